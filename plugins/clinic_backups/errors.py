@@ -1,0 +1,43 @@
+"""The one family of errors: every one says what failed, where, and the remedy."""
+
+from __future__ import annotations
+
+
+class ClinicBackupsError(Exception):
+    """Root of all errors raised on purpose.
+
+    :param message: what failed and where; never a secret, never a value of a patient's row.
+    :param hint: what to do about it.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\nHINT: {self.hint}" if self.hint else self.message
+
+
+class TransientError(ClinicBackupsError):
+    """May pass by itself: the same call is worth a retry."""
+
+
+class PermanentError(ClinicBackupsError):
+    """Stays until somebody changes something: a retry would fail the same way."""
+
+
+class SettingsError(PermanentError):
+    """A setting, a connection or a conf value is missing or wrong."""
+
+
+class ObjectNotFound(PermanentError):
+    """The store has no object under that key."""
+
+
+class ObjectExists(PermanentError):
+    """The store already has an object under that key; objects are written once and never replaced."""
+
+
+class IntegrityError(PermanentError):
+    """What the store holds is not what was sent, or an archive is damaged."""

@@ -1,0 +1,113 @@
+"""Settings of the package, read from ``CLINIC_BACKUPS_*`` environment variables."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from clinic_backups.errors import SettingsError
+
+PREFIX = "CLINIC_BACKUPS_"
+PROJECT_SQL = Path(__file__).resolve().parents[2] / "include" / "sql"
+
+
+def _words(value: Any) -> Any:
+    """Split ``"age1a, age1b age1c"`` at commas and white space."""
+    return tuple(word for word in re.split(r"[\s,]+", value) if word) if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """All settings of one process; frozen. Each field is the variable ``CLINIC_BACKUPS_<FIELD>``."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    store_url: str = Field(
+        default="", description="Where backups go: s3://bucket/prefix, gs://…, az://container/prefix or file:///path"
+    )
+    recipients: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Public keys (age1… or ssh-…) that every backup is encrypted to, separated by spaces"
+    )
+    clinic_recipients: dict[int, tuple[str, ...]] = Field(
+        default={}, description='Further public keys of single clinics, as JSON: {"7": ["age1…"]}'
+    )
+    server_side_encryption: str = Field(
+        default="AES256", description="Asked of the store on top: AES256, a KMS key id or ARN, or none"
+    )
+    keep_days: int = Field(default=30, ge=1, le=36500, description="Days after which a backup expires")
+    compression_level: int = Field(default=1, ge=1, le=19, description="zstd level")
+    time_zone: str = Field(default="UTC", description="IANA zone of the schedules, for instance America/La_Paz")
+    sql_dir: Path = Field(default=PROJECT_SQL, description="Folder with the application's SQL, include/sql")
+    statement_timeout_seconds: int = Field(
+        default=6 * 3600, ge=1, description="Longest time that reading one table may take"
+    )
+    lock_timeout_seconds: int = Field(
+        default=60, ge=1, description="Longest wait for a table lock (a migration holds one) before a retry"
+    )
+
+    @field_validator("recipients", mode="before")
+    @classmethod
+    def _split_recipients(cls, value: Any) -> Any:
+        return _words(value)
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError("not an IANA time zone such as America/La_Paz") from None
+        return value
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        """The time zone of the schedules."""
+        return ZoneInfo(self.time_zone)
+
+    @property
+    def encryption_at_store(self) -> tuple[Literal["none", "AES256", "kms"], str]:
+        """What to ask of the store: the kind, and the key id where the kind is ``kms``."""
+        value = self.server_side_encryption.strip()
+        if value.lower() in ("", "none"):
+            return "none", ""
+        return ("AES256", "") if value.upper() == "AES256" else ("kms", value)
+
+    def recipients_of(self, clinic_id: int) -> tuple[str, ...]:
+        """Public keys for one clinic's backups, without duplicates. :raises SettingsError: there are none."""
+        found = tuple(dict.fromkeys(self.recipients + self.clinic_recipients.get(clinic_id, ())))
+        if not found:
+            raise SettingsError(
+                "No recipient is configured, and a backup is never written unencrypted.",
+                hint=f"Make a key pair with `clinic-backups keygen` and set {PREFIX}RECIPIENTS to its public key.",
+            )
+        return found
+
+    def require_store_url(self) -> str:
+        """The store's URL. :raises SettingsError: it is not set."""
+        if not self.store_url:
+            raise SettingsError(
+                "No store is configured.", hint=f"Set {PREFIX}STORE_URL, for instance to s3://my-bucket/clinics"
+            )
+        return self.store_url
+
+
+def load() -> Settings:
+    """Read the settings of this process.
+
+    :raises SettingsError: a value is wrong; names each variable and what is wrong with it, never the value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{PREFIX}{'_'.join(str(part) for part in item['loc'][:1]).upper()}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        raise SettingsError(f"Wrong settings: {problems}", hint="The README lists every setting.") from None
+    except ValueError as error:  # pydantic-settings: a value that should be JSON is not
+        raise SettingsError(f"Wrong settings: {error}", hint="The README lists every setting.") from None
