@@ -1,0 +1,101 @@
+# `make demo` needs only git, make and Python 3.11 to 3.13 with venv: everything else is installed into .venv.
+# One command each; what they do in detail is in the programs that they call, not here.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+UV_VERSION := 0.13.9
+CLINICS ?=
+PATIENTS ?=
+PYTHON ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+UV := $(BIN)/python -m uv
+LOCK_COMMAND = $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header
+SOURCES := plugins dags include tests bench
+
+# Commands of ours run with this Python alone: nothing of the caller's Python settings gets in.
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+
+.PHONY: help demo up down test lint lock bench bench-quick clean
+
+help:  ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  demo, up and the benchmarks take CLINICS=n and PATIENTS=n, for instance: make demo CLINICS=20 PATIENTS=500"
+
+demo: $(INSTALLED)  ## Back up demo clinics with a PostgreSQL and an Airflow of its own, print the table, stop
+	@$(BIN)/python -m include.demo demo $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
+
+up: $(INSTALLED)  ## The same, and stay up: prints the address, user and password of the web page
+	@$(BIN)/python -m include.demo up $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
+
+down: $(INSTALLED)  ## Stop what `make up` started
+	@$(BIN)/python -m include.demo down
+
+test: $(INSTALLED)  ## Run the whole test suite
+	@$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## Check style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)  ## Measure throughput and memory
+	@$(BIN)/python -m bench $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
+
+bench-quick: $(INSTALLED)  ## Measure with little data, in about a minute
+	@$(BIN)/python -m bench --quick $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
+
+lock: $(INSTALLED)  ## Write requirements.txt and requirements-dev.txt anew from the .in files
+	$(LOCK_COMMAND) requirements.in -o requirements.txt
+	$(LOCK_COMMAND) requirements-dev.in -o requirements-dev.txt
+
+clean:  ## Stop the demo and remove everything that git does not keep: .venv, .demo, caches
+	@if [ -f $(INSTALLED) ]; then $(BIN)/python -m include.demo down; fi
+	rm -rf $(VENV) .demo build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf plugins/*.egg-info
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The project itself is installed without build isolation: setuptools is in the lock, so nothing unlocked is fetched.
+$(INSTALLED): requirements.txt requirements-dev.txt pyproject.toml
+	@rm -f $@
+	@$(choose_python)
+	@echo "Installing into $(VENV) (about 1.6 GB; half a minute once the packages are in the cache)"
+	@$(BIN)/python -m uv --version 2>/dev/null | grep -q "^uv $(UV_VERSION)\b" \
+	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	@UV_PYTHON_DOWNLOADS=never $(UV) pip install --quiet --python $(BIN)/python --require-hashes \
+	  -r requirements.txt -r requirements-dev.txt
+	@UV_PYTHON_DOWNLOADS=never $(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Makes .venv with the first Python of 3.11 to 3.13 that can, or says which package to install. A .venv that still works
+# is kept. PYTHON=/path/to/python chooses another one.
+define choose_python
+if [ -x $(BIN)/python ] && $(BIN)/python -c 'import pip' 2>/dev/null; then exit 0; fi; \
+fits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'; \
+without_venv=; \
+for candidate in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+  "$$candidate" -c "$$fits" >/dev/null 2>&1 || continue; \
+  if "$$candidate" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+    echo "Making $(VENV) with $$("$$candidate" --version)"; \
+    "$$candidate" -m venv --clear $(VENV); \
+    exit 0; \
+  fi; \
+  without_venv=$${without_venv:-$$candidate}; \
+done; \
+if [ -n "$$without_venv" ]; then \
+  echo "$$without_venv cannot make virtual environments (its module ensurepip is missing)." >&2; \
+  echo "HINT: apt-get install $$(basename "$$without_venv")-venv, then run make again." >&2; \
+else \
+  echo "No Python 3.11, 3.12 or 3.13 was found; $$(python3 --version 2>/dev/null || echo 'there is no python3')." >&2; \
+  echo "HINT: apt-get install python3 python3-venv (Debian 12 or later, Ubuntu 24.04 or later)," >&2; \
+  echo "      or name one: make $(or $(MAKECMDGOALS),demo) PYTHON=/path/to/python3.12" >&2; \
+fi; \
+exit 1
+endef

@@ -1,0 +1,171 @@
+"""``python -m include.demo demo|up|down``: clinics' backups on this machine, with nothing but what pip installed.
+
+``demo`` starts everything, backs up every clinic, prints the table and stops everything. ``up`` does the same and
+stays; ``down`` ends it. The exit code is 0 only when every clinic has a completed backup.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import time
+from types import FrameType
+
+from rich.console import Console
+from rich.markup import escape
+
+from include.demo import progress, table
+from include.demo.layout import CHECKOUT, WEB_USER, DemoError, Layout, Secrets
+from include.demo.postgres import PostgresError
+from include.demo.stack import DAG_ID, Stack
+from include.demo.state import State, locked
+
+SOURCE_TASK = "active_clinics"
+
+
+class Demo:
+    """The three commands, on the checkout's own demo folder."""
+
+    def __init__(self, layout: Layout, console: Console) -> None:
+        self.console = console
+        self.layout = layout
+        self._began = time.monotonic()
+        self.stack = Stack(layout, State.load(layout), Secrets.load(layout), self._say)
+
+    def demo(self, clinics: int | None, patients: int | None) -> bool:
+        """Back up once; leaves running only what ran before. Returns whether every clinic was backed up."""
+        if self.stack.state.up:
+            self._say(f"The demo is up at {self.stack.url}; one more backup there")
+            return self._back_up()
+        try:
+            self._start(clinics, patients)
+            return self._back_up()
+        finally:
+            self._stop()
+
+    def up(self, clinics: int | None, patients: int | None) -> bool:
+        """Start, back up once and stay; what does not start is stopped again."""
+        if self.stack.state.up:
+            self._say("The demo is up already")
+            self._print_address()
+            return True
+        try:
+            self._start(clinics, patients)
+            completed = self._back_up()
+            self.stack.state.stays_up = True
+            self.stack.state.save()
+        finally:
+            if not self.stack.state.stays_up:
+                self._stop()
+        self._print_address()
+        return completed
+
+    def down(self) -> bool:
+        """Stop whatever runs."""
+        self._stop()
+        return True
+
+    def _start(self, clinics: int | None, patients: int | None) -> None:
+        if self.stack.state.processes:
+            self._say("Ending what an earlier demo left behind")
+            self.stack.stop()
+        self.stack.start(clinics=clinics, patients=patients)
+        self._say("Airflow is ready")
+
+    def _back_up(self) -> bool:
+        with self.stack.api() as api:
+            api.unpause(DAG_ID)
+            run_id = api.trigger(DAG_ID)
+            self._say(f"Started DAG {DAG_ID}, run {run_id}")
+            state = progress.follow(
+                api,
+                DAG_ID,
+                run_id,
+                source_task=SOURCE_TASK,
+                console=self.console,
+                require_alive=self.stack.state.require_alive,
+            )
+        backups = table.read(self.stack.command("list", "--json", "--run", run_id))
+        self._say(f"The run ended: {state}")
+        table.show(backups, self.console)
+        self._print_places(backups[0].get("key") if backups else None)
+        if state != "success":
+            tasks = self.layout.logs / "tasks" / f"dag_id={DAG_ID}" / f"run_id={run_id}"
+            self.console.print(f"[red]The run failed.[/] Logs of its tasks: {escape(str(tasks))}", soft_wrap=True)
+        return state == "success" and table.all_completed(backups)
+
+    def _stop(self) -> None:
+        # From here on a second Ctrl-C must not leave servers behind; stopping has its own limits.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        if self.stack.state.processes or self.stack.postgres_runs:
+            self._say("Stopping")
+            self.stack.stop()
+        self._say("Nothing of the demo is running")
+
+    def _print_places(self, key: str | None) -> None:
+        root = self.layout.root.relative_to(CHECKOUT)
+        archive = shlex.quote(f"{root}/store/{key}") if key else f"{root}/store/<object key>"
+        for line in (
+            f"Store  {root}/store   (archives and envelopes)",
+            f"Mails  {root}/mail",
+            f"Logs   {root}/logs",
+            "Open an archive without this program (apt-get install age zstd):",
+            f"  age --decrypt -i {root}/identity.txt {archive} | zstd -d | tar -tv",
+        ):
+            self.console.print(escape(line), soft_wrap=True, highlight=False)
+
+    def _print_address(self) -> None:
+        for line in (
+            f"Address   {self.stack.url}",
+            f"User      {WEB_USER}",
+            f"Password  {self.stack.secrets.web_password}",
+            "make down stops it",
+        ):
+            self.console.print(escape(line), soft_wrap=True, highlight=False)
+
+    def _say(self, text: str) -> None:
+        self.console.print(
+            f"[dim]{time.monotonic() - self._began:6.1f} s[/]  {escape(text)}", soft_wrap=True, highlight=False
+        )
+
+
+def main() -> int:
+    """Run one command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m include.demo", description=__doc__)
+    parser.add_argument("command", choices=("demo", "up", "down"))
+    parser.add_argument("--clinics", type=int, help="clinics in a new demo database")
+    parser.add_argument("--patients", type=int, help="patients per clinic in a new demo database")
+    arguments = parser.parse_args()
+    os.umask(0o077)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    console = Console()
+    layout = Layout()
+    try:
+        layout.make()
+        with locked(layout):
+            demo = Demo(layout, console)
+            if arguments.command == "down":
+                succeeded = demo.down()
+            else:
+                command = demo.demo if arguments.command == "demo" else demo.up
+                succeeded = command(arguments.clinics, arguments.patients)
+    except (DemoError, PostgresError) as error:
+        console.print(f"[red]Failed:[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        console.print("Interrupted")
+        return 130
+    return 0 if succeeded else 1
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""Starts and stops the demo's servers: PostgreSQL, a mail server and the four processes of Airflow."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+from include.demo import databases, environment
+from include.demo.api import AirflowApi
+from include.demo.environment import HOST, Endpoints
+from include.demo.layout import CHECKOUT, DemoError, Layout, Secrets
+from include.demo.postgres import EmbeddedPostgres
+from include.demo.state import State
+
+DAG_ID = "clinic_backup"
+API_PORT = 8080
+COMMAND_LIMIT_SECONDS = 180
+START_LIMIT_SECONDS = 180
+STOP_LIMIT_SECONDS = 15
+STOP_LIMITS = {"triggerer": 3}  # it waits 10 s for a child that has ended long ago, and here it holds nothing to lose
+Say = Callable[[str], None]
+
+
+class Stack:
+    """All servers of one demo folder."""
+
+    def __init__(self, layout: Layout, state: State, secrets: Secrets, say: Say) -> None:
+        self.layout = layout
+        self.state = state
+        self.secrets = secrets
+        self._say = say
+        self._postgres = EmbeddedPostgres(layout.postgres)
+
+    @property
+    def url(self) -> str:
+        """Address of Airflow."""
+        return self._endpoints.url
+
+    def api(self) -> AirflowApi:
+        """A client of the running Airflow."""
+        return AirflowApi(self.url, self.secrets.web_password)
+
+    def start(self, *, clinics: int | None, patients: int | None) -> None:
+        """Start everything; returns once Airflow is healthy and has read the DAG.
+
+        What can run side by side does: Airflow's database is migrated while the clinics' is filled, and the catalog is
+        migrated while Airflow starts.
+
+        :raises DemoError, PostgresError: something does not start; what did start still runs, for ``stop``.
+        """
+        since = datetime.now(UTC)
+        self.state.save()
+        self._say("Starting PostgreSQL")
+        self._postgres.start()
+        self._migrate_airflow_and_load(clinics, patients)
+        variables = self.variables()
+        self._say("Starting Airflow")
+        mail = _python("include.demo.smtp", str(self._endpoints.smtp_port), str(self.layout.mail))
+        self.state.start("mail", mail, variables | {"PYTHONPATH": str(CHECKOUT)})
+        self.state.start("api-server", _python("airflow", "api-server"), variables)
+        self.state.start("scheduler", _python("airflow", "scheduler", "--skip-serve-logs"), variables)
+        self.state.start("dag-processor", _python("airflow", "dag-processor"), variables)
+        self.state.start("triggerer", _python("airflow", "triggerer", "--skip-serve-logs"), variables)
+        self.command("catalog", "migrate")
+        with self.api() as api:
+            self._wait(lambda: api.unhealthy(since))
+            self._wait(lambda: [] if api.parsed_since(DAG_ID, since) else ["dag-processor"])
+        self._give_up_runs()  # those of a demo that was killed
+
+    def stop(self) -> None:
+        """Stop everything; whoever the others talk to stops after them. Idempotent.
+
+        :raises DemoError: a process cannot be ended.
+        """
+        servers = {process.name: process for process in self.state.processes}
+        if "api-server" in servers and servers["api-server"].alive:
+            # An API that is not ready, or that has lost its database, must not keep the rest from being stopped.
+            with suppress(DemoError):
+                self._give_up_runs()
+        last = servers.pop("api-server", None)
+        self.state.stop({process: STOP_LIMITS.get(name, STOP_LIMIT_SECONDS) for name, process in servers.items()})
+        if last:
+            self.state.stop({last: STOP_LIMIT_SECONDS})
+        self._postgres.stop()
+        self.state.forget()
+
+    def _give_up_runs(self) -> None:
+        """Fail runs that go on: their tasks are told so with their next heartbeat, and no later start resumes them."""
+        with self.api() as api:
+            for run_id in api.unfinished_runs(DAG_ID):
+                self._say(f"Giving up run {run_id}")
+                api.fail_run(DAG_ID, run_id)
+
+    @property
+    def postgres_runs(self) -> bool:
+        """Whether the database server runs, also when nothing else does."""
+        return self._postgres.running
+
+    def variables(self) -> dict[str, str]:
+        """The environment of the demo's programs."""
+        return environment.build(self.layout, self.secrets, self._endpoints)
+
+    def command(self, *words: str) -> str:
+        """What ``clinic-backups <words>`` prints. :raises DemoError: it failed."""
+        return _run(["clinic-backups", *words], self.variables())
+
+    @property
+    def _endpoints(self) -> Endpoints:
+        if self.state.endpoints is None:
+            raise DemoError("The demo is not running.\nHINT: make up")
+        return self.state.endpoints
+
+    def _migrate_airflow_and_load(self, clinics: int | None, patients: int | None) -> None:
+        airflow_uri = databases.make_airflow_database(self._postgres, self.secrets.airflow_database)
+        self.state.endpoints = Endpoints(self._api_port(), free_port(), airflow_uri, clinic_uri="", catalog_uri="")
+        release = version("apache-airflow")
+        migration = None
+        if not self.layout.migrated.exists() or self.layout.migrated.read_text() != release:
+            self._say("Making Airflow's database")
+            migration = self.state.start("migrate", _python("airflow", "db", "migrate"), self.variables())
+        if databases.make_clinic_database(self._postgres, clinics, patients):
+            self._say("Filled the demo database with made-up clinics")
+        reader_uri, catalog_uri = databases.make_clinic_roles(self._postgres)
+        self.state.endpoints = replace(self.state.endpoints, clinic_uri=reader_uri, catalog_uri=catalog_uri)
+        self.state.save()
+        if migration:
+            self.state.finish(migration, limit_seconds=COMMAND_LIMIT_SECONDS)
+            self.layout.migrated.write_text(release)
+
+    def _api_port(self) -> int:
+        if _is_free(API_PORT):
+            return API_PORT
+        port = free_port()
+        self._say(f"Port {API_PORT} is in use; Airflow takes {port} instead")
+        return port
+
+    def _wait(self, unready: Callable[[], list[str]]) -> None:
+        """:param unready: names the servers that are still waited for."""
+        deadline = time.monotonic() + START_LIMIT_SECONDS
+        while names := unready():
+            self.state.require_alive()
+            if time.monotonic() > deadline:
+                raise self.state.failure(names[0], f"is not ready after {START_LIMIT_SECONDS} s")
+            time.sleep(0.3)
+
+
+def free_port() -> int:
+    """A port that nothing uses now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def _run(command: list[str], variables: Mapping[str, str]) -> str:
+    """Run a short command. :raises DemoError: it failed, took too long or is not installed; with what it said."""
+    try:
+        done = subprocess.run(
+            command,
+            env=dict(variables),
+            cwd=CHECKOUT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_LIMIT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise DemoError(f"`{' '.join(command)}` failed: {error}") from error
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise DemoError(f"`{' '.join(command)}` failed with exit code {done.returncode}:\n{said}")
+    return done.stdout

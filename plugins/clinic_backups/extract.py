@@ -1,0 +1,117 @@
+"""The application's SQL: the templates below ``include/sql``, the only place that knows its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from clinic_backups.errors import SettingsError
+
+
+def render(text: str, clinic_id: int | str, *, name: str) -> str:
+    """Put a clinic's id into a template; no other variable exists there.
+
+    :param clinic_id: an ``int``; a string only where this package passes the name of a column of its own.
+    :param name: the file, for the error.
+    :raises SettingsError: the template has an error or names another variable.
+    """
+    try:
+        return _environment().from_string(text).render(clinic_id=clinic_id).strip().rstrip(";")
+    except TemplateError as error:
+        raise SettingsError(
+            f"{name} cannot be rendered: {error}", hint="{{ clinic_id }} is the only variable of these templates."
+        ) from None
+
+
+@lru_cache(maxsize=1)
+def _environment() -> ImmutableSandboxedEnvironment:
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)  # noqa: S701 - SQL, not HTML
+
+
+@dataclass(frozen=True)
+class SqlFolder:
+    """The folder ``include/sql``: the list of tables, and the queries that name clinics and their people."""
+
+    path: Path
+
+    def text(self, name: str) -> str:
+        """The content of one file. :raises SettingsError: it is missing or not UTF-8."""
+        try:
+            return (self.path / name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"{self.path / name} cannot be read: {type(error).__name__}.",
+                hint="The folder needs this file; CLINIC_BACKUPS_SQL_DIR says where the folder is.",
+            ) from None
+
+    @property
+    def clinic_table(self) -> str:
+        """``schema.table`` of the table whose rows are the clinics."""
+        name = self.text("clinic_table.txt").strip()
+        if name.count(".") != 1:
+            raise SettingsError(
+                f"{self.path / 'clinic_table.txt'} does not hold one schema.table.",
+                hint="Write the clinics' table there, for instance public.comun_clinica",
+            )
+        return name
+
+    def extracts(self, subfolder: str = "extract") -> dict[str, str]:
+        """Template text of each extract by ``schema.table``; ``table.sql`` means ``public.table``.
+
+        :raises SettingsError: the folder is missing or has no ``.sql`` file.
+        """
+        files = sorted((self.path / subfolder).glob("*.sql"))
+        if not files:
+            raise SettingsError(
+                f"{self.path / subfolder} has no extracts.",
+                hint="Put one <table>.sql there for each table that belongs to a clinic.",
+            )
+        names = [file.stem if "." in file.stem else f"public.{file.stem}" for file in files]
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise SettingsError(f"Two extracts for {', '.join(twice)} in {self.path / subfolder}.", hint="Remove one.")
+        return {name: self.text(f"{subfolder}/{file.name}") for name, file in zip(names, files, strict=True)}
+
+    def not_backed_up(self) -> dict[str, str]:
+        """Tables left out on purpose, each with its reason. :raises SettingsError: a line has no reason."""
+        excluded: dict[str, str] = {}
+        for number, line in enumerate(self.text("not_backed_up.txt").splitlines(), start=1):
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            table, _, reason = line.partition(":")
+            if table.strip().count(".") != 1 or not reason.strip():
+                raise SettingsError(
+                    f"{self.path / 'not_backed_up.txt'}, line {number}: {line.strip()!r} is not `schema.table: reason`.",
+                    hint="Say for each table why its rows may be lost.",
+                )
+            excluded[table.strip()] = reason.strip()
+        return excluded
+
+
+@dataclass(frozen=True)
+class SqlExtract:
+    """The extraction stage as a DAG file names it: the extracts in one subfolder of ``include/sql``.
+
+    Airflow calls a callable template field with the context; the result, table by table, is what the web UI shows
+    under Rendered Template and what the operator runs.
+    """
+
+    subfolder: str = "extract"
+
+    def rendered(self, folder: SqlFolder, clinic_id: int) -> dict[str, str]:
+        """The SELECT of each table for one clinic, by ``schema.table``."""
+        return {
+            name: render(text, int(clinic_id), name=f"{self.subfolder}/{name}")
+            for name, text in folder.extracts(self.subfolder).items()
+        }
+
+    def __call__(self, *, context: Mapping[str, Any], jinja_env: object) -> dict[str, str]:
+        from clinic_backups import settings
+
+        return self.rendered(SqlFolder(settings.load().sql_dir), int(context["task"].clinic["id"]))

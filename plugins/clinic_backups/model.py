@@ -1,0 +1,204 @@
+"""The nouns that the layers share. All frozen, none of them knows where it is stored."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+FORMAT_VERSION = 1
+CONTENT_TYPE_ARCHIVE = "application/vnd.age"
+CONTENT_TYPE_ENVELOPE = "application/json"
+
+Kind = Literal["full"]
+Trigger = Literal["scheduled", "manual"]
+State = Literal["running", "completed", "failed"]
+
+
+@dataclass(frozen=True)
+class Clinic:
+    """One tenant, as ``include/sql/all_clinics.sql`` names it."""
+
+    id: int
+    name: str
+    language: str = "es"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table; ``type`` as PostgreSQL's ``format_type`` spells it."""
+
+    name: str
+    type: str
+    not_null: bool
+    default: str | None
+    identity: Literal["", "always", "by default"]
+    generated: str | None
+    """The expression of a stored generated column: it is not in the blocks, a restore computes it again."""
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    """``columns`` of this table point to ``references_columns`` of ``references`` (``schema.table``)."""
+
+    name: str
+    columns: tuple[str, ...]
+    references: str
+    references_columns: tuple[str, ...]
+    deferrable: bool
+    indexed: bool
+    """An index starts with these columns, so that rows can be found from the other side."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What PostgreSQL's own catalog says of one table. ``name`` is ``schema.table``, unquoted."""
+
+    name: str
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...]
+    foreign_keys: tuple[ForeignKey, ...]
+
+    @property
+    def stored_columns(self) -> tuple[Column, ...]:
+        """The columns whose values are in the blocks, in table order."""
+        return tuple(column for column in self.columns if column.generated is None)
+
+
+@dataclass(frozen=True)
+class ArchiveInfo:
+    """The stored archive: its key below the store's prefix, its size and its digests in lower-case hex."""
+
+    key: str
+    size_bytes: int
+    sha256: str
+    md5: str
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """The public description of one backup and its commit point: written last, and nothing of a patient in it."""
+
+    backup_id: str
+    clinic_id: int
+    clinic_name: str
+    kind: Kind
+    trigger: Trigger
+    parent_id: str | None
+    started_at: datetime
+    finished_at: datetime
+    expires_at: datetime
+    archive: ArchiveInfo
+    rows: dict[str, int]
+    """Rows per table, by ``schema.table``."""
+    raw_bytes: int
+    """Bytes of CSV in all blocks, before compression."""
+    recipients: tuple[str, ...]
+    fingerprint: str
+    requested_by: str
+    notes: str = ""
+    format: int = FORMAT_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; times as UTC in ISO 8601 with ``Z``."""
+        return {key: iso(value) if isinstance(value, datetime) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Envelope:
+        """The envelope that :meth:`to_json` wrote; unknown keys of later versions are left aside.
+
+        :raises KeyError, TypeError, ValueError: it is none.
+        """
+        fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
+        for key in ("started_at", "finished_at", "expires_at"):
+            fields[key] = datetime.fromisoformat(fields[key])
+        fields["archive"] = ArchiveInfo(**fields["archive"])
+        fields["recipients"] = tuple(fields["recipients"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class BackupRequest:
+    """What somebody asks for: one backup of one clinic."""
+
+    clinic: Clinic
+    trigger: Trigger = "manual"
+    requested_by: str = ""
+    notes: str = ""
+    run_id: str | None = None
+    """Airflow's run id: a retry with the same one continues the same record."""
+    kind: Kind = "full"
+
+
+@dataclass(frozen=True)
+class BackupRecord:
+    """One line of the catalog."""
+
+    backup_id: str
+    clinic_id: int
+    clinic_name: str
+    kind: Kind
+    trigger: Trigger
+    state: State
+    started_at: datetime
+    archive_key: str
+    attempt: int = 1
+    parent_id: str | None = None
+    requested_by: str = ""
+    notes: str = ""
+    run_id: str | None = None
+    finished_at: datetime | None = None
+    expires_at: datetime | None = None
+    size_bytes: int | None = None
+    raw_bytes: int | None = None
+    sha256: str | None = None
+    md5: str | None = None
+    rows: dict[str, int] = field(default_factory=dict)
+    fingerprint: str | None = None
+    recipients: tuple[str, ...] = ()
+    error: str | None = None
+    hint: str | None = None
+
+    @property
+    def rows_total(self) -> int:
+        return sum(self.rows.values())
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time of the attempt that finished it."""
+        return (self.finished_at - self.started_at).total_seconds() if self.finished_at else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types with the derived figures, for ``--json``."""
+        plain = {key: iso(value) if isinstance(value, datetime) else value for key, value in asdict(self).items()}
+        return plain | {"rows_total": self.rows_total, "seconds": self.seconds, "key": self.archive_key}
+
+
+def iso(moment: datetime) -> str:
+    """UTC in ISO 8601 with ``Z``."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def slug(name: str) -> str:
+    """ASCII letters, digits and single underscores: ``Clínica D'Ávila`` becomes ``clinica_d_avila``; never empty."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "_", ascii_name.lower()).strip("_")[:60].rstrip("_") or "clinica"
+
+
+def backup_id_of(clinic_id: int, started_at: datetime) -> str:
+    """Readable and unique: one clinic has at most one backup a second."""
+    return f"{clinic_id}-{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def archive_key_of(clinic: Clinic, started_at: datetime) -> str:
+    """The object key of DESIGN.md's layout, below the store's prefix; times in UTC."""
+    utc = started_at.astimezone(UTC)
+    name = f"backup_{slug(clinic.name)}_{clinic.id}_{utc:%Y%m%d_%H%M%S}.tar.zst.age"
+    return f"backups/{clinic.id}/{utc:%Y}/{utc:%m}/{name}"
+
+
+def envelope_key_of(archive_key: str) -> str:
+    """The envelope lies beside its archive."""
+    return archive_key.removesuffix(".tar.zst.age") + ".json"

@@ -1,0 +1,8 @@
+-- Every pair of tables of which one has a foreign key to the other. A partition stands for the table it is part of.
+SELECT DISTINCT cn.nspname || '.' || child.relname, pn.nspname || '.' || parent.relname
+  FROM pg_constraint f
+  JOIN pg_class child ON child.oid = COALESCE(pg_partition_root(f.conrelid), f.conrelid)
+  JOIN pg_namespace cn ON cn.oid = child.relnamespace
+  JOIN pg_class parent ON parent.oid = COALESCE(pg_partition_root(f.confrelid), f.confrelid)
+  JOIN pg_namespace pn ON pn.oid = parent.relnamespace
+ WHERE f.contype = 'f'

@@ -1,0 +1,45 @@
+-- One row per ordinary or partitioned table among %(names)s: columns, primary key and foreign keys as JSON.
+SELECT n.nspname || '.' || c.relname AS name,
+       (SELECT json_agg(json_build_object(
+                   'name', a.attname,
+                   'type', format_type(a.atttypid, a.atttypmod),
+                   'not_null', a.attnotnull,
+                   'default', CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END,
+                   'identity', CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'by default' ELSE '' END,
+                   'generated', CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END
+               ) ORDER BY a.attnum)
+          FROM pg_attribute a
+          LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
+       (SELECT json_agg(a.attname ORDER BY k.position)
+          FROM pg_index i
+         CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, position)
+          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+         WHERE i.indrelid = c.oid AND i.indisprimary AND k.position <= i.indnkeyatts) AS primary_key,
+       (SELECT json_agg(json_build_object(
+                   'name', f.conname,
+                   'columns', (SELECT json_agg(a.attname ORDER BY k.position)
+                                 FROM unnest(f.conkey) WITH ORDINALITY AS k (attnum, position)
+                                 JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.attnum),
+                   'references', rn.nspname || '.' || r.relname,
+                   'references_columns', (SELECT json_agg(a.attname ORDER BY k.position)
+                                            FROM unnest(f.confkey) WITH ORDINALITY AS k (attnum, position)
+                                            JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum),
+                   'deferrable', f.condeferrable,
+                   -- An index serves when its first key columns are the foreign key's, in any order.
+                   'indexed', EXISTS (SELECT FROM pg_index i
+                                       WHERE i.indrelid = f.conrelid AND i.indisvalid AND i.indpred IS NULL
+                                         AND i.indnkeyatts >= cardinality(f.conkey)
+                                         AND (i.indkey::int2[])[0:cardinality(f.conkey) - 1] @> f.conkey)
+               ) ORDER BY f.conname)
+          FROM pg_constraint f
+          JOIN pg_class r ON r.oid = f.confrelid
+          JOIN pg_namespace rn ON rn.oid = r.relnamespace
+         WHERE f.conrelid = c.oid AND f.contype = 'f'
+           -- A foreign key to a partitioned table has one entry more for each partition.
+           AND NOT r.relispartition) AS foreign_keys,
+       has_table_privilege(c.oid, 'SELECT') AS readable
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p')
+   AND n.nspname || '.' || c.relname = ANY (%(names)s)

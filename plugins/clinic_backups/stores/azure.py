@@ -1,0 +1,180 @@
+"""Azure Blob Storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+from azure.core import MatchConditions
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceNotFoundError,
+)
+from azure.storage.blob import BlobBlock, BlobSasPermissions, BlobServiceClient, ContentSettings, generate_blob_sas
+
+from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.stores._cloud import CONNECT_SECONDS, READ_SECONDS, CloudStore, Found, Upload
+from clinic_backups.stores._wire import check_expiry, content_disposition
+from clinic_backups.stores.base import ObjectInfo
+
+# At most 50,000 blocks: https://learn.microsoft.com/rest/api/storageservices/put-block-list
+PART_SIZE_BYTES = 16 * 1024 * 1024
+MAX_BLOCKS = 50_000
+REQUEST: dict[str, Any] = {"connection_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
+
+# For every BlobServiceClient of the stores: bounded retries, and downloads in small pieces instead of 32 MiB at once.
+CLIENT_OPTIONS: dict[str, Any] = {
+    "retry_total": 3,
+    "initial_backoff": 2,
+    "max_single_get_size": 4 * 1024 * 1024,
+    "max_chunk_get_size": 4 * 1024 * 1024,
+    **REQUEST,
+}
+
+_TAKEN = frozenset({"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet"})
+_NO_CONTAINER = frozenset({"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled"})
+_HINTS = {
+    401: "Correct the credentials of the connection.",
+    403: "Correct the account key or SAS token of the connection, or grant Storage Blob Data Contributor.",
+}
+
+
+class AzureStore(CloudStore):
+    """Block blobs in a container: blocks are staged one by one, each with its MD5, and committed together.
+
+    What was staged and never committed is invisible and cannot be aborted; the service drops it after a week.
+
+    :param service_client: an ``azure.storage.blob.BlobServiceClient``, made with :data:`CLIENT_OPTIONS`.
+    :param encryption: ``("kms", name)`` for an encryption scope; Azure encrypts always.
+    """
+
+    _scheme = "az"
+    _sdk_errors: ClassVar = (AzureError,)
+
+    def __init__(
+        self,
+        service_client: BlobServiceClient,
+        container: str,
+        prefix: str = "",
+        *,
+        encryption: tuple[str, str] = ("none", ""),
+        part_size_bytes: int = PART_SIZE_BYTES,
+        page_size: int = 1000,
+    ) -> None:
+        super().__init__(container, prefix, part_size_bytes=part_size_bytes, max_parts=MAX_BLOCKS, page_size=page_size)
+        self._service = service_client
+        self._container = service_client.get_container_client(container)
+        kind, scope = encryption
+        self._encryption: dict[str, Any] = {"encryption_scope": scope} if kind == "kms" else {}
+
+    def presign(self, key: str, *, expires_in: timedelta, filename: str) -> str:
+        name = self._name(key)
+        seconds = check_expiry(expires_in)
+        account_key = getattr(self._service.credential, "account_key", None)
+        if not account_key or not self._service.account_name:
+            raise PermanentError(
+                f"The credentials for {self.url} cannot sign links.",
+                hint="Use the account's shared key: login and password, or connection_string in the extra.",
+            )
+        blob = self._container.get_blob_client(name)
+        signature = generate_blob_sas(
+            self._service.account_name,
+            self.bucket,
+            name,
+            account_key=account_key,
+            permission=BlobSasPermissions(read=True),
+            expiry=datetime.now(UTC) + timedelta(seconds=seconds),
+            content_disposition=content_disposition(filename),
+            protocol=self._service.scheme,
+        )
+        return f"{blob.url}?{signature}"
+
+    def _upload(self, name: str, upload: Upload) -> None:
+        blob = self._container.get_blob_client(name)
+        blocks: list[BlobBlock] = []
+        for number, part in enumerate(self._parts(upload.reader)):
+            # The put id keeps two writers of one key from committing each other's blocks.
+            block_id = f"{upload.put_id}{number:08}"
+            blob.stage_block(
+                block_id, bytes(part), length=len(part), validate_content=True, **self._encryption, **REQUEST
+            )
+            blocks.append(BlobBlock(block_id=block_id))
+        settings = ContentSettings(content_type=upload.content_type, content_md5=bytearray.fromhex(upload.reader.md5))
+        try:
+            blob.commit_block_list(
+                blocks,
+                content_settings=settings,
+                metadata=dict(upload.metadata),
+                match_condition=MatchConditions.IfMissing,
+                **self._encryption,
+                **REQUEST,
+            )
+        except HttpResponseError as error:
+            if error.status_code in (409, 412) and _code(error) in _TAKEN:
+                raise self._exists(name) from None
+            raise
+
+    def _find(self, name: str) -> Found | None:
+        try:
+            found = self._container.get_blob_client(name).get_blob_properties(**REQUEST)
+        except ResourceNotFoundError as error:
+            if _code(error) in _NO_CONTAINER:
+                raise
+            return None
+        return Found(ObjectInfo(name, found.size, found.last_modified, metadata=dict(found.metadata or {})))
+
+    def _difference(self, found: Found, upload: Upload) -> str:
+        """The service checked each block's MD5 as it came; what is left is that it holds just these blocks."""
+        committed, _ = self._container.get_blob_client(found.info.key).get_block_list("committed", **REQUEST)
+        own = [f"{upload.put_id}{number:08}" for number in range(len(committed))]
+        sizes = sum(block.size for block in committed)
+        if [block.id for block in committed] == own and sizes == upload.reader.size_bytes:
+            return ""
+        return "it consists of other blocks than were sent"
+
+    def _download(self, name: str) -> tuple[Any, int]:
+        stream = self._container.get_blob_client(name).download_blob(max_concurrency=1, **REQUEST)
+        return stream, stream.size
+
+    def _list(self, start: str) -> Iterator[ObjectInfo]:
+        for found in self._container.list_blobs(name_starts_with=start, results_per_page=self._page_size, **REQUEST):
+            yield ObjectInfo(found.name, found.size, found.last_modified)
+
+    def _delete(self, name: str) -> None:
+        try:
+            self._container.get_blob_client(name).delete_blob(**REQUEST)
+        except ResourceNotFoundError as error:
+            if _code(error) in _NO_CONTAINER:
+                raise
+
+    def _require_bucket(self) -> None:
+        """Nothing to ask: Azure names a missing container in every answer."""
+
+    def _translate(self, error: Exception, name: str) -> ClinicBackupsError:
+        where, kind = self._where(name), type(error).__name__
+        status = (error.status_code or 0) if isinstance(error, HttpResponseError) else 0
+        code = _code(error)
+        if code in _NO_CONTAINER:
+            return self._no_bucket("container")
+        if status == 404:
+            return self._missing(name)
+        if status in (408, 429) or status >= 500:
+            return TransientError(
+                f"Azure refused a request for {where}: {code} (HTTP {status}).",
+                hint="The service is busy or had a fault; try again later.",
+            )
+        if status or isinstance(error, ClientAuthenticationError):
+            return PermanentError(
+                f"Azure refused a request for {where}: {code or kind} (HTTP {status}).",
+                hint=_HINTS.get(status, "Check the container, the connection and its permissions."),
+            )
+        return TransientError(
+            f"Azure could not be reached for {where} ({kind}).", hint="Check network and account URL; then try again."
+        )
+
+
+def _code(error: Exception) -> str:
+    return str(getattr(error, "error_code", None) or "")

@@ -1,0 +1,244 @@
+"""A local folder, for the demo, for tests and for a mounted disk."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from clinic_backups.errors import (
+    ClinicBackupsError,
+    IntegrityError,
+    ObjectExists,
+    ObjectNotFound,
+    PermanentError,
+    TransientError,
+)
+from clinic_backups.stores import base
+from clinic_backups.stores._hashing import HashingReader
+from clinic_backups.stores._wire import check_key, check_list_prefix, encode_metadata
+from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject
+
+PART_SIZE_BYTES = 1024 * 1024
+# Names of the store's own files: unfinished objects, metadata and the lock. No key can have such a part.
+OWN = ".~"
+
+_TRANSIENT_ERRNOS = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
+_HINTS = {
+    errno.EACCES: "Give this user write permission there.",
+    errno.EDQUOT: "Free some space, or raise the quota.",
+    errno.ENAMETOOLONG: "Use a shorter key.",
+    errno.ENOTDIR: "A part of the key is an object already; use another key.",
+    errno.ENOSPC: "Free some space on that disk.",
+    errno.EPERM: "The file system must support hard links.",
+    errno.EROFS: "Mount the disk writable.",
+}
+
+
+class FileStore(base.ObjectStore):
+    """Objects as files of mode 0600 below one folder, which may be copied or synchronized as it is.
+
+    An object is written and forced to disk under a temporary name, read back from the disk, and linked to its name.
+    Metadata lies beside it in a hidden file. Files that a killed process left are hidden too (``.~*.part``).
+    """
+
+    def __init__(self, root: Path | str, *, part_size_bytes: int = PART_SIZE_BYTES) -> None:
+        self.root = Path(root).absolute()
+        self.url = self.root.as_uri()
+        self._part_size_bytes = part_size_bytes
+
+    def put(
+        self,
+        key: str,
+        source: ByteSource,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+    ) -> StoredObject:
+        """As the contract says; ``content_type`` has no place in a file system and is not kept."""
+        path = self._path(key)
+        encode_metadata(metadata)
+        reader = HashingReader(source)
+        with self._translated(key, reader):
+            if path.exists():
+                raise self._exists(key)
+            self._make_folder(path.parent)
+            part = path.parent / f"{OWN}{uuid4().hex}.part"
+            beside = part.with_suffix(".meta")
+            try:
+                self._write(part, reader)
+                self._verify(part, reader, key)
+                self._link(part, beside, path, key, metadata)
+            finally:
+                for file in (part, beside):
+                    with suppress(OSError):
+                        file.unlink()
+        return reader.stored_as(key)
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[BinaryIO]:
+        with self._translated(key):
+            stream = self._path(key).open("rb")
+        with stream:
+            yield stream
+
+    def stat(self, key: str) -> ObjectInfo:
+        path = self._path(key)
+        with self._translated(key):
+            info = self._info(path, key)
+            with suppress(FileNotFoundError):
+                info = replace(info, metadata=json.loads(_beside(path).read_text("utf-8")))
+            return info
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        with self._translated(check_list_prefix(prefix)):
+            yield from self._walk(self.root, "", prefix)
+
+    def delete(self, key: str) -> None:
+        path = self._path(key)
+        with self._translated(key):
+            if not path.parent.is_dir():
+                return
+            with self._lock():
+                for file in (path, _beside(path)):
+                    with suppress(FileNotFoundError):
+                        file.unlink()
+                _sync_folder(path.parent)
+
+    def presign(self, key: str, *, expires_in: timedelta, filename: str) -> str:
+        """:raises PermanentError: always. A ``file://`` link neither expires nor leaves this machine."""
+        self._path(key)
+        raise PermanentError(
+            f"A local folder has no links to download {key!r} with.",
+            hint=f"Copy it from {self.url}, or download it through the web page.",
+        )
+
+    def _path(self, key: str) -> Path:
+        check_key(key)
+        if any(part.startswith(OWN) for part in key.split("/")):
+            raise PermanentError(
+                f"Not a usable key: {key!r}.", hint=f"Names that start with {OWN} are the store's own."
+            )
+        return self.root / key
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder.is_dir():
+            return
+        if folder.parent != folder:
+            self._make_folder(folder.parent)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+            _sync_folder(folder.parent)
+
+    def _write(self, part: Path, reader: HashingReader) -> None:
+        with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            while piece := reader.read_part(self._part_size_bytes):
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _verify(self, part: Path, reader: HashingReader, key: str) -> None:
+        with part.open("rb") as file:
+            # From the disk, not from the memory that it was just written to.
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if file.tell() != reader.size_bytes or digest != reader.sha256:
+                raise IntegrityError(
+                    f"{self.url}/{key} was read back differently than it was written, and is removed.",
+                    hint="Check the disk, then run the backup again.",
+                )
+
+    def _link(self, part: Path, beside: Path, path: Path, key: str, metadata: Mapping[str, str] | None) -> None:
+        """Make the object visible, its metadata first: whoever sees the one sees the other."""
+        with self._lock():
+            if path.exists():
+                raise self._exists(key)
+            if metadata:
+                with os.fdopen(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+                    json.dump(dict(metadata), file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                beside.replace(_beside(path))
+            else:
+                with suppress(FileNotFoundError):
+                    _beside(path).unlink()
+            try:
+                path.hardlink_to(part)
+            except FileExistsError:
+                raise self._exists(key) from None
+            _sync_folder(path.parent)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One writer at a time between the check for an object and its link; the content is written outside of it."""
+        with os.fdopen(os.open(self.root / f"{OWN}lock", os.O_CREAT | os.O_RDWR, 0o600), "r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _walk(self, folder: Path, above: str, prefix: str) -> Iterator[ObjectInfo]:
+        """In key order: a folder sorts as its name with a slash, between ``a.b`` and ``a0``."""
+        try:
+            names = {entry.name + "/" * entry.is_dir(): entry for entry in os.scandir(folder)}
+        except FileNotFoundError:
+            return
+        for name in sorted(names):
+            key = above + name
+            if name.startswith(OWN) or not (key.startswith(prefix) or (name[-1] == "/" and prefix.startswith(key))):
+                continue
+            if name[-1] == "/":
+                yield from self._walk(folder / name, key, prefix)
+            else:
+                with suppress(FileNotFoundError):
+                    yield self._info(folder / name, key)
+
+    def _info(self, path: Path, key: str) -> ObjectInfo:
+        found = path.stat()
+        if path.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "a folder is not an object")
+        return ObjectInfo(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    @contextmanager
+    def _translated(self, key: str, reader: HashingReader | None = None) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if reader is not None and error is reader.error:
+                raise
+            raise self._translate(error, key, writing=reader is not None) from None
+
+    def _translate(self, error: OSError, key: str, *, writing: bool) -> ClinicBackupsError:
+        where, number = f"{self.url}/{key}", error.errno or 0
+        if number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR) and not writing:
+            return ObjectNotFound(f"There is no object {where}.", hint="List the store to see what it has.")
+        message = f"{where}: {os.strerror(number)}."
+        if number in _TRANSIENT_ERRNOS:
+            return TransientError(message, hint="Check the disk; then try again.")
+        return PermanentError(message, hint=_HINTS.get(number, "Check the folder and its disk."))
+
+    def _exists(self, key: str) -> ObjectExists:
+        return ObjectExists(
+            f"{self.url}/{key} exists already.", hint="Objects are written once: use a new key, or delete it first."
+        )
+
+
+def _beside(path: Path) -> Path:
+    """The hidden file with the metadata of an object."""
+    return path.with_name(f"{OWN}{path.name}.meta")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

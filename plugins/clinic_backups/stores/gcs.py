@@ -1,0 +1,228 @@
+"""Google Cloud Storage."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import timedelta
+from itertools import chain
+from typing import Any, ClassVar
+
+from google.api_core.exceptions import GoogleAPICallError, NotFound, RetryError
+from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
+from google.cloud.storage.fileio import BlobReader, BlobWriter
+from google.cloud.storage.retry import DEFAULT_RETRY
+from requests.exceptions import RequestException
+
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
+from clinic_backups.stores._cloud import CONNECT_SECONDS, READ_SECONDS, CloudStore, Found, Upload
+from clinic_backups.stores._hashing import HashingReader
+from clinic_backups.stores._wire import check_expiry, content_disposition
+from clinic_backups.stores.base import ObjectInfo
+
+# A multiple of 256 KiB: https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload
+PART_SIZE_BYTES = 8 * 1024 * 1024
+REQUEST: dict[str, Any] = {"timeout": (CONNECT_SECONDS, READ_SECONDS), "retry": DEFAULT_RETRY.with_timeout(60.0)}
+
+_HINTS = {
+    401: "Correct the service account key of the connection.",
+    403: "Grant the account roles/storage.objectUser on the bucket (and the bucket's service agent the KMS key).",
+    412: "The bucket's or the object's state forbids it.",
+}
+
+
+class GcsStore(CloudStore):
+    """Objects in a bucket, each uploaded in one resumable session whose CRC-32C the service checks at the end.
+
+    :param client: a ``google.cloud.storage.Client``.
+    :param encryption: ``("kms", resource_name)`` for a key of one's own; Google encrypts always.
+    """
+
+    _scheme = "gs"
+    _sdk_errors: ClassVar = (
+        GoogleAPICallError, RetryError, GoogleAuthError, InvalidResponse, DataCorruption, RequestException,
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        client: Any,
+        bucket: str,
+        prefix: str = "",
+        *,
+        encryption: tuple[str, str] = ("none", ""),
+        part_size_bytes: int = PART_SIZE_BYTES,
+        page_size: int = 1000,
+    ) -> None:
+        super().__init__(bucket, prefix, part_size_bytes=part_size_bytes, max_parts=None, page_size=page_size)
+        self._client = client
+        self._bucket = client.bucket(bucket)
+        kind, key_id = encryption
+        self._kms_key_name = key_id if kind == "kms" else None
+
+    def presign(self, key: str, *, expires_in: timedelta, filename: str) -> str:
+        name = self._name(key)
+        seconds = check_expiry(expires_in)
+        try:
+            with self._translated(name):
+                link: str = self._bucket.blob(name).generate_signed_url(
+                    version="v4",
+                    expiration=timedelta(seconds=seconds),
+                    method="GET",
+                    response_disposition=content_disposition(filename),
+                )
+        # What google.auth raises for credentials without a private key.
+        except AttributeError:
+            raise PermanentError(
+                f"The credentials for {self.url} cannot sign links.",
+                hint="Use a service account key (keyfile_dict or key_path in the connection's extra).",
+            ) from None
+        return link
+
+    def _upload(self, name: str, upload: Upload) -> None:
+        blob = self._bucket.blob(name, kms_key_name=self._kms_key_name)
+        blob.metadata = dict(upload.metadata)
+        about = {"content_type": upload.content_type, "if_generation_match": 0, **REQUEST}
+        parts = self._parts(upload.reader)
+        first = next(parts, bytearray())
+        try:
+            if upload.reader.at_end:
+                blob.upload_from_string(bytes(first), **about)
+            else:
+                self._upload_parts(blob, chain((first,), parts), about, upload.reader)
+        except self._sdk_errors as error:
+            if error is upload.reader.error:
+                raise
+            status = _status(error)
+            if status == 412:
+                raise self._exists(name) from None
+            if status == 404:
+                self._require_bucket()
+            if status in (404, 410):
+                raise self._broken(name) from None
+            raise
+
+    def _upload_parts(
+        self, blob: Any, parts: Iterable[bytearray], about: dict[str, Any], reader: HashingReader
+    ) -> None:
+        writer = _Writer(blob, chunk_size=self._part_size_bytes, **about)
+        try:
+            for part in parts:
+                writer.write(part)
+            writer.complete()
+        except BaseException as error:
+            # A session that cannot be cancelled lapses after a week; what matters is that it is never completed.
+            with suppress(*self._sdk_errors):
+                writer.cancel()
+            # What the SDK raises when the service kept less of a part than was sent.
+            if isinstance(error, ValueError) and error is not reader.error:
+                raise self._broken(blob.name) from None
+            raise
+
+    def _broken(self, name: str) -> TransientError:
+        return TransientError(f"The upload session of {self._where(name)} broke.", hint="Try again.")
+
+    def _find(self, name: str) -> Found | None:
+        blob = self._bucket.blob(name)
+        try:
+            blob.reload(**REQUEST)
+        except NotFound:
+            return None
+        return Found(_info(blob))
+
+    def _difference(self, found: Found, upload: Upload) -> str:
+        md5, expected = found.info.md5, upload.reader.md5
+        return "" if md5 in (None, expected) else f"its MD5 is {md5}, that of what was sent is {expected}"
+
+    def _download(self, name: str) -> tuple[Any, int]:
+        blob = self._bucket.blob(name)
+        blob.reload(**REQUEST)
+        # The generation holds all the ranges to one and the same object.
+        return BlobReader(
+            blob, chunk_size=self._part_size_bytes, if_generation_match=blob.generation, **REQUEST
+        ), blob.size
+
+    def _list(self, start: str) -> Iterator[ObjectInfo]:
+        for blob in self._client.list_blobs(self._bucket, prefix=start, page_size=self._page_size, **REQUEST):
+            yield _info(blob)
+
+    def _delete(self, name: str) -> None:
+        try:
+            self._bucket.blob(name).delete(**REQUEST)
+        except NotFound:
+            self._require_bucket()
+
+    def _require_bucket(self) -> None:
+        with suppress(*self._sdk_errors):
+            if not self._bucket.exists(**REQUEST):
+                raise self._no_bucket()
+
+    def _translate(self, error: Exception, name: str) -> ClinicBackupsError:
+        where, kind, status = self._where(name), type(error).__name__, _status(error)
+        if isinstance(error, DataCorruption):
+            return IntegrityError(f"{where} was damaged on the way ({kind}).", hint="Run it again.")
+        if status == 404:
+            try:
+                self._require_bucket()
+            except PermanentError as missing:
+                return missing
+            return self._missing(name)
+        if status == 429 or status >= 500 or status == 408:
+            return TransientError(
+                f"Google Cloud Storage refused a request for {where} (HTTP {status}).",
+                hint="The service is busy or had a fault; try again later.",
+            )
+        if status:
+            return PermanentError(
+                f"Google Cloud Storage refused a request for {where} (HTTP {status}).",
+                hint=_HINTS.get(status, "Check the bucket, the connection and its permissions."),
+            )
+        if isinstance(error, GoogleAuthError) and not isinstance(error, TransportError):
+            if isinstance(error, RefreshError) and error.retryable:
+                return TransientError(f"No access token for {where} ({kind}).", hint="Try again later.")
+            return PermanentError(
+                f"The credentials for {where} do not work ({kind}).",
+                hint="Set keyfile_dict or key_path in the connection's extra, or give this machine a service account.",
+            )
+        return TransientError(
+            f"Google Cloud Storage could not be reached for {where} ({kind}).",
+            hint="Check the network; then try again.",
+        )
+
+
+class _Writer(BlobWriter):  # type: ignore[misc]
+    """Completes the object only when told to; its base does so whenever it is closed, even by the garbage collector."""
+
+    _completed = False
+
+    def complete(self) -> None:
+        self._completed = True
+        super().close()
+
+    def close(self) -> None:
+        if self._completed:
+            super().close()
+
+    def cancel(self) -> None:
+        """Unlike ``terminate`` of the base, which asks to delete the address that sessions are begun at."""
+        if self._upload_and_transport:
+            session, transport = self._upload_and_transport
+            transport.delete(session.resumable_url, timeout=REQUEST["timeout"])
+
+
+def _status(error: BaseException) -> int:
+    if isinstance(error, GoogleAPICallError):
+        return int(error.code or 0)
+    response = getattr(error, "response", None)
+    return int(getattr(response, "status_code", 0) or 0)
+
+
+def _info(blob: Any) -> ObjectInfo:
+    return ObjectInfo(
+        key=blob.name,
+        size_bytes=blob.size,
+        last_modified=blob.updated,
+        md5=b64decode(blob.md5_hash).hex() if blob.md5_hash else None,
+        metadata=dict(blob.metadata or {}),
+    )

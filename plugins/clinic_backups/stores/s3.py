@@ -1,0 +1,267 @@
+"""Amazon S3 and the services that speak its protocol (Backblaze B2, MinIO, SeaweedFS, Ceph …)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import b64encode
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from itertools import chain
+from typing import Any, ClassVar
+
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
+from botocore.exceptions import (
+    ConnectionError as BotoConnectionError,
+)
+
+from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.stores._cloud import CONNECT_SECONDS, READ_SECONDS, CloudStore, Found, Upload
+from clinic_backups.stores._wire import check_expiry, content_disposition
+from clinic_backups.stores.base import ObjectInfo
+
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html: parts of 5 MiB to 5 GiB, at most 10,000 of them.
+PART_SIZE_BYTES = 16 * 1024 * 1024
+MAX_PARTS = 10_000
+
+# For every S3 client of the stores, also for S3Hook(config=...). The checksums that botocore adds by itself are off:
+# some services refuse their headers, and every request of S3Store carries Content-MD5, which all of them check.
+CLIENT_CONFIG = Config(
+    connect_timeout=CONNECT_SECONDS,
+    read_timeout=READ_SECONDS,
+    retries={"mode": "standard", "total_max_attempts": 4},
+    signature_version="s3v4",
+    request_checksum_calculation="when_required",
+    response_checksum_validation="when_required",
+)
+
+_PLAIN_ETAG = re.compile(r"[0-9a-f]{32}\Z")
+_MULTIPART_ETAG = re.compile(r"[0-9a-f]{32}-[0-9]+\Z")
+_TRANSIENT_CODES = frozenset({
+    "BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InternalError", "NoSuchUpload", "OperationAborted",
+    "PriorRequestNotComplete", "RequestLimitExceeded", "RequestTimeout", "RequestTimeoutException",
+    "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests",
+})  # fmt: skip
+_RIGHTS = "Allow s3:PutObject, GetObject, ListBucket, DeleteObject and AbortMultipartUpload on the bucket."
+_REGION = "Set the bucket's region as region_name in the connection's extra."
+_LACKING = (
+    'Where conditional writes are missing (Backblaze B2), set "conditional_writes": false in the connection\'s extra; '
+    "where encryption is, set CLINIC_BACKUPS_SERVER_SIDE_ENCRYPTION=none."
+)
+_HINTS = {
+    "301": _REGION,
+    "403": _RIGHTS,
+    "AccessDenied": _RIGHTS,
+    "AuthorizationHeaderMalformed": _REGION,
+    "ExpiredToken": "The temporary credentials have run out; get new ones.",
+    "Forbidden": _RIGHTS,
+    "IllegalLocationConstraintException": _REGION,
+    "InvalidAccessKeyId": "Correct the access key (login) of the connection.",
+    "NotImplemented": _LACKING,
+    "PermanentRedirect": _REGION,
+    "RequestTimeTooSkewed": "Correct this machine's clock.",
+    "SignatureDoesNotMatch": "Correct the secret key (password) of the connection.",
+}
+
+
+class S3Store(CloudStore):
+    """Objects in a bucket, uploaded in parts, each of them with its MD5 for the service to check.
+
+    :param client: a boto3 S3 client, made with :data:`CLIENT_CONFIG`.
+    :param encryption: ``("none", "")``, ``("AES256", "")`` or ``("kms", key_id)``.
+    :param conditional_writes: send ``If-None-Match: *``. Turned off, two writers that start at once may both write.
+    :param parallel_parts: uploads at a time. Memory is about ``(parallel_parts + 1) * part_size_bytes``.
+
+    Not boto3's own ``upload_fileobj``: it has no conditional writes, and reads the source to its end after a failure.
+    """
+
+    _scheme = "s3"
+    _sdk_errors: ClassVar = (ClientError, BotoCoreError)
+
+    def __init__(
+        self,
+        client: Any,
+        bucket: str,
+        prefix: str = "",
+        *,
+        encryption: tuple[str, str] = ("none", ""),
+        conditional_writes: bool = True,
+        part_size_bytes: int = PART_SIZE_BYTES,
+        parallel_parts: int = 2,
+        page_size: int = 1000,
+    ) -> None:
+        super().__init__(bucket, prefix, part_size_bytes=part_size_bytes, max_parts=MAX_PARTS, page_size=page_size)
+        self._client = client
+        self._parallel_parts = parallel_parts
+        self._condition = {"IfNoneMatch": "*"} if conditional_writes else {}
+        kind, key_id = encryption
+        self._encryption = {
+            "none": {},
+            "AES256": {"ServerSideEncryption": "AES256"},
+            "kms": {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key_id},
+        }[kind]
+
+    def presign(self, key: str, *, expires_in: timedelta, filename: str) -> str:
+        name = self._name(key)
+        parameters = {
+            "Bucket": self.bucket,
+            "Key": name,
+            "ResponseContentDisposition": content_disposition(filename),
+        }
+        with self._translated(name):
+            link: str = self._client.generate_presigned_url(
+                "get_object", Params=parameters, ExpiresIn=check_expiry(expires_in)
+            )
+        return link
+
+    def _upload(self, name: str, upload: Upload) -> None:
+        target = {"Bucket": self.bucket, "Key": name}
+        about = {
+            "ContentType": upload.content_type,
+            # Some proxies drop headers with an underscore.
+            "Metadata": {label.replace("_", "-"): value for label, value in upload.metadata.items()},
+            **self._encryption,
+        }
+        parts = self._parts(upload.reader)
+        first = next(parts, bytearray())
+        try:
+            if upload.reader.at_end:
+                self._client.put_object(
+                    **target, **about, **self._condition, Body=first, ContentMD5=b64encode(_md5(first)).decode()
+                )
+            else:
+                self._upload_parts(target, about, chain((first,), parts), upload.part_md5s)
+        except ClientError as error:
+            if error is not upload.reader.error and _code(error) == "PreconditionFailed":
+                raise self._exists(name) from None
+            raise
+
+    def _upload_parts(
+        self, target: dict[str, str], about: dict[str, Any], parts: Iterable[bytearray], md5s: list[bytes]
+    ) -> None:
+        session = target | {"UploadId": self._client.create_multipart_upload(**target, **about)["UploadId"]}
+        try:
+            done: list[dict[str, Any]] = []
+            pending: deque[Future[dict[str, Any]]] = deque()
+            with ThreadPoolExecutor(self._parallel_parts, thread_name_prefix="s3-part") as pool:
+                for part in parts:
+                    if len(pending) == self._parallel_parts:
+                        done.append(pending.popleft().result())
+                    md5s.append(_md5(part))
+                    pending.append(pool.submit(self._upload_part, session, len(md5s), part, md5s[-1]))
+                done += [future.result() for future in pending]
+            self._client.complete_multipart_upload(**session, **self._condition, MultipartUpload={"Parts": done})
+        except BaseException as error:
+            try:
+                self._client.abort_multipart_upload(**session)
+            except (ClientError, BotoCoreError) as failure:
+                if _code(failure) != "NoSuchUpload":
+                    error.add_note("The unfinished multipart upload could not be aborted: abort it by hand.")
+            raise
+
+    def _upload_part(self, session: dict[str, str], number: int, part: bytearray, md5: bytes) -> dict[str, Any]:
+        answer = self._client.upload_part(**session, PartNumber=number, Body=part, ContentMD5=b64encode(md5).decode())
+        # With a client whose own checksums are on, the service wants them repeated.
+        checksums = {label: value for label, value in answer.items() if re.fullmatch("Checksum[A-Z0-9]+", label)}
+        return {"PartNumber": number, "ETag": answer["ETag"], **checksums}
+
+    def _find(self, name: str) -> Found | None:
+        try:
+            head = self._client.head_object(Bucket=self.bucket, Key=name)
+        except ClientError as error:
+            if _code(error) in ("404", "NoSuchKey", "NotFound"):
+                return None
+            raise
+        # Under KMS and customer keys the ETag is no MD5 of the content.
+        opaque = head.get("ServerSideEncryption", "").startswith("aws:") or "SSECustomerAlgorithm" in head
+        etag = "" if opaque else head["ETag"].strip('"').lower()
+        info = ObjectInfo(
+            key=name,
+            size_bytes=head["ContentLength"],
+            last_modified=head["LastModified"],
+            md5=etag if _PLAIN_ETAG.match(etag) else None,
+            metadata={label.lower().replace("-", "_"): value for label, value in head["Metadata"].items()},
+        )
+        return Found(info, etag)
+
+    def _difference(self, found: Found, upload: Upload) -> str:
+        if _PLAIN_ETAG.match(found.etag):
+            expected = upload.reader.md5
+        elif _MULTIPART_ETAG.match(found.etag):
+            expected = f"{_md5(b''.join(upload.part_md5s)).hex()}-{len(upload.part_md5s)}"
+        else:
+            return ""
+        return "" if found.etag == expected else f"its ETag is {found.etag}, that of what was sent is {expected}"
+
+    def _download(self, name: str) -> tuple[Any, int]:
+        answer = self._client.get_object(Bucket=self.bucket, Key=name)
+        return answer["Body"], answer["ContentLength"]
+
+    def _list(self, start: str) -> Iterator[ObjectInfo]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=start, PaginationConfig={"PageSize": self._page_size}
+        )
+        for page in pages:
+            for item in page.get("Contents", ()):
+                yield ObjectInfo(key=item["Key"], size_bytes=item["Size"], last_modified=item["LastModified"])
+
+    def _delete(self, name: str) -> None:
+        self._client.delete_object(Bucket=self.bucket, Key=name)
+
+    def _require_bucket(self) -> None:
+        try:
+            self._client.head_bucket(Bucket=self.bucket)
+        except ClientError as error:
+            if _code(error) in ("404", "NoSuchBucket"):
+                raise self._no_bucket() from None
+            if _code(error) not in ("403", "AccessDenied"):
+                raise
+
+    def _translate(self, error: Exception, name: str) -> ClinicBackupsError:
+        where = self._where(name)
+        if isinstance(error, ClientError):
+            return self._translate_answer(error, where)
+        kind = type(error).__name__
+        if isinstance(error, (HTTPClientError, BotoConnectionError, IncompleteReadError, CredentialRetrievalError)):
+            return TransientError(
+                f"The S3 service could not be reached for {where} ({kind}).",
+                hint="Check network, endpoint_url and certificates; then try again.",
+            )
+        if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
+            return PermanentError(
+                f"There are no credentials for {where}.",
+                hint="Set login and password of the connection, or give this machine a role.",
+            )
+        return PermanentError(f"The S3 request for {where} cannot be made ({kind}).", hint="Check the connection.")
+
+    def _translate_answer(self, error: ClientError, where: str) -> ClinicBackupsError:
+        code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if code in ("NoSuchKey", "NotFound"):
+            return self._missing(where.removeprefix(f"s3://{self.bucket}/"))
+        if code == "NoSuchBucket":
+            return self._no_bucket()
+        message = f"The S3 service refused a request for {where}: {code} (HTTP {status})."
+        if code == "NotImplemented" or not (code in _TRANSIENT_CODES or status == 429 or status >= 500):
+            return PermanentError(
+                message, hint=_HINTS.get(code, "Check the bucket, the connection and its permissions.")
+            )
+        return TransientError(message, hint="The service is busy or had a fault; try again later.")
+
+
+def _code(error: Exception) -> str:
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
+
+
+def _md5(data: bytes | bytearray) -> bytes:
+    return hashlib.md5(data, usedforsecurity=False).digest()

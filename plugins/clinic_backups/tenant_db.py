@@ -1,0 +1,261 @@
+"""The clinics' database: one read-only snapshot, what its tables are, and the rows of one clinic as CSV."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import resources
+from types import TracebackType
+from typing import Any, NoReturn, Protocol, Self
+
+import psycopg2
+import psycopg2.errors
+import psycopg2.extensions
+from psycopg2 import sql
+
+from clinic_backups.connections import Connection
+from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.extract import SqlFolder
+from clinic_backups.model import Clinic, Column, ForeignKey, Table
+
+# What pg_dump pins so that equal rows are equal bytes, and time zone and currency besides.
+# https://www.postgresql.org/docs/current/runtime-config-client.html#RUNTIME-CONFIG-CLIENT-FORMAT
+SESSION = {
+    "search_path": "pg_catalog",
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "xmloption": "content",
+    "lc_monetary": "C",
+    # A policy that hides rows must fail the backup, not thin it out.
+    "row_security": "off",
+    "synchronize_seqscans": "off",
+    "quote_all_identifiers": "off",
+    "transaction_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "jit": "off",
+    "work_mem": "64MB",
+}
+
+# SQLSTATE classes whose message may quote values of rows: data exceptions, constraints, RAISE in functions.
+CLASSES_WITH_VALUES = ("22", "23", "P0", "XX", "38", "39", "F0")
+TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
+TRANSIENT_STATES = ("55P03", "55006", "25P03", "25P04", "72000")
+
+
+class RowSink(Protocol):
+    """Takes whole CSV rows, one call each."""
+
+    def __call__(self, row: bytes, /) -> object: ...
+
+
+def connect(connection: Connection, *, application_name: str = "clinic-backups") -> psycopg2.extensions.connection:
+    """Open a PostgreSQL connection that notices a dead peer within about a minute.
+
+    :raises TransientError: the server cannot be reached or refuses for now.
+    :raises PermanentError: the password, the database or the role is wrong.
+    """
+    keepalive = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+    parameters = keepalive | {"connect_timeout": 15, "application_name": application_name}
+    try:
+        return psycopg2.connect(**(parameters | connection.libpq_parameters() | {"client_encoding": "UTF8"}))
+    except psycopg2.OperationalError as error:
+        text = str(error).strip().splitlines()[-1]
+        # libpq gives no SQLSTATE for a refused login; these texts are the server's own, in English or not.
+        refused = any(word in text for word in ("password authentication", "does not exist", "pg_hba.conf", "role "))
+        kind = PermanentError if refused else TransientError
+        raise kind(
+            f"Connection {connection.conn_id!r}: {text}",
+            hint="Check host, database, user and password of the connection, and that the server is up.",
+        ) from None
+    except (psycopg2.ProgrammingError, UnicodeError):
+        raise PermanentError(
+            f"Connection {connection.conn_id!r} has an option that libpq does not know.",
+            hint="Compare the connection's extras with PostgreSQL's documentation of connection parameters.",
+        ) from None
+
+
+def raise_database_error(error: psycopg2.Error, doing: str) -> NoReturn:
+    """Turn a driver's error into one of ours, without what may be a patient's data.
+
+    :param doing: what was under way, for instance ``reading public.usuarios_paciente``.
+    """
+    state = error.pgcode or ""
+    name = type(error).__name__
+    text = "" if state.startswith(CLASSES_WITH_VALUES) else (error.diag.message_primary or "").strip()
+    detail = f": {text}" if text else ""
+    where = f" (SQLSTATE {state} {name})" if state else f" ({name})"
+    if not state or state.startswith(TRANSIENT_CLASSES) or state in TRANSIENT_STATES:
+        raise TransientError(
+            f"The database failed while {doing}{detail}{where}.",
+            hint="A retry usually helps; else see the PostgreSQL server's log of this moment.",
+        ) from None
+    hints = {
+        "42501": "Grant SELECT on the table to the backup's role; row security needs BYPASSRLS or no policy for it.",
+        "42P01": "Create the table, or remove or correct its extract in include/sql/extract.",
+        "42703": "Correct the extract: it names a column that the table does not have.",
+    }
+    raise PermanentError(
+        f"The database refused while {doing}{detail}{where}.",
+        hint=hints.get(state, "Run the rendered extract in psql to see the whole message."),
+    ) from None
+
+
+def _query(name: str) -> str:
+    return resources.files("clinic_backups").joinpath("pg_catalog", f"{name}.sql").read_text(encoding="utf-8")
+
+
+class Snapshot:
+    """One REPEATABLE READ, READ ONLY transaction: every table shows the same instant. A context manager."""
+
+    def __init__(
+        self, connection: Connection, *, statement_timeout_seconds: int = 6 * 3600, lock_timeout_seconds: int = 60
+    ) -> None:
+        self._connection = connection
+        self._timeouts = {
+            "statement_timeout": f"{statement_timeout_seconds}s",
+            "lock_timeout": f"{lock_timeout_seconds}s",
+        }
+
+    def __enter__(self) -> Self:
+        self._db = connect(self._connection)
+        try:
+            self._db.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            with self._db.cursor() as cursor:
+                # is_local: a transaction-pooling proxy may hand the session to others afterwards. Settings that an
+                # older server lacks are passed over by the join.
+                cursor.execute(
+                    "SELECT set_config(s.name, w.value, true) FROM pg_catalog.pg_settings s"
+                    " JOIN unnest(%s, %s) AS w (name, value) ON lower(s.name) = w.name",
+                    (list((SESSION | self._timeouts).keys()), list((SESSION | self._timeouts).values())),
+                )
+        except psycopg2.Error as error:
+            self._db.close()
+            raise_database_error(error, "opening the snapshot")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # Nothing was written: closing the connection is all the ending that it needs.
+        self._db.close()
+
+    def cancel(self) -> None:
+        """End the running statement, from another thread."""
+        with contextlib.suppress(psycopg2.Error):
+            self._db.cancel()
+
+    def rows(self, query: str | sql.Composable, values: Mapping[str, Any] | None, doing: str) -> list[tuple[Any, ...]]:
+        """All rows of a small query."""
+        try:
+            with self._db.cursor() as cursor:
+                cursor.execute(query, values)
+                return cursor.fetchall()
+        except psycopg2.Error as error:
+            raise_database_error(error, doing)
+
+    def clinics(self, folder: SqlFolder, file: str) -> list[Clinic]:
+        """The clinics that ``active_clinics.sql`` or ``all_clinics.sql`` names, in id order.
+
+        :raises PermanentError: the query gives something else than id, name, language, or an id twice.
+        """
+        found = self.rows(folder.text(file), None, f"running {file}")
+        try:
+            clinics = [Clinic(int(id_), str(name), str(language or "es")) for id_, name, language in found]
+        except (TypeError, ValueError):
+            clinics = []
+        if len({clinic.id for clinic in clinics}) != len(found):
+            raise PermanentError(
+                f"{file} must give three columns (id, name, language), with whole numbers as ids and none twice.",
+                hint=f"Correct {folder.path / file}.",
+            )
+        return sorted(clinics, key=lambda clinic: clinic.id)
+
+    def tables(self, names: Sequence[str]) -> dict[str, Table]:
+        """What PostgreSQL's catalog says of these tables.
+
+        :raises PermanentError: one does not exist or may not be read; names all of them.
+        """
+        found = self.rows(_query("tables"), {"names": list(names)}, "reading the catalog")
+        tables = {row[0]: _table(*row[:4]) for row in found}
+        if missing := sorted(set(names) - set(tables)):
+            raise PermanentError(
+                f"No such table: {', '.join(missing)}.",
+                hint="Each file in include/sql/extract is named like an existing table; remove or rename it.",
+            )
+        if unreadable := sorted(row[0] for row in found if not row[4]):
+            raise PermanentError(
+                f"The backup's role may not read {', '.join(unreadable)}.",
+                hint=f"GRANT SELECT ON {', '.join(unreadable)} TO the role of connection clinic_db.",
+            )
+        return {name: tables[name] for name in names}
+
+    def references(self) -> list[tuple[str, str]]:
+        """All foreign keys of the database as (table, referenced table)."""
+        return [(child, parent) for child, parent in self.rows(_query("references"), None, "reading the foreign keys")]
+
+    def copy_statement(self, table: Table, extract: str) -> str:
+        """``COPY`` of one table's rows of one clinic as CSV in primary-key order.
+
+        Text keys are ordered by code point, since a collation's order may change with the operating system. A table
+        without primary key is ordered by its whole rows.
+        """
+        columns = sql.SQL(", ").join(sql.Identifier("r", column.name) for column in table.stored_columns)
+        if table.primary_key:
+            types = {column.name: column.type for column in table.columns}
+            order = sql.SQL(", ").join(_ordered(name, types[name]) for name in table.primary_key)
+        else:
+            order = sql.SQL('ROW({})::text COLLATE "C"').format(columns)
+        statement = sql.SQL("COPY (SELECT {columns} FROM (\n{extract}\n) AS r ORDER BY {order}) TO STDOUT (FORMAT csv)")
+        text: str = statement.format(columns=columns, extract=sql.SQL(extract), order=order).as_string(self._db)
+        return text
+
+    def copy(self, table: Table, extract: str, write: RowSink) -> None:
+        """Call ``write`` with each CSV row of one table. An error of ``write`` comes out unchanged."""
+        try:
+            with self._db.cursor() as cursor:
+                cursor.copy_expert(self.copy_statement(table, extract), _Writer(write), size=1 << 16)
+        except psycopg2.Error as error:
+            raise_database_error(error, f"reading {table.name}")
+
+    def probe(self, table: Table, extract: str) -> None:
+        """Run an extract for its first row only. :raises PermanentError: it fails or lacks a column of the table."""
+        columns = sql.SQL(", ").join(sql.Identifier("r", column.name) for column in table.stored_columns)
+        query = sql.SQL("SELECT FROM (SELECT {} FROM (\n{}\n) AS r) AS s LIMIT 1").format(columns, sql.SQL(extract))
+        # Not through rows(): a %% in an extract is no placeholder when there are no values.
+        self.rows(query, None, f"trying the extract of {table.name}")
+
+    def iterate(self, tables: Mapping[str, Table], extracts: Mapping[str, str]) -> Iterator[tuple[Table, str]]:
+        """Tables in name order with their extract."""
+        for name in sorted(tables):
+            yield tables[name], extracts[name]
+
+
+class _Writer:
+    """The file-like object that psycopg2 wants: it looks ``write`` up once and calls it for each row."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self.write = write
+
+
+def _ordered(column: str, type_: str) -> sql.Composable:
+    collatable = type_.partition("(")[0].rstrip("[]") in ("text", "character varying", "character")
+    return sql.Identifier("r", column) + sql.SQL(' COLLATE "C"' if collatable else "")
+
+
+def _table(
+    name: str, columns: list[dict[str, Any]], key: list[str] | None, foreign_keys: list[dict[str, Any]] | None
+) -> Table:
+    return Table(
+        name=name,
+        columns=tuple(Column(**column) for column in columns or []),
+        primary_key=tuple(key or ()),
+        foreign_keys=tuple(
+            ForeignKey(
+                **(item | {"columns": tuple(item["columns"]), "references_columns": tuple(item["references_columns"])})
+            )
+            for item in foreign_keys or []
+        ),
+    )
