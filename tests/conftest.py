@@ -15,6 +15,8 @@ from clinic_backups.stores.connect import make_client
 from tests import servers
 from tests.servers import Server
 
+pytest_plugins = ["tests.postgres_fixtures"]
+
 BUCKET = "clinics"
 STORES = ("file", "s3", "gcs", "azure")
 MakeStore = Callable[..., ObjectStore]

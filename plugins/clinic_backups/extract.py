@@ -31,7 +31,7 @@ def render(text: str, clinic_id: int | str, *, name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> ImmutableSandboxedEnvironment:
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)  # noqa: S701 - SQL, not HTML
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class SqlFolder:
             table, _, reason = line.partition(":")
             if table.strip().count(".") != 1 or not reason.strip():
                 raise SettingsError(
-                    f"{self.path / 'not_backed_up.txt'}, line {number}: {line.strip()!r} is not `schema.table: reason`.",
+                    f"not_backed_up.txt, line {number}: {line.strip()!r} is not `schema.table: reason`.",
                     hint="Say for each table why its rows may be lost.",
                 )
             excluded[table.strip()] = reason.strip()

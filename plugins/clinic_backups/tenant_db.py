@@ -14,7 +14,7 @@ import psycopg2.extensions
 from psycopg2 import sql
 
 from clinic_backups.connections import Connection
-from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.extract import SqlFolder
 from clinic_backups.model import Clinic, Column, ForeignKey, Table
 
@@ -57,10 +57,18 @@ def connect(connection: Connection, *, application_name: str = "clinic-backups")
     :raises TransientError: the server cannot be reached or refuses for now.
     :raises PermanentError: the password, the database or the role is wrong.
     """
-    keepalive = {"keepalives": 1, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+    keepalive: dict[str, Any] = {
+        "keepalives": 1,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+    }
     parameters = keepalive | {"connect_timeout": 15, "application_name": application_name}
     try:
-        return psycopg2.connect(**(parameters | connection.libpq_parameters() | {"client_encoding": "UTF8"}))
+        opened: psycopg2.extensions.connection = psycopg2.connect(
+            **(parameters | connection.libpq_parameters() | {"client_encoding": "UTF8"})
+        )
+        return opened
     except psycopg2.OperationalError as error:
         text = str(error).strip().splitlines()[-1]
         # libpq gives no SQLSTATE for a refused login; these texts are the server's own, in English or not.

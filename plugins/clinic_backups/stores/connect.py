@@ -191,7 +191,7 @@ def _with_role(session: Any, role_arn: str, arguments: Mapping[str, Any]) -> Any
 
 def _gcs_client(connection: Connection) -> Any:
     from google.auth.exceptions import GoogleAuthError
-    from google.cloud import storage
+    from google.cloud import storage  # type: ignore[attr-defined]
     from google.oauth2 import service_account
 
     keyfile = _mapping(connection, "keyfile_dict")

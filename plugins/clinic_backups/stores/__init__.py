@@ -1,0 +1,1 @@
+"""Object stores: ``base`` is the interface, ``connect`` opens one from its URL, one module per provider."""
