@@ -1,0 +1,134 @@
+"""Stages in threads, bounded channels between them, and errors that cross: an end is never mistaken for success."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Cancelled(Exception):
+    """The stage that reads this channel has given up; writing on is pointless."""
+
+
+class Channel(Generic[T]):
+    """A bounded queue between two threads. It ends by :meth:`close`, or by :meth:`fail` with the writer's error.
+
+    :param capacity: how much may wait in it, in the unit of ``put``'s weight; one heavier item still passes.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._items: deque[tuple[T, int]] = deque()
+        self._waiting = 0
+        self._closed = self._cancelled = False
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+
+    def put(self, item: T, weight: int = 1) -> None:
+        """Hand over one item, when there is room. :raises Cancelled: the reader has given up."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._cancelled or not self._items or self._waiting < self._capacity)
+            if self._cancelled:
+                raise Cancelled
+            self._items.append((item, weight))
+            self._waiting += weight
+            self._changed.notify_all()
+
+    def get(self) -> T | None:
+        """The next item, or ``None`` at the end. The writer's error is raised at once, before what still waits."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items or self._closed or self._error)
+            if self._error is not None:
+                raise self._error
+            if not self._items:
+                return None
+            item, weight = self._items.popleft()
+            self._waiting -= weight
+            self._changed.notify_all()
+            return item
+
+    def close(self) -> None:
+        """All was written."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def fail(self, error: BaseException) -> None:
+        """The writer failed: the reader raises the same error."""
+        with self._changed:
+            self._error = error
+            self._items.clear()
+            self._changed.notify_all()
+
+    def cancel(self) -> None:
+        """The reader gives up: the writer's next ``put`` raises."""
+        with self._changed:
+            self._cancelled = True
+            self._items.clear()
+            self._changed.notify_all()
+
+
+class ByteChannel(Channel[bytes]):
+    """A channel of bytes that has the ``write`` and ``read`` of a file object."""
+
+    def __init__(self, capacity: int = 4 * 1024 * 1024) -> None:
+        super().__init__(capacity)
+        self._rest = memoryview(b"")
+
+    def write(self, data: bytes) -> int:
+        """Hand over bytes. :raises Cancelled: the reader has given up."""
+        if data:
+            self.put(bytes(data), len(data))
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing to do: whatever was written can be read."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to ``size`` bytes, all that is left when negative, ``b""`` at the end only. Raises the writer's error."""
+        if size < 0:
+            parts = [bytes(self._rest)]
+            self._rest = memoryview(b"")
+            while (item := self.get()) is not None:
+                parts.append(item)
+            return b"".join(parts)
+        if not self._rest and size:
+            self._rest = memoryview(self.get() or b"")
+        data, self._rest = bytes(self._rest[:size]), self._rest[size:]
+        return data
+
+
+class Stage:
+    """One step in a thread of its own: it reads from ``source`` (none for the first) and fills ``target``.
+
+    When the work ends, ``target`` is closed; when it raises, ``target`` fails with the same error and ``source`` is
+    cancelled, so that both neighbours learn of it.
+    """
+
+    def __init__(
+        self, name: str, work: Callable[[], object], *, source: Channel[Any] | None, target: Channel[Any]
+    ) -> None:
+        self._work, self._source, self._target = work, source, target
+        self._thread = threading.Thread(target=self._run, name=f"stage-{name}", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # noqa: BLE001 - handed on to the next stage, which raises it
+            self._target.fail(error)
+            if self._source is not None:
+                self._source.cancel()
+        else:
+            self._target.close()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self, timeout_seconds: float) -> bool:
+        """Wait for the end. Returns whether it came."""
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()

@@ -1,0 +1,54 @@
+"""Blocks: nothing is lost, and where they are cut depends on the rows alone."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clinic_backups import blocks
+from clinic_backups.blocks import Block, BlockCutter, BlockList
+
+ROWS = st.lists(st.binary(min_size=1, max_size=40), max_size=600)
+
+
+def cut(rows: list[bytes], batch: int) -> tuple[bytes, list[Block]]:
+    cutter = BlockCutter()
+    parts = [cutter.feed(rows[start : start + batch]) for start in range(0, len(rows), batch)] + [cutter.finish()]
+    return b"".join(data for data, _ in parts), [block for _, found in parts for block in found]
+
+
+@given(ROWS, st.integers(1, 50), st.integers(1, 600), st.sampled_from([64, 500, 1 << 22]))
+def test_cuts_depend_on_the_rows_and_not_on_their_batches(rows: list[bytes], one: int, other: int, limit: int) -> None:
+    before, blocks.MAX_BLOCK_BYTES = blocks.MAX_BLOCK_BYTES, limit
+    try:
+        data, found = cut(rows, one)
+        assert (data, found) == cut(rows, other)
+    finally:
+        blocks.MAX_BLOCK_BYTES = before
+    assert data == b"".join(rows)
+    assert sum(block.rows for block in found) == len(rows)
+    start = 0
+    for block in found:
+        assert block.digest == sha256(data[start : start + block.size_bytes]).digest()
+        start += block.size_bytes
+    assert start == len(data)
+
+
+def test_one_changed_row_changes_few_blocks() -> None:
+    rows = [b"%d,paciente\n" % number for number in range(20_000)]
+    before = {block.digest for block in cut(rows, 1000)[1]}
+    for changed in (rows[:7000] + rows[7001:], [*rows[:7000], b"nuevo\n", *rows[7000:]]):
+        after = {block.digest for block in cut(changed, 1000)[1]}
+        assert len(before) > 100
+        assert len(after - before) <= 2
+
+
+def test_a_block_list_gives_back_what_it_took() -> None:
+    listed, taken = BlockList(), cut([b"%d\n" % number for number in range(5000)], 700)[1]
+    for block in taken:
+        listed.append(block)
+    assert list(listed) == taken
+    assert (len(listed), listed.rows) == (len(taken), 5000)
+    assert listed.digests == b"".join(block.digest for block in taken)
