@@ -24,7 +24,7 @@ def main() -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
-    code = subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL, check=False).returncode
+    code = _run(sys.argv[1:])
     deadline = time.monotonic() + GRACE_SECONDS
     while (left := _children()) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -38,6 +38,19 @@ def main() -> int:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
     return code or (1 if left else 0)
+
+
+def _run(command: list[str]) -> int:
+    """The command's exit code. Orphans that end meanwhile are collected at once, as process 1 would.
+
+    Left as zombies they would count as running: `pg_ctl` waits for a killed server until it is collected.
+    """
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    while True:
+        pid, status = os.waitpid(-1, 0)
+        if pid == process.pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return process.returncode
 
 
 def _children() -> list[int]:
