@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from types import TracebackType
-from typing import Any, NoReturn, Protocol, Self
+from typing import Any, Protocol, Self
 
 import psycopg2
-import psycopg2.errors
-import psycopg2.extensions
 from psycopg2 import sql
 
 from clinic_backups.connections import Connection
-from clinic_backups.errors import PermanentError, TransientError
+from clinic_backups.database import connect, raise_database_error
+from clinic_backups.errors import PermanentError
 from clinic_backups.extract import SqlFolder
 from clinic_backups.model import Clinic, Column, ForeignKey, Table
 
@@ -39,76 +38,11 @@ SESSION = {
     "work_mem": "64MB",
 }
 
-# SQLSTATE classes whose message may quote values of rows: data exceptions, constraints, RAISE in functions.
-CLASSES_WITH_VALUES = ("22", "23", "P0", "XX", "38", "39", "F0")
-TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
-TRANSIENT_STATES = ("55P03", "55006", "25P03", "25P04", "72000")
-
 
 class RowSink(Protocol):
     """Takes whole CSV rows, one call each."""
 
     def __call__(self, row: bytes, /) -> object: ...
-
-
-def connect(connection: Connection, *, application_name: str = "clinic-backups") -> psycopg2.extensions.connection:
-    """Open a PostgreSQL connection that notices a dead peer within about a minute.
-
-    :raises TransientError: the server cannot be reached or refuses for now.
-    :raises PermanentError: the password, the database or the role is wrong.
-    """
-    keepalive: dict[str, Any] = {
-        "keepalives": 1,
-        "keepalives_idle": 30,
-        "keepalives_interval": 10,
-        "keepalives_count": 3,
-    }
-    parameters = keepalive | {"connect_timeout": 15, "application_name": application_name}
-    try:
-        opened: psycopg2.extensions.connection = psycopg2.connect(
-            **(parameters | connection.libpq_parameters() | {"client_encoding": "UTF8"})
-        )
-        return opened
-    except psycopg2.OperationalError as error:
-        text = str(error).strip().splitlines()[-1]
-        # libpq gives no SQLSTATE for a refused login; these texts are the server's own, in English or not.
-        refused = any(word in text for word in ("password authentication", "does not exist", "pg_hba.conf", "role "))
-        kind = PermanentError if refused else TransientError
-        raise kind(
-            f"Connection {connection.conn_id!r}: {text}",
-            hint="Check host, database, user and password of the connection, and that the server is up.",
-        ) from None
-    except (psycopg2.ProgrammingError, UnicodeError):
-        raise PermanentError(
-            f"Connection {connection.conn_id!r} has an option that libpq does not know.",
-            hint="Compare the connection's extras with PostgreSQL's documentation of connection parameters.",
-        ) from None
-
-
-def raise_database_error(error: psycopg2.Error, doing: str) -> NoReturn:
-    """Turn a driver's error into one of ours, without what may be a patient's data.
-
-    :param doing: what was under way, for instance ``reading public.usuarios_paciente``.
-    """
-    state = error.pgcode or ""
-    name = type(error).__name__
-    text = "" if state.startswith(CLASSES_WITH_VALUES) else (error.diag.message_primary or "").strip()
-    detail = f": {text}" if text else ""
-    where = f" (SQLSTATE {state} {name})" if state else f" ({name})"
-    if not state or state.startswith(TRANSIENT_CLASSES) or state in TRANSIENT_STATES:
-        raise TransientError(
-            f"The database failed while {doing}{detail}{where}.",
-            hint="A retry usually helps; else see the PostgreSQL server's log of this moment.",
-        ) from None
-    hints = {
-        "42501": "Grant SELECT on the table to the backup's role; row security needs BYPASSRLS or no policy for it.",
-        "42P01": "Create the table, or remove or correct its extract in include/sql/extract.",
-        "42703": "Correct the extract: it names a column that the table does not have.",
-    }
-    raise PermanentError(
-        f"The database refused while {doing}{detail}{where}.",
-        hint=hints.get(state, "Run the rendered extract in psql to see the whole message."),
-    ) from None
 
 
 def _query(name: str) -> str:
@@ -234,11 +168,6 @@ class Snapshot:
         query = sql.SQL("SELECT FROM (SELECT {} FROM (\n{}\n) AS r) AS s LIMIT 1").format(columns, sql.SQL(extract))
         # Not through rows(): a %% in an extract is no placeholder when there are no values.
         self.rows(query, None, f"trying the extract of {table.name}")
-
-    def iterate(self, tables: Mapping[str, Table], extracts: Mapping[str, str]) -> Iterator[tuple[Table, str]]:
-        """Tables in name order with their extract."""
-        for name in sorted(tables):
-            yield tables[name], extracts[name]
 
 
 class _Writer:

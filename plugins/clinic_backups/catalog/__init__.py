@@ -1,0 +1,1 @@
+"""The catalog: what was backed up when, in the PostgreSQL schema ``clinic_backups``."""

@@ -1,0 +1,51 @@
+"""Migrations of the catalog's schema, run by Alembic (https://alembic.sqlalchemy.org)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from clinic_backups.catalog.tables import SCHEMA
+from clinic_backups.errors import PermanentError
+
+
+def upgrade(connection: Connection) -> str:
+    """Bring the schema to its newest version, in one transaction. Returns that version."""
+    # Two migrations at once would both create the schema: the second waits for the first.
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('clinic_backups:migrate', 0))"))
+    exists = text("SELECT to_regnamespace(:schema) IS NOT NULL")
+    if not connection.execute(exists, {"schema": SCHEMA}).scalar():
+        connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+    command.upgrade(_config(connection), "head")
+    return newest()
+
+
+def current(connection: Connection) -> str | None:
+    """The version that the schema is at; none before the first migration."""
+    return MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA}).get_current_revision()
+
+
+def newest() -> str:
+    """The version that this package wants."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def require_newest(connection: Connection) -> None:
+    """:raises PermanentError: the schema is at another version than this package wants."""
+    if (found := current(connection)) != newest():
+        raise PermanentError(
+            f"The catalog is at version {found or 'none'}, this package wants {newest()}.",
+            hint="Run `clinic-backups catalog migrate`.",
+        )
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config

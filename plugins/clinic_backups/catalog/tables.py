@@ -1,0 +1,43 @@
+"""The catalog's tables, as the newest migration leaves them."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, DateTime, Integer, LargeBinary, MetaData, Table, Text, func
+from sqlalchemy.dialects.postgresql import JSONB
+
+SCHEMA = "clinic_backups"
+metadata = MetaData(schema=SCHEMA)
+
+backup = Table(
+    "backup",
+    metadata,
+    Column("backup_id", Text, primary_key=True),
+    # The number that the clinics' application knows a backup by, through the view respaldo.
+    Column("id", BigInteger, nullable=False, unique=True, autoincrement=True),
+    Column("clinic_id", BigInteger, nullable=False),
+    Column("clinic_name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("trigger", Text, nullable=False),
+    Column("parent_id", Text),
+    Column("state", Text, nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="1"),
+    Column("requested_by", Text, nullable=False, server_default=""),
+    Column("notes", Text, nullable=False, server_default=""),
+    Column("run_id", Text),
+    Column("started_at", DateTime(timezone=True), nullable=False),
+    Column("finished_at", DateTime(timezone=True)),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("archive_key", Text, nullable=False),
+    Column("size_bytes", BigInteger),
+    Column("raw_bytes", BigInteger),
+    Column("sha256", Text),
+    Column("md5", Text),
+    Column("rows", JSONB, nullable=False, server_default="{}"),
+    Column("fingerprint", Text),
+    Column("recipients", JSONB, nullable=False, server_default="[]"),
+    Column("error", Text),
+    Column("hint", Text),
+    # zstd of the blocks' digests: workers need it for incrementals and cannot read manifests.
+    Column("blocks", LargeBinary),
+)

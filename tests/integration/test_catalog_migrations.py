@@ -1,0 +1,52 @@
+"""The catalog's schema: made from nothing, up and down, and the view that the clinics' application reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from alembic import command
+from sqlalchemy import Connection, create_engine, inspect, text
+
+from clinic_backups.catalog import migrate
+from clinic_backups.catalog.tables import SCHEMA, backup
+from clinic_backups.errors import PermanentError
+from tests.postgres_fixtures import DemoDatabase
+
+
+@pytest.fixture
+def catalog(demo_database: DemoDatabase) -> Any:
+    engine = create_engine(demo_database.catalog_uri.replace("postgresql://", "postgresql+psycopg2://"))
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
+
+
+def test_migrations_make_the_tables_that_the_code_names(catalog: Connection) -> None:
+    with pytest.raises(PermanentError, match="version none"):
+        migrate.require_newest(catalog)
+    assert migrate.upgrade(catalog) == migrate.upgrade(catalog) == migrate.newest()
+    migrate.require_newest(catalog)
+    found = {column["name"]: column["nullable"] for column in inspect(catalog).get_columns("backup", schema=SCHEMA)}
+    assert found == {column.name: bool(column.nullable) for column in backup.columns}
+
+
+def test_the_view_respaldo_speaks_the_applications_words(catalog: Connection) -> None:
+    migrate.upgrade(catalog)
+    catalog.execute(
+        text("""INSERT INTO clinic_backups.backup (backup_id, clinic_id, clinic_name, kind, trigger, state, started_at,
+            finished_at, expires_at, archive_key, size_bytes, sha256, md5, rows) VALUES ('7-x', 7, 'Clínica', 'full',
+            'scheduled', 'completed', '2026-11-24T06:00Z', '2026-11-24T06:00:02.5Z', '2026-12-24Z', 'backups/7/a.age',
+            10, 'ab', 'cd', '{"public.b": 2, "public.a": 3}')""")
+    )
+    row = dict(catalog.execute(text("SELECT * FROM clinic_backups.respaldo")).mappings().one())
+    assert (row["clinica_id"], row["tipo"], row["estado"]) == (7, "completo", "completado")
+    assert (row["nombre_archivo"], row["ruta_nube"]) == ("a.age", "backups/7/a.age")
+    assert (row["tablas_respaldadas"], row["registros_totales"]) == (["public.a", "public.b"], 5)
+    assert (row["tiempo_ejecucion"], row["hash_md5"], row["creado_por_id"]) == (2.5, "cd", None)
+
+
+def test_migrations_can_be_taken_back(catalog: Connection) -> None:
+    migrate.upgrade(catalog)
+    command.downgrade(migrate._config(catalog), "base")
+    assert not inspect(catalog).has_table("backup", schema=SCHEMA)
