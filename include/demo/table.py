@@ -69,7 +69,7 @@ def _show_failure(backup: dict[str, Any], console: Console) -> None:
 
 
 def _cells(backup: dict[str, Any]) -> tuple[str, ...]:
-    raw, stored, seconds = (backup.get(name) for name in ("raw_bytes", "stored_bytes", "seconds"))
+    raw, stored, seconds = (backup.get(name) for name in ("raw_bytes", "size_bytes", "seconds"))
     style = "green" if backup.get("state") == COMPLETED else "red"
     return (
         escape(_name(backup)),

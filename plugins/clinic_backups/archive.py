@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -59,8 +59,9 @@ class ArchiveWriter:
 
     def finish(self, clinic: Clinic, backup_id: str) -> Mapping[str, BlockList]:
         """Write the manifest and the end of the archive. Returns the blocks of each table."""
-        chunks = list(manifest_chunks(clinic, backup_id, self._snapshot_at, self._tables))
-        self._member(MANIFEST, sum(map(len, chunks)), chunks)
+        # Made twice, for its size and then for its bytes: as a whole it would grow with the clinic.
+        size = sum(map(len, manifest_chunks(clinic, backup_id, self._snapshot_at, self._tables)))
+        self._member(MANIFEST, size, manifest_chunks(clinic, backup_id, self._snapshot_at, self._tables))
         # Two empty records end a tar file.
         self._write(bytes(2 * tarfile.BLOCKSIZE))
         self._target.write(self._zstd.flush())
@@ -76,7 +77,7 @@ class ArchiveWriter:
         for block in blocks:
             self._blocks.append(block)
 
-    def _member(self, name: str, size: int, chunks: list[bytes]) -> None:
+    def _member(self, name: str, size: int, chunks: Iterable[bytes]) -> None:
         header = tarfile.TarInfo(name)
         header.size, header.mtime, header.mode = size, self._time, 0o600
         self._write(header.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict"))
@@ -112,6 +113,16 @@ def manifest_chunks(
             yield f'{comma}["{block.digest.hex()}", {block.rows}, {block.size_bytes}, 0]'.encode()
         yield b"]}"
     yield b"]}\n"
+
+
+def block_list(tables: Mapping[str, BlockList]) -> bytes:
+    """What the catalog keeps of a backup's blocks: zstd of one JSON line, ``[[table, blocks], …]``, and all digests.
+
+    In the order of the tables' names; a digest is 32 bytes. An incremental looks there for the blocks that are stored.
+    """
+    names = sorted(tables)
+    head = json.dumps([[name, len(tables[name])] for name in names]).encode() + b"\n"
+    return zstandard.compress(head + b"".join(tables[name].digests for name in names), 1)
 
 
 def fingerprint(tables: Mapping[str, BlockList]) -> str:

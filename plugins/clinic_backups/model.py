@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -169,6 +169,23 @@ class BackupRecord:
     def seconds(self) -> float | None:
         """Wall time of the attempt that finished it."""
         return (self.finished_at - self.started_at).total_seconds() if self.finished_at else None
+
+    def completed(self, envelope: Envelope) -> BackupRecord:
+        """This record once the backup is stored as the envelope says."""
+        return replace(
+            self,
+            state="completed",
+            started_at=envelope.started_at,
+            finished_at=envelope.finished_at,
+            expires_at=envelope.expires_at,
+            size_bytes=envelope.archive.size_bytes,
+            raw_bytes=envelope.raw_bytes,
+            sha256=envelope.archive.sha256,
+            md5=envelope.archive.md5,
+            rows=envelope.rows,
+            fingerprint=envelope.fingerprint,
+            recipients=envelope.recipients,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types with the derived figures, for ``--json``."""

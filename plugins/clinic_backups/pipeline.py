@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -102,33 +103,70 @@ class ByteChannel(Channel[bytes]):
         return data
 
 
-class Stage:
-    """One step in a thread of its own: it reads from ``source`` (none for the first) and fills ``target``.
+class Pipeline:
+    """Stages in threads of their own, and a last step in the caller's.
 
-    When the work ends, ``target`` is closed; when it raises, ``target`` fails with the same error and ``source`` is
-    cancelled, so that both neighbours learn of it.
+    A stage reads from its ``source`` (none for the first) and fills its ``target``. When its work ends, the target is
+    closed; when it raises, the target fails with the same error and the source is cancelled, so that both neighbours
+    learn of it. Whatever failed first is what :meth:`run` raises, however the other stages rephrased it.
     """
 
-    def __init__(
-        self, name: str, work: Callable[[], object], *, source: Channel[Any] | None, target: Channel[Any]
+    def __init__(self) -> None:
+        self._threads: list[threading.Thread] = []
+        self._failures: list[BaseException] = []
+        self._last: Channel[Any] | None = None
+
+    def add(
+        self, name: str, work: Callable[[], object], *, source: Channel[Any] | None = None, target: Channel[Any]
     ) -> None:
-        self._work, self._source, self._target = work, source, target
-        self._thread = threading.Thread(target=self._run, name=f"stage-{name}", daemon=True)
+        """Add a stage behind those that are there; it starts with :meth:`run`."""
 
-    def _run(self) -> None:
+        def run() -> None:
+            try:
+                work()
+            except BaseException as error:  # noqa: BLE001 - handed on to the next stage, which raises it
+                self._failures.append(error)
+                target.fail(error)
+                if source is not None:
+                    source.cancel()
+            else:
+                target.close()
+
+        self._threads.append(threading.Thread(target=run, name=f"stage-{name}", daemon=True))
+        self._last = target
+
+    def abort(self, error: BaseException) -> None:
+        """Make :meth:`run` raise ``error``, from another thread or a signal handler."""
+        self._failures.insert(0, error)
+        if self._last is not None:
+            self._last.fail(error)
+
+    def run(self, last: Callable[[], T], *, on_failure: Callable[[], object], join_seconds: float = 60) -> T:
+        """Start the stages, do ``last`` here, which reads the last stage's target to its end, and return its result.
+
+        :param on_failure: called before the stages are waited for: ends what one of them may be waiting in.
+        """
+        for thread in self._threads:
+            thread.start()
         try:
-            self._work()
-        except BaseException as error:  # noqa: BLE001 - handed on to the next stage, which raises it
-            self._target.fail(error)
-            if self._source is not None:
-                self._source.cancel()
-        else:
-            self._target.close()
+            result = last()
+        except BaseException as error:
+            self._failures.append(error)
+            if self._last is not None:
+                self._last.cancel()
+            on_failure()
+            self._join(join_seconds)
+            # An interrupt of the caller's own thread comes out as it is.
+            if error is self._failures[0] or not isinstance(error, Exception):
+                raise
+            raise self._failures[0] from None
+        self._join(join_seconds)
+        if self._failures:
+            # The last step stopped reading before the end and took that for success.
+            raise self._failures[0]
+        return result
 
-    def start(self) -> None:
-        self._thread.start()
-
-    def join(self, timeout_seconds: float) -> bool:
-        """Wait for the end. Returns whether it came."""
-        self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
+    def _join(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))

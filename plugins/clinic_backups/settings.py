@@ -40,7 +40,6 @@ class Settings(BaseSettings):
         default="AES256", description="Asked of the store on top: AES256, a KMS key id or ARN, or none"
     )
     keep_days: int = Field(default=30, ge=1, le=36500, description="Days after which a backup expires")
-    compression_level: int = Field(default=1, ge=1, le=19, description="zstd level")
     time_zone: str = Field(default="UTC", description="IANA zone of the schedules, for instance America/La_Paz")
     sql_dir: Path = Field(default=PROJECT_SQL, description="Folder with the application's SQL, include/sql")
     statement_timeout_seconds: int = Field(

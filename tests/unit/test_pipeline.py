@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 
 import pyrage
 import pytest
 
 from clinic_backups.encryption import Age, generate_identity, parse_recipients
 from clinic_backups.errors import SettingsError
-from clinic_backups.pipeline import ByteChannel, Cancelled, Stage
+from clinic_backups.pipeline import ByteChannel, Pipeline
 
 
 class Broken(Exception):
@@ -20,58 +21,52 @@ class Broken(Exception):
 def test_bytes_pass_through_age_and_come_back() -> None:
     secret, public = generate_identity()
     plain = os.urandom(3_000_001)
-    source, target = ByteChannel(100_000), ByteChannel(100_000)
-    writer = Stage(
-        "write", lambda: [source.write(plain[at : at + 65_537]) for at in range(0, len(plain), 65_537)],
-        source=None, target=source,
-    )  # fmt: skip
-    age = Stage("age", lambda: Age().run(source, target, [public]), source=source, target=target)
-    writer.start()
-    age.start()
-    stored = target.read()
-    assert writer.join(10) and age.join(10)
+    source, target, pipeline = ByteChannel(100_000), ByteChannel(100_000), Pipeline()
+    pipeline.add(
+        "write", lambda: [source.write(plain[at : at + 65_537]) for at in range(0, len(plain), 65_537)], target=source
+    )
+    pipeline.add("age", lambda: Age().run(source, target, [public]), source=source, target=target)
+    stored = pipeline.run(target.read, on_failure=lambda: None)
     assert plain[:64] not in stored
     assert pyrage.decrypt(stored, [pyrage.x25519.Identity.from_str(secret)]) == plain
 
 
-def test_an_error_of_the_first_stage_is_raised_by_the_last_read_and_never_an_end() -> None:
-    source, target = ByteChannel(), ByteChannel()
-    error = Broken()
+@pytest.mark.parametrize("broken", ["first", "second", "last", "abort"])
+def test_what_fails_first_comes_out_and_never_an_end(broken: str) -> None:
+    source, target, pipeline = ByteChannel(10_000), ByteChannel(10_000), Pipeline()
+    error, called = Broken(broken), []
 
-    def fail() -> None:
-        source.write(b"x" * 200_000)
-        raise error
+    def first() -> None:
+        for _ in range(50):
+            source.write(b"x" * 10_000)
+        if broken == "first":
+            raise error
+        while broken in ("last", "abort"):
+            source.write(b"x")
 
-    stages = [
-        Stage("fail", fail, source=None, target=source),
-        Stage("age", lambda: Age().run(source, target, [generate_identity()[1]]), source=source, target=target),
-    ]
-    for stage in stages:
-        stage.start()
-    with pytest.raises(BaseException) as caught:
+    def second() -> None:
+        if broken == "second":
+            source.read(1000)
+            raise error
+        Age().run(source, target, [generate_identity()[1]])
+
+    def last() -> str:
+        target.read(1000)
+        if broken == "last":
+            raise error
+        if broken == "abort":
+            pipeline.abort(error)
         while target.read(1000):
             pass
-    assert "Broken" in repr(caught.value) or isinstance(caught.value, Broken)
-    assert all(stage.join(10) for stage in stages)
+        return "an end"
 
-
-def test_a_reader_that_gives_up_ends_the_writer() -> None:
-    channel, seen = ByteChannel(10), list[BaseException]()
-
-    def write() -> None:
-        try:
-            while True:
-                channel.write(b"0123456789")
-        except Cancelled as error:
-            seen.append(error)
-            raise
-
-    stage = Stage("write", write, source=None, target=ByteChannel())
-    stage.start()
-    assert channel.read(4) == b"0123"
-    channel.cancel()
-    assert stage.join(10)
-    assert seen
+    pipeline.add("first", first, target=source)
+    pipeline.add("second", second, source=source, target=target)
+    with pytest.raises(Broken) as caught:
+        pipeline.run(last, on_failure=lambda: called.append(1), join_seconds=10)
+    assert caught.value is error
+    assert called
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("stage-")]
 
 
 def test_recipients_are_checked_before_anything_is_read() -> None:

@@ -83,15 +83,22 @@ def open_store(url: str, connection: Connection | None, *, encryption: tuple[str
     place = parse_url(url)
     if place.scheme == "file":
         return store_from_client(url, None, encryption=encryption)
-    if connection is not None and connection.conn_type != place.conn_type:
-        raise SettingsError(
-            f"Connection {connection.conn_id!r} is of type {connection.conn_type!r}, which does not fit {url!r}.",
-            hint=f"Use a connection of type {place.conn_type!r}.",
-        )
+    if connection is not None:
+        require_type(connection, url)
     given = connection or Connection(conn_id="(none)", conn_type=place.conn_type)
     return store_from_client(
         url, make_client(given), encryption=encryption, conditional_writes=conditional_writes(given.extra)
     )
+
+
+def require_type(connection: Connection, url: str) -> None:
+    """:raises SettingsError: the connection is of another type than the store at ``url`` wants."""
+    wanted = parse_url(url).conn_type
+    if connection.conn_type != wanted:
+        raise SettingsError(
+            f"Connection {connection.conn_id!r} is of type {connection.conn_type!r}, which does not fit {url!r}.",
+            hint=f"Use a connection of type {wanted!r}.",
+        )
 
 
 def make_client(connection: Connection) -> Any:
@@ -140,10 +147,7 @@ def conditional_writes(extra: Mapping[str, Any]) -> bool:
 
 def _s3_client(connection: Connection) -> Any:
     import boto3
-    from botocore.config import Config
     from botocore.exceptions import BotoCoreError
-
-    from clinic_backups.stores.s3 import CLIENT_CONFIG
 
     extra = connection.extra
     if bool(connection.login) != bool(connection.password):
@@ -151,14 +155,9 @@ def _s3_client(connection: Connection) -> Any:
             f"Connection {connection.conn_id!r} has only one half of a key pair.",
             hint="Set both login (access key) and password (secret key), or neither for this machine's own role.",
         )
-    services = _mapping(connection, "service_config")
-    endpoint = services.get("s3", {}).get("endpoint_url") or extra.get("endpoint_url") or None
+    endpoint = _s3_endpoint(connection)
     try:
-        config = CLIENT_CONFIG
-        if endpoint:
-            # Names of buckets below a host of one's own seldom resolve.
-            config = config.merge(Config(s3={"addressing_style": "path"}))
-        config = config.merge(Config(**_mapping(connection, "config_kwargs")))
+        config = s3_config(connection)
         session = boto3.Session(
             aws_access_key_id=connection.login or None,
             aws_secret_access_key=connection.password or None,
@@ -170,6 +169,24 @@ def _s3_client(connection: Connection) -> Any:
         return session.client("s3", endpoint_url=endpoint, config=config, verify=extra.get("verify"))
     except (BotoCoreError, ValueError, TypeError) as error:
         raise _unusable(connection, error, "login, password and, in the extra, region_name and endpoint_url") from None
+
+
+def s3_config(connection: Connection) -> Any:
+    """The ``botocore`` configuration for a connection: ours, then what its extra says in ``config_kwargs``."""
+    from botocore.config import Config
+
+    from clinic_backups.stores.s3 import CLIENT_CONFIG
+
+    config = CLIENT_CONFIG
+    if _s3_endpoint(connection):
+        # Names of buckets below a host of one's own seldom resolve.
+        config = config.merge(Config(s3={"addressing_style": "path"}))
+    return config.merge(Config(**_mapping(connection, "config_kwargs")))
+
+
+def _s3_endpoint(connection: Connection) -> str | None:
+    services = _mapping(connection, "service_config")
+    return services.get("s3", {}).get("endpoint_url") or connection.extra.get("endpoint_url") or None
 
 
 def _with_role(session: Any, role_arn: str, arguments: Mapping[str, Any]) -> Any:
@@ -191,7 +208,7 @@ def _with_role(session: Any, role_arn: str, arguments: Mapping[str, Any]) -> Any
 
 def _gcs_client(connection: Connection) -> Any:
     from google.auth.exceptions import GoogleAuthError
-    from google.cloud import storage  # type: ignore[attr-defined]
+    from google.cloud import storage
     from google.oauth2 import service_account
 
     keyfile = _mapping(connection, "keyfile_dict")

@@ -1,0 +1,80 @@
+"""
+### Back up every active clinic
+
+Each night at 02:00 (`CLINIC_BACKUPS_TIME_ZONE`): `active_clinics` → `preflight` → `back_up`, one task per clinic →
+`summary`.
+
+**By hand**, with a conf:
+
+| conf | what is backed up |
+| --- | --- |
+| `{}` | all active clinics |
+| `{"clinic_id": 7}` | clinic 7, also an inactive one |
+| `{"clinic_ids": [7, 9], "notes": "before the migration"}` | these, with a line in the catalog |
+
+**When it is red**, read the log of `summary`: it names each clinic's outcome and the remedy.
+- `active_clinics` failed: the conf is wrong (its log lists the clinics that exist), or the database is out of reach.
+- `preflight` failed: a setting, the store, the catalog or an extract needs somebody. No clinic was touched.
+- A `back_up` task failed: that clinic alone. Transient errors were tried again by then, permanent ones not. Clear the
+  task to try again; it continues the same record.
+
+**To undo**: nothing to undo. A backup only reads the clinics' database; a failed one leaves nothing in the store.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import CronTriggerTimetable, Param, dag
+
+from clinic_backups import settings
+from clinic_backups.operators import (
+    Age,
+    ClinicBackupOperator,
+    SqlExtract,
+    Store,
+    Zstd,
+    active_clinics,
+    pool,
+    preflight,
+    summary,
+)
+
+
+@dag(
+    schedule=CronTriggerTimetable("0 2 * * *", timezone=settings.load().time_zone),
+    catchup=False,
+    max_active_runs=1,
+    doc_md=__doc__,
+    tags=["clinic backups"],
+    default_args={
+        "retries": 3,
+        "retry_delay": timedelta(minutes=1),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(minutes=30),
+    },
+    params={
+        # Any type here: active_clinics checks them, so that its error can list the clinics that exist.
+        "clinic_id": Param(None, type=["null", "integer", "string"], title="Clinic", description="Id of one clinic"),
+        "clinic_ids": Param(None, type=["null", "array", "string"], title="Clinics", description="Ids, as [7, 9]"),
+        "kind": Param("full", type="string", enum=["full"], title="Kind"),
+        "notes": Param("", type=["null", "string"], title="Notes", description="A line; no patients' data"),
+    },
+)
+def clinic_backup() -> None:
+    clinics = active_clinics()
+    ready = preflight()
+    back_up = ClinicBackupOperator.partial(
+        task_id="back_up",
+        extract=SqlExtract("extract"),
+        compress=Zstd(level=1),
+        encrypt=Age(),
+        upload=Store(),
+        notes="{{ params.notes or '' }}",
+        pool=pool.NAME,
+        map_index_template="{{ task.clinic['name'] }}",
+    ).expand(clinic=clinics)
+    clinics >> ready >> back_up >> summary(clinics)
+
+
+clinic_backup()

@@ -1,0 +1,191 @@
+"""One backup of one clinic: what becomes visible in which order, and what is left when something fails.
+
+Archive stored and checked, then the envelope, then the catalog. The envelope is the commit point: before it there is no
+backup; after it a retry only finishes the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+
+from clinic_backups import envelopes
+from clinic_backups.archive import Zstd, block_list, fingerprint
+from clinic_backups.catalog.records import Catalog, ClinicLock
+from clinic_backups.connections import Connection
+from clinic_backups.encryption import Age, parse_recipients
+from clinic_backups.errors import ClinicBackupsError, PermanentError
+from clinic_backups.extract import SqlExtract, SqlFolder
+from clinic_backups.model import ArchiveInfo, BackupRecord, BackupRequest, Envelope, archive_key_of, backup_id_of
+from clinic_backups.settings import Settings
+from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stream import ArchiveStream, OnProgress, Stored
+from clinic_backups.tenant_db import Snapshot
+
+
+def utc_now() -> datetime:
+    """The clock."""
+    return datetime.now(UTC)
+
+
+class ClinicBackup:
+    """Backs up one clinic after the other with one set of parts.
+
+    :param extract: which SQL gives the clinic's rows.
+    :param compress: the compression stage.
+    :param encrypt: the encryption stage; recipients come from the settings.
+    :param now: the clock.
+    :param on_progress: called about once for each MiB that was read, from the reading thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        clinic_db: Connection,
+        store: ObjectStore,
+        catalog: Catalog,
+        extract: SqlExtract | None = None,
+        compress: Zstd | None = None,
+        encrypt: Age | None = None,
+        now: Callable[[], datetime] = utc_now,
+        on_progress: OnProgress = lambda progress: None,
+    ) -> None:
+        self._settings, self._clinic_db, self._store, self._catalog = settings, clinic_db, store, catalog
+        self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or Zstd(), encrypt or Age()
+        self._now, self._on_progress = now, on_progress
+        self._stream: ArchiveStream | None = None
+        self._stopped: BaseException | None = None
+
+    def run(self, request: BackupRequest, *, queries: Mapping[str, str] | None = None) -> BackupRecord:
+        """Back up; returns the completed record. A failure is recorded and raised.
+
+        :param queries: the SELECT of each table, rendered already; by default they are rendered here.
+        :raises AlreadyRunning: another process backs up this clinic; nothing was recorded.
+        :raises SettingsError: no recipient, a wrong one, or a wrong extract; nothing was recorded.
+        :raises TransientError, PermanentError: the database, the store or the catalog failed.
+        """
+        recipients = self._settings.recipients_of(request.clinic.id)
+        parse_recipients(recipients)
+        if queries is None:
+            queries = self._extract.rendered(SqlFolder(self._settings.sql_dir), request.clinic.id)
+        with self._catalog.lock(request.clinic.id) as lock:
+            record = self._record(request)
+            if record.attempt > 1 and (settled := envelopes.settle(record, self._store, self._catalog)):
+                return settled
+            try:
+                stored = self._read_and_store(record, queries, recipients)
+                envelope = self._envelope(record, stored, recipients)
+                self._commit(envelope, lock)
+            except BaseException as error:
+                self._record_failure(record, error)
+                raise
+            try:
+                return self._catalog.finish(record.completed(envelope), block_list(stored.blocks))
+            except ClinicBackupsError as error:
+                error.add_note(f"Backup {record.backup_id} is stored; the catalog learns of it with the next attempt.")
+                raise
+
+    def stop(self, reason: BaseException) -> None:
+        """Make a backup that runs fail with ``reason``; from another thread or a signal handler."""
+        self._stopped = reason
+        if self._stream is not None:
+            self._stream.stop(reason)
+
+    def _record(self, request: BackupRequest) -> BackupRecord:
+        """The running record: that of an earlier attempt of the same run, or a new one."""
+        started_at, clinic = self._now(), request.clinic
+        continued = self._catalog.resume(clinic.id, request.run_id, started_at) if request.run_id else None
+        # This clinic's lock is ours: whoever else is said to run has died.
+        for dead in self._catalog.find(clinic_id=clinic.id, state="running"):
+            if continued is None or dead.backup_id != continued.backup_id:
+                envelopes.close_dead(dead, self._store, self._catalog, self._now)
+        return continued or self._catalog.begin(
+            BackupRecord(
+                backup_id=backup_id_of(clinic.id, started_at),
+                clinic_id=clinic.id,
+                clinic_name=clinic.name,
+                kind=request.kind,
+                trigger=request.trigger,
+                state="running",
+                started_at=started_at,
+                archive_key=archive_key_of(clinic, started_at),
+                requested_by=request.requested_by,
+                notes=request.notes,
+                run_id=request.run_id,
+            )
+        )
+
+    def _read_and_store(self, record: BackupRecord, queries: Mapping[str, str], recipients: tuple[str, ...]) -> Stored:
+        if record.attempt > 1:
+            # Without an envelope it belongs to no backup; objects are never written over.
+            self._store.delete(record.archive_key)
+        stream = ArchiveStream(self._store, self._compress, self._encrypt, recipients, self._on_progress)
+        with Snapshot(
+            self._clinic_db,
+            statement_timeout_seconds=self._settings.statement_timeout_seconds,
+            lock_timeout_seconds=self._settings.lock_timeout_seconds,
+        ) as snapshot:
+            self._stream = stream
+            try:
+                if self._stopped is not None:
+                    raise self._stopped
+                return stream.run(record, snapshot, queries)
+            finally:
+                self._stream = None
+
+    def _envelope(self, record: BackupRecord, stored: Stored, recipients: tuple[str, ...]) -> Envelope:
+        finished_at = self._now()
+        return Envelope(
+            backup_id=record.backup_id,
+            clinic_id=record.clinic_id,
+            clinic_name=record.clinic_name,
+            kind=record.kind,
+            trigger=record.trigger,
+            parent_id=record.parent_id,
+            started_at=record.started_at,
+            finished_at=finished_at,
+            expires_at=finished_at + timedelta(days=self._settings.keep_days),
+            archive=ArchiveInfo(
+                record.archive_key, stored.archive.size_bytes, stored.archive.sha256, stored.archive.md5
+            ),
+            rows={name: blocks.rows for name, blocks in stored.blocks.items()},
+            raw_bytes=sum(blocks.size_bytes for blocks in stored.blocks.values()),
+            recipients=recipients,
+            fingerprint=fingerprint(stored.blocks),
+            requested_by=record.requested_by,
+            notes=record.notes,
+        )
+
+    def _commit(self, envelope: Envelope, lock: ClinicLock) -> None:
+        """Check what only now is known, and write the envelope; an archive that gets none is removed."""
+        try:
+            self._require_clinic(envelope)
+            lock.require()
+            envelopes.write(envelope, self._store)
+        except BaseException as error:
+            self._withdraw(envelope, error)
+            raise
+
+    def _withdraw(self, envelope: Envelope, error: BaseException) -> None:
+        key = envelope.archive.key
+        try:
+            if not envelopes.exists(key, self._store):
+                self._store.delete(key)
+        except ClinicBackupsError as failure:
+            error.add_note(f"{key} may have stayed in the store, without an envelope: {failure.message}")
+
+    def _require_clinic(self, envelope: Envelope) -> None:
+        """A backup without the clinic's own row would restore to nothing: the clinic was removed meanwhile."""
+        table = SqlFolder(self._settings.sql_dir).clinic_table
+        if (rows := envelope.rows.get(table, 1)) != 1:
+            raise PermanentError(
+                f"Clinic {envelope.clinic_id} has {rows} rows in {table}; it must have one.",
+                hint=f"Was the clinic removed? Else correct the extract of {table} in include/sql/extract.",
+            )
+
+    def _record_failure(self, record: BackupRecord, error: BaseException) -> None:
+        try:
+            self._catalog.fail(record, error, self._now())
+        except ClinicBackupsError as failure:
+            error.add_note(f"The catalog could not be told: {failure.message}")

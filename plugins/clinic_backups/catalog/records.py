@@ -1,0 +1,214 @@
+"""The records of backups: begun, completed or failed, and one backup of a clinic at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import psycopg2
+from sqlalchemy import Connection as SqlConnection
+from sqlalchemy import Engine, Select, create_engine, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import DBAPIError
+
+from clinic_backups.catalog import migrate
+from clinic_backups.catalog.tables import backup
+from clinic_backups.connections import Connection
+from clinic_backups.database import connect, raise_database_error
+from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.model import BackupRecord, State
+
+_FIELDS = [field.name for field in fields(BackupRecord)]
+
+
+class AlreadyRunning(TransientError):
+    """Another process backs up the same clinic right now."""
+
+
+class ClinicLock:
+    """Held while a clinic is backed up, by an open transaction: it ends with the process, however that ends."""
+
+    def __init__(self, db: Any, clinic_id: int) -> None:
+        self._db, self._clinic_id = db, clinic_id
+
+    def require(self) -> None:
+        """:raises TransientError: the lock was lost with its connection, so that another backup may have begun."""
+        try:
+            with self._db.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        except psycopg2.Error:
+            raise TransientError(
+                f"The connection that kept clinic {self._clinic_id}'s lock in the catalog was lost.",
+                hint="Nothing was recorded as complete; the next attempt backs up again.",
+            ) from None
+
+
+class Catalog:
+    """What was backed up when. Every method raises our errors, without values of rows.
+
+    :param connection: Airflow's connection ``backup_catalog``: a role that owns the schema ``clinic_backups``.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @cached_property
+    def _engine(self) -> Engine:
+        # One connection, opened anew where it broke while a long upload went on.
+        return create_engine(
+            "postgresql+psycopg2://", creator=lambda: connect(self._connection), pool_size=1, pool_pre_ping=True
+        )
+
+    def migrate(self) -> str:
+        """Bring the schema to the newest version. Returns that version."""
+        with self._transaction("migrating the catalog") as db:
+            return migrate.upgrade(db)
+
+    def require_newest(self) -> None:
+        """:raises PermanentError: the schema is at another version than this package wants."""
+        with self._transaction("reading the catalog's version") as db:
+            migrate.require_newest(db)
+
+    @contextmanager
+    def lock(self, clinic_id: int) -> Iterator[ClinicLock]:
+        """Keep other backups of this clinic out. :raises AlreadyRunning: another one goes on."""
+        db = connect(self._connection)
+        try:
+            with db.cursor() as cursor:
+                cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+                # Of a transaction: a transaction-pooling proxy would hand a session's lock to somebody else.
+                cursor.execute(
+                    "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", (f"clinic_backups:clinic:{clinic_id}",)
+                )
+                locked = cursor.fetchone()
+            if not locked or not locked[0]:
+                raise AlreadyRunning(
+                    f"Clinic {clinic_id} is being backed up already; this backup was not started.",
+                    hint=f"See the one that runs: clinic-backups list --clinic {clinic_id} --state running",
+                )
+            yield ClinicLock(db, clinic_id)
+        except psycopg2.Error as error:
+            raise_database_error(error, f"locking clinic {clinic_id} in the catalog")
+        finally:
+            db.close()
+
+    def begin(self, record: BackupRecord) -> BackupRecord:
+        """Write a running record. :raises TransientError: this clinic has a backup of the same second."""
+        with self._transaction("recording a backup's start") as db:
+            if not db.execute(insert(backup).values(_values(record)).on_conflict_do_nothing()).rowcount:
+                raise TransientError(
+                    f"Backup {record.backup_id} exists already: one clinic has one backup a second at most.",
+                    hint="Try again in a second.",
+                )
+        return record
+
+    def resume(self, clinic_id: int, run_id: str, started_at: datetime) -> BackupRecord | None:
+        """Continue the record that an earlier attempt of the same run left unfinished; none if there is none."""
+        unfinished = (
+            select(backup.c.backup_id)
+            .where(backup.c.clinic_id == clinic_id, backup.c.run_id == run_id, backup.c.state != "completed")
+            .order_by(backup.c.id.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        statement = (
+            update(backup)
+            .where(backup.c.backup_id == unfinished)
+            .values(state="running", attempt=backup.c.attempt + 1, started_at=started_at, updated_at=text("now()"))
+            .values(finished_at=None, error=None, hint=None)
+            .returning(*(backup.c[name] for name in _FIELDS))
+        )
+        with self._transaction("continuing a backup's record") as db:
+            row = db.execute(statement).mappings().one_or_none()
+        return _record(row) if row else None
+
+    def finish(self, record: BackupRecord, block_list: bytes | None = None) -> BackupRecord:
+        """Write a record that is completed or failed now. :raises PermanentError: there is none that runs."""
+        values = {name: value for name, value in _values(record).items() if name not in ("backup_id", "started_at")}
+        statement = (
+            update(backup)
+            .where(backup.c.backup_id == record.backup_id, backup.c.state == "running")
+            .values(values | {"blocks": block_list, "updated_at": text("now()")})
+        )
+        with self._transaction(f"recording that backup {record.backup_id} {record.state}") as db:
+            if not db.execute(statement).rowcount:
+                raise PermanentError(
+                    f"The catalog has no running backup {record.backup_id}.",
+                    hint="It was ended or removed by somebody else: see `clinic-backups show`.",
+                )
+        return record
+
+    def fail(self, record: BackupRecord, error: BaseException, finished_at: datetime) -> BackupRecord:
+        """Write that a running backup failed, with the error's text and hint where it is one of ours."""
+        return self.finish(
+            replace(
+                record,
+                state="failed",
+                finished_at=finished_at,
+                # A foreign error's text may hold anything, also a patient's data.
+                error=error.message
+                if isinstance(error, ClinicBackupsError)
+                else f"Interrupted: {type(error).__name__}",
+                hint=error.hint if isinstance(error, ClinicBackupsError) else None,
+            )
+        )
+
+    def get(self, backup_id: str) -> BackupRecord | None:
+        """One record; none if there is none."""
+        found = self._select(_select().where(backup.c.backup_id == backup_id))
+        return found[0] if found else None
+
+    def find(
+        self,
+        *,
+        clinic_id: int | None = None,
+        run_id: str | None = None,
+        state: State | None = None,
+        limit: int | None = None,
+    ) -> list[BackupRecord]:
+        """The records that fit, the newest first."""
+        statement = _select().order_by(backup.c.id.desc()).limit(limit)
+        for column, value in ((backup.c.clinic_id, clinic_id), (backup.c.run_id, run_id), (backup.c.state, state)):
+            if value is not None:
+                statement = statement.where(column == value)
+        return self._select(statement)
+
+    def latest(self, clinic_id: int) -> BackupRecord | None:
+        """The clinic's newest completed backup."""
+        found = self.find(clinic_id=clinic_id, state="completed", limit=1)
+        return found[0] if found else None
+
+    def _select(self, statement: Select[Any]) -> list[BackupRecord]:
+        with self._transaction("reading the catalog") as db:
+            return [_record(row) for row in db.execute(statement).mappings()]
+
+    @contextmanager
+    def _transaction(self, doing: str) -> Iterator[SqlConnection]:
+        try:
+            with self._engine.begin() as db:
+                yield db
+        except DBAPIError as error:
+            if isinstance(error.orig, psycopg2.Error):
+                if error.orig.pgcode in ("42P01", "3F000"):  # no such table, no such schema
+                    raise PermanentError(
+                        "The catalog has not been set up.", hint="Run `clinic-backups catalog migrate`."
+                    ) from None
+                raise_database_error(error.orig, doing)
+            raise
+
+
+def _select() -> Select[Any]:
+    # Never the block list: it is large.
+    return select(*(backup.c[name] for name in _FIELDS))
+
+
+def _values(record: BackupRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in _FIELDS} | {"recipients": list(record.recipients)}
+
+
+def _record(row: Any) -> BackupRecord:
+    return BackupRecord(**(dict(row) | {"recipients": tuple(row["recipients"])}))

@@ -1,0 +1,160 @@
+"""``clinic-backups backup``, ``list`` and ``show``."""
+
+from __future__ import annotations
+
+import getpass
+import signal
+from dataclasses import dataclass
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.markup import escape
+
+from clinic_backups.cli.environment import parts
+from clinic_backups.cli.output import (
+    BACKUP_COLUMNS,
+    TRY_AGAIN,
+    backup_cells,
+    errors,
+    exit_code,
+    one_line,
+    print_error,
+    print_json,
+    print_table,
+    progress_bar,
+)
+from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError
+from clinic_backups.model import BackupRecord, BackupRequest, Clinic, State
+from clinic_backups.parts import Parts
+from clinic_backups.selection import select
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+STATES: tuple[State, ...] = ("running", "completed", "failed")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(backup)
+    app.command("list")(list_)
+    app.command()(show)
+
+
+def backup(
+    clinic: Annotated[list[int] | None, typer.Option(help="Id of a clinic, active or not; may be repeated.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All active clinics.")] = False,
+    notes: Annotated[str, typer.Option(help="A line to keep with the backup; no patients' data.")] = "",
+    json: Json = False,
+) -> None:
+    """Back up clinics now, one after the other. One clinic's failure does not stop the others."""
+    if bool(clinic) == every:
+        raise SettingsError("Which clinics?", hint="Give --clinic ID, once or more, or --all.")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    with_parts = parts()
+    active, all_clinics = with_parts.clinics()
+    conf: dict[str, Any] = {"clinic_ids": clinic} if clinic else {}
+    chosen = select(conf | {"notes": notes}, active=active, every=all_clinics)
+    with_parts.catalog.require_newest()
+    outcomes = [_back_up(with_parts, found, chosen.notes, quiet=json) for found in chosen.clinics]
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    if json:
+        print_json([outcome.to_json() for outcome in outcomes])
+    else:
+        records = [outcome for outcome in outcomes if isinstance(outcome, BackupRecord)]
+        print_table("Backups", BACKUP_COLUMNS, [backup_cells(record) for record in records])
+        for failure in failures:
+            errors.print(f"\nClinic {failure.clinic.id} {escape(one_line(failure.clinic.name))}:")
+            print_error(failure.error)
+    if failures:
+        codes = {exit_code(failure.error) for failure in failures}
+        raise typer.Exit(TRY_AGAIN if codes == {TRY_AGAIN} else min(codes))
+
+
+def list_(
+    clinic: Annotated[int | None, typer.Option(help="Only this clinic's.")] = None,
+    state: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(STATES)}.")] = None,
+    run: Annotated[str | None, typer.Option(help="Only those of this run of Airflow.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The newest so many; 50 by default, all with --run.")] = None,
+    json: Json = False,
+) -> None:
+    """List backups, the newest first."""
+    wanted: State | None = None
+    if state is not None:
+        wanted = next((known for known in STATES if known == state), None)
+        if wanted is None:
+            raise SettingsError(f"--state: {state!r} is unknown.", hint=f"Known are {', '.join(STATES)}.")
+    if limit is None and run is None:
+        limit = 50
+    found = parts().catalog.find(clinic_id=clinic, state=wanted, run_id=run, limit=limit)
+    if json:
+        print_json([record.to_json() for record in found])
+    else:
+        print_table("Backups", BACKUP_COLUMNS, [backup_cells(record) for record in found])
+
+
+def show(backup_id: str, json: Json = False) -> None:
+    """Show one backup: where it is, what is in it, and why it failed if it did."""
+    record = parts().catalog.get(backup_id)
+    if record is None:
+        raise PermanentError(f"There is no backup {backup_id!r}.", hint="See `clinic-backups list`.")
+    if json:
+        print_json(record.to_json())
+        return
+    plain = record.to_json()
+    rows = plain.pop("rows")
+    for name in ("key", "error", "hint"):
+        plain.pop(name)
+    print_table(
+        f"Backup {escape(record.backup_id)}",
+        (("", False), ("", False)),
+        [(name, escape(_text(value))) for name, value in plain.items() if value not in (None, "", [])],
+    )
+    if rows:
+        print_table("Rows", (("table", False), ("rows", True)), [(escape(t), f"{n:,}") for t, n in rows.items()])
+    if record.error:
+        print_error(ClinicBackupsError(record.error, hint=record.hint or ""))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A clinic that was not backed up, and why."""
+
+    clinic: Clinic
+    error: ClinicBackupsError
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; the keys are a record's."""
+        return {
+            "clinic_id": self.clinic.id,
+            "clinic_name": self.clinic.name,
+            "state": "failed",
+            "error": self.error.message,
+            "hint": self.error.hint,
+        }
+
+
+def _back_up(with_parts: Parts, clinic: Clinic, notes: str, *, quiet: bool) -> BackupRecord | Failure:
+    name = f"{clinic.id} {escape(one_line(clinic.name))}"
+    try:
+        last = with_parts.catalog.latest(clinic.id)
+        request = BackupRequest(clinic, requested_by=f"{getpass.getuser()} (command line)", notes=notes)
+        with progress_bar(name, last.rows_total if last else None, shown=not quiet) as on_progress:
+            record = with_parts.backup(on_progress=on_progress).run(request)
+    except ClinicBackupsError as error:
+        if not quiet:
+            errors.print(f"[red]failed[/]     {name}")
+        return Failure(clinic, error)
+    if not quiet:
+        errors.print(f"[green]completed[/]  {name}")
+    return record
+
+
+def _text(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return "\n".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,139 @@
+"""How the commands show things: tables and progress for people, JSON for machines, errors with their remedy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from clinic_backups.errors import ClinicBackupsError, SettingsError, TransientError
+from clinic_backups.model import BackupRecord, iso
+from clinic_backups.stream import OnProgress
+from clinic_backups.stream import Progress as BackupProgress
+
+FAILED, WRONG_CALL, TRY_AGAIN = 1, 2, 75
+STYLES = {
+    "completed": "green",
+    "failed": "red",
+    "running": "yellow",
+    "ok": "green",
+    "warning": "yellow",
+    "error": "red",
+}
+
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def exit_code(error: ClinicBackupsError) -> int:
+    """The exit code that belongs to an error."""
+    if isinstance(error, SettingsError):
+        return WRONG_CALL
+    return TRY_AGAIN if isinstance(error, TransientError) else FAILED
+
+
+def print_error(error: ClinicBackupsError) -> None:
+    """What failed and what to do, on the error output."""
+    errors.print(f"[red]Error:[/] {escape(error.message)}")
+    if error.hint:
+        errors.print(f"HINT: {escape(error.hint)}")
+    for note in getattr(error, "__notes__", ()):
+        errors.print(escape(note))
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on the output."""
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def print_table(title: str, columns: Iterable[tuple[str, bool]], rows: Iterable[Iterable[str]]) -> None:
+    """A table on the output. Into a file it goes as wide as it is: a key that is cut in two cannot be searched for.
+
+    :param columns: name, and whether it holds figures.
+    """
+    table = Table(title=title)
+    for name, figures in columns:
+        table.add_column(name, justify="right" if figures else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        width = Console(width=10_000).measure(table).maximum
+        console = Console(highlight=False, width=max(width, 80))
+    console.print(table)
+
+
+def styled(word: str) -> str:
+    """A state or level in its colour."""
+    return f"[{STYLES.get(word, 'default')}]{escape(word)}[/]"
+
+
+def backup_cells(record: BackupRecord) -> list[str]:
+    """One record as a line of the table of backups."""
+    size, raw = record.size_bytes, record.raw_bytes
+    return [
+        escape(record.backup_id),
+        escape(one_line(record.clinic_name)),
+        styled(record.state),
+        record.trigger,
+        iso(record.started_at.replace(microsecond=0)),
+        f"{record.rows_total:,}" if record.state == "completed" else "",
+        human_size(raw),
+        human_size(size),
+        f"{raw / size:.1f}" if raw and size else "",
+        f"{record.seconds:.2f}" if record.seconds is not None else "",
+    ]
+
+
+BACKUP_COLUMNS = (
+    ("backup", False), ("clinic", False), ("state", False), ("trigger", False), ("started", False), ("rows", True),
+    ("raw", True), ("stored", True), ("ratio", True), ("seconds", True),
+)  # fmt: skip
+
+
+def one_line(name: str) -> str:
+    """A name from the database without line breaks and control characters, which could write lines of their own."""
+    return "".join(character if character.isprintable() else " " for character in name)
+
+
+def human_size(count: float | None) -> str:
+    """Bytes in units of a thousand."""
+    if count is None:
+        return ""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+@contextmanager
+def progress_bar(description: str, expected_rows: int | None, shown: bool) -> Iterator[OnProgress]:
+    """A bar on the error output while one clinic is read, where that is a terminal.
+
+    :param description: as rich markup.
+    :param expected_rows: what the last backup had; tables are counted where there is none.
+    """
+    if not shown or not errors.is_terminal:
+        yield lambda progress: None
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
+        TextColumn("{task.fields[table]}", style="dim"), TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=errors, transient=True) as bar:
+        unit = "rows" if expected_rows else "tables"
+        task = bar.add_task(description, total=expected_rows, unit=unit, table="")
+
+        def show(progress: BackupProgress) -> None:
+            if expected_rows:
+                bar.update(task, completed=progress.rows, total=max(expected_rows, progress.rows), table=progress.table)
+            else:
+                bar.update(task, completed=progress.table_number - 1, total=progress.tables, table=progress.table)
+
+        yield show

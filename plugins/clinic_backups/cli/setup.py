@@ -1,0 +1,74 @@
+"""``clinic-backups check``, ``keygen`` and ``catalog migrate``."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from clinic_backups.cli.environment import parts
+from clinic_backups.cli.output import errors, print_json, print_table, styled
+from clinic_backups.encryption import generate_identity
+from clinic_backups.errors import SettingsError
+from clinic_backups.model import iso
+from clinic_backups.preflight import require
+
+catalog = typer.Typer(help="The catalog of backups.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(check)
+    app.command()(keygen)
+    app.add_typer(catalog, name="catalog")
+
+
+def check(
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    count: Annotated[bool, typer.Option(help="Count the rows that belong to no clinic; reads every table.")] = True,
+) -> None:
+    """Check settings, store, catalog, extracts and coverage, and touch no clinic: what every run does first."""
+    findings = parts().preflight(count_rows=count)
+    if json:
+        print_json([finding.to_json() for finding in findings])
+    else:
+        rows = [(found.check, styled(found.level), escape(_with_hint(found.message, found.hint))) for found in findings]
+        print_table("Preflight", (("check", False), ("level", False), ("found", False)), rows)
+    require(findings)
+
+
+def keygen(
+    file: Annotated[Path, typer.Argument(help="Where the secret key goes: a new file that only you can read.")],
+) -> None:
+    """Make a key pair: the secret identity opens backups, the public recipient makes them."""
+    identity, recipient = generate_identity()
+    text = f"# created: {iso(datetime.now(UTC).replace(microsecond=0))}\n# public key: {recipient}\n{identity}\n"
+    try:
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+            opened.write(text)
+    except FileExistsError:
+        raise SettingsError(
+            f"{file} exists already and is not overwritten: without its key, its backups are lost.",
+            hint="Choose another name.",
+        ) from None
+    except OSError as error:
+        raise SettingsError(f"{file} cannot be written: {error.strerror}.", hint="Choose another place.") from None
+    errors.print(
+        f"The secret key is in {escape(str(file))}. Keep copies of it where the workers cannot read it: without"
+    )
+    errors.print("it no backup can be opened. Set CLINIC_BACKUPS_RECIPIENTS to the public key:")
+    print(recipient)
+
+
+@catalog.command()
+def migrate() -> None:
+    """Bring the catalog's schema to the newest version."""
+    print(f"The catalog is at version {parts().catalog.migrate()}.")
+
+
+def _with_hint(message: str, hint: str) -> str:
+    return f"{message}\nHINT: {hint}" if hint else message

@@ -1,0 +1,10 @@
+"""Airflow's side: operators and tasks that call the core. A DAG file names its stages from here."""
+
+from clinic_backups.archive import Zstd
+from clinic_backups.encryption import Age
+from clinic_backups.extract import SqlExtract
+from clinic_backups.operators.backup import ClinicBackupOperator
+from clinic_backups.operators.store import Store
+from clinic_backups.operators.tasks import active_clinics, preflight, summary
+
+__all__ = ["Age", "ClinicBackupOperator", "SqlExtract", "Store", "Zstd", "active_clinics", "preflight", "summary"]

@@ -1,0 +1,48 @@
+"""Airflow's connections and errors, to and from the core's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
+
+from clinic_backups.connections import Connection
+from clinic_backups.errors import ClinicBackupsError, PermanentError
+
+
+def find_connection(conn_id: str) -> Connection | None:
+    """The connection of that name, as the core knows them; none where nobody has defined it."""
+    try:
+        found = BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        return None
+    return Connection(
+        conn_id=conn_id,
+        conn_type=(found.conn_type or "").replace("-", "_"),
+        host=found.host or "",
+        port=found.port,
+        login=found.login or "",
+        password=found.password or "",
+        schema=found.schema or "",
+        extra=found.extra_dejson,
+    )
+
+
+@contextmanager
+def failing_clearly(log: Any) -> Iterator[None]:
+    """Turn our errors into Airflow's: a permanent one fails the task at once, a transient one may be retried.
+
+    :param log: a logger, of the standard library or Airflow's.
+    """
+    try:
+        yield
+    except ClinicBackupsError as error:
+        permanent = isinstance(error, PermanentError)
+        log.error("%s", error)
+        for note in getattr(error, "__notes__", ()):
+            log.error("%s", note)
+        log.error("A retry would fail the same way." if permanent else "A retry may help.")
+        raise (AirflowFailException if permanent else AirflowException)(str(error)) from None

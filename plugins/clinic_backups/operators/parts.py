@@ -1,0 +1,24 @@
+"""The core's parts with Airflow's connections and hooks."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from clinic_backups import settings
+from clinic_backups.operators.connections import find_connection
+from clinic_backups.operators.store import Store
+from clinic_backups.parts import Parts
+from clinic_backups.stores.base import ObjectStore
+
+
+class AirflowParts(Parts):
+    """The parts of one task. :raises SettingsError: a setting is wrong."""
+
+    def __init__(self, upload: Store | None = None) -> None:
+        super().__init__(settings.load(), find_connection)
+        self._upload = upload or Store()
+
+    @cached_property
+    def store(self) -> ObjectStore:
+        """The store, through the provider's hook."""
+        return self._upload.open(self.settings)

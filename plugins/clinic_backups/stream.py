@@ -1,0 +1,147 @@
+"""From the database to the store: COPY, blocks, tar, zstd, age and the upload, in stages that overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from clinic_backups.archive import ArchiveWriter, Zstd
+from clinic_backups.blocks import BlockList
+from clinic_backups.encryption import Age
+from clinic_backups.model import CONTENT_TYPE_ARCHIVE, BackupRecord, Clinic, Table
+from clinic_backups.pipeline import ByteChannel, Channel, Pipeline
+from clinic_backups.stores.base import ObjectStore, StoredObject
+from clinic_backups.tenant_db import Snapshot
+
+BATCH_BYTES = 1024 * 1024
+"""Rows go from the reader to the next stage in batches of this size."""
+WAITING_BYTES = 4 * BATCH_BYTES
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the reading is: table ``table_number`` of ``tables``, and all rows and CSV bytes so far."""
+
+    table: str
+    table_number: int
+    tables: int
+    rows: int
+    raw_bytes: int
+
+
+OnProgress = Callable[[Progress], object]
+Rows = Channel[Table | list[bytes]]
+"""A table announces itself before its rows, which follow in batches."""
+
+
+class ArchiveStream:
+    """Streams one snapshot into one stored archive.
+
+    :param on_progress: called about once for each MiB that was read, from the reading thread.
+    """
+
+    def __init__(
+        self, store: ObjectStore, compress: Zstd, encrypt: Age, recipients: tuple[str, ...], on_progress: OnProgress
+    ) -> None:
+        self._store, self._compress, self._encrypt, self._recipients = store, compress, encrypt, recipients
+        self._on_progress = on_progress
+        self._pipeline = Pipeline()
+
+    def run(self, record: BackupRecord, snapshot: Snapshot, queries: Mapping[str, str]) -> Stored:
+        """Read, pack and store; returns what the store confirmed and each table's blocks.
+
+        When a stage fails, the upload is aborted, nothing stays in the store, and that stage's own error is raised.
+        """
+        tables = snapshot.tables(sorted(queries))
+        ((snapshot_at,),) = snapshot.rows("SELECT now()", None, "asking for the time")
+        rows: Rows = Channel(WAITING_BYTES)
+        packed, sealed = ByteChannel(), ByteChannel()
+        writer = ArchiveWriter(packed, self._compress, snapshot_at)
+        blocks: dict[str, BlockList] = {}
+        clinic = Clinic(record.clinic_id, record.clinic_name)
+
+        def pack() -> None:
+            blocks.update(_pack(writer, rows, clinic, record.backup_id))
+
+        def upload() -> StoredObject:
+            return self._store.put(
+                record.archive_key,
+                sealed,
+                content_type=CONTENT_TYPE_ARCHIVE,
+                metadata={"backup_id": record.backup_id, "clinic_name": record.clinic_name},
+            )
+
+        reader = _Reader(rows, len(tables), self._on_progress)
+        self._pipeline.add("read", lambda: reader.read(snapshot, tables, queries), target=rows)
+        self._pipeline.add("pack", pack, source=rows, target=packed)
+        self._pipeline.add(
+            "encrypt", lambda: self._encrypt.run(packed, sealed, self._recipients), source=packed, target=sealed
+        )
+        return Stored(self._pipeline.run(upload, on_failure=snapshot.cancel), blocks)
+
+    def stop(self, reason: BaseException) -> None:
+        """Make :meth:`run` fail with ``reason``; from another thread or a signal handler."""
+        self._pipeline.abort(reason)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An archive in the store, and the blocks of each table by ``schema.table``."""
+
+    archive: StoredObject
+    blocks: Mapping[str, BlockList]
+
+
+class _Reader:
+    """The first stage: COPY gives row by row, and this hands on batches."""
+
+    def __init__(self, target: Rows, tables: int, on_progress: OnProgress) -> None:
+        self._target, self._tables, self._on_progress = target, tables, on_progress
+        self._rows = self._raw_bytes = 0
+
+    def read(self, snapshot: Snapshot, tables: Mapping[str, Table], queries: Mapping[str, str]) -> None:
+        for number, (name, table) in enumerate(tables.items(), start=1):
+            self._report(name, number)
+            self._target.put(table)
+            self._read_table(snapshot, table, queries[name], number)
+
+    def _read_table(self, snapshot: Snapshot, table: Table, query: str, number: int) -> None:
+        batch: list[bytes] = []
+        size = 0
+
+        def take(row: bytes) -> None:
+            nonlocal size
+            batch.append(row)
+            size += len(row)
+            if size >= BATCH_BYTES:
+                hand_on()
+
+        def hand_on() -> None:
+            nonlocal batch, size
+            self._target.put(batch, size)
+            self._rows += len(batch)
+            self._raw_bytes += size
+            self._report(table.name, number)
+            batch, size = [], 0
+
+        snapshot.copy(table, query, take)
+        hand_on()
+
+    def _report(self, table: str, number: int) -> None:
+        self._on_progress(Progress(table, number, self._tables, self._rows, self._raw_bytes))
+
+
+def _pack(writer: ArchiveWriter, source: Rows, clinic: Clinic, backup_id: str) -> Mapping[str, BlockList]:
+    """The second stage: blocks, hashes, tar and zstd."""
+    open_table = False
+    while (item := source.get()) is not None:
+        if isinstance(item, list):
+            writer.add(item)
+            continue
+        if open_table:
+            writer.end()
+        writer.begin(item)
+        open_table = True
+    if open_table:
+        writer.end()
+    return writer.finish(clinic, backup_id)
