@@ -42,7 +42,8 @@ from clinic_backups.operators import (
 
 
 @dag(
-    schedule=CronTriggerTimetable("0 2 * * *", timezone=settings.load().time_zone),
+    # timedelta(0): a DAG that is unpaused at noon waits for the next night. False would run now if it is before 04:24.
+    schedule=CronTriggerTimetable("0 2 * * *", timezone=settings.load().time_zone, run_immediately=timedelta(0)),
     catchup=False,
     max_active_runs=1,
     doc_md=__doc__,

@@ -23,7 +23,7 @@ def parse_recipients(recipients: Sequence[str]) -> list[Any]:
 
 
 def _parse(recipient: str) -> Any:
-    if recipient.upper().startswith("AGE-SECRET-KEY"):
+    if any(words in recipient.upper() for words in ("SECRET-KEY", "PRIVATE KEY")):
         raise SettingsError(
             "A recipient is a SECRET key; workers must only have public ones.",
             hint="Set CLINIC_BACKUPS_RECIPIENTS to the age1… line that `clinic-backups keygen` printed.",

@@ -72,7 +72,7 @@ class Parts:
         """Check everything that a backup needs."""
         return preflight.run(
             settings=self.settings,
-            clinic_db=self.clinic_db,
+            clinic_db=lambda: self.clinic_db,
             store=lambda: self.store,
             catalog_version=lambda: self.catalog.require_newest(),
             count_rows=count_rows,

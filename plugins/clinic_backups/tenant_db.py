@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import psycopg2
+import psycopg2.errors
 from psycopg2 import sql
 
 from clinic_backups.connections import Connection
@@ -98,6 +99,36 @@ class Snapshot:
         except psycopg2.Error as error:
             raise_database_error(error, doing)
 
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """A statement that fails inside leaves the snapshot usable; settings and locks made inside end with it."""
+        self._execute("SAVEPOINT clinic_backups", "setting a savepoint")
+        try:
+            yield
+        finally:
+            back = "ROLLBACK TO SAVEPOINT clinic_backups; RELEASE SAVEPOINT clinic_backups"
+            self._execute(back, "going back to the savepoint")
+
+    def rows_within(self, seconds: float, query: str | sql.Composable, doing: str) -> list[tuple[Any, ...]] | None:
+        """All rows of a small query, or ``None`` when it takes longer than that."""
+        with self.savepoint():
+            self.rows("SELECT set_config('statement_timeout', %(time)s, true)", {"time": f"{seconds}s"}, doing)
+            try:
+                with self._db.cursor() as cursor:
+                    cursor.execute(query)
+                    return cursor.fetchall()
+            except psycopg2.errors.QueryCanceled:
+                return None
+            except psycopg2.Error as error:
+                raise_database_error(error, doing)
+
+    def _execute(self, statement: str, doing: str) -> None:
+        try:
+            with self._db.cursor() as cursor:
+                cursor.execute(statement)
+        except psycopg2.Error as error:
+            raise_database_error(error, doing)
+
     def clinics(self, folder: SqlFolder, file: str) -> list[Clinic]:
         """The clinics that ``active_clinics.sql`` or ``all_clinics.sql`` names, in id order.
 
@@ -137,6 +168,20 @@ class Snapshot:
     def references(self) -> list[tuple[str, str]]:
         """All foreign keys of the database as (table, referenced table)."""
         return [(child, parent) for child, parent in self.rows(_query("references"), None, "reading the foreign keys")]
+
+    def relations(self) -> dict[str, bool]:
+        """Every table of the database by ``schema.table``, and whether it is partitioned."""
+        return dict(self.rows(_query("relations"), None, "reading the catalog"))
+
+    def create_index(self, table: str, columns: Sequence[str], *, partitioned: bool = False) -> str:
+        """The statement that makes an index. PostgreSQL cannot make that of a partitioned table concurrently."""
+        statement = sql.SQL("CREATE INDEX {how}ON {table} ({columns});").format(
+            how=sql.SQL("" if partitioned else "CONCURRENTLY "),
+            table=sql.Identifier(*table.split(".", 1)),
+            columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
+        )
+        text: str = statement.as_string(self._db)
+        return text
 
     def copy_statement(self, table: Table, extract: str) -> str:
         """``COPY`` of one table's rows of one clinic as CSV in primary-key order.

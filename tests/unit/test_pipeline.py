@@ -71,10 +71,11 @@ def test_what_fails_first_comes_out_and_never_an_end(broken: str) -> None:
 
 def test_recipients_are_checked_before_anything_is_read() -> None:
     secret, public = generate_identity()
-    for wrong in ([], ["age1nonsense"], [public, secret]):
+    ssh = "-----BEGIN OPENSSH PRIVATE KEY-----\n" + secret[20:]
+    for wrong in ([], ["age1nonsense"], [public, secret], [f" {secret}"], [ssh]):
         source = io.BytesIO(b"data")
         with pytest.raises(SettingsError) as caught:
             Age().run(source, io.BytesIO(), wrong)
         assert source.tell() == 0
-        assert secret not in str(caught.value)
+        assert secret[20:] not in str(caught.value)
     assert len(parse_recipients([public])) == 1

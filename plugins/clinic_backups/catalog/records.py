@@ -128,7 +128,7 @@ class Catalog:
 
     def finish(self, record: BackupRecord, block_list: bytes | None = None) -> BackupRecord:
         """Write a record that is completed or failed now. :raises PermanentError: there is none that runs."""
-        values = {name: value for name, value in _values(record).items() if name not in ("backup_id", "started_at")}
+        values = {name: value for name, value in _values(record).items() if name != "backup_id"}
         statement = (
             update(backup)
             .where(backup.c.backup_id == record.backup_id, backup.c.state == "running")

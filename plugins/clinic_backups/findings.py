@@ -1,0 +1,75 @@
+"""Findings of the preflight: what was looked at, what came out, and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+
+Level = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result of the preflight."""
+
+    check: str
+    """settings, store, catalog, extracts, coverage, indexes or rows"""
+    level: Level
+    message: str
+    """What was found; never a secret, never a value of a patient's row."""
+    hint: str = ""
+    """The remedy."""
+    transient: bool = False
+    """An error that may pass by itself."""
+
+    def to_json(self) -> dict[str, str]:
+        return {"check": self.check, "level": self.level, "message": self.message, "hint": self.hint}
+
+
+@dataclass
+class Report:
+    """Collects findings in the order in which they are made."""
+
+    findings: list[Finding] = field(default_factory=list)
+
+    def ok(self, check: str, message: str) -> None:
+        """Only when nothing else was found."""
+        if all(finding.check != check for finding in self.findings):
+            self.findings.append(Finding(check, "ok", message))
+
+    def warn(self, check: str, message: str, hint: str) -> None:
+        self.findings.append(Finding(check, "warning", message, hint))
+
+    def error(self, check: str, message: str, hint: str, *, transient: bool = False) -> None:
+        self.findings.append(Finding(check, "error", message, hint, transient))
+
+    @contextmanager
+    def check(self, check: str, prefix: str = "") -> Iterator[None]:
+        """An error inside becomes a finding, and the preflight goes on."""
+        try:
+            yield
+        except ClinicBackupsError as error:
+            transient = isinstance(error, TransientError)
+            self.error(check, prefix + error.message, error.hint, transient=transient)
+
+
+def require(findings: Sequence[Finding]) -> None:
+    """Pass if there is no error; warnings pass.
+
+    :raises PermanentError: there is an error that stays; the message lists all errors, each with its hint.
+    :raises TransientError: there are errors, and all may pass by themselves.
+    """
+    errors = [finding for finding in findings if finding.level == "error"]
+    if not errors:
+        return
+    lines = [f"[{item.check}] {item.message}" + (f"\n  HINT: {item.hint}" if item.hint else "") for item in errors]
+    kind = TransientError if all(item.transient for item in errors) else PermanentError
+    count = f"{len(errors)} error{'s' if len(errors) > 1 else ''}"
+    raise kind(
+        "\n".join([f"The preflight found {count}.", *lines]),
+        hint="A retry may help." if kind is TransientError else "`clinic-backups check` shows when all is well.",
+    )

@@ -1,0 +1,15 @@
+-- One table's rows against all clinics' backups: rows in no backup, rows in all backups together, rows in the table.
+-- The extract has clinica_del_respaldo.id where a backup has the clinic's number, so that one hash join finds the rows
+-- of all clinics. NOT MATERIALIZED lets both uses run in parallel workers: 1.0 s instead of 1.6 s for a million rows.
+WITH backed_up AS NOT MATERIALIZED (
+    SELECT {extract_keys}
+      FROM (
+{clinics}
+           ) AS clinica_del_respaldo (id, name, language)
+     CROSS JOIN LATERAL (
+{extract}
+           ) AS r
+)
+SELECT (SELECT count(*) FROM {table} AS t WHERE NOT EXISTS (SELECT FROM backed_up AS b WHERE {same})),
+       (SELECT count(*) FROM backed_up),
+       (SELECT count(*) FROM {table})

@@ -1,0 +1,5 @@
+-- Every ordinary or partitioned table of the database, and whether it is a partitioned one.
+SELECT n.nspname || '.' || c.relname, c.relkind = 'p'
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p')

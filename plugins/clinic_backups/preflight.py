@@ -1,0 +1,253 @@
+"""The preflight: what would make tonight's backups fail, or leave something out, found before the first one starts."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
+from uuid import uuid4
+
+from clinic_backups import coverage
+from clinic_backups.connections import Connection
+from clinic_backups.encryption import parse_recipients
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError
+from clinic_backups.extract import SqlFolder, render
+from clinic_backups.findings import Finding, Report, require
+from clinic_backups.model import Table
+from clinic_backups.settings import Settings
+from clinic_backups.stores.base import ObjectStore
+from clinic_backups.tenant_db import Snapshot
+
+__all__ = ["COUNT_TIMEOUT_SECONDS", "Finding", "require", "run"]
+
+COUNT_TIMEOUT_SECONDS = 60
+"""Longest time that counting one table's rows may take; a table that needs more is not counted."""
+
+
+def run(
+    *,
+    settings: Settings,
+    clinic_db: Callable[[], Connection],
+    store: Callable[[], ObjectStore],
+    catalog_version: Callable[[], object],
+    count_rows: bool = True,
+) -> list[Finding]:
+    """Run every check, whatever the others find, and return all findings in the checks' order.
+
+    Nothing is written but one small object below ``preflight/`` in the store, which is deleted again.
+
+    :param clinic_db: gives the connection to the clinics' database; what it raises is a finding.
+    :param store: opens the store; what it raises is a finding.
+    :param catalog_version: raises when the catalog cannot be reached or is not at its newest migration.
+    :param count_rows: also count the rows in no clinic's backup, up to ``COUNT_TIMEOUT_SECONDS`` for each table.
+    """
+    report = Report()
+    _check_settings(settings, report)
+    with report.check("store"):
+        _check_store(store(), report)
+    with report.check("catalog"):
+        catalog_version()
+        report.ok("catalog", "The catalog is at its newest migration.")
+    with report.check("extracts"), _open(settings, clinic_db()) as snapshot:
+        database = _ClinicDatabase(snapshot, SqlFolder(settings.sql_dir), report)
+        database.check_clinics()
+        with report.check("extracts"):
+            database.check_extracts()
+        with report.check("coverage"), snapshot.savepoint():
+            database.check_coverage()
+        with report.check("indexes"), snapshot.savepoint():
+            database.check_indexes()
+        if count_rows:
+            database.check_rows()
+    return list(dict.fromkeys(report.findings))
+
+
+def _check_settings(settings: Settings, report: Report) -> None:
+    with report.check("settings"):
+        settings.require_store_url()
+    no_clinic = -1  # what such a clinic would have are the recipients of all
+    with report.check("settings"):
+        parse_recipients(settings.recipients_of(no_clinic))
+    for clinic_id, recipients in sorted(settings.clinic_recipients.items()):
+        with report.check("settings", f"CLINIC_BACKUPS_CLINIC_RECIPIENTS, clinic {clinic_id}: "):
+            parse_recipients(recipients)
+    count = len(settings.recipients)
+    report.ok("settings", f"Backups are encrypted to {count} public key{'s' if count > 1 else ''}.")
+
+
+def _check_store(store: ObjectStore, report: Report) -> None:
+    key, content = f"preflight/{uuid4()}", uuid4().bytes
+    try:
+        store.put(key, io.BytesIO(content))
+        with store.open(key) as stream:
+            read = stream.read()
+        if read != content or store.stat(key).size_bytes != len(content):
+            raise IntegrityError(
+                f"{store.url} gave back other bytes than were written to {key}.",
+                hint="Look for a proxy, a cache or a policy between here and the store that changes objects.",
+            )
+    except BaseException:
+        # The object may be there or not; the error that counts is the first one.
+        with suppress(ClinicBackupsError):
+            store.delete(key)
+        raise
+    store.delete(key)
+    report.ok("store", f"{store.url} can be written, read and deleted in.")
+
+
+def _open(settings: Settings, clinic_db: Connection) -> Snapshot:
+    return Snapshot(
+        clinic_db,
+        statement_timeout_seconds=settings.statement_timeout_seconds,
+        lock_timeout_seconds=settings.lock_timeout_seconds,
+    )
+
+
+class _ClinicDatabase:
+    """The checks that look into the clinics' database, all in one snapshot."""
+
+    def __init__(self, snapshot: Snapshot, folder: SqlFolder, report: Report) -> None:
+        self._snapshot = snapshot
+        self._folder = folder
+        self._report = report
+        self._clinic_id = 0
+        """The clinic that the extracts are tried with."""
+        self._tables: list[Table] = []
+        """Those whose extract runs."""
+        self._clinics_query: str | None = None
+        """``all_clinics.sql``, once it ran."""
+
+    @cached_property
+    def _extracts(self) -> dict[str, str]:
+        return self._folder.extracts()
+
+    @cached_property
+    def _relations(self) -> dict[str, bool]:
+        return self._snapshot.relations()
+
+    @cached_property
+    def _chains(self) -> dict[str, tuple[str, ...]]:
+        clinic_table = self._folder.clinic_table
+        if clinic_table not in self._relations:
+            raise PermanentError(
+                f"clinic_table.txt names {clinic_table}, which does not exist.",
+                hint=f"Write the clinics' table into {self._folder.path / 'clinic_table.txt'}.",
+            )
+        return coverage.chains(clinic_table, self._snapshot.references())
+
+    def check_clinics(self) -> None:
+        """The queries that name the clinics and their administrators."""
+        report, snapshot, folder = self._report, self._snapshot, self._folder
+        with report.check("extracts"):
+            with snapshot.savepoint():
+                clinics = snapshot.clinics(folder, "all_clinics.sql")
+            self._clinic_id = clinics[0].id if clinics else 0
+            self._clinics_query = folder.text("all_clinics.sql")
+            with snapshot.savepoint():
+                active = snapshot.clinics(folder, "active_clinics.sql")
+            if unknown := sorted({clinic.id for clinic in active} - {clinic.id for clinic in clinics}):
+                report.error(
+                    "extracts",
+                    f"active_clinics.sql gives clinics that all_clinics.sql does not: {', '.join(map(str, unknown))}.",
+                    f"Correct {folder.path / 'all_clinics.sql'}: it must give every clinic.",
+                )
+            elif not active:
+                report.warn(
+                    "extracts",
+                    f"active_clinics.sql gives no clinic (all_clinics.sql gives {len(clinics)}): nothing is backed up.",
+                    f"If clinics should be backed up, correct {folder.path / 'active_clinics.sql'}.",
+                )
+        with report.check("extracts"), snapshot.savepoint():
+            admins = render(folder.text("clinic_admins.sql"), self._clinic_id, name="clinic_admins.sql")
+            # Comments may end the query: the parenthesis goes on a line of its own.
+            query = f"SELECT FROM (SELECT r.email, r.name FROM (\n{admins}\n) AS r) AS s LIMIT 1"  # noqa: S608
+            snapshot.rows(query, None, "trying clinic_admins.sql, which must give the columns email and name")
+
+    def check_extracts(self) -> None:
+        """Each table exists and may be read, and its extract runs and gives all its columns."""
+        for name, text in self._extracts.items():
+            with self._report.check("extracts"), self._snapshot.savepoint():
+                table = self._snapshot.tables([name])[name]
+                self._snapshot.probe(table, render(text, self._clinic_id, name=f"extract/{name}"))
+                self._tables.append(table)
+        self._report.ok("extracts", f"{len(self._tables)} extracts run.")
+
+    def check_coverage(self) -> None:
+        """Each table that leads to the clinic has an extract or a reason why not."""
+        excluded = self._folder.not_backed_up()
+        for name, chain in self._chains.items():
+            if name in self._extracts or name in excluded:
+                continue
+            leads = f"leads to the clinic ({' -> '.join(chain)})" if len(chain) > 1 else "is the clinics' table"
+            file = name.removeprefix("public.") if name.count(".") == 1 else name
+            self._report.error(
+                "coverage",
+                f"{name} {leads} and would be in no backup.",
+                f"Write {self._folder.path / 'extract' / file}.sql, or add the line `{name}: reason` to"
+                f" {self._folder.path / 'not_backed_up.txt'}.",
+            )
+        for name in excluded:
+            if name in self._extracts:
+                problem = "but has an extract, and is backed up"
+            elif name not in self._relations:
+                problem = "but there is no such table"
+            else:
+                continue
+            self._report.warn("coverage", f"not_backed_up.txt names {name}, {problem}.", "Remove the line.")
+        self._report.ok("coverage", f"All {len(self._chains)} tables that lead to a clinic are accounted for.")
+
+    def check_indexes(self) -> None:
+        """Each foreign key that leads to the clinic has an index: else every clinic's backup reads the whole table."""
+        for table in self._tables:
+            wanted = {
+                key.columns: key.references
+                for key in table.foreign_keys
+                if key.references in self._chains and not key.indexed
+            }
+            for columns, references in wanted.items():
+                partitioned = self._relations[table.name]
+                self._report.warn(
+                    "indexes",
+                    f"{table.name} has no index on its foreign key ({', '.join(columns)}) to {references}.",
+                    self._snapshot.create_index(table.name, columns, partitioned=partitioned),
+                )
+        if self._tables:
+            self._report.ok("indexes", "All foreign keys that lead to a clinic have an index.")
+
+    def check_rows(self) -> None:
+        """Each row is in one clinic's backup. What is not so, or cannot be counted, is a warning."""
+        if self._clinics_query is None:
+            return
+        for table in self._tables:
+            text = self._extracts[table.name]
+            try:
+                count = coverage.count_rows(
+                    self._snapshot, table, text, self._clinics_query, within_seconds=COUNT_TIMEOUT_SECONDS
+                )
+            except ClinicBackupsError as error:
+                self._report.warn("rows", f"The rows of {table.name} were not counted: {error.message}", error.hint)
+                continue
+            if count is None:
+                self._report.warn(
+                    "rows",
+                    f"The rows of {table.name} were not counted within {COUNT_TIMEOUT_SECONDS} s.",
+                    "Nothing fails for it. See EXPLAIN: an extract that is no plain join is run once for each clinic.",
+                )
+                continue
+            if count.left_out:
+                self._report.warn(
+                    "rows",
+                    f"{table.name}: {count.left_out} of {count.in_table} rows belong to no clinic and are in no"
+                    " backup.",
+                    "Nothing is to be done if they are the SaaS's own; if they are a clinic's, correct the extract.",
+                )
+            if count.too_many > 0:
+                self._report.warn(
+                    "rows",
+                    f"{table.name}: the backups of all clinics would hold {count.too_many} rows too many: rows are in"
+                    " the backups of several clinics, or twice in one.",
+                    "Correct the extract: each row belongs to one clinic, and a join must not multiply it.",
+                )
+        if self._tables:
+            self._report.ok("rows", f"Each row of {len(self._tables)} tables is in one clinic's backup.")

@@ -1,0 +1,126 @@
+"""Everything that one backup needs, for tests: a demo database, a store, a catalog, a key, and an archive's opener."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyrage
+import zstandard
+
+from clinic_backups import connections
+from clinic_backups.backup import ClinicBackup
+from clinic_backups.catalog.records import Catalog
+from clinic_backups.encryption import generate_identity
+from clinic_backups.extract import SqlExtract, SqlFolder
+from clinic_backups.model import BackupRecord, BackupRequest, Clinic
+from clinic_backups.settings import Settings
+from clinic_backups.stores.base import ObjectStore
+from clinic_backups.tenant_db import Snapshot
+from tests.postgres_fixtures import DemoDatabase
+
+
+@dataclass
+class Opened:
+    """An archive's content: its manifest and each table's CSV."""
+
+    manifest: dict[str, Any]
+    tables: dict[str, bytes]
+
+
+@dataclass
+class Rig:
+    """``settings`` and ``store`` may be replaced by a test."""
+
+    database: DemoDatabase
+    store: ObjectStore
+    identity: str = ""
+    settings: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        self.identity, public = generate_identity()
+        self.settings = Settings(recipients=(public,))
+        self.clinic_db = connections.parse("clinic_db", self.database.reader_uri)
+        self.catalog = Catalog(connections.parse("backup_catalog", self.database.catalog_uri))
+        self.catalog.migrate()
+
+    def backup(self, **options: Any) -> ClinicBackup:
+        """What backs up; ``options`` are further arguments of it."""
+        parts: dict[str, Any] = {
+            "settings": self.settings,
+            "clinic_db": self.clinic_db,
+            "store": self.store,
+            "catalog": self.catalog,
+        }
+        return ClinicBackup(**(parts | options))
+
+    def run(self, clinic_id: int = 1, *, run_id: str | None = None, **options: Any) -> BackupRecord:
+        """Back up one clinic of the demo."""
+        return self.backup(**options).run(self.request(clinic_id, run_id=run_id))
+
+    def request(self, clinic_id: int = 1, *, run_id: str | None = None) -> BackupRequest:
+        return BackupRequest(Clinic(clinic_id, f"Clínica N.º {clinic_id}"), requested_by="prueba", run_id=run_id)
+
+    def open(self, record: BackupRecord) -> Opened:
+        """Decrypt, decompress and unpack a backup."""
+        with self.store.open(record.archive_key) as stream:
+            sealed = stream.read()
+        packed = pyrage.decrypt(sealed, [pyrage.x25519.Identity.from_str(self.identity)])
+        reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=False)
+        tables: dict[str, bytes] = {}
+        manifest: dict[str, Any] = {}
+        with tarfile.open(fileobj=reader, mode="r|") as archive:
+            for member in archive:
+                content = archive.extractfile(member)
+                assert content is not None
+                if member.name == "manifest.json":
+                    manifest = json.load(content)
+                elif member.name.endswith(".csv"):
+                    table = member.name.split("/")[1]
+                    tables[table] = tables.get(table, b"") + content.read()
+        return Opened(manifest, tables)
+
+    def rows_now(self, clinic_id: int = 1) -> dict[str, bytes]:
+        """Each table's CSV of a clinic as it is now; tables without rows are left out."""
+        found: dict[str, bytes] = {}
+        queries = SqlExtract().rendered(SqlFolder(self.settings.sql_dir), clinic_id)
+        with Snapshot(self.clinic_db) as snapshot:
+            for name, table in snapshot.tables(sorted(queries)).items():
+                rows: list[bytes] = []
+                snapshot.copy(table, queries[name], rows.append)
+                if rows:
+                    found[name] = b"".join(rows)
+        return found
+
+    def execute(self, *statements: str) -> None:
+        """Change the clinics' database, as its superuser and in one transaction."""
+        with closing(self.database.connect()) as db, db, db.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    def objects(self) -> list[str]:
+        """The keys of all objects in the store."""
+        return [info.key for info in self.store.list()]
+
+    def fill(self, rows: int, clinic_id: int = 1) -> None:
+        """Give a clinic a large stock, so that reading it takes a while."""
+        self.execute(
+            f"INSERT INTO public.inventario_inventario (codigo, nombre, cantidad, precio_unitario, clinica_id)"
+            f" SELECT 'F' || n, repeat('relleno ', 12) || n, 1, 1.5, {clinic_id} FROM generate_series(1, {rows}) AS n"
+        )
+
+
+def once(when: Callable[[Any], bool], do: Callable[[], object]) -> Callable[[Any], None]:
+    """A progress callback that does something the first time that the progress is as wanted."""
+    done: list[bool] = []
+
+    def callback(progress: Any) -> None:
+        if not done and when(progress):
+            done.append(True)
+            do()
+
+    return callback
