@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +20,13 @@ from tests import servers
 from tests.servers import Server
 
 pytest_plugins = ["tests.postgres_fixtures"]
+
+# Before anything imports Airflow: its home is a folder of these tests, and nothing of the caller's settings gets in.
+for variable in [name for name in os.environ if name.startswith(("AIRFLOW", "CLINIC_BACKUPS_", "AWS_", "AZURE_"))]:
+    del os.environ[variable]
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="clinic-backups-airflow-")
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 BUCKET = "clinics"
 STORES = ("file", "s3", "gcs", "azure")

@@ -35,7 +35,8 @@ def connect(connection: Connection, *, application_name: str = "clinic-backups")
         )
         return opened
     except psycopg2.OperationalError as error:
-        text = str(error).strip().splitlines()[-1]
+        # The first line says which server and why; then come advice, and what a second way to it (no TLS) gave.
+        text = str(error).strip().splitlines()[0]
         # libpq gives no SQLSTATE for a refused login; these texts are the server's own, in English or not.
         refused = any(word in text for word in ("password authentication", "does not exist", "pg_hba.conf", "role "))
         kind = PermanentError if refused else TransientError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +10,7 @@ from clinic_backups import preflight
 from clinic_backups.backup import ClinicBackup
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.connections import Connection
+from clinic_backups.encryption import parse_recipients
 from clinic_backups.errors import SettingsError
 from clinic_backups.extract import SqlFolder
 from clinic_backups.model import Clinic
@@ -67,6 +68,16 @@ class Parts:
         return ClinicBackup(
             settings=self.settings, clinic_db=self.clinic_db, store=self.store, catalog=self.catalog, **stages
         )
+
+    def require_settings(self, clinics: Iterable[Clinic]) -> None:
+        """Fail before the first clinic where a setting, a key or the catalog's version would fail each of them.
+
+        :raises SettingsError, PermanentError: with the remedy.
+        """
+        for recipients in {self.settings.recipients_of(clinic.id) for clinic in clinics}:
+            parse_recipients(recipients)
+        self.catalog.require_newest()
+        _ = self.store  # opened, which checks its URL and connection and sends nothing yet
 
     def preflight(self, *, count_rows: bool = True) -> list[preflight.Finding]:
         """Check everything that a backup needs."""

@@ -55,14 +55,15 @@ def backup(
     active, all_clinics = with_parts.clinics()
     conf: dict[str, Any] = {"clinic_ids": clinic} if clinic else {}
     chosen = select(conf | {"notes": notes}, active=active, every=all_clinics)
-    with_parts.catalog.require_newest()
+    with_parts.require_settings(chosen.clinics)
     outcomes = [_back_up(with_parts, found, chosen.notes, quiet=json) for found in chosen.clinics]
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     if json:
         print_json([outcome.to_json() for outcome in outcomes])
     else:
         records = [outcome for outcome in outcomes if isinstance(outcome, BackupRecord)]
-        print_table("Backups", BACKUP_COLUMNS, [backup_cells(record) for record in records])
+        if records:
+            print_table("Backups", BACKUP_COLUMNS, [backup_cells(record) for record in records])
         for failure in failures:
             errors.print(f"\nClinic {failure.clinic.id} {escape(one_line(failure.clinic.name))}:")
             print_error(failure.error)

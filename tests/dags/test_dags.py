@@ -1,0 +1,58 @@
+"""What every DAG of the package keeps to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def dags() -> dict[str, object]:
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(CHECKOUT / "dags")
+    assert bag.import_errors == {}
+    return dict(bag.dags)
+
+
+def test_every_dag_file_holds_a_documented_dag_that_the_readme_names(dags: dict[str, object]) -> None:
+    assert set(dags) == {path.stem for path in (CHECKOUT / "dags").glob("*.py")}
+    readme = (CHECKOUT / "README.md").read_text()
+    for dag_id, dag in dags.items():
+        assert f"`{dag_id}`" in readme
+        assert len(dag.doc_md) > 300  # type: ignore[attr-defined]
+        assert dag.tags == {"clinic backups"}  # type: ignore[attr-defined]
+        assert dag.catchup is False  # type: ignore[attr-defined]
+        assert dag.max_active_runs == 1  # type: ignore[attr-defined]
+
+
+def test_the_schedule_is_at_two_in_the_configured_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setenv("CLINIC_BACKUPS_TIME_ZONE", "America/La_Paz")
+    dag = DagBag(CHECKOUT / "dags" / "clinic_backup.py").dags["clinic_backup"]
+    assert dag.timetable.expression == "0 2 * * *"
+    assert str(dag.timetable.timezone) == "America/La_Paz"
+
+
+def test_a_wrong_setting_is_an_import_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setenv("CLINIC_BACKUPS_TIME_ZONE", "Bolivia")
+    bag = DagBag(CHECKOUT / "dags" / "clinic_backup.py")
+    assert "CLINIC_BACKUPS_TIME_ZONE" in next(iter(bag.import_errors.values()))
+
+
+def test_the_bulk_of_the_work_is_bounded_and_stops_a_retry_that_cannot_help(dags: dict[str, object]) -> None:
+    from clinic_backups.operators import pool
+
+    task = dags["clinic_backup"].get_task("back_up")  # type: ignore[attr-defined]
+    assert task.pool == pool.NAME
+    assert task.retries == 3
+    assert task.retry_exponential_backoff
+    summary = dags["clinic_backup"].get_task("summary")  # type: ignore[attr-defined]
+    assert summary.trigger_rule == "all_done"
+    assert [leaf.task_id for leaf in dags["clinic_backup"].leaves] == ["summary"]  # type: ignore[attr-defined]

@@ -1,0 +1,171 @@
+"""The command ``clinic-backups``: what it prints for people and machines, its exit codes, and its remedies."""
+
+from __future__ import annotations
+
+import json
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyrage
+import pytest
+
+from clinic_backups import cli
+from clinic_backups.catalog.records import Catalog
+from clinic_backups.encryption import generate_identity
+from tests.postgres_fixtures import DemoDatabase
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(
+    demo_database: DemoDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Runs one command in an environment that is complete; a keyword sets a variable, ``None`` takes it away."""
+    variables = {
+        "AIRFLOW_CONN_CLINIC_DB": demo_database.reader_uri,
+        "AIRFLOW_CONN_BACKUP_CATALOG": demo_database.catalog_uri,
+        "CLINIC_BACKUPS_STORE_URL": (tmp_path / "store").as_uri(),
+        "CLINIC_BACKUPS_RECIPIENTS": generate_identity()[1],
+    }
+
+    def call(*words: str, **changes: str | None) -> Done:
+        code = 0
+        with monkeypatch.context() as patch:
+            for name, value in (variables | changes).items():
+                if value is not None:
+                    patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["clinic-backups", *words])
+            patch.setattr("clinic_backups.cli.backups.signal.signal", lambda *arguments: None)
+            try:
+                cli.main()
+            except SystemExit as end:
+                code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return Done(code, out, err)
+
+    return call
+
+
+def test_from_a_new_catalog_to_a_listed_backup(run: Run) -> None:
+    early = run("backup", "--all")
+    assert (early.code, early.out) == (1, "")
+    assert "catalog migrate" in early.err
+    assert run("catalog", "migrate").out == "The catalog is at version 0001.\n"
+    done = run("backup", "--all", "--notes", "antes de migrar")
+    assert done.code == 0
+    assert "Clínica D'Ávila" in done.out
+    assert done.err.count("completed") == 5
+    found = run("list", "--json").json()
+    assert [backup["clinic_id"] for backup in found] == [5, 4, 3, 2, 1]
+    assert {backup["state"] for backup in found} == {"completed"}
+    assert {backup["notes"] for backup in found} == {"antes de migrar"}
+    assert found[0]["requested_by"].endswith("(command line)")
+    shown = run("show", found[0]["backup_id"])
+    assert found[0]["sha256"] in shown.out
+    assert "public.usuarios_paciente" in shown.out
+    assert run("show", found[0]["backup_id"], "--json").json() == found[0]
+    assert run("list", "--clinic", "3", "--state", "failed", "--json").json() == []
+
+
+def test_one_clinics_failure_does_not_stop_the_others(run: Run, demo_database: DemoDatabase) -> None:
+    run("catalog", "migrate")
+    from clinic_backups import connections
+
+    catalog = Catalog(connections.parse("backup_catalog", demo_database.catalog_uri))
+    with catalog.lock(2):
+        done = run("backup", "--clinic", "1", "--clinic", "2", "--clinic", "6", "--json")
+    assert done.code == 75
+    outcomes = {outcome["clinic_id"]: outcome for outcome in done.json()}
+    assert {number: outcome["state"] for number, outcome in outcomes.items()} == {
+        1: "completed", 2: "failed", 6: "completed",
+    }  # fmt: skip
+    assert "already" in outcomes[2]["error"]
+    assert outcomes[2]["hint"]
+
+
+@pytest.mark.parametrize(
+    ("words", "changes", "said"),
+    [
+        (["backup"], {}, "--clinic ID, once or more, or --all"),
+        (["backup", "--all", "--clinic", "1"], {}, "--clinic ID, once or more, or --all"),
+        (["backup", "--clinic", "99"], {}, "1 Clínica Sonrisas, 2 Odontología"),
+        (["backup", "--clinic", "-1"], {}, "The clinics are: 1 Clínica Sonrisas"),
+        (["backup", "--all", "--notes", "a\nb"], {}, "notes is not one line"),
+        (["backup", "--all"], {"AIRFLOW_CONN_CLINIC_DB": None}, "AIRFLOW_CONN_CLINIC_DB=postgres://"),
+        (["backup", "--all"], {"AIRFLOW_CONN_CLINIC_DB": "un secreto"}, "neither a connection URI nor JSON"),
+        (["backup", "--all"], {"CLINIC_BACKUPS_STORE_URL": "ftp://x/y"}, "s3://bucket/prefix"),
+        (["backup", "--all"], {"CLINIC_BACKUPS_KEEP_DAYS": "mucho"}, "CLINIC_BACKUPS_KEEP_DAYS"),
+        (["list", "--state", "rota"], {}, "running, completed, failed"),
+    ],
+)
+def test_a_wrong_call_or_setting_names_itself_and_the_remedy_before_anything_is_touched(
+    run: Run, tmp_path: Path, words: list[str], changes: dict[str, str | None], said: str
+) -> None:
+    run("catalog", "migrate")
+    done = run(*words, **changes)
+    assert done.code == 2
+    assert said in done.err
+    assert "un secreto" not in done.err
+    assert done.out == ""
+    assert not (tmp_path / "store").exists()
+    assert run("list", "--json").json() == []
+
+
+def test_a_database_that_is_down_may_be_tried_again(run: Run) -> None:
+    down = run("backup", "--all", AIRFLOW_CONN_CLINIC_DB="postgres://u:geheim@127.0.0.1:1/x")
+    assert down.code == 75
+    assert "geheim" not in down.err
+
+
+def test_check_reports_all_and_fails_when_something_is_wrong(run: Run) -> None:
+    run("catalog", "migrate")
+    good = run("check", "--json")
+    assert good.code == 0
+    assert {finding["level"] for finding in good.json()} == {"ok", "warning"}
+    bad = run("check", CLINIC_BACKUPS_RECIPIENTS=None, AIRFLOW_CONN_BACKUP_CATALOG="postgres://u:p@127.0.0.1:1/x")
+    assert bad.code == 1
+    assert "No recipient is configured" in bad.out
+    assert "127.0.0.1" in bad.out
+    assert "2 errors" in bad.err
+
+
+def test_keygen_makes_a_pair_and_never_overwrites_one(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "identity.txt"
+    done = run("keygen", str(file))
+    assert done.code == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    identity = pyrage.x25519.Identity.from_str(file.read_text().splitlines()[-1])
+    assert done.out.strip() == str(identity.to_public())
+    assert "AGE-SECRET-KEY" not in done.out + done.err
+    kept = file.read_text()
+    again = run("keygen", str(file))
+    assert (again.code, file.read_text()) == (2, kept)
+    assert "not overwritten" in again.err
+
+
+def test_a_name_from_the_database_cannot_write_lines_of_its_own(run: Run, demo_database: DemoDatabase) -> None:
+    with demo_database.connect() as db, db.cursor() as cursor:
+        cursor.execute(
+            r"UPDATE public.comun_clinica SET nombre = E'Mala\ncompleted  9 \x1b[31m[red]Otra[/red]' WHERE id = 1"
+        )
+    run("catalog", "migrate")
+    done = run("backup", "--clinic", "1")
+    assert done.code == 0
+    assert "\x1b" not in done.out + done.err
+    assert "[red]Otra[/red]" in done.out
+    assert len(done.err.strip().splitlines()) == 1
