@@ -40,17 +40,19 @@ from clinic_backups.operators import (
     summary,
 )
 
+configured = settings.load()
+
 
 @dag(
     # timedelta(0): a DAG that is unpaused at noon waits for the next night. False would run now if it is before 04:24.
-    schedule=CronTriggerTimetable("0 2 * * *", timezone=settings.load().time_zone, run_immediately=timedelta(0)),
+    schedule=CronTriggerTimetable("0 2 * * *", timezone=configured.time_zone, run_immediately=timedelta(0)),
     catchup=False,
     max_active_runs=1,
     doc_md=__doc__,
     tags=["clinic backups"],
     default_args={
-        "retries": 3,
-        "retry_delay": timedelta(minutes=1),
+        "retries": configured.retries,
+        "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
         "retry_exponential_backoff": True,
         "max_retry_delay": timedelta(minutes=30),
     },

@@ -29,13 +29,19 @@ Say = Callable[[str], None]
 
 
 class Stack:
-    """All servers of one demo folder."""
+    """All servers of one demo folder.
 
-    def __init__(self, layout: Layout, state: State, secrets: Secrets, say: Say) -> None:
+    :param changes: variables of the servers' environment beside or instead of the demo's own.
+    """
+
+    def __init__(
+        self, layout: Layout, state: State, secrets: Secrets, say: Say, changes: Mapping[str, str] | None = None
+    ) -> None:
         self.layout = layout
         self.state = state
         self.secrets = secrets
         self._say = say
+        self._changes = dict(changes or {})
         self._postgres = EmbeddedPostgres(layout.postgres)
 
     @property
@@ -105,7 +111,7 @@ class Stack:
 
     def variables(self) -> dict[str, str]:
         """The environment of the demo's programs."""
-        return environment.build(self.layout, self.secrets, self._endpoints)
+        return environment.build(self.layout, self.secrets, self._endpoints) | self._changes
 
     def command(self, *words: str) -> str:
         """What ``clinic-backups <words>`` prints. :raises DemoError: it failed."""

@@ -41,6 +41,10 @@ class Settings(BaseSettings):
     )
     keep_days: int = Field(default=30, ge=1, le=36500, description="Days after which a backup expires")
     time_zone: str = Field(default="UTC", description="IANA zone of the schedules, for instance America/La_Paz")
+    retries: int = Field(default=3, ge=0, le=20, description="Times that a task is tried again after a transient error")
+    retry_delay_seconds: int = Field(
+        default=60, ge=1, description="Wait before the first retry; it doubles with each, up to half an hour"
+    )
     sql_dir: Path = Field(default=PROJECT_SQL, description="Folder with the application's SQL, include/sql")
     statement_timeout_seconds: int = Field(
         default=6 * 3600, ge=1, description="Longest time that reading one table may take"

@@ -1,0 +1,127 @@
+"""A real Airflow with everything that the demo starts, in a folder of the tests, for all tests of this folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import psycopg2
+import pytest
+
+from clinic_backups import connections
+from clinic_backups.catalog.records import Catalog
+from clinic_backups.model import BackupRecord
+from clinic_backups.settings import PROJECT_SQL
+from include.demo.api import AirflowApi
+from include.demo.layout import Layout, Secrets
+from include.demo.stack import Stack
+from include.demo.state import State
+from tests.postgres_fixtures import server_folder
+
+RUN_LIMIT_SECONDS = 120
+CLINICS, PATIENTS = 6, 40
+
+
+@dataclass
+class Airflow:
+    """``sql`` is the copy of ``include/sql`` that the tasks use: a test may change it and puts it back."""
+
+    stack: Stack
+    api: AirflowApi
+    sql: Path
+
+    def start(self, conf: dict[str, Any] | None = None, dag_id: str = "clinic_backup") -> str:
+        """Start a run; returns its id."""
+        answer = self.api._call("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf or {}})
+        return str(answer["dag_run_id"])
+
+    def wait(self, run_id: str, dag_id: str = "clinic_backup") -> str:
+        """The state in which the run ended."""
+        deadline = time.monotonic() + RUN_LIMIT_SECONDS
+        while (state := self.api.run_state(dag_id, run_id)) in ("queued", "running"):
+            self.stack.state.require_alive()
+            assert time.monotonic() < deadline, self.tasks(run_id, dag_id)
+            time.sleep(0.3)
+        return state
+
+    def run(self, conf: dict[str, Any] | None = None, dag_id: str = "clinic_backup") -> tuple[str, str]:
+        """Start a run and wait for it; returns its id and state."""
+        run_id = self.start(conf, dag_id)
+        return run_id, self.wait(run_id, dag_id)
+
+    def tasks(self, run_id: str, dag_id: str = "clinic_backup") -> dict[str, dict[str, Any]]:
+        """Each task instance by its id, and by its clinic's number in brackets where it is mapped."""
+        return {
+            task["task_id"] + (f"[{task['map_index']}]" if task["map_index"] >= 0 else ""): task
+            for task in self.api.task_instances(dag_id, run_id)
+        }
+
+    def states(self, run_id: str, dag_id: str = "clinic_backup") -> dict[str, str]:
+        """The state of each task instance."""
+        return {name: task["state"] for name, task in self.tasks(run_id, dag_id).items()}
+
+    def log(self, run_id: str, task: str, dag_id: str = "clinic_backup") -> str:
+        """All that is in the log files of a task, of every try and every clinic, with JSON's escapes undone."""
+        folder = self.stack.layout.logs / "tasks" / f"dag_id={dag_id}" / f"run_id={run_id}" / f"task_id={task}"
+        lines = [line for path in sorted(folder.rglob("*.log")) for line in path.read_text().splitlines()]
+        return "\n".join(json.dumps(json.loads(line), ensure_ascii=False).replace('\\"', '"') for line in lines)
+
+    def xcoms(self, run_id: str, dag_id: str = "clinic_backup") -> str:
+        """All XCom values of a run as one text."""
+        path = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/~/xcomEntries"
+        entries = self.api._call("GET", path, params={"limit": 100})["xcom_entries"]
+        texts = []
+        for entry in entries:
+            one = f"{path.replace('~', entry['task_id'])}/{entry['key']}"
+            value = self.api._call("GET", one, params={"map_index": entry["map_index"], "stringify": "true"})
+            texts.append(json.dumps(value, ensure_ascii=False))
+        return "\n".join(texts)
+
+    @property
+    def catalog(self) -> Catalog:
+        return Catalog(connections.parse("backup_catalog", self.stack.variables()["AIRFLOW_CONN_BACKUP_CATALOG"]))
+
+    def records(self, run_id: str) -> dict[int, BackupRecord]:
+        """The newest record of each clinic in a run."""
+        return {record.clinic_id: record for record in reversed(self.catalog.find(run_id=run_id))}
+
+    def execute(self, *statements: str) -> Sequence[tuple[Any, ...]]:
+        """Run statements in the clinics' database as the server's superuser; returns the last one's rows."""
+        with closing(self.stack._postgres.connect("clinica")) as db, db.cursor() as cursor:
+            db.autocommit = True
+            for statement in statements:
+                cursor.execute(statement)
+            try:
+                return cursor.fetchall()
+            except psycopg2.ProgrammingError:
+                return []
+
+
+@pytest.fixture(scope="session")
+def airflow() -> Iterator[Airflow]:
+    with server_folder() as folder:
+        layout = Layout(folder)
+        layout.root.mkdir()
+        layout.make()
+        sql = folder / "sql"
+        shutil.copytree(PROJECT_SQL, sql)
+        changes = {
+            "CLINIC_BACKUPS_SQL_DIR": str(sql),
+            "CLINIC_BACKUPS_RETRIES": "1",
+            "CLINIC_BACKUPS_RETRY_DELAY_SECONDS": "1",
+        }
+        stack = Stack(layout, State.load(layout), Secrets.load(layout), print, changes)
+        try:
+            stack.start(clinics=CLINICS, patients=PATIENTS)
+            with stack.api() as api:
+                api.unpause("clinic_backup")
+                yield Airflow(stack, api, sql)
+        finally:
+            stack.stop()

@@ -1,0 +1,123 @@
+"""The DAG ``clinic_backup`` in a real Airflow: who is backed up, what a failure does to the others, what is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from uuid import uuid4
+
+import pytest
+
+from tests.airflow.conftest import Airflow
+
+ALL = {f"back_up[{number}]": "success" for number in range(5)}
+READY = {"active_clinics": "success", "preflight": "success"}
+
+
+def test_all_active_clinics_and_nothing_of_a_patient_outside_of_the_store(airflow: Airflow) -> None:
+    secret = f"Zacarías-{uuid4().hex}"
+    airflow.execute(f"UPDATE public.usuarios_paciente SET nombres = '{secret}', alergias = ARRAY['{secret}']")
+    run_id, state = airflow.run({"notes": "prueba"})
+    assert (state, airflow.states(run_id)) == ("success", READY | ALL | {"summary": "success"})
+    records = airflow.records(run_id)
+    assert sorted(records) == [1, 2, 3, 4, 5]
+    for record in records.values():
+        assert (record.state, record.trigger, record.requested_by) == ("completed", "manual", "admin")
+        assert (record.run_id, record.attempt, record.notes) == (run_id, 1, "prueba")
+    tasks = airflow.tasks(run_id)
+    assert tasks["back_up[2]"]["rendered_map_index"] == "Clínica D'Ávila"
+    assert "clinica_id = 3" in json.dumps(tasks["back_up[2]"]["rendered_fields"])
+    assert {tasks[name]["pool"] for name in ALL} == {"clinic_backups"}
+    (count,) = airflow.execute(f"SELECT count(*) FROM public.usuarios_paciente WHERE nombres = '{secret}'")
+    assert count[0] > 100
+    for text in (
+        airflow.xcoms(run_id),
+        json.dumps(tasks),
+        *(airflow.log(run_id, task) for task in ("back_up", "summary")),
+    ):
+        assert len(text) > 100
+        assert secret not in text
+    # Nothing on the worker's disk either; the database's own files are the server's.
+    for path in airflow.stack.layout.root.rglob("*"):
+        if path.is_file() and not path.is_relative_to(airflow.stack.layout.postgres):
+            assert secret.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("conf", [{"clinic_id": "seis"}, {"clinic_ids": []}, {"clinic_id": 99}])
+def test_a_wrong_conf_fails_at_once_with_the_list_and_touches_nothing(
+    airflow: Airflow, conf: dict[str, object]
+) -> None:
+    before = sorted(airflow.stack.layout.store.rglob("*"))
+    run_id, state = airflow.run(conf)
+    assert (state, airflow.states(run_id)) == ("failed", {
+        "active_clinics": "failed", "preflight": "upstream_failed", "back_up": "upstream_failed", "summary": "failed",
+    })  # fmt: skip
+    assert "The clinics are: 1 Clínica Sonrisas, 2 Odontología" in airflow.log(run_id, "active_clinics")
+    assert airflow.tasks(run_id)["active_clinics"]["try_number"] == 1
+    assert "see the task active_clinics" in airflow.log(run_id, "summary")
+    assert airflow.records(run_id) == {}
+    assert sorted(airflow.stack.layout.store.rglob("*")) == before
+
+
+def test_an_explicit_id_also_backs_up_an_inactive_clinic(airflow: Airflow) -> None:
+    run_id, state = airflow.run({"clinic_id": 6})
+    assert state == "success"
+    assert {number: record.state for number, record in airflow.records(run_id).items()} == {6: "completed"}
+
+
+@pytest.fixture
+def clinic_3_broken(airflow: Airflow) -> Iterator[None]:
+    """Its extract of one table fails, and only its own."""
+    path = airflow.sql / "extract" / "inventario_inventario.sql"
+    kept = path.read_text()
+    path.write_text(kept + "   AND 1 / ({{ clinic_id }} - 3) IS NOT NULL\n")
+    try:
+        yield
+    finally:
+        path.write_text(kept)
+
+
+def test_one_clinics_failure_stops_no_other_and_the_summary_names_it(airflow: Airflow, clinic_3_broken: None) -> None:
+    run_id, state = airflow.run()
+    assert (state, airflow.states(run_id)) == (
+        "failed", READY | ALL | {"back_up[2]": "failed", "summary": "failed"},
+    )  # fmt: skip
+    records = airflow.records(run_id)
+    assert {number: record.state for number, record in records.items() if number != 3} == dict.fromkeys(
+        (1, 2, 4, 5), "completed"
+    )
+    assert (records[3].state, records[3].attempt) == ("failed", 1)
+    assert "22012" in (records[3].error or "")
+    summary = airflow.log(run_id, "summary")
+    assert "1 of 5 clinics have no backup of this run: 3" in summary
+    assert "reading public.inventario_inventario" in summary
+    assert summary.count(" rows, ") == 4
+
+
+def test_a_transient_error_is_tried_again(airflow: Airflow) -> None:
+    with closing(airflow.stack._postgres.connect("clinica")) as db, db.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(hashtextextended('clinic_backups:clinic:4', 0))")
+        run_id, state = airflow.run({"clinic_ids": [4, 5]})
+    assert (state, airflow.states(run_id)["back_up[0]"]) == ("failed", "failed")
+    assert airflow.tasks(run_id)["back_up[0]"]["try_number"] == 2
+    assert (
+        airflow.log(run_id, "back_up").count("Clinic 4 is being backed up already; this backup was not started.") >= 2
+    )
+    assert {number: record.state for number, record in airflow.records(run_id).items()} == {5: "completed"}
+
+
+def test_the_preflight_stops_a_run_before_any_clinic(airflow: Airflow) -> None:
+    airflow.execute(
+        "CREATE TABLE public.citas_nueva (id int PRIMARY KEY, paciente_id bigint REFERENCES public.usuarios_paciente)"
+    )
+    try:
+        run_id, state = airflow.run()
+    finally:
+        airflow.execute("DROP TABLE public.citas_nueva")
+    assert (state, airflow.states(run_id)) == ("failed", {
+        "active_clinics": "success", "preflight": "failed", "back_up": "upstream_failed", "summary": "failed",
+    })  # fmt: skip
+    assert "public.citas_nueva leads to the clinic" in airflow.log(run_id, "preflight")
+    assert airflow.tasks(run_id)["preflight"]["try_number"] == 1
+    assert airflow.records(run_id) == {}
