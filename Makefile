@@ -52,9 +52,10 @@ bench: $(INSTALLED)  ## Measure throughput and memory
 bench-quick: $(INSTALLED)  ## Measure with little data, in about a minute
 	@$(BIN)/python -m bench --quick $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
 
-lock: $(INSTALLED)  ## Write requirements.txt and requirements-dev.txt anew from the .in files
+lock: $(INSTALLED)  ## Write the locks (requirements.txt and the others) anew from their .in files
 	$(LOCK_COMMAND) requirements.in -o requirements.txt
 	$(LOCK_COMMAND) requirements-dev.in -o requirements-dev.txt
+	$(LOCK_COMMAND) include/docker/requirements.in -o include/docker/requirements.txt
 
 clean:  ## Stop the demo and remove everything that git does not keep: .venv, .demo, caches
 	@if [ -f $(INSTALLED) ]; then $(BIN)/python -m include.demo down; fi
