@@ -55,7 +55,9 @@ bench-quick: $(INSTALLED)  ## Measure with little data, in about a minute
 lock: $(INSTALLED)  ## Write the locks (requirements.txt and the others) anew from their .in files
 	$(LOCK_COMMAND) requirements.in -o requirements.txt
 	$(LOCK_COMMAND) requirements-dev.in -o requirements-dev.txt
-	$(LOCK_COMMAND) include/docker/requirements.in -o include/docker/requirements.txt
+	$(LOCK_COMMAND) --quiet $$(sed -n 's/^\([a-z0-9._-]*\)==[^;]*$$/--no-emit-package \1/p' requirements.txt) \
+	  include/docker/requirements.in | sed '/^# The following packages were excluded/,$$d' \
+	  > include/docker/requirements.txt
 
 clean:  ## Stop the demo and remove everything that git does not keep: .venv, .demo, caches
 	@if [ -f $(INSTALLED) ]; then $(BIN)/python -m include.demo down; fi

@@ -54,7 +54,7 @@ configured = settings.load()
         "retries": configured.retries,
         "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
         "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=30),
+        "max_retry_delay": settings.LONGEST_RETRY_DELAY,
     },
     params={
         # Any type here: active_clinics checks them, so that its error can list the clinics that exist.

@@ -43,7 +43,7 @@ class Rig:
 
     def __post_init__(self) -> None:
         self.identity, public = generate_identity()
-        self.settings = Settings(recipients=(public,))
+        self.settings = Settings(recipients=(public,), store_url=self.store.url)
         self.clinic_db = connections.parse("clinic_db", self.database.reader_uri)
         self.catalog = Catalog(connections.parse("backup_catalog", self.database.catalog_uri))
         self.catalog.migrate()

@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
@@ -76,6 +77,7 @@ class Demo:
         self._say("Airflow is ready")
 
     def _back_up(self) -> bool:
+        mails = len(self._mails())
         with self.stack.api() as api:
             api.unpause(DAG_ID)
             run_id = api.trigger(DAG_ID)
@@ -91,7 +93,7 @@ class Demo:
         backups = table.read(self.stack.command("list", "--json", "--run", run_id))
         self._say(f"The run ended: {state}")
         table.show(backups, self.console)
-        self._print_places(backups[0].get("key") if backups else None)
+        self._print_places(backups[0].get("key") if backups else None, mails=len(self._mails()) - mails)
         if state != "success":
             tasks = self.layout.logs / "tasks" / f"dag_id={DAG_ID}" / f"run_id={run_id}"
             self.console.print(f"[red]The run failed.[/] Logs of its tasks: {escape(str(tasks))}", soft_wrap=True)
@@ -106,12 +108,15 @@ class Demo:
             self.stack.stop()
         self._say("Nothing of the demo is running")
 
-    def _print_places(self, key: str | None) -> None:
+    def _mails(self) -> list[Path]:
+        return list(self.layout.mail.glob("*.eml"))
+
+    def _print_places(self, key: str | None, *, mails: int) -> None:
         root = self.layout.root.relative_to(CHECKOUT)
         archive = shlex.quote(f"{root}/store/{key}") if key else f"{root}/store/<object key>"
         for line in (
             f"Store  {root}/store   (archives and envelopes)",
-            f"Mails  {root}/mail",
+            f"Mails  {root}/mail   ({mails} went out in this run, to the clinics' administrators and the operator)",
             f"Logs   {root}/logs",
             "Open an archive without this program (apt-get install age zstd):",
             f"  age --decrypt -i {root}/identity.txt {archive} | zstd -d | tar -tv",

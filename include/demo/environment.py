@@ -112,6 +112,8 @@ def _of_package(layout: Layout, endpoints: Endpoints) -> dict[str, str]:
         "CLINIC_BACKUPS_STORE_URL": layout.store.as_uri(),
         "CLINIC_BACKUPS_RECIPIENTS": public_key(layout),
         "CLINIC_BACKUPS_TIME_ZONE": "America/La_Paz",
+        "CLINIC_BACKUPS_OPERATOR_EMAILS": "guardia@saas.example",
+        "CLINIC_BACKUPS_SUPPORT_CONTACT": "soporte@saas.example",
         "AIRFLOW_CONN_CLINIC_DB": endpoints.clinic_uri,
         "AIRFLOW_CONN_BACKUP_CATALOG": endpoints.catalog_uri,
         "AIRFLOW_CONN_SMTP_DEFAULT": (

@@ -32,16 +32,24 @@ class Stack:
     """All servers of one demo folder.
 
     :param changes: variables of the servers' environment beside or instead of the demo's own.
+    :param api_port: where Airflow listens if nobody else does; ``None``: on any free port.
     """
 
     def __init__(
-        self, layout: Layout, state: State, secrets: Secrets, say: Say, changes: Mapping[str, str] | None = None
+        self,
+        layout: Layout,
+        state: State,
+        secrets: Secrets,
+        say: Say,
+        changes: Mapping[str, str] | None = None,
+        api_port: int | None = API_PORT,
     ) -> None:
         self.layout = layout
         self.state = state
         self.secrets = secrets
         self._say = say
         self._changes = dict(changes or {})
+        self._preferred_port = api_port
         self._postgres = EmbeddedPostgres(layout.postgres)
 
     @property
@@ -141,10 +149,12 @@ class Stack:
             self.layout.migrated.write_text(release)
 
     def _api_port(self) -> int:
-        if _is_free(API_PORT):
-            return API_PORT
+        if self._preferred_port is None:
+            return free_port()
+        if _is_free(self._preferred_port):
+            return self._preferred_port
         port = free_port()
-        self._say(f"Port {API_PORT} is in use; Airflow takes {port} instead")
+        self._say(f"Port {self._preferred_port} is in use; Airflow takes {port} instead")
         return port
 
     def _wait(self, unready: Callable[[], list[str]]) -> None:

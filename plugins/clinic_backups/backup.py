@@ -17,6 +17,8 @@ from clinic_backups.encryption import Age, parse_recipients
 from clinic_backups.errors import ClinicBackupsError, PermanentError
 from clinic_backups.extract import SqlExtract, SqlFolder
 from clinic_backups.model import ArchiveInfo, BackupRecord, BackupRequest, Envelope, archive_key_of, backup_id_of
+from clinic_backups.notify.policy import Announcer
+from clinic_backups.outcome import Outcomes
 from clinic_backups.settings import Settings
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stream import ArchiveStream, OnProgress, Stored
@@ -34,6 +36,7 @@ class ClinicBackup:
     :param extract: which SQL gives the clinic's rows.
     :param compress: the compression stage.
     :param encrypt: the encryption stage; recipients come from the settings.
+    :param announcer: who is told of the outcome.
     :param now: the clock.
     :param on_progress: called about once for each MiB that was read, from the reading thread.
     """
@@ -48,12 +51,14 @@ class ClinicBackup:
         extract: SqlExtract | None = None,
         compress: Zstd | None = None,
         encrypt: Age | None = None,
+        announcer: Announcer | None = None,
         now: Callable[[], datetime] = utc_now,
         on_progress: OnProgress = lambda progress: None,
     ) -> None:
         self._settings, self._clinic_db, self._store, self._catalog = settings, clinic_db, store, catalog
         self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or Zstd(), encrypt or Age()
         self._now, self._on_progress = now, on_progress
+        self._outcomes = Outcomes(catalog, store, announcer or Announcer(), now)
         self._stream: ArchiveStream | None = None
         self._stopped: BaseException | None = None
 
@@ -71,17 +76,17 @@ class ClinicBackup:
             queries = self._extract.rendered(SqlFolder(self._settings.sql_dir), request.clinic.id)
         with self._catalog.lock(request.clinic.id) as lock:
             record = self._record(request)
-            if record.attempt > 1 and (settled := envelopes.settle(record, self._store, self._catalog)):
+            if record.attempt > 1 and (settled := self._outcomes.settle(record)):
                 return settled
             try:
                 stored = self._read_and_store(record, queries, recipients)
                 envelope = self._envelope(record, stored, recipients)
                 self._commit(envelope, lock)
             except BaseException as error:
-                self._record_failure(record, error)
+                self._record_failure(record, error, retries_left=request.retries_left)
                 raise
             try:
-                return self._catalog.finish(record.completed(envelope), block_list(stored.blocks))
+                return self._outcomes.complete(record.completed(envelope), block_list(stored.blocks))
             except ClinicBackupsError as error:
                 error.add_note(f"Backup {record.backup_id} is stored; the catalog learns of it with the next attempt.")
                 raise
@@ -99,7 +104,7 @@ class ClinicBackup:
         # This clinic's lock is ours: whoever else is said to run has died.
         for dead in self._catalog.find(clinic_id=clinic.id, state="running"):
             if continued is None or dead.backup_id != continued.backup_id:
-                envelopes.close_dead(dead, self._store, self._catalog, self._now)
+                self._outcomes.close_dead(dead)
         return continued or self._catalog.begin(
             BackupRecord(
                 backup_id=backup_id_of(clinic.id, started_at),
@@ -184,8 +189,8 @@ class ClinicBackup:
                 hint=f"Was the clinic removed? Else correct the extract of {table} in include/sql/extract.",
             )
 
-    def _record_failure(self, record: BackupRecord, error: BaseException) -> None:
+    def _record_failure(self, record: BackupRecord, error: BaseException, *, retries_left: bool) -> None:
         try:
-            self._catalog.fail(record, error, self._now())
+            self._outcomes.fail(record, error, retries_left=retries_left)
         except ClinicBackupsError as failure:
             error.add_note(f"The catalog could not be told: {failure.message}")

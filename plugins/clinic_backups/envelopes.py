@@ -1,14 +1,11 @@
-"""Envelopes in the store: the commit point of a backup, and what is left to go by when a process died."""
+"""Envelopes in the store: the commit point of a backup."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
-from datetime import datetime
 
-from clinic_backups.catalog.records import Catalog
-from clinic_backups.errors import IntegrityError, ObjectNotFound, TransientError
+from clinic_backups.errors import IntegrityError, ObjectNotFound
 from clinic_backups.model import CONTENT_TYPE_ENVELOPE, BackupRecord, Envelope, envelope_key_of
 from clinic_backups.stores.base import ObjectStore
 
@@ -48,27 +45,3 @@ def exists(archive_key: str, store: ObjectStore) -> bool:
     except ObjectNotFound:
         return False
     return True
-
-
-def settle(record: BackupRecord, store: ObjectStore, catalog: Catalog) -> BackupRecord | None:
-    """Complete a running record whose envelope is in the store; none if there is no envelope.
-
-    The caller holds the clinic's lock. The record gets no block list: the clinic's next backup is a full one.
-    """
-    envelope = read(record, store)
-    if envelope is None:
-        return None
-    return catalog.finish(record.completed(envelope))
-
-
-def close_dead(record: BackupRecord, store: ObjectStore, catalog: Catalog, now: Callable[[], datetime]) -> BackupRecord:
-    """Complete or fail a running record whose process died. The caller holds the clinic's lock."""
-    settled = settle(record, store, catalog)
-    if settled is not None:
-        return settled
-    store.delete(record.archive_key)
-    died = TransientError(
-        "The backup's process ended without a word: killed, out of memory, or its machine stopped.",
-        hint="See the task's log and the worker's memory. The clinic's next backup does not depend on this one.",
-    )
-    return catalog.fail(record, died, now())

@@ -23,6 +23,10 @@ class TransientError(ClinicBackupsError):
     """May pass by itself: the same call is worth a retry."""
 
 
+class Interrupted(TransientError):
+    """The process was told to stop, or died; nothing is wrong with the clinic, the database or the store."""
+
+
 class PermanentError(ClinicBackupsError):
     """Stays until somebody changes something: a retry would fail the same way."""
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from clinic_backups.errors import ClinicBackupsError
+
 FORMAT_VERSION = 1
 CONTENT_TYPE_ARCHIVE = "application/vnd.age"
 CONTENT_TYPE_ENVELOPE = "application/json"
@@ -130,6 +132,8 @@ class BackupRequest:
     run_id: str | None = None
     """Airflow's run id: a retry with the same one continues the same record."""
     kind: Kind = "full"
+    retries_left: bool = False
+    """A transient failure will be tried again, and is not told to anybody yet."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,18 @@ class BackupRecord:
             rows=envelope.rows,
             fingerprint=envelope.fingerprint,
             recipients=envelope.recipients,
+        )
+
+    def failed(self, error: BaseException, finished_at: datetime) -> BackupRecord:
+        """This record after a failure, with the error's text and hint where it is one of ours."""
+        ours = error if isinstance(error, ClinicBackupsError) else None
+        return replace(
+            self,
+            state="failed",
+            finished_at=finished_at,
+            # A foreign error's text may hold anything, also a patient's data.
+            error=ours.message if ours else f"Interrupted: {type(error).__name__}",
+            hint=ours.hint if ours else None,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -7,13 +7,18 @@ from functools import cached_property
 from typing import Any
 
 from clinic_backups import preflight
-from clinic_backups.backup import ClinicBackup
+from clinic_backups.backup import ClinicBackup, utc_now
+from clinic_backups.catalog.clinics import Clinics
+from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import parse_recipients
 from clinic_backups.errors import SettingsError
-from clinic_backups.extract import SqlFolder
+from clinic_backups.extract import SqlFolder, render
 from clinic_backups.model import Clinic
+from clinic_backups.notify.delivered import Delivered
+from clinic_backups.notify.policy import Announcer
+from clinic_backups.outcome import Outcomes
 from clinic_backups.settings import Settings
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import open_store
@@ -63,11 +68,61 @@ class Parts:
         with Snapshot(self.clinic_db) as snapshot:
             return snapshot.clinics(folder, "active_clinics.sql"), snapshot.clinics(folder, "all_clinics.sql")
 
+    def admins(self, clinic_id: int) -> list[Recipient]:
+        """Who gets the mails about one clinic, as ``clinic_admins.sql`` says."""
+        folder, file = SqlFolder(self.settings.sql_dir), "clinic_admins.sql"
+        with Snapshot(self.clinic_db) as snapshot:
+            rows = snapshot.rows(render(folder.text(file), clinic_id, name=file), None, f"running {file}")
+        return [Recipient(str(address), str(name or "")) for address, name in rows]
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        """The mails that wait."""
+        return Outbox(self.catalog.database)
+
+    @cached_property
+    def known_clinics(self) -> Clinics:
+        """The clinics as the catalog knows them."""
+        return Clinics(self.catalog.database)
+
+    @cached_property
+    def announcer(self) -> Announcer:
+        """What is told of an outcome."""
+        return Announcer(self.settings.notify_success, self.settings.clinic_notify_success)
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """Closes records."""
+        return Outcomes(self.catalog, self.store, self.announcer, utc_now)
+
+    def deliver(self, *, clinic_id: int | None = None, limit_seconds: float = 600) -> Delivered:
+        """Send the mails that are due, of one clinic or all. See :meth:`Post.deliver`."""
+        # Mail is imported and set up only when there is some.
+        from clinic_backups.notify.mail import Templates
+        from clinic_backups.notify.post import Post
+
+        settings = self.settings
+        if clinic_id is not None and not self.outbox.has_work(clinic_id, utc_now()):
+            return Delivered()
+        post = Post(
+            outbox=self.outbox,
+            server=self._find("smtp_default"),
+            templates=Templates(settings.email_dir, settings.zone, support_contact=settings.support_contact),
+            admins=self.admins,
+            operators=settings.operator_emails,
+            operator_language=settings.operator_language,
+            now=utc_now,
+        )
+        if clinic_id is None:
+            post.expire()
+        return post.deliver(clinic_id=clinic_id, limit_seconds=limit_seconds)
+
     def backup(self, **stages: Any) -> ClinicBackup:
         """A :class:`ClinicBackup` of these parts; ``stages`` are its further arguments."""
         return ClinicBackup(
-            settings=self.settings, clinic_db=self.clinic_db, store=self.store, catalog=self.catalog, **stages
-        )
+            settings=self.settings, clinic_db=self.clinic_db, store=self.store, catalog=self.catalog,
+            announcer=self.announcer, **stages,
+        )  # fmt: skip
 
     def require_settings(self, clinics: Iterable[Clinic]) -> None:
         """Fail before the first clinic where a setting, a key or the catalog's version would fail each of them.

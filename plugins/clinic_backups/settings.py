@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from clinic_backups.errors import SettingsError
 
 PREFIX = "CLINIC_BACKUPS_"
+LONGEST_RETRY_DELAY = timedelta(minutes=30)
 PROJECT_SQL = Path(__file__).resolve().parents[2] / "include" / "sql"
+PROJECT_EMAIL = PROJECT_SQL.parent / "email"
 
 
 def _words(value: Any) -> Any:
@@ -46,6 +49,26 @@ class Settings(BaseSettings):
         default=60, ge=1, description="Wait before the first retry; it doubles with each, up to half an hour"
     )
     sql_dir: Path = Field(default=PROJECT_SQL, description="Folder with the application's SQL, include/sql")
+    email_dir: Path = Field(default=PROJECT_EMAIL, description="Folder with the mails' texts, include/email")
+    notify_success: Literal["each", "weekly", "never"] = Field(
+        default="each", description="How often a clinic's administrators hear of good backups; of failures always"
+    )
+    clinic_notify_success: dict[int, Literal["each", "weekly", "never"]] = Field(
+        default={}, description='The same for single clinics, as JSON: {"7": "never"}'
+    )
+    support_contact: str = Field(default="", description="Whom a clinic may ask, as the failure mail says it")
+    operator_emails: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Who gets the digest of each run and the alarms, separated by spaces"
+    )
+    operator_language: str = Field(default="es", description="Language of the operator's mails, a folder of email_dir")
+    rpo_hours: int = Field(default=26, ge=1, description="Objective: no clinic's last good backup is older than this")
+    shrink_percent: int = Field(
+        default=30, ge=1, le=100, description="The digest names a clinic whose rows or bytes fell by this much"
+    )
+    heartbeat_url: SecretStr = Field(
+        default=SecretStr(""),
+        description="Pinged hourly when all is well, and with /fail when not (healthchecks style)",
+    )
     statement_timeout_seconds: int = Field(
         default=6 * 3600, ge=1, description="Longest time that reading one table may take"
     )
@@ -53,10 +76,17 @@ class Settings(BaseSettings):
         default=60, ge=1, description="Longest wait for a table lock (a migration holds one) before a retry"
     )
 
-    @field_validator("recipients", mode="before")
+    @field_validator("recipients", "operator_emails", mode="before")
     @classmethod
     def _split_recipients(cls, value: Any) -> Any:
         return _words(value)
+
+    @field_validator("heartbeat_url")
+    @classmethod
+    def _web_address(cls, value: SecretStr) -> SecretStr:
+        if value.get_secret_value() and not re.match(r"https?://[^\s/]+", value.get_secret_value()):
+            raise ValueError("not an http(s) address")
+        return value
 
     @field_validator("time_zone")
     @classmethod
@@ -71,6 +101,11 @@ class Settings(BaseSettings):
     def zone(self) -> ZoneInfo:
         """The time zone of the schedules."""
         return ZoneInfo(self.time_zone)
+
+    @property
+    def longest_retrying(self) -> timedelta:
+        """After that time at the latest nobody will try again what a dead process left."""
+        return timedelta(hours=1) + self.retries * LONGEST_RETRY_DELAY
 
     @property
     def encryption_at_store(self) -> tuple[Literal["none", "AES256", "kms"], str]:

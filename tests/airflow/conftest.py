@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from email import message_from_bytes, policy
+from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import psycopg2
@@ -27,6 +29,7 @@ from tests.postgres_fixtures import server_folder
 
 RUN_LIMIT_SECONDS = 120
 CLINICS, PATIENTS = 6, 40
+OPERATOR = "guardia@saas.example"
 
 
 @dataclass
@@ -84,6 +87,12 @@ class Airflow:
             texts.append(json.dumps(value, ensure_ascii=False))
         return "\n".join(texts)
 
+    def mails(self) -> list[EmailMessage]:
+        """What the demo's mail server got, in order; its ``X-Envelope-To`` says for whom."""
+        paths = sorted(self.stack.layout.mail.glob("*.eml"))
+        found = [message_from_bytes(path.read_bytes(), policy=policy.default) for path in paths]
+        return cast("list[EmailMessage]", found)
+
     @property
     def catalog(self) -> Catalog:
         return Catalog(connections.parse("backup_catalog", self.stack.variables()["AIRFLOW_CONN_BACKUP_CATALOG"]))
@@ -116,12 +125,14 @@ def airflow() -> Iterator[Airflow]:
             "CLINIC_BACKUPS_SQL_DIR": str(sql),
             "CLINIC_BACKUPS_RETRIES": "1",
             "CLINIC_BACKUPS_RETRY_DELAY_SECONDS": "1",
+            "CLINIC_BACKUPS_OPERATOR_EMAILS": OPERATOR,
         }
-        stack = Stack(layout, State.load(layout), Secrets.load(layout), print, changes)
+        stack = Stack(layout, State.load(layout), Secrets.load(layout), print, changes, api_port=None)
         try:
             stack.start(clinics=CLINICS, patients=PATIENTS)
             with stack.api() as api:
                 api.unpause("clinic_backup")
+                api.unpause("clinic_backup_watch")
                 yield Airflow(stack, api, sql)
         finally:
             stack.stop()

@@ -282,7 +282,7 @@ class TestRetry:
     def test_after_the_envelope_only_finishes_the_record(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
         down = TransientError("the catalog is down")
 
-        def fail(*args: Any) -> None:
+        def fail(*args: Any, **options: Any) -> None:
             raise down
 
         with monkeypatch.context() as patch, pytest.raises(TransientError) as caught:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import datetime
-from functools import cached_property
 from typing import Any
 
 import psycopg2
 from sqlalchemy import Connection as SqlConnection
-from sqlalchemy import Engine, Select, create_engine, select, text, update
+from sqlalchemy import Select, select, text, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import DBAPIError
 
 from clinic_backups.catalog import migrate
+from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import backup
 from clinic_backups.connections import Connection
 from clinic_backups.database import connect, raise_database_error
-from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.model import BackupRecord, State
 
+Announce = Callable[[SqlConnection, BackupRecord], object]
 _FIELDS = [field.name for field in fields(BackupRecord)]
 
 
@@ -55,22 +55,16 @@ class Catalog:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-
-    @cached_property
-    def _engine(self) -> Engine:
-        # One connection, opened anew where it broke while a long upload went on.
-        return create_engine(
-            "postgresql+psycopg2://", creator=lambda: connect(self._connection), pool_size=1, pool_pre_ping=True
-        )
+        self.database = CatalogDatabase(connection)
 
     def migrate(self) -> str:
         """Bring the schema to the newest version. Returns that version."""
-        with self._transaction("migrating the catalog") as db:
+        with self.database.transaction("migrating the catalog") as db:
             return migrate.upgrade(db)
 
     def require_newest(self) -> None:
         """:raises PermanentError: the schema is at another version than this package wants."""
-        with self._transaction("reading the catalog's version") as db:
+        with self.database.transaction("reading the catalog's version") as db:
             migrate.require_newest(db)
 
     @contextmanager
@@ -98,7 +92,7 @@ class Catalog:
 
     def begin(self, record: BackupRecord) -> BackupRecord:
         """Write a running record. :raises TransientError: this clinic has a backup of the same second."""
-        with self._transaction("recording a backup's start") as db:
+        with self.database.transaction("recording a backup's start") as db:
             if not db.execute(insert(backup).values(_values(record)).on_conflict_do_nothing()).rowcount:
                 raise TransientError(
                     f"Backup {record.backup_id} exists already: one clinic has one backup a second at most.",
@@ -122,40 +116,32 @@ class Catalog:
             .values(finished_at=None, error=None, hint=None)
             .returning(*(backup.c[name] for name in _FIELDS))
         )
-        with self._transaction("continuing a backup's record") as db:
+        with self.database.transaction("continuing a backup's record") as db:
             row = db.execute(statement).mappings().one_or_none()
         return _record(row) if row else None
 
-    def finish(self, record: BackupRecord, block_list: bytes | None = None) -> BackupRecord:
-        """Write a record that is completed or failed now. :raises PermanentError: there is none that runs."""
+    def finish(
+        self, record: BackupRecord, *, block_list: bytes | None = None, announce: Announce = lambda db, record: None
+    ) -> BackupRecord:
+        """Write a record that is completed or failed now.
+
+        :param announce: called in the same transaction: writes the mail about it into the outbox.
+        :raises PermanentError: there is no such running record.
+        """
         values = {name: value for name, value in _values(record).items() if name != "backup_id"}
         statement = (
             update(backup)
             .where(backup.c.backup_id == record.backup_id, backup.c.state == "running")
             .values(values | {"blocks": block_list, "updated_at": text("now()")})
         )
-        with self._transaction(f"recording that backup {record.backup_id} {record.state}") as db:
+        with self.database.transaction(f"recording that backup {record.backup_id} {record.state}") as db:
             if not db.execute(statement).rowcount:
                 raise PermanentError(
                     f"The catalog has no running backup {record.backup_id}.",
                     hint="It was ended or removed by somebody else: see `clinic-backups show`.",
                 )
+            announce(db, record)
         return record
-
-    def fail(self, record: BackupRecord, error: BaseException, finished_at: datetime) -> BackupRecord:
-        """Write that a running backup failed, with the error's text and hint where it is one of ours."""
-        return self.finish(
-            replace(
-                record,
-                state="failed",
-                finished_at=finished_at,
-                # A foreign error's text may hold anything, also a patient's data.
-                error=error.message
-                if isinstance(error, ClinicBackupsError)
-                else f"Interrupted: {type(error).__name__}",
-                hint=error.hint if isinstance(error, ClinicBackupsError) else None,
-            )
-        )
 
     def get(self, backup_id: str) -> BackupRecord | None:
         """One record; none if there is none."""
@@ -168,6 +154,7 @@ class Catalog:
         clinic_id: int | None = None,
         run_id: str | None = None,
         state: State | None = None,
+        started_before: datetime | None = None,
         limit: int | None = None,
     ) -> list[BackupRecord]:
         """The records that fit, the newest first."""
@@ -175,6 +162,8 @@ class Catalog:
         for column, value in ((backup.c.clinic_id, clinic_id), (backup.c.run_id, run_id), (backup.c.state, state)):
             if value is not None:
                 statement = statement.where(column == value)
+        if started_before is not None:
+            statement = statement.where(backup.c.started_at < started_before)
         return self._select(statement)
 
     def latest(self, clinic_id: int) -> BackupRecord | None:
@@ -183,22 +172,8 @@ class Catalog:
         return found[0] if found else None
 
     def _select(self, statement: Select[Any]) -> list[BackupRecord]:
-        with self._transaction("reading the catalog") as db:
+        with self.database.transaction("reading the catalog") as db:
             return [_record(row) for row in db.execute(statement).mappings()]
-
-    @contextmanager
-    def _transaction(self, doing: str) -> Iterator[SqlConnection]:
-        try:
-            with self._engine.begin() as db:
-                yield db
-        except DBAPIError as error:
-            if isinstance(error.orig, psycopg2.Error):
-                if error.orig.pgcode in ("42P01", "3F000"):  # no such table, no such schema
-                    raise PermanentError(
-                        "The catalog has not been set up.", hint="Run `clinic-backups catalog migrate`."
-                    ) from None
-                raise_database_error(error.orig, doing)
-            raise
 
 
 def _select() -> Select[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, DateTime, Integer, LargeBinary, MetaData, Table, Text, func
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, LargeBinary, MetaData, Table, Text, func
 from sqlalchemy.dialects.postgresql import JSONB
 
 SCHEMA = "clinic_backups"
@@ -40,4 +40,44 @@ backup = Table(
     Column("hint", Text),
     # zstd of the blocks' digests: workers need it for incrementals and cannot read manifests.
     Column("blocks", LargeBinary),
+)
+
+clinic = Table(
+    "clinic",
+    metadata,
+    Column("clinic_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("first_seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+notification = Table(
+    "notification",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("key", Text, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),
+    Column("clinic_id", BigInteger),
+    Column("backup_id", Text),
+    Column("thread_id", BigInteger),
+    Column("facts", JSONB, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("addressed_at", DateTime(timezone=True)),
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("notification_id", BigInteger, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("message_id", Text, nullable=False, unique=True),
+    Column("state", Text, nullable=False, server_default="waiting"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_at", DateTime(timezone=True), nullable=False),
+    Column("server_failed_at", DateTime(timezone=True)),
+    Column("settled_at", DateTime(timezone=True)),
+    Column("error", Text),
 )

@@ -18,7 +18,6 @@ from clinic_backups.cli.output import (
     backup_cells,
     errors,
     exit_code,
-    one_line,
     print_error,
     print_json,
     print_table,
@@ -28,6 +27,7 @@ from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsEr
 from clinic_backups.model import BackupRecord, BackupRequest, Clinic, State
 from clinic_backups.parts import Parts
 from clinic_backups.selection import select
+from clinic_backups.text import one_line
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 STATES: tuple[State, ...] = ("running", "completed", "failed")
@@ -56,8 +56,11 @@ def backup(
     conf: dict[str, Any] = {"clinic_ids": clinic} if clinic else {}
     chosen = select(conf | {"notes": notes}, active=active, every=all_clinics)
     with_parts.require_settings(chosen.clinics)
+    with_parts.known_clinics.see(active=active, every=all_clinics)
     outcomes = [_back_up(with_parts, found, chosen.notes, quiet=json) for found in chosen.clinics]
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    if problem := with_parts.deliver().problem:
+        errors.print(f"Mail waits for a later run: {escape(problem)}")
     if json:
         print_json([outcome.to_json() for outcome in outcomes])
     else:

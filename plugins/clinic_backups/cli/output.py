@@ -16,6 +16,7 @@ from clinic_backups.errors import ClinicBackupsError, SettingsError, TransientEr
 from clinic_backups.model import BackupRecord, iso
 from clinic_backups.stream import OnProgress
 from clinic_backups.stream import Progress as BackupProgress
+from clinic_backups.text import one_line
 
 FAILED, WRONG_CALL, TRY_AGAIN = 1, 2, 75
 STYLES = {
@@ -94,11 +95,6 @@ BACKUP_COLUMNS = (
     ("backup", False), ("clinic", False), ("state", False), ("trigger", False), ("started", False), ("rows", True),
     ("raw", True), ("stored", True), ("ratio", True), ("seconds", True),
 )  # fmt: skip
-
-
-def one_line(name: str) -> str:
-    """A name from the database without line breaks and control characters, which could write lines of their own."""
-    return "".join(character if character.isprintable() else " " for character in name)
 
 
 def human_size(count: float | None) -> str:

@@ -5,6 +5,16 @@ from clinic_backups.encryption import Age
 from clinic_backups.extract import SqlExtract
 from clinic_backups.operators.backup import ClinicBackupOperator
 from clinic_backups.operators.store import Store
-from clinic_backups.operators.tasks import active_clinics, preflight, summary
+from clinic_backups.operators.tasks import active_clinics, preflight, summary, watch
 
-__all__ = ["Age", "ClinicBackupOperator", "SqlExtract", "Store", "Zstd", "active_clinics", "preflight", "summary"]
+__all__ = [
+    "Age",
+    "ClinicBackupOperator",
+    "SqlExtract",
+    "Store",
+    "Zstd",
+    "active_clinics",
+    "preflight",
+    "summary",
+    "watch",
+]

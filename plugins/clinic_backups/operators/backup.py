@@ -11,10 +11,10 @@ from airflow.sdk import BaseOperator
 from clinic_backups.archive import Zstd
 from clinic_backups.backup import ClinicBackup
 from clinic_backups.encryption import Age
-from clinic_backups.errors import TransientError
+from clinic_backups.errors import Interrupted
 from clinic_backups.extract import SqlExtract
 from clinic_backups.model import BackupRequest, Clinic
-from clinic_backups.operators.connections import failing_clearly
+from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.operators.store import Store
 from clinic_backups.stream import Progress
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 SECONDS_BETWEEN_LINES = 10
+MAIL_SECONDS = 30
+"""No further mail is begun after that time; the run's summary sends the rest."""
 
 
 class ClinicBackupOperator(BaseOperator):
@@ -71,6 +73,7 @@ class ClinicBackupOperator(BaseOperator):
             requested_by="scheduled" if scheduled else (run.triggering_user_name or "unknown"),
             notes=self.notes,
             run_id=run.run_id,
+            retries_left=context["ti"].try_number <= context["ti"].max_tries,
         )
         with failing_clearly(self.log):
             parts = AirflowParts(self.upload)
@@ -78,7 +81,10 @@ class ClinicBackupOperator(BaseOperator):
                 compress=self.compress, encrypt=self.encrypt, on_progress=_LogLines(self.log).show
             )
             self.log.info("Backing up clinic %s (%r) to %s", clinic.id, clinic.name, parts.store.url)
-            record = self._backup.run(request, queries=self.extract)  # type: ignore[arg-type] # rendered by now
+            try:
+                record = self._backup.run(request, queries=self.extract)  # type: ignore[arg-type] # rendered by now
+            finally:
+                log_delivery(self.log, lambda: parts.deliver(clinic_id=clinic.id, limit_seconds=MAIL_SECONDS))
         self.log.info(
             "Backup %s is complete: %s rows, %s bytes of CSV, %s bytes stored as %s",
             record.backup_id, f"{record.rows_total:,}", f"{record.raw_bytes:,}", f"{record.size_bytes:,}",
@@ -95,7 +101,7 @@ class ClinicBackupOperator(BaseOperator):
     def on_kill(self) -> None:
         """End the upload and the query; the record says that the task was stopped."""
         if self._backup is not None:
-            self._backup.stop(TransientError("Airflow stopped the task.", hint="Clear the task to back up again."))
+            self._backup.stop(Interrupted("Airflow stopped the task.", hint="Clear the task to back up again."))
 
 
 class _LogLines:

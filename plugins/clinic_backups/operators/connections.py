@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 
 from clinic_backups.connections import Connection
 from clinic_backups.errors import ClinicBackupsError, PermanentError
+from clinic_backups.notify.delivered import Delivered
 
 
 def find_connection(conn_id: str) -> Connection | None:
@@ -46,3 +47,16 @@ def failing_clearly(log: Any) -> Iterator[None]:
             log.error("%s", note)
         log.error("A retry would fail the same way." if permanent else "A retry may help.")
         raise (AirflowFailException if permanent else AirflowException)(str(error)) from None
+
+
+def log_delivery(log: Any, deliver: Callable[[], Delivered]) -> None:
+    """Send mail and say how it went. No mail ever fails a task: what was not sent waits in the outbox."""
+    try:
+        done = deliver()
+    except ClinicBackupsError as error:
+        log.warning("No mail was sent: %s", error)
+        return
+    if done.sent or done.refused:
+        log.info("%s mails were sent, %s were refused.", done.sent, done.refused)
+    if done.problem:
+        log.warning("Mail waits for a later run: %s", done.problem)

@@ -1,0 +1,41 @@
+"""
+### Is every clinic's last good backup young enough?
+
+Each hour this asks the catalog, and nothing else, whether every active clinic has a good backup younger than
+`CLINIC_BACKUPS_RPO_HOURS`. So a night that never ran is noticed, whatever kept it from running.
+
+**When it is red**, the log of `watch` names the clinics that are late; the operator (`CLINIC_BACKUPS_OPERATOR_EMAILS`)
+got a mail when a clinic became late, and gets one a day while any is. Look at the last run of `clinic_backup`: did it
+run, what does its `summary` say? Then start it for these clinics: `{"clinic_ids": [7, 9]}`.
+
+It also sends mail that could not be sent before, and pings `CLINIC_BACKUPS_HEARTBEAT_URL`: the address itself when all
+is well, with `/fail` behind it when not. A service that expects the ping notices when Airflow itself is down.
+
+**To undo**: nothing to undo. It reads the catalog.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import CronTriggerTimetable, dag
+
+from clinic_backups import settings
+from clinic_backups.operators import watch
+
+configured = settings.load()
+
+
+@dag(
+    schedule=CronTriggerTimetable("30 * * * *", timezone=configured.time_zone, run_immediately=timedelta(0)),
+    catchup=False,
+    max_active_runs=1,
+    doc_md=__doc__,
+    tags=["clinic backups"],
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=2)},
+)
+def clinic_backup_watch() -> None:
+    watch()
+
+
+clinic_backup_watch()

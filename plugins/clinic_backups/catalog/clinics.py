@@ -1,0 +1,100 @@
+"""The clinics as the last run saw them, and how each one's backups stand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select, text
+from sqlalchemy.dialects.postgresql import insert
+
+from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.tables import backup, clinic
+from clinic_backups.model import Clinic
+
+
+@dataclass(frozen=True)
+class ClinicHealth:
+    """One active clinic and when its last good backup was finished; ``None``: it has none."""
+
+    clinic_id: int
+    name: str
+    last_good_at: datetime | None
+    first_seen_at: datetime
+
+    def is_overdue(self, moment: datetime) -> bool:
+        """No good backup after that moment, and the clinic was known before it."""
+        return (self.last_good_at or self.first_seen_at) < moment
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A clinic whose new backup has fewer rows or bytes of CSV than the one before."""
+
+    clinic_id: int
+    name: str
+    what: str
+    before: int
+    now: int
+
+
+class Clinics:
+    """What the catalog knows of clinics."""
+
+    def __init__(self, database: CatalogDatabase) -> None:
+        self._database = database
+
+    def see(self, *, active: Sequence[Clinic], every: Sequence[Clinic]) -> None:
+        """Take over names, languages and who is active. A clinic that is gone becomes inactive."""
+        ids = {found.id for found in active}
+        rows = [
+            {"clinic_id": found.id, "name": found.name, "language": found.language, "active": found.id in ids}
+            for found in {found.id: found for found in (*every, *active)}.values()
+        ]
+        with self._database.transaction("taking over the list of clinics") as db:
+            if rows:
+                statement = insert(clinic)
+                new = {name: statement.excluded[name] for name in ("name", "language", "active")}
+                db.execute(statement.on_conflict_do_update(index_elements=["clinic_id"], set_=new), rows)
+            gone = clinic.c.clinic_id.not_in([row["clinic_id"] for row in rows])
+            db.execute(clinic.update().where(clinic.c.active, gone).values(active=False))
+
+    def health(self) -> list[ClinicHealth]:
+        """All active clinics, in id order."""
+        last_good_at = (
+            select(backup.c.finished_at)
+            .where(backup.c.clinic_id == clinic.c.clinic_id, backup.c.state == "completed")
+            .order_by(backup.c.id.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        statement = (
+            select(clinic.c.clinic_id, clinic.c.name, last_good_at, clinic.c.first_seen_at)
+            .where(clinic.c.active)
+            .order_by(clinic.c.clinic_id)
+        )
+        with self._database.transaction("reading how the clinics stand") as db:
+            return [ClinicHealth(*row) for row in db.execute(statement)]
+
+    def shrunk(self, run_id: str, percent: int) -> list[Shrunk]:
+        """The clinics whose backup of this run has at least that much less than the one before."""
+        statement = text("""
+            SELECT n.clinic_id, n.clinic_name, p.raw_bytes AS old_bytes, n.raw_bytes AS new_bytes,
+                   (SELECT sum(value::bigint) FROM jsonb_each_text(p.rows)) AS old_rows,
+                   (SELECT sum(value::bigint) FROM jsonb_each_text(n.rows)) AS new_rows
+              FROM clinic_backups.backup AS n
+              JOIN LATERAL (SELECT p.raw_bytes, p.rows
+                              FROM clinic_backups.backup AS p
+                             WHERE p.clinic_id = n.clinic_id AND p.state = 'completed' AND p.id < n.id
+                             ORDER BY p.id DESC
+                             LIMIT 1) AS p ON true
+             WHERE n.run_id = :run_id AND n.state = 'completed'
+             ORDER BY n.clinic_id""")
+        found: list[Shrunk] = []
+        with self._database.transaction("comparing with the backups before") as db:
+            for row in db.execute(statement, {"run_id": run_id}):
+                for what, before, now in (("rows", row.old_rows, row.new_rows), ("size", row.old_bytes, row.new_bytes)):
+                    if before and now <= before * (100 - percent) / 100:
+                        found.append(Shrunk(row.clinic_id, row.clinic_name, what, int(before), int(now)))
+        return found

@@ -1,0 +1,283 @@
+"""The outbox: what is to be told to whom, written with the outcome it is about, and each mail's fate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from email.utils import make_msgid
+from typing import Any, Literal
+
+from sqlalchemy import Connection as SqlConnection
+from sqlalchemy import and_, exists, func, insert, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+
+from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.tables import clinic, delivery, notification
+
+MailKind = Literal["success", "weekly", "failure", "recovery", "digest", "alarm"]
+FIRST_DELAY = timedelta(minutes=1)
+LONGEST_DELAY = timedelta(hours=1)
+GIVEN_UP_AFTER = timedelta(days=7)
+DEFAULT_LANGUAGE = "es"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something to tell: to a clinic's administrators, or to the operator where ``clinic_id`` is ``None``.
+
+    :param key: what it is about; a second notice with the same key is not written.
+    :param facts: plain JSON values for the templates; nothing of a patient.
+    :param thread_id: the notice whose mails this one's are answers to.
+    """
+
+    key: str
+    kind: MailKind
+    facts: Mapping[str, Any]
+    clinic_id: int | None = None
+    backup_id: str | None = None
+    thread_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """Whom to write to."""
+
+    address: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One mail to one address that is due now, as the templates and the mail server need it."""
+
+    id: int
+    kind: MailKind
+    language: str
+    facts: Mapping[str, Any] = field(repr=False)
+    recipient: Recipient
+    message_id: str
+    thread_message_id: str | None
+    created_at: datetime
+    attempts: int
+
+
+def queue(db: SqlConnection, notice: Notice, now: datetime) -> None:
+    """Write a notice, in the caller's transaction."""
+    db.execute(
+        pg_insert(notification)
+        .values(
+            key=notice.key, kind=notice.kind, facts=dict(notice.facts), clinic_id=notice.clinic_id,
+            backup_id=notice.backup_id, thread_id=notice.thread_id, created_at=now,
+        )
+        .on_conflict_do_nothing()
+    )  # fmt: skip
+
+
+class Outbox:
+    """Addresses notices and hands out what is due, one letter at a time: several processes may work at it."""
+
+    def __init__(self, database: CatalogDatabase) -> None:
+        self._database = database
+
+    def queue(self, notice: Notice, now: datetime) -> None:
+        """Write a notice in a transaction of its own."""
+        with self._database.transaction("writing into the outbox") as db:
+            queue(db, notice, now)
+
+    def has_work(self, clinic_id: int, now: datetime) -> bool:
+        """Whether something about this clinic is to be addressed or sent now."""
+        addressing = exists().where(notification.c.clinic_id == clinic_id, notification.c.addressed_at.is_(None))
+        sending = (
+            exists()
+            .where(delivery.c.state == "waiting", delivery.c.next_attempt_at <= now)
+            .where(delivery.c.notification_id == notification.c.id, notification.c.clinic_id == clinic_id)
+        )
+        with self._database.transaction("reading the outbox") as db:
+            return bool(db.execute(select(or_(addressing, sending))).scalar())
+
+    def last(self, kind: MailKind) -> tuple[Mapping[str, Any], datetime] | None:
+        """The facts of the newest notice of a kind, and when it was written."""
+        statement = select(notification.c.facts, notification.c.created_at).where(notification.c.kind == kind)
+        with self._database.transaction("reading the outbox") as db:
+            row = db.execute(statement.order_by(notification.c.id.desc()).limit(1)).one_or_none()
+        return (row.facts, row.created_at) if row else None
+
+    def unaddressed(self, clinic_id: int | None = None) -> list[tuple[int, int | None]]:
+        """Notices without recipients yet, as (id, clinic or ``None`` for the operator); oldest first."""
+        statement = select(notification.c.id, notification.c.clinic_id).where(notification.c.addressed_at.is_(None))
+        if clinic_id is not None:
+            statement = statement.where(notification.c.clinic_id == clinic_id)
+        with self._database.transaction("reading the outbox") as db:
+            return [(row.id, row.clinic_id) for row in db.execute(statement.order_by(notification.c.id).limit(10_000))]
+
+    def address(self, notice_id: int, recipients: Sequence[Recipient], *, domain: str, now: datetime) -> None:
+        """Make one letter for each recipient; a notice that has them already keeps them."""
+        with self._database.transaction("addressing a notice") as db:
+            mine = db.execute(
+                update(notification)
+                .where(notification.c.id == notice_id, notification.c.addressed_at.is_(None))
+                .values(addressed_at=now)
+            ).rowcount
+            unique = {recipient.address.lower(): recipient for recipient in recipients}.values()
+            if mine and unique:
+                db.execute(
+                    insert(delivery),
+                    [
+                        {
+                            "notification_id": notice_id,
+                            "address": recipient.address,
+                            "name": recipient.name,
+                            "message_id": make_msgid(domain=domain),
+                            "next_attempt_at": now,
+                        }
+                        for recipient in unique
+                    ],
+                )
+
+    def last_recipients(self, clinic_id: int) -> list[Recipient]:
+        """To whom the clinic's last addressed notice went, for when the clinics' database cannot be asked."""
+        last = (
+            select(delivery.c.notification_id)
+            .join(notification, notification.c.id == delivery.c.notification_id)
+            .where(notification.c.clinic_id == clinic_id)
+            .order_by(delivery.c.notification_id.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        statement = select(delivery.c.address, delivery.c.name).where(delivery.c.notification_id == last)
+        with self._database.transaction("reading the outbox") as db:
+            return [Recipient(row.address, row.name) for row in db.execute(statement)]
+
+    def server_failed_since(self, moment: datetime) -> bool:
+        """Whether the mail server could not be used for some letter since then."""
+        statement = select(exists().where(delivery.c.state == "waiting", delivery.c.server_failed_at > moment))
+        with self._database.transaction("reading the outbox") as db:
+            return bool(db.execute(statement).scalar())
+
+    @contextmanager
+    def next_letter(
+        self, now: datetime, *, clinic_id: int | None = None, server_is_up: bool = False
+    ) -> Iterator[tuple[Letter, Settle] | None]:
+        """The next letter that is due, and how to say what became of it; ``None`` when there is none.
+
+        The letter is locked while the block lasts. A process that dies in it leaves the letter waiting: it goes out
+        again with the same Message-ID.
+
+        :param server_is_up: also letters that wait only because the server was down.
+        """
+        due = delivery.c.next_attempt_at <= now
+        if server_is_up:
+            due = or_(due, and_(delivery.c.server_failed_at.is_not(None), delivery.c.server_failed_at < now))
+        statement = (
+            select(delivery, notification.c.kind, notification.c.facts, notification.c.created_at)
+            .add_columns(notification.c.thread_id, clinic.c.language)
+            .join(notification, notification.c.id == delivery.c.notification_id)
+            .outerjoin(clinic, clinic.c.clinic_id == notification.c.clinic_id)
+            .where(delivery.c.state == "waiting", due)
+            .order_by(delivery.c.id)
+            .limit(1)
+            .with_for_update(of=delivery, skip_locked=True)
+        )
+        if clinic_id is not None:
+            statement = statement.where(notification.c.clinic_id == clinic_id)
+        with self._database.transaction("working at the outbox") as db:
+            row = db.execute(statement).one_or_none()
+            if row is None:
+                yield None
+                return
+            letter = Letter(
+                id=row.id,
+                kind=row.kind,
+                language=row.language or DEFAULT_LANGUAGE,
+                facts=row.facts,
+                recipient=Recipient(row.address, row.name),
+                message_id=row.message_id,
+                thread_message_id=_thread_message_id(db, row.thread_id, row.address),
+                created_at=row.created_at,
+                attempts=row.attempts,
+            )
+            yield letter, Settle(db, letter, now)
+
+    def expire(self, now: datetime) -> None:
+        """Give up letters that have waited for a week: their news is old, and the digests have told of them."""
+        old = select(notification.c.id).where(notification.c.created_at < now - GIVEN_UP_AFTER)
+        with self._database.transaction("giving up old mail") as db:
+            db.execute(
+                update(delivery)
+                .where(delivery.c.state == "waiting", delivery.c.notification_id.in_(old))
+                .values(state="expired", settled_at=now)
+            )
+
+    def undelivered(self, waiting_since: datetime, refused_since: datetime) -> list[dict[str, Any]]:
+        """Letters that have waited since before the one moment, or were refused after the other, for the digest."""
+        statement = (
+            select(delivery.c.address, delivery.c.error, notification.c.created_at, notification.c.facts)
+            .join(notification, notification.c.id == delivery.c.notification_id)
+            .where(
+                or_(
+                    and_(delivery.c.state == "waiting", notification.c.created_at < waiting_since),
+                    and_(delivery.c.state.in_(("refused", "expired")), delivery.c.settled_at >= refused_since),
+                )
+            )
+            .order_by(delivery.c.id)
+        )
+        with self._database.transaction("reading the outbox") as db:
+            return [
+                {
+                    "address": row.address,
+                    "clinic_name": row.facts.get("clinic_name", ""),
+                    "since": row.created_at.isoformat(),
+                    "error": row.error or "",
+                }
+                for row in db.execute(statement)
+            ]
+
+    def counts(self, since: datetime) -> dict[str, int]:
+        """How many letters of notices since then are in each state."""
+        statement = (
+            select(delivery.c.state, func.count())
+            .join(notification, notification.c.id == delivery.c.notification_id)
+            .where(notification.c.created_at >= since)
+            .group_by(delivery.c.state)
+        )
+        with self._database.transaction("reading the outbox") as db:
+            return dict(db.execute(statement).tuples().all())
+
+
+@dataclass(frozen=True)
+class Settle:
+    """What became of the letter that :meth:`Outbox.next_letter` handed out; written when its block ends."""
+
+    db: SqlConnection
+    letter: Letter
+    now: datetime
+
+    def sent(self) -> None:
+        """The server took it."""
+        self._write(state="sent", settled_at=self.now, error=None, server_failed_at=None)
+
+    def refused(self, error: str) -> None:
+        """It will never be taken."""
+        self._write(state="refused", settled_at=self.now, error=error, server_failed_at=None)
+
+    def later(self, error: str, *, server_failed: bool) -> None:
+        """Try again, each time after twice the time, up to an hour."""
+        delay = min(FIRST_DELAY * 2 ** min(self.letter.attempts, 10), LONGEST_DELAY)
+        self._write(next_attempt_at=self.now + delay, error=error, server_failed_at=self.now if server_failed else None)
+
+    def _write(self, **values: Any) -> None:
+        statement = update(delivery).where(delivery.c.id == self.letter.id)
+        self.db.execute(statement.values(attempts=text("attempts + 1"), **values))
+
+
+def _thread_message_id(db: SqlConnection, thread_id: int | None, address: str) -> str | None:
+    """The Message-ID of what this address got first of the thread."""
+    if thread_id is None:
+        return None
+    statement = select(delivery.c.message_id).where(
+        delivery.c.notification_id == thread_id, func.lower(delivery.c.address) == address.lower()
+    )
+    found: str | None = db.execute(statement).scalar()
+    return found

@@ -1,0 +1,1 @@
+"""The mails: rendered from ``include/email`` and handed to the mail server."""

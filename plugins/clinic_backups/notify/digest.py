@@ -1,0 +1,93 @@
+"""What the operator is told: how a run went, and which clinics are past their objective."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from clinic_backups.catalog.clinics import ClinicHealth, Shrunk
+from clinic_backups.model import BackupRecord, Clinic, iso
+
+UNDELIVERED_AFTER = timedelta(days=1)
+
+
+def digest_facts(
+    *,
+    run_id: str,
+    run_url: str,
+    clinics: Sequence[Clinic],
+    records: Mapping[int, BackupRecord],
+    urls: Mapping[int, str],
+    health: Iterable[ClinicHealth],
+    shrunk: Iterable[Shrunk],
+    undelivered: Sequence[Mapping[str, Any]],
+    objective_hours: int,
+    started_at: datetime,
+    now: datetime,
+) -> dict[str, Any]:
+    """The facts of one run's digest.
+
+    :param clinics: those that the run was for.
+    :param records: the run's newest record of each clinic; none for a clinic whose backup was not begun.
+    :param urls: of each clinic's task in Airflow.
+    """
+    completed = [record for record in records.values() if record.state == "completed"]
+    return {
+        "run_id": run_id,
+        "run_url": run_url,
+        "started_at": iso(started_at),
+        "finished_at": iso(now),
+        "total": len(clinics),
+        "completed": len(completed),
+        "rows": sum(record.rows_total for record in completed),
+        "size_bytes": sum(record.size_bytes or 0 for record in completed),
+        "failed": [
+            _failure(clinic, records.get(clinic.id), urls.get(clinic.id, ""))
+            for clinic in clinics
+            if not is_complete(records.get(clinic.id))
+        ],
+        **overdue_facts(health, objective_hours, now, new_ones_too=True),
+        "shrunk": [
+            {"clinic_id": s.clinic_id, "clinic_name": s.name, "what": s.what, "before": s.before, "now": s.now}
+            for s in shrunk
+        ],
+        "undelivered": [dict(letter) for letter in undelivered],
+    }
+
+
+def overdue_facts(
+    health: Iterable[ClinicHealth], objective_hours: int, now: datetime, *, new_ones_too: bool = False
+) -> dict[str, Any]:
+    """The active clinics that have never been backed up, and those whose last good backup is too old.
+
+    :param new_ones_too: also clinics without backup that have not been known for that long.
+    """
+    moment = now - timedelta(hours=objective_hours)
+    late = [clinic for clinic in health if clinic.is_overdue(moment) or (new_ones_too and clinic.last_good_at is None)]
+    return {
+        "objective_hours": objective_hours,
+        "never": [
+            {"clinic_id": clinic.clinic_id, "clinic_name": clinic.name}
+            for clinic in late
+            if clinic.last_good_at is None
+        ],
+        "overdue": [
+            {"clinic_id": clinic.clinic_id, "clinic_name": clinic.name, "last_good_at": iso(clinic.last_good_at)}
+            for clinic in late
+            if clinic.last_good_at is not None
+        ],
+    }
+
+
+def is_complete(record: BackupRecord | None) -> bool:
+    """Whether a clinic has its backup."""
+    return record is not None and record.state == "completed"
+
+
+def _failure(clinic: Clinic, record: BackupRecord | None, url: str) -> dict[str, Any]:
+    if record is None:
+        error, hint = "Its backup was not begun.", "See the run's task preflight, and this clinic's task back_up."
+    else:
+        error, hint = record.error or f"It is still {record.state}.", record.hint or ""
+    return {"clinic_id": clinic.id, "clinic_name": clinic.name, "error": error, "hint": hint, "url": url}

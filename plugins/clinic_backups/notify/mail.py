@@ -1,0 +1,158 @@
+"""Mails, rendered from the templates below ``include/email``.
+
+A language is a folder there: its name is the locale of the figures and dates, its files are ``<kind>.txt`` and
+``<kind>.html``. The first line of the text is ``Subject: …``, then comes an empty line.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from babel import Locale, UnknownLocaleError
+from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateNotFound, TemplateSyntaxError, select_autoescape
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from clinic_backups.errors import SettingsError
+from clinic_backups.notify.formats import FILTERS, Formats
+from clinic_backups.text import one_line
+
+FALLBACK_LANGUAGE = "es"
+LIST_LIMIT = 50
+"""Entries of one list that a mail shows; the templates know it as ``list_limit``."""
+TEXT_LIMIT = 1000
+
+
+@dataclass(frozen=True)
+class Mail:
+    """One rendered mail: subject of one line, plain text, and a whole HTML document."""
+
+    subject: str
+    text: str
+    html: str
+
+
+class Templates:
+    """The folder ``include/email``.
+
+    :param zone: times are shown in it.
+    :param support_contact: whom a clinic's administrator asks; empty leaves the sentence out.
+    """
+
+    def __init__(self, folder: Path, zone: ZoneInfo, *, support_contact: str = "") -> None:
+        self._folder = folder
+        self._zone = zone
+        self._support_contact = support_contact
+        self._environments: dict[str, ImmutableSandboxedEnvironment] = {}
+
+    def languages(self) -> tuple[str, ...]:
+        """The names of the languages' folders. :raises SettingsError: ``es`` is not among them."""
+        folders = self._folder.iterdir() if self._folder.is_dir() else ()
+        found = tuple(sorted(path.name for path in folders if path.is_dir() and path.name[:1] not in "._"))
+        if FALLBACK_LANGUAGE not in found:
+            raise SettingsError(
+                f"{self._folder} has no folder {FALLBACK_LANGUAGE!r} with the mails' templates.",
+                hint="CLINIC_BACKUPS_EMAIL_DIR says where the folder is.",
+            )
+        return found
+
+    def render(self, kind: str, language: str, facts: Mapping[str, Any]) -> Mail:
+        """One mail.
+
+        :param language: a folder's name; ``es-BO`` and ``en_US`` find their language's, any other text finds ``es``.
+        :param facts: JSON values, times in ISO 8601 with zone; the texts are made one line here.
+        :raises SettingsError: a template is missing or wrong; names the file and the line.
+        """
+        folder = self._folder_of(language)
+        known = _clean({**facts, "support_contact": self._support_contact})
+        rendered = self._render(folder, f"{kind}.txt", known)
+        first, _, text = rendered.partition("\n")
+        subject = one_line(first.removeprefix("Subject:"))
+        if not first.startswith("Subject:") or not subject or not text.startswith("\n"):
+            raise SettingsError(
+                f"{self._folder / folder / kind}.txt, line 1: not `Subject: …` and an empty line after it.",
+                hint="The first line of a mail's text is its subject.",
+            )
+        html = self._render(folder, f"{kind}.html", {**known, "subject": subject})
+        return Mail(subject, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", html)
+
+    def _folder_of(self, language: str) -> str:
+        folders = {name.replace("-", "_").lower(): name for name in self.languages()}
+        wanted = language.replace("-", "_").lower()
+        while wanted and wanted not in folders:
+            wanted = wanted.rpartition("_")[0]
+        return folders[wanted or FALLBACK_LANGUAGE]
+
+    def _render(self, folder: str, name: str, facts: Mapping[str, Any]) -> str:
+        try:
+            template: Template = self._environment(folder).get_template(name)
+            return template.render(facts)
+        except SettingsError:
+            raise
+        except Exception as error:  # noqa: BLE001 - raised on; a template raises whatever its expressions raise
+            place = self._place(error) or str(self._folder / folder / name)
+            raise SettingsError(
+                f"{place}: {type(error).__name__}: {one_line(str(error))}",
+                hint=f"Every language needs the same files, and {name} knows these facts: {', '.join(sorted(facts))}.",
+            ) from None
+
+    def _place(self, error: Exception) -> str:
+        """File and line of a template's error, as far as it tells them."""
+        if isinstance(error, TemplateSyntaxError):
+            return f"{error.filename or error.name}, line {error.lineno}"
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if self._is_template(frame.filename)]
+        place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
+        return f"{place}: {error.name} is missing" if isinstance(error, TemplateNotFound) and frames else place
+
+    def _is_template(self, filename: str) -> bool:
+        return Path(filename).is_relative_to(self._folder)
+
+    def _environment(self, folder: str) -> ImmutableSandboxedEnvironment:
+        """Templates of one language; what a language's folder lacks is looked for beside it, as the layout is."""
+        if folder not in self._environments:
+            try:
+                formats = Formats(Locale.parse(folder.replace("-", "_")), self._zone)
+            except (UnknownLocaleError, ValueError):
+                raise SettingsError(
+                    f"{self._folder / folder} is not named after a language.", hint="Name it like es, pt or es_MX."
+                ) from None
+            environment = ImmutableSandboxedEnvironment(
+                loader=FileSystemLoader([self._folder / folder, self._folder]),
+                undefined=StrictUndefined,
+                autoescape=select_autoescape(("html",), default=False),
+                trim_blocks=True,
+                lstrip_blocks=True,
+                keep_trailing_newline=True,
+            )
+            environment.filters.update({name: getattr(formats, name) for name in FILTERS})
+            environment.tests["web_address"] = is_web_address
+            environment.globals.update(language=folder.replace("_", "-"), list_limit=LIST_LIMIT)
+            self._environments[folder] = environment
+        return self._environments[folder]
+
+
+def _clean(value: Any) -> Any:
+    """Facts with every text, also in lists and objects, as one line of bounded length."""
+    if isinstance(value, str):
+        line = one_line(value)
+        return line if len(line) <= TEXT_LIMIT else f"{line[: TEXT_LIMIT - 1]}…"
+    if isinstance(value, Mapping):
+        return {key: _clean(item) for key, item in value.items()}
+    return [_clean(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def is_web_address(value: object) -> bool:
+    """The value may stand in ``href``: http or https, with a host, nothing but printable ASCII."""
+    if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value):
+        return False
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.netloc)

@@ -1,0 +1,339 @@
+"""Hands mails to the server that an Airflow connection of type ``smtp`` describes. All that knows SMTP."""
+
+from __future__ import annotations
+
+import smtplib
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from email.message import EmailMessage
+from email.policy import SMTP, SMTPUTF8
+from types import TracebackType
+from typing import Any
+
+from clinic_backups.connections import Connection
+from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
+from clinic_backups.notify.message import check_address, split_sender
+from clinic_backups.text import one_line
+
+LONGEST_STEP_SECONDS = 30.0
+QUIT_SECONDS = 5.0
+PORT_IMPLICIT_TLS, PORT_STARTTLS, PORT_PLAIN = 465, 587, 25
+TRUE, FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off", "", "none")
+SERVICE_NOT_AVAILABLE, LOGIN_REQUIRED = 421, 530
+
+
+class ServerUnavailable(TransientError):
+    """The mail server as a whole cannot be used now.
+
+    Unreachable, too slow, TLS or login failed, it does not accept the sender, or it answered 421.
+    """
+
+
+class RecipientRefused(PermanentError):
+    """The server refuses this one recipient or mail for good (5xx)."""
+
+
+class _Client(smtplib.SMTP):
+    """The standard library's client on a socket that somebody else opens."""
+
+    def __init__(self, dial: Callable[[], socket.socket], host: str, port: int) -> None:
+        self._dial = dial
+        # A name is given here because the default asks the DNS for one, without a limit.
+        super().__init__(host, port, local_hostname="localhost")
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        return self._dial()
+
+
+class MailServer:
+    """One mail server, as a context manager.
+
+    Connects at the first mail, keeps that connection, and connects once more if the server dropped it between two
+    mails. A mail takes at most five steps (connect and log in, announce, both again, hand over) of at most
+    ``timeout`` seconds each, whatever the server does; only the look-up of its name has the resolver's own limit.
+
+    :param connection: Airflow's type ``smtp``. Extras: ``disable_ssl``, ``disable_tls``, ``ssl_context``, ``timeout``,
+        ``from_email``.
+    :raises SettingsError: an extra is wrong, or there is no host.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        extra = connection.extra
+        self._implicit_tls = not self._flag("disable_ssl")
+        self._starttls = not self._implicit_tls and not self._flag("disable_tls")
+        default = PORT_IMPLICIT_TLS if self._implicit_tls else PORT_STARTTLS if self._starttls else PORT_PLAIN
+        self._port = connection.port or default
+        self._seconds = self._timeout()
+        if not connection.host:
+            raise self._wrong("has no host", "Set the mail server's host name.")
+        if str(extra.get("auth_type") or "basic").lower() != "basic":
+            raise self._wrong(
+                "asks for an auth_type that is not supported", "Remove auth_type and set a login and a password."
+            )
+        if (extra.get("ssl_context") or "default") not in ("default", "none"):
+            raise self._wrong("has a wrong ssl_context", "It is `default` or `none`.")
+        self._client: _Client | None = None
+        # A second handle of the client's socket: it stays valid when TLS takes the first one over.
+        self._line: socket.socket | None = None
+
+    def __enter__(self) -> MailServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take leave of the server; what it answers does not matter any more."""
+        if self._client is not None:
+            with suppress(ServerUnavailable), self._step("QUIT", min(QUIT_SECONDS, self._seconds)):
+                self._client.docmd("QUIT")
+        self._drop()
+
+    @property
+    def sender(self) -> str:
+        """Who the mails are from. :raises SettingsError: the connection does not say so."""
+        given = str(self._connection.extra.get("from_email") or "")
+        sender = given or self._connection.login
+        try:
+            host = split_sender(sender)[1].rpartition("@")[2]
+        except PermanentError:
+            raise self._wrong(
+                "has a from_email that is no mail address" if given else "does not say who the mails are from",
+                'Set the extra from_email, for instance {"from_email": "backups@clinica.example"}.',
+            ) from None
+        if not host.isascii():
+            raise self._wrong("has a from_email that Message-IDs cannot be made of", "Write its host as xn--….")
+        return sender
+
+    def send(self, message: EmailMessage, address: str) -> None:
+        """Hand one mail over for one recipient. After a refusal the connection serves the next mail.
+
+        :raises ServerUnavailable: no mail can be sent now. If that came after the mail's last byte, the server may
+            have it all the same: send it again under the same Message-ID.
+        :raises RecipientRefused: this mail to this recipient never will be.
+        :raises TransientError: this recipient cannot be reached now (4xx); others may.
+        :raises PermanentError: ``address`` is not exactly one mail address.
+        """
+        sender = split_sender(self.sender)[1]
+        international = not (sender + check_address(address)).isascii()
+        data = message.as_bytes(policy=SMTPUTF8 if international else SMTP)
+        client = self._announced(sender, international)
+        with self._step("handing over a mail"):
+            try:
+                self._judge(*client.rcpt(address), f"The mail server refuses {address}")
+                self._judge(*_data(client, data), f"The mail server refuses the mail to {address}")
+            except ServerUnavailable:
+                raise
+            except (RecipientRefused, TransientError):
+                self._reset(client)
+                raise
+
+    def _announced(self, sender: str, international: bool) -> _Client:
+        """A connection on which a new mail has begun."""
+        kept = self._client is not None
+        client = self._client or self._open()
+        if international and not client.has_extn("smtputf8"):
+            raise RecipientRefused(
+                "The mail server cannot send to or from an address with letters outside of ASCII (it lacks SMTPUTF8).",
+                hint="Use an address of ASCII letters for this person, or another mail server.",
+            )
+        try:
+            with self._step("announcing a mail"):
+                code, reply = client.mail(sender, ["SMTPUTF8"] if international else [])
+                if not 200 <= code < 300:
+                    raise self._unavailable(
+                        f"does not take mails from {sender}: {_shown(code, reply)}",
+                        "Check the extra from_email and whether the server wants a login.",
+                    )
+        except ServerUnavailable:
+            if not kept:
+                raise
+            # Servers end a connection after a number of mails or minutes. Nothing of this mail was sent yet.
+            return self._announced(sender, international)
+        return client
+
+    def _open(self) -> _Client:
+        login, password = self._connection.login, self._connection.password
+        with self._step("connecting"):
+            client = _Client(self._dialled, self._connection.host, self._port)
+            self._client = client
+            client.local_hostname = _own_name(client)
+            if self._starttls:
+                client.starttls(context=self._tls_context())
+            client.ehlo_or_helo_if_needed()
+            if login and password:
+                self._log_in(client, login, password)
+        return client
+
+    def _log_in(self, client: _Client, login: str, password: str) -> None:
+        """No text of an error goes on from here: the server or a codec may have put the password into it."""
+        try:
+            client.login(login, password)
+        except UnicodeError:
+            raise self._wrong(
+                "has a login or password with letters outside of ASCII, which cannot be sent",
+                "Choose another password at the mail server.",
+            ) from None
+        except (smtplib.SMTPResponseException, smtplib.SMTPNotSupportedError, ValueError) as error:
+            code = f" (it answered {error.smtp_code})" if isinstance(error, smtplib.SMTPResponseException) else ""
+            raise self._unavailable(
+                f"does not accept the login{code}", "Check login and password, and that the server offers logins."
+            ) from None
+
+    def _dialled(self) -> socket.socket:
+        """A connected socket; with several addresses each gets its share of the time."""
+        # Less than the step has, so that the end of the step finds a line to cut.
+        host, until = self._connection.host, time.monotonic() + 0.9 * self._seconds
+        places = socket.getaddrinfo(host, self._port, type=socket.SOCK_STREAM)
+        for left, (family, kind, protocol, _, place) in zip(range(len(places), 0, -1), places, strict=True):
+            line = socket.socket(family, kind, protocol)
+            line.settimeout(max(0.1, (until - time.monotonic()) / left))
+            try:
+                line.connect(place)
+            except OSError:
+                line.close()
+                if left == 1:
+                    raise
+            else:
+                break
+        if time.monotonic() > until:
+            line.close()
+            raise TimeoutError
+        line.settimeout(self._seconds)
+        self._line = line.dup()
+        return self._tls_context().wrap_socket(line, server_hostname=host) if self._implicit_tls else line
+
+    def _tls_context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        if self._connection.extra.get("ssl_context") == "none":
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    @contextmanager
+    def _step(self, doing: str, seconds: float | None = None) -> Iterator[None]:
+        """Bound one step, also when bytes keep dripping in, and make every fault of the line ServerUnavailable."""
+        limit = seconds or self._seconds
+        late = threading.Event()
+
+        def cut() -> None:
+            late.set()
+            if self._line is not None:
+                with suppress(OSError):
+                    self._line.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(limit, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+            if late.is_set():  # smtplib takes an answer for whole that the cut has ended
+                raise TimeoutError
+        except ClinicBackupsError as error:
+            if isinstance(error, ServerUnavailable | SettingsError):
+                self._drop()
+            raise
+        # smtplib's errors are OSErrors; a host's name that IDNA cannot write is a ValueError.
+        except (OSError, ValueError) as error:
+            self._drop()
+            if late.is_set() or isinstance(error, TimeoutError):
+                raise self._unavailable(f"took longer than {limit:g} s ({doing})", self._hint()) from None
+            raise self._unavailable(f"failed ({doing}): {_cause(error)}", self._hint(error)) from None
+        finally:
+            timer.cancel()
+            timer.join()
+
+    def _judge(self, code: int, reply: bytes, refusal: str) -> None:
+        """Raise what an answer means, unless it is a yes."""
+        text = f"{refusal}: {_shown(code, reply)}"
+        if 200 <= code < 300:
+            return
+        if code in (SERVICE_NOT_AVAILABLE, LOGIN_REQUIRED) or not 400 <= code < 600:
+            raise self._unavailable(f"answers {_shown(code, reply)}", self._hint())
+        if code >= 500:
+            raise RecipientRefused(text, hint="Correct or remove the address; the server's answer says what is wrong.")
+        raise TransientError(text, hint="The server takes it later; if it never does, its answer says why.")
+
+    def _reset(self, client: _Client) -> None:
+        """Forget the refused mail, so that the next one can begin; without an answer the connection is given up."""
+        try:
+            code = client.rset()[0]
+        except OSError:
+            code = -1
+        if code != 250:
+            self._drop()
+
+    def _drop(self) -> None:
+        for end in (self._client, self._line):
+            if end is not None:
+                end.close()
+        self._client = self._line = None
+
+    def _timeout(self) -> float:
+        try:
+            seconds = float(self._connection.extra.get("timeout") or LONGEST_STEP_SECONDS)
+        except (TypeError, ValueError):
+            seconds = -1
+        if not seconds > 0:
+            raise self._wrong("has a wrong timeout", "It is a number of seconds, for instance 30.")
+        return min(seconds, LONGEST_STEP_SECONDS)
+
+    def _flag(self, name: str) -> bool:
+        """An extra that is true or false; in a connection's URI it is a word."""
+        word = str(self._connection.extra.get(name) or "").strip().lower()
+        if word not in TRUE + FALSE:
+            raise self._wrong(f"has a wrong {name}", "It is true or false.")
+        return word in TRUE
+
+    def _hint(self, error: Exception | None = None) -> str:
+        conn_id = self._connection.conn_id
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return (
+                "SSL_CERT_FILE names the certificates to trust; the extra ssl_context=none of the connection "
+                f"{conn_id!r} accepts any certificate."
+            )
+        return (
+            f"Check host and port of the connection {conn_id!r}, and how it encrypts: TLS from the first byte (port "
+            f"{PORT_IMPLICIT_TLS}), with disable_ssl STARTTLS ({PORT_STARTTLS}), with disable_tls too none."
+        )
+
+    def _unavailable(self, what: str, hint: str) -> ServerUnavailable:
+        return ServerUnavailable(f"The mail server {self._connection.host}:{self._port} {what}", hint=hint)
+
+    def _wrong(self, what: str, hint: str) -> SettingsError:
+        return SettingsError(f"The connection {self._connection.conn_id!r} {what}.", hint=hint)
+
+
+def _data(client: _Client, data: bytes) -> tuple[int, bytes]:
+    """Code and text of the answer to the whole mail, or to the wish to send it."""
+    try:
+        return client.data(data)
+    except smtplib.SMTPDataError as error:
+        return error.smtp_code, _as_bytes(error.smtp_error)
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, smtplib.SMTPResponseException):
+        return _shown(error.smtp_code, _as_bytes(error.smtp_error))
+    return f"{type(error).__name__}: {one_line(str(error))}"
+
+
+def _shown(code: int, reply: bytes) -> str:
+    return f"{code} {one_line(reply.decode('utf-8', 'replace'))[:200]}".rstrip()
+
+
+def _as_bytes(text: Any) -> bytes:
+    return text if isinstance(text, bytes) else str(text).encode()
+
+
+def _own_name(client: _Client) -> str:
+    """What to say after EHLO: the host's full name, or else its address (RFC 5321, 4.1.3)."""
+    name = socket.gethostname()
+    if "." in name and name.isascii():
+        return name
+    address = client.sock.getsockname()[0] if client.sock else "127.0.0.1"
+    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"

@@ -1,0 +1,79 @@
+"""How a backup's record is closed: completed, failed, or found dead. Each is announced in the record's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from sqlalchemy import Connection as SqlConnection
+
+from clinic_backups import envelopes
+from clinic_backups.catalog.records import AlreadyRunning, Catalog
+from clinic_backups.errors import Interrupted, TransientError
+from clinic_backups.model import BackupRecord
+from clinic_backups.notify.policy import Announcer, cause_of
+from clinic_backups.stores.base import ObjectStore
+
+
+class Outcomes:
+    """Closes records. Except for :meth:`close_abandoned` the caller holds the clinic's lock.
+
+    :param now: the clock.
+    """
+
+    def __init__(self, catalog: Catalog, store: ObjectStore, announcer: Announcer, now: Callable[[], datetime]) -> None:
+        self._catalog, self._store, self._announcer, self._now = catalog, store, announcer, now
+
+    def complete(self, record: BackupRecord, block_list: bytes | None = None) -> BackupRecord:
+        """Write that it is completed."""
+        return self._catalog.finish(record, block_list=block_list, announce=self._announcer.completed)
+
+    def fail(self, record: BackupRecord, error: BaseException, *, retries_left: bool = False) -> BackupRecord:
+        """Write that it failed; told unless it is transient and will be tried again."""
+
+        def announce(db: SqlConnection, failed: BackupRecord) -> None:
+            if not (retries_left and isinstance(error, TransientError)):
+                self._announcer.failed(db, failed, cause_of(error))
+
+        return self._catalog.finish(record.failed(error, self._now()), announce=announce)
+
+    def settle(self, record: BackupRecord) -> BackupRecord | None:
+        """Complete a running record whose envelope is in the store; none if there is no envelope.
+
+        The record gets no block list: the clinic's next backup is a full one.
+        """
+        envelope = envelopes.read(record, self._store)
+        return self.complete(record.completed(envelope)) if envelope is not None else None
+
+    def close_dead(self, record: BackupRecord) -> BackupRecord:
+        """Complete or fail a running record whose process died."""
+        settled = self.settle(record)
+        if settled is not None:
+            return settled
+        self._store.delete(record.archive_key)
+        died = Interrupted(
+            "The backup's process ended without a word: killed, out of memory, or its machine stopped.",
+            hint="See the task's log and the worker's memory. The clinic's next backup does not depend on this one.",
+        )
+        return self.fail(record, died)
+
+    def close_abandoned(self, *, run_id: str | None = None, before: datetime | None = None) -> list[BackupRecord]:
+        """Close running records whose process is gone: those of a run, or those begun before a moment."""
+        closed: list[BackupRecord] = []
+        for record in self._catalog.find(state="running", run_id=run_id, started_before=before):
+            try:
+                with self._catalog.lock(record.clinic_id):
+                    # Asked again under the lock: its process may have closed it meanwhile.
+                    current = self._catalog.get(record.backup_id)
+                    if current is not None and current.state == "running":
+                        closed.append(self.close_dead(current))
+            except AlreadyRunning:
+                continue
+        return closed
+
+    def announce_failures(self, records: list[BackupRecord]) -> None:
+        """Tell of failed records that were to be tried again, and will not be: their task was stopped for good."""
+        for record in records:
+            if record.state == "failed":
+                with self._catalog.database.transaction("announcing a failure") as db:
+                    self._announcer.failed(db, record, "interrupted")

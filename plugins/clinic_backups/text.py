@@ -1,0 +1,18 @@
+"""Text that others wrote, made fit to be shown: names come from a database, and may be an attacker's."""
+
+from __future__ import annotations
+
+import unicodedata
+
+# The joiners change how letters of some scripts and emoji look; every other format character can hide or turn text.
+JOINERS = "\u200c\u200d"
+
+
+def one_line(text: str) -> str:
+    """One line of what can be seen: no line breaks, control characters, bidi overrides, halves of characters."""
+    kept = (
+        " " if character.isspace() or unicodedata.category(character) in ("Cc", "Zl", "Zp") else character
+        for character in text
+        if character in JOINERS or unicodedata.category(character) not in ("Cf", "Cs")
+    )
+    return " ".join("".join(kept).split())

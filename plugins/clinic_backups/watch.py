@@ -1,0 +1,60 @@
+"""The watch: is every clinic's last good backup young enough? It asks the catalog alone, so that it needs little."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import requests
+
+from clinic_backups.catalog.outbox import Notice
+from clinic_backups.errors import TransientError
+
+AGAIN_AFTER = timedelta(hours=24)
+TIMEOUT_SECONDS = 10
+
+
+def alarm_notice(
+    facts: Mapping[str, Any], last: tuple[Mapping[str, Any], datetime] | None, now: datetime
+) -> Notice | None:
+    """The alarm for the operator: when a clinic is late that the last alarm did not name, else once a day.
+
+    :param facts: of :func:`clinic_backups.notify.digest.overdue_facts`.
+    :param last: the facts and time of the last alarm.
+    """
+    late = _late(facts)
+    if not late or (last is not None and late <= _late(last[0]) and now - last[1] < AGAIN_AFTER):
+        return None
+    checked_at = now.isoformat()
+    return Notice(f"alarm:{checked_at}", "alarm", {**facts, "checked_at": checked_at})
+
+
+def count_late(facts: Mapping[str, Any]) -> int:
+    """How many clinics are past their objective."""
+    return len(_late(facts))
+
+
+def ping(url: str, *, well: bool) -> None:
+    """Tell the dead man's switch how it is: ``url`` when all is well, ``url/fail`` when not.
+
+    The convention of https://healthchecks.io/docs/http_api/. Nothing but the request itself is sent.
+
+    :raises TransientError: it could not be told; the message leaves the address out, which is a secret.
+    """
+    try:
+        answer = requests.get(
+            url if well else f"{url.rstrip('/')}/fail", timeout=TIMEOUT_SECONDS, allow_redirects=False
+        )
+        problem = "" if answer.ok else f"HTTP {answer.status_code}"
+    except requests.RequestException as error:
+        problem = type(error).__name__
+    if problem:
+        raise TransientError(
+            f"The heartbeat could not be sent ({problem}).",
+            hint="Check CLINIC_BACKUPS_HEARTBEAT_URL and the way there.",
+        ) from None
+
+
+def _late(facts: Mapping[str, Any]) -> set[int]:
+    return {clinic["clinic_id"] for clinic in (*facts["never"], *facts["overdue"])}

@@ -1,0 +1,279 @@
+"""Mail about backups, through the outbox and a real mail server: to whom, once, in threads, whatever breaks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clinic_backups import connections, settings
+from clinic_backups.catalog.clinics import Clinics
+from clinic_backups.catalog.outbox import Outbox, Recipient, Settle
+from clinic_backups.errors import PermanentError, TransientError
+from clinic_backups.model import BackupRecord
+from clinic_backups.notify.mail import Templates
+from clinic_backups.notify.policy import Announcer
+from clinic_backups.notify.post import Post
+from clinic_backups.parts import Parts
+from clinic_backups.stores.file import FileStore
+from tests.mailbox import mailbox
+from tests.postgres_fixtures import DemoDatabase
+from tests.rig import Rig
+
+FIRST = "administrador1@clinica1.example.com"
+SECOND = "segunda@clinica1.example.com"
+PATIENTS = "public.usuarios_paciente"
+
+
+class Office:
+    """A rig whose clinic 1 has two administrators, with a mail server and a clock."""
+
+    def __init__(self, database: DemoDatabase, folder: Path) -> None:
+        self.rig = Rig(database, FileStore(folder / "store"))
+        self.mailbox = mailbox()
+        self.now = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
+        self.outbox = Outbox(self.rig.catalog.database)
+        self.parts = Parts(
+            self.rig.settings, {"clinic_db": self.rig.clinic_db, "backup_catalog": self.rig.catalog._connection}.get
+        )
+        self.admins: Any = self.parts.admins
+        active, every = self.parts.clinics()
+        Clinics(self.rig.catalog.database).see(active=active, every=every)
+        self.rig.execute(
+            "INSERT INTO public.usuarios_usuario (id, password, is_superuser, username, first_name, last_name, email,"
+            f" is_staff, is_active, date_joined, tipo, clinica_id) VALUES (9001, '!', false, 'segunda', 'Zoë', 'Ñáñez',"
+            f" '{SECOND}', false, true, now(), 'administrador', 1)"
+        )
+
+    def back_up(self, clinic_id: int = 1, *, wish: str = "each", run_id: str | None = None) -> BackupRecord:
+        """One backup, a night after the last one."""
+        self.now += timedelta(days=1)
+        return self.rig.run(clinic_id, announcer=Announcer(wish), now=lambda: self.now, run_id=run_id)  # type: ignore[arg-type]
+
+    def fail(self, clinic_id: int = 1, *, retries_left: bool = False, run_id: str | None = None) -> None:
+        """One backup that fails."""
+        self.now += timedelta(days=1)
+        backup = self.rig.backup(announcer=Announcer(), now=lambda: self.now, on_progress=_break)
+        request = self.rig.request(clinic_id, run_id=run_id)
+        with pytest.raises(TransientError):
+            backup.run(type(request)(**{**request.__dict__, "retries_left": retries_left}))
+
+    def deliver(self, clinic_id: int | None = None) -> Any:
+        return Post(
+            outbox=self.outbox,
+            server=self.mailbox.connection,
+            templates=Templates(settings.PROJECT_EMAIL, self.rig.settings.zone, support_contact="ayuda@saas.example"),
+            admins=self.admins,
+            operators=["guardia@saas.example"],
+            operator_language="es",
+            now=lambda: self.now,
+        ).deliver(clinic_id=clinic_id)
+
+
+def _break(progress: Any) -> None:
+    raise TransientError("El texto técnico", hint="y su remedio")
+
+
+@pytest.fixture
+def office(demo_database: DemoDatabase, tmp_path: Path) -> Office:
+    return Office(demo_database, tmp_path)
+
+
+def test_each_administrator_gets_one_mail_for_each_outcome_in_the_clinics_language(office: Office) -> None:
+    with office.mailbox.running() as box:
+        office.back_up(1)
+        office.back_up(4)
+        office.fail(2)
+        office.deliver()
+        office.deliver()
+    english = "administrador1@clinica4.example.com"
+    failed = "administrador1@clinica2.example.com"
+    assert sorted(to for to, _ in box.mails) == sorted([FIRST, SECOND, english, failed])
+    assert box.subjects(FIRST) == box.subjects(SECOND)
+    assert box.subjects(FIRST)[0].startswith("✅ Respaldo completado - ")
+    assert box.subjects(failed)[0].startswith("❌ Error en respaldo - ")
+    assert "Respaldo" not in box.subjects(english)[0]
+    messages = dict(box.mails)
+    assert messages[SECOND]["To"].addresses[0].display_name == "Zoë Ñáñez"
+    for message in messages.values():
+        for part in message.walk():
+            if part.get_content_maintype() == "text":
+                assert "El texto técnico" not in part.get_content()
+    assert office.outbox.counts(office.now - timedelta(days=30)) == {"sent": 4}
+
+
+def test_a_server_that_was_down_for_two_runs_gets_each_mail_once(office: Office) -> None:
+    office.back_up(1)
+    first = office.deliver(1)
+    assert (first.sent, first.problem != "") == (0, True)
+    office.back_up(1)
+    assert office.deliver(1).sent == 0
+    with office.mailbox.running() as box:
+        office.now += timedelta(minutes=2)
+        assert office.deliver().sent == 4
+        office.now += timedelta(hours=2)
+        assert office.deliver().sent == 0
+    assert len(box.subjects(FIRST)) == len(box.subjects(SECOND)) == 2
+    assert len({message["Message-ID"] for _, message in box.mails}) == 4
+
+
+def test_while_the_server_is_down_a_clinics_task_does_not_wait_for_it_again(office: Office) -> None:
+    office.back_up(1)
+    office.back_up(2)
+    office.deliver(1)
+    problem = office.deliver(2).problem
+    assert "a moment ago" in problem
+
+
+def test_a_broken_address_keeps_nobody_from_theirs_and_is_reported(office: Office) -> None:
+    with office.mailbox.running() as box:
+        box.broken.add(FIRST)
+        office.back_up(1)
+        done = office.deliver(1)
+        office.now += timedelta(days=2)
+        assert office.deliver().sent == 0
+    assert (done.sent, done.refused) == (1, 1)
+    assert [to for to, _ in box.mails] == [SECOND]
+    (reported,) = office.outbox.undelivered(office.now - timedelta(days=1), office.now - timedelta(days=3))
+    assert (reported["address"], "550" in reported["error"]) == (FIRST, True)
+
+
+def test_what_waits_for_a_day_is_in_the_digest_and_after_a_week_it_is_given_up(office: Office) -> None:
+    office.back_up(1)
+    office.deliver()
+    office.now += timedelta(days=2)
+    waiting = office.outbox.undelivered(office.now - timedelta(days=1), office.now)
+    assert [letter["address"] for letter in waiting] == [FIRST, SECOND]
+    office.now += timedelta(days=6)
+    office.outbox.expire(office.now)
+    with office.mailbox.running() as box:
+        assert office.deliver().sent == 0
+    assert box.mails == []
+
+
+def test_failures_in_a_row_are_one_thread_that_a_recovery_ends(office: Office) -> None:
+    with office.mailbox.running() as box:
+        for _ in range(3):
+            office.fail()
+            office.deliver()
+        office.back_up(wish="never")
+        office.deliver()
+        office.back_up(wish="never")
+        office.fail()
+        office.deliver()
+    mine = [message for to, message in box.mails if to == FIRST]
+    assert len(mine) == 5
+    root = mine[0]["Message-ID"]
+    assert [message["References"] for message in mine] == [None, root, root, root, None]
+    assert [message["Importance"] for message in mine] == ["high", None, None, None, "high"]
+    assert str(mine[3]["Subject"]).startswith("✅")
+    theirs = [message for to, message in box.mails if to == SECOND]
+    assert theirs[1]["References"] == theirs[0]["Message-ID"] != root
+
+
+def test_a_failure_that_will_be_tried_again_is_not_told(office: Office) -> None:
+    with office.mailbox.running() as box:
+        office.fail(retries_left=True, run_id="run-1")
+        office.deliver()
+        assert box.mails == []
+        office.back_up(run_id="run-1")
+        office.deliver()
+        assert len(box.subjects(FIRST)) == 1
+        # A task that was stopped for good before its retries were used up: the summary tells.
+        office.fail(2, retries_left=True, run_id="run-2")
+        records = office.rig.catalog.find(run_id="run-2")
+        for _ in range(2):
+            office.parts.outcomes.announce_failures(records)
+        office.deliver()
+    assert len(box.subjects("administrador1@clinica2.example.com")) == 1
+
+
+def test_the_mail_is_written_with_the_outcome_or_not_at_all(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*arguments: Any) -> None:
+        raise PermanentError("died")
+
+    monkeypatch.setattr(Announcer, "completed", die)
+    with pytest.raises(PermanentError):
+        office.back_up()
+    (record,) = office.rig.catalog.find()
+    assert record.state == "running"
+    assert office.outbox.unaddressed() == []
+
+
+def test_a_kill_between_sending_and_recording_sends_once_more_with_the_same_id(office: Office, tmp_path: Path) -> None:
+    office.back_up()
+    note = tmp_path / "id"
+    pid = os.fork()
+    if pid == 0:
+        office.rig.catalog.database.__dict__.pop("_engine", None)
+        with office.mailbox.running() as box:
+
+            def die(settle: Settle) -> None:
+                note.write_text(str(box.mails[0][1]["Message-ID"]))
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            Settle.sent = die  # type: ignore[method-assign]
+            office.deliver()
+        os._exit(1)
+    _, status = os.waitpid(pid, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    with office.mailbox.running() as box:
+        assert office.deliver().sent == 2
+    ids = [message["Message-ID"] for _, message in box.mails]
+    assert len(set(ids)) == 2
+    assert note.read_text() in ids
+
+
+def test_several_processes_at_the_outbox_send_each_mail_once(office: Office) -> None:
+    for _ in range(8):
+        office.back_up()
+    with office.mailbox.running() as box:
+        threads = [threading.Thread(target=office.deliver) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(box.mails) == 16
+    assert len({message["Message-ID"] for _, message in box.mails}) == 16
+
+
+def test_when_the_clinics_database_is_down_the_last_recipients_are_told(office: Office) -> None:
+    with office.mailbox.running() as box:
+        office.back_up()
+        office.deliver()
+        box.mails.clear()
+        office.admins = connect_to_nothing
+        office.fail()
+        office.fail(2)
+        office.deliver()
+        assert [to for to, _ in box.mails] == [FIRST, SECOND]
+        office.admins = office.parts.admins
+        office.deliver()
+    assert box.mails[-1][0] == "administrador1@clinica2.example.com"
+
+
+def connect_to_nothing(clinic_id: int) -> list[Recipient]:
+    from clinic_backups.database import connect
+
+    connect(connections.parse("clinic_db", "postgres://u:p@127.0.0.1:1/x"))
+    return []
+
+
+def test_without_a_mail_server_everything_waits(office: Office) -> None:
+    office.back_up()
+    done = office.parts.deliver()
+    assert "smtp_default" in done.problem
+    assert len(office.outbox.unaddressed()) == 1
+
+
+def test_a_week_of_good_backups_is_one_mail(office: Office) -> None:
+    with office.mailbox.running() as box:
+        for _ in range(9):
+            office.back_up(wish="weekly")
+        office.deliver()
+    assert len(box.subjects(FIRST)) == 2

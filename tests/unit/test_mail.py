@@ -1,0 +1,414 @@
+"""The mails: what each one says in both languages, and that no name can add a line, a header, a recipient or markup."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from datetime import UTC, datetime
+from email import policy
+from email.message import EmailMessage
+from email.parser import BytesParser
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from clinic_backups.errors import PermanentError, SettingsError
+from clinic_backups.notify.mail import Mail, Templates
+from clinic_backups.notify.message import message
+from clinic_backups.text import one_line
+from tests.servers import CHECKOUT
+
+FOLDER = CHECKOUT / "include" / "email"
+LANGUAGES = ("en", "es")
+SENDER, ADDRESS = "Respaldos <backups@saas.example>", "ana@clinica.example"
+DATE = datetime(2026, 5, 1, 7, 10, tzinfo=UTC)
+HEADERS = [
+    "From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "MIME-Version", "Content-Type",
+]  # fmt: skip
+
+CLINIC = {"clinic_id": 7, "clinic_name": "Clínica Sonrisas", "backup_id": "7-20260501T070500Z"}
+BACKUP: dict[str, Any] = CLINIC | {
+    "started_at": "2026-05-01T07:05:00Z", "finished_at": "2026-05-01T07:07:05Z", "size_bytes": 12_345_678,
+    "raw_bytes": 83_456_789, "tables": 18, "rows": 1_234_567, "seconds": 125.3, "expires_at": "2026-05-31T07:07:05Z",
+    "file_name": "backup_clinica_sonrisas_7_20260501_070500.tar.zst.age",
+}  # fmt: skip
+LATE: dict[str, Any] = {
+    "objective_hours": 26,
+    "overdue": [{"clinic_id": 31, "clinic_name": "Dental Ñandú", "last_good_at": "2026-04-28T07:05:00Z"}],
+    "never": [{"clinic_id": 119, "clinic_name": "Dental Nueva"}],
+}
+RUN_URL, TASK_URL = "http://airflow.example/runs/1", "https://airflow.example/tasks/6"
+FACTS: dict[str, dict[str, Any]] = {
+    "success": BACKUP,
+    "weekly": BACKUP | {"completed_in_week": 6, "failed_in_week": 1},
+    "recovery": BACKUP | {"failures": 1234, "failing_since": "2026-04-28T07:05:00Z"},
+    "failure": CLINIC | {
+        "failed_at": "2026-05-01T07:05:00Z", "cause": "transient", "failures": 3,
+        "last_good_at": "2026-04-28T07:05:00Z",
+    },
+    "digest": LATE | {
+        "run_id": "scheduled__2026-05-01", "run_url": RUN_URL, "started_at": "2026-05-01T07:00:00Z",
+        "finished_at": "2026-05-01T07:42:00Z", "total": 1200, "completed": 1198, "rows": 48_123_456,
+        "size_bytes": 5_432_109_876,
+        "failed": [
+            {"clinic_id": 7, "clinic_name": "Clínica Sonrisas", "error": "The store is full.", "hint": "Enlarge it.",
+             "url": TASK_URL},
+            {"clinic_id": 8, "clinic_name": "Ocho", "error": "It is gone.", "hint": "", "url": "javascript:alert(1)"},
+        ],
+        "shrunk": [
+            {"clinic_id": 12, "clinic_name": "Central", "what": "rows", "before": 123_456, "now": 1_234},
+            {"clinic_id": 14, "clinic_name": "Sur", "what": "size", "before": 0, "now": 2_345_678},
+        ],
+        "undelivered": [
+            {"address": "eva@clinica.example", "clinic_name": "Central", "since": "2026-04-29T07:05:00Z",
+             "error": "550 unknown"},
+            {"address": "op@saas.example", "clinic_name": "", "since": "2026-04-29T07:05:00Z", "error": ""},
+        ],
+    },
+    "alarm": LATE | {"checked_at": "2026-05-01T08:00:00Z"},
+}  # fmt: skip
+
+BACKUP_SAYS = {
+    "es": ["Clínica Sonrisas", "1 de mayo de 2026, 3:05 (hora de Bolivia)", "12,3 MB", "83,5 MB", "18", "1.234.567",
+           "2 min 5 s", "31 de mayo de 2026", BACKUP["file_name"]],
+    "en": ["Clínica Sonrisas", "May 1, 2026, 3:05 AM (Bolivia Time)", "12.3 MB", "83.5 MB", "18", "1,234,567",
+           "2 min 5 s", "May 31, 2026", BACKUP["file_name"]],
+}  # fmt: skip
+SAYS: dict[tuple[str, str], tuple[str, list[str]]] = {
+    ("success", "es"): ("✅ Respaldo completado - Clínica Sonrisas", BACKUP_SAYS["es"]),
+    ("success", "en"): ("✅ Backup completed - Clínica Sonrisas", BACKUP_SAYS["en"]),
+    ("weekly", "es"): ("✅ Resumen semanal de respaldos - Clínica Sonrisas", [*BACKUP_SAYS["es"], "6", "1"]),
+    ("weekly", "en"): ("✅ Weekly backup summary - Clínica Sonrisas", [*BACKUP_SAYS["en"], "6", "1"]),
+    ("recovery", "es"): ("✅ Los respaldos vuelven a funcionar - Clínica Sonrisas",
+                         [*BACKUP_SAYS["es"], "1.234 veces seguidas", "28 de abril de 2026"]),
+    ("recovery", "en"): ("✅ Backups are working again - Clínica Sonrisas",
+                         [*BACKUP_SAYS["en"], "1,234 times in a row", "April 28, 2026"]),
+    ("failure", "es"): ("❌ Error en respaldo - Clínica Sonrisas",
+                        ["1 de mayo de 2026, 3:05 (hora de Bolivia)", "no respondió", "no están afectados",
+                         "28 de abril de 2026", "próximo respaldo nocturno", "Nuestro equipo también recibe este aviso",
+                         "comuníquese con soporte@saas.example", "3"]),
+    ("failure", "en"): ("❌ Backup failed - Clínica Sonrisas",
+                        ["May 1, 2026, 3:05 AM (Bolivia Time)", "did not respond", "is not affected",
+                         "April 28, 2026", "next nightly backup", "Our team gets this notice too",
+                         "contact soporte@saas.example", "3"]),
+    ("digest", "es"): ("❌ Respaldos: 1.198 de 1.200, 2 con error",
+                       ["48.123.456", "5,4 GB", "Clínica Sonrisas (7)", "The store is full.", "Qué hacer: Enlarge it.",
+                        "Dental Ñandú (31)", "hace 3 días", "Dental Nueva (119)", "de 123.456 a 1.234 (-99 %)",
+                        "de 0 B a 2,3 MB", "eva@clinica.example (Central)", "550 unknown", "scheduled__2026-05-01"]),
+    ("digest", "en"): ("❌ Backups: 1,198 of 1,200, 2 failed",
+                       ["48,123,456", "5.4 GB", "Clínica Sonrisas (7)", "The store is full.", "What to do: Enlarge it.",
+                        "Dental Ñandú (31)", "3 days ago", "Dental Nueva (119)", "from 123,456 to 1,234 (-99%)",
+                        "from 0 B to 2.3 MB", "eva@clinica.example (Central)", "550 unknown", "scheduled__2026-05-01"]),
+    ("alarm", "es"): ("❌ Alarma de respaldos: 2 clínicas fuera del objetivo de 26 h",
+                      ["Dental Ñandú (31)", "28 abr 2026, 3:05", "hace 3 días", "Dental Nueva (119)", "4:00"]),
+    ("alarm", "en"): ("❌ Backup alarm: 2 clinics past the objective of 26 h",
+                      ["Dental Ñandú (31)", "Apr 28, 2026, 3:05 AM", "3 days ago", "Dental Nueva (119)", "4:00 AM"]),
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """What a mail program sees of a page: its tags, its links, its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.language: str | None = None
+        self.pieces: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        found = dict(attrs)
+        self.language = found.get("lang") or self.language
+        self.links += [value for name, value in attrs if name in ("href", "src", "background", "action") and value]
+
+    def handle_data(self, data: str) -> None:
+        self.pieces.append(data)
+
+    @property
+    def text(self) -> str:
+        return plain("".join(self.pieces))
+
+
+def plain(text: str) -> str:
+    return " ".join(text.replace("\u00a0", " ").split())
+
+
+def templates(folder: Path = FOLDER, contact: str = "soporte@saas.example") -> Templates:
+    return Templates(folder, ZoneInfo("America/La_Paz"), support_contact=contact)
+
+
+SHIPPED = templates()
+
+
+def made(mail: Mail, **changes: Any) -> EmailMessage:
+    """The mail as its recipient's program reads it: made, sent as bytes, and parsed again."""
+    values: dict[str, Any] = {
+        "sender": SENDER, "address": ADDRESS, "name": "Ana Peña", "message_id": "<1.2@saas.example>", "thread": None,
+        "date": DATE, "urgent": False,
+    }  # fmt: skip
+    raw = message(mail, **(values | changes)).as_bytes()
+    lines = raw.split(b"\r\n")
+    assert not any(b"\n" in line or b"\r" in line for line in lines)
+    assert max(len(line) for line in lines) <= 998
+    assert raw.isascii()
+    parsed = BytesParser(EmailMessage, policy=policy.default).parsebytes(raw)
+    assert isinstance(parsed, EmailMessage)
+    return parsed
+
+
+def bodies(parsed: EmailMessage) -> tuple[str, str]:
+    assert parsed.get_content_type() == "multipart/alternative"
+    text, html = parsed.iter_parts()
+    assert [part.get_content_type() for part in (text, html)] == ["text/plain", "text/html"]
+    assert [part.get_content_charset() for part in (text, html)] == ["utf-8", "utf-8"]
+    assert not text.defects and not html.defects
+    return text.get_content().replace("\r\n", "\n"), html.get_content().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("kind", FACTS)
+def test_every_mail_says_what_it_should(kind: str, language: str) -> None:
+    subject, says = SAYS[kind, language]
+    parsed = made(SHIPPED.render(kind, language, FACTS[kind]))
+    assert parsed["Subject"] == subject
+    (to,) = parsed["To"].addresses
+    assert (to.display_name, to.addr_spec) == ("Ana Peña", ADDRESS)
+    assert parsed["From"].addresses[0].addr_spec == "backups@saas.example"
+    assert parsed["Date"].datetime == DATE
+    text, html = bodies(parsed)
+    page = Page(html)
+    assert page.language == language
+    for part in (plain(text), page.text):
+        assert [piece for piece in says if piece not in part] == []
+    assert text.endswith("\n") and "\n\n\n" not in text
+    assert set(page.tags).isdisjoint({"script", "img", "link", "iframe", "form"})
+    assert page.links == ([RUN_URL, TASK_URL] if kind == "digest" else [])
+    assert ("javascript:alert(1)" in page.text) == (kind == "digest")
+    assert "url(" not in html and "@import" not in html
+    assert ("name", "color-scheme") in page.attributes
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_wordings_of_a_failure(language: str) -> None:
+    def text(**changes: Any) -> str:
+        quiet = Templates(FOLDER, ZoneInfo("UTC"))
+        mail = quiet.render("failure", language, FACTS["failure"] | changes)
+        assert plain(mail.text).split(" -- ")[0] != ""
+        return mail.text + Page(mail.html).text
+
+    causes = [text(cause=cause) for cause in ("transient", "permanent", "interrupted")]
+    assert len(set(causes)) == 3
+    assert not any("soporte" in cause or "comuníquese" in cause or "contact" in cause for cause in causes)
+    assert {"es": "todavía no hay ninguno", "en": "there is none yet"}[language] in text(last_good_at=None)
+    assert {"es": "Fallas seguidas", "en": "Failures in a row"}[language] not in text(failures=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject"),
+    [
+        ({"total": 120, "completed": 120, "failed": [], "overdue": [], "never": [], "shrunk": [], "undelivered": []},
+         "✅ Respaldos: 120 de 120"),
+        ({"total": 120, "completed": 120, "failed": [], "overdue": [], "never": [], "shrunk": []},
+         "⚠️ Respaldos: 120 de 120, requiere atención"),
+        ({"total": 0, "completed": 0, "failed": [], "overdue": [], "never": [], "shrunk": [], "undelivered": []},
+         "⚠️ Respaldos: 0 de 0, requiere atención"),
+        ({"total": 120, "completed": 119, "failed": []}, "❌ Respaldos: 119 de 120"),
+        ({"total": 120, "completed": 118}, "❌ Respaldos: 118 de 120, 2 con error"),
+    ],
+)  # fmt: skip
+def test_the_digests_subject_tells_the_outcome(changes: dict[str, Any], subject: str) -> None:
+    assert SHIPPED.render("digest", "es", FACTS["digest"] | changes).subject == subject
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("field", ["failed", "never", "overdue", "shrunk", "undelivered"])
+def test_long_lists_are_cut(field: str, language: str) -> None:
+    (entry, *_) = FACTS["digest"][field]
+    entries = [entry | {"clinic_name": f"Clinic number {number}"} for number in range(1100)]
+    mail = SHIPPED.render("digest", language, FACTS["digest"] | {field: entries})
+    more = {"es": "y 1.050 más", "en": "and 1,050 more"}[language]
+    for part in (mail.text, Page(mail.html).text):
+        assert part.count("Clinic number") == 50
+        assert more in part
+
+
+def test_units() -> None:
+    def value(template: str, **facts: Any) -> str:
+        environment = SHIPPED._environment("es")
+        return plain(environment.from_string(template).render(facts))
+
+    sizes = {0: "0 B", 999: "999 B", 1000: "1 kB", 1234: "1,2 kB", 999_960: "1 MB", 5e9: "5 GB", 7e15: "7.000 TB"}
+    assert {count: value("{{ n | size }}", n=count) for count in sizes} == sizes
+    durations = {0: "0 s", 0.44: "0,4 s", 8.36: "8,4 s", 59.7: "1 min", 60: "1 min", 125.3: "2 min 5 s", 3600: "1 h",
+                 3785: "1 h 3 min", 360_000: "100 h"}  # fmt: skip
+    assert {seconds: value("{{ n | duration }}", n=seconds) for seconds in durations} == durations
+    assert value("{{ 1234 | number }}") == "1.234"
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+@pytest.mark.parametrize("thread", [None, f"<{'x' * 120}@saas.example>"])
+def test_headers_of_threads_and_alarms(thread: str | None, urgent: bool) -> None:
+    long_id = f"<{'y' * 120}@saas.example>"
+    parsed = made(Mail("s", "t", "h"), message_id=long_id, thread=thread, urgent=urgent)
+    more = {"In-Reply-To": thread, "References": thread} if thread else {}
+    more |= {"Importance": "high", "X-Priority": "1"} if urgent else {}
+    assert sorted(parsed.keys()) == sorted([*HEADERS, *more])
+    assert {name: parsed[name] for name in more} == more
+    assert parsed["Message-ID"] == long_id
+    assert parsed["Auto-Submitted"] == "auto-generated"
+
+
+ANY_TEXT = st.text(st.characters(), max_size=300)
+NASTY = "=?utf-8?q?a=0D=0ABcc=3A_x=40y.example?="
+MARKUP = "</td><script>alert(1)</script>\"'><a href=http://evil.example>&amp;"
+
+
+@settings(max_examples=150, deadline=None)
+@given(ANY_TEXT, ANY_TEXT, st.sampled_from(sorted(FACTS)), st.sampled_from(LANGUAGES))
+@example("Sonrisas\r\nBcc: x@y.example\r\n\r\n<b>", "Ana\nBcc: x@y.example", "success", "es")
+@example(NASTY, NASTY, "failure", "es")
+@example(NASTY * 9, "Perez, Ana <evil@x.example>, b@c.example " * 9, "success", "en")
+@example("a\u202eb\u2066c\x1b[31m\u2028d\x85e\x00\ud800", "Ana \u202e<x@y.example>,\x0b;", "recovery", "es")
+@example(MARKUP, 'Dr. "Ana", <ana>(x) Peña\\', "digest", "en")
+@example("{{ 7 * 7 }}{% raw %}", "", "weekly", "es")
+def test_no_name_bends_a_mail(clinic: str, admin: str, kind: str, language: str) -> None:
+    facts = FACTS[kind] | {"clinic_name": clinic, "run_id": clinic}
+    for field in ("failed", "overdue", "never", "shrunk", "undelivered"):
+        if field in facts:
+            facts[field] = [entry | {"clinic_name": clinic} for entry in facts[field]]
+    mail = SHIPPED.render(kind, language, facts)
+    usual = SHIPPED.render(kind, language, FACTS[kind])
+    parsed = made(mail, name=admin)
+    assert sorted(parsed.keys()) == sorted(HEADERS)
+    assert not parsed.defects
+    assert str(parsed["Subject"]) == mail.subject == one_line(mail.subject)
+    (to,) = parsed["To"].addresses
+    assert to.addr_spec == ADDRESS
+    assert re.sub(r"\s", "", to.display_name) == re.sub(r"\s", "", one_line(admin)[:200])
+    text, html = bodies(parsed)
+    assert (text, html) == (mail.text, mail.html)
+    assert text.count("\n") == usual.text.count("\n")
+    assert all(one_line(line) == plain(line) for line in text.splitlines())
+    page = Page(html)
+    assert (page.tags, page.links) == (Page(usual.html).tags, Page(usual.html).links)
+    shown = one_line(clinic)
+    assert all(plain(shown) in part for part in (plain(text), page.text)) or kind == "alarm"
+
+
+def test_what_hides_or_turns_text_is_taken_out() -> None:
+    hidden = [chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A), 0x200B, 0x200F, 0xFEFF, 0xDC80)]
+    assert {one_line(f"Sonri{character}sas") for character in hidden} == {"Sonrisas"}
+    assert {one_line(f" a{character}b\t") for character in "\0\a\b\t\n\v\f\r\x1b\x7f\x85\x9b\u2028\u2029"} == {"a b"}
+    assert one_line("Dra. Ñandú 👩\u200d⚕️ عيادة") == "Dra. Ñandú 👩\u200d⚕️ عيادة"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "", "ana", "@x.example", "ana@", "ana@b@c.example", "ana @x.example", "ana@x.example\nBcc: b@c.example",
+        "ana@x.example\n", "\rana@x.example", "a@x.example, b@x.example", "a@x.example;b@x.example",
+        "Ana <ana@x.example>", "ana..b@x.example", ".ana@x.example", "ana@x.example.", "ana\u202e@x.example",
+        "ana@x.example\x00", '"a b"@x.example', f"{'a' * 65}@x.example", f"a@{'b' * 254}", "ana\u00a0@x.example",
+    ],
+)  # fmt: skip
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(PermanentError, match="is not a mail address"):
+        made(Mail("s", "t", "h"), address=address)
+
+
+@pytest.mark.parametrize("address", ["o'hara+respaldo@sub.x.example", "a.b@localhost", "x_y-z=1@x-y.example"])
+def test_unusual_addresses_go_through(address: str) -> None:
+    assert made(Mail("s", "t", "h"), address=address)["To"].addresses[0].addr_spec == address
+
+
+def test_an_address_outside_of_ascii_is_written_as_utf8() -> None:
+    raw = message(
+        Mail("s", "t", "h"), sender=SENDER, address="añá@clínica.example", name="Añá", message_id="<1@x.example>",
+        thread=None, date=DATE, urgent=False,
+    ).as_bytes()  # fmt: skip
+    assert "\r\n <añá@clínica.example>\r\n".encode() in raw
+
+
+def test_the_languages_have_the_same_files_and_use_the_same_facts() -> None:
+    assert SHIPPED.languages() == LANGUAGES
+    files = {language: {path.name for path in (FOLDER / language).iterdir()} for language in LANGUAGES}
+    assert files["en"] == files["es"] >= {f"{kind}.{suffix}" for kind in FACTS for suffix in ("txt", "html")}
+
+    def logic(path: Path) -> list[str]:
+        """What a template computes, without its words."""
+        return [re.sub(r'"[^"]*"', '""', part) for part in re.findall(r"\{[{%].*?[}%]\}", path.read_text("utf-8"))]
+
+    assert [name for name in files["es"] if logic(FOLDER / "es" / name) != logic(FOLDER / "en" / name)] == []
+
+
+@pytest.mark.parametrize(
+    ("language", "subject"),
+    [("es-BO", "Respaldo"), ("EN_us", "Backup"), ("en-Latn-GB", "Backup"), ("fr", "Respaldo"), ("", "Respaldo"),
+     ("../es", "Respaldo"), ("layout.html", "Respaldo")],
+)  # fmt: skip
+def test_a_language_that_is_not_there_falls_back(language: str, subject: str) -> None:
+    assert subject in SHIPPED.render("success", language, FACTS["success"]).subject
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    shutil.copytree(FOLDER, tmp_path / "email")
+    return tmp_path / "email"
+
+
+def test_a_third_language_is_one_folder(copy: Path) -> None:
+    shutil.copytree(copy / "es", copy / "pt_BR")
+    success = copy / "pt_BR" / "success.txt"
+    success.write_text(success.read_text("utf-8").replace("Respaldo completado", "Backup concluído"), "utf-8")
+    added = templates(copy)
+    assert added.languages() == ("en", "es", "pt_BR")
+    mail = added.render("success", "pt-BR", FACTS["success"])
+    assert mail.subject == "✅ Backup concluído - Clínica Sonrisas"
+    assert "1 de maio de 2026 03:05 (Horário da Bolívia)" in plain(mail.text)
+    assert Page(mail.html).language == "pt-BR"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "says"),
+    [
+        ("es/success.txt", "{{ clinic_name }}\n\n", "{{ clinic_nam }}\n\n", r"es/success\.txt, line 1: .*clinic_nam"),
+        ("es/_backup.html", "{{ parts.fact(", "{{ parts.fact((", r"es/_backup\.html, line \d+: TemplateSyntaxError"),
+        ("es/success.html", "| number", "| numero", r"es/success\.html, line \d+: .*numero"),
+        ("es/_backup.txt", "expires_at | day", "rows | day", r"es/_backup\.txt, line 7: TypeError"),
+        ("es/_backup.txt", "{{ tables", "{{ clinic_name.__class__.__mro__ }}{{ tables", r"_backup\.txt, line 5: Secur"),
+        ("es/success.txt", "_backup.txt", "_back.txt", r"es/success\.txt, line \d+: _back\.txt is missing"),
+        ("es/success.txt", "Subject: ", "", r"es/success\.txt, line 1: not `Subject"),
+        ("es/success.txt", "{{ clinic_name }}\n\n", "{{ clinic_name }}\n", r"es/success\.txt, line 1: not `Subject"),
+        ("layout.html", "{{ subject }}", "{{ subjekt }}", r"layout\.html, line \d+: .*subjekt"),
+    ],
+)  # fmt: skip
+def test_a_wrong_template_is_named_with_its_line(copy: Path, file: str, old: str, new: str, says: str) -> None:
+    source = (copy / file).read_text("utf-8")
+    assert old in source
+    (copy / file).write_text(source.replace(old, new, 1), "utf-8")
+    with pytest.raises(SettingsError, match=says):
+        templates(copy).render("success", "es", FACTS["success"])
+
+
+def test_what_lacks_or_cannot_be_read_is_named(copy: Path) -> None:
+    (copy / "es" / "weekly.html").unlink()
+    (copy / "es" / "success.txt").write_bytes(b"Subject: \xff")
+    (copy / "klingon").mkdir()
+    for kind, language, says in (
+        ("weekly", "es", r"es/weekly\.html"), ("success", "es", r"es/success\.txt.*Unicode"),
+        ("success", "klingon", "klingon is not named after a language"),
+    ):  # fmt: skip
+        with pytest.raises(SettingsError, match=says):
+            templates(copy).render(kind, language, FACTS[kind])
+    with pytest.raises(SettingsError, match="has no folder 'es'"):
+        templates(copy / "klingon").languages()
