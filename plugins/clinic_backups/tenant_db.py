@@ -51,12 +51,23 @@ def _query(name: str) -> str:
 
 
 class Snapshot:
-    """One REPEATABLE READ, READ ONLY transaction: every table shows the same instant. A context manager."""
+    """One REPEATABLE READ, READ ONLY transaction: every table shows the same instant. A context manager.
+
+    :param same_as: the name of another transaction's snapshot (``pg_export_snapshot``): this one sees the same.
+    """
+
+    READ_ONLY = True
 
     def __init__(
-        self, connection: Connection, *, statement_timeout_seconds: int = 6 * 3600, lock_timeout_seconds: int = 60
+        self,
+        connection: Connection,
+        *,
+        statement_timeout_seconds: int = 6 * 3600,
+        lock_timeout_seconds: int = 60,
+        same_as: str | None = None,
     ) -> None:
         self._connection = connection
+        self._same_as = same_as
         self._timeouts = {
             "statement_timeout": f"{statement_timeout_seconds}s",
             "lock_timeout": f"{lock_timeout_seconds}s",
@@ -65,8 +76,10 @@ class Snapshot:
     def __enter__(self) -> Self:
         self._db = connect(self._connection)
         try:
-            self._db.set_session(isolation_level="REPEATABLE READ", readonly=True)
+            self._db.set_session(isolation_level="REPEATABLE READ", readonly=self.READ_ONLY)
             with self._db.cursor() as cursor:
+                if self._same_as is not None:
+                    cursor.execute("SET TRANSACTION SNAPSHOT %s", (self._same_as,))
                 # is_local: a transaction-pooling proxy may hand the session to others afterwards. Settings that an
                 # older server lacks are passed over by the join.
                 cursor.execute(

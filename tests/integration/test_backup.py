@@ -328,8 +328,8 @@ class TestRetry:
 
 
 class TestKilled:
-    def test_a_killed_process_leaves_a_record_that_the_next_backup_closes(self, rig: Rig, tmp_path: Path) -> None:
-        rig.fill(300_000)
+    def kill_on_the_way(self, rig: Rig, folder: Path) -> None:
+        """Kill a process that backs up clinic 1 once a part of the archive is in the store."""
         process = subprocess.Popen(
             [sys.executable, "-m", "clinic_backups.cli", "backup", "--clinic", "1"],
             env=os.environ
@@ -343,14 +343,20 @@ class TestKilled:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        parts = tmp_path / "store" / "backups"
         deadline = time.monotonic() + 60
-        while not any(path.stat().st_size > 500_000 for path in parts.rglob("*.part")):
+        while not any(path.stat().st_size > 500_000 for path in folder.rglob("*.part")):
             assert process.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.kill()
         process.wait()
+
+    def test_a_killed_process_leaves_a_record_that_the_next_backup_closes(self, rig: Rig, tmp_path: Path) -> None:
+        fill_with_noise(rig)
+        with rig.database.connect() as db, db.cursor() as cursor:
+            # The last table that is read: the backup waits there for its death, with the rest on its way already.
+            cursor.execute("LOCK TABLE public.usuarios_usuario_groups IN ACCESS EXCLUSIVE MODE")
+            self.kill_on_the_way(rig, tmp_path / "store" / "backups")
         dead = only_record(rig)
         assert (dead.state, rig.objects()) == ("running", [])
         deadline = time.monotonic() + 20  # the server notices that the process is gone, and with it its lock
