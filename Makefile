@@ -22,7 +22,7 @@ SOURCES := plugins dags include tests bench
 # Commands of ours run with this Python alone: nothing of the caller's Python settings gets in.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help demo up down test lint lock bench bench-quick clean
+.PHONY: help demo demo-restore up down test lint lock bench bench-quick clean
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ demo: $(INSTALLED)  ## Back up demo clinics with a PostgreSQL and an Airflow of 
 
 up: $(INSTALLED)  ## The same, and stay up: prints the address, user and password of the web page
 	@$(BIN)/python -m include.demo up $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
+
+demo-restore: $(INSTALLED)  ## Damage one clinic of the demo, plan and apply its restore, prove it, undo it
+	@$(BIN)/python -m include.demo restore
 
 down: $(INSTALLED)  ## Stop what `make up` started
 	@$(BIN)/python -m include.demo down
@@ -49,7 +52,7 @@ lint: $(INSTALLED)  ## Check style, types and layers
 bench: $(INSTALLED)  ## Measure throughput and memory
 	@$(BIN)/python -m bench $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
 
-bench-quick: $(INSTALLED)  ## Measure with little data, in about a minute
+bench-quick: $(INSTALLED)  ## Measure with little data, in under three minutes
 	@$(BIN)/python -m bench --quick $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
 
 lock: $(INSTALLED)  ## Write the locks (requirements.txt and the others) anew from their .in files

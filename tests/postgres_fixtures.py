@@ -40,6 +40,11 @@ class DemoDatabase:
         return self.postgres.uri(self.name, self.roles.reader, self.roles.reader_password)
 
     @property
+    def restorer_uri(self) -> str:
+        """As the role that restores write with."""
+        return self.postgres.uri(self.name, self.roles.restorer, self.roles.restorer_password)
+
+    @property
     def catalog_uri(self) -> str:
         """As the role that owns the schema ``clinic_backups``."""
         return self.postgres.uri(self.name, self.roles.catalog, self.roles.catalog_password)

@@ -102,6 +102,12 @@ class Rig:
             for statement in statements:
                 cursor.execute(statement)
 
+    def execute_rows(self, query: str) -> list[tuple[Any, ...]]:
+        """The rows of a query, as the database's superuser."""
+        with closing(self.database.connect()) as db, db.cursor() as cursor:
+            cursor.execute(query)
+            return cursor.fetchall()
+
     def objects(self) -> list[str]:
         """The keys of all objects in the store."""
         return [info.key for info in self.store.list()]

@@ -1,7 +1,8 @@
-"""``python -m include.demo demo|up|down``: clinics' backups on this machine, with nothing but what pip installed.
+"""``python -m include.demo demo|up|down|restore``: the product on this machine, with nothing but what pip installed.
 
 ``demo`` starts everything, backs up every clinic, prints the table and stops everything. ``up`` does the same and
-stays; ``down`` ends it. The exit code is 0 only when every clinic has a completed backup.
+stays; ``down`` ends it. ``restore`` damages one clinic and brings it back, with PostgreSQL alone. The exit code is 0
+only when every clinic has a completed backup, or the damaged one is what it was.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from rich.markup import escape
 from include.demo import progress, table
 from include.demo.layout import CHECKOUT, WEB_USER, DemoError, Layout, Secrets
 from include.demo.postgres import PostgresError
+from include.demo.restore import SecondAct
 from include.demo.stack import DAG_ID, Stack
 from include.demo.state import State, locked
 
@@ -68,6 +70,17 @@ class Demo:
         """Stop whatever runs."""
         self._stop()
         return True
+
+    def restore(self) -> bool:
+        """The second act: damage, plan, restore, proof, undo. Leaves running only what ran before."""
+        was_up = self.stack.state.up
+        try:
+            if not was_up:
+                self.stack.start_database()
+            return SecondAct(self.stack, self._say).play()
+        finally:
+            if not was_up:
+                self._stop()
 
     def _start(self, clinics: int | None, patients: int | None) -> None:
         if self.stack.state.processes:
@@ -141,7 +154,7 @@ class Demo:
 def main() -> int:
     """Run one command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m include.demo", description=__doc__)
-    parser.add_argument("command", choices=("demo", "up", "down"))
+    parser.add_argument("command", choices=("demo", "up", "down", "restore"))
     parser.add_argument("--clinics", type=int, help="clinics in a new demo database")
     parser.add_argument("--patients", type=int, help="patients per clinic in a new demo database")
     arguments = parser.parse_args()
@@ -154,8 +167,8 @@ def main() -> int:
         layout.make()
         with locked(layout):
             demo = Demo(layout, console)
-            if arguments.command == "down":
-                succeeded = demo.down()
+            if arguments.command in ("down", "restore"):
+                succeeded = demo.down() if arguments.command == "down" else demo.restore()
             else:
                 command = demo.demo if arguments.command == "demo" else demo.up
                 succeeded = command(arguments.clinics, arguments.patients)

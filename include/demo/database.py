@@ -19,12 +19,14 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Roles:
-    """Who backups read with, and who owns the catalog's schema ``clinic_backups``."""
+    """Who backups read with, who owns the catalog's schema ``clinic_backups``, and who restores write with."""
 
     reader_password: str = field(repr=False)
     catalog_password: str = field(repr=False)
+    restorer_password: str = field(repr=False)
     reader: str = "clinic_backups_reader"
     catalog: str = "clinic_backups_catalog"
+    restorer: str = "clinic_backups_restorer"
 
 
 def load(postgres: EmbeddedPostgres, database: str = DATABASE, clinics: int = 6, patients: int = 200) -> None:
@@ -61,18 +63,19 @@ def drop(postgres: EmbeddedPostgres, database: str = DATABASE) -> None:
 
 
 def create_roles(postgres: EmbeddedPostgres, database: str = DATABASE) -> Roles:
-    """Make the two roles, or give them their passwords and rights anew.
+    """Make the three roles, or give them their passwords and rights anew.
 
     The passwords are random, and kept beside the server's own in the file ``roles.json`` (0600).
     """
     kept = postgres.data_dir / "roles.json"
-    if kept.exists():
-        roles = Roles(**json.loads(kept.read_text()))
-    else:
-        roles = Roles(reader_password=secrets.token_urlsafe(24), catalog_password=secrets.token_urlsafe(24))
-        with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(asdict(roles), file)
-    postgres.psql(database, HERE / "roles.sql", asdict(roles))
+    known = json.loads(kept.read_text()) if kept.exists() else {}
+    names = ("reader_password", "catalog_password", "restorer_password")
+    roles = Roles(**{name: known.get(name) or secrets.token_urlsafe(24) for name in names})
+    with os.fdopen(os.open(kept, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(asdict(roles), file)
+    known = asdict(roles)
+    postgres.psql(database, HERE / "roles.sql", {name: known[name] for name in known if "restorer" not in name})
+    postgres.psql(database, HERE / "restorer.sql", {name: known[name] for name in known if "restorer" in name})
     return roles
 
 

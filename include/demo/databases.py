@@ -51,12 +51,13 @@ def make_clinic_database(postgres: EmbeddedPostgres, clinics: int | None, patien
     return not loaded
 
 
-def make_clinic_roles(postgres: EmbeddedPostgres) -> tuple[str, str]:
-    """The roles in the clinics' database; returns the URIs of the one that backs up and of the catalog's."""
+def make_clinic_roles(postgres: EmbeddedPostgres) -> tuple[str, str, str]:
+    """The roles in the clinics' database; returns the URIs of those that back up, own the catalog, and restore."""
     roles = database.create_roles(postgres)
     return (
         postgres.uri(database.DATABASE, roles.reader, roles.reader_password),
         postgres.uri(database.DATABASE, roles.catalog, roles.catalog_password),
+        postgres.uri(database.DATABASE, roles.restorer, roles.restorer_password),
     )
 
 

@@ -26,6 +26,7 @@ class Endpoints:
     airflow_uri: str
     clinic_uri: str
     catalog_uri: str
+    restore_uri: str
 
     @property
     def url(self) -> str:
@@ -116,6 +117,9 @@ def _of_package(layout: Layout, endpoints: Endpoints) -> dict[str, str]:
         "CLINIC_BACKUPS_SUPPORT_CONTACT": "soporte@saas.example",
         "AIRFLOW_CONN_CLINIC_DB": endpoints.clinic_uri,
         "AIRFLOW_CONN_BACKUP_CATALOG": endpoints.catalog_uri,
+        # One machine plays all parts here: elsewhere only workers that restore get these two.
+        "AIRFLOW_CONN_RESTORE_DB": endpoints.restore_uri,
+        "CLINIC_BACKUPS_IDENTITY_FILE": str(layout.identity),
         "AIRFLOW_CONN_SMTP_DEFAULT": (
             f"smtp://{HOST}:{endpoints.smtp_port}/?disable_ssl=true&disable_tls=true"
             "&from_email=backups%40clinica.example&timeout=10&retry_limit=1"

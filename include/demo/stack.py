@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -88,6 +88,16 @@ class Stack:
             self._wait(lambda: [] if api.parsed_since(DAG_ID, since) else ["dag-processor"])
         self._give_up_runs()  # those of a demo that was killed
 
+    def start_database(self) -> None:
+        """Start PostgreSQL alone, with the demo's clinics and catalog in it, for the command line."""
+        self.state.save()
+        self._say("Starting PostgreSQL")
+        self._postgres.start()
+        if databases.make_clinic_database(self._postgres, None, None):
+            self._say("Filled the demo database with made-up clinics")
+        self.state.endpoints = Endpoints(0, free_port(), "", *databases.make_clinic_roles(self._postgres))
+        self.command("catalog", "migrate")
+
     def stop(self) -> None:
         """Stop everything; whoever the others talk to stops after them. Idempotent.
 
@@ -112,6 +122,12 @@ class Stack:
                 self._say(f"Giving up run {run_id}")
                 api.fail_run(DAG_ID, run_id)
 
+    def execute(self, *statements: str) -> None:
+        """Change the clinics' database as its superuser, in one transaction."""
+        with closing(self._postgres.connect(databases.database.DATABASE)) as db, db, db.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
     @property
     def postgres_runs(self) -> bool:
         """Whether the database server runs, also when nothing else does."""
@@ -133,7 +149,7 @@ class Stack:
 
     def _migrate_airflow_and_load(self, clinics: int | None, patients: int | None) -> None:
         airflow_uri = databases.make_airflow_database(self._postgres, self.secrets.airflow_database)
-        self.state.endpoints = Endpoints(self._api_port(), free_port(), airflow_uri, clinic_uri="", catalog_uri="")
+        self.state.endpoints = Endpoints(self._api_port(), free_port(), airflow_uri, "", "", "")
         release = version("apache-airflow")
         migration = None
         if not self.layout.migrated.exists() or self.layout.migrated.read_text() != release:
@@ -141,8 +157,10 @@ class Stack:
             migration = self.state.start("migrate", _python("airflow", "db", "migrate"), self.variables())
         if databases.make_clinic_database(self._postgres, clinics, patients):
             self._say("Filled the demo database with made-up clinics")
-        reader_uri, catalog_uri = databases.make_clinic_roles(self._postgres)
-        self.state.endpoints = replace(self.state.endpoints, clinic_uri=reader_uri, catalog_uri=catalog_uri)
+        reader_uri, catalog_uri, restore_uri = databases.make_clinic_roles(self._postgres)
+        self.state.endpoints = replace(
+            self.state.endpoints, clinic_uri=reader_uri, catalog_uri=catalog_uri, restore_uri=restore_uri
+        )
         self.state.save()
         if migration:
             self.state.finish(migration, limit_seconds=COMMAND_LIMIT_SECONDS)

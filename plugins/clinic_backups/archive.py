@@ -51,11 +51,11 @@ class ArchiveWriter:
 
     def add(self, rows: list[bytes]) -> None:
         """Some whole CSV rows of the table."""
-        self._segment(*self._cutter.feed(rows))
+        self._segment(self._cutter.feed(rows))
 
     def end(self) -> None:
         """The table has no more rows."""
-        self._segment(*self._cutter.finish())
+        self._segment(self._cutter.finish())
 
     def finish(self, clinic: Clinic, backup_id: str) -> Mapping[str, BlockList]:
         """Write the manifest and the end of the archive. Returns the blocks of each table."""
@@ -67,14 +67,16 @@ class ArchiveWriter:
         self._target.write(self._zstd.flush())
         return {name: blocks for name, (_, blocks) in self._tables.items()}
 
-    def _segment(self, data: bytes, blocks: list[Block]) -> None:
-        if not blocks:
+    def _segment(self, segment: list[tuple[bytes, Block]]) -> None:
+        if not segment:
             return
         self._segments += 1
-        index = json.dumps({"blocks": [[block.digest.hex(), block.rows, block.size_bytes] for block in blocks]})
+        index = json.dumps({"blocks": [[block.digest.hex(), block.rows, block.size_bytes] for _, block in segment]})
+        size = sum(block.size_bytes for _, block in segment)
         self._member(f"{self._folder}/{self._segments:06}.json", len(index), [index.encode()])
-        self._member(f"{self._folder}/{self._segments:06}.csv", len(data), [data])
-        for block in blocks:
+        # One call of the compressor for all of it: each gives the other threads a turn.
+        self._member(f"{self._folder}/{self._segments:06}.csv", size, [b"".join(data for data, _ in segment)])
+        for _, block in segment:
             self._blocks.append(block)
 
     def _member(self, name: str, size: int, chunks: Iterable[bytes]) -> None:
@@ -115,14 +117,15 @@ def manifest_chunks(
     yield b"]}\n"
 
 
-def block_list(tables: Mapping[str, BlockList]) -> bytes:
-    """What the catalog keeps of a backup's blocks: zstd of one JSON line, ``[[table, blocks], …]``, and all digests.
+def block_list(tables: Mapping[str, BlockList]) -> Iterator[bytes]:
+    """What the catalog keeps of a backup's blocks, in pieces: a JSON line, ``[[table, blocks], …]``, and all digests.
 
     In the order of the tables' names; a digest is 32 bytes. An incremental looks there for the blocks that are stored.
     """
     names = sorted(tables)
-    head = json.dumps([[name, len(tables[name])] for name in names]).encode() + b"\n"
-    return zstandard.compress(head + b"".join(tables[name].digests for name in names), 1)
+    yield json.dumps([[name, len(tables[name])] for name in names]).encode() + b"\n"
+    for name in names:
+        yield from tables[name].digest_pieces()
 
 
 def fingerprint(tables: Mapping[str, BlockList]) -> str:
@@ -130,5 +133,6 @@ def fingerprint(tables: Mapping[str, BlockList]) -> str:
     total = hashlib.sha256()
     for name in sorted(tables):
         total.update(f"{name}\0{len(tables[name])}\0".encode())
-        total.update(tables[name].digests)
+        for piece in tables[name].digest_pieces():
+            total.update(piece)
     return total.hexdigest()

@@ -6,12 +6,13 @@ backup; after it a retry only finishes the record.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from clinic_backups import envelopes
 from clinic_backups.archive import Zstd, block_list, fingerprint
-from clinic_backups.catalog.records import Catalog, ClinicLock
+from clinic_backups.catalog.records import Catalog, ClinicLock, SameSecond
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import Age, parse_recipients
 from clinic_backups.errors import ClinicBackupsError, PermanentError
@@ -105,7 +106,18 @@ class ClinicBackup:
         for dead in self._catalog.find(clinic_id=clinic.id, state="running"):
             if continued is None or dead.backup_id != continued.backup_id:
                 self._outcomes.close_dead(dead)
-        return continued or self._catalog.begin(
+        if continued:
+            return continued
+        try:
+            return self._begin(request, started_at)
+        except SameSecond:
+            # One that failed at once, for instance: its name is taken for as long as the second lasts.
+            time.sleep(1)
+            return self._begin(request, self._now())
+
+    def _begin(self, request: BackupRequest, started_at: datetime) -> BackupRecord:
+        clinic = request.clinic
+        return self._catalog.begin(
             BackupRecord(
                 backup_id=backup_id_of(clinic.id, started_at),
                 clinic_id=clinic.id,

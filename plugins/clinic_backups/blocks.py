@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from zlib import crc32
 
-CUT_MASK = 0x7F
-"""A block ends after a row whose CRC-32 has these bits zero: 128 rows on average (docs/decisions/0003)."""
+MIN_BLOCK_ROWS = 96
+"""No block but a table's last has fewer rows, unless it is large."""
+CUT_MASK = 0x1F
+"""From there on a block ends after the first row whose CRC-32 has these bits zero: 128 rows on average in all
+(docs/decisions/0003)."""
 MAX_BLOCK_BYTES = 4 * 1024 * 1024
 """A block also ends after the row with which it reaches this size."""
 DIGEST_BYTES = 32
+PIECE_BYTES = 512 * 1024
+LOOK_AHEAD_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,8 @@ class BlockList:
 
     def __init__(self) -> None:
         self._digests = bytearray()
-        self._rows = array("Q")
-        self._sizes = array("Q")
+        self._rows = array("I")
+        self._sizes = array("I")
 
     def append(self, block: Block) -> None:
         self._digests += block.digest
@@ -53,10 +58,14 @@ class BlockList:
     def size_bytes(self) -> int:
         return sum(self._sizes)
 
-    @property
-    def digests(self) -> bytes:
-        """All digests, one after the other."""
-        return bytes(self._digests)
+    def digest_pieces(self) -> Iterator[bytes]:
+        """All digests, one after the other, in pieces: as a whole they grow with the clinic."""
+        for start in range(0, len(self._digests), PIECE_BYTES):
+            yield bytes(self._digests[start : start + PIECE_BYTES])
+
+    def equals(self, other: BlockList) -> bool:
+        """The same blocks in the same order."""
+        return self._digests == other._digests
 
 
 class BlockCutter:
@@ -64,43 +73,39 @@ class BlockCutter:
 
     def __init__(self) -> None:
         self._pending: list[bytes] = []
-        self._pending_bytes = 0
 
-    def feed(self, rows: Sequence[bytes]) -> tuple[bytes, list[Block]]:
-        """Take the next rows; give back the bytes of the blocks that are complete now, and those blocks."""
-        ends = [index for index, crc in enumerate(map(crc32, rows), start=1) if not crc & CUT_MASK]
-        if self._pending_bytes + sum(map(len, rows)) >= MAX_BLOCK_BYTES:
-            ends = self._ends_with_limit(rows, set(ends))
-        if not ends:
-            self._pending += rows
-            self._pending_bytes += sum(map(len, rows))
-            return b"", []
-        shift = len(self._pending)
-        complete = [*self._pending, *rows[: ends[-1]]]
-        self._pending = list(rows[ends[-1] :])
-        self._pending_bytes = sum(map(len, self._pending))
-        return _blocks(complete, [end + shift for end in ends])
+    def feed(self, rows: list[bytes]) -> list[tuple[bytes, Block]]:
+        """Take the next rows; give back the blocks that are complete now, with their bytes."""
+        rows = self._pending + rows
+        complete: list[tuple[bytes, Block]] = []
+        start = 0
+        while end := _end(rows, start):
+            data = b"".join(rows[start:end])
+            if len(data) >= MAX_BLOCK_BYTES:
+                end = _end_by_size(rows, start)
+                data = b"".join(rows[start:end])
+            complete.append((data, Block(hashlib.sha256(data).digest(), end - start, len(data))))
+            start = end
+        self._pending = rows[start:]
+        return complete
 
-    def finish(self) -> tuple[bytes, list[Block]]:
+    def finish(self) -> list[tuple[bytes, Block]]:
         """The last block, which ends where the table does; none when nothing is left."""
-        rows, self._pending, self._pending_bytes = self._pending, [], 0
-        return _blocks(rows, [len(rows)]) if rows else (b"", [])
-
-    def _ends_with_limit(self, rows: Sequence[bytes], ends: set[int]) -> list[int]:
-        found, size = [], self._pending_bytes
-        for index, row in enumerate(rows, start=1):
-            size += len(row)
-            if size >= MAX_BLOCK_BYTES or index in ends:
-                found.append(index)
-                size = 0
-        return found
+        data, rows = b"".join(self._pending), len(self._pending)
+        self._pending = []
+        return [(data, Block(hashlib.sha256(data).digest(), rows, len(data)))] if rows else []
 
 
-def _blocks(rows: list[bytes], ends: list[int]) -> tuple[bytes, list[Block]]:
-    data = b"".join(rows)
-    view, offsets = memoryview(data), list(accumulate(map(len, rows), initial=0))
-    starts = [0, *ends[:-1]]
-    return data, [
-        Block(hashlib.sha256(view[offsets[start] : offsets[end]]).digest(), end - start, offsets[end] - offsets[start])
-        for start, end in zip(starts, ends, strict=True)
-    ]
+def _end(rows: list[bytes], start: int) -> int:
+    """Behind which row the block that begins at ``start`` ends, if not by its size; 0 when these rows do not tell."""
+    for first in range(start + MIN_BLOCK_ROWS - 1, len(rows), LOOK_AHEAD_ROWS):
+        for index, crc in enumerate(map(crc32, rows[first : first + LOOK_AHEAD_ROWS]), start=first + 1):
+            if not crc & CUT_MASK:
+                return index
+    return len(rows) if sum(map(len, rows[start:])) >= MAX_BLOCK_BYTES else 0
+
+
+def _end_by_size(rows: list[bytes], start: int) -> int:
+    """Behind which row the block that begins at ``start`` reaches its largest size."""
+    sizes = accumulate(map(len, rows[start:]))
+    return next(end for end, size in enumerate(sizes, start=start + 1) if size >= MAX_BLOCK_BYTES)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyrage
 
-from clinic_backups.errors import SettingsError
+from clinic_backups.errors import IntegrityError, PermanentError, SettingsError
+
+DAMAGED_HINT = "Fetch another copy, or restore another backup: `clinic-backups list --clinic N` shows them."
+MAX_IDENTITY_FILE_BYTES = 64 * 1024
+
+
+class WrongIdentity(PermanentError):
+    """None of the secret keys opens the archive."""
 
 
 def generate_identity() -> tuple[str, str]:
@@ -38,6 +47,66 @@ def _parse(recipient: str) -> Any:
         ) from None
 
 
+def load_identities(file: Path) -> tuple[Any, ...]:
+    """The secret keys in a file: ``AGE-SECRET-KEY-1…`` lines among comments, or one OpenSSH private key.
+
+    :raises SettingsError: it is missing, open to others than its owner, has no usable key, or wants a passphrase.
+        Names the file and never its content.
+    """
+    try:
+        with file.open("rb") as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            data = opened.read(MAX_IDENTITY_FILE_BYTES)
+    except OSError as error:
+        raise SettingsError(
+            f"The identity file {file} cannot be read: {error.strerror}.",
+            hint="Name the file that `clinic-backups keygen` wrote: it holds the secret key that opens backups.",
+        ) from None
+    if mode & 0o077:
+        raise SettingsError(
+            f"The identity file {file} can be read by others than its owner (mode {mode & 0o777:04o}).",
+            hint=f"chmod 600 {file}",
+        )
+    if data.startswith((b"age-encryption.org/", b"-----BEGIN AGE ENCRYPTED FILE")):
+        raise _passphrase(file, hint=f"Decrypt it first: (umask 077; age --decrypt {file} > identity.txt)")
+    if b"-----BEGIN" in data:
+        return (_ssh_identity(data, file),)
+    lines = data.decode("utf-8-sig", "replace").splitlines()
+    keys = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()[:1] not in ("", "#")]
+    if not keys:
+        raise _no_identity(f"The identity file {file} holds no key")
+    return tuple(_identity(key, f"Line {number} of the identity file {file}") for number, key in keys)
+
+
+def _identity(key: str, where: str) -> Any:
+    if key.startswith(("age1", "ssh-")):
+        raise _no_identity(f"{where} is a public key, which opens nothing")
+    try:
+        return pyrage.x25519.Identity.from_str(key)
+    except pyrage.IdentityError:
+        raise _no_identity(f"{where} is not a secret key") from None
+
+
+def _ssh_identity(data: bytes, file: Path) -> Any:
+    try:
+        return pyrage.ssh.Identity.from_buffer(data)
+    except pyrage.IdentityError as error:
+        if any(words in str(error) for words in ("must be decrypted", "Encrypted")):
+            hint = f"Make a copy without one, and remove it afterwards: ssh-keygen -p -N '' -f <copy of {file}>"
+            raise _passphrase(file, hint=hint) from None
+        raise SettingsError(
+            f"The identity file {file} is not an SSH key that age can use.", hint="It can use ssh-ed25519 and ssh-rsa."
+        ) from None
+
+
+def _no_identity(message: str) -> SettingsError:
+    return SettingsError(f"{message}.", hint="It takes AGE-SECRET-KEY-1… lines, or one OpenSSH private key.")
+
+
+def _passphrase(file: Path, *, hint: str) -> SettingsError:
+    return SettingsError(f"The identity file {file} is protected by a passphrase.", hint=hint)
+
+
 @dataclass(frozen=True)
 class Age:
     """The encryption stage as a DAG file names it; the recipients come from the settings."""
@@ -50,3 +119,48 @@ class Age:
         if not recipients:
             raise SettingsError("No recipient: a backup is never written unencrypted.", hint="See `keygen`.")
         pyrage.encrypt_io(source, target, parse_recipients(recipients))
+
+    def open(self, source: Any, target: Any, identities: Sequence[Any]) -> None:
+        """Decrypt ``source`` to ``target``, both file-like, in constant memory.
+
+        What was written is believed only once this returns: of a file that is cut or damaged, all before comes first.
+
+        :param identities: from :func:`load_identities`.
+        :raises WrongIdentity: it is encrypted to other keys.
+        :raises IntegrityError: it is no age file, cut short, damaged, or goes on after its end.
+        """
+        try:
+            pyrage.decrypt_io(source, target, list(identities))
+        except pyrage.DecryptError as error:
+            raise _decrypt_error(str(error)) from None
+        except OSError as error:
+            # An error of source or target has a number or a class of its own; pyrage's own has neither.
+            if type(error) is not OSError or error.errno is not None:
+                raise
+            raise _decrypt_error(str(error)) from None
+        if source.read(1):
+            raise _decrypt_error("more")
+
+
+_DECRYPT_ERRORS = {
+    "age file is truncated": "The archive is cut short.",
+    "failed to fill whole buffer": "The archive is cut short: its header does not end.",
+    "Incomplete header": "The archive is cut short: its header does not end.",
+    "Header is invalid": "This is no archive of this package, or its first bytes are damaged: it is no age file.",
+    "Unknown age format": "The archive's age header is damaged, or of a later version of age.",
+    "more": "The archive goes on after its end.",
+}
+"""By how the ``age`` library's error begins; its others are of the authentication."""
+
+
+def _decrypt_error(text: str) -> PermanentError:
+    if text.startswith("No matching keys"):
+        return WrongIdentity(
+            "The archive is not encrypted to this key.",
+            hint="`clinic-backups show ID` lists the recipients: use the identity file of one of them. With the right"
+            " key, the archive's header is damaged.",
+        )
+    for beginning, message in _DECRYPT_ERRORS.items():
+        if text.startswith(beginning):
+            return IntegrityError(message, hint=DAMAGED_HINT)
+    return IntegrityError("The archive is damaged or cut short: age does not authenticate it.", hint=DAMAGED_HINT)

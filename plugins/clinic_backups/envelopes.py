@@ -10,6 +10,7 @@ from clinic_backups.model import CONTENT_TYPE_ENVELOPE, BackupRecord, Envelope, 
 from clinic_backups.stores.base import ObjectStore
 
 MAX_BYTES = 1024 * 1024
+_CHANGED = "Somebody changed the store: look at the object and at who may write there."
 
 
 def write(envelope: Envelope, store: ObjectStore) -> None:
@@ -18,22 +19,30 @@ def write(envelope: Envelope, store: ObjectStore) -> None:
     store.put(envelope_key_of(envelope.archive.key), io.BytesIO(data), content_type=CONTENT_TYPE_ENVELOPE)
 
 
-def read(record: BackupRecord, store: ObjectStore) -> Envelope | None:
-    """The record's envelope; none if there is none. :raises IntegrityError: it is no envelope or of another backup."""
-    key = envelope_key_of(record.archive_key)
-    try:
-        with store.open(key) as stream:
-            data = stream.read(MAX_BYTES)
-    except ObjectNotFound:
-        return None
+def load(archive_key: str, store: ObjectStore) -> Envelope:
+    """The envelope of an archive. :raises ObjectNotFound: it has none. :raises IntegrityError: it is no envelope."""
+    key = envelope_key_of(archive_key)
+    with store.open(key) as stream:
+        data = stream.read(MAX_BYTES)
     try:
         envelope = Envelope.from_json(json.loads(data))
     except (KeyError, TypeError, ValueError):
-        envelope = None
-    if envelope is None or envelope.backup_id != record.backup_id:
+        raise IntegrityError(f"{store.url}/{key} is no envelope.", hint=_CHANGED) from None
+    if envelope.archive.key != archive_key:
+        raise IntegrityError(f"{store.url}/{key} is the envelope of another archive.", hint=_CHANGED)
+    return envelope
+
+
+def read(record: BackupRecord, store: ObjectStore) -> Envelope | None:
+    """The record's envelope; none if there is none. :raises IntegrityError: it is no envelope or of another backup."""
+    try:
+        envelope = load(record.archive_key, store)
+    except ObjectNotFound:
+        return None
+    if envelope.backup_id != record.backup_id:
         raise IntegrityError(
-            f"{store.url}/{key} is not the envelope of backup {record.backup_id}.",
-            hint="Somebody changed the store: look at the object and at who may write there.",
+            f"{store.url}/{envelope_key_of(record.archive_key)} is not the envelope of backup {record.backup_id}.",
+            hint=_CHANGED,
         )
     return envelope
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from sqlalchemy import Connection as SqlConnection
@@ -24,7 +24,7 @@ class Outcomes:
     def __init__(self, catalog: Catalog, store: ObjectStore, announcer: Announcer, now: Callable[[], datetime]) -> None:
         self._catalog, self._store, self._announcer, self._now = catalog, store, announcer, now
 
-    def complete(self, record: BackupRecord, block_list: bytes | None = None) -> BackupRecord:
+    def complete(self, record: BackupRecord, block_list: Iterable[bytes] = ()) -> BackupRecord:
         """Write that it is completed."""
         return self._catalog.finish(record, block_list=block_list, announce=self._announcer.completed)
 

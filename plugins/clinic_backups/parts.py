@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from clinic_backups import preflight
@@ -12,13 +13,16 @@ from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.connections import Connection
-from clinic_backups.encryption import parse_recipients
+from clinic_backups.encryption import load_identities, parse_recipients
 from clinic_backups.errors import SettingsError
 from clinic_backups.extract import SqlFolder, render
-from clinic_backups.model import Clinic
+from clinic_backups.model import BackupRecord, BackupRequest, Clinic
 from clinic_backups.notify.delivered import Delivered
 from clinic_backups.notify.policy import Announcer
 from clinic_backups.outcome import Outcomes
+from clinic_backups.restore.model import RestorePlan
+from clinic_backups.restore.runner import RestoreRunner
+from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.settings import Settings
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import open_store
@@ -121,7 +125,7 @@ class Parts:
         """A :class:`ClinicBackup` of these parts; ``stages`` are its further arguments."""
         return ClinicBackup(
             settings=self.settings, clinic_db=self.clinic_db, store=self.store, catalog=self.catalog,
-            announcer=self.announcer, **stages,
+            **{"announcer": self.announcer, **stages},
         )  # fmt: skip
 
     def require_settings(self, clinics: Iterable[Clinic]) -> None:
@@ -133,6 +137,47 @@ class Parts:
             parse_recipients(recipients)
         self.catalog.require_newest()
         _ = self.store  # opened, which checks its URL and connection and sends nothing yet
+
+    @cached_property
+    def restore_db(self) -> Connection:
+        """The clinics' database for a role that may write. :raises SettingsError: the connection is not defined."""
+        found = self._find("restore_db")
+        if found is None:
+            raise SettingsError(
+                "Connection 'restore_db' is not defined.",
+                hint="Set AIRFLOW_CONN_RESTORE_DB to a role that may read and write the clinics' tables.",
+            )
+        return found
+
+    def clinic_restore(self, identity_file: Path | None = None, **options: Any) -> ClinicRestore:
+        """What plans and applies restores. :raises SettingsError: there is no identity file, or no usable one."""
+        file = identity_file or self.settings.identity_file
+        if file is None:
+            raise SettingsError(
+                "No identity file is named, and without the secret key no backup can be opened.",
+                hint="Set CLINIC_BACKUPS_IDENTITY_FILE, or give --identity FILE.",
+            )
+        return ClinicRestore(
+            settings=self.settings, restore_db=self.restore_db, store=self.store, identities=load_identities(file),
+            **options,
+        )  # fmt: skip
+
+    def restores(self, identity_file: Path | None = None, **options: Any) -> RestoreRunner:
+        """Restores with their records."""
+        restore = self.clinic_restore(identity_file, **options)
+        return RestoreRunner(restore=restore, catalog=self.catalog, restore_db=self.restore_db, now=utc_now)
+
+    def safety_backup(self, plan: RestorePlan, *, requested_by: str, run_id: str | None) -> BackupRecord | None:
+        """Back the clinic up as it is before a restore; none where it has no row now: there is nothing to keep."""
+        _, every = self.clinics()
+        clinic = next((found for found in every if found.id == plan.clinic_id), None)
+        if clinic is None:
+            return None
+        request = BackupRequest(
+            clinic, requested_by=requested_by, notes=f"before the restore of {plan.backup_id}", run_id=run_id
+        )
+        # The restore's own mail tells of it.
+        return self.backup(announcer=Announcer("never")).run(request)
 
     def preflight(self, *, count_rows: bool = True) -> list[preflight.Finding]:
         """Check everything that a backup needs."""

@@ -69,6 +69,10 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="Pinged hourly when all is well, and with /fail when not (healthchecks style)",
     )
+    identity_file: Path | None = Field(
+        default=None, description="File with the secret key; only where restores run, never on workers that back up"
+    )
+    approval_hours: int = Field(default=24, ge=1, le=24 * 30, description="A restore's plan waits so long for approval")
     statement_timeout_seconds: int = Field(
         default=6 * 3600, ge=1, description="Longest time that reading one table may take"
     )

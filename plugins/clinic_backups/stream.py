@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
 from clinic_backups.archive import ArchiveWriter, Zstd
@@ -107,25 +107,28 @@ class _Reader:
 
     def _read_table(self, snapshot: Snapshot, table: Table, query: str, number: int) -> None:
         batch: list[bytes] = []
-        size = 0
 
-        def take(row: bytes) -> None:
-            nonlocal size
-            batch.append(row)
-            size += len(row)
-            if size >= BATCH_BYTES:
-                hand_on()
+        def take() -> Generator[None, bytes, None]:
+            # A generator: resuming one costs half of a call, a million times for each million rows.
+            nonlocal batch
+            while True:
+                batch, size = [], 0
+                while size < BATCH_BYTES:
+                    row = yield
+                    batch.append(row)
+                    size += len(row)
+                hand_on(batch, size)
 
-        def hand_on() -> None:
-            nonlocal batch, size
-            self._target.put(batch, size)
-            self._rows += len(batch)
+        def hand_on(rows: list[bytes], size: int) -> None:
+            self._target.put(rows, size)
+            self._rows += len(rows)
             self._raw_bytes += size
             self._report(table.name, number)
-            batch, size = [], 0
 
-        snapshot.copy(table, query, take)
-        hand_on()
+        taker = take()
+        next(taker)
+        snapshot.copy(table, query, taker.send)
+        hand_on(batch, sum(map(len, batch)))
 
     def _report(self, table: str, number: int) -> None:
         self._on_progress(Progress(table, number, self._tables, self._rows, self._raw_bytes))

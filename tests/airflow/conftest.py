@@ -133,6 +133,7 @@ def airflow() -> Iterator[Airflow]:
             with stack.api() as api:
                 api.unpause("clinic_backup")
                 api.unpause("clinic_backup_watch")
+                api.unpause("clinic_restore")
                 yield Airflow(stack, api, sql)
         finally:
             stack.stop()

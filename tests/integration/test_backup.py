@@ -276,7 +276,6 @@ class TestRetry:
         assert (completed.error, completed.hint) == (None, None)
         assert completed.started_at > failed.started_at
         # A cleared task of a run that was complete makes another backup.
-        time.sleep(1.1)
         assert rig.run(1, run_id="run-1").backup_id != completed.backup_id
 
     def test_after_the_envelope_only_finishes_the_record(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +322,7 @@ class TestRetry:
         rig.execute("UPDATE clinic_backups.backup SET state = 'running', finished_at = NULL")
         rig.store.delete(envelope_key_of(first.archive_key))
         rig.store.put(envelope_key_of(first.archive_key), io.BytesIO(b'{"backup_id": "7-other"}'))
-        with pytest.raises(IntegrityError, match="is not the envelope of backup"):
+        with pytest.raises(IntegrityError, match="is no envelope"):
             rig.run(1, run_id="run-1")
 
 

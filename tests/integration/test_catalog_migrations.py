@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from alembic import command
 from sqlalchemy import Connection, create_engine, inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from clinic_backups.catalog import migrate
-from clinic_backups.catalog.tables import SCHEMA, backup
+from clinic_backups.catalog.outbox import MailKind
+from clinic_backups.catalog.tables import SCHEMA, metadata, notification, restore
 from clinic_backups.errors import PermanentError
 from tests.postgres_fixtures import DemoDatabase
 
@@ -27,8 +29,9 @@ def test_migrations_make_the_tables_that_the_code_names(catalog: Connection) -> 
         migrate.require_newest(catalog)
     assert migrate.upgrade(catalog) == migrate.upgrade(catalog) == migrate.newest()
     migrate.require_newest(catalog)
-    found = {column["name"]: column["nullable"] for column in inspect(catalog).get_columns("backup", schema=SCHEMA)}
-    assert found == {column.name: bool(column.nullable) for column in backup.columns}
+    for table in metadata.sorted_tables:
+        found = {column["name"]: column["nullable"] for column in inspect(catalog).get_columns(table.name, SCHEMA)}
+        assert found == {column.name: bool(column.nullable) for column in table.columns}, table.name
 
 
 def test_the_view_respaldo_speaks_the_applications_words(catalog: Connection) -> None:
@@ -50,3 +53,44 @@ def test_migrations_can_be_taken_back(catalog: Connection) -> None:
     migrate.upgrade(catalog)
     command.downgrade(migrate._config(catalog), "base")
     assert not inspect(catalog).has_table("backup", schema=SCHEMA)
+    assert not inspect(catalog).has_table("restore", schema=SCHEMA)
+
+
+def test_before_restores_were_recorded_nothing_was_told_of_them(catalog: Connection) -> None:
+    def tell(*kinds: str) -> None:
+        for kind in kinds:
+            values = {"key": kind, "kind": kind, "facts": {}, "created_at": text("now()")}
+            catalog.execute(notification.insert().values(values))
+
+    migrate.upgrade(catalog)
+    tell(*get_args(MailKind))
+    command.downgrade(migrate._config(catalog), "0002")
+    left = {row.kind for row in catalog.execute(notification.select())}
+    assert left == set(get_args(MailKind)) - {"restore", "restore_report"}
+    with pytest.raises(IntegrityError, match="notification_kind_check"), catalog.begin_nested():
+        tell("restore")
+    migrate.upgrade(catalog)
+    tell("restore", "restore_report")
+    with pytest.raises(IntegrityError, match="notification_kind_check"), catalog.begin_nested():
+        tell("gossip")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"state": "completed"},
+        {"finished_at": "2026-11-24T07:00Z"},
+        {"state": "planned"},
+        {"mode": "some"},
+        {"transaction_id": "7"},
+    ],
+)
+def test_a_restore_that_cannot_be_is_not_recorded(catalog: Connection, changes: dict[str, str]) -> None:
+    migrate.upgrade(catalog)
+    good = {
+        "restore_id": "r-7-x", "clinic_id": 7, "clinic_name": "Clínica", "backup_id": "7-gone", "mode": "exact",
+        "state": "running", "plan": {}, "plan_digest": "ab", "started_at": "2026-11-24T06:00Z",
+    }  # fmt: skip
+    with pytest.raises(IntegrityError, match=r"restore_.*check"), catalog.begin_nested():
+        catalog.execute(restore.insert().values(good | changes))
+    catalog.execute(restore.insert().values(good))

@@ -42,6 +42,11 @@ LATE: dict[str, Any] = {
     "overdue": [{"clinic_id": 31, "clinic_name": "Dental Ñandú", "last_good_at": "2026-04-28T07:05:00Z"}],
     "never": [{"clinic_id": 119, "clinic_name": "Dental Nueva"}],
 }
+RESTORE: dict[str, Any] = CLINIC | {
+    "restore_id": "r-7-20260501T120000Z", "backup_at": "2026-04-28T07:05:00Z", "mode": "exact", "tables": [],
+    "outcome": "completed", "finished_at": "2026-05-01T12:02:05Z", "seconds": 125.3, "inserted": 1234, "updated": 56,
+    "deleted": 78, "safety_backup_id": "7-20260501T115500Z", "requested_by": "guardia", "approved_by": "jefa",
+}  # fmt: skip
 RUN_URL, TASK_URL = "http://airflow.example/runs/1", "https://airflow.example/tasks/6"
 FACTS: dict[str, dict[str, Any]] = {
     "success": BACKUP,
@@ -71,6 +76,8 @@ FACTS: dict[str, dict[str, Any]] = {
         ],
     },
     "alarm": LATE | {"checked_at": "2026-05-01T08:00:00Z"},
+    "restore": RESTORE,
+    "restore_report": RESTORE | {"error": "The store is full.", "hint": "Enlarge it."},
 }  # fmt: skip
 
 BACKUP_SAYS = {
@@ -104,6 +111,22 @@ SAYS: dict[tuple[str, str], tuple[str, list[str]]] = {
                        ["48,123,456", "5.4 GB", "Clínica Sonrisas (7)", "The store is full.", "What to do: Enlarge it.",
                         "Dental Ñandú (31)", "3 days ago", "Dental Nueva (119)", "from 123,456 to 1,234 (-99%)",
                         "from 0 B to 2.3 MB", "eva@clinica.example (Central)", "550 unknown", "scheduled__2026-05-01"]),
+    ("restore", "es"): ("✅ Restauración completada - Clínica Sonrisas", [
+        "quedaron como estaban el 28 de abril de 2026, 3:05 (hora de Bolivia)", "1 de mayo de 2026, 8:02",
+        "1.234", "56", "78", "2 min 5 s", "guardia", "jefa", "7-20260501T115500Z: la restauración se puede deshacer",
+        "Comuníquese con soporte@saas.example y mencione la restauración r-7-20260501T120000Z"]),
+    ("restore", "en"): ("✅ Restore completed - Clínica Sonrisas", [
+        "is now as it was on April 28, 2026, 3:05 AM (Bolivia Time)", "May 1, 2026, 8:02 AM",
+        "1,234", "56", "78", "2 min 5 s", "guardia", "jefa", "7-20260501T115500Z: the restore can be undone",
+        "Please contact soporte@saas.example and mention the restore r-7-20260501T120000Z"]),
+    ("restore_report", "es"): ("✅ Restauración completada: Clínica Sonrisas (7)", [
+        "r-7-20260501T120000Z", "7-20260501T070500Z", "28 de abril de 2026, 3:05", "exacto", "todas",
+        "1.234 insertados, 56 actualizados, 78 eliminados", "guardia", "jefa", "The store is full.", "Enlarge it.",
+        "Restaure el respaldo de seguridad 7-20260501T115500Z"]),
+    ("restore_report", "en"): ("✅ Restore completed: Clínica Sonrisas (7)", [
+        "r-7-20260501T120000Z", "7-20260501T070500Z", "April 28, 2026, 3:05 AM", "exact", "all",
+        "1,234 inserted, 56 updated, 78 deleted", "guardia", "jefa", "The store is full.", "Enlarge it.",
+        "Restore the safety backup 7-20260501T115500Z"]),
     ("alarm", "es"): ("❌ Alarma de respaldos: 2 clínicas fuera del objetivo de 26 h",
                       ["Dental Ñandú (31)", "28 abr 2026, 3:05", "hace 3 días", "Dental Nueva (119)", "4:00"]),
     ("alarm", "en"): ("❌ Backup alarm: 2 clinics past the objective of 26 h",
@@ -211,6 +234,56 @@ def test_the_wordings_of_a_failure(language: str) -> None:
     assert not any("soporte" in cause or "comuníquese" in cause or "contact" in cause for cause in causes)
     assert {"es": "todavía no hay ninguno", "en": "there is none yet"}[language] in text(last_good_at=None)
     assert {"es": "Fallas seguidas", "en": "Failures in a row"}[language] not in text(failures=1)
+
+
+RESTORE_WORDINGS: list[tuple[dict[str, Any], dict[str, list[str]], dict[str, list[str]]]] = [
+    ({"mode": "missing"},
+     {"es": ["registros que faltaban", "no se tocaron"], "en": ["that were missing", "left as they are"]},
+     {"es": ["quedaron como estaban", "modificados", "78"], "en": ["is now as it was", "Records changed", "78"]}),
+    ({"mode": "missing", "tables": ["public.citas_consulta"]},
+     {"es": ["que faltaban en una parte de los datos"], "en": ["missing from part of "]},
+     {"es": ["quedaron como estaban"], "en": ["is now as it was"]}),
+    ({"tables": ["public.citas_consulta"]},
+     {"es": ["Una parte de los datos"], "en": ["Part of "]},
+     {"es": ["quedaron como estaban"], "en": ["The data of"]}),
+    ({"safety_backup_id": None, "requested_by": "", "approved_by": ""},
+     {"es": ["Revise sus datos"], "en": ["check your data"]},
+     {"es": ["deshacer", "Solicitada", "Aprobada", "None"], "en": ["undo", "Requested by", "Approved by", "None"]}),
+    ({"outcome": "failed"},
+     {"es": ["❌ Restauración no realizada - Clínica Sonrisas", "No se cambió ningún dato", "solicitarlo de nuevo"],
+      "en": ["❌ Restore not carried out - Clínica Sonrisas", "No data was changed", "requested again"]},
+     {"es": ["1.234", "deshacer", "quedaron como"], "en": ["1,234", "undo", "is now as it was"]}),
+    ({"outcome": "unknown"},
+     {"es": ["⚠️ Restauración por confirmar - Clínica Sonrisas", "todavía no podemos confirmar", "nunca a medias"],
+      "en": ["⚠️ Restore to be confirmed - Clínica Sonrisas", "cannot confirm yet", "never something in between"]},
+     {"es": ["1.234", "No se cambió", "quedaron como"], "en": ["1,234", "No data was changed", "is now as it was"]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(("changes", "says", "not_"), RESTORE_WORDINGS)
+def test_the_wordings_of_a_restore(
+    changes: dict[str, Any], says: dict[str, list[str]], not_: dict[str, list[str]], language: str
+) -> None:
+    mail = SHIPPED.render("restore", language, RESTORE | changes)
+    for part in (mail.text, Page(mail.html).text):
+        part = f"{mail.subject} {plain(part)}"
+        assert [piece for piece in says[language] if piece not in part] == []
+        assert [piece for piece in not_[language] if piece in part] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("outcome", ["failed", "unknown"])
+def test_the_report_of_a_restore_that_failed_tells_what_was_only_planned(outcome: str, language: str) -> None:
+    changes = {"outcome": outcome, "safety_backup_id": None, "mode": "missing", "tables": ["public.a", "public.b"]}
+    mail = SHIPPED.render("restore_report", language, FACTS["restore_report"] | changes)
+    planned, undo, missing, none = {
+        "es": ("Cambios previstos", "deshacerla", "solo los registros que faltan", "ninguno"),
+        "en": ("Planned changes", "undo", "only the missing records", "none"),
+    }[language]
+    for part in (plain(mail.text), Page(mail.html).text):
+        assert all(piece in part for piece in (planned, missing, none, "public.a, public.b", "The store is full."))
+        assert undo not in part.lower()
 
 
 @pytest.mark.parametrize(

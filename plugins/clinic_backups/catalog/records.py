@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from datetime import datetime
@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.database import CatalogDatabase
-from clinic_backups.catalog.tables import backup
+from clinic_backups.catalog.tables import backup, backup_blocks
 from clinic_backups.connections import Connection
 from clinic_backups.database import connect, raise_database_error
 from clinic_backups.errors import PermanentError, TransientError
@@ -26,11 +26,15 @@ _FIELDS = [field.name for field in fields(BackupRecord)]
 
 
 class AlreadyRunning(TransientError):
-    """Another process backs up the same clinic right now."""
+    """Another process backs up or restores the same clinic right now."""
+
+
+class SameSecond(TransientError):
+    """This clinic has a backup of the same second, and so of the same name."""
 
 
 class ClinicLock:
-    """Held while a clinic is backed up, by an open transaction: it ends with the process, however that ends."""
+    """Held while a clinic is backed up or restored, by an open transaction: it ends when the process does."""
 
     def __init__(self, db: Any, clinic_id: int) -> None:
         self._db, self._clinic_id = db, clinic_id
@@ -69,7 +73,7 @@ class Catalog:
 
     @contextmanager
     def lock(self, clinic_id: int) -> Iterator[ClinicLock]:
-        """Keep other backups of this clinic out. :raises AlreadyRunning: another one goes on."""
+        """Keep other backups and restores of this clinic out. :raises AlreadyRunning: another one goes on."""
         db = connect(self._connection)
         try:
             with db.cursor() as cursor:
@@ -81,8 +85,8 @@ class Catalog:
                 locked = cursor.fetchone()
             if not locked or not locked[0]:
                 raise AlreadyRunning(
-                    f"Clinic {clinic_id} is being backed up already; this backup was not started.",
-                    hint=f"See the one that runs: clinic-backups list --clinic {clinic_id} --state running",
+                    f"Clinic {clinic_id} is being backed up already, or restored; this was not started.",
+                    hint=f"See what runs: clinic-backups list --clinic {clinic_id} --state running",
                 )
             yield ClinicLock(db, clinic_id)
         except psycopg2.Error as error:
@@ -91,10 +95,10 @@ class Catalog:
             db.close()
 
     def begin(self, record: BackupRecord) -> BackupRecord:
-        """Write a running record. :raises TransientError: this clinic has a backup of the same second."""
+        """Write a running record. :raises SameSecond: this clinic has a backup of the same second."""
         with self.database.transaction("recording a backup's start") as db:
             if not db.execute(insert(backup).values(_values(record)).on_conflict_do_nothing()).rowcount:
-                raise TransientError(
+                raise SameSecond(
                     f"Backup {record.backup_id} exists already: one clinic has one backup a second at most.",
                     hint="Try again in a second.",
                 )
@@ -121,10 +125,11 @@ class Catalog:
         return _record(row) if row else None
 
     def finish(
-        self, record: BackupRecord, *, block_list: bytes | None = None, announce: Announce = lambda db, record: None
+        self, record: BackupRecord, *, block_list: Iterable[bytes] = (), announce: Announce = lambda db, record: None
     ) -> BackupRecord:
         """Write a record that is completed or failed now.
 
+        :param block_list: pieces of :func:`clinic_backups.archive.block_list`.
         :param announce: called in the same transaction: writes the mail about it into the outbox.
         :raises PermanentError: there is no such running record.
         """
@@ -132,7 +137,7 @@ class Catalog:
         statement = (
             update(backup)
             .where(backup.c.backup_id == record.backup_id, backup.c.state == "running")
-            .values(values | {"blocks": block_list, "updated_at": text("now()")})
+            .values(values | {"updated_at": text("now()")})
         )
         with self.database.transaction(f"recording that backup {record.backup_id} {record.state}") as db:
             if not db.execute(statement).rowcount:
@@ -140,6 +145,9 @@ class Catalog:
                     f"The catalog has no running backup {record.backup_id}.",
                     hint="It was ended or removed by somebody else: see `clinic-backups show`.",
                 )
+            # Piece by piece: in one statement the driver would keep it several times over.
+            for part, digests in enumerate(block_list):
+                db.execute(insert(backup_blocks).values(backup_id=record.backup_id, part=part, digests=digests))
             announce(db, record)
         return record
 
@@ -177,7 +185,6 @@ class Catalog:
 
 
 def _select() -> Select[Any]:
-    # Never the block list: it is large.
     return select(*(backup.c[name] for name in _FIELDS))
 
 

@@ -38,8 +38,42 @@ backup = Table(
     Column("recipients", JSONB, nullable=False, server_default="[]"),
     Column("error", Text),
     Column("hint", Text),
-    # zstd of the blocks' digests: workers need it for incrementals and cannot read manifests.
-    Column("blocks", LargeBinary),
+)
+
+# The blocks' digests in pieces: workers need them for incrementals and cannot read manifests.
+backup_blocks = Table(
+    "backup_blocks",
+    metadata,
+    Column("backup_id", Text, primary_key=True),
+    Column("part", Integer, primary_key=True, autoincrement=False),
+    Column("digests", LargeBinary, nullable=False),
+)
+
+restore = Table(
+    "restore",
+    metadata,
+    Column("restore_id", Text, primary_key=True),
+    Column("id", BigInteger, nullable=False, unique=True, autoincrement=True),
+    Column("clinic_id", BigInteger, nullable=False),
+    Column("clinic_name", Text, nullable=False),
+    Column("backup_id", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("tables", JSONB, nullable=False, server_default="[]"),
+    Column("state", Text, nullable=False),
+    Column("requested_by", Text, nullable=False, server_default=""),
+    Column("approved_by", Text, nullable=False, server_default=""),
+    Column("notes", Text, nullable=False, server_default=""),
+    Column("run_id", Text),
+    Column("plan", JSONB, nullable=False),
+    Column("plan_digest", Text, nullable=False),
+    Column("safety_backup_id", Text),
+    # In the clinics' database, as xid8: what became of it says what became of a restore whose process died.
+    Column("transaction_id", Text),
+    Column("committing_at", DateTime(timezone=True)),
+    Column("started_at", DateTime(timezone=True), nullable=False),
+    Column("finished_at", DateTime(timezone=True)),
+    Column("error", Text),
+    Column("hint", Text),
 )
 
 clinic = Table(

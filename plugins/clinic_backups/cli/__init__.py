@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from clinic_backups.cli import backups, mail, setup
+from clinic_backups.cli import backups, mail, restore, setup
 from clinic_backups.cli.output import exit_code, print_error
 from clinic_backups.errors import ClinicBackupsError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 backups.register(app)
 setup.register(app)
 mail.register(app)
+restore.register(app)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_com
 from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.preflight import require
+from clinic_backups.restore.runner import close_abandoned
 from clinic_backups.selection import select
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,8 @@ def _close_what_died(parts: AirflowParts, run_id: str) -> None:
     """Records of this run are nobody's now; those of other runs may still be tried again for a while."""
     closed = parts.outcomes.close_abandoned(run_id=run_id)
     closed += parts.outcomes.close_abandoned(before=utc_now() - parts.settings.longest_retrying)
+    for restored in close_abandoned(parts.catalog, parts.clinic_db, utc_now):
+        log.warning("%s was found without its process and is %s now.", restored.restore_id, restored.state)
     for record in closed:
         log.warning("%s was found without its process and is %s now.", record.backup_id, record.state)
 

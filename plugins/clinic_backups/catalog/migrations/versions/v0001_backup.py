@@ -35,10 +35,18 @@ def upgrade() -> None:
             recipients jsonb NOT NULL DEFAULT '[]',
             error text,
             hint text,
-            blocks bytea,
             CHECK ((state = 'running') = (finished_at IS NULL)),
             CHECK (state <> 'completed' OR (size_bytes IS NOT NULL AND sha256 IS NOT NULL AND expires_at IS NOT NULL))
         )""")
+    op.execute("""
+        CREATE TABLE clinic_backups.backup_blocks (
+            backup_id text REFERENCES clinic_backups.backup ON DELETE CASCADE,
+            part integer,
+            digests bytea NOT NULL,
+            PRIMARY KEY (backup_id, part)
+        )""")
+    # Digests do not compress.
+    op.execute("ALTER TABLE clinic_backups.backup_blocks ALTER COLUMN digests SET STORAGE EXTERNAL")
     op.execute("CREATE INDEX backup_clinic ON clinic_backups.backup (clinic_id, started_at DESC)")
     op.execute("CREATE INDEX backup_run ON clinic_backups.backup (run_id)")
     op.execute("""
@@ -66,4 +74,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DROP VIEW clinic_backups.respaldo")
+    op.execute("DROP TABLE clinic_backups.backup_blocks")
     op.execute("DROP TABLE clinic_backups.backup")

@@ -1,0 +1,73 @@
+"""The demo's second act: a script of the application's goes wrong in one clinic, and the clinic is brought back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from include.demo.layout import DemoError
+from include.demo.stack import Stack
+
+CLINIC = 3
+# Every second patient of the clinic, with all that hangs on them, from the leaves up.
+LOST = f"SELECT id FROM public.usuarios_paciente WHERE clinica_id = {CLINIC} AND id / 6 % 2 = 0"
+VISITS = f"SELECT id FROM public.citas_consulta WHERE paciente_id IN ({LOST})"
+INVOICES = f"SELECT id FROM public.sistema_pagos_factura WHERE consulta_id IN ({VISITS})"
+PAYMENTS = f"SELECT id FROM public.sistema_pagos_pago WHERE factura_id IN ({INVOICES})"
+RECORDS = f"SELECT id FROM public.historial_clinico_historialclinico WHERE paciente_id IN ({LOST})"
+DAMAGE = (
+    "SET CONSTRAINTS ALL DEFERRED",
+    f"DELETE FROM public.sistema_pagos_pagoenlinea WHERE pago_id IN ({PAYMENTS})",
+    f"DELETE FROM public.sistema_pagos_pago WHERE factura_id IN ({INVOICES})",
+    f"DELETE FROM public.sistema_pagos_factura WHERE consulta_id IN ({VISITS})",
+    f"DELETE FROM public.historial_clinico_tratamiento WHERE historial_id IN ({RECORDS})",
+    f"DELETE FROM public.historial_clinico_historialclinico WHERE paciente_id IN ({LOST})",
+    f"DELETE FROM public.citas_recordatorio WHERE consulta_id IN ({VISITS})",
+    f"DELETE FROM public.citas_consulta WHERE paciente_id IN ({LOST})",
+    f"UPDATE public.usuarios_paciente SET responsable_id = NULL WHERE responsable_id IN ({LOST})",
+    f"DELETE FROM public.usuarios_paciente WHERE clinica_id = {CLINIC} AND id / 6 % 2 = 0",
+)
+
+
+class SecondAct:
+    """Plays it on a stack whose database runs."""
+
+    def __init__(self, stack: Stack, say: Callable[[str], None]) -> None:
+        self._stack, self._say = stack, say
+
+    def play(self) -> bool:
+        """Returns whether the clinic became what it was, and nobody else changed."""
+        self._say(f"Backing up clinic {CLINIC} and one of its neighbours")
+        before = self._backup(CLINIC)
+        neighbour = self._backup(CLINIC + 1)
+        self._say(f"A script deletes every second patient of {before['clinic_name']} with all that hangs on them")
+        self._stack.execute(*DAMAGE)
+        damaged = self._backup(CLINIC)
+        lost = before["rows_total"] - damaged["rows_total"]
+        self._say(f"{lost:,} of {before['rows_total']:,} rows are gone. The plan of the restore:")
+        words = ("restore", "--clinic", str(CLINIC), "--backup", before["backup_id"])
+        plan = json.loads(self._stack.command(*words, "--plan", "--json"))
+        for table in plan["tables"]:
+            if table["insert"] or table["update"] or table["delete"]:
+                self._say(
+                    f"    {table['table']}: {table['insert']:,} to insert, {table['update']:,} to update,"
+                    f" {table['delete']:,} to delete"
+                )
+        self._say("Restoring")
+        restored = json.loads(self._stack.command(*words, "--yes", "--json"))
+        after = self._backup(CLINIC)
+        self._say(f"Fingerprint before  {before['fingerprint']}")
+        self._say(f"Fingerprint after   {after['fingerprint']}")
+        same = before["fingerprint"] == after["fingerprint"]
+        untouched = self._backup(CLINIC + 1)["fingerprint"] == neighbour["fingerprint"]
+        self._say("The clinic is what it was." if same else "The clinic is NOT what it was.")
+        self._say("Its neighbour is unchanged." if untouched else "Its neighbour has CHANGED.")
+        self._say(f"To undo it: clinic-backups restore --clinic {CLINIC} --backup {restored['safety_backup_id']}")
+        return same and untouched
+
+    def _backup(self, clinic_id: int) -> dict[str, Any]:
+        (made,) = json.loads(self._stack.command("backup", "--clinic", str(clinic_id), "--json"))
+        if made["state"] != "completed":
+            raise DemoError(f"The backup failed: {made['error']}\nHINT: {made['hint']}")
+        return dict(made)

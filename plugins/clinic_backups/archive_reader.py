@@ -1,0 +1,299 @@
+"""Reads an archive of format 1, from the store's bytes to checked segments: nothing in it is believed unseen.
+
+Whoever has a public key and may write to the store can make an archive that age accepts. So sizes are bounded, names
+are only compared, and block digests, row counts, the manifest and the catalog's SHA-256 must all agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from itertools import accumulate
+from operator import eq
+from typing import Any, BinaryIO
+from urllib.parse import quote, unquote
+
+import zstandard
+
+from clinic_backups.archive import MANIFEST, fingerprint
+from clinic_backups.blocks import MAX_BLOCK_BYTES, Block, BlockList
+from clinic_backups.encryption import DAMAGED_HINT, Age
+from clinic_backups.errors import IntegrityError, PermanentError
+from clinic_backups.model import FORMAT_VERSION, ArchiveInfo, Clinic, Column, ForeignKey, Table
+from clinic_backups.pipeline import ByteChannel, Pipeline
+
+MAX_SEGMENT_BYTES = 1024**3 + 2 * MAX_BLOCK_BYTES
+"""A segment ends with the row that fills its batch, and PostgreSQL's longest row is 1 GiB."""
+MAX_INDEX_BYTES = 8 * 1024 * 1024
+"""A batch and the largest unfinished block, 5 MiB of rows of one byte, in blocks of 96 rows take half of it."""
+MAX_MANIFEST_BYTES, MANIFEST_BLOCK_BYTES = 16 * 1024 * 1024, 128
+"""For the tables' descriptions, and on top for each block that was seen."""
+MAX_NAME_BYTES, FETCH_BYTES, UNPACK_BYTES = 1024, 256 * 1024, 4096
+"""The last: bytes given to zstd at a time: a frame made to burst gives at most 128 KiB for four of them."""
+
+_MEMBER = re.compile(r"tables/([^/]+)/(\d{6,9})\.json")
+_ENTRY = re.compile(rb'\["([0-9a-f]{64})", ([1-9]\d{0,9}), ([1-9]\d{0,9})\]')
+_NO_QUOTES = bytes(set(range(256)) - set(b'"\n'))
+
+
+@dataclass(frozen=True)
+class TableContent:
+    """One table as the archive has it."""
+
+    table: Table
+    rows: int
+    size_bytes: int
+    blocks: BlockList
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an archive says of itself, and holds. ``tables`` by ``schema.table``, in the archive's order."""
+
+    backup_id: str
+    clinic: Clinic
+    snapshot_at: datetime
+    fingerprint: str
+    tables: Mapping[str, TableContent]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Some whole blocks of one table. ``data`` is their bytes; digests and row counts are checked already."""
+
+    table: str
+    blocks: tuple[Block, ...]
+    data: bytes
+
+
+def read_archive(
+    source: BinaryIO,
+    identities: Sequence[Any],
+    *,
+    expected: ArchiveInfo | None,
+    on_segment: Callable[[Segment], object] = lambda segment: None,
+) -> Manifest:
+    """Read an archive from start to end in constant memory, and return its manifest when all of it was right.
+
+    :param expected: what the catalog has of it; without, the caller compares the manifest with what it looks for.
+    :param on_segment: called here, in the archive's order. What it got is final only once this function returns: a
+        cut, a swapped archive, or a damage further on show later. What it raises comes out and ends the reading.
+    :raises IntegrityError: cut short, damaged, another archive than expected, or none of this package.
+    :raises WrongIdentity: none of the identities opens it.
+    :raises PermanentError: a later version of this package wrote it.
+    """
+    sealed, packed, pipeline = ByteChannel(), ByteChannel(), Pipeline()
+    reader = _Reader(_Unpacked(packed), on_segment)
+    pipeline.add("fetch", lambda: _fetch(source, sealed, expected), target=sealed)
+    pipeline.add("decrypt", lambda: Age().open(sealed, packed, identities), source=sealed, target=packed)
+    return pipeline.run(reader.read, on_failure=lambda: None)
+
+
+def count_rows(data: bytes) -> int | None:
+    """Rows in CSV as ``COPY`` writes it: line feeds outside of quotes; ``None`` when the last row does not end."""
+    if not data.endswith(b"\n"):
+        return None
+    if b'"' not in data:
+        return data.count(b"\n")
+    # Only C loops. Quotes go away in pairs, which leaves inside and outside as they were, until only those around
+    # values with line feeds are left. An odd number of them: the end lies inside of a value.
+    outside = data.translate(None, _NO_QUOTES).replace(b'""', b"").split(b'"')
+    return sum(map(len, outside[::2])) if len(outside) % 2 else None
+
+
+def _damaged(what: str) -> IntegrityError:
+    return IntegrityError(f"The archive {what}.", hint=DAMAGED_HINT)
+
+
+def _fetch(source: BinaryIO, target: ByteChannel, expected: ArchiveInfo | None) -> None:
+    """The first stage: hands on the stored bytes, and compares them with the catalog before it ends."""
+    digest, size = hashlib.sha256(), 0
+    while data := source.read(FETCH_BYTES):
+        size += len(data)
+        if expected and size > expected.size_bytes:
+            raise _damaged(f"{expected.key} is longer than the {expected.size_bytes} bytes that the catalog has")
+        digest.update(data)
+        target.write(data)
+    if expected and size < expected.size_bytes:
+        raise _damaged(f"{expected.key} is cut short, or another one: {size} of {expected.size_bytes} bytes")
+    if expected and digest.hexdigest() != expected.sha256:
+        raise _damaged(f"{expected.key} is damaged, or another one: its SHA-256 is not the catalog's")
+
+
+class _Unpacked:
+    """The tar stream: exactly one zstd frame, read in pieces of any size."""
+
+    def __init__(self, packed: ByteChannel) -> None:
+        self._packed = packed
+        # Not a stream_reader: that one does not tell a frame's end from a cut.
+        self._zstd = zstandard.ZstdDecompressor().decompressobj()
+        self._rest = memoryview(b"")
+
+    def take(self, size: int) -> bytes:
+        """Exactly that many bytes; memory is taken only as they come. :raises IntegrityError: there are less."""
+        parts = []
+        while size:
+            self._rest = self._rest or memoryview(self._more())
+            if not self._rest:
+                raise _damaged("is cut short: its tar file does not end")
+            part, self._rest = self._rest[:size], self._rest[size:]
+            size -= len(part)
+            parts.append(part)
+        return b"".join(parts)
+
+    def end(self) -> None:
+        """:raises IntegrityError: there is more, or the frame did not end, or what is below failed."""
+        if self._rest or self._more() or self._zstd.unused_data or self._packed.read(1):
+            raise _damaged("goes on after its end")
+
+    def _more(self) -> bytes:
+        """Some of what comes next, nothing at the end of the frame."""
+        while not self._zstd.eof:
+            if not (data := self._packed.read(UNPACK_BYTES)):
+                raise _damaged("is cut short: its compressed stream does not end")
+            try:
+                unpacked = self._zstd.decompress(data)
+            except zstandard.ZstdError:
+                raise _damaged("is damaged, or none of this package: zstd cannot unpack it") from None
+            if unpacked:
+                return unpacked
+        return b""
+
+
+class _Reader:
+    """Reads the members in the order in which ``ArchiveWriter`` writes them, and accepts no other."""
+
+    def __init__(self, source: _Unpacked, on_segment: Callable[[Segment], object]) -> None:
+        self._source, self._on_segment = source, on_segment
+        self._tables: dict[str, BlockList] = {}
+        self._table, self._number = "", 0
+
+    def read(self) -> Manifest:
+        while (member := self._header()).name != MANIFEST:
+            self._segment(member)
+        manifest = self._manifest(member)
+        if any(self._source.take(2 * tarfile.BLOCKSIZE)):
+            raise _damaged("has something after its manifest")
+        self._source.end()
+        return manifest
+
+    def _header(self) -> tarfile.TarInfo:
+        """The next member's header; a name of more than 100 bytes comes in a member of its own before it (GNU)."""
+        header, long_name = self._record(), b""
+        if header.type == tarfile.GNUTYPE_LONGNAME:
+            long_name = self._content(header, MAX_NAME_BYTES).rstrip(b"\0")
+            header = self._record()
+        if header.type != tarfile.REGTYPE:
+            raise _damaged(f"has a member that is no plain file: {header.name!r}")
+        header.name = long_name.decode("utf-8", "replace") or header.name
+        return header
+
+    def _record(self) -> tarfile.TarInfo:
+        record = self._source.take(tarfile.BLOCKSIZE)
+        if not any(record):
+            raise _damaged("ends without a manifest")
+        try:
+            return tarfile.TarInfo.frombuf(record, "utf-8", "replace")
+        except (tarfile.HeaderError, ValueError):
+            raise _damaged("is damaged, or none of this package: it is no tar file") from None
+
+    def _content(self, member: tarfile.TarInfo, limit: int) -> bytes:
+        if not 0 <= member.size <= limit:
+            raise _damaged(f"says that {member.name!r} has {member.size} bytes; more than {limit} cannot be")
+        data = self._source.take(member.size)
+        if any(self._source.take(-member.size % tarfile.BLOCKSIZE)):
+            raise _damaged(f"has bytes between its members, after {member.name!r}")
+        return data
+
+    def _segment(self, member: tarfile.TarInfo) -> None:
+        table = self._next_table(member.name)
+        where = f"in segment {self._number} of {table!r}"
+        blocks = _index(self._content(member, MAX_INDEX_BYTES), where)
+        content = self._header()
+        if content.name != member.name.removesuffix("json") + "csv":
+            raise _damaged(f"has {content.name!r} where the rows should come {where}")
+        if content.size != sum(block.size_bytes for block in blocks):
+            raise _damaged(f"has rows of another size than their index says {where}")
+        data = self._content(content, MAX_SEGMENT_BYTES)
+        ends = accumulate(block.size_bytes for block in blocks)
+        for number, (block, end) in enumerate(zip(blocks, ends, strict=True), start=1):
+            rows = data[end - block.size_bytes : end]
+            if hashlib.sha256(rows).digest() != block.digest:
+                raise _damaged(f"has a block whose bytes are not those of its SHA-256: block {number} {where}")
+            if count_rows(rows) != block.rows:
+                raise _damaged(f"has a block that is not the {block.rows} whole rows it should be: {number} {where}")
+            self._tables[table].append(block)
+        self._on_segment(Segment(table, blocks, data))
+
+    def _next_table(self, name: str) -> str:
+        """The table of an index's name, which must be this table's next or another table's first."""
+        match = _MEMBER.fullmatch(name)
+        table, number = (unquote(match[1]), int(match[2])) if match else ("", 0)
+        if name != f"tables/{quote(table, safe='.-_~ ')}/{number:06}.json":
+            raise _damaged(f"has a member that does not belong there: {name!r}")
+        if table not in self._tables:
+            self._table, self._number, self._tables[table] = table, 0, BlockList()
+        self._number += 1
+        if (table, number) != (self._table, self._number):
+            expected = f"segment {self._number} of {self._table!r}"
+            raise _damaged(f"has segment {number} of {table!r} where {expected} should be: missing, twice or misplaced")
+        return table
+
+    def _manifest(self, member: tarfile.TarInfo) -> Manifest:
+        limit = MAX_MANIFEST_BYTES + sum(map(len, self._tables.values())) * MANIFEST_BLOCK_BYTES
+        try:
+            return _checked(json.loads(self._content(member, limit)), self._tables)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+            raise _damaged("has a manifest that is none") from None
+
+
+def _index(text: bytes, where: str) -> tuple[Block, ...]:
+    """The blocks that a segment's index lists. Matched, not parsed: hostile JSON can take twenty times its size."""
+    entries = _ENTRY.findall(text)
+    blocks = tuple(Block(bytes.fromhex(digest.decode()), int(rows), int(size)) for digest, rows, size in entries)
+    listed = [[block.digest.hex(), block.rows, block.size_bytes] for block in blocks]
+    if not blocks or text != json.dumps({"blocks": listed}).encode():
+        raise _damaged(f"has an index that is none {where}")
+    return blocks
+
+
+def _checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
+    """The manifest, once it agrees with what was read. :raises KeyError, TypeError, ValueError: it is none."""
+    if data["format"] > FORMAT_VERSION:
+        raise PermanentError(
+            f"The archive has format {data['format']}; this version reads up to {FORMAT_VERSION}.",
+            hint="Use a newer version of this package.",
+        )
+    contents: dict[str, TableContent] = {}
+    for described in data["tables"]:
+        table = _table(described)
+        blocks = seen.get(table.name, BlockList())
+        sums = (described["rows"], described["size_bytes"], len(described["blocks"]))
+        entries = ([block.digest.hex(), block.rows, block.size_bytes, 0] for block in blocks)
+        if sums != (blocks.rows, blocks.size_bytes, len(blocks)) or not all(map(eq, described["blocks"], entries)):
+            raise _damaged(f"has other blocks of {table.name!r} than its manifest lists")
+        contents[table.name] = TableContent(table, blocks.rows, blocks.size_bytes, blocks)
+    if list(seen) != [name for name in contents if name in seen] or len(contents) < len(data["tables"]):
+        raise _damaged("has a table that its manifest does not list, lists twice, or in another order")
+    total = fingerprint({name: content.blocks for name, content in contents.items()})
+    if data["fingerprint"] != total or data["archives"] != [data["backup_id"]]:
+        raise _damaged("has a manifest with another fingerprint than its blocks, or of several archives")
+    clinic, snapshot_at = Clinic(**_fields(Clinic, data["clinic"])), datetime.fromisoformat(data["snapshot_at"])
+    return Manifest(str(data["backup_id"]), clinic, snapshot_at, total, contents)
+
+
+def _table(data: dict[str, Any]) -> Table:
+    columns = tuple(Column(**_fields(Column, column)) for column in data["columns"])
+    keys = tuple(ForeignKey(**_fields(ForeignKey, key)) for key in data["foreign_keys"])
+    return Table(str(data["name"]), columns, tuple(data["primary_key"]), keys)
+
+
+def _fields(kind: type[Any], data: dict[str, Any]) -> dict[str, Any]:
+    """What a noun of the model needs; what later versions add is left aside."""
+    values = ((field.name, data[field.name]) for field in fields(kind))
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values}

@@ -1,0 +1,138 @@
+"""``clinic-backups restore``: with the database, the store and the key alone, Airflow perhaps dead."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from clinic_backups import envelopes
+from clinic_backups.cli.environment import parts
+from clinic_backups.cli.output import errors, print_json
+from clinic_backups.errors import PermanentError, SettingsError
+from clinic_backups.parts import Parts
+from clinic_backups.restore.model import RestorePlan, RestoreRequest
+from clinic_backups.restore.request import parse
+from clinic_backups.restore.runner import wish_of
+from clinic_backups.restore.service import ClinicRestore, Source, refused
+from clinic_backups.restore.text import as_lines
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(restore)
+
+
+def restore(
+    clinic: Annotated[int, typer.Option(help="Id of the clinic.")],
+    backup: Annotated[str, typer.Option(help="Id of the backup; the newest when left out.")] = "",
+    as_of: Annotated[str, typer.Option(help="The newest backup at or before this time.")] = "",
+    archive: Annotated[str, typer.Option(help="The archive's key or URL: restores without the catalog.")] = "",
+    mode: Annotated[str, typer.Option(help="exact, or missing: only rows that are gone come back.")] = "exact",
+    table: Annotated[list[str] | None, typer.Option(help="Only this table; may be repeated.")] = None,
+    ignore_dropped: Annotated[bool, typer.Option(help="Leave out columns that are gone.")] = False,
+    identity: Annotated[Path | None, typer.Option(help="File with the secret key.")] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Only show what would be done.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    notes: Annotated[str, typer.Option(help="A line to keep with the restore; no patients' data.")] = "",
+    json: Json = False,
+) -> None:
+    """Restore one clinic: show the plan, ask, save the present state, apply exactly that plan or nothing."""
+    with_parts = parts()
+    conf = {
+        "clinic_id": clinic, "backup_id": backup, "as_of": as_of, "mode": mode, "tables": table or [],
+        "ignore_dropped": ignore_dropped, "notes": notes,
+    }  # fmt: skip
+    request, _ = parse(conf, every=[], requested_by=f"{getpass.getuser()} (command line)", run_id=None)
+    if archive:
+        if backup or as_of:
+            raise SettingsError("Which backup?", hint="--archive names it; leave --backup and --as-of out.")
+        _without_catalog(with_parts, request, archive, identity, only_plan=plan, yes=yes, json=json)
+        return
+    runner = with_parts.restores(identity, on_step=_show_step)
+    made = runner.plan(request)
+    _show_plan(made, json=json and plan)
+    if plan:
+        return
+    _require_approval(made, yes=yes)
+    saved = with_parts.safety_backup(made, requested_by=request.requested_by, run_id=None)
+    if saved is not None:
+        errors.print(f"The present state is saved as {saved.backup_id}.")
+    record = runner.apply(
+        request, made, approved_by=request.requested_by, safety_backup_id=saved.backup_id if saved else None
+    )
+    if problem := with_parts.deliver().problem:
+        errors.print(f"Mail waits for a later run: {escape(problem)}")
+    if json:
+        print_json(record.to_json())
+        return
+    print(f"Clinic {clinic} is restored from {made.backup_id}: {made.writes:,} rows were written.")
+    if saved is not None:
+        print(f"To undo: clinic-backups restore --clinic {clinic} --backup {saved.backup_id}")
+
+
+def _without_catalog(
+    with_parts: Parts, request: RestoreRequest, archive: str, identity: Path | None, *, only_plan: bool, yes: bool,
+    json: bool,
+) -> None:  # fmt: skip
+    """Everything from the store: no record, no lock, and no safety backup."""
+    key = _key(with_parts, archive)
+    envelope = envelopes.load(key, with_parts.store)
+    source = Source(envelope.backup_id, envelope.clinic_id, envelope.archive)
+    if source.clinic_id != request.clinic_id:
+        raise PermanentError(
+            f"{key} is a backup of clinic {source.clinic_id}, not of {request.clinic_id}.",
+            hint=f"Give --clinic {source.clinic_id}, or another archive.",
+        )
+    service: ClinicRestore = with_parts.clinic_restore(identity, on_step=_show_step)
+    made = service.plan(source, wish_of(request))
+    _show_plan(made, json=json)
+    if only_plan:
+        return
+    errors.print(
+        "Without the catalog the present state is not saved before, and nothing keeps a backup from beginning."
+    )
+    _require_approval(made, yes=yes)
+    service.apply(source, wish_of(request), approved=made.digest)
+    errors.print(f"Clinic {request.clinic_id} is restored from {made.backup_id}: {made.writes:,} rows were written.")
+
+
+def _key(with_parts: Parts, archive: str) -> str:
+    """The object's key of a key or of a whole URL in the store."""
+    url = f"{with_parts.store.url}/"
+    if "://" in archive and not archive.startswith(url):
+        raise SettingsError(
+            f"{archive!r} is not below the store {url}.", hint="Set CLINIC_BACKUPS_STORE_URL to the archive's store."
+        )
+    return archive.removeprefix(url)
+
+
+def _show_step(step: str) -> None:
+    errors.print(f"[dim]… {escape(step)}[/]")
+
+
+def _show_plan(made: RestorePlan, *, json: bool) -> None:
+    if json:
+        print_json(made.to_json())
+    else:
+        for line in as_lines(made):
+            errors.print(escape(line))
+
+
+def _require_approval(made: RestorePlan, *, yes: bool) -> None:
+    """:raises PermanentError: the plan has refusals. :raises SettingsError: nobody can be asked."""
+    if made.refusals:
+        raise refused(made)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise SettingsError("Nobody is there to approve the plan.", hint="Look at it with --plan, then give --yes.")
+    answer: Any = typer.confirm(f"Write {made.writes:,} rows of clinic {made.clinic_id}?", err=True)
+    if not answer:
+        raise typer.Exit(1)

@@ -1,0 +1,121 @@
+"""What a restore is asked for, what it would do, and what it did."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from clinic_backups.model import iso
+
+Mode = Literal["exact", "missing"]
+MODES: tuple[Mode, ...] = ("exact", "missing")
+
+
+@dataclass(frozen=True)
+class RestoreRequest:
+    """What somebody asks for.
+
+    :param backup_id: which backup; else the newest completed at or before ``as_of``; else the newest completed.
+    :param mode: ``exact``: the clinic becomes what the backup holds; ``missing``: only rows that are gone come back.
+    :param tables: only these, and what their rows need; all when empty.
+    :param ignore_dropped: restore although columns of the backup are gone from the database.
+    """
+
+    clinic_id: int
+    backup_id: str | None = None
+    as_of: datetime | None = None
+    mode: Mode = "exact"
+    tables: tuple[str, ...] = ()
+    ignore_dropped: bool = False
+    requested_by: str = ""
+    notes: str = ""
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """What the restore would do to one table.
+
+    ``keys`` are a few primary keys of each operation, as text: ids, never other values of a row.
+    """
+
+    table: str
+    insert: int = 0
+    update: int = 0
+    delete: int = 0
+    unchanged: int = 0
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    columns: Mapping[str, int] = field(default_factory=dict)
+    """Columns that differ in the rows to update, with how many rows each differs in."""
+    notes: tuple[str, ...] = ()
+    """Drift and triggers: what else is to be known about this table."""
+
+    @property
+    def writes(self) -> int:
+        return self.insert + self.update + self.delete
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why the restore cannot be applied: what, where, and the remedy."""
+
+    table: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class RestorePlan:
+    """What a restore would do. ``digest`` names exactly these writes: what was approved is what is applied."""
+
+    clinic_id: int
+    clinic_name: str
+    backup_id: str
+    snapshot_at: datetime
+    mode: Mode
+    tables: tuple[TablePlan, ...]
+    refusals: tuple[Refusal, ...]
+    digest: str
+
+    @property
+    def writes(self) -> int:
+        """Rows that would be written in all tables."""
+        return sum(table.writes for table in self.tables)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types: for XCom, the catalog and ``--json``."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self) | {"snapshot_at": iso(self.snapshot_at)}))
+        return plain | {"writes": self.writes}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RestorePlan:
+        """The plan that :meth:`to_json` wrote."""
+        tables = [
+            TablePlan(
+                **(
+                    dict(table)
+                    | {"notes": tuple(table["notes"]), "keys": {op: tuple(keys) for op, keys in table["keys"].items()}}
+                )
+            )
+            for table in data["tables"]
+        ]
+        fields = {key: value for key, value in data.items() if key != "writes"}
+        return cls(
+            **(
+                fields
+                | {
+                    "tables": tuple(tables),
+                    "refusals": tuple(Refusal(**refusal) for refusal in data["refusals"]),
+                    "snapshot_at": datetime.fromisoformat(data["snapshot_at"]),
+                }
+            )
+        )
+
+
+def digest_of(parts: Mapping[str, str]) -> str:
+    """SHA-256, in hex, over the digests of each table's writes."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

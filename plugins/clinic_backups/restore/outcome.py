@@ -1,0 +1,98 @@
+"""How a restore's record is closed: completed, failed, or found dead. Each is announced in the record's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime
+from functools import partial
+
+import psycopg2
+from psycopg2.errors import InvalidParameterValue
+
+from clinic_backups.catalog.restores import RestoreRecord, Restores
+from clinic_backups.connections import Connection
+from clinic_backups.database import connect, raise_database_error
+from clinic_backups.errors import Interrupted, PermanentError, TransientError
+from clinic_backups.notify.restore_notice import RestoreOutcome, announce
+
+TransactionStatus = Callable[[str], str | None]
+
+
+class RestoreOutcomes:
+    """Closes records. The caller holds the clinic's lock.
+
+    :param now: the clock.
+    """
+
+    def __init__(self, restores: Restores, now: Callable[[], datetime]) -> None:
+        self._restores, self._now = restores, now
+
+    def complete(self, record: RestoreRecord) -> RestoreRecord:
+        """Write that its transaction has committed."""
+        return self._close(record.completed(self._now()), "completed")
+
+    def fail(self, record: RestoreRecord, error: BaseException) -> RestoreRecord:
+        """Write that it failed and nothing was changed: its transaction was rolled back, or never begun."""
+        return self._close(record.failed(error, self._now()), "failed")
+
+    def settle(
+        self, record: RestoreRecord, error: BaseException, transaction_status: TransactionStatus
+    ) -> RestoreRecord:
+        """Close a running record whose commit may have happened or not, as the database says.
+
+        :param error: why it failed, if it did.
+        :raises TransientError: the database does not know yet; the record stays as it is.
+        """
+        status = transaction_status(record.transaction_id) if record.transaction_id else "aborted"
+        if status == "committed":
+            # Its process was about to do it then; how long the record lay there is not the restore's duration.
+            return self._close(record.completed(record.committing_at or self._now()), "completed")
+        if status == "aborted":
+            return self.fail(record, error)
+        if status is not None:
+            raise TransientError(
+                f"The transaction of restore {record.restore_id} is still open in the clinics' database.",
+                hint="The server soon notices that its process is gone: try again in two minutes. A commit that waits"
+                " for a standby shows in pg_stat_activity.",
+            )
+        unknown = PermanentError(
+            "The restore's process died while it committed, and the database no longer knows whether it did: the clinic"
+            " is as it was before, or wholly restored.",
+            hint="Plan the same restore again and look: nothing to write means that it was done.",
+        )
+        return self._close(record.failed(unknown, self._now()), "unknown")
+
+    def close_dead(self, record: RestoreRecord, transaction_status: TransactionStatus) -> RestoreRecord:
+        """Complete or fail a running record whose process died.
+
+        :param transaction_status: asks the clinics' database, as :func:`transaction_status` does.
+        :raises TransientError: the database does not know yet; the record stays as it is.
+        """
+        died = Interrupted(
+            "The restore's process ended without a word: killed, out of memory, or its machine stopped. The database"
+            " is as it was before.",
+            hint="See the task's log and the worker's memory, then plan the restore again.",
+        )
+        return self.settle(record, died, transaction_status)
+
+    def _close(self, record: RestoreRecord, outcome: RestoreOutcome) -> RestoreRecord:
+        return self._restores.finish(record, partial(announce, outcome=outcome))
+
+
+def transaction_status(connection: Connection, transaction_id: str) -> str | None:
+    """What became of a transaction: ``committed``, ``aborted``, ``in progress``; none where nobody knows any more.
+
+    :param transaction_id: an xid8; ``pg_xact_status`` of
+        https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
+    """
+    try:
+        with closing(connect(connection)) as db, db.cursor() as cursor:
+            cursor.execute("SELECT pg_xact_status(%s::xid8)", (transaction_id,))
+            row = cursor.fetchone()
+            return str(row[0]) if row and row[0] is not None else None
+    except InvalidParameterValue:
+        # Of the future: this server was set back to a time before the restore.
+        return None
+    except psycopg2.Error as error:
+        raise_database_error(error, f"asking what became of transaction {transaction_id}")

@@ -1,0 +1,104 @@
+"""What a restore's conf may say, checked before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from clinic_backups.errors import SettingsError
+from clinic_backups.model import Clinic
+from clinic_backups.restore.model import MODES, Mode, RestoreRequest
+from clinic_backups.selection import select
+
+KEYS = ("clinic_id", "backup_id", "as_of", "mode", "tables", "ignore_dropped", "approve", "notes")
+
+
+def parse(
+    conf: Mapping[str, Any], *, every: Sequence[Clinic], requested_by: str, run_id: str | None
+) -> tuple[RestoreRequest, bool]:
+    """The request, and whether it is approved in advance (``approve: true``).
+
+    :param every: the clinics that exist, for the error. A clinic whose row is gone is known by its backups: its id is
+        taken as it is.
+    :raises SettingsError: a key is unknown or a value is wrong.
+    """
+    if unknown := sorted(set(conf) - set(KEYS)):
+        raise SettingsError(
+            f"The conf has unknown keys: {', '.join(map(repr, unknown))}.", hint=f"Known are {', '.join(KEYS)}."
+        )
+    if conf.get("clinic_id") is None:
+        raise SettingsError("The conf names no clinic.", hint='For instance: {"clinic_id": 7}')
+    known = [*every, *_as_clinic(conf["clinic_id"], every)]
+    chosen = select({"clinic_id": conf["clinic_id"], "notes": conf.get("notes")}, active=[], every=known)
+    if conf.get("backup_id") and conf.get("as_of"):
+        raise SettingsError("The conf has both backup_id and as_of.", hint="One of them names the backup.")
+    request = RestoreRequest(
+        clinic_id=chosen.clinics[0].id,
+        backup_id=_text(conf, "backup_id"),
+        as_of=_moment(conf.get("as_of")),
+        mode=_mode(conf.get("mode")),
+        tables=_tables(conf.get("tables")),
+        ignore_dropped=_flag(conf, "ignore_dropped"),
+        requested_by=requested_by,
+        notes=chosen.notes,
+        run_id=run_id,
+    )
+    return request, _flag(conf, "approve")
+
+
+def _as_clinic(value: object, every: Sequence[Clinic]) -> list[Clinic]:
+    """A number that no clinic has now, as it has one in the backups if there are any."""
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
+    if not isinstance(number, int) or isinstance(number, bool) or number in {clinic.id for clinic in every}:
+        return []
+    return [Clinic(number, f"clinic {number}")]
+
+
+def _text(conf: Mapping[str, Any], key: str) -> str | None:
+    value = conf.get(key)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or len(value) > 100 or not value.isprintable():
+        raise SettingsError(f"{key} is not the id of a backup.", hint="See `clinic-backups list --clinic N`.")
+    return value
+
+
+def _moment(value: object) -> datetime | None:
+    if value is None or value == "":
+        return None
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise SettingsError(
+            f"as_of: {str(value)[:40]!r} is not a time.", hint="Write it like 2026-11-24T02:00:00-04:00."
+        ) from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _mode(value: object) -> Mode:
+    for mode in MODES:
+        if value == mode:
+            return mode
+    if value is None or value == "":
+        return "exact"
+    raise SettingsError(f"mode: {str(value)[:40]!r} is unknown.", hint=f"Known are {', '.join(MODES)}.")
+
+
+def _tables(value: object) -> tuple[str, ...]:
+    if value is None or value == "" or value == []:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(name, str) and name.count(".") == 1 for name in value):
+        raise SettingsError(
+            "tables is not a list of tables.", hint='For instance: ["public.usuarios_paciente"]; all when left out.'
+        )
+    return tuple(dict.fromkeys(value))
+
+
+def _flag(conf: Mapping[str, Any], key: str) -> bool:
+    value = conf.get(key)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise SettingsError(f"{key} is neither true nor false.", hint="Write true or leave it out.")
+    return value

@@ -1,0 +1,278 @@
+"""Plans and applies the restore of one clinic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from psycopg2 import sql
+
+from clinic_backups.archive_reader import Manifest, Segment, read_archive
+from clinic_backups.connections import Connection
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError
+from clinic_backups.extract import SqlExtract, SqlFolder
+from clinic_backups.model import ArchiveInfo, Table
+from clinic_backups.restore import checks
+from clinic_backups.restore.apply import Applier
+from clinic_backups.restore.diff import TableDiff, compute
+from clinic_backups.restore.model import Mode, Refusal, RestorePlan, TablePlan, digest_of
+from clinic_backups.restore.shape import Shape, fit
+from clinic_backups.restore.staging import Staged, Staging
+from clinic_backups.restore.workspace import Workspace
+from clinic_backups.settings import Settings
+from clinic_backups.stores.base import ObjectStore
+from clinic_backups.tenant_db import Snapshot
+
+OnStep = Callable[[str], object]
+
+
+class ClinicChanged(PermanentError):
+    """The clinic is not as it was when the plan was approved."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The backup to restore.
+
+    :param archive: where it lies and what it must be, from the catalog or its envelope.
+    """
+
+    backup_id: str
+    clinic_id: int
+    archive: ArchiveInfo
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of it: see :class:`~clinic_backups.restore.model.RestoreRequest`."""
+
+    mode: Mode = "exact"
+    tables: tuple[str, ...] = ()
+    ignore_dropped: bool = False
+
+
+class ClinicRestore:
+    """Restores clinics from one store into one database.
+
+    Planning and applying do the same up to the writing: fetch and check the archive, load what differs into temporary
+    tables, compare. So nothing of a patient waits anywhere between the two, and what is applied was just computed.
+
+    :param restore_db: a role that may read and write the clinics' tables.
+    :param identities: secret keys, of which one opens the archive.
+    :param on_step: told what is being done.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        restore_db: Connection,
+        store: ObjectStore,
+        identities: Sequence[Any],
+        on_step: OnStep = lambda step: None,
+    ) -> None:
+        self._settings, self._restore_db, self._store = settings, restore_db, store
+        self._identities, self._on_step = identities, on_step
+
+    def plan(self, source: Source, wish: Wish) -> RestorePlan:
+        """What the restore would do. Writes nothing but temporary tables, and locks nobody out."""
+        manifest = self._checked_manifest(source)
+        with self._compared(source, manifest, wish) as comparison:
+            return comparison.plan
+
+    def apply(
+        self, source: Source, wish: Wish, *, approved: str, on_commit: Callable[[str], object] = lambda xid: None
+    ) -> RestorePlan:
+        """Do it, in one transaction that is proven before it is committed; returns the plan as it was applied.
+
+        :param approved: the digest of the plan that somebody has seen.
+        :param on_commit: called with the transaction's number just before it is committed.
+        :raises ClinicChanged: the plan would be another one by now.
+        :raises PermanentError: the plan has refusals, or a constraint forbids it; nothing was changed.
+        :raises IntegrityError: the result would not be what was planned; nothing was changed.
+        """
+        manifest = self._checked_manifest(source)
+        with self._compared(source, manifest, wish) as comparison:
+            plan = comparison.plan
+            if plan.digest != approved:
+                raise ClinicChanged(
+                    f"Clinic {source.clinic_id} has changed since the plan was made: {_summary(plan)} now.",
+                    hint="Nothing was changed. Make a new plan, look at it and approve it.",
+                )
+            if plan.refusals:
+                raise refused(plan)
+            applier = Applier(comparison.workspace, comparison.diffs, comparison.order)
+            if plan.writes:
+                self._on_step(f"writing {plan.writes:,} rows")
+                applier.write(comparison.quiet_tables)
+            self._on_step("reading the clinic again")
+            applier.prove(wish.mode, manifest.tables, comparison.queries)
+            if plan.writes:
+                ((xid,),) = comparison.workspace.rows("SELECT pg_current_xact_id()::text", None, "asking for the id")
+                on_commit(str(xid))
+            comparison.workspace.commit()
+            return plan
+
+    def _checked_manifest(self, source: Source) -> Manifest:
+        """Read the whole archive once, before anything else: what is damaged must not get as far as a database."""
+        self._on_step("checking the archive")
+        manifest = self._read(source, lambda segment: None)
+        if manifest.clinic.id != source.clinic_id or manifest.backup_id != source.backup_id:
+            raise IntegrityError(
+                f"{source.archive.key} holds backup {manifest.backup_id} of clinic {manifest.clinic.id}; wanted is"
+                f" {source.backup_id} of clinic {source.clinic_id}.",
+                hint="Somebody exchanged archives in the store. Nothing was changed.",
+            )
+        return manifest
+
+    def _read(self, source: Source, on_segment: Callable[[Segment], object]) -> Manifest:
+        with self._store.open(source.archive.key) as stream:
+            return read_archive(stream, self._identities, expected=source.archive, on_segment=on_segment)
+
+    @contextmanager
+    def _compared(self, source: Source, manifest: Manifest, wish: Wish) -> Iterator[_Comparison]:
+        queries = SqlExtract().rendered(SqlFolder(self._settings.sql_dir), source.clinic_id)
+        timeouts: dict[str, Any] = {
+            "statement_timeout_seconds": self._settings.statement_timeout_seconds,
+            "lock_timeout_seconds": self._settings.lock_timeout_seconds,
+        }
+        with Workspace(self._restore_db, **timeouts) as workspace:
+            comparison = _Comparison(workspace, manifest, wish, queries)
+            comparison.choose()
+            self._on_step("reading the clinic as it is")
+            with Snapshot(self._restore_db, same_as=workspace.export(), **timeouts) as reader:
+                comparison.stage(Staging(workspace, reader, queries), lambda take: self._read(source, take))
+            self._on_step("comparing")
+            comparison.compare()
+            yield comparison
+
+
+class _Comparison:
+    """The two states of a clinic, in one workspace."""
+
+    def __init__(self, workspace: Workspace, manifest: Manifest, wish: Wish, queries: Mapping[str, str]) -> None:
+        self.workspace, self.queries = workspace, queries
+        self._manifest, self._wish = manifest, wish
+        self._shapes: dict[str, Shape] = {}
+        self._staged: dict[str, Staged] = {}
+        self._refusals: list[Refusal] = []
+        self._notes: dict[str, list[str]] = {}
+        self._tables: dict[str, Table] = {}
+        self.diffs: dict[str, TableDiff] = {}
+        self.order: list[str] = []
+        self.quiet_tables: list[str] = []
+
+    def choose(self) -> None:
+        """Which tables take part, and how their columns fit."""
+        contents = self._manifest.tables
+        if unknown := sorted(set(self._wish.tables) - set(contents)):
+            raise SettingsError(
+                f"The backup has no table {', '.join(unknown)}.", hint=f"It has {', '.join(sorted(contents))}."
+            )
+        wanted = [name for name in contents if not self._wish.tables or name in self._wish.tables]
+        there = self.workspace.relations()
+        for name in wanted:
+            if name not in there:
+                self._refuse(name, f"{name} is in the backup, and there is no such table now.", "Make the table again.")
+            elif name not in self.queries:
+                self._refuse(
+                    name,
+                    f"{name} is in the backup, and has no extract now.",
+                    f"Bring include/sql/extract/{name.removeprefix('public.')}.sql back, or restore without the table.",
+                )
+        wanted = [name for name in wanted if name in there and name in self.queries]
+        children = {child for child, parent in self.workspace.references() if parent in wanted}
+        self._tables = self.workspace.tables(sorted({*wanted, *children}))
+        for name in wanted:
+            shape = fit(contents[name].table, self._tables[name], ignore_dropped=self._wish.ignore_dropped)
+            if isinstance(shape, Refusal):
+                self._refusals.append(shape)
+            else:
+                self._shapes[name] = shape
+
+    def stage(self, staging: Staging, read_archive: Callable[[Callable[[Segment], None]], object]) -> None:
+        """Load what differs."""
+        for index, (name, shape) in enumerate(self._shapes.items()):
+            self._staged[name] = staging.stage_present(index, shape, self._manifest.tables[name])
+        if any(staged.missing for staged in self._staged.values()):
+            with staging.wanted_loader(self._staged) as take:
+                read_archive(take)
+
+    def compare(self) -> None:
+        """Compute what is to be written, and what stands in the way."""
+        for name, staged in self._staged.items():
+            if self._cast(staged):
+                self.diffs[name] = compute(self.workspace, staged, self._wish.mode)
+        self.order, cycles = checks.order(self.diffs, self._tables)
+        self._refusals += cycles
+        self._refusals += checks.Checks(self.workspace, self.diffs, self._tables).run()
+        for name, (triggers, may) in checks.triggers(self.workspace, self.diffs).items():
+            how = "are turned off meanwhile" if may else "will fire: this role may not turn them off"
+            self._notes[name] = [f"The table's triggers {how}: {', '.join(triggers)}."]
+            if may:
+                self.quiet_tables.append(name)
+
+    @property
+    def plan(self) -> RestorePlan:
+        """What came out."""
+        tables = tuple(
+            replace(diff.plan, notes=(*diff.plan.notes, *self._notes.get(name, ())))
+            for name, diff in self.diffs.items()
+        )
+        return RestorePlan(
+            clinic_id=self._manifest.clinic.id,
+            clinic_name=self._manifest.clinic.name,
+            backup_id=self._manifest.backup_id,
+            snapshot_at=self._manifest.snapshot_at,
+            mode=self._wish.mode,
+            tables=tables,
+            refusals=tuple(self._refusals),
+            digest=digest_of(
+                {name: diff.digest for name, diff in self.diffs.items()}
+                | {"backup": self._manifest.backup_id, "mode": self._wish.mode}
+                | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
+            ),
+        )
+
+    def _cast(self, staged: Staged) -> bool:
+        """Give retyped columns their new types; returns whether all their values can be."""
+        types = {column.name: column.type for column in staged.shape.now.columns}
+        for name in staged.shape.retyped:
+            statement = sql.SQL("ALTER TABLE {table} ALTER COLUMN {column} TYPE {type} USING {column}::{type}").format(
+                table=staged.wanted, column=sql.Identifier(name), type=sql.SQL(types[name])
+            )
+            try:
+                with self.workspace.attempt():
+                    self.workspace.execute(statement, f"casting {staged.shape.name}.{name} to {types[name]}")
+            except ClinicBackupsError as error:
+                self._refuse(
+                    staged.shape.name,
+                    f"Values of {staged.shape.name}.{name} in the backup are no {types[name]}: {error.message}",
+                    "Change the column's type back for the time of the restore.",
+                )
+                return False
+        return True
+
+    def _refuse(self, table: str, message: str, hint: str) -> None:
+        self._refusals.append(Refusal(table, message, hint))
+
+
+def refused(plan: RestorePlan) -> PermanentError:
+    """Every refusal of a plan as one error."""
+    lines = [f"- {refusal.message}\n  HINT: {refusal.hint}" for refusal in plan.refusals]
+    return PermanentError(
+        "\n".join([f"The restore of clinic {plan.clinic_id} from {plan.backup_id} is not possible:", *lines]),
+        hint="Nothing was changed.",
+    )
+
+
+def _summary(plan: RestorePlan) -> str:
+    def total(operation: Callable[[TablePlan], int]) -> int:
+        return sum(map(operation, plan.tables))
+
+    return (
+        f"{total(lambda table: table.insert)} rows to insert, {total(lambda table: table.update)} to update,"
+        f" {total(lambda table: table.delete)} to delete"
+    )

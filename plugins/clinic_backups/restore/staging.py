@@ -1,0 +1,187 @@
+"""Brings into the workspace what differs between a backup and the clinic as it is now, and nothing else.
+
+Blocks that both sides have are equal rows: they are neither loaded nor compared. The present rows are read at the
+workspace's own moment, over a second connection, since one connection cannot read and load at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from psycopg2 import sql
+
+from clinic_backups.archive_reader import Segment, TableContent
+from clinic_backups.blocks import Block, BlockCutter
+from clinic_backups.pipeline import ByteChannel, Cancelled, Pipeline
+from clinic_backups.restore.shape import Shape
+from clinic_backups.restore.workspace import Workspace
+from clinic_backups.tenant_db import Snapshot
+
+BATCH_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Staged:
+    """One table's rows that differ: ``wanted`` of the backup, ``present`` of the clinic as it is.
+
+    :param index: makes the names of temporary tables short and unlike.
+    :param matched: rows in blocks that both sides have.
+    """
+
+    shape: Shape
+    index: int
+    wanted: sql.Identifier
+    present: sql.Identifier
+    missing: Counter[bytes]
+    """Digests of the backup's blocks that the clinic does not have."""
+    matched: int
+
+
+class Staging:
+    """Loads both sides.
+
+    :param queries: the extract of each table, rendered for the clinic.
+    :param reader: sees the same moment as the workspace.
+    """
+
+    def __init__(self, workspace: Workspace, reader: Snapshot, queries: Mapping[str, str]) -> None:
+        self._workspace, self._reader, self._queries = workspace, reader, queries
+
+    def stage_present(self, index: int, shape: Shape, content: TableContent) -> Staged:
+        """Make a table's temporary tables and load the clinic's rows that the backup does not have as they are."""
+        now = {column.name: column.type for column in shape.now.columns}
+        wanted = self._workspace.stage(
+            f"wanted_{index}",
+            # Dropped and retyped columns come as texts; what is to be cast is cast once all is loaded.
+            [(c.name, c.type if now.get(c.name) == c.type else "text") for c in shape.then.stored_columns],
+        )
+        present = self._workspace.stage(f"present_{index}", [(name, now[name]) for name in shape.columns])
+        query = self._queries[shape.name]
+        digests = Counter(block.digest for block in content.blocks)
+        if not shape.same:
+            self._workspace.stage_extract(present, shape.now, shape.columns, query)
+            return Staged(shape, index, wanted, present, digests, 0)
+        matched = self._copy_present(shape, present, query, digests)
+        return Staged(shape, index, wanted, present, +digests, matched)
+
+    def _copy_present(self, shape: Shape, target: sql.Identifier, query: str, digests: Counter[bytes]) -> int:
+        """Load the blocks that ``digests`` lacks; take the others out of it. Returns the rows of those."""
+        channel, cutter = ByteChannel(), BlockCutter()
+        matched = 0
+
+        def pick(complete: list[tuple[bytes, Block]]) -> None:
+            nonlocal matched
+            for data, block in complete:
+                if digests[block.digest] > 0:
+                    digests[block.digest] -= 1
+                    matched += block.rows
+                else:
+                    channel.write(data)
+
+        def read() -> None:
+            batch: list[bytes] = []
+            size = 0
+
+            def take(row: bytes) -> None:
+                nonlocal batch, size
+                batch.append(row)
+                size += len(row)
+                if size >= BATCH_BYTES:
+                    pick(cutter.feed(batch))
+                    batch, size = [], 0
+
+            self._reader.copy(shape.now, query, take)
+            pick(cutter.feed(batch))
+            pick(cutter.finish())
+
+        pipeline = Pipeline()
+        pipeline.add("present", read, target=channel)
+        doing = f"loading what {shape.name} has now"
+        pipeline.run(
+            lambda: self._workspace.copy_in(target, shape.columns, channel, doing), on_failure=self._reader.cancel
+        )
+        return matched
+
+    def wanted_loader(self, staged: Mapping[str, Staged]) -> WantedLoader:
+        """Takes an archive's segments and loads the missing blocks; to be closed."""
+        return WantedLoader(self._workspace, staged)
+
+
+class _Load:
+    """``COPY`` of one table in a thread of its own, from a channel."""
+
+    def __init__(self, workspace: Workspace, table: Staged) -> None:
+        self.channel = ByteChannel()
+        self._failure: BaseException | None = None
+        columns = [column.name for column in table.shape.then.stored_columns]
+        doing = f"loading {table.shape.name} of the backup"
+
+        def load() -> None:
+            try:
+                workspace.copy_in(table.wanted, columns, self.channel, doing)
+            except BaseException as error:  # noqa: BLE001 - raised by the thread that reads the archive
+                self._failure = error
+                self.channel.cancel()
+
+        self._thread = threading.Thread(target=load, name="load-wanted", daemon=True)
+        self._thread.start()
+
+    def write(self, data: bytes) -> None:
+        try:
+            self.channel.write(data)
+        except Cancelled:
+            self.finish()
+            raise
+
+    def finish(self) -> None:
+        """All was written: wait until it is loaded, and raise what went wrong."""
+        self.channel.close()
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def abandon(self, error: BaseException) -> None:
+        """Something else went wrong: end the COPY without success."""
+        self.channel.fail(error)
+        self._thread.join()
+
+
+class WantedLoader:
+    """Loads an archive's missing blocks: a context manager that gives what to call with each segment, in order."""
+
+    def __init__(self, workspace: Workspace, staged: Mapping[str, Staged]) -> None:
+        self._workspace, self._staged = workspace, staged
+        self._missing = {name: Counter(table.missing) for name, table in staged.items()}
+        self._table = ""
+        self._load: _Load | None = None
+
+    def __enter__(self) -> Callable[[Segment], None]:
+        return self._take
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        load, self._load = self._load, None
+        if load is not None and error is not None:
+            load.abandon(error)
+        elif load is not None:
+            load.finish()
+
+    def _take(self, segment: Segment) -> None:
+        if segment.table != self._table:
+            load, self._load = self._load, None
+            if load is not None:
+                load.finish()
+            self._table = segment.table
+        missing = self._missing.get(segment.table)
+        if not missing:
+            return
+        view, offset = memoryview(segment.data), 0
+        for block in segment.blocks:
+            if missing[block.digest] > 0:
+                missing[block.digest] -= 1
+                if self._load is None:
+                    self._load = _Load(self._workspace, self._staged[segment.table])
+                self._load.write(bytes(view[offset : offset + block.size_bytes]))
+            offset += block.size_bytes

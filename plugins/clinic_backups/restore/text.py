@@ -1,0 +1,66 @@
+"""A plan for people: as lines for a log or terminal, and as the page that is approved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from clinic_backups.model import iso
+from clinic_backups.restore.model import RestorePlan, TablePlan
+from clinic_backups.text import one_line
+
+
+def as_lines(plan: RestorePlan) -> Iterator[str]:
+    """The plan in lines of plain text."""
+    clinic = f"{plan.clinic_id} {one_line(plan.clinic_name)!r}"
+    yield f"Clinic {clinic} from backup {plan.backup_id}, as of {iso(plan.snapshot_at)}"
+    for table in plan.tables:
+        if table.writes or table.notes:
+            yield f"{table.table}: {_counts(table)}"
+            yield from (f"  {note}" for note in table.notes)
+    yield f"{plan.writes:,} rows would be written." if plan.writes else "Nothing differs: there is nothing to write."
+    yield from (f"Refused: {refusal.message} HINT: {refusal.hint}" for refusal in plan.refusals)
+
+
+def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
+    """The page that Airflow shows to whoever approves. Names are data, and no mark-up."""
+    lines = [
+        f"**{_escape(plan.clinic_name)}** (clinic {plan.clinic_id}) is to become what backup `{plan.backup_id}` holds,"
+        f" as of **{iso(plan.snapshot_at)}**. Mode `{plan.mode}`. Asked for by {_escape(requested_by)}."
+    ]
+    if notes:
+        lines.append(f"Notes: {_escape(notes)}")
+    if not plan.writes:
+        lines.append("**Nothing differs: there is nothing to write.**")
+    else:
+        rows = [table for table in plan.tables if table.writes]
+        lines.append(
+            "\n".join(
+                [
+                    "| table | insert | update | delete | unchanged | columns that differ | some keys |",
+                    "| --- | ---: | ---: | ---: | ---: | --- | --- |",
+                    *(_row(table) for table in rows),
+                ]
+            )
+        )
+    lines += [f"- `{table.table}`: {_escape(note)}" for table in plan.tables for note in table.notes]
+    lines.append(
+        "What is approved is what is applied: if the clinic changes in between, the restore stops. The present state is"
+        " backed up before, and restoring that backup undoes this."
+    )
+    return "\n\n".join(lines)
+
+
+def _row(table: TablePlan) -> str:
+    columns = ", ".join(f"{_escape(name)} ({count:,})" for name, count in table.columns.items())
+    keys = "; ".join(f"{operation}: {', '.join(values)}" for operation, values in table.keys.items())
+    counts = " | ".join(f"{count:,}" for count in (table.insert, table.update, table.delete, table.unchanged))
+    return f"| `{table.table}` | {counts} | {columns} | {_escape(keys)} |"
+
+
+def _counts(table: TablePlan) -> str:
+    changed = f" ({', '.join(table.columns)})" if table.columns else ""
+    return f"{table.insert:,} to insert, {table.update:,} to update{changed}, {table.delete:,} to delete"
+
+
+def _escape(text: str) -> str:
+    return "".join(f"\\{character}" if character in "\\`*_{}[]<>()#+!|" else character for character in one_line(text))

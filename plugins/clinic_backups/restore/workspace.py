@@ -1,0 +1,113 @@
+"""The one transaction of a restore: temporary tables beside the clinics' own, all gone with its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import psycopg2
+from psycopg2 import sql
+
+from clinic_backups.database import raise_database_error
+from clinic_backups.model import Table
+from clinic_backups.stores.base import ByteSource
+from clinic_backups.tenant_db import Snapshot
+
+
+def qualified(table: str) -> sql.Identifier:
+    """``schema.table`` as SQL."""
+    return sql.Identifier(*table.split(".", 1))
+
+
+def columns_of(names: Sequence[str], alias: str | None = None) -> sql.Composed:
+    """A list of columns, of one table when it has an alias."""
+    return sql.SQL(", ").join(sql.Identifier(alias, name) if alias else sql.Identifier(name) for name in names)
+
+
+def row_text(names: Sequence[str], alias: str) -> sql.Composed:
+    """A whole row as one text: equal exactly when each column's text is, and NULL is not ``''``."""
+    return sql.SQL("ROW({})::text").format(columns_of(names, alias))
+
+
+def same_key(key: Sequence[str], left: str, right: str) -> sql.Composed:
+    """The rows' keys are equal."""
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(left, name), sql.Identifier(right, name)) for name in key
+    )
+
+
+class Workspace(Snapshot):
+    """A REPEATABLE READ transaction that may write. It ends with :meth:`commit`, or as if nothing had been.
+
+    What others commit meanwhile it does not see: a row of theirs that it writes too makes it fail, and nothing of it
+    happened.
+    """
+
+    READ_ONLY = False
+
+    @property
+    def connection(self) -> Any:
+        """The driver's connection, for quoting."""
+        return self._db
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """What fails inside leaves the transaction as it was before; what succeeds stays."""
+        self.execute("SAVEPOINT attempt", "setting a savepoint")
+        try:
+            yield
+        except BaseException:
+            self.execute("ROLLBACK TO SAVEPOINT attempt", "going back to the savepoint")
+            raise
+        finally:
+            self.execute("RELEASE SAVEPOINT attempt", "releasing the savepoint")
+
+    def execute(self, statement: sql.Composable | str, doing: str, values: Sequence[Any] | None = None) -> int:
+        """Run a statement; returns how many rows it touched."""
+        try:
+            with self._db.cursor() as cursor:
+                cursor.execute(statement, values)
+                return int(cursor.rowcount)
+        except psycopg2.Error as error:
+            raise_database_error(error, doing)
+
+    def export(self) -> str:
+        """The name under which another transaction can see the same moment."""
+        ((name,),) = self.rows("SELECT pg_export_snapshot()", None, "exporting the snapshot")
+        return str(name)
+
+    def stage(self, name: str, columns: Sequence[tuple[str, str]]) -> sql.Identifier:
+        """Make an empty temporary table of columns and types; returns how SQL names it."""
+        described = sql.SQL(", ").join(
+            sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(type_)) for column, type_ in columns
+        )
+        self.execute(
+            sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(sql.Identifier(name), described),
+            f"making the temporary table {name}",
+        )
+        return sql.Identifier("pg_temp", name)
+
+    def copy_in(self, target: sql.Identifier, columns: Sequence[str], source: ByteSource, doing: str) -> int:
+        """``COPY`` CSV into a temporary table; returns how many rows."""
+        statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(target, columns_of(columns))
+        try:
+            with self._db.cursor() as cursor:
+                cursor.copy_expert(statement, cast(Any, source), size=1 << 16)
+                return int(cursor.rowcount)
+        except psycopg2.Error as error:
+            raise_database_error(error, doing)
+
+    def stage_extract(self, target: sql.Identifier, table: Table, columns: Sequence[str], extract: str) -> int:
+        """Fill a temporary table with the clinic's present rows."""
+        statement = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM (\n{}\n) AS r").format(
+            target, columns_of(columns), columns_of(columns, "r"), sql.SQL(extract)
+        )
+        return self.execute(statement, f"reading {table.name}")
+
+    def commit(self) -> None:
+        """Make all of it happen."""
+        try:
+            self._db.commit()
+        except psycopg2.Error as error:
+            raise_database_error(error, "committing the restore")

@@ -1,0 +1,86 @@
+"""The DAG ``clinic_restore`` in a real Airflow: planned, approved or not, applied, undone."""
+
+from __future__ import annotations
+
+import time
+
+from clinic_backups.catalog.restores import Restores
+from tests.airflow.conftest import OPERATOR, Airflow
+from tests.airflow.test_mail import to
+
+DAG = "clinic_restore"
+STOCK = "public.inventario_inventario"
+CHANGE = f"UPDATE {STOCK} SET cantidad = cantidad + 1000 WHERE clinica_id = 5"
+
+
+def state_of(airflow: Airflow) -> object:
+    return airflow.execute(f"SELECT clinica_id, sum(cantidad), count(*) FROM {STOCK} GROUP BY 1 ORDER BY 1")
+
+
+def wait_for_approval(airflow: Airflow, run_id: str) -> None:
+    deadline = time.monotonic() + 60
+    while airflow.states(run_id, DAG)["approve"] != "awaiting_input":
+        assert time.monotonic() < deadline, airflow.states(run_id, DAG)
+        time.sleep(0.3)
+
+
+def answer(airflow: Airflow, run_id: str, option: str) -> None:
+    path = f"/dags/{DAG}/dagRuns/{run_id.replace('+', '%2B').replace(':', '%3A')}/taskInstances/approve/-1/hitlDetails"
+    airflow.api._call("PATCH", path, json={"chosen_options": [option], "params_input": {}})
+
+
+def test_one_click_restores_a_clinic_and_another_one_undoes_it(airflow: Airflow) -> None:
+    airflow.run({"clinic_id": 5})
+    good = state_of(airflow)
+    airflow.execute(CHANGE)
+    damaged = state_of(airflow)
+    before = len(airflow.mails())
+    run_id = airflow.start({"clinic_id": 5}, DAG)
+    wait_for_approval(airflow, run_id)
+    assert state_of(airflow) == damaged
+    details = airflow.api._call("GET", f"/dags/{DAG}/dagRuns/~/hitlDetails")["hitl_details"]
+    body = next(detail["body"] for detail in details if detail["task_instance"]["dag_run_id"] == run_id)
+    assert f"| `{STOCK}` | 0 |" in body
+    assert "cantidad" in body
+    answer(airflow, run_id, "Approve")
+    assert airflow.wait(run_id, DAG) == "success", airflow.log(run_id, "apply", DAG)
+    assert state_of(airflow) == good
+    (record,) = Restores(airflow.catalog.database).find(run_id=run_id)
+    assert (record.state, record.approved_by, record.requested_by) == ("completed", "admin", "admin")
+    assert record.safety_backup_id is not None
+    mails = airflow.mails()[before:]
+    assert [str(mail["Subject"])[:1] for mail in to(mails, "administrador1@clinica5.example.com")] == ["✅"]
+    assert len(to(mails, OPERATOR)) == 1
+    # Undone by the safety backup, without asking.
+    run_id, state = airflow.run({"clinic_id": 5, "backup_id": record.safety_backup_id, "approve": True}, DAG)
+    assert state == "success"
+    assert state_of(airflow) == damaged
+    airflow.execute(CHANGE.replace("+ 1000", "- 1000"))
+    assert state_of(airflow) == good
+
+
+def test_a_rejected_plan_changes_nothing(airflow: Airflow) -> None:
+    airflow.run({"clinic_id": 5})
+    airflow.execute(CHANGE)
+    damaged = state_of(airflow)
+    run_id = airflow.start({"clinic_id": 5}, DAG)
+    wait_for_approval(airflow, run_id)
+    answer(airflow, run_id, "Reject")
+    assert airflow.wait(run_id, DAG) == "failed"
+    assert state_of(airflow) == damaged
+    assert Restores(airflow.catalog.database).find(run_id=run_id) == []
+    airflow.execute(CHANGE.replace("+ 1000", "- 1000"))
+
+
+def test_a_wrong_conf_or_a_missing_backup_is_named(airflow: Airflow) -> None:
+    for conf, said in (
+        ({}, "The conf names no clinic"),
+        ({"clinic_id": 5, "backup_id": "5-nunca"}, "Clinic 5 has no backup '5-nunca'"),
+        ({"clinic_id": 5, "tables": ["public.nada"]}, "no table public.nada"),
+        ({"clinic_id": 5, "as_of": "ayer"}, "is not a time"),
+        ({"clinic_id": 99}, "Clinic 99 has no completed backup"),
+    ):
+        run_id, state = airflow.run(conf, DAG)
+        assert state == "failed"
+        assert said in airflow.log(run_id, "plan", DAG)
+        assert airflow.tasks(run_id, DAG)["plan"]["try_number"] == 1

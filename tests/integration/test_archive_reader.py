@@ -1,0 +1,552 @@
+"""Reading archives: what was backed up comes back, and nothing else ever passes for a backup."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyrage
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg2 import sql
+
+from clinic_backups.archive import ArchiveWriter, Zstd
+from clinic_backups.archive_reader import Manifest, Segment, count_rows, read_archive
+from clinic_backups.blocks import Block, BlockCutter, BlockList
+from clinic_backups.encryption import Age, WrongIdentity, generate_identity, load_identities
+from clinic_backups.errors import IntegrityError, PermanentError, SettingsError, TransientError
+from clinic_backups.extract import SqlExtract, SqlFolder
+from clinic_backups.model import ArchiveInfo, BackupRecord, Clinic, Column, Table
+from clinic_backups.pipeline import ByteChannel, Pipeline
+from clinic_backups.stores.file import FileStore
+from clinic_backups.tenant_db import Snapshot
+from include.demo import database
+from tests.postgres_fixtures import DemoDatabase
+from tests.rig import Rig
+from tests.servers import CHECKOUT
+
+STOCK = "public.inventario_inventario"
+AGE_CHUNK = 64 * 1024 + 16
+END = bytes(2 * tarfile.BLOCKSIZE)
+Members = list[tuple[str, bytes]]
+
+
+@dataclass
+class Stored:
+    """A backup in a folder, made by the real flow: its rows need quotes, and its archive has many age chunks."""
+
+    rig: Rig
+    record: BackupRecord
+    rows: dict[str, bytes]
+    sealed: bytes
+    identity: Any
+
+    @property
+    def expected(self) -> ArchiveInfo:
+        return info(self.record)
+
+    def members(self) -> Members:
+        """The content of the tar file; each test gets a list of its own to change."""
+        packed = pyrage.decrypt(self.sealed, [self.identity])
+        plain = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+        with tarfile.open(fileobj=io.BytesIO(plain)) as archive:
+            return [(member.name, archive.extractfile(member).read()) for member in archive]  # type: ignore[union-attr]
+
+    def seal(self, packed: bytes) -> bytes:
+        """What anybody can do who has the public key."""
+        return pyrage.encrypt(packed, [self.identity.to_public()])  # type: ignore[no-any-return]
+
+
+def info(record: BackupRecord) -> ArchiveInfo:
+    assert record.size_bytes and record.sha256 and record.md5
+    return ArchiveInfo(record.archive_key, record.size_bytes, record.sha256, record.md5)
+
+
+@pytest.fixture(scope="module")
+def stored(demo_template: DemoDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
+    server, name = demo_template.postgres, "archive_reader"
+    with closing(server.connect()) as db, db.cursor() as cursor:
+        db.autocommit = True
+        cursor.execute(sql.SQL(f"CREATE DATABASE {name} TEMPLATE {{}}").format(sql.Identifier(demo_template.name)))
+    rig = Rig(
+        DemoDatabase(server, name, database.create_roles(server, name)), FileStore(tmp_path_factory.mktemp("reader"))
+    )
+    rig.fill(15_000)
+    rig.execute(
+        f"UPDATE {STOCK} SET etiquetas = ARRAY(SELECT md5(id || '-' || k) FROM generate_series(1, 4) AS k)",
+        'UPDATE public.usuarios_paciente SET notas = E\'dijo: "sí"\\r\\ny ""no""\\n\\n"\' WHERE id % 3 = 0',
+        "UPDATE public.usuarios_paciente SET notas = E'\\n' WHERE id % 7 = 0",
+    )
+    record = rig.run(1)
+    sealed = (Path(rig.store.url.removeprefix("file://")) / record.archive_key).read_bytes()
+    yield Stored(rig, record, rig.rows_now(1), sealed, pyrage.x25519.Identity.from_str(rig.identity))
+    database.drop(server, name)
+
+
+def read(sealed: bytes, *identities: Any, expected: ArchiveInfo | None = None, **options: Any) -> Manifest:
+    """Read an archive; no stage outlives it."""
+    try:
+        return read_archive(io.BytesIO(sealed), identities, expected=expected, **options)
+    finally:
+        assert [thread.name for thread in threading.enumerate() if thread.name.startswith("stage-")] == []
+
+
+def tar(members: Members, end: bytes = END, **header: Any) -> bytes:
+    """A tar file; ``header`` sets further fields of its first member."""
+    plain = io.BytesIO()
+    for name, data in members:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        for key, value in header.items():
+            setattr(member, key, value)
+        header = {}
+        plain.write(member.tobuf(tarfile.GNU_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE))
+    return plain.getvalue() + end
+
+
+COLUMNS = (Column("a", "text", True, None, "", None),)
+
+
+def write(target: Any, recipient: str, tables: Mapping[Table, list[list[bytes]]]) -> Mapping[str, BlockList]:
+    """An archive of batches of rows, without a database."""
+    packed, pipeline = ByteChannel(), Pipeline()
+    writer, written = ArchiveWriter(packed, Zstd(), datetime(2026, 1, 2, tzinfo=UTC)), dict[str, BlockList]()
+
+    def pack() -> None:
+        for table, batches in tables.items():
+            writer.begin(table)
+            for batch in batches:
+                writer.add(batch)
+            writer.end()
+        written.update(writer.finish(Clinic(7, "Clínica"), "7-x"))
+
+    pipeline.add("pack", pack, target=packed)
+    pipeline.run(lambda: Age().run(packed, target, [recipient]), on_failure=lambda: None)
+    return written
+
+
+class TestWhole:
+    def test_gives_back_the_clinics_rows_and_what_the_catalog_says(self, stored: Stored) -> None:
+        found: dict[str, list[Segment]] = {}
+        with stored.rig.store.open(stored.record.archive_key) as stream:
+            manifest = read_archive(
+                stream,
+                [stored.identity],
+                expected=stored.expected,
+                on_segment=lambda segment: found.setdefault(segment.table, []).append(segment),
+            )
+        rows = {name: b"".join(segment.data for segment in segments) for name, segments in found.items()}
+        assert rows == stored.rows
+        assert len(found[STOCK]) > 2
+        record = stored.record
+        assert (manifest.backup_id, manifest.clinic) == (record.backup_id, stored.rig.request(1).clinic)
+        assert manifest.fingerprint == record.fingerprint
+        assert {name: content.rows for name, content in manifest.tables.items()} == record.rows
+        assert sum(content.size_bytes for content in manifest.tables.values()) == record.raw_bytes
+        assert abs((manifest.snapshot_at - record.started_at).total_seconds()) < 60
+        with Snapshot(stored.rig.clinic_db) as snapshot:
+            queries = SqlExtract().rendered(SqlFolder(stored.rig.settings.sql_dir), 1)
+            tables = snapshot.tables(sorted(queries))
+        assert {name: content.table for name, content in manifest.tables.items()} == tables
+        for name, content in manifest.tables.items():
+            blocks = [block for segment in found.get(name, []) for block in segment.blocks]
+            assert list(content.blocks) == blocks
+
+    def test_whatever_the_writer_writes_is_read(self) -> None:
+        secret, public = generate_identity()
+        batches = {
+            "público.ñandú": [[b'"x\n""y",1\n'] * 300, [b"2,b\n"]],
+            "public." + "ñ" * 60: [[b"\n"] * 200_000],
+            "public.vacía": [],
+            "public.large": [[b"a\n"], [b"x" * 9_000_000 + b"\n"], [b"b\n"]],
+            "..": [[b"1\n"]],
+        }
+        sealed = io.BytesIO()
+        written = write(sealed, public, {Table(name, COLUMNS, ("a",), ()): rows for name, rows in batches.items()})
+        found: dict[str, bytes] = dict.fromkeys(batches, b"")
+
+        def take(segment: Segment) -> None:
+            found[segment.table] += segment.data
+
+        manifest = read(sealed.getvalue(), pyrage.x25519.Identity.from_str(secret), on_segment=take)
+        assert found == {name: b"".join(map(b"".join, rows)) for name, rows in batches.items()}
+        assert {name: list(content.blocks) for name, content in manifest.tables.items()} == {
+            name: list(blocks) for name, blocks in written.items()
+        }
+
+    @given(st.lists(st.lists(st.text('a",\n\r é', max_size=8), min_size=1, max_size=3), min_size=1))
+    def test_rows_are_counted_as_a_csv_reader_does(self, rows: list[list[str]]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        data = text.getvalue().encode()
+        assert count_rows(data) == len(rows)
+        assert count_rows(data[:-1]) != len(rows)
+
+    def test_memory_is_constant(self, tmp_path: Path) -> None:
+        """300 MB of CSV, in a process of its own."""
+        secret, public = generate_identity()
+        numbers = random.Random(7)
+        batch = [b'%d,"%s"\n' % (n, numbers.randbytes(40).hex().encode()) for n in range(11_000)]
+        with (tmp_path / "sealed").open("wb") as file:
+            write(file, public, {Table("public.t", COLUMNS, ("a",), ()): [batch] * 300})
+        (tmp_path / "identity").touch(0o600)
+        (tmp_path / "identity").write_text(secret)
+        program = (
+            "import re, sys; from pathlib import Path; from clinic_backups import archive_reader, encryption\n"
+            "peak = lambda: int(re.search('VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) // 1024\n"
+            "folder, before = Path(sys.argv[1]), peak()\n"
+            "with (folder / 'sealed').open('rb') as source:\n"
+            "    keys = encryption.load_identities(folder / 'identity')\n"
+            "    manifest = archive_reader.read_archive(source, keys, expected=None)\n"
+            "print(manifest.tables['public.t'].size_bytes, peak() - before)"
+        )
+        run = subprocess.run(
+            [sys.executable, "-c", program, tmp_path],
+            cwd=CHECKOUT / "plugins",
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        size, megabytes = map(int, run.stdout.split())
+        assert size > 280_000_000
+        print(megabytes)
+        assert megabytes < 60
+
+
+class TestDamaged:
+    def test_a_flipped_bit_anywhere(self, stored: Stored) -> None:
+        numbers = random.Random(11)
+        assert len(stored.sealed) > 8 * AGE_CHUNK
+        header = stored.sealed.index(b"\n--- ") + 60
+        places = [*range(0, header, 5), *(numbers.randrange(len(stored.sealed)) for _ in range(160))]
+        for place in [*places, len(stored.sealed) - 1]:
+            broken = bytearray(stored.sealed)
+            broken[place] ^= 1 << numbers.randrange(8)
+            with pytest.raises((IntegrityError, WrongIdentity)):
+                read(bytes(broken), stored.identity)
+        with pytest.raises(IntegrityError, match=r"damaged"):
+            read(bytes(broken), stored.identity, expected=stored.expected)
+
+    def test_cut_anywhere(self, stored: Stored) -> None:
+        payload = stored.sealed.index(b"\n--- ") + 49 + 16
+        ends = range(payload, len(stored.sealed), AGE_CHUNK)
+        numbers = random.Random(12)
+        places = {0, 1, payload - 16, len(stored.sealed) - 1, *ends, *(end + 1 for end in ends)}
+        places |= {numbers.randrange(len(stored.sealed)) for _ in range(80)}
+        for place in sorted(places):
+            with pytest.raises(IntegrityError, match="cut short"):
+                read(stored.sealed[:place], stored.identity)
+        with pytest.raises(IntegrityError, match=f"cut short, or another one: {place} of {len(stored.sealed)} bytes"):
+            read(stored.sealed[:place], stored.identity, expected=stored.expected)
+
+    def test_more_than_was_written(self, stored: Stored) -> None:
+        for more in (b"\0", bytes(AGE_CHUNK), stored.sealed):
+            with pytest.raises(IntegrityError, match="age does not authenticate it"):
+                read(stored.sealed + more, stored.identity)
+            with pytest.raises(IntegrityError, match=f"is longer than the {len(stored.sealed)} bytes"):
+                read(stored.sealed + more, stored.identity, expected=stored.expected)
+
+    @pytest.mark.parametrize("what", [b"", b"PK\x03\x04" + bytes(3000), b"age-encryption.org/v1\n-> X25519 "])
+    def test_no_age_file(self, stored: Stored, what: bytes) -> None:
+        with pytest.raises(IntegrityError, match=r"no archive of this package|is cut short"):
+            read(what, stored.identity)
+
+    @pytest.mark.parametrize("what", [b"", b"hello", zstandard.compress(b"hello" * 500), tar([("a", b"b")])])
+    def test_an_age_file_of_something_else(self, stored: Stored, what: bytes) -> None:
+        with pytest.raises(IntegrityError, match=r"none of this package|cut short"):
+            read(stored.seal(what), stored.identity)
+
+    def test_another_key(self, stored: Stored) -> None:
+        other = pyrage.x25519.Identity.generate()
+        with pytest.raises(WrongIdentity, match="not encrypted to this key") as caught:
+            read(stored.sealed, other, expected=stored.expected)
+        assert "clinic-backups show" in caught.value.hint
+        assert read(stored.sealed, other, stored.identity).backup_id == stored.record.backup_id
+
+    def test_another_backups_archive(self, stored: Stored) -> None:
+        other = stored.rig.run(2)
+        with stored.rig.store.open(other.archive_key) as stream:
+            sealed = stream.read()
+        assert read(sealed, stored.identity).clinic.id == 2
+        for expected in (stored.expected, replace(stored.expected, size_bytes=len(sealed))):
+            with pytest.raises(IntegrityError, match=f"{stored.record.archive_key} is .*another one"):
+                read(sealed, stored.identity, expected=expected)
+
+    def test_the_stores_and_the_consumers_errors_come_out_as_they_are(self, stored: Stored) -> None:
+        error, taken = TransientError("The connection broke."), list[Segment]()
+
+        class Broken(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                if self.tell():
+                    raise error
+                return super().read(size)
+
+        with pytest.raises(TransientError) as caught:
+            read_archive(Broken(stored.sealed), [stored.identity], expected=stored.expected)
+        assert caught.value is error
+
+        def take(segment: Segment) -> None:
+            taken.append(segment)
+            if len(taken) == 2:
+                raise error
+
+        with pytest.raises(TransientError) as caught:
+            read(stored.sealed, stored.identity, expected=stored.expected, on_segment=take)
+        assert caught.value is error
+        assert len(taken) == 2
+
+
+def at(members: Members, name: str) -> int:
+    return [member for member, _ in members].index(name)
+
+
+def change(name: str, edit: Callable[[Any], object]) -> Callable[[Members], Members]:
+    """Change one JSON member, as the writer would have written it."""
+
+    def apply(members: Members) -> Members:
+        place = at(members, name)
+        content = json.loads(members[place][1])
+        edit(content)
+        return [*members[:place], (name, json.dumps(content).encode()), *members[place + 1 :]]
+
+    return apply
+
+
+FIRST, SECOND = f"tables/{STOCK}/000001", f"tables/{STOCK}/000002"
+
+
+def swap_blocks(members: Members, *, consistent: bool) -> Members:
+    index, rows = json.loads(members[at(members, FIRST + ".json")][1]), members[at(members, FIRST + ".csv")][1]
+    first, both = index["blocks"][0][2], index["blocks"][0][2] + index["blocks"][1][2]
+    swapped = dict(members) | {FIRST + ".csv": rows[first:both] + rows[:first] + rows[both:]}
+    edit = change(FIRST + ".json", lambda index: index["blocks"].insert(0, index["blocks"].pop(1)))
+    return edit(list(swapped.items())) if consistent else list(swapped.items())
+
+
+def without(*names: str) -> Callable[[Members], Members]:
+    return lambda members: [member for member in members if member[0] not in names]
+
+
+def also(name: str, content: bytes = b"x", *, place: int = 0) -> Callable[[Members], Members]:
+    return lambda members: [*members[:place], (name, content), *members[place:]]
+
+
+def again(members: Members) -> Members:
+    return [*members[:-1], *(member for member in members if STOCK in member[0]), members[-1]]
+
+
+def stock(manifest: Any) -> Any:
+    return next(table for table in manifest["tables"] if table["name"] == STOCK)
+
+
+def one_row_less(manifest: Any) -> None:
+    stock(manifest)["blocks"][0][1] -= 1
+    stock(manifest)["rows"] -= 1
+
+
+def two_rows_in_one(members: Members) -> Members:
+    """Index, digest and manifest agree, and only the CSV itself shows that there is one row and not two."""
+    block = BlockCutter()
+    block.feed([b'1,"a\nb"\n'])
+    ((data, cut),) = block.finish()
+    entry = [cut.digest.hex(), 2, len(data)]
+    start = [
+        ("tables/a.b/000001.json", json.dumps({"blocks": [entry]}).encode()),
+        ("tables/a.b/000001.csv", data),
+    ]
+    return [*start, *members]
+
+
+MANIFEST = "manifest.json"
+ATTACKS: dict[str, tuple[Callable[[Members], Members], str]] = {
+    "swapped blocks": (lambda m: swap_blocks(m, consistent=False), "block 1 in segment 1 of 'public.inv"),
+    "swapped blocks and index": (lambda m: swap_blocks(m, consistent=True), "other blocks of 'public.inv.*manifest"),
+    "a segment missing": (without(SECOND + ".json", SECOND + ".csv"), "has segment 3 .* where segment 2"),
+    "the first segment missing": (without(FIRST + ".json", FIRST + ".csv"), "has segment 2 .* where segment 1"),
+    "an index missing": (without(SECOND + ".json"), "does not belong there: .*/000002.csv"),
+    "rows missing": (without(SECOND + ".csv"), "has 'tables/.*' where the rows should come in segment 2"),
+    "a table missing": (lambda m: [x for x in m if STOCK not in x[0]], "other blocks of 'public.inv"),
+    "a path": (also("../../etc/passwd"), "does not belong there: '../../etc/passwd'"),
+    "an absolute path": (also("/etc/passwd", place=2), "does not belong there: '/etc/passwd'"),
+    "a path among tables": (also("tables/../../x/000001.json"), "does not belong there"),
+    "a disguised path": (also("tables/%2e%2e/000001.json"), "does not belong there"),
+    "a long name": (also("tables/" + "x" * 5000 + "/000001.json"), "more than 1024 cannot be"),
+    "after the manifest": (lambda m: [*m, ("extra", b"x")], "something after its manifest"),
+    "a table twice": (again, "has segment 1 of .* where"),
+    "two manifests": (lambda m: [*m, m[-1]], "something after its manifest"),
+    "the manifest first": (lambda m: [m[-1], *m[:-1]], "other blocks of"),
+    "no manifest": (lambda m: m[:-1], "ends without a manifest"),
+    "a wrong row count": (change(FIRST + ".json", lambda i: i["blocks"][0].__setitem__(1, 5)), "not the 5 whole rows"),
+    "two rows that are one": (two_rows_in_one, "not the 2 whole rows .* 1 in segment 1 of 'a.b'"),
+    "a wrong size": (change(FIRST + ".json", lambda i: i["blocks"].pop()), "another size than their index"),
+    "an index of nothing": (change(FIRST + ".json", lambda i: i["blocks"].clear()), "index that is none in segment 1"),
+    "an index of more": (change(FIRST + ".json", lambda i: i.update(x=1)), "an index that is none"),
+    "a wrong sum": (change(MANIFEST, lambda m: stock(m).update(rows=1)), "other blocks of"),
+    "a wrong count in the manifest": (change(MANIFEST, one_row_less), "other blocks of"),
+    "a block of elsewhere": (change(MANIFEST, lambda m: stock(m)["blocks"][0].__setitem__(3, 1)), "other blocks of"),
+    "a table not listed": (change(MANIFEST, lambda m: m["tables"].remove(stock(m))), "its manifest does not list"),
+    "a table listed twice": (change(MANIFEST, lambda m: m["tables"].append(stock(m))), "lists twice"),
+    "another order": (change(MANIFEST, lambda m: m["tables"].reverse()), "in another order"),
+    "another fingerprint": (change(MANIFEST, lambda m: m.update(fingerprint="0" * 64)), "another fingerprint"),
+    "several archives": (change(MANIFEST, lambda m: m["archives"].append("x")), "several archives"),
+    "no fingerprint": (change(MANIFEST, lambda m: m.pop("fingerprint")), "manifest that is none"),
+    "no JSON": (lambda m: [*m[:-1], (MANIFEST, b"{")], "manifest that is none"),
+    "deep JSON": (lambda m: [*m[:-1], (MANIFEST, b"[" * 1_000_000)], "manifest that is none"),
+    "a list": (lambda m: [*m[:-1], (MANIFEST, b"[]")], "manifest that is none"),
+}
+
+
+class TestForged:
+    """Archives that somebody made who has the public key: age finds nothing wrong with them."""
+
+    def test_the_forger_works(self, stored: Stored) -> None:
+        """Without a change the forged archive is as good as the real one, but for the catalog's SHA-256."""
+        forged = stored.seal(zstandard.compress(tar(stored.members())))
+        assert read(forged, stored.identity).fingerprint == stored.record.fingerprint
+        with pytest.raises(IntegrityError, match="its SHA-256 is not the catalog's"):
+            read(forged, stored.identity, expected=replace(stored.expected, size_bytes=len(forged)))
+
+    @pytest.mark.parametrize("attack", ATTACKS)
+    def test_members(self, stored: Stored, attack: str) -> None:
+        apply, message = ATTACKS[attack]
+        with pytest.raises(IntegrityError, match=message) as caught:
+            read(stored.seal(zstandard.compress(tar(apply(stored.members())))), stored.identity)
+        assert "list --clinic" in caught.value.hint
+
+    def test_the_manifest_of_another_backup(self, stored: Stored) -> None:
+        other = json.dumps(stored.rig.open(stored.rig.run(3)).manifest).encode()
+        with pytest.raises(IntegrityError, match="has other blocks of"):
+            read(stored.seal(zstandard.compress(tar([*stored.members()[:-1], (MANIFEST, other)]))), stored.identity)
+
+    def test_a_later_format(self, stored: Stored) -> None:
+        later = change(MANIFEST, lambda manifest: manifest.update(format=2))(stored.members())
+        with pytest.raises(PermanentError, match="has format 2") as caught:
+            read(stored.seal(zstandard.compress(tar(later))), stored.identity)
+        assert "newer version" in caught.value.hint
+
+    def test_frames_and_ends(self, stored: Stored) -> None:
+        members = stored.members()
+        plain = tar(members)
+        half = len(plain) // 2
+        packed = zstandard.ZstdCompressor(write_checksum=True).compress(plain)
+        padded = bytearray(tar(members))
+        padded[tarfile.BLOCKSIZE + len(members[0][1])] = 1
+        skippable = b"\x50\x2a\x4d\x18\x04\0\0\0abcd"
+        for forged, message in (
+            (zstandard.compress(plain[:half]) + zstandard.compress(plain[half:]), "its tar file does not end"),
+            (packed + zstandard.compress(b"more"), "goes on after its end"),
+            (packed + skippable, "goes on after its end"),
+            (packed + bytes(8192), "goes on after its end"),
+            (zstandard.compress(plain + b"x"), "goes on after its end"),
+            (zstandard.compress(plain + bytes(8_000_000)), "goes on after its end"),
+            (zstandard.compress(tar(members, end=b"")), "its tar file does not end"),
+            (zstandard.compress(tar(members, end=END[:512])), "its tar file does not end"),
+            (packed[:-1], "its compressed stream does not end"),
+            (packed[:-4], "its compressed stream does not end"),
+            (packed[: len(packed) // 2], "its compressed stream does not end"),
+            (packed[:-1] + bytes([packed[-1] ^ 1]), "zstd cannot unpack it"),
+            (zstandard.compress(bytes(padded)), "bytes between its members"),
+        ):
+            with pytest.raises(IntegrityError, match=message):
+                read(stored.seal(forged), stored.identity)
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"},
+            {"type": tarfile.DIRTYPE},
+            {"type": tarfile.XHDTYPE, "size": 2**40},
+            {"type": tarfile.GNUTYPE_LONGNAME, "size": 2**40},
+            {"type": tarfile.GNUTYPE_SPARSE},
+            {"size": 2**40},
+            {"size": -512},
+        ],
+        ids=str,
+    )
+    def test_headers(self, stored: Stored, header: dict[str, Any]) -> None:
+        with pytest.raises(IntegrityError, match=r"no plain file|cannot be|no tar file"):
+            read(stored.seal(zstandard.compress(tar(stored.members(), **header))), stored.identity)
+
+    def test_a_segment_that_only_claims_to_be_large(self, stored: Stored) -> None:
+        claim = json.dumps({"blocks": [[Block(bytes(32), 1, 1).digest.hex(), 1, 1024**3]]}).encode()
+        plain = tar([("tables/a.b/000001.json", claim)], end=b"") + tar(
+            [("tables/a.b/000001.csv", b"x" * 1000)], end=b"", size=1024**3
+        )
+        with pytest.raises(IntegrityError, match="its tar file does not end"):
+            read(stored.seal(zstandard.compress(plain)), stored.identity)
+
+
+class TestIdentityFiles:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        path = tmp_path / "identity.txt"
+        path.touch(0o600)
+        return path
+
+    def test_several_keys_among_comments(self, stored: Stored, file: Path) -> None:
+        file.write_text(f"\ufeff# mine\r\n\r\n{generate_identity()[0]}\r\n# old\n  {stored.rig.identity}\n\n")
+        identities = load_identities(file)
+        assert len(identities) == 2
+        assert read(stored.sealed, *identities).backup_id == stored.record.backup_id
+
+    @pytest.mark.parametrize("kind", ["ed25519", "rsa"])
+    def test_ssh_keys(self, tmp_path: Path, kind: str) -> None:
+        file = tmp_path / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", file], check=True)
+        sealed = pyrage.encrypt(b"x", [pyrage.ssh.Recipient.from_str(Path(f"{file}.pub").read_text())])
+        assert pyrage.decrypt(sealed, list(load_identities(file))) == b"x"
+        for form in ("RFC4716", "PEM"):
+            subprocess.run(["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-m", form, "-f", file], check=True)
+            with pytest.raises(SettingsError, match="protected by a passphrase"):
+                load_identities(file)
+            subprocess.run(["ssh-keygen", "-q", "-p", "-P", "secret", "-N", "", "-f", file], check=True)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("", "holds no key"),
+            ("# public key: age1x\n\n", "holds no key"),
+            ("{public}\n", "Line 1 .* is a public key"),
+            ("# x\n{secret}X\n", "Line 2 .* is not a secret key"),
+            ("{secret}\nnonsense {secret}\n", "Line 2 .* is not a secret key"),
+            ("\x00\x01\xff", "is not a secret key"),
+            ("-----BEGIN OPENSSH PRIVATE KEY-----\n{secret}\n", "not an SSH key"),
+            ("age-encryption.org/v1\n-> scrypt {secret}\n", "protected by a passphrase"),
+        ],
+    )
+    def test_what_is_wrong_is_said_and_nothing_of_the_content(self, file: Path, text: str, message: str) -> None:
+        secret, public = generate_identity()
+        file.write_text(text.format(secret=secret, public=public))
+        with pytest.raises(SettingsError, match=message) as caught:
+            load_identities(file)
+        assert str(file) in caught.value.message
+        assert secret[15:40] not in str(caught.value)
+        assert caught.value.hint
+
+    @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620])
+    def test_open_to_others(self, file: Path, mode: int) -> None:
+        file.write_text(generate_identity()[0])
+        file.chmod(mode)
+        with pytest.raises(SettingsError, match="by others than its owner") as caught:
+            load_identities(file)
+        assert caught.value.hint == f"chmod 600 {file}"
+
+    def test_missing_or_a_folder(self, tmp_path: Path) -> None:
+        for path in (tmp_path / "missing", tmp_path):
+            with pytest.raises(SettingsError, match="cannot be read") as caught:
+                load_identities(path)
+            assert "keygen" in caught.value.hint

@@ -1,0 +1,252 @@
+"""A restore with its record: which backup, one at a time, saved before, undone after, and told what became of it."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clinic_backups.catalog.records import AlreadyRunning
+from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
+from clinic_backups.errors import PermanentError, SettingsError, TransientError
+from clinic_backups.model import BackupRecord, Clinic
+from clinic_backups.restore.model import RestorePlan, RestoreRequest
+from clinic_backups.restore.request import parse
+from clinic_backups.restore.runner import RestoreRunner, close_abandoned
+from clinic_backups.restore.text import as_markdown
+from clinic_backups.stores.file import FileStore
+from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
+from tests.integration.test_restore import STOCK, Ward
+from tests.postgres_fixtures import DemoDatabase
+
+DAMAGE = f"UPDATE {STOCK} SET cantidad = cantidad + 5 WHERE clinica_id = 1"
+
+
+class Theatre(Ward):
+    """A ward whose restores have records."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.now = datetime(2026, 11, 24, 6, tzinfo=UTC)
+        self.restores = Restores(self.catalog.database)
+
+    def runner(self) -> RestoreRunner:
+        from clinic_backups import connections
+
+        return RestoreRunner(
+            restore=self.restore(), catalog=self.catalog,
+            restore_db=connections.parse("restore_db", self.database.restorer_uri), now=self.tick,
+        )  # fmt: skip
+
+    def tick(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+    def back_up(self, clinic_id: int = 1) -> BackupRecord:
+        self.now += timedelta(hours=1)
+        return self.run(clinic_id, now=self.tick)
+
+    def go(self, request: RestoreRequest, **options: Any) -> RestoreRecord:
+        plan = self.runner().plan(request)
+        return self.runner().apply(request, plan, approved_by="jefa", safety_backup_id=None, **options)
+
+
+@pytest.fixture
+def theatre(demo_database: DemoDatabase, tmp_path: Path) -> Theatre:
+    return Theatre(demo_database, FileStore(tmp_path / "store"))
+
+
+def test_which_backup_is_meant(theatre: Theatre) -> None:
+    first, second = theatre.back_up(), theatre.back_up()
+    other = theatre.back_up(2)
+    runner = theatre.runner()
+
+    def chosen(**wish: Any) -> str:
+        return runner.choose(RestoreRequest(clinic_id=1, **wish)).backup_id
+
+    assert chosen() == second.backup_id
+    assert chosen(backup_id=first.backup_id) == first.backup_id
+    assert chosen(as_of=second.started_at - timedelta(seconds=1)) == first.backup_id
+    assert chosen(as_of=second.started_at) == second.backup_id
+    for wish in ({"backup_id": other.backup_id}, {"backup_id": "x"}, {"as_of": first.started_at - timedelta(days=1)}):
+        with pytest.raises(PermanentError) as caught:
+            chosen(**wish)
+        assert "clinic-backups list --clinic 1" in caught.value.hint
+
+
+def test_the_record_tells_who_what_and_how_it_ended_and_the_undo_brings_the_state_before_back(theatre: Theatre) -> None:
+    theatre.back_up()
+    good = theatre.rows_now(1)
+    theatre.execute(DAMAGE)
+    damaged = theatre.rows_now(1)
+    safety = theatre.back_up()
+    request = RestoreRequest(
+        clinic_id=1, as_of=safety.started_at - timedelta(minutes=1), requested_by="guardia", notes="nota", run_id="r1"
+    )
+    record = theatre.go(request)
+    assert theatre.rows_now(1) == good
+    assert theatre.restores.get(record.restore_id) == record
+    assert (record.state, record.requested_by, record.approved_by, record.run_id) == (
+        "completed",
+        "guardia",
+        "jefa",
+        "r1",
+    )
+    assert record.transaction_id is not None
+    assert (record.rows("update"), record.rows("insert"), record.rows("delete")) == (
+        len(good[STOCK].splitlines()),
+        0,
+        0,
+    )
+    theatre.go(RestoreRequest(clinic_id=1, backup_id=safety.backup_id))
+    assert theatre.rows_now(1) == damaged
+
+
+def test_while_a_restore_runs_no_backup_of_the_clinic_begins_and_the_other_way_round(theatre: Theatre) -> None:
+    theatre.back_up()
+    theatre.execute(DAMAGE)
+    request = RestoreRequest(clinic_id=1)
+    seen: list[str] = []
+    runner = theatre.runner()
+    plan = runner.plan(request)
+
+    def meanwhile(step: str) -> None:
+        if step.startswith("writing"):
+            with pytest.raises(AlreadyRunning):
+                theatre.run(1)
+            seen.append(theatre.run(2).state)
+
+    runner._restore._on_step = meanwhile
+    runner.apply(request, plan, approved_by="jefa", safety_backup_id=None)
+    assert seen == ["completed"]
+    with theatre.catalog.lock(1), pytest.raises(AlreadyRunning):
+        theatre.go(request)
+
+
+def test_a_failure_is_recorded_with_its_remedy(theatre: Theatre) -> None:
+    theatre.back_up()
+    theatre.execute(DAMAGE)
+    request = RestoreRequest(clinic_id=1)
+    plan = theatre.runner().plan(request)
+    theatre.execute(DAMAGE)
+    with pytest.raises(PermanentError, match="has changed since the plan was made"):
+        theatre.runner().apply(request, plan, approved_by="jefa", safety_backup_id=None)
+    (record,) = theatre.restores.find(clinic_id=1)
+    assert (record.state, "new plan" in (record.hint or "")) == ("failed", True)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_lost_answer_to_the_commit_is_asked_of_the_database(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    from clinic_backups.restore.workspace import Workspace
+
+    theatre.back_up()
+    good = theatre.rows_now(1)
+    theatre.execute(DAMAGE)
+    damaged = theatre.rows_now(1)
+    real = Workspace.commit
+
+    def cut(workspace: Workspace) -> None:
+        if committed:
+            real(workspace)
+        else:
+            workspace._db.rollback()
+        raise TransientError("the connection broke")
+
+    monkeypatch.setattr(Workspace, "commit", cut)
+    if committed:
+        assert theatre.go(RestoreRequest(clinic_id=1)).state == "completed"
+        assert theatre.rows_now(1) == good
+    else:
+        with pytest.raises(TransientError):
+            theatre.go(RestoreRequest(clinic_id=1))
+        assert theatre.rows_now(1) == damaged
+        assert theatre.restores.find(clinic_id=1)[0].state == "failed"
+
+
+def test_a_record_whose_process_died_is_closed_by_later_runs(theatre: Theatre) -> None:
+    theatre.back_up()
+    theatre.execute(DAMAGE)
+    plan = theatre.runner().plan(RestoreRequest(clinic_id=1))
+    started = theatre.tick()
+    theatre.restores.begin(
+        RestoreRecord(
+            restore_id_of(1, started), 1, "Uno", plan.backup_id, "exact", plan.to_json(), plan.digest, started
+        )
+    )
+    with theatre.catalog.lock(1):
+        assert close_abandoned(theatre.catalog, theatre.clinic_db, theatre.tick) == []
+    (closed,) = close_abandoned(theatre.catalog, theatre.clinic_db, theatre.tick)
+    assert closed.state == "failed"
+    assert "as it was before" in (closed.error or "")
+
+
+def test_a_plan_survives_its_json_and_its_page_shows_no_markup_of_names(theatre: Theatre) -> None:
+    theatre.back_up()
+    theatre.execute(DAMAGE, f"DELETE FROM {STOCK} WHERE id = (SELECT min(id) FROM {STOCK} WHERE clinica_id = 1)")
+    plan = theatre.runner().plan(RestoreRequest(clinic_id=1))
+    again = RestorePlan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert again == plan
+    evil = RestorePlan(**{**plan.__dict__, "clinic_name": "<script>x</script>\n| [a](http://b) |"})
+    page = as_markdown(evil, requested_by="**yo**", notes="")
+    assert "<script>" not in page
+    assert "[a](" not in page
+    assert f"| `{STOCK}` | 1 |" in page
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        {}, {"clinic_id": "siete"}, {"clinic_id": -7}, {"clinic_id": 1, "backup_id": "x", "as_of": "2026-01-01"},
+        {"clinic_id": 1, "as_of": "mañana"}, {"clinic_id": 1, "mode": "todo"}, {"clinic_id": 1, "tables": "x"},
+        {"clinic_id": 1, "tables": ["a.b", 7]}, {"clinic_id": 1, "approve": "yes"}, {"clinic_id": 1, "nose": 1},
+        {"clinic_id": 1, "backup_id": "a\nb"}, {"clinic_id": 1, "notes": "x" * 501},
+    ],
+)  # fmt: skip
+def test_a_wrong_conf_is_refused(conf: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse(conf, every=[Clinic(1, "Uno")], requested_by="yo", run_id=None)
+    assert caught.value.hint
+
+
+def test_the_command_plans_restores_undoes_and_needs_no_catalog(
+    run: Run,  # noqa: F811
+    demo_database: DemoDatabase,
+    tmp_path: Path,
+) -> None:
+    identity = tmp_path / "identity"
+    keys = {
+        "CLINIC_BACKUPS_RECIPIENTS": run("keygen", str(identity)).out.strip(),
+        "AIRFLOW_CONN_RESTORE_DB": demo_database.restorer_uri,
+    }
+    ward = Ward(demo_database, FileStore(tmp_path / "store"))
+    run("catalog", "migrate")
+    assert run("backup", "--clinic", "1", **keys).code == 0
+    (backup,) = run("list", "--json").json()
+    good = ward.rows_now(1)
+    ward.execute(DAMAGE)
+    damaged = ward.rows_now(1)
+    assert run("restore", "--clinic", "1", **keys).code == 2  # no identity
+    words = ("restore", "--clinic", "1", "--identity", str(identity))
+    planned = run(*words, "--plan", "--json", **keys)
+    assert planned.code == 0
+    assert planned.json()["writes"] > 0
+    unasked = run(*words, **keys)
+    assert (unasked.code, "--yes" in unasked.err) == (2, True)
+    assert ward.rows_now(1) == damaged
+    done = run(*words, "--yes", **keys)
+    assert (done.code, ward.rows_now(1)) == (0, good)
+    undo = done.out.strip().splitlines()[-1].rpartition("--backup ")[2]
+    assert run(*words, "--backup", undo, "--yes", **keys).code == 0
+    assert ward.rows_now(1) == damaged
+    # The catalog is gone, and the archive is all there is.
+    gone = keys | {"AIRFLOW_CONN_BACKUP_CATALOG": "postgres://u:p@127.0.0.1:1/x"}
+    archive = f"{(tmp_path / 'store').as_uri()}/{backup['key']}"
+    wrong = run("restore", "--clinic", "2", "--identity", str(identity), "--archive", archive, "--yes", **gone)
+    assert (wrong.code, "is a backup of clinic 1" in wrong.err) == (1, True)
+    alone = run(*words, "--archive", archive, "--yes", **gone)
+    assert (alone.code, ward.rows_now(1)) == (0, good)
