@@ -1,0 +1,38 @@
+"""The measured process of one backup by this package: ``python -m bench._backup``, with the job as JSON on stdin."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+from bench.children import peak_rss_bytes
+from clinic_backups.connections import Connection
+from clinic_backups.model import BackupRequest, Clinic
+from clinic_backups.parts import Parts
+from clinic_backups.settings import Settings
+
+
+def main() -> None:
+    """Back up one clinic once; the seconds are those of the backup, without what starts the process."""
+    job = json.load(sys.stdin)
+    connections = {name: Connection(**fields) for name, fields in job["connections"].items()}
+    settings = Settings(
+        store_url=job["store_url"], recipients=(job["recipient"],), server_side_encryption="none", time_zone="UTC"
+    )
+    backup = Parts(settings, connections.get).backup()
+    began = time.perf_counter()
+    record = backup.run(BackupRequest(Clinic(**job["clinic"])))
+    seconds = time.perf_counter() - began
+    answer = {
+        "seconds": seconds,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "rows": record.rows_total,
+        "csv_bytes": record.raw_bytes,
+        "stored_bytes": record.size_bytes,
+    }
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

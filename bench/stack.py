@@ -1,0 +1,109 @@
+"""Airflow with a demo database, for the figures that need the scheduler."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.figures import BenchError
+from bench.world import World
+from include.demo.api import AirflowApi
+from include.demo.layout import CHECKOUT, Layout, Secrets
+from include.demo.stack import DAG_ID, Stack
+from include.demo.state import State
+
+EMPTY_DAG_ID = "bench_empty"
+EMPTY_DAG = f'''
+from airflow.sdk import dag, task
+from clinic_backups.operators import pool
+
+@dag(dag_id="{EMPTY_DAG_ID}", schedule=None)
+def empty():
+    @task
+    def items():
+        return list(range({{count}}))
+
+    @task(task_id="back_up", pool=pool.NAME)
+    def nothing(item):
+        return None
+
+    nothing.expand(item=items())
+
+empty()
+'''
+TASK_ID = "back_up"
+PARSE_LIMIT_SECONDS = 120
+RUN_LIMIT_SECONDS = 3600
+
+
+class BenchStack(Stack):
+    """The demo's servers with a folder of DAG files of their own: ours, and one whose mapped task does nothing."""
+
+    @property
+    def dags(self) -> Path:
+        """The folder of DAG files."""
+        return self.layout.root / "dags"
+
+    def variables(self) -> dict[str, str]:
+        return super().variables() | {"AIRFLOW__CORE__DAGS_FOLDER": str(self.dags)}
+
+    def run(self, api: AirflowApi, dag_id: str, watch: Callable[[], object] = lambda: None) -> list[dict[str, Any]]:
+        """Run a DAG once; returns its mapped tasks. :raises BenchError: the run failed or takes too long.
+
+        :param watch: called a few times each second while it goes on.
+        """
+        api.unpause(dag_id)
+        run_id = api.trigger(dag_id)
+        deadline, next_look = time.monotonic() + RUN_LIMIT_SECONDS, 0.0
+        state = "queued"
+        while state not in ("success", "failed"):
+            watch()
+            time.sleep(0.05)
+            if time.monotonic() > next_look:
+                self.state.require_alive()
+                state, next_look = api.run_state(dag_id, run_id), time.monotonic() + 0.5
+            if time.monotonic() > deadline:
+                raise BenchError(f"DAG {dag_id} has not ended after {RUN_LIMIT_SECONDS} s.")
+        if state != "success":
+            raise BenchError(f"The run of DAG {dag_id} failed.\nHINT: try `make demo`, which shows why.")
+        return [task for task in api.task_instances(dag_id, run_id) if task["task_id"] == TASK_ID]
+
+
+@contextmanager
+def airflow(world: World, *, clinics: int, patients: int) -> Iterator[BenchStack]:
+    """LocalExecutor, a database server of its own and so many clinics; all of it goes with the block."""
+    layout = Layout(root=world.folder / f"airflow-{clinics}-{patients}")
+    layout.make()
+    stack = BenchStack(layout, State.load(layout), Secrets.load(layout), world.say)
+    stack.dags.mkdir()
+    shutil.copy(CHECKOUT / "dags" / f"{DAG_ID}.py", stack.dags)
+    stack.dags.joinpath(f"{EMPTY_DAG_ID}.py").write_text(EMPTY_DAG.format(count=active(clinics)))
+    since = datetime.now(UTC)
+    try:
+        stack.start(clinics=clinics, patients=patients)
+        with stack.api() as api:
+            _wait_until_parsed(api, stack, since)
+        yield stack
+    finally:
+        world.say("Stopping Airflow")
+        stack.stop()
+        shutil.rmtree(layout.root, ignore_errors=True)
+
+
+def active(clinics: int) -> int:
+    """How many of a demo's clinics are backed up: its sixth has closed."""
+    return clinics - 1 if clinics >= 6 else clinics
+
+
+def _wait_until_parsed(api: AirflowApi, stack: Stack, since: datetime) -> None:
+    deadline = time.monotonic() + PARSE_LIMIT_SECONDS
+    while not api.parsed_since(EMPTY_DAG_ID, since):
+        stack.state.require_alive()
+        if time.monotonic() > deadline:
+            raise BenchError(f"Airflow does not read the DAG {EMPTY_DAG_ID}.")
+        time.sleep(0.5)
