@@ -63,6 +63,7 @@ def clinic_restore() -> None:
         task_id="approve",
         planned=planned,
         response_timeout=timedelta(hours=configured.approval_hours),
+        assigned_users=[{"id": name, "name": name} for name in configured.approvers] or None,
         retries=0,
     )
     saved = safety_backup(planned)

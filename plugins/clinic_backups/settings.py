@@ -72,6 +72,10 @@ class Settings(BaseSettings):
     identity_file: Path | None = Field(
         default=None, description="File with the secret key; only where restores run, never on workers that back up"
     )
+    approvers: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Airflow users who may approve restores, separated by spaces; empty: all who may edit runs",
+    )
     approval_hours: int = Field(default=24, ge=1, le=24 * 30, description="A restore's plan waits so long for approval")
     statement_timeout_seconds: int = Field(
         default=6 * 3600, ge=1, description="Longest time that reading one table may take"
@@ -80,7 +84,7 @@ class Settings(BaseSettings):
         default=60, ge=1, description="Longest wait for a table lock (a migration holds one) before a retry"
     )
 
-    @field_validator("recipients", "operator_emails", mode="before")
+    @field_validator("recipients", "operator_emails", "approvers", mode="before")
     @classmethod
     def _split_recipients(cls, value: Any) -> Any:
         return _words(value)

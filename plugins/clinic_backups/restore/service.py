@@ -182,6 +182,9 @@ class _Comparison:
                     f"{name} is in the backup, and has no extract now.",
                     f"Bring include/sql/extract/{name.removeprefix('public.')}.sql back, or restore without the table.",
                 )
+        for name in sorted(set(self.queries) - set(contents)):
+            if not self._wish.tables:
+                self._notes[name] = [f"{name} was added since the backup: its rows are left as they are."]
         wanted = [name for name in wanted if name in there and name in self.queries]
         children = {child for child, parent in self.workspace.references() if parent in wanted}
         self._tables = self.workspace.tables(sorted({*wanted, *children}))
@@ -210,7 +213,7 @@ class _Comparison:
         self._refusals += checks.Checks(self.workspace, self.diffs, self._tables).run()
         for name, (triggers, may) in checks.triggers(self.workspace, self.diffs).items():
             how = "are turned off meanwhile" if may else "will fire: this role may not turn them off"
-            self._notes[name] = [f"The table's triggers {how}: {', '.join(triggers)}."]
+            self._notes.setdefault(name, []).append(f"The table's triggers {how}: {', '.join(triggers)}.")
             if may:
                 self.quiet_tables.append(name)
 
@@ -220,7 +223,7 @@ class _Comparison:
         tables = tuple(
             replace(diff.plan, notes=(*diff.plan.notes, *self._notes.get(name, ())))
             for name, diff in self.diffs.items()
-        )
+        ) + tuple(TablePlan(name, notes=tuple(notes)) for name, notes in self._notes.items() if name not in self.diffs)
         return RestorePlan(
             clinic_id=self._manifest.clinic.id,
             clinic_name=self._manifest.clinic.name,
