@@ -12,7 +12,7 @@ from clinic_backups.text import one_line
 def as_lines(plan: RestorePlan) -> Iterator[str]:
     """The plan in lines of plain text."""
     clinic = f"{plan.clinic_id} {one_line(plan.clinic_name)!r}"
-    yield f"Clinic {clinic} from backup {plan.backup_id}, as of {iso(plan.snapshot_at)}"
+    yield f"Clinic {clinic} from backup {plan.backup_id}, as of {iso(plan.snapshot_at.replace(microsecond=0))}"
     for table in plan.tables:
         if table.writes or table.notes:
             yield f"{table.table}: {_counts(table)}"
@@ -25,7 +25,7 @@ def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
     """The page that Airflow shows to whoever approves. Names are data, and no mark-up."""
     lines = [
         f"**{_escape(plan.clinic_name)}** (clinic {plan.clinic_id}) is to become what backup `{plan.backup_id}` holds,"
-        f" as of **{iso(plan.snapshot_at)}**. Mode `{plan.mode}`. Asked for by {_escape(requested_by)}."
+        f" as of **{iso(plan.snapshot_at.replace(microsecond=0))}**. Mode `{plan.mode}`. Asked for by {_escape(requested_by)}."
     ]
     if notes:
         lines.append(f"Notes: {_escape(notes)}")

@@ -1,0 +1,67 @@
+"""The dead man's switch: told when all is well and when not, and its address, which is a secret, never shown."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from clinic_backups.errors import SettingsError, TransientError
+from clinic_backups.settings import load
+from clinic_backups.watch import ping
+from tests.servers import HOST
+
+
+@pytest.fixture
+def switch() -> Iterator[tuple[str, list[str]]]:
+    """A web server's address, and the paths that were asked of it; ``/broken`` fails and ``/moved`` leads elsewhere."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            code = 500 if self.path.startswith("/broken") else 302 if self.path.startswith("/moved") else 200
+            self.send_response(code)
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = HTTPServer((HOST, 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://{HOST}:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_it_is_told_how_it_is(switch: tuple[str, list[str]]) -> None:
+    url, asked = switch
+    ping(f"{url}/uuid", well=True)
+    ping(f"{url}/uuid", well=False)
+    ping(f"{url}/uuid/", well=False)
+    ping(f"{url}/moved", well=True)
+    assert asked == ["/uuid", "/uuid/fail", "/uuid/fail", "/moved"]
+
+
+def test_a_failure_is_an_error_that_does_not_show_the_address(switch: tuple[str, list[str]]) -> None:
+    for url in (f"{switch[0]}/broken/geheim", f"http://{HOST}:1/geheim"):
+        with pytest.raises(TransientError) as caught:
+            ping(url, well=True)
+        assert "geheim" not in str(caught.value)
+        assert caught.value.__suppress_context__
+
+
+def test_the_setting_is_a_web_address_and_kept_out_of_sight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLINIC_BACKUPS_HEARTBEAT_URL", "file:///etc/geheim")
+    with pytest.raises(SettingsError, match="CLINIC_BACKUPS_HEARTBEAT_URL") as caught:
+        load()
+    assert "geheim" not in str(caught.value)
+    monkeypatch.setenv("CLINIC_BACKUPS_HEARTBEAT_URL", "https://example.org/geheim")
+    assert "geheim" not in repr(load())
