@@ -64,7 +64,7 @@ def load_identities(file: Path) -> tuple[Any, ...]:
         ) from None
     if mode & 0o077:
         raise SettingsError(
-            f"The identity file {file} can be read by others than its owner (mode {mode & 0o777:04o}).",
+            f"The identity file {file} can be read or changed by others than its owner (mode {mode & 0o777:04o}).",
             hint=f"chmod 600 {file}",
         )
     if data.startswith((b"age-encryption.org/", b"-----BEGIN AGE ENCRYPTED FILE")):
@@ -123,11 +123,12 @@ class Age:
     def open(self, source: Any, target: Any, identities: Sequence[Any]) -> None:
         """Decrypt ``source`` to ``target``, both file-like, in constant memory.
 
-        What was written is believed only once this returns: of a file that is cut or damaged, all before comes first.
+        Reads to the end, and what was written is true only once this returns: of a file that is cut or damaged, all
+        before comes first.
 
         :param identities: from :func:`load_identities`.
         :raises WrongIdentity: it is encrypted to other keys.
-        :raises IntegrityError: it is no age file, cut short, damaged, or goes on after its end.
+        :raises IntegrityError: it is no age file, cut short or damaged, or goes on after its end.
         """
         try:
             pyrage.decrypt_io(source, target, list(identities))
@@ -138,8 +139,6 @@ class Age:
             if type(error) is not OSError or error.errno is not None:
                 raise
             raise _decrypt_error(str(error)) from None
-        if source.read(1):
-            raise _decrypt_error("more")
 
 
 _DECRYPT_ERRORS = {
@@ -148,7 +147,6 @@ _DECRYPT_ERRORS = {
     "Incomplete header": "The archive is cut short: its header does not end.",
     "Header is invalid": "This is no archive of this package, or its first bytes are damaged: it is no age file.",
     "Unknown age format": "The archive's age header is damaged, or of a later version of age.",
-    "more": "The archive goes on after its end.",
 }
 """By how the ``age`` library's error begins; its others are of the authentication."""
 
