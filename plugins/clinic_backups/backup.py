@@ -59,7 +59,7 @@ class ClinicBackup:
         self._settings, self._clinic_db, self._store, self._catalog = settings, clinic_db, store, catalog
         self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or Zstd(), encrypt or Age()
         self._now, self._on_progress = now, on_progress
-        self._outcomes = Outcomes(catalog, store, announcer or Announcer(), now)
+        self._outcomes = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
         self._stream: ArchiveStream | None = None
         self._stopped: BaseException | None = None
 

@@ -18,10 +18,13 @@ from clinic_backups.stores.base import ObjectStore
 class Outcomes:
     """Closes records. Except for :meth:`close_abandoned` the caller holds the clinic's lock.
 
+    :param store: opens the store, only when an envelope has to be looked for.
     :param now: the clock.
     """
 
-    def __init__(self, catalog: Catalog, store: ObjectStore, announcer: Announcer, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self, catalog: Catalog, store: Callable[[], ObjectStore], announcer: Announcer, now: Callable[[], datetime]
+    ) -> None:
         self._catalog, self._store, self._announcer, self._now = catalog, store, announcer, now
 
     def complete(self, record: BackupRecord, block_list: Iterable[bytes] = ()) -> BackupRecord:
@@ -42,7 +45,7 @@ class Outcomes:
 
         The record gets no block list: the clinic's next backup is a full one.
         """
-        envelope = envelopes.read(record, self._store)
+        envelope = envelopes.read(record, self._store())
         return self.complete(record.completed(envelope)) if envelope is not None else None
 
     def close_dead(self, record: BackupRecord) -> BackupRecord:
@@ -50,7 +53,7 @@ class Outcomes:
         settled = self.settle(record)
         if settled is not None:
             return settled
-        self._store.delete(record.archive_key)
+        self._store().delete(record.archive_key)
         died = Interrupted(
             "The backup's process ended without a word: killed, out of memory, or its machine stopped.",
             hint="See the task's log and the worker's memory. The clinic's next backup does not depend on this one.",

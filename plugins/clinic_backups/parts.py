@@ -97,7 +97,7 @@ class Parts:
     @cached_property
     def outcomes(self) -> Outcomes:
         """Closes records."""
-        return Outcomes(self.catalog, self.store, self.announcer, utc_now)
+        return Outcomes(self.catalog, lambda: self.store, self.announcer, utc_now)
 
     def deliver(self, *, clinic_id: int | None = None, limit_seconds: float = 600) -> Delivered:
         """Send the mails that are due, of one clinic or all. See :meth:`Post.deliver`."""

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.airflow.conftest import Airflow
+from tests.airflow.conftest import OPERATOR, Airflow
 
 ALL = {f"back_up[{number}]": "success" for number in range(5)}
 READY = {"active_clinics": "success", "preflight": "success"}
@@ -108,7 +108,8 @@ def test_a_transient_error_is_tried_again(airflow: Airflow) -> None:
     assert {number: record.state for number, record in airflow.records(run_id).items()} == {5: "completed"}
 
 
-def test_the_preflight_stops_a_run_before_any_clinic(airflow: Airflow) -> None:
+def test_the_preflight_stops_a_run_before_any_clinic_and_the_operator_hears_of_it(airflow: Airflow) -> None:
+    before = len(airflow.mails())
     airflow.execute(
         "CREATE TABLE public.citas_nueva (id int PRIMARY KEY, paciente_id bigint REFERENCES public.usuarios_paciente)"
     )
@@ -122,3 +123,6 @@ def test_the_preflight_stops_a_run_before_any_clinic(airflow: Airflow) -> None:
     assert "public.citas_nueva leads to the clinic" in airflow.log(run_id, "preflight")
     assert airflow.tasks(run_id)["preflight"]["try_number"] == 1
     assert airflow.records(run_id) == {}
+    (digest,) = airflow.mails()[before:]
+    assert digest["X-Envelope-To"] == OPERATOR
+    assert str(digest["Subject"]) == "❌ Respaldos: 0 de 5, 5 con error"

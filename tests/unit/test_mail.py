@@ -294,7 +294,7 @@ def test_the_report_of_a_restore_that_failed_tells_what_was_only_planned(outcome
         ({"total": 120, "completed": 120, "failed": [], "overdue": [], "never": [], "shrunk": []},
          "⚠️ Respaldos: 120 de 120, requiere atención"),
         ({"total": 0, "completed": 0, "failed": [], "overdue": [], "never": [], "shrunk": [], "undelivered": []},
-         "⚠️ Respaldos: 0 de 0, requiere atención"),
+         "❌ Respaldos: 0 de 0, requiere atención"),
         ({"total": 120, "completed": 119, "failed": []}, "❌ Respaldos: 119 de 120"),
         ({"total": 120, "completed": 118}, "❌ Respaldos: 118 de 120, 2 con error"),
     ],

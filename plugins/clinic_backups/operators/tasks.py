@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from clinic_backups import watch as watching
 from clinic_backups.backup import utc_now
 from clinic_backups.catalog.outbox import Notice
-from clinic_backups.errors import SettingsError
+from clinic_backups.errors import ClinicBackupsError, SettingsError
 from clinic_backups.model import BackupRecord, Clinic
 from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_complete, overdue_facts
 from clinic_backups.operators.connections import failing_clearly, log_delivery
@@ -70,7 +70,11 @@ def summary(clinics: list[dict[str, Any]] | None) -> dict[str, int]:
     wanted = [Clinic(**clinic) for clinic in clinics or ()]
     with failing_clearly(log):
         parts = AirflowParts()
-        _close_what_died(parts, run_id)
+        try:
+            _close_what_died(parts, run_id)
+        except ClinicBackupsError as error:
+            # A store that is out of reach may be why this run failed: the operator must hear of it all the same.
+            log.error("Records of dead processes stay open for a later run: %s", error)
         # The newest record of each clinic counts: a cleared task makes another one.
         records = {record.clinic_id: record for record in reversed(parts.catalog.find(run_id=run_id))}
         parts.outcomes.announce_failures(list(records.values()))

@@ -25,7 +25,8 @@ def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
     """The page that Airflow shows to whoever approves. Names are data, and no mark-up."""
     lines = [
         f"**{_escape(plan.clinic_name)}** (clinic {plan.clinic_id}) is to become what backup `{plan.backup_id}` holds,"
-        f" as of **{iso(plan.snapshot_at.replace(microsecond=0))}**. Mode `{plan.mode}`. Asked for by {_escape(requested_by)}."
+        f" as of **{iso(plan.snapshot_at.replace(microsecond=0))}**. Mode `{plan.mode}`. Asked for by"
+        f" {_escape(requested_by)}."
     ]
     if notes:
         lines.append(f"Notes: {_escape(notes)}")
