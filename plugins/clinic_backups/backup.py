@@ -162,7 +162,7 @@ class ClinicBackup:
             parent_id=record.parent_id,
             started_at=record.started_at,
             finished_at=finished_at,
-            expires_at=finished_at + timedelta(days=self._settings.keep_days),
+            expires_at=finished_at + timedelta(days=self._settings.retention_of(record.clinic_id).keep_days),
             archive=ArchiveInfo(
                 record.archive_key, stored.archive.size_bytes, stored.archive.sha256, stored.archive.md5
             ),

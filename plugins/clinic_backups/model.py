@@ -16,7 +16,7 @@ CONTENT_TYPE_ENVELOPE = "application/json"
 
 Kind = Literal["full"]
 Trigger = Literal["scheduled", "manual"]
-State = Literal["running", "completed", "failed"]
+State = Literal["running", "completed", "failed", "deleting", "deleted"]
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,10 @@ class BackupRecord:
     recipients: tuple[str, ...] = ()
     error: str | None = None
     hint: str | None = None
+    hold_reason: str | None = None
+    """Why it is kept until it is released, whatever the policy says."""
+    held_by: str | None = None
+    deleted_at: datetime | None = None
 
     @property
     def rows_total(self) -> int:

@@ -12,6 +12,7 @@ from clinic_backups.backup import ClinicBackup, utc_now
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.cleaning import Cleaner
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import load_identities, parse_recipients
 from clinic_backups.errors import SettingsError
@@ -178,6 +179,10 @@ class Parts:
         )
         # The restore's own mail tells of it.
         return self.backup(announcer=Announcer("never")).run(request)
+
+    def cleaner(self) -> Cleaner:
+        """Applies the retention policy."""
+        return Cleaner(settings=self.settings, catalog=self.catalog, store=self.store, now=utc_now)
 
     def preflight(self, *, count_rows: bool = True) -> list[preflight.Finding]:
         """Check everything that a backup needs."""

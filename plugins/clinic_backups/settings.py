@@ -13,6 +13,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from clinic_backups.errors import SettingsError
+from clinic_backups.retention import RetentionPolicy
 
 PREFIX = "CLINIC_BACKUPS_"
 LONGEST_RETRY_DELAY = timedelta(minutes=30)
@@ -42,7 +43,18 @@ class Settings(BaseSettings):
     server_side_encryption: str = Field(
         default="AES256", description="Asked of the store on top: AES256, a KMS key id or ARN, or none"
     )
-    keep_days: int = Field(default=30, ge=1, le=36500, description="Days after which a backup expires")
+    keep_days: int = Field(default=30, ge=1, le=36500, description="Days for which every backup is kept")
+    keep_daily: int = Field(default=0, ge=0, description="After that: the newest backup of so many days")
+    keep_weekly: int = Field(default=0, ge=0, description="And of so many weeks")
+    keep_monthly: int = Field(default=0, ge=0, description="And of so many months")
+    keep_yearly: int = Field(default=0, ge=0, description="And of so many years")
+    clinic_retention: dict[int, RetentionPolicy] = Field(
+        default={},
+        description='Another policy for single clinics, as JSON: {"7": {"keep_days": 90, "monthly": 12}}',
+    )
+    keep_failed_days: int = Field(
+        default=90, ge=1, description="Days after which records of failed and deleted backups are forgotten"
+    )
     time_zone: str = Field(default="UTC", description="IANA zone of the schedules, for instance America/La_Paz")
     retries: int = Field(default=3, ge=0, le=20, description="Times that a task is tried again after a transient error")
     retry_delay_seconds: int = Field(
@@ -122,6 +134,17 @@ class Settings(BaseSettings):
         if value.lower() in ("", "none"):
             return "none", ""
         return ("AES256", "") if value.upper() == "AES256" else ("kms", value)
+
+    def retention_of(self, clinic_id: int) -> RetentionPolicy:
+        """How long a clinic's backups are kept."""
+        fleet = RetentionPolicy(
+            keep_days=self.keep_days,
+            daily=self.keep_daily,
+            weekly=self.keep_weekly,
+            monthly=self.keep_monthly,
+            yearly=self.keep_yearly,
+        )
+        return self.clinic_retention.get(clinic_id, fleet)
 
     def recipients_of(self, clinic_id: int) -> tuple[str, ...]:
         """Public keys for one clinic's backups, without duplicates. :raises SettingsError: there are none."""

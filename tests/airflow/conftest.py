@@ -134,6 +134,7 @@ def airflow() -> Iterator[Airflow]:
                 api.unpause("clinic_backup")
                 api.unpause("clinic_backup_watch")
                 api.unpause("clinic_restore")
+                api.unpause("clinic_backup_retention")
                 yield Airflow(stack, api, sql)
         finally:
             stack.stop()

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg2
 from sqlalchemy import Connection as SqlConnection
-from sqlalchemy import Select, select, text, update
+from sqlalchemy import Select, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.catalog import migrate
@@ -150,6 +150,60 @@ class Catalog:
                 db.execute(insert(backup_blocks).values(backup_id=record.backup_id, part=part, digests=digests))
             announce(db, record)
         return record
+
+    def clinic_ids(self) -> list[int]:
+        """Every clinic that has a backup, active or not."""
+        with self.database.transaction("reading the catalog") as db:
+            return [
+                number for (number,) in db.execute(select(backup.c.clinic_id).distinct().order_by(backup.c.clinic_id))
+            ]
+
+    def mark_deleting(self, record: BackupRecord) -> BackupRecord:
+        """From here on it is no backup any more. :raises PermanentError: it is on hold, or not completed."""
+        return self._change(record, "completed", state="deleting")
+
+    def mark_deleted(self, record: BackupRecord) -> BackupRecord:
+        """Its objects are gone. Its blocks are forgotten, and nothing else."""
+        with self.database.transaction(f"forgetting the blocks of {record.backup_id}") as db:
+            db.execute(delete(backup_blocks).where(backup_blocks.c.backup_id == record.backup_id))
+        return self._change(record, "deleting", state="deleted", deleted_at=record.deleted_at)
+
+    def hold(self, record: BackupRecord, reason: str, by: str) -> BackupRecord:
+        """Keep it until it is released. :raises PermanentError: it is not completed."""
+        return self._change(record, "completed", held=None, hold_reason=reason, held_by=by)
+
+    def release(self, record: BackupRecord) -> BackupRecord:
+        """Let retention have it again."""
+        return self._change(record, "completed", held=None, hold_reason=None, held_by=None)
+
+    def forget(self, *, before: datetime) -> int:
+        """Remove records of backups that failed or were deleted before; returns how many."""
+        old = (
+            delete(backup)
+            .where(backup.c.state.in_(("failed", "deleted")), backup.c.finished_at < before)
+            .where(func.coalesce(backup.c.deleted_at, backup.c.finished_at) < before)
+            .where(backup.c.backup_id.not_in(select(backup.c.parent_id).where(backup.c.parent_id.is_not(None))))
+        )
+        with self.database.transaction("forgetting old records") as db:
+            return int(db.execute(old).rowcount)
+
+    def _change(self, record: BackupRecord, was: State, *, held: bool | None = False, **values: Any) -> BackupRecord:
+        statement = (
+            update(backup)
+            .where(backup.c.backup_id == record.backup_id, backup.c.state == was)
+            .values(values | {"updated_at": text("now()")})
+            .returning(*(backup.c[name] for name in _FIELDS))
+        )
+        if held is False:
+            # A hold that was set after the decision wins.
+            statement = statement.where(backup.c.hold_reason.is_(None))
+        with self.database.transaction(f"changing the record of {record.backup_id}") as db:
+            row = db.execute(statement).mappings().one_or_none()
+        if row is None:
+            raise PermanentError(
+                f"Backup {record.backup_id} is not {was}, or on hold.", hint="See `clinic-backups show`."
+            )
+        return _record(row)
 
     def get(self, backup_id: str) -> BackupRecord | None:
         """One record; none if there is none."""

@@ -38,6 +38,9 @@ backup = Table(
     Column("recipients", JSONB, nullable=False, server_default="[]"),
     Column("error", Text),
     Column("hint", Text),
+    Column("hold_reason", Text),
+    Column("held_by", Text),
+    Column("deleted_at", DateTime(timezone=True)),
 )
 
 # The blocks' digests in pieces: workers need them for incrementals and cannot read manifests.

@@ -55,7 +55,7 @@ def restore(
             raise SettingsError("Which backup?", hint="--archive names it; leave --backup and --as-of out.")
         _without_catalog(with_parts, request, archive, identity, only_plan=plan, yes=yes, json=json)
         return
-    runner = with_parts.restores(identity, on_step=_show_step)
+    runner = with_parts.restores(identity, on_step=show_step)
     made = runner.plan(request)
     _show_plan(made, json=json and plan)
     if plan:
@@ -82,15 +82,8 @@ def _without_catalog(
     json: bool,
 ) -> None:  # fmt: skip
     """Everything from the store: no record, no lock, and no safety backup."""
-    key = _key(with_parts, archive)
-    envelope = envelopes.load(key, with_parts.store)
-    source = Source(envelope.backup_id, envelope.clinic_id, envelope.archive)
-    if source.clinic_id != request.clinic_id:
-        raise PermanentError(
-            f"{key} is a backup of clinic {source.clinic_id}, not of {request.clinic_id}.",
-            hint=f"Give --clinic {source.clinic_id}, or another archive.",
-        )
-    service: ClinicRestore = with_parts.clinic_restore(identity, on_step=_show_step)
+    source = source_in_store(with_parts, archive, request.clinic_id)
+    service: ClinicRestore = with_parts.clinic_restore(identity, on_step=show_step)
     made = service.plan(source, wish_of(request))
     _show_plan(made, json=json)
     if only_plan:
@@ -103,6 +96,18 @@ def _without_catalog(
     errors.print(f"Clinic {request.clinic_id} is restored from {made.backup_id}: {made.writes:,} rows were written.")
 
 
+def source_in_store(with_parts: Parts, archive: str, clinic_id: int) -> Source:
+    """The backup that a key or URL names, from its envelope. :raises PermanentError: it is of another clinic."""
+    key = _key(with_parts, archive)
+    envelope = envelopes.load(key, with_parts.store)
+    if envelope.clinic_id != clinic_id:
+        raise PermanentError(
+            f"{key} is a backup of clinic {envelope.clinic_id}, not of {clinic_id}.",
+            hint=f"Give --clinic {envelope.clinic_id}, or another archive.",
+        )
+    return Source(envelope.backup_id, envelope.clinic_id, envelope.archive)
+
+
 def _key(with_parts: Parts, archive: str) -> str:
     """The object's key of a key or of a whole URL in the store."""
     url = f"{with_parts.store.url}/"
@@ -113,7 +118,8 @@ def _key(with_parts: Parts, archive: str) -> str:
     return archive.removeprefix(url)
 
 
-def _show_step(step: str) -> None:
+def show_step(step: str) -> None:
+    """What is being done, on the error output."""
     errors.print(f"[dim]… {escape(step)}[/]")
 
 

@@ -1,0 +1,89 @@
+"""``clinic-backups retention``, ``hold`` and ``release``."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from clinic_backups.cli.environment import parts
+from clinic_backups.cli.output import errors, print_json, print_table
+from clinic_backups.errors import PermanentError, SettingsError, TransientError
+from clinic_backups.model import BackupRecord, iso
+from clinic_backups.parts import Parts
+from clinic_backups.text import one_line
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+MAX_REASON = 500
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(retention)
+    app.command()(hold)
+    app.command()(release)
+
+
+def retention(
+    clinic: Annotated[int | None, typer.Option(help="Only this clinic.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would go, and why the rest stays.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Delete the backups that the policy lets go. The last good backup of a clinic never goes."""
+    cleaner = parts().cleaner()
+    results = list(cleaner.run(clinic_id=clinic, dry_run=dry_run))
+    if not dry_run and clinic is None:
+        cleaner.forget_old()
+    rows = [
+        (decision.backup.backup_id, "keep" if decision.keep else "delete", decision.reason)
+        for result in results
+        for decision in result.decisions
+    ]
+    if json:
+        print_json([{"backup_id": backup, "decision": decision, "reason": why} for backup, decision, why in rows])
+    else:
+        title = "Retention, dry run" if dry_run else "Retention"
+        print_table(
+            title, (("backup", False), ("decision", False), ("reason", False)), [map(escape, row) for row in rows]
+        )
+        if not dry_run:
+            print(f"{sum(result.deleted for result in results)} backups were deleted.")
+    problems = [result for result in results if result.problem]
+    for result in problems:
+        errors.print(f"Clinic {result.clinic_id}: {escape(result.problem)}\nHINT: {escape(result.hint)}")
+    if problems:
+        raise TransientError(
+            f"{len(problems)} clinics were not cleaned.", hint="Run it again; it goes on where it was."
+        )
+
+
+def hold(
+    backup_id: str,
+    reason: Annotated[str, typer.Option(help="Why, for instance a lawsuit's number; no patients' data.")],
+) -> None:
+    """Keep a backup until it is released, whatever the policy says."""
+    reason = one_line(reason)
+    if not reason or len(reason) > MAX_REASON:
+        raise SettingsError("The reason is empty or too long.", hint=f"One line of at most {MAX_REASON} characters.")
+    with_parts = parts()
+    held = with_parts.catalog.hold(_known(with_parts, backup_id), reason, f"{getpass.getuser()} (command line)")
+    print(f"{held.backup_id} is on hold: {reason}")
+
+
+def release(backup_id: str) -> None:
+    """End a hold: from now on the policy decides again."""
+    with_parts = parts()
+    released = with_parts.catalog.release(_known(with_parts, backup_id))
+    until = f" It was promised until {iso(released.expires_at)}." if released.expires_at else ""
+    print(f"{released.backup_id} is released.{until}")
+
+
+def _known(with_parts: Parts, backup_id: str) -> BackupRecord:
+    record = with_parts.catalog.get(backup_id)
+    if record is None:
+        raise PermanentError(f"There is no backup {backup_id!r}.", hint="See `clinic-backups list`.")
+    return record

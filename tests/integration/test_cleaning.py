@@ -1,0 +1,144 @@
+"""Deleting what retention lets go: in any order of crashes, on every store, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from clinic_backups.cleaning import Cleaner
+from clinic_backups.errors import PermanentError, TransientError
+from clinic_backups.model import BackupRecord, envelope_key_of
+from clinic_backups.settings import Settings
+from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.file import FileStore
+from tests.conftest import MakeStore
+from tests.postgres_fixtures import DemoDatabase
+from tests.rig import Rig
+
+START = datetime(2026, 9, 1, 6, tzinfo=UTC)
+
+
+class Archive(Rig):
+    """A rig with a clock and a cleaner."""
+
+    now = START
+
+    def on_day(self, day: int, clinic_id: int = 1) -> BackupRecord:
+        self.now = START + timedelta(days=day)
+        return self.run(clinic_id, now=lambda: self.now)
+
+    def clean(self, day: int, store: ObjectStore | None = None, **options: object) -> list[str]:
+        """Clean on a day; returns the problems."""
+        self.now = START + timedelta(days=day)
+        cleaner = Cleaner(settings=self.settings, catalog=self.catalog, store=store or self.store, now=lambda: self.now)
+        return [result.problem for result in cleaner.run(**options) if result.problem]  # type: ignore[arg-type]
+
+    def left(self) -> set[str]:
+        return {record.backup_id for record in self.catalog.find(state="completed")}
+
+
+@pytest.fixture
+def archive(demo_database: DemoDatabase, tmp_path: Path) -> Archive:
+    return Archive(demo_database, FileStore(tmp_path / "store"))
+
+
+def test_on_every_store_old_backups_go_with_all_their_objects_and_strangers_stay(
+    demo_database: DemoDatabase, make_store: MakeStore
+) -> None:
+    import io
+
+    archive = Archive(demo_database, make_store(f"retention-{uuid4().hex}"))
+    archive.store.put("backups/1/notas.txt", io.BytesIO(b"de otro"))
+    old, new, other = archive.on_day(0), archive.on_day(40), archive.on_day(0, clinic_id=2)
+    assert archive.clean(45, dry_run=True) == []
+    assert archive.left() == {old.backup_id, new.backup_id, other.backup_id}
+    assert archive.clean(45) == []
+    # The other clinic's only backup is as old, and stays.
+    assert archive.left() == {new.backup_id, other.backup_id}
+    stay = [key for record in (new, other) for key in (record.archive_key, envelope_key_of(record.archive_key))]
+    assert archive.objects() == sorted([*stay, "backups/1/notas.txt"])
+    assert old.archive_key not in archive.objects()
+    gone = archive.catalog.get(old.backup_id)
+    assert gone is not None
+    assert (gone.state, gone.deleted_at) == ("deleted", archive.now)
+    assert archive.execute_rows("SELECT count(*) FROM clinic_backups.respaldo") == [(2,)]
+
+
+def test_a_hold_keeps_it_until_it_is_released(archive: Archive) -> None:
+    old, new = archive.on_day(0), archive.on_day(40)
+    archive.catalog.hold(old, "pleito 12", "abogada")
+    archive.clean(200)
+    assert archive.left() == {old.backup_id, new.backup_id}
+    with pytest.raises(PermanentError, match="on hold"):
+        archive.catalog.mark_deleting(old)
+    archive.catalog.release(old)
+    archive.clean(200)
+    assert archive.left() == {new.backup_id}
+
+
+@pytest.mark.parametrize("crash", ["before the archive", "after the archive", "after the envelope"])
+def test_a_run_that_was_killed_is_continued_by_the_next(archive: Archive, crash: str) -> None:
+    old, new = archive.on_day(0), archive.on_day(40)
+
+    class Killed(FileStore):
+        calls = 0
+
+        def delete(self, key: str) -> None:
+            self.calls += 1
+            if crash == "before the archive":
+                raise TransientError("killed")
+            super().delete(key)
+            if crash == "after the archive" or self.calls == 2:
+                raise TransientError("killed")
+
+    problems = archive.clean(45, store=Killed(archive.store.url.removeprefix("file://")))
+    assert problems == ["killed"]
+    broken = archive.catalog.get(old.backup_id)
+    assert broken is not None
+    assert broken.state == "deleting"
+    assert archive.clean(46) == []
+    assert archive.left() == {new.backup_id}
+    assert archive.objects() == sorted([new.archive_key, envelope_key_of(new.archive_key)])
+
+
+def test_a_clinic_that_is_being_backed_up_waits_and_the_others_do_not(archive: Archive) -> None:
+    for clinic_id in (1, 2):
+        archive.on_day(0, clinic_id)
+        archive.on_day(40, clinic_id)
+    with archive.catalog.lock(1):
+        (problem,) = archive.clean(45)
+    assert "Clinic 1 is being backed up" in problem
+    assert len(archive.catalog.find(clinic_id=1, state="completed")) == 2
+    assert len(archive.catalog.find(clinic_id=2, state="completed")) == 1
+
+
+def test_a_clinic_may_have_a_policy_of_its_own(archive: Archive) -> None:
+    archive.settings = Settings(
+        recipients=archive.settings.recipients,
+        clinic_retention={"1": {"keep_days": 400}},  # type: ignore[arg-type]
+    )
+    for clinic_id in (1, 2):
+        archive.on_day(0, clinic_id)
+        archive.on_day(40, clinic_id)
+    archive.clean(100)
+    assert [len(archive.catalog.find(clinic_id=number, state="completed")) for number in (1, 2)] == [2, 1]
+
+
+def test_failed_records_are_forgotten_after_their_term(archive: Archive) -> None:
+    def broken(progress: object) -> None:
+        raise TransientError("x")
+
+    old: Callable[[], datetime] = lambda: START  # noqa: E731
+    with pytest.raises(TransientError):
+        archive.run(1, now=old, on_progress=broken)
+    archive.on_day(1)
+    for day, left in ((80, 2), (100, 1)):
+        archive.now = START + timedelta(days=day)
+        Cleaner(
+            settings=archive.settings, catalog=archive.catalog, store=archive.store, now=lambda: archive.now
+        ).forget_old()
+        assert len(archive.catalog.find()) == left
