@@ -12,7 +12,7 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
-from bench import large_clinic, memory, report, small_clinics
+from bench import large_clinic, memory, report, restore, small_clinics
 from bench.figures import BenchError, Figure
 from bench.world import Scale, world
 from include.demo.layout import CHECKOUT, DemoError
@@ -20,9 +20,12 @@ from include.demo.postgres import PostgresError
 from tests.servers import ServerError
 
 RESULT = CHECKOUT / "build" / "bench.json"
-GROUPS = {"large": large_clinic.figures, "small": small_clinics.figures, "memory": memory.figures}
-DEFAULT_GROUPS = ("large", "small")
-QUICK = Scale(rows=1_000_000, rounds=4, clinics=30, patients=20, quick=True)
+GROUPS = {
+    "large": large_clinic.figures, "restore": restore.figures, "small": small_clinics.figures,
+    "memory": memory.figures,
+}  # fmt: skip
+DEFAULT_GROUPS = ("large", "restore", "small")
+QUICK = Scale(rows=1_000_000, rounds=3, clinics=30, patients=20, quick=True)
 FULL = Scale(rows=3_000_000, rounds=5, clinics=100, patients=20, quick=False)
 
 

@@ -21,6 +21,7 @@ from clinic_backups.model import BackupRecord, BackupRequest, Clinic
 from clinic_backups.notify.delivered import Delivered
 from clinic_backups.notify.policy import Announcer
 from clinic_backups.outcome import Outcomes
+from clinic_backups.restore.into import IntoRestore
 from clinic_backups.restore.model import RestorePlan
 from clinic_backups.restore.runner import RestoreRunner
 from clinic_backups.restore.service import ClinicRestore
@@ -150,7 +151,14 @@ class Parts:
             )
         return found
 
-    def clinic_restore(self, identity_file: Path | None = None, **options: Any) -> ClinicRestore:
+    @cached_property
+    def copy_target(self) -> Connection:
+        """The database that copies are made in: ``restore_target``, or else the clinics' own."""
+        return self._find("restore_target") or self.restore_db
+
+    def clinic_restore(
+        self, identity_file: Path | None = None, *, database: Connection | None = None, **options: Any
+    ) -> ClinicRestore:
         """What plans and applies restores. :raises SettingsError: there is no identity file, or no usable one."""
         file = identity_file or self.settings.identity_file
         if file is None:
@@ -159,14 +167,18 @@ class Parts:
                 hint="Set CLINIC_BACKUPS_IDENTITY_FILE, or give --identity FILE.",
             )
         return ClinicRestore(
-            settings=self.settings, restore_db=self.restore_db, store=self.store, identities=load_identities(file),
-            **options,
+            settings=self.settings, restore_db=database or self.restore_db, store=self.store,
+            identities=load_identities(file), **options,
         )  # fmt: skip
 
     def restores(self, identity_file: Path | None = None, **options: Any) -> RestoreRunner:
         """Restores with their records."""
         restore = self.clinic_restore(identity_file, **options)
         return RestoreRunner(restore=restore, catalog=self.catalog, restore_db=self.restore_db, now=utc_now)
+
+    def copier(self, identity_file: Path | None = None, **options: Any) -> IntoRestore:
+        """Makes copies of clinics in new schemas."""
+        return IntoRestore(self.clinic_restore(identity_file, database=self.copy_target, **options))
 
     def safety_backup(self, plan: RestorePlan, *, requested_by: str, run_id: str | None) -> BackupRecord | None:
         """Back the clinic up as it is before a restore; none where it has no row now: there is nothing to keep."""

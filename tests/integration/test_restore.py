@@ -423,7 +423,7 @@ def test_a_row_that_somebody_else_writes_meanwhile_stops_the_restore(ward: Ward)
             done.append(True)
             ward.execute(f"UPDATE {STOCK} SET nombre = 'vivo' WHERE clinica_id = 1 AND id / 6 % 2 = 0")
 
-    restore._on_step = meanwhile
+    restore.on_step = meanwhile
     with pytest.raises(TransientError):
         restore.apply(ward.source(record), Wish(), approved=plan.digest)
     assert b"vivo" in ward.rows_now(1)[STOCK]

@@ -119,7 +119,7 @@ def test_while_a_restore_runs_no_backup_of_the_clinic_begins_and_the_other_way_r
                 theatre.run(1)
             seen.append(theatre.run(2).state)
 
-    runner._restore._on_step = meanwhile
+    runner._restore.on_step = meanwhile
     runner.apply(request, plan, approved_by="jefa", safety_backup_id=None)
     assert seen == ["completed"]
     with theatre.catalog.lock(1), pytest.raises(AlreadyRunning):
@@ -204,6 +204,8 @@ def test_a_plan_survives_its_json_and_its_page_shows_no_markup_of_names(theatre:
         {}, {"clinic_id": "siete"}, {"clinic_id": -7}, {"clinic_id": 1, "backup_id": "x", "as_of": "2026-01-01"},
         {"clinic_id": 1, "as_of": "mañana"}, {"clinic_id": 1, "mode": "todo"}, {"clinic_id": 1, "tables": "x"},
         {"clinic_id": 1, "tables": ["a.b", 7]}, {"clinic_id": 1, "approve": "yes"}, {"clinic_id": 1, "nose": 1},
+        {"clinic_id": 1, "mode": "into"}, {"clinic_id": 1, "schema": "x"},
+        {"clinic_id": 1, "mode": "into", "schema": "pg_x"}, {"clinic_id": 1, "mode": "into", "schema": 'a"; DROP'},
         {"clinic_id": 1, "backup_id": "a\nb"}, {"clinic_id": 1, "notes": "x" * 501},
     ],
 )  # fmt: skip

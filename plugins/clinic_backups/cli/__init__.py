@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from clinic_backups.cli import backups, mail, restore, setup
+from clinic_backups.cli import backups, mail, restore, restore_into, retention, setup
 from clinic_backups.cli.output import exit_code, print_error
 from clinic_backups.errors import ClinicBackupsError
 
@@ -26,6 +26,8 @@ backups.register(app)
 setup.register(app)
 mail.register(app)
 restore.register(app)
+retention.register(app)
+restore_into.register(app)
 
 
 def main() -> None:

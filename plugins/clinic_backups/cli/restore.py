@@ -20,6 +20,7 @@ from clinic_backups.restore.request import parse
 from clinic_backups.restore.runner import wish_of
 from clinic_backups.restore.service import ClinicRestore, Source, refused
 from clinic_backups.restore.text import as_lines
+from clinic_backups.text import one_line
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -120,7 +121,7 @@ def _key(with_parts: Parts, archive: str) -> str:
 
 def show_step(step: str) -> None:
     """What is being done, on the error output."""
-    errors.print(f"[dim]… {escape(step)}[/]")
+    errors.print(f"[dim]… {escape(one_line(step))}[/]")
 
 
 def _show_plan(made: RestorePlan, *, json: bool) -> None:

@@ -15,8 +15,9 @@ from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.request import parse
+from clinic_backups.restore.runner import choose_backup, source_of
 from clinic_backups.restore.service import refused
-from clinic_backups.restore.text import as_lines, as_markdown
+from clinic_backups.restore.text import as_lines, as_markdown, copy_as_markdown
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -30,13 +31,18 @@ def plan() -> dict[str, Any]:
     with failing_clearly(log):
         parts = AirflowParts()
         request, approved = _request(parts)
+        if request.into_schema is not None:
+            chosen = choose_backup(parts.catalog, request)
+            log.info("A copy of %s is to be made in schema %s.", chosen.backup_id, request.into_schema)
+            page = copy_as_markdown(chosen, request.into_schema, requested_by=request.requested_by, notes=request.notes)
+            return {"plan": None, "backup_id": chosen.backup_id, "page": page, "approved": approved}
         made = parts.restores(on_step=log.info).plan(request)
         for line in as_lines(made):
             log.info("%s", line)
         if made.refusals:
             raise refused(made)
     page = as_markdown(made, requested_by=request.requested_by, notes=request.notes)
-    return {"plan": made.to_json(), "page": page, "approved": approved}
+    return {"plan": made.to_json(), "backup_id": made.backup_id, "page": page, "approved": approved}
 
 
 class PlanApproval(ApprovalOperator):
@@ -75,6 +81,9 @@ class PlanApproval(ApprovalOperator):
 def safety_backup(planned: dict[str, Any]) -> str | None:
     """Back up the clinic as it is now: restoring this backup undoes the restore."""
     context = get_current_context()
+    if planned["plan"] is None:
+        log.info("A copy overwrites nothing: there is nothing to save.")
+        return None
     made = RestorePlan.from_json(planned["plan"])
     with failing_clearly(log):
         parts = AirflowParts()
@@ -92,10 +101,14 @@ def apply(planned: dict[str, Any], approval: dict[str, Any], safety_backup_id: s
     with failing_clearly(log):
         parts = AirflowParts()
         request, _ = _request(parts)
+        # The backup is the one that was approved, whatever has become the newest since.
+        request = replace(request, backup_id=planned["backup_id"], as_of=None)
+        if request.into_schema is not None:
+            return _copy(parts, request, request.into_schema)
         made = RestorePlan.from_json(planned["plan"])
         try:
             record = parts.restores(on_step=log.info).apply(
-                replace(request, backup_id=made.backup_id, as_of=None), made,
+                request, made,
                 approved_by=approval["approved_by"], safety_backup_id=safety_backup_id,
             )  # fmt: skip
         finally:
@@ -116,6 +129,15 @@ def report(applied: dict[str, Any] | None) -> None:
             "The clinic was not restored and nothing was changed: see the first task that failed."
         )
     log.info("Restored: %s", applied)
+
+
+def _copy(parts: AirflowParts, request: RestoreRequest, schema: str) -> dict[str, Any]:
+    chosen = choose_backup(parts.catalog, request)
+    made = parts.copier(on_step=log.info).run(source_of(chosen), schema, request.tables)
+    for table in made.tables:
+        log.info("%s: %s rows%s", table.name, f"{table.rows:,}", "".join(f"; {note}" for note in table.notes))
+    log.info("This copy holds patients' data. When nobody needs it any more: DROP SCHEMA %s CASCADE", schema)
+    return {"schema": schema, "rows": made.rows}
 
 
 def _request(parts: AirflowParts) -> tuple[RestoreRequest, bool]:

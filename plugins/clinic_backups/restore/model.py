@@ -31,6 +31,8 @@ class RestoreRequest:
     mode: Mode = "exact"
     tables: tuple[str, ...] = ()
     ignore_dropped: bool = False
+    into_schema: str | None = None
+    """Not into the clinic, but as a copy into a new schema of this name."""
     requested_by: str = ""
     notes: str = ""
     run_id: str | None = None

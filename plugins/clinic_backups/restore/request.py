@@ -8,10 +8,12 @@ from typing import Any
 
 from clinic_backups.errors import SettingsError
 from clinic_backups.model import Clinic
+from clinic_backups.restore.into import require_schema_name
 from clinic_backups.restore.model import MODES, Mode, RestoreRequest
 from clinic_backups.selection import select
 
-KEYS = ("clinic_id", "backup_id", "as_of", "mode", "tables", "ignore_dropped", "approve", "notes")
+INTO = "into"
+KEYS = ("clinic_id", "backup_id", "as_of", "mode", "schema", "tables", "ignore_dropped", "approve", "notes")
 
 
 def parse(
@@ -37,7 +39,8 @@ def parse(
         clinic_id=chosen.clinics[0].id,
         backup_id=_text(conf, "backup_id"),
         as_of=_moment(conf.get("as_of")),
-        mode=_mode(conf.get("mode")),
+        mode="exact" if conf.get("mode") == INTO else _mode(conf.get("mode")),
+        into_schema=_schema(conf),
         tables=_tables(conf.get("tables")),
         ignore_dropped=_flag(conf, "ignore_dropped"),
         requested_by=requested_by,
@@ -82,7 +85,19 @@ def _mode(value: object) -> Mode:
             return mode
     if value is None or value == "":
         return "exact"
-    raise SettingsError(f"mode: {str(value)[:40]!r} is unknown.", hint=f"Known are {', '.join(MODES)}.")
+    raise SettingsError(f"mode: {str(value)[:40]!r} is unknown.", hint=f"Known are {', '.join((*MODES, INTO))}.")
+
+
+def _schema(conf: Mapping[str, Any]) -> str | None:
+    schema = _text(conf, "schema")
+    if (conf.get("mode") == INTO) != (schema is not None):
+        raise SettingsError(
+            "mode and schema do not fit together.",
+            hint='{"mode": "into", "schema": "clinic_7_look"} makes a copy; leave both out to restore the clinic.',
+        )
+    if schema is not None:
+        require_schema_name(schema)
+    return schema
 
 
 def _tables(value: object) -> tuple[str, ...]:

@@ -32,28 +32,8 @@ class RestoreRunner:
         self._outcomes = RestoreOutcomes(self._restores, now)
 
     def choose(self, request: RestoreRequest) -> BackupRecord:
-        """The backup that a request means. :raises PermanentError: there is none such, or it is not complete."""
-        if request.backup_id is not None:
-            found = self._catalog.get(request.backup_id)
-            if found is None or found.clinic_id != request.clinic_id:
-                raise PermanentError(
-                    f"Clinic {request.clinic_id} has no backup {request.backup_id!r}.",
-                    hint=f"See clinic-backups list --clinic {request.clinic_id}",
-                )
-            if found.state != "completed":
-                raise PermanentError(
-                    f"Backup {found.backup_id} is {found.state}, not completed.", hint="Choose a completed one."
-                )
-            return found
-        before = request.as_of + timedelta(microseconds=1) if request.as_of else None
-        newest = self._catalog.find(clinic_id=request.clinic_id, state="completed", started_before=before, limit=1)
-        if not newest:
-            when = f" at or before {request.as_of.isoformat()}" if request.as_of else ""
-            raise PermanentError(
-                f"Clinic {request.clinic_id} has no completed backup{when}.",
-                hint=f"See clinic-backups list --clinic {request.clinic_id}",
-            )
-        return newest[0]
+        """See :func:`choose_backup`."""
+        return choose_backup(self._catalog, request)
 
     def plan(self, request: RestoreRequest) -> RestorePlan:
         """What the restore would do; see :meth:`ClinicRestore.plan`."""
@@ -117,6 +97,31 @@ class RestoreRunner:
                     return settled
                 raise
             return self._outcomes.complete(record)
+
+
+def choose_backup(catalog: Catalog, request: RestoreRequest) -> BackupRecord:
+    """The backup that a request means. :raises PermanentError: there is none such, or it is not complete."""
+    if request.backup_id is not None:
+        found = catalog.get(request.backup_id)
+        if found is None or found.clinic_id != request.clinic_id:
+            raise PermanentError(
+                f"Clinic {request.clinic_id} has no backup {request.backup_id!r}.",
+                hint=f"See clinic-backups list --clinic {request.clinic_id}",
+            )
+        if found.state != "completed":
+            raise PermanentError(
+                f"Backup {found.backup_id} is {found.state}, not completed.", hint="Choose a completed one."
+            )
+        return found
+    before = request.as_of + timedelta(microseconds=1) if request.as_of else None
+    newest = catalog.find(clinic_id=request.clinic_id, state="completed", started_before=before, limit=1)
+    if not newest:
+        when = f" at or before {request.as_of.isoformat()}" if request.as_of else ""
+        raise PermanentError(
+            f"Clinic {request.clinic_id} has no completed backup{when}.",
+            hint=f"See clinic-backups list --clinic {request.clinic_id}",
+        )
+    return newest[0]
 
 
 def source_of(record: BackupRecord) -> Source:

@@ -73,12 +73,12 @@ class ClinicRestore:
         identities: Sequence[Any],
         on_step: OnStep = lambda step: None,
     ) -> None:
-        self._settings, self._restore_db, self._store = settings, restore_db, store
-        self._identities, self._on_step = identities, on_step
+        self.settings, self.database, self._store = settings, restore_db, store
+        self._identities, self.on_step = identities, on_step
 
     def plan(self, source: Source, wish: Wish) -> RestorePlan:
         """What the restore would do. Writes nothing but temporary tables, and locks nobody out."""
-        manifest = self._checked_manifest(source)
+        manifest = self.checked_manifest(source)
         with self._compared(source, manifest, wish) as comparison:
             return comparison.plan
 
@@ -93,7 +93,7 @@ class ClinicRestore:
         :raises PermanentError: the plan has refusals, or a constraint forbids it; nothing was changed.
         :raises IntegrityError: the result would not be what was planned; nothing was changed.
         """
-        manifest = self._checked_manifest(source)
+        manifest = self.checked_manifest(source)
         with self._compared(source, manifest, wish) as comparison:
             plan = comparison.plan
             if plan.digest != approved:
@@ -105,9 +105,9 @@ class ClinicRestore:
                 raise refused(plan)
             applier = Applier(comparison.workspace, comparison.diffs, comparison.order)
             if plan.writes:
-                self._on_step(f"writing {plan.writes:,} rows")
+                self.on_step(f"writing {plan.writes:,} rows")
                 applier.write(comparison.quiet_tables)
-            self._on_step("reading the clinic again")
+            self.on_step("reading the clinic again")
             applier.prove(wish.mode, manifest.tables, comparison.queries)
             if plan.writes:
                 ((xid,),) = comparison.workspace.rows("SELECT pg_current_xact_id()::text", None, "asking for the id")
@@ -115,10 +115,10 @@ class ClinicRestore:
             comparison.workspace.commit()
             return plan
 
-    def _checked_manifest(self, source: Source) -> Manifest:
+    def checked_manifest(self, source: Source) -> Manifest:
         """Read the whole archive once, before anything else: what is damaged must not get as far as a database."""
-        self._on_step("checking the archive")
-        manifest = self._read(source, lambda segment: None)
+        self.on_step("checking the archive")
+        manifest = self.read(source, lambda segment: None)
         if manifest.clinic.id != source.clinic_id or manifest.backup_id != source.backup_id:
             raise IntegrityError(
                 f"{source.archive.key} holds backup {manifest.backup_id} of clinic {manifest.clinic.id}; wanted is"
@@ -127,24 +127,25 @@ class ClinicRestore:
             )
         return manifest
 
-    def _read(self, source: Source, on_segment: Callable[[Segment], object]) -> Manifest:
+    def read(self, source: Source, on_segment: Callable[[Segment], object]) -> Manifest:
+        """Read the archive once more; see :func:`~clinic_backups.archive_reader.read_archive`."""
         with self._store.open(source.archive.key) as stream:
             return read_archive(stream, self._identities, expected=source.archive, on_segment=on_segment)
 
     @contextmanager
     def _compared(self, source: Source, manifest: Manifest, wish: Wish) -> Iterator[_Comparison]:
-        queries = SqlExtract().rendered(SqlFolder(self._settings.sql_dir), source.clinic_id)
+        queries = SqlExtract().rendered(SqlFolder(self.settings.sql_dir), source.clinic_id)
         timeouts: dict[str, Any] = {
-            "statement_timeout_seconds": self._settings.statement_timeout_seconds,
-            "lock_timeout_seconds": self._settings.lock_timeout_seconds,
+            "statement_timeout_seconds": self.settings.statement_timeout_seconds,
+            "lock_timeout_seconds": self.settings.lock_timeout_seconds,
         }
-        with Workspace(self._restore_db, **timeouts) as workspace:
+        with Workspace(self.database, **timeouts) as workspace:
             comparison = _Comparison(workspace, manifest, wish, queries)
             comparison.choose()
-            self._on_step("reading the clinic as it is")
-            with Snapshot(self._restore_db, same_as=workspace.export(), **timeouts) as reader:
-                comparison.stage(Staging(workspace, reader, queries), lambda take: self._read(source, take))
-            self._on_step("comparing")
+            self.on_step("reading the clinic as it is")
+            with Snapshot(self.database, same_as=workspace.export(), **timeouts) as reader:
+                comparison.stage(Staging(workspace, reader, queries), lambda take: self.read(source, take))
+            self.on_step("comparing")
             comparison.compare()
             yield comparison
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from clinic_backups.model import iso
+from clinic_backups.model import BackupRecord, iso
 from clinic_backups.restore.model import RestorePlan, TablePlan
 from clinic_backups.text import one_line
 
@@ -49,6 +49,17 @@ def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
         " backed up before, and restoring that backup undoes this."
     )
     return "\n\n".join(lines)
+
+
+def copy_as_markdown(backup: BackupRecord, schema: str, *, requested_by: str, notes: str) -> str:
+    """The page to approve for a copy into a new schema."""
+    lines = [
+        f"A copy of backup `{backup.backup_id}` of **{_escape(backup.clinic_name)}** (clinic {backup.clinic_id},"
+        f" {backup.rows_total:,} rows) is to be made in the new schema `{schema}`."
+        f" Asked for by {_escape(requested_by)}.",
+        "The clinic itself is not touched. The copy holds patients' data: whoever may read that schema may read them.",
+    ]
+    return "\n\n".join([*lines, *([f"Notes: {_escape(notes)}"] if notes else [])])
 
 
 def _row(table: TablePlan) -> str:

@@ -1,0 +1,167 @@
+"""Restores of one large clinic: all of it into a new schema against the server's bare COPY, and of a small damage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from typing import Any
+
+from psycopg2 import sql
+
+from bench import children
+from bench.figures import BenchError, Figure, Run, Subject, measure
+from bench.large_clinic import COPY, ByHand, back_up
+from bench.world import LargeClinic, World
+from clinic_backups.catalog.records import Catalog
+from clinic_backups.restore.runner import source_of
+from clinic_backups.tenant_db import Snapshot
+
+GROUP = "restore of one large clinic"
+COPY_FROM = "COPY FROM files, by the server"
+SCHEMA = "clinic_look"
+ROUNDS = 3
+DAMAGED_ROWS = 1_000
+SPREAD = """WHERE id IN (
+    SELECT id FROM (SELECT id, row_number() OVER (ORDER BY id) % greatest(1, count(*) OVER () / {rows}) AS place
+                      FROM {table}) AS numbered WHERE place = 0 LIMIT {rows})"""
+DAMAGE = (
+    "UPDATE public.citas_consulta SET motivo = 'otro' " + SPREAD.format(rows=700, table="public.citas_consulta"),
+    "DELETE FROM public.sistema_pagos_pago "
+    + SPREAD.format(
+        rows=300,
+        table="public.sistema_pagos_pago WHERE id NOT IN (SELECT pago_id FROM public.sistema_pagos_pagoenlinea)",
+    ),
+)
+"""Spread evenly over two tables: the worst for a restore that compares blocks."""
+
+
+def figures(world: World) -> list[Figure]:
+    """Measure all of them on one clinic and one backup of it."""
+    large = world.large_clinic(world.scale.rows)
+    world.require_disk(large.rows)  # its CSV, and a second copy of it
+    facts: dict[str, Any] = {}
+    url = (world.folder / "restored").as_uri()
+    back_up(world, large.connections, url, facts)
+    facts.pop("stored_bytes")
+    restored, hand = Restored(world, large, url), ByHand(world, large)
+    subjects = [
+        Subject(COPY, hand.copy_to_null, note="all of the clinic's rows read; memory: psql's, not the server's"),
+        Subject(COPY_FROM, Files(world, large).load, note="the same tables, types, primary keys and ANALYZE"),
+        Subject(
+            "restore into a new schema",
+            restored.into,
+            (COPY_FROM,),
+            note="reads the archive twice, and the rows back to compare them with it",
+        ),
+        Subject(f"plan of {DAMAGED_ROWS:,} damaged rows", restored.plan, (COPY,)),
+        Subject(
+            f"restore of {DAMAGED_ROWS:,} damaged rows",
+            lambda: restored.apply(facts),
+            (COPY,),
+            note="makes the plan again, writes what differs, reads the clinic again to prove it",
+        ),
+    ]
+    found = measure(
+        GROUP, subjects, 1 if world.scale.quick else min(ROUNDS, world.scale.rounds), facts=facts, say=world.say
+    )
+    return [replace(figure, facts=dict(facts)) for figure in found]
+
+
+class Files:
+    """The clinic's rows as files of the server, and their load in one transaction."""
+
+    def __init__(self, world: World, large: LargeClinic) -> None:
+        self._world, self._large = world, large
+        self._folder = world.folder / "csv"
+        self._folder.mkdir()
+        self._folder.chmod(0o777)  # the server may be another user
+        with Snapshot(large.superuser) as snapshot:
+            self._tables = snapshot.tables(sorted(large.queries()))
+        _execute(
+            world,
+            large,
+            [
+                sql.SQL("COPY ({}) TO {} (FORMAT csv)").format(sql.SQL(query), self._file(name))
+                for name, query in large.queries().items()
+            ],
+        )
+
+    def load(self) -> Run:
+        """Make the tables, fill them, add primary keys; gone again afterwards."""
+        statements: list[sql.Composable] = [sql.SQL("CREATE SCHEMA copy_from")]
+        for name, table in self._tables.items():
+            target = sql.Identifier("copy_from", name.partition(".")[2])
+            columns = [
+                sql.SQL("{} {}{}").format(
+                    sql.Identifier(column.name), sql.SQL(column.type), sql.SQL(" NOT NULL" if column.not_null else "")
+                )
+                for column in table.stored_columns
+            ]
+            key = sql.SQL(", ").join(map(sql.Identifier, table.primary_key))
+            statements += [
+                sql.SQL("CREATE TABLE {} ({})").format(target, sql.SQL(", ").join(columns)),
+                sql.SQL("COPY {} FROM {} (FORMAT csv)").format(target, self._file(name)),
+                sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(target, key),
+                sql.SQL("ANALYZE {}").format(target),
+            ]
+        began = time.perf_counter()
+        _execute(self._world, self._large, statements)
+        seconds = time.perf_counter() - began
+        _execute(self._world, self._large, [sql.SQL("DROP SCHEMA copy_from CASCADE")])
+        return Run(seconds)
+
+    def _file(self, name: str) -> sql.Composable:
+        return sql.Literal(str(self._folder / f"{name}.csv"))
+
+
+class Restored:
+    """Restores of the clinic's newest backup, each in a process of its own."""
+
+    def __init__(self, world: World, large: LargeClinic, store_url: str) -> None:
+        self._world, self._large = world, large
+        (record,) = Catalog(large.catalog).find(clinic_id=large.clinic.id, state="completed", limit=1)
+        source = source_of(record)
+        self._job = {
+            "store_url": store_url,
+            "restore_db": asdict(large.superuser),
+            "identity": str(world.identity),
+            "clinic_id": source.clinic_id,
+            "backup_id": source.backup_id,
+            "archive": asdict(source.archive),
+        }
+        self._digest = ""
+
+    def into(self) -> Run:
+        """All of it into a new schema, which is dropped afterwards."""
+        run, _ = self._measure(action="into", schema=SCHEMA)
+        self._execute(f"DROP SCHEMA {SCHEMA} CASCADE")
+        return run
+
+    def plan(self) -> Run:
+        """Damage the clinic, and plan what brings it back."""
+        self._execute(*DAMAGE)
+        run, answer = self._measure(action="plan")
+        self._digest = answer["digest"]
+        if answer["writes"] != DAMAGED_ROWS:
+            raise BenchError(f"The plan would write {answer['writes']} rows, damaged are {DAMAGED_ROWS}.")
+        return run
+
+    def apply(self, facts: dict[str, Any]) -> Run:
+        """Do what was planned. Adds the rows that were written to ``facts``."""
+        run, answer = self._measure(action="apply", approved=self._digest)
+        facts["rows_written_for_the_damage"] = answer["writes"]
+        return run
+
+    def _measure(self, **job: Any) -> tuple[Run, dict[str, Any]]:
+        return children.python("bench._restore", self._job | job)
+
+    def _execute(self, *statements: str) -> None:
+        _execute(self._world, self._large, [sql.SQL(statement) for statement in statements])
+
+
+def _execute(world: World, large: LargeClinic, statements: Sequence[sql.Composable]) -> None:
+    with closing(world.postgres.connect(large.superuser.schema)) as db, db, db.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)

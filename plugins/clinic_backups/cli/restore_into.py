@@ -1,0 +1,73 @@
+"""``clinic-backups restore-into``: one backup in a new schema, for looking at or for moving."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from clinic_backups.cli.environment import parts
+from clinic_backups.cli.output import errors, print_json, print_table
+from clinic_backups.cli.restore import Json, show_step, source_in_store
+from clinic_backups.errors import SettingsError
+from clinic_backups.model import iso
+from clinic_backups.restore.into import IntoReport, require_schema_name
+from clinic_backups.restore.request import parse
+from clinic_backups.restore.runner import choose_backup, source_of
+from clinic_backups.text import one_line
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command("restore-into")(restore_into)
+
+
+def restore_into(
+    clinic: Annotated[int, typer.Option(help="Id of the clinic.")],
+    schema: Annotated[str, typer.Option(help="Name of the schema to make; it must not exist.")],
+    backup: Annotated[str, typer.Option(help="Id of the backup; the newest when left out.")] = "",
+    as_of: Annotated[str, typer.Option(help="The newest backup at or before this time.")] = "",
+    archive: Annotated[str, typer.Option(help="The archive's key or URL: restores without the catalog.")] = "",
+    table: Annotated[list[str] | None, typer.Option(help="Only this table; may be repeated.")] = None,
+    identity: Annotated[Path | None, typer.Option(help="File with the secret key.")] = None,
+    json: Json = False,
+) -> None:
+    """Restore one backup into a new schema of the database restore_target, else restore_db; what is there stays.
+
+    Tables get their rows and primary keys: no defaults, identities, foreign keys or other indexes.
+    """
+    require_schema_name(schema)
+    with_parts = parts()
+    conf = {"clinic_id": clinic, "backup_id": backup, "as_of": as_of, "tables": table or []}
+    request, _ = parse(conf, every=[], requested_by=f"{getpass.getuser()} (command line)", run_id=None)
+    if archive and (backup or as_of):
+        raise SettingsError("Which backup?", hint="--archive names it; leave --backup and --as-of out.")
+    if archive:
+        source = source_in_store(with_parts, archive, clinic)
+    else:
+        source = source_of(choose_backup(with_parts.catalog, request))
+    report = with_parts.copier(identity, on_step=show_step).run(source, schema, request.tables)
+    if json:
+        print_json(report.to_json())
+    else:
+        _show(report)
+    errors.print("This copy holds patients' data. As soon as nobody needs it any more:")
+    errors.print(f"  DROP SCHEMA {schema} CASCADE;")
+
+
+def _show(report: IntoReport) -> None:
+    moment = iso(report.snapshot_at.replace(microsecond=0))
+    print_table(
+        escape(
+            f"Clinic {report.clinic_id} {one_line(report.clinic_name)!r} as of {moment} in schema {report.schema}:"
+            f" {report.rows:,} rows"
+        ),
+        (("table", False), ("was", False), ("rows", True)),
+        ((escape(one_line(made.name)), escape(one_line(made.table)), f"{made.rows:,}") for made in report.tables),
+    )
+    for made in report.tables:
+        for note in made.notes:
+            print(f"{one_line(made.name)}: {note}")

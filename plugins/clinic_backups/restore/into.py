@@ -1,0 +1,353 @@
+"""A backup's tables in a new schema, of any database: for looking at, or for moving.
+
+The manifest says what the tables are, and whoever has a public key and may write to the store can make one. So its
+names are only quoted, a type is used where PostgreSQL itself spells it so, and no expression of it is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from psycopg2 import sql
+
+from clinic_backups.archive_reader import Manifest, Segment, TableContent
+from clinic_backups.blocks import BlockCutter, BlockList
+from clinic_backups.errors import IntegrityError, PermanentError, SettingsError
+from clinic_backups.model import Table, iso
+from clinic_backups.restore.service import ClinicRestore, OnStep, Source
+from clinic_backups.restore.shape import Shape
+from clinic_backups.restore.staging import Staged, WantedLoader
+from clinic_backups.restore.workspace import Workspace, columns_of
+from clinic_backups.stores.base import ByteSource
+from clinic_backups.text import one_line
+
+BATCH_ROWS, STEP_ROWS = 8192, 250_000
+
+_SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
+# What format_type writes: a name, perhaps a modifier of numbers and words after it, perhaps an array's brackets.
+_TYPE = re.compile(r'([\w ."]{1,300})(\(\d{1,8}(?:,-?\d{1,5})?\))?((?: [a-z ]{1,30})?(?:\[\])?)')
+
+
+@dataclass(frozen=True)
+class IntoTable:
+    """One table as it was made: ``table`` in the backup is ``name`` in the new schema."""
+
+    table: str
+    name: str
+    rows: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class IntoReport:
+    """What there is now."""
+
+    clinic_id: int
+    clinic_name: str
+    backup_id: str
+    snapshot_at: datetime
+    schema: str
+    tables: tuple[IntoTable, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows in all tables."""
+        return sum(table.rows for table in self.tables)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self) | {"snapshot_at": iso(self.snapshot_at)}))
+        return plain | {"rows": self.rows}
+
+
+def require_schema_name(schema: str) -> None:
+    """:raises SettingsError: no schema is made under this name."""
+    if not _SCHEMA.fullmatch(schema) or schema == "information_schema":
+        raise SettingsError(
+            f"{schema[:80]!r} is no name for the new schema.",
+            hint="Use small letters a-z, digits and underscores, at most 63, no digit first, and not pg_…",
+        )
+
+
+class IntoRestore:
+    """Restores backups into schemas that do not exist yet.
+
+    :param restore: fetches and checks archives; its ``restore_db`` is the database with the new schema, and the role
+        must be allowed to make one there.
+    """
+
+    def __init__(self, restore: ClinicRestore) -> None:
+        self._restore = restore
+
+    def run(self, source: Source, schema: str, tables: Sequence[str] = ()) -> IntoReport:
+        """Make the schema and fill it, in one transaction. After an error there is nothing of it.
+
+        :param tables: only these of the backup; all when empty.
+        :raises SettingsError: the schema's name is unfit, or the backup has no such table.
+        :raises PermanentError: the schema exists, or the role may not make it, or a value does not fit.
+        :raises IntegrityError: the archive is damaged or another one, or the tables would not be what it holds.
+        """
+        require_schema_name(schema)
+        with self._workspace() as workspace:
+            _require_room(workspace, schema)  # before a large archive is fetched
+        # The manifest is an archive's last member: the first reading gets it, the second one loads.
+        manifest = self._restore.checked_manifest(source)
+        contents = _chosen(manifest, tables)
+        with self._workspace() as workspace:
+            _require_room(workspace, schema)
+            workspace.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)), f"making schema {schema}")
+            types = _Types(workspace)
+            names = _names(contents)
+            copies = [_Copy(workspace, schema, names[name], content, types) for name, content in contents.items()]
+            for copy in copies:
+                copy.create()
+            staged = {copy.was.name: copy.staged(index) for index, copy in enumerate(copies)}
+            with WantedLoader(workspace, staged) as take:
+                self._restore.read(source, _with_steps(take, contents, self._restore.on_step))
+            for copy in copies:
+                self._restore.on_step(f"checking {one_line(copy.was.name)}")
+                copy.finish()
+            workspace.commit()
+        return IntoReport(
+            clinic_id=manifest.clinic.id,
+            clinic_name=manifest.clinic.name,
+            backup_id=manifest.backup_id,
+            snapshot_at=manifest.snapshot_at,
+            schema=schema,
+            tables=tuple(copy.report for copy in copies),
+        )
+
+    def _workspace(self) -> _Target:
+        settings, target = self._restore.settings, self._restore.database
+        return _Target(
+            target,
+            statement_timeout_seconds=settings.statement_timeout_seconds,
+            lock_timeout_seconds=settings.lock_timeout_seconds,
+        )
+
+
+class _Target(Workspace):
+    """A workspace whose tables may have other types than the backup's."""
+
+    def copy_in(self, target: sql.Identifier, columns: Sequence[str], source: ByteSource, doing: str) -> int:
+        try:
+            return super().copy_in(target, columns, source, doing)
+        except PermanentError as error:
+            if isinstance(error, IntegrityError):
+                raise
+            raise PermanentError(
+                error.message,
+                hint="Nothing was made. A type of this database, an enum or a domain perhaps, does not take the"
+                " backup's values: restore into a database without it, and the column becomes text.",
+            ) from None
+
+
+def _require_room(workspace: Workspace, schema: str) -> None:
+    """:raises PermanentError: there is such a schema, or none may be made."""
+    ((there, may, database, role),) = workspace.rows(
+        "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %(schema)s),"
+        " has_database_privilege(current_database(), 'CREATE'), quote_ident(current_database()), quote_ident(user)",
+        {"schema": schema},
+        "looking for the schema",
+    )
+    if there:
+        raise PermanentError(
+            f"Database {database} has a schema {schema} already.",
+            hint=f"Give another --schema, or if nobody needs what is in it: DROP SCHEMA {schema} CASCADE;",
+        )
+    if not may:
+        raise PermanentError(
+            f"The role {role} may not make schemas in database {database}.",
+            hint=f"GRANT CREATE ON DATABASE {database} TO {role}; or name another role or database in the connection"
+            " restore_target.",
+        )
+
+
+def _chosen(manifest: Manifest, tables: Sequence[str]) -> dict[str, TableContent]:
+    """The tables to make. :raises SettingsError: an unknown one. :raises IntegrityError: no database has such ones."""
+    contents = manifest.tables
+    if unknown := sorted(set(tables) - set(contents)):
+        raise SettingsError(
+            f"The backup has no table {', '.join(unknown)}.",
+            hint=f"It has {', '.join(one_line(name) for name in sorted(contents))}.",
+        )
+    chosen = {name: content for name, content in contents.items() if not tables or name in tables}
+    for content in chosen.values():
+        if not _is_possible(content.table):
+            raise IntegrityError(
+                f"The manifest describes {one_line(content.table.name)[:150]!r} in a way that no database does.",
+                hint="This package did not write it: find out who may write to the store. Nothing was made.",
+            )
+    return chosen
+
+
+def _is_possible(table: Table) -> bool:
+    """Names that PostgreSQL could have given, and a key of columns that are there: JSON may hold anything else."""
+    columns = [column.name for column in table.columns]
+    schema, _, name = table.name.partition(".")
+    types = [column.type for column in table.columns]
+    if not all(isinstance(text, str) and _is_text(text) for text in (schema, name, *columns, *types)):
+        return False
+    return len(set(columns)) == len(columns) and all(key in columns for key in table.primary_key)
+
+
+def _is_text(text: str) -> bool:
+    """Not empty, and nothing that PostgreSQL's texts cannot hold: no NUL, no halves of characters."""
+    return bool(text) and not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text)
+
+
+def _names(contents: Mapping[str, TableContent]) -> dict[str, str]:
+    """What each table is called in the new schema: its name alone, or with its old schema's where that is not one."""
+    bare = {name: name.partition(".")[2] for name in contents}
+    times = Counter(bare.values())
+    names = {name: short if times[short] == 1 else name.replace(".", "_", 1) for name, short in bare.items()}
+    if twice := sorted(short for short, count in Counter(names.values()).items() if count > 1):
+        raise PermanentError(
+            f"Several tables of the backup would be called {one_line(', '.join(twice))}.",
+            hint="Restore them one by one into schemas of their own, with --table.",
+        )
+    return names
+
+
+def _with_steps(
+    take: Callable[[Segment], None], contents: Mapping[str, TableContent], on_step: OnStep
+) -> Callable[[Segment], None]:
+    """``take``, and ``on_step`` hears how far it is: at each table's end, and on the way where that is long."""
+    done: Counter[str] = Counter()
+
+    def load(segment: Segment) -> None:
+        content = contents.get(segment.table)
+        take(segment)
+        if content is None:
+            return
+        before = done[segment.table]
+        now = done[segment.table] = before + sum(block.rows for block in segment.blocks)
+        if now == content.rows or now // STEP_ROWS > before // STEP_ROWS:
+            on_step(f"loading {one_line(segment.table)}: {now:,} of {content.rows:,} rows")
+
+    return load
+
+
+class _Types:
+    """Which types of a manifest the database has."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._known: dict[str, bool] = {}
+
+    def has(self, type_: str) -> bool:
+        """The text is PostgreSQL's own spelling of a type that the role may use, at most with numbers in brackets."""
+        if type_ not in self._known:
+            match = _TYPE.fullmatch(type_)
+            self._known[type_] = match is not None and self._finds(match[1] + match[3])
+        return self._known[type_]
+
+    def _finds(self, bare: str) -> bool:
+        # Its spelling must be the same, so that nothing but a type's name can get into a statement. The two are of a
+        # type without a modifier and of one that has it taken away, as in character(3).
+        query = (
+            "SELECT FROM pg_type AS t WHERE t.oid = to_regtype(%(bare)s) AND t.typtype <> 'p'"
+            " AND has_type_privilege(t.oid, 'USAGE')"
+            " AND %(bare)s IN (format_type(t.oid, -1), format_type(t.oid, NULL))"
+        )
+        try:
+            with self._workspace.attempt():
+                return bool(self._workspace.rows(query, {"bare": bare}, "looking for types"))
+        except PermanentError:
+            return False  # to_regtype knows no such syntax, or may not look into the schema
+
+
+class _Copy:
+    """One table in the new schema."""
+
+    def __init__(self, workspace: Workspace, schema: str, name: str, content: TableContent, types: _Types) -> None:
+        self._workspace, self._content = workspace, content
+        self.was, self.name = content.table, name
+        self._identifier = sql.Identifier(schema, name)
+        self._unknown = [column for column in self.was.stored_columns if not types.has(column.type)]
+        self._columns = [
+            replace(column, type="text") if column in self._unknown else column for column in self.was.stored_columns
+        ]
+        stored = {column.name: column for column in self._columns}
+        self._key = self.was.primary_key if all(name in stored for name in self.was.primary_key) else ()
+        # Rows are read back in the backup's order. A type outside of pg_catalog may be ordered otherwise here.
+        self._ordered = self._key == self.was.primary_key and all(
+            stored[name] in self.was.columns and "." not in stored[name].type for name in self._key
+        )
+
+    def create(self) -> None:
+        """Make the table, without a default, an identity or an index."""
+        columns = [
+            sql.SQL("{} {}{}").format(
+                sql.Identifier(column.name), sql.SQL(column.type), sql.SQL(" NOT NULL" if column.not_null else "")
+            )
+            for column in self._columns
+        ]
+        statement = sql.SQL("CREATE TABLE {} ({})").format(self._identifier, sql.SQL(", ").join(columns))
+        self._workspace.execute(statement, f"making the table {one_line(self.name)}")
+
+    def staged(self, index: int) -> Staged:
+        """The table as the loader wants it: all of the backup's blocks are missing."""
+        shape = Shape(self.was, self.was, tuple(column.name for column in self._columns), (), True, (), None)
+        missing = Counter(block.digest for block in self._content.blocks)
+        return Staged(shape, index, self._identifier, self._identifier, missing, 0)
+
+    def finish(self) -> None:
+        """Add the primary key, and look whether all is there. :raises IntegrityError: it is not."""
+        shown = one_line(self.was.name)
+        if self._key:
+            statement = sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(self._identifier, columns_of(self._key))
+            self._workspace.execute(statement, f"adding the primary key of {shown}")
+        self._workspace.execute(sql.SQL("ANALYZE {}").format(self._identifier), f"analyzing {shown}")
+        ((rows,),) = self._workspace.rows(
+            sql.SQL("SELECT count(*) FROM {}").format(self._identifier), None, f"counting {shown}"
+        )
+        if rows != self._content.rows or (self._ordered and not self._read_back().equals(self._content.blocks)):
+            raise IntegrityError(
+                f"{shown} would not be what the backup holds: {rows} rows against {self._content.rows}.",
+                hint="Nothing was made. A type that this database writes otherwise is the usual reason.",
+            )
+
+    def _read_back(self) -> BlockList:
+        """The blocks of the rows as the database gives them now."""
+        query = sql.SQL("SELECT * FROM {}").format(self._identifier).as_string(self._workspace.connection)
+        table = Table(self.was.name, tuple(self._columns), self._key, ())
+        cutter, found, batch = BlockCutter(), BlockList(), list[bytes]()
+
+        def take(row: bytes) -> None:
+            batch.append(row)
+            if len(batch) >= BATCH_ROWS:
+                cut()
+
+        def cut() -> None:
+            for _, block in cutter.feed(batch):
+                found.append(block)
+            batch.clear()
+
+        self._workspace.copy(table, query, take)
+        cut()
+        for _, block in cutter.finish():
+            found.append(block)
+        return found
+
+    @property
+    def report(self) -> IntoTable:
+        """What became of it."""
+        return IntoTable(self.was.name, self.name, self._content.rows, tuple(map(one_line, self._notes())))
+
+    def _notes(self) -> Iterator[str]:
+        for column in self.was.columns:
+            if column.generated is not None:
+                yield f"Column {column.name} is generated and left out: the backup does not hold it."
+        for column in self._unknown:
+            yield f"Column {column.name} is text: this database has no type {column.type[:100]}."
+        if self.was.primary_key and not self._key:
+            yield "There is no primary key: a column of it is generated."
+        if not self._ordered:
+            yield "Its rows were counted and not read back: they may be ordered otherwise here."
