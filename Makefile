@@ -34,7 +34,7 @@ demo: $(INSTALLED)  ## Back up demo clinics with a PostgreSQL and an Airflow of 
 up: $(INSTALLED)  ## The same, and stay up: prints the address, user and password of the web page
 	@$(BIN)/python -m include.demo up $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
 
-demo-restore: $(INSTALLED)  ## Damage one clinic of the demo, plan and apply its restore, prove it, undo it
+demo-restore: $(INSTALLED)  ## Damage one clinic of the demo, show the plan, restore it, prove it
 	@$(BIN)/python -m include.demo restore
 
 down: $(INSTALLED)  ## Stop what `make up` started

@@ -25,7 +25,7 @@ def settings_table() -> str:
             default = default.get_secret_value()
         if isinstance(default, Path):
             default = default.relative_to(CHECKOUT)
-        shown = f"`{default}`" if default not in ("", (), {}) else ""
+        shown = f"`{default}`" if default not in ("", (), {}, None) else ""
         lines.append(f"| `{name.upper()}` | {shown} | {field.description} |")
     return "\n".join(lines)
 

@@ -30,7 +30,7 @@ from clinic_backups.selection import select
 from clinic_backups.text import one_line
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-STATES: tuple[State, ...] = ("running", "completed", "failed")
+STATES: tuple[State, ...] = ("running", "completed", "failed", "deleting", "deleted")
 
 
 def register(app: typer.Typer) -> None:
