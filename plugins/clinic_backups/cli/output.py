@@ -5,11 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from clinic_backups.errors import ClinicBackupsError, SettingsError, TransientError
@@ -133,3 +141,36 @@ def progress_bar(description: str, expected_rows: int | None, shown: bool) -> It
                 bar.update(task, completed=progress.table_number - 1, total=progress.tables, table=progress.table)
 
         yield show
+
+
+class Steps:
+    """What a restore is doing: a bar on a terminal while the block lasts, a line for each step elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> Self:
+        if errors.is_terminal:
+            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=errors, transient=True)
+            self._task = self._bar.add_task("", total=None)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        bar, self._bar = self._bar, None
+        if bar is not None:
+            bar.stop()
+
+    def step(self, text: str) -> None:
+        """The next step, of which it is not known how long it takes."""
+        shown = escape(one_line(text))
+        if self._bar is None:
+            errors.print(f"[dim]… {shown}[/]")
+        else:
+            self._bar.reset(self._task, description=shown, total=None)
+
+    def read(self, done: int, total: int) -> None:
+        """So many bytes of the archive are read."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, total=total)

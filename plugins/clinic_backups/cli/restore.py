@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from clinic_backups import envelopes
 from clinic_backups.cli.environment import parts
-from clinic_backups.cli.output import errors, print_json
+from clinic_backups.cli.output import Steps, errors, print_json
 from clinic_backups.errors import PermanentError, SettingsError
 from clinic_backups.parts import Parts
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
@@ -20,7 +20,6 @@ from clinic_backups.restore.request import parse
 from clinic_backups.restore.runner import wish_of
 from clinic_backups.restore.service import ClinicRestore, Source, refused
 from clinic_backups.restore.text import as_lines
-from clinic_backups.text import one_line
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -56,8 +55,10 @@ def restore(
             raise SettingsError("Which backup?", hint="--archive names it; leave --backup and --as-of out.")
         _without_catalog(with_parts, request, archive, identity, only_plan=plan, yes=yes, json=json)
         return
-    runner = with_parts.restores(identity, on_step=show_step)
-    made = runner.plan(request)
+    steps = Steps()
+    runner = with_parts.restores(identity, on_step=steps.step, on_read=steps.read)
+    with steps:
+        made = runner.plan(request)
     _show_plan(made, json=json and plan)
     if plan:
         return
@@ -65,9 +66,10 @@ def restore(
     saved = with_parts.safety_backup(made, requested_by=request.requested_by, run_id=None)
     if saved is not None:
         errors.print(f"The present state is saved as {saved.backup_id}.")
-    record = runner.apply(
-        request, made, approved_by=request.requested_by, safety_backup_id=saved.backup_id if saved else None
-    )
+    with steps:
+        record = runner.apply(
+            request, made, approved_by=request.requested_by, safety_backup_id=saved.backup_id if saved else None
+        )
     if problem := with_parts.deliver().problem:
         errors.print(f"Mail waits for a later run: {escape(problem)}")
     if json:
@@ -84,8 +86,10 @@ def _without_catalog(
 ) -> None:  # fmt: skip
     """Everything from the store: no record, no lock, and no safety backup."""
     source = source_in_store(with_parts, archive, request.clinic_id)
-    service: ClinicRestore = with_parts.clinic_restore(identity, on_step=show_step)
-    made = service.plan(source, wish_of(request))
+    steps = Steps()
+    service: ClinicRestore = with_parts.clinic_restore(identity, on_step=steps.step, on_read=steps.read)
+    with steps:
+        made = service.plan(source, wish_of(request))
     _show_plan(made, json=json)
     if only_plan:
         return
@@ -93,7 +97,8 @@ def _without_catalog(
         "Without the catalog the present state is not saved before, and nothing keeps a backup from beginning."
     )
     _require_approval(made, yes=yes)
-    service.apply(source, wish_of(request), approved=made.digest)
+    with steps:
+        service.apply(source, wish_of(request), approved=made.digest)
     errors.print(f"Clinic {request.clinic_id} is restored from {made.backup_id}: {made.writes:,} rows were written.")
 
 
@@ -117,11 +122,6 @@ def _key(with_parts: Parts, archive: str) -> str:
             f"{archive!r} is not below the store {url}.", hint="Set CLINIC_BACKUPS_STORE_URL to the archive's store."
         )
     return archive.removeprefix(url)
-
-
-def show_step(step: str) -> None:
-    """What is being done, on the error output."""
-    errors.print(f"[dim]… {escape(one_line(step))}[/]")
 
 
 def _show_plan(made: RestorePlan, *, json: bool) -> None:

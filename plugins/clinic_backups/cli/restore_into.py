@@ -10,8 +10,8 @@ import typer
 from rich.markup import escape
 
 from clinic_backups.cli.environment import parts
-from clinic_backups.cli.output import errors, print_json, print_table
-from clinic_backups.cli.restore import Json, show_step, source_in_store
+from clinic_backups.cli.output import Steps, errors, print_json, print_table
+from clinic_backups.cli.restore import Json, source_in_store
 from clinic_backups.errors import SettingsError
 from clinic_backups.model import iso
 from clinic_backups.restore.into import IntoReport, require_schema_name
@@ -49,7 +49,9 @@ def restore_into(
         source = source_in_store(with_parts, archive, clinic)
     else:
         source = source_of(choose_backup(with_parts.catalog, request))
-    report = with_parts.copier(identity, on_step=show_step).run(source, schema, request.tables)
+    with Steps() as steps:
+        copier = with_parts.copier(identity, on_step=steps.step, on_read=steps.read)
+        report = copier.run(source, schema, request.tables)
     if json:
         print_json(report.to_json())
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from psycopg2 import sql
 
@@ -26,6 +26,7 @@ from clinic_backups.stores.base import ObjectStore
 from clinic_backups.tenant_db import Snapshot
 
 OnStep = Callable[[str], object]
+OnRead = Callable[[int, int], object]
 
 
 class ClinicChanged(PermanentError):
@@ -62,6 +63,7 @@ class ClinicRestore:
     :param restore_db: a role that may read and write the clinics' tables.
     :param identities: secret keys, of which one opens the archive.
     :param on_step: told what is being done.
+    :param on_read: told how many bytes of how many of the archive are read, from another thread.
     """
 
     def __init__(
@@ -72,9 +74,10 @@ class ClinicRestore:
         store: ObjectStore,
         identities: Sequence[Any],
         on_step: OnStep = lambda step: None,
+        on_read: OnRead = lambda done, total: None,
     ) -> None:
         self.settings, self.database, self._store = settings, restore_db, store
-        self._identities, self.on_step = identities, on_step
+        self._identities, self.on_step, self._on_read = identities, on_step, on_read
 
     def plan(self, source: Source, wish: Wish) -> RestorePlan:
         """What the restore would do. Writes nothing but temporary tables, and locks nobody out."""
@@ -130,7 +133,8 @@ class ClinicRestore:
     def read(self, source: Source, on_segment: Callable[[Segment], object]) -> Manifest:
         """Read the archive once more; see :func:`~clinic_backups.archive_reader.read_archive`."""
         with self._store.open(source.archive.key) as stream:
-            return read_archive(stream, self._identities, expected=source.archive, on_segment=on_segment)
+            counted = cast(BinaryIO, _Counted(stream, source.archive.size_bytes, self._on_read))
+            return read_archive(counted, self._identities, expected=source.archive, on_segment=on_segment)
 
     @contextmanager
     def _compared(self, source: Source, manifest: Manifest, wish: Wish) -> Iterator[_Comparison]:
@@ -148,6 +152,19 @@ class ClinicRestore:
             self.on_step("comparing")
             comparison.compare()
             yield comparison
+
+
+class _Counted:
+    """A stream that tells how much of it has been read."""
+
+    def __init__(self, stream: BinaryIO, total: int, on_read: OnRead) -> None:
+        self._stream, self._total, self._on_read, self._done = stream, total, on_read, 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        data = self._stream.read(size)
+        self._done += len(data)
+        self._on_read(self._done, self._total)
+        return data
 
 
 class _Comparison:
