@@ -17,8 +17,9 @@ import pytest
 from clinic_backups import connections
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError
 from clinic_backups.model import ArchiveInfo, BackupRecord, Column, ForeignKey, Table
-from clinic_backups.restore.into import IntoReport, IntoRestore, _is_possible
+from clinic_backups.restore.into import IntoReport, IntoRestore
 from clinic_backups.restore.service import ClinicRestore, Source
+from clinic_backups.restore.untrusted import is_possible
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant_db import Snapshot
 from include.demo import database
@@ -340,7 +341,7 @@ class TestHostile:
             Table("public.t", (column("a", 7),), (), ()),  # type: ignore[arg-type]
         ]
         # The writer cannot write this one, and JSON can.
-        assert not _is_possible(Table("public.t", (column("\ud800", "text"),), (), ()))
+        assert not is_possible(Table("public.t", (column("\ud800", "text"),), (), ()))
         for table in tables:
             source = annex.keep((_Hashed(**table.__dict__), []))
             with pytest.raises(IntegrityError, match="in a way that no database does"):

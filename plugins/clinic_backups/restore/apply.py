@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from psycopg2 import sql
 
 from clinic_backups.archive_reader import TableContent
-from clinic_backups.blocks import BlockCutter, BlockList
+from clinic_backups.blocks import BlockList
 from clinic_backups.errors import IntegrityError, PermanentError
 from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff
 from clinic_backups.restore.model import Mode
+from clinic_backups.restore.reading import blocks_of
 from clinic_backups.restore.workspace import Workspace, columns_of, qualified, row_text, same_key
-
-BATCH_ROWS = 8192
 
 
 class Applier:
@@ -192,22 +191,7 @@ class Applier:
                 )
 
     def _prove_blocks(self, diff: TableDiff, wanted: BlockList, query: str) -> None:
-        cutter, found, batch = BlockCutter(), BlockList(), list[bytes]()
-
-        def cut() -> None:
-            for _, block in cutter.feed(batch):
-                found.append(block)
-            batch.clear()
-
-        def take(row: bytes) -> None:
-            batch.append(row)
-            if len(batch) >= BATCH_ROWS:
-                cut()
-
-        self._workspace.copy(diff.staged.shape.now, query, take)
-        cut()
-        for _, block in cutter.finish():
-            found.append(block)
+        found = blocks_of(self._workspace, diff.staged.shape.now, query)
         if not found.equals(wanted):
             raise self._not_equal(diff, f"{found.rows} rows against {wanted.rows}")
 

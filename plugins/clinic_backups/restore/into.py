@@ -1,8 +1,4 @@
-"""A backup's tables in a new schema, of any database: for looking at, or for moving.
-
-The manifest says what the tables are, and whoever has a public key and may write to the store can make one. So its
-names are only quoted, a type is used where PostgreSQL itself spells it so, and no expression of it is ever run.
-"""
+"""A backup's tables in a new schema, of any database: for looking at, or for moving."""
 
 from __future__ import annotations
 
@@ -17,21 +13,21 @@ from typing import Any
 from psycopg2 import sql
 
 from clinic_backups.archive_reader import Manifest, Segment, TableContent
-from clinic_backups.blocks import BlockCutter, BlockList
+from clinic_backups.blocks import BlockList
 from clinic_backups.errors import IntegrityError, PermanentError, SettingsError
 from clinic_backups.model import Table, iso
+from clinic_backups.restore.reading import blocks_of
 from clinic_backups.restore.service import ClinicRestore, OnStep, Source
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, WantedLoader
+from clinic_backups.restore.untrusted import Types, is_possible
 from clinic_backups.restore.workspace import Workspace, columns_of
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.text import one_line
 
-BATCH_ROWS, STEP_ROWS = 8192, 250_000
+STEP_ROWS = 250_000
 
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
-# What format_type writes: a name, perhaps a modifier of numbers and words after it, perhaps an array's brackets.
-_TYPE = re.compile(r'([\w ."]{1,300})(\(\d{1,8}(?:,-?\d{1,5})?\))?((?: [a-z ]{1,30})?(?:\[\])?)')
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ class IntoRestore:
         with self._workspace() as workspace:
             _require_room(workspace, schema)
             workspace.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)), f"making schema {schema}")
-            types = _Types(workspace)
+            types = Types(workspace)
             names = _names(contents)
             copies = [_Copy(workspace, schema, names[name], content, types) for name, content in contents.items()]
             for copy in copies:
@@ -179,27 +175,12 @@ def _chosen(manifest: Manifest, tables: Sequence[str]) -> dict[str, TableContent
         )
     chosen = {name: content for name, content in contents.items() if not tables or name in tables}
     for content in chosen.values():
-        if not _is_possible(content.table):
+        if not is_possible(content.table):
             raise IntegrityError(
                 f"The manifest describes {one_line(content.table.name)[:150]!r} in a way that no database does.",
                 hint="This package did not write it: find out who may write to the store. Nothing was made.",
             )
     return chosen
-
-
-def _is_possible(table: Table) -> bool:
-    """Names that PostgreSQL could have given, and a key of columns that are there: JSON may hold anything else."""
-    columns = [column.name for column in table.columns]
-    schema, _, name = table.name.partition(".")
-    types = [column.type for column in table.columns]
-    if not all(isinstance(text, str) and _is_text(text) for text in (schema, name, *columns, *types)):
-        return False
-    return len(set(columns)) == len(columns) and all(key in columns for key in table.primary_key)
-
-
-def _is_text(text: str) -> bool:
-    """Not empty, and nothing that PostgreSQL's texts cannot hold: no NUL, no halves of characters."""
-    return bool(text) and not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text)
 
 
 def _names(contents: Mapping[str, TableContent]) -> dict[str, str]:
@@ -234,39 +215,10 @@ def _with_steps(
     return load
 
 
-class _Types:
-    """Which types of a manifest the database has."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-        self._known: dict[str, bool] = {}
-
-    def has(self, type_: str) -> bool:
-        """The text is PostgreSQL's own spelling of a type that the role may use, at most with numbers in brackets."""
-        if type_ not in self._known:
-            match = _TYPE.fullmatch(type_)
-            self._known[type_] = match is not None and self._finds(match[1] + match[3])
-        return self._known[type_]
-
-    def _finds(self, bare: str) -> bool:
-        # Its spelling must be the same, so that nothing but a type's name can get into a statement. The two are of a
-        # type without a modifier and of one that has it taken away, as in character(3).
-        query = (
-            "SELECT FROM pg_type AS t WHERE t.oid = to_regtype(%(bare)s) AND t.typtype <> 'p'"
-            " AND has_type_privilege(t.oid, 'USAGE')"
-            " AND %(bare)s IN (format_type(t.oid, -1), format_type(t.oid, NULL))"
-        )
-        try:
-            with self._workspace.attempt():
-                return bool(self._workspace.rows(query, {"bare": bare}, "looking for types"))
-        except PermanentError:
-            return False  # to_regtype knows no such syntax, or may not look into the schema
-
-
 class _Copy:
     """One table in the new schema."""
 
-    def __init__(self, workspace: Workspace, schema: str, name: str, content: TableContent, types: _Types) -> None:
+    def __init__(self, workspace: Workspace, schema: str, name: str, content: TableContent, types: Types) -> None:
         self._workspace, self._content = workspace, content
         self.was, self.name = content.table, name
         self._identifier = sql.Identifier(schema, name)
@@ -318,23 +270,7 @@ class _Copy:
         """The blocks of the rows as the database gives them now."""
         query = sql.SQL("SELECT * FROM {}").format(self._identifier).as_string(self._workspace.connection)
         table = Table(self.was.name, tuple(self._columns), self._key, ())
-        cutter, found, batch = BlockCutter(), BlockList(), list[bytes]()
-
-        def take(row: bytes) -> None:
-            batch.append(row)
-            if len(batch) >= BATCH_ROWS:
-                cut()
-
-        def cut() -> None:
-            for _, block in cutter.feed(batch):
-                found.append(block)
-            batch.clear()
-
-        self._workspace.copy(table, query, take)
-        cut()
-        for _, block in cutter.finish():
-            found.append(block)
-        return found
+        return blocks_of(self._workspace, table, query)
 
     @property
     def report(self) -> IntoTable:

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from psycopg2 import sql
 
 from clinic_backups.archive_reader import Segment, TableContent
-from clinic_backups.blocks import Block, BlockCutter
+from clinic_backups.blocks import Block
 from clinic_backups.pipeline import ByteChannel, Cancelled, Pipeline
+from clinic_backups.restore.reading import read_blocks
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant_db import Snapshot
-
-BATCH_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -69,36 +68,19 @@ class Staging:
 
     def _copy_present(self, shape: Shape, target: sql.Identifier, query: str, digests: Counter[bytes]) -> int:
         """Load the blocks that ``digests`` lacks; take the others out of it. Returns the rows of those."""
-        channel, cutter = ByteChannel(), BlockCutter()
+        channel = ByteChannel()
         matched = 0
 
-        def pick(complete: list[tuple[bytes, Block]]) -> None:
+        def pick(data: bytes, block: Block) -> None:
             nonlocal matched
-            for data, block in complete:
-                if digests[block.digest] > 0:
-                    digests[block.digest] -= 1
-                    matched += block.rows
-                else:
-                    channel.write(data)
-
-        def read() -> None:
-            batch: list[bytes] = []
-            size = 0
-
-            def take(row: bytes) -> None:
-                nonlocal batch, size
-                batch.append(row)
-                size += len(row)
-                if size >= BATCH_BYTES:
-                    pick(cutter.feed(batch))
-                    batch, size = [], 0
-
-            self._reader.copy(shape.now, query, take)
-            pick(cutter.feed(batch))
-            pick(cutter.finish())
+            if digests[block.digest] > 0:
+                digests[block.digest] -= 1
+                matched += block.rows
+            else:
+                channel.write(data)
 
         pipeline = Pipeline()
-        pipeline.add("present", read, target=channel)
+        pipeline.add("present", lambda: read_blocks(self._reader, shape.now, query, pick), target=channel)
         doing = f"loading what {shape.name} has now"
         pipeline.run(
             lambda: self._workspace.copy_in(target, shape.columns, channel, doing), on_failure=self._reader.cancel
