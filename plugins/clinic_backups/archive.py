@@ -71,9 +71,9 @@ class ArchiveWriter:
         if not segment:
             return
         self._segments += 1
-        index = json.dumps({"blocks": [[block.digest.hex(), block.rows, block.size_bytes] for _, block in segment]})
+        index = segment_index(block for _, block in segment)
         size = sum(block.size_bytes for _, block in segment)
-        self._member(f"{self._folder}/{self._segments:06}.json", len(index), [index.encode()])
+        self._member(f"{self._folder}/{self._segments:06}.json", len(index), [index])
         # One call of the compressor for all of it: each gives the other threads a turn.
         self._member(f"{self._folder}/{self._segments:06}.csv", size, [b"".join(data for data, _ in segment)])
         for _, block in segment:
@@ -89,6 +89,11 @@ class ArchiveWriter:
 
     def _write(self, data: bytes) -> None:
         self._target.write(self._zstd.compress(data))
+
+
+def segment_index(blocks: Iterable[Block]) -> bytes:
+    """The member before a segment: its blocks as [SHA-256, rows, bytes]. The reader wants exactly these bytes."""
+    return json.dumps({"blocks": [[block.digest.hex(), block.rows, block.size_bytes] for block in blocks]}).encode()
 
 
 def manifest_chunks(

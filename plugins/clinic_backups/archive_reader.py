@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 
 import zstandard
 
-from clinic_backups.archive import MANIFEST, fingerprint
+from clinic_backups.archive import MANIFEST, fingerprint, segment_index
 from clinic_backups.blocks import MAX_BLOCK_BYTES, Block, BlockList
 from clinic_backups.encryption import DAMAGED_HINT, Age
 from clinic_backups.errors import IntegrityError, PermanentError
@@ -256,8 +256,7 @@ def _index(text: bytes, where: str) -> tuple[Block, ...]:
     """The blocks that a segment's index lists. Matched, not parsed: hostile JSON can take twenty times its size."""
     entries = _ENTRY.findall(text)
     blocks = tuple(Block(bytes.fromhex(digest.decode()), int(rows), int(size)) for digest, rows, size in entries)
-    listed = [[block.digest.hex(), block.rows, block.size_bytes] for block in blocks]
-    if not blocks or text != json.dumps({"blocks": listed}).encode():
+    if not blocks or text != segment_index(blocks):
         raise _damaged(f"has an index that is none {where}")
     return blocks
 

@@ -138,11 +138,7 @@ class ClinicBackup:
             # Without an envelope it belongs to no backup; objects are never written over.
             self._store.delete(record.archive_key)
         stream = ArchiveStream(self._store, self._compress, self._encrypt, recipients, self._on_progress)
-        with Snapshot(
-            self._clinic_db,
-            statement_timeout_seconds=self._settings.statement_timeout_seconds,
-            lock_timeout_seconds=self._settings.lock_timeout_seconds,
-        ) as snapshot:
+        with Snapshot(self._clinic_db, **self._settings.timeouts) as snapshot:
             self._stream = stream
             try:
                 if self._stopped is not None:

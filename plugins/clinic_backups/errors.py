@@ -19,6 +19,13 @@ class ClinicBackupsError(Exception):
         return f"{self.message}\nHINT: {self.hint}" if self.hint else self.message
 
 
+def to_record(error: BaseException) -> tuple[str, str | None]:
+    """Text and hint that the catalog keeps of a failure. A foreign error's text may hold anything, also a patient's."""
+    if isinstance(error, ClinicBackupsError):
+        return error.message, error.hint
+    return f"Interrupted: {type(error).__name__}", None
+
+
 class TransientError(ClinicBackupsError):
     """May pass by itself: the same call is worth a retry."""
 

@@ -6,15 +6,19 @@ import re
 import unicodedata
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from clinic_backups.errors import ClinicBackupsError
+from clinic_backups.errors import to_record
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 FORMAT_VERSION = 1
 CONTENT_TYPE_ARCHIVE = "application/vnd.age"
 CONTENT_TYPE_ENVELOPE = "application/json"
 
 Kind = Literal["full"]
+RestoreMode = Literal["exact", "missing"]
 Trigger = Literal["scheduled", "manual"]
 State = Literal["running", "completed", "failed", "deleting", "deleted"]
 
@@ -105,7 +109,7 @@ class Envelope:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; times as UTC in ISO 8601 with ``Z``."""
-        return {key: iso(value) if isinstance(value, datetime) else value for key, value in asdict(self).items()}
+        return plain(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Envelope:
@@ -197,20 +201,17 @@ class BackupRecord:
 
     def failed(self, error: BaseException, finished_at: datetime) -> BackupRecord:
         """This record after a failure, with the error's text and hint where it is one of ours."""
-        ours = error if isinstance(error, ClinicBackupsError) else None
-        return replace(
-            self,
-            state="failed",
-            finished_at=finished_at,
-            # A foreign error's text may hold anything, also a patient's data.
-            error=ours.message if ours else f"Interrupted: {type(error).__name__}",
-            hint=ours.hint if ours else None,
-        )
+        text, hint = to_record(error)
+        return replace(self, state="failed", finished_at=finished_at, error=text, hint=hint)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types with the derived figures, for ``--json``."""
-        plain = {key: iso(value) if isinstance(value, datetime) else value for key, value in asdict(self).items()}
-        return plain | {"rows_total": self.rows_total, "seconds": self.seconds, "key": self.archive_key}
+        return plain(self) | {"rows_total": self.rows_total, "seconds": self.seconds, "key": self.archive_key}
+
+
+def plain(record: DataclassInstance) -> dict[str, Any]:
+    """A dataclass as plain JSON types, its times as :func:`iso` writes them."""
+    return {key: iso(value) if isinstance(value, datetime) else value for key, value in asdict(record).items()}
 
 
 def iso(moment: datetime) -> str:

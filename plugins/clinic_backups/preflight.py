@@ -49,7 +49,7 @@ def run(
     with report.check("catalog"):
         catalog_version()
         report.ok("catalog", "The catalog is at its newest migration.")
-    with report.check("extracts"), _open(settings, clinic_db()) as snapshot:
+    with report.check("extracts"), Snapshot(clinic_db(), **settings.timeouts) as snapshot:
         database = _ClinicDatabase(snapshot, SqlFolder(settings.sql_dir), report)
         database.check_clinics()
         with report.check("extracts"):
@@ -94,14 +94,6 @@ def _check_store(store: ObjectStore, report: Report) -> None:
         raise
     store.delete(key)
     report.ok("store", f"{store.url} can be written, read and deleted in.")
-
-
-def _open(settings: Settings, clinic_db: Connection) -> Snapshot:
-    return Snapshot(
-        clinic_db,
-        statement_timeout_seconds=settings.statement_timeout_seconds,
-        lock_timeout_seconds=settings.lock_timeout_seconds,
-    )
 
 
 class _ClinicDatabase:

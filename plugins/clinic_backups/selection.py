@@ -25,6 +25,24 @@ class Selection:
     notes: str
 
 
+def require_known_keys(conf: Mapping[str, Any], known: Sequence[str]) -> None:
+    """:raises SettingsError: a key is misspelt, which must not mean "all clinics"."""
+    if unknown := sorted(set(conf) - set(known)):
+        raise SettingsError(
+            f"The conf has unknown keys: {', '.join(map(repr, unknown))}.", hint=f"Known are {', '.join(known)}."
+        )
+
+
+def flag(conf: Mapping[str, Any], key: str) -> bool:
+    """A key that is true, or false, also when it is left out. :raises SettingsError: it is neither."""
+    value = conf.get(key)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise SettingsError(f"{key} is neither true nor false.", hint="Write true or leave it out.")
+    return value
+
+
 def select(conf: Mapping[str, Any], *, active: Sequence[Clinic], every: Sequence[Clinic]) -> Selection:
     """Read a run's conf: ``clinic_id`` (one), ``clinic_ids`` (several) or neither (all active), ``kind``, ``notes``.
 
@@ -33,11 +51,7 @@ def select(conf: Mapping[str, Any], *, active: Sequence[Clinic], every: Sequence
     :raises SettingsError: a value is wrong or names no clinic; the hint lists the clinics that exist.
     :raises PermanentError: neither is given and no clinic is active.
     """
-    if unknown := sorted(set(conf) - set(KEYS)):
-        raise SettingsError(
-            f"The conf has unknown keys: {', '.join(repr(key) for key in unknown)}.",
-            hint=f"Known are {', '.join(KEYS)}.",
-        )
+    require_known_keys(conf, KEYS)
     wanted = _ids(conf, every)
     if wanted is None:
         clinics = tuple(active)

@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -24,6 +24,13 @@ PROJECT_EMAIL = PROJECT_SQL.parent / "email"
 def _words(value: Any) -> Any:
     """Split ``"age1a, age1b age1c"`` at commas and white space."""
     return tuple(word for word in re.split(r"[\s,]+", value) if word) if isinstance(value, str) else value
+
+
+class Timeouts(TypedDict):
+    """How long the clinics' database may take."""
+
+    statement_timeout_seconds: int
+    lock_timeout_seconds: int
 
 
 class Settings(BaseSettings):
@@ -121,6 +128,14 @@ class Settings(BaseSettings):
     def zone(self) -> ZoneInfo:
         """The time zone of the schedules."""
         return ZoneInfo(self.time_zone)
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The limits of a :class:`~clinic_backups.tenant_db.Snapshot`, as its arguments."""
+        return {
+            "statement_timeout_seconds": self.statement_timeout_seconds,
+            "lock_timeout_seconds": self.lock_timeout_seconds,
+        }
 
     @property
     def longest_retrying(self) -> timedelta:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, NoReturn
 
@@ -13,10 +13,8 @@ from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import restore
-from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
-from clinic_backups.model import State, iso
-
-RestoreMode = Literal["exact", "missing"]
+from clinic_backups.errors import PermanentError, TransientError, to_record
+from clinic_backups.model import RestoreMode, State, plain
 
 
 @dataclass(frozen=True)
@@ -70,20 +68,12 @@ class RestoreRecord:
 
     def failed(self, error: BaseException, finished_at: datetime) -> RestoreRecord:
         """This record after a failure, with the error's text and hint where it is one of ours."""
-        ours = error if isinstance(error, ClinicBackupsError) else None
-        return replace(
-            self,
-            state="failed",
-            finished_at=finished_at,
-            # A foreign error's text may hold anything, also a patient's data.
-            error=ours.message if ours else f"Interrupted: {type(error).__name__}",
-            hint=ours.hint if ours else None,
-        )
+        text, hint = to_record(error)
+        return replace(self, state="failed", finished_at=finished_at, error=text, hint=hint)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types with the derived figures, for ``--json``."""
-        plain = {key: iso(value) if isinstance(value, datetime) else value for key, value in asdict(self).items()}
-        return plain | {
+        return plain(self) | {
             "tables": list(self.tables),
             "inserted": self.rows("insert"),
             "updated": self.rows("update"),

@@ -7,10 +7,9 @@ import logging
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from clinic_backups.errors import SettingsError
 from clinic_backups.operators.connections import failing_clearly
 from clinic_backups.operators.parts import AirflowParts
-from clinic_backups.selection import select
+from clinic_backups.selection import flag, require_known_keys, select
 
 log = logging.getLogger(__name__)
 KEYS = ("clinic_id", "dry_run")
@@ -21,11 +20,8 @@ def clean() -> dict[str, int]:
     """Each clinic's decisions with their reasons go into the log; a clinic that cannot be cleaned stops no other."""
     conf = {key: value for key, value in (get_current_context()["dag_run"].conf or {}).items() if value is not None}
     with failing_clearly(log):
-        if unknown := sorted(set(conf) - set(KEYS)):
-            raise SettingsError(f"The conf has unknown keys: {', '.join(map(repr, unknown))}.", hint=f"Known: {KEYS}.")
-        dry_run = conf.get("dry_run", False)
-        if not isinstance(dry_run, bool):
-            raise SettingsError("dry_run is neither true nor false.", hint="Write true or leave it out.")
+        require_known_keys(conf, KEYS)
+        dry_run = flag(conf, "dry_run")
         parts = AirflowParts()
         clinic_id = None
         if "clinic_id" in conf:

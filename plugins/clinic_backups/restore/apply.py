@@ -9,8 +9,8 @@ from psycopg2 import sql
 from clinic_backups.archive_reader import TableContent
 from clinic_backups.blocks import BlockList
 from clinic_backups.errors import IntegrityError, PermanentError
+from clinic_backups.model import RestoreMode
 from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff
-from clinic_backups.restore.model import Mode
 from clinic_backups.restore.reading import blocks_of
 from clinic_backups.restore.workspace import Workspace, columns_of, qualified, row_text, same_key
 
@@ -150,7 +150,7 @@ class Applier:
                 f"moving the sequence of {diff.name}",
             )
 
-    def prove(self, mode: Mode, contents: Mapping[str, TableContent], queries: Mapping[str, str]) -> None:
+    def prove(self, mode: RestoreMode, contents: Mapping[str, TableContent], queries: Mapping[str, str]) -> None:
         """Read the clinic again, and count what was written. :raises IntegrityError: something is not as planned."""
         self._prove_only_planned_writes()
         for name in self._order:
@@ -195,7 +195,7 @@ class Applier:
         if not found.equals(wanted):
             raise self._not_equal(diff, f"{found.rows} rows against {wanted.rows}")
 
-    def _prove_rows(self, diff: TableDiff, mode: Mode, query: str) -> None:
+    def _prove_rows(self, diff: TableDiff, mode: RestoreMode, query: str) -> None:
         """For tables whose columns have changed, and where only missing rows came back: no wanted row is missing."""
         shape = diff.staged.shape
         now = sql.SQL("(SELECT {} FROM (\n{}\n) AS r)").format(row_text(shape.columns, "r"), sql.SQL(query))

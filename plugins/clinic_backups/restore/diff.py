@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 
-from clinic_backups.restore.model import Mode, TablePlan
+from clinic_backups.model import RestoreMode
+from clinic_backups.restore.model import TablePlan
 from clinic_backups.restore.shape import has_plain_key
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text, same_key
@@ -29,7 +30,7 @@ class TableDiff:
         return self.staged.shape.name
 
 
-def compute(workspace: Workspace, staged: Staged, mode: Mode) -> TableDiff:
+def compute(workspace: Workspace, staged: Staged, mode: RestoreMode) -> TableDiff:
     """Compare one table's two sides, which are loaded."""
     shape = staged.shape
     ops = sql.Identifier("pg_temp", f"ops_{staged.index}")

@@ -120,12 +120,7 @@ class IntoRestore:
         )
 
     def _workspace(self) -> _Target:
-        settings, target = self._restore.settings, self._restore.database
-        return _Target(
-            target,
-            statement_timeout_seconds=settings.statement_timeout_seconds,
-            lock_timeout_seconds=settings.lock_timeout_seconds,
-        )
+        return _Target(self._restore.database, **self._restore.settings.timeouts)
 
 
 class _Target(Workspace):

@@ -7,12 +7,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
-from clinic_backups.model import iso
+from clinic_backups.model import RestoreMode, iso
 
-Mode = Literal["exact", "missing"]
-MODES: tuple[Mode, ...] = ("exact", "missing")
+MODES: tuple[RestoreMode, ...] = ("exact", "missing")
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class RestoreRequest:
     clinic_id: int
     backup_id: str | None = None
     as_of: datetime | None = None
-    mode: Mode = "exact"
+    mode: RestoreMode = "exact"
     tables: tuple[str, ...] = ()
     ignore_dropped: bool = False
     into_schema: str | None = None
@@ -78,7 +77,7 @@ class RestorePlan:
     clinic_name: str
     backup_id: str
     snapshot_at: datetime
-    mode: Mode
+    mode: RestoreMode
     tables: tuple[TablePlan, ...]
     refusals: tuple[Refusal, ...]
     digest: str

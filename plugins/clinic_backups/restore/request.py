@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from clinic_backups.errors import SettingsError
-from clinic_backups.model import Clinic
+from clinic_backups.model import Clinic, RestoreMode
 from clinic_backups.restore.into import require_schema_name
-from clinic_backups.restore.model import MODES, Mode, RestoreRequest
-from clinic_backups.selection import select
+from clinic_backups.restore.model import MODES, RestoreRequest
+from clinic_backups.selection import flag, require_known_keys, select
 
 INTO = "into"
 KEYS = ("clinic_id", "backup_id", "as_of", "mode", "schema", "tables", "ignore_dropped", "approve", "notes")
@@ -25,10 +25,7 @@ def parse(
         taken as it is.
     :raises SettingsError: a key is unknown or a value is wrong.
     """
-    if unknown := sorted(set(conf) - set(KEYS)):
-        raise SettingsError(
-            f"The conf has unknown keys: {', '.join(map(repr, unknown))}.", hint=f"Known are {', '.join(KEYS)}."
-        )
+    require_known_keys(conf, KEYS)
     if conf.get("clinic_id") is None:
         raise SettingsError("The conf names no clinic.", hint='For instance: {"clinic_id": 7}')
     known = [*every, *_as_clinic(conf["clinic_id"], every)]
@@ -42,12 +39,12 @@ def parse(
         mode="exact" if conf.get("mode") == INTO else _mode(conf.get("mode")),
         into_schema=_schema(conf),
         tables=_tables(conf.get("tables")),
-        ignore_dropped=_flag(conf, "ignore_dropped"),
+        ignore_dropped=flag(conf, "ignore_dropped"),
         requested_by=requested_by,
         notes=chosen.notes,
         run_id=run_id,
     )
-    return request, _flag(conf, "approve")
+    return request, flag(conf, "approve")
 
 
 def _as_clinic(value: object, every: Sequence[Clinic]) -> list[Clinic]:
@@ -79,7 +76,7 @@ def _moment(value: object) -> datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _mode(value: object) -> Mode:
+def _mode(value: object) -> RestoreMode:
     for mode in MODES:
         if value == mode:
             return mode
@@ -108,12 +105,3 @@ def _tables(value: object) -> tuple[str, ...]:
             "tables is not a list of tables.", hint='For instance: ["public.usuarios_paciente"]; all when left out.'
         )
     return tuple(dict.fromkeys(value))
-
-
-def _flag(conf: Mapping[str, Any], key: str) -> bool:
-    value = conf.get(key)
-    if value is None:
-        return False
-    if not isinstance(value, bool):
-        raise SettingsError(f"{key} is neither true nor false.", hint="Write true or leave it out.")
-    return value

@@ -13,11 +13,11 @@ from clinic_backups.archive_reader import Manifest, Segment, read_archive
 from clinic_backups.connections import Connection
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError
 from clinic_backups.extract import SqlExtract, SqlFolder
-from clinic_backups.model import ArchiveInfo, Table
+from clinic_backups.model import ArchiveInfo, RestoreMode, Table
 from clinic_backups.restore import checks
 from clinic_backups.restore.apply import Applier
 from clinic_backups.restore.diff import TableDiff, compute
-from clinic_backups.restore.model import Mode, Refusal, RestorePlan, TablePlan, digest_of
+from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, digest_of
 from clinic_backups.restore.shape import Shape, fit
 from clinic_backups.restore.staging import Staged, Staging
 from clinic_backups.restore.workspace import Workspace
@@ -49,7 +49,7 @@ class Source:
 class Wish:
     """What is wanted of it: see :class:`~clinic_backups.restore.model.RestoreRequest`."""
 
-    mode: Mode = "exact"
+    mode: RestoreMode = "exact"
     tables: tuple[str, ...] = ()
     ignore_dropped: bool = False
 
@@ -139,10 +139,7 @@ class ClinicRestore:
     @contextmanager
     def _compared(self, source: Source, manifest: Manifest, wish: Wish) -> Iterator[_Comparison]:
         queries = SqlExtract().rendered(SqlFolder(self.settings.sql_dir), source.clinic_id)
-        timeouts: dict[str, Any] = {
-            "statement_timeout_seconds": self.settings.statement_timeout_seconds,
-            "lock_timeout_seconds": self.settings.lock_timeout_seconds,
-        }
+        timeouts = self.settings.timeouts
         with Workspace(self.database, **timeouts) as workspace:
             comparison = _Comparison(workspace, manifest, wish, queries)
             comparison.choose()
