@@ -10,24 +10,27 @@ from include.demo.layout import DemoError
 from include.demo.stack import Stack
 
 CLINIC = 3
-# Every second patient of the clinic, with all that hangs on them, from the leaves up.
-LOST = f"SELECT id FROM public.usuarios_paciente WHERE clinica_id = {CLINIC} AND id / 6 % 2 = 0"
-VISITS = f"SELECT id FROM public.citas_consulta WHERE paciente_id IN ({LOST})"
-INVOICES = f"SELECT id FROM public.sistema_pagos_factura WHERE consulta_id IN ({VISITS})"
-PAYMENTS = f"SELECT id FROM public.sistema_pagos_pago WHERE factura_id IN ({INVOICES})"
-RECORDS = f"SELECT id FROM public.historial_clinico_historialclinico WHERE paciente_id IN ({LOST})"
-DAMAGE = (
-    "SET CONSTRAINTS ALL DEFERRED",
-    f"DELETE FROM public.sistema_pagos_pagoenlinea WHERE pago_id IN ({PAYMENTS})",
-    f"DELETE FROM public.sistema_pagos_pago WHERE factura_id IN ({INVOICES})",
-    f"DELETE FROM public.sistema_pagos_factura WHERE consulta_id IN ({VISITS})",
-    f"DELETE FROM public.historial_clinico_tratamiento WHERE historial_id IN ({RECORDS})",
-    f"DELETE FROM public.historial_clinico_historialclinico WHERE paciente_id IN ({LOST})",
-    f"DELETE FROM public.citas_recordatorio WHERE consulta_id IN ({VISITS})",
-    f"DELETE FROM public.citas_consulta WHERE paciente_id IN ({LOST})",
-    f"UPDATE public.usuarios_paciente SET responsable_id = NULL WHERE responsable_id IN ({LOST})",
-    f"DELETE FROM public.usuarios_paciente WHERE clinica_id = {CLINIC} AND id / 6 % 2 = 0",
-)
+
+
+def damage(clinic_id: int) -> tuple[str, ...]:
+    """Statements that delete every second patient of a clinic of six, with all that hangs on them, leaves first."""
+    lost = f"SELECT id FROM public.usuarios_paciente WHERE clinica_id = {clinic_id} AND id / 6 % 2 = 0"
+    visits = f"SELECT id FROM public.citas_consulta WHERE paciente_id IN ({lost})"
+    invoices = f"SELECT id FROM public.sistema_pagos_factura WHERE consulta_id IN ({visits})"
+    payments = f"SELECT id FROM public.sistema_pagos_pago WHERE factura_id IN ({invoices})"
+    records = f"SELECT id FROM public.historial_clinico_historialclinico WHERE paciente_id IN ({lost})"
+    return (
+        "SET CONSTRAINTS ALL DEFERRED",
+        f"DELETE FROM public.sistema_pagos_pagoenlinea WHERE pago_id IN ({payments})",
+        f"DELETE FROM public.sistema_pagos_pago WHERE factura_id IN ({invoices})",
+        f"DELETE FROM public.sistema_pagos_factura WHERE consulta_id IN ({visits})",
+        f"DELETE FROM public.historial_clinico_tratamiento WHERE historial_id IN ({records})",
+        f"DELETE FROM public.historial_clinico_historialclinico WHERE paciente_id IN ({lost})",
+        f"DELETE FROM public.citas_recordatorio WHERE consulta_id IN ({visits})",
+        f"DELETE FROM public.citas_consulta WHERE paciente_id IN ({lost})",
+        f"UPDATE public.usuarios_paciente SET responsable_id = NULL WHERE responsable_id IN ({lost})",
+        f"DELETE FROM public.usuarios_paciente WHERE clinica_id = {clinic_id} AND id / 6 % 2 = 0",
+    )
 
 
 class SecondAct:
@@ -42,7 +45,7 @@ class SecondAct:
         before = self._backup(CLINIC)
         neighbour = self._backup(CLINIC + 1)
         self._say(f"A script deletes every second patient of {before['clinic_name']} with all that hangs on them")
-        self._stack.execute(*DAMAGE)
+        self._stack.execute(*damage(CLINIC))
         damaged = self._backup(CLINIC)
         lost = before["rows_total"] - damaged["rows_total"]
         self._say(f"{lost:,} of {before['rows_total']:,} rows are gone. The plan of the restore:")

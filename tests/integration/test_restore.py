@@ -17,6 +17,7 @@ from clinic_backups.model import ArchiveInfo, BackupRecord
 from clinic_backups.restore.model import RestorePlan, TablePlan
 from clinic_backups.restore.service import ClinicChanged, ClinicRestore, Source, Wish
 from clinic_backups.stores.file import FileStore
+from include.demo.restore import damage
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig
 
@@ -24,42 +25,8 @@ PATIENTS, VISITS, STOCK = "public.usuarios_paciente", "public.citas_consulta", "
 PAYMENTS, RECORDS = "public.sistema_pagos_pago", "public.historial_clinico_historialclinico"
 OTHERS = (2, 3, 4, 5, 6)
 
-# Every second patient of clinic 1 with all that hangs on them. Numbers of a clinic's rows are six apart.
-DELETE_PATIENTS = (
-    "SET CONSTRAINTS ALL DEFERRED",
-    *(
-        f"DELETE FROM public.{table} USING public.usuarios_paciente AS p {join}"
-        " AND p.clinica_id = 1 AND p.id / 6 % 2 = 0"
-        for table, join in (
-            (
-                "sistema_pagos_pagoenlinea AS x",
-                ", public.sistema_pagos_pago AS g, public.sistema_pagos_factura AS f, public.citas_consulta AS c"
-                " WHERE x.pago_id = g.id AND g.factura_id = f.id AND f.consulta_id = c.id AND c.paciente_id = p.id",
-            ),
-            (
-                "sistema_pagos_pago AS x",
-                ", public.sistema_pagos_factura AS f, public.citas_consulta AS c"
-                " WHERE x.factura_id = f.id AND f.consulta_id = c.id AND c.paciente_id = p.id",
-            ),
-            (
-                "sistema_pagos_factura AS x",
-                ", public.citas_consulta AS c WHERE x.consulta_id = c.id AND c.paciente_id = p.id",
-            ),
-            (
-                "historial_clinico_tratamiento AS x",
-                ", public.historial_clinico_historialclinico AS h WHERE x.historial_id = h.id AND h.paciente_id = p.id",
-            ),
-            ("historial_clinico_historialclinico AS x", " WHERE x.paciente_id = p.id"),
-            (
-                "citas_recordatorio AS x",
-                ", public.citas_consulta AS c WHERE x.consulta_id = c.id AND c.paciente_id = p.id",
-            ),
-            ("citas_consulta AS x", " WHERE x.paciente_id = p.id"),
-        )
-    ),
-    "UPDATE public.usuarios_paciente SET responsable_id = NULL WHERE responsable_id / 6 % 2 = 0 AND clinica_id = 1",
-    "DELETE FROM public.usuarios_paciente WHERE clinica_id = 1 AND id / 6 % 2 = 0",
-)
+# Numbers of a clinic's rows are six apart.
+DELETE_PATIENTS = damage(1)
 
 
 class Ward(Rig):
