@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -86,6 +86,17 @@ class Airflow:
             value = self.api._call("GET", one, params={"map_index": entry["map_index"], "stringify": "true"})
             texts.append(json.dumps(value, ensure_ascii=False))
         return "\n".join(texts)
+
+    @contextmanager
+    def stock_condition(self, condition: str) -> Iterator[None]:
+        """The extract of the clinics' stock has a further condition meanwhile."""
+        path = self.sql / "extract" / "inventario_inventario.sql"
+        kept = path.read_text()
+        path.write_text(f"{kept}   AND {condition}\n")
+        try:
+            yield
+        finally:
+            path.write_text(kept)
 
     def mails(self) -> list[EmailMessage]:
         """What the demo's mail server got, in order; its ``X-Envelope-To`` says for whom."""

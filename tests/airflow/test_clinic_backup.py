@@ -69,13 +69,8 @@ def test_an_explicit_id_also_backs_up_an_inactive_clinic(airflow: Airflow) -> No
 @pytest.fixture
 def clinic_3_broken(airflow: Airflow) -> Iterator[None]:
     """Its extract of one table fails, and only its own."""
-    path = airflow.sql / "extract" / "inventario_inventario.sql"
-    kept = path.read_text()
-    path.write_text(kept + "   AND 1 / ({{ clinic_id }} - 3) IS NOT NULL\n")
-    try:
+    with airflow.stock_condition("1 / ({{ clinic_id }} - 3) IS NOT NULL"):
         yield
-    finally:
-        path.write_text(kept)
 
 
 def test_one_clinics_failure_stops_no_other_and_the_summary_names_it(airflow: Airflow, clinic_3_broken: None) -> None:

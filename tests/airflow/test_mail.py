@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from email.message import EmailMessage
 
 import psutil
@@ -32,7 +30,8 @@ def test_each_clinic_gets_its_mail_and_the_operator_one_digest(airflow: Airflow)
 
 def test_a_task_that_is_killed_has_a_failed_record_and_its_mail_after_the_summary(airflow: Airflow) -> None:
     before = len(airflow.mails())
-    with clinic_2_slow(airflow):
+    # Its backup takes a minute, so that it can be killed.
+    with airflow.stock_condition("(SELECT pg_sleep(60 * ({{ clinic_id }} = 2)::int)) IS NOT NULL"):
         run_id = airflow.start({"clinic_id": 2})
         for attempt in (1, 2):
             kill_task(airflow, run_id, attempt)
@@ -51,18 +50,6 @@ def test_a_task_that_is_killed_has_a_failed_record_and_its_mail_after_the_summar
     airflow.run({"clinic_id": 2})
     (recovery,) = to(airflow.mails()[before + 2 :], "administrador1@clinica2.example.com")
     assert recovery["References"] == mail["Message-ID"]
-
-
-@contextmanager
-def clinic_2_slow(airflow: Airflow) -> Iterator[None]:
-    """Its backup takes a minute, so that it can be killed."""
-    path = airflow.sql / "extract" / "inventario_inventario.sql"
-    kept = path.read_text()
-    path.write_text(kept + "   AND (SELECT pg_sleep(60 * ({{ clinic_id }} = 2)::int)) IS NOT NULL\n")
-    try:
-        yield
-    finally:
-        path.write_text(kept)
 
 
 def kill_task(airflow: Airflow, run_id: str, attempt: int) -> None:
