@@ -17,6 +17,7 @@ from clinic_backups.connections import Connection
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import make_client
 from tests import servers
+from tests.contract.buckets import LOCKED, VERSIONED
 from tests.servers import Server
 
 pytest_plugins = ["tests.postgres_fixtures"]
@@ -70,6 +71,14 @@ def azure_connection(azure_server: Server) -> Connection:
 @pytest.fixture(scope="session")
 def s3_client(s3_connection: Connection) -> Any:
     return make_client(s3_connection)
+
+
+@pytest.fixture(scope="session")
+def buckets(s3_client: Any) -> None:
+    """One bucket with Object Lock, and one that only keeps versions."""
+    s3_client.create_bucket(Bucket=LOCKED, ObjectLockEnabledForBucket=True)
+    s3_client.create_bucket(Bucket=VERSIONED)
+    s3_client.put_bucket_versioning(Bucket=VERSIONED, VersioningConfiguration={"Status": "Enabled"})
 
 
 @pytest.fixture(scope="session")

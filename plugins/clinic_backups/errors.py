@@ -50,5 +50,9 @@ class ObjectExists(PermanentError):
     """The store already has an object under that key; objects are written once and never replaced."""
 
 
+class ObjectLocked(PermanentError):
+    """The store keeps the object from being deleted: its lock, or a legal hold of the provider, still lasts."""
+
+
 class IntegrityError(PermanentError):
     """What the store holds is not what was sent, or an archive is damaged."""

@@ -40,7 +40,8 @@ def test_round_trip_through_the_providers_hook(
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         url = f"{SCHEMES[provider]}://{BUCKET}/hooks-{uuid4().hex}"
     encryption = "AES256" if provider == "s3" else "none"
-    store = Store().open(Settings(store_url=url, server_side_encryption=encryption))
+    settings = Settings(store_url=url, server_side_encryption=encryption)
+    store = Store().open(settings, url, "backup_store")
     receipt = store.put("a/b", io.BytesIO(b"content"), metadata={"clinic_name": "Ñandú"})
     with store.open("a/b") as stream:
         assert stream.read() == b"content"
@@ -52,4 +53,4 @@ def test_round_trip_through_the_providers_hook(
 def test_a_connection_of_another_type_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_BACKUP_STORE", '{"conn_type": "wasb"}')
     with pytest.raises(SettingsError, match="'wasb', which does not fit 's3://bucket"):
-        Store().open(Settings(store_url="s3://bucket/x"))
+        Store().open(Settings(store_url="s3://bucket/x"), "s3://bucket/x", "backup_store")

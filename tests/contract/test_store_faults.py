@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pytest
 
 from clinic_backups.connections import Connection
 from clinic_backups.errors import ClinicBackupsError, ObjectExists, PermanentError, TransientError
-from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.base import ObjectStore, UnfinishedUpload
 from clinic_backups.stores.connect import make_client, open_store, store_from_client
 from clinic_backups.stores.file import FileStore
 from tests.conftest import BUCKET, STORES
@@ -354,8 +354,6 @@ class TestOpenStore:
         assert store.url.startswith(url.split(":")[0])
 
     def test_azure_with_a_sas_token_cannot_sign_links(self, azure_connection: Connection) -> None:
-        from datetime import UTC, datetime
-
         from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
 
         token = generate_account_sas(
@@ -466,13 +464,19 @@ def actions(store: ObjectStore) -> list[Callable[[], Any]]:
         with store.open("key") as stream:
             stream.read()
 
-    return [
+    requests: list[Callable[[], Any]] = [
         lambda: store.put("key", io.BytesIO(b"x")),
         read,
         lambda: store.stat("key"),
         lambda: list(store.list()),
         lambda: store.delete("key"),
+        lambda: store.purge("key"),
+        store.lock_problem,
     ]
+    if not store.url.startswith("gs:"):  # Its sessions cannot be listed.
+        requests.append(lambda: list(store.unfinished()))
+        requests.append(lambda: store.abort(UnfinishedUpload("key", datetime.now(UTC), "token")))
+    return requests
 
 
 @contextmanager

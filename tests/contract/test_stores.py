@@ -276,7 +276,7 @@ class TestFailingSource:
             yield lambda: sorted(open_sessions)
             session.hooks["response"] = []
         else:
-            yield list  # Azure drops blocks that were never committed after a week; nobody can do so before.
+            yield list  # Azure keeps blocks that were never committed for a week: see test_store_leftovers.py.
 
 
 class TestFailingStore:

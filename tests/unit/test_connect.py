@@ -108,6 +108,24 @@ class TestOpenStore:
         store: Any = open_store("s3://bucket", aws(), encryption=encryption)
         assert store._encryption == expected
 
+    @pytest.mark.parametrize(
+        ("url", "connection", "governance", "compliance"),
+        [
+            ("s3://bucket", Connection("c", "aws", login="AKIA", password=SECRET), "GOVERNANCE", "COMPLIANCE"),
+            ("gs://bucket", Connection("c", "google_cloud_platform"), "Unlocked", "Locked"),
+            ("az://container", Connection("c", "wasb", login="a", password="bm90LWEtc2VjcmV0"), "Unlocked", "Locked"),
+        ],
+    )
+    def test_lock_mode(
+        self, url: str, connection: Connection, governance: str, compliance: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", "http://127.0.0.1:1")
+        stores: list[Any] = [open_store(url, connection), open_store(url, connection, lock_mode="compliance")]
+        assert [store._lock_mode for store in stores] == [governance, compliance]
+
+    def test_a_folder_has_no_locks_in_any_mode(self, tmp_path: Path) -> None:
+        assert "cannot lock" in open_store(f"file://{tmp_path}", None, lock_mode="compliance").lock_problem()
+
     @pytest.mark.parametrize("chosen", ["file:///tmp/x", "s3://bucket"])
     def test_only_the_chosen_sdk_is_imported(self, chosen: str) -> None:
         program = (

@@ -1,81 +1,24 @@
-"""What the three cloud stores share: the order of steps in ``put``, and streams that never end short."""
+"""What the three cloud stores share: the order of steps in ``put`` and ``purge``, and streams that never end short."""
 
 from __future__ import annotations
 
 import io
-from abc import abstractmethod
+import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, BinaryIO, ClassVar
-from uuid import uuid4
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, BinaryIO
 
-from clinic_backups.errors import (
-    ClinicBackupsError,
-    IntegrityError,
-    ObjectExists,
-    ObjectNotFound,
-    PermanentError,
-    TransientError,
-)
-from clinic_backups.stores import base
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectExists, PermanentError, TransientError
 from clinic_backups.stores._hashing import HashingReader
-from clinic_backups.stores._wire import check_key, check_list_prefix, decode_metadata, encode_metadata
-from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject
-
-CONNECT_SECONDS = 10
-READ_SECONDS = 60
-PUT_ID = "put_id"
+from clinic_backups.stores._provider import PUT_ID, Found, Provider, Upload, Version, show_time
+from clinic_backups.stores._wire import check_list_prefix, encode_metadata
+from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject, UnfinishedUpload
 
 
-@dataclass(frozen=True)
-class Found:
-    """An object that is there: ``info.metadata`` as it is on the wire, ``etag`` as the provider writes it."""
-
-    info: ObjectInfo
-    etag: str = ""
-
-    @property
-    def put_id(self) -> str:
-        """Which ``put`` made it: tells a lost answer to our own request from somebody else's object."""
-        return self.info.metadata.get(PUT_ID, "")
-
-    def described(self, key: str) -> ObjectInfo:
-        """As callers see it: metadata decoded, without the put id."""
-        metadata = {name: value for name, value in self.info.metadata.items() if name != PUT_ID}
-        return replace(self.info, key=key, metadata=decode_metadata(metadata))
-
-
-@dataclass(frozen=True)
-class Upload:
-    """One ``put`` under way. ``part_md5s`` is for the stores that need them to check the whole."""
-
-    reader: HashingReader
-    put_id: str
-    content_type: str
-    metadata: Mapping[str, str]
-    part_md5s: list[bytes] = field(default_factory=list)
-
-
-class CloudStore(base.ObjectStore):
-    """``put``, ``open`` and ``stat`` in terms of the few requests that differ between providers.
-
-    The hooks take full names (prefix and key) and raise the SDK's own errors, which ``_translate`` turns into ours.
-    """
-
-    _scheme: ClassVar[str]
-    _sdk_errors: ClassVar[tuple[type[Exception], ...]]
-
-    def __init__(
-        self, bucket: str, prefix: str, *, part_size_bytes: int, max_parts: int | None, page_size: int
-    ) -> None:
-        self.bucket = bucket
-        prefix = prefix.strip("/")
-        self._prefix = f"{check_key(prefix, what='prefix')}/" if prefix else ""
-        self._part_size_bytes = part_size_bytes
-        self._max_parts = max_parts
-        self._page_size = page_size
-        self.url = f"{self._scheme}://{bucket}/{prefix}".rstrip("/")
+class CloudStore(Provider):
+    """The interface of every store in terms of the few requests that differ between providers."""
 
     def put(
         self,
@@ -84,11 +27,15 @@ class CloudStore(base.ObjectStore):
         *,
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
+        locked_until: datetime | None = None,
     ) -> StoredObject:
         name = self._name(key)
-        put_id = uuid4().hex
+        put_id = _new_put_id()
         reader = HashingReader(source)
-        upload = Upload(reader, put_id, content_type, {PUT_ID: put_id} | encode_metadata(metadata))
+        wire = {PUT_ID: put_id} | encode_metadata(metadata)
+        upload = Upload(reader, put_id, content_type, wire, _whole_second(locked_until))
+        if upload.locked_until:
+            self._require_locks(name)
         if self._look(name) is not None:
             raise self._exists(name)
         try:
@@ -100,6 +47,10 @@ class CloudStore(base.ObjectStore):
                 found = self._look(name)
                 if found is None or found.put_id != put_id:
                     raise
+            except PermanentError as error:
+                if upload.locked_until is None or type(error) is not PermanentError or error is reader.error:
+                    raise
+                raise self._not_locked(error.message, error.hint) from None
             self._verify(name, upload)
         except BaseException as error:
             if reader.at_end:
@@ -135,60 +86,36 @@ class CloudStore(base.ObjectStore):
         with self._translated(name):
             self._delete(name)
 
-    @abstractmethod
-    def _upload(self, name: str, upload: Upload) -> None:
-        """Store all of ``upload.reader``; on any error abort what was begun.
-
-        :raises ObjectExists: the condition refused it.
-        """
-
-    @abstractmethod
-    def _find(self, name: str) -> Found | None:
-        """Ask for the object's properties now; ``None`` where the provider says that there is no object."""
-
-    @abstractmethod
-    def _difference(self, found: Found, upload: Upload) -> str:
-        """How the stored checksum differs from what was read, for people; empty when it does not."""
-
-    @abstractmethod
-    def _download(self, name: str) -> tuple[Any, int]:
-        """Something with ``read(size)`` and maybe ``close()``, and the size it should have."""
-
-    @abstractmethod
-    def _list(self, start: str) -> Iterator[ObjectInfo]:
-        """Objects whose full name begins with ``start``, in order, with the full name as the key."""
-
-    @abstractmethod
-    def _delete(self, name: str) -> None:
-        """Delete; no error when the object is not there."""
-
-    @abstractmethod
-    def _require_bucket(self) -> None:
-        """Raise :class:`PermanentError` if the bucket is known to be missing."""
-
-    @abstractmethod
-    def _translate(self, error: Exception, name: str) -> ClinicBackupsError:
-        """Our error for one of ``_sdk_errors``, without its text, which may hold signed URLs and tokens."""
-
-    def _name(self, key: str) -> str:
-        return self._prefix + check_key(key)
-
-    def _where(self, name: str) -> str:
-        return f"{self._scheme}://{self.bucket}/{name}"
-
-    def _look(self, name: str) -> Found | None:
+    def purge(self, key: str) -> None:
+        name, now = self._name(key), datetime.now(UTC)
         with self._translated(name):
-            return self._find(name)
+            versions = list(self._versions(name))
+            for version in versions:
+                if version.held or (version.locked_until and version.locked_until > now):
+                    raise self._locked(name, None if version.held else version.locked_until)
+            # The longest locked one first: should the clocks differ, it is refused before anything has changed.
+            for version in sorted(versions, key=_lock_end, reverse=True):
+                self._delete_version(name, version)
+            if versions and list(self._versions(name)):
+                raise TransientError(
+                    f"Versions of {self._where(name)} are left, or somebody has put it anew.", hint="Purge it again."
+                )
 
-    @contextmanager
-    def _translated(self, name: str, reader: HashingReader | None = None) -> Iterator[None]:
-        try:
-            yield
-        except self._sdk_errors as error:
-            # A source may fail with an error of the very same SDK, when it reads from another store.
-            if reader is not None and error is reader.error:
-                raise
-            raise self._translate(error, name) from None
+    def unfinished(self, prefix: str = "") -> Iterator[UnfinishedUpload]:
+        start = self._prefix + check_list_prefix(prefix)
+        with self._translated(start):
+            for upload in self._unfinished(start):
+                yield replace(upload, key=upload.key.removeprefix(self._prefix))
+
+    def abort(self, upload: UnfinishedUpload) -> None:
+        # Whoever began it may have used a key that none of ours could be: it must be possible to remove it.
+        name = self._prefix + upload.key
+        with self._translated(name):
+            self._abort(name, upload)
+
+    def lock_problem(self) -> str:
+        with self._translated(self._prefix):
+            return self._lock_problem()
 
     def _parts(self, reader: HashingReader) -> Iterator[bytearray]:
         """The content in parts of equal size, the last one shorter, none of them empty."""
@@ -216,29 +143,54 @@ class CloudStore(base.ObjectStore):
                 f"{self._where(name)} is not what was uploaded: {difference}.",
                 hint="The object is not used. Run the backup again; if it happens again, distrust network and store.",
             )
+        self._verify_lock(name, found, upload.locked_until)
+
+    def _verify_lock(self, name: str, found: Found | None, wanted: datetime | None) -> None:
+        if found is None or wanted is None:
+            return
+        until, mode = found.info.locked_until, found.lock_mode
+        if until is None or until < wanted or mode.lower() != self._lock_mode.lower():
+            reported = f"a lock until {show_time(until)} in mode {mode or 'unknown'}" if until else "no lock"
+            raise self._not_locked(
+                f"{self._where(name)} was to be locked until {show_time(wanted)} in mode {self._lock_mode}; "
+                f"the store reports {reported}.",
+                "The object is not used.",
+            )
+
+    def _require_locks(self, name: str) -> None:
+        """Ask once, before anything is uploaded. What HeadObject says later does not suffice.
+
+        SeaweedFS reports locks of multipart uploads in buckets without Object Lock, and does not keep to them.
+        """
+        if self._may_lock:
+            return
+        problem = ""
+        # Who may not ask may still lock: then the lock that is read back has to suffice.
+        with suppress(PermanentError):
+            problem = self.lock_problem()
+        if problem:
+            raise PermanentError(f"{self._where(name)} cannot be locked.", hint=problem)
+        self._may_lock = True
+
+    def _not_locked(self, message: str, hint: str) -> PermanentError:
+        return PermanentError(message, hint=f"{hint} To lock objects: {self._lock_rights}")
 
     def _discard(self, name: str, put_id: str, error: BaseException) -> None:
         """Remove what this ``put`` stored, and nothing that anybody else did. A failure is noted on ``error``."""
         try:
             found = self._look(name)
             if found is not None and found.put_id == put_id:
-                with self._translated(name):
-                    self._delete(name)
+                version = Version(found.version, found.info.locked_until, current=True)
+                try:
+                    with self._translated(name):
+                        self._delete_version(name, version)
+                except ClinicBackupsError:
+                    # Where older versions are kept, it can at least be hidden.
+                    with self._translated(name):
+                        self._delete(name)
+                    raise
         except ClinicBackupsError as failure:
             error.add_note(f"{self._where(name)} may have stayed behind, delete it: {failure.message}")
-
-    def _exists(self, name: str) -> ObjectExists:
-        return ObjectExists(
-            f"{self._where(name)} exists already.", hint="Objects are written once: use a new key, or delete it first."
-        )
-
-    def _missing(self, name: str) -> ObjectNotFound:
-        return ObjectNotFound(f"There is no object {self._where(name)}.", hint="List the store to see what it has.")
-
-    def _no_bucket(self, noun: str = "bucket") -> PermanentError:
-        return PermanentError(
-            f"The {noun} {self.bucket!r} does not exist.", hint="Create it, or correct the store's URL and connection."
-        )
 
 
 class _WholeStream(io.RawIOBase):
@@ -271,3 +223,17 @@ class _WholeStream(io.RawIOBase):
         if close is not None and not self.closed:
             close()
         super().close()
+
+
+def _new_put_id() -> str:
+    """Of 32 hex digits, no two alike; the first eight are the time, which tells the age of what Azure never lists."""
+    return f"{int(datetime.now(UTC).timestamp()):08x}{secrets.token_hex(12)}"
+
+
+def _whole_second(moment: datetime | None) -> datetime | None:
+    """The same or up to a second later: providers keep a lock's end in whole seconds, and it must not end earlier."""
+    return moment and (moment.astimezone(UTC) + timedelta(microseconds=999_999)).replace(microsecond=0)
+
+
+def _lock_end(version: Version) -> datetime:
+    return version.locked_until or datetime.min.replace(tzinfo=UTC)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
@@ -13,12 +15,20 @@ from azure.core.exceptions import (
     HttpResponseError,
     ResourceNotFoundError,
 )
-from azure.storage.blob import BlobBlock, BlobSasPermissions, BlobServiceClient, ContentSettings, generate_blob_sas
+from azure.storage.blob import (
+    BlobBlock,
+    BlobSasPermissions,
+    BlobServiceClient,
+    ContentSettings,
+    ImmutabilityPolicy,
+    generate_blob_sas,
+)
 
 from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
-from clinic_backups.stores._cloud import CONNECT_SECONDS, READ_SECONDS, CloudStore, Found, Upload
+from clinic_backups.stores._cloud import CloudStore
+from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS, Found, Upload, Version
 from clinic_backups.stores._wire import check_expiry, content_disposition
-from clinic_backups.stores.base import ObjectInfo
+from clinic_backups.stores.base import LockMode, ObjectInfo, UnfinishedUpload
 
 # At most 50,000 blocks: https://learn.microsoft.com/rest/api/storageservices/put-block-list
 PART_SIZE_BYTES = 16 * 1024 * 1024
@@ -38,14 +48,19 @@ _TAKEN = frozenset({"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotM
 _NO_CONTAINER = frozenset({"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled"})
 _HINTS = {
     401: "Correct the credentials of the connection.",
-    403: "Correct the account key or SAS token of the connection, or grant Storage Blob Data Contributor.",
+    403: "Correct the account key or SAS token of the connection, or grant Storage Blob Data Contributor; "
+    "to delete versions, Storage Blob Data Owner, or the permission x in the SAS token.",
 }
+_LOCKED = frozenset({"BlobImmutableDueToPolicy", "BlobImmutableDueToLegalHold"})
+_OWN_BLOCK = re.compile(r"([0-9a-f]{32})[0-9]{8}\Z")
+_SNAPSHOT = "snapshot="
 
 
 class AzureStore(CloudStore):
     """Block blobs in a container: blocks are staged one by one, each with its MD5, and committed together.
 
-    What was staged and never committed is invisible and cannot be aborted; the service drops it after a week.
+    What was staged and never committed is invisible; the service drops it after a week, :meth:`abort` before. What is
+    deleted stays recoverable as long as the account's soft delete says; nobody can shorten that for one object.
 
     :param service_client: an ``azure.storage.blob.BlobServiceClient``, made with :data:`CLIENT_OPTIONS`.
     :param encryption: ``("kms", name)`` for an encryption scope; Azure encrypts always.
@@ -53,6 +68,8 @@ class AzureStore(CloudStore):
 
     _scheme = "az"
     _sdk_errors: ClassVar = (AzureError,)
+    _lock_modes: ClassVar = {"governance": "Unlocked", "compliance": "Locked"}
+    _lock_rights = "grant Storage Blob Data Owner, or the permission i in the SAS token."
 
     def __init__(
         self,
@@ -63,8 +80,16 @@ class AzureStore(CloudStore):
         encryption: tuple[str, str] = ("none", ""),
         part_size_bytes: int = PART_SIZE_BYTES,
         page_size: int = 1000,
+        lock_mode: LockMode = "governance",
     ) -> None:
-        super().__init__(container, prefix, part_size_bytes=part_size_bytes, max_parts=MAX_BLOCKS, page_size=page_size)
+        super().__init__(
+            container,
+            prefix,
+            lock_mode=lock_mode,
+            part_size_bytes=part_size_bytes,
+            max_parts=MAX_BLOCKS,
+            page_size=page_size,
+        )
         self._service = service_client
         self._container = service_client.get_container_client(container)
         kind, scope = encryption
@@ -102,6 +127,10 @@ class AzureStore(CloudStore):
                 block_id, bytes(part), length=len(part), validate_content=True, **self._encryption, **REQUEST
             )
             blocks.append(BlobBlock(block_id=block_id))
+        lock: dict[str, Any] = {}
+        if upload.locked_until:
+            policy = ImmutabilityPolicy(expiry_time=upload.locked_until, policy_mode=self._lock_mode)
+            lock = {"immutability_policy": policy}
         settings = ContentSettings(content_type=upload.content_type, content_md5=bytearray.fromhex(upload.reader.md5))
         try:
             blob.commit_block_list(
@@ -109,6 +138,7 @@ class AzureStore(CloudStore):
                 content_settings=settings,
                 metadata=dict(upload.metadata),
                 match_condition=MatchConditions.IfMissing,
+                **lock,
                 **self._encryption,
                 **REQUEST,
             )
@@ -124,7 +154,9 @@ class AzureStore(CloudStore):
             if _code(error) in _NO_CONTAINER:
                 raise
             return None
-        return Found(ObjectInfo(name, found.size, found.last_modified, metadata=dict(found.metadata or {})))
+        metadata, lock = dict(found.metadata or {}), found.immutability_policy
+        info = ObjectInfo(name, found.size, found.last_modified, metadata=metadata, locked_until=lock.expiry_time)
+        return Found(info, version=found.version_id or "", lock_mode=lock.policy_mode or "")
 
     def _difference(self, found: Found, upload: Upload) -> str:
         """The service checked each block's MD5 as it came; what is left is that it holds just these blocks."""
@@ -144,11 +176,91 @@ class AzureStore(CloudStore):
             yield ObjectInfo(found.name, found.size, found.last_modified)
 
     def _delete(self, name: str) -> None:
-        try:
+        with _gone_is_fine():
             self._container.get_blob_client(name).delete_blob(**REQUEST)
-        except ResourceNotFoundError as error:
-            if _code(error) in _NO_CONTAINER:
+
+    def _versions(self, name: str) -> Iterator[Version]:
+        include = ["versions", "snapshots", "immutabilitypolicy", "legalhold"]
+        for found in self._container.list_blobs(
+            name_starts_with=name, include=include, results_per_page=self._page_size, **REQUEST
+        ):
+            if found.name == name:
+                yield Version(
+                    _SNAPSHOT + found.snapshot if found.snapshot else found.version_id or "",
+                    found.immutability_policy.expiry_time,
+                    bool(found.has_legal_hold),
+                    current=not found.snapshot and bool(found.is_current_version or not found.version_id),
+                )
+
+    def _delete_version(self, name: str, version: Version) -> None:
+        blob = self._container.get_blob_client(name)
+        if version.current:
+            # That makes an older version of it where the account keeps versions; only those can be deleted by their id.
+            with _gone_is_fine():
+                blob.delete_blob(delete_snapshots="include", **REQUEST)
+        if version.version.startswith(_SNAPSHOT):
+            snapshot = self._container.get_blob_client(name, snapshot=version.version.removeprefix(_SNAPSHOT))
+            with _gone_is_fine():
+                snapshot.delete_blob(**REQUEST)
+        elif version.version:
+            with _gone_is_fine():
+                blob.delete_blob(version_id=version.version, **REQUEST)
+
+    def _unfinished(self, start: str) -> Iterator[UnfinishedUpload]:
+        """Blobs that have only blocks which nobody committed. They have no time: it is in the ids of our blocks.
+
+        Where several uploads were begun for one name, they are one. Other programs' blocks are left out.
+        """
+        for found in self._container.list_blobs(
+            name_starts_with=start, include=["uncommittedblobs"], results_per_page=self._page_size, **REQUEST
+        ):
+            if not found.size and self._find(found.name) is None:
+                put_id = self._newest_put(found.name)
+                if put_id:
+                    begun = datetime.fromtimestamp(int(put_id[:8], 16), UTC)
+                    yield UnfinishedUpload(found.name, begun, put_id)
+
+    def _newest_put(self, name: str) -> str:
+        """Id of the last ``put`` that staged blocks here; empty where there are none or also somebody else's."""
+        with _gone_is_fine():
+            _, blocks = self._container.get_blob_client(name).get_block_list("uncommitted", **REQUEST)
+            own = [_OWN_BLOCK.match(block.id) for block in blocks]
+            return max((match[1] for match in own if match), default="") if all(own) else ""
+        return ""
+
+    def _abort(self, name: str, upload: UnfinishedUpload) -> None:
+        """Commit nothing, which drops the blocks, and delete the empty object that is there for a moment."""
+        # Another upload may have begun since: its blocks would be dropped too.
+        if self._newest_put(name) != upload.token:
+            return
+        blob = self._container.get_blob_client(name)
+        try:
+            empty = blob.commit_block_list([], match_condition=MatchConditions.IfMissing, **REQUEST)
+        except HttpResponseError as error:
+            if error.status_code in (409, 412) and _code(error) in _TAKEN:
+                return
+            raise
+        with _gone_is_fine():
+            blob.delete_blob(etag=str(empty["etag"]), match_condition=MatchConditions.IfNotModified, **REQUEST)
+        if empty.get("version_id"):
+            self._delete_version(name, Version(str(empty["version_id"])))
+
+    def _lock_problem(self) -> str:
+        try:
+            found = self._container.get_container_properties(**REQUEST)
+        except HttpResponseError as error:
+            if error.status_code != 403:
                 raise
+            raise PermanentError(
+                f"The account may not ask whether {self.url} can lock objects.",
+                hint="Grant it Storage Blob Data Reader, or use an account key.",
+            ) from None
+        if found.immutable_storage_with_versioning_enabled:
+            return ""
+        return (
+            f"The container {self.bucket!r} has no version-level immutability. Enable it and blob versioning, "
+            "or use a container that has them."
+        )
 
     def _require_bucket(self) -> None:
         """Nothing to ask: Azure names a missing container in every answer."""
@@ -161,6 +273,8 @@ class AzureStore(CloudStore):
             return self._no_bucket("container")
         if status == 404:
             return self._missing(name)
+        if code in _LOCKED:
+            return self._locked(name, self._lock_end(name))
         if status in (408, 429) or status >= 500:
             return TransientError(
                 f"Azure refused a request for {where}: {code} (HTTP {status}).",
@@ -174,6 +288,15 @@ class AzureStore(CloudStore):
         return TransientError(
             f"Azure could not be reached for {where} ({kind}).", hint="Check network and account URL; then try again."
         )
+
+
+@contextmanager
+def _gone_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except ResourceNotFoundError as error:
+        if _code(error) in _NO_CONTAINER:
+            raise
 
 
 def _code(error: Exception) -> str:

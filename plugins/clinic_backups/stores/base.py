@@ -7,7 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Literal, Protocol
+
+LockMode = Literal["governance", "compliance"]
+"""Who may end a lock early: accounts with a special right, or nobody, not even the account's owner."""
 
 
 class ByteSource(Protocol):
@@ -28,6 +31,8 @@ class ObjectInfo:
     last_modified: datetime
     md5: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    locked_until: datetime | None = None
+    """Until then the provider lets nobody delete or replace it; only :meth:`ObjectStore.stat` fills it in."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,18 @@ class StoredObject:
     size_bytes: int
     sha256: str
     md5: str
+
+
+@dataclass(frozen=True)
+class UnfinishedUpload:
+    """An upload that was begun and neither completed nor aborted: invisible, and paid for.
+
+    ``token`` names it to the provider.
+    """
+
+    key: str
+    started_at: datetime
+    token: str
 
 
 class ObjectStore(ABC):
@@ -59,6 +76,7 @@ class ObjectStore(ABC):
         *,
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
+        locked_until: datetime | None = None,
     ) -> StoredObject:
         """Stream ``source`` of unknown length into a new object, then compare size and checksum with the store's.
 
@@ -67,6 +85,9 @@ class ObjectStore(ABC):
         ``source`` unchanged). Metadata values may hold any text; they are made ASCII for the wire and come back the
         same from :meth:`stat`.
 
+        :param locked_until: ask the provider to let nobody delete or replace the object before, in the store's lock
+            mode, and check that it says so afterwards.
+        :raises PermanentError: the store cannot lock objects (see :meth:`lock_problem`); nothing stays behind.
         :raises ObjectExists: there is an object under ``key`` already.
         :raises IntegrityError: the store holds something else than was sent; the object has been deleted again.
         """
@@ -88,7 +109,32 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Remove the object; one that is already gone is fine."""
+        """Remove the object; one that is already gone is fine. Older versions stay where the bucket keeps versions.
+
+        :raises ObjectLocked: a lock forbids it. A versioned S3 bucket does not: it hides the object and keeps the data.
+        """
+
+    @abstractmethod
+    def purge(self, key: str) -> None:
+        """Remove the object and every version of it, so that nothing of it is left; nothing there is fine.
+
+        :raises ObjectLocked: a lock forbids it for at least one version; the object and its versions are all as before.
+        """
+
+    @abstractmethod
+    def unfinished(self, prefix: str = "") -> Iterator[UnfinishedUpload]:
+        """Uploads to keys that start with ``prefix`` and were never completed, as far as the provider lists them."""
+
+    @abstractmethod
+    def abort(self, upload: UnfinishedUpload) -> None:
+        """Remove an unfinished upload; one that is gone is fine. An object under its key is not touched."""
+
+    @abstractmethod
+    def lock_problem(self) -> str:
+        """Why objects cannot be locked here, for people; empty where they can. Asks the provider, and writes nothing.
+
+        :raises PermanentError: this account may not ask.
+        """
 
     @abstractmethod
     def presign(self, key: str, *, expires_in: timedelta, filename: str) -> str:

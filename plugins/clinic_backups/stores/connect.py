@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from clinic_backups.connections import Connection
 from clinic_backups.errors import PermanentError, SettingsError
 from clinic_backups.stores._wire import check_key
-from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.base import LockMode, ObjectStore
 from clinic_backups.stores.file import FileStore
 
 CONNECTION_TYPES = {"s3": "aws", "gs": "google_cloud_platform", "az": "wasb", "file": ""}
@@ -73,11 +73,18 @@ def _without_secrets(url: str) -> str:
     return f"{scheme}://{re.split('[?#;]', rest.rpartition('@')[2])[0]}" if rest and scheme.isalnum() else "…"
 
 
-def open_store(url: str, connection: Connection | None, *, encryption: tuple[str, str] = ("none", "")) -> ObjectStore:
+def open_store(
+    url: str,
+    connection: Connection | None,
+    *,
+    encryption: tuple[str, str] = ("none", ""),
+    lock_mode: LockMode = "governance",
+) -> ObjectStore:
     """The store at ``url``, with a client made from ``connection``. Nothing is sent yet.
 
     :param connection: ``None`` for the credentials that the machine itself has (role, profile, environment).
     :param encryption: ``Settings.encryption_at_store``.
+    :param lock_mode: of the objects that are put with ``locked_until``.
     :raises SettingsError: the URL, the connection or what they ask for together is wrong; never repeats a secret.
     """
     place = parse_url(url)
@@ -87,7 +94,11 @@ def open_store(url: str, connection: Connection | None, *, encryption: tuple[str
         require_type(connection, url)
     given = connection or Connection(conn_id="(none)", conn_type=place.conn_type)
     return store_from_client(
-        url, make_client(given), encryption=encryption, conditional_writes=conditional_writes(given.extra)
+        url,
+        make_client(given),
+        encryption=encryption,
+        lock_mode=lock_mode,
+        conditional_writes=conditional_writes(given.extra),
     )
 
 
@@ -111,7 +122,12 @@ def make_client(connection: Connection) -> Any:
 
 
 def store_from_client(
-    url: str, client: Any, *, encryption: tuple[str, str] = ("none", ""), conditional_writes: bool = True
+    url: str,
+    client: Any,
+    *,
+    encryption: tuple[str, str] = ("none", ""),
+    lock_mode: LockMode = "governance",
+    conditional_writes: bool = True,
 ) -> ObjectStore:
     """The store at ``url`` around a ready client, such as those of Airflow's hooks.
 
@@ -120,18 +136,19 @@ def store_from_client(
     :raises SettingsError: the URL is wrong, or the store cannot do the encryption.
     """
     place = parse_url(url)
+    options: dict[str, Any] = {"encryption": encryption, "lock_mode": lock_mode}
     if place.scheme == "s3":
         from clinic_backups.stores.s3 import S3Store
 
-        return S3Store(client, place.bucket, place.prefix, encryption=encryption, conditional_writes=conditional_writes)
+        return S3Store(client, place.bucket, place.prefix, conditional_writes=conditional_writes, **options)
     if place.scheme == "gs":
         from clinic_backups.stores.gcs import GcsStore
 
-        return GcsStore(client, place.bucket, place.prefix, encryption=encryption)
+        return GcsStore(client, place.bucket, place.prefix, **options)
     if place.scheme == "az":
         from clinic_backups.stores.azure import AzureStore
 
-        return AzureStore(client, place.bucket, place.prefix, encryption=encryption)
+        return AzureStore(client, place.bucket, place.prefix, **options)
     if encryption[0] == "kms":
         raise SettingsError(
             "A local folder cannot encrypt with a KMS key.",

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -26,11 +27,12 @@ from clinic_backups.errors import (
 from clinic_backups.stores import base
 from clinic_backups.stores._hashing import HashingReader
 from clinic_backups.stores._wire import check_key, check_list_prefix, encode_metadata
-from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject
+from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject, UnfinishedUpload
 
 PART_SIZE_BYTES = 1024 * 1024
 # Names of the store's own files: unfinished objects, metadata and the lock. No key can have such a part.
 OWN = ".~"
+_UNFINISHED = re.compile(r"\.~([0-9a-f]{32})\.(part|meta)\Z")
 
 _TRANSIENT_ERRNOS = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
 _HINTS = {
@@ -63,9 +65,12 @@ class FileStore(base.ObjectStore):
         *,
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
+        locked_until: datetime | None = None,
     ) -> StoredObject:
         """As the contract says; ``content_type`` has no place in a file system and is not kept."""
         path = self._path(key)
+        if locked_until is not None:
+            raise PermanentError(f"{self.url}/{key} cannot be locked.", hint=self.lock_problem())
         encode_metadata(metadata)
         reader = HashingReader(source)
         with self._translated(key, reader):
@@ -113,6 +118,32 @@ class FileStore(base.ObjectStore):
                     with suppress(FileNotFoundError):
                         file.unlink()
                 _sync_folder(path.parent)
+
+    def purge(self, key: str) -> None:
+        self.delete(key)
+
+    def unfinished(self, prefix: str = "") -> Iterator[UnfinishedUpload]:
+        """Hidden files of killed writers, each under its folder's key. Their time is that of the last write."""
+        with self._translated(check_list_prefix(prefix)):
+            for path in sorted(self.root.rglob(f"{OWN}*")):
+                key = path.relative_to(self.root).as_posix()
+                if key.startswith(prefix) and _is_unfinished(path):
+                    with suppress(FileNotFoundError):
+                        yield UnfinishedUpload(key, datetime.fromtimestamp(path.stat().st_mtime, UTC), path.name)
+
+    def abort(self, upload: UnfinishedUpload) -> None:
+        path = self.root / check_key(upload.key)
+        with self._translated(upload.key):
+            if not path.parent.is_dir():
+                return
+            # Nobody links an object to its name meanwhile, whose metadata that may be.
+            with self._lock():
+                if _is_unfinished(path):
+                    path.unlink(missing_ok=True)
+                    _sync_folder(path.parent)
+
+    def lock_problem(self) -> str:
+        return "A local folder cannot lock objects: use a bucket that can, or turn locks off."
 
     def presign(self, key: str, *, expires_in: timedelta, filename: str) -> str:
         """:raises PermanentError: always. A ``file://`` link neither expires nor leaves this machine."""
@@ -229,6 +260,12 @@ class FileStore(base.ObjectStore):
         return ObjectExists(
             f"{self.url}/{key} exists already.", hint="Objects are written once: use a new key, or delete it first."
         )
+
+
+def _is_unfinished(path: Path) -> bool:
+    """A file that its writer would have removed. An object may have such a name too: then its metadata is not one."""
+    match = _UNFINISHED.match(path.name)
+    return bool(match) and (match[2] == "part" or not path.with_name(match[1]).exists())  # type: ignore[index]
 
 
 def _beside(path: Path) -> Path:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from itertools import chain
 from typing import Any, ClassVar
 
-from google.api_core.exceptions import GoogleAPICallError, NotFound, RetryError
+from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound, RetryError
 from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from google.cloud.storage.fileio import BlobReader, BlobWriter
@@ -17,10 +18,11 @@ from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.exceptions import RequestException
 
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
-from clinic_backups.stores._cloud import CONNECT_SECONDS, READ_SECONDS, CloudStore, Found, Upload
+from clinic_backups.stores._cloud import CloudStore
 from clinic_backups.stores._hashing import HashingReader
+from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS, Found, Upload, Version
 from clinic_backups.stores._wire import check_expiry, content_disposition
-from clinic_backups.stores.base import ObjectInfo
+from clinic_backups.stores.base import LockMode, ObjectInfo, UnfinishedUpload
 
 # A multiple of 256 KiB: https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload
 PART_SIZE_BYTES = 8 * 1024 * 1024
@@ -31,10 +33,14 @@ _HINTS = {
     403: "Grant the account roles/storage.objectUser on the bucket (and the bucket's service agent the KMS key).",
     412: "The bucket's or the object's state forbids it.",
 }
+_LOCKED_REASONS = frozenset({"retentionPolicyNotMet", "objectUnderActiveHold"})
 
 
 class GcsStore(CloudStore):
     """Objects in a bucket, each uploaded in one resumable session whose CRC-32C the service checks at the end.
+
+    Sessions that were never completed cannot be listed; the service drops them after a week. What is deleted stays
+    recoverable as long as the bucket's soft delete says; nobody can shorten that for one object.
 
     :param client: a ``google.cloud.storage.Client``.
     :param encryption: ``("kms", resource_name)`` for a key of one's own; Google encrypts always.
@@ -44,6 +50,9 @@ class GcsStore(CloudStore):
     _sdk_errors: ClassVar = (
         GoogleAPICallError, RetryError, GoogleAuthError, InvalidResponse, DataCorruption, RequestException,
     )  # fmt: skip
+    # https://cloud.google.com/storage/docs/object-lock: an account with a special right may shorten an unlocked one.
+    _lock_modes: ClassVar = {"governance": "Unlocked", "compliance": "Locked"}
+    _lock_rights = "grant the account storage.objects.setRetention on the bucket (roles/storage.objectAdmin)."
 
     def __init__(
         self,
@@ -54,8 +63,11 @@ class GcsStore(CloudStore):
         encryption: tuple[str, str] = ("none", ""),
         part_size_bytes: int = PART_SIZE_BYTES,
         page_size: int = 1000,
+        lock_mode: LockMode = "governance",
     ) -> None:
-        super().__init__(bucket, prefix, part_size_bytes=part_size_bytes, max_parts=None, page_size=page_size)
+        super().__init__(
+            bucket, prefix, lock_mode=lock_mode, part_size_bytes=part_size_bytes, max_parts=None, page_size=page_size
+        )
         self._client = client
         self._bucket = client.bucket(bucket)
         kind, key_id = encryption
@@ -83,6 +95,9 @@ class GcsStore(CloudStore):
     def _upload(self, name: str, upload: Upload) -> None:
         blob = self._bucket.blob(name, kms_key_name=self._kms_key_name)
         blob.metadata = dict(upload.metadata)
+        if upload.locked_until:
+            retention = blob.retention
+            retention.mode, retention.retain_until_time = self._lock_mode, upload.locked_until
         about = {"content_type": upload.content_type, "if_generation_match": 0, **REQUEST}
         parts = self._parts(upload.reader)
         first = next(parts, bytearray())
@@ -129,7 +144,8 @@ class GcsStore(CloudStore):
             blob.reload(**REQUEST)
         except NotFound:
             return None
-        return Found(_info(blob))
+        info = replace(_info(blob), locked_until=_locked_until(blob))
+        return Found(info, version=str(blob.generation), lock_mode=blob.retention.mode or "")
 
     def _difference(self, found: Found, upload: Upload) -> str:
         md5, expected = found.info.md5, upload.reader.md5
@@ -153,6 +169,42 @@ class GcsStore(CloudStore):
         except NotFound:
             self._require_bucket()
 
+    def _versions(self, name: str) -> Iterator[Version]:
+        for listed in self._client.list_blobs(
+            self._bucket, prefix=name, versions=True, page_size=self._page_size, **REQUEST
+        ):
+            if listed.name == name:
+                blob = self._bucket.blob(name, generation=listed.generation)
+                # Not everything that speaks the protocol lists locks.
+                with suppress(NotFound):
+                    blob.reload(**REQUEST)
+                    held = bool(blob.temporary_hold or blob.event_based_hold)
+                    yield Version(str(blob.generation), _locked_until(blob), held)
+
+    def _delete_version(self, name: str, version: Version) -> None:
+        with suppress(NotFound):
+            self._bucket.blob(name, generation=int(version.version)).delete(**REQUEST)
+
+    def _unfinished(self, start: str) -> Iterator[UnfinishedUpload]:
+        """Nothing: the service lists no sessions."""
+        return iter(())
+
+    def _abort(self, name: str, upload: UnfinishedUpload) -> None:
+        """Nothing to do, since none are listed."""
+
+    def _lock_problem(self) -> str:
+        bucket = self._client.bucket(self.bucket)
+        try:
+            bucket.reload(**REQUEST)
+        except Forbidden:
+            raise PermanentError(
+                f"The account may not ask whether {self.url} can lock objects.",
+                hint="Grant it storage.buckets.get on the bucket (roles/storage.bucketViewer).",
+            ) from None
+        if bucket.object_retention_mode == "Enabled":
+            return ""
+        return f"The bucket {self.bucket!r} has no object retention. Enable it, or use a bucket that has it."
+
     def _require_bucket(self) -> None:
         with suppress(*self._sdk_errors):
             if not self._bucket.exists(**REQUEST):
@@ -168,6 +220,8 @@ class GcsStore(CloudStore):
             except PermanentError as missing:
                 return missing
             return self._missing(name)
+        if status == 403 and _is_locked(error):
+            return self._locked(name, self._lock_end(name))
         if status == 429 or status >= 500 or status == 408:
             return TransientError(
                 f"Google Cloud Storage refused a request for {where} (HTTP {status}).",
@@ -226,3 +280,15 @@ def _info(blob: Any) -> ObjectInfo:
         md5=b64decode(blob.md5_hash).hex() if blob.md5_hash else None,
         metadata=dict(blob.metadata or {}),
     )
+
+
+def _locked_until(blob: Any) -> datetime | None:
+    """The later one of the object's own lock and what the bucket's retention policy adds."""
+    ends = [blob.retention.retain_until_time, blob.retention_expiration_time]
+    return max((end for end in ends if end), default=None)
+
+
+def _is_locked(error: Exception) -> bool:
+    reasons = {item.get("reason") for item in getattr(error, "errors", ())}
+    # In many answers the reason is just "forbidden", and the message says that a policy or a hold is why.
+    return bool(reasons & _LOCKED_REASONS) or "cannot be deleted" in str(getattr(error, "message", ""))

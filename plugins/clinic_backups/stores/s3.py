@@ -27,9 +27,12 @@ from botocore.exceptions import (
 )
 
 from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
-from clinic_backups.stores._cloud import CONNECT_SECONDS, READ_SECONDS, CloudStore, Found, Upload
+from clinic_backups.stores import _s3_versions
+from clinic_backups.stores._cloud import CloudStore
+from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS, Found, Upload, Version
+from clinic_backups.stores._s3_errors import DENIED, TRANSIENT_CODES, error_code, hint_for
 from clinic_backups.stores._wire import check_expiry, content_disposition
-from clinic_backups.stores.base import ObjectInfo
+from clinic_backups.stores.base import LockMode, ObjectInfo, UnfinishedUpload
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html: parts of 5 MiB to 5 GiB, at most 10,000 of them.
 PART_SIZE_BYTES = 16 * 1024 * 1024
@@ -48,31 +51,6 @@ CLIENT_CONFIG = Config(
 
 _PLAIN_ETAG = re.compile(r"[0-9a-f]{32}\Z")
 _MULTIPART_ETAG = re.compile(r"[0-9a-f]{32}-[0-9]+\Z")
-_TRANSIENT_CODES = frozenset({
-    "BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InternalError", "NoSuchUpload", "OperationAborted",
-    "PriorRequestNotComplete", "RequestLimitExceeded", "RequestTimeout", "RequestTimeoutException",
-    "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests",
-})  # fmt: skip
-_RIGHTS = "Allow s3:PutObject, GetObject, ListBucket, DeleteObject and AbortMultipartUpload on the bucket."
-_REGION = "Set the bucket's region as region_name in the connection's extra."
-_LACKING = (
-    'Where conditional writes are missing (Backblaze B2), set "conditional_writes": false in the connection\'s extra; '
-    "where encryption is, set CLINIC_BACKUPS_SERVER_SIDE_ENCRYPTION=none."
-)
-_HINTS = {
-    "301": _REGION,
-    "403": _RIGHTS,
-    "AccessDenied": _RIGHTS,
-    "AuthorizationHeaderMalformed": _REGION,
-    "ExpiredToken": "The temporary credentials have run out; get new ones.",
-    "Forbidden": _RIGHTS,
-    "IllegalLocationConstraintException": _REGION,
-    "InvalidAccessKeyId": "Correct the access key (login) of the connection.",
-    "NotImplemented": _LACKING,
-    "PermanentRedirect": _REGION,
-    "RequestTimeTooSkewed": "Correct this machine's clock.",
-    "SignatureDoesNotMatch": "Correct the secret key (password) of the connection.",
-}
 
 
 class S3Store(CloudStore):
@@ -82,12 +60,16 @@ class S3Store(CloudStore):
     :param encryption: ``("none", "")``, ``("AES256", "")`` or ``("kms", key_id)``.
     :param conditional_writes: send ``If-None-Match: *``. Turned off, two writers that start at once may both write.
     :param parallel_parts: uploads at a time. Memory is about ``(parallel_parts + 1) * part_size_bytes``.
+    :param lock_mode: of Object Lock. A governance lock is never bypassed here, whatever this account may do.
 
     Not boto3's own ``upload_fileobj``: it has no conditional writes, and reads the source to its end after a failure.
     """
 
     _scheme = "s3"
     _sdk_errors: ClassVar = (ClientError, BotoCoreError)
+    _lock_modes: ClassVar = {"governance": "GOVERNANCE", "compliance": "COMPLIANCE"}
+    # The service leaves the lock out of its answers to accounts that may not read it.
+    _lock_rights = "allow s3:PutObjectRetention and s3:GetObjectRetention on the bucket."
 
     def __init__(
         self,
@@ -100,8 +82,16 @@ class S3Store(CloudStore):
         part_size_bytes: int = PART_SIZE_BYTES,
         parallel_parts: int = 2,
         page_size: int = 1000,
+        lock_mode: LockMode = "governance",
     ) -> None:
-        super().__init__(bucket, prefix, part_size_bytes=part_size_bytes, max_parts=MAX_PARTS, page_size=page_size)
+        super().__init__(
+            bucket,
+            prefix,
+            lock_mode=lock_mode,
+            part_size_bytes=part_size_bytes,
+            max_parts=MAX_PARTS,
+            page_size=page_size,
+        )
         self._client = client
         self._parallel_parts = parallel_parts
         self._condition = {"IfNoneMatch": "*"} if conditional_writes else {}
@@ -127,12 +117,14 @@ class S3Store(CloudStore):
 
     def _upload(self, name: str, upload: Upload) -> None:
         target = {"Bucket": self.bucket, "Key": name}
-        about = {
+        about: dict[str, Any] = {
             "ContentType": upload.content_type,
             # Some proxies drop headers with an underscore.
             "Metadata": {label.replace("_", "-"): value for label, value in upload.metadata.items()},
             **self._encryption,
         }
+        if upload.locked_until:
+            about |= {"ObjectLockMode": self._lock_mode, "ObjectLockRetainUntilDate": upload.locked_until}
         parts = self._parts(upload.reader)
         first = next(parts, bytearray())
         try:
@@ -143,7 +135,7 @@ class S3Store(CloudStore):
             else:
                 self._upload_parts(target, about, chain((first,), parts), upload.part_md5s)
         except ClientError as error:
-            if error is not upload.reader.error and _code(error) == "PreconditionFailed":
+            if error is not upload.reader.error and error_code(error) == "PreconditionFailed":
                 raise self._exists(name) from None
             raise
 
@@ -166,7 +158,7 @@ class S3Store(CloudStore):
             try:
                 self._client.abort_multipart_upload(**session)
             except (ClientError, BotoCoreError) as failure:
-                if _code(failure) != "NoSuchUpload":
+                if error_code(failure) != "NoSuchUpload":
                     error.add_note("The unfinished multipart upload could not be aborted: abort it by hand.")
             raise
 
@@ -180,7 +172,7 @@ class S3Store(CloudStore):
         try:
             head = self._client.head_object(Bucket=self.bucket, Key=name)
         except ClientError as error:
-            if _code(error) in ("404", "NoSuchKey", "NotFound"):
+            if error_code(error) in ("404", "NoSuchKey", "NotFound"):
                 return None
             raise
         # Under KMS and customer keys the ETag is no MD5 of the content.
@@ -192,8 +184,9 @@ class S3Store(CloudStore):
             last_modified=head["LastModified"],
             md5=etag if _PLAIN_ETAG.match(etag) else None,
             metadata={label.lower().replace("-", "_"): value for label, value in head["Metadata"].items()},
+            locked_until=_s3_versions.lock_end(head),
         )
-        return Found(info, etag)
+        return Found(info, etag, head.get("VersionId", ""), head.get("ObjectLockMode", ""))
 
     def _difference(self, found: Found, upload: Upload) -> str:
         if _PLAIN_ETAG.match(found.etag):
@@ -219,13 +212,42 @@ class S3Store(CloudStore):
     def _delete(self, name: str) -> None:
         self._client.delete_object(Bucket=self.bucket, Key=name)
 
+    def _versions(self, name: str) -> Iterator[Version]:
+        return _s3_versions.versions(self._client, self.bucket, name, self._page_size)
+
+    def _delete_version(self, name: str, version: Version) -> None:
+        if not version.version:
+            self._delete(name)
+            return
+        try:
+            self._client.delete_object(Bucket=self.bucket, Key=name, VersionId=version.version)
+        except ClientError as error:
+            # Amazon's message is the only thing that tells a lock from a missing permission.
+            locked = version.locked_until or "object lock" in error.response["Error"].get("Message", "").lower()
+            if error_code(error) in DENIED and locked:
+                raise self._locked(name, version.locked_until) from None
+            raise
+
+    def _unfinished(self, start: str) -> Iterator[UnfinishedUpload]:
+        return _s3_versions.unfinished(self._client, self.bucket, start, self._page_size)
+
+    def _abort(self, name: str, upload: UnfinishedUpload) -> None:
+        try:
+            self._client.abort_multipart_upload(Bucket=self.bucket, Key=name, UploadId=upload.token)
+        except ClientError as error:
+            if error_code(error) != "NoSuchUpload":
+                raise
+
+    def _lock_problem(self) -> str:
+        return _s3_versions.lock_problem(self._client, self.bucket)
+
     def _require_bucket(self) -> None:
         try:
             self._client.head_bucket(Bucket=self.bucket)
         except ClientError as error:
-            if _code(error) in ("404", "NoSuchBucket"):
+            if error_code(error) in ("404", "NoSuchBucket"):
                 raise self._no_bucket() from None
-            if _code(error) not in ("403", "AccessDenied"):
+            if error_code(error) not in ("403", "AccessDenied"):
                 raise
 
     def _translate(self, error: Exception, name: str) -> ClinicBackupsError:
@@ -246,21 +268,15 @@ class S3Store(CloudStore):
         return PermanentError(f"The S3 request for {where} cannot be made ({kind}).", hint="Check the connection.")
 
     def _translate_answer(self, error: ClientError, where: str) -> ClinicBackupsError:
-        code, status = _code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        code, status = error_code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if code in ("NoSuchKey", "NotFound"):
             return self._missing(where.removeprefix(f"s3://{self.bucket}/"))
         if code == "NoSuchBucket":
             return self._no_bucket()
         message = f"The S3 service refused a request for {where}: {code} (HTTP {status})."
-        if code == "NotImplemented" or not (code in _TRANSIENT_CODES or status == 429 or status >= 500):
-            return PermanentError(
-                message, hint=_HINTS.get(code, "Check the bucket, the connection and its permissions.")
-            )
+        if code == "NotImplemented" or not (code in TRANSIENT_CODES or status == 429 or status >= 500):
+            return PermanentError(message, hint=hint_for(error))
         return TransientError(message, hint="The service is busy or had a fault; try again later.")
-
-
-def _code(error: Exception) -> str:
-    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
 def _md5(data: bytes | bytearray) -> bytes:
