@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from email.message import EmailMessage
 from email.parser import BytesParser
 from html.parser import HTMLParser
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,6 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clinic_backups.errors import PermanentError, SettingsError
+from clinic_backups.notify.digest import digest_facts
 from clinic_backups.notify.mail import Mail, Templates
 from clinic_backups.notify.message import message
 from clinic_backups.text import one_line
@@ -74,8 +77,23 @@ FACTS: dict[str, dict[str, Any]] = {
              "error": "550 unknown"},
             {"address": "op@saas.example", "clinic_name": "", "since": "2026-04-29T07:05:00Z", "error": ""},
         ],
+        "copies": [
+            {"store_url": "gs://copies/clinics", "missing": 1234, "oldest_at": "2026-04-29T07:05:00Z",
+             "error": "403 forbidden", "hint": "Grant it."},
+            {"store_url": "az://far/clinics", "missing": 1, "oldest_at": "2026-04-30T07:05:00Z", "error": "",
+             "hint": ""},
+        ],
     },
     "alarm": LATE | {"checked_at": "2026-05-01T08:00:00Z"},
+    "loss": {
+        "checked_at": "2026-05-01T08:00:00Z",
+        "lost": [
+            CLINIC | {"store_url": "s3://bucket/clinics", "problem": "missing", "left": ["gs://a/b", "az://c/d"]},
+            {"clinic_id": 9, "clinic_name": "Central", "backup_id": "9-20260428T070500Z", "left": [],
+             "store_url": "s3://bucket/clinics", "problem": "damaged"},
+        ],
+        "without": [{"clinic_id": 9, "clinic_name": "Central"}],
+    },
     "restore": RESTORE,
     "restore_report": RESTORE | {"error": "The store is full.", "hint": "Enlarge it."},
 }  # fmt: skip
@@ -106,11 +124,15 @@ SAYS: dict[tuple[str, str], tuple[str, list[str]]] = {
     ("digest", "es"): ("❌ Respaldos: 1.198 de 1.200, 2 con error",
                        ["48.123.456", "5,4 GB", "Clínica Sonrisas (7)", "The store is full.", "Qué hacer: Enlarge it.",
                         "Dental Ñandú (31)", "hace 3 días", "Dental Nueva (119)", "de 123.456 a 1.234 (-99 %)",
-                        "de 0 B a 2,3 MB", "eva@clinica.example (Central)", "550 unknown", "scheduled__2026-05-01"]),
+                        "de 0 B a 2,3 MB", "eva@clinica.example (Central)", "550 unknown", "scheduled__2026-05-01",
+                        "gs://copies/clinics", "1.234 respaldos sin copia allí", "29 abr 2026, 3:05 (hace 49 horas)",
+                        "403 forbidden", "Qué hacer: Grant it.", "az://far/clinics", "1 respaldo sin copia allí"]),
     ("digest", "en"): ("❌ Backups: 1,198 of 1,200, 2 failed",
                        ["48,123,456", "5.4 GB", "Clínica Sonrisas (7)", "The store is full.", "What to do: Enlarge it.",
                         "Dental Ñandú (31)", "3 days ago", "Dental Nueva (119)", "from 123,456 to 1,234 (-99%)",
-                        "from 0 B to 2.3 MB", "eva@clinica.example (Central)", "550 unknown", "scheduled__2026-05-01"]),
+                        "from 0 B to 2.3 MB", "eva@clinica.example (Central)", "550 unknown", "scheduled__2026-05-01",
+                        "gs://copies/clinics", "1,234 backups without a copy there", "3:05 AM (49 hours ago)",
+                        "403 forbidden", "What to do: Grant it.", "az://far/clinics", "1 backup without a copy there"]),
     ("restore", "es"): ("✅ Restauración completada - Clínica Sonrisas", [
         "quedaron como estaban el 28 de abril de 2026, 3:05 (hora de Bolivia)", "1 de mayo de 2026, 8:02",
         "1.234", "56", "78", "2 min 5 s", "guardia", "jefa", "7-20260501T115500Z: la restauración se puede deshacer",
@@ -131,6 +153,16 @@ SAYS: dict[tuple[str, str], tuple[str, list[str]]] = {
                       ["Dental Ñandú (31)", "28 abr 2026, 3:05", "hace 3 días", "Dental Nueva (119)", "4:00"]),
     ("alarm", "en"): ("❌ Backup alarm: 2 clinics past the objective of 26 h",
                       ["Dental Ñandú (31)", "Apr 28, 2026, 3:05 AM", "3 days ago", "Dental Nueva (119)", "4:00 AM"]),
+    ("loss", "es"): ("❌ Respaldos perdidos o dañados: 2; 1 clínica sin respaldo correcto", [
+        "Central (9)", 'inicie clinic_backup con {"clinic_id": 9}', "ya no se puede restaurar", "repone desde allí",
+        "quién borró o cambió objetos", "clinic-backups catalog verify", "Dañado en s3://bucket/clinics",
+        "No queda ninguna copia", "Clínica Sonrisas (7)", "7-20260501T070500Z", "Falta en s3://bucket/clinics",
+        "Queda en gs://a/b, az://c/d", "1 de mayo de 2026, 4:00"]),
+    ("loss", "en"): ("❌ Backups lost or damaged: 2; 1 clinic without a good backup", [
+        "Central (9)", 'trigger clinic_backup with {"clinic_id": 9}', "can no longer be restored", "again from there",
+        "who deleted or changed objects", "clinic-backups catalog verify", "Damaged in s3://bucket/clinics",
+        "No copy is left", "Clínica Sonrisas (7)", "7-20260501T070500Z", "Missing in s3://bucket/clinics",
+        "Still in gs://a/b, az://c/d", "May 1, 2026, 4:00 AM"]),
 }  # fmt: skip
 
 
@@ -286,15 +318,18 @@ def test_the_report_of_a_restore_that_failed_tells_what_was_only_planned(outcome
         assert undo not in part.lower()
 
 
+QUIET: dict[str, Any] = {
+    name: [] for name in ("failed", "overdue", "never", "shrunk", "undelivered", "copies")
+} | {"total": 120, "completed": 120}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "subject"),
     [
-        ({"total": 120, "completed": 120, "failed": [], "overdue": [], "never": [], "shrunk": [], "undelivered": []},
-         "✅ Respaldos: 120 de 120"),
-        ({"total": 120, "completed": 120, "failed": [], "overdue": [], "never": [], "shrunk": []},
-         "⚠️ Respaldos: 120 de 120, requiere atención"),
-        ({"total": 0, "completed": 0, "failed": [], "overdue": [], "never": [], "shrunk": [], "undelivered": []},
-         "❌ Respaldos: 0 de 0, requiere atención"),
+        (QUIET, "✅ Respaldos: 120 de 120"),
+        (QUIET | {"undelivered": FACTS["digest"]["undelivered"]}, "⚠️ Respaldos: 120 de 120, requiere atención"),
+        (QUIET | {"copies": FACTS["digest"]["copies"]}, "⚠️ Respaldos: 120 de 120, requiere atención"),
+        (QUIET | {"total": 0, "completed": 0}, "❌ Respaldos: 0 de 0, requiere atención"),
         ({"total": 120, "completed": 119, "failed": []}, "❌ Respaldos: 119 de 120"),
         ({"total": 120, "completed": 118}, "❌ Respaldos: 118 de 120, 2 con error"),
     ],
@@ -304,11 +339,87 @@ def test_the_digests_subject_tells_the_outcome(changes: dict[str, Any], subject:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("field", ["failed", "never", "overdue", "shrunk", "undelivered"])
-def test_long_lists_are_cut(field: str, language: str) -> None:
-    (entry, *_) = FACTS["digest"][field]
-    entries = [entry | {"clinic_name": f"Clinic number {number}"} for number in range(1100)]
-    mail = SHIPPED.render("digest", language, FACTS["digest"] | {field: entries})
+def test_a_digest_queued_before_there_were_copies_is_still_rendered(language: str) -> None:
+    old = {name: fact for name, fact in (FACTS["digest"] | QUIET).items() if name != "copies"}
+    mail, quiet = SHIPPED.render("digest", language, old), SHIPPED.render("digest", language, FACTS["digest"] | QUIET)
+    warned = SHIPPED.render("digest", language, old | {"copies": FACTS["digest"]["copies"]})
+    assert (mail.subject[0], mail) == ("✅", quiet)
+    assert "copia" not in mail.text and "copies" not in mail.text
+    accents = [re.findall(r"height: 6px.*?background-color: (#\w+)", each.html)[0] for each in (mail, warned)]
+    assert accents == ["#1a7f4b", "#8a5a00"]
+
+
+def test_the_digests_facts_are_those_that_its_templates_ask_for() -> None:
+    copies = [MappingProxyType(store) for store in FACTS["digest"]["copies"]]
+
+    def facts(**more: Any) -> dict[str, Any]:
+        return digest_facts(
+            run_id="r", run_url="", clinics=[], records={}, urls={}, health=[], shrunk=[], undelivered=[],
+            objective_hours=26, started_at=DATE, now=DATE, **more,
+        )  # fmt: skip
+
+    assert facts().keys() == FACTS["digest"].keys()
+    assert facts()["copies"] == []
+    assert json.loads(json.dumps(facts(copies=copies)))["copies"] == FACTS["digest"]["copies"]
+
+
+GONE: dict[str, Any] = FACTS["loss"]["lost"][1]
+LOSS_WORDINGS: list[tuple[dict[str, Any], dict[str, list[str]], dict[str, list[str]]]] = [
+    # Everything is left elsewhere: nobody has to make a new backup.
+    ({"lost": [CLINIC | {"store_url": "s3://b", "problem": "damaged", "left": ["gs://c"]}], "without": []},
+     {"es": ["❌ Respaldos perdidos o dañados: 1 ", "repone desde allí", "(1)", "Dañado en s3://b Queda en gs://c"],
+      "en": ["❌ Backups lost or damaged: 1 ", "again from there", "(1)", "Damaged in s3://b Still in gs://c"]},
+     {"es": ["sin respaldo", "no se puede", "clinic_backup"],
+      "en": ["without", "cannot", "no longer", "clinic_backup"]}),
+    # Older ones are still there, but this one is gone.
+    ({"lost": [GONE], "without": []},
+     {"es": ["dañados: 1 ", "ya no se puede restaurar", 'cada clínica que perdió uno: inicie en Airflow clinic'],
+      "en": ["damaged: 1 ", "no longer be restored", "each clinic that lost one: trigger clinic_backup in Airflow"]},
+     {"es": ["sin respaldo", "repone", "Queda en"], "en": ["without", "again from", "Still in"]}),
+    # One backup in two stores is one; two clinics without a good backup.
+    ({"lost": [GONE, GONE | {"store_url": "gs://d"}], "without": [GONE | {"clinic_id": n} for n in (3, 4)]},
+     {"es": ["dañados: 1; 2 clínicas sin respaldo correcto", '{"clinic_id": 3}', '{"clinic_id": 4}', "Dañado en gs://d"],
+      "en": ["damaged: 1; 2 clinics without a good backup", '{"clinic_id": 3}', '{"clinic_id": 4}', "Damaged in gs://d"]},
+     {"es": ["1 clínica"], "en": ["1 clinic "]}),
+    ({"lost": []},
+     {"es": ["dañados: 0; 1 clínica", '{"clinic_id": 9}'], "en": ["damaged: 0; 1 clinic", '{"clinic_id": 9}']},
+     {"es": ["Falta en", "(0)", "repone"], "en": ["Missing in", "(0)", "again from"]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(("changes", "says", "not_"), LOSS_WORDINGS)
+def test_the_wordings_of_a_loss(
+    changes: dict[str, Any], says: dict[str, list[str]], not_: dict[str, list[str]], language: str
+) -> None:
+    mail = SHIPPED.render("loss", language, FACTS["loss"] | changes)
+    for part in (mail.text, Page(mail.html).text):
+        part = f"{mail.subject} {plain(part)}"
+        assert [piece for piece in says[language] if piece not in part] == []
+        assert [piece for piece in not_[language] if piece in part] == []
+
+
+def test_the_worst_of_a_loss_comes_first() -> None:
+    """Who has nothing left stands before all else, what is gone for good before what is left elsewhere."""
+    many = [FACTS["loss"]["lost"][0] | {"clinic_name": "Elsewhere"}] * 60
+    mail = SHIPPED.render("loss", "en", FACTS["loss"] | {"lost": [*many, GONE | {"clinic_name": "Gone"}]})
+    for part in (mail.text, Page(mail.html).text):
+        places = [part.index(word) for word in ("Central (9)", "Gone (9)", "Elsewhere")]
+        assert places == sorted(places)
+        assert part.count("Elsewhere") == 49 and "and 11 more" in part
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [("digest", field) for field in ("failed", "never", "overdue", "shrunk", "undelivered", "copies")]
+    + [("loss", "lost"), ("loss", "without")],
+)
+def test_long_lists_are_cut(kind: str, field: str, language: str) -> None:
+    (entry, *_) = FACTS[kind][field]
+    name = "store_url" if field == "copies" else "clinic_name"
+    entries = [entry | {name: f"Clinic number {number}"} for number in range(1100)]
+    mail = SHIPPED.render(kind, language, FACTS[kind] | {field: entries})
     more = {"es": "y 1.050 más", "en": "and 1,050 more"}[language]
     for part in (mail.text, Page(mail.html).text):
         assert part.count("Clinic number") == 50
@@ -353,12 +464,19 @@ MARKUP = "</td><script>alert(1)</script>\"'><a href=http://evil.example>&amp;"
 @example(NASTY * 9, "Perez, Ana <evil@x.example>, b@c.example " * 9, "success", "en")
 @example("a\u202eb\u2066c\x1b[31m\u2028d\x85e\x00\ud800", "Ana \u202e<x@y.example>,\x0b;", "recovery", "es")
 @example(MARKUP, 'Dr. "Ana", <ana>(x) Peña\\', "digest", "en")
+@example(MARKUP, "Ana", "loss", "es")
+@example("Sonrisas\r\nBcc: x@y.example\x1b[31m\x00\u202e", "Ana", "loss", "en")
+@example("Sonrisas\r\nBcc: x@y.example\x1b[31m\x00\u202e", "Ana", "digest", "es")
 @example("{{ 7 * 7 }}{% raw %}", "", "weekly", "es")
 def test_no_name_bends_a_mail(clinic: str, admin: str, kind: str, language: str) -> None:
     facts = FACTS[kind] | {"clinic_name": clinic, "run_id": clinic}
-    for field in ("failed", "overdue", "never", "shrunk", "undelivered"):
+    for field in ("failed", "overdue", "never", "shrunk", "undelivered", "lost", "without"):
         if field in facts:
             facts[field] = [entry | {"clinic_name": clinic} for entry in facts[field]]
+    if kind == "digest":
+        facts["copies"] = [
+            store | {"store_url": clinic, "hint": store["hint"] and f"!{clinic}"} for store in facts["copies"]
+        ]
     mail = SHIPPED.render(kind, language, facts)
     usual = SHIPPED.render(kind, language, FACTS[kind])
     parsed = made(mail, name=admin)

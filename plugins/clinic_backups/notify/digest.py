@@ -22,6 +22,7 @@ def digest_facts(
     health: Iterable[ClinicHealth],
     shrunk: Iterable[Shrunk],
     undelivered: Sequence[Mapping[str, Any]],
+    copies: Sequence[Mapping[str, Any]] = (),
     objective_hours: int,
     started_at: datetime,
     now: datetime,
@@ -31,6 +32,8 @@ def digest_facts(
     :param clinics: those that the run was for.
     :param records: the run's newest record of each clinic; none for a clinic whose backup was not begun.
     :param urls: of each clinic's task in Airflow.
+    :param copies: stores that lack copies of completed backups, each with ``store_url``, ``missing`` (how many),
+        ``oldest_at`` (of the oldest of them, ISO 8601), and the store's last ``error`` and ``hint`` or empty texts.
     """
     completed = [record for record in records.values() if record.state == "completed"]
     return {
@@ -53,6 +56,7 @@ def digest_facts(
             for s in shrunk
         ],
         "undelivered": [dict(letter) for letter in undelivered],
+        "copies": [dict(store) for store in copies],
     }
 
 

@@ -16,7 +16,7 @@ from clinic_backups.notify.smtp import MailServer, RecipientRefused, ServerUnava
 
 PAUSE = timedelta(minutes=1)
 """After the server failed for one process, the others leave it alone for so long."""
-OPERATOR_KINDS = ("digest", "alarm", "restore_report")
+OPERATOR_KINDS = ("digest", "alarm", "loss", "restore_report")
 
 
 class Post:
@@ -121,7 +121,7 @@ class Post:
                 thread=letter.thread_message_id,
                 date=letter.created_at,
                 # The first of a row of failures rings; those that follow are in its thread.
-                urgent=letter.kind in ("alarm", "restore_report")
+                urgent=letter.kind in ("alarm", "loss", "restore_report")
                 or (letter.kind == "failure" and letter.thread_message_id is None),
             ),
             letter.recipient.address,
