@@ -19,8 +19,9 @@ CONTENT_TYPE_ENVELOPE = "application/json"
 
 Kind = Literal["full"]
 RestoreMode = Literal["exact", "missing"]
+LossProblem = Literal["missing", "damaged"]
 Trigger = Literal["scheduled", "manual"]
-State = Literal["running", "completed", "failed", "deleting", "deleted"]
+State = Literal["running", "completed", "failed", "lost", "deleting", "deleted"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,22 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """A store does not hold what the catalog says: the archive is gone, or is another one than was stored."""
+
+    clinic_id: int
+    clinic_name: str
+    backup_id: str
+    store_url: str
+    problem: LossProblem
+
+    @classmethod
+    def of(cls, record: BackupRecord, store_url: str, problem: LossProblem) -> Loss:
+        """The loss of one copy of a backup."""
+        return cls(record.clinic_id, record.clinic_name, record.backup_id, store_url, problem)
+
+
+@dataclass(frozen=True)
 class ArchiveInfo:
     """The stored archive: its key below the store's prefix, its size and its digests in lower-case hex."""
 
@@ -105,6 +122,8 @@ class Envelope:
     fingerprint: str
     requested_by: str
     notes: str = ""
+    locked_until: datetime | None = None
+    """Until then its stores were asked to let nobody delete it."""
     format: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -118,8 +137,9 @@ class Envelope:
         :raises KeyError, TypeError, ValueError: it is none.
         """
         fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
-        for key in ("started_at", "finished_at", "expires_at"):
-            fields[key] = datetime.fromisoformat(fields[key])
+        for key in ("started_at", "finished_at", "expires_at", "locked_until"):
+            if fields.get(key) is not None or key != "locked_until":
+                fields[key] = datetime.fromisoformat(fields[key])
         fields["archive"] = ArchiveInfo(**fields["archive"])
         fields["recipients"] = tuple(fields["recipients"])
         return cls(**fields)
@@ -172,6 +192,18 @@ class BackupRecord:
     """Why it is kept until it is released, whatever the policy says."""
     held_by: str | None = None
     deleted_at: datetime | None = None
+    locked_until: datetime | None = None
+    """Until then its stores let nobody delete it."""
+    stores: tuple[str, ...] = ()
+    """URLs of the stores that hold it, as far as is known."""
+
+    @classmethod
+    def of(cls, envelope: Envelope, store_url: str) -> BackupRecord:
+        """What the catalog would know of a backup that was found in a store."""
+        known: dict[str, Any] = {name: getattr(envelope, name) for name in cls.__dataclass_fields__
+                                 if name in Envelope.__dataclass_fields__}  # fmt: skip
+        record = cls(**known | {"state": "completed", "archive_key": envelope.archive.key})
+        return record.completed(envelope, store_url)
 
     @property
     def rows_total(self) -> int:
@@ -182,11 +214,14 @@ class BackupRecord:
         """Wall time of the attempt that finished it."""
         return (self.finished_at - self.started_at).total_seconds() if self.finished_at else None
 
-    def completed(self, envelope: Envelope) -> BackupRecord:
+    def completed(self, envelope: Envelope, store_url: str) -> BackupRecord:
         """This record once the backup is stored as the envelope says."""
         return replace(
             self,
             state="completed",
+            stores=(store_url,),
+            locked_until=envelope.locked_until,
+            archive_key=envelope.archive.key,
             started_at=envelope.started_at,
             finished_at=envelope.finished_at,
             expires_at=envelope.expires_at,
@@ -198,6 +233,19 @@ class BackupRecord:
             fingerprint=envelope.fingerprint,
             recipients=envelope.recipients,
         )
+
+    def envelope(self) -> Envelope:
+        """Its envelope once more. :raises ValueError: it was never completed."""
+        missing = [name for name in ("finished_at", "expires_at", "size_bytes", "sha256", "md5", "fingerprint")
+                   if getattr(self, name) is None]  # fmt: skip
+        if missing:
+            raise ValueError(f"{self.backup_id} has no {', '.join(missing)}")
+        known: dict[str, Any] = {name: getattr(self, name) for name in Envelope.__dataclass_fields__
+                                 if name not in ("archive", "format")}  # fmt: skip
+        archive: dict[str, Any] = {"size_bytes": self.size_bytes, "sha256": self.sha256, "md5": self.md5}
+        # In the order in which a backup writes them: the catalog does not keep it.
+        rows = dict(sorted(self.rows.items()))
+        return Envelope(**known | {"rows": rows, "archive": ArchiveInfo(self.archive_key, **archive)})
 
     def failed(self, error: BaseException, finished_at: datetime) -> BackupRecord:
         """This record after a failure, with the error's text and hint where it is one of ours."""
@@ -235,6 +283,34 @@ def archive_key_of(clinic: Clinic, started_at: datetime) -> str:
     utc = started_at.astimezone(UTC)
     name = f"backup_{slug(clinic.name)}_{clinic.id}_{utc:%Y%m%d_%H%M%S}.tar.zst.age"
     return f"backups/{clinic.id}/{utc:%Y}/{utc:%m}/{name}"
+
+
+_ARCHIVE_KEY = re.compile(r"backups/([0-9]{1,18})/[0-9]{4}/[0-9]{2}/backup_[a-z0-9_]+_([0-9]{1,18})_[0-9]{8}_[0-9]{6}")
+_ENDINGS = {".tar.zst.age": "archive", ".json": "envelope", ".hold.json": "hold"}
+
+
+@dataclass(frozen=True)
+class KeyParts:
+    """An object's key taken apart: whose it is, beside which archive it lies, and what it is."""
+
+    clinic_id: int
+    archive_key: str
+    part: str
+    """archive, envelope or hold"""
+
+
+def parse_key(key: str) -> KeyParts | None:
+    """The reverse of :func:`archive_key_of` and its neighbours; none for a key of any other form: a stranger's."""
+    found = _ARCHIVE_KEY.match(key)
+    if found is None or int(found[1]) != int(found[2]) or found[1] != str(int(found[1])):
+        return None
+    part = _ENDINGS.get(key[found.end() :])
+    return KeyParts(int(found[1]), found[0] + ".tar.zst.age", part) if part else None
+
+
+def hold_key_of(archive_key: str) -> str:
+    """The note beside an archive that says that it is on hold: a catalog that was lost must not end holds."""
+    return archive_key.removesuffix(".tar.zst.age") + ".hold.json"
 
 
 def envelope_key_of(archive_key: str) -> str:

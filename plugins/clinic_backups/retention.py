@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -50,37 +50,80 @@ def plan(
     *,
     zone: tzinfo,
     undoing: Mapping[str, str] | None = None,
+    erased_at: datetime | None = None,
 ) -> list[Decision]:
-    """Decide on one clinic's completed backups, the newest first.
+    """Decide on one clinic's completed and lost backups, the newest first.
 
-    Never goes: the last completed backup; one on hold; one that a kept backup needs; one that undoes a recent restore;
-    one before the day that it was promised until.
+    Never goes: the last good backup, completed like all that it is built on, also by the clock of now where the clock
+    was wrong once; one on hold; one that its stores keep locked; one that a kept backup needs;
+    one that undoes a recent restore; one before the day that it was promised until. Of an erased clinic only holds and
+    locks keep what was begun before the erasure.
 
     :param undoing: backups that undo a recent restore, with the restore's id.
+    :param erased_at: when somebody asked that the clinic be erased.
     """
-    completed = sorted(
-        (backup for backup in backups if backup.state == "completed" and backup.finished_at is not None),
+    ended = sorted(
+        (backup for backup in backups if backup.state in ("completed", "lost") and backup.finished_at is not None),
         key=lambda backup: (backup.started_at, backup.backup_id),
         reverse=True,
     )
+    erased = {backup.backup_id for backup in ended if erased_at is not None and backup.started_at <= erased_at}
+    known = {backup.backup_id: backup for backup in ended}
+    good = [backup for backup in ended if backup.backup_id not in erased and _is_good(backup, known)]
+    last = {backup.backup_id for backup in (good[:1] + [each for each in good if each.started_at <= now][:1])}
     reasons: dict[str, str] = {}
-    for index, backup in enumerate(completed):
-        if reason := _own_reason(backup, index, policy, now, undoing or {}):
+    for backup in ended:
+        reason = _forced(backup, now)
+        if not reason and backup.backup_id not in erased:
+            reason = _own_reason(backup, backup.backup_id in last, policy, now, undoing or {})
+        if reason:
             reasons[backup.backup_id] = reason
-    _keep_periods(completed, policy, zone, reasons)
-    _keep_needed(completed, reasons)
+    _keep_periods(good, policy, zone, reasons)
+    _keep_needed(ended, known, reasons)
     gone = f"older than {policy.keep_days} days"
-    return [Decision(backup, backup.backup_id in reasons, reasons.get(backup.backup_id, gone)) for backup in completed]
+    return [
+        Decision(
+            backup,
+            backup.backup_id in reasons,
+            reasons.get(backup.backup_id, "its clinic is erased" if backup.backup_id in erased else gone),
+        )
+        for backup in ended
+    ]
+
+
+def _chain(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> Iterator[BackupRecord | None]:
+    """What a backup is built on, down to its full one; ends with ``None`` where that is not known."""
+    seen = {backup.backup_id}
+    while backup.parent_id is not None:
+        parent = known.get(backup.parent_id)
+        if parent is None or parent.backup_id in seen:
+            yield None
+            return
+        seen.add(parent.backup_id)
+        yield parent
+        backup = parent
+
+
+def _is_good(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> bool:
+    """It can be restored: it is completed, and all that it is built on too."""
+    return all(each is not None and each.state == "completed" for each in (backup, *_chain(backup, known)))
+
+
+def _forced(backup: BackupRecord, now: datetime) -> str:
+    """What keeps a backup whatever anybody wants."""
+    if backup.hold_reason is not None:
+        return f"on hold: {backup.hold_reason}"
+    if backup.locked_until is not None and backup.locked_until > now:
+        return f"locked until {backup.locked_until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return ""
 
 
 def _own_reason(
-    backup: BackupRecord, index: int, policy: RetentionPolicy, now: datetime, undoing: Mapping[str, str]
+    backup: BackupRecord, last: bool, policy: RetentionPolicy, now: datetime, undoing: Mapping[str, str]
 ) -> str:
     finished_at = backup.finished_at or backup.started_at
-    if index == 0:
+    if last:
         return "the clinic's last good backup"
-    if backup.hold_reason is not None:
-        return f"on hold: {backup.hold_reason}"
     if backup.backup_id in undoing:
         return f"undoes restore {undoing[backup.backup_id]}"
     if finished_at + timedelta(days=policy.keep_days) > now:
@@ -90,24 +133,22 @@ def _own_reason(
     return ""
 
 
-def _keep_periods(
-    completed: Sequence[BackupRecord], policy: RetentionPolicy, zone: tzinfo, reasons: dict[str, str]
-) -> None:
+def _keep_periods(good: Sequence[BackupRecord], policy: RetentionPolicy, zone: tzinfo, reasons: dict[str, str]) -> None:
     for name, period_of in PERIODS:
         wanted, seen = getattr(policy, name), set[object]()
-        for backup in completed:
+        for backup in good:
             period = period_of((backup.finished_at or backup.started_at).astimezone(zone))
             if period not in seen and len(seen) < wanted:
                 seen.add(period)
                 reasons.setdefault(backup.backup_id, f"{name} {len(seen)} of {wanted}")
 
 
-def _keep_needed(completed: Sequence[BackupRecord], reasons: dict[str, str]) -> None:
+def _keep_needed(ended: Sequence[BackupRecord], known: Mapping[str, BackupRecord], reasons: dict[str, str]) -> None:
     """What a kept incremental is built on, down to its full backup."""
-    known = {backup.backup_id: backup for backup in completed}
-    for backup in completed:
+    for backup in ended:
         child = backup
-        while child.backup_id in reasons and child.parent_id in known:
-            parent = known[child.parent_id]
+        for parent in _chain(backup, known):
+            if child.backup_id not in reasons or parent is None:
+                break
             reasons.setdefault(parent.backup_id, f"needed by {child.backup_id}")
             child = parent
