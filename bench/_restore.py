@@ -16,6 +16,7 @@ from clinic_backups.model import ArchiveInfo
 from clinic_backups.restore.into import IntoRestore
 from clinic_backups.restore.service import ClinicRestore, Source, Wish
 from clinic_backups.settings import Settings
+from clinic_backups.storage import Stores
 from clinic_backups.stores.connect import open_store
 
 
@@ -26,7 +27,7 @@ def main() -> None:
     restore = ClinicRestore(
         settings=settings,
         restore_db=Connection(**job["restore_db"]),
-        store=open_store(job["store_url"], None),
+        stores=Stores.of(open_store(job["store_url"], None)),
         identities=[pyrage.x25519.Identity.from_str(job["identity"])],
     )
     source = Source(job["backup_id"], job["clinic_id"], ArchiveInfo(**job["archive"]))

@@ -1,21 +1,31 @@
 """
-### Delete the backups that are past their time
+### Look after the stores, and delete the backups that are past their time
 
-Sundays at 03:00 (`CLINIC_BACKUPS_TIME_ZONE`), and by hand. Every backup is kept for `CLINIC_BACKUPS_KEEP_DAYS`; after
-that the newest of so many days, weeks, months and years (`KEEP_DAILY` … `KEEP_YEARLY`), if any are asked for.
+Sundays at 03:00 (`CLINIC_BACKUPS_TIME_ZONE`), and by hand: `check_stores` → `copy_missing` → `clean`.
 
-Never deleted: a clinic's last good backup (active or not), one on hold (`clinic-backups hold ID --reason …`), one that
-a kept backup needs, the safety backup of a restore of the last seven days, and none before the day that it was
-promised until.
+- `check_stores` compares each store with the catalog. A backup whose object is gone or is another one is recorded as
+  lost there, and the operator gets a mail. With `sweep` it also removes what uploads that died left, when it is older
+  than a day. Objects that are none of ours, and backups that the catalog does not know, are never touched.
+- `copy_missing` makes the copies that stores lack (`CLINIC_BACKUPS_REPLICA_STORES`); what the primary store lost comes
+  back from a replica.
+- `clean` deletes. Every backup is kept for `CLINIC_BACKUPS_KEEP_DAYS`; after that the newest of so many days, weeks,
+  months and years (`KEEP_DAILY` … `KEEP_YEARLY`), if any are asked for. It also goes on with erasures of clinics.
+
+Never deleted: a clinic's last good backup (active or not; the stores are asked whether it is really there), one on hold
+(the DAG `clinic_backup_hold`), one that a store keeps locked, one that a kept backup needs, the safety backup of a
+restore of the last seven days, and none before the day that it was promised until.
 
 | conf | means |
 | --- | --- |
 | `{}` | all clinics |
 | `{"clinic_id": 7}` | only this one |
-| `{"dry_run": true}` | only write into the log what would go, and why the rest stays |
+| `{"dry_run": true}` | only write into the log what would be done |
+| `{"sweep": true}` | also remove what uploads that died left |
+| `{"read": true}` | read every archive and compare its SHA-256, not only its size: costs the transfer of everything |
 
-**When it is red**, the log of `clean` names the clinics that were not cleaned, and why: the store refused, or the
-clinic was being backed up or restored. All others were. The next run goes on where this one stopped.
+**When it is red**, the log of the first red task says what and why: a store did not answer, copies could not be made,
+or clinics were not cleaned (the store refused, or the clinic was being backed up or restored). Everything else was
+done. The next run goes on where this one stopped.
 
 **To undo**: a deleted backup is gone, unless the bucket keeps versions. That is what `dry_run` is for.
 """
@@ -24,9 +34,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import CronTriggerTimetable, Param, dag
 
 from clinic_backups import settings
+from clinic_backups.operators.copies import check_stores, copy_missing
 from clinic_backups.operators.retention import clean
 
 configured = settings.load()
@@ -42,10 +54,15 @@ configured = settings.load()
     params={
         "clinic_id": Param(None, type=["null", "integer", "string"], title="Clinic", description="Empty: all"),
         "dry_run": Param(False, type="boolean", title="Only show"),
+        "sweep": Param(False, type="boolean", title="Sweep", description="Remove what uploads that died left"),
+        "read": Param(False, type="boolean", title="Read", description="Read every archive: costs the transfer"),
     },
 )
 def clinic_backup_retention() -> None:
-    clean()
+    checked, copied, cleaned = check_stores(), copy_missing(), clean()
+    checked >> copied >> cleaned
+    # Each goes on after the one before has failed; the run is green only when none has.
+    [checked, copied, cleaned] >> EmptyOperator(task_id="all_well")
 
 
 clinic_backup_retention()

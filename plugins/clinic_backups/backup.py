@@ -12,12 +12,21 @@ from datetime import UTC, datetime, timedelta
 
 from clinic_backups import envelopes
 from clinic_backups.archive import Zstd, block_list, fingerprint
-from clinic_backups.catalog.records import Catalog, ClinicLock, SameSecond
+from clinic_backups.catalog.locks import ClinicLock
+from clinic_backups.catalog.records import Catalog, SameSecond
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import Age, parse_recipients
-from clinic_backups.errors import ClinicBackupsError, PermanentError
+from clinic_backups.errors import ClinicBackupsError, ObjectLocked, PermanentError
 from clinic_backups.extract import SqlExtract, SqlFolder
-from clinic_backups.model import ArchiveInfo, BackupRecord, BackupRequest, Envelope, archive_key_of, backup_id_of
+from clinic_backups.model import (
+    ArchiveInfo,
+    BackupRecord,
+    BackupRequest,
+    Clinic,
+    Envelope,
+    archive_key_of,
+    backup_id_of,
+)
 from clinic_backups.notify.policy import Announcer
 from clinic_backups.outcome import Outcomes
 from clinic_backups.settings import Settings
@@ -80,14 +89,16 @@ class ClinicBackup:
             if record.attempt > 1 and (settled := self._outcomes.settle(record)):
                 return settled
             try:
-                stored = self._read_and_store(record, queries, recipients)
-                envelope = self._envelope(record, stored, recipients)
+                record = self._cleared(record)
+                locked_until = self._locked_until()
+                stored = self._read_and_store(record, queries, recipients, locked_until)
+                envelope = self._envelope(record, stored, recipients, locked_until)
                 self._commit(envelope, lock)
             except BaseException as error:
                 self._record_failure(record, error, retries_left=request.retries_left)
                 raise
             try:
-                return self._outcomes.complete(record.completed(envelope), block_list(stored.blocks))
+                return self._outcomes.complete(record.completed(envelope, self._store.url), block_list(stored.blocks))
             except ClinicBackupsError as error:
                 error.add_note(f"Backup {record.backup_id} is stored; the catalog learns of it with the next attempt.")
                 raise
@@ -133,11 +144,31 @@ class ClinicBackup:
             )
         )
 
-    def _read_and_store(self, record: BackupRecord, queries: Mapping[str, str], recipients: tuple[str, ...]) -> Stored:
+    def _cleared(self, record: BackupRecord) -> BackupRecord:
+        """Remove what an earlier attempt stored: without an envelope it is no backup, and nothing is written over."""
         if record.attempt > 1:
-            # Without an envelope it belongs to no backup; objects are never written over.
-            self._store.delete(record.archive_key)
-        stream = ArchiveStream(self._store, self._compress, self._encrypt, recipients, self._on_progress)
+            try:
+                self._store.delete(record.archive_key)
+            except ObjectLocked:
+                # It stays until its lock ends, and then goes with the sweep.
+                clinic = Clinic(record.clinic_id, record.clinic_name)
+                return self._catalog.rekey(record, archive_key_of(clinic, self._now()))
+        return record
+
+    def _locked_until(self) -> datetime | None:
+        days = self._settings.lock_days
+        return self._now().replace(microsecond=0) + timedelta(days=days) if days else None
+
+    def _read_and_store(
+        self,
+        record: BackupRecord,
+        queries: Mapping[str, str],
+        recipients: tuple[str, ...],
+        locked_until: datetime | None,
+    ) -> Stored:
+        stream = ArchiveStream(
+            self._store, self._compress, self._encrypt, recipients, self._on_progress, locked_until=locked_until
+        )
         with Snapshot(self._clinic_db, **self._settings.timeouts) as snapshot:
             self._stream = stream
             try:
@@ -147,7 +178,9 @@ class ClinicBackup:
             finally:
                 self._stream = None
 
-    def _envelope(self, record: BackupRecord, stored: Stored, recipients: tuple[str, ...]) -> Envelope:
+    def _envelope(
+        self, record: BackupRecord, stored: Stored, recipients: tuple[str, ...], locked_until: datetime | None
+    ) -> Envelope:
         finished_at = self._now()
         return Envelope(
             backup_id=record.backup_id,
@@ -168,6 +201,7 @@ class ClinicBackup:
             fingerprint=fingerprint(stored.blocks),
             requested_by=record.requested_by,
             notes=record.notes,
+            locked_until=locked_until,
         )
 
     def _commit(self, envelope: Envelope, lock: ClinicLock) -> None:

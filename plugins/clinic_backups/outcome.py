@@ -8,7 +8,8 @@ from datetime import datetime
 from sqlalchemy import Connection as SqlConnection
 
 from clinic_backups import envelopes
-from clinic_backups.catalog.records import AlreadyRunning, Catalog
+from clinic_backups.catalog.locks import AlreadyRunning
+from clinic_backups.catalog.records import Catalog
 from clinic_backups.errors import Interrupted, TransientError
 from clinic_backups.model import BackupRecord
 from clinic_backups.notify.policy import Announcer, cause_of
@@ -46,7 +47,7 @@ class Outcomes:
         The record gets no block list: the clinic's next backup is a full one.
         """
         envelope = envelopes.read(record, self._store())
-        return self.complete(record.completed(envelope)) if envelope is not None else None
+        return self.complete(record.completed(envelope, self._store().url)) if envelope is not None else None
 
     def close_dead(self, record: BackupRecord) -> BackupRecord:
         """Complete or fail a running record whose process died."""

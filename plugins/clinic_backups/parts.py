@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,22 +10,29 @@ from typing import Any
 from clinic_backups import preflight
 from clinic_backups.backup import ClinicBackup, utc_now
 from clinic_backups.catalog.clinics import Clinics
+from clinic_backups.catalog.copies import Copies
+from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.cleaning import Cleaner
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import load_identities, parse_recipients
-from clinic_backups.errors import SettingsError
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError
 from clinic_backups.extract import SqlFolder, render
-from clinic_backups.model import BackupRecord, BackupRequest, Clinic
+from clinic_backups.holds import Holds
+from clinic_backups.inventory import StoreCheck
+from clinic_backups.model import BackupRecord, BackupRequest, Clinic, Loss
 from clinic_backups.notify.delivered import Delivered
+from clinic_backups.notify.losses import loss_notice
 from clinic_backups.notify.policy import Announcer
 from clinic_backups.outcome import Outcomes
+from clinic_backups.replication import Replicator
 from clinic_backups.restore.into import IntoRestore
 from clinic_backups.restore.model import RestorePlan
 from clinic_backups.restore.runner import RestoreRunner
-from clinic_backups.restore.service import ClinicRestore
+from clinic_backups.restore.service import ClinicRestore, Source
 from clinic_backups.settings import Settings
+from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import open_store
 from clinic_backups.tenant_db import Snapshot
@@ -60,13 +67,18 @@ class Parts:
         return Catalog(self._find("backup_catalog") or self.clinic_db)
 
     @cached_property
+    def stores(self) -> Stores:
+        """The stores of the settings. :raises SettingsError: there is none, or one's URL is wrong."""
+        return Stores(self.settings.require_store_url(), self.settings.replica_stores, self.open_store)
+
+    @property
     def store(self) -> ObjectStore:
-        """The store of the settings; without a connection, with the credentials that the machine itself has."""
-        return open_store(
-            self.settings.require_store_url(),
-            self._find("backup_store"),
-            encryption=self.settings.encryption_at_store,
-        )
+        """The store that backups go to."""
+        return self.stores.primary
+
+    def open_store(self, url: str, conn_id: str) -> ObjectStore:
+        """Any store; without a connection of that name, with the credentials that the machine itself has."""
+        return open_store(url, self._find(conn_id), **self.settings.store_options(url))
 
     def clinics(self) -> tuple[list[Clinic], list[Clinic]]:
         """The active clinics, and all of them, in id order."""
@@ -167,13 +179,13 @@ class Parts:
                 hint="Set CLINIC_BACKUPS_IDENTITY_FILE, or give --identity FILE.",
             )
         return ClinicRestore(
-            settings=self.settings, restore_db=database or self.restore_db, store=self.store,
+            settings=self.settings, restore_db=database or self.restore_db, stores=self.stores,
             identities=load_identities(file), **options,
         )  # fmt: skip
 
     def restores(self, identity_file: Path | None = None, **options: Any) -> RestoreRunner:
         """Restores with their records."""
-        restore = self.clinic_restore(identity_file, **options)
+        restore = self.clinic_restore(identity_file, on_bad_copy=self._note_bad_copy, **options)
         return RestoreRunner(restore=restore, catalog=self.catalog, restore_db=self.restore_db, now=utc_now)
 
     def copier(self, identity_file: Path | None = None, **options: Any) -> IntoRestore:
@@ -193,15 +205,50 @@ class Parts:
         return self.backup(announcer=Announcer("never")).run(request)
 
     def cleaner(self) -> Cleaner:
-        """Applies the retention policy."""
-        return Cleaner(settings=self.settings, catalog=self.catalog, store=self.store, now=utc_now)
+        """Applies the retention policy, and erasures."""
+        return Cleaner(settings=self.settings, catalog=self.catalog, stores=self.stores, now=utc_now)
+
+    def replicator(self, **options: Any) -> Replicator:
+        """Makes the copies that stores lack."""
+        return Replicator(catalog=self.catalog, stores=self.stores, now=utc_now, **options)
+
+    def holds(self) -> Holds:
+        """Sets and ends holds."""
+        return Holds(self.catalog, self.stores)
+
+    def erasures(self) -> Erasures:
+        """The erasures of clinics that left."""
+        return Erasures(self.catalog.database)
+
+    def store_check(self, **options: Any) -> StoreCheck:
+        """Compares the stores with the catalog."""
+        return StoreCheck(catalog=self.catalog, now=utc_now, **options)
+
+    def copies(self) -> Copies:
+        """Where backups lie."""
+        return Copies(self.catalog.database)
+
+    def alarm(self, losses: Sequence[Loss]) -> None:
+        """Tell the operator of backups that stores lost, in one mail."""
+        if losses:
+            self.outbox.queue(loss_notice(self.catalog, losses, utc_now()), utc_now())
+
+    def _note_bad_copy(self, source: Source, url: str, error: ClinicBackupsError) -> None:
+        """A restore found out that a store lost a backup."""
+        record = self.catalog.get(source.backup_id)
+        if record is None or url not in record.stores:
+            return
+        if isinstance(error, (ObjectNotFound, IntegrityError)):
+            missing = isinstance(error, ObjectNotFound)
+            self.copies().mark(record.backup_id, url, "lost" if missing else "damaged", utc_now())
+            self.alarm([Loss.of(record, url, "missing" if missing else "damaged")])
 
     def preflight(self, *, count_rows: bool = True) -> list[preflight.Finding]:
         """Check everything that a backup needs."""
         return preflight.run(
             settings=self.settings,
             clinic_db=lambda: self.clinic_db,
-            store=lambda: self.store,
+            stores=lambda: self.stores,
             catalog_version=lambda: self.catalog.require_newest(),
             count_rows=count_rows,
         )

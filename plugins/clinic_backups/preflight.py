@@ -16,6 +16,7 @@ from clinic_backups.extract import SqlFolder, render
 from clinic_backups.findings import Finding, Report, require
 from clinic_backups.model import Table
 from clinic_backups.settings import Settings
+from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.tenant_db import Snapshot
 
@@ -29,7 +30,7 @@ def run(
     *,
     settings: Settings,
     clinic_db: Callable[[], Connection],
-    store: Callable[[], ObjectStore],
+    stores: Callable[[], Stores],
     catalog_version: Callable[[], object],
     count_rows: bool = True,
 ) -> list[Finding]:
@@ -38,14 +39,18 @@ def run(
     Nothing is written but one small object below ``preflight/`` in the store, which is deleted again.
 
     :param clinic_db: gives the connection to the clinics' database; what it raises is a finding.
-    :param store: opens the store; what it raises is a finding.
+    :param stores: gives the stores; what it raises is a finding.
     :param catalog_version: raises when the catalog cannot be reached or is not at its newest migration.
     :param count_rows: also count the rows in no clinic's backup, up to ``COUNT_TIMEOUT_SECONDS`` for each table.
     """
     report = Report()
     _check_settings(settings, report)
     with report.check("store"):
-        _check_store(store(), report)
+        known = stores()
+        _check_lock(known.primary, settings, report)
+        _check_store(known.primary, report)
+        for url in known.urls[1:]:
+            _check_replica(url, known, settings, report)
     with report.check("catalog"):
         catalog_version()
         report.ok("catalog", "The catalog is at its newest migration.")
@@ -94,6 +99,27 @@ def _check_store(store: ObjectStore, report: Report) -> None:
         raise
     store.delete(key)
     report.ok("store", f"{store.url} can be written, read and deleted in.")
+
+
+def _check_lock(store: ObjectStore, settings: Settings, report: Report) -> None:
+    if settings.lock_days and (problem := store.lock_problem()):
+        report.error(
+            "store",
+            f"CLINIC_BACKUPS_LOCK_DAYS is {settings.lock_days}, and {problem}",
+            "Use a bucket that can lock objects, see docs/retention.md, or set CLINIC_BACKUPS_LOCK_DAYS=0.",
+        )
+
+
+def _check_replica(url: str, stores: Stores, settings: Settings, report: Report) -> None:
+    """A replica that cannot be used is a warning: copies are made later, and the backups do not wait for it."""
+    of_replica = Report()
+    with of_replica.check("store"):
+        store = stores.at(url)
+        _check_lock(store, settings, of_replica)
+        _check_store(store, of_replica)
+    for finding in of_replica.findings:
+        if finding.level == "error":
+            report.warn("store", f"Replica {url}: {finding.message}", finding.hint)
 
 
 class _ClinicDatabase:

@@ -33,6 +33,13 @@ class Timeouts(TypedDict):
     lock_timeout_seconds: int
 
 
+class StoreOptions(TypedDict):
+    """What is asked of a store on top of keeping objects."""
+
+    encryption: tuple[Literal["none", "AES256", "kms"], str]
+    lock_mode: Literal["governance", "compliance"]
+
+
 class Settings(BaseSettings):
     """All settings of one process; frozen. Each field is the variable ``CLINIC_BACKUPS_<FIELD>``."""
 
@@ -46,6 +53,11 @@ class Settings(BaseSettings):
     )
     clinic_recipients: dict[int, tuple[str, ...]] = Field(
         default={}, description='Further public keys of single clinics, as JSON: {"7": ["age1…"]}'
+    )
+    own_keys_only: bool = Field(
+        default=False,
+        description="A clinic with public keys of its own is encrypted to these alone: destroying its secret key makes "
+        "its backups unreadable",
     )
     server_side_encryption: str = Field(
         default="AES256", description="Asked of the store on top: AES256, a KMS key id or ARN, or none"
@@ -61,6 +73,21 @@ class Settings(BaseSettings):
     )
     keep_failed_days: int = Field(
         default=90, ge=1, description="Days after which records of failed and deleted backups are forgotten"
+    )
+    lock_days: int = Field(
+        default=0,
+        ge=0,
+        le=36500,
+        description="Ask the stores to let nobody delete a backup for so many days; 0: no lock",
+    )
+    lock_mode: Literal["governance", "compliance"] = Field(
+        default="governance",
+        description="Who may end a lock early: accounts with a special right, or nobody (compliance)",
+    )
+    replica_stores: dict[str, str] = Field(
+        default={},
+        description="Further stores that get a copy of every backup, as JSON: the Airflow connection of each, and its "
+        'URL: {"backup_replica": "gs://copies/clinics"}',
     )
     time_zone: str = Field(default="UTC", description="IANA zone of the schedules, for instance America/La_Paz")
     retries: int = Field(default=3, ge=0, le=20, description="Times that a task is tried again after a transient error")
@@ -115,6 +142,13 @@ class Settings(BaseSettings):
             raise ValueError("not an http(s) address")
         return value
 
+    @field_validator("replica_stores")
+    @classmethod
+    def _connection_ids(cls, value: dict[str, str]) -> dict[str, str]:
+        if not all(re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", name) and name != "backup_store" for name in value):
+            raise ValueError("its names are those of Airflow connections, others than backup_store")
+        return value
+
     @field_validator("time_zone")
     @classmethod
     def _known_zone(cls, value: str) -> str:
@@ -150,6 +184,13 @@ class Settings(BaseSettings):
             return "none", ""
         return ("AES256", "") if value.upper() == "AES256" else ("kms", value)
 
+    def store_options(self, url: str) -> StoreOptions:
+        """What to ask of the store at a URL. A KMS key is the primary store's: other providers do not know it."""
+        encryption = self.encryption_at_store
+        if encryption[0] == "kms" and url != self.store_url:
+            encryption = ("AES256", "")
+        return {"encryption": encryption, "lock_mode": self.lock_mode}
+
     def retention_of(self, clinic_id: int) -> RetentionPolicy:
         """How long a clinic's backups are kept."""
         fleet = RetentionPolicy(
@@ -163,7 +204,8 @@ class Settings(BaseSettings):
 
     def recipients_of(self, clinic_id: int) -> tuple[str, ...]:
         """Public keys for one clinic's backups, without duplicates. :raises SettingsError: there are none."""
-        found = tuple(dict.fromkeys(self.recipients + self.clinic_recipients.get(clinic_id, ())))
+        own = self.clinic_recipients.get(clinic_id, ())
+        found = tuple(dict.fromkeys(own if own and self.own_keys_only else self.recipients + own))
         if not found:
             raise SettingsError(
                 "No recipient is configured, and a backup is never written unencrypted.",

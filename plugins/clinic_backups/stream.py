@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from clinic_backups.archive import ArchiveWriter, Zstd
 from clinic_backups.blocks import BlockList
@@ -38,13 +39,21 @@ class ArchiveStream:
     """Streams one snapshot into one stored archive.
 
     :param on_progress: called about once for each MiB that was read, from the reading thread.
+    :param locked_until: the store is asked to let nobody delete the archive before.
     """
 
     def __init__(
-        self, store: ObjectStore, compress: Zstd, encrypt: Age, recipients: tuple[str, ...], on_progress: OnProgress
+        self,
+        store: ObjectStore,
+        compress: Zstd,
+        encrypt: Age,
+        recipients: tuple[str, ...],
+        on_progress: OnProgress,
+        *,
+        locked_until: datetime | None = None,
     ) -> None:
         self._store, self._compress, self._encrypt, self._recipients = store, compress, encrypt, recipients
-        self._on_progress = on_progress
+        self._on_progress, self._locked_until = on_progress, locked_until
         self._pipeline = Pipeline()
 
     def run(self, record: BackupRecord, snapshot: Snapshot, queries: Mapping[str, str]) -> Stored:
@@ -69,6 +78,7 @@ class ArchiveStream:
                 sealed,
                 content_type=CONTENT_TYPE_ARCHIVE,
                 metadata={"backup_id": record.backup_id, "clinic_name": record.clinic_name},
+                locked_until=self._locked_until,
             )
 
         reader = _Reader(rows, len(tables), self._on_progress)

@@ -22,7 +22,7 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.model import BackupRecord
 from clinic_backups.settings import PROJECT_SQL
 from include.demo.api import AirflowApi
-from include.demo.layout import Layout, Secrets
+from include.demo.layout import CHECKOUT, Layout, Secrets
 from include.demo.stack import Stack
 from include.demo.state import State
 from tests.postgres_fixtures import server_folder
@@ -34,11 +34,15 @@ OPERATOR = "guardia@saas.example"
 
 @dataclass
 class Airflow:
-    """``sql`` is the copy of ``include/sql`` that the tasks use: a test may change it and puts it back."""
+    """``sql`` is the copy of ``include/sql`` that the tasks use: a test may change it and puts it back.
+
+    ``replica`` is the folder of the second store.
+    """
 
     stack: Stack
     api: AirflowApi
     sql: Path
+    replica: Path
 
     def start(self, conf: dict[str, Any] | None = None, dag_id: str = "clinic_backup") -> str:
         """Start a run; returns its id."""
@@ -137,15 +141,14 @@ def airflow() -> Iterator[Airflow]:
             "CLINIC_BACKUPS_RETRIES": "1",
             "CLINIC_BACKUPS_RETRY_DELAY_SECONDS": "1",
             "CLINIC_BACKUPS_OPERATOR_EMAILS": OPERATOR,
+            "CLINIC_BACKUPS_REPLICA_STORES": json.dumps({"backup_replica": (folder / "replica").as_uri()}),
         }
         stack = Stack(layout, State.load(layout), Secrets.load(layout), print, changes, api_port=None)
         try:
             stack.start(clinics=CLINICS, patients=PATIENTS)
             with stack.api() as api:
-                api.unpause("clinic_backup")
-                api.unpause("clinic_backup_watch")
-                api.unpause("clinic_restore")
-                api.unpause("clinic_backup_retention")
-                yield Airflow(stack, api, sql)
+                for dag in (CHECKOUT / "dags").glob("*.py"):
+                    api.unpause(dag.stem)
+                yield Airflow(stack, api, sql, folder / "replica")
         finally:
             stack.stop()

@@ -1,13 +1,13 @@
-"""The DAG ``clinic_backup_retention`` in a real Airflow."""
+"""The DAGs ``clinic_backup_retention`` and ``clinic_backup_hold``, and copies in a second store, in a real Airflow."""
 
 from __future__ import annotations
 
 import pytest
 
 from include.demo.layout import DemoError
-from tests.airflow.conftest import Airflow
+from tests.airflow.conftest import OPERATOR, Airflow
 
-DAG = "clinic_backup_retention"
+DAG, HOLD = "clinic_backup_retention", "clinic_backup_hold"
 
 
 def test_it_shows_first_and_deletes_then(airflow: Airflow) -> None:
@@ -23,17 +23,71 @@ def test_it_shows_first_and_deletes_then(airflow: Airflow) -> None:
     assert f"{old.backup_id} would go: older than 30 days" in airflow.log(run_id, "clean", DAG)
     assert f"{new.backup_id} stays: the clinic's last good backup" in airflow.log(run_id, "clean", DAG)
     assert (airflow.stack.layout.store / old.archive_key).exists()
+    # A hold, set through a conf, is stronger than the policy.
+    _, state = airflow.run({"backup_id": old.backup_id, "reason": "pleito 12"}, HOLD)
+    assert state == "success"
+    run_id, state = airflow.run({"clinic_id": 4}, DAG)
+    assert f"{old.backup_id} stays: on hold: pleito 12" in airflow.log(run_id, "clean", DAG)
+    _, state = airflow.run({"backup_id": old.backup_id, "release": True}, HOLD)
+    assert state == "success"
     run_id, state = airflow.run({}, DAG)
     assert state == "success", airflow.log(run_id, "clean", DAG)
-    assert not (airflow.stack.layout.store / old.archive_key).exists()
-    assert (airflow.stack.layout.store / new.archive_key).exists()
+    for folder in (airflow.stack.layout.store, airflow.replica):
+        assert not (folder / old.archive_key).exists()
+        assert (folder / new.archive_key).exists()
 
 
 def test_a_wrong_conf_deletes_nothing(airflow: Airflow) -> None:
     before = len(airflow.catalog.find(state="completed"))
     with pytest.raises(DemoError, match="not of type 'boolean'"):
         airflow.start({"dry_run": "no"}, DAG)
-    for conf in ({"clinic_id": "todas"}, {"clinic": 4}):
-        _, state = airflow.run(conf, DAG)
+    for dag, conf in (
+        (DAG, {"clinic_id": "todas"}), (DAG, {"clinic": 4}), (HOLD, {}), (HOLD, {"backup_id": "x", "reason": "y"}),
+        (HOLD, {"backup_id": airflow.catalog.find(limit=1)[0].backup_id}),
+    ):  # fmt: skip
+        _, state = airflow.run(conf, dag)
         assert state == "failed"
     assert len(airflow.catalog.find(state="completed")) == before
+
+
+def test_each_backup_is_copied_and_what_the_first_store_loses_comes_back(airflow: Airflow) -> None:
+    run_id, _ = airflow.run({"clinic_id": 5})
+    record = airflow.records(run_id)[5]
+    ours, theirs = (folder / record.archive_key for folder in (airflow.stack.layout.store, airflow.replica))
+    content = ours.read_bytes()
+    assert theirs.read_bytes() == content
+    assert f"Copying {record.backup_id} to file://" in airflow.log(run_id, "back_up")
+    assert record.stores == (airflow.stack.layout.store.as_uri(), airflow.replica.as_uri())
+    ours.unlink()
+    before = len(airflow.mails())
+    run_id, state = airflow.run({}, DAG)
+    assert state == "success", airflow.log(run_id, "check_stores", DAG)
+    assert "missing: the catalog counts on it, and it is gone (recorded)" in airflow.log(run_id, "check_stores", DAG)
+    assert ours.read_bytes() == content
+    (mail,) = [mail for mail in airflow.mails()[before:] if mail["X-Envelope-To"] == OPERATOR]
+    assert str(mail["Subject"]).startswith("❌")
+    assert record.backup_id in mail.get_body(("plain",)).get_content()  # type: ignore[union-attr]
+
+
+def test_a_replica_that_is_down_fails_no_backup_is_in_the_digest_and_is_caught_up(airflow: Airflow) -> None:
+    kept = airflow.replica.with_name("kept")
+    airflow.replica.rename(kept)
+    airflow.replica.write_text("a file where a folder should be")
+    before = len(airflow.mails())
+    try:
+        run_id, state = airflow.run({"clinic_id": 5})
+        assert state == "success"
+        record = airflow.records(run_id)[5]
+        assert f"{record.backup_id} is not in {airflow.replica.as_uri()} yet" in airflow.log(run_id, "back_up")
+        (digest,) = [mail for mail in airflow.mails()[before:] if mail["X-Envelope-To"] == OPERATOR]
+        assert str(digest["Subject"]).startswith("⚠️")
+        assert airflow.replica.as_uri() in digest.get_body(("plain",)).get_content()  # type: ignore[union-attr]
+        run_id, state = airflow.run({}, DAG)
+        assert state == "failed"
+        assert airflow.states(run_id, DAG)["clean"] == "success"
+    finally:
+        airflow.replica.unlink()
+        kept.rename(airflow.replica)
+    run_id, state = airflow.run({}, DAG)
+    assert state == "success", airflow.log(run_id, "copy_missing", DAG)
+    assert (airflow.replica / record.archive_key).exists()

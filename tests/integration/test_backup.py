@@ -20,7 +20,8 @@ from uuid import uuid4
 import pytest
 
 from clinic_backups import envelopes
-from clinic_backups.catalog.records import AlreadyRunning, Catalog
+from clinic_backups.catalog.locks import AlreadyRunning
+from clinic_backups.catalog.records import Catalog
 from clinic_backups.encryption import generate_identity
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError, TransientError
 from clinic_backups.model import BackupRecord, Envelope, envelope_key_of
@@ -76,7 +77,7 @@ class TestComplete:
         assert rig.objects() == sorted([record.archive_key, envelope_key_of(record.archive_key)])
         envelope = envelopes.read(record, rig.store)
         assert envelope is not None
-        assert record.completed(envelope) == record
+        assert record.completed(envelope, rig.store.url) == record
         assert record.expires_at == envelope.finished_at + timedelta(days=30)
 
     def test_equal_rows_have_equal_fingerprints_and_one_changed_row_another(self, rig: Rig) -> None:

@@ -13,6 +13,7 @@ from clinic_backups.cleaning import Cleaner
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.model import BackupRecord, envelope_key_of
 from clinic_backups.settings import Settings
+from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.file import FileStore
 from tests.conftest import MakeStore
@@ -34,7 +35,8 @@ class Archive(Rig):
     def clean(self, day: int, store: ObjectStore | None = None, **options: object) -> list[str]:
         """Clean on a day; returns the problems."""
         self.now = START + timedelta(days=day)
-        cleaner = Cleaner(settings=self.settings, catalog=self.catalog, store=store or self.store, now=lambda: self.now)
+        stores = Stores.of(store or self.store)
+        cleaner = Cleaner(settings=self.settings, catalog=self.catalog, stores=stores, now=lambda: self.now)
         return [result.problem for result in cleaner.run(**options) if result.problem]  # type: ignore[arg-type]
 
     def left(self) -> set[str]:
@@ -139,6 +141,6 @@ def test_failed_records_are_forgotten_after_their_term(archive: Archive) -> None
     for day, left in ((80, 2), (100, 1)):
         archive.now = START + timedelta(days=day)
         Cleaner(
-            settings=archive.settings, catalog=archive.catalog, store=archive.store, now=lambda: archive.now
+            settings=archive.settings, catalog=archive.catalog, stores=Stores.of(archive.store), now=lambda: archive.now
         ).forget_old()
         assert len(archive.catalog.find()) == left

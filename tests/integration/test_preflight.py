@@ -17,6 +17,7 @@ from clinic_backups.encryption import generate_identity
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.preflight import Finding
 from clinic_backups.settings import PROJECT_SQL, Settings
+from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import open_store
 from clinic_backups.stores.file import FileStore
@@ -57,7 +58,7 @@ class Preflight:
         return preflight.run(
             settings=Settings(**self.settings),
             clinic_db=lambda: connections.parse("clinic_db", self.clinic_db),
-            store=self.store,
+            stores=lambda: Stores.of(self.store()),
             catalog_version=self.catalog,
             count_rows=count_rows,
         )

@@ -16,6 +16,7 @@ from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentE
 from clinic_backups.model import ArchiveInfo, BackupRecord
 from clinic_backups.restore.model import RestorePlan, TablePlan
 from clinic_backups.restore.service import ClinicChanged, ClinicRestore, Source, Wish
+from clinic_backups.storage import Stores
 from clinic_backups.stores.file import FileStore
 from include.demo.restore import damage
 from tests.postgres_fixtures import DemoDatabase
@@ -41,7 +42,7 @@ class Ward(Rig):
         return ClinicRestore(
             settings=self.settings,
             restore_db=connections.parse("restore_db", self.database.restorer_uri),
-            store=self.store,
+            stores=Stores.of(self.store),
             identities=[pyrage.x25519.Identity.from_str(identity or self.identity)],
         )
 

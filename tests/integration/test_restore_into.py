@@ -20,6 +20,7 @@ from clinic_backups.model import ArchiveInfo, BackupRecord, Column, ForeignKey, 
 from clinic_backups.restore.into import IntoReport, IntoRestore
 from clinic_backups.restore.service import ClinicRestore, Source
 from clinic_backups.restore.untrusted import is_possible
+from clinic_backups.storage import Stores
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant_db import Snapshot
 from include.demo import database
@@ -43,7 +44,7 @@ class Annex(Rig):
             ClinicRestore(
                 settings=self.settings,
                 restore_db=connections.parse("restore_target", uri or self.uri()),
-                store=self.store,
+                stores=Stores.of(self.store),
                 identities=[pyrage.x25519.Identity.from_str(self.identity)],
                 **options,
             )

@@ -194,9 +194,11 @@ from clinic_backups.encryption import load_identities
 from clinic_backups.model import ArchiveInfo
 from clinic_backups.restore.service import ClinicRestore, Source, Wish
 from clinic_backups.settings import Settings
+from clinic_backups.storage import Stores
 from clinic_backups.stores.file import FileStore
 restore = ClinicRestore(
-    settings=Settings(), restore_db=connections.parse("restore_db", {database!r}), store=FileStore({store!r}),
+    settings=Settings(), restore_db=connections.parse("restore_db", {database!r}),
+    stores=Stores.of(FileStore({store!r})),
     identities=load_identities(Path({identity!r})), on_step=lambda step: print(step, flush=True))
 source = Source({backup_id!r}, 1, ArchiveInfo(*{archive!r}))
 restore.apply(source, Wish(), approved={digest!r}, on_commit=lambda xid: print("committing", xid, flush=True))

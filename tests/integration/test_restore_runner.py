@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clinic_backups.catalog.records import AlreadyRunning
+from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
 from clinic_backups.errors import PermanentError, SettingsError, TransientError
 from clinic_backups.model import BackupRecord, Clinic

@@ -65,7 +65,7 @@ class Clinics:
         last_good_at = (
             select(backup.c.finished_at)
             .where(backup.c.clinic_id == clinic.c.clinic_id, backup.c.state == "completed")
-            .order_by(backup.c.id.desc())
+            .order_by(backup.c.started_at.desc())
             .limit(1)
             .scalar_subquery()
         )
@@ -86,8 +86,8 @@ class Clinics:
               FROM clinic_backups.backup AS n
               JOIN LATERAL (SELECT p.raw_bytes, p.rows
                               FROM clinic_backups.backup AS p
-                             WHERE p.clinic_id = n.clinic_id AND p.state = 'completed' AND p.id < n.id
-                             ORDER BY p.id DESC
+                             WHERE p.clinic_id = n.clinic_id AND p.state = 'completed' AND p.started_at < n.started_at
+                             ORDER BY p.started_at DESC
                              LIMIT 1) AS p ON true
              WHERE n.run_id = :run_id AND n.state = 'completed'
              ORDER BY n.clinic_id""")

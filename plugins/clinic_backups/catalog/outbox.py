@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import clinic, delivery, notification
 
-MailKind = Literal["success", "weekly", "failure", "recovery", "digest", "alarm", "restore", "restore_report"]
+MailKind = Literal["success", "weekly", "failure", "recovery", "digest", "alarm", "restore", "restore_report", "loss"]
 FIRST_DELAY = timedelta(minutes=1)
 LONGEST_DELAY = timedelta(hours=1)
 GIVEN_UP_AFTER = timedelta(days=7)

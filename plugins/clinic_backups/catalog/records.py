@@ -2,53 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-import psycopg2
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Select, delete, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.database import CatalogDatabase
-from clinic_backups.catalog.tables import backup, backup_blocks
+from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
+from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
 from clinic_backups.connections import Connection
-from clinic_backups.database import connect, raise_database_error
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.model import BackupRecord, State
 
 Announce = Callable[[SqlConnection, BackupRecord], object]
-_FIELDS = [field.name for field in fields(BackupRecord)]
-
-
-class AlreadyRunning(TransientError):
-    """Another process backs up or restores the same clinic right now."""
+_FIELDS = [field.name for field in fields(BackupRecord) if field.name != "stores"]
+_STORES = (
+    select(func.array_agg(aggregate_order_by(backup_copy.c.store_url, backup_copy.c.stored_at)))
+    .where(backup_copy.c.backup_id == backup.c.backup_id, backup_copy.c.state == "present")
+    .correlate(backup)
+    .scalar_subquery()
+    .label("stores")
+)
+_COLUMNS = [*(backup.c[name] for name in _FIELDS), _STORES]
 
 
 class SameSecond(TransientError):
     """This clinic has a backup of the same second, and so of the same name."""
-
-
-class ClinicLock:
-    """Held while a clinic is backed up or restored, by an open transaction: it ends when the process does."""
-
-    def __init__(self, db: Any, clinic_id: int) -> None:
-        self._db, self._clinic_id = db, clinic_id
-
-    def require(self) -> None:
-        """:raises TransientError: the lock was lost with its connection, so that another backup may have begun."""
-        try:
-            with self._db.cursor() as cursor:
-                cursor.execute("SELECT 1")
-        except psycopg2.Error:
-            raise TransientError(
-                f"The connection that kept clinic {self._clinic_id}'s lock in the catalog was lost.",
-                hint="Nothing was recorded as complete; the next attempt backs up again.",
-            ) from None
 
 
 class Catalog:
@@ -71,28 +56,12 @@ class Catalog:
         with self.database.transaction("reading the catalog's version") as db:
             migrate.require_newest(db)
 
-    @contextmanager
-    def lock(self, clinic_id: int) -> Iterator[ClinicLock]:
-        """Keep other backups and restores of this clinic out. :raises AlreadyRunning: another one goes on."""
-        db = connect(self._connection)
-        try:
-            with db.cursor() as cursor:
-                cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-                # Of a transaction: a transaction-pooling proxy would hand a session's lock to somebody else.
-                cursor.execute(
-                    "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", (f"clinic_backups:clinic:{clinic_id}",)
-                )
-                locked = cursor.fetchone()
-            if not locked or not locked[0]:
-                raise AlreadyRunning(
-                    f"Clinic {clinic_id} is being backed up already, or restored; this was not started.",
-                    hint=f"See what runs: clinic-backups list --clinic {clinic_id} --state running",
-                )
-            yield ClinicLock(db, clinic_id)
-        except psycopg2.Error as error:
-            raise_database_error(error, f"locking clinic {clinic_id} in the catalog")
-        finally:
-            db.close()
+    def lock(self, clinic_id: int, *purposes: Purpose) -> AbstractContextManager[ClinicLock]:
+        """Keep others out of this clinic; without purposes, backups and restores.
+
+        :raises AlreadyRunning: another process is at it.
+        """
+        return lock_clinic(self._connection, clinic_id, *(purposes or ("clinic",)))
 
     def begin(self, record: BackupRecord) -> BackupRecord:
         """Write a running record. :raises SameSecond: this clinic has a backup of the same second."""
@@ -118,11 +87,15 @@ class Catalog:
             .where(backup.c.backup_id == unfinished)
             .values(state="running", attempt=backup.c.attempt + 1, started_at=started_at, updated_at=text("now()"))
             .values(finished_at=None, error=None, hint=None)
-            .returning(*(backup.c[name] for name in _FIELDS))
+            .returning(*_COLUMNS)
         )
         with self.database.transaction("continuing a backup's record") as db:
             row = db.execute(statement).mappings().one_or_none()
         return _record(row) if row else None
+
+    def rekey(self, record: BackupRecord, archive_key: str) -> BackupRecord:
+        """Let a running backup's archive lie under another key. :raises PermanentError: it is not running."""
+        return self._change(record, "running", archive_key=archive_key)
 
     def finish(
         self, record: BackupRecord, *, block_list: Iterable[bytes] = (), announce: Announce = lambda db, record: None
@@ -148,8 +121,17 @@ class Catalog:
             # Piece by piece: in one statement the driver would keep it several times over.
             for part, digests in enumerate(block_list):
                 db.execute(insert(backup_blocks).values(backup_id=record.backup_id, part=part, digests=digests))
+            _note_stores(db, record)
             announce(db, record)
         return record
+
+    def adopt(self, record: BackupRecord) -> bool:
+        """Write a completed record that the catalog does not have; returns whether it had none of this id."""
+        with self.database.transaction(f"taking over backup {record.backup_id}") as db:
+            new = bool(db.execute(insert(backup).values(_values(record)).on_conflict_do_nothing()).rowcount)
+            if new:
+                _note_stores(db, record)
+        return new
 
     def clinic_ids(self) -> list[int]:
         """Every clinic that has a backup, active or not."""
@@ -159,13 +141,14 @@ class Catalog:
             ]
 
     def mark_deleting(self, record: BackupRecord) -> BackupRecord:
-        """From here on it is no backup any more. :raises PermanentError: it is on hold, or not completed."""
-        return self._change(record, "completed", state="deleting")
+        """From here on it is no backup any more. :raises PermanentError: it is on hold, or was no backup."""
+        return self._change(record, "completed", "lost", state="deleting")
 
     def mark_deleted(self, record: BackupRecord) -> BackupRecord:
-        """Its objects are gone. Its blocks are forgotten, and nothing else."""
+        """Its objects are gone. Its blocks and places are forgotten, and nothing else."""
         with self.database.transaction(f"forgetting the blocks of {record.backup_id}") as db:
-            db.execute(delete(backup_blocks).where(backup_blocks.c.backup_id == record.backup_id))
+            for table in (backup_blocks, backup_copy):
+                db.execute(delete(table).where(table.c.backup_id == record.backup_id))
         return self._change(record, "deleting", state="deleted", deleted_at=record.deleted_at)
 
     def hold(self, record: BackupRecord, reason: str, by: str) -> BackupRecord:
@@ -174,7 +157,7 @@ class Catalog:
 
     def release(self, record: BackupRecord) -> BackupRecord:
         """Let retention have it again."""
-        return self._change(record, "completed", held=None, hold_reason=None, held_by=None)
+        return self._change(record, "completed", "lost", held=None, hold_reason=None, held_by=None)
 
     def forget(self, *, before: datetime) -> int:
         """Remove records of backups that failed or were deleted before; returns how many."""
@@ -187,12 +170,12 @@ class Catalog:
         with self.database.transaction("forgetting old records") as db:
             return int(db.execute(old).rowcount)
 
-    def _change(self, record: BackupRecord, was: State, *, held: bool | None = False, **values: Any) -> BackupRecord:
+    def _change(self, record: BackupRecord, *was: State, held: bool | None = False, **values: Any) -> BackupRecord:
         statement = (
             update(backup)
-            .where(backup.c.backup_id == record.backup_id, backup.c.state == was)
+            .where(backup.c.backup_id == record.backup_id, backup.c.state.in_(was))
             .values(values | {"updated_at": text("now()")})
-            .returning(*(backup.c[name] for name in _FIELDS))
+            .returning(*_COLUMNS)
         )
         if held is False:
             # A hold that was set after the decision wins.
@@ -201,7 +184,7 @@ class Catalog:
             row = db.execute(statement).mappings().one_or_none()
         if row is None:
             raise PermanentError(
-                f"Backup {record.backup_id} is not {was}, or on hold.", hint="See `clinic-backups show`."
+                f"Backup {record.backup_id} is not {' or '.join(was)}, or on hold.", hint="See `clinic-backups show`."
             )
         return _record(row)
 
@@ -220,7 +203,7 @@ class Catalog:
         limit: int | None = None,
     ) -> list[BackupRecord]:
         """The records that fit, the newest first."""
-        statement = _select().order_by(backup.c.id.desc()).limit(limit)
+        statement = _select().order_by(backup.c.started_at.desc(), backup.c.id.desc()).limit(limit)
         for column, value in ((backup.c.clinic_id, clinic_id), (backup.c.run_id, run_id), (backup.c.state, state)):
             if value is not None:
                 statement = statement.where(column == value)
@@ -239,7 +222,7 @@ class Catalog:
 
 
 def _select() -> Select[Any]:
-    return select(*(backup.c[name] for name in _FIELDS))
+    return select(*_COLUMNS)
 
 
 def _values(record: BackupRecord) -> dict[str, Any]:
@@ -247,4 +230,12 @@ def _values(record: BackupRecord) -> dict[str, Any]:
 
 
 def _record(row: Any) -> BackupRecord:
-    return BackupRecord(**(dict(row) | {"recipients": tuple(row["recipients"])}))
+    lists = {"recipients": tuple(row["recipients"]), "stores": tuple(row["stores"] or ())}
+    return BackupRecord(**(dict(row) | lists))
+
+
+def _note_stores(db: SqlConnection, record: BackupRecord) -> None:
+    """A record says where it lies only when it is written first: later the stores are checked one by one."""
+    for url in record.stores:
+        values = {"backup_id": record.backup_id, "store_url": url, "stored_at": record.finished_at}
+        db.execute(insert(backup_copy).values(values).on_conflict_do_nothing())

@@ -41,6 +41,45 @@ backup = Table(
     Column("hold_reason", Text),
     Column("held_by", Text),
     Column("deleted_at", DateTime(timezone=True)),
+    Column("locked_until", DateTime(timezone=True)),
+)
+
+# Where each backup lies: one row for each store that has it, or should have it and lost it.
+backup_copy = Table(
+    "backup_copy",
+    metadata,
+    Column("backup_id", Text, primary_key=True),
+    Column("store_url", Text, primary_key=True),
+    Column("state", Text, nullable=False, server_default="present"),
+    Column("stored_at", DateTime(timezone=True), nullable=False),
+    Column("checked_at", DateTime(timezone=True)),
+)
+
+# When a store last failed: it is left alone for a while, so that one that is down does not hold up every clinic.
+store = Table(
+    "store",
+    metadata,
+    Column("store_url", Text, primary_key=True),
+    Column("failed_at", DateTime(timezone=True), nullable=False),
+    Column("error", Text, nullable=False),
+    Column("hint", Text, nullable=False, server_default=""),
+)
+
+# What is left of a clinic that was erased: counts and dates.
+erasure = Table(
+    "erasure",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("clinic_id", BigInteger, nullable=False),
+    Column("requested_at", DateTime(timezone=True), nullable=False),
+    Column("requested_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("backups", Integer, nullable=False, server_default="0"),
+    Column("size_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("first_backup_at", DateTime(timezone=True)),
+    Column("last_backup_at", DateTime(timezone=True)),
+    Column("remaining", Integer, nullable=False, server_default="0"),
+    Column("finished_at", DateTime(timezone=True)),
 )
 
 # The blocks' digests in pieces: workers need them for incrementals and cannot read manifests.

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from clinic_backups.cli import backups, mail, restore, restore_into, retention, setup
+from clinic_backups.cli import backups, catalog, copies, erasure, mail, restore, restore_into, retention, setup
 from clinic_backups.cli.output import exit_code, print_error
 from clinic_backups.errors import ClinicBackupsError
 
@@ -24,6 +24,9 @@ app = typer.Typer(
 )
 backups.register(app)
 setup.register(app)
+catalog.register(app)
+copies.register(app)
+erasure.register(app)
 mail.register(app)
 restore.register(app)
 retention.register(app)

@@ -6,7 +6,7 @@ import getpass
 import signal
 from dataclasses import dataclass
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, get_args
 
 import typer
 from rich.markup import escape
@@ -30,7 +30,7 @@ from clinic_backups.selection import select
 from clinic_backups.text import one_line
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-STATES: tuple[State, ...] = ("running", "completed", "failed", "deleting", "deleted")
+STATES: tuple[State, ...] = get_args(State)
 
 
 def register(app: typer.Typer) -> None:
@@ -59,6 +59,7 @@ def backup(
     with_parts.known_clinics.see(active=active, every=all_clinics)
     outcomes = [_back_up(with_parts, found, chosen.notes, quiet=json) for found in chosen.clinics]
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    _copy(with_parts, [outcome.clinic_id for outcome in outcomes if isinstance(outcome, BackupRecord)])
     if problem := with_parts.deliver().problem:
         errors.print(f"Mail waits for a later run: {escape(problem)}")
     if json:
@@ -152,6 +153,20 @@ def _back_up(with_parts: Parts, clinic: Clinic, notes: str, *, quiet: bool) -> B
     if not quiet:
         errors.print(f"[green]completed[/]  {name}")
     return record
+
+
+def _copy(with_parts: Parts, clinic_ids: list[int]) -> None:
+    """Into the replicas; what cannot be copied waits, and the backups are complete all the same."""
+    if len(with_parts.stores.urls) == 1:
+        return
+    replicator = with_parts.replicator(
+        on_copy=lambda record, url: errors.print(f"[dim]… copying {record.backup_id} to {escape(url)}[/]")
+    )
+    for clinic_id in clinic_ids:
+        done = replicator.run(clinic_id)
+        with_parts.alarm(done.losses)
+        for copy, error in done.problems:
+            errors.print(f"{copy.backup_id} is not in {escape(copy.store_url)} yet: {escape(error.message)}")
 
 
 def _text(value: object) -> str:

@@ -13,7 +13,8 @@ from rich.markup import escape
 from clinic_backups import envelopes
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
-from clinic_backups.errors import PermanentError, SettingsError
+from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError
+from clinic_backups.model import Envelope
 from clinic_backups.parts import Parts
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.request import parse
@@ -105,7 +106,7 @@ def _without_catalog(
 def source_in_store(with_parts: Parts, archive: str, clinic_id: int) -> Source:
     """The backup that a key or URL names, from its envelope. :raises PermanentError: it is of another clinic."""
     key = _key(with_parts, archive)
-    envelope = envelopes.load(key, with_parts.store)
+    envelope = _envelope(with_parts, key)
     if envelope.clinic_id != clinic_id:
         raise PermanentError(
             f"{key} is a backup of clinic {envelope.clinic_id}, not of {clinic_id}.",
@@ -114,14 +115,29 @@ def source_in_store(with_parts: Parts, archive: str, clinic_id: int) -> Source:
     return Source(envelope.backup_id, envelope.clinic_id, envelope.archive)
 
 
+def _envelope(with_parts: Parts, key: str) -> Envelope:
+    """From the first store that has a good one. :raises ClinicBackupsError: none has; the first store's error."""
+    failures: list[ClinicBackupsError] = []
+    for url in with_parts.stores.urls:
+        try:
+            return envelopes.load(key, with_parts.stores.at(url))
+        except ClinicBackupsError as error:
+            failures.append(error)
+    raise failures[0]
+
+
 def _key(with_parts: Parts, archive: str) -> str:
-    """The object's key of a key or of a whole URL in the store."""
-    url = f"{with_parts.store.url}/"
-    if "://" in archive and not archive.startswith(url):
+    """The object's key of a key or of a whole URL in a store."""
+    if "://" not in archive:
+        return archive
+    urls = [f"{url}/" for url in with_parts.stores.urls]
+    found = next((url for url in urls if archive.startswith(url)), None)
+    if found is None:
         raise SettingsError(
-            f"{archive!r} is not below the store {url}.", hint="Set CLINIC_BACKUPS_STORE_URL to the archive's store."
+            f"{archive!r} is below none of the stores {', '.join(urls)}.",
+            hint="Set CLINIC_BACKUPS_STORE_URL to the archive's store.",
         )
-    return archive.removeprefix(url)
+    return archive.removeprefix(found)
 
 
 def _show_plan(made: RestorePlan, *, json: bool) -> None:

@@ -10,13 +10,10 @@ from rich.markup import escape
 
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import errors, print_json, print_table
-from clinic_backups.errors import PermanentError, SettingsError, TransientError
-from clinic_backups.model import BackupRecord, iso
-from clinic_backups.parts import Parts
-from clinic_backups.text import one_line
+from clinic_backups.errors import TransientError
+from clinic_backups.model import iso
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-MAX_REASON = 500
 
 
 def register(app: typer.Typer) -> None:
@@ -34,8 +31,10 @@ def retention(
     json: Json = False,
 ) -> None:
     """Delete the backups that the policy lets go. The last good backup of a clinic never goes."""
-    cleaner = parts().cleaner()
+    with_parts = parts()
+    cleaner = with_parts.cleaner()
     results = list(cleaner.run(clinic_id=clinic, dry_run=dry_run))
+    with_parts.alarm([loss for result in results for loss in result.losses])
     if not dry_run and clinic is None:
         cleaner.forget_old()
     rows = [
@@ -66,24 +65,12 @@ def hold(
     reason: Annotated[str, typer.Option(help="Why, for instance a lawsuit's number; no patients' data.")],
 ) -> None:
     """Keep a backup until it is released, whatever the policy says."""
-    reason = one_line(reason)
-    if not reason or len(reason) > MAX_REASON:
-        raise SettingsError("The reason is empty or too long.", hint=f"One line of at most {MAX_REASON} characters.")
-    with_parts = parts()
-    held = with_parts.catalog.hold(_known(with_parts, backup_id), reason, f"{getpass.getuser()} (command line)")
-    print(f"{held.backup_id} is on hold: {reason}")
+    held = parts().holds().hold(backup_id, reason, f"{getpass.getuser()} (command line)")
+    print(f"{held.backup_id} is on hold: {held.hold_reason}")
 
 
 def release(backup_id: str) -> None:
     """End a hold: from now on the policy decides again."""
-    with_parts = parts()
-    released = with_parts.catalog.release(_known(with_parts, backup_id))
+    released = parts().holds().release(backup_id)
     until = f" It was promised until {iso(released.expires_at)}." if released.expires_at else ""
     print(f"{released.backup_id} is released.{until}")
-
-
-def _known(with_parts: Parts, backup_id: str) -> BackupRecord:
-    record = with_parts.catalog.get(backup_id)
-    if record is None:
-        raise PermanentError(f"There is no backup {backup_id!r}.", hint="See `clinic-backups list`.")
-    return record

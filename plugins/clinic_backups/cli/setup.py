@@ -1,4 +1,4 @@
-"""``clinic-backups check``, ``keygen`` and ``catalog migrate``."""
+"""``clinic-backups check`` and ``keygen``."""
 
 from __future__ import annotations
 
@@ -17,14 +17,11 @@ from clinic_backups.errors import SettingsError
 from clinic_backups.model import iso
 from clinic_backups.preflight import require
 
-catalog = typer.Typer(help="The catalog of backups.", no_args_is_help=True)
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(check)
     app.command()(keygen)
-    app.add_typer(catalog, name="catalog")
 
 
 def check(
@@ -62,12 +59,6 @@ def keygen(
     )
     errors.print("it no backup can be opened. Set CLINIC_BACKUPS_RECIPIENTS to the public key:")
     print(recipient)
-
-
-@catalog.command()
-def migrate() -> None:
-    """Bring the catalog's schema to the newest version."""
-    print(f"The catalog is at version {parts().catalog.migrate()}.")
 
 
 def _with_hint(message: str, hint: str) -> str:

@@ -15,6 +15,7 @@ from clinic_backups.errors import Interrupted
 from clinic_backups.extract import SqlExtract
 from clinic_backups.model import BackupRequest, Clinic
 from clinic_backups.operators.connections import failing_clearly, log_delivery
+from clinic_backups.operators.copies import copy_without_failing
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.operators.store import Store
 from clinic_backups.stream import Progress
@@ -83,6 +84,7 @@ class ClinicBackupOperator(BaseOperator):
             self.log.info("Backing up clinic %s (%r) to %s", clinic.id, clinic.name, parts.store.url)
             try:
                 record = self._backup.run(request, queries=self.extract)  # type: ignore[arg-type] # rendered by now
+                copy_without_failing(self.log, parts, clinic.id)
             finally:
                 log_delivery(self.log, lambda: parts.deliver(clinic_id=clinic.id, limit_seconds=MAIL_SECONDS))
         self.log.info(

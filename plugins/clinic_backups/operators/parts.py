@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from clinic_backups import settings
 from clinic_backups.operators.connections import find_connection
 from clinic_backups.operators.store import Store
@@ -18,7 +16,7 @@ class AirflowParts(Parts):
         super().__init__(settings.load(), find_connection)
         self._upload = upload or Store()
 
-    @cached_property
-    def store(self) -> ObjectStore:
-        """The store, through the provider's hook."""
-        return self._upload.open(self.settings)
+    def open_store(self, url: str, conn_id: str) -> ObjectStore:
+        """A store, through the provider's hook."""
+        primary = conn_id == "backup_store"
+        return self._upload.open(self.settings, url, self._upload.conn_id if primary else conn_id)

@@ -1,32 +1,47 @@
-"""The task that deletes what retention lets go."""
+"""The tasks that delete what retention lets go, and that keep a backup from it."""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from clinic_backups.operators.connections import failing_clearly
+from clinic_backups.errors import SettingsError
+from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.selection import flag, require_known_keys, select
 
 log = logging.getLogger(__name__)
-KEYS = ("clinic_id", "dry_run")
+KEYS = ("clinic_id", "dry_run", "sweep", "read")
+HOLD_KEYS = ("backup_id", "reason", "release")
 
 
-@task
+def conf_of(context: Any, keys: tuple[str, ...] = KEYS) -> dict[str, Any]:
+    """The run's conf without empty values. :raises SettingsError: it has a key that means nothing."""
+    conf = {key: value for key, value in (context["dag_run"].conf or {}).items() if value not in (None, "")}
+    with failing_clearly(log):
+        require_known_keys(conf, keys)
+    return conf
+
+
+def wanted_clinic(parts: AirflowParts, conf: dict[str, Any]) -> int | None:
+    """The clinic that the conf names; none: all. :raises SettingsError: there is no such clinic."""
+    if "clinic_id" not in conf:
+        return None
+    _, every = parts.clinics()
+    return select({"clinic_id": conf["clinic_id"]}, active=[], every=every).clinics[0].id
+
+
+@task(trigger_rule="all_done")
 def clean() -> dict[str, int]:
     """Each clinic's decisions with their reasons go into the log; a clinic that cannot be cleaned stops no other."""
-    conf = {key: value for key, value in (get_current_context()["dag_run"].conf or {}).items() if value is not None}
+    conf = conf_of(get_current_context())
     with failing_clearly(log):
-        require_known_keys(conf, KEYS)
         dry_run = flag(conf, "dry_run")
         parts = AirflowParts()
-        clinic_id = None
-        if "clinic_id" in conf:
-            _, every = parts.clinics()
-            clinic_id = select({"clinic_id": conf["clinic_id"]}, active=[], every=every).clinics[0].id
+        clinic_id = wanted_clinic(parts, conf)
         cleaner = parts.cleaner()
         deleted = kept = 0
         problems: list[str] = []
@@ -36,11 +51,36 @@ def clean() -> dict[str, int]:
                 log.info("%s %s: %s", decision.backup.backup_id, verb, decision.reason)
             deleted += result.deleted
             kept += result.kept
+            parts.alarm(result.losses)
+            if result.erasure:
+                left = "is done" if result.erasure.finished_at else f"goes on: {result.erasure.remaining} backups stay"
+                log.info("The erasure of clinic %s %s.", result.clinic_id, left)
             if result.problem:
                 log.error("Clinic %s: %s HINT: %s", result.clinic_id, result.problem, result.hint)
                 problems.append(str(result.clinic_id))
         forgotten = cleaner.forget_old() if clinic_id is None and not dry_run else 0
+        log_delivery(log, parts.deliver)
     log.info("%s backups were deleted, %s stay; %s old records were forgotten.", deleted, kept, forgotten)
     if problems:
         raise AirflowFailException(f"These clinics were not cleaned: {', '.join(problems)}. The next run goes on.")
     return {"deleted": deleted, "kept": kept}
+
+
+@task
+def hold_or_release() -> str:
+    """Keep one backup until it is released, or release it."""
+    context = get_current_context()
+    conf = conf_of(context, HOLD_KEYS)
+    by = str(context["dag_run"].triggering_user_name or "unknown")
+    with failing_clearly(log):
+        backup_id, release = conf.get("backup_id"), flag(conf, "release")
+        if not isinstance(backup_id, str):
+            raise SettingsError("Which backup?", hint='Give its id: {"backup_id": "7-20261124T060000Z", "reason": "…"}')
+        holds = AirflowParts().holds()
+        if release:
+            holds.release(backup_id)
+            log.info("%s is released by %s: the policy decides again.", backup_id, by)
+        else:
+            held = holds.hold(backup_id, str(conf.get("reason", "")), by)
+            log.info("%s is on hold by %s: %s", backup_id, by, held.hold_reason)
+    return backup_id

@@ -30,18 +30,17 @@ class Store:
 
     conn_id: str = "backup_store"
 
-    def open(self, settings: Settings) -> ObjectStore:
-        """The store. :raises SettingsError: its URL or connection is wrong."""
-        url, encryption = settings.require_store_url(), settings.encryption_at_store
+    def open(self, settings: Settings, url: str, conn_id: str) -> ObjectStore:
+        """The store at a URL. :raises SettingsError: the URL or the connection is wrong."""
         scheme = parse_url(url).scheme
-        connection = find_connection(self.conn_id) if scheme != "file" else None
+        connection = find_connection(conn_id) if scheme != "file" else None
         if connection is None:
-            return open_store(url, None, encryption=encryption)
+            return open_store(url, None, **settings.store_options(url))
         require_type(connection, url)
-        hooks = {"s3": lambda: _s3(self.conn_id, s3_config(connection)), "gs": lambda: _gcs(self.conn_id)}
-        client = hooks.get(scheme, lambda: _azure(self.conn_id))()
+        hooks = {"s3": lambda: _s3(conn_id, s3_config(connection)), "gs": lambda: _gcs(conn_id)}
+        client = hooks.get(scheme, lambda: _azure(conn_id))()
         return store_from_client(
-            url, client, encryption=encryption, conditional_writes=conditional_writes(connection.extra)
+            url, client, **settings.store_options(url), conditional_writes=conditional_writes(connection.extra)
         )
 
 

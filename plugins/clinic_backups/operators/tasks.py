@@ -15,7 +15,7 @@ from clinic_backups import watch as watching
 from clinic_backups.backup import utc_now
 from clinic_backups.catalog.outbox import Notice
 from clinic_backups.errors import ClinicBackupsError, SettingsError
-from clinic_backups.model import BackupRecord, Clinic
+from clinic_backups.model import BackupRecord, Clinic, plain
 from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_complete, overdue_facts
 from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.parts import AirflowParts
@@ -149,6 +149,7 @@ def _queue_digest(parts: AirflowParts, context: Any, clinics: list[Clinic], reco
         undelivered=parts.outbox.undelivered(
             waiting_since=now - UNDELIVERED_AFTER, refused_since=last[1] if last else now - UNDELIVERED_AFTER
         ),
+        copies=[plain(backlog) for backlog in parts.copies().backlog(parts.stores.urls)],
         objective_hours=settings.rpo_hours,
         started_at=context["dag_run"].start_date or now,
         now=now,

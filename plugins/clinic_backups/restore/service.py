@@ -22,11 +22,13 @@ from clinic_backups.restore.shape import Shape, fit
 from clinic_backups.restore.staging import Staged, Staging
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.settings import Settings
+from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.tenant_db import Snapshot
 
 OnStep = Callable[[str], object]
 OnRead = Callable[[int, int], object]
+OnBadCopy = Callable[["Source", str, ClinicBackupsError], object]
 
 
 class ClinicChanged(PermanentError):
@@ -55,15 +57,18 @@ class Wish:
 
 
 class ClinicRestore:
-    """Restores clinics from one store into one database.
+    """Restores clinics from the stores into one database.
 
     Planning and applying do the same up to the writing: fetch and check the archive, load what differs into temporary
     tables, compare. So nothing of a patient waits anywhere between the two, and what is applied was just computed.
+
+    Where a store has no copy of the archive, or a damaged one, or does not answer, the next one is tried.
 
     :param restore_db: a role that may read and write the clinics' tables.
     :param identities: secret keys, of which one opens the archive.
     :param on_step: told what is being done.
     :param on_read: told how many bytes of how many of the archive are read, from another thread.
+    :param on_bad_copy: told of the source, a store's URL and its error before the next store is tried.
     """
 
     def __init__(
@@ -71,13 +76,17 @@ class ClinicRestore:
         *,
         settings: Settings,
         restore_db: Connection,
-        store: ObjectStore,
+        stores: Stores,
         identities: Sequence[Any],
         on_step: OnStep = lambda step: None,
         on_read: OnRead = lambda done, total: None,
+        on_bad_copy: OnBadCopy = lambda source, url, error: None,
     ) -> None:
-        self.settings, self.database, self._store = settings, restore_db, store
+        self.settings, self.database, self._stores = settings, restore_db, stores
         self._identities, self.on_step, self._on_read = identities, on_step, on_read
+        self._on_bad_copy = on_bad_copy
+        self._good: dict[str, ObjectStore] = {}
+        """The store of each archive that was read from end to end."""
 
     def plan(self, source: Source, wish: Wish) -> RestorePlan:
         """What the restore would do. Writes nothing but temporary tables, and locks nobody out."""
@@ -119,9 +128,28 @@ class ClinicRestore:
             return plan
 
     def checked_manifest(self, source: Source) -> Manifest:
-        """Read the whole archive once, before anything else: what is damaged must not get as far as a database."""
-        self.on_step("checking the archive")
-        manifest = self.read(source, lambda segment: None)
+        """Read the whole archive once, before anything else: what is damaged must not get as far as a database.
+
+        Finds the first store whose copy is good. :raises ClinicBackupsError: none is; the first store's error.
+        """
+        failures: list[ClinicBackupsError] = []
+        for url in self._stores.urls:
+            self.on_step("checking the archive" if not failures else f"checking the copy in {url}")
+            try:
+                store = self._stores.at(url)
+                manifest = self._checked(source, store)
+            except ClinicBackupsError as error:
+                failures.append(error)
+                self._on_bad_copy(source, url, error)
+                continue
+            self._good[source.archive.key] = store
+            return manifest
+        for other in failures[1:]:
+            failures[0].add_note(f"And: {other.message}")
+        raise failures[0]
+
+    def _checked(self, source: Source, store: ObjectStore) -> Manifest:
+        manifest = self._read(store, source, lambda segment: None)
         if manifest.clinic.id != source.clinic_id or manifest.backup_id != source.backup_id:
             raise IntegrityError(
                 f"{source.archive.key} holds backup {manifest.backup_id} of clinic {manifest.clinic.id}; wanted is"
@@ -131,8 +159,11 @@ class ClinicRestore:
         return manifest
 
     def read(self, source: Source, on_segment: Callable[[Segment], object]) -> Manifest:
-        """Read the archive once more; see :func:`~clinic_backups.archive_reader.read_archive`."""
-        with self._store.open(source.archive.key) as stream:
+        """Read the checked archive once more; see :func:`~clinic_backups.archive_reader.read_archive`."""
+        return self._read(self._good.get(source.archive.key) or self._stores.primary, source, on_segment)
+
+    def _read(self, store: ObjectStore, source: Source, on_segment: Callable[[Segment], object]) -> Manifest:
+        with store.open(source.archive.key) as stream:
             counted = cast(BinaryIO, _Counted(stream, source.archive.size_bytes, self._on_read))
             return read_archive(counted, self._identities, expected=source.archive, on_segment=on_segment)
 

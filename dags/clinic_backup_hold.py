@@ -1,0 +1,50 @@
+"""
+### Keep one backup until it is released, whatever the policy says
+
+For a lawsuit or an audit. By hand only:
+
+| conf | means |
+| --- | --- |
+| `{"backup_id": "7-20261124T060000Z", "reason": "file 12/2026"}` | retention leaves it alone from now on |
+| `{"backup_id": "7-20261124T060000Z", "release": true}` | the policy decides again |
+
+The reason is one line and holds nothing of a patient: it is in the catalog, in the log of retention, and in a note
+beside the archive in each store, so that a rebuilt catalog knows of the hold. An incremental on hold keeps the backups
+that it is built on. Who did it is recorded.
+
+**When it is red**, the log of `hold_or_release` says why: no such backup, no reason, or a store that could not be told.
+In the last case the hold counts already; clear the task to tell the store.
+
+**To undo**: run it with `release`, or without. The same by hand: `clinic-backups hold` and `clinic-backups release`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import Param, dag
+
+from clinic_backups import settings
+from clinic_backups.operators.retention import hold_or_release
+
+configured = settings.load()
+
+
+@dag(
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,
+    doc_md=__doc__,
+    tags=["clinic backups"],
+    default_args={"retries": configured.retries, "retry_delay": timedelta(seconds=configured.retry_delay_seconds)},
+    params={
+        "backup_id": Param("", type="string", title="Backup", description="Its id, as the list of backups shows it"),
+        "reason": Param("", type=["null", "string"], title="Reason", description="One line; no patients' data"),
+        "release": Param(False, type="boolean", title="Release", description="End the hold"),
+    },
+)
+def clinic_backup_hold() -> None:
+    hold_or_release()
+
+
+clinic_backup_hold()

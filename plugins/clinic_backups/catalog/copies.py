@@ -1,0 +1,157 @@
+"""Where each backup lies: which stores hold it, which lost it, and which still wait for their copy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from sqlalchemy import ColumnElement, Subquery, case, delete, exists, func, literal, select, update
+from sqlalchemy import Connection as SqlConnection
+from sqlalchemy.dialects.postgresql import insert
+
+from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.tables import backup, backup_copy, store
+from clinic_backups.errors import ClinicBackupsError
+
+CopyState = Literal["present", "lost", "damaged"]
+REST = timedelta(minutes=15)
+"""A store that failed is left alone for so long."""
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """A store that lacks copies of completed backups, and how it failed last, if it did."""
+
+    store_url: str
+    missing: int
+    oldest_at: datetime
+    error: str = ""
+    hint: str = ""
+
+
+class Copies:
+    """The places of backups. A backup without any intact copy is ``lost``, until one is found again."""
+
+    def __init__(self, database: CatalogDatabase) -> None:
+        self._database = database
+
+    def of_clinic(self, clinic_id: int) -> dict[str, dict[str, CopyState]]:
+        """By backup id and store URL."""
+        statement = (
+            select(backup_copy.c.backup_id, backup_copy.c.store_url, backup_copy.c.state)
+            .join(backup, backup.c.backup_id == backup_copy.c.backup_id)
+            .where(backup.c.clinic_id == clinic_id)
+        )
+        found: dict[str, dict[str, CopyState]] = {}
+        with self._database.transaction("reading where backups lie") as db:
+            for row in db.execute(statement):
+                found.setdefault(row.backup_id, {})[row.store_url] = row.state
+        return found
+
+    def mark(self, backup_id: str, store_url: str, state: CopyState, at: datetime) -> None:
+        """Write what was found in a store. With its last intact copy a backup is lost; with the first it is back."""
+        new = {"state": state, "checked_at": at}
+        statement = insert(backup_copy).values(backup_id=backup_id, store_url=store_url, stored_at=at, **new)
+        with self._database.transaction(f"writing where backup {backup_id} lies") as db:
+            db.execute(statement.on_conflict_do_update(index_elements=["backup_id", "store_url"], set_=new))
+            _settle(db, backup_id)
+
+    def waiting(self, store_urls: Sequence[str], *, clinic_id: int | None = None) -> list[tuple[int, str, str]]:
+        """Completed backups that a store should have and has not, as (clinic, backup, store); the newest first."""
+        missing = _missing(store_urls)
+        statement = select(backup.c.clinic_id, backup.c.backup_id, missing.c.store_url).select_from(
+            backup.join(missing, _lacks(missing))
+        )
+        if clinic_id is not None:
+            statement = statement.where(backup.c.clinic_id == clinic_id)
+        with self._database.transaction("reading which copies are missing") as db:
+            rows = db.execute(statement.order_by(backup.c.started_at.desc(), missing.c.store_url))
+            return [(row.clinic_id, row.backup_id, row.store_url) for row in rows]
+
+    def backlog(self, store_urls: Sequence[str]) -> list[Backlog]:
+        """How many copies each store waits for; those that wait for none are left out."""
+        missing = _missing(store_urls)
+        statement = (
+            select(
+                missing.c.store_url,
+                func.count(),
+                func.min(backup.c.started_at),
+                func.coalesce(func.max(store.c.error), ""),
+                func.coalesce(func.max(store.c.hint), ""),
+            )
+            .select_from(
+                missing.join(backup, _lacks(missing)).outerjoin(store, store.c.store_url == missing.c.store_url)
+            )
+            .group_by(missing.c.store_url)
+            .order_by(missing.c.store_url)
+        )
+        with self._database.transaction("reading which copies are missing") as db:
+            return [Backlog(*row) for row in db.execute(statement)]
+
+    def store_urls(self) -> list[str]:
+        """Every store that some backup lies in, or should."""
+        with self._database.transaction("reading where backups lie") as db:
+            statement = select(backup_copy.c.store_url).distinct().order_by(backup_copy.c.store_url)
+            return [url for (url,) in db.execute(statement)]
+
+    def adopt(self, store_url: str, at: datetime) -> int:
+        """Say of backups that were completed before places were recorded that they lie here; returns how many."""
+        placeless = ~exists().where(backup_copy.c.backup_id == backup.c.backup_id)
+        old = select(backup.c.backup_id, literal(store_url), literal(at)).where(
+            backup.c.state.in_(("completed", "deleting")), placeless
+        )
+        with self._database.transaction("writing where older backups lie") as db:
+            columns = ["backup_id", "store_url", "stored_at"]
+            return int(db.execute(insert(backup_copy).from_select(columns, old)).rowcount)
+
+    def forget_store(self, store_url: str) -> int:
+        """Drop a store out of the records, its objects are left alone; returns how many backups lay there."""
+        with self._database.transaction("forgetting a store") as db:
+            here = backup_copy.c.store_url == store_url
+            ids = [row.backup_id for row in db.execute(select(backup_copy.c.backup_id).where(here))]
+            db.execute(delete(backup_copy).where(here))
+            db.execute(delete(store).where(store.c.store_url == store_url))
+            for backup_id in ids:
+                _settle(db, backup_id)
+        return len(ids)
+
+    def note_failure(self, store_url: str, error: ClinicBackupsError, at: datetime) -> None:
+        """Let a store rest: see :meth:`resting`."""
+        new = {"failed_at": at, "error": error.message, "hint": error.hint}
+        statement = insert(store).values(store_url=store_url, **new)
+        with self._database.transaction("noting that a store failed") as db:
+            db.execute(statement.on_conflict_do_update(index_elements=["store_url"], set_=new))
+
+    def note_success(self, store_url: str) -> None:
+        """It works again."""
+        with self._database.transaction("noting that a store works") as db:
+            db.execute(delete(store).where(store.c.store_url == store_url))
+
+    def resting(self, now: datetime) -> set[str]:
+        """The stores that failed a short while ago."""
+        with self._database.transaction("reading which stores failed") as db:
+            return {url for (url,) in db.execute(select(store.c.store_url).where(store.c.failed_at > now - REST))}
+
+
+def _missing(store_urls: Sequence[str]) -> Subquery:
+    return select(func.unnest(list(store_urls)).label("store_url")).subquery("wanted")
+
+
+def _lacks(missing: Subquery) -> ColumnElement[bool]:
+    there = exists().where(
+        backup_copy.c.backup_id == backup.c.backup_id,
+        backup_copy.c.store_url == missing.c.store_url,
+        backup_copy.c.state == "present",
+    )
+    return (backup.c.state == "completed") & ~there
+
+
+def _settle(db: SqlConnection, backup_id: str) -> None:
+    intact = exists().where(backup_copy.c.backup_id == backup.c.backup_id, backup_copy.c.state == "present")
+    db.execute(
+        update(backup)
+        .where(backup.c.backup_id == backup_id, backup.c.state.in_(("completed", "lost")))
+        .values(state=case((intact, "completed"), else_="lost"), updated_at=func.now())
+    )

@@ -1,0 +1,116 @@
+"""What is left of a clinic that was erased: a line with counts and dates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, insert, select, update
+
+from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.tables import backup, clinic, erasure, notification, restore
+from clinic_backups.errors import PermanentError
+from clinic_backups.model import BackupRecord, plain
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """One erasure of a clinic's backups: of all that were begun before ``requested_at``.
+
+    ``backups`` and ``size_bytes`` are what was deleted, ``remaining`` what holds and locks still keep.
+    """
+
+    id: int
+    clinic_id: int
+    requested_at: datetime
+    requested_by: str
+    reason: str
+    backups: int = 0
+    size_bytes: int = 0
+    first_backup_at: datetime | None = None
+    last_backup_at: datetime | None = None
+    remaining: int = 0
+    finished_at: datetime | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return plain(self)
+
+
+_COLUMNS = [erasure.c[field.name] for field in fields(Erasure)]
+
+
+class Erasures:
+    """The erasures that were asked for."""
+
+    def __init__(self, database: CatalogDatabase) -> None:
+        self._database = database
+
+    def request(self, clinic_id: int, *, reason: str, by: str, at: datetime) -> Erasure:
+        """Ask for one; one that is open already goes on, and covers what was begun since."""
+        with self._database.transaction(f"recording that clinic {clinic_id} is to be erased") as db:
+            row = db.execute(
+                update(erasure)
+                .where(erasure.c.clinic_id == clinic_id, erasure.c.finished_at.is_(None))
+                .values(requested_at=at, requested_by=by, reason=reason)
+                .returning(*_COLUMNS)
+            ).one_or_none()
+            if row is None:
+                values = {"clinic_id": clinic_id, "requested_at": at, "requested_by": by, "reason": reason}
+                row = db.execute(insert(erasure).values(values).returning(*_COLUMNS)).one()
+        return Erasure(*row)
+
+    def open_of(self, clinic_id: int) -> Erasure | None:
+        """The clinic's erasure that has not ended; none if there is none."""
+        statement = select(*_COLUMNS).where(erasure.c.clinic_id == clinic_id, erasure.c.finished_at.is_(None))
+        with self._database.transaction("reading the erasures") as db:
+            row = db.execute(statement).one_or_none()
+        return Erasure(*row) if row else None
+
+    def find(self) -> list[Erasure]:
+        """All, the newest first."""
+        with self._database.transaction("reading the erasures") as db:
+            return [Erasure(*row) for row in db.execute(select(*_COLUMNS).order_by(erasure.c.id.desc()))]
+
+    def count(self, found: Erasure, record: BackupRecord) -> None:
+        """Add a backup that is gone."""
+        with self._database.transaction("counting an erased backup") as db:
+            db.execute(
+                update(erasure)
+                .where(erasure.c.id == found.id)
+                .values(
+                    backups=erasure.c.backups + 1,
+                    size_bytes=erasure.c.size_bytes + (record.size_bytes or 0),
+                    first_backup_at=func.least(erasure.c.first_backup_at, record.started_at),
+                    last_backup_at=func.greatest(erasure.c.last_backup_at, record.started_at),
+                )
+            )
+
+    def settle(self, found: Erasure, at: datetime) -> Erasure:
+        """Count what remains; when that is nothing, end it and forget all that the catalog knows of those backups.
+
+        Mails go with their addresses, restores with their plans. What came after the erasure stays.
+
+        :raises PermanentError: it has ended already.
+        """
+        mine = (backup.c.clinic_id == found.clinic_id, backup.c.started_at <= found.requested_at)
+        with self._database.transaction(f"settling the erasure of clinic {found.clinic_id}") as db:
+            left = select(func.count()).where(*mine, backup.c.state.not_in(("deleted", "failed")))
+            remaining = db.execute(left).scalar_one()
+            values: dict[str, Any] = {"remaining": remaining}
+            if not remaining:
+                values["finished_at"] = at
+                db.execute(delete(restore).where(restore.c.clinic_id == found.clinic_id,
+                                                 restore.c.started_at <= found.requested_at))  # fmt: skip
+                db.execute(delete(notification).where(notification.c.clinic_id == found.clinic_id,
+                                                      notification.c.created_at <= found.requested_at))  # fmt: skip
+                db.execute(update(backup).where(*mine).values(parent_id=None))
+                db.execute(delete(backup).where(*mine))
+                came_later = select(backup.c.backup_id).where(backup.c.clinic_id == found.clinic_id).exists()
+                db.execute(delete(clinic).where(clinic.c.clinic_id == found.clinic_id, ~clinic.c.active, ~came_later))
+            statement = update(erasure).where(erasure.c.id == found.id, erasure.c.finished_at.is_(None))
+            row = db.execute(statement.values(values).returning(*_COLUMNS)).one_or_none()
+        if row is None:
+            raise PermanentError(f"The erasure of clinic {found.clinic_id} has ended.", hint="Nothing is to be done.")
+        return Erasure(*row)

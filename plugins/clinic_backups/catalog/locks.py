@@ -1,0 +1,76 @@
+"""One process at a time works at a clinic: locks in the catalog's database that end when their process does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Literal
+
+import psycopg2
+
+from clinic_backups.connections import Connection
+from clinic_backups.database import connect, raise_database_error
+from clinic_backups.errors import TransientError
+
+Purpose = Literal["clinic", "copies"]
+"""``clinic``: a backup or restore; ``copies``: copying its backups to further stores. Whoever deletes takes both."""
+
+
+class AlreadyRunning(TransientError):
+    """Another process works at the same clinic right now."""
+
+
+class ClinicLock:
+    """Held while a clinic is worked at, by an open transaction: it ends when the process does."""
+
+    def __init__(self, db: Any, clinic_id: int) -> None:
+        self._db, self._clinic_id = db, clinic_id
+
+    def require(self) -> None:
+        """:raises TransientError: the lock was lost with its connection, so that another backup may have begun."""
+        try:
+            with self._db.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        except psycopg2.Error:
+            raise TransientError(
+                f"The connection that kept clinic {self._clinic_id}'s lock in the catalog was lost.",
+                hint="Nothing was recorded as complete; the next attempt backs up again.",
+            ) from None
+
+
+@contextmanager
+def lock_clinic(connection: Connection, clinic_id: int, *purposes: Purpose) -> Iterator[ClinicLock]:
+    """Keep others out. :raises AlreadyRunning: another process has one of the locks."""
+    db = connect(connection)
+    try:
+        with db.cursor() as cursor:
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            for purpose in purposes:
+                # Of a transaction: a transaction-pooling proxy would hand a session's lock to somebody else.
+                cursor.execute(
+                    "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))",
+                    (f"clinic_backups:{purpose}:{clinic_id}",),
+                )
+                locked = cursor.fetchone()
+                if not locked or not locked[0]:
+                    raise _running(clinic_id, purpose)
+        yield ClinicLock(db, clinic_id)
+    except psycopg2.Error as error:
+        raise_database_error(error, f"locking clinic {clinic_id} in the catalog")
+    finally:
+        # The server answers a rollback, and not a close: whoever asks next must not find a lock that is on its way out.
+        with suppress(psycopg2.Error):
+            db.rollback()
+        db.close()
+
+
+def _running(clinic_id: int, purpose: Purpose) -> AlreadyRunning:
+    if purpose == "copies":
+        return AlreadyRunning(
+            f"Clinic {clinic_id}'s backups are being copied to another store already; this was not started.",
+            hint="Try again when that has ended.",
+        )
+    return AlreadyRunning(
+        f"Clinic {clinic_id} is being backed up already, or restored; this was not started.",
+        hint=f"See what runs: clinic-backups list --clinic {clinic_id} --state running",
+    )

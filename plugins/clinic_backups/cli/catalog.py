@@ -1,0 +1,165 @@
+"""``clinic-backups catalog``: the catalog itself, and whether the stores hold what it says."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from clinic_backups.backup import utc_now
+from clinic_backups.cli.environment import parts
+from clinic_backups.cli.output import Steps, errors, human_size, print_error, print_json, print_table
+from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.inventory import KINDS, Inventory, Task
+from clinic_backups.parts import Parts
+from clinic_backups.rebuild import Rebuilt
+from clinic_backups.rebuild import rebuild as rebuild_from
+from clinic_backups.storage import canonical
+from clinic_backups.stores.base import ObjectStore
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+catalog = typer.Typer(help="The catalog of backups.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.add_typer(catalog, name="catalog")
+
+
+@catalog.command()
+def migrate() -> None:
+    """Bring the catalog's schema to the newest version."""
+    with_parts = parts()
+    print(f"The catalog is at version {with_parts.catalog.migrate()}.")
+    if with_parts.settings.store_url:
+        # Before there were replicas, nobody wrote down where a backup lies.
+        with_parts.copies().adopt(with_parts.stores.urls[0], utc_now())
+
+
+@catalog.command()
+def verify(
+    clinic: Annotated[int | None, typer.Option(help="Only this clinic.")] = None,
+    store: Annotated[str | None, typer.Option(help="URL of one store; all when left out.")] = None,
+    read: Annotated[bool, typer.Option("--read", help="Read every archive and compare its SHA-256.")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Write into the catalog what is lost or found.")] = False,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Remove what uploads that died left a day ago.")] = False,
+    json: Json = False,
+) -> None:
+    """Compare the catalog with the stores, both ways. Without --record and --sweep nothing is changed.
+
+    Exit code 1 when a backup is missing or damaged.
+    """
+    with_parts = parts()
+    urls = with_parts.stores.urls if store is None else (canonical(store),)
+    inventories: list[Inventory] = []
+    failed: list[ClinicBackupsError] = []
+    with Steps() as steps:
+        check = with_parts.store_check(on_step=steps.step)
+        for url in urls:
+            try:
+                task = Task(record=record, sweep=sweep, read=read)
+                inventories.append(check.run(with_parts.stores.at(url), task, clinic_id=clinic))
+            except ClinicBackupsError as error:
+                failed.append(error)
+    with_parts.alarm([loss for inventory in inventories for loss in inventory.losses])
+    if json:
+        print_json([_plain(inventory) for inventory in inventories])
+    else:
+        for inventory in inventories:
+            _show(inventory)
+    for failure in failed:
+        print_error(failure)
+    bad = sum(item.kind in ("missing", "damaged") for each in inventories for item in each.discrepancies)
+    if bad:
+        raise PermanentError(
+            f"{bad} archives are missing or damaged.",
+            hint="--record writes it down; then `clinic-backups replicate` brings back what another store holds.",
+        )
+    if failed:
+        raise TransientError(f"{len(failed)} of {len(urls)} stores were not checked.", hint="Try again.")
+
+
+@catalog.command()
+def rebuild(
+    store: Annotated[str | None, typer.Option(help="URL of one store; all of the settings when left out.")] = None,
+    connection: Annotated[
+        str, typer.Option(help="Airflow connection for a store that is none of the settings.")
+    ] = "backup_store",
+    json: Json = False,
+) -> None:
+    """Write every backup that the envelopes in a store tell of into the catalog. Needs no key; may be repeated.
+
+    The catalog's schema must be there: run `clinic-backups catalog migrate` first.
+    """
+    with_parts = parts()
+    with_parts.catalog.require_newest()
+    reports: list[Rebuilt] = []
+    with Steps() as steps:
+        for opened in _stores(with_parts, store, connection):
+            reports.append(rebuild_from(opened, with_parts.catalog, utc_now(), steps.step))
+    if json:
+        print_json([report.to_json() for report in reports])
+        return
+    for report in reports:
+        print(
+            f"{report.store_url}: {report.adopted} backups were added, {report.held} of them on hold; {report.known}"
+            f" were known. {report.strangers} objects of others were left alone."
+        )
+        rows = [(escape(key), escape(problem)) for key, problem in report.conflicts]
+        rows += [(escape(key), "no backup: archive or envelope is missing") for key in report.incomplete]
+        if rows:
+            print_table("Not taken over", (("object", False), ("why", False)), rows)
+
+
+@catalog.command("forget-store")
+def forget_store(
+    url: Annotated[str, typer.Argument(help="URL of the store that is given up.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Drop a store out of the catalog. Its objects are left alone; backups that lay only there become lost."""
+    with_parts, place = parts(), canonical(url)
+    if place in with_parts.stores.urls:
+        raise PermanentError(
+            f"{place} is a store of the settings.", hint="Take it out of them first, else copies would be made again."
+        )
+    if not yes:
+        typer.confirm(f"Forget that backups lie in {place}?", abort=True, err=True)
+    print(f"{with_parts.copies().forget_store(place)} copies in {place} are forgotten.")
+
+
+def _stores(with_parts: Parts, url: str | None, connection: str) -> list[ObjectStore]:
+    if url is None:
+        return list(with_parts.stores)
+    place = canonical(url)
+    configured = with_parts.settings.store_url and place in with_parts.stores.urls
+    return [with_parts.stores.at(place) if configured else with_parts.open_store(url, connection)]
+
+
+def _plain(inventory: Inventory) -> dict[str, Any]:
+    return {
+        "store_url": inventory.store_url,
+        "objects": inventory.objects,
+        "strangers": inventory.strangers,
+        "discrepancies": [found.to_json() for found in inventory.discrepancies],
+        "problems": [{"what": what, "error": error.message, "hint": error.hint} for what, error in inventory.problems],
+    }
+
+
+def _show(inventory: Inventory) -> None:
+    print(
+        f"{inventory.store_url}: {inventory.objects} objects of backups, {inventory.strangers} of others, which were"
+        f" left alone; {len(inventory.discrepancies) or 'no'} discrepancies."
+    )
+    if inventory.discrepancies:
+        columns = (("kind", False), ("object", False), ("size", True), ("done", False), ("means", False))
+        print_table(
+            "Discrepancies",
+            columns,
+            [
+                (found.kind, escape(found.key), human_size(found.size_bytes), found.action, KINDS[found.kind])
+                for found in inventory.discrepancies
+            ],
+        )
+    for what, error in inventory.problems:
+        errors.print(f"{escape(what)}: {escape(error.message)}\nHINT: {escape(error.hint)}")

@@ -1,0 +1,50 @@
+"""``clinic-backups replicate``: copies in further stores."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from clinic_backups.cli.environment import parts
+from clinic_backups.cli.output import Steps, errors, human_size, print_json, print_table
+from clinic_backups.errors import SettingsError, TransientError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(replicate)
+
+
+def replicate(
+    clinic: Annotated[int | None, typer.Option(help="Only this clinic.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make the copies that stores lack: in the replicas, and in the primary store what it lost."""
+    with_parts = parts()
+    if len(with_parts.stores.urls) == 1:
+        raise SettingsError(
+            "There is only one store.", hint="Name others in CLINIC_BACKUPS_REPLICA_STORES, see docs/replicas.md."
+        )
+    with Steps() as steps:
+        replicator = with_parts.replicator(on_copy=lambda record, url: steps.step(f"{record.backup_id} to {url}"))
+        done = replicator.run(clinic, patient=True)
+    with_parts.alarm(done.losses)
+    if json:
+        print_json([
+            {"backup_id": copy.backup_id, "store_url": copy.store_url, "size_bytes": copy.size_bytes,
+             "error": copy.error.message if copy.error else None} for copy in done.copies
+        ])  # fmt: skip
+    else:
+        columns = (("backup", False), ("store", False), ("stored", True), ("problem", False))
+        rows = [
+            (copy.backup_id, escape(copy.store_url), "" if copy.error else human_size(copy.size_bytes),
+             escape(copy.error.message) if copy.error else "") for copy in done.copies
+        ]  # fmt: skip
+        print_table("Copies", columns, rows)
+    for loss in done.losses:
+        errors.print(f"{loss.backup_id} is {loss.problem} in {escape(loss.store_url)}.")
+    if done.problems:
+        _, first = done.problems[0]
+        raise TransientError(f"{len(done.problems)} copies could not be made.", hint=first.hint or "Try again.")

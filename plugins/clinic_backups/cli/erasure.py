@@ -1,0 +1,132 @@
+"""``clinic-backups erase-clinic`` and ``erasures``: after a clinic left."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from datetime import datetime
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from clinic_backups.backup import utc_now
+from clinic_backups.catalog.erasures import Erasure
+from clinic_backups.cli.environment import parts
+from clinic_backups.cli.output import errors, human_size, print_json, print_table
+from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
+from clinic_backups.model import BackupRecord, iso
+from clinic_backups.parts import Parts
+from clinic_backups.retention import Decision
+from clinic_backups.text import one_line
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+MAX_REASON = 500
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("erase-clinic")(erase_clinic)
+    app.command()(erasures)
+
+
+def erase_clinic(
+    clinic: Annotated[int, typer.Argument(help="Id of the clinic.")],
+    reason: Annotated[str, typer.Option(help="Why, for instance the contract's number; it is kept.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete all backups of a clinic that left, in all stores, with every version of them.
+
+    Holds and locks keep what they keep; the weekly retention goes on until nothing is left. What stays is a line with
+    counts and dates. The clinic's rows in the application's database are not touched.
+    """
+    reason = one_line(reason)
+    if not reason or len(reason) > MAX_REASON:
+        raise SettingsError("The reason is empty or too long.", hint=f"One line of at most {MAX_REASON} characters.")
+    with_parts = parts()
+    active, _ = with_parts.clinics()
+    if any(found.id == clinic for found in active):
+        raise PermanentError(
+            f"Clinic {clinic} is active, and would be backed up again tonight.",
+            hint="Deactivate it in the application first.",
+        )
+    _require_confirmation(with_parts, clinic, yes=yes)
+    with_parts.erasures().request(clinic, reason=reason, by=f"{getpass.getuser()} (command line)", at=utc_now())
+    (cleaned,) = with_parts.cleaner().run(clinic_id=clinic)
+    if cleaned.erasure is None:
+        raise TransientError(
+            f"The erasure is recorded, and not begun: {cleaned.problem}", hint="The weekly retention does it."
+        )
+    if json:
+        print_json(cleaned.erasure.to_json())
+    else:
+        _show([cleaned.erasure])
+        _show_rest(with_parts, [decision for decision in cleaned.decisions if decision.keep])
+    if cleaned.problem:
+        raise TransientError(cleaned.problem, hint=f"{cleaned.hint} The weekly retention goes on with the erasure.")
+
+
+def erasures(json: Json = False) -> None:
+    """List the clinics that were erased, or are being erased."""
+    found = parts().erasures().find()
+    if json:
+        print_json([erasure.to_json() for erasure in found])
+    else:
+        _show(found)
+
+
+def _show_rest(with_parts: Parts, kept: list[Decision]) -> None:
+    """What stays for now, and which secret keys open it: without them it cannot be read any more."""
+    for decision in kept:
+        errors.print(f"{decision.backup.backup_id} stays: {escape(decision.reason)}")
+    recipients = dict.fromkeys(key for decision in kept for key in decision.backup.recipients)
+    for recipient in recipients:
+        everybody = recipient in with_parts.settings.recipients
+        why = (
+            "it also opens other clinics' backups"
+            if everybody
+            else "destroy it, and what stays cannot be read any more"
+        )
+        errors.print(f"The secret key of {escape(recipient)} opens it: {why}.")
+
+
+def _require_confirmation(with_parts: Parts, clinic: int, *, yes: bool) -> None:
+    records = with_parts.catalog.find(clinic_id=clinic)
+    there = [record for record in records if record.state in ("completed", "lost", "deleting")]
+    errors.print(f"{len(there)} backups of clinic {clinic} are to be deleted for good, {_size(there)}.")
+    for record in there:
+        if record.hold_reason:
+            errors.print(f"{record.backup_id} is on hold and stays: {escape(record.hold_reason)}")
+        elif record.locked_until and record.locked_until > utc_now():
+            errors.print(f"{record.backup_id} stays until its lock ends: {iso(record.locked_until)}")
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise SettingsError("Nobody is there to confirm it.", hint="Give --yes.")
+    if typer.prompt("Write the clinic's id once more to delete them", err=True) != str(clinic):
+        raise ClinicBackupsError("That was another id. Nothing was deleted.")
+
+
+def _size(records: list[BackupRecord]) -> str:
+    return human_size(sum(record.size_bytes or 0 for record in records)) + " in each store"
+
+
+def _show(found: list[Erasure]) -> None:
+    columns = (
+        ("clinic", True), ("asked for", False), ("by", False), ("reason", False), ("deleted", True), ("size", True),
+        ("first", False), ("last", False), ("left", True), ("done", False),
+    )  # fmt: skip
+    rows = [
+        (
+            str(erasure.clinic_id), _moment(erasure.requested_at), escape(erasure.requested_by), escape(erasure.reason),
+            str(erasure.backups), human_size(erasure.size_bytes), _moment(erasure.first_backup_at),
+            _moment(erasure.last_backup_at), str(erasure.remaining), _moment(erasure.finished_at),
+        )
+        for erasure in found
+    ]  # fmt: skip
+    print_table("Erasures", columns, rows)
+
+
+def _moment(moment: datetime | None) -> str:
+    return iso(moment.replace(microsecond=0)) if moment else ""

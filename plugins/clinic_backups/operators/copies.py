@@ -1,0 +1,102 @@
+"""The tasks that look after the stores: what is there, and which copies are missing."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from airflow.sdk import get_current_context, task
+from airflow.sdk.exceptions import AirflowFailException
+
+from clinic_backups.errors import ClinicBackupsError
+from clinic_backups.inventory import KINDS, Inventory, Task
+from clinic_backups.operators.connections import failing_clearly, log_delivery
+from clinic_backups.operators.parts import AirflowParts
+from clinic_backups.operators.retention import conf_of, wanted_clinic
+from clinic_backups.replication import Replication
+from clinic_backups.selection import flag
+
+log = logging.getLogger(__name__)
+
+
+def log_copies(logger: Any, parts: AirflowParts, clinic_id: int | None = None, *, patient: bool = False) -> Replication:
+    """Make the copies that are missing, and log them. A copy that cannot be made waits for a later run."""
+    replicator = parts.replicator(on_copy=lambda record, url: logger.info("Copying %s to %s", record.backup_id, url))
+    done = replicator.run(clinic_id, patient=patient)
+    for copy, error in done.problems:
+        logger.warning("%s is not in %s yet: %s", copy.backup_id, copy.store_url, error)
+    for loss in done.losses:
+        logger.error("%s is %s in %s.", loss.backup_id, loss.problem, loss.store_url)
+    parts.alarm(done.losses)
+    return done
+
+
+def copy_without_failing(logger: Any, parts: AirflowParts, clinic_id: int) -> None:
+    """After a backup: it is complete in its own store, whatever becomes of its copies."""
+    if len(parts.stores.urls) == 1:
+        return
+    try:
+        log_copies(logger, parts, clinic_id)
+    except ClinicBackupsError as error:
+        logger.warning("The copies wait for a later run: %s", error)
+
+
+@task
+def check_stores() -> dict[str, int]:
+    """Compare each store with the catalog, record what is lost, and with ``sweep`` remove what nobody needs."""
+    conf = conf_of(get_current_context())
+    with failing_clearly(log):
+        parts = AirflowParts()
+        clinic_id = wanted_clinic(parts, conf)
+        changing = not flag(conf, "dry_run")
+        wanted = Task(record=changing, sweep=changing and flag(conf, "sweep"), read=flag(conf, "read"))
+        check = parts.store_check(on_step=log.debug)
+        inventories: list[Inventory] = []
+        failed: list[str] = []
+        for url in parts.stores.urls:
+            try:
+                inventories.append(check.run(parts.stores.at(url), wanted, clinic_id=clinic_id))
+            except ClinicBackupsError as error:
+                log.error("%s was not checked: %s", url, error)
+                failed.append(url)
+        for inventory in inventories:
+            _log(inventory)
+        losses = [loss for inventory in inventories for loss in inventory.losses]
+        parts.alarm(losses)
+        log_delivery(log, parts.deliver)
+    if failed:
+        raise AirflowFailException(f"These stores were not checked: {', '.join(failed)}.")
+    return {"lost": len(losses)}
+
+
+@task(trigger_rule="all_done")
+def copy_missing() -> dict[str, int]:
+    """Make the copies that stores lack, of all clinics: also of those that are not backed up any more."""
+    conf = conf_of(get_current_context())
+    with failing_clearly(log):
+        parts = AirflowParts()
+        if flag(conf, "dry_run"):
+            for backlog in parts.copies().backlog(parts.stores.urls):
+                log.info("%s lacks %s copies.", backlog.store_url, backlog.missing)
+            return {"copied": 0, "waiting": 0}
+        done = log_copies(log, parts, wanted_clinic(parts, conf), patient=True)
+        log_delivery(log, parts.deliver)
+    made = len(done.copies) - len(done.problems)
+    log.info("%s copies were made, %s wait.", made, len(done.problems))
+    if done.problems:
+        urls = ", ".join(sorted({copy.store_url for copy, _ in done.problems}))
+        raise AirflowFailException(f"{len(done.problems)} copies could not be made in {urls}. The next run goes on.")
+    return {"copied": made, "waiting": 0}
+
+
+def _log(inventory: Inventory) -> None:
+    for found in inventory.discrepancies:
+        level = logging.ERROR if found.kind in ("missing", "damaged") else logging.WARNING
+        done = f" ({found.action})" if found.action else ""
+        log.log(level, "%s/%s: %s: %s%s", found.store_url, found.key, found.kind, KINDS[found.kind], done)
+    for what, error in inventory.problems:
+        log.warning("%s, %s: %s", inventory.store_url, what, error)
+    log.info(
+        "%s: %s objects of backups, %s of others, which were left alone.",
+        inventory.store_url, inventory.objects, inventory.strangers,
+    )  # fmt: skip

@@ -1,0 +1,77 @@
+"""The stores of one installation: the one that backups go to, and those that get copies of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from clinic_backups.errors import SettingsError
+from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.connect import parse_url
+
+REPLICAS = "CLINIC_BACKUPS_REPLICA_STORES"
+
+
+def canonical(url: str) -> str:
+    """A store's URL as the store itself writes it. :raises SettingsError: it is none."""
+    place = parse_url(url)
+    if place.scheme == "file":
+        return Path(place.prefix).absolute().as_uri()
+    return f"{place.scheme}://{place.bucket}/{place.prefix}".rstrip("/")
+
+
+class Stores:
+    """Opens each store when it is first needed: one that cannot be opened keeps nobody from the others.
+
+    :param primary_url: where backups go.
+    :param replicas: the URL of each further store, by the Airflow connection that opens it.
+    :param open_store: opens a store from its URL and the name of its connection.
+    :raises SettingsError: a URL is wrong, or names the same place twice.
+    """
+
+    def __init__(
+        self, primary_url: str, replicas: Mapping[str, str], open_store: Callable[[str, str], ObjectStore]
+    ) -> None:
+        self._open = open_store
+        self._opened: dict[str, ObjectStore] = {}
+        self._places: dict[str, tuple[str, str]] = {}
+        for conn_id, url in [("backup_store", primary_url), *replicas.items()]:
+            place = canonical(url)
+            if place in self._places:
+                raise SettingsError(
+                    f"{place} is named twice as a store.",
+                    hint=f"A copy belongs into another bucket, region or provider: correct {REPLICAS}.",
+                )
+            self._places[place] = (url, conn_id)
+
+    @classmethod
+    def of(cls, *opened: ObjectStore) -> Stores:
+        """Stores that are open already, the primary first."""
+        known = {canonical(store.url): store for store in opened}
+        first, *others = known
+        return cls(first, {url: url for url in others}, lambda url, conn_id: known[url])
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All places, the primary first."""
+        return tuple(self._places)
+
+    @property
+    def primary(self) -> ObjectStore:
+        """Where backups go. :raises SettingsError: it cannot be opened."""
+        return self.at(self.urls[0])
+
+    def at(self, url: str) -> ObjectStore:
+        """The store at a place. :raises SettingsError: it is no store of these settings, or cannot be opened."""
+        if url not in self._places:
+            raise SettingsError(
+                f"{url} holds backups, and is no store of these settings.",
+                hint=f"Name it in {REPLICAS}; or, where it is given up, `clinic-backups catalog forget-store {url}`.",
+            )
+        if url not in self._opened:
+            self._opened[url] = self._open(*self._places[url])
+        return self._opened[url]
+
+    def __iter__(self) -> Iterator[ObjectStore]:
+        """Each store, the primary first, opened as it is reached."""
+        return map(self.at, self.urls)

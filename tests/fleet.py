@@ -1,0 +1,134 @@
+"""A rig with several stores and a clock: what looks after stores and copies, on a real catalog."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyrage
+
+from clinic_backups import connections
+from clinic_backups.catalog.copies import Copies
+from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.cleaning import Cleaned, Cleaner
+from clinic_backups.holds import Holds
+from clinic_backups.inventory import Inventory, StoreCheck, Task
+from clinic_backups.model import BackupRecord
+from clinic_backups.rebuild import Rebuilt, rebuild
+from clinic_backups.replication import Replication, Replicator
+from clinic_backups.restore.model import RestorePlan, RestoreRequest
+from clinic_backups.restore.runner import source_of, wish_of
+from clinic_backups.restore.service import ClinicRestore
+from clinic_backups.storage import Stores
+from clinic_backups.stores.base import ObjectStore
+from tests.postgres_fixtures import DemoDatabase
+from tests.rig import Rig
+
+START = datetime(2026, 9, 1, 6, tzinfo=UTC)
+
+
+class Fleet(Rig):
+    """Backups go to the first store; the others get copies."""
+
+    def __init__(self, database: DemoDatabase, *stores: ObjectStore) -> None:
+        super().__init__(database, stores[0])
+        self.stores = Stores.of(*stores)
+        self.now = START
+
+    @property
+    def places(self) -> Copies:
+        return Copies(self.catalog.database)
+
+    def on_day(self, day: float, clinic_id: int = 1, **changes: Any) -> BackupRecord:
+        """Back up on a day, and leave the clock there. ``changes`` are settings."""
+        self.now = START + timedelta(days=day)
+        settings = self.settings.model_copy(update=changes)
+        return self.run(clinic_id, now=lambda: self.now, settings=settings)
+
+    def later(self, **duration: float) -> None:
+        self.now += timedelta(**duration)
+
+    def copy(self, clinic_id: int | None = None, *, stores: Stores | None = None, **options: Any) -> Replication:
+        replicator = Replicator(catalog=self.catalog, stores=stores or self.stores, now=lambda: self.now)
+        return replicator.run(clinic_id, **options)
+
+    def check(self, url: str | None = None, *, clinic_id: int | None = None, **task: bool) -> Inventory:
+        store = self.stores.at(url or self.stores.urls[0])
+        return StoreCheck(catalog=self.catalog, now=lambda: self.now).run(store, Task(**task), clinic_id=clinic_id)
+
+    def clean(self, day: float, *, stores: Stores | None = None, **options: Any) -> list[Cleaned]:
+        self.now = START + timedelta(days=day)
+        cleaner = Cleaner(
+            settings=self.settings, catalog=self.catalog, stores=stores or self.stores, now=lambda: self.now
+        )
+        return list(cleaner.run(**options))
+
+    def rebuild(self, store: ObjectStore | None = None) -> Rebuilt:
+        return rebuild(store or self.stores.primary, self.catalog, self.now)
+
+    def erase(self, clinic_id: int, day: float, *, stores: Stores | None = None) -> Cleaned:
+        self.now = START + timedelta(days=day)
+        Erasures(self.catalog.database).request(clinic_id, reason="baja 12", by="ops", at=self.now)
+        (cleaned,) = self.clean(day, clinic_id=clinic_id, stores=stores)
+        return cleaned
+
+    def holds(self) -> Holds:
+        return Holds(self.catalog, self.stores)
+
+    def restore(self, stores: Stores | None = None, **options: Any) -> ClinicRestore:
+        return ClinicRestore(
+            settings=self.settings,
+            restore_db=connections.parse("restore_db", self.database.restorer_uri),
+            stores=stores or self.stores,
+            identities=[pyrage.x25519.Identity.from_str(self.identity)],
+            **options,
+        )
+
+    def restored(self, record: BackupRecord, stores: Stores | None = None) -> RestorePlan:
+        """Plan and apply; returns what was applied."""
+        source, wish = source_of(record), wish_of(RestoreRequest(clinic_id=record.clinic_id))
+        restore = self.restore(stores)
+        return restore.apply(source, wish, approved=restore.plan(source, wish).digest)
+
+    def state(self, record: BackupRecord) -> str:
+        found = self.catalog.get(record.backup_id)
+        return found.state if found else "unknown"
+
+    def again(self, record: BackupRecord) -> BackupRecord:
+        found = self.catalog.get(record.backup_id)
+        assert found is not None
+        return found
+
+
+def objects_of(store: ObjectStore) -> dict[str, bytes]:
+    """All objects and their content."""
+    found: dict[str, bytes] = {}
+    for info in store.list():
+        with store.open(info.key) as stream:
+            found[info.key] = stream.read()
+    return found
+
+
+def put(store: ObjectStore, key: str, content: bytes = b"de otro") -> None:
+    store.put(key, io.BytesIO(content))
+
+
+def flip(store: ObjectStore, key: str) -> None:
+    """Change one byte in the middle of an object."""
+    with store.open(key) as stream:
+        content = bytearray(stream.read())
+    content[len(content) // 2] ^= 1
+    store.delete(key)
+    put(store, key, bytes(content))
+
+
+def age(folder: Path, days: float) -> None:
+    """Make every file of a folder store older."""
+    moment = time.time() - days * 86400
+    for path in folder.rglob("*"):
+        if path.is_file():
+            os.utime(path, (moment, moment))

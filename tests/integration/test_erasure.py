@@ -1,0 +1,160 @@
+"""After a clinic left: nothing of its backups stays but counts and dates, as far as holds and locks let them go."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pyrage
+import pytest
+
+from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.catalog.outbox import Notice, Outbox
+from clinic_backups.encryption import generate_identity
+from clinic_backups.errors import ClinicBackupsError, ObjectLocked, PermanentError
+from clinic_backups.settings import Settings
+from clinic_backups.storage import Stores
+from clinic_backups.stores.file import FileStore
+from tests.conftest import MakeStore
+from tests.fleet import START, Fleet, objects_of, put
+from tests.postgres_fixtures import DemoDatabase
+
+
+@pytest.fixture
+def fleet(demo_database: DemoDatabase, tmp_path: Path) -> Fleet:
+    return Fleet(demo_database, FileStore(tmp_path / "one"), FileStore(tmp_path / "two"))
+
+
+def rows_about(fleet: Fleet, clinic_id: int) -> dict[str, int]:
+    query, tables = "SELECT count(*) FROM clinic_backups.{} WHERE clinic_id = {}", ("backup", "restore", "notification")
+    return {table: int(fleet.execute_rows(query.format(table, clinic_id))[0][0]) for table in tables}
+
+
+def test_on_every_store_all_is_gone_but_a_line_and_the_others_are_untouched(
+    demo_database: DemoDatabase, make_store: MakeStore, tmp_path: Path
+) -> None:
+    fleet = Fleet(demo_database, make_store(f"erase-{uuid4().hex}"), FileStore(tmp_path / "two"))
+    mine = [fleet.on_day(day) for day in (0, 10, 20)]
+    other = fleet.on_day(20.1, 2)
+    fleet.copy()
+    Outbox(fleet.catalog.database).queue(Notice("x", "success", {}, clinic_id=1), fleet.now)
+    for store in fleet.stores:
+        put(store, "backups/1/notas.txt")
+        put(store, "backups/1/2026/09/backup_vieja_1_20260801_060000.tar.zst.age")
+    kept = {key: content for key, content in objects_of(fleet.stores.primary).items()
+            if not key.startswith("backups/1/")} | {"backups/1/notas.txt": b"de otro"}  # fmt: skip
+    cleaned = fleet.erase(1, 21)
+    assert (cleaned.problem, cleaned.deleted) == ("", 3)
+    done = cleaned.erasure
+    assert done is not None
+    assert (done.backups, done.size_bytes, done.remaining) == (3, sum(made.size_bytes or 0 for made in mine), 0)
+    assert (done.first_backup_at, done.last_backup_at) == (mine[0].started_at, mine[2].started_at)
+    assert (done.requested_at, done.finished_at, done.reason) == (fleet.now, fleet.now, "baja 12")
+    for store in fleet.stores:
+        assert objects_of(store) == kept
+    assert rows_about(fleet, 1) == {"backup": 0, "restore": 0, "notification": 0}
+    assert fleet.state(other) == "completed"
+    fleet.restored(other)
+
+
+def test_a_hold_outlasts_the_erasure_and_its_end_finishes_it(fleet: Fleet) -> None:
+    held, other = fleet.on_day(0), fleet.on_day(1)
+    fleet.holds().hold(held.backup_id, "pleito 12", "abogada")
+    cleaned = fleet.erase(1, 2)
+    assert cleaned.erasure is not None
+    assert (cleaned.erasure.backups, cleaned.erasure.remaining, cleaned.erasure.finished_at) == (1, 1, None)
+    assert [fleet.state(made) for made in (held, other)] == ["completed", "deleted"]
+    (cleaned,) = fleet.clean(400)
+    assert cleaned.erasure is not None
+    assert cleaned.erasure.finished_at is None
+    fleet.holds().release(held.backup_id)
+    (cleaned,) = fleet.clean(401)
+    assert cleaned.erasure is not None
+    assert (cleaned.erasure.backups, cleaned.erasure.remaining) == (2, 0)
+    assert cleaned.erasure.finished_at == fleet.now
+    assert objects_of(fleet.stores.primary) == {}
+
+
+def test_a_clinic_that_comes_back_keeps_its_new_backups(fleet: Fleet) -> None:
+    held = fleet.on_day(0)
+    fleet.holds().hold(held.backup_id, "pleito 12", "abogada")
+    fleet.erase(1, 1)
+    new = fleet.on_day(2)
+    fleet.holds().release(held.backup_id)
+    (cleaned,) = fleet.clean(3)
+    assert cleaned.erasure is not None
+    assert cleaned.erasure.finished_at == fleet.now
+    assert [record.backup_id for record in fleet.catalog.find(clinic_id=1)] == [new.backup_id]
+    fleet.restored(fleet.again(new))
+
+
+@pytest.mark.parametrize("crash", range(8))
+def test_an_erasure_that_was_killed_is_finished_by_the_next_run(fleet: Fleet, crash: int) -> None:
+    one, two = fleet.stores
+    fleet.on_day(0)
+    fleet.on_day(1)
+    fleet.copy()
+
+    class Killed(FileStore):
+        left = crash
+
+        def purge(self, key: str) -> None:
+            if self.left == 0:
+                raise KeyboardInterrupt
+            type(self).left -= 1
+            super().purge(key)
+
+    with pytest.raises(KeyboardInterrupt):
+        fleet.erase(1, 2, stores=Stores.of(Killed(one.url.removeprefix("file://")), two))
+    (cleaned,) = fleet.clean(3)
+    assert cleaned.erasure is not None
+    assert (cleaned.erasure.backups, cleaned.erasure.finished_at) == (2, fleet.now)
+    assert [objects_of(store) for store in fleet.stores] == [{}, {}]
+
+
+def test_what_a_store_keeps_locked_stays_and_the_rest_goes(fleet: Fleet) -> None:
+    one, two = fleet.stores
+    record = fleet.on_day(0)
+    fleet.copy()
+
+    class Locked(FileStore):
+        def purge(self, key: str) -> None:
+            raise ObjectLocked("locked", hint="Wait.")
+
+    cleaned = fleet.erase(1, 1, stores=Stores.of(one, Locked(two.url.removeprefix("file://"))))
+    assert (cleaned.problem, cleaned.deleted) == ("locked", 0)
+    assert fleet.state(record) == "deleting"
+    assert objects_of(one) == {}
+    (cleaned,) = fleet.clean(2)
+    assert cleaned.erasure is not None
+    assert cleaned.erasure.finished_at == fleet.now
+
+
+def test_destroying_a_clinics_own_key_makes_what_cannot_be_deleted_unreadable(fleet: Fleet) -> None:
+    own_identity, own = generate_identity()
+    fleet.settings = Settings(recipients=fleet.settings.recipients, clinic_recipients={1: (own,)}, own_keys_only=True)
+    mine, other = fleet.on_day(0), fleet.on_day(0.1, 2)
+    assert (mine.recipients, other.recipients) == ((own,), fleet.settings.recipients)
+    fleet.holds().hold(mine.backup_id, "pleito 12", "abogada")
+    fleet.erase(1, 1)
+    sealed = objects_of(fleet.stores.primary)[mine.archive_key]
+    # With every key that is left it cannot be opened; with the one that was destroyed it could have been.
+    with pytest.raises(pyrage.DecryptError):
+        pyrage.decrypt(sealed, [pyrage.x25519.Identity.from_str(fleet.identity)])
+    with pytest.raises(ClinicBackupsError, match="identit"):
+        fleet.restored(mine)
+    assert pyrage.decrypt(sealed, [pyrage.x25519.Identity.from_str(own_identity)])
+    fleet.restored(other)
+
+
+def test_an_erasure_is_asked_for_once_and_ends_once(fleet: Fleet) -> None:
+    erasures = Erasures(fleet.catalog.database)
+    first = erasures.request(1, reason="baja", by="ops", at=START)
+    second = erasures.request(1, reason="baja 2", by="ops", at=START + timedelta(days=1))
+    assert (second.id, second.reason) == (first.id, "baja 2")
+    assert erasures.settle(second, START).finished_at == START
+    with pytest.raises(PermanentError, match="has ended"):
+        erasures.settle(second, START)
+    assert erasures.open_of(1) is None
+    assert [found.id for found in erasures.find()] == [first.id]
