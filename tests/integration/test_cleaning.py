@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from clinic_backups.catalog.records import Catalog
 from clinic_backups.cleaning import Cleaner
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.model import BackupRecord, envelope_key_of
@@ -17,6 +18,7 @@ from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.file import FileStore
 from tests.conftest import MakeStore
+from tests.fleet import Fleet, objects_of
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig
 
@@ -82,29 +84,56 @@ def test_a_hold_keeps_it_until_it_is_released(archive: Archive) -> None:
     assert archive.left() == {new.backup_id}
 
 
-@pytest.mark.parametrize("crash", ["before the archive", "after the archive", "after the envelope"])
-def test_a_run_that_was_killed_is_continued_by_the_next(archive: Archive, crash: str) -> None:
-    old, new = archive.on_day(0), archive.on_day(40)
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("crash", range(6))
+def test_a_run_that_was_killed_at_any_deletion_is_continued_by_the_next(
+    demo_database: DemoDatabase, tmp_path: Path, crash: int, moment: str
+) -> None:
+    """Archive, envelope and note of a hold in each of two stores: six deletions."""
+    one, two = FileStore(tmp_path / "one"), FileStore(tmp_path / "two")
+    fleet = Fleet(demo_database, one, two)
+    old, new = fleet.on_day(0), fleet.on_day(40)
+    fleet.copy()
+    calls: list[str] = []
 
     class Killed(FileStore):
-        calls = 0
-
         def delete(self, key: str) -> None:
-            self.calls += 1
-            if crash == "before the archive":
-                raise TransientError("killed")
-            super().delete(key)
-            if crash == "after the archive" or self.calls == 2:
-                raise TransientError("killed")
+            calls.append(key)
+            if moment == "after":
+                super().delete(key)
+            if len(calls) == crash + 1:
+                raise KeyboardInterrupt
+            if moment == "before":
+                super().delete(key)
 
-    problems = archive.clean(45, store=Killed(archive.store.url.removeprefix("file://")))
-    assert problems == ["killed"]
-    broken = archive.catalog.get(old.backup_id)
-    assert broken is not None
-    assert broken.state == "deleting"
+    with pytest.raises(KeyboardInterrupt):
+        fleet.clean(45, stores=Stores.of(Killed(one.root), Killed(two.root)))
+    assert len(calls) == crash + 1
+    assert fleet.state(old) == "deleting"
+    assert [found.kind for url in fleet.stores.urls for found in fleet.check(url).discrepancies] == []
+    (cleaned,) = fleet.clean(46)
+    assert (cleaned.problem, cleaned.deleted) == ("", 1)
+    for store in (one, two):
+        assert set(objects_of(store)) == {new.archive_key, envelope_key_of(new.archive_key)}
+
+
+@pytest.mark.parametrize("query", ["mark_deleting", "mark_deleted"])
+def test_a_run_that_was_killed_between_store_and_catalog_is_continued_by_the_next(
+    archive: Archive, query: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.on_day(0)
+    new = archive.on_day(40)
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalog, query, killed)
+        with pytest.raises(KeyboardInterrupt):
+            archive.clean(45)
     assert archive.clean(46) == []
     assert archive.left() == {new.backup_id}
     assert archive.objects() == sorted([new.archive_key, envelope_key_of(new.archive_key)])
+
+
+def killed(*arguments: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_clinic_that_is_being_backed_up_waits_and_the_others_do_not(archive: Archive) -> None:
