@@ -249,7 +249,7 @@ class TestNothingIsLeft:
         self.fails(annex, source, IntegrityError, "The archive")
         path.write_bytes(kept)
         loading = annex.into()
-        real, times = loading._restore.read, list[int]()
+        real, times = loading._restore._read, list[int]()
 
         def read(*arguments: Any) -> Any:
             times.append(1)
@@ -257,7 +257,7 @@ class TestNothingIsLeft:
                 path.write_bytes(broken)
             return real(*arguments)
 
-        loading._restore.read = read  # type: ignore[method-assign]
+        loading._restore._read = read  # type: ignore[method-assign]
         with pytest.raises(IntegrityError, match="The archive"):
             loading.run(source, "una")
         assert len(times) == 2
