@@ -11,6 +11,7 @@ Each night at 02:00 (`CLINIC_BACKUPS_TIME_ZONE`): `active_clinics` → `prefligh
 | `{}` | all active clinics |
 | `{"clinic_id": 7}` | clinic 7, also an inactive one |
 | `{"clinic_ids": [7, 9], "notes": "before the migration"}` | these, with a line in the catalog |
+| `{"kind": "full"}` | a full backup; `incremental`: only what changed, where that can be; `auto` decides by itself |
 
 **When it is red**, read the log of `summary`: it names each clinic's outcome and the remedy.
 - `active_clinics` failed: the conf is wrong (its log lists the clinics that exist), or the database is out of reach.
@@ -60,7 +61,7 @@ configured = settings.load()
         # Any type here: active_clinics checks them, so that its error can list the clinics that exist.
         "clinic_id": Param(None, type=["null", "integer", "string"], title="Clinic", description="Id of one clinic"),
         "clinic_ids": Param(None, type=["null", "array", "string"], title="Clinics", description="Ids, as [7, 9]"),
-        "kind": Param("full", type="string", enum=["full"], title="Kind"),
+        "kind": Param("auto", type="string", enum=["auto", "full", "incremental"], title="Kind"),
         "notes": Param("", type=["null", "string"], title="Notes", description="A line; no patients' data"),
     },
 )
@@ -73,6 +74,7 @@ def clinic_backup() -> None:
         compress=Zstd(level=1),
         encrypt=Age(),
         upload=Store(),
+        kind="{{ params.kind or 'auto' }}",
         notes="{{ params.notes or '' }}",
         pool=pool.NAME,
         map_index_template="{{ task.clinic['name'] }}",

@@ -78,6 +78,13 @@ def demo_template(postgres: EmbeddedPostgres) -> DemoDatabase:
 @pytest.fixture
 def demo_database(demo_template: DemoDatabase) -> Iterator[DemoDatabase]:
     """A fresh copy of the demo's data, dropped after the test."""
+    with copy_of(demo_template) as database:
+        yield database
+
+
+@contextmanager
+def copy_of(demo_template: DemoDatabase) -> Iterator[DemoDatabase]:
+    """A fresh copy of the demo's data while the block lasts: for each example of a property test."""
     server, name = demo_template.postgres, f"demo_{next(_numbers)}"
     copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(demo_template.name))
     with closing(server.connect()) as connection, connection.cursor() as cursor:

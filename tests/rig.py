@@ -17,7 +17,7 @@ from clinic_backups.backup import ClinicBackup
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.encryption import generate_identity
 from clinic_backups.extract import SqlExtract, SqlFolder
-from clinic_backups.model import BackupRecord, BackupRequest, Clinic
+from clinic_backups.model import BackupRecord, BackupRequest, Clinic, WantedKind
 from clinic_backups.settings import Settings
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.tenant_db import Snapshot
@@ -40,6 +40,7 @@ class Rig:
     store: ObjectStore
     identity: str = ""
     settings: Settings = field(default_factory=Settings)
+    kind: WantedKind = "full"
 
     def __post_init__(self) -> None:
         self.identity, public = generate_identity()
@@ -63,7 +64,9 @@ class Rig:
         return self.backup(**options).run(self.request(clinic_id, run_id=run_id))
 
     def request(self, clinic_id: int = 1, *, run_id: str | None = None) -> BackupRequest:
-        return BackupRequest(Clinic(clinic_id, f"Clínica N.º {clinic_id}"), requested_by="prueba", run_id=run_id)
+        return BackupRequest(
+            Clinic(clinic_id, f"Clínica N.º {clinic_id}"), requested_by="prueba", run_id=run_id, kind=self.kind
+        )
 
     def open(self, record: BackupRecord) -> Opened:
         """Decrypt, decompress and unpack a backup."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -18,11 +18,14 @@ from urllib.parse import quote
 
 import zstandard
 
-from clinic_backups.blocks import Block, BlockCutter, BlockList
+from clinic_backups.blocks import OWN_ARCHIVE, Block, BlockCutter, BlockList
+from clinic_backups.known_blocks import KnownBlocks
 from clinic_backups.model import FORMAT_VERSION, Clinic, Table, iso
 from clinic_backups.pipeline import ByteChannel
 
 MANIFEST = "manifest.json"
+SEGMENT_BYTES = 1024 * 1024
+"""New blocks of an incremental wait for so many bytes, as a batch of a full backup has."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,15 @@ class Zstd:
 
 
 class ArchiveWriter:
-    """Writes one archive into a channel: begin a table, add its rows, end it, and so on; then finish."""
+    """Writes one archive into a channel: begin a table, add its rows, end it, and so on; then finish.
 
-    def __init__(self, target: ByteChannel, compression: Zstd, snapshot_at: datetime) -> None:
-        self._target = target
+    :param known: the blocks that lie in older archives: they are listed, and not stored again.
+    """
+
+    def __init__(
+        self, target: ByteChannel, compression: Zstd, snapshot_at: datetime, known: KnownBlocks | None = None
+    ) -> None:
+        self._target, self._known = target, known
         # With a checksum and a frame that must end: zstandard's reader ends silently on a file that was cut short.
         self._zstd = zstandard.ZstdCompressor(level=compression.level, write_checksum=True).compressobj()
         self._time = int(snapshot_at.timestamp())
@@ -46,26 +54,45 @@ class ArchiveWriter:
     def begin(self, table: Table) -> None:
         """The next rows are this table's."""
         self._cutter, self._blocks, self._segments = BlockCutter(), BlockList(), 0
+        self._name, self._waiting, self._waiting_bytes = table.name, list[tuple[bytes, Block]](), 0
         self._tables[table.name] = (table, self._blocks)
         self._folder = f"tables/{quote(table.name, safe='.-_~ ')}"
 
     def add(self, rows: list[bytes]) -> None:
         """Some whole CSV rows of the table."""
-        self._segment(self._cutter.feed(rows))
+        self._take(self._cutter.feed(rows), SEGMENT_BYTES)
 
     def end(self) -> None:
         """The table has no more rows."""
-        self._segment(self._cutter.finish())
+        self._take(self._cutter.finish(), 0)
 
     def finish(self, clinic: Clinic, backup_id: str) -> Mapping[str, BlockList]:
         """Write the manifest and the end of the archive. Returns the blocks of each table."""
+        archives = [backup_id, *(self._known.archives if self._known else ())]
         # Made twice, for its size and then for its bytes: as a whole it would grow with the clinic.
-        size = sum(map(len, manifest_chunks(clinic, backup_id, self._snapshot_at, self._tables)))
-        self._member(MANIFEST, size, manifest_chunks(clinic, backup_id, self._snapshot_at, self._tables))
+        size = sum(map(len, manifest_chunks(clinic, archives, self._snapshot_at, self._tables)))
+        self._member(MANIFEST, size, manifest_chunks(clinic, archives, self._snapshot_at, self._tables))
         # Two empty records end a tar file.
         self._write(bytes(2 * tarfile.BLOCKSIZE))
         self._target.write(self._zstd.flush())
         return {name: blocks for name, (_, blocks) in self._tables.items()}
+
+    def _take(self, complete: list[tuple[bytes, Block]], at_least_bytes: int) -> None:
+        """List the next blocks; those that are new wait until they are worth a segment."""
+        if self._known is None:
+            for _, block in complete:
+                self._blocks.append(block)
+            self._segment(complete)
+            return
+        for data, block in complete:
+            archive = self._known.find(self._name, block.digest)
+            self._blocks.append(block, archive)
+            if archive == OWN_ARCHIVE:
+                self._waiting.append((data, block))
+                self._waiting_bytes += block.size_bytes
+        if self._waiting_bytes >= at_least_bytes:
+            self._segment(self._waiting)
+            self._waiting, self._waiting_bytes = [], 0
 
     def _segment(self, segment: list[tuple[bytes, Block]]) -> None:
         if not segment:
@@ -76,8 +103,6 @@ class ArchiveWriter:
         self._member(f"{self._folder}/{self._segments:06}.json", len(index), [index])
         # One call of the compressor for all of it: each gives the other threads a turn.
         self._member(f"{self._folder}/{self._segments:06}.csv", size, [b"".join(data for data, _ in segment)])
-        for _, block in segment:
-            self._blocks.append(block)
 
     def _member(self, name: str, size: int, chunks: Iterable[bytes]) -> None:
         header = tarfile.TarInfo(name)
@@ -97,40 +122,51 @@ def segment_index(blocks: Iterable[Block]) -> bytes:
 
 
 def manifest_chunks(
-    clinic: Clinic, backup_id: str, snapshot_at: datetime, tables: Mapping[str, tuple[Table, BlockList]]
+    clinic: Clinic, archives: Sequence[str], snapshot_at: datetime, tables: Mapping[str, tuple[Table, BlockList]]
 ) -> Iterator[bytes]:
     """The manifest's JSON in pieces: what each table is, and its blocks as [SHA-256, rows, bytes, archive].
 
-    The archive is an index into ``archives``; a full backup has only its own.
+    :param archives: the ids of the backups in whose archives the blocks lie, the own one first; a block's archive is
+        an index into it. A full backup has only its own.
     """
     head: dict[str, Any] = {
         "format": FORMAT_VERSION,
-        "backup_id": backup_id,
+        "backup_id": archives[0],
         "clinic": asdict(clinic),
         "snapshot_at": iso(snapshot_at),
-        "archives": [backup_id],
+        "archives": list(archives),
         "fingerprint": fingerprint({name: blocks for name, (_, blocks) in tables.items()}),
     }
     yield json.dumps(head, ensure_ascii=False)[:-1].encode() + b', "tables": ['
     for number, (table, blocks) in enumerate(tables.values()):
         described = asdict(table) | {"rows": blocks.rows, "size_bytes": blocks.size_bytes}
         yield (b", " if number else b"") + json.dumps(described, ensure_ascii=False)[:-1].encode() + b', "blocks": ['
-        for position, block in enumerate(blocks):
+        for position, (block, archive) in enumerate(zip(blocks, blocks.archives, strict=True)):
             comma = ", " if position else ""
-            yield f'{comma}["{block.digest.hex()}", {block.rows}, {block.size_bytes}, 0]'.encode()
+            yield f'{comma}["{block.digest.hex()}", {block.rows}, {block.size_bytes}, {archive}]'.encode()
         yield b"]}"
     yield b"]}\n"
 
 
 def block_list(tables: Mapping[str, BlockList]) -> Iterator[bytes]:
-    """What the catalog keeps of a backup's blocks, in pieces: a JSON line, ``[[table, blocks], …]``, and all digests.
+    """What the catalog keeps of the blocks in a backup's own archive: a JSON line, ``[[table, blocks], …]``, and all
+    digests, in pieces.
 
-    In the order of the tables' names; a digest is 32 bytes. An incremental looks there for the blocks that are stored.
+    In the order of the tables' names; a digest is 32 bytes. :class:`~clinic_backups.known_blocks.KnownBlocks` reads it.
     """
-    names = sorted(tables)
-    yield json.dumps([[name, len(tables[name])] for name in names]).encode() + b"\n"
-    for name in names:
-        yield from tables[name].digest_pieces()
+    own = {name: tables[name].own() for name in sorted(tables)}
+    yield json.dumps([[name, len(blocks)] for name, blocks in own.items()]).encode() + b"\n"
+    for blocks in own.values():
+        yield from blocks.digest_pieces()
+
+
+def schema_digest(tables: Iterable[Table]) -> str:
+    """SHA-256, in hex, over what decides how rows are written: the tables' columns and primary keys."""
+    described = [
+        [table.name, [asdict(column) for column in table.columns], table.primary_key]
+        for table in sorted(tables, key=lambda table: table.name)
+    ]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
 def fingerprint(tables: Mapping[str, BlockList]) -> str:

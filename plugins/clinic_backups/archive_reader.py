@@ -14,14 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import accumulate
-from operator import eq
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
 import zstandard
 
 from clinic_backups.archive import MANIFEST, fingerprint, segment_index
-from clinic_backups.blocks import MAX_BLOCK_BYTES, Block, BlockList
+from clinic_backups.blocks import DIGEST_BYTES, MAX_ARCHIVES, MAX_BLOCK_BYTES, OWN_ARCHIVE, Block, BlockList
 from clinic_backups.encryption import DAMAGED_HINT, Age
 from clinic_backups.errors import IntegrityError, PermanentError
 from clinic_backups.model import FORMAT_VERSION, ArchiveInfo, Clinic, Column, ForeignKey, Table
@@ -31,8 +30,8 @@ MAX_SEGMENT_BYTES = 1024**3 + 2 * MAX_BLOCK_BYTES
 """A segment ends with the row that fills its batch, and PostgreSQL's longest row is 1 GiB."""
 MAX_INDEX_BYTES = 8 * 1024 * 1024
 """A batch and the largest unfinished block, 5 MiB of rows of one byte, in blocks of 96 rows take half of it."""
-MAX_MANIFEST_BYTES, MANIFEST_BLOCK_BYTES = 16 * 1024 * 1024, 128
-"""For the tables' descriptions, and on top for each block that was seen."""
+MAX_MANIFEST_BYTES, MANIFEST_BLOCK_BYTES = 64 * 1024 * 1024, 128
+"""For the tables' descriptions and the blocks in other archives, and on top for each block that was seen."""
 MAX_NAME_BYTES, FETCH_BYTES, UNPACK_BYTES = 1024, 256 * 1024, 4096
 """The last: bytes given to zstd at a time: a frame made to burst gives at most 128 KiB for four of them."""
 
@@ -53,13 +52,22 @@ class TableContent:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an archive says of itself, and holds. ``tables`` by ``schema.table``, in the archive's order."""
+    """What an archive says of itself, and holds. ``tables`` by ``schema.table``, in the archive's order.
+
+    :param archives: the backups in whose archives the blocks lie, the own one first: see ``BlockList.archives``.
+    """
 
     backup_id: str
     clinic: Clinic
     snapshot_at: datetime
     fingerprint: str
     tables: Mapping[str, TableContent]
+    archives: tuple[str, ...]
+
+    def needed(self) -> list[str]:
+        """The other backups in whose archives blocks of this one lie."""
+        used = set[int]().union(*(content.blocks.archives for content in self.tables.values()))
+        return [self.archives[number] for number in sorted(used - {OWN_ARCHIVE})]
 
 
 @dataclass(frozen=True)
@@ -269,21 +277,39 @@ def _checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
             hint="Use a newer version of this package.",
         )
     contents: dict[str, TableContent] = {}
+    archives = tuple(map(str, data["archives"]))
+    if archives[:1] != (data["backup_id"],) or len(set(archives)) < len(archives) or len(archives) > MAX_ARCHIVES + 1:
+        raise _damaged("has a manifest of other archives")
     for described in data["tables"]:
         table = _table(described)
-        blocks = seen.get(table.name, BlockList())
-        sums = (described["rows"], described["size_bytes"], len(described["blocks"]))
-        entries = ([block.digest.hex(), block.rows, block.size_bytes, 0] for block in blocks)
-        if sums != (blocks.rows, blocks.size_bytes, len(blocks)) or not all(map(eq, described["blocks"], entries)):
-            raise _damaged(f"has other blocks of {table.name!r} than its manifest lists")
+        blocks = _listed(described["blocks"], seen.get(table.name, BlockList()), len(archives), table.name)
+        if (described["rows"], described["size_bytes"]) != (blocks.rows, blocks.size_bytes):
+            raise _damaged(f"has other rows of {table.name!r} than its manifest says")
         contents[table.name] = TableContent(table, blocks.rows, blocks.size_bytes, blocks)
     if list(seen) != [name for name in contents if name in seen] or len(contents) < len(data["tables"]):
         raise _damaged("has a table that its manifest does not list, lists twice, or in another order")
     total = fingerprint({name: content.blocks for name, content in contents.items()})
-    if data["fingerprint"] != total or data["archives"] != [data["backup_id"]]:
-        raise _damaged("has a manifest with another fingerprint than its blocks, or of several archives")
+    if data["fingerprint"] != total:
+        raise _damaged("has a manifest with another fingerprint than its blocks")
     clinic, snapshot_at = Clinic(**_fields(Clinic, data["clinic"])), datetime.fromisoformat(data["snapshot_at"])
-    return Manifest(str(data["backup_id"]), clinic, snapshot_at, total, contents)
+    return Manifest(str(data["backup_id"]), clinic, snapshot_at, total, contents, archives)
+
+
+def _listed(entries: list[Any], seen: BlockList, archives: int, table: str) -> BlockList:
+    """A table's blocks as the manifest lists them; those in the own archive must be those that were seen, in order."""
+    listed, own = BlockList(), iter(seen)
+    for digest, rows, size, archive in entries:
+        if type(rows) is not int or type(size) is not int or type(archive) is not int or not 0 <= archive < archives:
+            raise ValueError(table)
+        if not (0 < rows < 2**32 and 0 < size < 2**32) or len(found := bytes.fromhex(digest)) != DIGEST_BYTES:
+            raise ValueError(table)
+        block = Block(found, rows, size)
+        if archive == OWN_ARCHIVE and next(own, None) != block:
+            raise _damaged(f"has other blocks of {table!r} than its manifest lists")
+        listed.append(block, archive)
+    if next(own, None) is not None:
+        raise _damaged(f"has other blocks of {table!r} than its manifest lists")
+    return listed
 
 
 def _table(data: dict[str, Any]) -> Table:

@@ -8,28 +8,36 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from clinic_backups import envelopes
-from clinic_backups.archive import Zstd, block_list, fingerprint
+from clinic_backups.archive import Zstd, block_list, fingerprint, schema_digest
+from clinic_backups.catalog.copies import Copies
+from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.records import Catalog, SameSecond
+from clinic_backups.chain import Choice, choose
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import Age, parse_recipients
 from clinic_backups.errors import ClinicBackupsError, ObjectLocked, PermanentError
 from clinic_backups.extract import SqlExtract, SqlFolder
+from clinic_backups.known_blocks import KnownBlocks, UnusableBlocks
 from clinic_backups.model import (
     ArchiveInfo,
     BackupRecord,
     BackupRequest,
     Clinic,
     Envelope,
+    Loss,
+    WantedKind,
     archive_key_of,
     backup_id_of,
 )
 from clinic_backups.notify.policy import Announcer
 from clinic_backups.outcome import Outcomes
 from clinic_backups.settings import Settings
+from clinic_backups.stored import look
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stream import ArchiveStream, OnProgress, Stored
 from clinic_backups.tenant_db import Snapshot
@@ -49,6 +57,7 @@ class ClinicBackup:
     :param announcer: who is told of the outcome.
     :param now: the clock.
     :param on_progress: called about once for each MiB that was read, from the reading thread.
+    :param on_losses: told of older backups that turn out not to be in the store.
     """
 
     def __init__(
@@ -64,10 +73,11 @@ class ClinicBackup:
         announcer: Announcer | None = None,
         now: Callable[[], datetime] = utc_now,
         on_progress: OnProgress = lambda progress: None,
+        on_losses: Callable[[list[Loss]], object] = lambda losses: None,
     ) -> None:
         self._settings, self._clinic_db, self._store, self._catalog = settings, clinic_db, store, catalog
         self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or Zstd(), encrypt or Age()
-        self._now, self._on_progress = now, on_progress
+        self._now, self._on_progress, self._on_losses = now, on_progress, on_losses
         self._outcomes = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
         self._stream: ArchiveStream | None = None
         self._stopped: BaseException | None = None
@@ -89,9 +99,10 @@ class ClinicBackup:
             if record.attempt > 1 and (settled := self._outcomes.settle(record)):
                 return settled
             try:
-                record = self._cleared(record)
                 locked_until = self._locked_until()
-                stored = self._read_and_store(record, queries, recipients, locked_until)
+                record, stored = self._read_and_store(
+                    self._cleared(record), request.kind, queries, recipients, locked_until
+                )
                 envelope = self._envelope(record, stored, recipients, locked_until)
                 self._commit(envelope, lock)
             except BaseException as error:
@@ -133,7 +144,7 @@ class ClinicBackup:
                 backup_id=backup_id_of(clinic.id, started_at),
                 clinic_id=clinic.id,
                 clinic_name=clinic.name,
-                kind=request.kind,
+                kind="full",
                 trigger=request.trigger,
                 state="running",
                 started_at=started_at,
@@ -157,15 +168,19 @@ class ClinicBackup:
 
     def _locked_until(self) -> datetime | None:
         days = self._settings.lock_days
-        return self._now().replace(microsecond=0) + timedelta(days=days) if days else None
+        if not days:
+            return None
+        # What is built on it in the next days needs it for as long as its own lock lasts.
+        return self._now().replace(microsecond=0) + timedelta(days=days + self._settings.full_every_days)
 
     def _read_and_store(
         self,
         record: BackupRecord,
+        wanted: WantedKind,
         queries: Mapping[str, str],
         recipients: tuple[str, ...],
         locked_until: datetime | None,
-    ) -> Stored:
+    ) -> tuple[BackupRecord, Stored]:
         stream = ArchiveStream(
             self._store, self._compress, self._encrypt, recipients, self._on_progress, locked_until=locked_until
         )
@@ -174,9 +189,63 @@ class ClinicBackup:
             try:
                 if self._stopped is not None:
                     raise self._stopped
-                return stream.run(record, snapshot, queries)
+                tables = snapshot.tables(sorted(queries))
+                record, known = self._decide(record, wanted, recipients, schema_digest(tables.values()))
+                return record, stream.run(record, snapshot, tables, queries, known)
             finally:
                 self._stream = None
+
+    def _decide(
+        self, record: BackupRecord, wanted: WantedKind, recipients: tuple[str, ...], digest: str
+    ) -> tuple[BackupRecord, KnownBlocks | None]:
+        """Full or incremental: from the records, and only then from the catalog's blocks and the store."""
+        choice, known = self._choose(record, wanted, recipients, digest), None
+        if choice.chain and (missing := self._missing(choice.chain)):
+            choice = Choice(f"the archive of {missing}, which it would be built on, is not in the store as recorded")
+        if choice.chain:
+            known = KnownBlocks([parent.backup_id for parent in choice.chain])
+            try:
+                for parent in choice.chain:
+                    known.add(self._catalog.blocks(parent.backup_id))
+            except UnusableBlocks:
+                choice, known = Choice(f"the catalog has no list of the blocks of {parent.backup_id}"), None
+        record = replace(
+            record,
+            kind="incremental" if known else "full",
+            kind_reason=choice.reason,
+            parent_id=choice.parent_id,
+            chain=tuple(parent.archive for parent in choice.chain),
+            schema_digest=digest,
+        )
+        return self._catalog.decided(record), known
+
+    def _choose(self, record: BackupRecord, wanted: WantedKind, recipients: tuple[str, ...], digest: str) -> Choice:
+        if wanted == "full" or (wanted == "auto" and self._settings.full_every_days == 0):
+            return Choice("a full one was asked for" if wanted == "full" else "all are to be full ones")
+        erasure = Erasures(self._catalog.database).open_of(record.clinic_id)
+        return choose(
+            wanted,
+            self._catalog.find(clinic_id=record.clinic_id, state="completed"),
+            self._settings,
+            self._now(),
+            recipients=recipients,
+            schema_digest=digest,
+            not_before=erasure.requested_at if erasure else None,
+        )
+
+    def _missing(self, chain: tuple[BackupRecord, ...]) -> str | None:
+        """The first backup of a chain whose archive is not in the store as it should be; the loss is recorded."""
+        for parent in chain:
+            condition = look(parent.archive, self._store)
+            if condition == "intact":
+                continue
+            url, problem = self._store.url, condition
+            more = Copies(self._catalog.database).mark(
+                parent.backup_id, url, "damaged" if problem == "damaged" else "lost", self._now()
+            )
+            self._on_losses([Loss.of(parent, url, problem), *more])
+            return parent.backup_id
+        return None
 
     def _envelope(
         self, record: BackupRecord, stored: Stored, recipients: tuple[str, ...], locked_until: datetime | None
@@ -189,6 +258,7 @@ class ClinicBackup:
             kind=record.kind,
             trigger=record.trigger,
             parent_id=record.parent_id,
+            chain=record.chain,
             started_at=record.started_at,
             finished_at=finished_at,
             expires_at=finished_at + timedelta(days=self._settings.retention_of(record.clinic_id).keep_days),

@@ -30,18 +30,43 @@ class Block:
     size_bytes: int
 
 
+OWN_ARCHIVE = 0
+"""A backup's own archive among those that its blocks lie in."""
+MAX_ARCHIVES = 255
+
+
 class BlockList:
-    """The blocks of one table in order, 40 bytes each, so that thirty million rows' worth stays small."""
+    """The blocks of one table in order, 41 bytes each, so that thirty million rows' worth stays small.
+
+    Each lies in one archive of the backup's chain, by its index there: 0 is the backup's own.
+    """
 
     def __init__(self) -> None:
         self._digests = bytearray()
         self._rows = array("I")
         self._sizes = array("I")
+        self._archives = bytearray()
 
-    def append(self, block: Block) -> None:
+    def append(self, block: Block, archive: int = OWN_ARCHIVE) -> None:
         self._digests += block.digest
         self._rows.append(block.rows)
         self._sizes.append(block.size_bytes)
+        self._archives.append(archive)
+
+    @property
+    def archives(self) -> bytes:
+        """The archive of each block."""
+        return bytes(self._archives)
+
+    def own(self) -> BlockList:
+        """Those that lie in the backup's own archive."""
+        if not any(self._archives):
+            return self
+        found = BlockList()
+        for block, archive in zip(self, self._archives, strict=True):
+            if archive == OWN_ARCHIVE:
+                found.append(block)
+        return found
 
     def __len__(self) -> int:
         return len(self._rows)

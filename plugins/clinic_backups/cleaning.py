@@ -12,6 +12,7 @@ from clinic_backups.catalog.erasures import Erasure, Erasures
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import Restores
+from clinic_backups.chain import chain_of
 from clinic_backups.errors import ClinicBackupsError, ObjectLocked
 from clinic_backups.model import BackupRecord, Loss, envelope_key_of, hold_key_of, parse_key
 from clinic_backups.retention import Decision, plan
@@ -107,18 +108,24 @@ class Cleaner:
         last = next((each.backup for each in decisions if each.keep and each.backup.state == "completed"), None)
         if last is None or not last.stores:
             return True
+        known = {each.backup.backup_id: each.backup for each in decisions}
+        chain = chain_of(last, known) or (last,)
+        there = [self._is_there(record, cleaned) for record in chain]  # all of them are asked
+        return all(there)
+
+    def _is_there(self, record: BackupRecord, cleaned: Cleaned) -> bool:
+        """Whether some store has it; else all of them are recorded to have lost it."""
         lost: list[Loss] = []
-        for url in last.stores:
+        for url in record.stores:
             store = self._stores.at(url)
-            condition = stored.look(last, store)
-            if condition == "intact" and envelopes.exists(last.archive_key, store):
+            condition = stored.look(record.archive, store)
+            if condition == "intact" and envelopes.exists(record.archive_key, store):
                 return True
-            lost.append(Loss.of(last, url, "damaged" if condition == "damaged" else "missing"))
+            lost.append(Loss.of(record, url, "damaged" if condition == "damaged" else "missing"))
         for loss in lost:
             state: CopyState = "damaged" if loss.problem == "damaged" else "lost"
-            self._places.mark(last.backup_id, loss.store_url, state, self._now())
-        cleaned.losses += lost
-        return False
+            cleaned.losses += [loss, *self._places.mark(record.backup_id, loss.store_url, state, self._now())]
+        return not lost
 
     def _clean(self, cleaned: Cleaned) -> None:
         # First what an earlier run began: marked, and maybe half gone.

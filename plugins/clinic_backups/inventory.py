@@ -148,13 +148,13 @@ class StoreCheck:
         at_odds = {item.backup_id for item in discrepancies if item.kind in ("missing", "damaged")}
         for item in discrepancies:
             record = self._catalog.get(item.backup_id) if item.kind == "found" and item.backup_id else None
-            if record is None or stored.read_through(record, clinic.store) == "intact":
+            if record is None or stored.read_through(record.archive, clinic.store) == "intact":
                 yield item
         if task.read:
             for record in self._catalog.find(clinic_id=clinic.id, state="completed"):
                 if clinic.store.url in record.stores and record.backup_id not in at_odds:
                     self._on_step(f"{clinic.store.url}: reading {record.backup_id}")
-                    condition = stored.read_through(record, clinic.store)
+                    condition = stored.read_through(record.archive, clinic.store)
                     if condition != "intact":
                         yield _of(clinic.store.url, record, condition, record.size_bytes)
 
@@ -172,8 +172,8 @@ class StoreCheck:
                 self._places.mark(record.backup_id, clinic.store.url, "present", self._now())
             elif item.kind == "missing" or item.kind == "damaged":
                 state: CopyState = "lost" if item.kind == "missing" else "damaged"
-                self._places.mark(record.backup_id, clinic.store.url, state, self._now())
-                found.losses.append(Loss.of(record, clinic.store.url, item.kind))
+                more = self._places.mark(record.backup_id, clinic.store.url, state, self._now())
+                found.losses += [Loss.of(record, clinic.store.url, item.kind), *more]
             else:
                 return item
             return replace(item, action="recorded")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from clinic_backups.errors import to_record
+from clinic_backups.errors import PermanentError, to_record
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -17,9 +17,11 @@ FORMAT_VERSION = 1
 CONTENT_TYPE_ARCHIVE = "application/vnd.age"
 CONTENT_TYPE_ENVELOPE = "application/json"
 
-Kind = Literal["full"]
+Kind = Literal["full", "incremental"]
+WantedKind = Literal["auto", "full", "incremental"]
 RestoreMode = Literal["exact", "missing"]
-LossProblem = Literal["missing", "damaged"]
+LossProblem = Literal["missing", "damaged", "incomplete"]
+"""incomplete: it is there, and one that it is built on is gone."""
 Trigger = Literal["scheduled", "manual"]
 State = Literal["running", "completed", "failed", "lost", "deleting", "deleted"]
 
@@ -101,6 +103,13 @@ class ArchiveInfo:
 
 
 @dataclass(frozen=True)
+class ChainArchive(ArchiveInfo):
+    """The archive of a backup that an incremental one is built on."""
+
+    backup_id: str
+
+
+@dataclass(frozen=True)
 class Envelope:
     """The public description of one backup and its commit point: written last, and nothing of a patient in it."""
 
@@ -124,6 +133,8 @@ class Envelope:
     notes: str = ""
     locked_until: datetime | None = None
     """Until then its stores were asked to let nobody delete it."""
+    chain: tuple[ChainArchive, ...] = ()
+    """What an incremental is built on: its parent first, the full one last."""
     format: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -142,6 +153,7 @@ class Envelope:
                 fields[key] = datetime.fromisoformat(fields[key])
         fields["archive"] = ArchiveInfo(**fields["archive"])
         fields["recipients"] = tuple(fields["recipients"])
+        fields["chain"] = tuple(ChainArchive(**archive) for archive in fields.get("chain", ()))
         return cls(**fields)
 
 
@@ -155,7 +167,7 @@ class BackupRequest:
     notes: str = ""
     run_id: str | None = None
     """Airflow's run id: a retry with the same one continues the same record."""
-    kind: Kind = "full"
+    kind: WantedKind = "auto"
     retries_left: bool = False
     """A transient failure will be tried again, and is not told to anybody yet."""
 
@@ -194,6 +206,12 @@ class BackupRecord:
     deleted_at: datetime | None = None
     locked_until: datetime | None = None
     """Until then its stores let nobody delete it."""
+    chain: tuple[ChainArchive, ...] = ()
+    """What an incremental is built on: its parent first, the full one last."""
+    kind_reason: str | None = None
+    """Why it is full or incremental."""
+    schema_digest: str | None = None
+    """Of the tables that it was read from; none in a rebuilt catalog."""
     stores: tuple[str, ...] = ()
     """URLs of the stores that hold it, as far as is known."""
 
@@ -222,6 +240,9 @@ class BackupRecord:
             stores=(store_url,),
             locked_until=envelope.locked_until,
             archive_key=envelope.archive.key,
+            kind=envelope.kind,
+            parent_id=envelope.parent_id,
+            chain=envelope.chain,
             started_at=envelope.started_at,
             finished_at=envelope.finished_at,
             expires_at=envelope.expires_at,
@@ -242,10 +263,18 @@ class BackupRecord:
             raise ValueError(f"{self.backup_id} has no {', '.join(missing)}")
         known: dict[str, Any] = {name: getattr(self, name) for name in Envelope.__dataclass_fields__
                                  if name not in ("archive", "format")}  # fmt: skip
-        archive: dict[str, Any] = {"size_bytes": self.size_bytes, "sha256": self.sha256, "md5": self.md5}
         # In the order in which a backup writes them: the catalog does not keep it.
         rows = dict(sorted(self.rows.items()))
-        return Envelope(**known | {"rows": rows, "archive": ArchiveInfo(self.archive_key, **archive)})
+        return Envelope(**known | {"rows": rows, "archive": ArchiveInfo(*astuple(self.archive)[:4])})
+
+    @property
+    def archive(self) -> ChainArchive:
+        """Where its archive lies and what it is. :raises PermanentError: it was never completed."""
+        if self.size_bytes is None or self.sha256 is None or self.md5 is None:
+            raise PermanentError(
+                f"The catalog does not say what the archive of {self.backup_id} is.", hint="Choose another backup."
+            )
+        return ChainArchive(self.archive_key, self.size_bytes, self.sha256, self.md5, self.backup_id)
 
     def failed(self, error: BaseException, finished_at: datetime) -> BackupRecord:
         """This record after a failure, with the error's text and hint where it is one of ours."""

@@ -139,7 +139,7 @@ class Parts:
         """A :class:`ClinicBackup` of these parts; ``stages`` are its further arguments."""
         return ClinicBackup(
             settings=self.settings, clinic_db=self.clinic_db, store=self.store, catalog=self.catalog,
-            **{"announcer": self.announcer, **stages},
+            **{"announcer": self.announcer, "on_losses": self.alarm, **stages},
         )  # fmt: skip
 
     def require_settings(self, clinics: Iterable[Clinic]) -> None:
@@ -240,8 +240,8 @@ class Parts:
             return
         if isinstance(error, (ObjectNotFound, IntegrityError)):
             missing = isinstance(error, ObjectNotFound)
-            self.copies().mark(record.backup_id, url, "lost" if missing else "damaged", utc_now())
-            self.alarm([Loss.of(record, url, "missing" if missing else "damaged")])
+            more = self.copies().mark(record.backup_id, url, "lost" if missing else "damaged", utc_now())
+            self.alarm([Loss.of(record, url, "missing" if missing else "damaged"), *more])
 
     def preflight(self, *, count_rows: bool = True) -> list[preflight.Finding]:
         """Check everything that a backup needs."""

@@ -131,9 +131,9 @@ class Replicator:
 
     def _clear(self, record: BackupRecord, target: ObjectStore) -> bool:
         """Whether the archive is there already, of an attempt that died for instance; a damaged one is removed."""
-        condition = stored.look(record, target)
+        condition = stored.look(record.archive, target)
         if condition == "intact":
-            condition = stored.read_through(record, target)
+            condition = stored.read_through(record.archive, target)
         if condition == "damaged":
             target.delete(record.archive_key)
         return condition == "intact"
@@ -163,7 +163,7 @@ class Replicator:
             with self._blaming(target.url):
                 target.put(
                     record.archive_key,
-                    _Source(stored.CheckedSource(stream, record, source_url)),
+                    _Source(stored.CheckedSource(stream, record.archive, source_url)),
                     content_type=CONTENT_TYPE_ARCHIVE,
                     metadata={"backup_id": record.backup_id, "clinic_name": record.clinic_name},
                     locked_until=record.locked_until if lasting else None,
@@ -171,11 +171,11 @@ class Replicator:
 
     def _note_loss(self, record: BackupRecord, source_url: str, error: ClinicBackupsError, result: Replication) -> None:
         if isinstance(error, ObjectNotFound):
-            self._places.mark(record.backup_id, source_url, "lost", self._now())
-            result.losses.append(Loss.of(record, source_url, "missing"))
+            more = self._places.mark(record.backup_id, source_url, "lost", self._now())
+            result.losses += [Loss.of(record, source_url, "missing"), *more]
         elif isinstance(error, IntegrityError):
-            self._places.mark(record.backup_id, source_url, "damaged", self._now())
-            result.losses.append(Loss.of(record, source_url, "damaged"))
+            more = self._places.mark(record.backup_id, source_url, "damaged", self._now())
+            result.losses += [Loss.of(record, source_url, "damaged"), *more]
 
 
 class _SourceError(Exception):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from clinic_backups.errors import PermanentError, SettingsError
-from clinic_backups.model import Clinic, Kind
+from clinic_backups.model import Clinic, WantedKind
 
 KEYS = ("clinic_id", "clinic_ids", "kind", "notes")
-KINDS: tuple[Kind, ...] = ("full",)
+KINDS: tuple[WantedKind, ...] = get_args(WantedKind)
 MAX_NOTES = 500
 MAX_ID = 2**63 - 1
 SHOWN_CLINICS = 100
@@ -21,7 +21,7 @@ class Selection:
     """The clinics to back up, in id order, and what is said about their backups."""
 
     clinics: tuple[Clinic, ...]
-    kind: Kind
+    kind: WantedKind
     notes: str
 
 
@@ -89,9 +89,9 @@ def _id(value: object, key: str, every: Sequence[Clinic]) -> int:
     return value
 
 
-def _kind(value: object) -> Kind:
+def _kind(value: object) -> WantedKind:
     if value is None or value == "":
-        return "full"
+        return "auto"
     for kind in KINDS:
         if value == kind:
             return kind

@@ -74,6 +74,18 @@ class Settings(BaseSettings):
     keep_failed_days: int = Field(
         default=90, ge=1, description="Days after which records of failed and deleted backups are forgotten"
     )
+    full_every_days: int = Field(
+        default=7,
+        ge=0,
+        le=365,
+        description="Days after which a backup is full again, not incremental; 0: all are full",
+    )
+    chain_length: int = Field(
+        default=30, ge=1, le=200, description="A full backup when so many are built one on the other"
+    )
+    incremental_percent: int = Field(
+        default=50, ge=1, description="A full backup when the incrementals since the last one stored this share of it"
+    )
     lock_days: int = Field(
         default=0,
         ge=0,

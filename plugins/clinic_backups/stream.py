@@ -9,6 +9,7 @@ from datetime import datetime
 from clinic_backups.archive import ArchiveWriter, Zstd
 from clinic_backups.blocks import BlockList
 from clinic_backups.encryption import Age
+from clinic_backups.known_blocks import KnownBlocks
 from clinic_backups.model import CONTENT_TYPE_ARCHIVE, BackupRecord, Clinic, Table
 from clinic_backups.pipeline import ByteChannel, Channel, Pipeline
 from clinic_backups.stores.base import ObjectStore, StoredObject
@@ -56,16 +57,24 @@ class ArchiveStream:
         self._on_progress, self._locked_until = on_progress, locked_until
         self._pipeline = Pipeline()
 
-    def run(self, record: BackupRecord, snapshot: Snapshot, queries: Mapping[str, str]) -> Stored:
+    def run(
+        self,
+        record: BackupRecord,
+        snapshot: Snapshot,
+        tables: Mapping[str, Table],
+        queries: Mapping[str, str],
+        known: KnownBlocks | None = None,
+    ) -> Stored:
         """Read, pack and store; returns what the store confirmed and each table's blocks.
 
         When a stage fails, the upload is aborted, nothing stays in the store, and that stage's own error is raised.
+
+        :param known: blocks of older archives, which are not stored again.
         """
-        tables = snapshot.tables(sorted(queries))
         ((snapshot_at,),) = snapshot.rows("SELECT now()", None, "asking for the time")
         rows: Rows = Channel(WAITING_BYTES)
         packed, sealed = ByteChannel(), ByteChannel()
-        writer = ArchiveWriter(packed, self._compress, snapshot_at)
+        writer = ArchiveWriter(packed, self._compress, snapshot_at, known)
         blocks: dict[str, BlockList] = {}
         clinic = Clinic(record.clinic_id, record.clinic_name)
 

@@ -397,6 +397,13 @@ def two_rows_in_one(members: Members) -> Members:
 
 
 MANIFEST = "manifest.json"
+
+
+def block_of_another(manifest: dict[str, Any]) -> None:
+    manifest["archives"].append("x")
+    stock(manifest)["blocks"][0][3] = 1
+
+
 ATTACKS: dict[str, tuple[Callable[[Members], Members], str]] = {
     "swapped blocks": (lambda m: swap_blocks(m, consistent=False), "block 1 in segment 1 of 'public.inv"),
     "swapped blocks and index": (lambda m: swap_blocks(m, consistent=True), "other blocks of 'public.inv.*manifest"),
@@ -421,14 +428,18 @@ ATTACKS: dict[str, tuple[Callable[[Members], Members], str]] = {
     "a wrong size": (change(FIRST + ".json", lambda i: i["blocks"].pop()), "another size than their index"),
     "an index of nothing": (change(FIRST + ".json", lambda i: i["blocks"].clear()), "index that is none in segment 1"),
     "an index of more": (change(FIRST + ".json", lambda i: i.update(x=1)), "an index that is none"),
-    "a wrong sum": (change(MANIFEST, lambda m: stock(m).update(rows=1)), "other blocks of"),
+    "a wrong sum": (change(MANIFEST, lambda m: stock(m).update(rows=1)), "other rows of"),
     "a wrong count in the manifest": (change(MANIFEST, one_row_less), "other blocks of"),
-    "a block of elsewhere": (change(MANIFEST, lambda m: stock(m)["blocks"][0].__setitem__(3, 1)), "other blocks of"),
+    "a block of no archive": (change(MANIFEST, lambda m: stock(m)["blocks"][0].__setitem__(3, 1)), "that is none"),
+    "a block of an archive before": (change(MANIFEST, lambda m: stock(m)["blocks"][0].__setitem__(3, -1)), "is none"),
+    "a block of another archive": (change(MANIFEST, block_of_another), "other blocks of"),
     "a table not listed": (change(MANIFEST, lambda m: m["tables"].remove(stock(m))), "its manifest does not list"),
     "a table listed twice": (change(MANIFEST, lambda m: m["tables"].append(stock(m))), "lists twice"),
     "another order": (change(MANIFEST, lambda m: m["tables"].reverse()), "in another order"),
     "another fingerprint": (change(MANIFEST, lambda m: m.update(fingerprint="0" * 64)), "another fingerprint"),
-    "several archives": (change(MANIFEST, lambda m: m["archives"].append("x")), "several archives"),
+    "one archive twice": (change(MANIFEST, lambda m: m["archives"].append(m["backup_id"])), "other archives"),
+    "another archive first": (change(MANIFEST, lambda m: m["archives"].insert(0, "x")), "other archives"),
+    "too many archives": (change(MANIFEST, lambda m: m["archives"].extend(map(str, range(300)))), "other archives"),
     "no fingerprint": (change(MANIFEST, lambda m: m.pop("fingerprint")), "manifest that is none"),
     "no JSON": (lambda m: [*m[:-1], (MANIFEST, b"{")], "manifest that is none"),
     "deep JSON": (lambda m: [*m[:-1], (MANIFEST, b"[" * 1_000_000)], "manifest that is none"),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_restore import STOCK, Ward
-from tests.postgres_fixtures import DemoDatabase
+from tests.postgres_fixtures import DemoDatabase, copy_of
 from tests.servers import CHECKOUT
 
 # A type, and an expression that makes a value of it from the number n; NULL now and then.
@@ -159,17 +159,8 @@ def damage(ward: Ward, tables: list[dict[str, object]], seed: int) -> None:
 def test_any_damage_to_any_schema_is_undone(
     demo_template: DemoDatabase, tmp_path_factory: pytest.TempPathFactory, tables: list[dict[str, object]], seed: int
 ) -> None:
-    from contextlib import closing
-
-    from include.demo import database
-
     folder = tmp_path_factory.mktemp("example")
-    name = f"example_{folder.name}"
-    with closing(demo_template.postgres.connect()) as db, db.cursor() as cursor:
-        db.autocommit = True
-        cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE {demo_template.name}')
-    try:
-        copy = DemoDatabase(demo_template.postgres, name, database.create_roles(demo_template.postgres, name))
+    with copy_of(demo_template) as copy:
         ward = Ward(copy, FileStore(folder / "store"))
         build(ward, tables, folder / "sql")
         before, others = ward.rows_now(1), [ward.rows_now(2), ward.rows_now(3)]
@@ -181,8 +172,6 @@ def test_any_damage_to_any_schema_is_undone(
         assert ward.rows_now(1) == before
         assert [ward.rows_now(2), ward.rows_now(3)] == others
         assert ward.run(1).fingerprint == record.fingerprint
-    finally:
-        database.drop(demo_template.postgres, name)
 
 
 KILLED = """

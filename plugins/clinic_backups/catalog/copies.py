@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, backup_copy, store
 from clinic_backups.errors import ClinicBackupsError
+from clinic_backups.model import Loss
 
 CopyState = Literal["present", "lost", "damaged"]
 REST = timedelta(minutes=15)
@@ -50,13 +51,16 @@ class Copies:
                 found.setdefault(row.backup_id, {})[row.store_url] = row.state
         return found
 
-    def mark(self, backup_id: str, store_url: str, state: CopyState, at: datetime) -> None:
-        """Write what was found in a store. With its last intact copy a backup is lost; with the first it is back."""
+    def mark(self, backup_id: str, store_url: str, state: CopyState, at: datetime) -> list[Loss]:
+        """Write what was found in a store. With its last intact copy a backup is lost; with the first it is back.
+
+        So is what is built on it, which cannot be restored without: returns those that are lost by this.
+        """
         new = {"state": state, "checked_at": at}
         statement = insert(backup_copy).values(backup_id=backup_id, store_url=store_url, stored_at=at, **new)
         with self._database.transaction(f"writing where backup {backup_id} lies") as db:
             db.execute(statement.on_conflict_do_update(index_elements=["backup_id", "store_url"], set_=new))
-            _settle(db, backup_id)
+            return _settle(db, backup_id, store_url)
 
     def waiting(self, store_urls: Sequence[str], *, clinic_id: int | None = None) -> list[tuple[int, str, str]]:
         """Completed backups that a store should have and has not, as (clinic, backup, store); the newest first."""
@@ -114,7 +118,7 @@ class Copies:
             db.execute(delete(backup_copy).where(here))
             db.execute(delete(store).where(store.c.store_url == store_url))
             for backup_id in ids:
-                _settle(db, backup_id)
+                _settle(db, backup_id, store_url)
         return len(ids)
 
     def note_failure(self, store_url: str, error: ClinicBackupsError, at: datetime) -> None:
@@ -148,10 +152,29 @@ def _lacks(missing: Subquery) -> ColumnElement[bool]:
     return (backup.c.state == "completed") & ~there
 
 
-def _settle(db: SqlConnection, backup_id: str) -> None:
+def _settle(db: SqlConnection, backup_id: str, store_url: str) -> list[Loss]:
+    """Set a backup's state, and that of all that is built on it, by what is left of them; returns the newly lost ones
+    beside the backup itself."""
+    parent = backup.alias("parent")
     intact = exists().where(backup_copy.c.backup_id == backup.c.backup_id, backup_copy.c.state == "present")
-    db.execute(
-        update(backup)
-        .where(backup.c.backup_id == backup_id, backup.c.state.in_(("completed", "lost")))
-        .values(state=case((intact, "completed"), else_="lost"), updated_at=func.now())
+    built = backup.c.parent_id.is_(None) | exists().where(
+        parent.c.backup_id == backup.c.parent_id, parent.c.state == "completed"
     )
+    new = case((intact & built, "completed"), else_="lost")
+    lost: list[Loss] = []
+    waiting = [backup_id]
+    while waiting:
+        one = waiting.pop()
+        changed = db.execute(
+            update(backup)
+            .where(backup.c.backup_id == one, backup.c.state.in_(("completed", "lost")), backup.c.state != new)
+            .values(state=new, updated_at=func.now())
+            .returning(backup.c.state, backup.c.clinic_id, backup.c.clinic_name)
+        ).one_or_none()
+        if changed is None:
+            continue
+        if changed.state == "lost" and one != backup_id:
+            lost.append(Loss(changed.clinic_id, changed.clinic_name, one, store_url, "incomplete"))
+        children = select(backup.c.backup_id).where(backup.c.parent_id == one).order_by(backup.c.started_at)
+        waiting += [child for (child,) in db.execute(children)]
+    return lost

@@ -105,7 +105,6 @@ class Erasures:
                                                  restore.c.started_at <= found.requested_at))  # fmt: skip
                 db.execute(delete(notification).where(notification.c.clinic_id == found.clinic_id,
                                                       notification.c.created_at <= found.requested_at))  # fmt: skip
-                db.execute(update(backup).where(*mine).values(parent_id=None))
                 db.execute(delete(backup).where(*mine))
                 came_later = select(backup.c.backup_id).where(backup.c.clinic_id == found.clinic_id).exists()
                 db.execute(delete(clinic).where(clinic.c.clinic_id == found.clinic_id, ~clinic.c.active, ~came_later))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
 from clinic_backups.connections import Connection
 from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.model import BackupRecord, State
+from clinic_backups.model import BackupRecord, ChainArchive, State
 
 Announce = Callable[[SqlConnection, BackupRecord], object]
 _FIELDS = [field.name for field in fields(BackupRecord) if field.name != "stores"]
@@ -96,6 +96,19 @@ class Catalog:
     def rekey(self, record: BackupRecord, archive_key: str) -> BackupRecord:
         """Let a running backup's archive lie under another key. :raises PermanentError: it is not running."""
         return self._change(record, "running", archive_key=archive_key)
+
+    def decided(self, record: BackupRecord) -> BackupRecord:
+        """Write how a running backup is made: its kind, why, what it is built on, and of which tables."""
+        names = ("kind", "kind_reason", "parent_id", "chain", "schema_digest")
+        values = {name: value for name, value in _values(record).items() if name in names}
+        return self._change(record, "running", **values)
+
+    def blocks(self, backup_id: str) -> Iterator[bytes]:
+        """The list of the blocks in a backup's own archive, in the pieces in which it was written; none if unknown."""
+        statement = select(backup_blocks.c.digests).where(backup_blocks.c.backup_id == backup_id)
+        with self.database.transaction(f"reading the blocks of {backup_id}") as db:
+            for (piece,) in db.execute(statement.order_by(backup_blocks.c.part)):
+                yield bytes(piece)
 
     def finish(
         self, record: BackupRecord, *, block_list: Iterable[bytes] = (), announce: Announce = lambda db, record: None
@@ -226,11 +239,16 @@ def _select() -> Select[Any]:
 
 
 def _values(record: BackupRecord) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in _FIELDS} | {"recipients": list(record.recipients)}
+    lists = {"recipients": list(record.recipients), "chain": [asdict(archive) for archive in record.chain]}
+    return {name: getattr(record, name) for name in _FIELDS} | lists
 
 
 def _record(row: Any) -> BackupRecord:
-    lists = {"recipients": tuple(row["recipients"]), "stores": tuple(row["stores"] or ())}
+    lists = {
+        "recipients": tuple(row["recipients"]),
+        "chain": tuple(ChainArchive(**archive) for archive in row["chain"]),
+        "stores": tuple(row["stores"] or ()),
+    }
     return BackupRecord(**(dict(row) | lists))
 
 

@@ -42,6 +42,9 @@ backup = Table(
     Column("held_by", Text),
     Column("deleted_at", DateTime(timezone=True)),
     Column("locked_until", DateTime(timezone=True)),
+    Column("chain", JSONB, nullable=False, server_default="[]"),
+    Column("kind_reason", Text),
+    Column("schema_digest", Text),
 )
 
 # Where each backup lies: one row for each store that has it, or should have it and lost it.

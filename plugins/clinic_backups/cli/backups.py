@@ -26,7 +26,7 @@ from clinic_backups.cli.output import (
 from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError
 from clinic_backups.model import BackupRecord, BackupRequest, Clinic, State
 from clinic_backups.parts import Parts
-from clinic_backups.selection import select
+from clinic_backups.selection import Selection, select
 from clinic_backups.text import one_line
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -43,6 +43,7 @@ def register(app: typer.Typer) -> None:
 def backup(
     clinic: Annotated[list[int] | None, typer.Option(help="Id of a clinic, active or not; may be repeated.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All active clinics.")] = False,
+    kind: Annotated[str, typer.Option(help="auto, full, or incremental where that can be.")] = "auto",
     notes: Annotated[str, typer.Option(help="A line to keep with the backup; no patients' data.")] = "",
     json: Json = False,
 ) -> None:
@@ -54,10 +55,10 @@ def backup(
     with_parts = parts()
     active, all_clinics = with_parts.clinics()
     conf: dict[str, Any] = {"clinic_ids": clinic} if clinic else {}
-    chosen = select(conf | {"notes": notes}, active=active, every=all_clinics)
+    chosen = select(conf | {"kind": kind, "notes": notes}, active=active, every=all_clinics)
     with_parts.require_settings(chosen.clinics)
     with_parts.known_clinics.see(active=active, every=all_clinics)
-    outcomes = [_back_up(with_parts, found, chosen.notes, quiet=json) for found in chosen.clinics]
+    outcomes = [_back_up(with_parts, found, chosen, quiet=json) for found in chosen.clinics]
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     _copy(with_parts, [outcome.clinic_id for outcome in outcomes if isinstance(outcome, BackupRecord)])
     if problem := with_parts.deliver().problem:
@@ -139,11 +140,12 @@ class Failure:
         }
 
 
-def _back_up(with_parts: Parts, clinic: Clinic, notes: str, *, quiet: bool) -> BackupRecord | Failure:
+def _back_up(with_parts: Parts, clinic: Clinic, chosen: Selection, *, quiet: bool) -> BackupRecord | Failure:
     name = f"{clinic.id} {escape(one_line(clinic.name))}"
     try:
         last = with_parts.catalog.latest(clinic.id)
-        request = BackupRequest(clinic, requested_by=f"{getpass.getuser()} (command line)", notes=notes)
+        by = f"{getpass.getuser()} (command line)"
+        request = BackupRequest(clinic, requested_by=by, notes=chosen.notes, kind=chosen.kind)
         with progress_bar(name, last.rows_total if last else None, shown=not quiet) as on_progress:
             record = with_parts.backup(on_progress=on_progress).run(request)
     except ClinicBackupsError as error:

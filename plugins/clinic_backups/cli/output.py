@@ -89,6 +89,7 @@ def backup_cells(record: BackupRecord) -> list[str]:
         escape(record.backup_id),
         escape(one_line(record.clinic_name)),
         styled(record.state),
+        record.kind,
         record.trigger,
         iso(record.started_at.replace(microsecond=0)),
         f"{record.rows_total:,}" if record.state == "completed" else "",
@@ -100,8 +101,8 @@ def backup_cells(record: BackupRecord) -> list[str]:
 
 
 BACKUP_COLUMNS = (
-    ("backup", False), ("clinic", False), ("state", False), ("trigger", False), ("started", False), ("rows", True),
-    ("raw", True), ("stored", True), ("ratio", True), ("seconds", True),
+    ("backup", False), ("clinic", False), ("state", False), ("kind", False), ("trigger", False), ("started", False),
+    ("rows", True), ("raw", True), ("stored", True), ("ratio", True), ("seconds", True),
 )  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def source_in_store(with_parts: Parts, archive: str, clinic_id: int) -> Source:
             f"{key} is a backup of clinic {envelope.clinic_id}, not of {clinic_id}.",
             hint=f"Give --clinic {envelope.clinic_id}, or another archive.",
         )
-    return Source(envelope.backup_id, envelope.clinic_id, envelope.archive)
+    return Source(envelope.backup_id, envelope.clinic_id, envelope.archive, envelope.chain)
 
 
 def _envelope(with_parts: Parts, key: str) -> Envelope:

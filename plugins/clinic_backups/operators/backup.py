@@ -36,10 +36,11 @@ class ClinicBackupOperator(BaseOperator):
     :param compress: the compression stage.
     :param encrypt: the encryption stage.
     :param upload: the store.
+    :param kind: auto, full or incremental. (templated)
     :param notes: a line that the catalog keeps with the backup. (templated)
     """
 
-    template_fields: Sequence[str] = ("extract", "notes")
+    template_fields: Sequence[str] = ("extract", "kind", "notes")
     template_fields_renderers = {"extract": "json"}  # noqa: RUF012 - as Airflow declares it
     ui_color = "#d5ece7"
 
@@ -51,6 +52,7 @@ class ClinicBackupOperator(BaseOperator):
         compress: Zstd,
         encrypt: Age,
         upload: Store,
+        kind: str = "auto",
         notes: str = "",
         **kwargs: Any,
     ) -> None:
@@ -60,6 +62,7 @@ class ClinicBackupOperator(BaseOperator):
         self.compress = compress
         self.encrypt = encrypt
         self.upload = upload
+        self.kind = kind
         self.notes = notes
         self._backup: ClinicBackup | None = None
 
@@ -72,6 +75,7 @@ class ClinicBackupOperator(BaseOperator):
             clinic,
             trigger="scheduled" if scheduled else "manual",
             requested_by="scheduled" if scheduled else (run.triggering_user_name or "unknown"),
+            kind=self.kind,  # type: ignore[arg-type] # checked by active_clinics
             notes=self.notes,
             run_id=run.run_id,
             retries_left=context["ti"].try_number <= context["ti"].max_tries,
@@ -88,12 +92,14 @@ class ClinicBackupOperator(BaseOperator):
             finally:
                 log_delivery(self.log, lambda: parts.deliver(clinic_id=clinic.id, limit_seconds=MAIL_SECONDS))
         self.log.info(
-            "Backup %s is complete: %s rows, %s bytes of CSV, %s bytes stored as %s",
-            record.backup_id, f"{record.rows_total:,}", f"{record.raw_bytes:,}", f"{record.size_bytes:,}",
+            "Backup %s (%s: %s) is complete: %s rows, %s bytes of CSV, %s bytes stored as %s",
+            record.backup_id, record.kind, record.kind_reason, f"{record.rows_total:,}", f"{record.raw_bytes:,}",
+            f"{record.size_bytes:,}",
             record.archive_key,
         )  # fmt: skip
         return {
             "backup_id": record.backup_id,
+            "kind": record.kind,
             "key": record.archive_key,
             "rows": record.rows_total,
             "raw_bytes": record.raw_bytes,

@@ -11,7 +11,7 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
 from clinic_backups.connections import Connection
 from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.model import ArchiveInfo, BackupRecord
+from clinic_backups.model import BackupRecord
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.outcome import RestoreOutcomes, transaction_status
 from clinic_backups.restore.service import ClinicRestore, Source, Wish
@@ -126,12 +126,7 @@ def choose_backup(catalog: Catalog, request: RestoreRequest) -> BackupRecord:
 
 def source_of(record: BackupRecord) -> Source:
     """Where a completed backup lies."""
-    if record.size_bytes is None or record.sha256 is None or record.md5 is None:
-        raise PermanentError(
-            f"The catalog does not say what the archive of {record.backup_id} is.", hint="Choose another."
-        )
-    info = ArchiveInfo(record.archive_key, record.size_bytes, record.sha256, record.md5)
-    return Source(record.backup_id, record.clinic_id, info)
+    return Source(record.backup_id, record.clinic_id, record.archive, record.chain)
 
 
 def wish_of(request: RestoreRequest) -> Wish:

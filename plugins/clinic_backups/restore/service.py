@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from psycopg2 import sql
 
@@ -13,7 +13,7 @@ from clinic_backups.archive_reader import Manifest, Segment, read_archive
 from clinic_backups.connections import Connection
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError
 from clinic_backups.extract import SqlExtract, SqlFolder
-from clinic_backups.model import ArchiveInfo, RestoreMode, Table
+from clinic_backups.model import ArchiveInfo, ChainArchive, RestoreMode, Table
 from clinic_backups.restore import checks
 from clinic_backups.restore.apply import Applier
 from clinic_backups.restore.diff import TableDiff, compute
@@ -23,11 +23,13 @@ from clinic_backups.restore.staging import Staged, Staging
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.settings import Settings
 from clinic_backups.storage import Stores
+from clinic_backups.stored import CHUNK_BYTES, CheckedSource
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.tenant_db import Snapshot
 
 OnStep = Callable[[str], object]
 OnRead = Callable[[int, int], object]
+T = TypeVar("T")
 OnBadCopy = Callable[["Source", str, ClinicBackupsError], object]
 
 
@@ -40,11 +42,13 @@ class Source:
     """The backup to restore.
 
     :param archive: where it lies and what it must be, from the catalog or its envelope.
+    :param chain: the same of what it is built on.
     """
 
     backup_id: str
     clinic_id: int
     archive: ArchiveInfo
+    chain: tuple[ChainArchive, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class ClinicRestore:
         self._on_bad_copy = on_bad_copy
         self._good: dict[str, ObjectStore] = {}
         """The store of each archive that was read from end to end."""
+        self._needed: dict[str, list[Source]] = {}
+        """What each of them is built on."""
 
     def plan(self, source: Source, wish: Wish) -> RestorePlan:
         """What the restore would do. Writes nothing but temporary tables, and locks nobody out."""
@@ -130,37 +136,74 @@ class ClinicRestore:
     def checked_manifest(self, source: Source) -> Manifest:
         """Read the whole archive once, before anything else: what is damaged must not get as far as a database.
 
-        Finds the first store whose copy is good. :raises ClinicBackupsError: none is; the first store's error.
+        Of each archive that it is built on the checksum is compared. Finds the first store whose copy is good.
+
+        :raises ClinicBackupsError: none is; the first store's error.
         """
+        manifest = self._first_good(source, self._checked)
+        known = {archive.backup_id: archive for archive in source.chain}
+        needed: list[Source] = []
+        for backup_id in manifest.needed():
+            if backup_id not in known:
+                raise IntegrityError(
+                    f"Backup {source.backup_id} needs {backup_id}, of which neither catalog nor envelope know where"
+                    " it lies.",
+                    hint="Somebody changed the store or the catalog. Choose another backup.",
+                )
+            needed.append(Source(backup_id, source.clinic_id, known[backup_id]))
+        for parent in needed:
+            self._first_good(parent, self._checked_sum)
+        self._needed[source.archive.key] = needed
+        return manifest
+
+    def _first_good(self, source: Source, check: Callable[[Source, ObjectStore], T]) -> T:
         failures: list[ClinicBackupsError] = []
         for url in self._stores.urls:
-            self.on_step("checking the archive" if not failures else f"checking the copy in {url}")
+            what = f"the archive of {source.backup_id}"
+            self.on_step(f"checking {what}" if not failures else f"checking {what} in {url}")
             try:
                 store = self._stores.at(url)
-                manifest = self._checked(source, store)
+                found = check(source, store)
             except ClinicBackupsError as error:
                 failures.append(error)
                 self._on_bad_copy(source, url, error)
                 continue
             self._good[source.archive.key] = store
-            return manifest
+            return found
         for other in failures[1:]:
             failures[0].add_note(f"And: {other.message}")
         raise failures[0]
 
+    def _checked_sum(self, source: Source, store: ObjectStore) -> None:
+        with store.open(source.archive.key) as stream:
+            counted = cast(BinaryIO, _Counted(stream, source.archive.size_bytes, self._on_read))
+            checked = CheckedSource(counted, source.archive, store.url)
+            while checked.read(CHUNK_BYTES):
+                pass
+
     def _checked(self, source: Source, store: ObjectStore) -> Manifest:
         manifest = self._read(store, source, lambda segment: None)
+        self._require_same(manifest, source)
+        return manifest
+
+    def _require_same(self, manifest: Manifest, source: Source) -> None:
         if manifest.clinic.id != source.clinic_id or manifest.backup_id != source.backup_id:
             raise IntegrityError(
                 f"{source.archive.key} holds backup {manifest.backup_id} of clinic {manifest.clinic.id}; wanted is"
                 f" {source.backup_id} of clinic {source.clinic_id}.",
                 hint="Somebody exchanged archives in the store. Nothing was changed.",
             )
-        return manifest
 
     def read(self, source: Source, on_segment: Callable[[Segment], object]) -> Manifest:
-        """Read the checked archive once more; see :func:`~clinic_backups.archive_reader.read_archive`."""
-        return self._read(self._good.get(source.archive.key) or self._stores.primary, source, on_segment)
+        """Read the checked archive once more, and then each that it is built on, once.
+
+        Segments come in the archives' order; of older archives also such as the backup does not have any more.
+        """
+        manifest = self._read(self._good[source.archive.key], source, on_segment)
+        for parent in self._needed[source.archive.key]:
+            self.on_step(f"reading {parent.backup_id}, which it is built on")
+            self._require_same(self._read(self._good[parent.archive.key], parent, on_segment), parent)
+        return manifest
 
     def _read(self, store: ObjectStore, source: Source, on_segment: Callable[[Segment], object]) -> Manifest:
         with store.open(source.archive.key) as stream:

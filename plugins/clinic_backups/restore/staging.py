@@ -15,6 +15,7 @@ from psycopg2 import sql
 
 from clinic_backups.archive_reader import Segment, TableContent
 from clinic_backups.blocks import Block
+from clinic_backups.errors import IntegrityError
 from clinic_backups.pipeline import ByteChannel, Cancelled, Pipeline
 from clinic_backups.restore.reading import read_blocks
 from clinic_backups.restore.shape import Shape
@@ -149,6 +150,11 @@ class WantedLoader:
             load.abandon(error)
         elif load is not None:
             load.finish()
+        if error is None and (left := [name for name, missing in self._missing.items() if missing]):
+            raise IntegrityError(
+                f"The archives do not hold all that the backup lists, of {', '.join(sorted(left))}.",
+                hint="Nothing was changed. Somebody changed the store or the catalog: choose another backup.",
+            )
 
     def _take(self, segment: Segment) -> None:
         if segment.table != self._table:
@@ -161,8 +167,8 @@ class WantedLoader:
             return
         view, offset = memoryview(segment.data), 0
         for block in segment.blocks:
-            if missing[block.digest] > 0:
-                missing[block.digest] -= 1
+            # As often as it is wanted: an archive of the chain need not hold it as often.
+            for _ in range(missing.pop(block.digest, 0)):
                 if self._load is None:
                     self._load = _Load(self._workspace, self._staged[segment.table])
                 self._load.write(bytes(view[offset : offset + block.size_bytes]))

@@ -1,0 +1,101 @@
+"""Full or incremental, and why: what a clinic's next backup is built on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from clinic_backups.model import BackupRecord, WantedKind
+from clinic_backups.settings import Settings
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A full backup, or an incremental one on ``chain``: its parent first, the full one last."""
+
+    reason: str
+    chain: tuple[BackupRecord, ...] = ()
+
+    @property
+    def parent_id(self) -> str | None:
+        """What it is built on; none for a full one."""
+        return self.chain[0].backup_id if self.chain else None
+
+
+def chain_of(record: BackupRecord, known: dict[str, BackupRecord]) -> tuple[BackupRecord, ...] | None:
+    """A backup and all that it is built on, down to the full one; none where one of them is gone."""
+    chain = [record]
+    while (parent_id := chain[-1].parent_id) is not None:
+        parent = known.get(parent_id)
+        if parent is None or parent in chain:
+            return None
+        chain.append(parent)
+    return tuple(chain)
+
+
+def choose(
+    wanted: WantedKind,
+    backups: Sequence[BackupRecord],
+    settings: Settings,
+    now: datetime,
+    *,
+    recipients: tuple[str, ...],
+    schema_digest: str,
+    not_before: datetime | None = None,
+) -> Choice:
+    """Decide from the clinic's records alone; the stores are asked afterwards.
+
+    :param backups: the clinic's completed backups.
+    :param not_before: what was begun until then is being erased, and nothing may need it.
+    """
+    if wanted == "full":
+        return Choice("a full one was asked for")
+    known = {backup.backup_id: backup for backup in backups if backup.state == "completed"}
+    if not known:
+        return Choice("the clinic has no backup yet")
+    newest = max(known.values(), key=lambda backup: (backup.started_at, backup.backup_id))
+    chain = chain_of(newest, known)
+    if chain is None:
+        return Choice(f"what {newest.backup_id} is built on is not all there")
+    reason = _why_full(chain, settings, now, recipients, schema_digest)
+    if not_before is not None and chain[-1].started_at <= not_before:
+        reason = "the clinic's earlier backups are being erased"
+    if wanted == "auto" and not reason:
+        reason = _why_full_again(chain, settings, now)
+    if reason:
+        return Choice(reason)
+    return Choice(f"built on {newest.backup_id}, {_days(now - chain[-1].started_at)} after the full one", chain)
+
+
+def _why_full(
+    chain: tuple[BackupRecord, ...], settings: Settings, now: datetime, recipients: tuple[str, ...], schema_digest: str
+) -> str:
+    """What forbids an incremental, also to somebody who asks for one."""
+    newest = chain[0]
+    if newest.schema_digest != schema_digest:
+        return (
+            f"the tables are others than in {newest.backup_id}" if newest.schema_digest else "the catalog was rebuilt"
+        )
+    if any(set(backup.recipients) != set(recipients) for backup in chain):
+        return "the public keys are others than before"
+    if newest.started_at > now:
+        return f"{newest.backup_id} is dated in the future: the clock was or is wrong"
+    if len(chain) >= settings.chain_length:
+        return f"the chain has reached its length of {settings.chain_length}"
+    return ""
+
+
+def _why_full_again(chain: tuple[BackupRecord, ...], settings: Settings, now: datetime) -> str:
+    """What makes a full one the better choice."""
+    full = chain[-1]
+    if now - full.started_at >= timedelta(days=settings.full_every_days):
+        return f"the last full one is {_days(now - full.started_at)} old"
+    stored = sum(backup.size_bytes or 0 for backup in chain[:-1])
+    if stored * 100 >= settings.incremental_percent * (full.size_bytes or 0):
+        return f"the incrementals stored {settings.incremental_percent} % of the full one"
+    return ""
+
+
+def _days(age: timedelta) -> str:
+    return f"{age / timedelta(days=1):.1f} days"

@@ -1,0 +1,346 @@
+"""Incremental backups: they see every change, store only what is new, and restore as a full one would."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from clinic_backups.encryption import generate_identity
+from clinic_backups.errors import IntegrityError
+from clinic_backups.model import BackupRecord, Loss, envelope_key_of
+from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.file import FileStore
+from tests.conftest import MakeStore
+from tests.fleet import START, Fleet, flip, objects_of, put
+from tests.postgres_fixtures import DemoDatabase, copy_of
+
+ROWS = 3000
+
+
+class Chain(Fleet):
+    """A fleet whose backups choose their kind, each a day after the one before."""
+
+    def __init__(self, database: DemoDatabase, *stores: ObjectStore) -> None:
+        super().__init__(database, *stores)
+        self.kind = "auto"
+        self.day = 0
+        self.losses: list[Loss] = []
+
+    def next(self, clinic_id: int = 1, **changes: Any) -> BackupRecord:
+        self.day += 1
+        self.now = START + timedelta(days=self.day)
+        backup = self.backup(
+            # In so small a clinic a few changed rows are most of its blocks.
+            settings=self.settings.model_copy(update={"incremental_percent": 10_000} | changes),
+            now=lambda: self.now,
+            on_losses=self.losses.extend,
+        )
+        return backup.run(self.request(clinic_id))
+
+    def change(self, count: int, seed: int = 0) -> None:
+        """Change some of the clinic's stock."""
+        ids = random.Random(seed).sample(self.stock(), count)
+        self.execute(
+            f"UPDATE public.inventario_inventario SET cantidad = cantidad + 1 WHERE id IN ({', '.join(map(str, ids))})"
+        )
+
+    def stock(self) -> list[int]:
+        return [row[0] for row in self.execute_rows(
+            "SELECT id FROM public.inventario_inventario WHERE clinica_id = 1 ORDER BY id"
+        )]  # fmt: skip
+
+
+@pytest.fixture
+def chain(demo_database: DemoDatabase, tmp_path: Path) -> Chain:
+    chain = Chain(demo_database, FileStore(tmp_path / "one"), FileStore(tmp_path / "two"))
+    chain.fill(ROWS)
+    return chain
+
+
+def test_nothing_changed_stores_a_manifest_and_one_changed_row_one_block(chain: Chain) -> None:
+    full, same = chain.next(), chain.next()
+    assert (full.kind, full.kind_reason) == ("full", "the clinic has no backup yet")
+    assert (same.kind, same.parent_id) == ("incremental", full.backup_id)
+    assert same.kind_reason == f"built on {full.backup_id}, 1.0 days after the full one"
+    assert (same.fingerprint, same.rows) == (full.fingerprint, full.rows)
+    opened = chain.open(same)
+    assert opened.tables == {}
+    assert opened.manifest["archives"] == [same.backup_id, full.backup_id]
+    chain.execute(f"UPDATE public.inventario_inventario SET cantidad = 7 WHERE id = {chain.stock()[ROWS // 2]}")
+    one = chain.next()
+    assert one.fingerprint != full.fingerprint
+    ((table, stored),) = chain.open(one).tables.items()
+    assert table == "public.inventario_inventario"
+    assert 96 <= stored.count(b"\n") < 700
+    assert [archive.backup_id for archive in one.chain] == [same.backup_id, full.backup_id]
+    assert same.size_bytes is not None and full.size_bytes is not None and one.size_bytes is not None
+    assert same.size_bytes < one.size_bytes < full.size_bytes / 5
+
+
+CHANGES = st.lists(
+    st.tuples(st.sampled_from(["insert", "update", "delete", "none", "shuffle", "column"]), st.integers(1, 400)),
+    min_size=5, max_size=8,
+)  # fmt: skip
+
+
+# Without shrinking: each example takes some seconds.
+@settings(
+    max_examples=4,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate],
+)
+@given(st.data())
+def test_every_backup_of_any_history_is_restored_as_it_was(
+    demo_template: DemoDatabase, tmp_path_factory: pytest.TempPathFactory, data: Any
+) -> None:
+    with copy_of(demo_template) as database:
+        chain = Chain(database, FileStore(tmp_path_factory.mktemp("history")))
+        chain.fill(ROWS)
+        kept: list[tuple[BackupRecord, dict[str, bytes]]] = []
+        for number, (what, count) in enumerate(data.draw(CHANGES)):
+            alter(chain, what, count, number)
+            kept.append((chain.next(chain_length=5), values(chain)))
+        others = chain.rows_now(2)
+        assert {record.kind for record, _ in kept} == {"full", "incremental"}
+        for record, rows in random.Random(0).sample(kept, len(kept)):
+            chain.restored(record)
+            assert values(chain) == rows
+        assert chain.rows_now(2) == others
+
+
+def values(chain: Chain) -> dict[str, list[bytes]]:
+    """The clinic's rows; columns that were added later are empty then."""
+    return {table: [line.rstrip(b",") for line in text.split(b"\n")] for table, text in chain.rows_now(1).items()}
+
+
+def alter(chain: Chain, what: str, count: int, seed: int) -> None:
+    table = "public.inventario_inventario"
+    some = f"SELECT id FROM {table} WHERE clinica_id = 1 ORDER BY md5(id::text || '{seed}') LIMIT {count}"
+    if what == "insert":
+        chain.execute(
+            f"INSERT INTO {table} (codigo, nombre, cantidad, precio_unitario, clinica_id)"
+            f" SELECT 'F{seed}-' || n, 'nuevo ' || n, 1, 1.5, 1 FROM generate_series(1, {count}) AS n"
+        )
+    elif what == "update":
+        chain.execute(f"UPDATE {table} SET nombre = nombre || '{seed}' WHERE id IN ({some})")
+    elif what == "delete":
+        chain.execute(f"DELETE FROM {table} WHERE id IN ({some}) AND codigo LIKE 'F%'")
+    elif what == "shuffle":
+        # The same values again, in other places of the heap.
+        chain.execute(f"UPDATE {table} SET cantidad = cantidad WHERE clinica_id = 1")
+    elif what == "column":
+        chain.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS nota{seed} text")
+
+
+def test_it_equals_a_full_one_of_the_same_moment(chain: Chain) -> None:
+    chain.next()
+    for number in range(3):
+        chain.change(40, number)
+        incremental = chain.next()
+    chain.kind = "full"
+    full = chain.next()
+    assert (incremental.kind, full.kind) == ("incremental", "full")
+    assert (incremental.fingerprint, incremental.rows, incremental.raw_bytes) == (
+        full.fingerprint, full.rows, full.raw_bytes,
+    )  # fmt: skip
+
+
+def test_on_every_store_a_chain_is_restored_and_each_archive_is_read_twice_at_most(
+    demo_database: DemoDatabase, make_store: MakeStore
+) -> None:
+    store = make_store(f"chain-{uuid4().hex}")
+    chain = Chain(demo_database, store)
+    chain.fill(ROWS)
+    records = []
+    for number in range(4):
+        records.append(chain.next())
+        chain.change(30, number)
+    reads: list[str] = []
+    opening = store.open
+
+    def counted(key: str) -> Any:
+        reads.append(key)
+        return opening(key)
+
+    store.open = counted  # type: ignore[method-assign]
+    chain.restored(records[-1])
+    # Planned and applied: of the newest the archive is read to be checked and to be loaded, each time.
+    assert {key: reads.count(key) for key in reads} == {record.archive_key: 4 for record in records}
+    assert chain.rows_now(1) == rows_at(chain, records[-1])
+
+
+def rows_at(chain: Chain, record: BackupRecord) -> dict[str, bytes]:
+    """The rows by the fingerprint's own proof: another backup of the restored state has the same."""
+    again = chain.next()
+    assert again.fingerprint == record.fingerprint
+    return chain.rows_now(1)
+
+
+@pytest.mark.parametrize("damage", ["gone", "shorter"])
+def test_a_parent_that_is_not_as_recorded_gives_a_full_one_and_an_alarm(chain: Chain, damage: str) -> None:
+    store = chain.stores.primary
+    full, child = chain.next(), chain.next()
+    content = objects_of(store)[full.archive_key]
+    store.delete(full.archive_key)
+    if damage == "shorter":
+        put(store, full.archive_key, content[:-1])
+    new = chain.next()
+    assert new.kind == "full"
+    assert new.kind_reason == (
+        f"the archive of {full.backup_id}, which it would be built on, is not in the store as recorded"
+    )
+    problem = "missing" if damage == "gone" else "damaged"
+    assert [(loss.backup_id, loss.problem) for loss in chain.losses] == [
+        (full.backup_id, problem), (child.backup_id, "incomplete"),
+    ]  # fmt: skip
+    assert [chain.state(record) for record in (full, child, new)] == ["lost", "lost", "completed"]
+    chain.restored(new)
+
+
+def test_what_is_built_on_a_lost_backup_is_lost_with_it_and_found_with_it(chain: Chain) -> None:
+    store = chain.stores.primary
+    (before,) = [chain.next()]
+    full = chain.next(full_every_days=1)
+    children = [chain.next() for _ in range(3)]
+    assert [child.kind for child in children] == ["incremental"] * 3
+    content = objects_of(store)
+    flip(store, children[0].archive_key)
+    inventory = chain.check(read=True, record=True)
+    assert [(loss.backup_id, loss.problem) for loss in inventory.losses] == [
+        (children[0].backup_id, "damaged"), (children[1].backup_id, "incomplete"),
+        (children[2].backup_id, "incomplete"),
+    ]  # fmt: skip
+    assert [chain.state(record) for record in (before, full, *children)] == ["completed"] * 2 + ["lost"] * 3
+    latest = chain.catalog.latest(1)
+    assert latest is not None
+    assert latest.backup_id == full.backup_id
+    store.delete(children[0].archive_key)
+    put(store, children[0].archive_key, content[children[0].archive_key])
+    chain.places.mark(children[0].backup_id, store.url, "present", chain.now)
+    assert [chain.state(child) for child in children] == ["completed"] * 3
+
+
+def test_a_restore_takes_each_archive_of_the_chain_from_the_first_store_that_has_it(chain: Chain) -> None:
+    one, two = chain.stores
+    records = [chain.next()]
+    for number in range(2):
+        chain.change(50, number)
+        records.append(chain.next())
+    assert chain.copy().problems == []
+    one.delete(records[0].archive_key)
+    flip(two, records[1].archive_key)
+    flip(one, records[2].archive_key)
+    rows = chain.rows_now(1)
+    chain.change(200, 9)
+    chain.restored(records[2])
+    assert chain.rows_now(1) == rows
+    flip(one, records[1].archive_key)
+    with pytest.raises(IntegrityError, match="is not what was stored"):
+        chain.restored(records[2])
+    assert chain.rows_now(1) == rows
+
+
+def test_a_parent_that_was_exchanged_for_another_archive_is_not_believed(chain: Chain) -> None:
+    """Somebody who may write to store and catalog: the blocks' own digests are what counts."""
+    store = chain.stores.primary
+    full = chain.next()
+    chain.change(50)
+    child = chain.next()
+    other = chain.next(2)
+    chain.execute(
+        "UPDATE clinic_backups.backup SET chain = jsonb_build_array(jsonb_build_object('backup_id',"
+        f" '{full.backup_id}', 'key', '{other.archive_key}', 'size_bytes', {other.size_bytes}, 'sha256',"
+        f" '{other.sha256}', 'md5', '{other.md5}')) WHERE backup_id = '{child.backup_id}'"
+    )
+    rows = chain.rows_now(1)
+    chain.change(500, 3)
+    changed = chain.rows_now(1)
+    with pytest.raises(IntegrityError):
+        chain.restored(chain.again(child))
+    assert chain.rows_now(1) == changed != rows
+    assert store.stat(full.archive_key)
+
+
+@pytest.mark.parametrize("lost", ["blocks", "catalog", "half the blocks"])
+def test_without_the_parents_block_list_the_next_one_is_full(chain: Chain, lost: str) -> None:
+    full = chain.next()
+    chain.next()
+    if lost == "blocks":
+        chain.execute(f"DELETE FROM clinic_backups.backup_blocks WHERE backup_id = '{full.backup_id}'")
+    elif lost == "half the blocks":
+        chain.execute("DELETE FROM clinic_backups.backup_blocks WHERE part = 1")
+    else:
+        chain.execute("TRUNCATE clinic_backups.backup CASCADE")
+        assert chain.rebuild().adopted == 2
+        assert [record.kind for record in chain.catalog.find()] == ["incremental", "full"]
+        chain.restored(chain.catalog.find()[0])
+    new = chain.next()
+    assert new.kind == "full"
+    assert new.kind_reason == (
+        "the catalog was rebuilt" if lost == "catalog" else f"the catalog has no list of the blocks of {full.backup_id}"
+    )
+    assert chain.next().kind == "incremental"
+
+
+def test_a_rebuilt_catalog_does_not_take_a_child_without_its_parent(chain: Chain) -> None:
+    store = chain.stores.primary
+    full, child = chain.next(), chain.next()
+    for key in (full.archive_key, envelope_key_of(full.archive_key)):
+        store.delete(key)
+    chain.execute("TRUNCATE clinic_backups.backup CASCADE")
+    report = chain.rebuild()
+    assert report.conflicts == [(child.archive_key, f"the backup {full.backup_id} that it is built on is not there")]
+    assert chain.catalog.find() == []
+
+
+def test_other_keys_or_tables_give_a_full_one(chain: Chain) -> None:
+    chain.next()
+    _, more = generate_identity()
+    new = chain.next(clinic_recipients={1: (more,)})
+    assert (new.kind, new.kind_reason) == ("full", "the public keys are others than before")
+    chain.execute("ALTER TABLE public.inventario_inventario ADD COLUMN nota text")
+    chain.next()
+    assert chain.next().kind == "incremental"
+    chain.execute("ALTER TABLE public.inventario_inventario ADD COLUMN nota2 text")
+    last = chain.next()
+    assert last.kind == "full"
+    assert (last.kind_reason or "").startswith("the tables are others than in 1-")
+
+
+def test_retention_keeps_what_a_kept_incremental_needs(chain: Chain) -> None:
+    records = [chain.next() for _ in range(4)]
+    (cleaned,) = chain.clean(60)
+    assert cleaned.deleted == 0
+    assert [decision.reason for decision in cleaned.decisions] == [
+        "the clinic's last good backup", *(f"needed by {record.backup_id}" for record in records[:0:-1]),
+    ]  # fmt: skip
+    chain.day = 70
+    new = chain.next()
+    assert new.kind == "full"
+    chain.clean(71)
+    assert [record.backup_id for record in chain.catalog.find(state="completed")] == [new.backup_id]
+    assert set(objects_of(chain.stores.primary)) == {new.archive_key, envelope_key_of(new.archive_key)}
+
+
+def test_an_attempt_that_died_after_its_envelope_is_completed_and_not_built_on(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain.next()
+    with monkeypatch.context() as patch:
+        patch.setattr("clinic_backups.outcome.Outcomes.complete", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            chain.next()
+    new = chain.next()
+    dead, *_ = [record for record in chain.catalog.find() if record.backup_id != new.backup_id]
+    assert (dead.state, dead.kind) == ("completed", "incremental")
+    chain.restored(dead)
+    assert (new.kind, new.kind_reason) == ("full", f"the catalog has no list of the blocks of {dead.backup_id}")

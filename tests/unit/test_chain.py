@@ -1,0 +1,132 @@
+"""Full or incremental: each reason, in the order in which they count."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clinic_backups.archive import block_list
+from clinic_backups.blocks import OWN_ARCHIVE, Block, BlockList
+from clinic_backups.chain import Choice, chain_of, choose
+from clinic_backups.known_blocks import KnownBlocks, UnusableBlocks
+from clinic_backups.model import BackupRecord
+from clinic_backups.settings import Settings
+
+NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
+
+
+def backup(name: str, days: float, size: int, parent: str | None = None, **changes: Any) -> BackupRecord:
+    at = NOW - timedelta(days=days)
+    made = BackupRecord(
+        name, 7, "Siete", "incremental" if parent else "full", "scheduled", "completed", at, f"{name}.age",
+        parent_id=parent, finished_at=at, size_bytes=size, recipients=("age1a",), schema_digest="s",
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+CHAIN = [backup("f", 3, 1000), backup("i1", 2, 100, "f"), backup("i2", 1, 100, "i1")]
+
+
+def chosen(backups: list[BackupRecord], wanted: str = "auto", **changes: Any) -> Choice:
+    options: dict[str, Any] = {"recipients": ("age1a",), "schema_digest": "s"}
+    names = ("full_every_days", "chain_length", "incremental_percent")
+    fields = {name: changes.pop(name) for name in names if name in changes}
+    return choose(wanted, backups, Settings(**fields), NOW, **options | changes)  # type: ignore[arg-type]
+
+
+def test_it_is_built_on_the_newest_backup_down_to_the_full_one() -> None:
+    choice = chosen(CHAIN[::-1])
+    assert [parent.backup_id for parent in choice.chain] == ["i2", "i1", "f"]
+    assert choice.parent_id == "i2"
+    assert choice.reason == "built on i2, 3.0 days after the full one"
+
+
+@pytest.mark.parametrize("wanted", ["auto", "incremental"])
+@pytest.mark.parametrize(
+    ("backups", "changes", "reason"),
+    [
+        ([], {}, "the clinic has no backup yet"),
+        ([replace(CHAIN[0], state="lost")], {}, "the clinic has no backup yet"),
+        ([CHAIN[0], CHAIN[2]], {}, "what i2 is built on is not all there"),
+        ([replace(CHAIN[0], state="lost"), *CHAIN[1:]], {}, "what i2 is built on is not all there"),
+        (CHAIN, {"schema_digest": "t"}, "the tables are others than in i2"),
+        ([replace(one, schema_digest=None) for one in CHAIN], {}, "the catalog was rebuilt"),
+        (CHAIN, {"recipients": ("age1a", "age1b")}, "the public keys are others than before"),
+        ([replace(CHAIN[0], recipients=("age1b",)), *CHAIN[1:]], {}, "the public keys are others than before"),
+        (CHAIN, {"chain_length": 3}, "the chain has reached its length of 3"),
+        (CHAIN, {"not_before": CHAIN[0].started_at}, "the clinic's earlier backups are being erased"),
+        ([*CHAIN, backup("x", -1, 9, "i2")], {}, "x is dated in the future: the clock was or is wrong"),
+    ],
+)
+def test_what_forbids_an_incremental_one(
+    wanted: str, backups: list[BackupRecord], changes: dict[str, Any], reason: str
+) -> None:
+    assert chosen(backups, wanted, **changes) == Choice(reason)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"full_every_days": 3}, "the last full one is 3.0 days old"),
+        ({"incremental_percent": 20}, "the incrementals stored 20 % of the full one"),
+    ],
+)
+def test_what_makes_a_full_one_better_is_not_for_somebody_who_asks(changes: dict[str, Any], reason: str) -> None:
+    assert chosen(CHAIN, **changes) == Choice(reason)
+    assert chosen(CHAIN, "incremental", **changes).parent_id == "i2"
+    assert chosen(CHAIN, "full").reason == "a full one was asked for"
+
+
+def test_a_circle_is_no_chain() -> None:
+    circle = {"a": backup("a", 1, 1, "b"), "b": backup("b", 2, 1, "a")}
+    assert chain_of(circle["a"], circle) is None
+
+
+DIGESTS = st.binary(min_size=32, max_size=32)
+# Some that begin alike: only the whole digest counts.
+ALIKE = st.builds(lambda head, tail: head + bytes(27 - len(tail)) + tail, st.just(b"alike"), st.binary(max_size=2))
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from("abc"), st.lists(DIGESTS | ALIKE, max_size=30)), min_size=1, max_size=4)
+)
+def test_known_blocks_find_what_was_listed_and_nothing_else(archives: list[dict[str, list[bytes]]]) -> None:
+    known = KnownBlocks([str(number) for number in range(len(archives))])
+    expected: dict[tuple[str, bytes], set[int]] = {}
+    for number, tables in enumerate(archives, start=1):
+        lists = {}
+        for table, digests in tables.items():
+            lists[table] = BlockList()
+            for digest in digests:
+                lists[table].append(Block(digest, 1, 1))
+                expected.setdefault((table, digest), set()).add(number)
+        known.add(block_list(lists))
+    for (table, digest), numbers in expected.items():
+        assert known.find(table, digest) in numbers
+        assert known.find(table, digest[:-1] + bytes([digest[-1] ^ 1])) in expected.get(
+            (table, digest[:-1] + bytes([digest[-1] ^ 1])), {OWN_ARCHIVE}
+        )
+        assert known.find("z", digest) == OWN_ARCHIVE
+
+
+@pytest.mark.parametrize(
+    "pieces", [[], [b""], [b"[]"], [b'[["a", 1]]\n'], [b'[["a", 1]]\n', bytes(31)], [b'{"a": 1}\n'], [b"x\n"]]
+)
+def test_a_list_that_is_none_is_not_believed(pieces: list[bytes]) -> None:
+    with pytest.raises(UnusableBlocks):
+        KnownBlocks(["x"]).add(pieces)
+
+
+def test_what_the_catalog_keeps_of_an_incremental_is_what_it_stored() -> None:
+    blocks = BlockList()
+    for number in range(6):
+        blocks.append(Block(bytes([number]) * 32, 1, 1), archive=number % 2)
+    known = KnownBlocks(["x"])
+    known.add(block_list({"a": blocks}))
+    assert [known.find("a", bytes([number]) * 32) for number in range(6)] == [1, 0, 1, 0, 1, 0]
+    assert len(known) == 3
