@@ -18,11 +18,15 @@ def main() -> None:
     job = json.load(sys.stdin)
     connections = {name: Connection(**fields) for name, fields in job["connections"].items()}
     settings = Settings(
-        store_url=job["store_url"], recipients=(job["recipient"],), server_side_encryption="none", time_zone="UTC"
+        store_url=job["store_url"],
+        recipients=(job["recipient"],),
+        server_side_encryption="none",
+        time_zone="UTC",
+        chain_length=200,
     )
     backup = Parts(settings, connections.get).backup()
     began = time.perf_counter()
-    record = backup.run(BackupRequest(Clinic(**job["clinic"])))
+    record = backup.run(BackupRequest(Clinic(**job["clinic"]), kind=job.get("kind", "full")))
     seconds = time.perf_counter() - began
     answer = {
         "seconds": seconds,
@@ -30,6 +34,8 @@ def main() -> None:
         "rows": record.rows_total,
         "csv_bytes": record.raw_bytes,
         "stored_bytes": record.size_bytes,
+        "kind": record.kind,
+        "kind_reason": record.kind_reason,
     }
     print(json.dumps(answer))
 

@@ -77,7 +77,7 @@ class Fleet(Rig):
         return cleaned
 
     def holds(self) -> Holds:
-        return Holds(self.catalog, self.stores)
+        return Holds(self.catalog, self.stores, lambda: self.now)
 
     def restore(self, stores: Stores | None = None, **options: Any) -> ClinicRestore:
         return ClinicRestore(

@@ -62,6 +62,10 @@ class ArchiveWriter:
         """Some whole CSV rows of the table."""
         self._take(self._cutter.feed(rows), SEGMENT_BYTES)
 
+    def add_blocks(self, segment: list[tuple[bytes, Block]]) -> None:
+        """Some blocks of the table that are cut already, as one segment."""
+        self._take(segment, 0)
+
     def end(self) -> None:
         """The table has no more rows."""
         self._take(self._cutter.finish(), 0)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from clinic_backups import envelopes
-from clinic_backups.archive import Zstd, block_list, fingerprint, schema_digest
+from clinic_backups.archive import Zstd, block_list, schema_digest
 from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import ClinicLock
@@ -24,16 +24,16 @@ from clinic_backups.errors import ClinicBackupsError, ObjectLocked, PermanentErr
 from clinic_backups.extract import SqlExtract, SqlFolder
 from clinic_backups.known_blocks import KnownBlocks, UnusableBlocks
 from clinic_backups.model import (
-    ArchiveInfo,
     BackupRecord,
     BackupRequest,
     Clinic,
     Envelope,
-    Loss,
     WantedKind,
     archive_key_of,
     backup_id_of,
+    envelope_key_of,
 )
+from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.notify.policy import Announcer
 from clinic_backups.outcome import Outcomes
 from clinic_backups.settings import Settings
@@ -57,7 +57,6 @@ class ClinicBackup:
     :param announcer: who is told of the outcome.
     :param now: the clock.
     :param on_progress: called about once for each MiB that was read, from the reading thread.
-    :param on_losses: told of older backups that turn out not to be in the store.
     """
 
     def __init__(
@@ -73,11 +72,10 @@ class ClinicBackup:
         announcer: Announcer | None = None,
         now: Callable[[], datetime] = utc_now,
         on_progress: OnProgress = lambda progress: None,
-        on_losses: Callable[[list[Loss]], object] = lambda losses: None,
     ) -> None:
         self._settings, self._clinic_db, self._store, self._catalog = settings, clinic_db, store, catalog
         self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or Zstd(), encrypt or Age()
-        self._now, self._on_progress, self._on_losses = now, on_progress, on_losses
+        self._now, self._on_progress = now, on_progress
         self._outcomes = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
         self._stream: ArchiveStream | None = None
         self._stopped: BaseException | None = None
@@ -99,11 +97,17 @@ class ClinicBackup:
             if record.attempt > 1 and (settled := self._outcomes.settle(record)):
                 return settled
             try:
-                locked_until = self._locked_until()
+                locked_until = self._settings.lock_end(self._now())
                 record, stored = self._read_and_store(
                     self._cleared(record), request.kind, queries, recipients, locked_until
                 )
-                envelope = self._envelope(record, stored, recipients, locked_until)
+                envelope = stored.envelope(
+                    record,
+                    recipients,
+                    self._now(),
+                    keep_days=self._settings.retention_of(record.clinic_id).keep_days,
+                    locked_until=locked_until,
+                )
                 self._commit(envelope, lock)
             except BaseException as error:
                 self._record_failure(record, error, retries_left=request.retries_left)
@@ -159,19 +163,13 @@ class ClinicBackup:
         """Remove what an earlier attempt stored: without an envelope it is no backup, and nothing is written over."""
         if record.attempt > 1:
             try:
+                self._store.delete(envelope_key_of(record.archive_key))
                 self._store.delete(record.archive_key)
             except ObjectLocked:
                 # It stays until its lock ends, and then goes with the sweep.
                 clinic = Clinic(record.clinic_id, record.clinic_name)
                 return self._catalog.rekey(record, archive_key_of(clinic, self._now()))
         return record
-
-    def _locked_until(self) -> datetime | None:
-        days = self._settings.lock_days
-        if not days:
-            return None
-        # What is built on it in the next days needs it for as long as its own lock lasts.
-        return self._now().replace(microsecond=0) + timedelta(days=days + self._settings.full_every_days)
 
     def _read_and_store(
         self,
@@ -239,58 +237,25 @@ class ClinicBackup:
             condition = look(parent.archive, self._store)
             if condition == "intact":
                 continue
-            url, problem = self._store.url, condition
-            more = Copies(self._catalog.database).mark(
-                parent.backup_id, url, "damaged" if problem == "damaged" else "lost", self._now()
+            Copies(self._catalog.database).mark(
+                parent.backup_id,
+                self._store.url,
+                "damaged" if condition == "damaged" else "lost",
+                self._now(),
+                LossAlarm(self._now),
             )
-            self._on_losses([Loss.of(parent, url, problem), *more])
             return parent.backup_id
         return None
-
-    def _envelope(
-        self, record: BackupRecord, stored: Stored, recipients: tuple[str, ...], locked_until: datetime | None
-    ) -> Envelope:
-        finished_at = self._now()
-        return Envelope(
-            backup_id=record.backup_id,
-            clinic_id=record.clinic_id,
-            clinic_name=record.clinic_name,
-            kind=record.kind,
-            trigger=record.trigger,
-            parent_id=record.parent_id,
-            chain=record.chain,
-            started_at=record.started_at,
-            finished_at=finished_at,
-            expires_at=finished_at + timedelta(days=self._settings.retention_of(record.clinic_id).keep_days),
-            archive=ArchiveInfo(
-                record.archive_key, stored.archive.size_bytes, stored.archive.sha256, stored.archive.md5
-            ),
-            rows={name: blocks.rows for name, blocks in stored.blocks.items()},
-            raw_bytes=sum(blocks.size_bytes for blocks in stored.blocks.values()),
-            recipients=recipients,
-            fingerprint=fingerprint(stored.blocks),
-            requested_by=record.requested_by,
-            notes=record.notes,
-            locked_until=locked_until,
-        )
 
     def _commit(self, envelope: Envelope, lock: ClinicLock) -> None:
         """Check what only now is known, and write the envelope; an archive that gets none is removed."""
         try:
             self._require_clinic(envelope)
             lock.require()
-            envelopes.write(envelope, self._store)
+            envelopes.write(envelope, self._store, now=self._now())
         except BaseException as error:
-            self._withdraw(envelope, error)
+            envelopes.withdraw(envelope.archive.key, self._store, error)
             raise
-
-    def _withdraw(self, envelope: Envelope, error: BaseException) -> None:
-        key = envelope.archive.key
-        try:
-            if not envelopes.exists(key, self._store):
-                self._store.delete(key)
-        except ClinicBackupsError as failure:
-            error.add_note(f"{key} may have stayed in the store, without an envelope: {failure.message}")
 
     def _require_clinic(self, envelope: Envelope) -> None:
         """A backup without the clinic's own row would restore to nothing: the clinic was removed meanwhile."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import datetime
 from typing import Any
 
-from clinic_backups.errors import IntegrityError, ObjectExists, ObjectNotFound
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectExists, ObjectNotFound
 from clinic_backups.model import (
     CONTENT_TYPE_ENVELOPE,
     FORMAT_VERSION,
@@ -16,44 +17,53 @@ from clinic_backups.model import (
     hold_key_of,
 )
 from clinic_backups.stores.base import ObjectStore
+from clinic_backups.text import one_line
 
 MAX_BYTES = 1024 * 1024
+MAX_HOLD_TEXT = 500
 _CHANGED = "Somebody changed the store: look at the object and at who may write there."
 
 
-def write(envelope: Envelope, store: ObjectStore) -> None:
-    """Store an envelope beside its archive: from here on the backup exists."""
-    _write(envelope_key_of(envelope.archive.key), envelope.to_json(), store, locked_until=envelope.locked_until)
+class NoEnvelope(IntegrityError):
+    """What lies there is nothing that this package wrote, or only a part of it."""
 
 
-def ensure(envelope: Envelope, store: ObjectStore) -> None:
-    """Store an envelope where it is missing, or is another one."""
+def write(envelope: Envelope, store: ObjectStore, *, now: datetime) -> None:
+    """Store an envelope beside its archive: from here on the backup exists. A lock that is past is not asked for."""
+    lasting = envelope.locked_until is not None and envelope.locked_until > now
+    key = envelope_key_of(envelope.archive.key)
+    _write(key, envelope.to_json(), store, locked_until=envelope.locked_until if lasting else None)
+
+
+def ensure(envelope: Envelope, store: ObjectStore, *, now: datetime) -> None:
+    """Store an envelope where it is missing, where something lies that is none, or one that tells of the same archive.
+
+    :raises IntegrityError: the one that is there tells of another archive, or is of a newer format: it stays.
+    """
     try:
-        write(envelope, store)
+        write(envelope, store, now=now)
     except ObjectExists:
+        key = envelope_key_of(envelope.archive.key)
         try:
-            there = load(envelope.archive.key, store)
-        except IntegrityError:
+            there = _parsed(key, store)
+        except NoEnvelope:
             there = None
+        if there is not None and _content(there) != _content(envelope):
+            raise IntegrityError(
+                f"Two different backups lie under one key: {store.url}/{key} is not the envelope of"
+                f" {envelope.backup_id} as the catalog knows it.",
+                hint="Nothing was changed there. Do two installations write to this store? Look at both archives, and"
+                " move the one that should not be there away by hand.",
+            ) from None
         if there != envelope:
-            store.delete(envelope_key_of(envelope.archive.key))
-            write(envelope, store)
+            store.delete(key)
+            write(envelope, store, now=now)
 
 
 def load(archive_key: str, store: ObjectStore) -> Envelope:
     """The envelope of an archive. :raises ObjectNotFound: it has none. :raises IntegrityError: it is no envelope."""
     key = envelope_key_of(archive_key)
-    data = _load(key, store)
-    try:
-        envelope = Envelope.from_json(data)
-        newer = envelope.format > FORMAT_VERSION
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise IntegrityError(f"{store.url}/{key} is no envelope.", hint=_CHANGED) from None
-    if newer:
-        raise IntegrityError(
-            f"{store.url}/{key} is of format {envelope.format}; this package knows up to {FORMAT_VERSION}.",
-            hint="Use the package's version that wrote it, or a newer one.",
-        )
+    envelope = _parsed(key, store)
     if envelope.archive.key != archive_key:
         raise IntegrityError(f"{store.url}/{key} is the envelope of another archive.", hint=_CHANGED)
     return envelope
@@ -71,6 +81,15 @@ def read(record: BackupRecord, store: ObjectStore) -> Envelope | None:
             hint=_CHANGED,
         )
     return envelope
+
+
+def withdraw(archive_key: str, store: ObjectStore, error: BaseException) -> None:
+    """Remove an archive that gets no envelope because of ``error``, which is told where that fails."""
+    try:
+        if not exists(archive_key, store):
+            store.delete(archive_key)
+    except ClinicBackupsError as failure:
+        error.add_note(f"{archive_key} may have stayed in the store, without an envelope: {failure.message}")
 
 
 def exists(archive_key: str, store: ObjectStore) -> bool:
@@ -91,16 +110,17 @@ def write_hold(record: BackupRecord, store: ObjectStore) -> None:
 
 
 def load_hold(archive_key: str, store: ObjectStore) -> tuple[str, str] | None:
-    """Reason and holder; none if it is not on hold. :raises IntegrityError: there is a note that says nothing."""
+    """Reason and holder, each one line; none if it is not on hold. :raises IntegrityError: a note that says nothing."""
     key = hold_key_of(archive_key)
     try:
         data = _load(key, store)
     except ObjectNotFound:
         return None
-    try:
-        return str(data["reason"]), str(data["by"])
-    except (KeyError, TypeError):
-        raise IntegrityError(f"{store.url}/{key} is no note of a hold.", hint=_CHANGED) from None
+    texts = [data.get("reason"), data.get("by")] if isinstance(data, dict) else []
+    lines = [one_line(text) for text in texts if isinstance(text, str)]
+    if len(lines) != 2 or not lines[0] or any(len(line) > MAX_HOLD_TEXT for line in lines):
+        raise IntegrityError(f"{store.url}/{key} is no note of a hold.", hint=_CHANGED)
+    return lines[0], lines[1]
 
 
 def _write(key: str, data: dict[str, Any], store: ObjectStore, **options: Any) -> None:
@@ -108,10 +128,29 @@ def _write(key: str, data: dict[str, Any], store: ObjectStore, **options: Any) -
     store.put(key, io.BytesIO(text), content_type=CONTENT_TYPE_ENVELOPE, **options)
 
 
+def _parsed(key: str, store: ObjectStore) -> Envelope:
+    data = _load(key, store)
+    try:
+        envelope = Envelope.from_json(data)
+        newer = envelope.format > FORMAT_VERSION
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise NoEnvelope(f"{store.url}/{key} is no envelope.", hint=_CHANGED) from None
+    if newer:
+        raise IntegrityError(
+            f"{store.url}/{key} is of format {envelope.format}; this package knows up to {FORMAT_VERSION}.",
+            hint="Use the package's version that wrote it, or a newer one.",
+        )
+    return envelope
+
+
+def _content(envelope: Envelope) -> tuple[str, int]:
+    return envelope.archive.sha256, envelope.archive.size_bytes
+
+
 def _load(key: str, store: ObjectStore) -> Any:
     with store.open(key) as stream:
         data = stream.read(MAX_BYTES)
     try:
         return json.loads(data)
-    except ValueError:
-        raise IntegrityError(f"{store.url}/{key} is no JSON.", hint=_CHANGED) from None
+    except (ValueError, RecursionError):
+        raise NoEnvelope(f"{store.url}/{key} is no JSON.", hint=_CHANGED) from None

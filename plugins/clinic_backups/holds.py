@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
+
 from clinic_backups import envelopes
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
@@ -16,10 +19,12 @@ class Holds:
     """Sets and ends holds, in the catalog and as a note beside the archive in each store that has it.
 
     The notes are for the day on which the catalog is lost: a rebuilt one knows of the holds.
+
+    :param now: the clock.
     """
 
-    def __init__(self, catalog: Catalog, stores: Stores) -> None:
-        self._catalog, self._stores = catalog, stores
+    def __init__(self, catalog: Catalog, stores: Stores, now: Callable[[], datetime]) -> None:
+        self._catalog, self._stores, self._now = catalog, stores, now
 
     def hold(self, backup_id: str, reason: str, by: str) -> BackupRecord:
         """Keep a backup until it is released.
@@ -38,9 +43,9 @@ class Holds:
         self._note(held, "on hold")
         return held
 
-    def release(self, backup_id: str) -> BackupRecord:
+    def release(self, backup_id: str, by: str) -> BackupRecord:
         """End a hold: the policy decides again. :raises PermanentError, TransientError: as for :meth:`hold`."""
-        released = self._catalog.release(self._known(backup_id))
+        released = self._catalog.release(self._known(backup_id), by, self._now())
         self._note(released, "released")
         return released
 

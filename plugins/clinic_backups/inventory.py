@@ -4,61 +4,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timedelta
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import groupby
-from typing import Any, Literal
 
 from clinic_backups import envelopes, stored
 from clinic_backups.catalog.copies import Copies, CopyState
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.errors import ClinicBackupsError
-from clinic_backups.model import BackupRecord, Loss, parse_key
+from clinic_backups.discrepancies import KINDS as KINDS
+from clinic_backups.discrepancies import OLD_ENOUGH, Discrepancy, Kind, compare
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, TransientError
+from clinic_backups.model import ArchiveInfo, BackupRecord, Loss, parse_key
+from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.stores.base import ObjectInfo, ObjectStore, UnfinishedUpload
 
-OLD_ENOUGH = timedelta(days=1)
-"""Younger debris may belong to something that goes on."""
 BACKUPS, PREFLIGHT = "backups/", "preflight/"
+GIVEN_UP_AFTER = 3
+"""After so many errors in a row that may pass, store or catalog is down, and the rest is not tried."""
 _CLINIC = re.compile(r"backups/(0|[1-9][0-9]{0,17})/")
 _PROBE = re.compile(r"preflight/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-Kind = Literal["missing", "damaged", "no envelope", "found", "unknown backup", "debris", "unfinished upload"]
-KINDS: Mapping[Kind, str] = {
-    "missing": "the catalog counts on it, and it is gone",
-    "damaged": "the catalog counts on it, and it is another one",
-    "no envelope": "the archive is there, and its envelope is gone",
-    "found": "the catalog does not count on it, and it is there and right",
-    "unknown backup": "a backup that the catalog does not know: see `clinic-backups catalog rebuild`",
-    "debris": "a part of a backup that never came to be, or was deleted",
-    "unfinished upload": "an upload that was begun and never ended",
-}
-
-
-@dataclass(frozen=True)
-class Discrepancy:
-    """Store and catalog do not agree about one object; ``action`` is what was done about it."""
-
-    store_url: str
-    kind: Kind
-    key: str
-    clinic_id: int | None = None
-    backup_id: str | None = None
-    size_bytes: int | None = None
-    action: Literal["", "recorded", "written again", "removed"] = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self)
+_Read = dict[str, tuple[ArchiveInfo, stored.Condition]]
+"""Which archives were read, by backup id, and how they were."""
+_STATES: Mapping[Kind, CopyState] = {"missing": "lost", "damaged": "damaged", "found": "present"}
 
 
 @dataclass(frozen=True)
 class Task:
     """What is to be done.
 
-    :param record: write into the catalog what is gone, damaged or found again, and write missing envelopes.
+    :param record: write into the catalog what is gone, damaged or found again, and write missing envelopes and notes.
     :param sweep: remove debris and unfinished uploads that are older than a day.
-    :param read: read every archive and compare its SHA-256, not only its size.
+    :param read: read every archive and compare its SHA-256, not only its size; and its envelope.
     """
 
     record: bool = False
@@ -72,7 +50,9 @@ class Inventory:
 
     :param objects: how many objects of backups were looked at.
     :param strangers: how many are none of ours, and were left alone.
+    :param losses: what was recorded as lost; the operator's mail about it is in the outbox.
     :param problems: what could not be looked at or put right, as (clinic or key, error).
+    :param unchecked: clinics that an error kept from being looked at.
     """
 
     store_url: str
@@ -81,6 +61,7 @@ class Inventory:
     discrepancies: list[Discrepancy] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     problems: list[tuple[str, ClinicBackupsError]] = field(default_factory=list)
+    unchecked: list[int] = field(default_factory=list)
 
 
 class StoreCheck:
@@ -94,14 +75,20 @@ class StoreCheck:
         self, *, catalog: Catalog, now: Callable[[], datetime], on_step: Callable[[str], object] = lambda step: None
     ) -> None:
         self._catalog, self._now, self._on_step = catalog, now, on_step
-        self._places = Copies(catalog.database)
+        self._places, self._alarm = Copies(catalog.database), LossAlarm(now)
+        self._failures = 0
 
     def run(self, store: ObjectStore, task: Task, *, clinic_id: int | None = None) -> Inventory:
-        """Look at one store, or at what it has of one clinic. :raises ClinicBackupsError: it cannot be listed."""
+        """Look at one store, or at what it has of one clinic. What fails for one clinic or object stops no other.
+
+        :raises ClinicBackupsError: the store cannot be listed, or the catalog not be read.
+        """
         self._on_step(f"listing {store.url}")
         prefix = BACKUPS if clinic_id is None else f"{BACKUPS}{clinic_id}/"
-        found = Inventory(store.url)
-        uploads = _by_clinic(store.unfinished(prefix))
+        found, self._failures = Inventory(store.url), 0
+        uploads: dict[int, list[UnfinishedUpload]] = {}
+        with self._noting(found, "unfinished uploads"):
+            uploads = _by_clinic(store.unfinished(prefix))
         seen: set[int] = set()
         for number, group in groupby(store.list(prefix), key=lambda info: _clinic_of(info.key)):
             objects = list(group)
@@ -111,75 +98,136 @@ class StoreCheck:
             if number is not None:
                 seen.add(number)
                 self._clinic(_Clinic(store, number, uploads.get(number, [])), ours, task, found)
+        if task.record and not seen and store.url in self._places.store_urls():
+            # A store that is away must not cost what comes back with it.
+            stored.require_any(store)
         everybody = self._catalog.clinic_ids() if clinic_id is None else [clinic_id]
         for number in sorted({*everybody, *uploads} - seen):
             self._clinic(_Clinic(store, number, uploads.get(number, [])), [], task, found)
-        if clinic_id is None:
-            self._probes(store, task, found)
+        if clinic_id is None and self._failures < GIVEN_UP_AFTER:
+            try:
+                self._probes(store, task, found)
+            except ClinicBackupsError as error:
+                found.problems.append((PREFLIGHT, error))
         return found
 
-    def _clinic(self, clinic: _Clinic, objects: Sequence[ObjectInfo], task: Task, found: Inventory) -> None:
-        if not self._compared(clinic, objects) and not task.read:
-            return
-        self._on_step(f"{clinic.store.url}: clinic {clinic.id}")
-        # Again: what was stored or deleted between the listing and the question to the catalog is settled by now.
+    @contextmanager
+    def _noting(self, found: Inventory, what: str) -> Iterator[None]:
+        """An error about one object is a problem, and no more."""
         try:
-            if not (task.record or task.sweep):
-                found.discrepancies += self._read(clinic, self._listed(clinic), task)
-                return
-            with self._catalog.lock(clinic.id, "clinic", "copies"):
-                for item in self._read(clinic, self._listed(clinic), task):
-                    found.discrepancies.append(self._settle(clinic, item, task, found))
+            yield
+        except ClinicBackupsError as error:
+            self._failures = self._failures + 1 if isinstance(error, TransientError) else 0
+            if self._failures >= GIVEN_UP_AFTER:
+                raise
+            found.problems.append((what, error))
+        else:
+            self._failures = 0
+
+    def _clinic(self, clinic: _Clinic, objects: Sequence[ObjectInfo], task: Task, found: Inventory) -> None:
+        if self._failures >= GIVEN_UP_AFTER:
+            found.unchecked.append(clinic.id)
+            return
+        before = self._failures
+        try:
+            self._look(clinic, objects, task, found)
         except AlreadyRunning as error:
             found.problems.append((f"clinic {clinic.id}", error))
+        except ClinicBackupsError as error:
+            found.problems.append((f"clinic {clinic.id}", error))
+            found.unchecked.append(clinic.id)
+            if self._failures < GIVEN_UP_AFTER:
+                self._failures = self._failures + 1 if isinstance(error, TransientError) else 0
+        else:
+            if self._failures == before:
+                self._failures = 0
 
-    def _compared(self, clinic: _Clinic, objects: Iterable[ObjectInfo]) -> list[Discrepancy]:
-        records = self._catalog.find(clinic_id=clinic.id)
+    def _look(self, clinic: _Clinic, objects: Sequence[ObjectInfo], task: Task, found: Inventory) -> None:
+        items = self._compared(clinic, objects, self._catalog.find(clinic_id=clinic.id))
+        if not items and not task.read:
+            return
+        self._on_step(f"{clinic.store.url}: clinic {clinic.id}")
+        # Without the locks: it may take hours.
+        read = self._read(clinic, items, task, found)
+        if not (task.record or task.sweep):
+            found.discrepancies += self._standing(clinic, read, task, found, locked=False)
+            return
+        with self._catalog.lock(clinic.id, "clinic", "copies"):
+            self._settle(clinic, self._standing(clinic, read, task, found, locked=True), task, found)
+
+    def _compared(
+        self, clinic: _Clinic, objects: Iterable[ObjectInfo], records: Iterable[BackupRecord]
+    ) -> list[Discrepancy]:
         places = self._places.of_clinic(clinic.id)
         here = {backup_id: states.get(clinic.store.url) for backup_id, states in places.items()}
         return compare(clinic.store.url, clinic.id, records, here, objects, clinic.uploads, self._now())
 
-    def _listed(self, clinic: _Clinic) -> list[Discrepancy]:
+    def _read(self, clinic: _Clinic, items: Sequence[Discrepancy], task: Task, found: Inventory) -> _Read:
+        """By content: what seems to be found always, and all that is counted on where that was asked for."""
+        seem_found = {item.backup_id for item in items if item.kind == "found"}
+        at_odds = {item.backup_id for item in items if item.kind in ("missing", "damaged")}
+        read: _Read = {}
+        for record in self._catalog.find(clinic_id=clinic.id):
+            wanted = task.read and _is_counted_on(record, clinic.store) and record.backup_id not in at_odds
+            if wanted or record.backup_id in seem_found:
+                self._on_step(f"{clinic.store.url}: reading {record.backup_id}")
+                with self._noting(found, record.archive_key):
+                    read[record.backup_id] = record.archive, stored.read_through(record.archive, clinic.store)
+        return read
+
+    def _standing(
+        self, clinic: _Clinic, read: _Read, task: Task, found: Inventory, *, locked: bool
+    ) -> list[Discrepancy]:
+        """What is still so: much was stored and deleted since the listing, and while archives were read."""
+        records = {record.backup_id: record for record in self._catalog.find(clinic_id=clinic.id)}
         objects = [info for info in clinic.store.list(f"{BACKUPS}{clinic.id}/") if parse_key(info.key) is not None]
-        return self._compared(clinic, objects)
-
-    def _read(self, clinic: _Clinic, discrepancies: list[Discrepancy], task: Task) -> Iterator[Discrepancy]:
-        """Also by content: what is said to be found always, and all the others where that was asked for."""
-        at_odds = {item.backup_id for item in discrepancies if item.kind in ("missing", "damaged")}
-        for item in discrepancies:
-            record = self._catalog.get(item.backup_id) if item.kind == "found" and item.backup_id else None
-            if record is None or stored.read_through(record.archive, clinic.store) == "intact":
-                yield item
-        if task.read:
-            for record in self._catalog.find(clinic_id=clinic.id, state="completed"):
-                if clinic.store.url in record.stores and record.backup_id not in at_odds:
-                    self._on_step(f"{clinic.store.url}: reading {record.backup_id}")
+        items: list[Discrepancy] = []
+        known: dict[str, set[Kind]] = {}
+        for item in self._compared(clinic, objects, records.values()):
+            record = records.get(item.backup_id or "")
+            if item.kind != "found" or (record and read.get(record.backup_id) == (record.archive, "intact")):
+                known.setdefault(item.backup_id or "", set()).add(item.kind)
+                items.append(item)
+        for record in records.values():
+            kinds = known.get(record.backup_id, set())
+            if not _is_counted_on(record, clinic.store) or kinds & {"missing", "damaged"}:
+                continue
+            with self._noting(found, record.archive_key):
+                archive, condition = read.get(record.backup_id, (record.archive, "intact"))
+                if locked and condition != "intact":
                     condition = stored.read_through(record.archive, clinic.store)
-                    if condition != "intact":
-                        yield _of(clinic.store.url, record, condition, record.size_bytes)
+                if condition != "intact" and archive == record.archive:
+                    items.append(Discrepancy.of(clinic.store.url, record, condition, record.size_bytes))
+                elif task.read or (task.record and locked):
+                    items += [Discrepancy.of(clinic.store.url, record, kind) for kind in _wrong_beside(record, clinic)
+                              if kind not in kinds]  # fmt: skip
+        return items
 
-    def _settle(self, clinic: _Clinic, item: Discrepancy, task: Task, found: Inventory) -> Discrepancy:
-        try:
-            if item.kind in ("debris", "unfinished upload"):
-                return self._remove(clinic, item) if task.sweep else item
-            record = self._catalog.get(item.backup_id) if item.backup_id else None
-            if not task.record or record is None:
-                return item
-            if item.kind == "no envelope":
-                envelopes.ensure(record.envelope(), clinic.store)
-                return replace(item, action="written again")
-            if item.kind == "found":
-                self._places.mark(record.backup_id, clinic.store.url, "present", self._now())
-            elif item.kind == "missing" or item.kind == "damaged":
-                state: CopyState = "lost" if item.kind == "missing" else "damaged"
-                more = self._places.mark(record.backup_id, clinic.store.url, state, self._now())
-                found.losses += [Loss.of(record, clinic.store.url, item.kind), *more]
-            else:
-                return item
-            return replace(item, action="recorded")
-        except ClinicBackupsError as error:
-            found.problems.append((item.key, error))
+    def _settle(self, clinic: _Clinic, items: Sequence[Discrepancy], task: Task, found: Inventory) -> None:
+        """Under the locks. First the losses of the clinic, together with the mail about them."""
+        states = {item.backup_id: _STATES[item.kind] for item in items if item.backup_id and item.kind in _STATES}
+        if states and task.record:
+            found.losses += self._places.mark_all(clinic.store.url, states, self._now(), self._alarm)
+        for item in items:
+            if item.kind in _STATES:
+                found.discrepancies.append(replace(item, action="recorded") if task.record else item)
+                continue
+            done = item
+            with self._noting(found, item.key):
+                done = self._put_right(clinic, item, task)
+            found.discrepancies.append(done)
+
+    def _put_right(self, clinic: _Clinic, item: Discrepancy, task: Task) -> Discrepancy:
+        if item.kind in ("debris", "unfinished upload"):
+            return self._remove(clinic, item) if task.sweep else item
+        record = self._catalog.get(item.backup_id) if item.backup_id and task.record else None
+        if record is None:
             return item
+        if item.kind == "no envelope":
+            envelopes.ensure(record.envelope(), clinic.store, now=self._now())
+            return replace(item, action="written again")
+        envelopes.write_hold(record, clinic.store)
+        return replace(item, action="removed" if record.hold_reason is None else "written again")
 
     def _remove(self, clinic: _Clinic, item: Discrepancy) -> Discrepancy:
         if item.kind == "unfinished upload":
@@ -198,8 +246,9 @@ class StoreCheck:
             elif info.last_modified < self._now() - OLD_ENOUGH:
                 item = Discrepancy(store.url, "debris", info.key, size_bytes=info.size_bytes)
                 if task.sweep:
-                    store.delete(info.key)
-                    item = replace(item, action="removed")
+                    with self._noting(found, info.key):
+                        store.delete(info.key)
+                        item = replace(item, action="removed")
                 found.discrepancies.append(item)
 
 
@@ -212,66 +261,26 @@ class _Clinic:
     uploads: Sequence[UnfinishedUpload]
 
 
-def compare(
-    store_url: str,
-    clinic_id: int,
-    records: Iterable[BackupRecord],
-    places: Mapping[str, CopyState | None],
-    objects: Iterable[ObjectInfo],
-    uploads: Iterable[UnfinishedUpload],
-    now: datetime,
-) -> list[Discrepancy]:
-    """Where one clinic's records and one store's objects do not agree.
-
-    :param places: what the catalog says of each backup in this store, by id; nothing where it should not be there.
-    :param objects: those of the clinic whose keys are ours.
-    """
-    by_key = {record.archive_key: record for record in records}
-    there: dict[str, dict[str, ObjectInfo]] = {}
-    for info in objects:
-        if parts := parse_key(info.key):
-            there.setdefault(parts.archive_key, {})[parts.part] = info
-    found: list[Discrepancy] = []
-    for key, record in by_key.items():
-        if record.state in ("completed", "lost"):
-            found += _about_record(store_url, record, places.get(record.backup_id), there.get(key, {}))
-    for key, parts_there in there.items():
-        known = by_key.get(key)
-        if known is not None and known.state not in ("failed", "deleted"):
-            continue
-        whole = "archive" in parts_there and "envelope" in parts_there
-        if whole and (known is None or known.state == "failed"):
-            found.append(Discrepancy(store_url, "unknown backup", key, clinic_id,
-                                     size_bytes=parts_there["archive"].size_bytes))  # fmt: skip
-        elif all(info.last_modified < now - OLD_ENOUGH for info in parts_there.values()):
-            found += [
-                Discrepancy(store_url, "debris", info.key, clinic_id, size_bytes=info.size_bytes)
-                for info in parts_there.values()
-            ]
-    found += [
-        Discrepancy(store_url, "unfinished upload", key, clinic_id)
-        for key in dict.fromkeys(upload.key for upload in uploads if upload.started_at < now - OLD_ENOUGH)
-    ]
-    return found
+def _is_counted_on(record: BackupRecord, store: ObjectStore) -> bool:
+    return record.state in ("completed", "lost") and store.url in record.stores
 
 
-def _about_record(
-    store_url: str, record: BackupRecord, place: CopyState | None, there: Mapping[str, ObjectInfo]
-) -> Iterator[Discrepancy]:
-    archive = there.get("archive")
-    right = archive is not None and archive.size_bytes == record.size_bytes
-    size = archive.size_bytes if archive is not None else None
-    if place == "present":
-        if not right:
-            yield _of(store_url, record, "missing" if archive is None else "damaged", size)
-        elif "envelope" not in there:
-            yield _of(store_url, record, "no envelope", size)
-    elif right and "envelope" in there:
-        yield _of(store_url, record, "found", size)
-
-
-def _of(store_url: str, record: BackupRecord, kind: Kind, size_bytes: int | None) -> Discrepancy:
-    return Discrepancy(store_url, kind, record.archive_key, record.clinic_id, record.backup_id, size_bytes)
+def _wrong_beside(record: BackupRecord, clinic: _Clinic) -> Iterator[Kind]:
+    """Whether envelope and note of a hold say what the catalog says. A lock may last longer than the envelope knew."""
+    try:
+        envelope = envelopes.load(record.archive_key, clinic.store)
+    except (IntegrityError, ObjectNotFound):
+        yield "no envelope"
+    else:
+        if replace(envelope, locked_until=record.locked_until) != record.envelope():
+            yield "no envelope"
+    if record.hold_reason is not None:
+        try:
+            same = envelopes.load_hold(record.archive_key, clinic.store) == (record.hold_reason, record.held_by)
+        except IntegrityError:
+            same = False
+        if not same:
+            yield "hold note"
 
 
 def _clinic_of(key: str) -> int | None:

@@ -203,6 +203,9 @@ class BackupRecord:
     hold_reason: str | None = None
     """Why it is kept until it is released, whatever the policy says."""
     held_by: str | None = None
+    released_by: str | None = None
+    """Who ended its last hold."""
+    released_at: datetime | None = None
     deleted_at: datetime | None = None
     locked_until: datetime | None = None
     """Until then its stores let nobody delete it."""

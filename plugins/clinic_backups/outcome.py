@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import datetime
 
 from sqlalchemy import Connection as SqlConnection
@@ -10,9 +11,10 @@ from sqlalchemy import Connection as SqlConnection
 from clinic_backups import envelopes
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.errors import Interrupted, TransientError
-from clinic_backups.model import BackupRecord
+from clinic_backups.errors import ClinicBackupsError, Interrupted, ObjectLocked, TransientError
+from clinic_backups.model import BackupRecord, envelope_key_of
 from clinic_backups.notify.policy import Announcer, cause_of
+from clinic_backups.stored import look
 from clinic_backups.stores.base import ObjectStore
 
 
@@ -42,19 +44,25 @@ class Outcomes:
         return self._catalog.finish(record.failed(error, self._now()), announce=announce)
 
     def settle(self, record: BackupRecord) -> BackupRecord | None:
-        """Complete a running record whose envelope is in the store; none if there is no envelope.
+        """Complete a running record whose envelope and archive are in the store; none if they are not.
 
         The record gets no block list: the clinic's next backup is a full one.
         """
-        envelope = envelopes.read(record, self._store())
-        return self.complete(record.completed(envelope, self._store().url)) if envelope is not None else None
+        store = self._store()
+        envelope = envelopes.read(record, store)
+        if envelope is None or look(envelope.archive, store) != "intact":
+            return None
+        return self.complete(record.completed(envelope, store.url))
 
     def close_dead(self, record: BackupRecord) -> BackupRecord:
         """Complete or fail a running record whose process died."""
         settled = self.settle(record)
         if settled is not None:
             return settled
-        self._store().delete(record.archive_key)
+        # What its stores keep locked stays until the lock ends, and goes with the sweep.
+        with suppress(ObjectLocked):
+            self._store().delete(envelope_key_of(record.archive_key))
+            self._store().delete(record.archive_key)
         died = Interrupted(
             "The backup's process ended without a word: killed, out of memory, or its machine stopped.",
             hint="See the task's log and the worker's memory. The clinic's next backup does not depend on this one.",
@@ -62,8 +70,12 @@ class Outcomes:
         return self.fail(record, died)
 
     def close_abandoned(self, *, run_id: str | None = None, before: datetime | None = None) -> list[BackupRecord]:
-        """Close running records whose process is gone: those of a run, or those begun before a moment."""
+        """Close running records whose process is gone: those of a run, or those begun before a moment.
+
+        :raises ClinicBackupsError: the first that could not be closed; the others were.
+        """
         closed: list[BackupRecord] = []
+        failures: list[ClinicBackupsError] = []
         for record in self._catalog.find(state="running", run_id=run_id, started_before=before):
             try:
                 with self._catalog.lock(record.clinic_id):
@@ -73,6 +85,10 @@ class Outcomes:
                         closed.append(self.close_dead(current))
             except AlreadyRunning:
                 continue
+            except ClinicBackupsError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
         return closed
 
     def announce_failures(self, records: list[BackupRecord]) -> None:

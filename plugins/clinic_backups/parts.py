@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from clinic_backups import preflight
 from clinic_backups.backup import ClinicBackup, utc_now
 from clinic_backups.catalog.clinics import Clinics
-from clinic_backups.catalog.copies import Copies
+from clinic_backups.catalog.copies import Copies, CopyState
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.records import Catalog
@@ -21,12 +21,13 @@ from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotF
 from clinic_backups.extract import SqlFolder, render
 from clinic_backups.holds import Holds
 from clinic_backups.inventory import StoreCheck
-from clinic_backups.model import BackupRecord, BackupRequest, Clinic, Loss
+from clinic_backups.model import BackupRecord, BackupRequest, Clinic
 from clinic_backups.notify.delivered import Delivered
-from clinic_backups.notify.losses import loss_notice
+from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.notify.policy import Announcer
 from clinic_backups.outcome import Outcomes
 from clinic_backups.replication import Replicator
+from clinic_backups.restore.consolidate import Consolidation
 from clinic_backups.restore.into import IntoRestore
 from clinic_backups.restore.model import RestorePlan
 from clinic_backups.restore.runner import RestoreRunner
@@ -139,7 +140,7 @@ class Parts:
         """A :class:`ClinicBackup` of these parts; ``stages`` are its further arguments."""
         return ClinicBackup(
             settings=self.settings, clinic_db=self.clinic_db, store=self.store, catalog=self.catalog,
-            **{"announcer": self.announcer, "on_losses": self.alarm, **stages},
+            **{"announcer": self.announcer, **stages},
         )  # fmt: skip
 
     def require_settings(self, clinics: Iterable[Clinic]) -> None:
@@ -188,6 +189,16 @@ class Parts:
         restore = self.clinic_restore(identity_file, on_bad_copy=self._note_bad_copy, **options)
         return RestoreRunner(restore=restore, catalog=self.catalog, restore_db=self.restore_db, now=utc_now)
 
+    def consolidation(self, identity_file: Path | None = None, **steps: Any) -> Consolidation:
+        """Makes full backups out of incremental ones; the clinics' database is not asked for anything."""
+        restore = self.clinic_restore(
+            identity_file, database=Connection("none", "postgres"), on_bad_copy=self._note_bad_copy, **steps
+        )
+        return Consolidation(
+            settings=self.settings, catalog=self.catalog, restore=restore, store=self.store, announcer=self.announcer,
+            **steps,
+        )  # fmt: skip
+
     def copier(self, identity_file: Path | None = None, **options: Any) -> IntoRestore:
         """Makes copies of clinics in new schemas."""
         return IntoRestore(self.clinic_restore(identity_file, database=self.copy_target, **options))
@@ -214,7 +225,7 @@ class Parts:
 
     def holds(self) -> Holds:
         """Sets and ends holds."""
-        return Holds(self.catalog, self.stores)
+        return Holds(self.catalog, self.stores, utc_now)
 
     def erasures(self) -> Erasures:
         """The erasures of clinics that left."""
@@ -228,11 +239,6 @@ class Parts:
         """Where backups lie."""
         return Copies(self.catalog.database)
 
-    def alarm(self, losses: Sequence[Loss]) -> None:
-        """Tell the operator of backups that stores lost, in one mail."""
-        if losses:
-            self.outbox.queue(loss_notice(self.catalog, losses, utc_now()), utc_now())
-
     def _note_bad_copy(self, source: Source, url: str, error: ClinicBackupsError) -> None:
         """A restore found out that a store lost a backup."""
         record = self.catalog.get(source.backup_id)
@@ -240,8 +246,8 @@ class Parts:
             return
         if isinstance(error, (ObjectNotFound, IntegrityError)):
             missing = isinstance(error, ObjectNotFound)
-            more = self.copies().mark(record.backup_id, url, "lost" if missing else "damaged", utc_now())
-            self.alarm([Loss.of(record, url, "missing" if missing else "damaged"), *more])
+            state: CopyState = "lost" if missing else "damaged"
+            self.copies().mark(record.backup_id, url, state, utc_now(), LossAlarm(utc_now))
 
     def preflight(self, *, count_rows: bool = True) -> list[preflight.Finding]:
         """Check everything that a backup needs."""

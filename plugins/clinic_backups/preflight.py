@@ -106,7 +106,7 @@ def _check_lock(store: ObjectStore, settings: Settings, report: Report) -> None:
         report.error(
             "store",
             f"CLINIC_BACKUPS_LOCK_DAYS is {settings.lock_days}, and {problem}",
-            "Use a bucket that can lock objects, see docs/retention.md, or set CLINIC_BACKUPS_LOCK_DAYS=0.",
+            "Use a bucket that can lock objects, see docs/stores.md, or set CLINIC_BACKUPS_LOCK_DAYS=0.",
         )
 
 

@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from itertools import groupby
 from typing import Any
 
 from clinic_backups import envelopes
 from clinic_backups.catalog.copies import Copies
+from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.errors import IntegrityError, ObjectNotFound
-from clinic_backups.model import BackupRecord, Envelope, parse_key
+from clinic_backups.envelope_checks import harmless, problem_of
+from clinic_backups.errors import IntegrityError, ObjectNotFound, PermanentError
+from clinic_backups.model import BackupRecord, Envelope, State, parse_key
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 
 AT_A_TIME = 8
 """Envelopes that are fetched at once: each is one small request."""
-_HEX = {"sha256": re.compile(r"[0-9a-f]{64}"), "md5": re.compile(r"[0-9a-f]{32}")}
+BATCH = 64
+"""Envelopes that are kept in memory, of up to a MiB each."""
+TAKEN_OVER: tuple[State, ...] = ("failed", "deleted")
+"""What the catalog says of a backup that is believed less than a store that has it: a store that comes back, say."""
+UNREADABLE_HOLD = ("unreadable note of a hold", "catalog rebuild")
+_TIME = len("_20260901_060000.tar.zst.age")
 
 
 @dataclass
 class Rebuilt:
     """What came of it.
 
-    :param adopted: backups that the catalog did not know.
+    :param adopted: backups that the catalog did not know, or took for failed or deleted.
     :param known: those that it knew, as they are.
-    :param held: those of the adopted that are on hold.
-    :param conflicts: objects that do not fit, with the reason; nothing was changed for them.
+    :param held: those that are on hold by this.
+    :param conflicts: objects that do not fit, with the reason; nothing was changed for them. But a backup whose note of
+        a hold cannot be read is taken over, and kept on hold.
     :param incomplete: archives without an envelope: no backups.
+    :param busy: clinics that another process works at; nothing of them was looked at.
     :param strangers: objects that are none of ours.
     """
 
@@ -41,6 +48,7 @@ class Rebuilt:
     held: int = 0
     conflicts: list[tuple[str, str]] = field(default_factory=list)
     incomplete: list[str] = field(default_factory=list)
+    busy: list[int] = field(default_factory=list)
     strangers: int = 0
 
     def to_json(self) -> dict[str, Any]:
@@ -54,122 +62,152 @@ def rebuild(
 ) -> Rebuilt:
     """Write every backup of a store into the catalog that the catalog does not know. A second time changes nothing.
 
+    What is wrong with one backup is reported and stops no other; neither does a clinic that is being worked at.
+
     :raises ClinicBackupsError: the store or the catalog failed; what was written so far stays and is right.
     """
-    report, places = Rebuilt(store.url), Copies(catalog.database)
+    report = Rebuilt(store.url)
     with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="envelopes") as pool:
         for folder, group in groupby(store.list("backups/"), key=lambda info: "/".join(info.key.split("/")[:2])):
+            clinic_id = _looked_over(group, report)
+            if clinic_id is None:
+                continue
             on_step(f"{store.url}/{folder}")
-            there = _sorted_out(group, report)
-            whole = sorted(key for key, parts in there.items() if {"archive", "envelope"} <= parts.keys())
-            report.incomplete += [
-                info.key for parts in there.values() if not {"archive", "envelope"} <= parts.keys()
-                for info in parts.values()
-            ]  # fmt: skip
-            # In the order of time: a parent before its children.
-            loaded = list(pool.map(partial(_load, store), [there[key] for key in whole], whole))
-            for key, envelope in sorted(zip(whole, loaded, strict=True), key=_moment):
-                if isinstance(envelope, str):
-                    report.conflicts.append((key, envelope))
-                else:
-                    _take(envelope, "hold" in there[key], store, catalog, places, now, report)
+            try:
+                with catalog.lock(clinic_id, "clinic", "copies") as lock:
+                    _Clinic(clinic_id, store, catalog, now, report, pool, lock).run()
+            except AlreadyRunning:
+                report.busy.append(clinic_id)
     return report
 
 
-def _sorted_out(group: Iterator[ObjectInfo], report: Rebuilt) -> dict[str, dict[str, ObjectInfo]]:
-    there: dict[str, dict[str, ObjectInfo]] = {}
+def _looked_over(group: Iterable[ObjectInfo], report: Rebuilt) -> int | None:
+    """The clinic of a folder's objects; none if they are all strangers, who are counted."""
+    clinic_id = None
     for info in group:
         parts = parse_key(info.key)
         if parts is None:
             report.strangers += 1
         else:
-            there.setdefault(parts.archive_key, {})[parts.part] = info
-    return there
+            clinic_id = parts.clinic_id
+    return clinic_id
 
 
-def _load(store: ObjectStore, parts: Mapping[str, ObjectInfo], key: str) -> Envelope | str:
-    """An envelope, or why it cannot be used. Whoever may write into the store may have written it."""
-    try:
-        envelope = envelopes.load(key, store)
-    except (IntegrityError, ObjectNotFound) as error:
-        return error.message
-    parsed = parse_key(key)
-    assert parsed is not None  # noqa: S101 - that is how it was found
-    problem = _problem(envelope, parsed.clinic_id)
-    if not problem and envelope.archive.size_bytes != parts["archive"].size_bytes:
-        problem = f"the archive has {parts['archive'].size_bytes} bytes, its envelope says otherwise"
-    return problem or envelope
+class _Clinic:
+    """One clinic's part of a store, under both of the clinic's locks: nobody stores or deletes meanwhile."""
 
+    def __init__(
+        self, clinic_id: int, store: ObjectStore, catalog: Catalog, now: datetime, report: Rebuilt, pool: Executor,
+        lock: ClinicLock,
+    ) -> None:  # fmt: skip
+        self._id, self._store, self._catalog, self._now = clinic_id, store, catalog, now
+        self._report, self._pool, self._lock = report, pool, lock
+        self._places = Copies(catalog.database)
+        self._there: dict[str, dict[str, ObjectInfo]] = {}
 
-def _problem(envelope: Envelope, clinic_id: int) -> str:
-    if envelope.clinic_id != clinic_id or isinstance(envelope.clinic_id, bool):
-        return f"it lies in the folder of clinic {clinic_id}, its envelope names another"
-    if not isinstance(envelope.backup_id, str) or not re.fullmatch(
-        rf"{clinic_id}-[0-9]{{8}}T[0-9]{{6}}Z", envelope.backup_id
-    ):
-        return "its envelope has no usable backup id"
-    if envelope.kind not in ("full", "incremental") or envelope.trigger not in ("scheduled", "manual"):
-        return "its envelope is of no known kind"
-    if any(not isinstance(getattr(envelope.archive, name), str) or not form.fullmatch(getattr(envelope.archive, name))
-           for name, form in _HEX.items()):  # fmt: skip
-        return "its envelope has no usable checksum"
-    if not isinstance(envelope.rows, dict):
-        return "its envelope has values of a wrong type"
-    texts = (envelope.clinic_name, envelope.requested_by, envelope.notes, envelope.fingerprint, *envelope.recipients)
-    counts = (envelope.raw_bytes, envelope.archive.size_bytes, *envelope.rows.values())
-    if not all(map(_is_text, (*texts, *envelope.rows))) or not all(
-        type(count) is int and 0 <= count < 2**63 for count in counts
-    ):
-        return "its envelope has values of a wrong type"
-    moments = (envelope.started_at, envelope.finished_at, envelope.expires_at, envelope.locked_until)
-    if any(moment is not None and moment.tzinfo is None for moment in moments):
-        return "its envelope has times without a zone"
-    return ""
+    def run(self) -> None:
+        # Again: what was stored or deleted since the first listing is settled by now.
+        for info in self._store.list(f"backups/{self._id}/"):
+            if parts := parse_key(info.key):
+                self._there.setdefault(parts.archive_key, {})[parts.part] = info
+        whole: list[str] = []
+        for key, objects in self._there.items():
+            if {"archive", "envelope"} <= objects.keys():
+                whole.append(key)
+            else:
+                self._report.incomplete += [info.key for info in objects.values()]
+        # A parent before its children. A retry keeps its name, and may be built on what has a later one: once more.
+        late: list[tuple[datetime, str]] = []
+        for key, envelope in self._loaded(sorted(whole, key=lambda key: (key[-_TIME:], key))):
+            if self._parent_is_there(envelope):
+                self._take(key, envelope)
+            else:
+                late.append((envelope.started_at, key))
+        for key, envelope in self._loaded([key for _, key in sorted(late)]):
+            if self._parent_is_there(envelope):
+                self._take(key, envelope)
+            else:
+                self._conflict(key, f"the backup {envelope.parent_id} that it is built on is not there")
 
+    def _loaded(self, keys: Sequence[str]) -> Iterator[tuple[str, Envelope]]:
+        """Those that can be used; the others are reported."""
+        for start in range(0, len(keys), BATCH):
+            batch = keys[start : start + BATCH]
+            loaded = list(self._pool.map(self._load, batch))
+            self._lock.require()
+            for key, envelope in zip(batch, loaded, strict=True):
+                if isinstance(envelope, str):
+                    self._conflict(key, envelope)
+                else:
+                    yield key, envelope
 
-def _is_text(value: object) -> bool:
-    """Text that PostgreSQL takes."""
-    try:
-        return isinstance(value, str) and "\0" not in value and bool(value.encode() or True)
-    except UnicodeEncodeError:
-        return False
+    def _load(self, key: str) -> Envelope | str:
+        """An envelope, or why it cannot be used. Whoever may write into the store may have written it."""
+        try:
+            envelope = envelopes.load(key, self._store)
+        except (IntegrityError, ObjectNotFound) as error:
+            return error.message
+        problem = problem_of(envelope, self._id, self._now)
+        size_bytes = self._there[key]["archive"].size_bytes
+        if not problem and envelope.archive.size_bytes != size_bytes:
+            problem = f"the archive has {size_bytes} bytes, its envelope says otherwise"
+        return problem or harmless(envelope)
 
+    def _parent_is_there(self, envelope: Envelope) -> bool:
+        if envelope.parent_id is None:
+            return True
+        parent = self._catalog.get(envelope.parent_id)
+        return parent is not None and parent.state in ("completed", "lost")
 
-def _take(
-    envelope: Envelope, on_hold: bool, store: ObjectStore, catalog: Catalog, places: Copies, now: datetime,
-    report: Rebuilt,
-) -> None:  # fmt: skip
-    key = envelope.archive.key
-    record = BackupRecord.of(envelope, store.url)
-    if envelope.parent_id is not None and catalog.get(envelope.parent_id) is None:
-        report.conflicts.append((key, f"the backup {envelope.parent_id} that it is built on is not there"))
-        return
-    if catalog.adopt(record):
-        report.adopted += 1
-    else:
-        known = catalog.get(record.backup_id)
-        problem = _difference(known, record)
-        if known is None or problem:
-            report.conflicts.append((key, problem))
+    def _take(self, key: str, envelope: Envelope) -> None:
+        record = BackupRecord.of(envelope, self._store.url)
+        known = self._catalog.get(record.backup_id)
+        if known is not None and (problem := _difference(known, record)):
+            self._conflict(key, problem)
             return
-        report.known += 1
-        if store.url not in known.stores:
-            places.mark(record.backup_id, store.url, "present", now)
-        record = known
-    if on_hold and record.hold_reason is None and (hold := envelopes.load_hold(key, store)):
-        catalog.hold(record, *hold)
-        report.held += 1
+        on_hold = "hold" in self._there[key] and (known is None or known.hold_reason is None)
+        hold = self._hold(key) if on_hold else None
+        try:
+            if self._write(record, known) and hold:
+                self._catalog.hold(record, *hold)
+                self._report.held += 1
+        except (PermanentError, ValueError) as error:
+            # ValueError: text that the driver does not even send.
+            why = error.message if isinstance(error, PermanentError) else "the catalog cannot hold what it says"
+            self._conflict(key, why)
+
+    def _write(self, record: BackupRecord, known: BackupRecord | None) -> bool:
+        if known is None or known.state in TAKEN_OVER:
+            if not self._catalog.adopt(record, over=TAKEN_OVER):
+                self._conflict(record.archive_key, "its record was changed meanwhile")
+                return False
+            self._report.adopted += 1
+        else:
+            self._report.known += 1
+        if known is None and record.parent_id is None:
+            return True
+        if known is None or known.state != "completed" or self._store.url not in known.stores:
+            # This also settles whether it is lost: by its copies, and by what it is built on.
+            self._places.mark(record.backup_id, self._store.url, "present", self._now)
+        return True
+
+    def _hold(self, key: str) -> tuple[str, str] | None:
+        try:
+            return envelopes.load_hold(key, self._store)
+        except IntegrityError:
+            self._conflict(key, "its note of a hold is none; it is kept on hold")
+            return UNREADABLE_HOLD
+
+    def _conflict(self, key: str, problem: str) -> None:
+        self._report.conflicts.append((key, problem))
 
 
-def _difference(known: BackupRecord | None, found: BackupRecord) -> str:
-    if known is None:
-        return "its record was removed meanwhile"
-    if known.state not in ("completed", "lost"):
+def _difference(known: BackupRecord, found: BackupRecord) -> str:
+    if known.state not in ("completed", "lost", *TAKEN_OVER):
         return f"the catalog says that it is {known.state}"
-    names = ("clinic_id", "archive_key", "size_bytes", "sha256")
-    different = [name for name in names if getattr(known, name) != getattr(found, name)]
+    # One that failed has no archive that the catalog could describe.
+    described: Mapping[str, Any] = {
+        name: getattr(known, name) for name in ("clinic_id", "archive_key", "size_bytes", "sha256")
+    }
+    different = [name for name, value in described.items() if value is not None and value != getattr(found, name)]
     return f"the catalog says otherwise about its {', '.join(different)}" if different else ""
-
-
-def _moment(item: tuple[str, Envelope | str]) -> tuple[bool, Any]:
-    return (True, item[0]) if isinstance(item[1], str) else (False, item[1].started_at)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import groupby
 
 from clinic_backups import envelopes, stored
-from clinic_backups.catalog.copies import Copies
+from clinic_backups.catalog.copies import Copies, CopyState
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.errors import (
@@ -18,11 +18,19 @@ from clinic_backups.errors import (
     ObjectExists,
     ObjectLocked,
     ObjectNotFound,
+    PermanentError,
+    SettingsError,
     TransientError,
 )
-from clinic_backups.model import CONTENT_TYPE_ARCHIVE, BackupRecord, Loss
+from clinic_backups.model import CONTENT_TYPE_ARCHIVE, BackupRecord, Loss, LossProblem, iso
+from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ByteSource, ObjectStore
+
+CLOCK_TOLERANCE = timedelta(seconds=1)
+"""Some stores keep a lock's end in whole seconds."""
+REFUSED_IN_A_ROW = 2
+"""So many different backups a store must refuse, one after the other, before it is taken for the store's fault."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,8 @@ class Copy:
 
 @dataclass
 class Replication:
-    """What came of it. ``losses`` are copies that turned out to be gone or damaged on the way."""
+    """What came of it. ``losses`` are copies that turned out to be gone or damaged on the way: they are recorded, and
+    the operator's mail about them is in the outbox."""
 
     copies: list[Copy] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
@@ -67,8 +76,9 @@ class Replicator:
         on_copy: Callable[[BackupRecord, str], object] = lambda record, url: None,
     ) -> None:
         self._catalog, self._stores, self._now, self._on_copy = catalog, stores, now, on_copy
-        self._places = Copies(catalog.database)
+        self._places, self._alarm = Copies(catalog.database), LossAlarm(now)
         self._down: dict[str, ClinicBackupsError] = {}
+        self._refused: dict[str, set[str]] = {}
 
     def run(self, clinic_id: int | None = None, *, patient: bool = False) -> Replication:
         """Copy for one clinic or all, each clinic's newest backup first. What fails is reported, and stops no other.
@@ -104,54 +114,120 @@ class Replicator:
             result.copies.append(Copy(record.clinic_id, backup_id, url, record.size_bytes or 0))
 
     def _copy(self, record: BackupRecord, url: str, lock: ClinicLock, result: Replication) -> None:
-        with self._blaming(url):
+        with self._blaming(url, record):
             target = self._stores.at(url)
-            there = self._clear(record, target)
-        if not there:
-            self._fill(record, target, result)
+            condition = stored.look(record.archive, target)
+            if condition == "intact":
+                condition = stored.read_through(record.archive, target)
+            locked_until = target.stat(record.archive_key).locked_until if condition == "intact" else None
+        sources: Sequence[str] = record.stores
+        if condition == "damaged":
+            with self._blaming(url, record):
+                _require_nobody_vouches(record, target)
+            sources = self._readable(record, result)
+            with self._blaming(url, record):
+                target.delete(record.archive_key)
+        if condition == "intact":
+            # Of an attempt that died, for instance.
+            self._require_lock(record, url, locked_until)
+        else:
+            self._fill(record, target, sources, result)
         # Whoever has the lock by now may have deleted the backup everywhere else.
         lock.require()
-        with self._blaming(url):
-            envelopes.ensure(record.envelope(), target)
-            envelopes.write_hold(record, target)
+        with self._blaming(url, record):
+            envelopes.ensure(record.envelope(), target, now=self._now())
+        noted = self._note_hold(record, target)
         self._places.mark(record.backup_id, url, "present", self._now())
+        if self._hold_of(record) != noted:
+            # From here on, whoever sets or ends a hold knows of this copy.
+            self._note_hold(record, target)
         self._places.note_success(url)
+        self._refused.pop(url, None)
 
     @contextmanager
-    def _blaming(self, url: str) -> Iterator[None]:
-        """After an error of a store as a whole the rest of this run, and others for a while, do without it."""
+    def _blaming(self, url: str, record: BackupRecord) -> Iterator[None]:
+        """After an error of a store as a whole the rest of this run, and others for a while, do without it.
+
+        What is wrong with one object keeps nobody from copying the others.
+        """
         try:
             yield
-        except (ObjectExists, ObjectLocked, IntegrityError):
+        except (ObjectExists, ObjectLocked, ObjectNotFound, IntegrityError):
             raise
-        except ClinicBackupsError as error:
-            self._down[url] = error
-            self._places.note_failure(url, error, self._now())
+        except (TransientError, SettingsError) as error:
+            self._blame(url, error)
+            raise
+        except PermanentError as error:
+            # The bucket is gone or closed; or it is this one object's name, size or right.
+            refused = self._refused.setdefault(url, set())
+            refused.add(record.backup_id)
+            if len(refused) >= REFUSED_IN_A_ROW:
+                self._blame(url, error)
             raise
 
-    def _clear(self, record: BackupRecord, target: ObjectStore) -> bool:
-        """Whether the archive is there already, of an attempt that died for instance; a damaged one is removed."""
-        condition = stored.look(record.archive, target)
-        if condition == "intact":
-            condition = stored.read_through(record.archive, target)
-        if condition == "damaged":
-            target.delete(record.archive_key)
-        return condition == "intact"
+    def _blame(self, url: str, error: ClinicBackupsError) -> None:
+        self._down[url] = error
+        self._places.note_failure(url, error, self._now())
 
-    def _fill(self, record: BackupRecord, target: ObjectStore, result: Replication) -> None:
+    def _require_lock(self, record: BackupRecord, url: str, locked_until: datetime | None) -> None:
+        """:raises PermanentError: what is there already may be deleted by anybody before the backup's lock ends."""
+        until = self._lasting_lock(record)
+        if until is not None and (locked_until is None or locked_until < until - CLOCK_TOLERANCE):
+            raise PermanentError(
+                f"{url}/{record.archive_key} is there, and not locked until {iso(until)}: it does not count as a copy.",
+                hint="Delete that object by hand, or lock it until then: the next copying does the rest.",
+            )
+
+    def _lasting_lock(self, record: BackupRecord) -> datetime | None:
+        until = record.locked_until
+        return until if until is not None and until > self._now() else None
+
+    def _note_hold(self, record: BackupRecord, target: ObjectStore) -> tuple[str | None, str | None]:
+        """As the catalog says now: a hold may have been set or ended during the copy; returns what was noted."""
+        now = self._catalog.get(record.backup_id) or record
+        with self._blaming(target.url, record):
+            envelopes.write_hold(now, target)
+        return now.hold_reason, now.held_by
+
+    def _hold_of(self, record: BackupRecord) -> tuple[str | None, str | None]:
+        now = self._catalog.get(record.backup_id) or record
+        return now.hold_reason, now.held_by
+
+    def _readable(self, record: BackupRecord, result: Replication) -> Sequence[str]:
+        """The stores from the first one that has a good copy: it was read through, before anything is removed for it.
+
+        :raises ClinicBackupsError: there is none.
+        """
+        failure: ClinicBackupsError | None = None
+        for number, url in enumerate(record.stores):
+            try:
+                condition = stored.read_through(record.archive, self._stores.at(url))
+            except ClinicBackupsError as error:
+                failure = error
+                continue
+            if condition == "intact":
+                return record.stores[number:]
+            self._note_loss(record, url, condition, result)
+            failure = IntegrityError(
+                f"{url}/{record.archive_key} is {condition}.",
+                hint="Nothing was changed where its copy is to be: see what lies there with `catalog verify --read`.",
+            )
+        raise failure or _no_store_known(record)
+
+    def _fill(self, record: BackupRecord, target: ObjectStore, sources: Sequence[str], result: Replication) -> None:
         """From the first store that can give it."""
         failure: ClinicBackupsError | None = None
-        for source_url in record.stores:
+        for source_url in sources:
             try:
                 self._transfer(record, source_url, target)
             except _SourceError as failed:
                 failure = failed.error
-                self._note_loss(record, source_url, failure, result)
+                if isinstance(failure, (ObjectNotFound, IntegrityError)):
+                    gone = isinstance(failure, ObjectNotFound)
+                    self._note_loss(record, source_url, "missing" if gone else "damaged", result)
             else:
                 return
-        raise failure or TransientError(
-            f"No store is known to hold backup {record.backup_id}.", hint="Run `clinic-backups catalog verify`."
-        )
+        raise failure or _no_store_known(record)
 
     def _transfer(self, record: BackupRecord, source_url: str, target: ObjectStore) -> None:
         with ExitStack() as stack:
@@ -159,23 +235,44 @@ class Replicator:
                 stream = stack.enter_context(self._stores.at(source_url).open(record.archive_key))
             except ClinicBackupsError as error:
                 raise _SourceError(error) from None
-            lasting = record.locked_until is not None and record.locked_until > self._now()
-            with self._blaming(target.url):
+            with self._blaming(target.url, record):
                 target.put(
                     record.archive_key,
                     _Source(stored.CheckedSource(stream, record.archive, source_url)),
                     content_type=CONTENT_TYPE_ARCHIVE,
                     metadata={"backup_id": record.backup_id, "clinic_name": record.clinic_name},
-                    locked_until=record.locked_until if lasting else None,
+                    locked_until=self._lasting_lock(record),
                 )
 
-    def _note_loss(self, record: BackupRecord, source_url: str, error: ClinicBackupsError, result: Replication) -> None:
-        if isinstance(error, ObjectNotFound):
-            more = self._places.mark(record.backup_id, source_url, "lost", self._now())
-            result.losses += [Loss.of(record, source_url, "missing"), *more]
-        elif isinstance(error, IntegrityError):
-            more = self._places.mark(record.backup_id, source_url, "damaged", self._now())
-            result.losses += [Loss.of(record, source_url, "damaged"), *more]
+    def _note_loss(self, record: BackupRecord, url: str, problem: LossProblem, result: Replication) -> None:
+        state: CopyState = "lost" if problem == "missing" else "damaged"
+        more = self._places.mark(record.backup_id, url, state, self._now(), self._alarm)
+        result.losses += [Loss.of(record, url, problem), *more]
+
+
+def _require_nobody_vouches(record: BackupRecord, target: ObjectStore) -> None:
+    """What lies in the place of a copy and is another archive may be somebody's only good one: after a rebuild from a
+    store where it was forged, it is this that is right.
+
+    :raises IntegrityError: an envelope beside it says that it is another backup.
+    """
+    try:
+        there = envelopes.load(record.archive_key, target).archive
+    except (ObjectNotFound, envelopes.NoEnvelope):
+        return
+    if (there.sha256, there.size_bytes) != (record.sha256, record.size_bytes):
+        raise IntegrityError(
+            f"Two different backups lie under one key in {target.url}: {record.archive_key} is, as its envelope says,"
+            f" not the archive of {record.backup_id} that the catalog knows.",
+            hint="Nothing was changed. Look at both archives and run `clinic-backups catalog verify`; then move the one"
+            " that should not be there away by hand.",
+        )
+
+
+def _no_store_known(record: BackupRecord) -> TransientError:
+    return TransientError(
+        f"No store is known to hold backup {record.backup_id}.", hint="Run `clinic-backups catalog verify`."
+    )
 
 
 class _SourceError(Exception):

@@ -55,9 +55,9 @@ def plan(
     """Decide on one clinic's completed and lost backups, the newest first.
 
     Never goes: the last good backup, completed like all that it is built on, also by the clock of now where the clock
-    was wrong once; one on hold; one that its stores keep locked; one that a kept backup needs;
-    one that undoes a recent restore; one before the day that it was promised until. Of an erased clinic only holds and
-    locks keep what was begun before the erasure.
+    was wrong once; anything, while there is no good one; one on hold; one that its stores keep locked; one that a kept
+    backup needs; one that undoes a recent restore; one before the day that it was promised until. Of an erased clinic
+    only holds and locks keep what was begun before the erasure.
 
     :param undoing: backups that undo a recent restore, with the restore's id.
     :param erased_at: when somebody asked that the clinic be erased.
@@ -76,6 +76,9 @@ def plan(
         reason = _forced(backup, now)
         if not reason and backup.backup_id not in erased:
             reason = _own_reason(backup, backup.backup_id in last, policy, now, undoing or {})
+            if not reason and not good:
+                # A store that is away for a while must not cost what comes back with it.
+                reason = "the clinic has no good backup"
         if reason:
             reasons[backup.backup_id] = reason
     _keep_periods(good, policy, zone, reasons)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
@@ -195,6 +195,12 @@ class Settings(BaseSettings):
         if value.lower() in ("", "none"):
             return "none", ""
         return ("AES256", "") if value.upper() == "AES256" else ("kms", value)
+
+    def lock_end(self, now: datetime) -> datetime | None:
+        """Until when what is stored now is to be locked: what is built on it in the next days needs it as long as its
+        own lock lasts. None: no lock."""
+        days = self.lock_days + self.full_every_days
+        return now.replace(microsecond=0) + timedelta(days=days) if self.lock_days else None
 
     def store_options(self, url: str) -> StoreOptions:
         """What to ask of the store at a URL. A KMS key is the primary store's: other providers do not know it."""

@@ -26,7 +26,7 @@ class Stores:
     :param primary_url: where backups go.
     :param replicas: the URL of each further store, by the Airflow connection that opens it.
     :param open_store: opens a store from its URL and the name of its connection.
-    :raises SettingsError: a URL is wrong, or names the same place twice.
+    :raises SettingsError: the primary's URL is wrong. What is wrong with a replica is raised where it is opened.
     """
 
     def __init__(
@@ -34,13 +34,20 @@ class Stores:
     ) -> None:
         self._open = open_store
         self._opened: dict[str, ObjectStore] = {}
-        self._places: dict[str, tuple[str, str]] = {}
-        for conn_id, url in [("backup_store", primary_url), *replicas.items()]:
-            place = canonical(url)
+        self._places: dict[str, tuple[str, str]] = {canonical(primary_url): (primary_url, "backup_store")}
+        self._wrong: dict[str, SettingsError] = {}
+        for conn_id, url in replicas.items():
+            try:
+                place = canonical(url)
+            except SettingsError as error:
+                # No backup fails because of a replica: it is told where the replica is needed.
+                place = f"replica {conn_id}"
+                self._wrong[place] = SettingsError(f"{REPLICAS}, {conn_id}: {error.message}", hint=error.hint)
             if place in self._places:
-                raise SettingsError(
-                    f"{place} is named twice as a store.",
-                    hint=f"A copy belongs into another bucket, region or provider: correct {REPLICAS}.",
+                place = f"replica {conn_id}"
+                self._wrong[place] = SettingsError(
+                    f"{REPLICAS}, {conn_id}: {url} is named twice as a store.",
+                    hint="A copy belongs into another bucket, region or provider.",
                 )
             self._places[place] = (url, conn_id)
 
@@ -68,6 +75,8 @@ class Stores:
                 f"{url} holds backups, and is no store of these settings.",
                 hint=f"Name it in {REPLICAS}; or, where it is given up, `clinic-backups catalog forget-store {url}`.",
             )
+        if url in self._wrong:
+            raise self._wrong[url]
         if url not in self._opened:
             self._opened[url] = self._open(*self._places[url])
         return self._opened[url]

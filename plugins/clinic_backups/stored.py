@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Literal
 
-from clinic_backups.errors import IntegrityError, ObjectNotFound
+from clinic_backups.errors import IntegrityError, ObjectNotFound, TransientError
 from clinic_backups.model import ArchiveInfo
 from clinic_backups.stores.base import ByteSource, ObjectStore
 
@@ -40,6 +40,15 @@ class CheckedSource:
                 )
             self._ended = True
         return data
+
+
+def require_any(store: ObjectStore) -> None:
+    """:raises TransientError: the store holds no backup of anybody: it is another one, or not mounted."""
+    if next(iter(store.list("backups/")), None) is None:
+        raise TransientError(
+            f"{store.url} holds no backup at all, of any clinic.",
+            hint="Is it mounted, and the right bucket and endpoint? Nothing is deleted or recorded as lost for it.",
+        )
 
 
 def look(archive: ArchiveInfo, store: ObjectStore) -> Condition:

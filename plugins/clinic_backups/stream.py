@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from clinic_backups.archive import ArchiveWriter, Zstd
+from clinic_backups.archive import ArchiveWriter, Zstd, fingerprint
 from clinic_backups.blocks import BlockList
 from clinic_backups.encryption import Age
 from clinic_backups.known_blocks import KnownBlocks
-from clinic_backups.model import CONTENT_TYPE_ARCHIVE, BackupRecord, Clinic, Table
+from clinic_backups.model import CONTENT_TYPE_ARCHIVE, ArchiveInfo, BackupRecord, Clinic, Envelope, Table
 from clinic_backups.pipeline import ByteChannel, Channel, Pipeline
 from clinic_backups.stores.base import ObjectStore, StoredObject
 from clinic_backups.tenant_db import Snapshot
@@ -109,6 +109,38 @@ class Stored:
 
     archive: StoredObject
     blocks: Mapping[str, BlockList]
+
+    def envelope(
+        self,
+        record: BackupRecord,
+        recipients: tuple[str, ...],
+        finished_at: datetime,
+        *,
+        keep_days: int,
+        locked_until: datetime | None,
+    ) -> Envelope:
+        """The envelope of the backup that this is."""
+        archive = self.archive
+        return Envelope(
+            backup_id=record.backup_id,
+            clinic_id=record.clinic_id,
+            clinic_name=record.clinic_name,
+            kind=record.kind,
+            trigger=record.trigger,
+            parent_id=record.parent_id,
+            chain=record.chain,
+            started_at=record.started_at,
+            finished_at=finished_at,
+            expires_at=finished_at + timedelta(days=keep_days),
+            archive=ArchiveInfo(archive.key, archive.size_bytes, archive.sha256, archive.md5),
+            rows={name: blocks.rows for name, blocks in self.blocks.items()},
+            raw_bytes=sum(blocks.size_bytes for blocks in self.blocks.values()),
+            recipients=recipients,
+            fingerprint=fingerprint(self.blocks),
+            requested_by=record.requested_by,
+            notes=record.notes,
+            locked_until=locked_until,
+        )
 
 
 class _Reader:

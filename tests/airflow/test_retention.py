@@ -11,8 +11,8 @@ DAG, HOLD = "clinic_backup_retention", "clinic_backup_hold"
 
 
 def test_it_shows_first_and_deletes_then(airflow: Airflow) -> None:
-    airflow.run({"clinic_id": 4})
-    airflow.run({"clinic_id": 4})
+    for _ in range(2):
+        airflow.run({"clinic_id": 4, "kind": "full"})
     new, old, *_ = airflow.catalog.find(clinic_id=4, state="completed")
     airflow.execute(
         "UPDATE clinic_backups.backup SET started_at = started_at - interval '99 days', finished_at = finished_at -"

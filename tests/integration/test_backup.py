@@ -299,8 +299,32 @@ class TestRetry:
         assert only_record(rig) == completed
         assert rig.open(completed).tables == rig.rows_now(1)
 
+    def test_an_envelope_without_its_archive_completes_nothing(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+            patch.setattr(Catalog, "finish", lambda *arguments, **options: 1 / 0)
+            rig.run(1, run_id="run-1")
+        archive, _envelope = rig.objects()
+        rig.store.delete(archive)
+        completed = rig.run(1, run_id="run-1")
+        assert (completed.state, completed.attempt) == ("completed", 2)
+        assert rig.open(completed).tables == rig.rows_now(1)
+
+    @pytest.mark.parametrize("state", ["lost", "deleting", "deleted"])
+    def test_a_cleared_task_whose_backup_is_gone_by_now_makes_another_one(self, rig: Rig, state: str) -> None:
+        first = rig.run(1, run_id="run-1", now=lambda: datetime(2026, 11, 24, 6, tzinfo=UTC))
+        rig.store.delete(first.archive_key)
+        deleted_at = "now()" if state == "deleted" else "NULL"
+        rig.execute(f"UPDATE clinic_backups.backup SET state = '{state}', deleted_at = {deleted_at}")
+        second = rig.run(1, run_id="run-1")
+        assert second.backup_id != first.backup_id
+        assert second.state == "completed"
+        gone = rig.catalog.get(first.backup_id)
+        assert gone is not None
+        assert gone.state == state
+        assert rig.open(second).tables == rig.rows_now(1)
+
     def test_an_archive_without_envelope_is_made_again(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-        def die(*args: Any) -> None:
+        def die(*args: Any, **options: Any) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
         pid = os.fork()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -15,7 +16,7 @@ from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.model import BackupRecord, envelope_key_of
 from clinic_backups.settings import Settings
 from clinic_backups.storage import Stores
-from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.stores.file import FileStore
 from tests.conftest import MakeStore
 from tests.fleet import Fleet, objects_of
@@ -79,7 +80,7 @@ def test_a_hold_keeps_it_until_it_is_released(archive: Archive) -> None:
     assert archive.left() == {old.backup_id, new.backup_id}
     with pytest.raises(PermanentError, match="on hold"):
         archive.catalog.mark_deleting(old)
-    archive.catalog.release(old)
+    archive.catalog.release(old, "abogada", archive.now)
     archive.clean(200)
     assert archive.left() == {new.backup_id}
 
@@ -173,3 +174,94 @@ def test_failed_records_are_forgotten_after_their_term(archive: Archive) -> None
             settings=archive.settings, catalog=archive.catalog, stores=Stores.of(archive.store), now=lambda: archive.now
         ).forget_old()
         assert len(archive.catalog.find()) == left
+
+
+def test_a_store_that_is_away_costs_nothing(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    """Not mounted, or another bucket of the same name: every object is missing, and nothing follows from it."""
+    fleet = Fleet(demo_database, FileStore(tmp_path / "store"))
+    records = [fleet.on_day(day) for day in (0, 10, 20, 90)]
+    (tmp_path / "store").rename(tmp_path / "away")
+    for make in (lambda: None, (tmp_path / "store").mkdir):
+        make()
+        (cleaned,) = fleet.clean(100)
+        assert (cleaned.deleted, cleaned.losses) == (0, [])
+        assert "holds no backup at all" in cleaned.problem
+        for clinic_id in (None, 1):
+            with pytest.raises(TransientError, match="holds no backup at all"):
+                fleet.check(record=True, clinic_id=clinic_id)
+        assert {fleet.state(record) for record in records} == {"completed"}
+    # Even if all are said to be lost.
+    for record in records:
+        fleet.places.mark(record.backup_id, fleet.stores.urls[0], "lost", fleet.now)
+    (cleaned,) = fleet.clean(100)
+    assert [decision.reason for decision in cleaned.decisions] == [
+        "not older than 30 days", *["the clinic has no good backup"] * 3,
+    ]  # fmt: skip
+    assert fleet.holds().hold(records[0].backup_id, "pleito", "abogada").hold_reason == "pleito"
+    (tmp_path / "store").rmdir()
+    (tmp_path / "away").rename(tmp_path / "store")
+    fleet.check(record=True)
+    assert {fleet.state(record) for record in records} == {"completed"}
+
+
+def test_a_dry_run_changes_nothing(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    fleet = Fleet(demo_database, FileStore(tmp_path / "store"))
+    for clinic_id in (1, 2):
+        fleet.on_day(0, clinic_id)
+        last = fleet.on_day(40, clinic_id)
+    fleet.stores.primary.delete(last.archive_key)
+    before = fleet.catalog.find()
+    found = {result.clinic_id: result for result in fleet.clean(90, dry_run=True)}
+    assert fleet.catalog.find() == before
+    assert [loss.backup_id for loss in found[2].losses] == [last.backup_id]
+    assert {decision.backup.started_at.month: decision.keep for decision in found[2].decisions} == {9: True, 10: False}
+
+
+def test_a_store_that_is_down_is_asked_once_and_not_for_each_clinic(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    fleet = Fleet(demo_database, FileStore(tmp_path / "store"))
+    for clinic_id in (1, 2, 3):
+        fleet.on_day(0, clinic_id)
+        fleet.on_day(40, clinic_id)
+    calls: list[str] = []
+
+    class Down(FileStore):
+        def stat(self, key: str) -> ObjectInfo:
+            calls.append(key)
+            raise TransientError("out of reach")
+
+    cleaned = fleet.clean(90, stores=Stores.of(Down(tmp_path / "store")))
+    assert [result.problem for result in cleaned] == ["out of reach"] * 3
+    assert len(calls) == 1
+
+
+def test_a_lock_that_only_the_store_knows_of_keeps_it_a_backup(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    fleet = Fleet(demo_database, FileStore(tmp_path / "store"))
+    old = fleet.on_day(0)
+    fleet.on_day(40)
+    until = START + timedelta(days=200)
+
+    class Locking(FileStore):
+        def stat(self, key: str) -> ObjectInfo:
+            return replace(super().stat(key), locked_until=until)
+
+    (cleaned,) = fleet.clean(90, stores=Stores.of(Locking(tmp_path / "store")))
+    assert (cleaned.deleted, cleaned.problem) == (0, "")
+    assert (fleet.state(old), fleet.again(old).locked_until) == ("completed", until)
+    (cleaned,) = fleet.clean(100)
+    assert cleaned.decisions[1].reason.startswith("locked until")
+    (cleaned,) = fleet.clean(201)
+    assert cleaned.deleted == 1
+
+
+def test_a_copy_that_died_before_it_was_recorded_is_deleted_too(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    fleet = Fleet(demo_database, FileStore(tmp_path / "one"), FileStore(tmp_path / "two"))
+    old, new = fleet.on_day(0), fleet.on_day(40)
+    fleet.copy()
+    fleet.execute(f"DELETE FROM clinic_backups.backup_copy WHERE store_url = '{fleet.stores.urls[1]}'")
+    fleet.clean(90)
+    assert fleet.state(old) == "deleted"
+    assert set(objects_of(fleet.stores.at(fleet.stores.urls[1]))) == {
+        new.archive_key, envelope_key_of(new.archive_key),
+    }  # fmt: skip

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 import pytest
 
-from clinic_backups.inventory import Inventory
+from clinic_backups import envelopes
+from clinic_backups.catalog.locks import AlreadyRunning
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
+from clinic_backups.inventory import GIVEN_UP_AFTER, Inventory
 from clinic_backups.model import envelope_key_of, hold_key_of, parse_key
+from clinic_backups.stores.base import ObjectInfo, UnfinishedUpload
 from clinic_backups.stores.file import FileStore
 from tests.conftest import MakeStore
 from tests.fleet import Fleet, age, flip, objects_of, put
@@ -192,3 +199,269 @@ def test_own_names_are_known_again(fleet: Fleet) -> None:
         parts = parse_key(name)
         assert parts is not None
         assert (parts.clinic_id, parts.archive_key, parts.part) == (1, record.archive_key, part)
+
+
+NOT_AN_ENVELOPE = {
+    "empty": b"",
+    "too large": b"{" + b" " * envelopes.MAX_BYTES + b"}",
+    "no JSON": b"\xff",
+    "no envelope": b'{"format": 1}',
+}
+
+
+def exchange(fleet: Fleet, key: str, content: bytes) -> None:
+    fleet.stores.primary.delete(key)
+    put(fleet.stores.primary, key, content)
+
+
+def other_notes(content: bytes) -> bytes:
+    changed = content.replace(b'"notes": ""', b'"notes": "otra"')
+    assert changed != content
+    return changed
+
+
+@pytest.mark.parametrize("damage", [*NOT_AN_ENVELOPE, "another one"])
+def test_a_damaged_envelope_is_found_by_reading_and_written_again(fleet: Fleet, damage: str) -> None:
+    store = fleet.stores.primary
+    record = fleet.on_day(0)
+    whole, name = objects_of(store), envelope_key_of(record.archive_key)
+    exchange(fleet, name, NOT_AN_ENVELOPE.get(damage) or (other_notes(whole[name]) if "one" in damage else b""))
+    # Where the listing shows that it cannot be one, without reading.
+    cheap = {record.archive_key: "no envelope"} if damage in ("empty", "too large") else {}
+    assert found(fleet.check()) == cheap
+    assert found(fleet.check(read=True)) == {record.archive_key: "no envelope"}
+    assert found(fleet.check(read=True, record=True)) == {record.archive_key: "no envelope written again"}
+    assert objects_of(store) == whole
+    assert found(fleet.check(read=True)) == {}
+
+
+def test_an_envelope_of_another_archive_is_told_and_left_alone(fleet: Fleet) -> None:
+    store = fleet.stores.primary
+    record = fleet.on_day(0)
+    name = envelope_key_of(record.archive_key)
+    exchange(fleet, name, objects_of(store)[name].replace((record.sha256 or "").encode(), b"0" * 64))
+    before = objects_of(store)
+    inventory = fleet.check(read=True, record=True)
+    assert found(inventory) == {record.archive_key: "no envelope"}
+    assert [(what, type(error)) for what, error in inventory.problems] == [(record.archive_key, IntegrityError)]
+    assert objects_of(store) == before
+    assert inventory.unchecked == []
+
+
+def test_where_a_clinic_is_put_right_all_its_envelopes_are_looked_at(fleet: Fleet) -> None:
+    lost, record = fleet.on_day(0), fleet.on_day(1)
+    exchange(fleet, envelope_key_of(record.archive_key), b"x")
+    assert found(fleet.check(record=True)) == {}
+    fleet.stores.primary.delete(lost.archive_key)
+    assert found(fleet.check(record=True)) == {
+        lost.archive_key: "missing recorded",
+        record.archive_key: "no envelope written again",
+    }
+
+
+def test_a_lock_that_lasts_longer_than_the_envelope_knew_is_no_discrepancy(fleet: Fleet) -> None:
+    fleet.on_day(0)
+    fleet.execute("UPDATE clinic_backups.backup SET locked_until = now() + interval '9 days'")
+    assert found(fleet.check(read=True)) == {}
+
+
+@pytest.mark.parametrize("damage", ["gone", "left over", "no note", "another reason"])
+def test_a_hold_note_that_does_not_fit_is_written_again(fleet: Fleet, damage: str) -> None:
+    store = fleet.stores.primary
+    record = fleet.on_day(0)
+    name = hold_key_of(record.archive_key)
+    if damage == "left over":
+        put(store, name, b'{"reason": "pleito", "by": "abogada"}')
+    else:
+        fleet.holds().hold(record.backup_id, "pleito", "abogada")
+        assert found(fleet.check(read=True)) == {}
+        store.delete(name)
+        if damage != "gone":
+            put(store, name, b"[]" if damage == "no note" else b'{"reason": "otro", "by": "abogada"}')
+    listed = damage in ("gone", "left over")
+    assert found(fleet.check()) == ({name: "hold note"} if listed else {})
+    assert found(fleet.check(read=True)) == {name: "hold note"}
+    done = fleet.check(record=True, read=not listed)
+    assert found(done) == {name: f"hold note {'removed' if damage == 'left over' else 'written again'}"}
+    assert envelopes.load_hold(record.archive_key, store) == (
+        None if damage == "left over" else ("pleito", "abogada")
+    )  # fmt: skip
+    assert found(fleet.check(read=True)) == {}
+
+
+@pytest.mark.parametrize("state", ["failed", "deleted"])
+def test_what_is_a_backup_is_never_debris_whatever_its_record_says(fleet: Fleet, state: str, tmp_path: Path) -> None:
+    record = fleet.on_day(0)
+    before = objects_of(fleet.stores.primary)
+    deleted_at = "now()" if state == "deleted" else "NULL"
+    fleet.execute(f"UPDATE clinic_backups.backup SET state = '{state}', deleted_at = {deleted_at}")
+    age(tmp_path / "store", 2)
+    fleet.now = datetime.now(UTC)
+    assert found(fleet.check(sweep=True, record=True)) == {record.archive_key: "unknown backup"}
+    assert objects_of(fleet.stores.primary) == before
+    # One half of it is.
+    fleet.stores.primary.delete(record.archive_key)
+    assert found(fleet.check(sweep=True)) == {envelope_key_of(record.archive_key): "debris removed"}
+
+
+class Troubled(FileStore):
+    """Does something else where it is asked for some key."""
+
+    def __init__(self, root: Path, **instead: Callable[[str], object]) -> None:
+        super().__init__(root)
+        self.instead = instead
+
+    def _meanwhile(self, what: str, key: str) -> None:
+        self.instead.get(what, lambda key: None)(key)
+
+    def open(self, key: str) -> AbstractContextManager[BinaryIO]:
+        self._meanwhile("open", key)
+        return super().open(key)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        self._meanwhile("list", prefix)
+        return super().list(prefix)
+
+    def unfinished(self, prefix: str = "") -> Iterator[UnfinishedUpload]:
+        self._meanwhile("unfinished", prefix)
+        return super().unfinished(prefix)
+
+
+def troubled(fleet: Fleet, tmp_path: Path, **instead: Callable[[str], object]) -> None:
+    """From now on the fleet's store is one that does something else."""
+    store = Troubled(tmp_path / "store", **instead)
+    fleet.stores = type(fleet.stores).of(store)
+
+
+def refusing(error: type[ClinicBackupsError], *keys: str) -> Callable[[str], None]:
+    def refuse(key: str) -> None:
+        if not keys or key in keys:
+            raise error("refused")
+
+    return refuse
+
+
+def test_who_may_not_list_uploads_gets_the_rest_checked(fleet: Fleet, tmp_path: Path) -> None:
+    record = fleet.on_day(0)
+    fleet.stores.primary.delete(record.archive_key)
+    troubled(fleet, tmp_path, unfinished=refusing(PermanentError))
+    inventory = fleet.check(record=True)
+    assert [(what, error.message) for what, error in inventory.problems] == [("unfinished uploads", "refused")]
+    assert found(inventory) == {record.archive_key: "missing recorded"}
+    assert inventory.unchecked == []
+
+
+@pytest.mark.parametrize("error", [PermanentError, TransientError])
+def test_what_cannot_be_read_throws_nothing_else_away(
+    fleet: Fleet, tmp_path: Path, error: type[ClinicBackupsError]
+) -> None:
+    first, second, other = fleet.on_day(0), fleet.on_day(1), fleet.on_day(0.1, 2)
+    flip(fleet.stores.primary, second.archive_key)
+    fleet.stores.primary.delete(other.archive_key)
+    troubled(fleet, tmp_path, open=refusing(error, first.archive_key))
+    inventory = fleet.check(record=True, read=True)
+    assert [what for what, _ in inventory.problems] == [first.archive_key]
+    assert found(inventory) == {second.archive_key: "damaged recorded", other.archive_key: "missing recorded"}
+    assert [loss.backup_id for loss in inventory.losses] == [second.backup_id, other.backup_id]
+    # A whole clinic.
+    fleet.stores.primary.delete(second.archive_key)
+    troubled(fleet, tmp_path, list=refusing(error, "backups/1/"))
+    fleet.execute("UPDATE clinic_backups.backup_copy SET state = 'present'")
+    fleet.execute("UPDATE clinic_backups.backup SET state = 'completed'")
+    inventory = fleet.check(record=True)
+    assert [what for what, _ in inventory.problems] == ["clinic 1"]
+    assert inventory.unchecked == [1]
+    assert found(inventory) == {other.archive_key: "missing recorded"}
+
+
+def test_a_store_that_goes_down_is_not_asked_for_every_archive(fleet: Fleet, tmp_path: Path) -> None:
+    for day in range(GIVEN_UP_AFTER + 2):
+        fleet.on_day(day)
+    fleet.on_day(0.1, 2)
+    asked: list[str] = []
+
+    def down(key: str) -> None:
+        asked.append(key)
+        raise TransientError("out of reach")
+
+    troubled(fleet, tmp_path, open=down)
+    inventory = fleet.check(record=True, read=True)
+    assert len(asked) == GIVEN_UP_AFTER
+    assert inventory.unchecked == [1, 2]
+    assert [error.message for _, error in inventory.problems] == ["out of reach"] * GIVEN_UP_AFTER
+
+
+def test_what_was_recorded_before_a_kill_is_told(fleet: Fleet, tmp_path: Path) -> None:
+    lost = [fleet.on_day(0), fleet.on_day(1)]
+    other = fleet.on_day(0.1, 2)
+    for record in (*lost, other):
+        fleet.stores.primary.delete(record.archive_key)
+
+    def kill(prefix: str) -> None:
+        if prefix == "backups/2/":
+            raise KeyboardInterrupt
+
+    troubled(fleet, tmp_path, list=kill)
+    with pytest.raises(KeyboardInterrupt):
+        fleet.check(record=True)
+    assert [fleet.state(record) for record in (*lost, other)] == ["lost", "lost", "completed"]
+    ((facts,),) = fleet.execute_rows("SELECT facts FROM clinic_backups.notification WHERE kind = 'loss'")
+    assert {loss["backup_id"] for loss in facts["lost"]} == {record.backup_id for record in lost}
+    assert facts["without"] == [{"clinic_id": 1, "clinic_name": lost[0].clinic_name}]
+
+
+def test_archives_are_read_without_the_locks_and_only_suspects_again_with_them(fleet: Fleet, tmp_path: Path) -> None:
+    good, bad = fleet.on_day(0), fleet.on_day(1)
+    flip(fleet.stores.primary, bad.archive_key)
+    reads: list[tuple[str, bool]] = []
+
+    def look(key: str) -> None:
+        if key.endswith(".age"):
+            try:
+                with fleet.catalog.lock(1), fleet.catalog.lock(1, "copies"):
+                    reads.append((key, True))
+            except AlreadyRunning:
+                reads.append((key, False))
+
+    troubled(fleet, tmp_path, open=look)
+    assert found(fleet.check(read=True, record=True)) == {bad.archive_key: "damaged recorded"}
+    assert sorted(reads) == sorted([(good.archive_key, True), (bad.archive_key, True), (bad.archive_key, False)])
+
+
+@pytest.mark.parametrize("meanwhile", ["deleted", "healed"])
+def test_what_was_deleted_or_healed_while_archives_were_read_is_not_lost(
+    fleet: Fleet, tmp_path: Path, meanwhile: str
+) -> None:
+    record = fleet.on_day(0)
+    store = fleet.stores.primary
+    whole = objects_of(store)[record.archive_key]
+    flip(store, record.archive_key)
+    opened: list[str] = []
+
+    def change(key: str) -> None:
+        opened.append(key)
+        if meanwhile == "deleted" and len(opened) == 1:
+            fleet.catalog.mark_deleting(record)
+        if meanwhile == "healed" and len(opened) == 2:
+            exchange(fleet, record.archive_key, whole)
+
+    troubled(fleet, tmp_path, open=change)
+    inventory = fleet.check(read=True, record=True)
+    assert (found(inventory), inventory.losses, inventory.problems) == ({}, [], [])
+    assert fleet.state(record) == ("deleting" if meanwhile == "deleted" else "completed")
+
+
+def test_losses_of_a_chain_are_told_once_each(fleet: Fleet) -> None:
+    """What is built on a lost backup and lost itself is missing, not only incomplete."""
+    records = [fleet.on_day(day) for day in range(3)]
+    for child, parent in zip(records[1:], records, strict=False):
+        fleet.execute(
+            f"UPDATE clinic_backups.backup SET parent_id = '{parent.backup_id}', kind = 'incremental'"
+            f" WHERE backup_id = '{child.backup_id}'"
+        )
+    for record in records[:2]:
+        fleet.stores.primary.delete(record.archive_key)
+    problems = {loss.backup_id: loss.problem for loss in fleet.check(record=True).losses}
+    assert problems == dict(
+        zip([each.backup_id for each in records], ["missing", "missing", "incomplete"], strict=True)
+    )

@@ -32,7 +32,7 @@ def s3(client: Any, bucket: str) -> ObjectStore:
 def locked_for(fleet: Fleet, seconds: float, clinic_id: int = 1) -> Any:
     """Back up with a lock that really ends in so many seconds."""
     at = datetime.now(UTC) + timedelta(seconds=seconds) - timedelta(days=DAYS)
-    return fleet.on_day((at - START) / timedelta(days=1), clinic_id, lock_days=DAYS)
+    return fleet.on_day((at - START) / timedelta(days=1), clinic_id, lock_days=DAYS, full_every_days=0)
 
 
 @pytest.mark.usefixtures("buckets")

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from clinic_backups.errors import PermanentError
-from clinic_backups.model import envelope_key_of
+from clinic_backups import connections, envelopes, rebuild
+from clinic_backups.catalog.locks import Purpose
+from clinic_backups.catalog.records import Catalog
+from clinic_backups.errors import IntegrityError, PermanentError
+from clinic_backups.model import BackupRecord, envelope_key_of, hold_key_of
 from clinic_backups.storage import Stores
+from clinic_backups.stores.base import ObjectInfo
 from clinic_backups.stores.file import FileStore
 from include.demo.restore import damage
 from tests.conftest import MakeStore
 from tests.fleet import START, Fleet, objects_of, put
+from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
 from tests.postgres_fixtures import DemoDatabase
 
 CLINICS = (1, 2, 3)
@@ -33,6 +41,33 @@ def lose_catalog(fleet: Fleet) -> None:
     fleet.execute(f"CREATE SCHEMA clinic_backups AUTHORIZATION {fleet.database.roles.catalog}")
     fleet.catalog.migrate()
     assert fleet.catalog.find() == []
+
+
+def changed(envelope: bytes, **changes: Any) -> bytes:
+    """An envelope with other values, its archive's among them."""
+    made_up = json.loads(envelope)
+    for name, value in changes.items():
+        (made_up["archive"] if name in ("key", "sha256", "md5", "size_bytes") else made_up)[name] = value
+    return json.dumps(made_up).encode()
+
+
+def replace_object(fleet: Fleet, key: str, content: bytes) -> None:
+    fleet.stores.primary.delete(key)
+    put(fleet.stores.primary, key, content)
+
+
+def forge(fleet: Fleet, record: BackupRecord, **changes: Any) -> None:
+    """Somebody writes other values into a backup's envelope."""
+    key = envelope_key_of(record.archive_key)
+    replace_object(fleet, key, changed(objects_of(fleet.stores.primary)[key], **changes))
+
+
+def everything_works(fleet: Fleet, *, backups: int) -> None:
+    """What reads the catalog for every clinic: a value that cannot be read back would stop all of them."""
+    assert len(fleet.catalog.find()) == backups
+    assert {cleaned.problem for cleaned in fleet.clean(1)} == {""}
+    ((count, rows),) = fleet.execute_rows("SELECT count(*), sum(registros_totales) FROM clinic_backups.respaldo")
+    assert (count, rows > 0) == (backups, True)
 
 
 def test_drill_the_catalog_and_one_of_two_stores_are_lost_and_every_clinic_is_restored(
@@ -127,65 +162,290 @@ def test_a_second_store_adds_what_the_first_did_not_have_and_the_newest_stays_th
         ({"started_at": 7}, "is no envelope"),
         ({"format": 2}, "is of format 2"),
         ({"format": "1"}, "is no envelope"),
-        ({"parent_id": "1-20250101T000000Z"}, "built on"),
+        ({"parent_id": "1-20250101T000000Z"}, "full backup is built on another"),
+        ({"parent_id": 7}, "full backup is built on another"),
+        ({"parent_id": {"a": 1}}, "full backup is built on another"),
+        ({"parent_id": "1-20250101T000000Z\0"}, "full backup is built on another"),
+        ({"chain": ["FULL"]}, "full backup is built on another"),
+        ({"kind": "incremental"}, "does not say what it is built on"),
+        ({"kind": "incremental", "parent_id": "FULL"}, "does not say what it is built on"),
+        ({"kind": "incremental", "parent_id": "OTHER"}, "does not say what it is built on"),
+        ({"kind": "incremental", "parent_id": 7, "chain": ["FULL"]}, "does not say what it is built on"),
+        ({"kind": "incremental", "parent_id": {}, "chain": ["FULL"]}, "does not say what it is built on"),
+        ({"kind": "incremental", "parent_id": "\0", "chain": ["FULL"]}, "does not say what it is built on"),
+        ({"kind": "incremental", "parent_id": "OTHER", "chain": ["OTHER"]}, "does not say what it is built on"),
+        ({"kind": "incremental", "parent_id": "FULL", "chain": ["OTHER"]}, "does not say what it is built on"),
+        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL"] * 251}, "does not say what it is built on"),
+        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL", "OTHER"]}, "no archive of the clinic"),
+        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL", "ENVELOPE"]}, "no archive of the clinic"),
+        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL", "NO KEY"]}, "no archive of the clinic"),
+        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL", "NO HASH"]}, "no archive of the clinic"),
+        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL", "NO SIZE"]}, "no archive of the clinic"),
+        ({"kind": "incremental", "parent_id": "FULL", "chain": "x"}, "is no envelope"),
+        ({"expires_at": "9999-12-31T23:59:59-12:00"}, "until when it is kept"),
+        ({"expires_at": "0001-01-01T00:00:00+14:00"}, "until when it is kept"),
+        ({"locked_until": "9999-12-31T23:59:59-12:00"}, "until when it is kept"),
+        ({"locked_until": "0001-01-01T00:00:00+14:00"}, "until when it is kept"),
+        ({"finished_at": "9999-12-31T00:00:00Z"}, "start or its end"),
+        ({"finished_at": "2026-08-01T00:00:00Z"}, "start or its end"),
+        ({"started_at": "0001-01-01T00:00:00+14:00"}, "start or its end"),
+        ({"started_at": "1999-12-31T23:59:59Z"}, "start or its end"),
+        ({"rows": {"a": 2**63 - 1, "b": 2**63 - 1}}, "more tables or rows"),
+        ({"rows": {f"t{number}": 0 for number in range(10_001)}}, "more tables or rows"),
+        ({"rows": {"a\x1b[2J": 1}}, "names of tables"),
+        ({"rows": {"a" * 301: 1}}, "names of tables"),
+        ({"recipients": ["age1"] * 101}, "public keys"),
+        ({"recipients": ["a" * 4_001]}, "public keys"),
+        ({"recipients": ["\x1b[2J"]}, "public keys"),
+        ({"fingerprint": "x"}, "checksum"),
+        ({"md5": "0" * 31}, "checksum"),
+        ({"format": 1.0}, "wrong type"),
         ({"archive": "x"}, "is no envelope"),
         ({"archive": {"key": "backups/1/x", "size_bytes": 1, "sha256": "", "md5": ""}}, "another archive"),
         ({"sha256": "x"}, "checksum"),
         ({"sha256": None}, "checksum"),
         ({"size_bytes": 1}, "says otherwise"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:100],
 )
 def test_an_envelope_that_somebody_made_up_is_reported_and_stops_no_other(
     fleet: Fleet, changes: dict[str, Any], problem: str
 ) -> None:
-    bad, good = fleet.on_day(0), fleet.on_day(1)
-    store = fleet.stores.primary
-    key = envelope_key_of(bad.archive_key)
-    made_up = json.loads(objects_of(store)[key])
-    for name, value in changes.items():
-        if name in ("sha256", "size_bytes"):
-            made_up["archive"][name] = value
-        else:
-            made_up[name] = value
-    store.delete(key)
-    put(store, key, json.dumps(made_up).encode())
+    bad, good, other = fleet.on_day(1), fleet.on_day(0), fleet.on_day(2, 2)
+    built_on = {
+        "FULL": asdict(good.archive),
+        "OTHER": asdict(other.archive),
+        "ENVELOPE": asdict(good.archive) | {"key": envelope_key_of(good.archive_key)},
+        "NO KEY": asdict(good.archive) | {"key": {}},
+        "NO HASH": asdict(good.archive) | {"md5": None},
+        "NO SIZE": asdict(good.archive) | {"size_bytes": "7"},
+    }
+    if isinstance(changes.get("chain"), list):
+        changes = changes | {"chain": [built_on[name] for name in changes["chain"]]}
+    if changes.get("parent_id") in ("FULL", "OTHER"):
+        changes = changes | {"parent_id": built_on[changes["parent_id"]]["backup_id"]}
+    forge(fleet, bad, **changes)
     lose_catalog(fleet)
     report = fleet.rebuild()
     ((conflict, why),) = report.conflicts
     assert conflict == bad.archive_key
     assert problem in why
-    assert [record.backup_id for record in fleet.catalog.find()] == [good.backup_id]
+    assert [record.backup_id for record in fleet.catalog.find()] == [other.backup_id, good.backup_id]
+    everything_works(fleet, backups=2)
 
 
-@pytest.mark.parametrize("garbage", [b"", b"{", b"[]", b"null", b"7", b'"x"', b"\xff\xfe", b"{}" + b" " * 2_000_000])
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"7",
+        b'"x"',
+        b"\xff\xfe",
+        b"{}" + b" " * 2_000_000,
+        b"[" * 500_000,
+        b'{"a":' * 150_000,
+    ],
+    ids=lambda garbage: str(garbage[:20]),
+)
 def test_an_envelope_that_is_none_is_reported(fleet: Fleet, garbage: bytes) -> None:
-    bad = fleet.on_day(0)
-    store = fleet.stores.primary
-    store.delete(envelope_key_of(bad.archive_key))
-    put(store, envelope_key_of(bad.archive_key), garbage)
+    bad, good = fleet.on_day(0), fleet.on_day(1)
+    replace_object(fleet, envelope_key_of(bad.archive_key), garbage)
     lose_catalog(fleet)
     report = fleet.rebuild()
     assert [key for key, _ in report.conflicts] == [bad.archive_key]
-    assert fleet.catalog.find() == []
+    assert [record.backup_id for record in fleet.catalog.find()] == [good.backup_id]
+    everything_works(fleet, backups=1)
+
+
+@pytest.mark.parametrize(
+    ("note", "reason"),
+    [
+        (b"[]", None),
+        (b"null", None),
+        (b"{}", None),
+        (b"[" * 500_000, None),
+        (b'{"reason": 7, "by": "x"}', None),
+        (b'{"reason": " ", "by": "x"}', None),
+        (b'{"reason": "\\u0000", "by": "x"}', None),
+        (b'{"reason": "pleito", "by": ["x"]}', None),
+        (b'{"reason": "' + b"x" * 501 + b'", "by": "x"}', None),
+        (b'{"reason": "pleito\\u0000 \\u001b[2J12\\n", "by": "x\\ud800"}', "pleito [2J12"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_note_of_a_hold_that_cannot_be_read_holds_and_is_reported(
+    fleet: Fleet, note: bytes, reason: str | None
+) -> None:
+    held, good = fleet.on_day(0), fleet.on_day(1)
+    put(fleet.stores.primary, hold_key_of(held.archive_key), note)
+    lose_catalog(fleet)
+    report = fleet.rebuild()
+    problem = "its note of a hold is none; it is kept on hold"
+    assert report.conflicts == ([] if reason else [(held.archive_key, problem)])
+    assert (report.adopted, report.held) == (2, 1)
+    assert fleet.again(held).hold_reason == (reason or "unreadable note of a hold")
+    assert fleet.again(good).hold_reason is None
+    everything_works(fleet, backups=2)
+    assert (fleet.rebuild().conflicts, fleet.rebuild().held) == ([], 0)
+
+
+def test_texts_are_made_harmless_and_not_refused_since_a_backup_itself_may_write_them(fleet: Fleet) -> None:
+    odd, good, fine = fleet.on_day(0), fleet.on_day(1), fleet.on_day(2)
+    forge(
+        fleet, odd, clinic_name="Clínica \x1b[2J\u202eNorte\n" + "x" * 600, notes="una\x1b]0;x\x07\nlínea",
+        requested_by="\x9bana",
+    )  # fmt: skip
+    # Spaces and joiners belong to a name: it comes back as it was.
+    forge(fleet, fine, clinic_name="Clínica  del Sur \U0001f469\u200d\u2695", notes="x" * 2_000)
+    lose_catalog(fleet)
+    report = fleet.rebuild()
+    assert (report.adopted, report.conflicts) == (3, [])
+    again = fleet.again(odd)
+    assert (again.clinic_name[:21], len(again.clinic_name)) == ("Clínica [2JNorte xxxx", 500)
+    assert (again.notes, again.requested_by) == ("una ]0;x línea", "ana")
+    again = fleet.again(fine)
+    assert (again.clinic_name, again.notes) == ("Clínica  del Sur \U0001f469\u200d\u2695", "x" * 2_000)
+    assert fleet.again(good).clinic_name == good.clinic_name
+    everything_works(fleet, backups=3)
+
+
+def test_what_the_catalog_itself_refuses_of_one_backup_stops_no_other(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, worse, good = fleet.on_day(0), fleet.on_day(1), fleet.on_day(2)
+    # What the checks do not know of yet.
+    monkeypatch.setattr(rebuild, "problem_of", lambda *arguments: "")
+    monkeypatch.setattr(rebuild, "harmless", lambda envelope: envelope)
+    forge(fleet, bad, notes="a\0b")
+    forge(fleet, worse, rows={"a\0": 1})
+    lose_catalog(fleet)
+    report = fleet.rebuild()
+    assert [key for key, _ in report.conflicts] == [bad.archive_key, worse.archive_key]
+    assert [record.backup_id for record in fleet.catalog.find()] == [good.backup_id]
+
+
+def test_more_envelopes_than_a_batch_holds_and_children_that_are_older_by_name(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuild, "BATCH", 2)
+    # A failed attempt's retry keeps the attempt's name, and is built on what was stored meanwhile.
+    grandchild, child, *others, full = [fleet.on_day(day) for day in range(6)]
+    for number, (record, chain) in enumerate(((child, [full]), (grandchild, [child, full]))):
+        started_at = START + timedelta(days=6 + number)
+        forge(
+            fleet, record, kind="incremental", parent_id=chain[0].backup_id,
+            chain=[asdict(each.archive) for each in chain],
+            started_at=started_at.isoformat(), finished_at=started_at.isoformat(),
+        )  # fmt: skip
+    fleet.later(days=5)
+    lose_catalog(fleet)
+    report = fleet.rebuild()
+    assert (report.adopted, report.conflicts) == (6, [])
+    assert [record.backup_id for record in fleet.catalog.find()] == [
+        each.backup_id for each in (grandchild, child, full, *reversed(others))
+    ]
+    assert {record.state for record in fleet.catalog.find()} == {"completed"}
+    everything_works(fleet, backups=6)
 
 
 def test_what_the_catalog_says_otherwise_is_a_conflict_and_nothing_is_changed(fleet: Fleet) -> None:
-    records = {name: fleet.on_day(day) for day, name in enumerate(("other", "failed", "deleting", "good"))}
-    fleet.execute(
-        f"UPDATE clinic_backups.backup SET sha256 = repeat('0', 64) WHERE backup_id = '{records['other'].backup_id}'",
-        f"UPDATE clinic_backups.backup SET state = 'failed' WHERE backup_id = '{records['failed'].backup_id}'",
-        f"UPDATE clinic_backups.backup SET state = 'deleting' WHERE backup_id = '{records['deleting'].backup_id}'",
-    )
+    names = ("other", "running", "failed elsewhere", "deleting", "good")
+    records = {name: fleet.on_day(day) for day, name in enumerate(names)}
+    for name, change in {
+        "other": "sha256 = repeat('0', 64)",
+        "running": "state = 'running', finished_at = NULL",
+        "failed elsewhere": "state = 'failed', archive_key = archive_key || 'x'",
+        "deleting": "state = 'deleting'",
+    }.items():
+        fleet.execute(f"UPDATE clinic_backups.backup SET {change} WHERE backup_id = '{records[name].backup_id}'")
     before = fleet.catalog.find()
     report = fleet.rebuild()
     assert dict(report.conflicts) == {
         records["other"].archive_key: "the catalog says otherwise about its sha256",
-        records["failed"].archive_key: "the catalog says that it is failed",
+        records["running"].archive_key: "the catalog says that it is running",
+        records["failed elsewhere"].archive_key: "the catalog says otherwise about its archive_key",
         records["deleting"].archive_key: "the catalog says that it is deleting",
     }
     assert (report.adopted, report.known) == (0, 1)
     assert fleet.catalog.find() == before
+
+
+@pytest.mark.parametrize("state", ["failed", "deleted"])
+def test_what_failed_or_was_deleted_by_the_catalog_and_is_there_is_taken_over(fleet: Fleet, state: str) -> None:
+    store = fleet.stores.primary
+    record, other = fleet.on_day(0), fleet.on_day(1)
+    if state == "failed":
+        fleet.execute(f"""
+            UPDATE clinic_backups.backup
+               SET state = 'failed', error = 'x', hint = 'y', sha256 = NULL, md5 = NULL, size_bytes = NULL
+             WHERE backup_id = '{record.backup_id}'""")
+        fleet.execute("DELETE FROM clinic_backups.backup_copy")
+        fleet.places.mark(other.backup_id, store.url, "present", fleet.now)
+    else:
+        # Deleted, and the store's own way back brings it back.
+        objects = objects_of(store)
+        fleet.clean(45)
+        assert fleet.state(record) == "deleted"
+        for key in objects.keys() - objects_of(store).keys():
+            put(store, key, objects[key])
+    report = fleet.rebuild()
+    assert (report.adopted, report.known, report.conflicts) == (1, 1, [])
+    again = fleet.again(record)
+    assert (again.state, again.stores, again.error, again.deleted_at) == ("completed", (store.url,), None, None)
+    assert again.envelope() == record.envelope()
+    assert (fleet.rebuild().known, fleet.rebuild().adopted) == (2, 0)
+    fleet.restored(again)
+
+
+def test_a_child_of_a_lost_backup_is_lost_until_its_parent_is_found(fleet: Fleet) -> None:
+    store = fleet.stores.primary
+    full, child = fleet.on_day(0), fleet.on_day(1)
+    forge(fleet, child, kind="incremental", parent_id=full.backup_id, chain=[asdict(full.archive)])
+    fleet.execute(f"DELETE FROM clinic_backups.backup WHERE backup_id = '{child.backup_id}'")
+    kept = {key: content for key, content in objects_of(store).items() if key.startswith(full.archive_key[:-12])}
+    for key in kept:
+        store.delete(key)
+    fleet.check(record=True)
+    assert fleet.rebuild().adopted == 1
+    assert (fleet.state(full), fleet.state(child)) == ("lost", "lost")
+    for key, content in kept.items():
+        put(store, key, content)
+    assert (fleet.rebuild().known, fleet.rebuild().conflicts) == (2, [])
+    assert (fleet.state(full), fleet.state(child)) == ("completed", "completed")
+
+
+@pytest.mark.parametrize("purpose", ["clinic", "copies"])
+def test_a_clinic_that_is_worked_at_is_reported_and_stops_no_other(fleet: Fleet, purpose: Purpose) -> None:
+    for clinic_id in CLINICS:
+        fleet.on_day(0, clinic_id)
+    lose_catalog(fleet)
+    with fleet.catalog.lock(2, purpose):
+        report = fleet.rebuild()
+    assert (report.adopted, report.busy, report.conflicts) == (2, [2], [])
+    assert [record.clinic_id for record in fleet.catalog.find(clinic_id=2)] == []
+    assert fleet.rebuild().busy == []
+    assert len(fleet.catalog.find(clinic_id=2)) == 1
+
+
+def test_what_was_deleted_since_the_listing_is_not_taken_over(fleet: Fleet, tmp_path: Path) -> None:
+    gone, good = fleet.on_day(0), fleet.on_day(20)
+
+    class Slow(FileStore):
+        """Retention runs between a listing and what is done about it."""
+
+        def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+            found = list(super().list(prefix))
+            if prefix == "backups/":
+                fleet.clean(60)
+            yield from found
+
+    report = fleet.rebuild(Slow(tmp_path / "store"))
+    assert fleet.state(gone) == "deleted"
+    assert (report.adopted, report.known, report.conflicts, report.incomplete) == (0, 1, [], [])
+    assert [record.backup_id for record in fleet.catalog.find(state="completed")] == [good.backup_id]
 
 
 def test_archives_without_envelope_are_no_backups(fleet: Fleet) -> None:
@@ -195,3 +455,99 @@ def test_archives_without_envelope_are_no_backups(fleet: Fleet) -> None:
     report = fleet.rebuild()
     assert report.incomplete == [half.archive_key]
     assert [record.backup_id for record in fleet.catalog.find()] == [whole.backup_id]
+
+
+def test_an_envelope_asks_for_a_lock_only_while_that_lasts(fleet: Fleet, tmp_path: Path) -> None:
+    record = fleet.on_day(0)
+    locked = replace(record.envelope(), locked_until=fleet.now + timedelta(days=1))
+    # A folder cannot lock: it refuses whatever asks for it.
+    store = FileStore(tmp_path / "elsewhere")
+    for do in (envelopes.write, envelopes.ensure):
+        with pytest.raises(PermanentError, match="cannot be locked"):
+            do(locked, store, now=fleet.now)
+        do(locked, store, now=fleet.now + timedelta(days=1))
+        assert envelopes.load(record.archive_key, store) == locked
+        store.delete(envelope_key_of(record.archive_key))
+
+
+def test_an_envelope_of_another_backup_is_never_replaced(fleet: Fleet) -> None:
+    store = fleet.stores.primary
+    record = fleet.on_day(0)
+    ours, key = record.envelope(), envelope_key_of(record.archive_key)
+
+    def there(content: bytes) -> bytes:
+        replace_object(fleet, key, content)
+        envelopes.ensure(ours, store, now=fleet.now)
+        return objects_of(store)[key]
+
+    whole = objects_of(store)[key]
+    assert there(whole) == whole
+    for replaced in (b"", b"{}", b"[" * 500_000, changed(whole, notes="otra"), changed(whole, backup_id="1-x")):
+        assert there(replaced) == whole
+    another = "0" * 64
+    for kept in (
+        changed(whole, sha256=another),
+        changed(whole, sha256=another, key="backups/1/x"),
+        changed(whole, size_bytes=1),
+        changed(whole, format=2),
+    ):
+        with pytest.raises(IntegrityError) as caught:
+            there(kept)
+        assert ("Two different backups" if b'"format": 1' in kept else "is of format 2") in caught.value.message
+        assert caught.value.hint
+        assert objects_of(store)[key] == kept
+
+
+def test_the_command_tells_everything_before_it_fails(
+    run: Run,  # noqa: F811
+    tmp_path: Path,
+    demo_database: DemoDatabase,
+) -> None:
+    store, two = FileStore(tmp_path / "store"), FileStore(tmp_path / "two")
+    run("catalog", "migrate")
+    assert run("backup", "--clinic", "1", "--clinic", "2", "--clinic", "3").code == 0
+    catalog = Catalog(connections.parse("backup_catalog", demo_database.catalog_uri))
+    three, second, first = catalog.find()
+
+    def lose() -> None:
+        with demo_database.connect() as db, db.cursor() as cursor:
+            cursor.execute("TRUNCATE clinic_backups.backup CASCADE")
+
+    lose()
+    done = run("catalog", "rebuild")
+    assert (done.code, "3 backups were added" in done.out, "not signed" in done.out) == (0, True, True)
+    assert "not signed" not in run("catalog", "rebuild").out
+
+    # A clinic is being worked at; a store is down, and the one after it is not left out.
+    lose()
+    for key in (three.archive_key, envelope_key_of(three.archive_key)):
+        put(two, key, objects_of(store)[key])
+        store.delete(key)
+    stores = {
+        "CLINIC_BACKUPS_REPLICA_STORES": json.dumps({"down": "s3://nowhere/x", "two": two.url}),
+        "AIRFLOW_CONN_DOWN": json.dumps({
+            "conn_type": "aws", "login": "x", "password": "x", "extra": {"endpoint_url": "http://127.0.0.1:9"},
+        }),
+    }  # fmt: skip
+    with catalog.lock(2):
+        busy = run("catalog", "rebuild")
+        assert (busy.code, "1 clinics were being worked at" in busy.err) == (75, True)
+        assert "worked at: clinics 2" in busy.out
+        assert [report["busy"] for report in run("catalog", "rebuild", "--json").json()] == [[2]]
+        checked = run("catalog", "verify", "--record", "--read")
+        assert (checked.code, "1 things could not be looked at" in checked.err) == (75, True)
+    down = run("catalog", "rebuild", **stores)
+    assert (down.code, "s3://nowhere/x" in down.err) == (75, True)
+    assert [record.backup_id for record in catalog.find()] == [three.backup_id, second.backup_id, first.backup_id]
+    assert two.url in down.out
+
+    # Something does not fit: that is worse.
+    lose()
+    key = envelope_key_of(first.archive_key)
+    forged = changed(objects_of(store)[key], finished_at="9999-12-31T00:00:00Z")
+    store.delete(key)
+    put(store, key, forged)
+    bad = run("catalog", "rebuild", **stores)
+    assert (bad.code, "1 objects do not fit" in bad.err, "s3://nowhere/x" in bad.err) == (1, True, True)
+    assert (first.archive_key in bad.out, "times that cannot be" in bad.out) == (True, True)
+    assert [record.backup_id for record in catalog.find()] == [three.backup_id, second.backup_id]

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import event
 
 from clinic_backups import envelopes
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, SettingsError, TransientError
-from clinic_backups.model import envelope_key_of
+from clinic_backups.catalog.outbox import Outbox
+from clinic_backups.errors import (
+    ClinicBackupsError,
+    IntegrityError,
+    ObjectNotFound,
+    PermanentError,
+    SettingsError,
+    TransientError,
+)
+from clinic_backups.model import BackupRecord, Loss, envelope_key_of, hold_key_of, iso
+from clinic_backups.notify.losses import LISTED, LossAlarm
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.runner import source_of, wish_of
 from clinic_backups.storage import Stores, canonical
-from clinic_backups.stores.base import ByteSource, ObjectStore, StoredObject
+from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
 from clinic_backups.stores.file import FileStore
 from tests.conftest import MakeStore
 from tests.fleet import Fleet, flip, objects_of, put
@@ -206,7 +222,7 @@ def test_a_hold_is_noted_in_every_store_and_comes_along_with_copies(fleet: Fleet
     fleet.copy()
     for store in (one, two, three):
         assert envelopes.load_hold(record.archive_key, store) == ("pleito 12", "abogada")
-    fleet.holds().release(record.backup_id)
+    fleet.holds().release(record.backup_id, "juez")
     assert [envelopes.load_hold(record.archive_key, store) for store in (one, two, three)] == [None, None, None]
 
 
@@ -238,7 +254,7 @@ def test_a_restore_takes_the_next_store_when_the_first_has_no_good_copy(
     restore.apply(source, wish, approved=restore.plan(source, wish).digest)
     assert fleet.rows_now(1) == rows
     assert {url for url, _ in bad} == {one.url}
-    assert f"checking the copy in {two.url}" in steps
+    assert f"checking the archive of {record.backup_id} in {two.url}" in steps
 
 
 def test_when_no_store_has_a_good_copy_the_restore_says_what_each_said(fleet: Fleet) -> None:
@@ -302,6 +318,355 @@ def test_a_place_has_one_name(url: str, place: str) -> None:
     assert canonical(url) == canonical(canonical(url)) == place
 
 
-def test_one_place_cannot_be_two_stores() -> None:
-    with pytest.raises(SettingsError, match=r"s3://bucket/a is named twice"):
-        Stores("s3://bucket/a", {"replica": "s3://bucket/a/"}, lambda url, conn_id: pytest.fail(url))
+@pytest.mark.parametrize(("url", "said"), [("s3://bucket/a/", "is named twice"), ("s4://x", "of no known kind")])
+def test_what_is_wrong_with_a_replica_keeps_nobody_from_the_primary(fleet: Fleet, url: str, said: str) -> None:
+    one, *_ = fleet.stores
+    wrong = Stores("s3://bucket/a", {"replica": url}, lambda url, conn_id: one)
+    assert wrong.primary is one
+    assert wrong.urls == ("s3://bucket/a", "replica replica")
+    with pytest.raises(SettingsError, match=f"REPLICA_STORES, replica: .*{said}"):
+        wrong.at("replica replica")
+
+
+def forge(store: ObjectStore, record: BackupRecord) -> None:
+    """Exchange a backup for another one, archive and envelope, as somebody could who may write into the store."""
+    archive = b"otro archivo"
+    envelope = record.envelope().to_json()
+    envelope["archive"] |= {
+        "size_bytes": len(archive),
+        "sha256": hashlib.sha256(archive).hexdigest(),
+        "md5": hashlib.md5(archive).hexdigest(),
+    }
+    for key, content in ((record.archive_key, archive), (envelope_key_of(record.archive_key), json.dumps(envelope))):
+        store.delete(key)
+        put(store, key, content if isinstance(content, bytes) else content.encode())
+
+
+def test_after_a_rebuild_from_a_forged_store_the_good_copy_elsewhere_is_not_overwritten(fleet: Fleet) -> None:
+    one, two, _ = fleet.stores
+    record = fleet.on_day(0)
+    fleet.copy(stores=Stores.of(one, two))
+    good = objects_of(two)
+    forge(one, record)
+    fleet.execute("TRUNCATE clinic_backups.backup CASCADE")
+    assert fleet.rebuild(one).adopted == 1
+    ((_, error),) = fleet.copy(stores=Stores.of(one, two)).problems
+    assert isinstance(error, IntegrityError)
+    assert f"wo different backups lie under one key in {two.url}" in error.message
+    assert "catalog verify" in error.hint
+    assert objects_of(two) == good
+    # It is about this object alone.
+    assert fleet.places.resting(fleet.now) == set()
+
+
+@pytest.mark.parametrize("source", ["gone", "flipped", "down"])
+def test_a_damaged_copy_stays_until_a_good_one_was_read(fleet: Fleet, source: str, tmp_path: Path) -> None:
+    one, two, _ = fleet.stores
+    record = fleet.on_day(0)
+    fleet.copy(stores=Stores.of(one, two))
+    flip(two, record.archive_key)
+    damaged = objects_of(two)
+    fleet.places.mark(record.backup_id, two.url, "damaged", fleet.now)
+    stores, whole = Stores.of(one, two), objects_of(one)
+    if source == "flipped":
+        flip(one, record.archive_key)
+    elif source == "gone":
+        one.delete(record.archive_key)
+    else:
+        stores = Stores.of(Down(tmp_path / "one"), two)
+    done = fleet.copy(stores=stores)
+    assert len(done.problems) == 1
+    assert [loss.problem for loss in done.losses] == {"gone": ["missing"], "flipped": ["damaged"], "down": []}[source]
+    assert objects_of(two) == damaged
+    assert fleet.places.resting(fleet.now) == set()
+    if source == "down":
+        assert fleet.copy(stores=Stores.of(one, two)).problems == []
+        assert objects_of(two) == whole
+
+
+class Locking(FileStore):
+    """Locks what is put with a lock, as far as this says; what is put by hand has none."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.locks: dict[str, Any] = {}
+
+    def put(self, key: str, source: ByteSource, *, locked_until: Any = None, **options: Any) -> StoredObject:
+        stored = super().put(key, source, **options)
+        self.locks[key] = locked_until
+        return stored
+
+    def stat(self, key: str) -> ObjectInfo:
+        return replace(super().stat(key), locked_until=self.locks.get(key))
+
+
+def lock_until(fleet: Fleet, record: BackupRecord, moment: Any) -> BackupRecord:
+    fleet.execute(f"UPDATE clinic_backups.backup SET locked_until = '{iso(moment)}'")
+    return fleet.again(record)
+
+
+@pytest.mark.parametrize(("lasts", "counts"), [(None, False), (-2.0, False), (-0.5, True), (0.0, True), (60.0, True)])
+def test_what_is_there_already_counts_as_a_copy_only_when_it_is_locked(
+    fleet: Fleet, tmp_path: Path, lasts: float | None, counts: bool
+) -> None:
+    one, two = fleet.stores.primary, Locking(tmp_path / "two")
+    record = fleet.on_day(0)
+    record = lock_until(fleet, record, fleet.now + timedelta(days=30))
+    assert record.locked_until is not None
+    put(two, record.archive_key, objects_of(one)[record.archive_key])
+    if lasts is not None:
+        two.locks[record.archive_key] = record.locked_until + timedelta(seconds=lasts)
+    done = fleet.copy(stores=Stores.of(one, two))
+    if counts:
+        assert done.problems == []
+        return
+    ((_, error),) = done.problems
+    assert isinstance(error, PermanentError)
+    assert "not locked until" in error.message
+    assert "Delete that object by hand" in error.hint
+    assert fleet.again(record).stores == (one.url,)
+    assert fleet.places.resting(fleet.now) == set()
+    two.delete(record.archive_key)
+    assert fleet.copy(stores=Stores.of(one, two)).problems == []
+    assert two.stat(record.archive_key).locked_until == record.locked_until
+
+
+def test_a_backup_whose_lock_has_ended_can_be_copied_where_nothing_can_be_locked(fleet: Fleet) -> None:
+    one, two, _ = fleet.stores
+    record = fleet.on_day(0)
+    lock_until(fleet, record, fleet.now - timedelta(days=1))
+    assert fleet.copy(stores=Stores.of(one, two)).problems == []
+    assert two.stat(envelope_key_of(record.archive_key))
+
+
+class Refusing(FileStore):
+    """Refuses to store some archives."""
+
+    refuse: Callable[[str], bool] = staticmethod(lambda key: True)
+    error: Callable[[str], ClinicBackupsError] = PermanentError
+    tried: list[str]
+
+    def put(self, key: str, source: ByteSource, **options: Any) -> StoredObject:
+        if key.endswith(".age"):
+            self.tried.append(key)
+            if self.refuse(key):
+                raise self.error("the metadata are too long")
+        return super().put(key, source, **options)
+
+
+@pytest.mark.parametrize("error", [PermanentError, IntegrityError, ObjectNotFound])
+def test_what_is_wrong_with_one_object_keeps_no_other_from_being_copied(
+    fleet: Fleet, tmp_path: Path, error: type[ClinicBackupsError]
+) -> None:
+    # What is plainly about one object may even happen to several.
+    bad = [fleet.on_day(day) for day in range(1 if error is PermanentError else 3)]
+    good = fleet.on_day(0.1, 2)
+    store = Refusing(tmp_path / "two")
+    store.tried, store.error = [], error
+    store.refuse = lambda key: key != good.archive_key
+    stores = Stores.of(fleet.stores.primary, store)
+    done = fleet.copy(stores=stores)
+    assert {copy.backup_id for copy, _ in done.problems} == {record.backup_id for record in bad}
+    assert fleet.again(good).stores == stores.urls
+    assert fleet.places.resting(fleet.now) == set()
+
+
+def test_a_store_that_refuses_one_backup_after_the_other_is_left_alone(fleet: Fleet, tmp_path: Path) -> None:
+    records = [fleet.on_day(0), fleet.on_day(0.1, 2), fleet.on_day(0.2, 3)]
+    store = Refusing(tmp_path / "two")
+    store.tried = []
+    done = fleet.copy(stores=Stores.of(fleet.stores.primary, store))
+    assert len(done.problems) == 3
+    assert store.tried == [record.archive_key for record in records[:2]]
+    assert fleet.places.resting(fleet.now) == {store.url}
+
+
+def test_a_copy_in_between_shows_that_the_store_works(fleet: Fleet, tmp_path: Path) -> None:
+    records = [fleet.on_day(0), fleet.on_day(0.1, 2), fleet.on_day(0.2, 3)]
+    store = Refusing(tmp_path / "two")
+    store.tried = []
+    store.refuse = lambda key: key != records[1].archive_key
+    fleet.copy(stores=Stores.of(fleet.stores.primary, store))
+    assert store.tried == [record.archive_key for record in records]
+    assert fleet.places.resting(fleet.now) == set()
+
+
+@pytest.mark.parametrize("moment", ["while the archive is copied", "after the note was written"])
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_hold_that_is_set_or_ended_while_the_copy_runs_is_in_the_copy(
+    fleet: Fleet, tmp_path: Path, moment: str, ends: bool
+) -> None:
+    record = fleet.on_day(0)
+    if ends:
+        fleet.holds().hold(record.backup_id, "pleito", "abogada")
+
+    class Slow(FileStore):
+        done = False
+
+        def _meanwhile(self) -> None:
+            if not self.done:
+                self.done = True
+                if ends:
+                    fleet.holds().release(record.backup_id, "juez")
+                else:
+                    fleet.holds().hold(record.backup_id, "pleito", "abogada")
+
+        def put(self, key: str, source: ByteSource, **options: Any) -> StoredObject:
+            if key == record.archive_key and moment.startswith("while"):
+                self._meanwhile()
+            return super().put(key, source, **options)
+
+        def delete(self, key: str) -> None:
+            super().delete(key)
+            if key == hold_key_of(record.archive_key) and moment.startswith("after"):
+                self._meanwhile()
+
+    store = Slow(tmp_path / "two")
+    assert fleet.copy(stores=Stores.of(fleet.stores.primary, store)).problems == []
+    assert store.done
+    assert envelopes.load_hold(record.archive_key, store) == (None if ends else ("pleito", "abogada"))
+
+
+def told(fleet: Fleet) -> list[dict[str, Any]]:
+    """The facts of all mails about losses, the oldest first."""
+    rows = fleet.execute_rows("SELECT facts FROM clinic_backups.notification WHERE kind = 'loss' ORDER BY id")
+    return [facts for (facts,) in rows]
+
+
+def test_a_loss_is_recorded_together_with_the_mail_about_it(fleet: Fleet, tmp_path: Path) -> None:
+    one, two, _ = fleet.stores
+    record, other = fleet.on_day(0), fleet.on_day(0.1, 2)
+    one.delete(record.archive_key)
+
+    class Killed(FileStore):
+        def open(self, key: str) -> AbstractContextManager[BinaryIO]:
+            if key == other.archive_key:
+                raise KeyboardInterrupt
+            return super().open(key)
+
+    with pytest.raises(KeyboardInterrupt):
+        fleet.copy(stores=Stores.of(Killed(tmp_path / "one"), two))
+    assert fleet.state(record) == "lost"
+    (facts,) = told(fleet)
+    loss = {"store_url": one.url, "problem": "missing", "left": [], "backup_id": record.backup_id}
+    assert facts["lost"] == [loss | {"clinic_id": 1, "clinic_name": record.clinic_name}]
+    assert facts["without"] == [{"clinic_id": 1, "clinic_name": record.clinic_name}]
+    assert facts["count"] == 1
+
+
+def test_what_cannot_be_told_is_not_recorded(fleet: Fleet) -> None:
+    record = fleet.on_day(0)
+
+    def announce(db: object, losses: list[Loss]) -> None:
+        assert [(loss.backup_id, loss.problem) for loss in losses] == [(record.backup_id, "damaged")]
+        raise TransientError("no mail")
+
+    with pytest.raises(TransientError, match="no mail"):
+        fleet.places.mark(record.backup_id, fleet.stores.urls[0], "damaged", fleet.now, announce)
+    assert fleet.state(record) == "completed"
+    assert fleet.places.mark(record.backup_id, fleet.stores.urls[0], "present", fleet.now, announce) == []
+
+
+def test_the_losses_of_a_run_come_in_one_mail_and_later_ones_in_another(fleet: Fleet) -> None:
+    one, two, _ = fleet.stores
+    records = [fleet.on_day(0), fleet.on_day(0.1, 2), fleet.on_day(0.2, 3)]
+    fleet.copy(stores=Stores.of(one, two))
+    alarm = LossAlarm(lambda: fleet.now)
+    for url, record in ((one.url, records[0]), (two.url, records[0]), (one.url, records[1])):
+        fleet.places.mark(record.backup_id, url, "lost", fleet.now, alarm)
+        fleet.later(seconds=1)
+    (facts,) = told(fleet)
+    # In the end nothing is left of the first, whatever the first loss said; and the worst comes first.
+    assert [(loss["backup_id"], loss["left"]) for loss in facts["lost"]] == [
+        (records[0].backup_id, []), (records[0].backup_id, []), (records[1].backup_id, [two.url]),
+    ]  # fmt: skip
+    assert (facts["count"], [clinic["clinic_id"] for clinic in facts["without"]]) == (3, [1])
+    # Once it is addressed nothing is added to it any more.
+    outbox = Outbox(fleet.catalog.database)
+    for notice, clinic_id in outbox.unaddressed():
+        if clinic_id is None:
+            outbox.address(notice, [], domain="x.example", now=fleet.now)
+    fleet.places.mark(records[2].backup_id, one.url, "damaged", fleet.now, alarm)
+    assert [facts["count"] for facts in told(fleet)] == [3, 1]
+    # Another run, in the same moment.
+    fleet.places.mark(records[2].backup_id, two.url, "damaged", fleet.now, LossAlarm(lambda: fleet.now))
+    assert len(told(fleet)) == 3
+
+
+def statements(fleet: Fleet) -> list[str]:
+    """The statements that go to the catalog's database from now on."""
+    sent: list[str] = []
+    event.listen(
+        fleet.catalog.database._engine,
+        "before_cursor_execute",
+        lambda db, cursor, statement, *rest: sent.append(statement),
+    )
+    return sent
+
+
+def many(fleet: Fleet, record: BackupRecord, count: int, *, chain: bool = False) -> list[str]:
+    """Copies of a record in the catalog, each built on the one before where that is wanted."""
+    columns = [
+        name for (name,) in fleet.execute_rows(
+            "SELECT column_name FROM information_schema.columns WHERE table_schema = 'clinic_backups'"
+            " AND table_name = 'backup' AND column_name NOT IN ('backup_id', 'id', 'parent_id')"
+        )
+    ]  # fmt: skip
+    names = ", ".join(f'"{name}"' for name in columns)
+    parent = f"CASE WHEN n > 1 THEN '{record.backup_id}-' || (n - 1) END" if chain else "NULL"
+    fleet.execute(
+        f"INSERT INTO clinic_backups.backup (backup_id, parent_id, {names})"
+        f" SELECT backup_id || '-' || n, {parent}, {names} FROM clinic_backups.backup, generate_series(1, {count}) AS n"
+        f" WHERE backup_id = '{record.backup_id}'",
+        "INSERT INTO clinic_backups.backup_copy (backup_id, store_url, state, stored_at)"
+        f" SELECT '{record.backup_id}-' || n, store_url, state, stored_at"
+        f" FROM clinic_backups.backup_copy, generate_series(1, {count}) AS n WHERE backup_id = '{record.backup_id}'",
+    )
+    return [f"{record.backup_id}-{number}" for number in range(1, count + 1)]
+
+
+def test_a_store_is_forgotten_in_a_few_statements_however_many_backups_it_held(fleet: Fleet) -> None:
+    one, two, _ = fleet.stores
+    here, both = fleet.on_day(0), fleet.on_day(0.1, 2)
+    fleet.copy(2, stores=Stores.of(one, two))
+    many(fleet, here, 500)
+    kept = many(fleet, both, 500)
+    sent = statements(fleet)
+    assert fleet.places.forget_store(one.url) == 1002
+    assert len(sent) < 10
+    states = dict(
+        fleet.execute_rows("SELECT clinic_id, array_agg(DISTINCT state) FROM clinic_backups.backup GROUP BY 1")
+    )
+    assert states == {1: ["lost"], 2: ["completed"]}
+    assert fleet.places.of_clinic(2)[kept[0]] == {two.url: "present"}
+
+
+def test_with_a_store_that_is_forgotten_goes_what_is_built_on_what_lay_there(fleet: Fleet) -> None:
+    one, two, _ = fleet.stores
+    record = fleet.on_day(0)
+    fleet.copy(stores=Stores.of(one, two))
+    links = many(fleet, record, 6, chain=True)
+    third = f"backup_id = '{links[2]}'"
+    fleet.execute(f"DELETE FROM clinic_backups.backup_copy WHERE {third} AND store_url = '{two.url}'")
+    assert fleet.places.forget_store(one.url) == 7
+    found = [fleet.catalog.get(link) for link in links]
+    assert [each.state for each in found if each] == ["completed"] * 2 + ["lost"] * 4
+
+
+def test_a_notice_of_many_losses_takes_few_statements_and_names_not_all(fleet: Fleet) -> None:
+    one, two, _ = fleet.stores
+    record = fleet.on_day(0)
+    fleet.copy(stores=Stores.of(one, two))
+    last = fleet.on_day(0.1, 2)
+    ids = many(fleet, record, LISTED + 50)
+    fleet.places.mark(last.backup_id, one.url, "lost", fleet.now)
+    losses = [replace(Loss.of(record, one.url, "missing"), backup_id=backup_id) for backup_id in ids]
+    sent = statements(fleet)
+    with fleet.catalog.database.transaction("telling of losses") as db:
+        LossAlarm(lambda: fleet.now)(db, [*losses, Loss.of(last, one.url, "missing")])
+    assert len(sent) < 12
+    ((facts,),) = fleet.execute_rows("SELECT facts FROM clinic_backups.notification WHERE kind = 'loss'")
+    assert (len(facts["lost"]), facts["count"]) == (LISTED, LISTED + 51)
+    assert (facts["lost"][0]["backup_id"], facts["lost"][0]["left"]) == (last.backup_id, [])
+    assert facts["lost"][1]["left"] == [one.url, two.url]
+    assert [clinic["clinic_id"] for clinic in facts["without"]] == [2]

@@ -381,6 +381,22 @@ LOSS_WORDINGS: list[tuple[dict[str, Any], dict[str, list[str]], dict[str, list[s
      {"es": ["dañados: 1; 2 clínicas sin respaldo correcto", '{"clinic_id": 3}', '{"clinic_id": 4}', "Dañado en gs://d"],
       "en": ["damaged: 1; 2 clinics without a good backup", '{"clinic_id": 3}', '{"clinic_id": 4}', "Damaged in gs://d"]},
      {"es": ["1 clínica"], "en": ["1 clinic "]}),
+    # It is there, and cannot be restored all the same.
+    ({"lost": [GONE | {"problem": "incomplete", "left": left} for left in ([], ["s3://b"])], "without": []},
+     {"es": ["dañados: 1 ", "no se puede restaurar sin aquellos en los que se basa", "cada clínica que perdió uno",
+             "Se perdió un respaldo en el que se basa: no se puede restaurar."],
+      "en": ["damaged: 1 ", "cannot be restored without those that it is built on", "each clinic that lost one",
+             "A backup that it is built on is lost: it cannot be restored."]},
+     {"es": ["Falta en", "Dañado en", "Queda en", "ninguna copia", "repone"],
+      "en": ["Missing in", "Damaged in", "Still in", "No copy", "again from"]}),
+    # More than the notice names.
+    ({"lost": [GONE] * 3, "count": 1234, "without": []},
+     {"es": ["Copias de respaldos perdidas o dañadas: 1.234 ", "(1.234)", "y 1.231 más"],
+      "en": ["Copies of backups lost or damaged: 1,234 ", "(1,234)", "and 1,231 more"]},
+     {"es": ["Respaldos perdidos"], "en": ["Backups lost"]}),
+    ({"lost": [GONE], "count": 1, "without": []},
+     {"es": ["Respaldos perdidos o dañados: 1 ", "(1)"], "en": ["Backups lost or damaged: 1 ", "(1)"]},
+     {"es": [" más"], "en": [" more "]}),
     ({"lost": []},
      {"es": ["dañados: 0; 1 clínica", '{"clinic_id": 9}'], "en": ["damaged: 0; 1 clinic", '{"clinic_id": 9}']},
      {"es": ["Falta en", "(0)", "repone"], "en": ["Missing in", "(0)", "again from"]}),
@@ -407,6 +423,14 @@ def test_the_worst_of_a_loss_comes_first() -> None:
         places = [part.index(word) for word in ("Central (9)", "Gone (9)", "Elsewhere")]
         assert places == sorted(places)
         assert part.count("Elsewhere") == 49 and "and 11 more" in part
+
+
+def test_a_shortened_list_of_losses_is_cut_once_more_and_counted_whole() -> None:
+    many = [GONE | {"clinic_name": f"Clinic number {number}"} for number in range(200)]
+    mail = SHIPPED.render("loss", "en", FACTS["loss"] | {"lost": many, "count": 1200})
+    for part in (mail.text, Page(mail.html).text):
+        assert part.count("Clinic number") == 50
+        assert "and 1,150 more" in part
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

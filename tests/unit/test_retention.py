@@ -233,6 +233,8 @@ def check_run(world: World) -> list[BackupRecord]:
         if name in stays and b.parent_id in ended and b.parent_id != name:
             reasons[b.parent_id].add(f"needed by {name}")
     for name, b in usual.items():
+        if not good:
+            reasons[name].add("the clinic has no good backup")
         if b.finished_at and now.timestamp() - b.finished_at.timestamp() < policy.keep_days * 86400:
             reasons[name].add(f"not older than {policy.keep_days} days")
         if b.expires_at and b.expires_at > now:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import ColumnElement, Subquery, case, delete, exists, func, literal, select, update
+from sqlalchemy import ColumnElement, Row, Subquery, case, delete, exists, func, literal, select, update
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy.dialects.postgresql import insert
 
@@ -17,6 +17,7 @@ from clinic_backups.errors import ClinicBackupsError
 from clinic_backups.model import Loss
 
 CopyState = Literal["present", "lost", "damaged"]
+Announce = Callable[[SqlConnection, list[Loss]], object]
 REST = timedelta(minutes=15)
 """A store that failed is left alone for so long."""
 
@@ -51,16 +52,45 @@ class Copies:
                 found.setdefault(row.backup_id, {})[row.store_url] = row.state
         return found
 
-    def mark(self, backup_id: str, store_url: str, state: CopyState, at: datetime) -> list[Loss]:
+    def mark(
+        self, backup_id: str, store_url: str, state: CopyState, at: datetime, announce: Announce | None = None
+    ) -> list[Loss]:
         """Write what was found in a store. With its last intact copy a backup is lost; with the first it is back.
 
         So is what is built on it, which cannot be restored without: returns those that are lost by this.
+
+        :param announce: see :meth:`mark_all`.
         """
-        new = {"state": state, "checked_at": at}
-        statement = insert(backup_copy).values(backup_id=backup_id, store_url=store_url, stored_at=at, **new)
-        with self._database.transaction(f"writing where backup {backup_id} lies") as db:
+        losses = self.mark_all(store_url, {backup_id: state}, at, announce)
+        return [loss for loss in losses if loss.backup_id != backup_id]
+
+    def mark_all(
+        self, store_url: str, states: Mapping[str, CopyState], at: datetime, announce: Announce | None = None
+    ) -> list[Loss]:
+        """:meth:`mark` for several backups at once, all or none.
+
+        Returns the losses: those of the backups themselves, then what is built on them.
+
+        :param states: by backup id.
+        :param announce: called with the losses, if there are any, in the same transaction.
+        """
+        rows = [{"backup_id": backup_id, "store_url": store_url, "state": state, "stored_at": at, "checked_at": at}
+                for backup_id, state in states.items()]  # fmt: skip
+        statement = insert(backup_copy).values(rows)
+        new = {"state": statement.excluded.state, "checked_at": at}
+        with self._database.transaction(f"writing where backups lie: {', '.join(list(states)[:3])}") as db:
             db.execute(statement.on_conflict_do_update(index_elements=["backup_id", "store_url"], set_=new))
-            return _settle(db, backup_id, store_url)
+            built_on_them = _settle(db, states)
+            losses = _own_losses(db, store_url, states)
+            own = {loss.backup_id for loss in losses}
+            losses += [
+                Loss(row.clinic_id, row.clinic_name, row.backup_id, store_url, "incomplete")
+                for row in built_on_them
+                if row.backup_id not in own
+            ]
+            if losses and announce is not None:
+                announce(db, losses)
+        return losses
 
     def waiting(self, store_urls: Sequence[str], *, clinic_id: int | None = None) -> list[tuple[int, str, str]]:
         """Completed backups that a store should have and has not, as (clinic, backup, store); the newest first."""
@@ -112,14 +142,22 @@ class Copies:
 
     def forget_store(self, store_url: str) -> int:
         """Drop a store out of the records, its objects are left alone; returns how many backups lay there."""
+        copy = backup_copy.alias("copy")
+        here = exists().where(copy.c.backup_id == backup.c.backup_id, copy.c.store_url == store_url)
+        elsewhere = exists().where(
+            backup_copy.c.backup_id == backup.c.backup_id,
+            backup_copy.c.store_url != store_url,
+            backup_copy.c.state == "present",
+        )
+        parent = backup.alias("parent")
+        broken = exists().where(parent.c.backup_id == backup.c.parent_id, parent.c.state == "lost")
+        lose = update(backup).where(backup.c.state == "completed").values(state="lost", updated_at=func.now())
         with self._database.transaction("forgetting a store") as db:
-            here = backup_copy.c.store_url == store_url
-            ids = [row.backup_id for row in db.execute(select(backup_copy.c.backup_id).where(here))]
-            db.execute(delete(backup_copy).where(here))
+            db.execute(lose.where(here, ~elsewhere))
+            while db.execute(lose.where(broken)).rowcount:
+                pass  # one round for each link of the longest chain
             db.execute(delete(store).where(store.c.store_url == store_url))
-            for backup_id in ids:
-                _settle(db, backup_id, store_url)
-        return len(ids)
+            return int(db.execute(delete(backup_copy).where(backup_copy.c.store_url == store_url)).rowcount)
 
     def note_failure(self, store_url: str, error: ClinicBackupsError, at: datetime) -> None:
         """Let a store rest: see :meth:`resting`."""
@@ -152,29 +190,42 @@ def _lacks(missing: Subquery) -> ColumnElement[bool]:
     return (backup.c.state == "completed") & ~there
 
 
-def _settle(db: SqlConnection, backup_id: str, store_url: str) -> list[Loss]:
-    """Set a backup's state, and that of all that is built on it, by what is left of them; returns the newly lost ones
-    beside the backup itself."""
+def _settle(db: SqlConnection, backup_ids: Iterable[str]) -> list[Row[tuple[str, str, int, str, datetime]]]:
+    """Set the states of backups, and of all that is built on them, by what is left of them; returns the newly lost."""
     parent = backup.alias("parent")
     intact = exists().where(backup_copy.c.backup_id == backup.c.backup_id, backup_copy.c.state == "present")
     built = backup.c.parent_id.is_(None) | exists().where(
         parent.c.backup_id == backup.c.parent_id, parent.c.state == "completed"
     )
     new = case((intact & built, "completed"), else_="lost")
-    lost: list[Loss] = []
-    waiting = [backup_id]
+    changes: dict[str, Row[tuple[str, str, int, str, datetime]]] = {}
+    waiting = sorted(backup_ids)
     while waiting:
-        one = waiting.pop()
         changed = db.execute(
             update(backup)
-            .where(backup.c.backup_id == one, backup.c.state.in_(("completed", "lost")), backup.c.state != new)
+            .where(backup.c.backup_id.in_(waiting), backup.c.state.in_(("completed", "lost")), backup.c.state != new)
             .values(state=new, updated_at=func.now())
-            .returning(backup.c.state, backup.c.clinic_id, backup.c.clinic_name)
-        ).one_or_none()
-        if changed is None:
-            continue
-        if changed.state == "lost" and one != backup_id:
-            lost.append(Loss(changed.clinic_id, changed.clinic_name, one, store_url, "incomplete"))
-        children = select(backup.c.backup_id).where(backup.c.parent_id == one).order_by(backup.c.started_at)
-        waiting += [child for (child,) in db.execute(children)]
-    return lost
+            .returning(
+                backup.c.backup_id, backup.c.state, backup.c.clinic_id, backup.c.clinic_name, backup.c.started_at
+            )
+        ).all()
+        for row in changed:
+            # There are two states: what changed twice is as it was before.
+            if changes.pop(row.backup_id, None) is None:
+                changes[row.backup_id] = row
+        children = select(backup.c.backup_id).where(backup.c.parent_id.in_([row.backup_id for row in changed]))
+        waiting = [child for (child,) in db.execute(children)] if changed else []
+    return sorted((row for row in changes.values() if row.state == "lost"), key=lambda row: row.started_at)
+
+
+def _own_losses(db: SqlConnection, store_url: str, states: Mapping[str, CopyState]) -> list[Loss]:
+    lost = [backup_id for backup_id, state in states.items() if state != "present"]
+    statement = select(backup.c.backup_id, backup.c.clinic_id, backup.c.clinic_name).where(backup.c.backup_id.in_(lost))
+    known = {row.backup_id: row for row in db.execute(statement)} if lost else {}
+    return [
+        Loss(
+            row.clinic_id, row.clinic_name, backup_id, store_url,
+            "damaged" if states[backup_id] == "damaged" else "missing",
+        )
+        for backup_id in lost if (row := known.get(backup_id)) is not None
+    ]  # fmt: skip

@@ -77,7 +77,8 @@ class Catalog:
         """Continue the record that an earlier attempt of the same run left unfinished; none if there is none."""
         unfinished = (
             select(backup.c.backup_id)
-            .where(backup.c.clinic_id == clinic_id, backup.c.run_id == run_id, backup.c.state != "completed")
+            .where(backup.c.clinic_id == clinic_id, backup.c.run_id == run_id)
+            .where(backup.c.state.in_(("running", "failed")))
             .order_by(backup.c.id.desc())
             .limit(1)
             .scalar_subquery()
@@ -138,10 +139,21 @@ class Catalog:
             announce(db, record)
         return record
 
-    def adopt(self, record: BackupRecord) -> bool:
-        """Write a completed record that the catalog does not have; returns whether it had none of this id."""
+    def adopt(self, record: BackupRecord, *, over: tuple[State, ...] = ()) -> bool:
+        """Write a completed record that the catalog does not have; returns whether it was written.
+
+        :param over: a record of the same id in one of these states is written over.
+        """
+        values = _values(record)
+        statement = insert(backup).values(values)
         with self.database.transaction(f"taking over backup {record.backup_id}") as db:
-            new = bool(db.execute(insert(backup).values(_values(record)).on_conflict_do_nothing()).rowcount)
+            new = bool(
+                db.execute(
+                    statement.on_conflict_do_update(
+                        index_elements=["backup_id"], set_=values, where=backup.c.state.in_(over)
+                    )
+                ).rowcount
+            )
             if new:
                 _note_stores(db, record)
         return new
@@ -165,12 +177,29 @@ class Catalog:
         return self._change(record, "deleting", state="deleted", deleted_at=record.deleted_at)
 
     def hold(self, record: BackupRecord, reason: str, by: str) -> BackupRecord:
-        """Keep it until it is released. :raises PermanentError: it is not completed."""
-        return self._change(record, "completed", held=None, hold_reason=reason, held_by=by)
+        """Keep it until it is released. :raises PermanentError: it is neither completed nor lost."""
+        return self._change(
+            record, "completed", "lost", held=None, hold_reason=reason, held_by=by, released_by=None, released_at=None
+        )
 
-    def release(self, record: BackupRecord) -> BackupRecord:
+    def release(self, record: BackupRecord, by: str, at: datetime) -> BackupRecord:
         """Let retention have it again."""
-        return self._change(record, "completed", "lost", held=None, hold_reason=None, held_by=None)
+        values: dict[str, Any] = {"hold_reason": None, "held_by": None, "released_by": by, "released_at": at}
+        return self._change(record, "completed", "lost", held=None, **values)
+
+    def note_lock(self, record: BackupRecord, until: datetime) -> BackupRecord:
+        """Write that a store keeps it locked for longer than was asked for."""
+        return self._change(record, "completed", "lost", locked_until=until)
+
+    def recipients_of_others(self, clinic_id: int) -> set[str]:
+        """The public keys that backups of other clinics are encrypted to."""
+        key = func.jsonb_array_elements_text(backup.c.recipients).table_valued("value")
+        statement = select(key.c.value).distinct().where(backup.c.clinic_id != clinic_id)
+        with self.database.transaction("reading which keys open which backups") as db:
+            there = backup.c.state.in_(("completed", "lost", "deleting"))
+            return {
+                value for (value,) in db.execute(statement.where(there).select_from(backup.join(key, text("true"))))
+            }
 
     def forget(self, *, before: datetime) -> int:
         """Remove records of backups that failed or were deleted before; returns how many."""

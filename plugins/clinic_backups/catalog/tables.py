@@ -42,6 +42,8 @@ backup = Table(
     Column("held_by", Text),
     Column("deleted_at", DateTime(timezone=True)),
     Column("locked_until", DateTime(timezone=True)),
+    Column("released_by", Text),
+    Column("released_at", DateTime(timezone=True)),
     Column("chain", JSONB, nullable=False, server_default="[]"),
     Column("kind_reason", Text),
     Column("schema_digest", Text),

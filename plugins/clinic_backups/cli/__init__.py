@@ -10,7 +10,18 @@ import sys
 
 import typer
 
-from clinic_backups.cli import backups, catalog, copies, erasure, mail, restore, restore_into, retention, setup
+from clinic_backups.cli import (
+    backups,
+    catalog,
+    consolidate,
+    copies,
+    erasure,
+    mail,
+    restore,
+    restore_into,
+    retention,
+    setup,
+)
 from clinic_backups.cli.output import exit_code, print_error
 from clinic_backups.errors import ClinicBackupsError
 
@@ -25,6 +36,7 @@ app = typer.Typer(
 backups.register(app)
 setup.register(app)
 catalog.register(app)
+consolidate.register(app)
 copies.register(app)
 erasure.register(app)
 mail.register(app)

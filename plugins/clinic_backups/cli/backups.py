@@ -60,7 +60,7 @@ def backup(
     with_parts.known_clinics.see(active=active, every=all_clinics)
     outcomes = [_back_up(with_parts, found, chosen, quiet=json) for found in chosen.clinics]
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-    _copy(with_parts, [outcome.clinic_id for outcome in outcomes if isinstance(outcome, BackupRecord)])
+    copy_now(with_parts, [outcome.clinic_id for outcome in outcomes if isinstance(outcome, BackupRecord)])
     if problem := with_parts.deliver().problem:
         errors.print(f"Mail waits for a later run: {escape(problem)}")
     if json:
@@ -157,7 +157,7 @@ def _back_up(with_parts: Parts, clinic: Clinic, chosen: Selection, *, quiet: boo
     return record
 
 
-def _copy(with_parts: Parts, clinic_ids: list[int]) -> None:
+def copy_now(with_parts: Parts, clinic_ids: list[int]) -> None:
     """Into the replicas; what cannot be copied waits, and the backups are complete all the same."""
     if len(with_parts.stores.urls) == 1:
         return
@@ -166,7 +166,6 @@ def _copy(with_parts: Parts, clinic_ids: list[int]) -> None:
     )
     for clinic_id in clinic_ids:
         done = replicator.run(clinic_id)
-        with_parts.alarm(done.losses)
         for copy, error in done.problems:
             errors.print(f"{copy.backup_id} is not in {escape(copy.store_url)} yet: {escape(error.message)}")
 

@@ -17,8 +17,13 @@ from clinic_backups.rebuild import Rebuilt
 from clinic_backups.rebuild import rebuild as rebuild_from
 from clinic_backups.storage import canonical
 from clinic_backups.stores.base import ObjectStore
+from clinic_backups.text import one_line
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+UNSIGNED = (
+    "Envelopes are not signed: where somebody may have tampered with a store, look at what was added"
+    " (`clinic-backups list`) before retention runs next."
+)
 catalog = typer.Typer(help="The catalog of backups.", no_args_is_help=True)
 
 
@@ -48,7 +53,7 @@ def verify(
 ) -> None:
     """Compare the catalog with the stores, both ways. Without --record and --sweep nothing is changed.
 
-    Exit code 1 when a backup is missing or damaged.
+    Exit code 1 when a backup is missing or damaged, 75 when not everything could be looked at or put right.
     """
     with_parts = parts()
     urls = with_parts.stores.urls if store is None else (canonical(store),)
@@ -62,7 +67,6 @@ def verify(
                 inventories.append(check.run(with_parts.stores.at(url), task, clinic_id=clinic))
             except ClinicBackupsError as error:
                 failed.append(error)
-    with_parts.alarm([loss for inventory in inventories for loss in inventory.losses])
     if json:
         print_json([_plain(inventory) for inventory in inventories])
     else:
@@ -78,6 +82,8 @@ def verify(
         )
     if failed:
         raise TransientError(f"{len(failed)} of {len(urls)} stores were not checked.", hint="Try again.")
+    if problems := sum(len(each.problems) for each in inventories):
+        raise TransientError(f"{problems} things could not be looked at or put right.", hint="See above; try again.")
 
 
 @catalog.command()
@@ -90,26 +96,28 @@ def rebuild(
 ) -> None:
     """Write every backup that the envelopes in a store tell of into the catalog. Needs no key; may be repeated.
 
-    The catalog's schema must be there: run `clinic-backups catalog migrate` first.
+    The catalog's schema must be there: run `clinic-backups catalog migrate` first. Exit code 1 when something did not
+    fit, 75 when a store was down or a clinic was being worked at.
     """
     with_parts = parts()
     with_parts.catalog.require_newest()
     reports: list[Rebuilt] = []
+    failed: list[ClinicBackupsError] = []
     with Steps() as steps:
-        for opened in _stores(with_parts, store, connection):
-            reports.append(rebuild_from(opened, with_parts.catalog, utc_now(), steps.step))
+        for url in with_parts.stores.urls if store is None else (canonical(store),):
+            try:
+                opened = _opened(with_parts, url, connection)
+                reports.append(rebuild_from(opened, with_parts.catalog, utc_now(), steps.step))
+            except ClinicBackupsError as error:
+                failed.append(error)
     if json:
         print_json([report.to_json() for report in reports])
-        return
-    for report in reports:
-        print(
-            f"{report.store_url}: {report.adopted} backups were added, {report.held} of them on hold; {report.known}"
-            f" were known. {report.strangers} objects of others were left alone."
-        )
-        rows = [(escape(key), escape(problem)) for key, problem in report.conflicts]
-        rows += [(escape(key), "no backup: archive or envelope is missing") for key in report.incomplete]
-        if rows:
-            print_table("Not taken over", (("object", False), ("why", False)), rows)
+    else:
+        for report in reports:
+            _show_rebuilt(report)
+        if any(report.adopted for report in reports):
+            print(UNSIGNED)
+    _fail_after(reports, failed)
 
 
 @catalog.command("forget-store")
@@ -128,12 +136,40 @@ def forget_store(
     print(f"{with_parts.copies().forget_store(place)} copies in {place} are forgotten.")
 
 
-def _stores(with_parts: Parts, url: str | None, connection: str) -> list[ObjectStore]:
-    if url is None:
-        return list(with_parts.stores)
-    place = canonical(url)
-    configured = with_parts.settings.store_url and place in with_parts.stores.urls
-    return [with_parts.stores.at(place) if configured else with_parts.open_store(url, connection)]
+def _opened(with_parts: Parts, url: str, connection: str) -> ObjectStore:
+    configured = with_parts.settings.store_url and url in with_parts.stores.urls
+    return with_parts.stores.at(url) if configured else with_parts.open_store(url, connection)
+
+
+def _show_rebuilt(report: Rebuilt) -> None:
+    print(
+        f"{report.store_url}: {report.adopted} backups were added, {report.held} were put on hold; {report.known} were"
+        f" known. {report.strangers} objects of others were left alone."
+    )
+    if report.busy:
+        print(f"Left out, because they are being worked at: clinics {', '.join(map(str, report.busy))}.")
+    rows = [(escape(key), escape(one_line(problem))) for key, problem in report.conflicts]
+    rows += [(escape(key), "no backup: archive or envelope is missing") for key in report.incomplete]
+    if rows:
+        print_table("Does not fit", (("object", False), ("why", False)), rows)
+
+
+def _fail_after(reports: list[Rebuilt], failed: list[ClinicBackupsError]) -> None:
+    """Raise the worst of what happened, after all of it was told."""
+    # What a retry does not mend comes last, so that it is what the command fails with.
+    failed = sorted(failed, key=lambda error: not isinstance(error, TransientError))
+    conflicts = sum(len(report.conflicts) for report in reports)
+    for failure in failed if conflicts else failed[:-1]:
+        print_error(failure)
+    if conflicts:
+        raise PermanentError(
+            f"{conflicts} objects do not fit the catalog, or are no backups.",
+            hint="The report names each and says why. Everything else was taken over.",
+        )
+    if failed:
+        raise failed[-1]
+    if busy := sum(len(report.busy) for report in reports):
+        raise TransientError(f"{busy} clinics were being worked at and were left out.", hint="Run it again later.")
 
 
 def _plain(inventory: Inventory) -> dict[str, Any]:

@@ -25,12 +25,11 @@ def replicate(
     with_parts = parts()
     if len(with_parts.stores.urls) == 1:
         raise SettingsError(
-            "There is only one store.", hint="Name others in CLINIC_BACKUPS_REPLICA_STORES, see docs/replicas.md."
+            "There is only one store.", hint="Name others in CLINIC_BACKUPS_REPLICA_STORES, see docs/stores.md."
         )
     with Steps() as steps:
         replicator = with_parts.replicator(on_copy=lambda record, url: steps.step(f"{record.backup_id} to {url}"))
         done = replicator.run(clinic, patient=True)
-    with_parts.alarm(done.losses)
     if json:
         print_json([
             {"backup_id": copy.backup_id, "store_url": copy.store_url, "size_bytes": copy.size_bytes,

@@ -80,15 +80,17 @@ def _show_rest(with_parts: Parts, kept: list[Decision]) -> None:
     """What stays for now, and which secret keys open it: without them it cannot be read any more."""
     for decision in kept:
         errors.print(f"{decision.backup.backup_id} stays: {escape(decision.reason)}")
-    recipients = dict.fromkeys(key for decision in kept for key in decision.backup.recipients)
-    for recipient in recipients:
-        everybody = recipient in with_parts.settings.recipients
-        why = (
-            "it also opens other clinics' backups"
-            if everybody
-            else "destroy it, and what stays cannot be read any more"
-        )
-        errors.print(f"The secret key of {escape(recipient)} opens it: {why}.")
+    keys = dict.fromkeys(key for decision in kept for key in decision.backup.recipients)
+    if not keys:
+        return
+    errors.print(f"What stays opens with each of the secret keys of {escape(', '.join(keys))}.")
+    clinic_id, settings = kept[0].backup.clinic_id, with_parts.settings
+    others = {key for other, own in settings.clinic_recipients.items() if other != clinic_id for key in own}
+    others |= {*settings.recipients, *with_parts.catalog.recipients_of_others(clinic_id)}
+    if shared := [key for key in keys if key in others]:
+        errors.print(f"Other clinics' backups need {escape(', '.join(shared))}: do not destroy it.")
+    else:
+        errors.print("No other clinic's backup needs them: without them nobody can read what stays.")
 
 
 def _require_confirmation(with_parts: Parts, clinic: int, *, yes: bool) -> None:

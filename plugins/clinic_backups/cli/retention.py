@@ -34,7 +34,6 @@ def retention(
     with_parts = parts()
     cleaner = with_parts.cleaner()
     results = list(cleaner.run(clinic_id=clinic, dry_run=dry_run))
-    with_parts.alarm([loss for result in results for loss in result.losses])
     if not dry_run and clinic is None:
         cleaner.forget_old()
     rows = [
@@ -71,6 +70,6 @@ def hold(
 
 def release(backup_id: str) -> None:
     """End a hold: from now on the policy decides again."""
-    released = parts().holds().release(backup_id)
+    released = parts().holds().release(backup_id, f"{getpass.getuser()} (command line)")
     until = f" It was promised until {iso(released.expires_at)}." if released.expires_at else ""
     print(f"{released.backup_id} is released.{until}")

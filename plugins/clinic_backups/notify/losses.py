@@ -2,34 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import count
+from typing import Any
 
-from clinic_backups.catalog.outbox import Notice
-from clinic_backups.catalog.records import Catalog
+from sqlalchemy import ARRAY, BigInteger, Text, any_, literal, select, update
+from sqlalchemy import Connection as SqlConnection
+
+from clinic_backups.catalog.outbox import Notice, queue
+from clinic_backups.catalog.tables import backup, backup_copy, notification
 from clinic_backups.model import Loss, iso
 
+LISTED = 200
+"""So many losses are told one by one; of the others only how many they are."""
+NOTHING: Mapping[str, Any] = {"lost": [], "count": 0, "without": []}
 
-def loss_notice(catalog: Catalog, losses: Sequence[Loss], now: datetime) -> Notice:
-    """One notice for the operator about losses that the catalog knows by now, and what is left of those backups."""
-    lost = []
-    for loss in dict.fromkeys(losses):
-        record = catalog.get(loss.backup_id)
-        lost.append(
-            {
-                "clinic_id": loss.clinic_id,
-                "clinic_name": loss.clinic_name,
-                "backup_id": loss.backup_id,
-                "store_url": loss.store_url,
-                "problem": loss.problem,
-                "left": list(record.stores) if record else [],
-            }
-        )
-    names = {loss.clinic_id: loss.clinic_name for loss in losses}
-    without = [
-        {"clinic_id": clinic_id, "clinic_name": name}
-        for clinic_id, name in sorted(names.items())
-        if catalog.latest(clinic_id) is None
+
+class LossAlarm:
+    """Tells the operator of losses in the transaction that records them, so that none is recorded and never told.
+
+    All losses of one process's run come in one mail; those that follow after it was sent, in another one.
+    An :data:`~clinic_backups.catalog.copies.Announce`.
+
+    :param now: the clock.
+    """
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._key = ""
+
+    def __call__(self, db: SqlConnection, losses: Sequence[Loss]) -> None:
+        now = self._now()
+        self._key = self._key or f"loss:{iso(now)}"
+        for number in count():
+            key = f"{self._key}:{number}" if number else self._key
+            queue(db, Notice(key, "loss", {"checked_at": iso(now), **NOTHING}), now)
+            # Locked, so that nobody addresses it between this look and the change.
+            row = db.execute(
+                select(notification.c.id, notification.c.facts, notification.c.addressed_at)
+                .where(notification.c.key == key)
+                .with_for_update()
+            ).one()
+            if row.addressed_at is None:
+                facts = _facts(db, row.facts, losses, now)
+                db.execute(update(notification).where(notification.c.id == row.id).values(facts=facts))
+                return
+
+
+def _facts(db: SqlConnection, told: Mapping[str, Any], losses: Iterable[Loss], now: datetime) -> dict[str, Any]:
+    """What the templates ask for: the facts told so far, with more losses; the worst first.
+
+    ``left`` are the stores from which a backup can still be restored.
+    """
+    new: list[dict[str, Any]] = [
+        {
+            "clinic_id": loss.clinic_id,
+            "clinic_name": loss.clinic_name,
+            "backup_id": loss.backup_id,
+            "store_url": loss.store_url,
+            "problem": loss.problem,
+        }
+        for loss in dict.fromkeys(losses)
     ]
-    facts = {"checked_at": iso(now), "lost": lost, "without": without}
-    return Notice(f"loss:{iso(now)}", "loss", facts)
+    left = _left(db, [entry["backup_id"] for entry in [*told["lost"], *new]])
+    lost = [entry | {"left": left.get(entry["backup_id"], [])} for entry in [*told["lost"], *new]]
+    clinics = {entry["clinic_id"]: entry["clinic_name"] for entry in new}
+    good = _with_good_backup(db, list(clinics))
+    without = {entry["clinic_id"]: entry["clinic_name"] for entry in told["without"] if entry["clinic_id"] not in good}
+    without |= {clinic_id: name for clinic_id, name in clinics.items() if clinic_id not in good}
+    return {
+        "checked_at": iso(now),
+        "lost": sorted(lost, key=lambda entry: bool(entry["left"]))[:LISTED],
+        "count": told["count"] + len(new),
+        "without": [{"clinic_id": clinic_id, "clinic_name": name} for clinic_id, name in sorted(without.items())],
+    }
+
+
+def _left(db: SqlConnection, backup_ids: list[str]) -> dict[str, list[str]]:
+    statement = (
+        select(backup_copy.c.backup_id, backup_copy.c.store_url)
+        .join(backup, backup.c.backup_id == backup_copy.c.backup_id)
+        .where(backup.c.backup_id == any_(literal(backup_ids, ARRAY(Text))))
+        .where(backup.c.state == "completed", backup_copy.c.state == "present")
+        .order_by(backup_copy.c.stored_at)
+    )
+    found: dict[str, list[str]] = {}
+    for row in db.execute(statement):
+        found.setdefault(row.backup_id, []).append(row.store_url)
+    return found
+
+
+def _with_good_backup(db: SqlConnection, clinic_ids: list[int]) -> set[int]:
+    statement = select(backup.c.clinic_id).where(
+        backup.c.clinic_id == any_(literal(clinic_ids, ARRAY(BigInteger))), backup.c.state == "completed"
+    )
+    return {clinic_id for (clinic_id,) in db.execute(statement.distinct())}

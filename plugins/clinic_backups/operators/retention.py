@@ -51,11 +51,14 @@ def clean() -> dict[str, int]:
                 log.info("%s %s: %s", decision.backup.backup_id, verb, decision.reason)
             deleted += result.deleted
             kept += result.kept
-            parts.alarm(result.losses)
+            for loss in result.losses:
+                log.error("%s is %s in %s.", loss.backup_id, loss.problem, loss.store_url)
             if result.erasure:
                 left = "is done" if result.erasure.finished_at else f"goes on: {result.erasure.remaining} backups stay"
                 log.info("The erasure of clinic %s %s.", result.clinic_id, left)
-            if result.problem:
+            if result.busy:
+                log.warning("Clinic %s: %s HINT: %s", result.clinic_id, result.problem, result.hint)
+            elif result.problem:
                 log.error("Clinic %s: %s HINT: %s", result.clinic_id, result.problem, result.hint)
                 problems.append(str(result.clinic_id))
         forgotten = cleaner.forget_old() if clinic_id is None and not dry_run else 0
@@ -76,9 +79,14 @@ def hold_or_release() -> str:
         backup_id, release = conf.get("backup_id"), flag(conf, "release")
         if not isinstance(backup_id, str):
             raise SettingsError("Which backup?", hint='Give its id: {"backup_id": "7-20261124T060000Z", "reason": "…"}')
-        holds = AirflowParts().holds()
+        parts = AirflowParts()
+        holds, approvers = parts.holds(), parts.settings.approvers
         if release:
-            holds.release(backup_id)
+            if approvers and by not in approvers:
+                raise SettingsError(
+                    f"{by!r} may not release holds.", hint="CLINIC_BACKUPS_APPROVERS names those who may."
+                )
+            holds.release(backup_id, by)
             log.info("%s is released by %s: the policy decides again.", backup_id, by)
         else:
             held = holds.hold(backup_id, str(conf.get("reason", "")), by)

@@ -109,9 +109,10 @@ def choose_backup(catalog: Catalog, request: RestoreRequest) -> BackupRecord:
                 hint=f"See clinic-backups list --clinic {request.clinic_id}",
             )
         if found.state != "completed":
-            raise PermanentError(
-                f"Backup {found.backup_id} is {found.state}, not completed.", hint="Choose a completed one."
-            )
+            hint = "Choose a completed one."
+            if found.state == "lost":
+                hint += " If its archive is back in a store: clinic-backups catalog verify --record"
+            raise PermanentError(f"Backup {found.backup_id} is {found.state}, not completed.", hint=hint)
         return found
     before = request.as_of + timedelta(microseconds=1) if request.as_of else None
     newest = catalog.find(clinic_id=request.clinic_id, state="completed", started_before=before, limit=1)

@@ -87,7 +87,7 @@ class ClinicRestore:
         on_bad_copy: OnBadCopy = lambda source, url, error: None,
     ) -> None:
         self.settings, self.database, self._stores = settings, restore_db, stores
-        self._identities, self.on_step, self._on_read = identities, on_step, on_read
+        self.identities, self.on_step, self._on_read = identities, on_step, on_read
         self._on_bad_copy = on_bad_copy
         self._good: dict[str, ObjectStore] = {}
         """The store of each archive that was read from end to end."""
@@ -140,7 +140,7 @@ class ClinicRestore:
 
         :raises ClinicBackupsError: none is; the first store's error.
         """
-        manifest = self._first_good(source, self._checked)
+        manifest = self._first_good(source, self.check_in)
         known = {archive.backup_id: archive for archive in source.chain}
         needed: list[Source] = []
         for backup_id in manifest.needed():
@@ -155,6 +155,10 @@ class ClinicRestore:
             self._first_good(parent, self._checked_sum)
         self._needed[source.archive.key] = needed
         return manifest
+
+    def store_of(self, source: Source) -> ObjectStore:
+        """The store whose copy of a checked archive is good."""
+        return self._good[source.archive.key]
 
     def _first_good(self, source: Source, check: Callable[[Source, ObjectStore], T]) -> T:
         failures: list[ClinicBackupsError] = []
@@ -181,7 +185,8 @@ class ClinicRestore:
             while checked.read(CHUNK_BYTES):
                 pass
 
-    def _checked(self, source: Source, store: ObjectStore) -> Manifest:
+    def check_in(self, source: Source, store: ObjectStore) -> Manifest:
+        """Read an archive of one store to its end. :raises ClinicBackupsError: it is not the one that is wanted."""
         manifest = self._read(store, source, lambda segment: None)
         self._require_same(manifest, source)
         return manifest
@@ -208,7 +213,7 @@ class ClinicRestore:
     def _read(self, store: ObjectStore, source: Source, on_segment: Callable[[Segment], object]) -> Manifest:
         with store.open(source.archive.key) as stream:
             counted = cast(BinaryIO, _Counted(stream, source.archive.size_bytes, self._on_read))
-            return read_archive(counted, self._identities, expected=source.archive, on_segment=on_segment)
+            return read_archive(counted, self.identities, expected=source.archive, on_segment=on_segment)
 
     @contextmanager
     def _compared(self, source: Source, manifest: Manifest, wish: Wish) -> Iterator[_Comparison]:

@@ -101,6 +101,12 @@ class CloudStore(Provider):
                     f"Versions of {self._where(name)} are left, or somebody has put it anew.", hint="Purge it again."
                 )
 
+    def all_keys(self, prefix: str = "") -> Iterator[str]:
+        start = self._prefix + check_list_prefix(prefix)
+        with self._translated(start):
+            for name in self._all_names(start):
+                yield name.removeprefix(self._prefix)
+
     def unfinished(self, prefix: str = "") -> Iterator[UnfinishedUpload]:
         start = self._prefix + check_list_prefix(prefix)
         with self._translated(start):

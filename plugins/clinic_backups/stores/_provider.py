@@ -126,6 +126,10 @@ class Provider(base.ObjectStore):
         """All versions of exactly this object, with their locks."""
 
     @abstractmethod
+    def _all_names(self, start: str) -> Iterator[str]:
+        """Full names that begin with ``start`` and of which any version is left."""
+
+    @abstractmethod
     def _delete_version(self, name: str, version: Version) -> None:
         """Delete this version for good; no error when it is not there. :raises ObjectLocked:"""
 

@@ -41,6 +41,20 @@ def versions(client: Any, bucket: str, name: str, page_size: int) -> Iterator[Ve
     yield from map(Version, markers)
 
 
+def all_names(client: Any, bucket: str, start: str, page_size: int) -> Iterator[str]:
+    """Names that begin with ``start`` and have a version or a delete marker; the objects where nothing else is kept."""
+    paging = {"Bucket": bucket, "Prefix": start, "PaginationConfig": {"PageSize": page_size}}
+    try:
+        for page in client.get_paginator("list_object_versions").paginate(**paging):
+            for kind in ("Versions", "DeleteMarkers"):
+                yield from (item["Key"] for item in page.get(kind, ()))
+    except ClientError as error:
+        if error_code(error) not in UNSUPPORTED:
+            raise
+        for page in client.get_paginator("list_objects_v2").paginate(**paging):
+            yield from (item["Key"] for item in page.get("Contents", ()))
+
+
 def _with_lock(client: Any, bucket: str, name: str, version: str) -> Iterator[Version]:
     try:
         head = client.head_object(Bucket=bucket, Key=name, **({"VersionId": version} if version else {}))

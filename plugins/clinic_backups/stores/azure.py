@@ -179,6 +179,13 @@ class AzureStore(CloudStore):
         with _gone_is_fine():
             self._container.get_blob_client(name).delete_blob(**REQUEST)
 
+    def _all_names(self, start: str) -> Iterator[str]:
+        include = ["versions", "snapshots"]
+        for found in self._container.list_blobs(
+            name_starts_with=start, include=include, results_per_page=self._page_size, **REQUEST
+        ):
+            yield found.name
+
     def _versions(self, name: str) -> Iterator[Version]:
         include = ["versions", "snapshots", "immutabilitypolicy", "legalhold"]
         for found in self._container.list_blobs(

@@ -108,6 +108,13 @@ class ObjectStore(ABC):
         """
 
     @abstractmethod
+    def all_keys(self, prefix: str = "") -> Iterator[str]:
+        """Keys that start with ``prefix`` and of which anything is left; in no order, and some perhaps twice.
+
+        Also those whose object is hidden by a deletion, while the bucket keeps its versions.
+        """
+
+    @abstractmethod
     def delete(self, key: str) -> None:
         """Remove the object; one that is already gone is fine. Older versions stay where the bucket keeps versions.
 

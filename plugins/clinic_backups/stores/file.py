@@ -108,6 +108,9 @@ class FileStore(base.ObjectStore):
         with self._translated(check_list_prefix(prefix)):
             yield from self._walk(self.root, "", prefix)
 
+    def all_keys(self, prefix: str = "") -> Iterator[str]:
+        return (info.key for info in self.list(prefix))
+
     def delete(self, key: str) -> None:
         path = self._path(key)
         with self._translated(key):

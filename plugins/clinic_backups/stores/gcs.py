@@ -169,6 +169,10 @@ class GcsStore(CloudStore):
         except NotFound:
             self._require_bucket()
 
+    def _all_names(self, start: str) -> Iterator[str]:
+        blobs = self._client.list_blobs(self._bucket, prefix=start, versions=True, page_size=self._page_size, **REQUEST)
+        return (blob.name for blob in blobs)
+
     def _versions(self, name: str) -> Iterator[Version]:
         for listed in self._client.list_blobs(
             self._bucket, prefix=name, versions=True, page_size=self._page_size, **REQUEST

@@ -212,6 +212,9 @@ class S3Store(CloudStore):
     def _delete(self, name: str) -> None:
         self._client.delete_object(Bucket=self.bucket, Key=name)
 
+    def _all_names(self, start: str) -> Iterator[str]:
+        return _s3_versions.all_names(self._client, self.bucket, start, self._page_size)
+
     def _versions(self, name: str) -> Iterator[Version]:
         return _s3_versions.versions(self._client, self.bucket, name, self._page_size)
 

@@ -1,4 +1,4 @@
-"""Incremental backups: what each is built on, why it was made so, and of which tables."""
+"""Incremental backups: what each is built on, why it was made so, and of which tables. Who ended a hold."""
 
 from alembic import op
 
@@ -9,6 +9,8 @@ down_revision = "0005"
 def upgrade() -> None:
     op.execute("""
         ALTER TABLE clinic_backups.backup
+            ADD COLUMN released_by text,
+            ADD COLUMN released_at timestamptz,
             ADD COLUMN chain jsonb NOT NULL DEFAULT '[]',
             ADD COLUMN kind_reason text,
             ADD COLUMN schema_digest text,
@@ -22,6 +24,8 @@ def downgrade() -> None:
     op.execute("""
         ALTER TABLE clinic_backups.backup
             DROP CONSTRAINT backup_kind_parent,
+            DROP COLUMN released_by,
+            DROP COLUMN released_at,
             DROP COLUMN chain,
             DROP COLUMN kind_reason,
             DROP COLUMN schema_digest""")

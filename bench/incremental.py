@@ -1,0 +1,170 @@
+"""Incremental backups of one large clinic after changes, against a full one, a bare read, and restic on its CSV."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from psycopg2 import sql
+
+from bench import children
+from bench.figures import BenchError, Figure, Run, Spread
+from bench.large_clinic import COPY, ByHand
+from bench.world import LargeClinic, World
+
+GROUP = "incremental backups of one large clinic"
+FULL = "full backup"
+CHANGES = {
+    "public.auditoria_bitacora": "accion = 'cambio {n}'",
+    "public.citas_consulta": "motivo = 'cambio {n}'",
+    "public.citas_recordatorio": "enviado = NOT t.enviado",
+    "public.historial_clinico_tratamiento": "descripcion = 'cambio {n}'",
+    "public.sistema_pagos_factura": "numero = 'C{n}-' || t.id",
+    "public.sistema_pagos_pago": "referencia = 'cambio {n}'",
+}
+"""What is changed in the tables that have nearly all rows."""
+CHANGE = """
+    UPDATE {table} AS t SET {assignment}
+      FROM (SELECT id, {place} AS place, c
+              FROM (SELECT id, row_number() OVER (ORDER BY id) AS n, count(*) OVER () AS c FROM {table}) AS x) AS y
+     WHERE t.id = y.id AND y.place <= y.c * %s / 1000"""
+PER_MILLE = (0, 1, 10, 100)
+
+
+def figures(world: World) -> list[Figure]:
+    """One full backup, then changes and an incremental one after each; restic on the same rows, where it is there."""
+    large = world.large_clinic(world.scale.rows)
+    bench = Incremental(world, large)
+    found = [bench.full()]
+    number = 0
+    for clustered in (False, True):
+        for per_mille in PER_MILLE:
+            if clustered and not per_mille:
+                continue
+            number += 1
+            share = bench.change(per_mille, clustered=clustered, number=number)
+            name = f"{per_mille / 10:g} % of the rows changed" + (
+                ", clustered" if clustered else ", spread" if per_mille else ""
+            )
+            found += bench.after(name, share)
+    return [replace(figure, facts=bench.facts) for figure in found]
+
+
+class Incremental:
+    """The chain and the repository that grow with each change."""
+
+    def __init__(self, world: World, large: LargeClinic) -> None:
+        self._world, self._large, self._hand = world, large, ByHand(world, large)
+        self._url = (world.folder / "chain").as_uri()
+        self._csv, self._repository = world.folder / "rows", world.folder / "restic"
+        self._csv.mkdir()
+        self._csv.chmod(0o777)  # the server may be another user
+        self._restic = shutil.which("restic")
+        if self._restic is None:
+            world.say("Left out, because restic is not installed: restic on the same CSV files")
+        self.facts: dict[str, Any] = {}
+        self._full_bytes = self._full_restic_bytes = 0
+
+    def full(self) -> Figure:
+        """The chain's first backup, and restic's first snapshot."""
+        copied = self._hand.copy_to_null()
+        run, answer = self._back_up("full")
+        self.facts = {name: answer[name] for name in ("rows", "csv_bytes")}
+        self._full_bytes = answer["stored_bytes"]
+        note = f"stored {self._full_bytes / 1e6:,.1f} MB"
+        if self._restic:
+            self._run_restic("init")
+            seconds, self._full_restic_bytes = self._snapshot()
+            note += f"; restic: {seconds:.1f} s, {self._full_restic_bytes / 1e6:,.1f} MB"
+        self._world.say(f"{FULL}: {run.seconds:.2f} s, {note}")
+        return _figure(FULL, run, {COPY: run.seconds / copied.seconds}, note)
+
+    def change(self, per_mille: int, *, clustered: bool, number: int) -> float:
+        """Change that share of each large table's rows; returns the share of all rows, in per cent."""
+        if not per_mille:
+            return 0.0
+        changed = 0
+        with closing(psycopg2.connect(**self._large.superuser.libpq_parameters())) as db, db, db.cursor() as cursor:
+            for table, assignment in CHANGES.items():
+                place = "n" if clustered else "n * 7919 %% c"  # a prime: spread evenly, and not in step with the blocks
+                statement = sql.SQL(CHANGE.replace("{assignment}", assignment.format(n=number))).format(
+                    table=sql.Identifier(*table.split(".")), place=sql.SQL(place)
+                )
+                cursor.execute(statement, (per_mille,))
+                changed += cursor.rowcount
+        with closing(psycopg2.connect(**self._large.superuser.libpq_parameters())) as db, db.cursor() as cursor:
+            db.autocommit = True
+            for table in CHANGES:
+                cursor.execute(sql.SQL("VACUUM ANALYZE {}").format(sql.Identifier(*table.split("."))))
+        return 100 * changed / int(self.facts["rows"])
+
+    def after(self, name: str, share: float) -> list[Figure]:
+        """An incremental backup, and restic's next snapshot."""
+        copied = self._hand.copy_to_null()
+        run, answer = self._back_up("incremental")
+        if answer["kind"] != "incremental":
+            raise BenchError(f"The backup was a full one: {answer['kind_reason']}")
+        stored = answer["stored_bytes"]
+        note = (
+            f"{share:.2f} % of all rows; stored {stored / 1e6:,.2f} MB, {100 * stored / self._full_bytes:.2f} % of the"
+            " full one"
+        )
+        if self._restic:
+            seconds, grown = self._snapshot()
+            grown_percent = 100 * grown / self._full_restic_bytes
+            note += f"; restic: {seconds:.1f} s, {grown / 1e6:,.2f} MB, {grown_percent:.2f} % of its first"
+        self._world.say(f"{name}: {run.seconds:.2f} s, {note}")
+        return [_figure(name, run, {COPY: run.seconds / copied.seconds}, note)]
+
+    def _back_up(self, kind: str) -> tuple[Run, dict[str, Any]]:
+        job = {
+            "connections": {key: asdict(value) for key, value in self._large.connections.items()},
+            "store_url": self._url,
+            "recipient": self._world.recipient,
+            "clinic": asdict(LargeClinic.clinic),
+            "kind": kind,
+        }
+        return children.python("bench._backup", job)
+
+    def _snapshot(self) -> tuple[float, int]:
+        """Write the same rows as CSV files (not measured) and let restic back them up; seconds and new bytes."""
+        with closing(psycopg2.connect(**self._large.superuser.libpq_parameters())) as db, db.cursor() as cursor:
+            for table, query in self._large.queries().items():
+                target = str(self._csv / f"{table}.csv")
+                cursor.execute(f"COPY ({query}) TO '{target}' (FORMAT csv)")
+        before, began = _size(self._repository), time.monotonic()
+        self._run_restic("backup", str(self._csv))
+        return time.monotonic() - began, _size(self._repository) - before
+
+    def _run_restic(self, *words: str) -> None:
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath), "HOME": str(self._world.folder),
+            "RESTIC_REPOSITORY": str(self._repository), "RESTIC_PASSWORD": "bench", "TMPDIR": str(self._world.folder),
+        }  # fmt: skip
+        command = [str(self._restic), "--no-cache", "--quiet", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BenchError(f"restic {words[0]} failed: {done.stderr[-500:]}")
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _figure(name: str, run: Run, ratios: dict[str, float], note: str) -> Figure:
+    return Figure(
+        group=GROUP,
+        name=name,
+        rounds=1,
+        seconds=Spread.of([run.seconds]),
+        ratios={reference: Spread.of([ratio]) for reference, ratio in ratios.items()},
+        peak_rss_bytes=run.peak_rss_bytes,
+        note=note,
+    )

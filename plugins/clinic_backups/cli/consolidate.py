@@ -1,0 +1,48 @@
+"""``clinic-backups consolidate``: an incremental and its chain as one full backup, from the store and the key alone."""
+
+from __future__ import annotations
+
+import getpass
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from clinic_backups.cli.backups import copy_now
+from clinic_backups.cli.environment import parts
+from clinic_backups.cli.output import Steps, errors, human_size, print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(consolidate)
+
+
+def consolidate(
+    backup_id: str,
+    identity: Annotated[Path | None, typer.Option(help="File with the secret key.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make a full backup out of an incremental one and what it is built on; the clinics' database is not read."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    with_parts, steps = parts(), Steps()
+    consolidation = with_parts.consolidation(identity, on_step=steps.step, on_read=steps.read)
+    with steps:
+        done = consolidation.run(backup_id, requested_by=f"{getpass.getuser()} (command line)")
+    record = done.record
+    copy_now(with_parts, [record.clinic_id])
+    if not done.verified:
+        errors.print("It was not read back: this identity opens none of the public keys that the settings name now.")
+    if json:
+        print_json(record.to_json())
+        return
+    size = human_size(record.size_bytes)
+    print(f"{record.backup_id} is a full backup with the content of {backup_id}: {record.rows_total:,} rows, {size}.")
+    print(f"It needs no other: retention can let {backup_id} and what that is built on go now, as the policy says.")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

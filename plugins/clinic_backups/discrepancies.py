@@ -1,0 +1,116 @@
+"""Where a store's listing and the catalog's records of one clinic do not agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from clinic_backups import envelopes
+from clinic_backups.catalog.copies import CopyState
+from clinic_backups.model import BackupRecord, hold_key_of, parse_key
+from clinic_backups.stores.base import ObjectInfo, UnfinishedUpload
+
+OLD_ENOUGH = timedelta(days=1)
+"""Younger debris may belong to something that goes on."""
+
+Kind = Literal[
+    "missing", "damaged", "no envelope", "hold note", "found", "unknown backup", "debris", "unfinished upload"
+]
+KINDS: Mapping[Kind, str] = {
+    "missing": "the catalog counts on it, and it is gone",
+    "damaged": "the catalog counts on it, and it is another one",
+    "no envelope": "the archive is there, its envelope missing or another one",
+    "hold note": "the note beside the archive does not say of its hold what the catalog says",
+    "found": "the catalog does not count on it, and it is there and right",
+    "unknown backup": "a backup that the catalog does not count on: `clinic-backups catalog rebuild` takes it over",
+    "debris": "a part of a backup that never came to be, or was deleted",
+    "unfinished upload": "an upload that was begun and never ended",
+}
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """Store and catalog do not agree about one object; ``action`` is what was done about it."""
+
+    store_url: str
+    kind: Kind
+    key: str
+    clinic_id: int | None = None
+    backup_id: str | None = None
+    size_bytes: int | None = None
+    action: Literal["", "recorded", "written again", "removed"] = ""
+
+    @classmethod
+    def of(cls, store_url: str, record: BackupRecord, kind: Kind, size_bytes: int | None = None) -> Discrepancy:
+        """One about a backup that the catalog knows."""
+        key = hold_key_of(record.archive_key) if kind == "hold note" else record.archive_key
+        return cls(store_url, kind, key, record.clinic_id, record.backup_id, size_bytes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+
+def compare(
+    store_url: str,
+    clinic_id: int,
+    records: Iterable[BackupRecord],
+    places: Mapping[str, CopyState | None],
+    objects: Iterable[ObjectInfo],
+    uploads: Iterable[UnfinishedUpload],
+    now: datetime,
+) -> list[Discrepancy]:
+    """Where one clinic's records and one store's objects do not agree.
+
+    :param places: what the catalog says of each backup in this store, by id; nothing where it should not be there.
+    :param objects: those of the clinic whose keys are ours.
+    """
+    by_key = {record.archive_key: record for record in records}
+    there: dict[str, dict[str, ObjectInfo]] = {}
+    for info in objects:
+        if parts := parse_key(info.key):
+            there.setdefault(parts.archive_key, {})[parts.part] = info
+    found: list[Discrepancy] = []
+    for key, record in by_key.items():
+        if record.state in ("completed", "lost"):
+            found += _about_record(store_url, record, places.get(record.backup_id), there.get(key, {}))
+    for key, parts_there in there.items():
+        known = by_key.get(key)
+        if known is not None and known.state not in ("failed", "deleted"):
+            continue
+        whole = "archive" in parts_there and "envelope" in parts_there
+        if whole:
+            # Whatever the catalog knows of it: what is a backup is never debris.
+            found.append(Discrepancy(store_url, "unknown backup", key, clinic_id,
+                                     size_bytes=parts_there["archive"].size_bytes))  # fmt: skip
+        elif all(info.last_modified < now - OLD_ENOUGH for info in parts_there.values()):
+            found += [
+                Discrepancy(store_url, "debris", info.key, clinic_id, size_bytes=info.size_bytes)
+                for info in parts_there.values()
+            ]
+    found += [
+        Discrepancy(store_url, "unfinished upload", key, clinic_id)
+        for key in dict.fromkeys(upload.key for upload in uploads if upload.started_at < now - OLD_ENOUGH)
+    ]
+    return found
+
+
+def _about_record(
+    store_url: str, record: BackupRecord, place: CopyState | None, there: Mapping[str, ObjectInfo]
+) -> Iterator[Discrepancy]:
+    archive, envelope = there.get("archive"), there.get("envelope")
+    right = archive is not None and archive.size_bytes == record.size_bytes
+    size = archive.size_bytes if archive is not None else None
+    if place == "present":
+        if not right:
+            yield Discrepancy.of(store_url, record, "missing" if archive is None else "damaged", size)
+            return
+        # Without asking for it: none is so large, and none is empty.
+        if envelope is None or not 0 < envelope.size_bytes <= envelopes.MAX_BYTES:
+            yield Discrepancy.of(store_url, record, "no envelope", size)
+        if ("hold" in there) != (record.hold_reason is not None):
+            yield Discrepancy.of(store_url, record, "hold note")
+    elif right and envelope is not None:
+        yield Discrepancy.of(store_url, record, "found", size)

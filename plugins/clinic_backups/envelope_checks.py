@@ -1,0 +1,118 @@
+"""Whether an envelope can be believed as far as the catalog needs it: who may write into a store may make one up."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from clinic_backups.model import ArchiveInfo, Envelope, parse_key
+from clinic_backups.text import JOINERS, one_line
+
+MAX_CHAIN, MAX_TABLES, MAX_TABLE_NAME, MAX_RECIPIENTS, MAX_RECIPIENT = 250, 10_000, 300, 100, 4_000
+MAX_TEXT = {"clinic_name": 500, "requested_by": 500, "notes": 2_000}
+BIGINT = 2**63
+"""What PostgreSQL's bigint no longer holds: each figure, and the sum of the rows, which a view adds up."""
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+_SHA256, _MD5 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{32}")
+_WRONG_TYPE = "its envelope has values of a wrong type"
+
+
+def problem_of(envelope: Envelope, clinic_id: int, now: datetime) -> str:
+    """Why the envelope that lies in a clinic's folder cannot be used; empty where it can.
+
+    Everything that reaches the catalog is looked at: one value that cannot be read back would stop every clinic.
+    """
+    if envelope.clinic_id != clinic_id or isinstance(envelope.clinic_id, bool):
+        return f"it lies in the folder of clinic {clinic_id}, its envelope names another"
+    if not _is_backup_id(envelope.backup_id, clinic_id):
+        return "its envelope has no usable backup id"
+    if envelope.kind not in ("full", "incremental") or envelope.trigger not in ("scheduled", "manual"):
+        return "its envelope is of no known kind"
+    if not _is_archive(envelope.archive) or not _is_hex(envelope.fingerprint, _SHA256):
+        return "its envelope has no usable checksum"
+    return _about_values(envelope) or _about_chain(envelope, clinic_id) or _about_times(envelope, now)
+
+
+def harmless(envelope: Envelope) -> Envelope:
+    """Its texts as they may be shown. They are not refused: names come from a database and notes from anybody."""
+    texts: dict[str, Any] = {name: _shown(getattr(envelope, name), most) for name, most in MAX_TEXT.items()}
+    return replace(envelope, **texts)
+
+
+def _about_values(envelope: Envelope) -> str:
+    if not isinstance(envelope.rows, dict) or type(envelope.format) is not int:
+        return _WRONG_TYPE
+    texts = (*(getattr(envelope, name) for name in MAX_TEXT), *envelope.recipients, *envelope.rows)
+    counts = (envelope.raw_bytes, *envelope.rows.values())
+    if not all(map(_is_text, texts)) or not all(map(_is_count, counts)):
+        return _WRONG_TYPE
+    if len(envelope.rows) > MAX_TABLES or sum(envelope.rows.values()) >= BIGINT:
+        return "its envelope counts more tables or rows than there can be"
+    if not _are_names(envelope.rows, MAX_TABLE_NAME):
+        return "its envelope has names of tables that are none"
+    if len(envelope.recipients) > MAX_RECIPIENTS or not _are_names(envelope.recipients, MAX_RECIPIENT):
+        return "its envelope has public keys that are none"
+    return ""
+
+
+def _about_chain(envelope: Envelope, clinic_id: int) -> str:
+    parent_id, chain = envelope.parent_id, envelope.chain
+    if envelope.kind == "full":
+        return "" if parent_id is None and not chain else "its envelope says that a full backup is built on another"
+    right = _is_backup_id(parent_id, clinic_id) and parent_id != envelope.backup_id and 0 < len(chain) <= MAX_CHAIN
+    if not right or chain[0].backup_id != parent_id:
+        return "its envelope does not say what it is built on"
+    for archive in chain:
+        parsed = parse_key(archive.key) if isinstance(archive.key, str) else None
+        ours = parsed is not None and (parsed.clinic_id, parsed.part) == (clinic_id, "archive")
+        if not ours or not _is_backup_id(archive.backup_id, clinic_id) or not _is_archive(archive):
+            return "its envelope says that it is built on what is no archive of the clinic"
+    return ""
+
+
+def _about_times(envelope: Envelope, now: datetime) -> str:
+    started_at, finished_at = envelope.started_at, envelope.finished_at
+    ends = [envelope.expires_at, *([envelope.locked_until] if envelope.locked_until is not None else [])]
+    if any(moment.tzinfo is None for moment in (started_at, finished_at, *ends)):
+        return "its envelope has times without a zone"
+    if not EARLIEST <= started_at <= finished_at <= now + timedelta(days=1):
+        return "its envelope has times that cannot be: of its start or its end"
+    if not all(EARLIEST <= moment < LATEST for moment in ends):
+        return "its envelope has times that cannot be: until when it is kept"
+    return ""
+
+
+def _is_backup_id(value: object, clinic_id: int) -> bool:
+    return isinstance(value, str) and re.fullmatch(rf"{clinic_id}-[0-9]{{8}}T[0-9]{{6}}Z", value) is not None
+
+
+def _is_archive(archive: ArchiveInfo) -> bool:
+    return _is_hex(archive.sha256, _SHA256) and _is_hex(archive.md5, _MD5) and _is_count(archive.size_bytes)
+
+
+def _is_hex(value: object, form: re.Pattern[str]) -> bool:
+    return isinstance(value, str) and form.fullmatch(value) is not None
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < BIGINT
+
+
+def _is_text(value: object) -> bool:
+    """Text that PostgreSQL takes."""
+    try:
+        return isinstance(value, str) and "\0" not in value and bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False
+
+
+def _are_names(texts: Iterable[str], most: int) -> bool:
+    return all(0 < len(text) <= most and text.isprintable() for text in texts)
+
+
+def _shown(text: str, most: int) -> str:
+    seen = all(character.isprintable() or character in JOINERS for character in text)
+    return (text if seen else one_line(text))[:most]

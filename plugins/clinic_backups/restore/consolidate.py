@@ -1,0 +1,229 @@
+"""An incremental backup and all that it is built on as one new full backup, without asking the clinics' database.
+
+The manifest lists every block and the archive in which it lies. So each of these archives is read once, all at the same
+time, each by a thread that is held back until its next blocks are wanted, and the new archive takes block by block from
+the one whose turn it is. Nothing waits on a disk; memory grows with the number of archives, and not with the clinic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection as SqlConnection
+
+from clinic_backups import envelopes
+from clinic_backups.archive import ArchiveWriter, Zstd, block_list
+from clinic_backups.archive_reader import Manifest
+from clinic_backups.backup import utc_now
+from clinic_backups.blocks import BlockList
+from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.catalog.records import Catalog
+from clinic_backups.encryption import Age, WrongIdentity, parse_recipients
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError
+from clinic_backups.model import (
+    CONTENT_TYPE_ARCHIVE,
+    BackupRecord,
+    Clinic,
+    Envelope,
+    archive_key_of,
+    backup_id_of,
+)
+from clinic_backups.notify.policy import Announcer, Cause
+from clinic_backups.outcome import Outcomes
+from clinic_backups.pipeline import ByteChannel, Pipeline
+from clinic_backups.restore.merge import Merge
+from clinic_backups.restore.runner import source_of
+from clinic_backups.restore.service import ClinicRestore, OnRead, Source
+from clinic_backups.settings import Settings
+from clinic_backups.stores.base import ObjectStore, StoredObject
+from clinic_backups.stream import Stored
+
+
+@dataclass(frozen=True)
+class Consolidated:
+    """What came out. ``verified``: it was read back; not so where the identity opens none of today's recipients."""
+
+    record: BackupRecord
+    verified: bool
+
+
+class _Silent(Announcer):
+    """Tells nobody: nothing is said of the clinic as it is now. Even ``never`` tells of failures and recoveries."""
+
+    def completed(self, db: SqlConnection, record: BackupRecord) -> None:
+        pass
+
+    def failed(self, db: SqlConnection, record: BackupRecord, cause: Cause) -> None:
+        pass
+
+
+class Consolidation:
+    """Makes full backups out of incremental ones.
+
+    :param restore: checks the archives, and finds for each a store whose copy is good.
+    :param store: where the new one goes.
+    :param announcer: who is told of earlier backups of the clinic that turn out to have died.
+    :param on_step: told what is being done.
+    :param on_read: told how many bytes of how many are done, from another thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        catalog: Catalog,
+        restore: ClinicRestore,
+        store: ObjectStore,
+        announcer: Announcer | None = None,
+        now: Callable[[], datetime] = utc_now,
+        on_step: Callable[[str], object] = lambda step: None,
+        on_read: OnRead = lambda done, total: None,
+    ) -> None:
+        self._settings, self._catalog, self._restore, self._store = settings, catalog, restore, store
+        self._now, self._on_step, self._on_read = now, on_step, on_read
+        self._outcomes = Outcomes(catalog, lambda: store, _Silent(), now)
+        self._of_dead = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
+
+    def run(self, backup_id: str, *, requested_by: str) -> Consolidated:
+        """Write the full backup; a failure is recorded and raised.
+
+        :raises AlreadyRunning: the clinic is being backed up or restored; nothing was recorded.
+        :raises PermanentError: there is no such incremental, or it is not completed; nothing was recorded.
+        :raises SettingsError: no recipient, or a wrong one; nothing was recorded.
+        :raises WrongIdentity: the identity does not open the archives.
+        :raises IntegrityError: an archive of the chain is damaged in every store; nothing was stored.
+        """
+        clinic_id = self._usable(backup_id).clinic_id
+        recipients = self._settings.recipients_of(clinic_id)
+        parse_recipients(recipients)
+        with self._catalog.lock(clinic_id) as lock:
+            # Asked again: retention may have had the lock before.
+            source = self._usable(backup_id)
+            for dead in self._catalog.find(clinic_id=clinic_id, state="running"):
+                self._of_dead.close_dead(dead)
+            record = self._catalog.begin(self._dated(source, requested_by))
+            try:
+                locked_until = self._settings.lock_end(self._now())
+                manifest = self._restore.checked_manifest(source_of(source))
+                self._on_step(f"writing {record.backup_id}")
+                stored = self._merge(record, source_of(source), manifest, recipients, locked_until)
+                try:
+                    envelope = stored.envelope(
+                        record,
+                        recipients,
+                        self._now(),
+                        keep_days=self._settings.retention_of(clinic_id).keep_days,
+                        locked_until=locked_until,
+                    )
+                    verified = self._verify(envelope, source)
+                    lock.require()
+                    envelopes.write(envelope, self._store, now=self._now())
+                except BaseException as error:
+                    envelopes.withdraw(record.archive_key, self._store, error)
+                    raise
+            except BaseException as error:
+                self._record_failure(record, error)
+                raise
+            try:
+                completed = record.completed(envelope, self._store.url)
+                return Consolidated(self._outcomes.complete(completed, block_list(stored.blocks)), verified)
+            except ClinicBackupsError as error:
+                error.add_note(f"Backup {record.backup_id} is stored; the catalog learns of it with the next backup.")
+                raise
+
+    def _usable(self, backup_id: str) -> BackupRecord:
+        """:raises PermanentError: it cannot be consolidated."""
+        record = self._catalog.get(backup_id)
+        if record is None:
+            raise PermanentError(f"There is no backup {backup_id!r}.", hint="See `clinic-backups list`.")
+        if record.state != "completed":
+            hint = "Choose a completed one."
+            if record.state == "lost":
+                hint += " If its archive is back in a store: clinic-backups catalog verify --record"
+            raise PermanentError(f"Backup {backup_id} is {record.state}, not completed.", hint=hint)
+        if record.kind != "incremental":
+            raise PermanentError(
+                f"Backup {backup_id} is a full one already.", hint="There is nothing to do: it needs no other backup."
+            )
+        if Erasures(self._catalog.database).open_of(record.clinic_id) is not None:
+            raise PermanentError(
+                f"Clinic {record.clinic_id} is being erased.", hint="Nothing of it is to be stored anew."
+            )
+        return record
+
+    def _dated(self, source: BackupRecord, requested_by: str) -> BackupRecord:
+        """The running record: as old as its rows, and the next in time after its source."""
+        records = self._catalog.find(clinic_id=source.clinic_id)
+        taken = {name for record in records for name in (record.backup_id, record.archive_key)}
+        clinic, started_at = Clinic(source.clinic_id, source.clinic_name), source.started_at + timedelta(seconds=1)
+        while taken & {backup_id_of(clinic.id, started_at), archive_key_of(clinic, started_at)}:
+            started_at += timedelta(seconds=1)
+        said = f"consolidated from {source.backup_id}"
+        return BackupRecord(
+            backup_id=backup_id_of(clinic.id, started_at),
+            clinic_id=clinic.id,
+            clinic_name=clinic.name,
+            kind="full",
+            kind_reason=said,
+            trigger="manual",
+            state="running",
+            started_at=started_at,
+            archive_key=archive_key_of(clinic, started_at),
+            requested_by=requested_by,
+            notes=said,
+            schema_digest=source.schema_digest,
+        )
+
+    def _merge(
+        self,
+        record: BackupRecord,
+        source: Source,
+        manifest: Manifest,
+        recipients: tuple[str, ...],
+        locked_until: datetime | None,
+    ) -> Stored:
+        packed, sealed, pipeline = ByteChannel(), ByteChannel(), Pipeline()
+        writer, blocks = ArchiveWriter(packed, Zstd(), manifest.snapshot_at), dict[str, BlockList]()
+        merge = Merge(manifest, source, self._restore, self._on_read)
+        for archive in merge.archives.values():
+            pipeline.add(f"read-{archive.backup_id}", archive.read, target=archive.segments)
+        pipeline.add("merge", lambda: blocks.update(merge.into(writer, record.backup_id)), target=packed)
+        pipeline.add("encrypt", lambda: Age().run(packed, sealed, recipients), source=packed, target=sealed)
+
+        def upload() -> StoredObject:
+            return self._store.put(
+                record.archive_key,
+                sealed,
+                content_type=CONTENT_TYPE_ARCHIVE,
+                metadata={"backup_id": record.backup_id, "clinic_name": record.clinic_name},
+                locked_until=locked_until,
+            )
+
+        return Stored(pipeline.run(upload, on_failure=merge.stop), blocks)
+
+    def _verify(self, envelope: Envelope, source: BackupRecord) -> bool:
+        """Read it back where that is possible. :raises IntegrityError: it does not hold what its source does."""
+        found = {envelope.fingerprint}
+        self._on_step(f"reading {envelope.backup_id} back")
+        try:
+            new = Source(envelope.backup_id, envelope.clinic_id, envelope.archive)
+            found.add(self._restore.check_in(new, self._store).fingerprint)
+            verified = True
+        except WrongIdentity:
+            if set(envelope.recipients) == set(source.recipients):
+                raise  # it opened the source, and so must open this
+            verified = False
+        if found != {source.fingerprint}:
+            raise IntegrityError(
+                f"The full backup that was made of {source.backup_id} does not hold the same rows.",
+                hint="It was not kept. Report this: it is an error of this package.",
+            )
+        return verified
+
+    def _record_failure(self, record: BackupRecord, error: BaseException) -> None:
+        try:
+            self._outcomes.fail(record, error)
+        except ClinicBackupsError as failure:
+            error.add_note(f"The catalog could not be told: {failure.message}")

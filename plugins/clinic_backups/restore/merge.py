@@ -1,0 +1,182 @@
+"""The blocks of an incremental backup in its own order, from all the archives in which they lie, each read once."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+
+from clinic_backups.archive import SEGMENT_BYTES, ArchiveWriter
+from clinic_backups.archive_reader import Manifest, Segment, TableContent, read_archive
+from clinic_backups.blocks import Block, BlockList
+from clinic_backups.errors import PermanentError
+from clinic_backups.pipeline import Cancelled, Channel
+from clinic_backups.restore.service import ClinicRestore, OnRead, Source
+
+KEPT_BYTES = 16 * 1024 * 1024
+"""Blocks of one table that wait because they come before their turn, or are listed more often than stored."""
+_PREFIX_BYTES, _POSITION_BITS = 5, 24
+_PAUSE = Segment("", (), b"")
+
+
+class Merge:
+    """All blocks of a manifest in its order, each from the archive in which it lies.
+
+    ``archives``: those in which some lie, by their index in the manifest.
+    """
+
+    def __init__(self, manifest: Manifest, source: Source, restore: ClinicRestore, on_read: OnRead) -> None:
+        self._manifest, self._clinic_id, self._on_read = manifest, source.clinic_id, on_read
+        self._done, self._total = 0, sum(content.size_bytes for content in manifest.tables.values())
+        sources = {each.backup_id: Source(each.backup_id, source.clinic_id, each) for each in source.chain}
+        sources[source.backup_id] = source
+        order = {name: number for number, name in enumerate(manifest.tables)}
+        self.archives: dict[int, _Archive] = {}
+        for name, content in manifest.tables.items():
+            for block, number in zip(content.blocks, content.blocks.archives, strict=True):
+                if number not in self.archives:
+                    self.archives[number] = _Archive(sources[manifest.archives[number]], restore, order)
+                self.archives[number].expect(name, block)
+
+    def into(self, writer: ArchiveWriter, backup_id: str) -> Mapping[str, BlockList]:
+        """Write the whole archive; returns the blocks of each table. :raises PermanentError: a block is not found."""
+        try:
+            for content in self._manifest.tables.values():
+                writer.begin(content.table)
+                segment, size = list[tuple[bytes, Block]](), 0
+                for data, block in self._blocks(content):
+                    segment.append((data, block))
+                    size += len(data)
+                    if size >= SEGMENT_BYTES:
+                        self._write(writer, segment, size)
+                        segment, size = [], 0
+                self._write(writer, segment, size)
+                writer.end()
+            return writer.finish(self._manifest.clinic, backup_id)
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Nothing more is wanted of any archive; ends also what waits for one."""
+        for archive in self.archives.values():
+            archive.stop()
+
+    def _write(self, writer: ArchiveWriter, segment: list[tuple[bytes, Block]], size: int) -> None:
+        writer.add_blocks(segment)
+        self._done += size
+        self._on_read(self._done, self._total)
+
+    def _blocks(self, content: TableContent) -> Iterator[tuple[bytes, Block]]:
+        kept = _Kept(content.blocks)
+        for position, (block, number) in enumerate(zip(content.blocks, content.blocks.archives, strict=True)):
+            archive = self.archives[number]
+            data = kept.take(position, block)
+            while data is None:
+                found = archive.next(content.table.name)
+                if found is None:
+                    raise self._misplaced(content.table.name, archive.backup_id)
+                kept.offer(position, *found)
+                if found[1] == block:
+                    data = found[0]
+            archive.took_one()
+            yield data, block
+
+    def _misplaced(self, table: str, backup_id: str) -> PermanentError:
+        return PermanentError(
+            f"{self._manifest.backup_id} cannot be consolidated: blocks of {table} come more often than {backup_id}"
+            " stores them, or in another order, and too many would have to wait in memory.",
+            hint=f"Make a full backup instead: clinic-backups backup --clinic {self._clinic_id} --kind full",
+        )
+
+
+class _Archive:
+    """The blocks of one archive, read in a thread of its own, at most two segments ahead."""
+
+    def __init__(self, source: Source, restore: ClinicRestore, order: Mapping[str, int]) -> None:
+        self.backup_id, self.segments = source.backup_id, Channel[Segment](1)
+        self._archive, self._store = source.archive, restore.store_of(source)
+        self._identities, self._order = restore.identities, order
+        self._wanted, self._last = 0, ("", b"")
+        self._table, self._data, self._at, self._rest = "", b"", 0, deque[Block]()
+
+    def expect(self, table: str, block: Block) -> None:
+        """Before reading: this block is wanted after those before."""
+        self._wanted += 1
+        self._last = (table, block.digest)
+
+    def read(self) -> None:
+        """In its thread: hand over the segments, until no more are wanted.
+
+        Each block's digest was compared by the reader and is by whoever takes it: the rest need not be seen again.
+        """
+        with suppress(Cancelled), self._store.open(self._archive.key) as stream:
+            read_archive(stream, self._identities, expected=self._archive, on_segment=self._hand_over)
+
+    def _hand_over(self, segment: Segment) -> None:
+        self.segments.put(segment)
+        table, digest = self._last
+        if segment.table == table and any(block.digest == digest for block in segment.blocks):
+            # Most likely that was all. Only if more is asked for after it, go on to what may be a large manifest.
+            self.segments.put(_PAUSE)
+            self.segments.put(_PAUSE)
+
+    def next(self, table: str) -> tuple[bytes, Block] | None:
+        """The next block of that table; none where only later tables follow. What is of earlier ones is passed over."""
+        while self._table != table or not self._rest:
+            if self._rest and self._order.get(self._table, -1) > self._order[table]:
+                return None
+            segment = self.segments.get()
+            if segment is None:
+                return None
+            self._table, self._data, self._at, self._rest = segment.table, segment.data, 0, deque(segment.blocks)
+        block, start = self._rest.popleft(), self._at
+        self._at += block.size_bytes
+        return self._data[start : self._at], block
+
+    def took_one(self) -> None:
+        """One of the wanted blocks was found."""
+        self._wanted -= 1
+        if not self._wanted:
+            self._data, self._rest = b"", deque()
+            self.stop()
+
+    def stop(self) -> None:
+        """Nothing more is wanted; from any thread."""
+        self.segments.cancel()
+        self.segments.fail(Cancelled())
+
+
+class _Kept:
+    """Blocks of one table that are wanted further on: those that come before their turn, or are listed again."""
+
+    def __init__(self, blocks: BlockList) -> None:
+        # As in known_blocks: eight bytes for each, its digest's beginning and its position.
+        self._index = array("Q", sorted(_entry(block, position) for position, block in enumerate(blocks)))
+        self._kept: dict[Block, bytes] = {}
+        self._room = KEPT_BYTES
+
+    def take(self, position: int, block: Block) -> bytes | None:
+        """A kept block, which stays while it is wanted again."""
+        data = self._kept.get(block)
+        if data is not None and not self._wanted_after(position, block):
+            del self._kept[block]
+            self._room += len(data)
+        return data
+
+    def offer(self, position: int, data: bytes, block: Block) -> None:
+        """Keep a block if it is wanted after that position, and there is room."""
+        if block not in self._kept and len(data) <= self._room and self._wanted_after(position, block):
+            self._kept[block] = data
+            self._room -= len(data)
+
+    def _wanted_after(self, position: int, block: Block) -> bool:
+        """True also for another block with the same beginning: that one is kept in vain."""
+        entry = _entry(block, position)
+        at = bisect_right(self._index, entry)
+        return at < len(self._index) and self._index[at] >> _POSITION_BITS == entry >> _POSITION_BITS
+
+
+def _entry(block: Block, position: int) -> int:
+    return int.from_bytes(block.digest[:_PREFIX_BYTES]) << _POSITION_BITS | position
