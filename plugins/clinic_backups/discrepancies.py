@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -41,6 +41,8 @@ class Discrepancy:
     backup_id: str | None = None
     size_bytes: int | None = None
     action: Literal["", "recorded", "written again", "removed"] = ""
+    needed_by: tuple[str, ...] = ()
+    """Of a backup that is missing or damaged: those that are built on it, and cannot be restored without."""
 
     @classmethod
     def of(cls, store_url: str, record: BackupRecord, kind: Kind, size_bytes: int | None = None) -> Discrepancy:
@@ -114,3 +116,15 @@ def _about_record(
             yield Discrepancy.of(store_url, record, "hold note")
     elif right and envelope is not None:
         yield Discrepancy.of(store_url, record, "found", size)
+
+
+def with_dependents(item: Discrepancy, records: Iterable[BackupRecord]) -> Discrepancy:
+    """One about a backup that is not there, with those that are built on it."""
+    if item.kind not in ("missing", "damaged"):
+        return item
+    built_on_it = [
+        record.backup_id
+        for record in records
+        if record.state in ("completed", "lost") and item.backup_id in [archive.backup_id for archive in record.chain]
+    ]
+    return replace(item, needed_by=tuple(built_on_it))

@@ -14,7 +14,7 @@ from clinic_backups.catalog.copies import Copies, CopyState
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.discrepancies import KINDS as KINDS
-from clinic_backups.discrepancies import OLD_ENOUGH, Discrepancy, Kind, compare
+from clinic_backups.discrepancies import OLD_ENOUGH, Discrepancy, Kind, compare, with_dependents
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, TransientError
 from clinic_backups.model import ArchiveInfo, BackupRecord, Loss, parse_key
 from clinic_backups.notify.losses import LossAlarm
@@ -201,7 +201,7 @@ class StoreCheck:
                 elif task.read or (task.record and locked):
                     items += [Discrepancy.of(clinic.store.url, record, kind) for kind in _wrong_beside(record, clinic)
                               if kind not in kinds]  # fmt: skip
-        return items
+        return [with_dependents(item, records.values()) for item in items]
 
     def _settle(self, clinic: _Clinic, items: Sequence[Discrepancy], task: Task, found: Inventory) -> None:
         """Under the locks. First the losses of the clinic, together with the mail about them."""

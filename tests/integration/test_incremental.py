@@ -217,6 +217,8 @@ def test_what_is_built_on_a_lost_backup_is_lost_with_it_and_found_with_it(chain:
     assert [child.kind for child in children] == ["incremental"] * 3
     content = objects_of(store)
     flip(store, children[0].archive_key)
+    (item,) = chain.check(read=True).discrepancies
+    assert (item.kind, set(item.needed_by)) == ("damaged", {child.backup_id for child in children[1:]})
     inventory = chain.check(read=True, record=True)
     assert [(loss.backup_id, loss.problem) for loss in inventory.losses] == [
         (children[0].backup_id, "damaged"), (children[1].backup_id, "incomplete"),

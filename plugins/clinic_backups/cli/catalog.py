@@ -197,5 +197,8 @@ def _show(inventory: Inventory) -> None:
                 for found in inventory.discrepancies
             ],
         )
+    for found in inventory.discrepancies:
+        if found.needed_by:
+            print(f"{found.backup_id} is needed by {', '.join(found.needed_by)}: they cannot be restored from here.")
     for what, error in inventory.problems:
         errors.print(f"{escape(what)}: {escape(error.message)}\nHINT: {escape(error.hint)}")

@@ -92,6 +92,8 @@ def _log(inventory: Inventory) -> None:
     for found in inventory.discrepancies:
         level = logging.ERROR if found.kind in ("missing", "damaged") else logging.WARNING
         done = f" ({found.action})" if found.action else ""
+        if found.needed_by:
+            done += f"; needed by {', '.join(found.needed_by)}"
         log.log(level, "%s/%s: %s: %s%s", found.store_url, found.key, found.kind, KINDS[found.kind], done)
     for what, error in inventory.problems:
         log.warning("%s, %s: %s", inventory.store_url, what, error)
