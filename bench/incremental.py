@@ -21,6 +21,7 @@ from bench.world import LargeClinic, World
 
 GROUP = "incremental backups of one large clinic"
 FULL = "full backup"
+READ = "bare read, psql to /dev/null"
 CHANGES = {
     "public.auditoria_bitacora": "accion = 'cambio {n}'",
     "public.citas_consulta": "motivo = 'cambio {n}'",
@@ -74,7 +75,7 @@ class Incremental:
 
     def full(self) -> Figure:
         """The chain's first backup, and restic's first snapshot."""
-        copied = self._hand.copy_to_null()
+        copied, read = self._hand.copy_to_null(), self._hand.read()
         run, answer = self._back_up("full")
         self.facts = {name: answer[name] for name in ("rows", "csv_bytes")}
         self._full_bytes = answer["stored_bytes"]
@@ -84,7 +85,7 @@ class Incremental:
             seconds, self._full_restic_bytes = self._snapshot()
             note += f"; restic: {seconds:.1f} s, {self._full_restic_bytes / 1e6:,.1f} MB"
         self._world.say(f"{FULL}: {run.seconds:.2f} s, {note}")
-        return _figure(FULL, run, {COPY: run.seconds / copied.seconds}, note)
+        return _figure(FULL, run, {COPY: run.seconds / copied.seconds, READ: run.seconds / read.seconds}, note)
 
     def change(self, per_mille: int, *, clustered: bool, number: int) -> float:
         """Change that share of each large table's rows; returns the share of all rows, in per cent."""
@@ -107,7 +108,7 @@ class Incremental:
 
     def after(self, name: str, share: float) -> list[Figure]:
         """An incremental backup, and restic's next snapshot."""
-        copied = self._hand.copy_to_null()
+        copied, read = self._hand.copy_to_null(), self._hand.read()
         run, answer = self._back_up("incremental")
         if answer["kind"] != "incremental":
             raise BenchError(f"The backup was a full one: {answer['kind_reason']}")
@@ -121,7 +122,7 @@ class Incremental:
             grown_percent = 100 * grown / self._full_restic_bytes
             note += f"; restic: {seconds:.1f} s, {grown / 1e6:,.2f} MB, {grown_percent:.2f} % of its first"
         self._world.say(f"{name}: {run.seconds:.2f} s, {note}")
-        return [_figure(name, run, {COPY: run.seconds / copied.seconds}, note)]
+        return [_figure(name, run, {COPY: run.seconds / copied.seconds, READ: run.seconds / read.seconds}, note)]
 
     def _back_up(self, kind: str) -> tuple[Run, dict[str, Any]]:
         job = {

@@ -74,6 +74,10 @@ class ByHand:
         """The server alone: it writes the same CSV to its own /dev/null."""
         return children.pipe([self._psql], input_=self._to_null, environment=self._environment)
 
+    def read(self) -> Run:
+        """A bare read: the same CSV through psql, and away with it."""
+        return children.pipe([self._psql], input_=self._to_stdout, environment=self._environment)
+
     def run(self) -> Run:
         """The pipeline into a file."""
         try:
