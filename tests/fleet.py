@@ -113,6 +113,19 @@ def objects_of(store: ObjectStore) -> dict[str, bytes]:
     return found
 
 
+def reads_of(store: ObjectStore) -> list[str]:
+    """From now on, the key of each object that is opened."""
+    reads: list[str] = []
+    opening = store.open
+
+    def noted(key: str) -> Any:
+        reads.append(key)
+        return opening(key)
+
+    store.open = noted  # type: ignore[method-assign]
+    return reads
+
+
 def put(store: ObjectStore, key: str, content: bytes = b"de otro") -> None:
     store.put(key, io.BytesIO(content))
 

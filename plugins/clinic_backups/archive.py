@@ -72,7 +72,7 @@ class ArchiveWriter:
 
     def finish(self, clinic: Clinic, backup_id: str) -> Mapping[str, BlockList]:
         """Write the manifest and the end of the archive. Returns the blocks of each table."""
-        archives = [backup_id, *(self._known.archives if self._known else ())]
+        archives = [backup_id, *(self._known.archives if self._known is not None else ())]
         # Made twice, for its size and then for its bytes: as a whole it would grow with the clinic.
         size = sum(map(len, manifest_chunks(clinic, archives, self._snapshot_at, self._tables)))
         self._member(MANIFEST, size, manifest_chunks(clinic, archives, self._snapshot_at, self._tables))

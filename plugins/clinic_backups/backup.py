@@ -17,7 +17,7 @@ from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.records import Catalog, SameSecond
-from clinic_backups.chain import Choice, choose
+from clinic_backups.chain import Choice, choose, full_without_asking
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import Age, parse_recipients
 from clinic_backups.errors import ClinicBackupsError, ObjectLocked, PermanentError
@@ -31,7 +31,6 @@ from clinic_backups.model import (
     WantedKind,
     archive_key_of,
     backup_id_of,
-    envelope_key_of,
 )
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.notify.policy import Announcer
@@ -110,7 +109,7 @@ class ClinicBackup:
                 )
                 self._commit(envelope, lock)
             except BaseException as error:
-                self._record_failure(record, error, retries_left=request.retries_left)
+                self._outcomes.note_failure(record, error, retries_left=request.retries_left)
                 raise
             try:
                 return self._outcomes.complete(record.completed(envelope, self._store.url), block_list(stored.blocks))
@@ -163,8 +162,7 @@ class ClinicBackup:
         """Remove what an earlier attempt stored: without an envelope it is no backup, and nothing is written over."""
         if record.attempt > 1:
             try:
-                self._store.delete(envelope_key_of(record.archive_key))
-                self._store.delete(record.archive_key)
+                envelopes.discard(record.archive_key, self._store)
             except ObjectLocked:
                 # It stays until its lock ends, and then goes with the sweep.
                 clinic = Clinic(record.clinic_id, record.clinic_name)
@@ -209,7 +207,7 @@ class ClinicBackup:
                 choice, known = Choice(f"the catalog has no list of the blocks of {parent.backup_id}"), None
         record = replace(
             record,
-            kind="incremental" if known else "full",
+            kind="incremental" if choice.chain else "full",
             kind_reason=choice.reason,
             parent_id=choice.parent_id,
             chain=tuple(parent.archive for parent in choice.chain),
@@ -218,8 +216,8 @@ class ClinicBackup:
         return self._catalog.decided(record), known
 
     def _choose(self, record: BackupRecord, wanted: WantedKind, recipients: tuple[str, ...], digest: str) -> Choice:
-        if wanted == "full" or (wanted == "auto" and self._settings.full_every_days == 0):
-            return Choice("a full one was asked for" if wanted == "full" else "all are to be full ones")
+        if reason := full_without_asking(wanted, self._settings):
+            return Choice(reason)
         erasure = Erasures(self._catalog.database).open_of(record.clinic_id)
         return choose(
             wanted,
@@ -237,13 +235,8 @@ class ClinicBackup:
             condition = look(parent.archive, self._store)
             if condition == "intact":
                 continue
-            Copies(self._catalog.database).mark(
-                parent.backup_id,
-                self._store.url,
-                "damaged" if condition == "damaged" else "lost",
-                self._now(),
-                LossAlarm(self._now),
-            )
+            places, alarm = Copies(self._catalog.database), LossAlarm(self._now)
+            places.lose(parent, self._store.url, condition, self._now(), alarm)
             return parent.backup_id
         return None
 
@@ -265,9 +258,3 @@ class ClinicBackup:
                 f"Clinic {envelope.clinic_id} has {rows} rows in {table}; it must have one.",
                 hint=f"Was the clinic removed? Else correct the extract of {table} in include/sql/extract.",
             )
-
-    def _record_failure(self, record: BackupRecord, error: BaseException, *, retries_left: bool) -> None:
-        try:
-            self._outcomes.fail(record, error, retries_left=retries_left)
-        except ClinicBackupsError as failure:
-            error.add_note(f"The catalog could not be told: {failure.message}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from clinic_backups.model import BackupRecord, WantedKind
+from clinic_backups.model import BackupRecord, WantedKind, parents_of
 from clinic_backups.settings import Settings
 
 
@@ -26,9 +26,8 @@ class Choice:
 def chain_of(record: BackupRecord, known: dict[str, BackupRecord]) -> tuple[BackupRecord, ...] | None:
     """A backup and all that it is built on, down to the full one; none where one of them is gone."""
     chain = [record]
-    while (parent_id := chain[-1].parent_id) is not None:
-        parent = known.get(parent_id)
-        if parent is None or parent in chain:
+    for parent in parents_of(record, known):
+        if parent is None:
             return None
         chain.append(parent)
     return tuple(chain)
@@ -49,8 +48,8 @@ def choose(
     :param backups: the clinic's completed backups.
     :param not_before: what was begun until then is being erased, and nothing may need it.
     """
-    if wanted == "full":
-        return Choice("a full one was asked for")
+    if reason := full_without_asking(wanted, settings):
+        return Choice(reason)
     known = {backup.backup_id: backup for backup in backups if backup.state == "completed"}
     if not known:
         return Choice("the clinic has no backup yet")
@@ -66,6 +65,13 @@ def choose(
     if reason:
         return Choice(reason)
     return Choice(f"built on {newest.backup_id}, {_days(now - chain[-1].started_at)} after the full one", chain)
+
+
+def full_without_asking(wanted: WantedKind, settings: Settings) -> str:
+    """Why it is a full one whatever there is already; empty where that has to be looked at."""
+    if wanted == "full":
+        return "a full one was asked for"
+    return "all are to be full ones" if wanted == "auto" and settings.full_every_days == 0 else ""
 
 
 def _why_full(

@@ -21,7 +21,7 @@ from clinic_backups.errors import (
     SettingsError,
     TransientError,
 )
-from clinic_backups.model import BackupRecord, Loss, envelope_key_of, hold_key_of, parse_key
+from clinic_backups.model import BackupRecord, CopyProblem, Loss, envelope_key_of, hold_key_of, parse_key
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.retention import Decision, plan
 from clinic_backups.settings import Settings
@@ -126,10 +126,11 @@ class Cleaner:
             for record in Restores(self._catalog.database).find(clinic_id=clinic_id)
             if record.safety_backup_id is not None and now - record.started_at < UNDO_FOR
         }
-        found = self._catalog.find(clinic_id=clinic_id, state="completed")
-        found += self._catalog.find(clinic_id=clinic_id, state="lost")
         return plan(
-            [replace(record, state="lost") if record.backup_id in gone else record for record in found],
+            [
+                replace(record, state="lost") if record.backup_id in gone else record
+                for record in self._catalog.find(clinic_id=clinic_id)
+            ],
             self._settings.retention_of(clinic_id),
             now,
             zone=self._settings.zone,
@@ -149,7 +150,7 @@ class Cleaner:
 
     def _is_there(self, record: BackupRecord, cleaned: Cleaned, *, dry_run: bool) -> bool:
         """Whether some store has it; else all of them are recorded to have lost it."""
-        lost: list[Loss] = []
+        problems: dict[str, CopyProblem] = {}
         for url in record.stores:
             store = self._open(url)
             with self._blaming(url):
@@ -157,11 +158,12 @@ class Cleaner:
                 if condition == "intact" and envelopes.exists(record.archive_key, store):
                     return True
                 stored.require_any(store)
-            lost.append(Loss.of(record, url, "damaged" if condition == "damaged" else "missing"))
-        for loss in lost if not dry_run else ():
-            state: CopyState = "damaged" if loss.problem == "damaged" else "lost"
-            lost += self._places.mark(record.backup_id, loss.store_url, state, self._now(), self._alarm)
-        cleaned.losses += lost
+            problems[url] = "damaged" if condition == "damaged" else "missing"
+        for url, problem in problems.items():
+            if dry_run:
+                cleaned.losses.append(Loss.of(record, url, problem))
+            else:
+                cleaned.losses += self._places.lose(record, url, problem, self._now(), self._alarm)
         return False
 
     def _open(self, url: str) -> ObjectStore:
@@ -250,11 +252,8 @@ class Cleaner:
 
     def _purge_store(self, store: ObjectStore, clinic_id: int, kept: Set[str], known: Set[str]) -> None:
         prefix = f"backups/{clinic_id}/"
-        there: dict[str, set[str]] = {}
-        for info in store.list(prefix):
-            if parts := parse_key(info.key):
-                there.setdefault(parts.archive_key, set()).add(parts.part)
-        unknown = [key for key, parts in there.items() if {"archive", "envelope"} <= parts and key not in known]
+        there = stored.by_archive(store.list(prefix))
+        unknown = [key for key, objects in there.items() if stored.is_whole(objects) and key not in known]
         if unknown:
             # Perhaps on hold: only a catalog that knows them can say so.
             raise PermanentError(

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from clinic_backups import envelopes
+from clinic_backups import envelopes, stored
 from clinic_backups.catalog.copies import CopyState
-from clinic_backups.model import BackupRecord, hold_key_of, parse_key
+from clinic_backups.model import BackupRecord, hold_key_of
 from clinic_backups.stores.base import ObjectInfo, UnfinishedUpload
 
 OLD_ENOUGH = timedelta(days=1)
@@ -70,10 +70,7 @@ def compare(
     :param objects: those of the clinic whose keys are ours.
     """
     by_key = {record.archive_key: record for record in records}
-    there: dict[str, dict[str, ObjectInfo]] = {}
-    for info in objects:
-        if parts := parse_key(info.key):
-            there.setdefault(parts.archive_key, {})[parts.part] = info
+    there = stored.by_archive(objects)
     found: list[Discrepancy] = []
     for key, record in by_key.items():
         if record.state in ("completed", "lost"):
@@ -82,8 +79,7 @@ def compare(
         known = by_key.get(key)
         if known is not None and known.state not in ("failed", "deleted"):
             continue
-        whole = "archive" in parts_there and "envelope" in parts_there
-        if whole:
+        if stored.is_whole(parts_there):
             # Whatever the catalog knows of it: what is a backup is never debris.
             found.append(Discrepancy(store_url, "unknown backup", key, clinic_id,
                                      size_bytes=parts_there["archive"].size_bytes))  # fmt: skip

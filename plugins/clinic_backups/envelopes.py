@@ -20,7 +20,8 @@ from clinic_backups.stores.base import ObjectStore
 from clinic_backups.text import one_line
 
 MAX_BYTES = 1024 * 1024
-MAX_HOLD_TEXT = 500
+MAX_REASON = 500
+"""Characters of a hold's reason, and of its holder."""
 _CHANGED = "Somebody changed the store: look at the object and at who may write there."
 
 
@@ -83,6 +84,12 @@ def read(record: BackupRecord, store: ObjectStore) -> Envelope | None:
     return envelope
 
 
+def discard(archive_key: str, store: ObjectStore) -> None:
+    """Remove what an attempt stored that came to no backup. :raises ObjectLocked: its lock still lasts."""
+    store.delete(envelope_key_of(archive_key))
+    store.delete(archive_key)
+
+
 def withdraw(archive_key: str, store: ObjectStore, error: BaseException) -> None:
     """Remove an archive that gets no envelope because of ``error``, which is told where that fails."""
     try:
@@ -118,7 +125,7 @@ def load_hold(archive_key: str, store: ObjectStore) -> tuple[str, str] | None:
         return None
     texts = [data.get("reason"), data.get("by")] if isinstance(data, dict) else []
     lines = [one_line(text) for text in texts if isinstance(text, str)]
-    if len(lines) != 2 or not lines[0] or any(len(line) > MAX_HOLD_TEXT for line in lines):
+    if len(lines) != 2 or not lines[0] or any(len(line) > MAX_REASON for line in lines):
         raise IntegrityError(f"{store.url}/{key} is no note of a hold.", hint=_CHANGED)
     return lines[0], lines[1]
 

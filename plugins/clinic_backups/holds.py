@@ -7,12 +7,19 @@ from datetime import datetime
 
 from clinic_backups import envelopes
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
+from clinic_backups.envelopes import MAX_REASON
+from clinic_backups.errors import ClinicBackupsError, SettingsError, TransientError
 from clinic_backups.model import BackupRecord
 from clinic_backups.storage import Stores
 from clinic_backups.text import one_line
 
-MAX_REASON = 500
+
+def require_reason(text: str) -> str:
+    """Why something is done that somebody will ask about, as one line. :raises SettingsError: empty or too long."""
+    reason = one_line(text)
+    if not reason or len(reason) > MAX_REASON:
+        raise SettingsError("The reason is empty or too long.", hint=f"One line of at most {MAX_REASON} characters.")
+    return reason
 
 
 class Holds:
@@ -34,26 +41,16 @@ class Holds:
         :raises PermanentError: there is no such completed backup.
         :raises TransientError: the hold is set, and a store could not be told of it.
         """
-        reason = one_line(reason)
-        if not reason or len(reason) > MAX_REASON:
-            raise SettingsError(
-                "The reason is empty or too long.", hint=f"One line of at most {MAX_REASON} characters."
-            )
-        held = self._catalog.hold(self._known(backup_id), reason, by)
+        reason = require_reason(reason)
+        held = self._catalog.hold(self._catalog.require(backup_id), reason, by)
         self._note(held, "on hold")
         return held
 
     def release(self, backup_id: str, by: str) -> BackupRecord:
         """End a hold: the policy decides again. :raises PermanentError, TransientError: as for :meth:`hold`."""
-        released = self._catalog.release(self._known(backup_id), by, self._now())
+        released = self._catalog.release(self._catalog.require(backup_id), by, self._now())
         self._note(released, "released")
         return released
-
-    def _known(self, backup_id: str) -> BackupRecord:
-        record = self._catalog.get(backup_id)
-        if record is None:
-            raise PermanentError(f"There is no backup {backup_id!r}.", hint="See `clinic-backups list`.")
-        return record
 
     def _note(self, record: BackupRecord, what: str) -> None:
         for url in record.stores:

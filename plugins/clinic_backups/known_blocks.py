@@ -10,9 +10,13 @@ from dataclasses import dataclass, field
 
 from clinic_backups.blocks import DIGEST_BYTES, OWN_ARCHIVE
 
-_PREFIX_BYTES = 5
-_POSITION_BITS = 24
+PREFIX_BYTES, POSITION_BITS = 5, 24
 """An entry is the digest's first five bytes and its position: 8 bytes, and 16 million blocks of a table in a chain."""
+
+
+def index_entry(digest: bytes | bytearray, position: int) -> int:
+    """A block's place in an index that is sorted by digest, then position."""
+    return int.from_bytes(digest[:PREFIX_BYTES]) << POSITION_BITS | position
 
 
 class UnusableBlocks(ValueError):
@@ -76,20 +80,17 @@ class _Table:
 
     def find(self, digest: bytes) -> int:
         index = self.index if self.index is not None else self._sorted()
-        prefix = int.from_bytes(digest[:_PREFIX_BYTES])
-        for at in range(bisect_left(index, prefix << _POSITION_BITS), len(index)):
-            if index[at] >> _POSITION_BITS != prefix:
+        first = index_entry(digest, 0)
+        for at in range(bisect_left(index, first), len(index)):
+            if index[at] >> POSITION_BITS != first >> POSITION_BITS:
                 break
-            position = index[at] & ((1 << _POSITION_BITS) - 1)
+            position = index[at] & ((1 << POSITION_BITS) - 1)
             if self.digests[position * DIGEST_BYTES : (position + 1) * DIGEST_BYTES] == digest:
                 return self.archives[bisect_left(self.ends, position + 1)]
         return OWN_ARCHIVE
 
     def _sorted(self) -> array[int]:
         starts = range(0, len(self.digests), DIGEST_BYTES)
-        entries = (
-            int.from_bytes(self.digests[start : start + _PREFIX_BYTES]) << _POSITION_BITS | start // DIGEST_BYTES
-            for start in starts
-        )
+        entries = (index_entry(self.digests[start : start + PREFIX_BYTES], start // DIGEST_BYTES) for start in starts)
         self.index = array("Q", sorted(entries))
         return self.index

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,7 @@ CONTENT_TYPE_ENVELOPE = "application/json"
 Kind = Literal["full", "incremental"]
 WantedKind = Literal["auto", "full", "incremental"]
 RestoreMode = Literal["exact", "missing"]
+CopyProblem = Literal["missing", "damaged"]
 LossProblem = Literal["missing", "damaged", "incomplete"]
 """incomplete: it is there, and one that it is built on is gone."""
 Trigger = Literal["scheduled", "manual"]
@@ -287,6 +289,19 @@ class BackupRecord:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types with the derived figures, for ``--json``."""
         return plain(self) | {"rows_total": self.rows_total, "seconds": self.seconds, "key": self.archive_key}
+
+
+def parents_of(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> Iterator[BackupRecord | None]:
+    """What a backup is built on, down to its full one; ends with ``None`` where that is not known."""
+    seen = {backup.backup_id}
+    while backup.parent_id is not None:
+        parent = known.get(backup.parent_id)
+        if parent is None or parent.backup_id in seen:
+            yield None
+            return
+        seen.add(parent.backup_id)
+        yield parent
+        backup = parent
 
 
 def plain(record: DataclassInstance) -> dict[str, Any]:

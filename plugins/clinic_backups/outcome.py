@@ -12,7 +12,7 @@ from clinic_backups import envelopes
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.errors import ClinicBackupsError, Interrupted, ObjectLocked, TransientError
-from clinic_backups.model import BackupRecord, envelope_key_of
+from clinic_backups.model import BackupRecord
 from clinic_backups.notify.policy import Announcer, cause_of
 from clinic_backups.stored import look
 from clinic_backups.stores.base import ObjectStore
@@ -43,6 +43,13 @@ class Outcomes:
 
         return self._catalog.finish(record.failed(error, self._now()), announce=announce)
 
+    def note_failure(self, record: BackupRecord, error: BaseException, *, retries_left: bool = False) -> None:
+        """:meth:`fail`, where ``error`` is what counts: that the catalog could not be told is a note on it."""
+        try:
+            self.fail(record, error, retries_left=retries_left)
+        except ClinicBackupsError as failure:
+            error.add_note(f"The catalog could not be told: {failure.message}")
+
     def settle(self, record: BackupRecord) -> BackupRecord | None:
         """Complete a running record whose envelope and archive are in the store; none if they are not.
 
@@ -61,8 +68,7 @@ class Outcomes:
             return settled
         # What its stores keep locked stays until the lock ends, and goes with the sweep.
         with suppress(ObjectLocked):
-            self._store().delete(envelope_key_of(record.archive_key))
-            self._store().delete(record.archive_key)
+            envelopes.discard(record.archive_key, self._store())
         died = Interrupted(
             "The backup's process ended without a word: killed, out of memory, or its machine stopped.",
             hint="See the task's log and the worker's memory. The clinic's next backup does not depend on this one.",

@@ -10,7 +10,7 @@ from typing import Any
 from clinic_backups import preflight
 from clinic_backups.backup import ClinicBackup, utc_now
 from clinic_backups.catalog.clinics import Clinics
-from clinic_backups.catalog.copies import Copies, CopyState
+from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.records import Catalog
@@ -21,7 +21,7 @@ from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotF
 from clinic_backups.extract import SqlFolder, render
 from clinic_backups.holds import Holds
 from clinic_backups.inventory import StoreCheck
-from clinic_backups.model import BackupRecord, BackupRequest, Clinic
+from clinic_backups.model import BackupRecord, BackupRequest, Clinic, CopyProblem
 from clinic_backups.notify.delivered import Delivered
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.notify.policy import Announcer
@@ -245,9 +245,8 @@ class Parts:
         if record is None or url not in record.stores:
             return
         if isinstance(error, (ObjectNotFound, IntegrityError)):
-            missing = isinstance(error, ObjectNotFound)
-            state: CopyState = "lost" if missing else "damaged"
-            self.copies().mark(record.backup_id, url, state, utc_now(), LossAlarm(utc_now))
+            problem: CopyProblem = "missing" if isinstance(error, ObjectNotFound) else "damaged"
+            self.copies().lose(record, url, problem, utc_now(), LossAlarm(utc_now))
 
     def preflight(self, *, count_rows: bool = True) -> list[preflight.Finding]:
         """Check everything that a backup needs."""

@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from clinic_backups import envelopes
+from clinic_backups import envelopes, stored
 from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
@@ -107,12 +107,10 @@ class _Clinic:
 
     def run(self) -> None:
         # Again: what was stored or deleted since the first listing is settled by now.
-        for info in self._store.list(f"backups/{self._id}/"):
-            if parts := parse_key(info.key):
-                self._there.setdefault(parts.archive_key, {})[parts.part] = info
+        self._there = stored.by_archive(self._store.list(f"backups/{self._id}/"))
         whole: list[str] = []
         for key, objects in self._there.items():
-            if {"archive", "envelope"} <= objects.keys():
+            if stored.is_whole(objects):
                 whole.append(key)
             else:
                 self._report.incomplete += [info.key for info in objects.values()]

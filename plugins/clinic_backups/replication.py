@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from clinic_backups import envelopes, stored
-from clinic_backups.catalog.copies import Copies, CopyState
+from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.errors import (
@@ -22,7 +22,7 @@ from clinic_backups.errors import (
     SettingsError,
     TransientError,
 )
-from clinic_backups.model import CONTENT_TYPE_ARCHIVE, BackupRecord, Loss, LossProblem, iso
+from clinic_backups.model import BackupRecord, CopyProblem, Loss, iso
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ByteSource, ObjectStore
@@ -236,18 +236,11 @@ class Replicator:
             except ClinicBackupsError as error:
                 raise _SourceError(error) from None
             with self._blaming(target.url, record):
-                target.put(
-                    record.archive_key,
-                    _Source(stored.CheckedSource(stream, record.archive, source_url)),
-                    content_type=CONTENT_TYPE_ARCHIVE,
-                    metadata={"backup_id": record.backup_id, "clinic_name": record.clinic_name},
-                    locked_until=self._lasting_lock(record),
-                )
+                source = _Source(stored.CheckedSource(stream, record.archive, source_url))
+                stored.put_archive(record, source, target, locked_until=self._lasting_lock(record))
 
-    def _note_loss(self, record: BackupRecord, url: str, problem: LossProblem, result: Replication) -> None:
-        state: CopyState = "lost" if problem == "missing" else "damaged"
-        more = self._places.mark(record.backup_id, url, state, self._now(), self._alarm)
-        result.losses += [Loss.of(record, url, problem), *more]
+    def _note_loss(self, record: BackupRecord, url: str, problem: CopyProblem, result: Replication) -> None:
+        result.losses += self._places.lose(record, url, problem, self._now(), self._alarm)
 
 
 def _require_nobody_vouches(record: BackupRecord, target: ObjectStore) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clinic_backups.model import BackupRecord
+from clinic_backups.model import BackupRecord, parents_of
 
 
 class RetentionPolicy(BaseModel):
@@ -94,22 +94,9 @@ def plan(
     ]
 
 
-def _chain(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> Iterator[BackupRecord | None]:
-    """What a backup is built on, down to its full one; ends with ``None`` where that is not known."""
-    seen = {backup.backup_id}
-    while backup.parent_id is not None:
-        parent = known.get(backup.parent_id)
-        if parent is None or parent.backup_id in seen:
-            yield None
-            return
-        seen.add(parent.backup_id)
-        yield parent
-        backup = parent
-
-
 def _is_good(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> bool:
     """It can be restored: it is completed, and all that it is built on too."""
-    return all(each is not None and each.state == "completed" for each in (backup, *_chain(backup, known)))
+    return all(each is not None and each.state == "completed" for each in (backup, *parents_of(backup, known)))
 
 
 def _forced(backup: BackupRecord, now: datetime) -> str:
@@ -150,7 +137,7 @@ def _keep_needed(ended: Sequence[BackupRecord], known: Mapping[str, BackupRecord
     """What a kept incremental is built on, down to its full backup."""
     for backup in ended:
         child = backup
-        for parent in _chain(backup, known):
+        for parent in parents_of(backup, known):
             if child.backup_id not in reasons or parent is None:
                 break
             reasons.setdefault(parent.backup_id, f"needed by {child.backup_id}")

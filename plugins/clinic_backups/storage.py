@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
-from clinic_backups.errors import SettingsError
+from clinic_backups.errors import ClinicBackupsError, SettingsError
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import parse_url
 
+T = TypeVar("T")
 REPLICAS = "CLINIC_BACKUPS_REPLICA_STORES"
 
 
@@ -80,6 +82,28 @@ class Stores:
         if url not in self._opened:
             self._opened[url] = self._open(*self._places[url])
         return self._opened[url]
+
+    def first(
+        self,
+        check: Callable[[ObjectStore], T],
+        on_failure: Callable[[str, ClinicBackupsError], object] = lambda url, error: None,
+    ) -> tuple[ObjectStore, T]:
+        """The first store for which ``check`` does not raise, and what it returned.
+
+        :param on_failure: told of a store's URL and error before the next one is tried.
+        :raises ClinicBackupsError: all failed; the first store's error, the others' as notes.
+        """
+        failures: list[ClinicBackupsError] = []
+        for url in self.urls:
+            try:
+                store = self.at(url)
+                return store, check(store)
+            except ClinicBackupsError as error:
+                failures.append(error)
+                on_failure(url, error)
+        for other in failures[1:]:
+            failures[0].add_note(f"And: {other.message}")
+        raise failures[0]
 
     def __iter__(self) -> Iterator[ObjectStore]:
         """Each store, the primary first, opened as it is reached."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Literal
 
 from clinic_backups.errors import IntegrityError, ObjectNotFound, TransientError
-from clinic_backups.model import ArchiveInfo
-from clinic_backups.stores.base import ByteSource, ObjectStore
+from clinic_backups.model import CONTENT_TYPE_ARCHIVE, ArchiveInfo, BackupRecord, parse_key
+from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
 
 Condition = Literal["intact", "missing", "damaged"]
 CHUNK_BYTES = 1024 * 1024
@@ -42,6 +43,33 @@ class CheckedSource:
         return data
 
 
+def by_archive(objects: Iterable[ObjectInfo]) -> dict[str, dict[str, ObjectInfo]]:
+    """Objects of backups by the key of the archive beside which they lie, and by what they are; others are left out."""
+    there: dict[str, dict[str, ObjectInfo]] = {}
+    for info in objects:
+        if parts := parse_key(info.key):
+            there.setdefault(parts.archive_key, {})[parts.part] = info
+    return there
+
+
+def is_whole(objects: Mapping[str, ObjectInfo]) -> bool:
+    """What lies beside one archive's key is a backup, and not only a part of one."""
+    return {"archive", "envelope"} <= objects.keys()
+
+
+def put_archive(
+    record: BackupRecord, source: ByteSource, store: ObjectStore, *, locked_until: datetime | None
+) -> StoredObject:
+    """Stream an archive to where the record says. :raises ClinicBackupsError: see :meth:`ObjectStore.put`."""
+    return store.put(
+        record.archive_key,
+        source,
+        content_type=CONTENT_TYPE_ARCHIVE,
+        metadata={"backup_id": record.backup_id, "clinic_name": record.clinic_name},
+        locked_until=locked_until,
+    )
+
+
 def require_any(store: ObjectStore) -> None:
     """:raises TransientError: the store holds no backup of anybody: it is another one, or not mounted."""
     if next(iter(store.list("backups/")), None) is None:
@@ -61,15 +89,26 @@ def look(archive: ArchiveInfo, store: ObjectStore) -> Condition:
     return "intact" if same else "damaged"
 
 
-def read_through(
-    archive: ArchiveInfo, store: ObjectStore, on_read: Callable[[int], object] = lambda count: None
-) -> Condition:
-    """Read the whole archive and compare it with the catalog; no key is needed. :raises ClinicBackupsError:"""
+def require_intact(
+    archive: ArchiveInfo, store: ObjectStore, on_read: Callable[[int], object] = lambda done: None
+) -> None:
+    """Read the whole archive and compare it with the catalog; no key is needed.
+
+    :param on_read: told how many bytes are read.
+    :raises ObjectNotFound, IntegrityError: it is gone, or another one.
+    """
+    done = 0
+    with store.open(archive.key) as stream:
+        source = CheckedSource(stream, archive, store.url)
+        while data := source.read(CHUNK_BYTES):
+            done += len(data)
+            on_read(done)
+
+
+def read_through(archive: ArchiveInfo, store: ObjectStore) -> Condition:
+    """:func:`require_intact` as an answer. :raises ClinicBackupsError: the store failed."""
     try:
-        with store.open(archive.key) as stream:
-            source = CheckedSource(stream, archive, store.url)
-            while data := source.read(CHUNK_BYTES):
-                on_read(len(data))
+        require_intact(archive, store)
     except ObjectNotFound:
         return "missing"
     except IntegrityError:

@@ -10,8 +10,9 @@ from clinic_backups.archive import ArchiveWriter, Zstd, fingerprint
 from clinic_backups.blocks import BlockList
 from clinic_backups.encryption import Age
 from clinic_backups.known_blocks import KnownBlocks
-from clinic_backups.model import CONTENT_TYPE_ARCHIVE, ArchiveInfo, BackupRecord, Clinic, Envelope, Table
+from clinic_backups.model import ArchiveInfo, BackupRecord, Clinic, Envelope, Table
 from clinic_backups.pipeline import ByteChannel, Channel, Pipeline
+from clinic_backups.stored import put_archive
 from clinic_backups.stores.base import ObjectStore, StoredObject
 from clinic_backups.tenant_db import Snapshot
 
@@ -82,13 +83,7 @@ class ArchiveStream:
             blocks.update(_pack(writer, rows, clinic, record.backup_id))
 
         def upload() -> StoredObject:
-            return self._store.put(
-                record.archive_key,
-                sealed,
-                content_type=CONTENT_TYPE_ARCHIVE,
-                metadata={"backup_id": record.backup_id, "clinic_name": record.clinic_name},
-                locked_until=self._locked_until,
-            )
+            return put_archive(record, sealed, self._store, locked_until=self._locked_until)
 
         reader = _Reader(rows, len(tables), self._on_progress)
         self._pipeline.add("read", lambda: reader.read(snapshot, tables, queries), target=rows)

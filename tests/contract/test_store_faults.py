@@ -24,6 +24,7 @@ from clinic_backups.errors import ClinicBackupsError, ObjectExists, PermanentErr
 from clinic_backups.stores.base import ObjectStore, UnfinishedUpload
 from clinic_backups.stores.connect import make_client, open_store, store_from_client
 from clinic_backups.stores.file import FileStore
+from tests.child import answer_of
 from tests.conftest import BUCKET, STORES
 from tests.servers import CHECKOUT, HOST, Server, free_ports
 
@@ -428,17 +429,8 @@ print(json.dumps([before, uploaded, peak()]))
     ) -> None:
         """An upload of 256 MiB, and its download, with the parts that are used in earnest."""
         url, connection = place_of(provider, request, tmp_path, monkeypatch)
-        done = subprocess.run(
-            [sys.executable, "-c", self.PROGRAM],
-            input=json.dumps([url, vars(connection) if connection else None, self.SIZE]),
-            cwd=CHECKOUT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        before, uploaded, downloaded = json.loads(done.stdout)
+        job = [url, vars(connection) if connection else None, self.SIZE]
+        before, uploaded, downloaded = answer_of(self.PROGRAM, job)
         print(f"{provider}: {before} MiB before, {uploaded} after the upload, {downloaded} after the download")
         assert downloaded - before < limit_mib
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,13 +36,13 @@ from clinic_backups.restore.merge import Merge
 from clinic_backups.restore.service import Source
 from clinic_backups.stores.connect import store_from_client
 from clinic_backups.stores.file import FileStore
+from tests.child import answer_of
 from tests.conftest import MakeStore
 from tests.contract.buckets import LOCKED
-from tests.fleet import START, Fleet, flip, objects_of
+from tests.fleet import START, Fleet, flip, objects_of, reads_of
 from tests.integration.test_incremental import ROWS, Chain, alter, values
 from tests.postgres_fixtures import DemoDatabase
 
-CHECKOUT = Path(__file__).parents[2]
 STOCK = "public.inventario_inventario"
 
 
@@ -164,14 +163,7 @@ def test_on_every_store_it_is_written_from_one_reading_of_each_archive_after_the
     desk.fill(ROWS)
     records = desk.chain_of(30, 30, 30)
     rows = desk.rows_now(1)
-    reads: list[str] = []
-    opening = store.open
-
-    def counted(key: str) -> Any:
-        reads.append(key)
-        return opening(key)
-
-    store.open = counted  # type: ignore[method-assign]
+    reads = reads_of(store)
     new = desk.consolidate(records[-1]).record
     archives = {key: reads.count(key) for key in reads if not key.endswith(".json")}
     assert archives == {record.archive_key: 2 for record in records} | {new.archive_key: 1}
@@ -567,25 +559,14 @@ print(json.dumps(peaks))
             ids.append(desk.next(clinic_id))
         assert [record.kind for record in ids] == ["incremental"] * 2
         assert ids[1].raw_bytes is not None and ids[1].raw_bytes > 60_000_000
-        done = subprocess.run(
-            [sys.executable, "-c", self.PROGRAM],
-            input=json.dumps(
-                {
-                    "recipients": desk.settings.recipients,
-                    "store": desk.store.url,
-                    "catalog": desk.database.catalog_uri,
-                    "identity": desk.identity,
-                    "backup_ids": [record.backup_id for record in ids],
-                }
-            ),
-            cwd=CHECKOUT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        before, small, large = json.loads(done.stdout)
+        job = {
+            "recipients": desk.settings.recipients,
+            "store": desk.store.url,
+            "catalog": desk.database.catalog_uri,
+            "identity": desk.identity,
+            "backup_ids": [record.backup_id for record in ids],
+        }
+        before, small, large = answer_of(self.PROGRAM, job)
         print(f"{before} MiB before, {small} after 15,000 rows, {large} after 150,000")
         assert large - small < 40
         assert large - before < 100

@@ -18,7 +18,7 @@ from clinic_backups.model import BackupRecord, envelope_key_of
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.file import FileStore
 from tests.conftest import MakeStore
-from tests.fleet import START, Fleet, flip, objects_of, put
+from tests.fleet import START, Fleet, flip, objects_of, put, reads_of
 from tests.postgres_fixtures import DemoDatabase, copy_of
 
 ROWS = 3000
@@ -167,14 +167,7 @@ def test_on_every_store_a_chain_is_restored_and_each_archive_is_read_twice_at_mo
     for number in range(4):
         records.append(chain.next())
         chain.change(30, number)
-    reads: list[str] = []
-    opening = store.open
-
-    def counted(key: str) -> Any:
-        reads.append(key)
-        return opening(key)
-
-    store.open = counted  # type: ignore[method-assign]
+    reads = reads_of(store)
     chain.restored(records[-1])
     # Planned and applied: of the newest the archive is read to be checked and to be loaded, each time.
     assert {key: reads.count(key) for key in reads} == {record.archive_key: 4 for record in records}
@@ -334,6 +327,17 @@ def test_retention_keeps_what_a_kept_incremental_needs(chain: Chain) -> None:
     chain.clean(71)
     assert [record.backup_id for record in chain.catalog.find(state="completed")] == [new.backup_id]
     assert set(objects_of(chain.stores.primary)) == {new.archive_key, envelope_key_of(new.archive_key)}
+
+
+def test_retention_tells_once_of_a_chain_whose_full_one_is_gone(chain: Chain) -> None:
+    old, full = chain.next(), chain.next(full_every_days=1)
+    children = [chain.next() for _ in range(2)]
+    chain.stores.primary.delete(full.archive_key)
+    (cleaned,) = chain.clean(60)
+    lost = [(full.backup_id, "missing"), *((child.backup_id, "incomplete") for child in children)]
+    assert [(loss.backup_id, loss.problem) for loss in cleaned.losses] == lost
+    assert sorted(chain.losses()) == sorted(lost)
+    assert (cleaned.deleted, chain.state(old)) == (3, "completed")
 
 
 def test_an_attempt_that_died_after_its_envelope_is_completed_and_not_built_on(

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, backup_copy, store
 from clinic_backups.errors import ClinicBackupsError
-from clinic_backups.model import Loss
+from clinic_backups.model import BackupRecord, CopyProblem, Loss
 
 CopyState = Literal["present", "lost", "damaged"]
 Announce = Callable[[SqlConnection, list[Loss]], object]
@@ -63,6 +63,18 @@ class Copies:
         """
         losses = self.mark_all(store_url, {backup_id: state}, at, announce)
         return [loss for loss in losses if loss.backup_id != backup_id]
+
+    def lose(
+        self,
+        record: BackupRecord,
+        store_url: str,
+        problem: CopyProblem,
+        at: datetime,
+        announce: Announce | None = None,
+    ) -> list[Loss]:
+        """Write that a store lost a backup; returns that loss, and those of what is built on it."""
+        state: CopyState = "lost" if problem == "missing" else "damaged"
+        return self.mark_all(store_url, {record.backup_id: state}, at, announce)
 
     def mark_all(
         self, store_url: str, states: Mapping[str, CopyState], at: datetime, announce: Announce | None = None

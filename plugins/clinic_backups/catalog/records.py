@@ -235,6 +235,13 @@ class Catalog:
         found = self._select(_select().where(backup.c.backup_id == backup_id))
         return found[0] if found else None
 
+    def require(self, backup_id: str) -> BackupRecord:
+        """One record. :raises PermanentError: there is none."""
+        record = self.get(backup_id)
+        if record is None:
+            raise PermanentError(f"There is no backup {backup_id!r}.", hint="See `clinic-backups list`.")
+        return record
+
     def find(
         self,
         *,

@@ -23,7 +23,7 @@ from clinic_backups.cli.output import (
     print_table,
     progress_bar,
 )
-from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError
+from clinic_backups.errors import ClinicBackupsError, SettingsError
 from clinic_backups.model import BackupRecord, BackupRequest, Clinic, State
 from clinic_backups.parts import Parts
 from clinic_backups.selection import Selection, select
@@ -101,9 +101,7 @@ def list_(
 
 def show(backup_id: str, json: Json = False) -> None:
     """Show one backup: where it is, what is in it, and why it failed if it did."""
-    record = parts().catalog.get(backup_id)
-    if record is None:
-        raise PermanentError(f"There is no backup {backup_id!r}.", hint="See `clinic-backups list`.")
+    record = parts().catalog.require(backup_id)
     if json:
         print_json(record.to_json())
         return

@@ -15,13 +15,12 @@ from clinic_backups.catalog.erasures import Erasure
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import errors, human_size, print_json, print_table
 from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
+from clinic_backups.holds import require_reason
 from clinic_backups.model import BackupRecord, iso
 from clinic_backups.parts import Parts
 from clinic_backups.retention import Decision
-from clinic_backups.text import one_line
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-MAX_REASON = 500
 
 
 def register(app: typer.Typer) -> None:
@@ -41,9 +40,7 @@ def erase_clinic(
     Holds and locks keep what they keep; the weekly retention goes on until nothing is left. What stays is a line with
     counts and dates. The clinic's rows in the application's database are not touched.
     """
-    reason = one_line(reason)
-    if not reason or len(reason) > MAX_REASON:
-        raise SettingsError("The reason is empty or too long.", hint=f"One line of at most {MAX_REASON} characters.")
+    reason = require_reason(reason)
     with_parts = parts()
     active, _ = with_parts.clinics()
     if any(found.id == clinic for found in active):

@@ -13,7 +13,7 @@ from rich.markup import escape
 from clinic_backups import envelopes
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
-from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError
+from clinic_backups.errors import PermanentError, SettingsError
 from clinic_backups.model import Envelope
 from clinic_backups.parts import Parts
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
@@ -117,13 +117,8 @@ def source_in_store(with_parts: Parts, archive: str, clinic_id: int) -> Source:
 
 def _envelope(with_parts: Parts, key: str) -> Envelope:
     """From the first store that has a good one. :raises ClinicBackupsError: none has; the first store's error."""
-    failures: list[ClinicBackupsError] = []
-    for url in with_parts.stores.urls:
-        try:
-            return envelopes.load(key, with_parts.stores.at(url))
-        except ClinicBackupsError as error:
-            failures.append(error)
-    raise failures[0]
+    _, envelope = with_parts.stores.first(lambda store: envelopes.load(key, store))
+    return envelope
 
 
 def _key(with_parts: Parts, archive: str) -> str:

@@ -12,7 +12,7 @@ from clinic_backups.errors import ClinicBackupsError
 from clinic_backups.inventory import KINDS, Inventory, Task
 from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.parts import AirflowParts
-from clinic_backups.operators.retention import conf_of, wanted_clinic
+from clinic_backups.operators.retention import conf_of, log_losses, wanted_clinic
 from clinic_backups.replication import Replication
 from clinic_backups.selection import flag
 
@@ -25,8 +25,7 @@ def log_copies(logger: Any, parts: AirflowParts, clinic_id: int | None = None, *
     done = replicator.run(clinic_id, patient=patient)
     for copy, error in done.problems:
         logger.warning("%s is not in %s yet: %s", copy.backup_id, copy.store_url, error)
-    for loss in done.losses:
-        logger.error("%s is %s in %s.", loss.backup_id, loss.problem, loss.store_url)
+    log_losses(logger, done.losses)
     return done
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from clinic_backups.errors import SettingsError
+from clinic_backups.model import Loss
 from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.selection import flag, require_known_keys, select
@@ -34,6 +36,12 @@ def wanted_clinic(parts: AirflowParts, conf: dict[str, Any]) -> int | None:
     return select({"clinic_id": conf["clinic_id"]}, active=[], every=every).clinics[0].id
 
 
+def log_losses(logger: Any, losses: Iterable[Loss]) -> None:
+    """One line for each; the operator's mail about them is in the outbox."""
+    for loss in losses:
+        logger.error("%s is %s in %s.", loss.backup_id, loss.problem, loss.store_url)
+
+
 @task(trigger_rule="all_done")
 def clean() -> dict[str, int]:
     """Each clinic's decisions with their reasons go into the log; a clinic that cannot be cleaned stops no other."""
@@ -51,8 +59,7 @@ def clean() -> dict[str, int]:
                 log.info("%s %s: %s", decision.backup.backup_id, verb, decision.reason)
             deleted += result.deleted
             kept += result.kept
-            for loss in result.losses:
-                log.error("%s is %s in %s.", loss.backup_id, loss.problem, loss.store_url)
+            log_losses(log, result.losses)
             if result.erasure:
                 left = "is done" if result.erasure.finished_at else f"goes on: {result.erasure.remaining} backups stay"
                 log.info("The erasure of clinic %s %s.", result.clinic_id, left)

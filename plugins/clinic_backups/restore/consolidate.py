@@ -23,7 +23,6 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.encryption import Age, WrongIdentity, parse_recipients
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError
 from clinic_backups.model import (
-    CONTENT_TYPE_ARCHIVE,
     BackupRecord,
     Clinic,
     Envelope,
@@ -34,9 +33,10 @@ from clinic_backups.notify.policy import Announcer, Cause
 from clinic_backups.outcome import Outcomes
 from clinic_backups.pipeline import ByteChannel, Pipeline
 from clinic_backups.restore.merge import Merge
-from clinic_backups.restore.runner import source_of
+from clinic_backups.restore.runner import require_completed, source_of
 from clinic_backups.restore.service import ClinicRestore, OnRead, Source
 from clinic_backups.settings import Settings
+from clinic_backups.stored import put_archive
 from clinic_backups.stores.base import ObjectStore, StoredObject
 from clinic_backups.stream import Stored
 
@@ -124,7 +124,7 @@ class Consolidation:
                     envelopes.withdraw(record.archive_key, self._store, error)
                     raise
             except BaseException as error:
-                self._record_failure(record, error)
+                self._outcomes.note_failure(record, error)
                 raise
             try:
                 completed = record.completed(envelope, self._store.url)
@@ -135,14 +135,8 @@ class Consolidation:
 
     def _usable(self, backup_id: str) -> BackupRecord:
         """:raises PermanentError: it cannot be consolidated."""
-        record = self._catalog.get(backup_id)
-        if record is None:
-            raise PermanentError(f"There is no backup {backup_id!r}.", hint="See `clinic-backups list`.")
-        if record.state != "completed":
-            hint = "Choose a completed one."
-            if record.state == "lost":
-                hint += " If its archive is back in a store: clinic-backups catalog verify --record"
-            raise PermanentError(f"Backup {backup_id} is {record.state}, not completed.", hint=hint)
+        record = self._catalog.require(backup_id)
+        require_completed(record)
         if record.kind != "incremental":
             raise PermanentError(
                 f"Backup {backup_id} is a full one already.", hint="There is nothing to do: it needs no other backup."
@@ -193,13 +187,7 @@ class Consolidation:
         pipeline.add("encrypt", lambda: Age().run(packed, sealed, recipients), source=packed, target=sealed)
 
         def upload() -> StoredObject:
-            return self._store.put(
-                record.archive_key,
-                sealed,
-                content_type=CONTENT_TYPE_ARCHIVE,
-                metadata={"backup_id": record.backup_id, "clinic_name": record.clinic_name},
-                locked_until=locked_until,
-            )
+            return put_archive(record, sealed, self._store, locked_until=locked_until)
 
         return Stored(pipeline.run(upload, on_failure=merge.stop), blocks)
 
@@ -221,9 +209,3 @@ class Consolidation:
                 hint="It was not kept. Report this: it is an error of this package.",
             )
         return verified
-
-    def _record_failure(self, record: BackupRecord, error: BaseException) -> None:
-        try:
-            self._outcomes.fail(record, error)
-        except ClinicBackupsError as failure:
-            error.add_note(f"The catalog could not be told: {failure.message}")

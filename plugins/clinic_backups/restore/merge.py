@@ -12,12 +12,12 @@ from clinic_backups.archive import SEGMENT_BYTES, ArchiveWriter
 from clinic_backups.archive_reader import Manifest, Segment, TableContent, read_archive
 from clinic_backups.blocks import Block, BlockList
 from clinic_backups.errors import PermanentError
+from clinic_backups.known_blocks import POSITION_BITS, index_entry
 from clinic_backups.pipeline import Cancelled, Channel
 from clinic_backups.restore.service import ClinicRestore, OnRead, Source
 
 KEPT_BYTES = 16 * 1024 * 1024
 """Blocks of one table that wait because they come before their turn, or are listed more often than stored."""
-_PREFIX_BYTES, _POSITION_BITS = 5, 24
 _PAUSE = Segment("", (), b"")
 
 
@@ -153,7 +153,7 @@ class _Kept:
 
     def __init__(self, blocks: BlockList) -> None:
         # As in known_blocks: eight bytes for each, its digest's beginning and its position.
-        self._index = array("Q", sorted(_entry(block, position) for position, block in enumerate(blocks)))
+        self._index = array("Q", sorted(index_entry(block.digest, position) for position, block in enumerate(blocks)))
         self._kept: dict[Block, bytes] = {}
         self._room = KEPT_BYTES
 
@@ -173,10 +173,6 @@ class _Kept:
 
     def _wanted_after(self, position: int, block: Block) -> bool:
         """True also for another block with the same beginning: that one is kept in vain."""
-        entry = _entry(block, position)
+        entry = index_entry(block.digest, position)
         at = bisect_right(self._index, entry)
-        return at < len(self._index) and self._index[at] >> _POSITION_BITS == entry >> _POSITION_BITS
-
-
-def _entry(block: Block, position: int) -> int:
-    return int.from_bytes(block.digest[:_PREFIX_BYTES]) << _POSITION_BITS | position
+        return at < len(self._index) and self._index[at] >> POSITION_BITS == entry >> POSITION_BITS

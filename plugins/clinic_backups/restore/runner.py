@@ -108,11 +108,7 @@ def choose_backup(catalog: Catalog, request: RestoreRequest) -> BackupRecord:
                 f"Clinic {request.clinic_id} has no backup {request.backup_id!r}.",
                 hint=f"See clinic-backups list --clinic {request.clinic_id}",
             )
-        if found.state != "completed":
-            hint = "Choose a completed one."
-            if found.state == "lost":
-                hint += " If its archive is back in a store: clinic-backups catalog verify --record"
-            raise PermanentError(f"Backup {found.backup_id} is {found.state}, not completed.", hint=hint)
+        require_completed(found)
         return found
     before = request.as_of + timedelta(microseconds=1) if request.as_of else None
     newest = catalog.find(clinic_id=request.clinic_id, state="completed", started_before=before, limit=1)
@@ -123,6 +119,16 @@ def choose_backup(catalog: Catalog, request: RestoreRequest) -> BackupRecord:
             hint=f"See clinic-backups list --clinic {request.clinic_id}",
         )
     return newest[0]
+
+
+def require_completed(record: BackupRecord) -> None:
+    """:raises PermanentError: it is no backup that can be restored."""
+    if record.state == "completed":
+        return
+    hint = "Choose a completed one."
+    if record.state == "lost":
+        hint += " If its archive is back in a store: clinic-backups catalog verify --record"
+    raise PermanentError(f"Backup {record.backup_id} is {record.state}, not completed.", hint=hint)
 
 
 def source_of(record: BackupRecord) -> Source:

@@ -23,7 +23,7 @@ from clinic_backups.restore.staging import Staged, Staging
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.settings import Settings
 from clinic_backups.storage import Stores
-from clinic_backups.stored import CHUNK_BYTES, CheckedSource
+from clinic_backups.stored import require_intact
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.tenant_db import Snapshot
 
@@ -161,29 +161,21 @@ class ClinicRestore:
         return self._good[source.archive.key]
 
     def _first_good(self, source: Source, check: Callable[[Source, ObjectStore], T]) -> T:
-        failures: list[ClinicBackupsError] = []
-        for url in self._stores.urls:
-            what = f"the archive of {source.backup_id}"
-            self.on_step(f"checking {what}" if not failures else f"checking {what} in {url}")
-            try:
-                store = self._stores.at(url)
-                found = check(source, store)
-            except ClinicBackupsError as error:
-                failures.append(error)
-                self._on_bad_copy(source, url, error)
-                continue
-            self._good[source.archive.key] = store
-            return found
-        for other in failures[1:]:
-            failures[0].add_note(f"And: {other.message}")
-        raise failures[0]
+        what = f"the archive of {source.backup_id}"
+        self.on_step(f"checking {what}")
+
+        def pass_over(url: str, error: ClinicBackupsError) -> None:
+            self._on_bad_copy(source, url, error)
+            if url != self._stores.urls[-1]:
+                self.on_step(f"checking {what} in {self._stores.urls[self._stores.urls.index(url) + 1]}")
+
+        store, found = self._stores.first(lambda store: check(source, store), pass_over)
+        self._good[source.archive.key] = store
+        return found
 
     def _checked_sum(self, source: Source, store: ObjectStore) -> None:
-        with store.open(source.archive.key) as stream:
-            counted = cast(BinaryIO, _Counted(stream, source.archive.size_bytes, self._on_read))
-            checked = CheckedSource(counted, source.archive, store.url)
-            while checked.read(CHUNK_BYTES):
-                pass
+        total = source.archive.size_bytes
+        require_intact(source.archive, store, lambda done: self._on_read(done, total))
 
     def check_in(self, source: Source, store: ObjectStore) -> Manifest:
         """Read an archive of one store to its end. :raises ClinicBackupsError: it is not the one that is wanted."""
