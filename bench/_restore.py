@@ -13,8 +13,9 @@ import pyrage
 from bench.children import peak_rss_bytes
 from clinic_backups.connections import Connection
 from clinic_backups.model import ArchiveInfo
+from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.into import IntoRestore
-from clinic_backups.restore.service import ClinicRestore, Source, Wish
+from clinic_backups.restore.service import ClinicRestore, Wish
 from clinic_backups.settings import Settings
 from clinic_backups.storage import Stores
 from clinic_backups.stores.connect import open_store
@@ -27,8 +28,9 @@ def main() -> None:
     restore = ClinicRestore(
         settings=settings,
         restore_db=Connection(**job["restore_db"]),
-        stores=Stores.of(open_store(job["store_url"], None)),
-        identities=[pyrage.x25519.Identity.from_str(job["identity"])],
+        archives=Archives(
+            Stores.of(open_store(job["store_url"], None)), [pyrage.x25519.Identity.from_str(job["identity"])]
+        ),
     )
     source = Source(job["backup_id"], job["clinic_id"], ArchiveInfo(**job["archive"]))
     actions: dict[str, Callable[[], dict[str, Any]]] = {

@@ -20,6 +20,7 @@ from clinic_backups.inventory import Inventory, StoreCheck, Task
 from clinic_backups.model import BackupRecord
 from clinic_backups.rebuild import Rebuilt, rebuild
 from clinic_backups.replication import Replication, Replicator
+from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.runner import source_of, wish_of
 from clinic_backups.restore.service import ClinicRestore
@@ -83,10 +84,11 @@ class Fleet(Rig):
         return ClinicRestore(
             settings=self.settings,
             restore_db=connections.parse("restore_db", self.database.restorer_uri),
-            stores=stores or self.stores,
-            identities=[pyrage.x25519.Identity.from_str(self.identity)],
-            **options,
+            archives=self.archives(stores, **options),
         )
+
+    def archives(self, stores: Stores | None = None, **options: Any) -> Archives:
+        return Archives(stores or self.stores, [pyrage.x25519.Identity.from_str(self.identity)], **options)
 
     def restored(self, record: BackupRecord, stores: Stores | None = None) -> RestorePlan:
         """Plan and apply; returns what was applied."""

@@ -27,11 +27,12 @@ from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.notify.policy import Announcer
 from clinic_backups.outcome import Outcomes
 from clinic_backups.replication import Replicator
+from clinic_backups.restore.archives import Archives, OnStep, Source
 from clinic_backups.restore.consolidate import Consolidation
 from clinic_backups.restore.into import IntoRestore
 from clinic_backups.restore.model import RestorePlan
 from clinic_backups.restore.runner import RestoreRunner
-from clinic_backups.restore.service import ClinicRestore, Source
+from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.settings import Settings
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
@@ -169,20 +170,29 @@ class Parts:
         """The database that copies are made in: ``restore_target``, or else the clinics' own."""
         return self._find("restore_target") or self.restore_db
 
-    def clinic_restore(
-        self, identity_file: Path | None = None, *, database: Connection | None = None, **options: Any
-    ) -> ClinicRestore:
-        """What plans and applies restores. :raises SettingsError: there is no identity file, or no usable one."""
+    def archives(self, identity_file: Path | None = None, **options: Any) -> Archives:
+        """What reads backups. :raises SettingsError: there is no identity file, or no usable one."""
         file = identity_file or self.settings.identity_file
         if file is None:
             raise SettingsError(
                 "No identity file is named, and without the secret key no backup can be opened.",
                 hint="Set CLINIC_BACKUPS_IDENTITY_FILE, or give --identity FILE.",
             )
+        return Archives(self.stores, load_identities(file), **options)
+
+    def clinic_restore(
+        self,
+        identity_file: Path | None = None,
+        *,
+        database: Connection | None = None,
+        on_step: OnStep = lambda step: None,
+        **options: Any,
+    ) -> ClinicRestore:
+        """What plans and applies restores. :raises SettingsError: see :meth:`archives`."""
+        archives = self.archives(identity_file, on_step=on_step, **options)
         return ClinicRestore(
-            settings=self.settings, restore_db=database or self.restore_db, stores=self.stores,
-            identities=load_identities(file), **options,
-        )  # fmt: skip
+            settings=self.settings, restore_db=database or self.restore_db, archives=archives, on_step=on_step
+        )
 
     def restores(self, identity_file: Path | None = None, **options: Any) -> RestoreRunner:
         """Restores with their records."""
@@ -191,11 +201,9 @@ class Parts:
 
     def consolidation(self, identity_file: Path | None = None, **steps: Any) -> Consolidation:
         """Makes full backups out of incremental ones; the clinics' database is not asked for anything."""
-        restore = self.clinic_restore(
-            identity_file, database=Connection("none", "postgres"), on_bad_copy=self._note_bad_copy, **steps
-        )
+        archives = self.archives(identity_file, on_bad_copy=self._note_bad_copy, **steps)
         return Consolidation(
-            settings=self.settings, catalog=self.catalog, restore=restore, store=self.store, announcer=self.announcer,
+            settings=self.settings, catalog=self.catalog, archives=archives, store=self.store, announcer=self.announcer,
             **steps,
         )  # fmt: skip
 

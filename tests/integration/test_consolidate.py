@@ -31,9 +31,9 @@ from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentE
 from clinic_backups.model import ArchiveInfo, BackupRecord, ChainArchive, Clinic, Table, envelope_key_of
 from clinic_backups.pipeline import ByteChannel, Pipeline
 from clinic_backups.restore import merge as merging
+from clinic_backups.restore.archives import Source
 from clinic_backups.restore.consolidate import Consolidated, Consolidation
 from clinic_backups.restore.merge import Merge
-from clinic_backups.restore.service import Source
 from clinic_backups.stores.connect import store_from_client
 from clinic_backups.stores.file import FileStore
 from tests.child import answer_of
@@ -50,9 +50,9 @@ class Desk(Chain):
     """A chain with somebody who consolidates it."""
 
     def consolidate(self, record: BackupRecord, **options: Any) -> Consolidated:
-        restore = self.restore(**{name: options.pop(name) for name in ("on_bad_copy",) if name in options})
+        archives = self.archives(**{name: options.pop(name) for name in ("on_bad_copy",) if name in options})
         parts = {
-            "settings": self.settings, "catalog": self.catalog, "restore": restore, "store": self.stores.primary,
+            "settings": self.settings, "catalog": self.catalog, "archives": archives, "store": self.stores.primary,
             "now": lambda: self.now,
         }  # fmt: skip
         return Consolidation(**(parts | options)).run(record.backup_id, requested_by="prueba")
@@ -523,7 +523,7 @@ import pyrage
 from clinic_backups import connections
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore.consolidate import Consolidation
-from clinic_backups.restore.service import ClinicRestore
+from clinic_backups.restore.archives import Archives
 from clinic_backups.settings import Settings
 from clinic_backups.storage import Stores
 from clinic_backups.stores.file import FileStore
@@ -534,11 +534,8 @@ given = json.load(sys.stdin)
 settings = Settings(recipients=given["recipients"], store_url=given["store"])
 catalog = Catalog(connections.parse("backup_catalog", given["catalog"]))
 stores = Stores.of(FileStore(given["store"].removeprefix("file://")))
-restore = ClinicRestore(
-    settings=settings, restore_db=connections.Connection("none", "postgres"), stores=stores,
-    identities=[pyrage.x25519.Identity.from_str(given["identity"])],
-)
-consolidation = Consolidation(settings=settings, catalog=catalog, restore=restore, store=stores.primary)
+archives = Archives(stores, [pyrage.x25519.Identity.from_str(given["identity"])])
+consolidation = Consolidation(settings=settings, catalog=catalog, archives=archives, store=stores.primary)
 peaks = [peak()]
 for backup_id in given["backup_ids"]:
     consolidation.run(backup_id, requested_by="prueba")

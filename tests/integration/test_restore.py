@@ -14,8 +14,9 @@ from clinic_backups import connections
 from clinic_backups.encryption import generate_identity
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError, TransientError
 from clinic_backups.model import ArchiveInfo, BackupRecord
+from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.model import RestorePlan, TablePlan
-from clinic_backups.restore.service import ClinicChanged, ClinicRestore, Source, Wish
+from clinic_backups.restore.service import ClinicChanged, ClinicRestore, Wish
 from clinic_backups.storage import Stores
 from clinic_backups.stores.file import FileStore
 from include.demo.restore import damage
@@ -42,8 +43,7 @@ class Ward(Rig):
         return ClinicRestore(
             settings=self.settings,
             restore_db=connections.parse("restore_db", self.database.restorer_uri),
-            stores=Stores.of(self.store),
-            identities=[pyrage.x25519.Identity.from_str(identity or self.identity)],
+            archives=Archives(Stores.of(self.store), [pyrage.x25519.Identity.from_str(identity or self.identity)]),
         )
 
     def plan(self, record: BackupRecord, wish: Wish = Wish()) -> RestorePlan:  # noqa: B008 - frozen

@@ -17,8 +17,9 @@ import pytest
 from clinic_backups import connections
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError
 from clinic_backups.model import ArchiveInfo, BackupRecord, Column, ForeignKey, Table
+from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.into import IntoReport, IntoRestore
-from clinic_backups.restore.service import ClinicRestore, Source
+from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.restore.untrusted import is_possible
 from clinic_backups.storage import Stores
 from clinic_backups.stores.file import FileStore
@@ -44,8 +45,7 @@ class Annex(Rig):
             ClinicRestore(
                 settings=self.settings,
                 restore_db=connections.parse("restore_target", uri or self.uri()),
-                stores=Stores.of(self.store),
-                identities=[pyrage.x25519.Identity.from_str(self.identity)],
+                archives=Archives(Stores.of(self.store), [pyrage.x25519.Identity.from_str(self.identity)]),
                 **options,
             )
         )
@@ -249,7 +249,7 @@ class TestNothingIsLeft:
         self.fails(annex, source, IntegrityError, "The archive")
         path.write_bytes(kept)
         loading = annex.into()
-        real, times = loading._restore._read, list[int]()
+        real, times = loading._restore.archives._read, list[int]()
 
         def read(*arguments: Any) -> Any:
             times.append(1)
@@ -257,7 +257,7 @@ class TestNothingIsLeft:
                 path.write_bytes(broken)
             return real(*arguments)
 
-        loading._restore._read = read  # type: ignore[method-assign]
+        loading._restore.archives._read = read  # type: ignore[method-assign]
         with pytest.raises(IntegrityError, match="The archive"):
             loading.run(source, "una")
         assert len(times) == 2

@@ -181,14 +181,16 @@ from pathlib import Path
 from clinic_backups import connections
 from clinic_backups.encryption import load_identities
 from clinic_backups.model import ArchiveInfo
-from clinic_backups.restore.service import ClinicRestore, Source, Wish
+from clinic_backups.restore.archives import Archives, Source
+from clinic_backups.restore.service import ClinicRestore, Wish
 from clinic_backups.settings import Settings
 from clinic_backups.storage import Stores
 from clinic_backups.stores.file import FileStore
+said = lambda step: print(step, flush=True)
 restore = ClinicRestore(
     settings=Settings(), restore_db=connections.parse("restore_db", {database!r}),
-    stores=Stores.of(FileStore({store!r})),
-    identities=load_identities(Path({identity!r})), on_step=lambda step: print(step, flush=True))
+    archives=Archives(Stores.of(FileStore({store!r})), load_identities(Path({identity!r})), on_step=said),
+    on_step=said)
 source = Source({backup_id!r}, 1, ArchiveInfo(*{archive!r}))
 restore.apply(source, Wish(), approved={digest!r}, on_commit=lambda xid: print("committing", xid, flush=True))
 print("done", flush=True)

@@ -16,10 +16,11 @@ from clinic_backups.cli.output import Steps, errors, print_json
 from clinic_backups.errors import PermanentError, SettingsError
 from clinic_backups.model import Envelope
 from clinic_backups.parts import Parts
+from clinic_backups.restore.archives import Source
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.request import parse
 from clinic_backups.restore.runner import wish_of
-from clinic_backups.restore.service import ClinicRestore, Source, refused
+from clinic_backups.restore.service import ClinicRestore, refused
 from clinic_backups.restore.text import as_lines
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -32,9 +32,9 @@ from clinic_backups.model import (
 from clinic_backups.notify.policy import Announcer, Cause
 from clinic_backups.outcome import Outcomes
 from clinic_backups.pipeline import ByteChannel, Pipeline
+from clinic_backups.restore.archives import Archives, OnRead, Source
 from clinic_backups.restore.merge import Merge
 from clinic_backups.restore.runner import require_completed, source_of
-from clinic_backups.restore.service import ClinicRestore, OnRead, Source
 from clinic_backups.settings import Settings
 from clinic_backups.stored import put_archive
 from clinic_backups.stores.base import ObjectStore, StoredObject
@@ -62,7 +62,7 @@ class _Silent(Announcer):
 class Consolidation:
     """Makes full backups out of incremental ones.
 
-    :param restore: checks the archives, and finds for each a store whose copy is good.
+    :param archives: checks the archives, and finds for each a store whose copy is good.
     :param store: where the new one goes.
     :param announcer: who is told of earlier backups of the clinic that turn out to have died.
     :param on_step: told what is being done.
@@ -74,14 +74,14 @@ class Consolidation:
         *,
         settings: Settings,
         catalog: Catalog,
-        restore: ClinicRestore,
+        archives: Archives,
         store: ObjectStore,
         announcer: Announcer | None = None,
         now: Callable[[], datetime] = utc_now,
         on_step: Callable[[str], object] = lambda step: None,
         on_read: OnRead = lambda done, total: None,
     ) -> None:
-        self._settings, self._catalog, self._restore, self._store = settings, catalog, restore, store
+        self._settings, self._catalog, self._archives, self._store = settings, catalog, archives, store
         self._now, self._on_step, self._on_read = now, on_step, on_read
         self._outcomes = Outcomes(catalog, lambda: store, _Silent(), now)
         self._of_dead = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
@@ -106,7 +106,7 @@ class Consolidation:
             record = self._catalog.begin(self._dated(source, requested_by))
             try:
                 locked_until = self._settings.lock_end(self._now())
-                manifest = self._restore.checked_manifest(source_of(source))
+                manifest = self._archives.checked_manifest(source_of(source))
                 self._on_step(f"writing {record.backup_id}")
                 stored = self._merge(record, source_of(source), manifest, recipients, locked_until)
                 try:
@@ -180,7 +180,7 @@ class Consolidation:
     ) -> Stored:
         packed, sealed, pipeline = ByteChannel(), ByteChannel(), Pipeline()
         writer, blocks = ArchiveWriter(packed, Zstd(), manifest.snapshot_at), dict[str, BlockList]()
-        merge = Merge(manifest, source, self._restore, self._on_read)
+        merge = Merge(manifest, source, self._archives, self._on_read)
         for archive in merge.archives.values():
             pipeline.add(f"read-{archive.backup_id}", archive.read, target=archive.segments)
         pipeline.add("merge", lambda: blocks.update(merge.into(writer, record.backup_id)), target=packed)
@@ -197,7 +197,7 @@ class Consolidation:
         self._on_step(f"reading {envelope.backup_id} back")
         try:
             new = Source(envelope.backup_id, envelope.clinic_id, envelope.archive)
-            found.add(self._restore.check_in(new, self._store).fingerprint)
+            found.add(self._archives.check_in(new, self._store).fingerprint)
             verified = True
         except WrongIdentity:
             if set(envelope.recipients) == set(source.recipients):

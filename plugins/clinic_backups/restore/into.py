@@ -16,8 +16,9 @@ from clinic_backups.archive_reader import Manifest, Segment, TableContent
 from clinic_backups.blocks import BlockList
 from clinic_backups.errors import IntegrityError, PermanentError, SettingsError
 from clinic_backups.model import Table, iso
+from clinic_backups.restore.archives import OnStep, Source
 from clinic_backups.restore.reading import blocks_of
-from clinic_backups.restore.service import ClinicRestore, OnStep, Source
+from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, WantedLoader
 from clinic_backups.restore.untrusted import Types, is_possible
@@ -93,7 +94,7 @@ class IntoRestore:
         with self._workspace() as workspace:
             _require_room(workspace, schema)  # before a large archive is fetched
         # The manifest is an archive's last member: the first reading gets it, the second one loads.
-        manifest = self._restore.checked_manifest(source)
+        manifest = self._restore.archives.checked_manifest(source)
         contents = _chosen(manifest, tables)
         with self._workspace() as workspace:
             _require_room(workspace, schema)
@@ -105,7 +106,7 @@ class IntoRestore:
                 copy.create()
             staged = {copy.was.name: copy.staged(index) for index, copy in enumerate(copies)}
             with WantedLoader(workspace, staged) as take:
-                self._restore.read(source, _with_steps(take, contents, self._restore.on_step))
+                self._restore.archives.read(source, _with_steps(take, contents, self._restore.on_step))
             for copy in copies:
                 self._restore.on_step(f"checking {one_line(copy.was.name)}")
                 copy.finish()

@@ -14,7 +14,7 @@ from clinic_backups.blocks import Block, BlockList
 from clinic_backups.errors import PermanentError
 from clinic_backups.known_blocks import POSITION_BITS, index_entry
 from clinic_backups.pipeline import Cancelled, Channel
-from clinic_backups.restore.service import ClinicRestore, OnRead, Source
+from clinic_backups.restore.archives import Archives, OnRead, Source
 
 KEPT_BYTES = 16 * 1024 * 1024
 """Blocks of one table that wait because they come before their turn, or are listed more often than stored."""
@@ -27,7 +27,7 @@ class Merge:
     ``archives``: those in which some lie, by their index in the manifest.
     """
 
-    def __init__(self, manifest: Manifest, source: Source, restore: ClinicRestore, on_read: OnRead) -> None:
+    def __init__(self, manifest: Manifest, source: Source, archives: Archives, on_read: OnRead) -> None:
         self._manifest, self._clinic_id, self._on_read = manifest, source.clinic_id, on_read
         self._done, self._total = 0, sum(content.size_bytes for content in manifest.tables.values())
         sources = {each.backup_id: Source(each.backup_id, source.clinic_id, each) for each in source.chain}
@@ -37,7 +37,7 @@ class Merge:
         for name, content in manifest.tables.items():
             for block, number in zip(content.blocks, content.blocks.archives, strict=True):
                 if number not in self.archives:
-                    self.archives[number] = _Archive(sources[manifest.archives[number]], restore, order)
+                    self.archives[number] = _Archive(sources[manifest.archives[number]], archives, order)
                 self.archives[number].expect(name, block)
 
     def into(self, writer: ArchiveWriter, backup_id: str) -> Mapping[str, BlockList]:
@@ -94,10 +94,10 @@ class Merge:
 class _Archive:
     """The blocks of one archive, read in a thread of its own, at most two segments ahead."""
 
-    def __init__(self, source: Source, restore: ClinicRestore, order: Mapping[str, int]) -> None:
+    def __init__(self, source: Source, archives: Archives, order: Mapping[str, int]) -> None:
         self.backup_id, self.segments = source.backup_id, Channel[Segment](1)
-        self._archive, self._store = source.archive, restore.store_of(source)
-        self._identities, self._order = restore.identities, order
+        self._archive, self._store = source.archive, archives.store_of(source)
+        self._identities, self._order = archives.identities, order
         self._wanted, self._last = 0, ("", b"")
         self._table, self._data, self._at, self._rest = "", b"", 0, deque[Block]()
 

@@ -12,9 +12,10 @@ from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_
 from clinic_backups.connections import Connection
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.model import BackupRecord
+from clinic_backups.restore.archives import Source
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.outcome import RestoreOutcomes, transaction_status
-from clinic_backups.restore.service import ClinicRestore, Source, Wish
+from clinic_backups.restore.service import ClinicRestore, Wish
 
 
 class RestoreRunner:
