@@ -342,13 +342,24 @@ def drip_after_data(line: socket.socket) -> None:
     drip(line)
 
 
+def refuse_half(line: socket.socket) -> None:
+    """Begins to refuse the mail, and does not say how it ends."""
+    greet(line)
+    while b"\r\n.\r\n" not in line.recv(1_000_000):
+        pass
+    line.sendall(b"554 no")
+
+
 def stop_reading(line: socket.socket) -> None:
     """Says that it wants the mail, and never takes it."""
     line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     greet(line)
 
 
-@pytest.mark.parametrize("talk", [hang, drip, drip_lines, hang_after_data, drip_after_data, stop_reading])
+SLOW = [hang, drip, drip_lines, hang_after_data, drip_after_data, refuse_half, stop_reading]
+
+
+@pytest.mark.parametrize("talk", SLOW)
 def test_a_slow_server_takes_a_bounded_time(talk: Callable[[socket.socket], None]) -> None:
     begin = time.monotonic()
     text = "x" * 8_000_000 if talk is stop_reading else "short"
@@ -360,6 +371,67 @@ def test_a_slow_server_takes_a_bounded_time(talk: Callable[[socket.socket], None
             send(server, text=text)
         assert time.monotonic() - begin < 6
     assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+
+class LateTimer(threading.Timer):
+    """A timer whose thread does not get to run in time, as on a busy machine."""
+
+    def __init__(self, interval: float, function: Callable[[], None]) -> None:
+        super().__init__(interval + 0.3, function)
+
+
+@pytest.mark.parametrize(
+    ("talk", "extra"),
+    [*((talk, PLAIN) for talk in SLOW), (hang, {})],
+    ids=[*(talk.__name__ for talk in SLOW), "handshake"],
+)
+def test_a_slow_server_is_named_so_whoever_notices_first(
+    talk: Callable[[socket.socket], None], extra: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The socket's own limit ends the step, before the timer does."""
+    monkeypatch.setattr("clinic_backups.notify.smtp.threading.Timer", LateTimer)
+    text = "x" * 8_000_000 if talk is stop_reading else "short"
+    with (
+        scripted(talk) as port,
+        MailServer(connection(port, extra | {"timeout": 0.5})) as server,
+        pytest.raises(ServerUnavailable, match=r"took longer than 0\.5 s"),
+    ):
+        send(server, text=text)
+
+
+def test_the_leave_of_a_slow_server_is_bounded() -> None:
+    """The answer to QUIT never comes; the mail is out, and nothing is raised."""
+
+    def talk(line: socket.socket) -> None:
+        greet(line)
+        while b"\r\n.\r\n" not in line.recv(1_000_000):
+            pass
+        line.sendall(b"250 OK\r\n")
+
+    with scripted(talk) as port:
+        with MailServer(connection(port, PLAIN | {"timeout": 0.5})) as server:
+            send(server)
+            begin = time.monotonic()
+        assert time.monotonic() - begin < 3
+
+
+def test_a_look_up_that_takes_too_long_ends_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the name is known at last the timer has been and gone: the line must not be used without a limit."""
+    look_up = socket.getaddrinfo
+
+    def slowly(*args: Any, **named: Any) -> Any:
+        time.sleep(0.7)
+        return look_up(*args, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    begin = time.monotonic()
+    with (
+        scripted(drip_lines) as port,
+        MailServer(connection(port, PLAIN | {"timeout": 0.5})) as server,
+        pytest.raises(ServerUnavailable, match=r"took longer than 0\.5 s"),
+    ):
+        send(server)
+    assert time.monotonic() - begin < 3
 
 
 def test_a_tls_handshake_without_end_is_bounded() -> None:

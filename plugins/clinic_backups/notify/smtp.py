@@ -38,15 +38,23 @@ class RecipientRefused(PermanentError):
 
 
 class _Client(smtplib.SMTP):
-    """The standard library's client on a socket that somebody else opens."""
+    """The standard library's client on a socket that somebody else opens, and may cut."""
 
-    def __init__(self, dial: Callable[[], socket.socket], host: str, port: int) -> None:
-        self._dial = dial
+    def __init__(self, dial: Callable[[], socket.socket], is_cut: Callable[[], bool], host: str, port: int) -> None:
+        self._dial, self._is_cut = dial, is_cut
         # A name is given here because the default asks the DNS for one, without a limit.
         super().__init__(host, port, local_hostname="localhost")
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         return self._dial()
+
+    def getreply(self) -> tuple[int, bytes]:
+        """:raises TimeoutError: the line was cut; what came until then would be taken for a whole answer."""
+        answer = super().getreply()
+        if self._is_cut():
+            self.close()
+            raise TimeoutError
+        return answer
 
 
 class MailServer:
@@ -80,6 +88,7 @@ class MailServer:
         self._client: _Client | None = None
         # A second handle of the client's socket: it stays valid when TLS takes the first one over.
         self._line: socket.socket | None = None
+        self._late = threading.Event()  # of the step that runs: its time is over and the line, if any, was cut
 
     def __enter__(self) -> MailServer:
         return self
@@ -159,7 +168,7 @@ class MailServer:
     def _open(self) -> _Client:
         login, password = self._connection.login, self._connection.password
         with self._step("connecting"):
-            client = _Client(self._dialled, self._connection.host, self._port)
+            client = _Client(self._dialled, lambda: self._late.is_set(), self._connection.host, self._port)
             self._client = client
             client.local_hostname = _own_name(client)
             if self._starttls:
@@ -186,7 +195,7 @@ class MailServer:
 
     def _dialled(self) -> socket.socket:
         """A connected socket; with several addresses each gets its share of the time."""
-        # Less than the step has, so that the end of the step finds a line to cut.
+        # Less than the step has: the greeting needs some of it too.
         host, until = self._connection.host, time.monotonic() + 0.9 * self._seconds
         places = socket.getaddrinfo(host, self._port, type=socket.SOCK_STREAM)
         for left, (family, kind, protocol, _, place) in zip(range(len(places), 0, -1), places, strict=True):
@@ -200,11 +209,11 @@ class MailServer:
                     raise
             else:
                 break
-        if time.monotonic() > until:
-            line.close()
-            raise TimeoutError
         line.settimeout(self._seconds)
         self._line = line.dup()
+        if self._late.is_set():  # the end of the step may have come before there was a line to cut
+            line.close()
+            raise TimeoutError
         return self._tls_context().wrap_socket(line, server_hostname=host) if self._implicit_tls else line
 
     def _tls_context(self) -> ssl.SSLContext:
@@ -218,7 +227,8 @@ class MailServer:
     def _step(self, doing: str, seconds: float | None = None) -> Iterator[None]:
         """Bound one step, also when bytes keep dripping in, and make every fault of the line ServerUnavailable."""
         limit = seconds or self._seconds
-        late = threading.Event()
+        until = time.monotonic() + limit
+        late = self._late = threading.Event()
 
         def cut() -> None:
             late.set()
@@ -230,22 +240,24 @@ class MailServer:
         timer.daemon = True
         timer.start()
         try:
-            yield
-            if late.is_set():  # smtplib takes an answer for whole that the cut has ended
+            try:
+                yield
+            finally:
+                timer.cancel()
+                timer.join()
+            if late.is_set():  # the next step would find the line cut
                 raise TimeoutError
         except ClinicBackupsError as error:
-            if isinstance(error, ServerUnavailable | SettingsError):
+            if late.is_set() or isinstance(error, ServerUnavailable | SettingsError):
                 self._drop()
             raise
         # smtplib's errors are OSErrors; a host's name that IDNA cannot write is a ValueError.
         except (OSError, ValueError) as error:
             self._drop()
-            if late.is_set() or isinstance(error, TimeoutError):
+            # The socket's own limit may end a step before the timer's thread gets to run, and smtplib hides that error.
+            if late.is_set() or isinstance(error, TimeoutError) or time.monotonic() >= until:
                 raise self._unavailable(f"took longer than {limit:g} s ({doing})", self._hint()) from None
             raise self._unavailable(f"failed ({doing}): {_cause(error)}", self._hint(error)) from None
-        finally:
-            timer.cancel()
-            timer.join()
 
     def _judge(self, code: int, reply: bytes, refusal: str) -> None:
         """Raise what an answer means, unless it is a yes."""
