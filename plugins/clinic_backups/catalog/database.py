@@ -19,16 +19,22 @@ NO_TABLE, NO_SCHEMA, NO_COLUMN = "42P01", "3F000", "42703"
 
 
 class CatalogDatabase:
-    """The database that holds the schema ``clinic_backups``."""
+    """The database that holds the schema ``clinic_backups``.
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    :param pool_size: how many connections are kept open; more are opened while they are needed.
+    """
+
+    def __init__(self, connection: Connection, *, pool_size: int = 1) -> None:
+        self._connection, self._pool_size = connection, pool_size
 
     @cached_property
     def _engine(self) -> Engine:
-        # Few connections, opened anew where they broke while a long upload went on.
+        # Connections are opened anew where they broke while a long upload went on.
         return create_engine(
-            "postgresql+psycopg2://", creator=lambda: connect(self._connection), pool_size=1, pool_pre_ping=True
+            "postgresql+psycopg2://",
+            creator=lambda: connect(self._connection),
+            pool_size=self._pool_size,
+            pool_pre_ping=True,
         )
 
     @contextmanager
@@ -37,15 +43,26 @@ class CatalogDatabase:
 
         :param doing: what is under way, for the error.
         """
-        try:
-            with self._engine.begin() as db:
-                yield db
-        except DBAPIError as error:
-            if not isinstance(error.orig, psycopg2.Error):
-                raise
-            if error.orig.pgcode in (NO_TABLE, NO_SCHEMA, NO_COLUMN):
-                raise PermanentError(
-                    "The catalog has not been set up, or is older than this package.",
-                    hint="Run `clinic-backups catalog migrate`.",
-                ) from None
-            raise_database_error(error.orig, doing)
+        with _errors_made_ours(doing), self._engine.begin() as db:
+            yield db
+
+    @contextmanager
+    def statement(self, doing: str) -> Iterator[SqlConnection]:
+        """:meth:`transaction` for one statement, which commits by itself: no transaction waits for us in between."""
+        with _errors_made_ours(doing), self._engine.connect() as db:
+            yield db.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
+def _errors_made_ours(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if not isinstance(error.orig, psycopg2.Error):
+            raise
+        if error.orig.pgcode in (NO_TABLE, NO_SCHEMA, NO_COLUMN):
+            raise PermanentError(
+                "The catalog has not been set up, or is older than this package.",
+                hint="Run `clinic-backups catalog migrate`.",
+            ) from None
+        raise_database_error(error.orig, doing)

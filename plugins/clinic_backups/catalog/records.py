@@ -4,32 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Select, delete, func, select, text, update
-from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
+from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
+from clinic_backups.catalog.rows import COLUMNS, record_of, values_of
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
 from clinic_backups.connections import Connection
 from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.model import BackupRecord, ChainArchive, State
+from clinic_backups.model import BackupRecord, State
 
 Announce = Callable[[SqlConnection, BackupRecord], object]
-_FIELDS = [field.name for field in fields(BackupRecord) if field.name != "stores"]
-_STORES = (
-    select(func.array_agg(aggregate_order_by(backup_copy.c.store_url, backup_copy.c.stored_at)))
-    .where(backup_copy.c.backup_id == backup.c.backup_id, backup_copy.c.state == "present")
-    .correlate(backup)
-    .scalar_subquery()
-    .label("stores")
-)
-_COLUMNS = [*(backup.c[name] for name in _FIELDS), _STORES]
 
 
 class SameSecond(TransientError):
@@ -66,7 +57,7 @@ class Catalog:
     def begin(self, record: BackupRecord) -> BackupRecord:
         """Write a running record. :raises SameSecond: this clinic has a backup of the same second."""
         with self.database.transaction("recording a backup's start") as db:
-            if not db.execute(insert(backup).values(_values(record)).on_conflict_do_nothing()).rowcount:
+            if not db.execute(insert(backup).values(values_of(record)).on_conflict_do_nothing()).rowcount:
                 raise SameSecond(
                     f"Backup {record.backup_id} exists already: one clinic has one backup a second at most.",
                     hint="Try again in a second.",
@@ -88,11 +79,11 @@ class Catalog:
             .where(backup.c.backup_id == unfinished)
             .values(state="running", attempt=backup.c.attempt + 1, started_at=started_at, updated_at=text("now()"))
             .values(finished_at=None, error=None, hint=None)
-            .returning(*_COLUMNS)
+            .returning(*COLUMNS)
         )
         with self.database.transaction("continuing a backup's record") as db:
             row = db.execute(statement).mappings().one_or_none()
-        return _record(row) if row else None
+        return record_of(row) if row else None
 
     def rekey(self, record: BackupRecord, archive_key: str) -> BackupRecord:
         """Let a running backup's archive lie under another key. :raises PermanentError: it is not running."""
@@ -101,7 +92,7 @@ class Catalog:
     def decided(self, record: BackupRecord) -> BackupRecord:
         """Write how a running backup is made: its kind, why, what it is built on, and of which tables."""
         names = ("kind", "kind_reason", "parent_id", "chain", "schema_digest")
-        values = {name: value for name, value in _values(record).items() if name in names}
+        values = {name: value for name, value in values_of(record).items() if name in names}
         return self._change(record, "running", **values)
 
     def blocks(self, backup_id: str) -> Iterator[bytes]:
@@ -120,7 +111,7 @@ class Catalog:
         :param announce: called in the same transaction: writes the mail about it into the outbox.
         :raises PermanentError: there is no such running record.
         """
-        values = {name: value for name, value in _values(record).items() if name != "backup_id"}
+        values = {name: value for name, value in values_of(record).items() if name != "backup_id"}
         statement = (
             update(backup)
             .where(backup.c.backup_id == record.backup_id, backup.c.state == "running")
@@ -144,7 +135,7 @@ class Catalog:
 
         :param over: a record of the same id in one of these states is written over.
         """
-        values = _values(record)
+        values = values_of(record)
         statement = insert(backup).values(values)
         with self.database.transaction(f"taking over backup {record.backup_id}") as db:
             new = bool(
@@ -217,7 +208,7 @@ class Catalog:
             update(backup)
             .where(backup.c.backup_id == record.backup_id, backup.c.state.in_(was))
             .values(values | {"updated_at": text("now()")})
-            .returning(*_COLUMNS)
+            .returning(*COLUMNS)
         )
         if held is False:
             # A hold that was set after the decision wins.
@@ -228,11 +219,11 @@ class Catalog:
             raise PermanentError(
                 f"Backup {record.backup_id} is not {' or '.join(was)}, or on hold.", hint="See `clinic-backups show`."
             )
-        return _record(row)
+        return record_of(row)
 
     def get(self, backup_id: str) -> BackupRecord | None:
         """One record; none if there is none."""
-        found = self._select(_select().where(backup.c.backup_id == backup_id))
+        found = self._select(select(*COLUMNS).where(backup.c.backup_id == backup_id))
         return found[0] if found else None
 
     def require(self, backup_id: str) -> BackupRecord:
@@ -252,7 +243,7 @@ class Catalog:
         limit: int | None = None,
     ) -> list[BackupRecord]:
         """The records that fit, the newest first."""
-        statement = _select().order_by(backup.c.started_at.desc(), backup.c.id.desc()).limit(limit)
+        statement = select(*COLUMNS).order_by(backup.c.started_at.desc(), backup.c.id.desc()).limit(limit)
         for column, value in ((backup.c.clinic_id, clinic_id), (backup.c.run_id, run_id), (backup.c.state, state)):
             if value is not None:
                 statement = statement.where(column == value)
@@ -267,25 +258,7 @@ class Catalog:
 
     def _select(self, statement: Select[Any]) -> list[BackupRecord]:
         with self.database.transaction("reading the catalog") as db:
-            return [_record(row) for row in db.execute(statement).mappings()]
-
-
-def _select() -> Select[Any]:
-    return select(*_COLUMNS)
-
-
-def _values(record: BackupRecord) -> dict[str, Any]:
-    lists = {"recipients": list(record.recipients), "chain": [asdict(archive) for archive in record.chain]}
-    return {name: getattr(record, name) for name in _FIELDS} | lists
-
-
-def _record(row: Any) -> BackupRecord:
-    lists = {
-        "recipients": tuple(row["recipients"]),
-        "chain": tuple(ChainArchive(**archive) for archive in row["chain"]),
-        "stores": tuple(row["stores"] or ()),
-    }
-    return BackupRecord(**(dict(row) | lists))
+            return [record_of(row) for row in db.execute(statement).mappings()]
 
 
 def _note_stores(db: SqlConnection, record: BackupRecord) -> None:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, LargeBinary, MetaData, Table, Text, func
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Computed,
+    DateTime,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    func,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 SCHEMA = "clinic_backups"
@@ -47,6 +59,37 @@ backup = Table(
     Column("chain", JSONB, nullable=False, server_default="[]"),
     Column("kind_reason", Text),
     Column("schema_digest", Text),
+    # For lists and trends, which must not open every record's JSON; none before it is completed.
+    Column("rows_total", BigInteger, Computed("clinic_backups.rows_total(rows)", persisted=True)),
+)
+
+# How far a running backup is, once it has taken a while. A trigger removes the row with the end of its record.
+backup_progress = Table(
+    "backup_progress",
+    metadata,
+    Column("backup_id", Text, primary_key=True),
+    Column("table_name", Text, nullable=False),
+    Column("table_number", Integer, nullable=False),
+    Column("tables", Integer, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("raw_bytes", BigInteger, nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False),
+)
+
+# Who did what. A trigger refuses every change and removal.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("clinic_id", BigInteger),
+    Column("backup_id", Text),
+    Column("run_id", Text),
+    Column("address", Text, nullable=False, server_default=""),
+    Column("detail", Text, nullable=False, server_default=""),
 )
 
 # Where each backup lies: one row for each store that has it, or should have it and lost it.

@@ -1,0 +1,92 @@
+"""Who did what, when and from where: entries are added, and neither changed nor removed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, any_, bindparam, func, insert, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import BigInteger
+
+from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.lists import Slice, Visible, ids
+from clinic_backups.catalog.tables import audit
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One action of one person.
+
+    :param role: what the person was for that clinic when it was done.
+    :param clinic_id: none: it was about no clinic, or about all.
+    :param address: where the request came from.
+    """
+
+    at: datetime
+    actor: str
+    role: str
+    action: str
+    clinic_id: int | None = None
+    backup_id: str | None = None
+    run_id: str | None = None
+    address: str = ""
+    detail: str = ""
+    id: int = 0
+
+
+@dataclass(frozen=True)
+class AuditPage:
+    """One page of the list, the newest first."""
+
+    entries: tuple[AuditEntry, ...]
+    total: int
+    page: int
+    pages: int
+
+
+_COLUMNS = [audit.c[field.name] for field in fields(AuditEntry)]
+
+
+class Audit:
+    """The list. PostgreSQL refuses to change or remove an entry."""
+
+    def __init__(self, database: CatalogDatabase) -> None:
+        self._database = database
+
+    def write(self, entry: AuditEntry) -> int:
+        """Add an entry; returns its id."""
+        values = {column.name: getattr(entry, column.name) for column in _COLUMNS if column.name != "id"}
+        with self._database.transaction("writing the audit list") as db:
+            return int(db.execute(insert(audit).values(values).returning(audit.c.id)).scalar_one())
+
+    def page(
+        self,
+        *,
+        visible: Visible,
+        clinic_id: int | None = None,
+        actor: str | None = None,
+        page: int = 1,
+        per_page: int = 50,
+    ) -> AuditPage:
+        """The entries about clinics that somebody may see; those about no clinic only for who may see all."""
+        part = Slice(page, per_page)
+        where: list[ColumnElement[bool]] = []
+        if (seen := ids(visible)) is not None:
+            where.append(audit.c.clinic_id == any_(bindparam("visible", seen, ARRAY(BigInteger))))
+        if clinic_id is not None:
+            where.append(audit.c.clinic_id == clinic_id)
+        if actor is not None:
+            where.append(audit.c.actor == actor)
+        statement = select(*_COLUMNS).where(*where).order_by(audit.c.id.desc()).limit(per_page).offset(part.offset)
+        with self._database.transaction("reading the audit list") as db:
+            total = int(db.execute(select(func.count()).select_from(audit).where(*where)).scalar_one())
+            entries = tuple(AuditEntry(*row) for row in db.execute(statement))
+        return AuditPage(entries, total, page, part.pages(total))
+
+    def count(self, actor: str, since: datetime) -> int:
+        """How much somebody has done since."""
+        statement: Any = select(func.count()).where(audit.c.actor == actor, audit.c.at >= since)
+        with self._database.transaction("reading the audit list") as db:
+            return int(db.execute(statement).scalar_one())

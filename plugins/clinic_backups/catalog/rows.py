@@ -1,0 +1,39 @@
+"""A backup's record as columns of the table ``backup``, and back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+
+from clinic_backups.catalog.tables import backup, backup_copy
+from clinic_backups.model import BackupRecord, ChainArchive
+
+_FIELDS = [field.name for field in fields(BackupRecord) if field.name != "stores"]
+_STORES = (
+    select(func.array_agg(aggregate_order_by(backup_copy.c.store_url, backup_copy.c.stored_at)))
+    .where(backup_copy.c.backup_id == backup.c.backup_id, backup_copy.c.state == "present")
+    .correlate(backup)
+    .scalar_subquery()
+    .label("stores")
+)
+COLUMNS = [*(backup.c[name] for name in _FIELDS), _STORES]
+"""What :func:`record_of` needs of a row."""
+
+
+def values_of(record: BackupRecord) -> dict[str, Any]:
+    """The row of the table ``backup``; the stores are in a table of their own."""
+    lists = {"recipients": list(record.recipients), "chain": [asdict(archive) for archive in record.chain]}
+    return {name: getattr(record, name) for name in _FIELDS} | lists
+
+
+def record_of(row: Any) -> BackupRecord:
+    """The record in a row of :data:`COLUMNS`, or of more than these."""
+    lists = {
+        "recipients": tuple(row["recipients"]),
+        "chain": tuple(ChainArchive(**archive) for archive in row["chain"]),
+        "stores": tuple(row["stores"] or ()),
+    }
+    return BackupRecord(**({name: row[name] for name in _FIELDS} | lists))
