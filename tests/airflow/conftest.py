@@ -80,6 +80,12 @@ class Airflow:
         lines = [line for path in sorted(folder.rglob("*.log")) for line in path.read_text().splitlines()]
         return "\n".join(json.dumps(json.loads(line), ensure_ascii=False).replace('\\"', '"') for line in lines)
 
+    def links(self, run_id: str, task: str, map_index: int, dag_id: str = "clinic_backup") -> dict[str, str | None]:
+        """The buttons of a task instance, as the web page asks for them."""
+        path = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task}/links"
+        found: dict[str, str | None] = self.api._call("GET", path, params={"map_index": map_index})["extra_links"]
+        return found
+
     def xcoms(self, run_id: str, dag_id: str = "clinic_backup") -> str:
         """All XCom values of a run as one text."""
         path = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/~/xcomEntries"

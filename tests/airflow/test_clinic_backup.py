@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -88,6 +89,12 @@ def test_one_clinics_failure_stops_no_other_and_the_summary_names_it(airflow: Ai
     assert "1 of 5 clinics have no backup of this run: 3" in summary
     assert "reading public.inventario_inventario" in summary
     assert summary.count(" rows, ") == 4
+    # Each clinic's task leads to its backup, that of the failed one too.
+    pages = f"{airflow.stack.url}/backups/ui/clinics"
+    for number in (1, 2, 3):
+        link = f"{pages}/{number}/runs/{quote(run_id, safe='')}"
+        assert airflow.links(run_id, "back_up", number - 1) == {"Backup": link}
+    assert "extra link" not in airflow.log(run_id, "back_up")
 
 
 def test_a_transient_error_is_tried_again(airflow: Airflow) -> None:

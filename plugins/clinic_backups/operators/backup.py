@@ -16,6 +16,7 @@ from clinic_backups.extract import SqlExtract
 from clinic_backups.model import BackupRequest, Clinic
 from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.copies import copy_without_failing
+from clinic_backups.operators.link import BackupLink
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.operators.store import Store
 from clinic_backups.stream import Progress
@@ -43,6 +44,7 @@ class ClinicBackupOperator(BaseOperator):
     template_fields: Sequence[str] = ("extract", "kind", "notes")
     template_fields_renderers = {"extract": "json"}  # noqa: RUF012 - as Airflow declares it
     ui_color = "#d5ece7"
+    operator_extra_links = (BackupLink(),)
 
     def __init__(
         self,

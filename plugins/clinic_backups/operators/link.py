@@ -1,0 +1,30 @@
+"""The button of a clinic's task that leads to its backup."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow.sdk import BaseOperatorLink
+from airflow.sdk.configuration import conf as airflow_conf
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+
+class BackupLink(BaseOperatorLink):
+    """The page of one clinic's backup in one run. The page looks for the record: so it is there for a failed one too.
+
+    Airflow asks for it in the task's own process once the task has ended, and keeps the answer as an XCom.
+    """
+
+    name = "Backup"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Relative to Airflow's own address where ``[api] base_url`` is not set; empty before the task is mapped."""
+        clinic: Any = getattr(operator, "clinic", None)
+        if clinic is None:
+            return ""
+        base = airflow_conf.get("api", "base_url", fallback="").rstrip("/")
+        return f"{base}/backups/ui/clinics/{int(clinic['id'])}/runs/{quote(ti_key.run_id, safe='')}"
