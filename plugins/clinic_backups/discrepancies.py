@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from clinic_backups import envelopes, stored
 from clinic_backups.catalog.copies import CopyState
+from clinic_backups.errors import IntegrityError, ObjectNotFound
 from clinic_backups.model import BackupRecord, hold_key_of
-from clinic_backups.stores.base import ObjectInfo, UnfinishedUpload
+from clinic_backups.stores.base import ObjectInfo, ObjectStore, UnfinishedUpload
 
 OLD_ENOUGH = timedelta(days=1)
 """Younger debris may belong to something that goes on."""
@@ -124,3 +125,21 @@ def with_dependents(item: Discrepancy, records: Iterable[BackupRecord]) -> Discr
         if record.state in ("completed", "lost") and item.backup_id in [archive.backup_id for archive in record.chain]
     ]
     return replace(item, needed_by=tuple(built_on_it))
+
+
+def wrong_beside(record: BackupRecord, store: ObjectStore) -> Iterator[Kind]:
+    """Whether envelope and note of a hold say what the catalog says. A lock may last longer than the envelope knew."""
+    try:
+        envelope = envelopes.load(record.archive_key, store)
+    except (IntegrityError, ObjectNotFound):
+        yield "no envelope"
+    else:
+        if replace(envelope, locked_until=record.locked_until) != record.envelope():
+            yield "no envelope"
+    if record.hold_reason is not None:
+        try:
+            same = envelopes.load_hold(record.archive_key, store) == (record.hold_reason, record.held_by)
+        except IntegrityError:
+            same = False
+        if not same:
+            yield "hold note"

@@ -14,8 +14,8 @@ from clinic_backups.catalog.copies import Copies, CopyState
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.discrepancies import KINDS as KINDS
-from clinic_backups.discrepancies import OLD_ENOUGH, Discrepancy, Kind, compare, with_dependents
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, TransientError
+from clinic_backups.discrepancies import OLD_ENOUGH, Discrepancy, Kind, compare, with_dependents, wrong_beside
+from clinic_backups.errors import ClinicBackupsError, TransientError
 from clinic_backups.model import ArchiveInfo, BackupRecord, Loss, parse_key
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.stores.base import ObjectInfo, ObjectStore, UnfinishedUpload
@@ -37,11 +37,17 @@ class Task:
     :param record: write into the catalog what is gone, damaged or found again, and write missing envelopes and notes.
     :param sweep: remove debris and unfinished uploads that are older than a day.
     :param read: read every archive and compare its SHA-256, not only its size; and its envelope.
+    :param only: these backups alone, all of one clinic, and nothing else that the store has.
     """
 
     record: bool = False
     sweep: bool = False
     read: bool = False
+    only: frozenset[str] | None = None
+
+    def concerns(self, backup_id: str | None) -> bool:
+        """Whether that backup is to be looked at; none: what belongs to no backup that is known."""
+        return self.only is None or backup_id in self.only
 
 
 @dataclass
@@ -50,6 +56,7 @@ class Inventory:
 
     :param objects: how many objects of backups were looked at.
     :param strangers: how many are none of ours, and were left alone.
+    :param read: how each archive that was read was, by backup id.
     :param losses: what was recorded as lost; the operator's mail about it is in the outbox.
     :param problems: what could not be looked at or put right, as (clinic or key, error).
     :param unchecked: clinics that an error kept from being looked at.
@@ -58,6 +65,7 @@ class Inventory:
     store_url: str
     objects: int = 0
     strangers: int = 0
+    read: dict[str, stored.Condition] = field(default_factory=dict)
     discrepancies: list[Discrepancy] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     problems: list[tuple[str, ClinicBackupsError]] = field(default_factory=list)
@@ -69,12 +77,18 @@ class StoreCheck:
 
     :param now: the clock.
     :param on_step: told what is looked at.
+    :param on_read: told how many bytes of how many of an archive are read.
     """
 
     def __init__(
-        self, *, catalog: Catalog, now: Callable[[], datetime], on_step: Callable[[str], object] = lambda step: None
+        self,
+        *,
+        catalog: Catalog,
+        now: Callable[[], datetime],
+        on_step: Callable[[str], object] = lambda step: None,
+        on_read: Callable[[int, int], object] = lambda done, total: None,
     ) -> None:
-        self._catalog, self._now, self._on_step = catalog, now, on_step
+        self._catalog, self._now, self._on_step, self._on_read = catalog, now, on_step, on_read
         self._places, self._alarm = Copies(catalog.database), LossAlarm(now)
         self._failures = 0
 
@@ -87,8 +101,9 @@ class StoreCheck:
         prefix = BACKUPS if clinic_id is None else f"{BACKUPS}{clinic_id}/"
         found, self._failures = Inventory(store.url), 0
         uploads: dict[int, list[UnfinishedUpload]] = {}
-        with self._noting(found, "unfinished uploads"):
-            uploads = _by_clinic(store.unfinished(prefix))
+        if task.only is None:
+            with self._noting(found, "unfinished uploads"):
+                uploads = _by_clinic(store.unfinished(prefix))
         seen: set[int] = set()
         for number, group in groupby(store.list(prefix), key=lambda info: _clinic_of(info.key)):
             objects = list(group)
@@ -143,24 +158,29 @@ class StoreCheck:
                 self._failures = 0
 
     def _look(self, clinic: _Clinic, objects: Sequence[ObjectInfo], task: Task, found: Inventory) -> None:
-        items = self._compared(clinic, objects, self._catalog.find(clinic_id=clinic.id))
+        items = self._compared(clinic, objects, self._catalog.find(clinic_id=clinic.id), task)
         if not items and not task.read:
             return
         self._on_step(f"{clinic.store.url}: clinic {clinic.id}")
         # Without the locks: it may take hours.
         read = self._read(clinic, items, task, found)
-        if not (task.record or task.sweep):
-            found.discrepancies += self._standing(clinic, read, task, found, locked=False)
+        looked = Inventory(clinic.store.url)
+        standing = self._standing(clinic, read, task, looked, locked=False)
+        if not standing or not (task.record or task.sweep):
+            # A clinic that is being backed up keeps nobody from hearing that all is well.
+            found.discrepancies += standing
+            found.problems += looked.problems
             return
         with self._catalog.lock(clinic.id, "clinic", "copies"):
             self._settle(clinic, self._standing(clinic, read, task, found, locked=True), task, found)
 
     def _compared(
-        self, clinic: _Clinic, objects: Iterable[ObjectInfo], records: Iterable[BackupRecord]
+        self, clinic: _Clinic, objects: Iterable[ObjectInfo], records: Iterable[BackupRecord], task: Task
     ) -> list[Discrepancy]:
         places = self._places.of_clinic(clinic.id)
         here = {backup_id: states.get(clinic.store.url) for backup_id, states in places.items()}
-        return compare(clinic.store.url, clinic.id, records, here, objects, clinic.uploads, self._now())
+        items = compare(clinic.store.url, clinic.id, records, here, objects, clinic.uploads, self._now())
+        return [item for item in items if task.concerns(item.backup_id)]
 
     def _read(self, clinic: _Clinic, items: Sequence[Discrepancy], task: Task, found: Inventory) -> _Read:
         """By content: what seems to be found always, and all that is counted on where that was asked for."""
@@ -168,12 +188,20 @@ class StoreCheck:
         at_odds = {item.backup_id for item in items if item.kind in ("missing", "damaged")}
         read: _Read = {}
         for record in self._catalog.find(clinic_id=clinic.id):
+            if not task.concerns(record.backup_id):
+                continue
             wanted = task.read and _is_counted_on(record, clinic.store) and record.backup_id not in at_odds
             if wanted or record.backup_id in seem_found:
                 self._on_step(f"{clinic.store.url}: reading {record.backup_id}")
                 with self._noting(found, record.archive_key):
-                    read[record.backup_id] = record.archive, stored.read_through(record.archive, clinic.store)
+                    read[record.backup_id] = record.archive, self._through(record, clinic.store, found)
         return read
+
+    def _through(self, record: BackupRecord, store: ObjectStore, found: Inventory) -> stored.Condition:
+        archive = record.archive
+        condition = stored.read_through(archive, store, lambda done: self._on_read(done, archive.size_bytes))
+        found.read[record.backup_id] = condition
+        return condition
 
     def _standing(
         self, clinic: _Clinic, read: _Read, task: Task, found: Inventory, *, locked: bool
@@ -183,24 +211,26 @@ class StoreCheck:
         objects = [info for info in clinic.store.list(f"{BACKUPS}{clinic.id}/") if parse_key(info.key) is not None]
         items: list[Discrepancy] = []
         known: dict[str, set[Kind]] = {}
-        for item in self._compared(clinic, objects, records.values()):
+        for item in self._compared(clinic, objects, records.values(), task):
             record = records.get(item.backup_id or "")
             if item.kind != "found" or (record and read.get(record.backup_id) == (record.archive, "intact")):
                 known.setdefault(item.backup_id or "", set()).add(item.kind)
                 items.append(item)
         for record in records.values():
             kinds = known.get(record.backup_id, set())
-            if not _is_counted_on(record, clinic.store) or kinds & {"missing", "damaged"}:
+            if not task.concerns(record.backup_id) or not _is_counted_on(record, clinic.store):
+                continue
+            if kinds & {"missing", "damaged"}:
                 continue
             with self._noting(found, record.archive_key):
                 archive, condition = read.get(record.backup_id, (record.archive, "intact"))
                 if locked and condition != "intact":
-                    condition = stored.read_through(record.archive, clinic.store)
+                    condition = self._through(record, clinic.store, found)
                 if condition != "intact" and archive == record.archive:
                     items.append(Discrepancy.of(clinic.store.url, record, condition, record.size_bytes))
                 elif task.read or (task.record and locked):
-                    items += [Discrepancy.of(clinic.store.url, record, kind) for kind in _wrong_beside(record, clinic)
-                              if kind not in kinds]  # fmt: skip
+                    wrong = wrong_beside(record, clinic.store)
+                    items += [Discrepancy.of(clinic.store.url, record, kind) for kind in wrong if kind not in kinds]
         return [with_dependents(item, records.values()) for item in items]
 
     def _settle(self, clinic: _Clinic, items: Sequence[Discrepancy], task: Task, found: Inventory) -> None:
@@ -263,24 +293,6 @@ class _Clinic:
 
 def _is_counted_on(record: BackupRecord, store: ObjectStore) -> bool:
     return record.state in ("completed", "lost") and store.url in record.stores
-
-
-def _wrong_beside(record: BackupRecord, clinic: _Clinic) -> Iterator[Kind]:
-    """Whether envelope and note of a hold say what the catalog says. A lock may last longer than the envelope knew."""
-    try:
-        envelope = envelopes.load(record.archive_key, clinic.store)
-    except (IntegrityError, ObjectNotFound):
-        yield "no envelope"
-    else:
-        if replace(envelope, locked_until=record.locked_until) != record.envelope():
-            yield "no envelope"
-    if record.hold_reason is not None:
-        try:
-            same = envelopes.load_hold(record.archive_key, clinic.store) == (record.hold_reason, record.held_by)
-        except IntegrityError:
-            same = False
-        if not same:
-            yield "hold note"
 
 
 def _clinic_of(key: str) -> int | None:

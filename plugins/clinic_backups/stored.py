@@ -105,10 +105,12 @@ def require_intact(
             on_read(done)
 
 
-def read_through(archive: ArchiveInfo, store: ObjectStore) -> Condition:
+def read_through(
+    archive: ArchiveInfo, store: ObjectStore, on_read: Callable[[int], object] = lambda done: None
+) -> Condition:
     """:func:`require_intact` as an answer. :raises ClinicBackupsError: the store failed."""
     try:
-        require_intact(archive, store)
+        require_intact(archive, store, on_read)
     except ObjectNotFound:
         return "missing"
     except IntegrityError:
