@@ -38,6 +38,7 @@ from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import open_store
 from clinic_backups.tenant_db import Snapshot
+from clinic_backups.verification import CheckedCopy, Verifier
 
 FindConnection = Callable[[str], Connection | None]
 
@@ -242,6 +243,10 @@ class Parts:
     def store_check(self, **options: Any) -> StoreCheck:
         """Compares the stores with the catalog."""
         return StoreCheck(catalog=self.catalog, now=utc_now, **options)
+
+    def verifier(self, *, on_copy: Callable[[CheckedCopy], object] = lambda copy: None, **steps: Any) -> Verifier:
+        """Reads every copy of one backup."""
+        return Verifier(catalog=self.catalog, stores=self.stores, check=self.store_check(**steps), on_copy=on_copy)
 
     def copies(self) -> Copies:
         """Where backups lie."""

@@ -1,4 +1,4 @@
-"""``clinic-backups replicate``: copies in further stores."""
+"""``clinic-backups replicate`` and ``verify``: the copies of backups."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, human_size, print_json, print_table
 from clinic_backups.errors import SettingsError, TransientError
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
 
 def register(app: typer.Typer) -> None:
-    """Add the command of this module."""
+    """Add the commands of this module."""
     app.command()(replicate)
+    app.command()(verify)
 
 
 def replicate(
     clinic: Annotated[int | None, typer.Option(help="Only this clinic.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Make the copies that stores lack: in the replicas, and in the primary store what it lost."""
     with_parts = parts()
@@ -47,3 +50,26 @@ def replicate(
     if done.problems:
         _, first = done.problems[0]
         raise TransientError(f"{len(done.problems)} copies could not be made.", hint=first.hint or "Try again.")
+
+
+def verify(backup_id: str, json: Json = False) -> None:
+    """Read every copy of a backup, and of what it is built on; record what is lost, damaged or back. Needs no key.
+
+    Exit code 1 when a copy is missing or damaged, 75 when not all could be looked at.
+    """
+    with Steps() as steps:
+        done = parts().verifier(on_step=steps.step, on_read=steps.read).run(backup_id)
+    if json:
+        print_json([
+            {"backup_id": copy.backup_id, "store_url": copy.store_url, "size_bytes": copy.size_bytes,
+             "condition": copy.condition, "is_news": copy.is_news, "error": copy.error.message if copy.error else None}
+            for copy in done.copies
+        ])  # fmt: skip
+    else:
+        columns = (("backup", False), ("store", False), ("size", True), ("is", False), ("recorded", False))
+        rows = [
+            (copy.backup_id, escape(copy.store_url), human_size(copy.size_bytes), copy.condition or "not known",
+             "now" if copy.is_news else "") for copy in done.copies
+        ]  # fmt: skip
+        print_table("Copies", columns, rows)
+    done.require_intact()

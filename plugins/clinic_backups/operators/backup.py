@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from clinic_backups.model import BackupRequest, Clinic
 from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.copies import copy_without_failing
 from clinic_backups.operators.link import BackupLink
+from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.operators.store import Store
 from clinic_backups.stream import Progress
@@ -24,7 +24,6 @@ from clinic_backups.stream import Progress
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-SECONDS_BETWEEN_LINES = 10
 MAIL_SECONDS = 30
 """No further mail is begun after that time; the run's summary sends the rest."""
 
@@ -118,13 +117,11 @@ class _LogLines:
     """A line in the task's log every few seconds of a long backup."""
 
     def __init__(self, log: Any) -> None:
-        self._log = log
-        self._next = time.monotonic() + SECONDS_BETWEEN_LINES
+        self._log, self._pace = log, Pace()
 
     def show(self, progress: Progress) -> None:
-        if time.monotonic() < self._next:
+        if not self._pace.due():
             return
-        self._next = time.monotonic() + SECONDS_BETWEEN_LINES
         self._log.info(
             "Table %s of %s, %s: %s rows and %s MB read so far",
             progress.table_number, progress.tables, progress.table, f"{progress.rows:,}", progress.raw_bytes // 10**6,

@@ -1,0 +1,21 @@
+"""How often a long task writes into its log."""
+
+from __future__ import annotations
+
+import time
+
+SECONDS_BETWEEN_LINES = 10
+
+
+class Pace:
+    """Says when the next line is due: one each few seconds, the first one after that time."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + SECONDS_BETWEEN_LINES
+
+    def due(self) -> bool:
+        """Whether to write now; then the next line is due a few seconds later."""
+        if time.monotonic() < self._next:
+            return False
+        self._next = time.monotonic() + SECONDS_BETWEEN_LINES
+        return True
