@@ -175,6 +175,26 @@ def test_a_name_from_the_database_cannot_write_lines_of_its_own(run: Run, demo_d
     assert len([line for line in done.err.splitlines() if "completed" in line]) == 1
 
 
+def test_one_backup_is_verified_in_each_store(run: Run, tmp_path: Path) -> None:
+    one, two = tmp_path / "store", tmp_path / "two"
+    replicas = {"CLINIC_BACKUPS_REPLICA_STORES": json.dumps({"replica": two.as_uri()})}
+    run("catalog", "migrate")
+    run("backup", "--clinic", "1", **replicas)
+    (record,) = run("list", "--json").json()
+    good = run("verify", record["backup_id"], "--json", **replicas)
+    assert good.code == 0
+    assert [(copy["store_url"], copy["condition"]) for copy in good.json()] == [
+        (one.as_uri(), "intact"), (two.as_uri(), "intact"),
+    ]  # fmt: skip
+    (two / record["key"]).unlink()
+    bad = run("verify", record["backup_id"], **replicas)
+    assert (bad.code, "missing" in bad.out, "clinic-backups replicate" in bad.err) == (1, True, True)
+    assert run("show", "--json", record["backup_id"]).json()["stores"] == [one.as_uri()]
+    one.rename(tmp_path / "away")
+    assert run("verify", record["backup_id"]).code == 75
+    assert run("verify", "1-20200101T000000Z").code == 1
+
+
 def test_two_stores_a_lost_catalog_and_a_clinic_that_left(
     run: Run, tmp_path: Path, demo_database: DemoDatabase
 ) -> None:
