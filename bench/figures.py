@@ -67,6 +67,13 @@ class Figure:
     process_seconds: Spread | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    percentiles: dict[str, float] = field(default_factory=dict)
+    """Of the seconds, by what they are."""
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    """The smallest value that so many percent of them do not exceed."""
+    return sorted(values)[max(0, -(-len(values) * percent // 100) - 1)]
 
 
 def measure(

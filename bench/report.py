@@ -36,15 +36,35 @@ def show(figures: Iterable[Figure], console: Console) -> None:
     for figure in figures:
         groups.setdefault(figure.group, []).append(figure)
     for group, members in groups.items():
-        _show(group, members, console)
+        (_show_latencies if members[0].percentiles else _show)(group, members, console)
+
+
+def _show_latencies(group: str, figures: list[Figure], console: Console) -> None:
+    table = Table(title=_title(group, figures), title_justify="left")
+    table.add_column("milliseconds")
+    for name in ("rounds", *figures[0].percentiles, "max"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for figure in figures:
+        times = [*figure.percentiles.values(), figure.seconds.max]
+        table.add_row(figure.name, str(figure.rounds), *(f"{seconds * 1000:.1f}" for seconds in times))
+    _print(table, console)
+
+
+def _title(group: str, figures: list[Figure]) -> str:
+    facts = next((figure.facts for figure in figures if figure.facts), {})
+    return ", ".join([group, *(f"{value:,} {name.replace('_', ' ')}" for name, value in facts.items())])
+
+
+def _print(table: Table, console: Console) -> None:
+    # Into a file or a CI log the table goes as wide as it is.
+    width = Console(width=10_000).measure(table).maximum
+    (console if console.is_terminal else Console(width=max(width, 80))).print(table)
 
 
 def _show(group: str, figures: list[Figure], console: Console) -> None:
     references = list(dict.fromkeys(name for figure in figures for name in figure.ratios))
     letters = {name: chr(ord("A") + number) for number, name in enumerate(references)}
-    facts = next((figure.facts for figure in figures if figure.facts), {})
-    title = ", ".join([group, *(f"{value:,} {name.replace('_', ' ')}" for name, value in facts.items())])
-    table = Table(title=title, title_justify="left")
+    table = Table(title=_title(group, figures), title_justify="left")
     table.add_column("")
     table.add_column("rounds", justify="right")
     table.add_column("seconds", justify="right", no_wrap=True)
@@ -62,9 +82,7 @@ def _show(group: str, figures: list[Figure], console: Console) -> None:
             _spread(figure.process_seconds),
             f"{figure.peak_rss_bytes / 1e6:,.0f} MB" if figure.peak_rss_bytes else "",
         )
-    # Into a file or a CI log the table goes as wide as it is.
-    width = Console(width=10_000).measure(table).maximum
-    (console if console.is_terminal else Console(width=max(width, 80))).print(table)
+    _print(table, console)
     for figure in figures:
         if figure.note:
             console.print(f"  {figure.name}: {figure.note}", highlight=False, markup=False, soft_wrap=True)

@@ -16,6 +16,7 @@ from clinic_backups.archive import Zstd, block_list, schema_digest
 from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import ClinicLock
+from clinic_backups.catalog.progress import ProgressNotes
 from clinic_backups.catalog.records import Catalog, SameSecond
 from clinic_backups.chain import Choice, choose, full_without_asking
 from clinic_backups.connections import Connection
@@ -38,7 +39,7 @@ from clinic_backups.outcome import Outcomes
 from clinic_backups.settings import Settings
 from clinic_backups.stored import look
 from clinic_backups.stores.base import ObjectStore
-from clinic_backups.stream import ArchiveStream, OnProgress, Stored
+from clinic_backups.stream import ArchiveStream, OnProgress, Progress, Stored
 from clinic_backups.tenant_db import Snapshot
 
 
@@ -56,6 +57,8 @@ class ClinicBackup:
     :param announcer: who is told of the outcome.
     :param now: the clock.
     :param on_progress: called about once for each MiB that was read, from the reading thread.
+    :param on_unnoted: called, from a thread of its own, when the catalog could not be told how far it is: the backup
+        goes on, and the catalog is not asked again.
     """
 
     def __init__(
@@ -71,10 +74,11 @@ class ClinicBackup:
         announcer: Announcer | None = None,
         now: Callable[[], datetime] = utc_now,
         on_progress: OnProgress = lambda progress: None,
+        on_unnoted: Callable[[ClinicBackupsError], object] = lambda error: None,
     ) -> None:
         self._settings, self._clinic_db, self._store, self._catalog = settings, clinic_db, store, catalog
         self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or Zstd(), encrypt or Age()
-        self._now, self._on_progress = now, on_progress
+        self._now, self._on_progress, self._on_unnoted = now, on_progress, on_unnoted
         self._outcomes = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
         self._stream: ArchiveStream | None = None
         self._stopped: BaseException | None = None
@@ -177,10 +181,14 @@ class ClinicBackup:
         recipients: tuple[str, ...],
         locked_until: datetime | None,
     ) -> tuple[BackupRecord, Stored]:
-        stream = ArchiveStream(
-            self._store, self._compress, self._encrypt, recipients, self._on_progress, locked_until=locked_until
-        )
-        with Snapshot(self._clinic_db, **self._settings.timeouts) as snapshot:
+        notes = ProgressNotes(self._catalog.database, record.backup_id, self._now, on_failure=self._on_unnoted)
+
+        def show(progress: Progress) -> None:
+            notes.note(**vars(progress))
+            self._on_progress(progress)
+
+        stream = ArchiveStream(self._store, self._compress, self._encrypt, recipients, show, locked_until=locked_until)
+        with Snapshot(self._clinic_db, **self._settings.timeouts) as snapshot, notes:
             self._stream = stream
             try:
                 if self._stopped is not None:

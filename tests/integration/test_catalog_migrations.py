@@ -17,8 +17,8 @@ from tests.postgres_fixtures import DemoDatabase
 
 
 @pytest.fixture
-def catalog(demo_database: DemoDatabase) -> Any:
-    engine = create_engine(demo_database.catalog_uri.replace("postgresql://", "postgresql+psycopg2://"))
+def catalog(new_database: DemoDatabase) -> Any:
+    engine = create_engine(new_database.catalog_uri.replace("postgresql://", "postgresql+psycopg2://"))
     with engine.begin() as connection:
         yield connection
     engine.dispose()

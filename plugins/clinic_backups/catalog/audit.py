@@ -74,7 +74,7 @@ class Audit:
         part = Slice(page, per_page)
         where: list[ColumnElement[bool]] = []
         if (seen := ids(visible)) is not None:
-            where.append(audit.c.clinic_id == any_(bindparam("visible", seen, ARRAY(BigInteger))))
+            where.append(audit.c.clinic_id == any_(bindparam(None, seen, ARRAY(BigInteger))))
         if clinic_id is not None:
             where.append(audit.c.clinic_id == clinic_id)
         if actor is not None:

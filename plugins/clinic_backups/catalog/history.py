@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from sqlalchemy import ColumnElement, UnaryExpression, and_, any_, bindparam, func, or_, select, text
+from sqlalchemy import ColumnElement, and_, any_, bindparam, false, func, or_, select, true
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import BigInteger
 
 from clinic_backups.catalog.database import CatalogDatabase
-from clinic_backups.catalog.lists import BIGINT, Search, Slice, Visible, comparable, ids
+from clinic_backups.catalog.lists import BIGINT, Search, Slice, Visible, ids
 from clinic_backups.catalog.progress import RunningBackup, running
 from clinic_backups.catalog.rows import COLUMNS, record_of
 from clinic_backups.catalog.tables import backup, backup_copy, clinic
-from clinic_backups.model import BackupRecord, Kind
+from clinic_backups.model import BackupRecord, Kind, State
 
 Type = Literal["completo", "incremental", "manual"]
 Status = Literal["en_proceso", "completado", "fallido"]
@@ -72,18 +72,18 @@ class Moment(NamedTuple):
     held: bool
 
 
+# Each as the index backup_class has it, so that it alone counts them.
+_TYPES: dict[Type, tuple[ColumnElement[bool], ...]] = {
+    "completo": (backup.c.trigger == "scheduled", backup.c.kind == "full"),
+    "incremental": (backup.c.trigger == "scheduled", backup.c.kind == "incremental"),
+    "manual": (backup.c.trigger == "manual", backup.c.kind.in_(("full", "incremental"))),
+}
+_STATES: dict[Status, tuple[State, ...]] = {
+    "en_proceso": ("running",),
+    "completado": ("completed",),
+    "fallido": ("failed", "lost"),
+}
 _THERE = backup.c.state.not_in(("deleting", "deleted"))
-_SCHEDULED = backup.c.trigger != "manual"
-_TYPES: dict[Type, ColumnElement[bool]] = {
-    "manual": backup.c.trigger == "manual",
-    "completo": and_(_SCHEDULED, backup.c.kind == "full"),
-    "incremental": and_(_SCHEDULED, backup.c.kind != "full"),
-}
-_STATES: dict[Status, ColumnElement[bool]] = {
-    "en_proceso": backup.c.state == "running",
-    "completado": backup.c.state == "completed",
-    "fallido": backup.c.state.in_(("failed", "lost")),
-}
 _NEWEST_FIRST = (backup.c.started_at.desc(), backup.c.id.desc())
 _OLDEST_FIRST = (backup.c.started_at, backup.c.id)
 
@@ -121,20 +121,15 @@ class History:
         part, sought = Slice(page, per_page), Search(search)
         if not sought.possible:
             return HistoryPage((), 0, page, 1)
-        where = [_THERE, *_seen(visible), *_period(since, until)]
+        where = [*_seen(visible), *_period(since, until)]
         if clinic_id is not None:
-            where.append(backup.c.clinic_id == clinic_id if abs(clinic_id) < BIGINT else backup.c.id.is_(None))
-        if types:
-            where.append(or_(*(_TYPES[name] for name in dict.fromkeys(types))))
-        if states:
-            where.append(or_(*(_STATES[name] for name in dict.fromkeys(states))))
-        if sought.text.strip():
-            where.append(_matches(sought))
-        order = _OLDEST_FIRST if oldest_first else _NEWEST_FIRST
+            where.append(backup.c.clinic_id == clinic_id if abs(clinic_id) < BIGINT else false())
         with self._database.transaction("reading the list of backups") as db:
-            total = int(db.execute(select(func.count()).select_from(backup).where(*where)).scalar_one())
-            numbers = select(backup.c.id).where(*where).order_by(*order).limit(per_page).offset(part.offset)
-            found = _entries(db, backup.c.id.in_(numbers.scalar_subquery()), order)
+            if sought.pattern is not None:
+                where.append(_matches(db, sought))
+            total = _count(db, where, types, states)
+            where += [_of_types(types), _of_states(states)]
+            found = _entries(db, _numbers(db, where, part, total, oldest_first))
         return HistoryPage(tuple(found), total, page, part.pages(total))
 
     def by_number(self, number: int, visible: Visible) -> HistoryEntry | None:
@@ -168,15 +163,15 @@ class History:
             return [Moment(*row) for row in db.execute(statement)]
 
     def _one(self, visible: Visible, *where: ColumnElement[bool]) -> HistoryEntry | None:
-        numbers = select(backup.c.id).where(_THERE, *_seen(visible), *where).order_by(*_NEWEST_FIRST).limit(1)
+        newest = select(backup.c.id).where(_THERE, *_seen(visible), *where).order_by(*_NEWEST_FIRST).limit(1)
         with self._database.transaction("reading one backup") as db:
-            found = _entries(db, backup.c.id.in_(numbers.scalar_subquery()), _NEWEST_FIRST)
+            found = _entries(db, db.execute(newest).scalars().all())
         return found[0] if found else None
 
 
 def _seen(visible: Visible) -> list[ColumnElement[bool]]:
     seen = ids(visible)
-    return [] if seen is None else [backup.c.clinic_id == any_(bindparam("visible", seen, ARRAY(BigInteger)))]
+    return [] if seen is None else [backup.c.clinic_id == _any(seen)]
 
 
 def _period(since: datetime | None, until: datetime | None) -> list[ColumnElement[bool]]:
@@ -184,29 +179,85 @@ def _period(since: datetime | None, until: datetime | None) -> list[ColumnElemen
     return begins if until is None else [*begins, backup.c.started_at < until]
 
 
-def _matches(sought: Search) -> ColumnElement[bool]:
-    named = select(clinic.c.clinic_id).where(text(f"{comparable('name')} LIKE :pattern")).params(pattern=sought.pattern)
-    either = [backup.c.clinic_id.in_(named), backup.c.backup_id == sought.text.strip()]
+def _of_types(types: Sequence[Type]) -> ColumnElement[bool]:
+    wanted = set(types) or set(_TYPES)
+    return true() if len(wanted) == len(_TYPES) else or_(*(and_(*_TYPES[name]) for name in sorted(wanted)))
+
+
+def _of_states(states: Sequence[Status]) -> ColumnElement[bool]:
+    wanted = set(states) or set(_STATES)
+    # Less to compare than with each of the states that are left.
+    return _THERE if len(wanted) == len(_STATES) else _is_one_of(wanted)
+
+
+def _is_one_of(states: Iterable[Status]) -> ColumnElement[bool]:
+    return backup.c.state.in_([state for name in sorted(states) for state in _STATES[name]])
+
+
+def _count(
+    db: SqlConnection, where: Sequence[ColumnElement[bool]], types: Sequence[Type], states: Sequence[Status]
+) -> int:
+    """How many fit; where only types and states matter, by runs of equal entries of the index backup_class."""
+    if where:
+        statement = select(func.count()).select_from(backup).where(*where, _of_types(types), _of_states(states))
+        return int(db.execute(statement).scalar_one())
+    counts = [
+        select(func.count()).select_from(backup).where(*_TYPES[name], _is_one_of(set(states) or set(_STATES)))
+        for name in sorted(set(types) or set(_TYPES))
+    ]
+    return sum(db.execute(select(*(count.scalar_subquery() for count in counts))).one())
+
+
+def _numbers(
+    db: SqlConnection, where: Sequence[ColumnElement[bool]], part: Slice, total: int, oldest_first: bool
+) -> list[int]:
+    """The numbers of one page in order; a page of the second half is counted from the list's other end."""
+    length = min(part.per_page, total - part.offset)
+    if length <= 0:
+        return []
+    behind = total - part.offset - length
+    reverse = behind < part.offset
+    order = _OLDEST_FIRST if oldest_first != reverse else _NEWEST_FIRST
+    statement = select(backup.c.id).where(*where).order_by(*order).limit(length)
+    numbers = list(db.execute(statement.offset(behind if reverse else part.offset)).scalars())
+    return numbers[::-1] if reverse else numbers
+
+
+def _matches(db: SqlConnection, sought: Search) -> ColumnElement[bool]:
+    """By numbers alone, which the indexes hold."""
+    named = or_(clinic.c.search_name.like(func.lower(sought.pattern)), clinic.c.clinic_id == sought.number)
+    clinic_ids = list(db.execute(select(clinic.c.clinic_id).where(named)).scalars())
+    numbers = list(db.execute(select(backup.c.id).where(backup.c.backup_id == sought.text.strip())).scalars())
     if sought.number is not None:
-        either += [backup.c.clinic_id == sought.number, backup.c.id == sought.number]
-    return or_(*either)
+        clinic_ids.append(sought.number)  # also one that the catalog never saw among the clinics
+        numbers.append(sought.number)
+    in_clinics = backup.c.clinic_id == _any(clinic_ids)
+    return or_(in_clinics, backup.c.id == _any(numbers)) if numbers else in_clinics
 
 
-def _entries(
-    db: SqlConnection, where: ColumnElement[bool], order: Sequence[UnaryExpression[Any] | ColumnElement[Any]]
-) -> list[HistoryEntry]:
-    rows = db.execute(select(backup.c.id, *COLUMNS).where(where).order_by(*order)).mappings().all()
+def _any(numbers: Sequence[int]) -> Any:
+    return any_(bindparam(None, list(numbers), ARRAY(BigInteger)))
+
+
+def _entries(db: SqlConnection, numbers: Sequence[int]) -> list[HistoryEntry]:
+    """The backups of these numbers, in their order."""
+    if not numbers:
+        return []
+    rows = db.execute(select(backup.c.id, *COLUMNS).where(backup.c.id == _any(numbers))).mappings().all()
     copies: dict[str, list[tuple[str, str]]] = {}
     statement = (
         select(backup_copy.c.backup_id, backup_copy.c.store_url, backup_copy.c.state)
         .where(backup_copy.c.backup_id.in_([row["backup_id"] for row in rows]))
         .order_by(backup_copy.c.stored_at, backup_copy.c.store_url)
     )
-    for backup_id, store_url, state in db.execute(statement) if rows else ():
+    for backup_id, store_url, state in db.execute(statement):
         copies.setdefault(backup_id, []).append((store_url, state))
-    under_way = running(db, [row["clinic_id"] for row in rows if row["state"] == "running"])
-    by_id = {found.backup_id: found for found in under_way.values()}
-    return [
-        HistoryEntry(row["id"], record_of(row), tuple(copies.get(row["backup_id"], ())), by_id.get(row["backup_id"]))
+    clinic_ids = [row["clinic_id"] for row in rows if row["state"] == "running"]
+    under_way = {found.backup_id: found for found in running(db, clinic_ids).values()} if clinic_ids else {}
+    entries = {
+        row["id"]: HistoryEntry(
+            row["id"], record_of(row), tuple(copies.get(row["backup_id"], ())), under_way.get(row["backup_id"])
+        )
         for row in rows
-    ]
+    }
+    return [entries[number] for number in numbers if number in entries]

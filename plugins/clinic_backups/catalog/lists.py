@@ -10,8 +10,8 @@ BIGINT = 2**63
 """PostgreSQL's largest number is one less."""
 Visible = Sequence[int] | None
 """The clinics that somebody may see; ``None``: all of them."""
-_ACCENTED, _PLAIN = "áàäâéèëêíìïîóòöôúùüûñçÁÀÄÂÉÈËÊÍÌÏÎÓÒÖÔÚÙÜÛÑÇ", "aaaaeeeeiiiioooouuuunc" * 2
-_TO_PLAIN = str.maketrans(_ACCENTED, _PLAIN)
+_TO_PLAIN = str.maketrans("áàäâãéèëêíìïîóòöôõúùüûñçÁÀÄÂÃÉÈËÊÍÌÏÎÓÒÖÔÕÚÙÜÛÑÇ", "aaaaaeeeeiiiiooooouuuunc" * 2)
+"""As the column ``search_name`` of the table ``clinic``."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,13 @@ class Search:
     text: str
 
     @property
-    def pattern(self) -> str:
-        """For LIKE with its default escape, beside :func:`comparable`; matches every name when nothing was typed."""
-        escaped = re.sub(r"([\\%_])", r"\\\1", self._clean.translate(_TO_PLAIN).lower())
-        return f"%{escaped}%"
+    def pattern(self) -> str | None:
+        """For ``search_name LIKE lower(:pattern)``; PostgreSQL's own ``lower``, which depends on its locale.
+
+        None when nothing was typed.
+        """
+        escaped = re.sub(r"([\\%_])", r"\\\1", self._clean.translate(_TO_PLAIN))
+        return f"%{escaped}%" if escaped else None
 
     @property
     def number(self) -> int | None:
@@ -60,11 +63,6 @@ class Search:
     @property
     def _clean(self) -> str:
         return self.text.strip() if self.possible else ""
-
-
-def comparable(column: str) -> str:
-    """SQL: a name without case and accents. The catalog's role may not be able to install ``unaccent``."""
-    return f"lower(translate({column}, '{_ACCENTED}', '{_PLAIN}'))"
 
 
 def number_in(text: str) -> int | None:

@@ -10,7 +10,7 @@ from airflow.sdk import BaseOperator
 from clinic_backups.archive import Zstd
 from clinic_backups.backup import ClinicBackup
 from clinic_backups.encryption import Age
-from clinic_backups.errors import Interrupted
+from clinic_backups.errors import ClinicBackupsError, Interrupted
 from clinic_backups.extract import SqlExtract
 from clinic_backups.model import BackupRequest, Clinic
 from clinic_backups.operators.connections import failing_clearly, log_delivery
@@ -83,8 +83,9 @@ class ClinicBackupOperator(BaseOperator):
         )
         with failing_clearly(self.log):
             parts = AirflowParts(self.upload)
+            lines = _LogLines(self.log)
             self._backup = parts.backup(
-                compress=self.compress, encrypt=self.encrypt, on_progress=_LogLines(self.log).show
+                compress=self.compress, encrypt=self.encrypt, on_progress=lines.show, on_unnoted=lines.unnoted
             )
             self.log.info("Backing up clinic %s (%r) to %s", clinic.id, clinic.name, parts.store.url)
             try:
@@ -114,7 +115,7 @@ class ClinicBackupOperator(BaseOperator):
 
 
 class _LogLines:
-    """A line in the task's log every few seconds of a long backup."""
+    """A line in the task's log every few seconds of a long backup; the Backups page has its own notes."""
 
     def __init__(self, log: Any) -> None:
         self._log, self._pace = log, Pace()
@@ -126,3 +127,6 @@ class _LogLines:
             "Table %s of %s, %s: %s rows and %s MB read so far",
             progress.table_number, progress.tables, progress.table, f"{progress.rows:,}", progress.raw_bytes // 10**6,
         )  # fmt: skip
+
+    def unnoted(self, error: ClinicBackupsError) -> None:
+        self._log.warning("The Backups page will not show how far this backup is. %s", error.message)

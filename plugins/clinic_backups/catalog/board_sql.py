@@ -1,0 +1,149 @@
+"""The queries of the board.
+
+Almost every clinic's newest backup began in the last hours (``:recent``), and one range of the index backup_started has
+them all: a fifth of the time of a look into backup_clinic for each clinic, which is left for the other clinics. Both
+indexes hold all that is asked for here, so that no wide record is read.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sqlalchemy import TextClause, text
+
+_SEEN = "(CAST(:visible AS bigint[]) IS NULL OR {}.clinic_id = ANY(CAST(:visible AS bigint[])))"
+_STANDING = "CASE WHEN {0} IS NULL THEN 'never' WHEN {0} < :moment THEN 'late' ELSE 'ok' END"
+_RECENT = f"""
+    recent AS MATERIALIZED (
+        SELECT DISTINCT ON (b.clinic_id) b.clinic_id, b.id, b.started_at, b.finished_at, b.size_bytes
+          FROM clinic_backups.backup AS b
+         WHERE b.state = 'completed' AND b.started_at >= :recent AND {_SEEN.format("b")}
+         ORDER BY b.clinic_id, b.started_at DESC, b.id DESC)"""  # noqa: S608 - our own words only, here and below
+_CLINICS_AND_GOOD = """clinic_backups.clinic AS c
+    LEFT JOIN recent ON recent.clinic_id = c.clinic_id
+    LEFT JOIN LATERAL (
+        SELECT b.started_at, b.finished_at, b.size_bytes
+          FROM clinic_backups.backup AS b
+         WHERE recent.clinic_id IS NULL AND b.clinic_id = c.clinic_id AND b.state = 'completed'
+         ORDER BY b.started_at DESC, b.id DESC
+         LIMIT 1) AS older ON true
+    CROSS JOIN LATERAL (
+        SELECT coalesce(recent.started_at, older.started_at) AS started_at,
+               coalesce(recent.finished_at, older.finished_at) AS finished_at,
+               coalesce(recent.size_bytes, older.size_bytes) AS size_bytes) AS good"""
+_NEWEST_FAILED = """(SELECT n.state FROM clinic_backups.backup AS n
+                      WHERE n.clinic_id = c.clinic_id
+                      ORDER BY n.started_at DESC, n.id DESC LIMIT 1) = 'failed'"""
+# The rank of a standing. Each order ends with what no two clinics share, so that the pages hold every clinic once.
+_RANK = "array_position(ARRAY['never', 'late', 'ok'], f.standing)"
+_ORDERS = {
+    "standing": (_RANK, "CASE f.standing WHEN 'late' THEN f.finished_at END", "f.search_name"),
+    "name": ("f.search_name",),
+    "age": ("f.finished_at",),
+    "size": ("f.size_bytes",),
+    "id": (),
+}
+
+
+def page(sort: Literal["standing", "name", "age", "size", "id"], descending: bool) -> TextClause:
+    """How many clinics fit, and the ids of those of one page in order."""
+    direction = "DESC NULLS LAST" if descending else "ASC NULLS FIRST"
+    order = ", ".join(f"{key} {direction}" for key in (*_ORDERS[sort], "f.clinic_id"))
+    return text(f"""
+        WITH {_RECENT},
+        found AS MATERIALIZED (
+            SELECT c.clinic_id, c.search_name, good.finished_at, good.size_bytes,
+                   {_STANDING.format("good.finished_at")} AS standing
+              FROM {_CLINICS_AND_GOOD}
+             WHERE {_SEEN.format("c")}
+               AND (CAST(:active AS boolean) IS NULL OR c.active = CAST(:active AS boolean))
+               AND (CAST(:pattern AS text) IS NULL OR c.search_name LIKE lower(CAST(:pattern AS text))
+                    OR c.clinic_id = CAST(:number AS bigint))
+               AND (NOT :running_only
+                    OR c.clinic_id IN (SELECT r.clinic_id FROM clinic_backups.backup AS r WHERE r.state = 'running'))
+               AND (NOT :failed_only OR {_NEWEST_FAILED})
+        ),
+        fitting AS MATERIALIZED (
+            SELECT * FROM found WHERE CAST(:standing AS text) IS NULL OR standing = CAST(:standing AS text))
+        SELECT (SELECT count(*) FROM fitting) AS total,
+               ARRAY(SELECT f.clinic_id FROM fitting AS f ORDER BY {order} LIMIT :limit OFFSET :offset)""")  # noqa: S608
+
+
+# `odd`: each clinic's newest recent record that is not completed; few have one.
+COUNTS = text(f"""
+    WITH {_RECENT},
+    odd AS MATERIALIZED (
+        SELECT DISTINCT ON (b.clinic_id) b.clinic_id, b.id, b.started_at, b.state
+          FROM clinic_backups.backup AS b
+         WHERE b.state <> 'completed' AND b.started_at >= :recent AND {_SEEN.format("b")}
+         ORDER BY b.clinic_id, b.started_at DESC, b.id DESC)
+    SELECT count(*) AS clinics,
+           count(*) FILTER (WHERE good.finished_at >= :moment) AS ok,
+           count(*) FILTER (WHERE good.finished_at < :moment) AS late,
+           count(*) FILTER (WHERE good.finished_at IS NULL) AS never,
+           count(*) FILTER (WHERE c.clinic_id IN (
+               SELECT r.clinic_id FROM clinic_backups.backup AS r WHERE r.state = 'running')) AS running,
+           count(*) FILTER (WHERE CASE
+               WHEN odd.clinic_id IS NOT NULL
+                AND (recent.clinic_id IS NULL OR (odd.started_at, odd.id) > (recent.started_at, recent.id))
+               THEN odd.state = 'failed'
+               WHEN recent.clinic_id IS NOT NULL THEN false
+               ELSE {_NEWEST_FAILED} END) AS failed
+      FROM {_CLINICS_AND_GOOD}
+      LEFT JOIN odd ON odd.clinic_id = c.clinic_id
+     WHERE c.active AND {_SEEN.format("c")}""")  # noqa: S608
+
+METRICS = text(f"""
+    WITH {_RECENT},
+    made AS MATERIALIZED (
+        SELECT b.clinic_id, count(*) FILTER (WHERE b.state = 'completed') AS completed,
+               count(*) FILTER (WHERE b.state = 'failed') AS failed
+          FROM clinic_backups.backup AS b
+         WHERE {_SEEN.format("b")}
+         GROUP BY b.clinic_id),
+    restored AS MATERIALIZED (
+        SELECT r.clinic_id, max(r.finished_at) AS finished_at
+          FROM clinic_backups.restore AS r
+         WHERE r.state = 'completed' AND {_SEEN.format("r")}
+         GROUP BY r.clinic_id)
+    SELECT c.clinic_id, c.name, good.finished_at,
+           extract(epoch FROM good.finished_at - good.started_at)::double precision,
+           good.size_bytes, last.rows_total, coalesce(made.completed, 0), coalesce(made.failed, 0),
+           restored.finished_at
+      FROM {_CLINICS_AND_GOOD}
+      LEFT JOIN LATERAL (
+          SELECT b.rows_total
+            FROM clinic_backups.backup AS b
+           WHERE b.clinic_id = c.clinic_id AND b.started_at = good.started_at AND b.state = 'completed'
+           ORDER BY b.id DESC LIMIT 1) AS last ON true
+      LEFT JOIN made ON made.clinic_id = c.clinic_id
+      LEFT JOIN restored ON restored.clinic_id = c.clinic_id
+     WHERE c.active AND {_SEEN.format("c")}
+     ORDER BY c.clinic_id""")  # noqa: S608
+
+LINES = text(f"""
+    SELECT c.clinic_id, c.name, c.active, {_STANDING.format("good.finished_at")} AS standing,
+           good.finished_at AS last_good_at, good.id AS last_good_number, good.backup_id AS last_good_id,
+           good.kind, good.size_bytes, good.rows_total AS rows,
+           failed.error AS last_failure, failed.hint AS last_failure_hint,
+           (SELECT max(r.finished_at) FROM clinic_backups.restore AS r
+             WHERE r.clinic_id = c.clinic_id AND r.state = 'completed') AS restored_at
+      FROM clinic_backups.clinic AS c
+      LEFT JOIN LATERAL (
+          SELECT b.id, b.backup_id, b.kind, b.finished_at, b.size_bytes, b.rows_total
+            FROM clinic_backups.backup AS b
+           WHERE b.clinic_id = c.clinic_id AND b.state = 'completed'
+           ORDER BY b.started_at DESC, b.id DESC
+           LIMIT 1) AS good ON true
+      LEFT JOIN LATERAL (
+          SELECT n.state, n.error, n.hint
+            FROM clinic_backups.backup AS n
+           WHERE n.clinic_id = c.clinic_id
+           ORDER BY n.started_at DESC, n.id DESC
+           LIMIT 1) AS failed ON failed.state = 'failed'
+     WHERE c.clinic_id = ANY(CAST(:clinic_ids AS bigint[]))""")  # noqa: S608
+TREND = text("""
+    SELECT b.clinic_id, b.started_at, b.size_bytes, b.rows_total
+      FROM clinic_backups.backup AS b
+     WHERE b.clinic_id = ANY(CAST(:clinic_ids AS bigint[])) AND b.state = 'completed' AND b.started_at >= :since
+     ORDER BY b.clinic_id, b.started_at, b.id""")
