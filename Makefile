@@ -40,8 +40,9 @@ demo-restore: $(INSTALLED)  ## Damage one clinic of the demo, show the plan, res
 down: $(INSTALLED)  ## Stop what `make up` started
 	@$(BIN)/python -m include.demo down
 
+# Two processes, each with servers of its own; see pytest_xdist_make_scheduler in tests/conftest.py.
 test: $(INSTALLED)  ## Run the whole test suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
 
 lint: $(INSTALLED)  ## Check style, types and layers
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from clinic_backups.connections import Connection
 from clinic_backups.stores.base import ObjectStore
@@ -29,9 +31,25 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="clinic-backups-airflow-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
+AIRFLOW = "tests/airflow/"
 BUCKET = "clinics"
 STORES = ("file", "s3", "gcs", "azure")
 MakeStore = Callable[..., ObjectStore]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Whichever process is free takes the next test, but one alone takes all that need an Airflow, and begins so."""
+    return OneAirflow(config, log)
+
+
+class OneAirflow(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return AIRFLOW if nodeid.startswith(AIRFLOW) else nodeid
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: the collector of garbage need not go through it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

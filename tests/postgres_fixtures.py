@@ -14,12 +14,24 @@ from typing import Any
 import psycopg2
 import pytest
 from psycopg2 import sql
+from sqlalchemy import NullPool, create_engine
 
+from clinic_backups.catalog import migrate
 from include.demo import database
 from include.demo.postgres import THROWAWAY, EmbeddedPostgres
 
 CLINICS, PATIENTS = 6, 40
+MEMORY, MEMORY_BYTES = Path("/dev/shm"), 2 * 1024**3
 _numbers = itertools.count(1)
+
+# What CREATE DATABASE leaves out of a copy, as it does not lie in the database: who may connect, and roles' settings.
+RIGHTS = """
+    UPDATE pg_database AS copy SET datacl = template.datacl FROM pg_database AS template
+     WHERE copy.datname = %(copy)s AND template.datname = %(template)s;
+    INSERT INTO pg_db_role_setting SELECT copy.oid, setrole, setconfig
+      FROM pg_db_role_setting JOIN pg_database AS template ON template.oid = setdatabase, pg_database AS copy
+     WHERE copy.datname = %(copy)s AND template.datname = %(template)s
+"""
 
 
 @dataclass(frozen=True)
@@ -52,8 +64,13 @@ class DemoDatabase:
 
 @contextmanager
 def server_folder() -> Iterator[Path]:
-    """A folder for one server, removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="clinic-backups-postgres-"))
+    """A folder for one server, removed afterwards.
+
+    It lies in memory where there is room: a database has some 400 files, and a disk takes longer to make and remove
+    them than most tests take.
+    """
+    place = MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES else None
+    folder = Path(tempfile.mkdtemp(prefix="clinic-backups-postgres-", dir=place))
     folder.chmod(0o711)  # when root runs the tests, the server's unprivileged user has to get through
     try:
         yield folder / "server"
@@ -65,32 +82,49 @@ def server_folder() -> Iterator[Path]:
 def postgres() -> Iterator[EmbeddedPostgres]:
     """A running server without databases of ours. Not safe against a crash of the machine, and faster for it."""
     with server_folder() as folder, EmbeddedPostgres(folder, settings=THROWAWAY) as server:
+        # The same password once more: the server was made before it knew its settings.
+        server.psql("postgres", f"ALTER ROLE {server.user} PASSWORD :'same'", {"same": server.password})
         yield server
 
 
 @pytest.fixture(scope="session")
 def demo_template(postgres: EmbeddedPostgres) -> DemoDatabase:
-    """The demo's data at a small scale, for tests that only read. Nobody may stay connected to it."""
+    """The demo's data at a small scale with an empty catalog, for tests that only read. Nobody may stay connected."""
     database.load(postgres, "demo_template", clinics=CLINICS, patients=PATIENTS)
-    return DemoDatabase(postgres, "demo_template", database.create_roles(postgres, "demo_template"))
+    template = DemoDatabase(postgres, "demo_template", database.create_roles(postgres, "demo_template"))
+    with create_engine(template.catalog_uri, poolclass=NullPool).begin() as db:
+        migrate.upgrade(db)
+    return template
 
 
 @pytest.fixture
 def demo_database(demo_template: DemoDatabase) -> Iterator[DemoDatabase]:
-    """A fresh copy of the demo's data, dropped after the test."""
+    """A fresh copy of the demo's data with an empty catalog, dropped after the test."""
     with copy_of(demo_template) as database:
         yield database
+
+
+@pytest.fixture
+def new_database(demo_database: DemoDatabase) -> DemoDatabase:
+    """The same database, as it was before the catalog's first migration."""
+    with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
+        cursor.execute("DROP SCHEMA clinic_backups CASCADE")
+    database.create_roles(demo_database.postgres, demo_database.name)
+    return demo_database
 
 
 @contextmanager
 def copy_of(demo_template: DemoDatabase) -> Iterator[DemoDatabase]:
     """A fresh copy of the demo's data while the block lasts: for each example of a property test."""
     server, name = demo_template.postgres, f"demo_{next(_numbers)}"
-    copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(demo_template.name))
+    copy = sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
+        sql.Identifier(name), sql.Identifier(demo_template.name)
+    )
     with closing(server.connect()) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         cursor.execute(copy)
+        cursor.execute(RIGHTS, {"copy": name, "template": demo_template.name})
     try:
-        yield DemoDatabase(server, name, database.create_roles(server, name))
+        yield DemoDatabase(server, name, demo_template.roles)
     finally:
         database.drop(server, name)

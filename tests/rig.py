@@ -47,7 +47,6 @@ class Rig:
         self.settings = Settings(recipients=(public,), store_url=self.store.url)
         self.clinic_db = connections.parse("clinic_db", self.database.reader_uri)
         self.catalog = Catalog(connections.parse("backup_catalog", self.database.catalog_uri))
-        self.catalog.migrate()
 
     def backup(self, **options: Any) -> ClinicBackup:
         """What backs up; ``options`` are further arguments of it."""

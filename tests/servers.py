@@ -35,10 +35,13 @@ class Server:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, all different, below those that the kernel hands out to clients."""
+    """Ports nobody listens on, all different, below those that the kernel hands out to clients.
+
+    Processes that began together look in different places: a port that was found is free until its server starts.
+    """
     with ExitStack() as held:
         ports: list[int] = []
-        for port in range(20_000 + os.getpid() % 10_000, 32_000):
+        for port in range(20_000 + os.getpid() * 100 % 10_000, 32_000):
             probe = held.enter_context(socket.socket())
             try:
                 probe.bind((HOST, port))
@@ -136,7 +139,7 @@ def seaweedfs(folder: Path, *, bucket: str) -> Iterator[Server]:
     environ = {
         "AWS_ACCESS_KEY_ID": server.login,
         "AWS_SECRET_ACCESS_KEY": server.password,
-        "GOMEMLIMIT": "256MiB",
+        "GOMEMLIMIT": "1GiB",  # with less its collector never rests: it keeps some buffers for each bucket
     }
     try:
         with running(command, log=folder / "seaweedfs.log", ready=ready, environ=environ) as process:

@@ -11,7 +11,6 @@ import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +21,6 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from psycopg2 import sql
 
 from clinic_backups import archive_reader
 from clinic_backups.archive import ArchiveWriter, Zstd
@@ -35,8 +33,7 @@ from clinic_backups.model import ArchiveInfo, BackupRecord, Clinic, Column, Tabl
 from clinic_backups.pipeline import ByteChannel, Pipeline
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant_db import Snapshot
-from include.demo import database
-from tests.postgres_fixtures import DemoDatabase
+from tests.postgres_fixtures import DemoDatabase, copy_of
 from tests.rig import Rig
 from tests.servers import CHECKOUT
 
@@ -79,23 +76,17 @@ def info(record: BackupRecord) -> ArchiveInfo:
 
 @pytest.fixture(scope="module")
 def stored(demo_template: DemoDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
-    server, name = demo_template.postgres, "archive_reader"
-    with closing(server.connect()) as db, db.cursor() as cursor:
-        db.autocommit = True
-        cursor.execute(sql.SQL(f"CREATE DATABASE {name} TEMPLATE {{}}").format(sql.Identifier(demo_template.name)))
-    rig = Rig(
-        DemoDatabase(server, name, database.create_roles(server, name)), FileStore(tmp_path_factory.mktemp("reader"))
-    )
-    rig.fill(15_000)
-    rig.execute(
-        f"UPDATE {STOCK} SET etiquetas = ARRAY(SELECT md5(id || '-' || k) FROM generate_series(1, 4) AS k)",
-        'UPDATE public.usuarios_paciente SET notas = E\'dijo: "sí"\\r\\ny ""no""\\n\\n"\' WHERE id % 3 = 0',
-        "UPDATE public.usuarios_paciente SET notas = E'\\n' WHERE id % 7 = 0",
-    )
-    record = rig.run(1)
-    sealed = (Path(rig.store.url.removeprefix("file://")) / record.archive_key).read_bytes()
-    yield Stored(rig, record, rig.rows_now(1), sealed, pyrage.x25519.Identity.from_str(rig.identity))
-    database.drop(server, name)
+    with copy_of(demo_template) as database:
+        rig = Rig(database, FileStore(tmp_path_factory.mktemp("reader")))
+        rig.fill(15_000)
+        rig.execute(
+            f"UPDATE {STOCK} SET etiquetas = ARRAY(SELECT md5(id || '-' || k) FROM generate_series(1, 4) AS k)",
+            'UPDATE public.usuarios_paciente SET notas = E\'dijo: "sí"\\r\\ny ""no""\\n\\n"\' WHERE id % 3 = 0',
+            "UPDATE public.usuarios_paciente SET notas = E'\\n' WHERE id % 7 = 0",
+        )
+        record = rig.run(1)
+        sealed = (Path(rig.store.url.removeprefix("file://")) / record.archive_key).read_bytes()
+        yield Stored(rig, record, rig.rows_now(1), sealed, pyrage.x25519.Identity.from_str(rig.identity))
 
 
 class Refusing(io.BytesIO):

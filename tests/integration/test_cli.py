@@ -62,7 +62,7 @@ def run(
     return call
 
 
-def test_from_a_new_catalog_to_a_listed_backup(run: Run) -> None:
+def test_from_a_new_catalog_to_a_listed_backup(run: Run, new_database: DemoDatabase) -> None:
     early = run("backup", "--all")
     assert (early.code, early.out) == (1, "")
     assert "catalog migrate" in early.err

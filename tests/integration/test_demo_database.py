@@ -120,7 +120,8 @@ def foreign_keys(query: Query) -> list[tuple[str, str, str]]:
     return query(
         "SELECT c.relname, a.attname, r.relname FROM pg_constraint f JOIN pg_class c ON c.oid = f.conrelid"
         " JOIN pg_class r ON r.oid = f.confrelid JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = f.conkey[1]"
-        " WHERE f.contype = 'f' AND f.condeferrable AND f.condeferred ORDER BY 1, 2"
+        " WHERE f.contype = 'f' AND f.condeferrable AND f.condeferred AND f.connamespace = 'public'::regnamespace"
+        " ORDER BY 1, 2"
     )
 
 
@@ -132,7 +133,8 @@ def test_every_foreign_key_is_deferred_and_indexed(query: Query) -> None:
         )
     )
     found = foreign_keys(query)
-    assert query("SELECT count(*) FROM pg_constraint WHERE contype = 'f'") == [(len(found),)]
+    count = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND connamespace = 'public'::regnamespace"
+    assert query(count) == [(len(found),)]
     assert {(table, column) for table, column, _ in found} <= indexed
 
 
@@ -162,7 +164,7 @@ def test_a_small_clinic_in_a_big_database_is_read_through_indexes(postgres: Embe
         database.drop(postgres, "big")
 
 
-def test_the_reading_role_reads_and_cannot_write(demo_database: DemoDatabase) -> None:
+def test_the_reading_role_reads_and_cannot_write(new_database: DemoDatabase) -> None:
     attempts = [
         "INSERT INTO public.auth_group (name) VALUES ('x')",
         "UPDATE public.usuarios_paciente SET notas = ''",
@@ -171,7 +173,7 @@ def test_the_reading_role_reads_and_cannot_write(demo_database: DemoDatabase) ->
         "CREATE TEMP TABLE mine ()",
         "SELECT * FROM public.django_session",
     ]
-    with closing(psycopg2.connect(demo_database.reader_uri)) as connection:
+    with closing(psycopg2.connect(new_database.reader_uri)) as connection:
         connection.autocommit = True
         query = Query(connection)
         for table in EXTRACTS:
@@ -185,8 +187,8 @@ def test_the_reading_role_reads_and_cannot_write(demo_database: DemoDatabase) ->
                 query(attempt)
 
 
-def test_the_catalog_role_owns_its_schema_and_sees_nothing_else(demo_database: DemoDatabase) -> None:
-    with closing(psycopg2.connect(demo_database.catalog_uri)) as connection, connection.cursor() as cursor:
+def test_the_catalog_role_owns_its_schema_and_sees_nothing_else(new_database: DemoDatabase) -> None:
+    with closing(psycopg2.connect(new_database.catalog_uri)) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE backup (id int); SELECT 'clinic_backups.backup'::regclass")
         connection.commit()
         for attempt in ("SELECT * FROM public.usuarios_paciente", "CREATE TABLE public.mine ()", "CREATE SCHEMA mine"):
