@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from airflow.plugins_manager import AirflowPlugin
 
 from clinic_backups.operators import pool
 
 
 class ClinicBackupsPlugin(AirflowPlugin):
-    """Registers the listener that makes the pool."""
+    """Registers the listener that makes the pool, and the page with its API."""
 
     name = "clinic_backups"
     listeners = [pool]  # noqa: RUF012 - as Airflow declares it
+    external_views = [  # noqa: RUF012
+        {
+            "name": "Backups",
+            "href": "/backups/ui/",
+            "destination": "nav",
+            "url_route": "backups",
+            "nav_top_level": True,
+            "icon": "/backups/ui/static/icon.svg",
+            "icon_dark_mode": "/backups/ui/static/icon-dark.svg",
+        },
+        {"name": "Backups", "href": "/backups/ui/dag/{DAG_ID}", "destination": "dag", "url_route": "backups-health"},
+    ]
+
+    @property
+    def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override] # asked for by the API server alone
+        """The application; workers, which load this file too, import nothing of it."""
+        from clinic_backups.web.app import PREFIX, make_app
+
+        return [{"app": make_app(), "url_prefix": PREFIX, "name": "Clinic backups"}]

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from include.demo import progress, table
-from include.demo.layout import CHECKOUT, WEB_USER, DemoError, Layout, Secrets
+from include.demo.layout import CHECKOUT, CLINIC_ADMIN, CLINIC_READER, WEB_USER, DemoError, Layout, Secrets
 from include.demo.postgres import PostgresError
 from include.demo.restore import SecondAct
 from include.demo.stack import DAG_ID, Stack
@@ -138,8 +138,8 @@ class Demo:
 
     def _print_address(self) -> None:
         for line in (
-            f"Address   {self.stack.url}",
-            f"User      {WEB_USER}",
+            f"Address   {self.stack.url}/backups/ui/",
+            f"User      {WEB_USER}, the operator; of clinic 1: {CLINIC_ADMIN}, its administrator; {CLINIC_READER}",
             f"Password  {self.stack.secrets.web_password}",
             "make down stops it",
         ):

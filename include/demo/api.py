@@ -23,8 +23,8 @@ COMPONENTS = {  # as the API calls them, and the server whose log tells why one 
 class AirflowApi:
     """A client of one Airflow; a context manager that logs in with the first call that needs it."""
 
-    def __init__(self, url: str, password: str) -> None:
-        self._password = password
+    def __init__(self, url: str, password: str, user: str = WEB_USER) -> None:
+        self._user, self._password = user, password
         # trust_env: a proxy of the caller must not get requests to loopback.
         self._http = httpx.Client(base_url=url, timeout=20, trust_env=False)
 
@@ -108,7 +108,7 @@ class AirflowApi:
     def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
             if "Authorization" not in self._http.headers:
-                login = self._http.post("/auth/token", json={"username": WEB_USER, "password": self._password})
+                login = self._http.post("/auth/token", json={"username": self._user, "password": self._password})
                 self._http.headers["Authorization"] = f"Bearer {_checked(login)['access_token']}"
             return self._http.request(method, f"/api/v2{path}", **arguments)
         except httpx.TransportError as error:

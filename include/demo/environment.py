@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from include.demo.layout import CHECKOUT, WEB_USER, Layout, Secrets, public_key
+from include.demo.layout import CHECKOUT, WEB_USERS, Layout, Secrets, public_key
 
 HOST = "127.0.0.1"
 KEPT = ("PATH", "HOME", "USER", "LOGNAME", "TERM", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -64,7 +64,7 @@ def _of_airflow(layout: Layout, secrets: Secrets, endpoints: Endpoints) -> dict[
             "max_map_length": 20000,
             "max_templated_field_length": 65536,
             "fernet_key": secrets.fernet_key,
-            "simple_auth_manager_users": f"{WEB_USER}:admin",
+            "simple_auth_manager_users": ",".join(f"{user}:{role}" for user, role in WEB_USERS.items()),
             "simple_auth_manager_passwords_file": layout.passwords,
             "execution_api_server_url": f"{endpoints.url}/execution/",
         },

@@ -13,6 +13,10 @@ import pyrage
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 WEB_USER = "admin"
+CLINIC_ADMIN, CLINIC_READER = "administrador.1.1", "odontologo.1.2"
+"""Two people of clinic 1 as the clinics' application knows them. In Airflow itself they may do nothing."""
+WEB_USERS = {WEB_USER: "admin", CLINIC_ADMIN: "", CLINIC_READER: ""}
+"""Who can log in, and the role in Airflow."""
 
 
 class DemoError(Exception):
@@ -114,7 +118,7 @@ class Secrets:
             field.name: kept.get(field.name) or fresh.get(field.name) or secrets.token_hex(48) for field in fields(cls)
         }
         write_private(layout.secrets, json.dumps(values, indent=2))
-        write_private(layout.passwords, json.dumps({WEB_USER: values["web_password"]}))
+        write_private(layout.passwords, json.dumps(dict.fromkeys(WEB_USERS, values["web_password"])))
         return cls(**values)
 
 

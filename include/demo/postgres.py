@@ -34,8 +34,13 @@ DEFAULTS: Mapping[str, str] = {
     "max_wal_senders": "0",
     "timezone": "UTC",
 }
-THROWAWAY: Mapping[str, str] = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-"""Settings for tests alone: fast, and a crash of the machine may lose everything."""
+THROWAWAY: Mapping[str, str] = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "scram_iterations": "1",
+}
+"""Settings for tests alone: fast, a crash of the machine may lose everything, and passwords are easily guessed."""
 
 
 class PostgresError(RuntimeError):

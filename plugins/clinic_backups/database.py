@@ -16,8 +16,12 @@ TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
 TRANSIENT_STATES = ("55P03", "55006", "25P03", "25P04", "72000")
 
 
-def connect(connection: Connection, *, application_name: str = "clinic-backups") -> psycopg2.extensions.connection:
+def connect(
+    connection: Connection, *, application_name: str = "clinic-backups", connect_seconds: int = 15
+) -> psycopg2.extensions.connection:
     """Open a PostgreSQL connection that notices a dead peer within about a minute.
+
+    :param connect_seconds: longest wait for the server, unless the connection's extras say another one.
 
     :raises TransientError: the server cannot be reached or refuses for now.
     :raises PermanentError: the password, the database or the role is wrong.
@@ -28,7 +32,7 @@ def connect(connection: Connection, *, application_name: str = "clinic-backups")
         "keepalives_interval": 10,
         "keepalives_count": 3,
     }
-    parameters = keepalive | {"connect_timeout": 15, "application_name": application_name}
+    parameters = keepalive | {"connect_timeout": connect_seconds, "application_name": application_name}
     try:
         opened: psycopg2.extensions.connection = psycopg2.connect(
             **(parameters | connection.libpq_parameters() | {"client_encoding": "UTF8"})

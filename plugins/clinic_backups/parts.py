@@ -66,8 +66,13 @@ class Parts:
 
     @cached_property
     def catalog(self) -> Catalog:
-        """The catalog, by default in the clinics' own database."""
-        return Catalog(self._find("backup_catalog") or self.clinic_db)
+        """What was backed up when."""
+        return Catalog(self.catalog_connection)
+
+    @property
+    def catalog_connection(self) -> Connection:
+        """Where the catalog is: by default in the clinics' own database."""
+        return self._find("backup_catalog") or self.clinic_db
 
     @cached_property
     def stores(self) -> Stores:

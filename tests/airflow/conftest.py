@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
+import httpx
 import psycopg2
 import pytest
 
@@ -22,7 +23,7 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.model import BackupRecord
 from clinic_backups.settings import PROJECT_SQL
 from include.demo.api import AirflowApi
-from include.demo.layout import CHECKOUT, Layout, Secrets
+from include.demo.layout import CHECKOUT, WEB_USERS, Layout, Secrets, write_private
 from include.demo.stack import Stack
 from include.demo.state import State
 from tests.postgres_fixtures import server_folder
@@ -30,6 +31,9 @@ from tests.postgres_fixtures import server_folder
 RUN_LIMIT_SECONDS = 120
 CLINICS, PATIENTS = 6, 40
 OPERATOR = "guardia@saas.example"
+PEOPLE = ("auditor.1", "administrador.2.1", "nadie")
+"""Further people who can log in to Airflow and may do nothing in it: the application's superuser, another clinic's
+administrator, and somebody whom the application does not know."""
 
 
 @dataclass
@@ -43,6 +47,14 @@ class Airflow:
     api: AirflowApi
     sql: Path
     replica: Path
+
+    def web(self, user: str | None = None) -> httpx.Client:
+        """A client of the page and its API, logged in as somebody of ``PEOPLE`` or the demo, or as nobody."""
+        client = httpx.Client(base_url=self.stack.url, timeout=30, trust_env=False)
+        if user is not None:
+            login = client.post("/auth/token", json={"username": user, "password": self.stack.secrets.web_password})
+            client.headers["Authorization"] = f"Bearer {login.raise_for_status().json()['access_token']}"
+        return client
 
     def start(self, conf: dict[str, Any] | None = None, dag_id: str = "clinic_backup") -> str:
         """Start a run; returns its id."""
@@ -108,6 +120,17 @@ class Airflow:
         finally:
             path.write_text(kept)
 
+    @contextmanager
+    def paused(self, *dag_ids: str) -> Iterator[None]:
+        """These DAGs start nothing meanwhile."""
+        for dag_id in dag_ids:
+            self.api._call("PATCH", f"/dags/{dag_id}", json={"is_paused": True})
+        try:
+            yield
+        finally:
+            for dag_id in dag_ids:
+                self.api.unpause(dag_id)
+
     def mails(self) -> list[EmailMessage]:
         """What the demo's mail server got, in order; its ``X-Envelope-To`` says for whom."""
         paths = sorted(self.stack.layout.mail.glob("*.eml"))
@@ -149,7 +172,11 @@ def airflow() -> Iterator[Airflow]:
             "CLINIC_BACKUPS_OPERATOR_EMAILS": OPERATOR,
             "CLINIC_BACKUPS_REPLICA_STORES": json.dumps({"backup_replica": (folder / "replica").as_uri()}),
         }
-        stack = Stack(layout, State.load(layout), Secrets.load(layout), print, changes, api_port=None)
+        secrets = Secrets.load(layout)
+        users = dict.fromkeys(PEOPLE, "") | WEB_USERS
+        changes["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS"] = ",".join(f"{name}:{role}" for name, role in users.items())
+        write_private(layout.passwords, json.dumps(dict.fromkeys(users, secrets.web_password)))
+        stack = Stack(layout, State.load(layout), secrets, print, changes, api_port=None)
         try:
             stack.start(clinics=CLINICS, patients=PATIENTS)
             with stack.api() as api:

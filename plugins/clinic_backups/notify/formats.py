@@ -1,4 +1,4 @@
-"""Figures, dates and times of the mails, in one language and time zone."""
+"""Figures, dates and times of the mails and the pages, in one language and time zone."""
 
 from __future__ import annotations
 
@@ -46,35 +46,49 @@ class Formats:
         parts = ((hours, "h"), (minutes, "min"), (0 if hours else rest, "s"))
         return " ".join(f"{self.number(count)}\u00a0{unit}" for count, unit in parts if count)
 
-    def moment(self, value: str) -> str:
+    def moment(self, value: str | datetime) -> str:
         """Date, time and zone: ``1 de mayo de 2026, 3:05 (hora de Bolivia)``."""
         local = self._local(value)
         return f"{self._date_time(local, 'long')} ({get_timezone_name(local, locale=self.locale)})"
 
-    def short_moment(self, value: str) -> str:
+    def short_moment(self, value: str | datetime) -> str:
         """Date and time for lists: ``1 may 2026, 3:05``."""
         return self._date_time(self._local(value), "medium")
 
-    def day(self, value: str) -> str:
+    def day(self, value: str | datetime) -> str:
         """``1 de mayo de 2026``."""
         return format_date(self._local(value).date(), "long", locale=self.locale)
 
-    def ago(self, value: str, now: str) -> str:
+    def weekday(self, value: str | datetime) -> str:
+        """``vie, 1 may 2026``: a day among others."""
+        return format_date(
+            self._local(value).date(), "E, " + str(self.locale.date_formats["medium"]), locale=self.locale
+        )
+
+    def clock(self, value: str | datetime) -> str:
+        """The time of the day: ``3:05``."""
+        return self._time(self._local(value))
+
+    def ago(self, value: str | datetime, now: str | datetime) -> str:
         """``hace 26 horas``, ``hace 4 días``."""
         passed: timedelta = self._local(value) - self._local(now)
         return format_timedelta(passed, granularity="minute", threshold=3, add_direction=True, locale=self.locale)
 
-    def _local(self, value: str) -> datetime:
-        moment = datetime.fromisoformat(value)
+    def _local(self, value: str | datetime) -> datetime:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
         if moment.tzinfo is None:
             raise ValueError("a time without its zone")
         return moment.astimezone(self.zone)
 
     def _date_time(self, local: datetime, length: Any) -> str:
-        # Times as CLDR writes them have a narrow space before AM that many fonts of mail programs lack.
-        time = format_time(local, "short", tzinfo=self.zone, locale=self.locale).replace("\u202f", "\u00a0")
         glue = str(get_datetime_format("medium", locale=self.locale))
-        return glue.replace("{0}", time).replace("{1}", format_date(local.date(), length, locale=self.locale))
+        return glue.replace("{0}", self._time(local)).replace(
+            "{1}", format_date(local.date(), length, locale=self.locale)
+        )
+
+    def _time(self, local: datetime) -> str:
+        # Times as CLDR writes them have a narrow space before AM that many fonts of mail programs lack.
+        return format_time(local, "short", tzinfo=self.zone, locale=self.locale).replace("\u202f", "\u00a0")
 
     def _decimal(self, value: float, pattern: str) -> str:
         return format_decimal(value, format=pattern, locale=self.locale)

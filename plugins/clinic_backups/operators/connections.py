@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from airflow.sdk import BaseHook
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowNotFoundException
+from airflow.sdk import BaseHook, get_current_context
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowNotFoundException,
+    AirflowRuntimeError,
+)
 
 from clinic_backups.connections import Connection
 from clinic_backups.errors import ClinicBackupsError, PermanentError
 from clinic_backups.notify.delivered import Delivered
+
+PROBLEM_KEY = "problem"
+"""The XCom in which a failed task leaves its error and the remedy, for the page that follows the run."""
 
 
 def find_connection(conn_id: str) -> Connection | None:
@@ -46,7 +54,14 @@ def failing_clearly(log: Any) -> Iterator[None]:
         for note in getattr(error, "__notes__", ()):
             log.error("%s", note)
         log.error("A retry would fail the same way." if permanent else "A retry may help.")
+        _note_problem(error)
         raise (AirflowFailException if permanent else AirflowException)(str(error)) from None
+
+
+def _note_problem(error: ClinicBackupsError) -> None:
+    """It is in the log already: that the page could not be told must not hide the error itself."""
+    with suppress(AirflowException, AirflowRuntimeError, RuntimeError):
+        get_current_context()["ti"].xcom_push(PROBLEM_KEY, {"error": error.message, "hint": error.hint})
 
 
 def log_delivery(log: Any, deliver: Callable[[], Delivered]) -> None:

@@ -1,0 +1,119 @@
+"""Who asks: Airflow says who is logged in, and ``include/sql/user_clinics.sql`` which clinics are that person's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from airflow.api_fastapi.core_api.security import GetUserDep
+from fastapi import Depends, Request
+from fastapi.security.utils import get_authorization_scheme_param
+
+from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.errors import SettingsError
+from clinic_backups.extract import SqlFolder
+from clinic_backups.web.actions import Caller
+from clinic_backups.web.problems import CrossSite
+from clinic_backups.web.threads import run
+from clinic_backups.web.viewer import Role, Viewer
+
+SQL_FILE = "user_clinics.sql"
+AIRFLOW_ADMIN = "admin"
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+RECORDED_ENDINGS = ("/descargar/", "/archivo/", "/download")
+"""GET requests that leave a line in the audit: no page of somebody else's may make them either."""
+
+
+class Access:
+    """Finds out what somebody may see.
+
+    :param database: the clinics' database, asked once for each request of a person who is no administrator of Airflow.
+    """
+
+    def __init__(self, database: Callable[[], CatalogDatabase], folder: SqlFolder) -> None:
+        self._database, self._folder = database, folder
+
+    def viewer(self, user: Any) -> Viewer:
+        """What an Airflow user may see.
+
+        :raises SettingsError: ``user_clinics.sql`` is missing, or gives something else than clinic_id and role.
+        """
+        name, email = str(user.get_name() or ""), str(getattr(user, "email", None) or "").strip()
+        if is_airflow_admin(user):
+            return Viewer(name, email, superadmin=True)
+        # The person's words are bound, and never part of the text: the file may hold anything, comments too.
+        query = self._folder.text(SQL_FILE).replace("%", "%%").strip().rstrip(";")
+        with self._database().transaction("looking up whose clinics these are") as db:
+            rows = db.exec_driver_sql(
+                f"WITH airflow_user (email, name) AS (SELECT %s::text, %s::text)\n{query}", (email, name)
+            ).all()
+        return _viewer(name, email, rows)
+
+
+def is_airflow_admin(user: Any) -> bool:
+    """An administrator of Airflow: role ``admin`` of the simple auth manager, ``Admin`` of the FAB one.
+
+    Other auth managers have no such name; there ``user_clinics.sql`` says who is superadmin.
+    """
+    roles = [getattr(user, "role", None), *(getattr(role, "name", role) for role in getattr(user, "roles", None) or ())]
+    return any(isinstance(role, str) and role.lower() == AIRFLOW_ADMIN for role in roles)
+
+
+def _viewer(name: str, email: str, rows: Iterable[Any]) -> Viewer:
+    clinics: dict[int, Role] = {}
+    for row in rows:
+        try:
+            clinic_id, role = row
+        except ValueError:
+            raise SettingsError(
+                f"{SQL_FILE} gives {len(row)} columns.", hint="It gives two: clinic_id and role, as its comment says."
+            ) from None
+        if role == "superadmin":
+            return Viewer(name, email, superadmin=True)
+        known: Role = "administrador" if role == "administrador" else "lector"
+        # Twice in one clinic: the stronger role counts.
+        if clinic_id is not None and clinics.get(int(clinic_id)) != "administrador":
+            clinics[int(clinic_id)] = known
+    return Viewer(name, email, clinics=clinics)
+
+
+def refuse_other_sites(request: Request) -> None:
+    """Let no page of another site act with the cookie of somebody who is logged in here.
+
+    A bearer token is no cookie: only a program that has it can send it. For the rest, browsers say where a request
+    comes from: https://www.w3.org/TR/fetch-metadata/, and before that the header Origin.
+
+    :raises CrossSite: it comes from elsewhere, or does not say.
+    """
+    changes = request.method not in SAFE_METHODS
+    if not changes and not request.url.path.endswith(RECORDED_ENDINGS):
+        return
+    scheme, credentials = get_authorization_scheme_param(request.headers.get("authorization"))
+    if scheme.lower() == "bearer" and credentials:
+        return
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        own = site == "same-origin" or (site == "none" and not changes)
+    elif origin is not None:
+        own = urlsplit(origin).netloc == request.headers.get("host")
+    else:
+        own = not changes
+    if not own:
+        raise CrossSite(
+            "This request does not come from a page of this Airflow.",
+            hint="Use the page itself; a program sends a bearer token instead of the cookie.",
+        )
+
+
+async def caller(request: Request, user: GetUserDep) -> Caller:
+    """Who asks, as far as Airflow and ``user_clinics.sql`` know. Every route depends on it."""
+    request.state.runs_the_system = is_airflow_admin(user)
+    refuse_other_sites(request)
+    viewer = await run(partial(request.app.state.services.access.viewer, user))
+    request.state.runs_the_system = viewer.superadmin
+    return Caller(viewer, request.client.host if request.client else "", user)
+
+
+CallerDep = Annotated[Caller, Depends(caller)]

@@ -1,0 +1,338 @@
+"""What people may do with backups: each action is decided, written into the audit, and then begun.
+
+The work itself is done by runs of our DAGs, on Airflow's workers: the API server reads the catalog, signs links, and
+needs neither the secret key nor the right to write to a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from secrets import token_hex
+from typing import Any
+
+from sqlalchemy import text
+
+from clinic_backups.catalog.audit import Audit, AuditEntry
+from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.history import HistoryEntry
+from clinic_backups.envelopes import MAX_REASON
+from clinic_backups.errors import ClinicBackupsError
+from clinic_backups.model import BackupRecord, RestoreMode, WantedKind, iso
+from clinic_backups.storage import Stores
+from clinic_backups.stores.base import ObjectInfo, ObjectStore
+from clinic_backups.text import one_line
+from clinic_backups.web.problems import Conflict, Denied, NotVisible, TooMany, WrongValue
+from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs, RunView
+from clinic_backups.web.viewer import Action, Viewer
+
+LINK_LASTS = timedelta(hours=1)
+WINDOW = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, and from where.
+
+    :param user: Airflow's own user, whom its approvals record.
+    :param address: the network address that the request came from, as far as the server knows.
+    """
+
+    viewer: Viewer
+    address: str
+    user: Any
+
+    def require(self, action: Action, clinic_id: int) -> None:
+        """:raises NotVisible: for this person there is no such clinic.
+        :raises Denied: the role in this clinic does not allow it."""
+        if self.viewer.role_in(clinic_id) is None:
+            raise NotVisible(f"Clinic {clinic_id}")
+        if not self.viewer.may(action, clinic_id):
+            raise Denied(
+                f"Your role in clinic {clinic_id} does not allow that.",
+                hint="Ask the clinic's administrator, or the operator.",
+            )
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run that was started."""
+
+    dag_id: str
+    run_id: str
+    clinic_id: int
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where a backup's archive can be fetched until ``expires_at``; ``None``: this server hands it out itself."""
+
+    url: str | None
+    expires_at: datetime
+    filename: str
+
+
+class Actions:
+    """What people do.
+
+    :param database: the catalog's, in which two people who do the same at once are told apart.
+    :param stores: opens the stores, for links and for downloads from a local folder.
+    :param exists: whether there is such a clinic.
+    :param per_hour: how many actions a clinic's people may begin in an hour, each; operators have no limit.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: CatalogDatabase,
+        audit: Audit,
+        runs: Runs,
+        stores: Callable[[], Stores],
+        exists: Callable[[int], bool],
+        per_hour: int,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._database, self._audit, self._runs = database, audit, runs
+        self._stores, self._exists = stores, exists
+        self._per_hour, self._now = per_hour, now
+
+    def back_up(self, caller: Caller, clinic_id: int, *, kind: WantedKind = "auto", notes: str = "") -> Started:
+        """Back a clinic up now. :raises Conflict: that is under way or waits already."""
+        caller.require("back_up", clinic_id)
+        if not self._exists(clinic_id):
+            raise NotVisible(f"Clinic {clinic_id}")
+        conf = {"clinic_id": clinic_id, "kind": kind, "notes": _line(notes)}
+        with self._alone(clinic_id, BACKUP):
+            self._refuse_while_running(clinic_id)
+            return self._start(caller, "back_up", BACKUP, clinic_id, conf, detail=kind)
+
+    def restore(
+        self,
+        caller: Caller,
+        clinic_id: int,
+        *,
+        backup: HistoryEntry | None = None,
+        as_of: datetime | None = None,
+        mode: RestoreMode = "exact",
+        tables: tuple[str, ...] = (),
+        notes: str = "",
+    ) -> Started:
+        """Ask for a restore: it is planned, and waits until somebody who may approves the plan.
+
+        :raises Conflict: a restore of this clinic is under way, or the backup cannot be restored.
+        """
+        caller.require("restore", clinic_id)
+        if backup is None:
+            if not self._exists(clinic_id):
+                raise NotVisible(f"Clinic {clinic_id}")
+        else:
+            if backup.record.clinic_id != clinic_id:
+                raise NotVisible(f"Backup {backup.number}")
+            _require_completed(backup.record)
+        asked = {
+            "backup_id": backup.record.backup_id if backup else None,
+            "as_of": iso(as_of) if as_of else None,
+            "tables": list(tables),
+            "notes": _line(notes),
+        }
+        # Never with "approve": what is asked for here waits for an answer, whoever asks.
+        conf = {"clinic_id": clinic_id, "mode": mode} | {name: value for name, value in asked.items() if value}
+        with self._alone(clinic_id, RESTORE):
+            if any(run.clinic_id == clinic_id for run in self._runs.unfinished(RESTORE)):
+                raise Conflict(
+                    f"A restore of clinic {clinic_id} is under way, or waits for its approval.",
+                    hint="Wait for it, or reject its plan.",
+                )
+            return self._start(
+                caller, "restore", RESTORE, clinic_id, conf, backup=backup, detail=f"{mode} {asked['as_of'] or ''}"
+            )
+
+    def answer(self, caller: Caller, run_id: str, *, approve: bool) -> None:
+        """Approve or reject the plan of a restore. :raises Conflict: it does not wait for an answer."""
+        run = self.run(caller, RESTORE, run_id)
+        if run is None or run.clinic_id is None:
+            raise NotVisible("The restore")
+        caller.require("approve", run.clinic_id)
+        self._note(caller, "approve" if approve else "reject", run.clinic_id, run_id=run_id)
+        self._runs.answer(run_id, approve=approve, user=caller.user, now=self._now())
+
+    def hold(self, caller: Caller, backup: HistoryEntry, reason: str) -> Started:
+        """Keep a backup until it is released."""
+        caller.require("hold", backup.record.clinic_id)
+        said = _line(reason)
+        if not said:
+            raise WrongValue("A hold needs a reason.", hint="For instance the number of the file.")
+        conf = {"backup_id": backup.record.backup_id, "reason": said}
+        return self._start(caller, "hold", HOLD, backup.record.clinic_id, conf, backup=backup, detail=said)
+
+    def release(self, caller: Caller, backup: HistoryEntry) -> Started:
+        """End a hold. :raises Conflict: there is none."""
+        caller.require("release", backup.record.clinic_id)
+        if backup.record.hold_reason is None:
+            raise Conflict(f"Backup {backup.number} is not on hold.", hint="Nothing is to be done.")
+        conf = {"backup_id": backup.record.backup_id, "release": True}
+        return self._start(caller, "release", HOLD, backup.record.clinic_id, conf, backup=backup)
+
+    def verify(self, caller: Caller, backup: HistoryEntry) -> Started:
+        """Read every copy of a backup and compare it with the catalog."""
+        caller.require("verify", backup.record.clinic_id)
+        conf = {"backup_id": backup.record.backup_id}
+        return self._start(caller, "verify", VERIFY, backup.record.clinic_id, conf, backup=backup)
+
+    def download(self, caller: Caller, backup: HistoryEntry) -> Link:
+        """A link to a backup's archive for one hour; recorded before it is handed out.
+
+        :raises Conflict: it is no completed backup, or no store has it.
+        """
+        record = backup.record
+        caller.require("download", record.clinic_id)
+        store, _ = self._store_of(record)
+        self._limit(caller)
+        filename = record.archive_key.rpartition("/")[2]
+        self._note(caller, "download", record.clinic_id, backup=backup, detail=store.url)
+        expires_at = self._now() + LINK_LASTS
+        if store.url.startswith("file:"):
+            return Link(None, expires_at, filename)
+        return Link(store.presign(record.archive_key, expires_in=LINK_LASTS, filename=filename), expires_at, filename)
+
+    def content(self, caller: Caller, backup: HistoryEntry) -> tuple[Iterator[bytes], str, int]:
+        """The archive itself, its file's name and its size in bytes; only of stores that sign no links.
+
+        :raises Conflict: the store signs links: :meth:`download` gives one.
+        """
+        record = backup.record
+        caller.require("download", record.clinic_id)
+        store, info = self._store_of(record)
+        if not store.url.startswith("file:"):
+            raise Conflict("The store hands this file out itself.", hint="Ask for its link: descargar/")
+        self._limit(caller)
+        self._note(caller, "fetch", record.clinic_id, backup=backup, detail=store.url)
+        return _content(store, record.archive_key), record.archive_key.rpartition("/")[2], info.size_bytes
+
+    def run(self, caller: Caller, dag_id: str, run_id: str) -> RunView | None:
+        """One run, if this person may see what it is about."""
+        run = self._runs.get(dag_id, run_id)
+        if run is None:
+            return None
+        visible = caller.viewer.superadmin if run.clinic_id is None else caller.viewer.may("see", run.clinic_id)
+        return run if visible else None
+
+    def restores(self, caller: Caller, clinic_id: int, limit: int = 20) -> list[RunView]:
+        """The newest restores of a clinic, with those that wait."""
+        caller.require("see", clinic_id)
+        return self._runs.of_clinic(RESTORE, clinic_id, limit)
+
+    def queued(self, clinic_id: int) -> RunView | None:
+        """A backup of this clinic that was asked for and has not ended."""
+        return next((run for run in self._runs.unfinished(BACKUP) if run.clinic_id == clinic_id), None)
+
+    def next_run(self) -> datetime | None:
+        """When the schedule backs up all clinics again."""
+        return self._runs.next_run(BACKUP)
+
+    def _store_of(self, record: BackupRecord) -> tuple[ObjectStore, ObjectInfo]:
+        """The first store that really has it, and what it says of it."""
+        _require_completed(record)
+
+        def look(store: ObjectStore) -> ObjectInfo:
+            if store.url not in record.stores:
+                raise Conflict(f"No store has backup {record.backup_id}.", hint="Choose another backup.")
+            return store.stat(record.archive_key)
+
+        return self._stores().first(look)
+
+    def _start(
+        self,
+        caller: Caller,
+        action: str,
+        dag_id: str,
+        clinic_id: int,
+        conf: dict[str, Any],
+        *,
+        backup: HistoryEntry | None = None,
+        detail: str = "",
+    ) -> Started:
+        self._limit(caller)
+        # Written down before it is done: what cannot be recorded does not happen.
+        run_id = f"web__{self._now():%Y-%m-%dT%H:%M:%S}_{token_hex(4)}"
+        self._note(caller, action, clinic_id, backup=backup, run_id=run_id, detail=detail)
+        try:
+            self._runs.start(dag_id, conf, by=caller.viewer.name, run_id=run_id)
+        except ClinicBackupsError as error:
+            self._note(caller, f"{action} failed", clinic_id, backup=backup, run_id=run_id, detail=error.message)
+            raise
+        return Started(dag_id, run_id, clinic_id)
+
+    def _limit(self, caller: Caller) -> None:
+        """:raises TooMany: this person has begun too much in the last hour."""
+        if caller.viewer.superadmin:
+            return
+        if self._audit.count(caller.viewer.name, self._now() - WINDOW) >= self._per_hour:
+            raise TooMany(
+                f"You have begun {self._per_hour} actions in the last hour.",
+                hint="Wait, or ask the operator.",
+                retry_after_seconds=int(WINDOW.total_seconds()) // 4,
+            )
+
+    def _note(
+        self,
+        caller: Caller,
+        action: str,
+        clinic_id: int,
+        *,
+        backup: HistoryEntry | None = None,
+        run_id: str | None = None,
+        detail: str = "",
+    ) -> None:
+        self._audit.write(
+            AuditEntry(
+                at=self._now(),
+                actor=caller.viewer.name,
+                role=caller.viewer.role_in(clinic_id) or "",
+                action=action,
+                clinic_id=clinic_id,
+                backup_id=backup.record.backup_id if backup else None,
+                run_id=run_id,
+                address=caller.address,
+                detail=detail.strip(),
+            )
+        )
+
+    def _refuse_while_running(self, clinic_id: int) -> None:
+        """:raises Conflict: a backup of this clinic goes on or waits."""
+        if self.queued(clinic_id) is not None:
+            raise Conflict(f"A backup of clinic {clinic_id} was asked for already.", hint="Wait until it is done.")
+        running = text("SELECT 1 FROM clinic_backups.backup WHERE clinic_id = :clinic_id AND state = 'running' LIMIT 1")
+        with self._database.transaction("looking for a running backup") as db:
+            if db.execute(running, {"clinic_id": clinic_id}).first():
+                raise Conflict(f"Clinic {clinic_id} is being backed up now.", hint="Wait until it is done.")
+
+    @contextmanager
+    def _alone(self, clinic_id: int, dag_id: str) -> Iterator[None]:
+        """Between the look and the start nobody else may do the same. :raises Conflict: somebody does."""
+        mine = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:what, 0))")
+        with self._database.transaction("asking for a run") as db:
+            if not db.execute(mine, {"what": f"clinic_backups web {dag_id} {clinic_id}"}).scalar():
+                raise Conflict("Somebody has asked for the same just now.", hint="Look again in a moment.")
+            yield
+
+
+def _require_completed(record: BackupRecord) -> None:
+    if record.state != "completed":
+        raise Conflict(f"Backup {record.backup_id} is {record.state}.", hint="Choose one that is completed.")
+
+
+def _line(said: str) -> str:
+    """What somebody wrote, as one line. :raises WrongValue: it is too long."""
+    line = one_line(said)
+    if len(line) > MAX_REASON:
+        raise WrongValue(f"Notes and reasons are one line of at most {MAX_REASON} characters.", hint="Shorten it.")
+    return line
+
+
+def _content(store: ObjectStore, key: str) -> Iterator[bytes]:
+    with store.open(key) as stream:
+        while data := stream.read(1024 * 1024):
+            yield data

@@ -1,0 +1,145 @@
+"""The FastAPI application that the plugin mounts below ``/backups`` in Airflow's API server."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from clinic_backups.errors import ClinicBackupsError
+from clinic_backups.web import api, pages
+from clinic_backups.web.access import caller
+from clinic_backups.web.problems import MEDIA_TYPE, TITLES, Problem, of_error
+from clinic_backups.web.services import Services
+
+PREFIX = "/backups"
+LARGEST_BODY_BYTES = 64 * 1024
+HEADERS = {
+    # Pages may lie in a frame of Airflow's own, and load nothing but the script and the style that come with them.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def make_app(services: Services | None = None) -> FastAPI:
+    """The application; reads nothing before its first request."""
+    app = FastAPI(
+        title="Clinic backups",
+        version="1",
+        description="Backups of the clinics: list, make, download, restore. Log in as for Airflow's own API: a bearer "
+        "token of POST /auth/token, or the cookie of its web page. A clinic that you may not see does not exist here.",
+        # Airflow mounts plugins without any authentication: one rule for every route, the description included.
+        dependencies=[Depends(caller)],
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services or Services()
+    app.include_router(api.make_router(app.state.services))
+    app.include_router(pages.make_router(app.state.services), include_in_schema=False)
+    app.exception_handler(HTTPException)(_on_http_error)
+    app.exception_handler(RequestValidationError)(_on_wrong_values)
+    app.exception_handler(ClinicBackupsError)(_on_our_error)
+    app.exception_handler(Exception)(_on_bug)
+    app.add_middleware(Guard)
+    return app
+
+
+class Guard:
+    """Security headers on every answer, and no large bodies: they are read before anybody asks who sends them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"0")
+        if b"transfer-encoding" in headers or not length.isdigit() or int(length) > LARGEST_BODY_BYTES:
+            answer = problem_response(413, "The request's body is too large, or does not say its length.")
+            await answer(scope, receive, send_guarded)
+            return
+        await self._app(scope, receive, send_guarded)
+
+
+def problem_response(
+    status: int, detail: str, remedy: str = "", *, headers: dict[str, str] | None = None, **more: Any
+) -> Response:
+    """An answer of the type application/problem+json."""
+    title = TITLES.get(status) or HTTPStatus(status).phrase
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "remedy": remedy} | more
+    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _answer(request: Request, problem: Problem, **more: Any) -> Response:
+    if _is_page(request):
+        page = pages.render_error(
+            request, problem.status, TITLES.get(problem.status, "Error"), problem.message, problem.hint
+        )
+        page.headers.update(problem.headers)
+        return page
+    return problem_response(problem.status, problem.message, problem.hint, headers=problem.headers, **more)
+
+
+def _is_page(request: Request) -> bool:
+    return request.url.path.startswith(f"{request.scope.get('root_path', '')}/ui/")
+
+
+async def _on_our_error(request: Request, error: ClinicBackupsError) -> Response:
+    return _answer(request, of_error(error, in_full=getattr(request.state, "runs_the_system", False)))
+
+
+async def _on_http_error(request: Request, error: HTTPException) -> Response:
+    """Errors of Airflow's login and of the router."""
+    if error.status_code == 401 and _is_page(request) and request.method == "GET":
+        # Airflow's own way in; it takes back to where one wanted to go.
+        root = request.scope.get("root_path", "").removesuffix(PREFIX)
+        return RedirectResponse(f"{root}/api/v2/auth/login?next={quote(str(request.url), safe='')}", status_code=303)
+    hints = {
+        401: "Log in to Airflow, or send a bearer token of POST /auth/token.",
+        404: "Look at the address.",
+        405: "The API's description, openapi.json, has the methods.",
+    }
+    problem = Problem(str(error.detail), hint=hints.get(error.status_code, ""))
+    problem.status = error.status_code
+    answer = _answer(request, problem)
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _on_wrong_values(request: Request, error: RequestValidationError) -> Response:
+    """Which values are wrong, and never what they were."""
+    wrong = [{"where": ".".join(map(str, item["loc"])), "what": item["msg"]} for item in error.errors()]
+    problem = Problem(
+        "; ".join(f"{item['where']}: {item['what']}" for item in wrong), hint="Correct these and send it again."
+    )
+    problem.status = 422
+    return _answer(request, problem, errors=wrong)
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    """Starlette logs the traceback; the answer says nothing of it."""
+    problem = Problem("Something went wrong on our side.", hint="The log of Airflow's API server says what.")
+    return _answer(request, problem)

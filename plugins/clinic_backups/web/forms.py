@@ -1,0 +1,87 @@
+"""What the pages are asked for in their addresses. A value that makes no sense counts as not given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, get_args
+
+from clinic_backups.catalog.board import SORTS, Sort, Standing
+from clinic_backups.catalog.lists import BIGINT
+from clinic_backups.text import one_line
+
+LARGEST_PAGE = 100_000
+LONGEST_SEARCH = 200
+LONGEST_RUN_ID = 250
+FLASHES = ("backing_up", "planning", "holding", "releasing", "verifying", "approved", "rejected")
+"""What a page may say of what was done just now: the address names one of these, and never holds a text."""
+Choice = TypeVar("Choice", bound=str)
+
+
+def number(params: Mapping[str, str], name: str, *, largest: int = BIGINT - 1) -> int | None:
+    """A whole number from 1 on."""
+    given = params.get(name, "")
+    found = int(given) if re.fullmatch(r"[0-9]{1,19}", given) else 0
+    return found if 1 <= found <= largest else None
+
+
+def choice(params: Mapping[str, str], name: str, choices: Sequence[Choice]) -> Choice | None:
+    """One of these words."""
+    given = params.get(name)
+    return next((known for known in choices if known == given), None)
+
+
+def words(params: Mapping[str, str], name: str) -> str:
+    """A line of what can be seen."""
+    return one_line(params.get(name, ""))[:LONGEST_SEARCH]
+
+
+def page_of(params: Mapping[str, str]) -> int:
+    """Which page of a list; the first one where none is named."""
+    return number(params, "page", largest=LARGEST_PAGE) or 1
+
+
+def is_run_id(text: str) -> bool:
+    """Whether Airflow can know a run of that name: its database cannot be asked for every text."""
+    return len(text) <= LONGEST_RUN_ID and text.isprintable()
+
+
+@dataclass(frozen=True)
+class BoardQuery:
+    """Which clinics the board shows, and in which order.
+
+    :param all: those that are not active, too.
+    """
+
+    q: str = ""
+    standing: Standing | None = None
+    running: bool = False
+    failed: bool = False
+    all: bool = False
+    sort: Sort = "standing"
+    desc: bool = False
+    page: int = 1
+
+    @classmethod
+    def of(cls, params: Mapping[str, str]) -> BoardQuery:
+        """What the address asks for."""
+        return cls(
+            q=words(params, "q"),
+            standing=choice(params, "standing", get_args(Standing)),
+            running=params.get("running") == "1",
+            failed=params.get("failed") == "1",
+            all=params.get("all") == "1",
+            sort=choice(params, "sort", SORTS) or "standing",
+            desc=params.get("desc") == "1",
+            page=page_of(params),
+        )
+
+    def values(self, **changes: Any) -> dict[str, str]:
+        """The same, changed, as values of an address; what is as usual is left out. A change leads to page 1."""
+        changed, usual = replace(self, **({"page": 1} | changes)), BoardQuery()
+        return {
+            name: "1" if value is True else str(value)
+            for name, value in vars(changed).items()
+            if value != getattr(usual, name) and value is not None
+        }

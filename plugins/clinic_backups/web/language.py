@@ -1,0 +1,78 @@
+"""The pages' language: the browser's, else Spanish. The words are in ``texts/*.toml``."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from clinic_backups.notify.formats import Formats
+from clinic_backups.text import one_line
+
+FOLDER = Path(__file__).with_name("texts")
+LANGUAGES = ("es", "en")
+"""The first one is for those who ask for none of these."""
+LONGEST_TEXT = 1000
+PLURAL_FORMS = {"one", "other"}
+
+
+def negotiate(accepted: str) -> str:
+    """The language that a header ``Accept-Language`` (RFC 9110, 12.5.4) likes best; the first named of equals."""
+    wishes: list[tuple[float, str]] = []
+    for item in accepted.split(","):
+        tag, _, parameter = item.partition(";")
+        name, _, weight = parameter.replace(" ", "").partition("=")
+        language = tag.strip().lower().partition("-")[0]
+        try:
+            quality = float(weight) if name == "q" else 1.0
+        except ValueError:
+            continue
+        if language in LANGUAGES and quality > 0:
+            wishes.append((quality, language))
+    return max(wishes, key=lambda wish: wish[0], default=(0.0, LANGUAGES[0]))[1]
+
+
+def tidy(value: str, longest: int = LONGEST_TEXT) -> str:
+    """What others wrote, as one line that cannot turn or hide the text around it."""
+    line = one_line(value)
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+@cache
+def load(language: str) -> Mapping[str, str | Mapping[str, str]]:
+    """The texts by their dotted keys; a text with plural forms is a mapping of CLDR's category to it."""
+    return dict(_flat("", tomllib.loads((FOLDER / f"{language}.toml").read_text(encoding="utf-8"))))
+
+
+def _flat(prefix: str, table: Mapping[str, Any]) -> Iterator[tuple[str, str | Mapping[str, str]]]:
+    for name, value in table.items():
+        if isinstance(value, str) or value.keys() == PLURAL_FORMS:
+            yield prefix + name, value
+        else:
+            yield from _flat(f"{prefix}{name}.", value)
+
+
+class Texts:
+    """The texts of one language."""
+
+    def __init__(self, language: str, formats: Formats) -> None:
+        self._texts, self._formats = load(language), formats
+
+    def __call__(self, key: str, /, **values: Any) -> Markup:
+        """A text, safe to stand in HTML, with its ``{placeholders}`` filled; ``n`` chooses the plural form."""
+        found = self._texts[key]
+        if not isinstance(found, str):
+            found = found.get(self._formats.locale.plural_form(values["n"]), found["other"])
+        return escape(found).format(**{name: self._shown(value) for name, value in values.items()})
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._texts
+
+    def _shown(self, value: Any) -> Any:
+        if isinstance(value, Markup):
+            return value
+        return tidy(value) if isinstance(value, str) else self._formats.number(value)

@@ -1,0 +1,119 @@
+"""The forms of the pages: each does one thing and leads to a page that shows how it goes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import RedirectResponse
+
+from clinic_backups.catalog.history import HistoryEntry
+from clinic_backups.model import RestoreMode, WantedKind
+from clinic_backups.web import forms
+from clinic_backups.web.access import CallerDep
+from clinic_backups.web.actions import Caller, Started
+from clinic_backups.web.problems import NotVisible, WrongValue
+from clinic_backups.web.render import Links
+from clinic_backups.web.runs import BACKUP as BACKUP
+from clinic_backups.web.runs import RESTORE
+from clinic_backups.web.services import Services
+from clinic_backups.web.threads import on_threads
+
+Line = Annotated[str, Form(max_length=2000)]
+Sure = Annotated[bool, Form()]
+
+
+def add_to(router: APIRouter, services: Services) -> None:
+    """The routes that change something, and the one that hands out a backup."""
+
+    @router.post("/clinics/{clinic_id}/back-up")
+    @on_threads
+    def back_up(
+        request: Request,
+        caller: CallerDep,
+        clinic_id: int,
+        kind: Annotated[WantedKind, Form()] = "auto",
+        notes: Line = "",
+    ) -> Response:
+        return _follow(request, services.actions.back_up(caller, clinic_id, kind=kind, notes=notes), "backing_up")
+
+    @router.post("/clinics/{clinic_id}/restore")
+    @on_threads
+    def restore(
+        request: Request,
+        caller: CallerDep,
+        clinic_id: int,
+        backup: Annotated[int | None, Form()] = None,
+        mode: Annotated[RestoreMode, Form()] = "exact",
+        tables: Annotated[list[str], Form()] = [],  # noqa: B006 - FastAPI copies it
+        notes: Line = "",
+    ) -> Response:
+        caller.require("restore", clinic_id)
+        entry = None if backup is None else entry_of(services, caller, backup)
+        started = services.actions.restore(
+            caller, clinic_id, backup=entry, mode=mode, tables=tuple(tables), notes=notes
+        )
+        return _follow(request, started, "planning")
+
+    @router.post("/runs/clinic_restore/{run_id:path}/answer")
+    @on_threads
+    def answer(
+        request: Request, caller: CallerDep, run_id: str, approve: Annotated[bool, Form()], sure: Sure = False
+    ) -> Response:
+        if not forms.is_run_id(run_id):
+            raise NotVisible("The restore")
+        _require_sure(sure or not approve)
+        services.actions.answer(caller, run_id, approve=approve)
+        flash = "approved" if approve else "rejected"
+        return RedirectResponse(_links(request).url("runs", RESTORE, run_id, query={"done": flash}), status_code=303)
+
+    @router.post("/backups/{number}/hold")
+    @on_threads
+    def hold(request: Request, caller: CallerDep, number: int, reason: Line = "") -> Response:
+        return _follow(request, services.actions.hold(caller, entry_of(services, caller, number), reason), "holding")
+
+    @router.post("/backups/{number}/release")
+    @on_threads
+    def release(request: Request, caller: CallerDep, number: int, sure: Sure = False) -> Response:
+        entry = entry_of(services, caller, number)
+        caller.require("release", entry.record.clinic_id)
+        _require_sure(sure)
+        return _follow(request, services.actions.release(caller, entry), "releasing")
+
+    @router.post("/backups/{number}/verify")
+    @on_threads
+    def verify(request: Request, caller: CallerDep, number: int) -> Response:
+        return _follow(request, services.actions.verify(caller, entry_of(services, caller, number)), "verifying")
+
+    # A link and no form: browsers let no form lead to another host, where the stores are (CSP, form-action).
+    @router.get("/backups/{number}/download")
+    @on_threads
+    def download(request: Request, caller: CallerDep, number: int) -> Response:
+        link = services.actions.download(caller, entry_of(services, caller, number))
+        # A folder signs no links: the API hands its files out itself.
+        own = f"{request.scope.get('root_path', '')}/respaldos/{number}/archivo/"
+        return RedirectResponse(link.url or own, status_code=303)
+
+
+def entry_of(services: Services, caller: Caller, number: int) -> HistoryEntry:
+    """A backup that this person may see. :raises NotVisible: there is none."""
+    entry = services.history.by_number(number, caller.viewer.visible)
+    if entry is None:
+        raise NotVisible(f"Backup {number}")
+    return entry
+
+
+def _require_sure(sure: bool) -> None:
+    """The box beside the button, without script. :raises WrongValue: it is not ticked."""
+    if not sure:
+        raise WrongValue("The box beside the button was not ticked.", hint="Read what it says, tick it, and try again.")
+
+
+def _links(request: Request) -> Links:
+    return Links(request.scope.get("root_path", ""))
+
+
+def _follow(request: Request, started: Started, flash: str) -> Response:
+    """To the page of the run that does it. 303: a reload of that page does not do it again."""
+    url = _links(request).url("runs", started.dag_id, started.run_id, query={"done": flash})
+    return RedirectResponse(url, status_code=303)

@@ -1,0 +1,283 @@
+"""The HTML pages below ``ui/``: plain pages that work without script; the script only keeps them up to date."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any, get_args
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from clinic_backups.catalog.board import BoardLine
+from clinic_backups.web import forms, page_actions, render
+from clinic_backups.web.access import CallerDep
+from clinic_backups.web.actions import Caller
+from clinic_backups.web.problems import NotVisible
+from clinic_backups.web.runs import RunView
+from clinic_backups.web.services import Services
+from clinic_backups.web.steps import steps_of
+from clinic_backups.web.threads import on_threads
+from clinic_backups.web.viewer import Action
+
+BACKUPS_PER_PAGE = 20
+RECENT = 10
+WORST = 10
+RECENT_DAYS = 14
+UTC_ZONE = ZoneInfo("UTC")
+
+
+def make_router(services: Services) -> APIRouter:
+    """All pages, and the forms in them."""
+    router = APIRouter(prefix="/ui", include_in_schema=False)
+    page_actions.add_to(router, services)
+
+    @router.get("/", name="board")
+    @on_threads
+    def board(request: Request, caller: CallerDep) -> Response:
+        query = forms.BoardQuery.of(request.query_params)
+        now, objective = services.now(), services.settings.rpo_hours
+        found = services.board.page(
+            visible=caller.viewer.visible,
+            now=now,
+            objective_hours=objective,
+            search=query.q,
+            standing=query.standing,
+            running_only=query.running,
+            failed_only=query.failed,
+            active=None if query.all else True,
+            sort=query.sort,
+            descending=query.desc,
+            page=query.page,
+        )
+        counts = services.board.counts(visible=caller.viewer.visible, now=now, objective_hours=objective)
+        link = render.Links(request.scope.get("root_path", ""))
+        return show(
+            request,
+            "board.html",
+            caller,
+            board=found,
+            counts=counts,
+            query=query,
+            next_run=services.actions.next_run(),
+            objective_hours=objective,
+            pager_link=lambda page: link("", query=query.values(page=page)),
+        )
+
+    @router.get("/clinics/{clinic_id}", name="clinic")
+    @on_threads
+    def clinic(request: Request, caller: CallerDep, clinic_id: int) -> Response:
+        line = line_of(caller, clinic_id)
+        history = services.history.page(
+            visible=caller.viewer.visible,
+            clinic_id=clinic_id,
+            page=forms.page_of(request.query_params),
+            per_page=BACKUPS_PER_PAGE,
+        )
+        restores = services.actions.restores(caller, clinic_id)
+        audit = None
+        if caller.viewer.may("audit", clinic_id):
+            audit = services.audit.page(visible=caller.viewer.visible, clinic_id=clinic_id, per_page=RECENT)
+        link = render.Links(request.scope.get("root_path", ""))
+        return show(
+            request,
+            "clinic.html",
+            caller,
+            clinic_id,
+            line=line,
+            history=history,
+            restores=restores,
+            restored=_restored(restores),
+            queued=services.actions.queued(clinic_id),
+            next_run=services.actions.next_run(),
+            audit=audit,
+            pager_link=lambda page: link("clinics", clinic_id, query={"page": str(page)}),
+        )
+
+    @router.get("/clinics/{clinic_id}/runs/{run_id:path}", name="backup_of_run")
+    @on_threads
+    def backup_of_run(request: Request, caller: CallerDep, clinic_id: int, run_id: str) -> Response:
+        line = line_of(caller, clinic_id)
+        entry = services.history.of_run(clinic_id, run_id, caller.viewer.visible)
+        if entry is not None:
+            links = render.Links(request.scope.get("root_path", ""))
+            return RedirectResponse(links.url("backups", entry.number), status_code=303)
+        return show(request, "none_yet.html", caller, clinic_id, line=line, run_id=run_id)
+
+    @router.get("/clinics/{clinic_id}/restore", name="restore_dialog")
+    @on_threads
+    def restore_dialog(request: Request, caller: CallerDep, clinic_id: int) -> Response:
+        caller.require("restore", clinic_id)
+        line = line_of(caller, clinic_id)
+        moments = services.history.moments(clinic_id)
+        wanted = forms.number(request.query_params, "backup")
+        chosen = next((moment for moment in moments if moment.number == wanted), moments[0] if moments else None)
+        entry = services.history.by_number(chosen.number, caller.viewer.visible) if chosen else None
+        zone = services.settings.zone
+        days = [list(day) for _, day in groupby(moments, lambda moment: moment.started_at.astimezone(zone).date())]
+        return show(
+            request,
+            "restore.html",
+            caller,
+            clinic_id,
+            line=line,
+            moments=moments,
+            recent=days[:RECENT_DAYS],
+            earlier=days[RECENT_DAYS:],
+            chosen=chosen,
+            tables=sorted(entry.record.rows) if entry else [],
+        )
+
+    @router.get("/backups/{number}", name="backup")
+    @on_threads
+    def backup(request: Request, caller: CallerDep, number: int) -> Response:
+        entry = page_actions.entry_of(services, caller, number)
+        record, visible = entry.record, caller.viewer.visible
+        built_on = [record.parent_id, record.chain[-1].backup_id] if record.chain else [record.parent_id]
+        parents = [services.history.by_id(backup_id, visible) for backup_id in dict.fromkeys(built_on) if backup_id]
+        restores = services.actions.restores(caller, record.clinic_id)
+        return show(
+            request,
+            "backup.html",
+            caller,
+            record.clinic_id,
+            entry=entry,
+            parents=[parent for parent in parents if parent is not None],
+            restored=_restored(restores).get(record.backup_id),
+        )
+
+    @router.get("/runs/{dag_id}/{run_id:path}", name="run")
+    @on_threads
+    def run(request: Request, caller: CallerDep, dag_id: str, run_id: str) -> Response:
+        found = services.actions.run(caller, dag_id, run_id) if forms.is_run_id(run_id) else None
+        if found is None:
+            raise NotVisible("The run")
+        visible = caller.viewer.visible
+        line = _line(found.clinic_id) if found.clinic_id is not None else None
+        made = undo = source = None
+        if found.clinic_id is not None and dag_id == page_actions.BACKUP:
+            made = services.history.of_run(found.clinic_id, run_id, visible)
+        if found.result and isinstance(found.result.get("undo"), str):
+            undo = services.history.by_id(found.result["undo"], visible)
+        backup_id = found.plan.backup_id if found.plan else found.conf.get("backup_id")
+        if isinstance(backup_id, str):
+            source = services.history.by_id(backup_id, visible)
+        return show(
+            request,
+            "run.html",
+            caller,
+            found.clinic_id,
+            run=found,
+            line=line,
+            steps=steps_of(found),
+            made=made,
+            undo=undo,
+            source=source,
+            approval_hours=services.settings.approval_hours,
+        )
+
+    @router.get("/audit", name="audit")
+    @on_threads
+    def audit(request: Request, caller: CallerDep) -> Response:
+        params = request.query_params
+        wanted = {"clinic": forms.words(params, "clinic"), "actor": forms.words(params, "actor")}
+        found = services.audit.page(
+            visible=caller.viewer.clinics_where("audit"),
+            clinic_id=forms.number(params, "clinic"),
+            actor=wanted["actor"] or None,
+            page=forms.page_of(params),
+        )
+        link = render.Links(request.scope.get("root_path", ""))
+        kept = {name: value for name, value in wanted.items() if value}
+        return show(
+            request,
+            "audit.html",
+            caller,
+            audit=found,
+            wanted=wanted,
+            pager_link=lambda page: link("audit", query=kept | {"page": str(page)}),
+        )
+
+    @router.get("/dag/{dag_id}", name="dag")
+    @on_threads
+    def dag(request: Request, caller: CallerDep, dag_id: str) -> Response:
+        now, objective = services.now(), services.settings.rpo_hours
+        known: dict[str, Any] = {"visible": caller.viewer.visible, "now": now, "objective_hours": objective}
+        return show(
+            request,
+            "dag.html",
+            caller,
+            ours=dag_id.startswith("clinic_"),
+            counts=services.board.counts(**known),
+            lines=services.board.page(**known, per_page=WORST).lines,
+            next_run=services.actions.next_run(),
+            objective_hours=objective,
+        )
+
+    @router.get("/static/{name}", name="static")
+    async def static(request: Request, name: str) -> Response:
+        found = render.static_file(name)
+        if found is None:
+            raise NotVisible("The file")
+        content, media_type, version = found
+        fresh = request.query_params.get("v") == version
+        kept = "private, max-age=31536000, immutable" if fresh else "private, max-age=300"
+        return Response(content, media_type=media_type, headers={"Cache-Control": kept})
+
+    def show(
+        request: Request, template: str, caller: Caller, clinic_id: int | None = None, **facts: Any
+    ) -> HTMLResponse:
+        """A page for somebody, with what this person may do with that clinic."""
+        now, zone = services.now(), services.settings.zone
+        may = {action: clinic_id is not None and caller.viewer.may(action, clinic_id) for action in get_args(Action)}
+        known: dict[str, Any] = {"viewer": caller.viewer, "may": may, "now": now, "today": now.astimezone(zone).date()}
+        return render.page(request, template, zone=zone, **known | facts)
+
+    def line_of(caller: Caller, clinic_id: int) -> BoardLine:
+        """How a clinic stands. :raises NotVisible: there is none, or none for this person."""
+        line = _line(clinic_id) if caller.viewer.may("see", clinic_id) else None
+        if line is None:
+            raise NotVisible(f"Clinic {clinic_id}")
+        return line
+
+    def _line(clinic_id: int) -> BoardLine | None:
+        return services.board.clinic(clinic_id, now=services.now(), objective_hours=services.settings.rpo_hours)
+
+    return router
+
+
+def render_error(request: Request, status: int, title: str, message: str, hint: str) -> HTMLResponse:
+    """What went wrong, in plain words and in the program's own; needs neither catalog nor settings.
+
+    :param title: the status in English, for what the texts do not name.
+    """
+    root = request.scope.get("root_path", "")
+    return render.page(
+        request,
+        "error.html",
+        zone=UTC_ZONE,
+        status=status,
+        http_status=status,
+        title=title,
+        message=message,
+        hint=hint,
+        back=_came_from(request, f"{root}/ui/"),
+    )
+
+
+def _came_from(request: Request, prefix: str) -> str:
+    """The page of ours that led here; empty where there is none."""
+    try:
+        parts = urlsplit(request.headers.get("referer", ""))
+    except ValueError:
+        return ""
+    ours = parts.netloc == request.headers.get("host") and parts.path.startswith(prefix)
+    return parts.path if ours and re.fullmatch(r"[!-~]+", parts.path) else ""
+
+
+def _restored(restores: list[RunView]) -> Mapping[str, RunView]:
+    """The newest restore that succeeded, by the backup that it brought back."""
+    return {run.plan.backup_id: run for run in reversed(restores) if run.plan and run.state == "success"}

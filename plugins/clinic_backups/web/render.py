@@ -1,0 +1,111 @@
+"""Pages from templates: nothing that others wrote can become mark-up in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+from zoneinfo import ZoneInfo
+
+from babel import Locale
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from clinic_backups.model import iso
+from clinic_backups.notify.formats import FILTERS, Formats
+from clinic_backups.web import charts
+from clinic_backups.web.forms import FLASHES, choice
+from clinic_backups.web.language import Texts, negotiate, tidy
+
+FOLDER = Path(__file__).parent
+STATIC_TYPES = {
+    "style.css": "text/css",
+    "app.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+    "icon-dark.svg": "image/svg+xml",
+}
+LONGEST_NAME = 120
+
+
+def page(request: Request, template: str, *, zone: ZoneInfo, status: int = 200, **facts: Any) -> HTMLResponse:
+    """A page in the browser's language.
+
+    :param zone: times are shown in it.
+    :param facts: what the template shows; texts among them are shown as they are, on one line.
+    """
+    language = negotiate(request.headers.get("accept-language", ""))
+    environment = _environment(language, zone.key)
+    root = request.scope.get("root_path", "")
+    known = {
+        "link": Links(root),
+        "static": _static_links(root),
+        "flash": choice(request.query_params, "done", FLASHES),
+    }
+    html = environment.get_template(template).render(known | facts)
+    headers = {"Content-Language": language, "Vary": "Accept-Language"}
+    return HTMLResponse(html, status_code=status, headers=headers)
+
+
+@dataclass(frozen=True)
+class Links:
+    """Addresses of pages, below wherever the application is mounted."""
+
+    root: str
+
+    def __call__(self, *parts: object, query: Mapping[str, str] | None = None) -> Markup:
+        """``link("clinics", 7)``; what each part holds stays one part."""
+        return escape(self.url(*parts, query=query))
+
+    def url(self, *parts: object, query: Mapping[str, str] | None = None) -> str:
+        """The same outside of HTML."""
+        path = "/".join(quote(str(part), safe="") for part in parts)
+        return f"{self.root}/ui/{path}" + (f"?{urlencode(query)}" if query else "")
+
+
+def static_file(name: str) -> tuple[bytes, str, str] | None:
+    """A file that the pages load: its content, its type, and the mark of this version; none of that name."""
+    if name not in STATIC_TYPES:
+        return None
+    content = _content(name)
+    return content, STATIC_TYPES[name], sha256(content).hexdigest()[:12]
+
+
+@cache
+def _content(name: str) -> bytes:
+    return (FOLDER / "static" / name).read_bytes()
+
+
+def _static_links(root: str) -> dict[str, Markup]:
+    """Addresses that change with the file, so that browsers may keep it."""
+    links = Links(root)
+    return {name: links("static", name, query={"v": sha256(_content(name)).hexdigest()[:12]}) for name in STATIC_TYPES}
+
+
+@cache
+def _environment(language: str, zone: str) -> Environment:
+    formats = Formats(Locale.parse(language), ZoneInfo(zone))
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # What is mark-up is ours; a plain text came from a database or a browser.
+        finalize=lambda value: tidy(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+    )
+    environment.filters.update({name: _marked(getattr(formats, name)) for name in (*FILTERS, "clock", "weekday")})
+    environment.filters.update(iso=iso, short=lambda text: tidy(text, LONGEST_NAME))
+    environment.globals.update(t=Texts(language, formats), lang=language, trend=charts.trend, places=charts.places)
+    environment.globals["values_of"] = lambda points, what: [(point.day, getattr(point, what)) for point in points]
+    return environment
+
+
+def _marked(show: Callable[..., str]) -> Callable[..., Markup]:
+    """A format's own text is kept with its spaces, which do not break."""
+    return lambda *values: escape(show(*values))

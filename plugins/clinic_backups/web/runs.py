@@ -1,0 +1,253 @@
+"""Runs of our DAGs, as Airflow's own database knows them. The only module that asks it; it runs in the API server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.api.common.trigger_dag import trigger_dag
+from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
+from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
+from airflow.models.dag import DagModel
+from airflow.models.dagrun import DagRun
+from airflow.models.hitl import HITLDetail
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from airflow.sdk.exceptions import AirflowException
+from airflow.utils.session import create_session
+from airflow.utils.types import DagRunTriggeredByType, DagRunType
+from fastapi import HTTPException
+from sqlalchemy import Select, select
+from sqlalchemy.exc import DBAPIError
+
+from clinic_backups.operators.connections import PROBLEM_KEY
+from clinic_backups.restore.model import RestorePlan
+from clinic_backups.web.problems import Conflict, Denied, NotVisible, Unavailable
+
+BACKUP, RESTORE, HOLD, VERIFY = "clinic_backup", "clinic_restore", "clinic_backup_hold", "clinic_backup_verify"
+DAG_IDS = (BACKUP, RESTORE, HOLD, VERIFY)
+UNFINISHED = ("queued", "running")
+SINGLE_TASKS = ("plan", "safety_backup", "apply", "active_clinics", "preflight", "hold_or_release", "verify")
+"""The tasks that are not mapped and say something that a page shows."""
+WAITING_STATES = ("awaiting_input", "deferred")
+YOUNGEST_APPROVAL = timedelta(seconds=5)
+"""An answer in the first second meets Airflow's scheduler before it has noted that the task waits (3.3.2)."""
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """One task of a run; ``state`` as Airflow spells it, ``None`` before it is scheduled."""
+
+    task_id: str
+    state: str | None
+    map_index: int
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run of one of our DAGs.
+
+    :param clinic_id: the clinic that its conf names, or whose backup it names; ``None``: several.
+    :param plan: of a restore, once it is made.
+    :param result: what the task ``apply`` of a restore returned.
+    :param error: of the first task that failed, with its remedy ``hint``.
+    """
+
+    dag_id: str
+    run_id: str
+    state: str
+    clinic_id: int | None
+    conf: Mapping[str, Any]
+    requested_by: str
+    queued_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    tasks: tuple[TaskView, ...] = ()
+    waiting_for_approval: bool = False
+    plan: RestorePlan | None = None
+    result: Mapping[str, Any] | None = None
+    error: str = ""
+    hint: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        return self.state not in UNFINISHED
+
+
+class Runs:
+    """Starts runs and looks at them. Who may is decided before."""
+
+    def start(self, dag_id: str, conf: Mapping[str, Any], *, by: str, run_id: str) -> None:
+        """Start a run.
+
+        :raises Conflict: the DAG is paused: the run would wait for ever.
+        :raises Unavailable: Airflow does not know the DAG, or does not answer.
+        """
+        with _session() as session:
+            dag = DagModel.get_current(dag_id, session=session)
+            if dag is None or dag.is_stale:
+                raise Unavailable(
+                    f"Airflow does not know the DAG {dag_id}.",
+                    hint="Is the DAG processor running, and is there an import error?",
+                )
+            if dag.is_paused:
+                raise Conflict(f"The DAG {dag_id} is paused.", hint="The operator unpauses it in Airflow's list.")
+        try:
+            trigger_dag(
+                dag_id,
+                run_id=run_id,
+                conf=dict(conf),
+                run_type=DagRunType.MANUAL,
+                triggered_by=DagRunTriggeredByType.REST_API,
+                triggering_user_name=by,
+            )
+        except DBAPIError as error:
+            raise _down() from error
+        except (AirflowException, ValueError) as error:
+            raise Unavailable(
+                f"Airflow did not start {dag_id}: {type(error).__name__}.", hint="Look at the DAG in Airflow's web UI."
+            ) from error
+
+    def unfinished(self, dag_id: str) -> list[RunView]:
+        """All runs of a DAG that wait or go on, without their tasks."""
+        with _session() as session:
+            found = session.scalars(_runs(dag_id).where(DagRun.state.in_(UNFINISHED)))
+            return [_view(run) for run in found]
+
+    def of_clinic(self, dag_id: str, clinic_id: int, limit: int) -> list[RunView]:
+        """The newest runs whose conf names that clinic, with their tasks."""
+        named = DagRun.conf["clinic_id"].as_string() == str(clinic_id)
+        with _session() as session:
+            runs = list(session.scalars(_runs(dag_id).where(named).limit(limit)))
+            return [_full_view(session, run) for run in runs]
+
+    def get(self, dag_id: str, run_id: str) -> RunView | None:
+        """One run with its tasks; none if there is none."""
+        if dag_id not in DAG_IDS or not run_id:
+            return None
+        with _session() as session:
+            run = session.scalar(_runs(dag_id).where(DagRun.run_id == run_id))
+            return _full_view(session, run) if run else None
+
+    def next_run(self, dag_id: str) -> datetime | None:
+        """When the schedule starts the DAG again; none while it is paused."""
+        with _session() as session:
+            dag = session.get(DagModel, dag_id)
+            return None if dag is None or dag.is_paused else dag.next_dagrun_create_after
+
+    def answer(self, run_id: str, *, approve: bool, user: Any, now: datetime) -> None:
+        """Approve or reject a restore's plan, as Airflow's own page does.
+
+        :raises Conflict: nothing waits, it was answered, or it has waited for less than five seconds.
+        :raises Denied: only others may (``CLINIC_BACKUPS_APPROVERS``).
+        """
+        with _session() as session:
+            asked_at = session.scalar(
+                select(HITLDetail.created_at)
+                .join(TaskInstance, HITLDetail.ti_id == TaskInstance.id)
+                .where(TaskInstance.dag_id == RESTORE, TaskInstance.run_id == run_id)
+                .where(TaskInstance.state.in_(WAITING_STATES), HITLDetail.responded_at.is_(None))
+            )
+            if asked_at is None:
+                raise Conflict("This restore does not wait for an approval.", hint="Look at its state.")
+            if now - asked_at < YOUNGEST_APPROVAL:
+                raise Conflict("The plan was made just now.", hint="Read it, then answer.", retry_after_seconds=5)
+            try:
+                update_hitl_detail(
+                    RESTORE,
+                    run_id,
+                    "approve",
+                    UpdateHITLDetailPayload(chosen_options=["Approve" if approve else "Reject"]),
+                    user,
+                    session,
+                )
+            except HTTPException as error:
+                raise _of_airflow(error) from None
+
+
+def _of_airflow(error: HTTPException) -> Exception:
+    if error.status_code == 403:
+        return Denied("You may not approve restores.", hint="CLINIC_BACKUPS_APPROVERS names those who may.")
+    if error.status_code == 404:
+        return NotVisible("The approval")
+    return Conflict("Somebody has answered already.", hint="Look at the restore's state.")
+
+
+@contextmanager
+def _session() -> Iterator[Any]:
+    """A session of Airflow's database, committed at the end."""
+    try:
+        with create_session() as session:
+            yield session
+    except DBAPIError as error:
+        raise _down() from error
+
+
+def _down() -> Unavailable:
+    return Unavailable("Airflow's database does not answer.", hint="Try again in a minute.", retry_after_seconds=10)
+
+
+def _runs(dag_id: str) -> Select[Any]:
+    return select(DagRun).where(DagRun.dag_id == dag_id).order_by(DagRun.id.desc())
+
+
+def _view(run: DagRun, **known: Any) -> RunView:
+    conf = dict(run.conf or {})
+    return RunView(
+        dag_id=run.dag_id,
+        run_id=run.run_id,
+        state=str(run.state),
+        clinic_id=_clinic_of(conf),
+        conf=conf,
+        requested_by=run.triggering_user_name or "",
+        queued_at=run.queued_at,
+        started_at=run.start_date,
+        ended_at=run.end_date,
+        **known,
+    )
+
+
+def _full_view(session: Any, run: DagRun) -> RunView:
+    tasks = session.execute(
+        select(TaskInstance.task_id, TaskInstance.state, TaskInstance.map_index)
+        .where(TaskInstance.dag_id == run.dag_id, TaskInstance.run_id == run.run_id)
+        .order_by(TaskInstance.task_id, TaskInstance.map_index)
+    ).all()
+    said = _said(session, run)
+    problem: dict[str, Any] = next((value for (_, key), value in said.items() if key == PROBLEM_KEY), {})
+    planned = said.get(("plan", "return_value")) or {}
+    return _view(
+        run,
+        tasks=tuple(TaskView(task_id, str(state) if state else None, index) for task_id, state, index in tasks),
+        waiting_for_approval=str(run.state) == "running"
+        and any(task_id == "approve" and state in WAITING_STATES for task_id, state, _ in tasks),
+        plan=RestorePlan.from_json(planned["plan"]) if planned.get("plan") else None,
+        result=said.get(("apply", "return_value")),
+        error=str(problem.get("error", "")) if str(run.state) == "failed" else "",
+        hint=str(problem.get("hint", "")) if str(run.state) == "failed" else "",
+    )
+
+
+def _said(session: Any, run: DagRun) -> dict[tuple[str, str], Any]:
+    """What the tasks of a run returned, and what went wrong with them."""
+    rows = session.execute(
+        select(XComModel.task_id, XComModel.key, XComModel)
+        .where(XComModel.dag_id == run.dag_id, XComModel.run_id == run.run_id, XComModel.map_index == -1)
+        .where(XComModel.key.in_(("return_value", PROBLEM_KEY)), XComModel.task_id.in_(SINGLE_TASKS))
+        .order_by(XComModel.timestamp)
+    )
+    return {(task_id, key): XComModel.deserialize_value(entry) for task_id, key, entry in rows}
+
+
+def _clinic_of(conf: Mapping[str, Any]) -> int | None:
+    """The one clinic that a run is about; a backup's id begins with its clinic's."""
+    named = conf.get("clinic_id")
+    if named is None and isinstance(conf.get("backup_id"), str):
+        named = conf["backup_id"].partition("-")[0]
+    try:
+        return int(named) if named is not None and not isinstance(named, bool) else None
+    except (TypeError, ValueError):
+        return None

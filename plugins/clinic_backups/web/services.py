@@ -1,0 +1,82 @@
+"""What the pages and the API work with, made when it is first needed: a wrong setting must not stop Airflow itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import cached_property
+
+from clinic_backups import settings
+from clinic_backups.backup import utc_now
+from clinic_backups.catalog.audit import Audit
+from clinic_backups.catalog.board import Board
+from clinic_backups.catalog.history import History
+from clinic_backups.connections import Connection
+from clinic_backups.extract import SqlFolder
+from clinic_backups.operators.parts import AirflowParts
+from clinic_backups.settings import Settings
+from clinic_backups.web.access import Access
+from clinic_backups.web.actions import Actions
+from clinic_backups.web.databases import WebDatabase
+from clinic_backups.web.runs import Runs
+
+
+class Services:
+    """Parts of the API server; one for its whole life. :raises SettingsError: where a setting is wrong, at each use."""
+
+    def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
+        self.now = now
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of this process."""
+        return settings.load()
+
+    @cached_property
+    def database(self) -> WebDatabase:
+        """The catalog's database."""
+        return WebDatabase(_catalog_connection)
+
+    @cached_property
+    def access(self) -> Access:
+        """Who may see what."""
+        clinics = WebDatabase(lambda: AirflowParts().clinic_db)
+        return Access(lambda: clinics, SqlFolder(self.settings.sql_dir))
+
+    @cached_property
+    def board(self) -> Board:
+        """How the clinics stand."""
+        return Board(self.database)
+
+    @cached_property
+    def history(self) -> History:
+        """The backups of a clinic."""
+        return History(self.database)
+
+    @cached_property
+    def audit(self) -> Audit:
+        """Who did what."""
+        return Audit(self.database)
+
+    @cached_property
+    def actions(self) -> Actions:
+        """What people may do."""
+        return Actions(
+            database=self.database,
+            audit=self.audit,
+            runs=Runs(),
+            # Opened anew for each link: an operator who changed the store's connection need not restart anything.
+            stores=lambda: AirflowParts().stores,
+            exists=self._exists,
+            per_hour=self.settings.actions_per_hour,
+            now=self.now,
+        )
+
+    def _exists(self, clinic_id: int) -> bool:
+        """Whether there is such a clinic; one that is new is not in the catalog yet."""
+        known = self.board.clinic(clinic_id, now=self.now(), objective_hours=self.settings.rpo_hours)
+        return known is not None or any(clinic.id == clinic_id for clinic in AirflowParts().clinics()[1])
+
+
+def _catalog_connection() -> Connection:
+    return AirflowParts().catalog_connection

@@ -1,0 +1,60 @@
+"""The tasks of a run as steps in plain words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, RunView
+
+ORDER: Mapping[str, tuple[str, ...]] = {
+    BACKUP: ("active_clinics", "preflight", "back_up", "summary"),
+    RESTORE: ("plan", "approve", "safety_backup", "apply", "report"),
+    HOLD: ("hold_or_release",),
+    VERIFY: ("verify",),
+}
+# Airflow's states, told apart as far as somebody who waits wants to know; the worst of several mapped tasks first.
+TONES: Mapping[str, tuple[str, ...]] = {
+    "failed": ("failed",),
+    "blocked": ("upstream_failed",),
+    "retry": ("up_for_retry", "up_for_reschedule"),
+    "running": ("running", "restarting", "deferred"),
+    "waiting": ("awaiting_input", "queued", "scheduled", "none"),
+    "skipped": ("skipped", "removed"),
+    "ok": ("success",),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One task, or all of a mapped one.
+
+    :param state: a key of :data:`TONES`, or ``approval``: it waits for a person.
+    :param done: of ``tasks`` mapped ones, so many have succeeded.
+    """
+
+    task_id: str
+    state: str
+    done: int
+    tasks: int
+
+
+def steps_of(run: RunView) -> list[Step]:
+    """The steps of a run in their order; those that Airflow has not made yet wait."""
+    by_task: dict[str, list[str]] = {name: [] for name in ORDER.get(run.dag_id, ())}
+    for task in run.tasks:
+        by_task.setdefault(task.task_id, []).append(_tone(task.state))
+    return [_step(run, task_id, states) for task_id, states in by_task.items()]
+
+
+def _step(run: RunView, task_id: str, states: list[str]) -> Step:
+    counts = Counter(states)
+    worst = next((tone for tone in TONES if counts[tone]), "skipped" if run.is_over else "waiting")
+    if task_id == "approve" and run.waiting_for_approval:
+        worst = "approval"
+    return Step(task_id, worst, counts["ok"], len(states))
+
+
+def _tone(state: str | None) -> str:
+    return next((tone for tone, states in TONES.items() if (state or "none") in states), "waiting")

@@ -1,0 +1,57 @@
+"""Who may see and do what. Pure: who somebody is comes from :mod:`clinic_backups.web.access`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+Role = Literal["superadmin", "administrador", "lector"]
+Action = Literal["see", "back_up", "download", "restore", "audit", "hold", "release", "verify", "approve"]
+
+ACTIONS: tuple[Action, ...] = get_args(Action)
+MAY: Mapping[Role, frozenset[Action]] = {
+    "superadmin": frozenset(ACTIONS),
+    "administrador": frozenset[Action]({"see", "back_up", "download", "restore", "audit"}),
+    "lector": frozenset[Action]({"see"}),
+}
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """A person that Airflow has logged in, and the clinics that this person belongs to.
+
+    :param superadmin: of all clinics, whatever ``clinics`` says.
+    :param clinics: the role in each clinic, by its id.
+    """
+
+    name: str
+    email: str = ""
+    superadmin: bool = False
+    clinics: Mapping[int, Role] = field(default_factory=dict)
+
+    @property
+    def visible(self) -> tuple[int, ...] | None:
+        """The clinics that this person may see; ``None``: all of them."""
+        return None if self.superadmin else tuple(sorted(self.clinics))
+
+    def role_in(self, clinic_id: int) -> Role | None:
+        """The role in one clinic; ``None``: it does not exist for this person."""
+        return "superadmin" if self.superadmin else self.clinics.get(clinic_id)
+
+    def may(self, action: Action, clinic_id: int) -> bool:
+        """Whether this person may do that with this clinic's backups."""
+        role = self.role_in(clinic_id)
+        return role is not None and action in MAY[role]
+
+    def clinics_where(self, action: Action) -> tuple[int, ...] | None:
+        """The clinics in which this person may do that; ``None``: in all of them."""
+        return None if self.superadmin else tuple(sorted(c for c in self.clinics if self.may(action, c)))
+
+    @property
+    def best_role(self) -> Role | None:
+        """The strongest role in any clinic, for the page's head and the audit; ``None``: this person has no clinic."""
+        if self.superadmin:
+            return "superadmin"
+        roles = set(self.clinics.values())
+        return next((role for role in MAY if role in roles), None)

@@ -1,0 +1,253 @@
+"""The pages: what others wrote stays text, no inline script or style, and every page is there in both languages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import date, timedelta
+from html.parser import HTMLParser
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+
+from clinic_backups.catalog.board import BoardLine
+from clinic_backups.catalog.history import HistoryEntry
+from clinic_backups.web.charts import places, trend
+from clinic_backups.web.viewer import Viewer
+from tests.fake_web import (
+    ADMINISTRATOR,
+    NOW,
+    OPERATOR,
+    READER,
+    Fake,
+    app_for,
+    backup_run,
+    failed_run,
+    record,
+    restore_run,
+    restored_run,
+)
+from tests.fake_web import (
+    trend as trend_points,
+)
+from tests.servers import CHECKOUT
+
+ROOT = "/base/backups"
+WEB = CHECKOUT / "plugins" / "clinic_backups" / "web"
+PAGES = [
+    "", "?q=x&standing=late&sort=size&desc=1&page=2&all=1&failed=1", "clinics/7", "clinics/119", "clinics/7/restore",
+    "clinics/119/runs/manual__1", "backups/13", "backups/12", "backups/11", "backups/10", "backups/9", "audit",
+    "audit?clinic=7&actor=ana", "dag/clinic_backup", "dag/anything%20else",
+    *(f"runs/{run.dag_id}/{quote(run.run_id, safe='')}?done=planning"
+      for run in (restore_run(), restored_run(), failed_run(), backup_run())),
+]  # fmt: skip
+VOID = {"meta", "link", "input", "br", "path", "line", "polyline", "circle"}
+HOSTILE = "\u202e<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}} مرحبا " + "x" * 5000
+
+
+class Checked(HTMLParser):
+    """Reads a page strictly: every element is closed where it should be, and none carries code or style."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.wrong: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        known = dict(attrs)
+        if tag == "script" and not (known.get("src") or "").startswith("/base/backups/ui/static/app.js?v="):
+            self.wrong.append("script")
+        self.wrong += [tag for _ in range(tag in ("style", "iframe", "object", "img", "base"))]
+        self.wrong += [name for name in known if name == "style" or name.startswith("on")]
+        self.ids += [known["id"] or ""] if "id" in known else []
+        for name in ("aria-labelledby", "aria-describedby", "for"):
+            self.references += (known.get(name) or "").split()
+        self.links += [known[name] or "" for name in ("href", "src", "action") if name in known]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.wrong.append(f"</{tag}>")
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def client(fake: Fake, viewer: Viewer = OPERATOR, language: str = "es") -> TestClient:
+    """Mounted below a path, as Airflow does it."""
+    app = Starlette(routes=[Mount(ROOT, app_for(fake, viewer))])
+    headers = {"Accept-Language": language}
+    return TestClient(app, base_url=f"http://testserver{ROOT}", headers=headers, follow_redirects=False)
+
+
+def read(text: str) -> Checked:
+    page = Checked()
+    page.feed(text)
+    page.close()
+    assert not page.wrong
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids)), "an id twice"
+    assert set(page.references) <= set(page.ids)
+    assert all(link in ("", "#main") or link.startswith("/base/backups/ui/") for link in page.links), page.links
+    return page
+
+
+@pytest.mark.parametrize("viewer", [OPERATOR, ADMINISTRATOR, READER], ids=lambda viewer: viewer.name)
+@pytest.mark.parametrize("language", ["es", "en"])
+def test_every_page_is_sound_for_everybody(viewer: Viewer, language: str) -> None:
+    with client(Fake(), viewer, language) as browser:
+        for path in PAGES:
+            answer = browser.get(f"ui/{path}")
+            forbidden = viewer is READER and path == "clinics/7/restore"
+            hidden = viewer is not OPERATOR and "119" in path
+            assert answer.status_code == (403 if forbidden else 404 if hidden else 200), path
+            assert f'<html lang="{language}">' in answer.text
+            assert answer.headers["content-language"] == language
+            read(answer.text)
+
+
+def test_buttons_are_for_those_who_may() -> None:
+    changing = re.compile(r'action="/base/backups/ui/([^"]+)"')
+
+    def forms(viewer: Viewer, path: str) -> set[str]:
+        with client(Fake(), viewer) as browser:
+            return {found.rpartition("/")[2] for found in changing.findall(browser.get(f"ui/{path}").text)}
+
+    waiting = f"runs/clinic_restore/{quote(restore_run().run_id, safe='')}"
+    assert forms(OPERATOR, "clinics/7") == {"back-up", "verify", "hold", "release"}
+    assert forms(ADMINISTRATOR, "clinics/7") == {"back-up"}
+    assert forms(READER, "clinics/7") == set()
+    assert forms(OPERATOR, waiting) == {"answer"}
+    assert forms(ADMINISTRATOR, waiting) == forms(READER, waiting) == set()
+
+
+def test_names_and_errors_that_others_wrote_stay_text() -> None:
+    evil: dict[str, Any] = {
+        "clinic_name": HOSTILE, "requested_by": HOSTILE, "notes": HOSTILE, "hold_reason": HOSTILE,
+        "archive_key": f"backups/{HOSTILE}", "rows": {HOSTILE: 1}, "trigger": "manual",
+    }  # fmt: skip
+    fake = Fake()
+    fake.lines = [
+        BoardLine(7, HOSTILE, True, "ok", NOW, 12, "b", "full", 1, 1, trend_points(), last_failure=HOSTILE,
+                  last_failure_hint=HOSTILE)
+    ]  # fmt: skip
+    failed = {"state": "failed", "error": HOSTILE, "hint": HOSTILE}
+    fake.entries = [
+        HistoryEntry(12, record(12, **evil), ((HOSTILE, HOSTILE),)),
+        HistoryEntry(10, record(10, **evil | failed), ((HOSTILE, "present"),)),
+    ]
+    run = restore_run(requested_by=HOSTILE, conf={"notes": HOSTILE, "mode": HOSTILE, "tables": [HOSTILE]})
+    fake.runs = [run, failed_run()]
+    with client(fake, Viewer(HOSTILE, superadmin=True)) as browser:
+        for path in ("", f"?q={quote(HOSTILE[:90])}", "clinics/7", "clinics/7/restore", "backups/12", "backups/10",
+                     f"audit?actor={quote(HOSTILE[:90])}", f"runs/clinic_restore/{quote(run.run_id, safe='')}",
+                     f"clinics/7/runs/{quote(HOSTILE[:90], safe='')}", "?done=<b>"):  # fmt: skip
+            text = browser.get(f"ui/{path}").text
+            page = read(text)
+            assert "<script>alert" not in text, path
+            assert "\u202e" not in text, path
+            assert "49" not in re.findall(r"\d+", page.text.replace("{{7*7}}", "")), path
+            assert max(map(len, re.findall(r"\S+", page.text))) <= 1000, path
+
+
+def test_forms_lead_to_the_run_that_does_it() -> None:
+    fake = Fake()
+    waiting = f"ui/runs/clinic_restore/{quote(restore_run().run_id, safe='')}"
+    with client(fake) as browser:
+        for path, data, end in (
+            ("ui/clinics/7/back-up", {"kind": "full", "notes": "antes"}, "?done=backing_up"),
+            ("ui/clinics/7/restore", {"backup": "11", "mode": "missing", "tables": ["a.b", "c.d"]}, "?done=planning"),
+            ("ui/backups/12/hold", {"reason": "expediente 12"}, "?done=holding"),
+            ("ui/backups/11/release", {"sure": "yes"}, "?done=releasing"),
+            ("ui/backups/12/verify", {}, "?done=verifying"),
+            (f"{waiting}/answer", {"approve": "yes", "sure": "yes"}, "?done=approved"),
+            (f"{waiting}/answer", {"approve": "no"}, "?done=rejected"),
+        ):
+            answer = browser.post(path, data=data)
+            assert answer.status_code == 303, (path, answer.text)
+            assert answer.headers["location"].startswith("/base/backups/ui/runs/clinic_")
+            assert answer.headers["location"].endswith(end)
+            assert browser.get(f"http://testserver{answer.headers['location']}").status_code == 200
+        assert ("clinic_backup", 7, {"kind": "full", "notes": "antes"}) in fake.asked
+        restore = next(asked[2] for asked in fake.asked if asked[0] == "clinic_restore")
+        assert (restore["backup"].number, restore["mode"], restore["tables"]) == (11, "missing", ("a.b", "c.d"))
+        done = len(fake.asked)
+        # Without the box that must be ticked, and with values that no form of ours sends.
+        for path, data in (("ui/backups/11/release", {}), (f"{waiting}/answer", {"approve": "yes"}),
+                           ("ui/clinics/7/back-up", {"kind": "sideways"}), ("ui/clinics/7/restore", {"backup": "x"}),
+                           (f"{waiting}/answer", {})):  # fmt: skip
+            answer = browser.post(path, data=data)
+            assert answer.status_code == 422, path
+            read(answer.text)
+        assert len(fake.asked) == done
+        answer = browser.get("ui/backups/12/download")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/base/backups/respaldos/12/archivo/")
+
+
+@pytest.mark.parametrize("path", [
+    "?page=abc&sort=;drop&standing=all&desc=maybe&running=yes", "?page=-1", "?page=99999999999999999999", "?q=%00%FF",
+    "clinics/7?page=0", "clinics/7/restore?backup=abc", "audit?clinic=-1&page=1e9",
+])  # fmt: skip
+def test_values_that_make_no_sense_count_as_not_given(path: str) -> None:
+    with client(Fake()) as browser:
+        assert browser.get(f"ui/{path}").status_code == 200
+
+
+@pytest.mark.parametrize("path", [
+    "clinics/abc", "clinics/99999999999999999999", "backups/0", "static/../pages.py", "static/app.js.map", "nothing",
+    "runs/clinic_restore/%00", f"runs/x/{'y' * 300}",
+])  # fmt: skip
+def test_what_is_not_there_is_said_in_plain_words(path: str) -> None:
+    with client(Fake(), language="en") as browser:
+        answer = browser.get(f"ui/{path}")
+        assert answer.status_code in (404, 422)
+        assert "See the clinics" in read(answer.text).text
+
+
+def test_static_files_are_kept_by_browsers_until_they_change() -> None:
+    with client(Fake()) as browser:
+        links = [link for link in read(browser.get("ui/").text).links if "/static/" in link]
+        assert len(links) == 3
+        for link in links:
+            answer = browser.get(f"http://testserver{link}")
+            assert answer.status_code == 200
+            assert "immutable" in answer.headers["cache-control"]
+            assert "immutable" not in browser.get(f"http://testserver{link.partition('?')[0]}").headers["cache-control"]
+
+
+def templates() -> Iterator[tuple[str, str]]:
+    for path in WEB.glob("templates/*.html"):
+        yield path.name, path.read_text(encoding="utf-8")
+
+
+def test_no_template_switches_escaping_off() -> None:
+    for name, text in templates():
+        assert not re.search(r"\|\s*safe\b|autoescape|\bstyle=|\son\w+=|javascript:", text), name
+
+
+def test_the_trend_of_no_one_and_many_points() -> None:
+    today = date(2026, 5, 20)
+    assert (trend([], today).points, trend([], today).last) == ("", None)
+    one = trend([(today, 5.0)], today, width=96, height=24)
+    assert (one.points, one.last) == ("", (94.0, 2.0))
+    many = trend([(today - timedelta(days=90), 0), (today - timedelta(days=15), 50.0), (today, 100.0)], today)
+    assert many.points == "2,22 48,12 94,2"
+    assert (many.lowest, many.highest, many.first_value, many.last_value) == (0, 100.0, 0, 100.0)
+    assert trend([(today, 0), (today, 0)], today).points == "94,22 94,22"
+    assert places([]) == []
+    assert places([NOW]) == [998.0]
+    assert places([NOW, NOW - timedelta(hours=1), NOW - timedelta(hours=4)]) == [998.0, 749.0, 2.0]
