@@ -83,6 +83,7 @@ def _queries(database: CatalogDatabase, size: Size, records: int) -> Iterator[Qu
     yield Query("board, any sort", lambda draw: page(sort=draw.choice(SORTS), descending=draw.random() < 0.5, page=2))
     yield Query("board, part of a name", lambda draw: page(search=f"río {draw.randint(1, 99)}"))
     yield Query("board, late ones", lambda draw: page(standing="late", page=draw.randint(1, 2)))
+    yield Query("board, those whose newest failed", lambda draw: page(failed_only=True))
     yield Query("board, largest", lambda draw: page(sort="size", descending=True, page=draw.randint(1, 9)))
     yield Query("board of one administrator", lambda draw: page(visible=[clinic(draw)]))
     yield Query("board of 40 clinics", lambda draw: page(visible=draw.sample(range(1, size.clinics), 40)))

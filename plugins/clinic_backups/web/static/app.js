@@ -101,7 +101,10 @@
         return;
       }
       const before = live.dataset.announce;
+      const focused = document.activeElement;
       patch(live, fresh);
+      // An element that is moved loses the focus.
+      if (focused?.isConnected && focused !== document.activeElement) focused.focus({ preventScroll: true });
       if (document.title !== page.title) document.title = page.title;
       if (live.dataset.announce !== before) document.getElementById("announcer").textContent = live.dataset.announce;
       failures = 0;
