@@ -27,6 +27,8 @@ from include.demo.stack import DAG_ID, Stack
 from include.demo.state import State, locked
 
 SOURCE_TASK = "active_clinics"
+BUTTONS = ("clinic_restore", "clinic_backup_hold", "clinic_backup_verify")
+"""The DAGs that the page's buttons start, besides the backup."""
 
 
 class Demo:
@@ -58,6 +60,9 @@ class Demo:
         try:
             self._start(clinics, patients)
             completed = self._back_up()
+            with self.stack.api() as api:
+                for dag_id in BUTTONS:
+                    api.unpause(dag_id)
             self.stack.state.stays_up = True
             self.stack.state.save()
         finally:

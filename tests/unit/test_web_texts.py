@@ -13,8 +13,10 @@ import pytest
 from babel import Locale
 
 from clinic_backups.catalog.board import Standing
+from clinic_backups.catalog.copies import CopyState
 from clinic_backups.model import Kind, RestoreMode, Trigger
 from clinic_backups.notify.formats import Formats
+from clinic_backups.stores.connect import CONNECTION_TYPES
 from clinic_backups.web.forms import FLASHES
 from clinic_backups.web.language import LANGUAGES, Texts, load, negotiate
 from clinic_backups.web.runs import DAG_IDS
@@ -36,7 +38,8 @@ WORDS: Mapping[str, set[str]] = {
     "backup.explain_": {"running", "completed", "failed", "lost"},
     "failure.": {"failed", "lost"},
     "mode.": {*get_args(RestoreMode), "into"},
-    "copy.": {"present", "missing", "damaged"},
+    "copy.": set(get_args(CopyState)),
+    "store.": set(CONNECTION_TYPES),
     "role.": set(get_args(Role)),
     "trend.": {"size_bytes", "rows"},
     "flash.": set(FLASHES),
