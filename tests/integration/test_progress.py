@@ -276,3 +276,16 @@ def test_the_rest_is_estimated_from_the_last_good_backup(read: int, after: int, 
     assert RunningBackup("1-x", 1, NOW, reached, 1000).rest_seconds(at(asked)) == rest
     assert RunningBackup("1-x", 1, NOW, reached, None).rest_seconds(at(asked)) is None
     assert RunningBackup("1-x", 1, NOW, None, 1000).rest_seconds(at(asked)) is None
+
+
+def test_only_news_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_NOTES", 0.02)
+    written: list[int] = []
+    monkeypatch.setattr(ProgressNotes, "_put", lambda self, latest: written.append(latest.table_number))
+    database = CatalogDatabase(connections.parse("backup_catalog", "postgres://u:p@127.0.0.1:1/x"))
+    with ProgressNotes(database, "1-x", lambda: NOW) as notes:
+        for number in (1, 2):
+            notes.note("public.a", number, 2, 3, 4)
+            wait_for(lambda number=number: number in written)
+            time.sleep(0.2)
+    assert written == [1, 2]
