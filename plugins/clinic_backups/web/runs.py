@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,7 +20,7 @@ from airflow.sdk.exceptions import AirflowException
 from airflow.utils.session import create_session
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from fastapi import HTTPException
-from sqlalchemy import Select, select
+from sqlalchemy import Select, and_, or_, select
 from sqlalchemy.exc import DBAPIError
 
 from clinic_backups.operators.connections import PROBLEM_KEY
@@ -30,8 +30,6 @@ from clinic_backups.web.problems import Conflict, Denied, NotVisible, Unavailabl
 BACKUP, RESTORE, HOLD, VERIFY = "clinic_backup", "clinic_restore", "clinic_backup_hold", "clinic_backup_verify"
 DAG_IDS = (BACKUP, RESTORE, HOLD, VERIFY)
 UNFINISHED = ("queued", "running")
-SINGLE_TASKS = ("plan", "safety_backup", "apply", "active_clinics", "preflight", "hold_or_release", "verify")
-"""The tasks that are not mapped and say something that a page shows."""
 WAITING_STATES = ("awaiting_input", "deferred")
 YOUNGEST_APPROVAL = timedelta(seconds=5)
 """An answer in the first second meets Airflow's scheduler before it has noted that the task waits (3.3.2)."""
@@ -121,16 +119,15 @@ class Runs:
         """The newest runs whose conf names that clinic, with their tasks."""
         named = DagRun.conf["clinic_id"].as_string() == str(clinic_id)
         with _session() as session:
-            runs = list(session.scalars(_runs(dag_id).where(named).limit(limit)))
-            return [_full_view(session, run) for run in runs]
+            return _full_views(session, list(session.scalars(_runs(dag_id).where(named).limit(limit))))
 
     def get(self, dag_id: str, run_id: str) -> RunView | None:
         """One run with its tasks; none if there is none."""
         if dag_id not in DAG_IDS or not run_id:
             return None
         with _session() as session:
-            run = session.scalar(_runs(dag_id).where(DagRun.run_id == run_id))
-            return _full_view(session, run) if run else None
+            found = _full_views(session, list(session.scalars(_runs(dag_id).where(DagRun.run_id == run_id))))
+            return found[0] if found else None
 
     def next_run(self, dag_id: str) -> datetime | None:
         """When the schedule starts the DAG again; none while it is paused."""
@@ -210,36 +207,50 @@ def _view(run: DagRun, **known: Any) -> RunView:
     )
 
 
-def _full_view(session: Any, run: DagRun) -> RunView:
-    tasks = session.execute(
-        select(TaskInstance.task_id, TaskInstance.state, TaskInstance.map_index)
-        .where(TaskInstance.dag_id == run.dag_id, TaskInstance.run_id == run.run_id)
+def _full_views(session: Any, runs: Sequence[DagRun]) -> list[RunView]:
+    """Runs of one DAG with their tasks and what these said, in two queries."""
+    if not runs:
+        return []
+    dag_id, run_ids = runs[0].dag_id, [run.run_id for run in runs]
+    tasks: dict[str, list[TaskView]] = {run_id: [] for run_id in run_ids}
+    for run_id, task_id, state, map_index in session.execute(
+        select(TaskInstance.run_id, TaskInstance.task_id, TaskInstance.state, TaskInstance.map_index)
+        .where(TaskInstance.dag_id == dag_id, TaskInstance.run_id.in_(run_ids))
         .order_by(TaskInstance.task_id, TaskInstance.map_index)
-    ).all()
-    said = _said(session, run)
-    problem: dict[str, Any] = next((value for (_, key), value in said.items() if key == PROBLEM_KEY), {})
+    ):
+        tasks[run_id].append(TaskView(task_id, str(state) if state else None, map_index))
+    said: dict[str, dict[tuple[str, str], Any]] = {run_id: {} for run_id in run_ids}
+    for entry in session.scalars(
+        select(XComModel)
+        .where(XComModel.dag_id == dag_id, XComModel.run_id.in_(run_ids), XComModel.map_index == -1)
+        .where(
+            or_(
+                and_(XComModel.key == "return_value", XComModel.task_id.in_(("plan", "apply"))),
+                XComModel.key == PROBLEM_KEY,
+            )
+        )
+        .order_by(XComModel.timestamp)
+    ):
+        said[entry.run_id][entry.task_id, entry.key] = XComModel.deserialize_value(entry)
+    return [_full_view(run, tasks[run.run_id], said[run.run_id]) for run in runs]
+
+
+def _full_view(run: DagRun, tasks: Sequence[TaskView], said: Mapping[tuple[str, str], Any]) -> RunView:
+    failed, running = str(run.state) == "failed", str(run.state) == "running"
+    problem: Mapping[str, Any] = (
+        next((value for (_, key), value in said.items() if key == PROBLEM_KEY), {}) if failed else {}
+    )
     planned = said.get(("plan", "return_value")) or {}
     return _view(
         run,
-        tasks=tuple(TaskView(task_id, str(state) if state else None, index) for task_id, state, index in tasks),
-        waiting_for_approval=str(run.state) == "running"
-        and any(task_id == "approve" and state in WAITING_STATES for task_id, state, _ in tasks),
+        tasks=tuple(tasks),
+        waiting_for_approval=running
+        and any(task.task_id == "approve" and task.state in WAITING_STATES for task in tasks),
         plan=RestorePlan.from_json(planned["plan"]) if planned.get("plan") else None,
         result=said.get(("apply", "return_value")),
-        error=str(problem.get("error", "")) if str(run.state) == "failed" else "",
-        hint=str(problem.get("hint", "")) if str(run.state) == "failed" else "",
+        error=str(problem.get("error", "")),
+        hint=str(problem.get("hint", "")),
     )
-
-
-def _said(session: Any, run: DagRun) -> dict[tuple[str, str], Any]:
-    """What the tasks of a run returned, and what went wrong with them."""
-    rows = session.execute(
-        select(XComModel.task_id, XComModel.key, XComModel)
-        .where(XComModel.dag_id == run.dag_id, XComModel.run_id == run.run_id, XComModel.map_index == -1)
-        .where(XComModel.key.in_(("return_value", PROBLEM_KEY)), XComModel.task_id.in_(SINGLE_TASKS))
-        .order_by(XComModel.timestamp)
-    )
-    return {(task_id, key): XComModel.deserialize_value(entry) for task_id, key, entry in rows}
 
 
 def _clinic_of(conf: Mapping[str, Any]) -> int | None:
