@@ -1,4 +1,4 @@
-"""People in front of a real Chromium: windows that remember what went wrong in them, and logins by Airflow's own form."""
+"""People in front of a real Chromium: windows that remember what went wrong, and logins by Airflow's own form."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ class People:
         context.set_default_timeout(15_000)
         try:
             yield context.new_page()
-            assert not problems
+            if problems:
+                pytest.fail("\n".join(problems))
         finally:
             context.close()
 
@@ -94,3 +95,21 @@ class People:
         page.get_by_role("button", name="Sign in").click()
         page.wait_for_url(lambda url: "/auth/" not in url)
         self._logins[user] = page.context.storage_state()
+
+
+AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+RULES = ["wcag2a", "wcag2aa", "wcag21aa", "best-practice"]
+
+
+def axe(page: Page) -> list[str]:
+    """What axe-core finds wrong with a page: rule, and the first elements that break it."""
+    if not AXE.exists():
+        pytest.fail("axe-core is missing. Remedy: run `npm install` in the checkout", pytrace=False)
+    # Playwright's own channel: the page's Content-Security-Policy stays in force.
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("rules => axe.run({runOnly: rules, resultTypes: ['violations']})", RULES)
+    assert found["passes"]
+    return [
+        f"{one['id']}: {one['help']}: {[node['html'][:150] for node in one['nodes'][:3]]}"
+        for one in found["violations"]
+    ]
