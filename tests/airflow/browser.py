@@ -24,6 +24,12 @@ ARGUMENTS = (
     "--disable-sync",
 )
 PAGES = "/backups/"
+HURRY = """
+if (location.pathname.startsWith("/backups/")) {
+    const wait = window.setTimeout;
+    window.setTimeout = (what, ms, ...more) => wait(what, ms / 4, ...more);
+}
+"""
 RUN_LIMIT_MS = 90_000
 """How long a run of Airflow may take until the page shows that it is over."""
 
@@ -49,13 +55,16 @@ class People:
         self._logins: dict[str, StorageState] = {}
 
     @contextmanager
-    def window(self, user: str = "", *, locale: str = "es-BO", expected: str = "", **options: Any) -> Iterator[Page]:
+    def window(
+        self, user: str = "", *, locale: str = "es-BO", expected: str = "", hurry: bool = True, **options: Any
+    ) -> Iterator[Page]:
         """A window in which somebody is logged in, or nobody yet.
 
         At the end nothing may have gone wrong on a page of ours: no error in the console, which is where a browser
         reports what the Content-Security-Policy forbids, no exception of a script, no dialog.
 
         :param expected: a pattern of console errors that belong to the test.
+        :param hurry: let our pages look for news four times as often as they do, so that the tests take less time.
         """
         if user and user not in self._logins:
             with self.window(locale="en-US") as page:
@@ -65,6 +74,8 @@ class People:
         context = self._browser.new_context(
             base_url=self._airflow.stack.url, locale=locale, storage_state=self._logins.get(user), **options
         )
+        if hurry:
+            context.add_init_script(HURRY)
         problems: list[str] = []
 
         def console(message: ConsoleMessage) -> None:
