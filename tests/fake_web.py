@@ -125,7 +125,7 @@ def failed_run() -> RunView:
     return restore_run(
         "failed",
         run_id="web__2026-05-17T11:00:00_00000002",
-        ended_at=NOW - timedelta(days=3),
+        ended_at=NOW - timedelta(minutes=2),
         tasks=(TaskView("plan", "failed", -1), TaskView("approve", "upstream_failed", -1)),
         plan=plan(refusals=(Refusal("public.citas_consulta", "A column is gone.", "Set ignore_dropped."),)),
         error="The archive is damaged: block 3 of public.citas_consulta.",

@@ -10,6 +10,8 @@ JOINERS = "\u200c\u200d"
 
 def one_line(text: str) -> str:
     """One line of what can be seen: no line breaks, control characters, bidi overrides, halves of characters."""
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
     kept = (
         " " if character.isspace() or unicodedata.category(character) in ("Cc", "Zl", "Zp") else character
         for character in text

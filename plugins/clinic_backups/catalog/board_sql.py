@@ -61,7 +61,11 @@ def page(sort: Literal["standing", "name", "age", "size", "id"], descending: boo
                     OR c.clinic_id = CAST(:number AS bigint))
                AND (NOT :running_only
                     OR c.clinic_id IN (SELECT r.clinic_id FROM clinic_backups.backup AS r WHERE r.state = 'running'))
-               AND (NOT :failed_only OR {_NEWEST_FAILED})
+               AND (NOT :failed_only
+                    OR ((recent.clinic_id IS NULL
+                         OR c.clinic_id IN (SELECT b.clinic_id FROM clinic_backups.backup AS b
+                                             WHERE b.state = 'failed' AND b.started_at >= :recent))
+                        AND {_NEWEST_FAILED}))
         ),
         fitting AS MATERIALIZED (
             SELECT * FROM found WHERE CAST(:standing AS text) IS NULL OR standing = CAST(:standing AS text))

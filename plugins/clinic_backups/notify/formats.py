@@ -75,7 +75,7 @@ class Formats:
         return format_timedelta(passed, granularity="minute", threshold=3, add_direction=True, locale=self.locale)
 
     def _local(self, value: str | datetime) -> datetime:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
         if moment.tzinfo is None:
             raise ValueError("a time without its zone")
         return moment.astimezone(self.zone)

@@ -61,9 +61,12 @@ class Texts:
 
     def __init__(self, language: str, formats: Formats) -> None:
         self._texts, self._formats = load(language), formats
+        self._plain = {key: escape(text) for key, text in self._texts.items() if isinstance(text, str)}
 
     def __call__(self, key: str, /, **values: Any) -> Markup:
         """A text, safe to stand in HTML, with its ``{placeholders}`` filled; ``n`` chooses the plural form."""
+        if not values:
+            return self._plain[key]
         found = self._texts[key]
         if not isinstance(found, str):
             found = found.get(self._formats.locale.plural_form(values["n"]), found["other"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -107,5 +107,5 @@ def _environment(language: str, zone: str) -> Environment:
 
 
 def _marked(show: Callable[..., str]) -> Callable[..., Markup]:
-    """A format's own text is kept with its spaces, which do not break."""
-    return lambda *values: escape(show(*values))
+    """A format's own text is kept with its spaces, which do not break. Lists show the same figures and times again."""
+    return lru_cache(maxsize=4096)(lambda *values: escape(show(*values)))

@@ -30,7 +30,8 @@ TONES: Mapping[str, tuple[str, ...]] = {
 class Step:
     """One task, or all of a mapped one.
 
-    :param state: a key of :data:`TONES`, or ``approval``: it waits for a person.
+    :param state: a key of :data:`TONES`; or ``approval``: it waits for a person; or ``rejected``: that person said no,
+        or nobody said anything in time.
     :param done: of ``tasks`` mapped ones, so many have succeeded.
     """
 
@@ -50,9 +51,11 @@ def steps_of(run: RunView) -> list[Step]:
 
 def _step(run: RunView, task_id: str, states: list[str]) -> Step:
     counts = Counter(states)
-    worst = next((tone for tone in TONES if counts[tone]), "skipped" if run.is_over else "waiting")
-    if task_id == "approve" and run.waiting_for_approval:
-        worst = "approval"
+    worst = next((tone for tone in TONES if counts[tone]), "waiting")
+    if run.is_over and worst == "waiting":
+        worst = "skipped"
+    if task_id == "approve":
+        worst = "approval" if run.waiting_for_approval else "rejected" if worst == "failed" else worst
     return Step(task_id, worst, counts["ok"], len(states))
 
 
