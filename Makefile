@@ -40,7 +40,7 @@ demo-restore: $(INSTALLED)  ## Damage one clinic of the demo, show the plan, res
 down: $(INSTALLED)  ## Stop what `make up` started
 	@$(BIN)/python -m include.demo down
 
-# Two processes, each with servers of its own; see pytest_xdist_make_scheduler in tests/conftest.py.
+# Two processes, each with servers of its own; see tests/processes.py.
 test: $(INSTALLED)  ## Run the whole test suite
 	@$(BIN)/python -m pytest -n 2
 

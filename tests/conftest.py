@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 import shutil
 import tempfile
@@ -13,7 +12,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 from clinic_backups.connections import Connection
 from clinic_backups.stores.base import ObjectStore
@@ -22,7 +20,7 @@ from tests import servers
 from tests.contract.buckets import LOCKED, VERSIONED
 from tests.servers import Server
 
-pytest_plugins = ["tests.postgres_fixtures"]
+pytest_plugins = ["tests.postgres_fixtures", "tests.processes"]
 
 # Before anything imports Airflow: its home is a folder of these tests, and nothing of the caller's settings gets in.
 for variable in [name for name in os.environ if name.startswith(("AIRFLOW", "CLINIC_BACKUPS_", "AWS_", "AZURE_"))]:
@@ -31,25 +29,9 @@ os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="clinic-backups-airflow-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
-AIRFLOW = "tests/airflow/"
 BUCKET = "clinics"
 STORES = ("file", "s3", "gcs", "azure")
 MakeStore = Callable[..., ObjectStore]
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Whichever process is free takes the next test, but one alone takes all that need an Airflow, and begins so."""
-    return OneAirflow(config, log)
-
-
-class OneAirflow(LoadScopeScheduling):
-    def _split_scope(self, nodeid: str) -> str:
-        return AIRFLOW if nodeid.startswith(AIRFLOW) else nodeid
-
-
-def pytest_collection_finish() -> None:
-    """What was imported stays: the collector of garbage need not go through it again and again."""
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")
