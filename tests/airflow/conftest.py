@@ -166,6 +166,7 @@ def airflow() -> Iterator[Airflow]:
         sql = folder / "sql"
         shutil.copytree(PROJECT_SQL, sql)
         changes = {
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",  # the default of 1 s is long for tests
             "CLINIC_BACKUPS_SQL_DIR": str(sql),
             "CLINIC_BACKUPS_RETRIES": "1",
             "CLINIC_BACKUPS_RETRY_DELAY_SECONDS": "1",

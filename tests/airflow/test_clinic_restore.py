@@ -79,15 +79,15 @@ def test_a_rejected_plan_changes_nothing(airflow: Airflow) -> None:
 
 
 def test_a_wrong_conf_or_a_missing_backup_is_named(airflow: Airflow) -> None:
-    for conf, said in (
+    wrong: list[tuple[dict[str, object], str]] = [
         ({}, "The conf names no clinic"),
         ({"clinic_id": 5, "backup_id": "5-nunca"}, "Clinic 5 has no backup '5-nunca'"),
         ({"clinic_id": 5, "tables": ["public.nada"]}, "no table public.nada"),
         ({"clinic_id": 5, "as_of": "ayer"}, "is not a time"),
         ({"clinic_id": 99}, "Clinic 99 has no completed backup"),
-    ):
-        run_id, state = airflow.run(conf, DAG)
-        assert state == "failed"
+    ]
+    for run_id, said in [(airflow.start(conf, DAG), said) for conf, said in wrong]:
+        assert airflow.wait(run_id, DAG) == "failed"
         assert said in airflow.log(run_id, "plan", DAG)
         assert airflow.tasks(run_id, DAG)["plan"]["try_number"] == 1
 

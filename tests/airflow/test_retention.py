@@ -41,12 +41,12 @@ def test_a_wrong_conf_deletes_nothing(airflow: Airflow) -> None:
     before = len(airflow.catalog.find(state="completed"))
     with pytest.raises(DemoError, match="not of type 'boolean'"):
         airflow.start({"dry_run": "no"}, DAG)
-    for dag, conf in (
+    wrong: list[tuple[str, dict[str, object]]] = [
         (DAG, {"clinic_id": "todas"}), (DAG, {"clinic": 4}), (HOLD, {}), (HOLD, {"backup_id": "x", "reason": "y"}),
         (HOLD, {"backup_id": airflow.catalog.find(limit=1)[0].backup_id}),
-    ):  # fmt: skip
-        _, state = airflow.run(conf, dag)
-        assert state == "failed"
+    ]  # fmt: skip
+    for dag, run_id in [(dag, airflow.start(conf, dag)) for dag, conf in wrong]:
+        assert airflow.wait(run_id, dag) == "failed"
     assert len(airflow.catalog.find(state="completed")) == before
 
 
