@@ -30,6 +30,8 @@ if (location.pathname.startsWith("/backups/")) {
     window.setTimeout = (what, ms, ...more) => wait(what, ms / 4, ...more);
 }
 """
+PATIENCE_MS = 30_000
+"""How long a page may take on a machine where other tests run."""
 RUN_LIMIT_MS = 90_000
 """How long a run of Airflow may take until the page shows that it is over."""
 
@@ -39,6 +41,7 @@ def chromium() -> Iterator[Browser]:
     """Debian's Chromium. While it runs, no other code of this thread may run an event loop: Playwright's does."""
     if not CHROMIUM.exists():
         pytest.fail(f"{CHROMIUM} is missing: the pages' tests need it. Remedy: apt-get install chromium", pytrace=False)
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         try:
@@ -90,7 +93,7 @@ class People:
         context.on("console", console)
         context.on("weberror", lambda error: problems.append(str(error.error)) if PAGES in error.page.url else None)
         context.on("dialog", dialog)
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE_MS)
         try:
             yield context.new_page()
             if problems:
@@ -100,7 +103,7 @@ class People:
 
     def log_in(self, page: Page, user: str) -> None:
         """Fill in the form that Airflow shows to whoever is not logged in."""
-        expect(page.get_by_text("Sign into Airflow")).to_be_visible(timeout=20_000)
+        expect(page.get_by_text("Sign into Airflow")).to_be_visible()
         page.locator("[name=username]").fill(user)
         page.locator("[name=password]").fill(self._airflow.stack.secrets.web_password)
         page.get_by_role("button", name="Sign in").click()

@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -33,6 +33,7 @@ NAME = "Clínica Sonrisas"
 OTHER_NAME = 'Odontología "El Ángel"'
 HOSTILE = "<img src=x onerror=alert(1)>"
 STOCK = "public.inventario_inventario"
+LOCK = 4711
 PATIENTS = "public.usuarios_paciente"
 
 
@@ -64,8 +65,10 @@ def test_a_clinics_administrator_backs_up_watches_it_and_takes_the_file_along(
         expect(tile(page, "clínica")).to_contain_text("1")
         page.get_by_role("link", name=NAME).click()
 
-        # An extract that takes its time, so that there is something to watch.
-        with airflow.stock_condition("(SELECT pg_sleep(9)) IS NOT NULL"):
+        # One extract waits until it was seen how far the backup is; not so the preflight, which tries its first row.
+        last = f"inventario.id = (SELECT max(id) FROM {STOCK} WHERE clinica_id = {CLINIC})"
+        wait = f"CASE WHEN {last} THEN (SELECT count(pg_advisory_xact_lock_shared({LOCK})) = 1) ELSE true END"
+        with airflow.stock_condition(wait), locked(airflow):
             page.get_by_label("Tipo de respaldo").select_option(label="completo")
             page.get_by_label("Notas").fill("antes de la mudanza")
             page.get_by_role("button", name="Respaldar ahora").click()
@@ -406,6 +409,14 @@ def tile(page: Page, label: str) -> Locator:
 def run_of(page: Page) -> str:
     """The run that the page follows."""
     return unquote(urlsplit(page.url).path.rpartition("/")[2])
+
+
+@contextmanager
+def locked(airflow: Airflow) -> Iterator[None]:
+    """Meanwhile, whoever asks the clinics' database for the lock waits."""
+    with closing(airflow.stack._postgres.connect("clinica")) as db, db.cursor() as cursor:
+        cursor.execute(f"SELECT pg_advisory_lock({LOCK})")
+        yield
 
 
 def mark_as_loaded(page: Page) -> None:
