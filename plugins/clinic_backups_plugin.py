@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
+from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
 from clinic_backups.operators import pool
+
+# Airflow may lie below a path, and its UI takes these addresses as they are.
+_PAGES = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/") + "/backups/ui"
 
 
 class ClinicBackupsPlugin(AirflowPlugin):
@@ -17,14 +22,14 @@ class ClinicBackupsPlugin(AirflowPlugin):
     external_views = [  # noqa: RUF012
         {
             "name": "Backups",
-            "href": "/backups/ui/",
+            "href": f"{_PAGES}/",
             "destination": "nav",
             "url_route": "backups",
             "nav_top_level": True,
-            "icon": "/backups/ui/static/icon.svg",
-            "icon_dark_mode": "/backups/ui/static/icon-dark.svg",
+            "icon": f"{_PAGES}/static/icon.svg",
+            "icon_dark_mode": f"{_PAGES}/static/icon-dark.svg",
         },
-        {"name": "Backups", "href": "/backups/ui/dag/{DAG_ID}", "destination": "dag", "url_route": "backups-health"},
+        {"name": "Backups", "href": _PAGES + "/dag/{DAG_ID}", "destination": "dag", "url_route": "backups-health"},
     ]
 
     @property

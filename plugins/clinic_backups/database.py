@@ -17,11 +17,16 @@ TRANSIENT_STATES = ("55P03", "55006", "25P03", "25P04", "72000")
 
 
 def connect(
-    connection: Connection, *, application_name: str = "clinic-backups", connect_seconds: int = 15
+    connection: Connection,
+    *,
+    application_name: str = "clinic-backups",
+    connect_seconds: int = 15,
+    unanswered_seconds: int | None = None,
 ) -> psycopg2.extensions.connection:
     """Open a PostgreSQL connection that notices a dead peer within about a minute.
 
     :param connect_seconds: longest wait for the server, unless the connection's extras say another one.
+    :param unanswered_seconds: give the line up when what was sent is not acknowledged for so long.
 
     :raises TransientError: the server cannot be reached or refuses for now.
     :raises PermanentError: the password, the database or the role is wrong.
@@ -32,6 +37,8 @@ def connect(
         "keepalives_interval": 10,
         "keepalives_count": 3,
     }
+    if unanswered_seconds is not None:
+        keepalive["tcp_user_timeout"] = unanswered_seconds * 1000
     parameters = keepalive | {"connect_timeout": connect_seconds, "application_name": application_name}
     try:
         opened: psycopg2.extensions.connection = psycopg2.connect(

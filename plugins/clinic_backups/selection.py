@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from clinic_backups.errors import PermanentError, SettingsError
 from clinic_backups.model import Clinic, WantedKind
+from clinic_backups.text import is_line
 
 KEYS = ("clinic_id", "clinic_ids", "kind", "notes")
 KINDS: tuple[WantedKind, ...] = get_args(WantedKind)
@@ -101,7 +102,7 @@ def _kind(value: object) -> WantedKind:
 def _notes(value: object) -> str:
     if value is None:
         return ""
-    if not isinstance(value, str) or len(value) > MAX_NOTES or not value.isprintable():
+    if not isinstance(value, str) or len(value) > MAX_NOTES or not is_line(value):
         raise SettingsError(
             f"notes is not one line of at most {MAX_NOTES} characters.", hint="Shorten it; leave out patients' data."
         )

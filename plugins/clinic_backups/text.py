@@ -18,3 +18,8 @@ def one_line(text: str) -> str:
         if character in JOINERS or unicodedata.category(character) not in ("Cf", "Cs")
     )
     return " ".join("".join(kept).split())
+
+
+def is_line(text: str) -> bool:
+    """Whether a text is one line of what can be seen, as :func:`one_line` would leave it but for its spaces."""
+    return "".join(character for character in text if character not in JOINERS).isprintable()

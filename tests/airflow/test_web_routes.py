@@ -48,6 +48,8 @@ ROUTES: dict[tuple[str, str], tuple[str, int]] = {
     ("GET", "/health"): ("anyone", 200),
     ("GET", "/metrics"): ("anyone", 200),
     ("GET", "/openapi.json"): ("anyone", 200),
+    ("GET", "/"): ("anyone", 303),
+    ("GET", "/ui"): ("anyone", 303),
     ("GET", "/ui/"): ("anyone", 200),
     ("GET", "/ui/static/{name}"): ("anyone", 200),
     ("GET", "/ui/audit"): ("anyone", 200),
@@ -158,7 +160,7 @@ def test_each_role_may_do_what_it_may_and_nothing_else(world: World, role: str) 
 
 def status(role: str, method: str, path: str, action: str, success: int, *, own: bool) -> int:
     if role == "anonymous":
-        return 303 if path.startswith("/ui/") and method == "GET" else 401
+        return 303 if method == "GET" and (path in ("/", "/ui") or path.startswith("/ui/")) else 401
     everywhere = role in ("superuser", "admin") or action == "anyone"
     if not everywhere and (role == "nobody" or not own):
         return 404
@@ -217,6 +219,7 @@ def test_every_action_is_in_the_audit_and_nothing_edits_it(world: World) -> None
     world.ask("administrador", "GET", "/respaldos/{number}/descargar/", clinic)
     world.ask("administrador", "POST", "/respaldos/crear_respaldo_manual/", clinic)
     world.ask("admin", "POST", "/ui/backups/{number}/hold", clinic)
+    world.ask("admin", "POST", "/ui/runs/clinic_restore/{run_id:path}/answer", clinic)  # nothing waits
     world.ask("lector", "GET", "/respaldos/{number}/descargar/", clinic)  # 403
     rows = world.airflow.execute(
         "SELECT actor, role, action, clinic_id, backup_id, address FROM clinic_backups.audit "
@@ -228,6 +231,8 @@ def test_every_action_is_in_the_audit_and_nothing_edits_it(world: World) -> None
         ("administrador.1.1", "administrador", "back_up failed", OWN, None, "127.0.0.1"),
         ("admin", "superadmin", "hold", OWN, clinic.backup_id, "127.0.0.1"),
         ("admin", "superadmin", "hold failed", OWN, clinic.backup_id, "127.0.0.1"),
+        ("admin", "superadmin", "approve", OWN, None, "127.0.0.1"),
+        ("admin", "superadmin", "approve failed", OWN, None, "127.0.0.1"),
     ]
 
 
@@ -242,3 +247,31 @@ def test_people_of_a_clinic_have_a_limit_and_operators_none(world: World) -> Non
         assert int(answer.headers["Retry-After"]) > 0
         assert answer.json()["remedy"]
         assert client.get("/backups/respaldos/").status_code == 200
+
+
+def test_what_fails_is_told_in_part_and_logged_whole(world: World) -> None:
+    sql = world.airflow.sql / "user_clinics.sql"
+    kept = sql.read_text()
+    sql.write_text("SELECT 1, 2, 3")
+    try:
+        answer = world.clients["lector"].get("/backups/respaldos/")
+    finally:
+        sql.write_text(kept)
+    assert (answer.status_code, "user_clinics" in answer.text) == (503, False)
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    log = (world.airflow.stack.layout.logs / "api-server.log").read_text()
+    assert "user_clinics.sql gives 3 columns" in log
+
+
+def test_a_record_whose_process_died_keeps_nobody_from_backing_up(world: World) -> None:
+    """The clinic's lock decides, and not what the record says."""
+    dead = f"UPDATE clinic_backups.backup SET state = '{{}}', finished_at = {{}} WHERE id = {world.clinics[OWN].number}"
+    world.airflow.execute(dead.format("running", "NULL"))
+    try:
+        answer = world.ask("admin", "POST", "/respaldos/crear_respaldo_manual/", world.clinics[OWN])
+    finally:
+        world.airflow.execute(dead.format("completed", "now()"))
+    assert "paused" in answer.json()["detail"]
+    with world.airflow.catalog.lock(OWN):
+        answer = world.ask("admin", "POST", "/respaldos/crear_respaldo_manual/", world.clinics[OWN])
+    assert "is being backed up" in answer.json()["detail"]

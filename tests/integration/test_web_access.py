@@ -45,7 +45,7 @@ def access(demo_database: DemoDatabase) -> Iterator[Access]:
         cursor.execute("UPDATE usuarios_usuario SET is_active = false WHERE username = 'odontologo.2.2'")
         twice = "UPDATE usuarios_usuario SET email = 'Dos@Clinicas.example' WHERE username ~ '^administrador.[34].'"
         cursor.execute(twice)
-    database = WebDatabase(lambda: connections.parse("clinic_db", demo_database.reader_uri))
+    database = WebDatabase(lambda: connections.parse("clinic_db", demo_database.reader_uri), "It")
     yield Access(lambda: database, SqlFolder(PROJECT_SQL))
     database._engine.dispose()
 
@@ -116,7 +116,7 @@ def test_a_database_that_is_down_is_left_alone_for_a_while() -> None:
         tries.append(1)
         return connections.parse("backup_catalog", f"postgres://nobody@127.0.0.1:{free_ports(1)[0]}/nothing")
 
-    database = WebDatabase(find)
+    database = WebDatabase(find, "It")
     with pytest.raises(TransientError), database.transaction("trying"):
         pass
     begin = time.monotonic()
@@ -125,6 +125,18 @@ def test_a_database_that_is_down_is_left_alone_for_a_while() -> None:
             pass
     assert time.monotonic() - begin < 1
     assert len(tries) == 1
+
+
+def test_what_is_open_serves_while_no_new_connection_can_be_had(demo_database: DemoDatabase) -> None:
+    place = demo_database.reader_uri
+    database = WebDatabase(lambda: connections.parse("clinic_db", place), "It")
+    with database.transaction("one"):
+        place = f"postgres://nobody@127.0.0.1:{free_ports(1)[0]}/nothing"
+        with pytest.raises(TransientError), database.transaction("another one"):
+            pass
+    with database.transaction("the first again") as db:
+        assert db.exec_driver_sql("SELECT 1").scalar() == 1
+    database._engine.dispose()
 
 
 @pytest.mark.parametrize(
@@ -137,6 +149,7 @@ def test_a_database_that_is_down_is_left_alone_for_a_while() -> None:
         ("POST", "/ui/clinics/1/back-up", {"origin": "https://airflow.example"}, True),
         ("POST", "/ui/clinics/1/back-up", {"origin": "https://airflow.example.evil.example"}, False),
         ("POST", "/ui/clinics/1/back-up", {"origin": "null"}, False),
+        ("POST", "/ui/clinics/1/back-up", {"origin": "http://[airflow.example"}, False),
         ("POST", "/ui/clinics/1/back-up", {}, False),
         ("POST", "/ui/clinics/1/back-up", {"authorization": "Basic eA=="}, False),
         ("POST", "/ui/clinics/1/back-up", {"authorization": "Bearer"}, False),
@@ -148,7 +161,10 @@ def test_a_database_that_is_down_is_left_alone_for_a_while() -> None:
         ("GET", "/respaldos/5/archivo/", {"sec-fetch-site": "same-site"}, False),
         ("GET", "/ui/backups/5/download", {"sec-fetch-site": "cross-site"}, False),
         ("GET", "/ui/backups/5/download", {"sec-fetch-site": "none"}, True),
-        ("GET", "/respaldos/5/descargar/", {}, True),
+        ("GET", "/respaldos/5/descargar/", {}, False),
+        ("GET", "/respaldos/5/descargar/", {"authorization": "Bearer x"}, True),
+        ("GET", "/ui/backups/5/download", {"referer": "https://airflow.example/backups/ui/"}, True),
+        ("GET", "/ui/backups/5/download", {"referer": "https://evil.example/airflow.example"}, False),
     ],
 )
 def test_no_other_site_acts_with_somebodys_cookie(

@@ -10,10 +10,11 @@ import psycopg2
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from clinic_backups.connections import Connection
 from clinic_backups.database import connect, raise_database_error
-from clinic_backups.errors import PermanentError
+from clinic_backups.errors import PermanentError, TransientError
 
 NO_TABLE, NO_SCHEMA, NO_COLUMN = "42P01", "3F000", "42703"
 
@@ -57,6 +58,10 @@ class CatalogDatabase:
 def _errors_made_ours(doing: str) -> Iterator[None]:
     try:
         yield
+    except PoolTimeout:
+        raise TransientError(
+            f"All connections are in use: {doing} would have had to wait for too long.", hint="Try again in a moment."
+        ) from None
     except DBAPIError as error:
         if not isinstance(error.orig, psycopg2.Error):
             raise

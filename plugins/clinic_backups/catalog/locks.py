@@ -16,6 +16,11 @@ Purpose = Literal["clinic", "copies"]
 """``clinic``: a backup or restore; ``copies``: copying its backups to further stores. Whoever deletes takes both."""
 
 
+def lock_name(purpose: Purpose, clinic_id: int) -> str:
+    """What the lock's number is the hash of."""
+    return f"clinic_backups:{purpose}:{clinic_id}"
+
+
 class AlreadyRunning(TransientError):
     """Another process works at the same clinic right now."""
 
@@ -49,7 +54,7 @@ def lock_clinic(connection: Connection, clinic_id: int, *purposes: Purpose) -> I
                 # Of a transaction: a transaction-pooling proxy would hand a session's lock to somebody else.
                 cursor.execute(
                     "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))",
-                    (f"clinic_backups:{purpose}:{clinic_id}",),
+                    (lock_name(purpose, clinic_id),),
                 )
                 locked = cursor.fetchone()
                 if not locked or not locked[0]:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
+REFUSED_KEY = "refused_plan"
+"""The XCom with a plan that cannot be applied."""
 
 
 @task(show_return_value_in_logs=False)
@@ -40,6 +42,8 @@ def plan() -> dict[str, Any]:
         for line in as_lines(made):
             log.info("%s", line)
         if made.refusals:
+            # The page shows what stands in the way, of which table.
+            get_current_context()["ti"].xcom_push(REFUSED_KEY, made.to_json())
             raise refused(made)
     page = as_markdown(made, requested_by=request.requested_by, notes=request.notes)
     return {"plan": made.to_json(), "backup_id": made.backup_id, "page": page, "approved": approved}

@@ -97,14 +97,23 @@ def refuse_other_sites(request: Request) -> None:
     if site is not None:
         own = site == "same-origin" or (site == "none" and not changes)
     elif origin is not None:
-        own = urlsplit(origin).netloc == request.headers.get("host")
+        own = _host(origin) == request.headers.get("host")
     else:
-        own = not changes
+        # Browsers send neither with a GET over plain HTTP; our own pages send where they are.
+        own = not changes and _host(request.headers.get("referer", "")) == request.headers.get("host")
     if not own:
         raise CrossSite(
             "This request does not come from a page of this Airflow.",
             hint="Use the page itself; a program sends a bearer token instead of the cookie.",
         )
+
+
+def _host(address: str) -> str:
+    """The host that an address names; empty where it is none."""
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return ""
 
 
 async def caller(request: Request, user: GetUserDep) -> Caller:

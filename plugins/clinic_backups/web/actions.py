@@ -6,7 +6,7 @@ needs neither the secret key nor the right to write to a store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,17 +18,29 @@ from sqlalchemy import text
 from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.history import HistoryEntry
+from clinic_backups.catalog.locks import lock_name
 from clinic_backups.envelopes import MAX_REASON
 from clinic_backups.errors import ClinicBackupsError
 from clinic_backups.model import BackupRecord, RestoreMode, WantedKind, iso
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
-from clinic_backups.text import one_line
+from clinic_backups.text import is_line, one_line
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, TooMany, WrongValue
 from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs, RunView
 from clinic_backups.web.viewer import Action, Viewer
 
+_TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
 LINK_LASTS = timedelta(hours=1)
+DAG_OF: Mapping[str, str] = {
+    "back_up": BACKUP,
+    "restore": RESTORE,
+    "approve": RESTORE,
+    "reject": RESTORE,
+    "hold": HOLD,
+    "release": HOLD,
+    "verify": VERIFY,
+}
+"""The DAG of the run that an entry of the audit list names."""
 WINDOW = timedelta(hours=1)
 
 
@@ -155,8 +167,10 @@ class Actions:
         if run is None or run.clinic_id is None:
             raise NotVisible("The restore")
         caller.require("approve", run.clinic_id)
-        self._note(caller, "approve" if approve else "reject", run.clinic_id, run_id=run_id)
-        self._runs.answer(run_id, approve=approve, user=caller.user, now=self._now())
+        verb = "approve" if approve else "reject"
+        self._note(caller, verb, run.clinic_id, run_id=run_id)
+        with self._telling_failure(caller, verb, run.clinic_id, run_id=run_id):
+            self._runs.answer(run_id, approve=approve, user=caller.user, now=self._now())
 
     def hold(self, caller: Caller, backup: HistoryEntry, reason: str) -> Started:
         """Keep a backup until it is released."""
@@ -258,12 +272,18 @@ class Actions:
         # Written down before it is done: what cannot be recorded does not happen.
         run_id = f"web__{self._now():%Y-%m-%dT%H:%M:%S}_{token_hex(4)}"
         self._note(caller, action, clinic_id, backup=backup, run_id=run_id, detail=detail)
-        try:
+        with self._telling_failure(caller, action, clinic_id, backup=backup, run_id=run_id):
             self._runs.start(dag_id, conf, by=caller.viewer.name, run_id=run_id)
-        except ClinicBackupsError as error:
-            self._note(caller, f"{action} failed", clinic_id, backup=backup, run_id=run_id, detail=error.message)
-            raise
         return Started(dag_id, run_id, clinic_id)
+
+    @contextmanager
+    def _telling_failure(self, caller: Caller, action: str, clinic_id: int, **about: Any) -> Iterator[None]:
+        """What was written down before it was done gets a second line when it could not be done."""
+        try:
+            yield
+        except ClinicBackupsError as error:
+            self._note(caller, f"{action} failed", clinic_id, **about, detail=error.message)
+            raise
 
     def _limit(self, caller: Caller) -> None:
         """:raises TooMany: this person has begun too much in the last hour."""
@@ -304,17 +324,16 @@ class Actions:
         """:raises Conflict: a backup of this clinic goes on or waits."""
         if self.queued(clinic_id) is not None:
             raise Conflict(f"A backup of clinic {clinic_id} was asked for already.", hint="Wait until it is done.")
-        running = text("SELECT 1 FROM clinic_backups.backup WHERE clinic_id = :clinic_id AND state = 'running' LIMIT 1")
+        # The lock, not the record: one whose process died is closed by the next backup.
         with self._database.transaction("looking for a running backup") as db:
-            if db.execute(running, {"clinic_id": clinic_id}).first():
-                raise Conflict(f"Clinic {clinic_id} is being backed up now.", hint="Wait until it is done.")
+            if not db.execute(_TRY_LOCK, {"name": lock_name("clinic", clinic_id)}).scalar():
+                raise Conflict(f"Clinic {clinic_id} is being backed up or restored now.", hint="Wait until it is done.")
 
     @contextmanager
     def _alone(self, clinic_id: int, dag_id: str) -> Iterator[None]:
         """Between the look and the start nobody else may do the same. :raises Conflict: somebody does."""
-        mine = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:what, 0))")
         with self._database.transaction("asking for a run") as db:
-            if not db.execute(mine, {"what": f"clinic_backups web {dag_id} {clinic_id}"}).scalar():
+            if not db.execute(_TRY_LOCK, {"name": f"clinic_backups web {dag_id} {clinic_id}"}).scalar():
                 raise Conflict("Somebody has asked for the same just now.", hint="Look again in a moment.")
             yield
 
@@ -327,8 +346,10 @@ def _require_completed(record: BackupRecord) -> None:
 def _line(said: str) -> str:
     """What somebody wrote, as one line. :raises WrongValue: it is too long."""
     line = one_line(said)
-    if len(line) > MAX_REASON:
-        raise WrongValue(f"Notes and reasons are one line of at most {MAX_REASON} characters.", hint="Shorten it.")
+    if len(line) > MAX_REASON or not is_line(line):
+        raise WrongValue(
+            f"Notes and reasons are one line of at most {MAX_REASON} letters, digits and signs.", hint="Shorten it."
+        )
     return line
 
 

@@ -20,6 +20,7 @@ from clinic_backups.model import WantedKind
 from clinic_backups.notify.formats import Formats
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.actions import Caller, Started
+from clinic_backups.web.forms import MOST_TABLES, TableName
 from clinic_backups.web.metrics import MEDIA_TYPE as MEDIA_TYPE_METRICS
 from clinic_backups.web.metrics import exposition
 from clinic_backups.web.problems import MEDIA_TYPE, TITLES, NotVisible, WrongValue
@@ -107,8 +108,8 @@ class Restauracion(Asked):
     modo: Literal["exact", "missing"] = Field(
         default="exact", description="exact: as the backup; missing: only bring back rows that are gone"
     )
-    tablas: list[Annotated[str, Field(pattern=r"^[^.\x00]{1,63}\.[^.\x00]{1,63}$")]] = Field(
-        default_factory=list, max_length=500, description="Only these, as schema.table; all when empty"
+    tablas: list[TableName] = Field(
+        default_factory=list, max_length=MOST_TABLES, description="Only these, as schema.table; all when empty"
     )
     notas: Line = ""
 
@@ -125,7 +126,7 @@ class Iniciado(BaseModel):
 class Enlace(BaseModel):
     """Where the archive can be fetched, encrypted as it is, until ``expira``."""
 
-    url: str
+    url: str = Field(description="A link of the store; where the store is a folder, a path of this server")
     expira: datetime
     nombre_archivo: str
 
@@ -244,7 +245,8 @@ def make_router(services: Services) -> APIRouter:
     def download(request: Request, caller: CallerDep, number: Number) -> Enlace:
         entry = require_entry(services, caller.viewer.visible, number)
         link = services.actions.download(caller, entry)
-        url = link.url or str(request.url_for("fetch", number=number))
+        # A folder signs no links. Without a host: a proxy may have changed it.
+        url = link.url or f"{request.scope.get('root_path', '')}/respaldos/{number}/archivo/"
         return Enlace(url=url, expira=link.expires_at, nombre_archivo=link.filename)
 
     @router.get(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
@@ -14,11 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clinic_backups.errors import ClinicBackupsError
+from clinic_backups.text import one_line
 from clinic_backups.web import api, pages
 from clinic_backups.web.access import caller
 from clinic_backups.web.problems import MEDIA_TYPE, TITLES, Problem, of_error
 from clinic_backups.web.services import Services
 
+log = logging.getLogger(__name__)
 PREFIX = "/backups"
 LARGEST_BODY_BYTES = 64 * 1024
 HEADERS = {
@@ -104,26 +107,36 @@ def _answer(request: Request, problem: Problem, **more: Any) -> Response:
 
 
 def _is_page(request: Request) -> bool:
-    return request.url.path.startswith(f"{request.scope.get('root_path', '')}/ui/")
+    path = request.url.path.removeprefix(request.scope.get("root_path", ""))
+    return path in ("/", "/ui") or path.startswith("/ui/")
 
 
 async def _on_our_error(request: Request, error: ClinicBackupsError) -> Response:
-    return _answer(request, of_error(error, in_full=getattr(request.state, "runs_the_system", False)))
+    problem = of_error(error, in_full=getattr(request.state, "runs_the_system", False))
+    if problem.status >= 500:
+        # Whoever asks may be told little: here is the rest.
+        notes = getattr(error, "__notes__", ())
+        said = " ".join((error.message, f"HINT: {error.hint}" if error.hint else "", *notes))
+        log.error("%s %s: %s", request.method, one_line(request.url.path), one_line(said))
+    return _answer(request, problem)
 
 
 async def _on_http_error(request: Request, error: HTTPException) -> Response:
     """Errors of Airflow's login and of the router."""
-    if error.status_code == 401 and _is_page(request) and request.method == "GET":
-        # Airflow's own way in; it takes back to where one wanted to go.
+    # Airflow's 403 is that of a token that is none of its own, for instance from before its secret was changed.
+    status = 401 if error.status_code == 403 else error.status_code
+    if status == 401 and _is_page(request) and request.method == "GET":
+        # Airflow's own way in; it takes back to where one wanted to go. Without a host: a proxy may have changed it.
         root = request.scope.get("root_path", "").removesuffix(PREFIX)
-        return RedirectResponse(f"{root}/api/v2/auth/login?next={quote(str(request.url), safe='')}", status_code=303)
+        wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        return RedirectResponse(f"{root}/api/v2/auth/login?next={quote(wanted, safe='')}", status_code=303)
     hints = {
         401: "Log in to Airflow, or send a bearer token of POST /auth/token.",
         404: "Look at the address.",
         405: "The API's description, openapi.json, has the methods.",
     }
-    problem = Problem(str(error.detail), hint=hints.get(error.status_code, ""))
-    problem.status = error.status_code
+    problem = Problem(str(error.detail), hint=hints.get(status, ""))
+    problem.status = status
     answer = _answer(request, problem)
     answer.headers.update(error.headers or {})
     return answer
@@ -142,4 +155,6 @@ async def _on_wrong_values(request: Request, error: RequestValidationError) -> R
 async def _on_bug(request: Request, error: Exception) -> Response:
     """Starlette logs the traceback; the answer says nothing of it."""
     problem = Problem("Something went wrong on our side.", hint="The log of Airflow's API server says what.")
-    return _answer(request, problem)
+    answer = _answer(request, problem)
+    answer.headers.update(HEADERS)  # this handler runs outside of the guard
+    return answer

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property
 
 import psycopg2.extensions
-from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Engine, create_engine
 
 from clinic_backups.catalog.database import CatalogDatabase
@@ -20,6 +18,7 @@ from clinic_backups.web.threads import THREADS
 
 CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 10
+POOL_SECONDS = 5
 REST_SECONDS = 5
 """After a connection failed, nobody tries again for that long: each try holds a thread."""
 
@@ -28,31 +27,40 @@ class WebDatabase(CatalogDatabase):
     """A database of the API server: pooled, bounded in time, left alone for a while when it is down.
 
     :param find: looks up the connection whenever a new one is opened, so that a changed password needs no restart.
+    :param name: what it is called in errors.
     """
 
-    def __init__(self, find: Callable[[], Connection]) -> None:
-        self._find = find
+    def __init__(self, find: Callable[[], Connection], name: str) -> None:
+        self._find, self._name = find, name
         self._rest_until = 0.0
 
     @cached_property
     def _engine(self) -> Engine:
-        # Two for each thread: whoever starts a run keeps others away with one, and looks around with the other.
+        # As many more as there are threads: whoever starts a run keeps others away with one, and looks around with it.
         return create_engine(
-            "postgresql+psycopg2://", creator=self._open, pool_size=2 * THREADS, max_overflow=0, pool_pre_ping=True
+            "postgresql+psycopg2://",
+            creator=self._open,
+            pool_size=THREADS // 2,
+            max_overflow=2 * THREADS - THREADS // 2,
+            pool_timeout=POOL_SECONDS,
+            pool_pre_ping=True,
         )
 
-    @contextmanager
-    def transaction(self, doing: str) -> Iterator[SqlConnection]:
-        """See :meth:`CatalogDatabase.transaction`. :raises Unavailable: the database was down a moment ago."""
-        if time.monotonic() < self._rest_until:
-            raise Unavailable("The backups' catalog cannot be reached now.", hint="Try again in a few seconds.",
-                              retry_after_seconds=REST_SECONDS)  # fmt: skip
-        with super().transaction(doing) as db:
-            yield db
-
     def _open(self) -> psycopg2.extensions.connection:
+        """:raises Unavailable: it was down a moment ago."""
+        if time.monotonic() < self._rest_until:
+            raise Unavailable(
+                f"{self._name} cannot be reached now.",
+                hint="Try again in a few seconds.",
+                retry_after_seconds=REST_SECONDS,
+            )
         try:
-            opened = connect(self._find(), application_name="clinic-backups web", connect_seconds=CONNECT_SECONDS)
+            opened = connect(
+                self._find(),
+                application_name="clinic-backups web",
+                connect_seconds=CONNECT_SECONDS,
+                unanswered_seconds=STATEMENT_SECONDS,
+            )
         except ClinicBackupsError:
             self._rest_until = time.monotonic() + REST_SECONDS
             raise

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import StringConstraints
 
 from clinic_backups.catalog.board import SORTS, Sort, Standing
 from clinic_backups.catalog.lists import BIGINT
@@ -16,6 +18,8 @@ LONGEST_SEARCH = 200
 LONGEST_RUN_ID = 250
 FLASHES = ("backing_up", "planning", "holding", "releasing", "verifying", "approved", "rejected")
 """What a page may say of what was done just now: the address names one of these, and never holds a text."""
+TableName = Annotated[str, StringConstraints(pattern=r"^[^.\x00]{1,63}\.[^.\x00]{1,63}$")]
+MOST_TABLES = 500
 Choice = TypeVar("Choice", bound=str)
 
 

@@ -45,7 +45,7 @@ def add_to(router: APIRouter, services: Services) -> None:
         clinic_id: int,
         backup: Annotated[int | None, Form()] = None,
         mode: Annotated[RestoreMode, Form()] = "exact",
-        tables: Annotated[list[str], Form()] = [],  # noqa: B006 - FastAPI copies it
+        tables: Annotated[list[forms.TableName], Form(max_length=forms.MOST_TABLES)] = [],  # noqa: B006
         notes: Line = "",
     ) -> Response:
         caller.require("restore", clinic_id)

@@ -33,6 +33,13 @@ UTC_ZONE = ZoneInfo("UTC")
 def make_router(services: Services) -> APIRouter:
     """All pages, and the forms in them."""
     router = APIRouter(prefix="/ui", include_in_schema=False)
+    outside = APIRouter(include_in_schema=False)
+
+    @outside.get("/")
+    @outside.get("/ui")
+    async def way_in(request: Request) -> Response:
+        return RedirectResponse(render.Links(request.scope.get("root_path", ""))(""), status_code=303)
+
     page_actions.add_to(router, services)
 
     @router.get("/", name="board")
@@ -246,7 +253,8 @@ def make_router(services: Services) -> APIRouter:
     def _line(clinic_id: int) -> BoardLine | None:
         return services.board.clinic(clinic_id, now=services.now(), objective_hours=services.settings.rpo_hours)
 
-    return router
+    outside.include_router(router)
+    return outside
 
 
 def render_error(request: Request, status: int, title: str, message: str, hint: str) -> HTMLResponse:

@@ -20,6 +20,7 @@ from markupsafe import Markup, escape
 from clinic_backups.model import iso
 from clinic_backups.notify.formats import FILTERS, Formats
 from clinic_backups.web import charts
+from clinic_backups.web.actions import DAG_OF
 from clinic_backups.web.forms import FLASHES, choice
 from clinic_backups.web.language import Texts, negotiate, tidy
 
@@ -101,6 +102,7 @@ def _environment(language: str, zone: str) -> Environment:
     )
     environment.filters.update({name: _marked(getattr(formats, name)) for name in (*FILTERS, "clock", "weekday")})
     environment.filters.update(iso=iso, short=lambda text: tidy(text, LONGEST_NAME))
+    environment.globals.update(dag_of=DAG_OF)
     environment.globals.update(t=Texts(language, formats), lang=language, trend=charts.trend, places=charts.places)
     environment.globals["values_of"] = lambda points, what: [(point.day, getattr(point, what)) for point in points]
     return environment

@@ -22,8 +22,10 @@ from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from fastapi import HTTPException
 from sqlalchemy import Select, and_, or_, select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from clinic_backups.operators.connections import PROBLEM_KEY
+from clinic_backups.operators.restore import REFUSED_KEY
 from clinic_backups.restore.model import RestorePlan
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, Unavailable
 
@@ -102,7 +104,7 @@ class Runs:
                 triggered_by=DagRunTriggeredByType.REST_API,
                 triggering_user_name=by,
             )
-        except DBAPIError as error:
+        except (DBAPIError, PoolTimeout) as error:
             raise _down() from error
         except (AirflowException, ValueError) as error:
             raise Unavailable(
@@ -179,7 +181,7 @@ def _session() -> Iterator[Any]:
     try:
         with create_session() as session:
             yield session
-    except DBAPIError as error:
+    except (DBAPIError, PoolTimeout) as error:
         raise _down() from error
 
 
@@ -226,7 +228,7 @@ def _full_views(session: Any, runs: Sequence[DagRun]) -> list[RunView]:
         .where(
             or_(
                 and_(XComModel.key == "return_value", XComModel.task_id.in_(("plan", "apply"))),
-                XComModel.key == PROBLEM_KEY,
+                XComModel.key.in_((PROBLEM_KEY, REFUSED_KEY)),
             )
         )
         .order_by(XComModel.timestamp)
@@ -240,13 +242,13 @@ def _full_view(run: DagRun, tasks: Sequence[TaskView], said: Mapping[tuple[str, 
     problem: Mapping[str, Any] = (
         next((value for (_, key), value in said.items() if key == PROBLEM_KEY), {}) if failed else {}
     )
-    planned = said.get(("plan", "return_value")) or {}
+    made = (said.get(("plan", "return_value")) or {}).get("plan") or said.get(("plan", REFUSED_KEY))
     return _view(
         run,
         tasks=tuple(tasks),
         waiting_for_approval=running
         and any(task.task_id == "approve" and task.state in WAITING_STATES for task in tasks),
-        plan=RestorePlan.from_json(planned["plan"]) if planned.get("plan") else None,
+        plan=RestorePlan.from_json(made) if made else None,
         result=said.get(("apply", "return_value")),
         error=str(problem.get("error", "")),
         hint=str(problem.get("hint", "")),

@@ -35,12 +35,12 @@ class Services:
     @cached_property
     def database(self) -> WebDatabase:
         """The catalog's database."""
-        return WebDatabase(_catalog_connection)
+        return WebDatabase(_catalog_connection, "The backups' catalog")
 
     @cached_property
     def access(self) -> Access:
         """Who may see what."""
-        clinics = WebDatabase(lambda: AirflowParts().clinic_db)
+        clinics = WebDatabase(lambda: AirflowParts().clinic_db, "The clinics' database")
         return Access(lambda: clinics, SqlFolder(self.settings.sql_dir))
 
     @cached_property

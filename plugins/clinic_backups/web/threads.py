@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from functools import cache, partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, move_on_after, to_thread
 
 from clinic_backups.web.problems import Unavailable
 
 THREADS = 8
 LONGEST_QUEUE = 64
+LONGEST_SECONDS = 20
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -23,11 +24,21 @@ def _limiter() -> CapacityLimiter:
 
 
 async def run(function: Callable[[], T]) -> T:
-    """Call it in one of the threads. :raises Unavailable: too many calls wait already."""
+    """Call it in one of the threads.
+
+    :raises Unavailable: too many calls wait already, or it takes too long: a database that hangs gives no error, and
+        its thread is left to itself.
+    """
     limiter = _limiter()
     if limiter.statistics().tasks_waiting >= LONGEST_QUEUE:
         raise Unavailable("Too many requests wait for the catalog.", hint="Try again soon.", retry_after_seconds=5)
-    return await to_thread.run_sync(function, limiter=limiter)
+    with move_on_after(LONGEST_SECONDS):
+        return await to_thread.run_sync(function, limiter=limiter, abandon_on_cancel=True)
+    raise Unavailable(
+        f"A database has not answered within {LONGEST_SECONDS} seconds.",
+        hint="Try again in a minute; look first whether what you asked for was done.",
+        retry_after_seconds=30,
+    )
 
 
 def on_threads(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
@@ -45,5 +56,6 @@ def on_threads(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
 async def stream(pieces: Iterator[T]) -> AsyncIterator[T]:
     """The pieces of an iterator that waits for something, each got in one of the threads."""
     missing = object()
-    while (piece := await run(partial(next, pieces, missing))) is not missing:
+    # Not by :func:`run`: an answer that has begun must not end because others wait.
+    while (piece := await to_thread.run_sync(partial(next, pieces, missing), limiter=_limiter())) is not missing:
         yield piece
