@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,9 +139,9 @@ class Runs:
             return None if dag is None or dag.is_paused else dag.next_dagrun_create_after
 
     def answer(self, run_id: str, *, approve: bool, user: Any, now: datetime) -> None:
-        """Approve or reject a restore's plan, as Airflow's own page does.
+        """Approve or reject a restore's plan, as Airflow's own page does; waits for up to five seconds.
 
-        :raises Conflict: nothing waits, it was answered, or it has waited for less than five seconds.
+        :raises Conflict: nothing waits, or it was answered.
         :raises Denied: only others may (``CLINIC_BACKUPS_APPROVERS``).
         """
         with _session() as session:
@@ -150,10 +151,10 @@ class Runs:
                 .where(TaskInstance.dag_id == RESTORE, TaskInstance.run_id == run_id)
                 .where(TaskInstance.state.in_(WAITING_STATES), HITLDetail.responded_at.is_(None))
             )
-            if asked_at is None:
-                raise Conflict("This restore does not wait for an approval.", hint="Look at its state.")
-            if now - asked_at < YOUNGEST_APPROVAL:
-                raise Conflict("The plan was made just now.", hint="Read it, then answer.", retry_after_seconds=5)
+        if asked_at is None:
+            raise Conflict("This restore does not wait for an approval.", hint="Look at its state.")
+        time.sleep(max(0.0, (asked_at + YOUNGEST_APPROVAL - now).total_seconds()))
+        with _session() as session:
             try:
                 update_hitl_detail(
                     RESTORE,
