@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -81,7 +82,7 @@ class TestComplete:
         assert record.expires_at == envelope.finished_at + timedelta(days=30)
 
     def test_equal_rows_have_equal_fingerprints_and_one_changed_row_another(self, rig: Rig) -> None:
-        clock = iter(datetime(2026, 11, 24, 6, 0, second, tzinfo=UTC) for second in range(60))
+        clock = (datetime(2026, 11, 24, 6, tzinfo=UTC) + timedelta(seconds=second) for second in itertools.count())
         first, second = (rig.run(1, now=lambda: next(clock)) for _ in range(2))
         rig.execute(f"UPDATE {STOCK} SET cantidad = cantidad + 1 WHERE id = (SELECT min(id) FROM {STOCK})")
         third = rig.run(1, now=lambda: next(clock))

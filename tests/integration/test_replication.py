@@ -610,6 +610,7 @@ def many(fleet: Fleet, record: BackupRecord, count: int, *, chain: bool = False)
         name for (name,) in fleet.execute_rows(
             "SELECT column_name FROM information_schema.columns WHERE table_schema = 'clinic_backups'"
             " AND table_name = 'backup' AND column_name NOT IN ('backup_id', 'id', 'parent_id')"
+            " AND is_generated = 'NEVER'"
         )
     ]  # fmt: skip
     names = ", ".join(f'"{name}"' for name in columns)
