@@ -25,8 +25,8 @@ class AirflowApi:
 
     def __init__(self, url: str, password: str, user: str = WEB_USER) -> None:
         self._user, self._password = user, password
-        # trust_env: a proxy of the caller must not get requests to loopback. The timeout: with the first task that runs,
-        # Airflow builds its API for tasks, and answers nobody meanwhile (3.3.2; 15 s on a machine with other work).
+        # trust_env: a proxy of the caller must not get requests to loopback. The timeout: when the first task runs,
+        # Airflow builds its API for tasks and answers nobody meanwhile (3.3.2; 15 s on a machine with other work).
         self._http = httpx.Client(base_url=url, timeout=60, trust_env=False)
 
     def __enter__(self) -> AirflowApi:
