@@ -40,7 +40,7 @@ class Size:
 
 
 QUICK = Size(clinics=1_000, nights=30, rounds=40)
-FULL = Size(clinics=10_000, nights=103, rounds=200)
+FULL = Size(clinics=10_000, nights=105, rounds=200)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,9 @@ def _load(world: World, size: Size) -> Connection:
         cursor.execute(Path(__file__).with_name("board.sql").read_text(), {"clinics": size.clinics})
         for night in range(size.nights - 1, -1, -1):
             if night == 0:
+                cursor.execute("SELECT pg_temp.copies()")
                 cursor.execute("VACUUM ANALYZE")
             cursor.execute("SELECT pg_temp.night(%s)", (night,))
+        cursor.execute("SELECT pg_temp.copies()")
         cursor.execute("SELECT pg_temp.morning()")
     return connection

@@ -52,12 +52,17 @@ SELECT c.clinic_id || '-' || to_char(at, 'YYYYMMDD"T"HH24MISS"Z"'), c.clinic_id,
    AND (full_night OR state = 'failed' OR parent.backup_id IS NOT NULL)
 $$;
 
--- What the last night leaves behind: each record was written twice, some are running, each backup lies in a store.
-CREATE FUNCTION pg_temp.morning() RETURNS void LANGUAGE sql AS $$
-UPDATE clinic_backups.backup SET updated_at = now() WHERE started_at > now() - interval '20 hours';
+-- Each backup lies in a store.
+CREATE FUNCTION pg_temp.copies() RETURNS void LANGUAGE sql AS $$
 INSERT INTO clinic_backups.backup_copy (backup_id, store_url, state, stored_at)
 SELECT backup_id, 's3://clinics/prefix', CASE state WHEN 'lost' THEN 'lost' ELSE 'present' END, finished_at
-  FROM clinic_backups.backup WHERE state IN ('completed', 'lost');
+  FROM clinic_backups.backup WHERE state IN ('completed', 'lost')
+    ON CONFLICT DO NOTHING
+$$;
+
+-- What the last night leaves behind: each record was written twice, and some are running.
+CREATE FUNCTION pg_temp.morning() RETURNS void LANGUAGE sql AS $$
+UPDATE clinic_backups.backup SET updated_at = now() WHERE started_at > now() - interval '20 hours';
 INSERT INTO clinic_backups.backup
        (backup_id, clinic_id, clinic_name, kind, trigger, state, started_at, archive_key, run_id)
 SELECT clinic_id || '-running', clinic_id, name, 'full', 'scheduled', 'running', now(), 'backups/x', 'scheduled__now'
