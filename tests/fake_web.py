@@ -16,8 +16,9 @@ from clinic_backups.model import BackupRecord, ChainArchive
 from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan
 from clinic_backups.settings import Settings
 from clinic_backups.web import access
-from clinic_backups.web.actions import Caller, Link, Started
+from clinic_backups.web.actions import Link, Started
 from clinic_backups.web.app import make_app
+from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import Conflict
 from clinic_backups.web.runs import RunView, TaskView
 from clinic_backups.web.viewer import Viewer
@@ -252,8 +253,8 @@ class Fake:
             raise Conflict("Clinic 8 is being backed up now.", hint="Wait until it is done.")
         return self._start("clinic_backup", clinic_id, asked)
 
-    def restore(self, caller: Caller, clinic_id: int, **asked: Any) -> Started:
-        return self._start("clinic_restore", clinic_id, asked)
+    def restore(self, caller: Caller, backup: HistoryEntry, **asked: Any) -> Started:
+        return self._start("clinic_restore", backup.number, asked)
 
     def hold(self, caller: Caller, backup: HistoryEntry, reason: str) -> Started:
         return self._start("clinic_backup_hold", backup.number, reason)

@@ -183,8 +183,8 @@ def test_forms_lead_to_the_run_that_does_it() -> None:
             assert answer.headers["location"].endswith(end)
             assert browser.get(f"http://testserver{answer.headers['location']}").status_code == 200
         assert ("clinic_backup", 7, {"kind": "full", "notes": "antes"}) in fake.asked
-        restore = next(asked[2] for asked in fake.asked if asked[0] == "clinic_restore")
-        assert (restore["backup"].number, restore["mode"], restore["tables"]) == (11, "missing", ("a.b", "c.d"))
+        number, how = next(asked[1:] for asked in fake.asked if asked[0] == "clinic_restore")
+        assert (number, how["mode"], how["tables"]) == (11, "missing", ("a.b", "c.d"))
         done = len(fake.asked)
         # Without the box that must be ticked, and with values that no form of ours sends.
         for path, data in (("ui/backups/11/release", {}), (f"{waiting}/answer", {"approve": "yes"}),

@@ -14,7 +14,7 @@ from fastapi.security.utils import get_authorization_scheme_param
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.errors import SettingsError
 from clinic_backups.extract import SqlFolder
-from clinic_backups.web.actions import Caller
+from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import CrossSite
 from clinic_backups.web.threads import run
 from clinic_backups.web.viewer import Role, Viewer

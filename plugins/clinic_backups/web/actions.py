@@ -21,13 +21,13 @@ from clinic_backups.catalog.history import HistoryEntry
 from clinic_backups.catalog.locks import lock_name
 from clinic_backups.envelopes import MAX_REASON
 from clinic_backups.errors import ClinicBackupsError
-from clinic_backups.model import BackupRecord, RestoreMode, WantedKind, iso
+from clinic_backups.model import BackupRecord, RestoreMode, WantedKind
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.text import is_line, one_line
-from clinic_backups.web.problems import Conflict, Denied, NotVisible, TooMany, WrongValue
+from clinic_backups.web.caller import Caller
+from clinic_backups.web.problems import Conflict, NotVisible, TooMany, WrongValue
 from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs, RunView
-from clinic_backups.web.viewer import Action, Viewer
 
 _TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
 LINK_LASTS = timedelta(hours=1)
@@ -42,30 +42,6 @@ DAG_OF: Mapping[str, str] = {
 }
 """The DAG of the run that an entry of the audit list names."""
 WINDOW = timedelta(hours=1)
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who asks, and from where.
-
-    :param user: Airflow's own user, whom its approvals record.
-    :param address: the network address that the request came from, as far as the server knows.
-    """
-
-    viewer: Viewer
-    address: str
-    user: Any
-
-    def require(self, action: Action, clinic_id: int) -> None:
-        """:raises NotVisible: for this person there is no such clinic.
-        :raises Denied: the role in this clinic does not allow it."""
-        if self.viewer.role_in(clinic_id) is None:
-            raise NotVisible(f"Clinic {clinic_id}")
-        if not self.viewer.may(action, clinic_id):
-            raise Denied(
-                f"Your role in clinic {clinic_id} does not allow that.",
-                hint="Ask the clinic's administrator, or the operator.",
-            )
 
 
 @dataclass(frozen=True)
@@ -123,10 +99,8 @@ class Actions:
     def restore(
         self,
         caller: Caller,
-        clinic_id: int,
+        backup: HistoryEntry,
         *,
-        backup: HistoryEntry | None = None,
-        as_of: datetime | None = None,
         mode: RestoreMode = "exact",
         tables: tuple[str, ...] = (),
         notes: str = "",
@@ -135,31 +109,22 @@ class Actions:
 
         :raises Conflict: a restore of this clinic is under way, or the backup cannot be restored.
         """
+        clinic_id = backup.record.clinic_id
         caller.require("restore", clinic_id)
-        if backup is None:
-            if not self._exists(clinic_id):
-                raise NotVisible(f"Clinic {clinic_id}")
-        else:
-            if backup.record.clinic_id != clinic_id:
-                raise NotVisible(f"Backup {backup.number}")
-            _require_completed(backup.record)
-        asked = {
-            "backup_id": backup.record.backup_id if backup else None,
-            "as_of": iso(as_of) if as_of else None,
-            "tables": list(tables),
-            "notes": _line(notes),
-        }
+        _require_completed(backup.record)
         # Never with "approve": what is asked for here waits for an answer, whoever asks.
-        conf = {"clinic_id": clinic_id, "mode": mode} | {name: value for name, value in asked.items() if value}
+        conf: dict[str, Any] = {"clinic_id": clinic_id, "backup_id": backup.record.backup_id, "mode": mode}
+        if tables:
+            conf["tables"] = list(tables)
+        if line := _line(notes):
+            conf["notes"] = line
         with self._alone(clinic_id, RESTORE):
             if any(run.clinic_id == clinic_id for run in self._runs.unfinished(RESTORE)):
                 raise Conflict(
                     f"A restore of clinic {clinic_id} is under way, or waits for its approval.",
                     hint="Wait for it, or reject its plan.",
                 )
-            return self._start(
-                caller, "restore", RESTORE, clinic_id, conf, backup=backup, detail=f"{mode} {asked['as_of'] or ''}"
-            )
+            return self._start(caller, "restore", RESTORE, clinic_id, conf, backup=backup, detail=mode)
 
     def answer(self, caller: Caller, run_id: str, *, approve: bool) -> None:
         """Approve or reject the plan of a restore. :raises Conflict: it does not wait for an answer."""

@@ -11,7 +11,8 @@ from clinic_backups.catalog.history import HistoryEntry
 from clinic_backups.model import RestoreMode, WantedKind
 from clinic_backups.web import forms
 from clinic_backups.web.access import CallerDep
-from clinic_backups.web.actions import Caller, Started
+from clinic_backups.web.actions import Started
+from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import NotVisible, WrongValue
 from clinic_backups.web.render import Links
 from clinic_backups.web.runs import BACKUP as BACKUP
@@ -43,16 +44,16 @@ def add_to(router: APIRouter, services: Services) -> None:
         request: Request,
         caller: CallerDep,
         clinic_id: int,
-        backup: Annotated[int | None, Form()] = None,
+        backup: Annotated[int, Form()],
         mode: Annotated[RestoreMode, Form()] = "exact",
         tables: Annotated[list[forms.TableName], Form(max_length=forms.MOST_TABLES)] = [],  # noqa: B006
         notes: Line = "",
     ) -> Response:
         caller.require("restore", clinic_id)
-        entry = None if backup is None else entry_of(services, caller, backup)
-        started = services.actions.restore(
-            caller, clinic_id, backup=entry, mode=mode, tables=tuple(tables), notes=notes
-        )
+        entry = entry_of(services, caller, backup)
+        if entry.record.clinic_id != clinic_id:
+            raise NotVisible(f"Backup {backup}")
+        started = services.actions.restore(caller, entry, mode=mode, tables=tuple(tables), notes=notes)
         return _follow(request, started, "planning")
 
     @router.post("/runs/clinic_restore/{run_id:path}/answer")

@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from clinic_backups.catalog.board import BoardLine
 from clinic_backups.web import forms, page_actions, render
 from clinic_backups.web.access import CallerDep
-from clinic_backups.web.actions import Caller
+from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import NotVisible
 from clinic_backups.web.runs import RunView
 from clinic_backups.web.services import Services

@@ -1,0 +1,33 @@
+"""Whoever asks for something, and where the request came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from clinic_backups.web.problems import Denied, NotVisible
+from clinic_backups.web.viewer import Action, Viewer
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, and from where.
+
+    :param user: Airflow's own user, whom its approvals record.
+    :param address: the network address that the request came from, as far as the server knows.
+    """
+
+    viewer: Viewer
+    address: str
+    user: Any
+
+    def require(self, action: Action, clinic_id: int) -> None:
+        """:raises NotVisible: for this person there is no such clinic.
+        :raises Denied: the role in this clinic does not allow it."""
+        if self.viewer.role_in(clinic_id) is None:
+            raise NotVisible(f"Clinic {clinic_id}")
+        if not self.viewer.may(action, clinic_id):
+            raise Denied(
+                f"Your role in clinic {clinic_id} does not allow that.",
+                hint="Ask the clinic's administrator, or the operator.",
+            )

@@ -1,0 +1,208 @@
+"""What the API takes and gives: the fields that the clinics' application has always had, and those of monitoring."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from babel import Locale
+from fastapi import Path, Query
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+from clinic_backups.catalog.board import BoardLine, Standing
+from clinic_backups.catalog.history import HistoryEntry
+from clinic_backups.notify.formats import Formats
+from clinic_backups.web.caller import Caller
+from clinic_backups.web.forms import MOST_TABLES, TableName
+
+LARGEST_NUMBER = 2**63 - 1
+LARGEST_PAGE = 100_000
+Tipo = Literal["completo", "incremental", "manual"]
+Estado = Literal["en_proceso", "completado", "fallido"]
+SPANISH = Formats(Locale("es"), ZoneInfo("UTC"))
+Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The field id of a backup")]
+Page = Annotated[int, Query(ge=1, le=LARGEST_PAGE)]
+PageSize = Annotated[int, Query(ge=1, le=500)]
+Clinica = Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]
+
+
+def _without_nul(text: str) -> str:
+    """PostgreSQL's text holds every character but this one."""
+    if "\0" in text:
+        raise ValueError("holds a NUL character")
+    return text
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """PostgreSQL knows fewer offsets than ISO 8601."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("is out of range") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Line = Annotated[str, Field(max_length=500), AfterValidator(_without_nul)]
+
+
+class Asked(BaseModel):
+    """A body: what it does not know is refused, so that a misspelt field is not taken for its default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Respaldo(BaseModel):
+    """One backup, with the fields that the clinics' application has always had."""
+
+    id: int
+    clinica: int
+    clinica_nombre: str
+    tipo: Tipo
+    estado: Estado
+    nombre_archivo: str
+    tamano_bytes: int | None
+    tamano_legible: str
+    tablas_respaldadas: list[str]
+    registros_totales: int | None
+    tiempo_ejecucion: float | None = Field(description="Seconds")
+    fecha_creacion: datetime
+    fecha_expiracion: datetime | None
+    creado_por: int | None = Field(description="Always null: who asked is a user of Airflow, see creado_por_nombre")
+    creado_por_nombre: str
+    notas: str
+
+
+class Respaldos(BaseModel):
+    """One page of backups; ``next`` and ``previous`` are paths of other pages."""
+
+    count: int
+    next: str | None
+    previous: str | None
+    results: list[Respaldo]
+
+
+class NuevoRespaldo(Asked):
+    """What to back up. Whoever belongs to one clinic only may leave ``clinica`` out."""
+
+    clinica: Clinica | None = None
+    tipo: Literal["auto", "completo", "incremental"] = "auto"
+    notas: Line = Field(default="", description="One line; nothing of a patient")
+
+
+class Restauracion(Asked):
+    """How to restore. It is planned, and then waits for somebody to approve the plan."""
+
+    modo: Literal["exact", "missing"] = Field(
+        default="exact", description="exact: as the backup; missing: only bring back rows that are gone"
+    )
+    tablas: list[TableName] = Field(
+        default_factory=list, max_length=MOST_TABLES, description="Only these, as schema.table; all when empty"
+    )
+    notas: Line = ""
+
+
+class Iniciado(BaseModel):
+    """A run of Airflow that was started; ``url`` is the page that follows it."""
+
+    dag_id: str
+    run_id: str
+    clinica: int
+    url: str
+
+
+class Enlace(BaseModel):
+    """Where the archive can be fetched, encrypted as it is, until ``expira``."""
+
+    url: str = Field(description="A link of the store; where the store is a folder, a path of this server")
+    expira: datetime
+    nombre_archivo: str
+
+
+class Clinic(BaseModel):
+    """How one clinic stands."""
+
+    id: int
+    name: str
+    active: bool
+    standing: Standing
+    last_good_at: datetime | None
+    last_good_id: int | None
+    size_bytes: int | None
+    rows: int | None
+    running: bool
+    last_failure: str | None
+    restored_at: datetime | None = Field(description="The last completed restore: each one proves itself")
+
+
+class Clinics(BaseModel):
+    """One page of clinics."""
+
+    count: int
+    results: list[Clinic]
+
+
+class Health(BaseModel):
+    """How the clinics that you may see stand, in figures; ``late``: the objective is missed."""
+
+    status: Literal["ok", "late"]
+    objective_hours: int
+    clinics: int
+    ok: int
+    late: int
+    never: int
+    running: int
+    failed: int
+    next_run: datetime | None
+
+
+class ProblemBody(BaseModel):
+    """An error, as RFC 9457 has it, and what to do about it."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    remedy: str
+
+
+def respaldo_of(entry: HistoryEntry) -> Respaldo:
+    """One backup for the clinics' application."""
+    record = entry.record
+    return Respaldo(
+        id=entry.number,
+        clinica=record.clinic_id,
+        clinica_nombre=record.clinic_name,
+        tipo=entry.type,
+        estado=entry.status,
+        nombre_archivo=record.archive_key.rpartition("/")[2],
+        tamano_bytes=record.size_bytes,
+        tamano_legible=SPANISH.size(record.size_bytes).replace("\u00a0", " ") if record.size_bytes is not None else "",
+        tablas_respaldadas=sorted(record.rows),
+        registros_totales=record.rows_total if record.rows else None,
+        tiempo_ejecucion=record.seconds,
+        fecha_creacion=record.started_at,
+        fecha_expiracion=record.expires_at,
+        creado_por=None,
+        creado_por_nombre=record.requested_by,
+        notas=record.notes,
+    )
+
+
+def clinic_of(line: BoardLine, caller: Caller) -> Clinic:
+    """One clinic, for this person."""
+    # An error's text is for whoever runs the system: it may name servers and settings.
+    failure = line.last_failure if caller.viewer.superadmin else line.last_failure and "The newest backup failed."
+    return Clinic(
+        id=line.clinic_id,
+        name=line.name,
+        active=line.active,
+        standing=line.standing,
+        last_good_at=line.last_good_at,
+        last_good_id=line.last_good_number,
+        size_bytes=line.size_bytes,
+        rows=line.rows,
+        running=line.running is not None,
+        last_failure=failure,
+        restored_at=line.restored_at,
+    )
