@@ -14,6 +14,8 @@ from clinic_backups.errors import TransientError
 
 Purpose = Literal["clinic", "copies"]
 """``clinic``: a backup or restore; ``copies``: copying its backups to further stores. Whoever deletes takes both."""
+# Of a transaction: a transaction-pooling proxy would hand a session's lock to somebody else.
+TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
 
 
 def lock_name(purpose: Purpose, clinic_id: int) -> str:
@@ -51,11 +53,7 @@ def lock_clinic(connection: Connection, clinic_id: int, *purposes: Purpose) -> I
         with db.cursor() as cursor:
             cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
             for purpose in purposes:
-                # Of a transaction: a transaction-pooling proxy would hand a session's lock to somebody else.
-                cursor.execute(
-                    "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))",
-                    (lock_name(purpose, clinic_id),),
-                )
+                cursor.execute(TRY_LOCK, (lock_name(purpose, clinic_id),))
                 locked = cursor.fetchone()
                 if not locked or not locked[0]:
                     raise _running(clinic_id, purpose)

@@ -13,12 +13,10 @@ from datetime import datetime, timedelta
 from secrets import token_hex
 from typing import Any
 
-from sqlalchemy import text
-
 from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.history import HistoryEntry
-from clinic_backups.catalog.locks import lock_name
+from clinic_backups.catalog.locks import TRY_LOCK, lock_name
 from clinic_backups.envelopes import MAX_REASON
 from clinic_backups.errors import ClinicBackupsError
 from clinic_backups.model import BackupRecord, RestoreMode, WantedKind
@@ -29,7 +27,6 @@ from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import Conflict, NotVisible, TooMany, WrongValue
 from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs, RunView
 
-_TRY_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
 LINK_LASTS = timedelta(hours=1)
 DAG_OF: Mapping[str, str] = {
     "back_up": BACKUP,
@@ -291,14 +288,14 @@ class Actions:
             raise Conflict(f"A backup of clinic {clinic_id} was asked for already.", hint="Wait until it is done.")
         # The lock, not the record: one whose process died is closed by the next backup.
         with self._database.transaction("looking for a running backup") as db:
-            if not db.execute(_TRY_LOCK, {"name": lock_name("clinic", clinic_id)}).scalar():
+            if not db.exec_driver_sql(TRY_LOCK, (lock_name("clinic", clinic_id),)).scalar():
                 raise Conflict(f"Clinic {clinic_id} is being backed up or restored now.", hint="Wait until it is done.")
 
     @contextmanager
     def _alone(self, clinic_id: int, dag_id: str) -> Iterator[None]:
         """Between the look and the start nobody else may do the same. :raises Conflict: somebody does."""
         with self._database.transaction("asking for a run") as db:
-            if not db.execute(_TRY_LOCK, {"name": f"clinic_backups web {dag_id} {clinic_id}"}).scalar():
+            if not db.exec_driver_sql(TRY_LOCK, (f"clinic_backups web {dag_id} {clinic_id}",)).scalar():
                 raise Conflict("Somebody has asked for the same just now.", hint="Look again in a moment.")
             yield
 

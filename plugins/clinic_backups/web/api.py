@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from clinic_backups.catalog.board import Standing
-from clinic_backups.catalog.history import HistoryEntry
+from clinic_backups.catalog.board import Sort, Standing
+from clinic_backups.catalog.history import Status, Type
+from clinic_backups.catalog.lists import BIGINT
 from clinic_backups.model import WantedKind
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.actions import Started
 from clinic_backups.web.metrics import MEDIA_TYPE as MEDIA_TYPE_METRICS
 from clinic_backups.web.metrics import exposition
-from clinic_backups.web.problems import MEDIA_TYPE, TITLES, NotVisible, WrongValue
+from clinic_backups.web.problems import MEDIA_TYPE, TITLES, WrongValue
+from clinic_backups.web.render import Links, archive_path
 from clinic_backups.web.schemas import (
-    LARGEST_NUMBER,
     Clinics,
     Enlace,
-    Estado,
     Health,
     Iniciado,
     Line,
@@ -35,11 +34,10 @@ from clinic_backups.web.schemas import (
     Respaldo,
     Respaldos,
     Restauracion,
-    Tipo,
     clinic_of,
     respaldo_of,
 )
-from clinic_backups.web.services import Services
+from clinic_backups.web.services import Services, entry_of
 from clinic_backups.web.threads import on_threads, stream
 
 KINDS: Mapping[str, WantedKind] = {"auto": "auto", "completo": "full", "incremental": "incremental"}
@@ -58,9 +56,9 @@ def make_router(services: Services) -> APIRouter:
     def list_backups(
         request: Request,
         caller: CallerDep,
-        clinica: Annotated[int | None, Query(ge=0, le=LARGEST_NUMBER)] = None,
-        tipo: Annotated[list[Tipo], Query()] = [],  # noqa: B006 - FastAPI copies it
-        estado: Annotated[list[Estado], Query()] = [],  # noqa: B006
+        clinica: Annotated[int | None, Query(ge=0, le=BIGINT - 1)] = None,
+        tipo: Annotated[list[Type], Query()] = [],  # noqa: B006 - FastAPI copies it
+        estado: Annotated[list[Status], Query()] = [],  # noqa: B006
         desde: Moment | None = None,
         hasta: Moment | None = None,
         buscar: Annotated[Line, Query(description="Part of the clinic's name or of the file's")] = "",
@@ -103,15 +101,14 @@ def make_router(services: Services) -> APIRouter:
     @router.get("/respaldos/{number}/", summary="One backup")
     @on_threads
     def one_backup(caller: CallerDep, number: Number) -> Respaldo:
-        return respaldo_of(require_entry(services, caller.viewer.visible, number))
+        return respaldo_of(entry_of(services, caller, number))
 
     @router.get("/respaldos/{number}/descargar/", summary="A link to the encrypted archive, for one hour")
     @on_threads
     def download(request: Request, caller: CallerDep, number: Number) -> Enlace:
-        entry = require_entry(services, caller.viewer.visible, number)
+        entry = entry_of(services, caller, number)
         link = services.actions.download(caller, entry)
-        # A folder signs no links. Without a host: a proxy may have changed it.
-        url = link.url or f"{request.scope.get('root_path', '')}/respaldos/{number}/archivo/"
+        url = link.url or archive_path(request, number)  # a folder signs no links
         return Enlace(url=url, expira=link.expires_at, nombre_archivo=link.filename)
 
     @router.get(
@@ -121,7 +118,7 @@ def make_router(services: Services) -> APIRouter:
     )
     @on_threads
     def fetch(caller: CallerDep, number: Number) -> StreamingResponse:
-        entry = require_entry(services, caller.viewer.visible, number)
+        entry = entry_of(services, caller, number)
         pieces, filename, size_bytes = services.actions.content(caller, entry)
         headers = {"Content-Disposition": f'attachment; filename="{filename}"', "Content-Length": str(size_bytes)}
         return StreamingResponse(stream(pieces), media_type="application/vnd.age", headers=headers)
@@ -132,7 +129,7 @@ def make_router(services: Services) -> APIRouter:
         request: Request, caller: CallerDep, number: Number, pedido: Annotated[Restauracion | None, Body()] = None
     ) -> Iniciado:
         asked = pedido or Restauracion()
-        entry = require_entry(services, caller.viewer.visible, number)
+        entry = entry_of(services, caller, number)
         started = services.actions.restore(
             caller, entry, mode=asked.modo, tables=tuple(asked.tablas), notes=asked.notas
         )
@@ -144,7 +141,7 @@ def make_router(services: Services) -> APIRouter:
         caller: CallerDep,
         search: Line = "",
         standing: Standing | None = None,
-        sort: Literal["standing", "name", "age", "size", "id"] = "standing",
+        sort: Sort = "standing",
         descending: bool = False,
         page: Page = 1,
         page_size: PageSize = 50,
@@ -190,21 +187,12 @@ def make_router(services: Services) -> APIRouter:
     return router
 
 
-def require_entry(services: Services, visible: tuple[int, ...] | None, number: int) -> HistoryEntry:
-    """A backup that this person may see. :raises NotVisible: there is none."""
-    entry = services.history.by_number(number, visible)
-    if entry is None:
-        raise NotVisible(f"Backup {number}")
-    return entry
-
-
 def _iniciado(request: Request, started: Started) -> Iniciado:
-    root = request.scope.get("root_path", "")
     return Iniciado(
         dag_id=started.dag_id,
         run_id=started.run_id,
         clinica=started.clinic_id,
-        url=f"{root}/ui/runs/{started.dag_id}/{quote(started.run_id, safe='')}",
+        url=Links.of(request).url("runs", started.dag_id, started.run_id),
     )
 
 

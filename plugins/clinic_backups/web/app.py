@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -18,7 +17,7 @@ from clinic_backups.errors import ClinicBackupsError
 from clinic_backups.text import one_line
 from clinic_backups.web import api, pages
 from clinic_backups.web.access import caller
-from clinic_backups.web.problems import MEDIA_TYPE, TITLES, Problem, of_error
+from clinic_backups.web.problems import MEDIA_TYPE, Problem, TooLarge, WrongValue, of_error
 from clinic_backups.web.services import Services
 
 log = logging.getLogger(__name__)
@@ -81,29 +80,24 @@ class Guard:
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"0")
         if b"transfer-encoding" in headers or not length.isdigit() or int(length) > LARGEST_BODY_BYTES:
-            answer = problem_response(413, "The request's body is too large, or does not say its length.")
+            answer = _as_json(TooLarge("The request's body is too large, or does not say its length."))
             await answer(scope, receive, send_guarded)
             return
         await self._app(scope, receive, send_guarded)
 
 
-def problem_response(
-    status: int, detail: str, remedy: str = "", *, headers: dict[str, str] | None = None, **more: Any
-) -> Response:
+def _as_json(problem: Problem, **more: Any) -> Response:
     """An answer of the type application/problem+json."""
-    title = TITLES.get(status) or HTTPStatus(status).phrase
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "remedy": remedy} | more
-    return JSONResponse(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
+    body = problem.body() | more
+    return JSONResponse(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
 
 
 def _answer(request: Request, problem: Problem, **more: Any) -> Response:
-    if _is_page(request):
-        page = pages.render_error(
-            request, problem.status, TITLES.get(problem.status, "Error"), problem.message, problem.hint
-        )
-        page.headers.update(problem.headers)
-        return page
-    return problem_response(problem.status, problem.message, problem.hint, headers=problem.headers, **more)
+    if not _is_page(request):
+        return _as_json(problem, **more)
+    page = pages.render_error(request, problem.status, problem.title, problem.message, problem.hint)
+    page.headers.update(problem.headers)
+    return page
 
 
 def _is_page(request: Request) -> bool:
@@ -145,10 +139,9 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
 async def _on_wrong_values(request: Request, error: RequestValidationError) -> Response:
     """Which values are wrong, and never what they were."""
     wrong = [{"where": ".".join(map(str, item["loc"])), "what": item["msg"]} for item in error.errors()]
-    problem = Problem(
+    problem = WrongValue(
         "; ".join(f"{item['where']}: {item['what']}" for item in wrong), hint="Correct these and send it again."
     )
-    problem.status = 422
     return _answer(request, problem, errors=wrong)
 
 

@@ -7,17 +7,14 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from clinic_backups.catalog.history import HistoryEntry
 from clinic_backups.model import RestoreMode, WantedKind
 from clinic_backups.web import forms
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.actions import Started
-from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import NotVisible, WrongValue
-from clinic_backups.web.render import Links
-from clinic_backups.web.runs import BACKUP as BACKUP
+from clinic_backups.web.render import Links, archive_path
 from clinic_backups.web.runs import RESTORE
-from clinic_backups.web.services import Services
+from clinic_backups.web.services import Services, entry_of
 from clinic_backups.web.threads import on_threads
 
 Line = Annotated[str, Form(max_length=2000)]
@@ -66,7 +63,7 @@ def add_to(router: APIRouter, services: Services) -> None:
         _require_sure(sure or not approve)
         services.actions.answer(caller, run_id, approve=approve)
         flash = "approved" if approve else "rejected"
-        return RedirectResponse(_links(request).url("runs", RESTORE, run_id, query={"done": flash}), status_code=303)
+        return RedirectResponse(Links.of(request).url("runs", RESTORE, run_id, query={"done": flash}), status_code=303)
 
     @router.post("/backups/{number}/hold")
     @on_threads
@@ -91,17 +88,8 @@ def add_to(router: APIRouter, services: Services) -> None:
     @on_threads
     def download(request: Request, caller: CallerDep, number: int) -> Response:
         link = services.actions.download(caller, entry_of(services, caller, number))
-        # A folder signs no links: the API hands its files out itself.
-        own = f"{request.scope.get('root_path', '')}/respaldos/{number}/archivo/"
-        return RedirectResponse(link.url or own, status_code=303)
-
-
-def entry_of(services: Services, caller: Caller, number: int) -> HistoryEntry:
-    """A backup that this person may see. :raises NotVisible: there is none."""
-    entry = services.history.by_number(number, caller.viewer.visible)
-    if entry is None:
-        raise NotVisible(f"Backup {number}")
-    return entry
+        # A folder signs no links.
+        return RedirectResponse(link.url or archive_path(request, number), status_code=303)
 
 
 def _require_sure(sure: bool) -> None:
@@ -110,11 +98,7 @@ def _require_sure(sure: bool) -> None:
         raise WrongValue("The box beside the button was not ticked.", hint="Read what it says, tick it, and try again.")
 
 
-def _links(request: Request) -> Links:
-    return Links(request.scope.get("root_path", ""))
-
-
 def _follow(request: Request, started: Started, flash: str) -> Response:
     """To the page of the run that does it. 303: a reload of that page does not do it again."""
-    url = _links(request).url("runs", started.dag_id, started.run_id, query={"done": flash})
+    url = Links.of(request).url("runs", started.dag_id, started.run_id, query={"done": flash})
     return RedirectResponse(url, status_code=303)

@@ -17,8 +17,8 @@ from clinic_backups.web import forms, page_actions, render
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import NotVisible
-from clinic_backups.web.runs import RunView
-from clinic_backups.web.services import Services
+from clinic_backups.web.runs import BACKUP, RunView
+from clinic_backups.web.services import Services, entry_of
 from clinic_backups.web.steps import steps_of
 from clinic_backups.web.threads import on_threads
 from clinic_backups.web.viewer import Action
@@ -38,7 +38,7 @@ def make_router(services: Services) -> APIRouter:
     @outside.get("/")
     @outside.get("/ui")
     async def way_in(request: Request) -> Response:
-        return RedirectResponse(render.Links(request.scope.get("root_path", ""))(""), status_code=303)
+        return RedirectResponse(render.Links.of(request)(""), status_code=303)
 
     page_actions.add_to(router, services)
 
@@ -61,7 +61,7 @@ def make_router(services: Services) -> APIRouter:
             page=query.page,
         )
         counts = services.board.counts(visible=caller.viewer.visible, now=now, objective_hours=objective)
-        link = render.Links(request.scope.get("root_path", ""))
+        link = render.Links.of(request)
         return show(
             request,
             "board.html",
@@ -88,7 +88,7 @@ def make_router(services: Services) -> APIRouter:
         audit = None
         if caller.viewer.may("audit", clinic_id):
             audit = services.audit.page(visible=caller.viewer.visible, clinic_id=clinic_id, per_page=RECENT)
-        link = render.Links(request.scope.get("root_path", ""))
+        link = render.Links.of(request)
         return show(
             request,
             "clinic.html",
@@ -110,7 +110,7 @@ def make_router(services: Services) -> APIRouter:
         line = line_of(caller, clinic_id)
         entry = services.history.of_run(clinic_id, run_id, caller.viewer.visible)
         if entry is not None:
-            links = render.Links(request.scope.get("root_path", ""))
+            links = render.Links.of(request)
             return RedirectResponse(links.url("backups", entry.number), status_code=303)
         return show(request, "none_yet.html", caller, clinic_id, line=line, run_id=run_id)
 
@@ -141,7 +141,7 @@ def make_router(services: Services) -> APIRouter:
     @router.get("/backups/{number}", name="backup")
     @on_threads
     def backup(request: Request, caller: CallerDep, number: int) -> Response:
-        entry = page_actions.entry_of(services, caller, number)
+        entry = entry_of(services, caller, number)
         record, visible = entry.record, caller.viewer.visible
         built_on = [record.parent_id, record.chain[-1].backup_id] if record.chain else [record.parent_id]
         parents = [services.history.by_id(backup_id, visible) for backup_id in dict.fromkeys(built_on) if backup_id]
@@ -165,7 +165,7 @@ def make_router(services: Services) -> APIRouter:
         visible = caller.viewer.visible
         line = _line(found.clinic_id) if found.clinic_id is not None else None
         made = undo = source = None
-        if found.clinic_id is not None and dag_id == page_actions.BACKUP:
+        if found.clinic_id is not None and dag_id == BACKUP:
             made = services.history.of_run(found.clinic_id, run_id, visible)
         if found.result and isinstance(found.result.get("undo"), str):
             undo = services.history.by_id(found.result["undo"], visible)
@@ -197,7 +197,7 @@ def make_router(services: Services) -> APIRouter:
             actor=wanted["actor"] or None,
             page=forms.page_of(params),
         )
-        link = render.Links(request.scope.get("root_path", ""))
+        link = render.Links.of(request)
         kept = {name: value for name, value in wanted.items() if value}
         return show(
             request,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
-from clinic_backups.errors import ClinicBackupsError, ObjectNotFound, PermanentError, TransientError
+from clinic_backups.errors import ClinicBackupsError, ObjectNotFound, PermanentError
 
 MEDIA_TYPE = "application/problem+json"
 TITLES = {
@@ -35,11 +36,16 @@ class Problem(ClinicBackupsError):
         super().__init__(message, hint=hint)
         self.retry_after_seconds = retry_after_seconds
 
+    @property
+    def title(self) -> str:
+        """What its status means."""
+        return TITLES.get(self.status) or HTTPStatus(self.status).phrase
+
     def body(self) -> dict[str, Any]:
         """The problem as https://www.rfc-editor.org/rfc/rfc9457 has it, with the member ``remedy``."""
         return {
             "type": "about:blank",
-            "title": TITLES.get(self.status, "Error"),
+            "title": self.title,
             "status": self.status,
             "detail": self.message,
             "remedy": self.hint,
@@ -81,6 +87,12 @@ class WrongValue(Problem):
     status = 422
 
 
+class TooLarge(Problem):
+    """A body that nothing of ours is so long as."""
+
+    status = 413
+
+
 class TooMany(Problem):
     """This person has done too much in too short a time."""
 
@@ -104,9 +116,9 @@ def of_error(error: ClinicBackupsError, *, in_full: bool) -> Problem:
         return NotVisible("The file in the store")
     if in_full:
         return Unavailable(error.message, hint=error.hint, retry_after_seconds=10)
-    passing = isinstance(error, TransientError) or not isinstance(error, PermanentError)
+    lasting = isinstance(error, PermanentError)
     return Unavailable(
-        "The backups' catalog or store cannot be reached now." if passing else "The backups' page is not set up right.",
+        "The backups' page is not set up right." if lasting else "The backups' catalog or store cannot be reached now.",
         hint="Try again in a minute. The operator finds the cause in the log of Airflow's API server.",
         retry_after_seconds=10,
     )

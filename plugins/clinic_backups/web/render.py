@@ -42,10 +42,10 @@ def page(request: Request, template: str, *, zone: ZoneInfo, status: int = 200, 
     """
     language = negotiate(request.headers.get("accept-language", ""))
     environment = _environment(language, zone.key)
-    root = request.scope.get("root_path", "")
+    links = Links.of(request)
     known = {
-        "link": Links(root),
-        "static": _static_links(root),
+        "link": links,
+        "static": _static_links(links),
         "flash": choice(request.query_params, "done", FLASHES),
     }
     html = environment.get_template(template).render(known | facts)
@@ -59,6 +59,11 @@ class Links:
 
     root: str
 
+    @classmethod
+    def of(cls, request: Request) -> Links:
+        """Those that an answer to this request may hold."""
+        return cls(request.scope.get("root_path", ""))
+
     def __call__(self, *parts: object, query: Mapping[str, str] | None = None) -> Markup:
         """``link("clinics", 7)``; what each part holds stays one part."""
         return escape(self.url(*parts, query=query))
@@ -69,12 +74,16 @@ class Links:
         return f"{self.root}/ui/{path}" + (f"?{urlencode(query)}" if query else "")
 
 
+def archive_path(request: Request, number: int) -> str:
+    """Where this server hands out an archive itself. Without a host: a proxy may have changed it."""
+    return f"{Links.of(request).root}/respaldos/{number}/archivo/"
+
+
 def static_file(name: str) -> tuple[bytes, str, str] | None:
     """A file that the pages load: its content, its type, and the mark of this version; none of that name."""
     if name not in STATIC_TYPES:
         return None
-    content = _content(name)
-    return content, STATIC_TYPES[name], sha256(content).hexdigest()[:12]
+    return _content(name), STATIC_TYPES[name], _version(name)
 
 
 @cache
@@ -82,10 +91,14 @@ def _content(name: str) -> bytes:
     return (FOLDER / "static" / name).read_bytes()
 
 
-def _static_links(root: str) -> dict[str, Markup]:
+@cache
+def _version(name: str) -> str:
+    return sha256(_content(name)).hexdigest()[:12]
+
+
+def _static_links(links: Links) -> dict[str, Markup]:
     """Addresses that change with the file, so that browsers may keep it."""
-    links = Links(root)
-    return {name: links("static", name, query={"v": sha256(_content(name)).hexdigest()[:12]}) for name in STATIC_TYPES}
+    return {name: links("static", name, query={"v": _version(name)}) for name in STATIC_TYPES}
 
 
 @cache

@@ -11,20 +11,17 @@ from fastapi import Path, Query
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from clinic_backups.catalog.board import BoardLine, Standing
-from clinic_backups.catalog.history import HistoryEntry
+from clinic_backups.catalog.history import HistoryEntry, Status, Type
+from clinic_backups.catalog.lists import BIGINT
 from clinic_backups.notify.formats import Formats
 from clinic_backups.web.caller import Caller
-from clinic_backups.web.forms import MOST_TABLES, TableName
+from clinic_backups.web.forms import LARGEST_PAGE, MOST_TABLES, TableName
 
-LARGEST_NUMBER = 2**63 - 1
-LARGEST_PAGE = 100_000
-Tipo = Literal["completo", "incremental", "manual"]
-Estado = Literal["en_proceso", "completado", "fallido"]
 SPANISH = Formats(Locale("es"), ZoneInfo("UTC"))
-Number = Annotated[int, Path(ge=1, le=LARGEST_NUMBER, description="The field id of a backup")]
+Number = Annotated[int, Path(ge=1, le=BIGINT - 1, description="The field id of a backup")]
 Page = Annotated[int, Query(ge=1, le=LARGEST_PAGE)]
 PageSize = Annotated[int, Query(ge=1, le=500)]
-Clinica = Annotated[int, Field(ge=0, le=LARGEST_NUMBER)]
+Clinica = Annotated[int, Field(ge=0, le=BIGINT - 1)]
 
 
 def _without_nul(text: str) -> str:
@@ -58,8 +55,8 @@ class Respaldo(BaseModel):
     id: int
     clinica: int
     clinica_nombre: str
-    tipo: Tipo
-    estado: Estado
+    tipo: Type
+    estado: Status
     nombre_archivo: str
     tamano_bytes: int | None
     tamano_legible: str

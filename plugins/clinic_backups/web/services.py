@@ -10,14 +10,16 @@ from clinic_backups import settings
 from clinic_backups.backup import utc_now
 from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.board import Board
-from clinic_backups.catalog.history import History
+from clinic_backups.catalog.history import History, HistoryEntry
 from clinic_backups.connections import Connection
 from clinic_backups.extract import SqlFolder
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.settings import Settings
 from clinic_backups.web.access import Access
 from clinic_backups.web.actions import Actions
+from clinic_backups.web.caller import Caller
 from clinic_backups.web.databases import WebDatabase
+from clinic_backups.web.problems import NotVisible
 from clinic_backups.web.runs import Runs
 
 
@@ -80,3 +82,11 @@ class Services:
 
 def _catalog_connection() -> Connection:
     return AirflowParts().catalog_connection
+
+
+def entry_of(services: Services, caller: Caller, number: int) -> HistoryEntry:
+    """A backup that this person may see. :raises NotVisible: there is none."""
+    entry = services.history.by_number(number, caller.viewer.visible)
+    if entry is None:
+        raise NotVisible(f"Backup {number}")
+    return entry
