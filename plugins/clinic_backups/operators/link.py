@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 
+def airflow_url() -> str:
+    """Where Airflow's web UI is, without a slash at its end; empty where ``[api] base_url`` is not set."""
+    return str(airflow_conf.get("api", "base_url", fallback="")).rstrip("/")
+
+
 class BackupLink(BaseOperatorLink):
     """The page of one clinic's backup in one run. The page looks for the record: so it is there for a failed one too.
 
@@ -25,5 +30,4 @@ class BackupLink(BaseOperatorLink):
 
         :param operator: that of one clinic: Airflow takes it out of the mapped one before anything of it can fail.
         """
-        base = airflow_conf.get("api", "base_url", fallback="").rstrip("/")
-        return f"{base}/backups/ui/clinics/{operator.clinic['id']}/runs/{quote(ti_key.run_id, safe='')}"
+        return f"{airflow_url()}/backups/ui/clinics/{operator.clinic['id']}/runs/{quote(ti_key.run_id, safe='')}"

@@ -18,6 +18,7 @@ from clinic_backups.errors import ClinicBackupsError, SettingsError
 from clinic_backups.model import BackupRecord, Clinic, plain
 from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_complete, overdue_facts
 from clinic_backups.operators.connections import failing_clearly, log_delivery
+from clinic_backups.operators.link import airflow_url
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.preflight import require
 from clinic_backups.restore.runner import close_abandoned
@@ -132,7 +133,7 @@ def _close_what_died(parts: AirflowParts, run_id: str) -> None:
 def _queue_digest(parts: AirflowParts, context: Any, clinics: list[Clinic], records: dict[int, BackupRecord]) -> None:
     settings, now = parts.settings, utc_now()
     run_id, instance = context["dag_run"].run_id, context["ti"]
-    base = airflow_conf.get("api", "base_url", fallback="").rstrip("/")
+    base = airflow_url()
     run_url = f"{base}/dags/{quote(instance.dag_id)}/runs/{quote(run_id, safe='')}" if base else ""
     last = parts.outbox.last("digest")
     facts = digest_facts(
