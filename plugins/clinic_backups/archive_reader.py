@@ -64,10 +64,10 @@ class Manifest:
     tables: Mapping[str, TableContent]
     archives: tuple[str, ...]
 
-    def needed(self) -> list[str]:
-        """The other backups in whose archives blocks of this one lie."""
+    def needed(self) -> list[int]:
+        """Which others of ``archives`` hold blocks of this backup."""
         used = set[int]().union(*(content.blocks.archives for content in self.tables.values()))
-        return [self.archives[number] for number in sorted(used - {OWN_ARCHIVE})]
+        return sorted(used - {OWN_ARCHIVE})
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 from zlib import crc32
@@ -28,10 +27,10 @@ from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.encryption import Age, WrongIdentity, generate_identity
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
-from clinic_backups.model import ArchiveInfo, BackupRecord, ChainArchive, Clinic, Table, envelope_key_of
+from clinic_backups.model import ArchiveInfo, BackupRecord, Clinic, Table, envelope_key_of
 from clinic_backups.pipeline import ByteChannel, Pipeline
 from clinic_backups.restore import merge as merging
-from clinic_backups.restore.archives import Source
+from clinic_backups.restore.archives import Fetched, Source
 from clinic_backups.restore.consolidate import Consolidated, Consolidation
 from clinic_backups.restore.merge import Merge
 from clinic_backups.stores.connect import store_from_client
@@ -39,11 +38,9 @@ from clinic_backups.stores.file import FileStore
 from tests.child import answer_of
 from tests.conftest import MakeStore
 from tests.contract.buckets import LOCKED
-from tests.fleet import START, Fleet, flip, objects_of, reads_of
-from tests.integration.test_incremental import ROWS, Chain, alter, values
+from tests.fleet import START, flip, objects_of, reads_of
+from tests.integration.test_incremental import ROWS, STOCK, Chain, alter, fill_with_noise, values
 from tests.postgres_fixtures import DemoDatabase
-
-STOCK = "public.inventario_inventario"
 
 
 class Desk(Chain):
@@ -473,8 +470,7 @@ class TestOrder:
         Age().run(packed, sealed, [public])
         sealed.close()
         stored = store.put("parent", sealed)
-        source = Source("1-child", 1, ArchiveInfo("child", 1, "", ""), (ChainArchive(
-            "parent", stored.size_bytes, stored.sha256, stored.md5, "1-parent"),))  # fmt: skip
+        parent = Source("1-parent", 1, ArchiveInfo("parent", stored.size_bytes, stored.sha256, stored.md5))
         wanted, blocks = BlockList(), list(there[self.TABLE])
         for number in order:
             wanted.append(blocks[number], 1)
@@ -483,10 +479,8 @@ class TestOrder:
             "public.u": TableContent(described["public.u"], 0, 0, BlockList()),
         }
         manifest = Manifest("1-child", Clinic(1, "Clínica"), START, "", contents, ("1-child", "1-parent"))
-        restore: Any = SimpleNamespace(
-            store_of=lambda source: store, identities=[pyrage.x25519.Identity.from_str(secret)]
-        )
-        merge = Merge(manifest, source, restore, lambda done, total: None)
+        backup = Fetched(manifest, {1: parent}, store, None)
+        merge = Merge(backup, {1: store}, [pyrage.x25519.Identity.from_str(secret)], lambda done, total: None)
         (archive,) = merge.archives.values()
         pipeline, found = Pipeline(), list[bytes]()
         pipeline.add("read", archive.read, target=archive.segments)
@@ -567,14 +561,6 @@ print(json.dumps(peaks))
         print(f"{before} MiB before, {small} after 15,000 rows, {large} after 150,000")
         assert large - small < 40
         assert large - before < 100
-
-
-def fill_with_noise(desk: Fleet, rows: int, clinic_id: int) -> None:
-    noise = ", ".join(f"encode(sha512((n || '-{number}')::bytea), 'hex')" for number in range(3))
-    desk.execute(
-        f"INSERT INTO {STOCK} (codigo, nombre, cantidad, precio_unitario, etiquetas, clinica_id)"
-        f" SELECT 'N' || n, 'ruido', 1, 1, ARRAY[{noise}], {clinic_id} FROM generate_series(1, {rows}) AS n"
-    )
 
 
 def test_the_command_needs_the_catalog_the_store_and_the_key(

@@ -17,6 +17,7 @@ import pytest
 from clinic_backups import connections
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError
 from clinic_backups.model import ArchiveInfo, BackupRecord, Column, ForeignKey, Table
+from clinic_backups.restore import archives
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.into import IntoReport, IntoRestore
 from clinic_backups.restore.service import ClinicRestore
@@ -237,8 +238,8 @@ class TestNothingIsLeft:
         assert annex.schemas() == before
 
     @pytest.mark.parametrize("back", [1, 40, 5_000])
-    def test_of_a_damaged_archive(self, annex: Annex, back: int) -> None:
-        """Damaged before the first reading, and between the two."""
+    def test_of_a_damaged_archive(self, annex: Annex, back: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Damaged before the first reading; and between the two that there are of one that does not fit into memory."""
         source = annex.source(annex.run(1))
         path = Path(annex.store.url[7:]) / source.archive.key
         kept = path.read_bytes()
@@ -248,8 +249,9 @@ class TestNothingIsLeft:
         path.write_bytes(broken)
         self.fails(annex, source, IntegrityError, "The archive")
         path.write_bytes(kept)
+        monkeypatch.setattr(archives, "KEPT_BYTES", 1_000)
         loading = annex.into()
-        real, times = loading._restore.archives._read, list[int]()
+        real, times = loading._restore.archives.read_in, list[int]()
 
         def read(*arguments: Any) -> Any:
             times.append(1)
@@ -257,7 +259,7 @@ class TestNothingIsLeft:
                 path.write_bytes(broken)
             return real(*arguments)
 
-        loading._restore.archives._read = read  # type: ignore[method-assign]
+        loading._restore.archives.read_in = read  # type: ignore[method-assign]
         with pytest.raises(IntegrityError, match="The archive"):
             loading.run(source, "una")
         assert len(times) == 2

@@ -1,12 +1,13 @@
-"""The archives that a restore needs: found in the first store that has each right, checked, and read."""
+"""The archives that a restore needs: found in the first store that has each right, and read once, block by block."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from clinic_backups.archive_reader import Manifest, Segment, read_archive
+from clinic_backups.blocks import OWN_ARCHIVE
 from clinic_backups.errors import ClinicBackupsError, IntegrityError
 from clinic_backups.model import ArchiveInfo, ChainArchive
 from clinic_backups.storage import Stores
@@ -17,6 +18,9 @@ T = TypeVar("T")
 OnStep = Callable[[str], object]
 OnRead = Callable[[int, int], object]
 OnBadCopy = Callable[["Source", str, ClinicBackupsError], object]
+
+KEPT_BYTES = 32 * 1024 * 1024
+"""Rows of a backup's own archive that wait in memory for the manifest behind them; with more it is read again."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,34 @@ class Source:
     clinic_id: int
     archive: ArchiveInfo
     chain: tuple[ChainArchive, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A backup whose own archive was read to its end, and was right.
+
+    :param archives: it and what it is built on, by the index that the manifest's blocks have of them.
+    :param store: whose copy of its own archive was right.
+    :param segments: the rows of its own archive, where they were few enough to keep.
+    """
+
+    manifest: Manifest
+    archives: Mapping[int, Source]
+    store: ObjectStore
+    segments: tuple[Segment, ...] | None
+
+
+class Wanted(Protocol):
+    """Who takes blocks out of archives."""
+
+    def begin(self, archive: int) -> bool:
+        """What comes next is of that archive; returns whether blocks that should lie in it are missing.
+
+        It may be begun again, from another store: what was taken until then stays taken.
+        """
+
+    def take(self, segment: Segment) -> None:
+        """Take what is missing, of a segment whose blocks are what their digests say."""
 
 
 class Archives:
@@ -55,84 +87,155 @@ class Archives:
     ) -> None:
         self._stores, self.identities = stores, identities
         self._on_step, self._on_read, self._on_bad_copy = on_step, on_read, on_bad_copy
-        self._good: dict[str, ObjectStore] = {}
-        """The store of each archive that was read from end to end."""
-        self._needed: dict[str, list[Source]] = {}
-        """What each of them is built on."""
 
-    def checked_manifest(self, source: Source) -> Manifest:
-        """Read the whole archive once, before anything else: what is damaged must not get as far as a database.
+    def fetch(self, source: Source, *, keep: bool = True) -> Fetched:
+        """Read the backup's own archive to its end, before anything else: the manifest is its last member.
 
-        Of each archive that it is built on the checksum is compared. Finds the first store whose copy is good.
-
-        :raises ClinicBackupsError: none is; the first store's error.
+        :param keep: its rows, if they are few: :meth:`read` need not read it again then.
+        :raises ClinicBackupsError: no store has a good copy; the first store's error.
         """
-        manifest = self._first_good(source, self.check_in)
+        store, (manifest, segments) = self._first_good(
+            source, "checking", lambda store: self._fetch(source, store, keep)
+        )
         known = {archive.backup_id: archive for archive in source.chain}
-        needed: list[Source] = []
-        for backup_id in manifest.needed():
+        archives = {OWN_ARCHIVE: source}
+        for number in manifest.needed():
+            backup_id = manifest.archives[number]
             if backup_id not in known:
                 raise IntegrityError(
                     f"Backup {source.backup_id} needs {backup_id}, of which neither catalog nor envelope know where"
                     " it lies.",
                     hint="Somebody changed the store or the catalog. Choose another backup.",
                 )
-            needed.append(Source(backup_id, source.clinic_id, known[backup_id]))
-        for parent in needed:
-            self._first_good(parent, self._checked_sum)
-        self._needed[source.archive.key] = needed
-        return manifest
+            archives[number] = Source(backup_id, source.clinic_id, known[backup_id])
+        return Fetched(manifest, archives, store, segments)
 
-    def store_of(self, source: Source) -> ObjectStore:
-        """The store whose copy of a checked archive is good."""
-        return self._good[source.archive.key]
+    def read(self, backup: Fetched, wanted: Wanted) -> None:
+        """Give ``wanted`` the blocks that it misses: each archive in which some should lie is read once, to its end.
 
-    def _first_good(self, source: Source, check: Callable[[Source, ObjectStore], T]) -> T:
-        what = f"the archive of {source.backup_id}"
-        self._on_step(f"checking {what}")
+        Blocks are compared with their digests as they stream past, and the digests stand in the manifest that
+        :meth:`fetch` has checked. So what came out of a copy before it turned out to be damaged is right, and the next
+        store's copy only has to give the rest.
 
-        def pass_over(url: str, error: ClinicBackupsError) -> None:
-            self._on_bad_copy(source, url, error)
-            if url != self._stores.urls[-1]:
-                self._on_step(f"checking {what} in {self._stores.urls[self._stores.urls.index(url) + 1]}")
+        :raises ClinicBackupsError: no store's copy of an archive is good; or what ``wanted`` raises.
+        """
+        taker = _Taker(wanted)
+        try:
+            for number, source in backup.archives.items():
+                if not taker.begin(number):
+                    continue
+                if number != OWN_ARCHIVE:
+                    self._read_parent(number, source, taker)
+                elif backup.segments is None:
+                    self._on_step(f"reading {source.backup_id}")
+                    self.read_in(backup.store, source, taker.take)
+                else:
+                    for segment in backup.segments:
+                        wanted.take(segment)
+        except _TakerFailed as failed:
+            raise failed.error from None
 
-        store, found = self._stores.first(lambda store: check(source, store), pass_over)
-        self._good[source.archive.key] = store
-        return found
+    def checked_stores(self, backup: Fetched) -> dict[int, ObjectStore]:
+        """For each archive, the first store whose copy has its checksum; for who cannot go on with another copy.
 
-    def _checked_sum(self, source: Source, store: ObjectStore) -> None:
-        total = source.archive.size_bytes
-        require_intact(source.archive, store, lambda done: self._on_read(done, total))
+        :raises ClinicBackupsError: no store has a good copy of one; the first store's error.
+        """
+        parents = {number: source for number, source in backup.archives.items() if number != OWN_ARCHIVE}
+        return {OWN_ARCHIVE: backup.store} | {number: self._checked(source) for number, source in parents.items()}
 
-    def check_in(self, source: Source, store: ObjectStore) -> Manifest:
-        """Read an archive of one store to its end. :raises ClinicBackupsError: it is not the one that is wanted."""
-        manifest = self._read(store, source, lambda segment: None)
-        self._require_same(manifest, source)
-        return manifest
+    def read_in(
+        self, store: ObjectStore, source: Source, on_segment: Callable[[Segment], object] = lambda segment: None
+    ) -> Manifest:
+        """Read the archive of one store to its end. What ``on_segment`` raises comes out.
 
-    def _require_same(self, manifest: Manifest, source: Source) -> None:
+        :raises ClinicBackupsError: it is not the one that is wanted.
+        """
+        with store.open(source.archive.key) as stream:
+            counted = cast(BinaryIO, _Counted(stream, source.archive.size_bytes, self._on_read))
+            manifest = read_archive(counted, self.identities, expected=source.archive, on_segment=on_segment)
         if manifest.clinic.id != source.clinic_id or manifest.backup_id != source.backup_id:
             raise IntegrityError(
                 f"{source.archive.key} holds backup {manifest.backup_id} of clinic {manifest.clinic.id}; wanted is"
                 f" {source.backup_id} of clinic {source.clinic_id}.",
                 hint="Somebody exchanged archives in the store. Nothing was changed.",
             )
-
-    def read(self, source: Source, on_segment: Callable[[Segment], object]) -> Manifest:
-        """Read the checked archive once more, and then each that it is built on, once.
-
-        Segments come in the archives' order; of older archives also such as the backup does not have any more.
-        """
-        manifest = self._read(self._good[source.archive.key], source, on_segment)
-        for parent in self._needed[source.archive.key]:
-            self._on_step(f"reading {parent.backup_id}, which it is built on")
-            self._require_same(self._read(self._good[parent.archive.key], parent, on_segment), parent)
         return manifest
 
-    def _read(self, store: ObjectStore, source: Source, on_segment: Callable[[Segment], object]) -> Manifest:
-        with store.open(source.archive.key) as stream:
-            counted = cast(BinaryIO, _Counted(stream, source.archive.size_bytes, self._on_read))
-            return read_archive(counted, self.identities, expected=source.archive, on_segment=on_segment)
+    def _fetch(self, source: Source, store: ObjectStore, keep: bool) -> tuple[Manifest, tuple[Segment, ...] | None]:
+        kept = _Kept(KEPT_BYTES if keep else 0)
+        return self.read_in(store, source, kept.take), kept.segments
+
+    def _read_parent(self, number: int, source: Source, taker: _Taker) -> None:
+        def read(store: ObjectStore) -> None:
+            if taker.begin(number):
+                self.read_in(store, source, taker.take)
+
+        self._first_good(source, "reading", read)
+
+    def _checked(self, source: Source) -> ObjectStore:
+        def check(store: ObjectStore) -> None:
+            require_intact(source.archive, store, lambda done: self._on_read(done, source.archive.size_bytes))
+
+        store, _ = self._first_good(source, "checking", check)
+        return store
+
+    def _first_good(self, source: Source, doing: str, check: Callable[[ObjectStore], T]) -> tuple[ObjectStore, T]:
+        what = f"{doing} the archive of {source.backup_id}"
+        self._on_step(what)
+
+        def pass_over(url: str, error: ClinicBackupsError) -> None:
+            self._on_bad_copy(source, url, error)
+            if url != self._stores.urls[-1]:
+                self._on_step(f"{what} in {self._stores.urls[self._stores.urls.index(url) + 1]}")
+
+        return self._stores.first(check, pass_over)
+
+
+class _TakerFailed(Exception):
+    """What took the blocks failed, not the store: the next one would not help."""
+
+    def __init__(self, error: ClinicBackupsError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class _Taker:
+    """What wants the blocks, with its errors told apart from a store's."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+
+    def begin(self, archive: int) -> bool:
+        try:
+            return self._wanted.begin(archive)
+        except ClinicBackupsError as error:
+            raise _TakerFailed(error) from error
+
+    def take(self, segment: Segment) -> None:
+        try:
+            self._wanted.take(segment)
+        except ClinicBackupsError as error:
+            raise _TakerFailed(error) from error
+
+
+class _Kept:
+    """Segments, as long as they are few."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._segments: list[Segment] = []
+
+    def take(self, segment: Segment) -> None:
+        self._room -= len(segment.data)
+        if self._room >= 0:
+            self._segments.append(segment)
+        else:
+            self._segments.clear()
+
+    @property
+    def segments(self) -> tuple[Segment, ...] | None:
+        """All of them, or none when they were too many."""
+        return tuple(self._segments) if self._room >= 0 else None
 
 
 class _Counted:

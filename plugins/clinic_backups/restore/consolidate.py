@@ -15,7 +15,6 @@ from sqlalchemy import Connection as SqlConnection
 
 from clinic_backups import envelopes
 from clinic_backups.archive import ArchiveWriter, Zstd, block_list
-from clinic_backups.archive_reader import Manifest
 from clinic_backups.backup import utc_now
 from clinic_backups.blocks import BlockList
 from clinic_backups.catalog.erasures import Erasures
@@ -32,7 +31,7 @@ from clinic_backups.model import (
 from clinic_backups.notify.policy import Announcer, Cause
 from clinic_backups.outcome import Outcomes
 from clinic_backups.pipeline import ByteChannel, Pipeline
-from clinic_backups.restore.archives import Archives, OnRead, Source
+from clinic_backups.restore.archives import Archives, Fetched, OnRead, Source
 from clinic_backups.restore.merge import Merge
 from clinic_backups.restore.runner import require_completed, source_of
 from clinic_backups.settings import Settings
@@ -106,9 +105,8 @@ class Consolidation:
             record = self._catalog.begin(self._dated(source, requested_by))
             try:
                 locked_until = self._settings.lock_end(self._now())
-                manifest = self._archives.checked_manifest(source_of(source))
-                self._on_step(f"writing {record.backup_id}")
-                stored = self._merge(record, source_of(source), manifest, recipients, locked_until)
+                backup = self._archives.fetch(source_of(source), keep=False)
+                stored = self._merge(record, backup, recipients, locked_until)
                 try:
                     envelope = stored.envelope(
                         record,
@@ -171,16 +169,14 @@ class Consolidation:
         )
 
     def _merge(
-        self,
-        record: BackupRecord,
-        source: Source,
-        manifest: Manifest,
-        recipients: tuple[str, ...],
-        locked_until: datetime | None,
+        self, record: BackupRecord, backup: Fetched, recipients: tuple[str, ...], locked_until: datetime | None
     ) -> Stored:
+        # What is uploaded while it is read cannot be taken back when a copy turns out to be damaged.
+        stores = self._archives.checked_stores(backup)
+        self._on_step(f"writing {record.backup_id}")
         packed, sealed, pipeline = ByteChannel(), ByteChannel(), Pipeline()
-        writer, blocks = ArchiveWriter(packed, Zstd(), manifest.snapshot_at), dict[str, BlockList]()
-        merge = Merge(manifest, source, self._archives, self._on_read)
+        writer, blocks = ArchiveWriter(packed, Zstd(), backup.manifest.snapshot_at), dict[str, BlockList]()
+        merge = Merge(backup, stores, self._archives.identities, self._on_read)
         for archive in merge.archives.values():
             pipeline.add(f"read-{archive.backup_id}", archive.read, target=archive.segments)
         pipeline.add("merge", lambda: blocks.update(merge.into(writer, record.backup_id)), target=packed)
@@ -197,7 +193,7 @@ class Consolidation:
         self._on_step(f"reading {envelope.backup_id} back")
         try:
             new = Source(envelope.backup_id, envelope.clinic_id, envelope.archive)
-            found.add(self._archives.check_in(new, self._store).fingerprint)
+            found.add(self._archives.read_in(self._store, new).fingerprint)
             verified = True
         except WrongIdentity:
             if set(envelope.recipients) == set(source.recipients):

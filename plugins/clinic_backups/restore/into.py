@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg2 import sql
 
-from clinic_backups.archive_reader import Manifest, Segment, TableContent
+from clinic_backups.archive_reader import Manifest, TableContent
 from clinic_backups.blocks import BlockList
 from clinic_backups.errors import IntegrityError, PermanentError, SettingsError
 from clinic_backups.model import Table, iso
@@ -93,8 +93,8 @@ class IntoRestore:
         require_schema_name(schema)
         with self._workspace() as workspace:
             _require_room(workspace, schema)  # before a large archive is fetched
-        # The manifest is an archive's last member: the first reading gets it, the second one loads.
-        manifest = self._restore.archives.checked_manifest(source)
+        backup = self._restore.archives.fetch(source)
+        manifest = backup.manifest
         contents = _chosen(manifest, tables)
         with self._workspace() as workspace:
             _require_room(workspace, schema)
@@ -105,8 +105,8 @@ class IntoRestore:
             for copy in copies:
                 copy.create()
             staged = {copy.was.name: copy.staged(index) for index, copy in enumerate(copies)}
-            with WantedLoader(workspace, staged) as take:
-                self._restore.archives.read(source, _with_steps(take, contents, self._restore.on_step))
+            with WantedLoader(workspace, staged, _steps(contents, self._restore.on_step)) as wanted:
+                self._restore.archives.read(backup, wanted)
             for copy in copies:
                 self._restore.on_step(f"checking {one_line(copy.was.name)}")
                 copy.finish()
@@ -192,23 +192,16 @@ def _names(contents: Mapping[str, TableContent]) -> dict[str, str]:
     return names
 
 
-def _with_steps(
-    take: Callable[[Segment], None], contents: Mapping[str, TableContent], on_step: OnStep
-) -> Callable[[Segment], None]:
-    """``take``, and ``on_step`` hears how far it is: at each table's end, and on the way where that is long."""
-    done: Counter[str] = Counter()
+def _steps(contents: Mapping[str, TableContent], on_step: OnStep) -> Callable[[str, int], None]:
+    """Tells ``on_step`` of a table's end, and of the way there where that is long."""
+    told: Counter[str] = Counter()
 
-    def load(segment: Segment) -> None:
-        content = contents.get(segment.table)
-        take(segment)
-        if content is None:
-            return
-        before = done[segment.table]
-        now = done[segment.table] = before + sum(block.rows for block in segment.blocks)
-        if now == content.rows or now // STEP_ROWS > before // STEP_ROWS:
-            on_step(f"loading {one_line(segment.table)}: {now:,} of {content.rows:,} rows")
+    def loaded(table: str, rows: int) -> None:
+        if rows == contents[table].rows or rows // STEP_ROWS > told[table] // STEP_ROWS:
+            on_step(f"loading {one_line(table)}: {rows:,} of {contents[table].rows:,} rows")
+            told[table] = rows
 
-    return load
+    return loaded
 
 
 class _Copy:
@@ -243,8 +236,9 @@ class _Copy:
     def staged(self, index: int) -> Staged:
         """The table as the loader wants it: all of the backup's blocks are missing."""
         shape = Shape(self.was, self.was, tuple(column.name for column in self._columns), (), True, (), None)
-        missing = Counter(block.digest for block in self._content.blocks)
-        return Staged(shape, index, self._identifier, self._identifier, missing, 0)
+        blocks = self._content.blocks
+        missing = Counter(block.digest for block in blocks)
+        return Staged(shape, index, self._identifier, self._identifier, blocks, missing, 0)
 
     def finish(self) -> None:
         """Add the primary key, and look whether all is there. :raises IntegrityError: it is not."""

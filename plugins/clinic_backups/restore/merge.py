@@ -5,16 +5,18 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from clinic_backups.archive import SEGMENT_BYTES, ArchiveWriter
-from clinic_backups.archive_reader import Manifest, Segment, TableContent, read_archive
+from clinic_backups.archive_reader import Segment, TableContent, read_archive
 from clinic_backups.blocks import Block, BlockList
 from clinic_backups.errors import PermanentError
 from clinic_backups.known_blocks import POSITION_BITS, index_entry
 from clinic_backups.pipeline import Cancelled, Channel
-from clinic_backups.restore.archives import Archives, OnRead, Source
+from clinic_backups.restore.archives import Fetched, OnRead, Source
+from clinic_backups.stores.base import ObjectStore
 
 KEPT_BYTES = 16 * 1024 * 1024
 """Blocks of one table that wait because they come before their turn, or are listed more often than stored."""
@@ -27,17 +29,18 @@ class Merge:
     ``archives``: those in which some lie, by their index in the manifest.
     """
 
-    def __init__(self, manifest: Manifest, source: Source, archives: Archives, on_read: OnRead) -> None:
-        self._manifest, self._clinic_id, self._on_read = manifest, source.clinic_id, on_read
-        self._done, self._total = 0, sum(content.size_bytes for content in manifest.tables.values())
-        sources = {each.backup_id: Source(each.backup_id, source.clinic_id, each) for each in source.chain}
-        sources[source.backup_id] = source
-        order = {name: number for number, name in enumerate(manifest.tables)}
+    def __init__(
+        self, backup: Fetched, stores: Mapping[int, ObjectStore], identities: Sequence[Any], on_read: OnRead
+    ) -> None:
+        self._manifest, self._on_read = backup.manifest, on_read
+        tables = backup.manifest.tables
+        self._done, self._total = 0, sum(content.size_bytes for content in tables.values())
+        order = {name: number for number, name in enumerate(tables)}
         self.archives: dict[int, _Archive] = {}
-        for name, content in manifest.tables.items():
+        for name, content in tables.items():
             for block, number in zip(content.blocks, content.blocks.archives, strict=True):
                 if number not in self.archives:
-                    self.archives[number] = _Archive(sources[manifest.archives[number]], archives, order)
+                    self.archives[number] = _Archive(backup.archives[number], stores[number], identities, order)
                 self.archives[number].expect(name, block)
 
     def into(self, writer: ArchiveWriter, backup_id: str) -> Mapping[str, BlockList]:
@@ -87,17 +90,16 @@ class Merge:
         return PermanentError(
             f"{self._manifest.backup_id} cannot be consolidated: blocks of {table} come more often than {backup_id}"
             " stores them, or in another order, and too many would have to wait in memory.",
-            hint=f"Make a full backup instead: clinic-backups backup --clinic {self._clinic_id} --kind full",
+            hint=f"Make a full backup instead: clinic-backups backup --clinic {self._manifest.clinic.id} --kind full",
         )
 
 
 class _Archive:
     """The blocks of one archive, read in a thread of its own, at most two segments ahead."""
 
-    def __init__(self, source: Source, archives: Archives, order: Mapping[str, int]) -> None:
+    def __init__(self, source: Source, store: ObjectStore, identities: Sequence[Any], order: Mapping[str, int]) -> None:
         self.backup_id, self.segments = source.backup_id, Channel[Segment](1)
-        self._archive, self._store = source.archive, archives.store_of(source)
-        self._identities, self._order = archives.identities, order
+        self._archive, self._store, self._identities, self._order = source.archive, store, identities, order
         self._wanted, self._last = 0, ("", b"")
         self._table, self._data, self._at, self._rest = "", b"", 0, deque[Block]()
 

@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 
 from psycopg2 import sql
 
-from clinic_backups.archive_reader import Manifest, Segment
+from clinic_backups.archive_reader import Manifest
 from clinic_backups.connections import Connection
 from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError
 from clinic_backups.extract import SqlExtract, SqlFolder
 from clinic_backups.model import RestoreMode, Table
 from clinic_backups.restore import checks
 from clinic_backups.restore.apply import Applier
-from clinic_backups.restore.archives import Archives, OnStep, Source
+from clinic_backups.restore.archives import Archives, OnStep, Source, Wanted
 from clinic_backups.restore.diff import TableDiff, compute
 from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, digest_of
 from clinic_backups.restore.shape import Shape, fit
-from clinic_backups.restore.staging import Staged, Staging
+from clinic_backups.restore.staging import Staged, Staging, WantedLoader
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.settings import Settings
 from clinic_backups.tenant_db import Snapshot
@@ -61,8 +61,7 @@ class ClinicRestore:
 
     def plan(self, source: Source, wish: Wish) -> RestorePlan:
         """What the restore would do. Writes nothing but temporary tables, and locks nobody out."""
-        manifest = self.archives.checked_manifest(source)
-        with self._compared(source, manifest, wish) as comparison:
+        with self._compared(source, wish) as comparison:
             return comparison.plan
 
     def apply(
@@ -76,8 +75,7 @@ class ClinicRestore:
         :raises PermanentError: the plan has refusals, or a constraint forbids it; nothing was changed.
         :raises IntegrityError: the result would not be what was planned; nothing was changed.
         """
-        manifest = self.archives.checked_manifest(source)
-        with self._compared(source, manifest, wish) as comparison:
+        with self._compared(source, wish) as comparison:
             plan = comparison.plan
             if plan.digest != approved:
                 raise ClinicChanged(
@@ -91,7 +89,7 @@ class ClinicRestore:
                 self.on_step(f"writing {plan.writes:,} rows")
                 applier.write(comparison.quiet_tables)
             self.on_step("reading the clinic again")
-            applier.prove(wish.mode, manifest.tables, comparison.queries)
+            applier.prove(wish.mode, comparison.manifest.tables, comparison.queries)
             if plan.writes:
                 ((xid,),) = comparison.workspace.rows("SELECT pg_current_xact_id()::text", None, "asking for the id")
                 on_commit(str(xid))
@@ -99,15 +97,16 @@ class ClinicRestore:
             return plan
 
     @contextmanager
-    def _compared(self, source: Source, manifest: Manifest, wish: Wish) -> Iterator[_Comparison]:
+    def _compared(self, source: Source, wish: Wish) -> Iterator[_Comparison]:
+        backup = self.archives.fetch(source)
         queries = SqlExtract().rendered(SqlFolder(self.settings.sql_dir), source.clinic_id)
         timeouts = self.settings.timeouts
         with Workspace(self.database, **timeouts) as workspace:
-            comparison = _Comparison(workspace, manifest, wish, queries)
+            comparison = _Comparison(workspace, backup.manifest, wish, queries)
             comparison.choose()
             self.on_step("reading the clinic as it is")
             with Snapshot(self.database, same_as=workspace.export(), **timeouts) as reader:
-                comparison.stage(Staging(workspace, reader, queries), lambda take: self.archives.read(source, take))
+                comparison.stage(Staging(workspace, reader, queries), lambda wanted: self.archives.read(backup, wanted))
             self.on_step("comparing")
             comparison.compare()
             yield comparison
@@ -117,8 +116,7 @@ class _Comparison:
     """The two states of a clinic, in one workspace."""
 
     def __init__(self, workspace: Workspace, manifest: Manifest, wish: Wish, queries: Mapping[str, str]) -> None:
-        self.workspace, self.queries = workspace, queries
-        self._manifest, self._wish = manifest, wish
+        self.workspace, self.queries, self.manifest, self._wish = workspace, queries, manifest, wish
         self._shapes: dict[str, Shape] = {}
         self._staged: dict[str, Staged] = {}
         self._refusals: list[Refusal] = []
@@ -130,7 +128,7 @@ class _Comparison:
 
     def choose(self) -> None:
         """Which tables take part, and how their columns fit."""
-        contents = self._manifest.tables
+        contents = self.manifest.tables
         if unknown := sorted(set(self._wish.tables) - set(contents)):
             raise SettingsError(
                 f"The backup has no table {', '.join(unknown)}.", hint=f"It has {', '.join(sorted(contents))}."
@@ -159,13 +157,12 @@ class _Comparison:
             else:
                 self._shapes[name] = shape
 
-    def stage(self, staging: Staging, read_archive: Callable[[Callable[[Segment], None]], object]) -> None:
+    def stage(self, staging: Staging, read_archives: Callable[[Wanted], object]) -> None:
         """Load what differs."""
         for index, (name, shape) in enumerate(self._shapes.items()):
-            self._staged[name] = staging.stage_present(index, shape, self._manifest.tables[name])
-        if any(staged.missing for staged in self._staged.values()):
-            with staging.wanted_loader(self._staged) as take:
-                read_archive(take)
+            self._staged[name] = staging.stage_present(index, shape, self.manifest.tables[name])
+        with WantedLoader(self.workspace, self._staged) as wanted:
+            read_archives(wanted)
 
     def compare(self) -> None:
         """Compute what is to be written, and what stands in the way."""
@@ -189,16 +186,16 @@ class _Comparison:
             for name, diff in self.diffs.items()
         ) + tuple(TablePlan(name, notes=tuple(notes)) for name, notes in self._notes.items() if name not in self.diffs)
         return RestorePlan(
-            clinic_id=self._manifest.clinic.id,
-            clinic_name=self._manifest.clinic.name,
-            backup_id=self._manifest.backup_id,
-            snapshot_at=self._manifest.snapshot_at,
+            clinic_id=self.manifest.clinic.id,
+            clinic_name=self.manifest.clinic.name,
+            backup_id=self.manifest.backup_id,
+            snapshot_at=self.manifest.snapshot_at,
             mode=self._wish.mode,
             tables=tables,
             refusals=tuple(self._refusals),
             digest=digest_of(
                 {name: diff.digest for name, diff in self.diffs.items()}
-                | {"backup": self._manifest.backup_id, "mode": self._wish.mode}
+                | {"backup": self.manifest.backup_id, "mode": self._wish.mode}
                 | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
             ),
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from psycopg2 import sql
 
 from clinic_backups.archive_reader import Segment, TableContent
-from clinic_backups.blocks import Block
+from clinic_backups.blocks import Block, BlockList
 from clinic_backups.errors import IntegrityError
 from clinic_backups.pipeline import ByteChannel, Cancelled, Pipeline
 from clinic_backups.restore.reading import read_blocks
@@ -35,8 +35,10 @@ class Staged:
     index: int
     wanted: sql.Identifier
     present: sql.Identifier
+    blocks: BlockList
+    """All blocks that the backup has of the table, with the archives in which they lie."""
     missing: Counter[bytes]
-    """Digests of the backup's blocks that the clinic does not have."""
+    """Digests of those that the clinic does not have, and how often."""
     matched: int
 
 
@@ -63,9 +65,9 @@ class Staging:
         digests = Counter(block.digest for block in content.blocks)
         if not shape.same:
             self._workspace.stage_extract(present, shape.now, shape.columns, query)
-            return Staged(shape, index, wanted, present, digests, 0)
+            return Staged(shape, index, wanted, present, content.blocks, digests, 0)
         matched = self._copy_present(shape, present, query, digests)
-        return Staged(shape, index, wanted, present, +digests, matched)
+        return Staged(shape, index, wanted, present, content.blocks, +digests, matched)
 
     def _copy_present(self, shape: Shape, target: sql.Identifier, query: str, digests: Counter[bytes]) -> int:
         """Load the blocks that ``digests`` lacks; take the others out of it. Returns the rows of those."""
@@ -88,16 +90,12 @@ class Staging:
         )
         return matched
 
-    def wanted_loader(self, staged: Mapping[str, Staged]) -> WantedLoader:
-        """Takes an archive's segments and loads the missing blocks; to be closed."""
-        return WantedLoader(self._workspace, staged)
-
 
 class _Load:
     """``COPY`` of one table in a thread of its own, from a channel."""
 
     def __init__(self, workspace: Workspace, table: Staged) -> None:
-        self.channel = ByteChannel()
+        self.table, self.channel = table.shape.name, ByteChannel()
         self._failure: BaseException | None = None
         columns = [column.name for column in table.shape.then.stored_columns]
         doing = f"loading {table.shape.name} of the backup"
@@ -133,16 +131,28 @@ class _Load:
 
 
 class WantedLoader:
-    """Loads an archive's missing blocks: a context manager that gives what to call with each segment, in order."""
+    """Loads a backup's missing blocks, from whichever of its archives gives them: a context manager.
 
-    def __init__(self, workspace: Workspace, staged: Mapping[str, Staged]) -> None:
-        self._workspace, self._staged = workspace, staged
+    It is a :class:`~clinic_backups.restore.archives.Wanted`. At its end all must have come.
+
+    :param on_loaded: told of a table and how many rows of it are loaded now.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        staged: Mapping[str, Staged],
+        on_loaded: Callable[[str, int], object] = lambda table, rows: None,
+    ) -> None:
+        self._workspace, self._staged, self._on_loaded = workspace, staged, on_loaded
         self._missing = {name: Counter(table.missing) for name, table in staged.items()}
-        self._table = ""
+        self._lying = _by_archive(staged)
+        self._here: dict[str, set[bytes]] = {}
+        self._loaded: Counter[str] = Counter()
         self._load: _Load | None = None
 
-    def __enter__(self) -> Callable[[Segment], None]:
-        return self._take
+    def __enter__(self) -> WantedLoader:
+        return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         load, self._load = self._load, None
@@ -156,20 +166,48 @@ class WantedLoader:
                 hint="Nothing was changed. Somebody changed the store or the catalog: choose another backup.",
             )
 
-    def _take(self, segment: Segment) -> None:
-        if segment.table != self._table:
-            load, self._load = self._load, None
-            if load is not None:
-                load.finish()
-            self._table = segment.table
-        missing = self._missing.get(segment.table)
-        if not missing:
+    def begin(self, archive: int) -> bool:
+        """The next segments are that archive's; returns whether blocks that should lie in it are missing."""
+        self._finish_table()
+        lying = self._lying.get(archive, {})
+        self._here = {
+            table: here for table, digests in lying.items() if (here := digests & self._missing[table].keys())
+        }
+        return bool(self._here)
+
+    def take(self, segment: Segment) -> None:
+        """Load what is missing of it."""
+        if self._load is not None and self._load.table != segment.table:
+            self._finish_table()
+        if not (here := self._here.get(segment.table)):
             return
         view, offset = memoryview(segment.data), 0
         for block in segment.blocks:
-            # As often as it is wanted: an archive of the chain need not hold it as often.
-            for _ in range(missing.pop(block.digest, 0)):
-                if self._load is None:
-                    self._load = _Load(self._workspace, self._staged[segment.table])
-                self._load.write(bytes(view[offset : offset + block.size_bytes]))
+            if block.digest in here:
+                self._write(segment.table, block, bytes(view[offset : offset + block.size_bytes]))
+                here.remove(block.digest)
             offset += block.size_bytes
+
+    def _write(self, table: str, block: Block, data: bytes) -> None:
+        """As often as it is wanted: an archive of the chain need not hold it as often."""
+        self._load = self._load or _Load(self._workspace, self._staged[table])
+        times = self._missing[table].pop(block.digest)
+        for _ in range(times):
+            self._load.write(data)
+        self._loaded[table] += times * block.rows
+        self._on_loaded(table, self._loaded[table])
+
+    def _finish_table(self) -> None:
+        load, self._load = self._load, None
+        if load is not None:
+            load.finish()
+
+
+def _by_archive(staged: Mapping[str, Staged]) -> dict[int, dict[str, set[bytes]]]:
+    """The digests of the missing blocks of each table, by the archive in which they lie."""
+    found: dict[int, dict[str, set[bytes]]] = {}
+    for name, table in staged.items():
+        for block, archive in zip(table.blocks, table.blocks.archives, strict=True):
+            if block.digest in table.missing:
+                found.setdefault(archive, {}).setdefault(name, set()).add(block.digest)
+    return found
