@@ -12,7 +12,7 @@ import pyrage
 
 from bench.children import peak_rss_bytes
 from clinic_backups.connections import Connection
-from clinic_backups.model import ArchiveInfo
+from clinic_backups.model import ChainArchive
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.into import IntoRestore
 from clinic_backups.restore.service import ClinicRestore, Wish
@@ -32,7 +32,8 @@ def main() -> None:
             Stores.of(open_store(job["store_url"], None)), [pyrage.x25519.Identity.from_str(job["identity"])]
         ),
     )
-    source = Source(job["backup_id"], job["clinic_id"], ArchiveInfo(**job["archive"]))
+    chain = tuple(ChainArchive(**archive) for archive in job["chain"])
+    source = Source(job["backup_id"], job["clinic_id"], ChainArchive(**job["archive"]), chain)
     actions: dict[str, Callable[[], dict[str, Any]]] = {
         "into": lambda: {"rows": IntoRestore(restore).run(source, job["schema"]).rows},
         "plan": lambda: _told(restore.plan(source, Wish())),

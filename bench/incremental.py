@@ -17,11 +17,14 @@ from psycopg2 import sql
 from bench import children
 from bench.figures import BenchError, Figure, Run, Spread
 from bench.large_clinic import COPY, ByHand
+from bench.restore import Restored
 from bench.world import LargeClinic, World
 
 GROUP = "incremental backups of one large clinic"
 FULL = "full backup"
 READ = "bare read, psql to /dev/null"
+LISTS = "block lists of the chain, from the catalog to the index"
+INTO_FULL, INTO_CHAIN = "restore of all rows from a full backup", "restore of all rows from the chain"
 CHANGES = {
     "public.auditoria_bitacora": "accion = 'cambio {n}'",
     "public.citas_consulta": "motivo = 'cambio {n}'",
@@ -55,6 +58,7 @@ def figures(world: World) -> list[Figure]:
                 ", clustered" if clustered else ", spread" if per_mille else ""
             )
             found += bench.after(name, share)
+    found += [bench.block_lists(), *bench.restores()]
     return [replace(figure, facts=bench.facts) for figure in found]
 
 
@@ -123,6 +127,30 @@ class Incremental:
             note += f"; restic: {seconds:.1f} s, {grown / 1e6:,.2f} MB, {grown_percent:.2f} % of its first"
         self._world.say(f"{name}: {run.seconds:.2f} s, {note}")
         return [_figure(name, run, {COPY: run.seconds / copied.seconds, READ: run.seconds / read.seconds}, note)]
+
+    def block_lists(self) -> Figure:
+        """What the next incremental would read of the catalog."""
+        job = {"catalog": asdict(self._large.catalog), "clinic_id": LargeClinic.clinic.id}
+        run, answer = children.python("bench._blocks", job)
+        note = (
+            f"{answer['blocks']:,} blocks in {answer['archives']} archives; {answer['list_bytes'] / 1e6:.2f} MB in the"
+            f" catalog, {answer['zstd_bytes'] / 1e6:.2f} MB with zstd -19; the process grew by"
+            f" {answer['grown_bytes'] / 1e6:.1f} MB; asking for each of them took {answer['ask_seconds']:.2f} s"
+        )
+        self._world.say(f"{LISTS}: {run.seconds:.2f} s, {note}")
+        return _figure(LISTS, run, {}, note)
+
+    def restores(self) -> list[Figure]:
+        """All of the clinic into a new schema, from the chain's newest and from a full one of the same rows."""
+        chain = Restored(self._world, self._large, self._url)
+        self._back_up("full")
+        full = Restored(self._world, self._large, self._url)
+        runs = {name: restored.into() for name, restored in ((INTO_FULL, full), (INTO_CHAIN, chain))}
+        for name, run in runs.items():
+            self._world.say(f"{name}: {run.seconds:.2f} s")
+        notes = {INTO_FULL: "", INTO_CHAIN: f"{chain.archives} archives"}
+        reference = runs[INTO_FULL].seconds
+        return [_figure(name, run, {INTO_FULL: run.seconds / reference}, notes[name]) for name, run in runs.items()]
 
     def _back_up(self, kind: str) -> tuple[Run, dict[str, Any]]:
         job = {

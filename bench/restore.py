@@ -53,7 +53,7 @@ def figures(world: World) -> list[Figure]:
             "restore into a new schema",
             restored.into,
             (COPY_FROM,),
-            note="reads the archive twice, and the rows back to compare them with it",
+            note="reads the archive twice if it is large, and the rows back to compare them with it",
         ),
         Subject(f"plan of {DAMAGED_ROWS:,} damaged rows", restored.plan, (COPY,)),
         Subject(
@@ -123,6 +123,7 @@ class Restored:
         self._world, self._large = world, large
         (record,) = Catalog(large.catalog).find(clinic_id=large.clinic.id, state="completed", limit=1)
         source = source_of(record)
+        self.archives = 1 + len(source.chain)
         self._job = {
             "store_url": store_url,
             "restore_db": asdict(large.superuser),
@@ -130,6 +131,7 @@ class Restored:
             "clinic_id": source.clinic_id,
             "backup_id": source.backup_id,
             "archive": asdict(source.archive),
+            "chain": [asdict(archive) for archive in source.chain],
         }
         self._digest = ""
 
