@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+
+from sqlalchemy import Connection as SqlConnection
 
 from clinic_backups import envelopes, stored
 from clinic_backups.catalog.copies import Copies, CopyState
 from clinic_backups.catalog.erasures import Erasure, Erasures
-from clinic_backups.catalog.locks import AlreadyRunning
+from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.chain import chain_of
+from clinic_backups.erasing import purge_rest
 from clinic_backups.errors import (
     ClinicBackupsError,
+    IntegrityError,
+    ObjectLocked,
     ObjectNotFound,
-    PermanentError,
     SettingsError,
     TransientError,
 )
-from clinic_backups.model import BackupRecord, CopyProblem, Loss, envelope_key_of, hold_key_of, parse_key
+from clinic_backups.model import BackupRecord, CopyProblem, Loss, iso, keys_beside
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.retention import Decision, plan
 from clinic_backups.settings import Settings
-from clinic_backups.storage import Stores
+from clinic_backups.storage import AnsweringStores, Stores
 from clinic_backups.stores.base import ObjectStore
 
 UNDO_FOR = timedelta(days=7)
@@ -61,6 +64,16 @@ class Cleaned:
             self.hint = "The next run cleans this clinic." if self.busy else error.hint
 
 
+@dataclass
+class _Told:
+    """What the stores told of one clinic's backups, and the catalog does not know."""
+
+    gone: set[str] = field(default_factory=set)
+    locked_until: dict[str, datetime] = field(default_factory=dict)
+    spared: dict[str, str] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
+
+
 class Cleaner:
     """Applies the retention policy, and erasures, clinic by clinic.
 
@@ -68,21 +81,22 @@ class Cleaner:
     """
 
     def __init__(self, *, settings: Settings, catalog: Catalog, stores: Stores, now: Callable[[], datetime]) -> None:
-        self._settings, self._catalog, self._stores, self._now = settings, catalog, stores, now
+        self._settings, self._catalog, self._now = settings, catalog, now
+        self._stores = AnsweringStores(stores)
         self._places, self._erasures = Copies(catalog.database), Erasures(catalog.database)
-        self._down: dict[str, ClinicBackupsError] = {}
         self._alarm = LossAlarm(now)
 
     def run(self, *, clinic_id: int | None = None, dry_run: bool = False) -> Iterator[Cleaned]:
-        """Clean one clinic or all that have backups, active or not.
+        """Clean one clinic or all that have backups, active or not, or are being erased.
 
         A clinic that is being backed up, restored or copied is tried once more at the end, and else left for the next
         run; what a store refuses stays in the catalog and is reported. Neither keeps other clinics from theirs.
 
         :param dry_run: nothing is changed, neither in the stores nor in the catalog.
         """
+        every = sorted({*self._catalog.clinic_ids(), *self._erasures.open_clinics()})
         busy: list[int] = []
-        for number in self._catalog.clinic_ids() if clinic_id is None else [clinic_id]:
+        for number in every if clinic_id is None else [clinic_id]:
             cleaned = self._cleaned(number, dry_run=dry_run)
             if cleaned.busy:
                 busy.append(number)
@@ -94,11 +108,12 @@ class Cleaner:
     def _cleaned(self, clinic_id: int, *, dry_run: bool) -> Cleaned:
         cleaned = Cleaned(clinic_id)
         try:
-            with self._catalog.lock(clinic_id, "clinic", "copies"):
+            with self._catalog.lock(clinic_id, "clinic", "copies") as lock:
                 cleaned.erasure = self._erasures.open_of(clinic_id)
-                cleaned.decisions = self._decide(cleaned, dry_run=dry_run)
+                places = self._places.of_clinic(clinic_id)
+                cleaned.decisions = self._decide(cleaned, places, dry_run=dry_run)
                 if not dry_run:
-                    self._clean(cleaned)
+                    self._clean(cleaned, places, lock)
         except ClinicBackupsError as error:
             cleaned.fail(error)
         return cleaned
@@ -107,19 +122,31 @@ class Cleaner:
         """Remove records of failed and deleted backups after their term; returns how many."""
         return self._catalog.forget(before=self._now() - timedelta(days=self._settings.keep_failed_days))
 
-    def _decide(self, cleaned: Cleaned, *, dry_run: bool) -> list[Decision]:
-        """The plan, made again when the backup that is to be the last good one turns out to be lost."""
-        gone: set[str] = set()
-        while True:
-            decisions = self._plan(cleaned, gone)
-            if all(decision.keep for decision in decisions):
-                return decisions
-            missing = self._missing(cleaned, decisions, dry_run=dry_run)
-            if not missing:
-                return decisions
-            gone |= missing
+    def _decide(
+        self, cleaned: Cleaned, places: Mapping[str, Mapping[str, CopyState]], *, dry_run: bool
+    ) -> list[Decision]:
+        """The plan, made again as long as the stores tell something that changes it.
 
-    def _plan(self, cleaned: Cleaned, gone: Set[str]) -> list[Decision]:
+        Each time as a whole: what turns out to be locked or on hold needs all that it is built on.
+        """
+        told = _Told()
+        while True:
+            decisions = self._plan(cleaned, told)
+            going = [decision.backup for decision in decisions if not decision.keep]
+            if not going:
+                return decisions
+            if missing := self._missing(cleaned, decisions, dry_run=dry_run):
+                told.gone |= missing
+                continue
+            unasked = [record for record in going if record.backup_id not in told.asked]
+            if not unasked:
+                return decisions
+            for record in unasked:
+                self._ask(record, self._urls(record, places), cleaned, told)
+                if not dry_run and record.backup_id in told.locked_until:
+                    self._catalog.note_lock(record, told.locked_until[record.backup_id])
+
+    def _plan(self, cleaned: Cleaned, told: _Told) -> list[Decision]:
         now, clinic_id = self._now(), cleaned.clinic_id
         undoing = {
             record.safety_backup_id: record.restore_id
@@ -128,7 +155,11 @@ class Cleaner:
         }
         return plan(
             [
-                replace(record, state="lost") if record.backup_id in gone else record
+                replace(
+                    record,
+                    state="lost" if record.backup_id in told.gone else record.state,
+                    locked_until=told.locked_until.get(record.backup_id, record.locked_until),
+                )
                 for record in self._catalog.find(clinic_id=clinic_id)
             ],
             self._settings.retention_of(clinic_id),
@@ -136,6 +167,7 @@ class Cleaner:
             zone=self._settings.zone,
             undoing=undoing,
             erased_at=cleaned.erasure.requested_at if cleaned.erasure else None,
+            spared=told.spared,
         )
 
     def _missing(self, cleaned: Cleaned, decisions: list[Decision], *, dry_run: bool) -> set[str]:
@@ -152,8 +184,7 @@ class Cleaner:
         """Whether some store has it; else all of them are recorded to have lost it."""
         problems: dict[str, CopyProblem] = {}
         for url in record.stores:
-            store = self._open(url)
-            with self._blaming(url):
+            with self._stores.at(url) as store:
                 condition = stored.look(record.archive, store)
                 if condition == "intact" and envelopes.exists(record.archive_key, store):
                     return True
@@ -166,108 +197,104 @@ class Cleaner:
                 cleaned.losses += self._places.lose(record, url, problem, self._now(), self._alarm)
         return False
 
-    def _open(self, url: str) -> ObjectStore:
-        if url in self._down:
-            raise self._down[url]
-        with self._blaming(url):
-            return self._stores.at(url)
+    def _ask(self, record: BackupRecord, urls: list[str], cleaned: Cleaned, told: _Told) -> None:
+        """Ask each store about a backup that is to go: is it locked there, by the bucket's own rule perhaps, or does a
+        note of a hold lie beside it, of which a catalog that was lost knows nothing?
 
-    @contextmanager
-    def _blaming(self, url: str) -> Iterator[None]:
-        """A store that does not answer is not asked again for each clinic."""
+        Where one does not answer, it stays for now; of a clinic that is erased what can go goes.
+        """
+        told.asked.add(record.backup_id)
+        for url in urls:
+            try:
+                with self._stores.at(url) as store:
+                    if (until := self._locked_until(record, store)) is not None:
+                        told.locked_until[record.backup_id] = max(until, told.locked_until.get(record.backup_id, until))
+                    if record.released_at is None and _is_held(record, store):
+                        told.spared[record.backup_id] = f"on hold, by a note in {url} that the catalog does not know"
+            except (TransientError, SettingsError) as error:
+                if not _is_erased(record, cleaned):
+                    cleaned.fail(error)
+                    told.spared[record.backup_id] = f"{url} did not say whether it is locked there"
+
+    def _locked_until(self, record: BackupRecord, store: ObjectStore) -> datetime | None:
         try:
-            yield
-        except (TransientError, SettingsError) as error:
-            self._down[url] = error
-            raise
+            until = store.stat(record.archive_key).locked_until
+        except ObjectNotFound:
+            return None
+        return until if until is not None and until > self._now() else None
 
-    def _clean(self, cleaned: Cleaned) -> None:
+    def _clean(self, cleaned: Cleaned, places: Mapping[str, Mapping[str, CopyState]], lock: ClinicLock) -> None:
         # First what an earlier run began: marked, and maybe half gone.
         going = self._catalog.find(clinic_id=cleaned.clinic_id, state="deleting")
-        places = self._places.of_clinic(cleaned.clinic_id)
-        for number, decision in enumerate(cleaned.decisions):
-            if decision.keep:
-                continue
-            if until := self._locked_until(decision.backup, places):
-                # By the bucket's own rule: while it lasts this is a backup like any other.
-                self._catalog.note_lock(decision.backup, until)
-                cleaned.decisions[number] = replace(decision, keep=True, reason=f"its store locks it until {until}")
-            else:
+        for decision in cleaned.decisions:
+            if not decision.keep:
+                lock.require()
                 going.append(self._catalog.mark_deleting(decision.backup))
         for record in going:
-            if self._delete(record, places, cleaned):
-                self._catalog.mark_deleted(replace(record, state="deleted", deleted_at=self._now()))
-                cleaned.deleted += 1
-                if cleaned.erasure:
-                    self._erasures.count(cleaned.erasure, record)
-        if cleaned.erasure and self._purge_rest(cleaned, cleaned.erasure):
-            cleaned.erasure = self._erasures.settle(cleaned.erasure, self._now())
+            lock.require()
+            if self._delete(record, self._urls(record, places), cleaned):
+                self._note_deleted(record, cleaned)
+        if cleaned.erasure is not None:
+            cleaned.erasure = self._erase_rest(cleaned, cleaned.erasure, lock)
+
+    def _erase_rest(self, cleaned: Cleaned, erasure: Erasure, lock: ClinicLock) -> Erasure:
+        records, done = self._catalog.find(clinic_id=cleaned.clinic_id), True
+        for url in self._stores.urls:
+            try:
+                purge_rest(url, self._stores, erasure, records, lock)
+            except ClinicBackupsError as error:
+                cleaned.fail(error)
+                done = False
+        return self._erasures.settle(erasure, self._now()) if done else erasure
+
+    def _note_deleted(self, record: BackupRecord, cleaned: Cleaned) -> None:
+        erasure = cleaned.erasure
+
+        def count(db: SqlConnection, deleted: BackupRecord) -> None:
+            if erasure is not None and erasure.covers(deleted):
+                self._erasures.count(db, erasure, deleted)
+
+        self._catalog.mark_deleted(replace(record, state="deleted", deleted_at=self._now()), also=count)
+        cleaned.deleted += 1
 
     def _urls(self, record: BackupRecord, places: Mapping[str, Mapping[str, CopyState]]) -> list[str]:
         """Where it lies or may lie: a copy that died before it was recorded is deleted as well."""
         return list(dict.fromkeys([*places.get(record.backup_id, ()), *self._stores.urls]))
 
-    def _locked_until(self, record: BackupRecord, places: Mapping[str, Mapping[str, CopyState]]) -> datetime | None:
-        """The last end of a lock that a store tells and that the catalog does not know."""
-        ends: list[datetime] = []
-        for url in self._urls(record, places):
-            # One that does not answer will be asked to delete, and then its lock counts.
-            with suppress(ObjectNotFound, TransientError, SettingsError):
-                store = self._open(url)
-                with self._blaming(url):
-                    info = store.stat(record.archive_key)
-                if info.locked_until is not None and info.locked_until > self._now():
-                    ends.append(info.locked_until)
-        return max(ends, default=None)
-
-    def _delete(self, record: BackupRecord, places: Mapping[str, Mapping[str, CopyState]], cleaned: Cleaned) -> bool:
+    def _delete(self, record: BackupRecord, urls: list[str], cleaned: Cleaned) -> bool:
         """In each store archive, then envelope, then the note of a hold: each may be gone already."""
         gone = True
-        for url in self._urls(record, places):
+        for url in urls:
             try:
-                store = self._open(url)
-                remove = store.purge if cleaned.erasure else store.delete
-                with self._blaming(url):
-                    for key in _keys(record.archive_key):
+                with self._stores.at(url) as store:
+                    if _is_erased(record, cleaned):
+                        remove = store.purge
+                    else:
+                        # A versioned bucket would hide it, and it would count as deleted.
+                        self._require_unlocked(record, store)
+                        remove = store.delete
+                    for key in keys_beside(record.archive_key):
                         remove(key)
             except ClinicBackupsError as error:
                 cleaned.fail(error)
                 gone = False
         return gone
 
-    def _purge_rest(self, cleaned: Cleaned, erasure: Erasure) -> bool:
-        """Of a clinic that is erased: what no record knows, and older versions of what was deleted before."""
-        records = self._catalog.find(clinic_id=cleaned.clinic_id)
-        kept = {record.archive_key for record in records if record.state not in ("deleted", "failed")}
-        known = {record.archive_key for record in records}
-        try:
-            for url in self._stores.urls:
-                store = self._open(url)
-                with self._blaming(url):
-                    self._purge_store(store, cleaned.clinic_id, kept, known)
-        except ClinicBackupsError as error:
-            cleaned.fail(error)
-            return False
-        return True
-
-    def _purge_store(self, store: ObjectStore, clinic_id: int, kept: Set[str], known: Set[str]) -> None:
-        prefix = f"backups/{clinic_id}/"
-        there = stored.by_archive(store.list(prefix))
-        unknown = [key for key, objects in there.items() if stored.is_whole(objects) and key not in known]
-        if unknown:
-            # Perhaps on hold: only a catalog that knows them can say so.
-            raise PermanentError(
-                f"{store.url} has {len(unknown)} backups of clinic {clinic_id} that the catalog does not know.",
-                hint="Run `clinic-backups catalog rebuild`, look at them, and then erase the clinic again.",
+    def _require_unlocked(self, record: BackupRecord, store: ObjectStore) -> None:
+        if (until := self._locked_until(record, store)) is not None:
+            raise ObjectLocked(
+                f"{store.url} keeps {record.backup_id} locked until {iso(until)}.",
+                hint="It is deleted there by the first retention after that.",
             )
-        gone = {parts.archive_key for key in store.all_keys(prefix) if (parts := parse_key(key))} - kept
-        for key in sorted(gone):
-            for beside in _keys(key):
-                store.purge(beside)
-        for upload in list(store.unfinished(prefix)):
-            store.abort(upload)
 
 
-def _keys(archive_key: str) -> tuple[str, ...]:
-    """All objects of one backup, in the order in which they are deleted."""
-    return archive_key, envelope_key_of(archive_key), hold_key_of(archive_key)
+def _is_erased(record: BackupRecord, cleaned: Cleaned) -> bool:
+    return cleaned.erasure is not None and cleaned.erasure.covers(record)
+
+
+def _is_held(record: BackupRecord, store: ObjectStore) -> bool:
+    try:
+        return envelopes.load_hold(record.archive_key, store) is not None
+    except IntegrityError:
+        # A note that nobody can read is one all the same.
+        return True

@@ -363,3 +363,8 @@ def hold_key_of(archive_key: str) -> str:
 def envelope_key_of(archive_key: str) -> str:
     """The envelope lies beside its archive."""
     return archive_key.removesuffix(".tar.zst.age") + ".json"
+
+
+def keys_beside(archive_key: str) -> tuple[str, ...]:
+    """All objects of one backup, in the order in which they are deleted: what has no archive any more is none."""
+    return archive_key, envelope_key_of(archive_key), hold_key_of(archive_key)

@@ -14,7 +14,8 @@ from clinic_backups.model import BackupRecord, parents_of
 class RetentionPolicy(BaseModel):
     """How long backups are kept: all for ``keep_days``, then the newest of so many days, weeks, months and years.
 
-    Grandfather-father-son; a period without a backup does not count. The days are those of the settings' time zone.
+    Grandfather-father-son. The periods are counted from where ``keep_days`` ends; one without a backup does not count.
+    The days are those of the settings' time zone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +52,7 @@ def plan(
     zone: tzinfo,
     undoing: Mapping[str, str] | None = None,
     erased_at: datetime | None = None,
+    spared: Mapping[str, str] | None = None,
 ) -> list[Decision]:
     """Decide on one clinic's completed and lost backups, the newest first.
 
@@ -61,6 +63,7 @@ def plan(
 
     :param undoing: backups that undo a recent restore, with the restore's id.
     :param erased_at: when somebody asked that the clinic be erased.
+    :param spared: why a backup stays whatever else is known of it.
     """
     ended = sorted(
         (backup for backup in backups if backup.state in ("completed", "lost") and backup.finished_at is not None),
@@ -73,7 +76,7 @@ def plan(
     last = {backup.backup_id for backup in (good[:1] + [each for each in good if each.started_at <= now][:1])}
     reasons: dict[str, str] = {}
     for backup in ended:
-        reason = _forced(backup, now)
+        reason = _forced(backup, now) or (spared or {}).get(backup.backup_id, "")
         if not reason and backup.backup_id not in erased:
             reason = _own_reason(backup, backup.backup_id in last, policy, now, undoing or {})
             if not reason and not good:
@@ -81,7 +84,7 @@ def plan(
                 reason = "the clinic has no good backup"
         if reason:
             reasons[backup.backup_id] = reason
-    _keep_periods(good, policy, zone, reasons)
+    _keep_periods([each for each in good if not _is_young(each, policy, now)], policy, zone, reasons)
     _keep_needed(ended, known, reasons)
     gone = f"older than {policy.keep_days} days"
     return [
@@ -111,16 +114,19 @@ def _forced(backup: BackupRecord, now: datetime) -> str:
 def _own_reason(
     backup: BackupRecord, last: bool, policy: RetentionPolicy, now: datetime, undoing: Mapping[str, str]
 ) -> str:
-    finished_at = backup.finished_at or backup.started_at
     if last:
         return "the clinic's last good backup"
     if backup.backup_id in undoing:
         return f"undoes restore {undoing[backup.backup_id]}"
-    if finished_at + timedelta(days=policy.keep_days) > now:
+    if _is_young(backup, policy, now):
         return f"not older than {policy.keep_days} days"
     if backup.expires_at is not None and backup.expires_at > now:
         return f"promised until {backup.expires_at:%Y-%m-%d}"
     return ""
+
+
+def _is_young(backup: BackupRecord, policy: RetentionPolicy, now: datetime) -> bool:
+    return (backup.finished_at or backup.started_at) + timedelta(days=policy.keep_days) > now
 
 
 def _keep_periods(good: Sequence[BackupRecord], policy: RetentionPolicy, zone: tzinfo, reasons: dict[str, str]) -> None:

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     keep_yearly: int = Field(default=0, ge=0, description="And of so many years")
     clinic_retention: dict[int, RetentionPolicy] = Field(
         default={},
-        description='Another policy for single clinics, as JSON: {"7": {"keep_days": 90, "monthly": 12}}',
+        description='What differs for single clinics, as JSON: {"7": {"keep_days": 90, "monthly": 12}}',
     )
     keep_failed_days: int = Field(
         default=90, ge=1, description="Days after which records of failed and deleted backups are forgotten"
@@ -215,7 +215,7 @@ class Settings(BaseSettings):
         return {"encryption": encryption, "lock_mode": self.lock_mode}
 
     def retention_of(self, clinic_id: int) -> RetentionPolicy:
-        """How long a clinic's backups are kept."""
+        """How long a clinic's backups are kept: what its own policy does not name is everybody's."""
         fleet = RetentionPolicy(
             keep_days=self.keep_days,
             daily=self.keep_daily,
@@ -223,7 +223,8 @@ class Settings(BaseSettings):
             monthly=self.keep_monthly,
             yearly=self.keep_yearly,
         )
-        return self.clinic_retention.get(clinic_id, fleet)
+        own = self.clinic_retention.get(clinic_id, fleet)
+        return fleet.model_copy(update=own.model_dump(exclude_unset=True))
 
     def recipients_of(self, clinic_id: int) -> tuple[str, ...]:
         """Public keys for one clinic's backups, without duplicates. :raises SettingsError: there are none."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from clinic_backups.errors import ClinicBackupsError, SettingsError
+from clinic_backups.errors import ClinicBackupsError, SettingsError, TransientError
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import parse_url
 
@@ -108,3 +109,30 @@ class Stores:
     def __iter__(self) -> Iterator[ObjectStore]:
         """Each store, the primary first, opened as it is reached."""
         return map(self.at, self.urls)
+
+
+class AnsweringStores:
+    """Stores of which one that does not answer is not asked again, for each clinic."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+        self._down: dict[str, ClinicBackupsError] = {}
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All places, the primary first."""
+        return self._stores.urls
+
+    @contextmanager
+    def at(self, url: str) -> Iterator[ObjectStore]:
+        """The store at a place; what it raises while it is used is raised at once from then on, if it may be down.
+
+        :raises TransientError, SettingsError: it did not answer, or cannot be opened.
+        """
+        if url in self._down:
+            raise self._down[url]
+        try:
+            yield self._stores.at(url)
+        except (TransientError, SettingsError) as error:
+            self._down[url] = error
+            raise

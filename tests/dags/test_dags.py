@@ -31,12 +31,15 @@ def test_every_dag_file_holds_a_documented_dag_that_the_readme_names(dags: dict[
         assert dag.max_active_runs == (4 if side_by_side else 1)  # type: ignore[attr-defined]
 
 
-def test_the_schedule_is_at_two_in_the_configured_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "expression"), [("clinic_backup", "0 2 * * *"), ("clinic_backup_retention", "0 3 * * 0")]
+)
+def test_the_schedule_is_in_the_configured_zone(name: str, expression: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow.dag_processing.dagbag import DagBag
 
     monkeypatch.setenv("CLINIC_BACKUPS_TIME_ZONE", "America/La_Paz")
-    dag = DagBag(CHECKOUT / "dags" / "clinic_backup.py").dags["clinic_backup"]
-    assert dag.timetable.expression == "0 2 * * *"
+    dag = DagBag(CHECKOUT / "dags" / f"{name}.py").dags[name]
+    assert dag.timetable.expression == expression
     assert str(dag.timetable.timezone) == "America/La_Paz"
 
 

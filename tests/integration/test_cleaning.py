@@ -6,20 +6,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import ClassVar
 from uuid import uuid4
 
 import pytest
 
+from clinic_backups import envelopes
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.catalog.restores import RestoreRecord, Restores
 from clinic_backups.cleaning import Cleaner
 from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.model import BackupRecord, envelope_key_of
+from clinic_backups.model import BackupRecord, envelope_key_of, hold_key_of, keys_beside
 from clinic_backups.settings import Settings
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.stores.file import FileStore
 from tests.conftest import MakeStore
-from tests.fleet import Fleet, objects_of
+from tests.fleet import Fleet, objects_of, put
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig
 
@@ -133,7 +136,7 @@ def test_a_run_that_was_killed_between_store_and_catalog_is_continued_by_the_nex
     assert archive.objects() == sorted([new.archive_key, envelope_key_of(new.archive_key)])
 
 
-def killed(*arguments: object) -> None:
+def killed(*arguments: object, **options: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -265,3 +268,178 @@ def test_a_copy_that_died_before_it_was_recorded_is_deleted_too(demo_database: D
     assert set(objects_of(fleet.stores.at(fleet.stores.urls[1]))) == {
         new.archive_key, envelope_key_of(new.archive_key),
     }  # fmt: skip
+
+
+class Locks(FileStore):
+    """A store that tells of locks: the day until which each key is locked."""
+
+    days: ClassVar[dict[str, int]] = {}
+
+    def stat(self, key: str) -> ObjectInfo:
+        info = super().stat(key)
+        day = self.days.get(key)
+        return replace(info, locked_until=START + timedelta(days=day)) if day else info
+
+
+def test_what_a_lock_of_the_buckets_own_keeps_needs_its_chain(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    store = Locks(tmp_path / "store")
+    fleet = Fleet(demo_database, store)
+    fleet.kind = "auto"
+    full, child = fleet.on_day(0), fleet.on_day(5, incremental_percent=10_000)
+    new = fleet.on_day(60)
+    assert [record.kind for record in (full, child, new)] == ["full", "incremental", "full"]
+    Locks.days = {full.archive_key: 60, child.archive_key: 65}
+    (told,) = fleet.clean(62, dry_run=True)
+    (cleaned,) = fleet.clean(62)
+    assert cleaned.decisions == told.decisions
+    assert [(each.keep, each.reason[:12]) for each in cleaned.decisions] == [
+        (True, "the clinic's"), (True, "locked until"), (True, "needed by 1-"),
+    ]  # fmt: skip
+    assert {fleet.state(record) for record in (full, child, new)} == {"completed"}
+    fleet.restored(fleet.again(child))
+    (cleaned,) = fleet.clean(66)
+    assert (cleaned.deleted, cleaned.problem) == (2, "")
+
+
+def test_while_a_store_does_not_say_whether_it_locks_a_backup_it_stays_everywhere(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    one, two = FileStore(tmp_path / "one"), FileStore(tmp_path / "two")
+    fleet = Fleet(demo_database, one, two)
+    old, new = fleet.on_day(0), fleet.on_day(40)
+    fleet.copy()
+    (cleaned,) = fleet.clean(90, stores=Stores.of(one, Down(two.root)))
+    assert [each.reason for each in cleaned.decisions][1:] == [f"{two.url} did not say whether it is locked there"]
+    assert (cleaned.deleted, cleaned.problem, fleet.state(old)) == (0, "out of reach", "completed")
+    assert old.archive_key in objects_of(one)
+    # Locked there alone: it is not deleted here either.
+    Locks.days = {old.archive_key: 200}
+    (cleaned,) = fleet.clean(91, stores=Stores.of(one, Locks(two.root)))
+    assert (cleaned.deleted, cleaned.problem, fleet.again(old).locked_until) == (0, "", START + timedelta(days=200))
+    assert old.archive_key in objects_of(one)
+    # A lock that is set while its deletion is under way: what is locked is not hidden.
+    Locks.days = {old.archive_key: 300}
+    with pytest.raises(KeyboardInterrupt):
+        fleet.clean(210, stores=Stores.of(Killing(one.root), two))
+    (cleaned,) = fleet.clean(211, stores=Stores.of(one, Locks(two.root)))
+    assert (cleaned.deleted, fleet.state(old)) == (0, "deleting")
+    assert cleaned.problem == f"{two.url} keeps {old.backup_id} locked until 2027-06-28T06:00:00Z."
+    assert old.archive_key in objects_of(two)
+    (cleaned,) = fleet.clean(301, stores=Stores.of(one, Locks(two.root)))
+    assert (cleaned.deleted, fleet.state(old), fleet.state(new)) == (1, "deleted", "completed")
+
+
+class Down(FileStore):
+    def stat(self, key: str) -> ObjectInfo:
+        raise TransientError("out of reach")
+
+
+class Killing(FileStore):
+    def delete(self, key: str) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("note", ["whole", "unreadable"])
+def test_a_note_of_a_hold_that_the_catalog_does_not_know_keeps_it(
+    demo_database: DemoDatabase, tmp_path: Path, note: str
+) -> None:
+    """The second store was down when it was set, and the catalog was rebuilt from there."""
+    one, two = FileStore(tmp_path / "one"), FileStore(tmp_path / "two")
+    fleet = Fleet(demo_database, one, two)
+    old, _ = fleet.on_day(0), fleet.on_day(40)
+    fleet.copy()
+    if note == "whole":
+        envelopes.write_hold(replace(old, hold_reason="pleito", held_by="abogada"), one)
+    else:
+        put(one, hold_key_of(old.archive_key))
+    (cleaned,) = fleet.clean(90)
+    assert cleaned.decisions[1].reason == f"on hold, by a note in {one.url} that the catalog does not know"
+    assert fleet.state(old) == "completed"
+    assert hold_key_of(old.archive_key) in objects_of(one)
+    fleet.execute(f"UPDATE clinic_backups.backup SET released_at = now() WHERE backup_id = '{old.backup_id}'")
+    (cleaned,) = fleet.clean(90)
+    assert (cleaned.deleted, set(objects_of(one)) & set(keys_beside(old.archive_key))) == (1, set())
+
+
+def test_a_run_whose_lock_was_lost_deletes_nothing_more(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    fleet = Fleet(demo_database, FileStore(tmp_path / "store"))
+    records = [fleet.on_day(day) for day in (0, 1, 40)]
+
+    class Ending(FileStore):
+        def delete(self, key: str) -> None:
+            super().delete(key)
+            fleet.execute_rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            )
+
+    (cleaned,) = fleet.clean(90, stores=Stores.of(Ending(tmp_path / "store")))
+    assert "lock in the catalog was lost" in cleaned.problem
+    left = [record.archive_key in objects_of(fleet.stores.primary) for record in records]
+    assert sorted(left) == [False, True, True]
+    (cleaned,) = fleet.clean(91)
+    assert [fleet.state(record) for record in records] == ["deleted", "deleted", "completed"]
+
+
+def test_of_each_backup_the_archive_goes_first_and_a_store_that_fails_keeps_no_other_from_it(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    calls: list[str] = []
+
+    class Noting(FileStore):
+        def delete(self, key: str) -> None:
+            calls.append(key)
+            super().delete(key)
+
+    class Refusing(FileStore):
+        def delete(self, key: str) -> None:
+            raise PermanentError("Access denied.", hint="Allow it.")
+
+    one, two, three = (FileStore(tmp_path / name) for name in ("one", "two", "three"))
+    fleet = Fleet(demo_database, one, two, three)
+    old = fleet.on_day(0)
+    fleet.on_day(40)
+    fleet.copy()
+    (cleaned,) = fleet.clean(90, stores=Stores.of(Refusing(one.root), Noting(two.root), three))
+    assert (cleaned.deleted, cleaned.problem, fleet.state(old)) == (0, "Access denied.", "deleting")
+    assert calls == list(keys_beside(old.archive_key))
+    assert old.archive_key not in {*objects_of(two), *objects_of(three)}
+
+
+def test_a_last_backup_without_an_envelope_is_none(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    """From the bucket alone it could not be restored."""
+    fleet = Fleet(demo_database, FileStore(tmp_path / "store"))
+    old, new = fleet.on_day(0), fleet.on_day(40)
+    fleet.stores.primary.delete(envelope_key_of(new.archive_key))
+    (cleaned,) = fleet.clean(90)
+    assert [loss.backup_id for loss in cleaned.losses] == [new.backup_id]
+    assert fleet.state(old) == "completed"
+
+
+def test_what_undoes_a_restore_stays_for_seven_days(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    fleet = Fleet(demo_database, FileStore(tmp_path / "store"))
+    safety, new = fleet.on_day(0), fleet.on_day(40)
+    Restores(fleet.catalog.database).begin(
+        RestoreRecord(
+            restore_id="r-1", clinic_id=1, clinic_name="Uno", backup_id=new.backup_id, mode="exact", plan={},
+            plan_digest="d", started_at=START + timedelta(days=80), safety_backup_id=safety.backup_id,
+        )
+    )  # fmt: skip
+    for day, reason, state in ((86.9, "undoes restore r-1", "completed"), (87, "older than 30 days", "deleted")):
+        (cleaned,) = fleet.clean(day)
+        assert (cleaned.decisions[1].reason, fleet.state(safety)) == (reason, state)
+
+
+def test_a_record_is_forgotten_after_its_deletion_and_not_while_another_names_it(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    fleet = Fleet(demo_database, FileStore(tmp_path / "store"))
+    fleet.kind = "auto"
+    full, child = fleet.on_day(0), fleet.on_day(1, incremental_percent=10_000)
+    fleet.on_day(60)
+    fleet.clean(100)
+    assert [fleet.state(record) for record in (full, child)] == ["deleted", "deleted"]
+    with pytest.raises(PermanentError, match="is not completed or lost"):
+        fleet.catalog.hold(full, "pleito", "abogada")
+    forgotten = [fleet.catalog.forget(before=START + timedelta(days=day)) for day in (99, 101, 101)]
+    assert forgotten == [0, 1, 1]

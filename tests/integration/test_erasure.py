@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,16 @@ from uuid import uuid4
 import pyrage
 import pytest
 
-from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.catalog.erasures import Erasure, Erasures
 from clinic_backups.catalog.outbox import Notice, Outbox
+from clinic_backups.catalog.restores import RestoreRecord, Restores
 from clinic_backups.encryption import generate_identity
-from clinic_backups.errors import ClinicBackupsError, ObjectLocked, PermanentError
+from clinic_backups.envelopes import write_hold
+from clinic_backups.errors import ClinicBackupsError, ObjectLocked, PermanentError, TransientError
+from clinic_backups.model import envelope_key_of, hold_key_of
 from clinic_backups.settings import Settings
 from clinic_backups.storage import Stores
+from clinic_backups.stores.base import ObjectInfo
 from clinic_backups.stores.connect import store_from_client
 from clinic_backups.stores.file import FileStore
 from tests.conftest import MakeStore
@@ -210,3 +216,141 @@ def test_an_erasure_is_asked_for_once_and_ends_once(fleet: Fleet) -> None:
         erasures.settle(second, START)
     assert erasures.open_of(1) is None
     assert [found.id for found in erasures.find()] == [first.id]
+
+
+def tombstone(fleet: Fleet) -> Erasure:
+    (found,) = Erasures(fleet.catalog.database).find()
+    return found
+
+
+def test_each_deletion_is_counted_once_whatever_kills_the_run(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a record that says deleted and the count there is nothing."""
+    mine = [fleet.on_day(0), fleet.on_day(1)]
+    real = Erasures.count
+
+    def killed(*arguments: Any) -> None:
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Erasures, "count", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fleet.erase(1, 2)
+    assert (tombstone(fleet).backups, fleet.state(mine[0])) == (0, "deleting")
+    fleet.clean(3)
+    assert (tombstone(fleet).backups, tombstone(fleet).size_bytes) == (2, sum(made.size_bytes or 0 for made in mine))
+
+
+@pytest.mark.usefixtures("buckets")
+def test_what_a_clinic_that_came_back_loses_to_the_policy_is_no_part_of_its_erasure(
+    demo_database: DemoDatabase, s3_client: Any
+) -> None:
+    """Neither counted, nor purged of its versions; and what failed and is whole in the store stays."""
+    prefix = f"lives/{uuid4().hex}"
+    fleet = Fleet(demo_database, store_from_client(f"s3://{VERSIONED}/{prefix}", s3_client))
+    held = fleet.on_day(0)
+    fleet.holds().hold(held.backup_id, "pleito 12", "abogada")
+    fleet.erase(1, 1)
+    later, failed = fleet.on_day(2), fleet.on_day(90)
+    fleet.on_day(91)
+    fleet.execute(f"UPDATE clinic_backups.backup SET state = 'failed' WHERE backup_id = '{failed.backup_id}'")
+    fleet.clean(95)
+    assert fleet.state(later) == "deleted"
+    assert (tombstone(fleet).backups, tombstone(fleet).last_backup_at) == (0, None)
+    versions = s3_client.list_object_versions(Bucket=VERSIONED, Prefix=f"{prefix}/{later.archive_key}")
+    assert len(versions["Versions"]) == 1
+    assert {failed.archive_key, envelope_key_of(failed.archive_key)} <= set(objects_of(fleet.stores.primary))
+
+
+def test_the_weekly_run_goes_on_with_a_clinic_of_which_no_record_is_left(fleet: Fleet) -> None:
+    one, two = fleet.stores
+    fleet.on_day(0)
+    fleet.on_day(0, 2)
+    fleet.copy()
+    put(two, "backups/1/2026/09/backup_vieja_1_20260801_060000.tar.zst.age")
+    down = Stores.of(one, Down(two.url.removeprefix("file://")))
+    cleaned = fleet.erase(1, 1, stores=down)
+    assert (cleaned.problem, tombstone(fleet).finished_at) == ("out of reach", None)
+    assert not any(key.startswith("backups/1/") for key in objects_of(one))
+    fleet.execute("DELETE FROM clinic_backups.backup WHERE clinic_id = 1")
+    assert [cleaned.clinic_id for cleaned in fleet.clean(8, stores=down)] == [1, 2]
+    for key in [key for key in objects_of(two) if key.startswith("backups/1/") and key.endswith(".json")]:
+        two.delete(key)  # what no record knows and is whole would have to be looked at
+    assert [(cleaned.clinic_id, cleaned.problem) for cleaned in fleet.clean(15)] == [(1, ""), (2, "")]
+    assert tombstone(fleet).finished_at == fleet.now
+    assert not any(key.startswith("backups/1/") for key in objects_of(two))
+
+
+class Down(FileStore):
+    """Nothing can be asked of it."""
+
+    def stat(self, key: str) -> ObjectInfo:
+        raise TransientError("out of reach")
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        raise TransientError("out of reach")
+
+    def purge(self, key: str) -> None:
+        raise TransientError("out of reach")
+
+
+@pytest.mark.usefixtures("buckets")
+def test_unfinished_uploads_of_the_clinic_go_and_nobody_elses(demo_database: DemoDatabase, s3_client: Any) -> None:
+    prefix = f"lives/{uuid4().hex}"
+    fleet = Fleet(demo_database, store_from_client(f"s3://{VERSIONED}/{prefix}", s3_client))
+    fleet.on_day(0)
+    keys = [
+        "backups/1/2026/09/backup_uno_1_20260901_060000.tar.zst.age",
+        "backups/1/fotos/pelicula.mp4",
+        "backups/1/clinics/backups/1/2026/09/backup_uno_1_20260901_060000.tar.zst.age",
+        "backups/12/2026/09/backup_doce_12_20260901_060000.tar.zst.age",
+    ]
+    for key in keys:
+        s3_client.create_multipart_upload(Bucket=VERSIONED, Key=f"{prefix}/{key}")
+    assert fleet.erase(1, 1).problem == ""
+    uploads = s3_client.list_multipart_uploads(Bucket=VERSIONED, Prefix=prefix)["Uploads"]
+    assert {upload["Key"].removeprefix(f"{prefix}/") for upload in uploads} == set(keys[1:])
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"format": 9}', b"x"])
+def test_what_has_an_envelope_that_is_none_cannot_be_taken_over_and_goes(fleet: Fleet, content: bytes) -> None:
+    one, two = fleet.stores
+    record = fleet.on_day(0)
+    one.delete(envelope_key_of(record.archive_key))
+    put(one, envelope_key_of(record.archive_key), content)
+    fleet.execute("TRUNCATE clinic_backups.backup CASCADE")
+    assert [key for key, _ in fleet.rebuild().conflicts] == [record.archive_key]
+    # Unless somebody has put it on hold, wherever that is noted.
+    write_hold(replace(record, hold_reason="pleito", held_by="abogada"), two)
+    cleaned = fleet.erase(1, 1)
+    assert "that the catalog does not know" in cleaned.problem
+    assert record.archive_key in objects_of(one)
+    two.delete(hold_key_of(record.archive_key))
+    cleaned = fleet.erase(1, 2)
+    assert (cleaned.problem, objects_of(one)) == ("", {})
+
+
+def test_what_the_catalog_forgets_ends_with_the_moment_of_the_erasure(fleet: Fleet) -> None:
+    """Restores, mails and the clinic's own line; asked again, the moment is a later one."""
+    held = fleet.on_day(0)
+    restores, outbox = Restores(fleet.catalog.database), Outbox(fleet.catalog.database)
+    for day in (0.5, 3, 5):
+        at = START + timedelta(days=day)
+        outbox.queue(Notice(f"mail {day}", "success", {}, clinic_id=1), at)
+        begun = restores.begin(
+            RestoreRecord(
+                restore_id=f"r-{day}", clinic_id=1, clinic_name="Uno", backup_id="b", mode="exact", plan={},
+                plan_digest="d", started_at=at,
+            )
+        )  # fmt: skip
+        restores.finish(begun.failed(PermanentError("x"), at), lambda db, record: None)
+    fleet.on_day(2)
+    fleet.execute("INSERT INTO clinic_backups.clinic (clinic_id, name, language, active) VALUES (1, 'Uno', 'es', false)"
+                  " ON CONFLICT (clinic_id) DO UPDATE SET active = false")  # fmt: skip
+    fleet.holds().hold(held.backup_id, "pleito", "abogada")
+    fleet.erase(1, 1)
+    fleet.holds().release(held.backup_id, "juez")
+    fleet.erase(1, 4)
+    assert tombstone(fleet).requested_at == START + timedelta(days=4)
+    assert rows_about(fleet, 1) == {"backup": 0, "restore": 1, "notification": 1}
+    assert fleet.execute_rows("SELECT clinic_id FROM clinic_backups.clinic WHERE clinic_id = 1") == []

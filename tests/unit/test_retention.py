@@ -51,7 +51,7 @@ def test_grandfather_father_son() -> None:
     stay = kept([replace(b, expires_at=b.finished_at) for b in nightly(1200)], policy)
     counts = {period: sum(reason.startswith(period) for reason in stay.values()) for period in PERIODS}
     # One backup may be the newest of several periods: the first of them is named.
-    assert counts == {"daily": 2, "weekly": 3, "monthly": 11, "yearly": 1}
+    assert counts == {"daily": 10, "weekly": 3, "monthly": 11, "yearly": 1}
     assert {NOW.year - (NOW - timedelta(days=int(name[1:]))).year for name in stay} == {0, 1, 2}
 
 
@@ -241,10 +241,11 @@ def check_run(world: World) -> list[BackupRecord]:
             reasons[name].add(f"promised until {b.expires_at:%Y-%m-%d}")
         if name in world.undoing:
             reasons[name].add("undoes restore r-7")
+    old = [b for b in good if b.finished_at and (now - b.finished_at).total_seconds() >= policy.keep_days * 86400]
     for period, wanted in policy.model_dump(exclude={"keep_days"}).items():
         # From the oldest on: the newest of a period is what remains of it.
-        newest = {b.finished_at.astimezone(world.zone).strftime(PERIODS[period]): b for b in good if b.finished_at}
-        last_ones = [b.backup_id for b in good if b in newest.values()][::-1][:wanted]
+        newest = {b.finished_at.astimezone(world.zone).strftime(PERIODS[period]): b for b in old if b.finished_at}
+        last_ones = [b.backup_id for b in old if b in newest.values()][::-1][:wanted]
         for number, name in enumerate(last_ones, 1):
             reasons[name].add(f"{period} {number} of {wanted}")
     for decision in decisions:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
+from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import delete, func, insert, select, update
 
 from clinic_backups.catalog.database import CatalogDatabase
@@ -32,6 +33,10 @@ class Erasure:
     last_backup_at: datetime | None = None
     remaining: int = 0
     finished_at: datetime | None = None
+
+    def covers(self, record: BackupRecord) -> bool:
+        """The backup is one of those that are to go; what was begun later, by a clinic that came back, is not."""
+        return record.started_at <= self.requested_at
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -73,19 +78,24 @@ class Erasures:
         with self._database.transaction("reading the erasures") as db:
             return [Erasure(*row) for row in db.execute(select(*_COLUMNS).order_by(erasure.c.id.desc()))]
 
-    def count(self, found: Erasure, record: BackupRecord) -> None:
-        """Add a backup that is gone."""
-        with self._database.transaction("counting an erased backup") as db:
-            db.execute(
-                update(erasure)
-                .where(erasure.c.id == found.id)
-                .values(
-                    backups=erasure.c.backups + 1,
-                    size_bytes=erasure.c.size_bytes + (record.size_bytes or 0),
-                    first_backup_at=func.least(erasure.c.first_backup_at, record.started_at),
-                    last_backup_at=func.greatest(erasure.c.last_backup_at, record.started_at),
-                )
+    def open_clinics(self) -> list[int]:
+        """The clinics whose erasure has not ended."""
+        statement = select(erasure.c.clinic_id).where(erasure.c.finished_at.is_(None))
+        with self._database.transaction("reading the erasures") as db:
+            return list(db.execute(statement).scalars())
+
+    def count(self, db: SqlConnection, found: Erasure, record: BackupRecord) -> None:
+        """Add a backup that is gone, in the transaction that says so of its record."""
+        db.execute(
+            update(erasure)
+            .where(erasure.c.id == found.id)
+            .values(
+                backups=erasure.c.backups + 1,
+                size_bytes=erasure.c.size_bytes + (record.size_bytes or 0),
+                first_backup_at=func.least(erasure.c.first_backup_at, record.started_at),
+                last_backup_at=func.greatest(erasure.c.last_backup_at, record.started_at),
             )
+        )
 
     def settle(self, found: Erasure, at: datetime) -> Erasure:
         """Count what remains; when that is nothing, end it and forget all that the catalog knows of those backups.

@@ -41,7 +41,7 @@ class ClinicLock:
         except psycopg2.Error:
             raise TransientError(
                 f"The connection that kept clinic {self._clinic_id}'s lock in the catalog was lost.",
-                hint="Nothing was recorded as complete; the next attempt backs up again.",
+                hint="Nothing was recorded as complete; the next attempt goes on.",
             ) from None
 
 

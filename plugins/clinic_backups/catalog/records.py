@@ -160,12 +160,18 @@ class Catalog:
         """From here on it is no backup any more. :raises PermanentError: it is on hold, or was no backup."""
         return self._change(record, "completed", "lost", state="deleting")
 
-    def mark_deleted(self, record: BackupRecord) -> BackupRecord:
-        """Its objects are gone. Its blocks and places are forgotten, and nothing else."""
-        with self.database.transaction(f"forgetting the blocks of {record.backup_id}") as db:
+    def mark_deleted(self, record: BackupRecord, *, also: Announce = lambda db, record: None) -> BackupRecord:
+        """Its objects are gone. Its blocks and places are forgotten, and nothing else.
+
+        :param also: called in the same transaction.
+        """
+
+        def forget(db: SqlConnection, deleted: BackupRecord) -> None:
             for table in (backup_blocks, backup_copy):
-                db.execute(delete(table).where(table.c.backup_id == record.backup_id))
-        return self._change(record, "deleting", state="deleted", deleted_at=record.deleted_at)
+                db.execute(delete(table).where(table.c.backup_id == deleted.backup_id))
+            also(db, deleted)
+
+        return self._change(record, "deleting", also=forget, state="deleted", deleted_at=record.deleted_at)
 
     def hold(self, record: BackupRecord, reason: str, by: str) -> BackupRecord:
         """Keep it until it is released. :raises PermanentError: it is neither completed nor lost."""
@@ -180,7 +186,7 @@ class Catalog:
 
     def note_lock(self, record: BackupRecord, until: datetime) -> BackupRecord:
         """Write that a store keeps it locked for longer than was asked for."""
-        return self._change(record, "completed", "lost", locked_until=until)
+        return self._change(record, "completed", "lost", held=None, locked_until=until)
 
     def recipients_of_others(self, clinic_id: int) -> set[str]:
         """The public keys that backups of other clinics are encrypted to."""
@@ -203,7 +209,14 @@ class Catalog:
         with self.database.transaction("forgetting old records") as db:
             return int(db.execute(old).rowcount)
 
-    def _change(self, record: BackupRecord, *was: State, held: bool | None = False, **values: Any) -> BackupRecord:
+    def _change(
+        self,
+        record: BackupRecord,
+        *was: State,
+        held: bool | None = False,
+        also: Announce = lambda db, record: None,
+        **values: Any,
+    ) -> BackupRecord:
         statement = (
             update(backup)
             .where(backup.c.backup_id == record.backup_id, backup.c.state.in_(was))
@@ -215,11 +228,14 @@ class Catalog:
             statement = statement.where(backup.c.hold_reason.is_(None))
         with self.database.transaction(f"changing the record of {record.backup_id}") as db:
             row = db.execute(statement).mappings().one_or_none()
-        if row is None:
-            raise PermanentError(
-                f"Backup {record.backup_id} is not {' or '.join(was)}, or on hold.", hint="See `clinic-backups show`."
-            )
-        return record_of(row)
+            if row is None:
+                raise PermanentError(
+                    f"Backup {record.backup_id} is not {' or '.join(was)}, or on hold.",
+                    hint="See `clinic-backups show`.",
+                )
+            changed = record_of(row)
+            also(db, changed)
+        return changed
 
     def get(self, backup_id: str) -> BackupRecord | None:
         """One record; none if there is none."""

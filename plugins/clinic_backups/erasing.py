@@ -1,0 +1,68 @@
+"""What an erasure removes besides the backups that the catalog knows: older versions, debris, unfinished uploads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clinic_backups import envelopes, stored
+from clinic_backups.catalog.erasures import Erasure
+from clinic_backups.catalog.locks import ClinicLock
+from clinic_backups.errors import ObjectNotFound, PermanentError
+from clinic_backups.model import BackupRecord, keys_beside, parse_key
+from clinic_backups.storage import AnsweringStores
+
+
+def purge_rest(
+    url: str, stores: AnsweringStores, erasure: Erasure, records: Sequence[BackupRecord], lock: ClinicLock
+) -> None:
+    """Remove from one store, with all versions, what no record knows of a clinic that is erased, and what was deleted
+    of it before.
+
+    :param records: all of the clinic that there are.
+    :raises PermanentError: there are backups that the catalog does not know.
+    :raises ClinicBackupsError: a store does not answer, or keeps something locked.
+    """
+    kept = {each.archive_key for each in records if each.state not in ("deleted", "failed") or not erasure.covers(each)}
+    known = {each.archive_key for each in records}
+    prefix = f"backups/{erasure.clinic_id}/"
+    with stores.at(url) as store:
+        there = stored.by_archive(store.list(prefix))
+    unknown = [key for key, objects in there.items() if stored.is_whole(objects) and key not in known]
+    if unknown := [key for key in unknown if not _is_nobodys(key, stores)]:
+        # Perhaps on hold: only a catalog that knows them can say so.
+        raise PermanentError(
+            f"{url} has {len(unknown)} backups of clinic {erasure.clinic_id} that the catalog does not know.",
+            hint="Run `clinic-backups catalog rebuild`, look at them, and then erase the clinic again. What it reports"
+            " as a conflict has to be moved away by hand.",
+        )
+    with stores.at(url) as store:
+        gone = {parts.archive_key for key in store.all_keys(prefix) if (parts := parse_key(key))} - kept
+        uploads = [
+            upload
+            for upload in store.unfinished(prefix)
+            if (parts := parse_key(upload.key)) and parts.archive_key not in kept
+        ]
+    for archive_key in sorted(gone):
+        lock.require()
+        with stores.at(url) as store:
+            for key in keys_beside(archive_key):
+                store.purge(key)
+    for upload in uploads:
+        lock.require()
+        with stores.at(url) as store:
+            store.abort(upload)
+
+
+def _is_nobodys(archive_key: str, stores: AnsweringStores) -> bool:
+    """What lies there as its envelope is none, so that no catalog can take it over, and no store has a note of a
+    hold beside it."""
+    for url in stores.urls:
+        with stores.at(url) as store:
+            try:
+                envelopes.load(archive_key, store)
+                return False
+            except (envelopes.NoEnvelope, ObjectNotFound):
+                pass
+            if envelopes.load_hold(archive_key, store) is not None:
+                return False
+    return True
