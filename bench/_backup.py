@@ -34,6 +34,8 @@ def main() -> None:
         "rows": record.rows_total,
         "csv_bytes": record.raw_bytes,
         "stored_bytes": record.size_bytes,
+        "backup_id": record.backup_id,
+        "archive_key": record.archive_key,
         "kind": record.kind,
         "kind_reason": record.kind_reason,
     }

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from bench.figures import BenchError, Figure, Run, Spread
 from bench.large_clinic import COPY, ByHand
 from bench.restore import Restored
 from bench.world import LargeClinic, World
+from clinic_backups.model import envelope_key_of
 
 GROUP = "incremental backups of one large clinic"
 FULL = "full backup"
@@ -40,6 +41,7 @@ CHANGE = """
               FROM (SELECT id, row_number() OVER (ORDER BY id) AS n, count(*) OVER () AS c FROM {table}) AS x) AS y
      WHERE t.id = y.id AND y.place <= y.c * %s / 1000"""
 PER_MILLE = (0, 1, 10, 100)
+ROUNDS = 3
 
 
 def figures(world: World) -> list[Figure]:
@@ -74,13 +76,13 @@ class Incremental:
         self._restic = shutil.which("restic")
         if self._restic is None:
             world.say("Left out, because restic is not installed: restic on the same CSV files")
+        self._rounds = 1 if world.scale.quick else min(ROUNDS, world.scale.rounds)
         self.facts: dict[str, Any] = {}
         self._full_bytes = self._full_restic_bytes = 0
 
     def full(self) -> Figure:
         """The chain's first backup, and restic's first snapshot."""
-        copied, read = self._hand.copy_to_null(), self._hand.read()
-        run, answer = self._back_up("full")
+        measured, answer = self._measure("full")
         self.facts = {name: answer[name] for name in ("rows", "csv_bytes")}
         self._full_bytes = answer["stored_bytes"]
         note = f"stored {self._full_bytes / 1e6:,.1f} MB"
@@ -88,8 +90,8 @@ class Incremental:
             self._run_restic("init")
             seconds, self._full_restic_bytes = self._snapshot()
             note += f"; restic: {seconds:.1f} s, {self._full_restic_bytes / 1e6:,.1f} MB"
-        self._world.say(f"{FULL}: {run.seconds:.2f} s, {note}")
-        return _figure(FULL, run, {COPY: run.seconds / copied.seconds, READ: run.seconds / read.seconds}, note)
+        self._world.say(f"{FULL}: {note}")
+        return measured.figure(FULL, note)
 
     def change(self, per_mille: int, *, clustered: bool, number: int) -> float:
         """Change that share of each large table's rows; returns the share of all rows, in per cent."""
@@ -112,8 +114,7 @@ class Incremental:
 
     def after(self, name: str, share: float) -> list[Figure]:
         """An incremental backup, and restic's next snapshot."""
-        copied, read = self._hand.copy_to_null(), self._hand.read()
-        run, answer = self._back_up("incremental")
+        measured, answer = self._measure("incremental")
         if answer["kind"] != "incremental":
             raise BenchError(f"The backup was a full one: {answer['kind_reason']}")
         stored = answer["stored_bytes"]
@@ -125,8 +126,8 @@ class Incremental:
             seconds, grown = self._snapshot()
             grown_percent = 100 * grown / self._full_restic_bytes
             note += f"; restic: {seconds:.1f} s, {grown / 1e6:,.2f} MB, {grown_percent:.2f} % of its first"
-        self._world.say(f"{name}: {run.seconds:.2f} s, {note}")
-        return [_figure(name, run, {COPY: run.seconds / copied.seconds, READ: run.seconds / read.seconds}, note)]
+        self._world.say(f"{name}: {note}")
+        return [measured.figure(name, note)]
 
     def block_lists(self) -> Figure:
         """What the next incremental would read of the catalog."""
@@ -138,7 +139,7 @@ class Incremental:
             f" {answer['grown_bytes'] / 1e6:.1f} MB; asking for each of them took {answer['ask_seconds']:.2f} s"
         )
         self._world.say(f"{LISTS}: {run.seconds:.2f} s, {note}")
-        return _figure(LISTS, run, {}, note)
+        return _Measured([run]).figure(LISTS, note)
 
     def restores(self) -> list[Figure]:
         """All of the clinic into a new schema, from the chain's newest and from a full one of the same rows."""
@@ -149,8 +150,28 @@ class Incremental:
         for name, run in runs.items():
             self._world.say(f"{name}: {run.seconds:.2f} s")
         notes = {INTO_FULL: "", INTO_CHAIN: f"{chain.archives} archives"}
-        reference = runs[INTO_FULL].seconds
-        return [_figure(name, run, {INTO_FULL: run.seconds / reference}, notes[name]) for name, run in runs.items()]
+        return [
+            _Measured([run], {INTO_FULL: [runs[INTO_FULL]]}).figure(name, notes[name]) for name, run in runs.items()
+        ]
+
+    def _measure(self, kind: str) -> tuple[_Measured, dict[str, Any]]:
+        """The same backup several times, each taken back for the next, and its references in turn with it."""
+        measured, answer = _Measured([], {COPY: [], READ: []}), dict[str, Any]()
+        for number in range(self._rounds):
+            if number:
+                self._take_back(answer)
+            measured.references[COPY].append(self._hand.copy_to_null())
+            measured.references[READ].append(self._hand.read())
+            run, answer = self._back_up(kind)
+            measured.runs.append(run)
+        return measured, answer
+
+    def _take_back(self, answer: dict[str, Any]) -> None:
+        """As if that backup had not been made."""
+        for key in (answer["archive_key"], envelope_key_of(answer["archive_key"])):
+            Path(self._url.removeprefix("file://"), key).unlink()
+        with closing(psycopg2.connect(**self._large.superuser.libpq_parameters())) as db, db, db.cursor() as cursor:
+            cursor.execute("DELETE FROM clinic_backups.backup WHERE backup_id = %s", (answer["backup_id"],))
 
     def _back_up(self, kind: str) -> tuple[Run, dict[str, Any]]:
         job = {
@@ -187,13 +208,27 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _figure(name: str, run: Run, ratios: dict[str, float], note: str) -> Figure:
-    return Figure(
-        group=GROUP,
-        name=name,
-        rounds=1,
-        seconds=Spread.of([run.seconds]),
-        ratios={reference: Spread.of([ratio]) for reference, ratio in ratios.items()},
-        peak_rss_bytes=run.peak_rss_bytes,
-        note=note,
-    )
+@dataclass
+class _Measured:
+    """Runs of one thing, and those of what it is compared with, round by round."""
+
+    runs: list[Run]
+    references: dict[str, list[Run]] = field(default_factory=dict)
+
+    def figure(self, name: str, note: str) -> Figure:
+        whole = [run.process_seconds for run in self.runs if run.process_seconds is not None]
+        return Figure(
+            group=GROUP,
+            name=name,
+            rounds=len(self.runs),
+            seconds=Spread.of([run.seconds for run in self.runs]),
+            ratios={
+                reference: Spread.of(
+                    [run.seconds / other.seconds for run, other in zip(self.runs, others, strict=True)]
+                )
+                for reference, others in self.references.items()
+            },
+            peak_rss_bytes=max(run.peak_rss_bytes or 0 for run in self.runs),
+            process_seconds=Spread.of(whole) if whole else None,
+            note=note,
+        )
