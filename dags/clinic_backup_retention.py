@@ -12,8 +12,8 @@ Sundays at 03:00 (`CLINIC_BACKUPS_TIME_ZONE`), and by hand: `check_stores` → `
   months and years (`KEEP_DAILY` … `KEEP_YEARLY`), if any are asked for. It also goes on with erasures of clinics.
 
 Never deleted: a clinic's last good backup (active or not; the stores are asked whether it is really there), one on hold
-(the DAG `clinic_backup_hold`), one that a store keeps locked, one that a kept backup needs, the safety backup of a
-restore of the last seven days, and none before the day that it was promised until.
+(the DAG `clinic_backup_hold`), one that a store keeps locked or does not say so of, one that a kept backup needs, the
+safety backup of a restore of the last seven days, and none before the day that it was promised until.
 
 | conf | means |
 | --- | --- |

@@ -113,22 +113,15 @@ def test_a_record_is_kept_as_it_was_written(desk: Desk) -> None:
     begun = desk.begin()
     assert begun.restore_id == "r-1-20261124T060000Z"
     assert desk.restores.get(begun.restore_id) == begun
-    noted = desk.restores.note_safety_backup(begun.restore_id, "1-20261124T060000Z")
-    assert noted == replace(begun, safety_backup_id="1-20261124T060000Z")
     noted = desk.restores.note_transaction(begun.restore_id, "4711", NOW)
     done = desk.restores.finish(noted.completed(NOW + timedelta(seconds=2.5)))
     assert done == desk.restores.get(begun.restore_id)
-    assert (done.state, done.safety_backup_id, done.transaction_id) == ("completed", "1-20261124T060000Z", "4711")
+    assert (done.state, done.transaction_id) == ("completed", "4711")
     shown = json.loads(json.dumps(done.to_json()))
     assert shown["plan"] == begun.plan
     assert [shown[name] for name in ("inserted", "updated", "deleted", "seconds")] == [1234, 5, 3, 2.5]
     assert (shown["tables"], shown["started_at"]) == ([PATIENTS, VISITS], "2026-11-24T06:00:00Z")
     assert desk.restores.get("r-1-never") is None
-
-
-def test_a_safety_backup_that_was_not_noted_on_the_way_is_written_at_the_end(desk: Desk) -> None:
-    done = desk.outcomes.complete(replace(desk.begin(), safety_backup_id="1-x"))
-    assert done.safety_backup_id == "1-x"
 
 
 def test_one_clinic_has_one_restore_a_second(desk: Desk) -> None:
@@ -155,7 +148,6 @@ def test_a_closed_record_stays_as_it_is_and_forbids_the_commit(desk: Desk) -> No
     for attempt in (
         lambda: desk.outcomes.complete(begun),
         lambda: desk.restores.note_transaction(begun.restore_id, "4711", NOW),
-        lambda: desk.restores.note_safety_backup(begun.restore_id, "1-x"),
     ):
         with pytest.raises(PermanentError, match="no running restore r-1-"):
             attempt()

@@ -114,13 +114,6 @@ class Restores:
                 )
         return record
 
-    def note_safety_backup(self, restore_id: str, backup_id: str) -> RestoreRecord:
-        """Write which backup holds the clinic as it was before the restore.
-
-        :raises PermanentError: there is no such running record.
-        """
-        return self._note(restore_id, safety_backup_id=backup_id)
-
     def note_transaction(self, restore_id: str, transaction_id: str, at: datetime) -> RestoreRecord:
         """Write which transaction of the clinics' database is about to commit.
 

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from clinic_backups.cleaning import Cleaned
 from clinic_backups.cli.environment import parts
-from clinic_backups.cli.output import errors, print_json, print_table
+from clinic_backups.cli.output import Steps, errors, print_json, print_table
 from clinic_backups.errors import TransientError
 from clinic_backups.model import iso
 
@@ -33,7 +34,11 @@ def retention(
     """Delete the backups that the policy lets go. The last good backup of a clinic never goes."""
     with_parts = parts()
     cleaner = with_parts.cleaner()
-    results = list(cleaner.run(clinic_id=clinic, dry_run=dry_run))
+    results: list[Cleaned] = []
+    with Steps() as steps:
+        for result in cleaner.run(clinic_id=clinic, dry_run=dry_run):
+            results.append(result)
+            steps.step(f"clinic {result.clinic_id}: {result.deleted} deleted, {result.kept} stay")
     if not dry_run and clinic is None:
         cleaner.forget_old()
     rows = [
@@ -50,6 +55,8 @@ def retention(
         )
         if not dry_run:
             print(f"{sum(result.deleted for result in results)} backups were deleted.")
+    for loss in (loss for result in results for loss in result.losses):
+        errors.print(f"{loss.backup_id} is {loss.problem} in {escape(loss.store_url)}.")
     problems = [result for result in results if result.problem]
     for result in problems:
         errors.print(f"Clinic {result.clinic_id}: {escape(result.problem)}\nHINT: {escape(result.hint)}")
