@@ -12,7 +12,7 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
-from bench import board, incremental, large_clinic, memory, report, restore, small_clinics
+from bench import board, far, incremental, large_clinic, memory, report, restore, small_clinics
 from bench.figures import BenchError, Figure
 from bench.world import Scale, world
 from include.demo.layout import CHECKOUT, DemoError
@@ -22,7 +22,7 @@ from tests.servers import ServerError
 RESULT = CHECKOUT / "build" / "bench.json"
 GROUPS = {
     "large": large_clinic.figures, "restore": restore.figures, "small": small_clinics.figures,
-    "memory": memory.figures, "incremental": incremental.figures, "board": board.figures,
+    "memory": memory.figures, "incremental": incremental.figures, "far": far.figures, "board": board.figures,
 }  # fmt: skip
 DEFAULT_GROUPS = ("large", "restore", "small", "incremental", "board")
 QUICK = Scale(rows=1_000_000, rounds=3, clinics=30, patients=20, quick=True)
@@ -37,7 +37,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="rounds of measurements of the large clinic")
     parser.add_argument("--clinics", type=int, help="small clinics through the scheduler")
     parser.add_argument("--patients", type=int, help="patients of each small clinic")
-    parser.add_argument("--only", choices=GROUPS, action="append", help="only these; memory is not among the default")
+    parser.add_argument(
+        "--only", choices=GROUPS, action="append", help="only these; memory and far are not among the default"
+    )
     arguments = parser.parse_args()
     asked = {name: getattr(arguments, name) for name in ("rows", "rounds", "clinics", "patients")}
     scale = Scale(**(vars(QUICK if arguments.quick else FULL) | {k: v for k, v in asked.items() if v is not None}))

@@ -72,7 +72,11 @@ class ByHand:
 
     def copy_to_null(self) -> Run:
         """The server alone: it writes the same CSV to its own /dev/null."""
-        return children.pipe([self._psql], input_=self._to_null, environment=self._environment)
+        return self.let_run(self._to_null)
+
+    def let_run(self, statements: str) -> Run:
+        """Any SQL, through psql."""
+        return children.pipe([self._psql], input_=statements, environment=self._environment)
 
     def read(self) -> Run:
         """A bare read: the same CSV through psql, and away with it."""
