@@ -303,8 +303,6 @@ def _clinic_of(key: str) -> int | None:
 def _by_clinic(uploads: Iterable[UnfinishedUpload]) -> dict[int, list[UnfinishedUpload]]:
     found: dict[int, list[UnfinishedUpload]] = {}
     for upload in uploads:
-        number = _clinic_of(upload.key)
-        # A folder's unfinished files have hidden names of its own.
-        if number is not None and (parse_key(upload.key) or "/.~" in upload.key):
-            found.setdefault(number, []).append(upload)
+        if parts := parse_key(upload.key):
+            found.setdefault(parts.clinic_id, []).append(upload)
     return found

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import pytest
@@ -19,8 +19,9 @@ from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentE
 from clinic_backups.inventory import GIVEN_UP_AFTER, Inventory
 from clinic_backups.model import envelope_key_of, hold_key_of, parse_key
 from clinic_backups.stores.base import ObjectInfo, UnfinishedUpload
+from clinic_backups.stores.connect import store_from_client
 from clinic_backups.stores.file import FileStore
-from tests.conftest import MakeStore
+from tests.conftest import BUCKET, MakeStore
 from tests.fleet import Fleet, age, flip, objects_of, put
 from tests.postgres_fixtures import DemoDatabase
 
@@ -82,19 +83,34 @@ def test_on_every_store_debris_goes_and_strangers_and_backups_stay(
 
 def test_unfinished_uploads_go_after_a_day(fleet: Fleet, tmp_path: Path) -> None:
     record = fleet.on_day(0)
-    folder = tmp_path / "store" / record.archive_key.rpartition("/")[0]
-    part = folder / ".~0123456789abcdef0123456789abcdef.part"
+    path = tmp_path / "store" / key(2)
+    part = path.with_name(f".~{path.name}.{uuid4().hex}.part")
     part.write_bytes(b"half")
     fleet.now = datetime.now(UTC)
     assert fleet.check(sweep=True).discrepancies == []
     os.utime(part, (time.time() - 90_000,) * 2)
     (item,) = fleet.check().discrepancies
-    assert item.kind == "unfinished upload"
+    assert (item.kind, item.key) == ("unfinished upload", key(2))
     assert part.exists()
     (item,) = fleet.check(sweep=True).discrepancies
     assert item.action == "removed"
     assert not part.exists()
     assert fleet.state(record) == "completed"
+
+
+def test_uploads_of_others_go_on(demo_database: DemoDatabase, s3_client: Any) -> None:
+    prefix = f"uploads/{uuid4().hex}"
+    fleet = Fleet(demo_database, store_from_client(f"s3://{BUCKET}/{prefix}", s3_client))
+    fleet.on_day(0)
+    ours = [key(2), key(2, part=".json"), key(3, clinic_id=77)]
+    strangers = [*STRANGERS, *ELSEWHERE, "backups/1/.~doc", f"backups/1/2026/09/.~backup.{uuid4().hex}.part"]
+    for name in (*ours, *strangers):
+        s3_client.create_multipart_upload(Bucket=BUCKET, Key=f"{prefix}/{name}")
+    fleet.now = datetime.now(UTC) + timedelta(hours=25)
+    assert found(fleet.check()) == dict.fromkeys(ours, "unfinished upload")
+    assert found(fleet.check(sweep=True)) == dict.fromkeys(ours, "unfinished upload removed")
+    left = [upload.key for upload in fleet.stores.primary.unfinished()]
+    assert sorted(left) == sorted(strangers)
 
 
 @pytest.mark.parametrize("busy", ["clinic", "copies"])
