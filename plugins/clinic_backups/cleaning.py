@@ -157,7 +157,7 @@ class Cleaner:
                 condition = stored.look(record.archive, store)
                 if condition == "intact" and envelopes.exists(record.archive_key, store):
                     return True
-                stored.require_any(store)
+                stored.require_any(store, self._catalog.archive_keys)
             problems[url] = "damaged" if condition == "damaged" else "missing"
         for url, problem in problems.items():
             if dry_run:

@@ -98,6 +98,9 @@ class StoreCheck:
         :raises ClinicBackupsError: the store cannot be listed, or the catalog not be read.
         """
         self._on_step(f"listing {store.url}")
+        if (task.record or task.sweep) and store.url in self._places.store_urls():
+            # A store that is away must not cost what comes back with it, and another one is not ours to sweep.
+            stored.require_any(store, self._catalog.archive_keys)
         prefix = BACKUPS if clinic_id is None else f"{BACKUPS}{clinic_id}/"
         found, self._failures = Inventory(store.url), 0
         uploads: dict[int, list[UnfinishedUpload]] = {}
@@ -113,9 +116,6 @@ class StoreCheck:
             if number is not None:
                 seen.add(number)
                 self._clinic(_Clinic(store, number, uploads.get(number, [])), ours, task, found)
-        if task.record and not seen and store.url in self._places.store_urls():
-            # A store that is away must not cost what comes back with it.
-            stored.require_any(store)
         everybody = self._catalog.clinic_ids() if clinic_id is None else [clinic_id]
         for number in sorted({*everybody, *uploads} - seen):
             self._clinic(_Clinic(store, number, uploads.get(number, [])), [], task, found)

@@ -200,6 +200,29 @@ def test_retention_does_not_count_on_a_last_backup_that_is_gone(fleet: Fleet) ->
     assert envelope_key_of(new.archive_key) not in objects_of(fleet.stores.primary)
 
 
+@pytest.mark.parametrize("theirs", [STRANGERS, ("backups/2024/db.dump",), (key(2), key(2, part=".json"), key(3))])
+@pytest.mark.parametrize("clinic_id", [None, 1])
+def test_in_another_bucket_nothing_is_lost_and_nothing_is_swept(
+    fleet: Fleet, tmp_path: Path, theirs: tuple[str, ...], clinic_id: int | None
+) -> None:
+    """Where somebody else's objects lie, or backups of another installation."""
+    records = [fleet.on_day(0), fleet.on_day(40)]
+    (tmp_path / "store").rename(tmp_path / "ours")
+    for name in theirs:
+        put(fleet.stores.primary, name)
+    age(tmp_path / "store", 2)
+    fleet.now = datetime.now(UTC)
+    before = objects_of(fleet.stores.primary)
+    for task in ({"record": True}, {"sweep": True}):
+        with pytest.raises(TransientError, match="holds no backup at all that the catalog knows"):
+            fleet.check(clinic_id=clinic_id, **task)
+    (cleaned,) = fleet.clean(100)
+    assert (cleaned.deleted, cleaned.losses) == (0, [])
+    assert "holds no backup at all" in cleaned.problem
+    assert [fleet.state(record) for record in records] == ["completed", "completed"]
+    assert objects_of(fleet.stores.primary) == before
+
+
 @pytest.mark.parametrize("name", [*STRANGERS, *ELSEWHERE])
 def test_names_of_others_are_none_of_ours(name: str) -> None:
     assert parse_key(name) is None

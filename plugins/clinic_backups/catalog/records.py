@@ -156,6 +156,11 @@ class Catalog:
                 number for (number,) in db.execute(select(backup.c.clinic_id).distinct().order_by(backup.c.clinic_id))
             ]
 
+    def archive_keys(self, clinic_id: int) -> set[str]:
+        """Where the archives of a clinic's backups lie, or lay: in whatever state they are."""
+        with self.database.transaction("reading the catalog") as db:
+            return set(db.scalars(select(backup.c.archive_key).where(backup.c.clinic_id == clinic_id)))
+
     def mark_deleting(self, record: BackupRecord) -> BackupRecord:
         """From here on it is no backup any more. :raises PermanentError: it is on hold, or was no backup."""
         return self._change(record, "completed", "lost", state="deleting")
