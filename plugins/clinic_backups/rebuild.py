@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from clinic_backups import envelopes, stored
-from clinic_backups.catalog.copies import Copies
+from clinic_backups.catalog.copies import Copies, CopyState
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.envelope_checks import harmless, problem_of
@@ -75,7 +75,7 @@ def rebuild(
             on_step(f"{store.url}/{folder}")
             try:
                 with catalog.lock(clinic_id, "clinic", "copies") as lock:
-                    _Clinic(clinic_id, store, catalog, now, report, pool, lock).run()
+                    _Clinic(clinic_id, store, catalog, now, report, pool, lock, on_step).run()
             except AlreadyRunning:
                 report.busy.append(clinic_id)
     return report
@@ -98,11 +98,12 @@ class _Clinic:
 
     def __init__(
         self, clinic_id: int, store: ObjectStore, catalog: Catalog, now: datetime, report: Rebuilt, pool: Executor,
-        lock: ClinicLock,
+        lock: ClinicLock, on_step: Callable[[str], object],
     ) -> None:  # fmt: skip
         self._id, self._store, self._catalog, self._now = clinic_id, store, catalog, now
-        self._report, self._pool, self._lock = report, pool, lock
+        self._report, self._pool, self._lock, self._on_step = report, pool, lock, on_step
         self._places = Copies(catalog.database)
+        self._noted = self._places.of_clinic(clinic_id)
         self._there: dict[str, dict[str, ObjectInfo]] = {}
 
     def run(self) -> None:
@@ -160,7 +161,7 @@ class _Clinic:
     def _take(self, key: str, envelope: Envelope) -> None:
         record = BackupRecord.of(envelope, self._store.url)
         known = self._catalog.get(record.backup_id)
-        if known is not None and (problem := _difference(known, record)):
+        if known is not None and (problem := _difference(known, record) or self._why_bad(known, record)):
             self._conflict(key, problem)
             return
         on_hold = "hold" in self._there[key] and (known is None or known.hold_reason is None)
@@ -173,6 +174,17 @@ class _Clinic:
             # ValueError: text that the driver does not even send.
             why = error.message if isinstance(error, PermanentError) else "the catalog cannot hold what it says"
             self._conflict(key, why)
+
+    def _why_bad(self, known: BackupRecord, record: BackupRecord) -> str:
+        """What was found lost or damaged is not believed by its size alone: it is read. Empty: nothing is wrong."""
+        otherwise: CopyState = "lost" if known.state == "lost" else "present"
+        noted = self._noted.get(record.backup_id, {}).get(self._store.url, otherwise)
+        if noted == "present":
+            return ""
+        self._on_step(f"{self._store.url}: reading {record.backup_id}")
+        condition = stored.read_through(record.archive, self._store)
+        self._lock.require()
+        return "" if condition == "intact" else f"it counts as {noted} here, and was read: it is {condition}"
 
     def _write(self, record: BackupRecord, known: BackupRecord | None) -> bool:
         if known is None or known.state in TAKEN_OVER:

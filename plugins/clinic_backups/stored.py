@@ -84,7 +84,8 @@ def require_any(store: ObjectStore, keys_of: Callable[[int], Container[str]]) ->
             return
     raise TransientError(
         f"{store.url} holds no backup at all that the catalog knows, of any clinic.",
-        hint="Is it mounted, and the right bucket and endpoint? Nothing is deleted or recorded as lost for it.",
+        hint="Is it mounted, and the right bucket and endpoint? Nothing is deleted or recorded as lost for it. If it is"
+        " the right one, `clinic-backups catalog rebuild` takes over what lies there.",
     )
 
 
