@@ -22,7 +22,7 @@ from clinic_backups.stores.base import ObjectInfo, UnfinishedUpload
 from clinic_backups.stores.connect import store_from_client
 from clinic_backups.stores.file import FileStore
 from tests.conftest import BUCKET, MakeStore
-from tests.fleet import Fleet, age, flip, objects_of, put
+from tests.fleet import Fleet, age, flip, lose_locks, objects_of, put
 from tests.postgres_fixtures import DemoDatabase
 
 STRANGERS = (
@@ -343,6 +343,21 @@ def test_what_is_a_backup_is_never_debris_whatever_its_record_says(fleet: Fleet,
     assert found(fleet.check(sweep=True)) == {envelope_key_of(record.archive_key): "debris removed"}
 
 
+@pytest.mark.parametrize("part", [".tar.zst.age", ".json", ".hold.json"])
+def test_what_a_running_backup_has_stored_is_no_debris(fleet: Fleet, tmp_path: Path, part: str) -> None:
+    """However old it is: the run may have been killed, and its next attempt goes on with the record."""
+    record = fleet.on_day(0)
+    fleet.execute("UPDATE clinic_backups.backup SET state = 'running', finished_at = NULL")
+    store = fleet.stores.primary
+    for name in objects_of(store):
+        store.delete(name)
+    put(store, record.archive_key.removesuffix(".tar.zst.age") + part)
+    age(tmp_path / "store", 9)
+    fleet.now = datetime.now(UTC)
+    assert found(fleet.check(sweep=True)) == {}
+    assert len(objects_of(store)) == 1
+
+
 class Troubled(FileStore):
     """Does something else where it is asked for some key."""
 
@@ -360,6 +375,10 @@ class Troubled(FileStore):
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         self._meanwhile("list", prefix)
         return super().list(prefix)
+
+    def delete(self, key: str) -> None:
+        self._meanwhile("delete", key)
+        super().delete(key)
 
     def unfinished(self, prefix: str = "") -> Iterator[UnfinishedUpload]:
         self._meanwhile("unfinished", prefix)
@@ -465,6 +484,38 @@ def test_archives_are_read_without_the_locks_and_only_suspects_again_with_them(f
     troubled(fleet, tmp_path, open=look)
     assert found(fleet.check(read=True, record=True)) == {bad.archive_key: "damaged recorded"}
     assert sorted(reads) == sorted([(good.archive_key, True), (bad.archive_key, True), (bad.archive_key, False)])
+
+
+@pytest.mark.parametrize("moment", ["before a loss is recorded", "before a removal", "between two removals"])
+def test_when_the_lock_is_lost_nothing_more_is_done_about_that_clinic(
+    fleet: Fleet, tmp_path: Path, moment: str
+) -> None:
+    lost, other, store = fleet.on_day(0), fleet.on_day(0.1, 2), fleet.stores.primary
+    debris = [key(day, clinic_id=number) for number in (1, 2) for day in (2, 3)]
+    for name in debris:
+        put(store, name)
+    if moment == "before a loss is recorded":
+        store.delete(lost.archive_key)
+    age(tmp_path / "store", 2)
+    fleet.now = datetime.now(UTC)
+    asked: list[str] = []
+
+    def cut(asked_for: str) -> None:
+        if asked_for in ("backups/1/", debris[0]):
+            asked.append(asked_for)
+            # The second listing is the one under the locks.
+            if asked_for == debris[0] or len(asked) == 2:
+                lose_locks(fleet)
+
+    troubled(fleet, tmp_path, **{"delete" if moment == "between two removals" else "list": cut})
+    inventory = fleet.check(record=True, sweep=True)
+    ((what, error),) = inventory.problems
+    assert (what, "lock in the catalog was lost" in error.message) == ("clinic 1", True)
+    assert inventory.unchecked == [1]
+    left = debris[1:2] if moment == "between two removals" else debris[:2]
+    assert sorted(name for name in objects_of(store) if name in debris) == left
+    assert [fleet.state(record) for record in (lost, other)] == ["completed", "completed"]
+    assert inventory.losses == []
 
 
 @pytest.mark.parametrize("meanwhile", ["deleted", "healed"])
