@@ -113,6 +113,8 @@ def _about_record(
             yield Discrepancy.of(store_url, record, "hold note")
     elif right and envelope is not None:
         yield Discrepancy.of(store_url, record, "found", size)
+        if "hold" in there and record.hold_reason is None:
+            yield Discrepancy.of(store_url, record, "hold note")
 
 
 def with_dependents(item: Discrepancy, records: Iterable[BackupRecord]) -> Discrepancy:

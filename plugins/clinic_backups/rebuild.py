@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -24,7 +24,6 @@ BATCH = 64
 """Envelopes that are kept in memory, of up to a MiB each."""
 TAKEN_OVER: tuple[State, ...] = ("failed", "deleted")
 """What the catalog says of a backup that is believed less than a store that has it: a store that comes back, say."""
-UNREADABLE_HOLD = ("unreadable note of a hold", "catalog rebuild")
 _TIME = len("_20260901_060000.tar.zst.age")
 
 
@@ -164,11 +163,15 @@ class _Clinic:
         if known is not None and (problem := _difference(known, record) or self._why_bad(known, record)):
             self._conflict(key, problem)
             return
-        on_hold = "hold" in self._there[key] and (known is None or known.hold_reason is None)
-        hold = self._hold(key) if on_hold else None
+        if known is not None:
+            # Of one that was deleted and is back, too: else a note that nobody removed would hold it again.
+            record = replace(record, released_by=known.released_by, released_at=known.released_at)
+        hold = envelopes.unreleased_hold(known or record, self._store) if "hold" in self._there[key] else None
+        if hold is envelopes.UNREADABLE:
+            self._conflict(key, "its note of a hold is none; it is kept on hold")
         try:
             if self._write(record, known) and hold:
-                self._catalog.hold(record, *hold)
+                self._catalog.hold(record, hold.reason, hold.by, hold.at)
                 self._report.held += 1
         except (PermanentError, ValueError) as error:
             # ValueError: text that the driver does not even send.
@@ -200,13 +203,6 @@ class _Clinic:
             # This also settles whether it is lost: by its copies, and by what it is built on.
             self._places.mark(record.backup_id, self._store.url, "present", self._now)
         return True
-
-    def _hold(self, key: str) -> tuple[str, str] | None:
-        try:
-            return envelopes.load_hold(key, self._store)
-        except IntegrityError:
-            self._conflict(key, "its note of a hold is none; it is kept on hold")
-            return UNREADABLE_HOLD
 
     def _conflict(self, key: str, problem: str) -> None:
         self._report.conflicts.append((key, problem))

@@ -13,7 +13,7 @@ from clinic_backups.stores.base import ObjectStore, UnfinishedUpload
 
 
 def write_beside(item: Discrepancy, store: ObjectStore, catalog: Catalog, now: datetime) -> Discrepancy:
-    """Write a missing envelope, or the note of a hold, as the catalog says.
+    """Write a missing envelope, or the note of a hold, as the catalog says; take over a hold that it does not know.
 
     :raises ClinicBackupsError: the store refused, or what lies there is of another backup and stays.
     """
@@ -23,6 +23,9 @@ def write_beside(item: Discrepancy, store: ObjectStore, catalog: Catalog, now: d
     if item.kind == "no envelope":
         envelopes.ensure(record.envelope(), store, now=now)
         return replace(item, action="written again")
+    if hold := envelopes.unreleased_hold(record, store):
+        catalog.hold(record, hold.reason, hold.by, hold.at)
+        return replace(item, action="recorded")
     envelopes.write_hold(record, store)
     return replace(item, action="removed" if record.hold_reason is None else "written again")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -304,28 +305,119 @@ def test_a_lock_that_lasts_longer_than_the_envelope_knew_is_no_discrepancy(fleet
     assert found(fleet.check(read=True)) == {}
 
 
-@pytest.mark.parametrize("damage", ["gone", "left over", "no note", "another reason"])
+@pytest.mark.parametrize("damage", ["gone", "released", "no note", "another reason"])
 def test_a_hold_note_that_does_not_fit_is_written_again(fleet: Fleet, damage: str) -> None:
     store = fleet.stores.primary
     record = fleet.on_day(0)
     name = hold_key_of(record.archive_key)
-    if damage == "left over":
-        put(store, name, b'{"reason": "pleito", "by": "abogada"}')
+    fleet.holds().hold(record.backup_id, "pleito", "abogada")
+    assert found(fleet.check(read=True)) == {}
+    note = objects_of(store)[name]
+    if damage == "released":
+        # The store was down then.
+        fleet.later(hours=1)
+        fleet.holds().release(record.backup_id, "juez")
+        put(store, name, note)
     else:
-        fleet.holds().hold(record.backup_id, "pleito", "abogada")
-        assert found(fleet.check(read=True)) == {}
         store.delete(name)
         if damage != "gone":
             put(store, name, b"[]" if damage == "no note" else b'{"reason": "otro", "by": "abogada"}')
-    listed = damage in ("gone", "left over")
+    listed = damage in ("gone", "released")
     assert found(fleet.check()) == ({name: "hold note"} if listed else {})
     assert found(fleet.check(read=True)) == {name: "hold note"}
     done = fleet.check(record=True, read=not listed)
-    assert found(done) == {name: f"hold note {'removed' if damage == 'left over' else 'written again'}"}
+    assert found(done) == {name: f"hold note {'removed' if damage == 'released' else 'written again'}"}
     assert envelopes.load_hold(record.archive_key, store) == (
-        None if damage == "left over" else ("pleito", "abogada")
+        None if damage == "released" else ("pleito", "abogada")
     )  # fmt: skip
     assert found(fleet.check(read=True)) == {}
+
+
+def note_of(reason: str = "pleito", at: object = None) -> bytes:
+    return json.dumps({"reason": reason, "by": "abogada", "at": at}).encode()
+
+
+UNREADABLE = "unreadable note of a hold"
+
+
+@pytest.mark.parametrize(
+    ("note", "released", "holds"),
+    [
+        (note_of(at="2026-09-01T06:00:00Z"), False, "pleito"),
+        (note_of(), False, "pleito"),
+        (b"[]", False, UNREADABLE),
+        # A release is an end only of what was held before: the catalog came back from an older copy of itself, say.
+        (note_of(at="2026-09-01T05:59:59Z"), True, None),
+        (note_of(at="2026-09-01T06:00:00Z"), True, None),
+        (note_of(at="2026-09-01T06:00:01Z"), True, "pleito"),
+        (note_of(), True, "pleito"),
+        (note_of(at="2026-09-01T05:00:00"), True, "pleito"),
+        (note_of(at="9999-12-31T23:59:59-12:00"), True, "pleito"),
+        (note_of(at=7), True, "pleito"),
+        (b"[]", True, UNREADABLE),
+    ],
+)
+@pytest.mark.parametrize("by", ["check", "rebuild"])
+def test_a_hold_that_the_catalog_does_not_know_is_taken_over_unless_it_was_released(
+    fleet: Fleet, by: str, note: bytes, released: bool, holds: str | None
+) -> None:
+    store = fleet.stores.primary
+    record = fleet.on_day(0)
+    if released:
+        fleet.holds().release(record.backup_id, "juez")
+    put(store, hold_key_of(record.archive_key), note)
+    assert found(fleet.check()) == {hold_key_of(record.archive_key): "hold note"}
+    assert fleet.again(record).hold_reason is None
+    if by == "rebuild":
+        assert fleet.rebuild().held == (holds is not None)
+    else:
+        fleet.check(record=True)
+        assert ("hold" in str(objects_of(store).keys())) == (holds is not None)
+    assert fleet.again(record).hold_reason == holds
+    fleet.check(record=True, read=True)
+    assert found(fleet.check(read=True)) == {}
+    everything = fleet.catalog.find()
+    assert [each.hold_reason for each in everything] == [holds]
+    if holds:
+        fleet.holds().release(record.backup_id, "juez")
+        assert hold_key_of(record.archive_key) not in objects_of(store)
+
+
+def test_a_hold_that_one_store_alone_noted_outlives_the_catalog(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    class Down(FileStore):
+        def delete(self, key: str) -> None:
+            raise TransientError("out of reach")
+
+    fleet = Fleet(demo_database, FileStore(tmp_path / "one"), FileStore(tmp_path / "two"))
+    one, two = fleet.stores
+    record = fleet.on_day(0)
+    fleet.on_day(40)
+    fleet.copy()
+    stores, fleet.stores = fleet.stores, type(fleet.stores).of(one, Down(tmp_path / "two"))
+    with pytest.raises(TransientError, match="out of reach"):
+        fleet.holds().hold(record.backup_id, "pleito", "abogada")
+    fleet.stores = stores
+    held_at = fleet.now
+    fleet.execute("TRUNCATE clinic_backups.backup CASCADE")
+    fleet.rebuild(two)
+    assert fleet.again(record).hold_reason is None
+    # A copy is made first: it leaves the note alone.
+    assert fleet.copy(patient=True).problems == []
+    assert found(fleet.check(one.url, record=True)) == {hold_key_of(record.archive_key): "hold note recorded"}
+    again = fleet.again(record)
+    assert (again.hold_reason, again.held_by, again.held_at) == ("pleito", "abogada", held_at)
+    assert found(fleet.check(two.url, record=True)) == {hold_key_of(record.archive_key): "hold note written again"}
+    fleet.clean(400)
+    assert fleet.state(record) == "completed"
+
+
+def test_with_a_copy_that_is_found_its_hold_is(fleet: Fleet) -> None:
+    record = fleet.on_day(0)
+    put(fleet.stores.primary, hold_key_of(record.archive_key), note_of())
+    fleet.places.mark(record.backup_id, fleet.stores.primary.url, "lost", fleet.now)
+    fleet.check(record=True)
+    again = fleet.again(record)
+    assert (again.state, again.hold_reason) == ("completed", "pleito")
 
 
 @pytest.mark.parametrize("state", ["failed", "deleted"])

@@ -400,6 +400,21 @@ def test_what_failed_or_was_deleted_by_the_catalog_and_is_there_is_taken_over(fl
     fleet.restored(again)
 
 
+def test_a_note_that_outlived_its_hold_does_not_hold_a_backup_that_is_back(fleet: Fleet) -> None:
+    store = fleet.stores.primary
+    record, _ = fleet.on_day(0), fleet.on_day(1)
+    fleet.holds().hold(record.backup_id, "pleito", "abogada")
+    objects = objects_of(store)
+    fleet.holds().release(record.backup_id, "juez")
+    fleet.clean(45)
+    assert fleet.state(record) == "deleted"
+    for key in objects.keys() - objects_of(store).keys():
+        put(store, key, objects[key])
+    assert fleet.rebuild().held == 0
+    assert (fleet.state(record), fleet.again(record).hold_reason) == ("completed", None)
+    assert [item.action for item in fleet.check(record=True).discrepancies] == ["removed"]
+
+
 def test_a_child_of_a_lost_backup_is_lost_until_its_parent_is_found(fleet: Fleet) -> None:
     store = fleet.stores.primary
     full, child, _ = fleet.on_day(0), fleet.on_day(1), fleet.on_day(1.1, 2)
