@@ -13,6 +13,7 @@ from clinic_backups import remedies, stored
 from clinic_backups.catalog.copies import Copies, CopyState
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.discrepancies import BAD as BAD
 from clinic_backups.discrepancies import KINDS as KINDS
 from clinic_backups.discrepancies import OLD_ENOUGH, Discrepancy, Kind, compare, with_dependents, wrong_beside
 from clinic_backups.errors import ClinicBackupsError, TransientError

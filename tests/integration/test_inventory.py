@@ -224,6 +224,28 @@ def test_in_another_bucket_nothing_is_lost_and_nothing_is_swept(
     assert objects_of(fleet.stores.primary) == before
 
 
+@pytest.mark.parametrize("state", ["gone", "shorter", "whole"])
+def test_a_backup_of_which_no_store_is_known_is_told(fleet: Fleet, state: str) -> None:
+    record, store = fleet.on_day(0), fleet.stores.primary
+    whole = objects_of(store)[record.archive_key]
+    fleet.on_day(1)
+    fleet.execute(f"DELETE FROM clinic_backups.backup_copy WHERE backup_id = '{record.backup_id}'")
+    if state != "whole":
+        store.delete(record.archive_key)
+    if state == "shorter":
+        put(store, record.archive_key, whole[:-1])
+    kind = "found" if state == "whole" else "no store"
+    before = objects_of(store)
+    assert found(fleet.check()) == {record.archive_key: kind}
+    done = f"{kind} recorded" if state == "whole" else kind
+    assert found(fleet.check(record=True, sweep=True)) == {record.archive_key: done}
+    assert objects_of(store) == before
+    assert fleet.state(record) == "completed"
+    # Where it should be and is not is another thing.
+    fleet.places.mark(record.backup_id, "file:///elsewhere", "present", fleet.now)
+    assert found(fleet.check()) == {}
+
+
 @pytest.mark.parametrize("name", [*STRANGERS, *ELSEWHERE])
 def test_names_of_others_are_none_of_ours(name: str) -> None:
     assert parse_key(name) is None
