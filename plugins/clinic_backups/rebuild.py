@@ -11,11 +11,12 @@ from typing import Any
 
 from clinic_backups import envelopes, stored
 from clinic_backups.catalog.copies import Copies, CopyState
+from clinic_backups.catalog.erasures import Erasure, Erasures
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.envelope_checks import harmless, problem_of
 from clinic_backups.errors import IntegrityError, ObjectNotFound, PermanentError
-from clinic_backups.model import BackupRecord, Envelope, State, parse_key
+from clinic_backups.model import BackupRecord, Envelope, State, iso, parse_key
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 
 AT_A_TIME = 8
@@ -66,6 +67,8 @@ def rebuild(
     :raises ClinicBackupsError: the store or the catalog failed; what was written so far stays and is right.
     """
     report = Rebuilt(store.url)
+    # The newest of a clinic counts: one that is open again deletes what is taken over now.
+    last = {erasure.clinic_id: erasure for erasure in reversed(Erasures(catalog.database).find())}
     with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="envelopes") as pool:
         for folder, group in groupby(store.list("backups/"), key=lambda info: "/".join(info.key.split("/")[:2])):
             clinic_id = _looked_over(group, report)
@@ -74,7 +77,7 @@ def rebuild(
             on_step(f"{store.url}/{folder}")
             try:
                 with catalog.lock(clinic_id, "clinic", "copies") as lock:
-                    _Clinic(clinic_id, store, catalog, now, report, pool, lock, on_step).run()
+                    _Clinic(clinic_id, store, catalog, now, report, pool, lock, on_step, last.get(clinic_id)).run()
             except AlreadyRunning:
                 report.busy.append(clinic_id)
     return report
@@ -97,10 +100,11 @@ class _Clinic:
 
     def __init__(
         self, clinic_id: int, store: ObjectStore, catalog: Catalog, now: datetime, report: Rebuilt, pool: Executor,
-        lock: ClinicLock, on_step: Callable[[str], object],
+        lock: ClinicLock, on_step: Callable[[str], object], erasure: Erasure | None,
     ) -> None:  # fmt: skip
         self._id, self._store, self._catalog, self._now = clinic_id, store, catalog, now
         self._report, self._pool, self._lock, self._on_step = report, pool, lock, on_step
+        self._erasure = erasure
         self._places = Copies(catalog.database)
         self._noted = self._places.of_clinic(clinic_id)
         self._there: dict[str, dict[str, ObjectInfo]] = {}
@@ -136,6 +140,8 @@ class _Clinic:
             for key, envelope in zip(batch, loaded, strict=True):
                 if isinstance(envelope, str):
                     self._conflict(key, envelope)
+                elif problem := self._why_erased(envelope):
+                    self._conflict(key, problem)
                 else:
                     yield key, envelope
 
@@ -150,6 +156,18 @@ class _Clinic:
         if not problem and envelope.archive.size_bytes != size_bytes:
             problem = f"the archive has {size_bytes} bytes, its envelope says otherwise"
         return problem or harmless(envelope)
+
+    def _why_erased(self, envelope: Envelope) -> str:
+        """Of what a store brought back after its clinic was erased; empty: nothing is wrong."""
+        erasure = self._erasure
+        if erasure is None or erasure.finished_at is None or envelope.started_at > erasure.requested_at:
+            return ""
+        if self._catalog.get(envelope.backup_id) is not None:
+            return ""
+        return (
+            f"the clinic was erased, with all that was begun before {iso(erasure.requested_at)}: run"
+            f" `clinic-backups erase-clinic {self._id}`, then this again, and the erasure deletes it"
+        )
 
     def _parent_is_there(self, envelope: Envelope) -> bool:
         if envelope.parent_id is None:

@@ -400,6 +400,32 @@ def test_what_failed_or_was_deleted_by_the_catalog_and_is_there_is_taken_over(fl
     fleet.restored(again)
 
 
+def test_what_comes_back_of_a_clinic_that_was_erased_is_told_and_not_taken_over(fleet: Fleet) -> None:
+    store = fleet.stores.primary
+    full, child, other = fleet.on_day(0), fleet.on_day(1), fleet.on_day(1, 2)
+    forge(fleet, child, kind="incremental", parent_id=full.backup_id, chain=[asdict(full.archive)])
+    erased = {key: content for key, content in objects_of(store).items() if key.startswith("backups/1/")}
+    cleaned = fleet.erase(1, 2)
+    assert cleaned.erasure is not None and cleaned.erasure.finished_at is not None
+    for key, content in erased.items():
+        put(store, key, content)
+    # The clinic came back.
+    later = fleet.on_day(3)
+    fleet.execute(f"DELETE FROM clinic_backups.backup WHERE backup_id = '{later.backup_id}'")
+    report = fleet.rebuild()
+    assert [key for key, _ in report.conflicts] == [full.archive_key, child.archive_key]
+    assert all("begun before 2026-09-03T06:00:00Z: run `clinic-backups erase-clinic 1`" in why
+               for _, why in report.conflicts)  # fmt: skip
+    assert [record.backup_id for record in fleet.catalog.find()] == [later.backup_id, other.backup_id]
+
+    # As the remedy says: asked for again, it goes on when they are taken over.
+    assert "catalog rebuild" in fleet.erase(1, 4).hint
+    assert (fleet.rebuild().adopted, fleet.rebuild().conflicts) == (2, [])
+    (cleaned,) = fleet.clean(5, clinic_id=1)
+    assert (cleaned.problem, cleaned.erasure and cleaned.erasure.finished_at) == ("", fleet.now)
+    assert {key for key in objects_of(store) if key.startswith("backups/1/")} == set()
+
+
 def test_a_note_that_outlived_its_hold_does_not_hold_a_backup_that_is_back(fleet: Fleet) -> None:
     store = fleet.stores.primary
     record, _ = fleet.on_day(0), fleet.on_day(1)
