@@ -147,3 +147,11 @@ def age(folder: Path, days: float) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             os.utime(path, (moment, moment))
+
+
+def lose_locks(fleet: Fleet) -> None:
+    """End the connections that keep clinics' locks in the catalog, as a restart of its server does."""
+    fleet.execute("""
+        SELECT pg_terminate_backend(pid, 5000) FROM pg_locks
+         WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    """)

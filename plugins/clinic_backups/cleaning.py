@@ -18,7 +18,6 @@ from clinic_backups.chain import chain_of
 from clinic_backups.erasing import purge_rest
 from clinic_backups.errors import (
     ClinicBackupsError,
-    IntegrityError,
     ObjectLocked,
     ObjectNotFound,
     SettingsError,
@@ -70,6 +69,7 @@ class _Told:
 
     gone: set[str] = field(default_factory=set)
     locked_until: dict[str, datetime] = field(default_factory=dict)
+    held: dict[str, envelopes.Hold] = field(default_factory=dict)
     spared: dict[str, str] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
 
@@ -143,8 +143,15 @@ class Cleaner:
                 return decisions
             for record in unasked:
                 self._ask(record, self._urls(record, places), cleaned, told)
-                if not dry_run and record.backup_id in told.locked_until:
-                    self._catalog.note_lock(record, told.locked_until[record.backup_id])
+                if not dry_run:
+                    self._note(record, told)
+
+    def _note(self, record: BackupRecord, told: _Told) -> None:
+        """Write into the catalog what a store told of it."""
+        if (until := told.locked_until.get(record.backup_id)) is not None:
+            self._catalog.note_lock(record, until)
+        if (hold := told.held.get(record.backup_id)) is not None:
+            self._catalog.hold(record, hold.reason, hold.by, hold.at)
 
     def _plan(self, cleaned: Cleaned, told: _Told) -> list[Decision]:
         now, clinic_id = self._now(), cleaned.clinic_id
@@ -167,7 +174,7 @@ class Cleaner:
             zone=self._settings.zone,
             undoing=undoing,
             erased_at=cleaned.erasure.requested_at if cleaned.erasure else None,
-            spared=told.spared,
+            spared=told.spared | {backup_id: f"on hold: {hold.reason}" for backup_id, hold in told.held.items()},
         )
 
     def _missing(self, cleaned: Cleaned, decisions: list[Decision], *, dry_run: bool) -> set[str]:
@@ -188,7 +195,7 @@ class Cleaner:
                 condition = stored.look(record.archive, store)
                 if condition == "intact" and envelopes.exists(record.archive_key, store):
                     return True
-                stored.require_any(store)
+                stored.require_any(store, self._catalog.archive_keys)
             problems[url] = "damaged" if condition == "damaged" else "missing"
         for url, problem in problems.items():
             if dry_run:
@@ -209,8 +216,8 @@ class Cleaner:
                 with self._stores.at(url) as store:
                     if (until := self._locked_until(record, store)) is not None:
                         told.locked_until[record.backup_id] = max(until, told.locked_until.get(record.backup_id, until))
-                    if record.released_at is None and _is_held(record, store):
-                        told.spared[record.backup_id] = f"on hold, by a note in {url} that the catalog does not know"
+                    if hold := envelopes.unreleased_hold(record, store):
+                        told.held[record.backup_id] = hold
             except (TransientError, SettingsError) as error:
                 if not _is_erased(record, cleaned):
                     cleaned.fail(error)
@@ -290,11 +297,3 @@ class Cleaner:
 
 def _is_erased(record: BackupRecord, cleaned: Cleaned) -> bool:
     return cleaned.erasure is not None and cleaned.erasure.covers(record)
-
-
-def _is_held(record: BackupRecord, store: ObjectStore) -> bool:
-    try:
-        return envelopes.load_hold(record.archive_key, store) is not None
-    except IntegrityError:
-        # A note that nobody can read is one all the same.
-        return True

@@ -17,11 +17,13 @@ OLD_ENOUGH = timedelta(days=1)
 """Younger debris may belong to something that goes on."""
 
 Kind = Literal[
-    "missing", "damaged", "no envelope", "hold note", "found", "unknown backup", "debris", "unfinished upload"
-]
+    "missing", "damaged", "no store", "no envelope", "hold note", "found", "unknown backup", "debris",
+    "unfinished upload",
+]  # fmt: skip
 KINDS: Mapping[Kind, str] = {
     "missing": "the catalog counts on it, and it is gone",
     "damaged": "the catalog counts on it, and it is another one",
+    "no store": "the catalog knows of no store that has it: `clinic-backups catalog rebuild` looks whether one does",
     "no envelope": "the archive is there, its envelope missing or another one",
     "hold note": "the note beside the archive does not say of its hold what the catalog says",
     "found": "the catalog does not count on it, and it is there and right",
@@ -29,6 +31,9 @@ KINDS: Mapping[Kind, str] = {
     "debris": "a part of a backup that never came to be, or was deleted",
     "unfinished upload": "an upload that was begun and never ended",
 }
+
+BAD: frozenset[Kind] = frozenset({"missing", "damaged", "no store"})
+"""It cannot be restored from where the catalog says, or the catalog does not say from where."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,8 @@ def compare(
 ) -> list[Discrepancy]:
     """Where one clinic's records and one store's objects do not agree.
 
-    :param places: what the catalog says of each backup in this store, by id; nothing where it should not be there.
+    :param places: what the catalog says of each backup in this store, by id; nothing where it should not be there. A
+        backup that should not be in any store is not in it.
     :param objects: those of the clinic whose keys are ours.
     """
     by_key = {record.archive_key: record for record in records}
@@ -75,7 +81,7 @@ def compare(
     found: list[Discrepancy] = []
     for key, record in by_key.items():
         if record.state in ("completed", "lost"):
-            found += _about_record(store_url, record, places.get(record.backup_id), there.get(key, {}))
+            found += _about_record(store_url, record, places, there.get(key, {}))
     for key, parts_there in there.items():
         known = by_key.get(key)
         if known is not None and known.state not in ("failed", "deleted"):
@@ -97,12 +103,12 @@ def compare(
 
 
 def _about_record(
-    store_url: str, record: BackupRecord, place: CopyState | None, there: Mapping[str, ObjectInfo]
+    store_url: str, record: BackupRecord, places: Mapping[str, CopyState | None], there: Mapping[str, ObjectInfo]
 ) -> Iterator[Discrepancy]:
     archive, envelope = there.get("archive"), there.get("envelope")
     right = archive is not None and archive.size_bytes == record.size_bytes
     size = archive.size_bytes if archive is not None else None
-    if place == "present":
+    if places.get(record.backup_id) == "present":
         if not right:
             yield Discrepancy.of(store_url, record, "missing" if archive is None else "damaged", size)
             return
@@ -113,11 +119,15 @@ def _about_record(
             yield Discrepancy.of(store_url, record, "hold note")
     elif right and envelope is not None:
         yield Discrepancy.of(store_url, record, "found", size)
+        if "hold" in there and record.hold_reason is None:
+            yield Discrepancy.of(store_url, record, "hold note")
+    elif record.state == "completed" and record.backup_id not in places:
+        yield Discrepancy.of(store_url, record, "no store")
 
 
 def with_dependents(item: Discrepancy, records: Iterable[BackupRecord]) -> Discrepancy:
     """One about a backup that is not there, with those that are built on it."""
-    if item.kind not in ("missing", "damaged"):
+    if item.kind not in BAD:
         return item
     built_on_it = [
         record.backup_id

@@ -42,6 +42,15 @@ def harmless(envelope: Envelope) -> Envelope:
     return replace(envelope, **texts)
 
 
+def usable_time(value: object) -> datetime | None:
+    """A time of a note as text; none if it is none that the catalog can hold."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return moment if moment is not None and moment.tzinfo is not None and EARLIEST <= moment < LATEST else None
+
+
 def _about_values(envelope: Envelope) -> str:
     if not isinstance(envelope.rows, dict) or type(envelope.format) is not int:
         return _WRONG_TYPE

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from clinic_backups.envelope_checks import usable_time
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectExists, ObjectNotFound
 from clinic_backups.model import (
     CONTENT_TYPE_ENVELOPE,
@@ -15,6 +17,7 @@ from clinic_backups.model import (
     Envelope,
     envelope_key_of,
     hold_key_of,
+    iso,
 )
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.text import one_line
@@ -23,6 +26,19 @@ MAX_BYTES = 1024 * 1024
 MAX_REASON = 500
 """Characters of a hold's reason, and of its holder."""
 _CHANGED = "Somebody changed the store: look at the object and at who may write there."
+
+
+@dataclass(frozen=True)
+class Hold:
+    """What a note says: why a backup is kept, by whom, and since when if it says so."""
+
+    reason: str
+    by: str
+    at: datetime | None
+
+
+UNREADABLE = Hold("unreadable note of a hold", "clinic-backups", None)
+"""What is believed of a note that is none: better one hold too many."""
 
 
 class NoEnvelope(IntegrityError):
@@ -109,15 +125,49 @@ def exists(archive_key: str, store: ObjectStore) -> bool:
 
 
 def write_hold(record: BackupRecord, store: ObjectStore) -> None:
-    """Note beside an archive that it is on hold, and why; remove the note where it is not."""
-    key = hold_key_of(record.archive_key)
-    store.delete(key)
+    """Note beside an archive that it is on hold, why and since when; remove the note of a hold that was released.
+
+    The note of a hold of which the record does not know the end stays: see :func:`unreleased_hold`.
+    """
+    if unreleased_hold(record, store) is not None:
+        return
+    drop_hold(record, store)
     if record.hold_reason is not None:
-        _write(key, {"backup_id": record.backup_id, "reason": record.hold_reason, "by": record.held_by}, store)
+        since = iso(record.held_at) if record.held_at else None
+        note = {"backup_id": record.backup_id, "reason": record.hold_reason, "by": record.held_by, "at": since}
+        _write(hold_key_of(record.archive_key), note, store)
+
+
+def drop_hold(record: BackupRecord, store: ObjectStore) -> None:
+    """Remove the note: somebody released it just now."""
+    store.delete(hold_key_of(record.archive_key))
+
+
+def unreleased_hold(record: BackupRecord, store: ObjectStore) -> Hold | None:
+    """A hold that the note beside the archive tells of, while the record knows neither of it nor of its end.
+
+    The catalog was lost, and rebuilt from a store that was down when the hold was set. A note that cannot be read holds
+    too, and so does one that does not say since when. Only a release that is not older than the hold ends it.
+
+    :raises ClinicBackupsError: the store did not answer.
+    """
+    if record.hold_reason is not None:
+        return None
+    try:
+        found = _hold(record.archive_key, store)
+    except IntegrityError:
+        found = UNREADABLE
+    ended = found and found.at and record.released_at and found.at <= record.released_at
+    return None if ended else found
 
 
 def load_hold(archive_key: str, store: ObjectStore) -> tuple[str, str] | None:
     """Reason and holder, each one line; none if it is not on hold. :raises IntegrityError: a note that says nothing."""
+    found = _hold(archive_key, store)
+    return (found.reason, found.by) if found else None
+
+
+def _hold(archive_key: str, store: ObjectStore) -> Hold | None:
     key = hold_key_of(archive_key)
     try:
         data = _load(key, store)
@@ -127,7 +177,7 @@ def load_hold(archive_key: str, store: ObjectStore) -> tuple[str, str] | None:
     lines = [one_line(text) for text in texts if isinstance(text, str)]
     if len(lines) != 2 or not lines[0] or any(len(line) > MAX_REASON for line in lines):
         raise IntegrityError(f"{store.url}/{key} is no note of a hold.", hint=_CHANGED)
-    return lines[0], lines[1]
+    return Hold(lines[0], lines[1], usable_time(data.get("at")))
 
 
 def _write(key: str, data: dict[str, Any], store: ObjectStore, **options: Any) -> None:

@@ -11,6 +11,7 @@ from clinic_backups.envelopes import MAX_REASON
 from clinic_backups.errors import ClinicBackupsError, SettingsError, TransientError
 from clinic_backups.model import BackupRecord
 from clinic_backups.storage import Stores
+from clinic_backups.stores.base import ObjectStore
 from clinic_backups.text import one_line
 
 
@@ -38,26 +39,30 @@ class Holds:
 
         :param reason: one line; nothing of a patient.
         :raises SettingsError: the reason is empty or too long.
-        :raises PermanentError: there is no such completed backup.
+        :raises PermanentError: there is no such completed backup, or it is on another hold.
         :raises TransientError: the hold is set, and a store could not be told of it.
         """
         reason = require_reason(reason)
-        held = self._catalog.hold(self._catalog.require(backup_id), reason, by)
-        self._note(held, "on hold")
+        held = self._catalog.hold(self._catalog.require(backup_id), reason, by, self._now())
+        self._tell(held, "on hold", envelopes.write_hold)
         return held
 
     def release(self, backup_id: str, by: str) -> BackupRecord:
         """End a hold: the policy decides again. :raises PermanentError, TransientError: as for :meth:`hold`."""
         released = self._catalog.release(self._catalog.require(backup_id), by, self._now())
-        self._note(released, "released")
+        self._tell(released, "released", envelopes.drop_hold)
         return released
 
-    def _note(self, record: BackupRecord, what: str) -> None:
+    def _tell(self, record: BackupRecord, what: str, tell: Callable[[BackupRecord, ObjectStore], None]) -> None:
+        """Every store, whatever another one answers."""
+        failed: list[str] = []
         for url in record.stores:
             try:
-                envelopes.write_hold(record, self._stores.at(url))
+                tell(record, self._stores.at(url))
             except ClinicBackupsError as error:
-                raise TransientError(
-                    f"{record.backup_id} is {what} in the catalog, but not noted in {url}: {error.message}",
-                    hint="The hold counts as the catalog says. Do it again, so that a rebuilt catalog knows it too.",
-                ) from None
+                failed.append(f"{url}: {error.message}")
+        if failed:
+            raise TransientError(
+                f"{record.backup_id} is {what} in the catalog, but not noted in {'; '.join(failed)}",
+                hint="The hold counts as the catalog says. Do it again, so that a rebuilt catalog knows it too.",
+            )

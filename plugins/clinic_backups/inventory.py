@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 
-from clinic_backups import envelopes, stored
+from clinic_backups import remedies, stored
 from clinic_backups.catalog.copies import Copies, CopyState
-from clinic_backups.catalog.locks import AlreadyRunning
+from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.discrepancies import BAD as BAD
 from clinic_backups.discrepancies import KINDS as KINDS
 from clinic_backups.discrepancies import OLD_ENOUGH, Discrepancy, Kind, compare, with_dependents, wrong_beside
 from clinic_backups.errors import ClinicBackupsError, TransientError
@@ -98,6 +99,9 @@ class StoreCheck:
         :raises ClinicBackupsError: the store cannot be listed, or the catalog not be read.
         """
         self._on_step(f"listing {store.url}")
+        if (task.record or task.sweep) and store.url in self._places.store_urls():
+            # A store that is away must not cost what comes back with it, and another one is not ours to sweep.
+            stored.require_any(store, self._catalog.archive_keys)
         prefix = BACKUPS if clinic_id is None else f"{BACKUPS}{clinic_id}/"
         found, self._failures = Inventory(store.url), 0
         uploads: dict[int, list[UnfinishedUpload]] = {}
@@ -113,9 +117,6 @@ class StoreCheck:
             if number is not None:
                 seen.add(number)
                 self._clinic(_Clinic(store, number, uploads.get(number, [])), ours, task, found)
-        if task.record and not seen and store.url in self._places.store_urls():
-            # A store that is away must not cost what comes back with it.
-            stored.require_any(store)
         everybody = self._catalog.clinic_ids() if clinic_id is None else [clinic_id]
         for number in sorted({*everybody, *uploads} - seen):
             self._clinic(_Clinic(store, number, uploads.get(number, [])), [], task, found)
@@ -171,8 +172,8 @@ class StoreCheck:
             found.discrepancies += standing
             found.problems += looked.problems
             return
-        with self._catalog.lock(clinic.id, "clinic", "copies"):
-            self._settle(clinic, self._standing(clinic, read, task, found, locked=True), task, found)
+        with self._catalog.lock(clinic.id, "clinic", "copies") as lock:
+            self._settle(clinic, self._standing(clinic, read, task, found, locked=True), task, found, lock)
 
     def _compared(
         self, clinic: _Clinic, objects: Iterable[ObjectInfo], records: Iterable[BackupRecord], task: Task
@@ -233,8 +234,11 @@ class StoreCheck:
                     items += [Discrepancy.of(clinic.store.url, record, kind) for kind in wrong if kind not in kinds]
         return [with_dependents(item, records.values()) for item in items]
 
-    def _settle(self, clinic: _Clinic, items: Sequence[Discrepancy], task: Task, found: Inventory) -> None:
+    def _settle(
+        self, clinic: _Clinic, items: Sequence[Discrepancy], task: Task, found: Inventory, lock: ClinicLock
+    ) -> None:
         """Under the locks. First the losses of the clinic, together with the mail about them."""
+        lock.require()
         states = {item.backup_id: _STATES[item.kind] for item in items if item.backup_id and item.kind in _STATES}
         if states and task.record:
             found.losses += self._places.mark_all(clinic.store.url, states, self._now(), self._alarm)
@@ -242,31 +246,19 @@ class StoreCheck:
             if item.kind in _STATES:
                 found.discrepancies.append(replace(item, action="recorded") if task.record else item)
                 continue
+            # Whoever has the lock by now may be storing just what is about to be removed.
+            lock.require()
             done = item
             with self._noting(found, item.key):
                 done = self._put_right(clinic, item, task)
             found.discrepancies.append(done)
 
     def _put_right(self, clinic: _Clinic, item: Discrepancy, task: Task) -> Discrepancy:
-        if item.kind in ("debris", "unfinished upload"):
-            return self._remove(clinic, item) if task.sweep else item
-        record = self._catalog.get(item.backup_id) if item.backup_id and task.record else None
-        if record is None:
-            return item
-        if item.kind == "no envelope":
-            envelopes.ensure(record.envelope(), clinic.store, now=self._now())
-            return replace(item, action="written again")
-        envelopes.write_hold(record, clinic.store)
-        return replace(item, action="removed" if record.hold_reason is None else "written again")
-
-    def _remove(self, clinic: _Clinic, item: Discrepancy) -> Discrepancy:
-        if item.kind == "unfinished upload":
-            for upload in clinic.uploads:
-                if upload.key == item.key:
-                    clinic.store.abort(upload)
-        else:
-            clinic.store.delete(item.key)
-        return replace(item, action="removed")
+        if item.kind in ("no envelope", "hold note") and task.record:
+            return remedies.write_beside(item, clinic.store, self._catalog, self._now())
+        if item.kind in ("debris", "unfinished upload") and task.sweep:
+            return remedies.remove(item, clinic.store, clinic.uploads)
+        return item
 
     def _probes(self, store: ObjectStore, task: Task, found: Inventory) -> None:
         """What a preflight that was killed left."""
@@ -277,8 +269,7 @@ class StoreCheck:
                 item = Discrepancy(store.url, "debris", info.key, size_bytes=info.size_bytes)
                 if task.sweep:
                     with self._noting(found, info.key):
-                        store.delete(info.key)
-                        item = replace(item, action="removed")
+                        item = remedies.remove(item, store)
                 found.discrepancies.append(item)
 
 
@@ -303,8 +294,6 @@ def _clinic_of(key: str) -> int | None:
 def _by_clinic(uploads: Iterable[UnfinishedUpload]) -> dict[int, list[UnfinishedUpload]]:
     found: dict[int, list[UnfinishedUpload]] = {}
     for upload in uploads:
-        number = _clinic_of(upload.key)
-        # A folder's unfinished files have hidden names of its own.
-        if number is not None and (parse_key(upload.key) or "/.~" in upload.key):
-            found.setdefault(number, []).append(upload)
+        if parts := parse_key(upload.key):
+            found.setdefault(parts.clinic_id, []).append(upload)
     return found

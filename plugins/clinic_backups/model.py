@@ -205,6 +205,8 @@ class BackupRecord:
     hold_reason: str | None = None
     """Why it is kept until it is released, whatever the policy says."""
     held_by: str | None = None
+    held_at: datetime | None = None
+    """Since when; none where that is not known."""
     released_by: str | None = None
     """Who ended its last hold."""
     released_at: datetime | None = None

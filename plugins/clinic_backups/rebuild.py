@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
 from clinic_backups import envelopes, stored
-from clinic_backups.catalog.copies import Copies
+from clinic_backups.catalog.copies import Copies, CopyState
+from clinic_backups.catalog.erasures import Erasure, Erasures
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.envelope_checks import harmless, problem_of
 from clinic_backups.errors import IntegrityError, ObjectNotFound, PermanentError
-from clinic_backups.model import BackupRecord, Envelope, State, parse_key
+from clinic_backups.model import BackupRecord, Envelope, State, iso, parse_key
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 
 AT_A_TIME = 8
@@ -24,7 +25,6 @@ BATCH = 64
 """Envelopes that are kept in memory, of up to a MiB each."""
 TAKEN_OVER: tuple[State, ...] = ("failed", "deleted")
 """What the catalog says of a backup that is believed less than a store that has it: a store that comes back, say."""
-UNREADABLE_HOLD = ("unreadable note of a hold", "catalog rebuild")
 _TIME = len("_20260901_060000.tar.zst.age")
 
 
@@ -67,6 +67,8 @@ def rebuild(
     :raises ClinicBackupsError: the store or the catalog failed; what was written so far stays and is right.
     """
     report = Rebuilt(store.url)
+    # The newest of a clinic counts: one that is open again deletes what is taken over now.
+    last = {erasure.clinic_id: erasure for erasure in reversed(Erasures(catalog.database).find())}
     with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="envelopes") as pool:
         for folder, group in groupby(store.list("backups/"), key=lambda info: "/".join(info.key.split("/")[:2])):
             clinic_id = _looked_over(group, report)
@@ -75,7 +77,7 @@ def rebuild(
             on_step(f"{store.url}/{folder}")
             try:
                 with catalog.lock(clinic_id, "clinic", "copies") as lock:
-                    _Clinic(clinic_id, store, catalog, now, report, pool, lock).run()
+                    _Clinic(clinic_id, store, catalog, now, report, pool, lock, on_step, last.get(clinic_id)).run()
             except AlreadyRunning:
                 report.busy.append(clinic_id)
     return report
@@ -98,11 +100,13 @@ class _Clinic:
 
     def __init__(
         self, clinic_id: int, store: ObjectStore, catalog: Catalog, now: datetime, report: Rebuilt, pool: Executor,
-        lock: ClinicLock,
+        lock: ClinicLock, on_step: Callable[[str], object], erasure: Erasure | None,
     ) -> None:  # fmt: skip
         self._id, self._store, self._catalog, self._now = clinic_id, store, catalog, now
-        self._report, self._pool, self._lock = report, pool, lock
+        self._report, self._pool, self._lock, self._on_step = report, pool, lock, on_step
+        self._erasure = erasure
         self._places = Copies(catalog.database)
+        self._noted = self._places.of_clinic(clinic_id)
         self._there: dict[str, dict[str, ObjectInfo]] = {}
 
     def run(self) -> None:
@@ -136,6 +140,8 @@ class _Clinic:
             for key, envelope in zip(batch, loaded, strict=True):
                 if isinstance(envelope, str):
                     self._conflict(key, envelope)
+                elif problem := self._why_erased(envelope):
+                    self._conflict(key, problem)
                 else:
                     yield key, envelope
 
@@ -151,6 +157,18 @@ class _Clinic:
             problem = f"the archive has {size_bytes} bytes, its envelope says otherwise"
         return problem or harmless(envelope)
 
+    def _why_erased(self, envelope: Envelope) -> str:
+        """Of what a store brought back after its clinic was erased; empty: nothing is wrong."""
+        erasure = self._erasure
+        if erasure is None or erasure.finished_at is None or envelope.started_at > erasure.requested_at:
+            return ""
+        if self._catalog.get(envelope.backup_id) is not None:
+            return ""
+        return (
+            f"the clinic was erased, with all that was begun before {iso(erasure.requested_at)}: run"
+            f" `clinic-backups erase-clinic {self._id}`, then this again, and the erasure deletes it"
+        )
+
     def _parent_is_there(self, envelope: Envelope) -> bool:
         if envelope.parent_id is None:
             return True
@@ -160,19 +178,34 @@ class _Clinic:
     def _take(self, key: str, envelope: Envelope) -> None:
         record = BackupRecord.of(envelope, self._store.url)
         known = self._catalog.get(record.backup_id)
-        if known is not None and (problem := _difference(known, record)):
+        if known is not None and (problem := _difference(known, record) or self._why_bad(known, record)):
             self._conflict(key, problem)
             return
-        on_hold = "hold" in self._there[key] and (known is None or known.hold_reason is None)
-        hold = self._hold(key) if on_hold else None
+        if known is not None:
+            # Of one that was deleted and is back, too: else a note that nobody removed would hold it again.
+            record = replace(record, released_by=known.released_by, released_at=known.released_at)
+        hold = envelopes.unreleased_hold(known or record, self._store) if "hold" in self._there[key] else None
+        if hold is envelopes.UNREADABLE:
+            self._conflict(key, "its note of a hold is none; it is kept on hold")
         try:
             if self._write(record, known) and hold:
-                self._catalog.hold(record, *hold)
+                self._catalog.hold(record, hold.reason, hold.by, hold.at)
                 self._report.held += 1
         except (PermanentError, ValueError) as error:
             # ValueError: text that the driver does not even send.
             why = error.message if isinstance(error, PermanentError) else "the catalog cannot hold what it says"
             self._conflict(key, why)
+
+    def _why_bad(self, known: BackupRecord, record: BackupRecord) -> str:
+        """What was found lost or damaged is not believed by its size alone: it is read. Empty: nothing is wrong."""
+        otherwise: CopyState = "lost" if known.state == "lost" else "present"
+        noted = self._noted.get(record.backup_id, {}).get(self._store.url, otherwise)
+        if noted == "present":
+            return ""
+        self._on_step(f"{self._store.url}: reading {record.backup_id}")
+        condition = stored.read_through(record.archive, self._store)
+        self._lock.require()
+        return "" if condition == "intact" else f"it counts as {noted} here, and was read: it is {condition}"
 
     def _write(self, record: BackupRecord, known: BackupRecord | None) -> bool:
         if known is None or known.state in TAKEN_OVER:
@@ -188,13 +221,6 @@ class _Clinic:
             # This also settles whether it is lost: by its copies, and by what it is built on.
             self._places.mark(record.backup_id, self._store.url, "present", self._now)
         return True
-
-    def _hold(self, key: str) -> tuple[str, str] | None:
-        try:
-            return envelopes.load_hold(key, self._store)
-        except IntegrityError:
-            self._conflict(key, "its note of a hold is none; it is kept on hold")
-            return UNREADABLE_HOLD
 
     def _conflict(self, key: str, problem: str) -> None:
         self._report.conflicts.append((key, problem))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import datetime
+from itertools import groupby
 from typing import Literal
 
 from clinic_backups.errors import IntegrityError, ObjectNotFound, TransientError
@@ -70,13 +71,22 @@ def put_archive(
     )
 
 
-def require_any(store: ObjectStore) -> None:
-    """:raises TransientError: the store holds no backup of anybody: it is another one, or not mounted."""
-    if next(iter(store.list("backups/")), None) is None:
-        raise TransientError(
-            f"{store.url} holds no backup at all, of any clinic.",
-            hint="Is it mounted, and the right bucket and endpoint? Nothing is deleted or recorded as lost for it.",
-        )
+def require_any(store: ObjectStore, keys_of: Callable[[int], Container[str]]) -> None:
+    """Look for anything that the catalog knows: a wrong bucket may hold backups too, of another installation.
+
+    :param keys_of: the keys of a clinic's archives, as the catalog knows them.
+    :raises TransientError: the store holds no backup of anybody: it is another one, or not mounted.
+    """
+    ours = filter(None, (parse_key(info.key) for info in store.list("backups/")))
+    for clinic_id, group in groupby(ours, key=lambda parts: parts.clinic_id):
+        known = keys_of(clinic_id)
+        if any(parts.archive_key in known for parts in group):
+            return
+    raise TransientError(
+        f"{store.url} holds no backup at all that the catalog knows, of any clinic.",
+        hint="Is it mounted, and the right bucket and endpoint? Nothing is deleted or recorded as lost for it. If it is"
+        " the right one, `clinic-backups catalog rebuild` takes over what lies there.",
+    )
 
 
 def look(archive: ArchiveInfo, store: ObjectStore) -> Condition:

@@ -27,8 +27,8 @@ def put(store: ObjectStore, key: str, content: bytes = b"x", **options: Any) -> 
 
 
 def begun(store: ObjectStore, prefix: str = "") -> list[str]:
-    """Keys of the unfinished uploads, in a file store without the hidden files' names."""
-    return sorted(upload.key.rsplit("/.~", 1)[0] for upload in store.unfinished(prefix))
+    """Keys of the unfinished uploads."""
+    return sorted(upload.key for upload in store.unfinished(prefix))
 
 
 class TestPurge:
@@ -222,9 +222,9 @@ class TestUnfinished:
         if provider == "file":
 
             def leave(store: Any, key: str) -> None:
-                folder = store.root / key
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / f".~{uuid.uuid4().hex}.part").write_bytes(b"half of it")
+                path = store.root / key
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.with_name(f".~{path.name}.{uuid.uuid4().hex}.part").write_bytes(b"half of it")
 
         elif provider == "s3":
             client = request.getfixturevalue("s3_client")
@@ -290,10 +290,10 @@ class TestUnfinished:
         assert begun(store) == []
         assert begun(neighbour) == ["a"]
 
-    def test_an_object_under_its_key_is_not_touched(self, store: ObjectStore, begin: Begin, provider: str) -> None:
+    def test_an_object_under_its_key_is_not_touched(self, store: ObjectStore, begin: Begin) -> None:
         begin(store, "key")
         (upload,) = store.unfinished()
-        put(store, "key/object" if provider == "file" else "key", b"content")
+        put(store, "key", b"content")
         store.abort(upload)
         assert begun(store) == []
         assert read(store, keys(store)[0]) == b"content"
@@ -340,25 +340,46 @@ class TestAzureBlocks:
 
 @pytest.mark.parametrize("provider", ["file"], indirect=True)
 class TestFile:
-    def test_metadata_of_objects_is_finished(self, store: Any) -> None:
-        name = uuid.uuid4().hex
+    def test_a_killed_writer_leaves_what_is_listed_under_its_key(self, store: Any, monkeypatch: Any) -> None:
+        class Broken(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                if not (piece := super().read(size)):
+                    raise KeyboardInterrupt
+                return piece
+
+        monkeypatch.setattr("pathlib.Path.unlink", lambda *arguments, **options: None)
+        with pytest.raises(KeyboardInterrupt):
+            store.put("a/key.json", Broken(CONTENT), metadata={"n": "1"})
+        monkeypatch.undo()
+        (upload,) = store.unfinished("a/key")
+        assert upload.key == "a/key.json"
+        store.abort(upload)
+        assert [path.name for path in (store.root / "a").iterdir()] == []
+
+    @pytest.mark.parametrize("name", ["b", f"b.{uuid.uuid4().hex}", f"b.{uuid.uuid4().hex}.meta"])
+    def test_metadata_of_objects_is_finished(self, store: Any, name: str) -> None:
         put(store, f"a/{name}", metadata={"n": "1"})
-        put(store, "a/b", metadata={"n": "1"})
         assert list(store.unfinished()) == []
-        store.abort(UnfinishedUpload(f"a/.~{name}.meta", datetime.now(UTC), ""))
-        assert store.stat(f"a/{name}").metadata == {"n": "1"}
-        (store.root / f"a/.~{uuid.uuid4().hex}.meta").write_text("{}")
+        beside = f".~{name}.{uuid.uuid4().hex}.meta.part"
+        (store.root / "a" / beside).write_text("{}")
         (upload,) = store.unfinished()
+        assert (upload.key, upload.token) == (f"a/{name}", beside)
         store.abort(upload)
         assert list(store.unfinished()) == []
+        assert store.stat(f"a/{name}").metadata == {"n": "1"}
 
     def test_only_its_own_hidden_files_are_aborted(self, store: Any) -> None:
-        put(store, "a/key")
-        outside = store.root.parent / f".~{uuid.uuid4().hex}.part"
-        outside.write_bytes(b"x")
-        for key in ("a/key", "a/.~lock", "never/there"):
-            store.abort(UnfinishedUpload(key, datetime.now(UTC), ""))
-        with pytest.raises(PermanentError, match="Not a usable key"):
-            store.abort(UnfinishedUpload(f"../{outside.name}", datetime.now(UTC), ""))
-        assert keys(store) == ["a/key"]
+        put(store, "a/key", metadata={"n": "1"})
+        hidden, of_another = (f".~{name}.{uuid.uuid4().hex}.part" for name in ("key", "key2"))
+        for path in (outside := store.root.parent / hidden, store.root / "a" / of_another):
+            path.write_bytes(b"x")
+        before = sorted(store.root.rglob("*"))
+        for token in ("key", ".~key.meta", ".~lock", of_another, f"../{hidden}", f"../../{hidden}", str(outside), ""):
+            store.abort(UnfinishedUpload("a/key", datetime.now(UTC), token))
+        store.abort(UnfinishedUpload("never/key", datetime.now(UTC), hidden))
+        store.abort(UnfinishedUpload("a/key/key", datetime.now(UTC), hidden))
+        for key in (f"../{outside.name}", f"a/{of_another}", "../key"):
+            with pytest.raises(PermanentError, match="Not a usable key"):
+                store.abort(UnfinishedUpload(key, datetime.now(UTC), hidden))
+        assert sorted(store.root.rglob("*")) == before
         assert outside.exists()

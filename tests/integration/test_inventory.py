@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 import pytest
@@ -19,9 +20,10 @@ from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentE
 from clinic_backups.inventory import GIVEN_UP_AFTER, Inventory
 from clinic_backups.model import envelope_key_of, hold_key_of, parse_key
 from clinic_backups.stores.base import ObjectInfo, UnfinishedUpload
+from clinic_backups.stores.connect import store_from_client
 from clinic_backups.stores.file import FileStore
-from tests.conftest import MakeStore
-from tests.fleet import Fleet, age, flip, objects_of, put
+from tests.conftest import BUCKET, MakeStore
+from tests.fleet import Fleet, age, flip, lose_locks, objects_of, put
 from tests.postgres_fixtures import DemoDatabase
 
 STRANGERS = (
@@ -82,19 +84,34 @@ def test_on_every_store_debris_goes_and_strangers_and_backups_stay(
 
 def test_unfinished_uploads_go_after_a_day(fleet: Fleet, tmp_path: Path) -> None:
     record = fleet.on_day(0)
-    folder = tmp_path / "store" / record.archive_key.rpartition("/")[0]
-    part = folder / ".~0123456789abcdef0123456789abcdef.part"
+    path = tmp_path / "store" / key(2)
+    part = path.with_name(f".~{path.name}.{uuid4().hex}.part")
     part.write_bytes(b"half")
     fleet.now = datetime.now(UTC)
     assert fleet.check(sweep=True).discrepancies == []
     os.utime(part, (time.time() - 90_000,) * 2)
     (item,) = fleet.check().discrepancies
-    assert item.kind == "unfinished upload"
+    assert (item.kind, item.key) == ("unfinished upload", key(2))
     assert part.exists()
     (item,) = fleet.check(sweep=True).discrepancies
     assert item.action == "removed"
     assert not part.exists()
     assert fleet.state(record) == "completed"
+
+
+def test_uploads_of_others_go_on(demo_database: DemoDatabase, s3_client: Any) -> None:
+    prefix = f"uploads/{uuid4().hex}"
+    fleet = Fleet(demo_database, store_from_client(f"s3://{BUCKET}/{prefix}", s3_client))
+    fleet.on_day(0)
+    ours = [key(2), key(2, part=".json"), key(3, clinic_id=77)]
+    strangers = [*STRANGERS, *ELSEWHERE, "backups/1/.~doc", f"backups/1/2026/09/.~backup.{uuid4().hex}.part"]
+    for name in (*ours, *strangers):
+        s3_client.create_multipart_upload(Bucket=BUCKET, Key=f"{prefix}/{name}")
+    fleet.now = datetime.now(UTC) + timedelta(hours=25)
+    assert found(fleet.check()) == dict.fromkeys(ours, "unfinished upload")
+    assert found(fleet.check(sweep=True)) == dict.fromkeys(ours, "unfinished upload removed")
+    left = [upload.key for upload in fleet.stores.primary.unfinished()]
+    assert sorted(left) == sorted(strangers)
 
 
 @pytest.mark.parametrize("busy", ["clinic", "copies"])
@@ -184,6 +201,51 @@ def test_retention_does_not_count_on_a_last_backup_that_is_gone(fleet: Fleet) ->
     assert envelope_key_of(new.archive_key) not in objects_of(fleet.stores.primary)
 
 
+@pytest.mark.parametrize("theirs", [STRANGERS, ("backups/2024/db.dump",), (key(2), key(2, part=".json"), key(3))])
+@pytest.mark.parametrize("clinic_id", [None, 1])
+def test_in_another_bucket_nothing_is_lost_and_nothing_is_swept(
+    fleet: Fleet, tmp_path: Path, theirs: tuple[str, ...], clinic_id: int | None
+) -> None:
+    """Where somebody else's objects lie, or backups of another installation."""
+    records = [fleet.on_day(0), fleet.on_day(40)]
+    (tmp_path / "store").rename(tmp_path / "ours")
+    for name in theirs:
+        put(fleet.stores.primary, name)
+    age(tmp_path / "store", 2)
+    fleet.now = datetime.now(UTC)
+    before = objects_of(fleet.stores.primary)
+    for task in ({"record": True}, {"sweep": True}):
+        with pytest.raises(TransientError, match="holds no backup at all that the catalog knows"):
+            fleet.check(clinic_id=clinic_id, **task)
+    (cleaned,) = fleet.clean(100)
+    assert (cleaned.deleted, cleaned.losses) == (0, [])
+    assert "holds no backup at all" in cleaned.problem
+    assert [fleet.state(record) for record in records] == ["completed", "completed"]
+    assert objects_of(fleet.stores.primary) == before
+
+
+@pytest.mark.parametrize("state", ["gone", "shorter", "whole"])
+def test_a_backup_of_which_no_store_is_known_is_told(fleet: Fleet, state: str) -> None:
+    record, store = fleet.on_day(0), fleet.stores.primary
+    whole = objects_of(store)[record.archive_key]
+    fleet.on_day(1)
+    fleet.execute(f"DELETE FROM clinic_backups.backup_copy WHERE backup_id = '{record.backup_id}'")
+    if state != "whole":
+        store.delete(record.archive_key)
+    if state == "shorter":
+        put(store, record.archive_key, whole[:-1])
+    kind = "found" if state == "whole" else "no store"
+    before = objects_of(store)
+    assert found(fleet.check()) == {record.archive_key: kind}
+    done = f"{kind} recorded" if state == "whole" else kind
+    assert found(fleet.check(record=True, sweep=True)) == {record.archive_key: done}
+    assert objects_of(store) == before
+    assert fleet.state(record) == "completed"
+    # Where it should be and is not is another thing.
+    fleet.places.mark(record.backup_id, "file:///elsewhere", "present", fleet.now)
+    assert found(fleet.check()) == {}
+
+
 @pytest.mark.parametrize("name", [*STRANGERS, *ELSEWHERE])
 def test_names_of_others_are_none_of_ours(name: str) -> None:
     assert parse_key(name) is None
@@ -265,28 +327,119 @@ def test_a_lock_that_lasts_longer_than_the_envelope_knew_is_no_discrepancy(fleet
     assert found(fleet.check(read=True)) == {}
 
 
-@pytest.mark.parametrize("damage", ["gone", "left over", "no note", "another reason"])
+@pytest.mark.parametrize("damage", ["gone", "released", "no note", "another reason"])
 def test_a_hold_note_that_does_not_fit_is_written_again(fleet: Fleet, damage: str) -> None:
     store = fleet.stores.primary
     record = fleet.on_day(0)
     name = hold_key_of(record.archive_key)
-    if damage == "left over":
-        put(store, name, b'{"reason": "pleito", "by": "abogada"}')
+    fleet.holds().hold(record.backup_id, "pleito", "abogada")
+    assert found(fleet.check(read=True)) == {}
+    note = objects_of(store)[name]
+    if damage == "released":
+        # The store was down then.
+        fleet.later(hours=1)
+        fleet.holds().release(record.backup_id, "juez")
+        put(store, name, note)
     else:
-        fleet.holds().hold(record.backup_id, "pleito", "abogada")
-        assert found(fleet.check(read=True)) == {}
         store.delete(name)
         if damage != "gone":
             put(store, name, b"[]" if damage == "no note" else b'{"reason": "otro", "by": "abogada"}')
-    listed = damage in ("gone", "left over")
+    listed = damage in ("gone", "released")
     assert found(fleet.check()) == ({name: "hold note"} if listed else {})
     assert found(fleet.check(read=True)) == {name: "hold note"}
     done = fleet.check(record=True, read=not listed)
-    assert found(done) == {name: f"hold note {'removed' if damage == 'left over' else 'written again'}"}
+    assert found(done) == {name: f"hold note {'removed' if damage == 'released' else 'written again'}"}
     assert envelopes.load_hold(record.archive_key, store) == (
-        None if damage == "left over" else ("pleito", "abogada")
+        None if damage == "released" else ("pleito", "abogada")
     )  # fmt: skip
     assert found(fleet.check(read=True)) == {}
+
+
+def note_of(reason: str = "pleito", at: object = None) -> bytes:
+    return json.dumps({"reason": reason, "by": "abogada", "at": at}).encode()
+
+
+UNREADABLE = "unreadable note of a hold"
+
+
+@pytest.mark.parametrize(
+    ("note", "released", "holds"),
+    [
+        (note_of(at="2026-09-01T06:00:00Z"), False, "pleito"),
+        (note_of(), False, "pleito"),
+        (b"[]", False, UNREADABLE),
+        # A release is an end only of what was held before: the catalog came back from an older copy of itself, say.
+        (note_of(at="2026-09-01T05:59:59Z"), True, None),
+        (note_of(at="2026-09-01T06:00:00Z"), True, None),
+        (note_of(at="2026-09-01T06:00:01Z"), True, "pleito"),
+        (note_of(), True, "pleito"),
+        (note_of(at="2026-09-01T05:00:00"), True, "pleito"),
+        (note_of(at="9999-12-31T23:59:59-12:00"), True, "pleito"),
+        (note_of(at=7), True, "pleito"),
+        (b"[]", True, UNREADABLE),
+    ],
+)
+@pytest.mark.parametrize("by", ["check", "rebuild"])
+def test_a_hold_that_the_catalog_does_not_know_is_taken_over_unless_it_was_released(
+    fleet: Fleet, by: str, note: bytes, released: bool, holds: str | None
+) -> None:
+    store = fleet.stores.primary
+    record = fleet.on_day(0)
+    if released:
+        fleet.holds().release(record.backup_id, "juez")
+    put(store, hold_key_of(record.archive_key), note)
+    assert found(fleet.check()) == {hold_key_of(record.archive_key): "hold note"}
+    assert fleet.again(record).hold_reason is None
+    if by == "rebuild":
+        assert fleet.rebuild().held == (holds is not None)
+    else:
+        fleet.check(record=True)
+        assert ("hold" in str(objects_of(store).keys())) == (holds is not None)
+    assert fleet.again(record).hold_reason == holds
+    fleet.check(record=True, read=True)
+    assert found(fleet.check(read=True)) == {}
+    everything = fleet.catalog.find()
+    assert [each.hold_reason for each in everything] == [holds]
+    if holds:
+        fleet.holds().release(record.backup_id, "juez")
+        assert hold_key_of(record.archive_key) not in objects_of(store)
+
+
+def test_a_hold_that_one_store_alone_noted_outlives_the_catalog(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    class Down(FileStore):
+        def delete(self, key: str) -> None:
+            raise TransientError("out of reach")
+
+    fleet = Fleet(demo_database, FileStore(tmp_path / "one"), FileStore(tmp_path / "two"))
+    one, two = fleet.stores
+    record = fleet.on_day(0)
+    fleet.on_day(40)
+    fleet.copy()
+    stores, fleet.stores = fleet.stores, type(fleet.stores).of(one, Down(tmp_path / "two"))
+    with pytest.raises(TransientError, match="out of reach"):
+        fleet.holds().hold(record.backup_id, "pleito", "abogada")
+    fleet.stores = stores
+    held_at = fleet.now
+    fleet.execute("TRUNCATE clinic_backups.backup CASCADE")
+    fleet.rebuild(two)
+    assert fleet.again(record).hold_reason is None
+    # A copy is made first: it leaves the note alone.
+    assert fleet.copy(patient=True).problems == []
+    assert found(fleet.check(one.url, record=True)) == {hold_key_of(record.archive_key): "hold note recorded"}
+    again = fleet.again(record)
+    assert (again.hold_reason, again.held_by, again.held_at) == ("pleito", "abogada", held_at)
+    assert found(fleet.check(two.url, record=True)) == {hold_key_of(record.archive_key): "hold note written again"}
+    fleet.clean(400)
+    assert fleet.state(record) == "completed"
+
+
+def test_with_a_copy_that_is_found_its_hold_is(fleet: Fleet) -> None:
+    record = fleet.on_day(0)
+    put(fleet.stores.primary, hold_key_of(record.archive_key), note_of())
+    fleet.places.mark(record.backup_id, fleet.stores.primary.url, "lost", fleet.now)
+    fleet.check(record=True)
+    again = fleet.again(record)
+    assert (again.state, again.hold_reason) == ("completed", "pleito")
 
 
 @pytest.mark.parametrize("state", ["failed", "deleted"])
@@ -302,6 +455,21 @@ def test_what_is_a_backup_is_never_debris_whatever_its_record_says(fleet: Fleet,
     # One half of it is.
     fleet.stores.primary.delete(record.archive_key)
     assert found(fleet.check(sweep=True)) == {envelope_key_of(record.archive_key): "debris removed"}
+
+
+@pytest.mark.parametrize("part", [".tar.zst.age", ".json", ".hold.json"])
+def test_what_a_running_backup_has_stored_is_no_debris(fleet: Fleet, tmp_path: Path, part: str) -> None:
+    """However old it is: the run may have been killed, and its next attempt goes on with the record."""
+    record = fleet.on_day(0)
+    fleet.execute("UPDATE clinic_backups.backup SET state = 'running', finished_at = NULL")
+    store = fleet.stores.primary
+    for name in objects_of(store):
+        store.delete(name)
+    put(store, record.archive_key.removesuffix(".tar.zst.age") + part)
+    age(tmp_path / "store", 9)
+    fleet.now = datetime.now(UTC)
+    assert found(fleet.check(sweep=True)) == {}
+    assert len(objects_of(store)) == 1
 
 
 class Troubled(FileStore):
@@ -321,6 +489,10 @@ class Troubled(FileStore):
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         self._meanwhile("list", prefix)
         return super().list(prefix)
+
+    def delete(self, key: str) -> None:
+        self._meanwhile("delete", key)
+        super().delete(key)
 
     def unfinished(self, prefix: str = "") -> Iterator[UnfinishedUpload]:
         self._meanwhile("unfinished", prefix)
@@ -426,6 +598,38 @@ def test_archives_are_read_without_the_locks_and_only_suspects_again_with_them(f
     troubled(fleet, tmp_path, open=look)
     assert found(fleet.check(read=True, record=True)) == {bad.archive_key: "damaged recorded"}
     assert sorted(reads) == sorted([(good.archive_key, True), (bad.archive_key, True), (bad.archive_key, False)])
+
+
+@pytest.mark.parametrize("moment", ["before a loss is recorded", "before a removal", "between two removals"])
+def test_when_the_lock_is_lost_nothing_more_is_done_about_that_clinic(
+    fleet: Fleet, tmp_path: Path, moment: str
+) -> None:
+    lost, other, store = fleet.on_day(0), fleet.on_day(0.1, 2), fleet.stores.primary
+    debris = [key(day, clinic_id=number) for number in (1, 2) for day in (2, 3)]
+    for name in debris:
+        put(store, name)
+    if moment == "before a loss is recorded":
+        store.delete(lost.archive_key)
+    age(tmp_path / "store", 2)
+    fleet.now = datetime.now(UTC)
+    asked: list[str] = []
+
+    def cut(asked_for: str) -> None:
+        if asked_for in ("backups/1/", debris[0]):
+            asked.append(asked_for)
+            # The second listing is the one under the locks.
+            if asked_for == debris[0] or len(asked) == 2:
+                lose_locks(fleet)
+
+    troubled(fleet, tmp_path, **{"delete" if moment == "between two removals" else "list": cut})
+    inventory = fleet.check(record=True, sweep=True)
+    ((what, error),) = inventory.problems
+    assert (what, "lock in the catalog was lost" in error.message) == ("clinic 1", True)
+    assert inventory.unchecked == [1]
+    left = debris[1:2] if moment == "between two removals" else debris[:2]
+    assert sorted(name for name in objects_of(store) if name in debris) == left
+    assert [fleet.state(record) for record in (lost, other)] == ["completed", "completed"]
+    assert inventory.losses == []
 
 
 @pytest.mark.parametrize("meanwhile", ["deleted", "healed"])

@@ -15,14 +15,14 @@ import pytest
 from clinic_backups import connections, envelopes, rebuild
 from clinic_backups.catalog.locks import Purpose
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.errors import IntegrityError, PermanentError
+from clinic_backups.errors import IntegrityError, PermanentError, TransientError
 from clinic_backups.model import BackupRecord, envelope_key_of, hold_key_of
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectInfo
 from clinic_backups.stores.file import FileStore
 from include.demo.restore import damage
 from tests.conftest import MakeStore
-from tests.fleet import START, Fleet, objects_of, put
+from tests.fleet import START, Fleet, flip, lose_locks, objects_of, put, reads_of
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
 from tests.postgres_fixtures import DemoDatabase
 
@@ -400,9 +400,50 @@ def test_what_failed_or_was_deleted_by_the_catalog_and_is_there_is_taken_over(fl
     fleet.restored(again)
 
 
+def test_what_comes_back_of_a_clinic_that_was_erased_is_told_and_not_taken_over(fleet: Fleet) -> None:
+    store = fleet.stores.primary
+    full, child, other = fleet.on_day(0), fleet.on_day(1), fleet.on_day(1, 2)
+    forge(fleet, child, kind="incremental", parent_id=full.backup_id, chain=[asdict(full.archive)])
+    erased = {key: content for key, content in objects_of(store).items() if key.startswith("backups/1/")}
+    cleaned = fleet.erase(1, 2)
+    assert cleaned.erasure is not None and cleaned.erasure.finished_at is not None
+    for key, content in erased.items():
+        put(store, key, content)
+    # The clinic came back.
+    later = fleet.on_day(3)
+    fleet.execute(f"DELETE FROM clinic_backups.backup WHERE backup_id = '{later.backup_id}'")
+    report = fleet.rebuild()
+    assert [key for key, _ in report.conflicts] == [full.archive_key, child.archive_key]
+    assert all("begun before 2026-09-03T06:00:00Z: run `clinic-backups erase-clinic 1`" in why
+               for _, why in report.conflicts)  # fmt: skip
+    assert [record.backup_id for record in fleet.catalog.find()] == [later.backup_id, other.backup_id]
+
+    # As the remedy says: asked for again, it goes on when they are taken over.
+    assert "catalog rebuild" in fleet.erase(1, 4).hint
+    assert (fleet.rebuild().adopted, fleet.rebuild().conflicts) == (2, [])
+    (cleaned,) = fleet.clean(5, clinic_id=1)
+    assert (cleaned.problem, cleaned.erasure and cleaned.erasure.finished_at) == ("", fleet.now)
+    assert {key for key in objects_of(store) if key.startswith("backups/1/")} == set()
+
+
+def test_a_note_that_outlived_its_hold_does_not_hold_a_backup_that_is_back(fleet: Fleet) -> None:
+    store = fleet.stores.primary
+    record, _ = fleet.on_day(0), fleet.on_day(1)
+    fleet.holds().hold(record.backup_id, "pleito", "abogada")
+    objects = objects_of(store)
+    fleet.holds().release(record.backup_id, "juez")
+    fleet.clean(45)
+    assert fleet.state(record) == "deleted"
+    for key in objects.keys() - objects_of(store).keys():
+        put(store, key, objects[key])
+    assert fleet.rebuild().held == 0
+    assert (fleet.state(record), fleet.again(record).hold_reason) == ("completed", None)
+    assert [item.action for item in fleet.check(record=True).discrepancies] == ["removed"]
+
+
 def test_a_child_of_a_lost_backup_is_lost_until_its_parent_is_found(fleet: Fleet) -> None:
     store = fleet.stores.primary
-    full, child = fleet.on_day(0), fleet.on_day(1)
+    full, child, _ = fleet.on_day(0), fleet.on_day(1), fleet.on_day(1.1, 2)
     forge(fleet, child, kind="incremental", parent_id=full.backup_id, chain=[asdict(full.archive)])
     fleet.execute(f"DELETE FROM clinic_backups.backup WHERE backup_id = '{child.backup_id}'")
     kept = {key: content for key, content in objects_of(store).items() if key.startswith(full.archive_key[:-12])}
@@ -413,8 +454,62 @@ def test_a_child_of_a_lost_backup_is_lost_until_its_parent_is_found(fleet: Fleet
     assert (fleet.state(full), fleet.state(child)) == ("lost", "lost")
     for key, content in kept.items():
         put(store, key, content)
-    assert (fleet.rebuild().known, fleet.rebuild().conflicts) == (2, [])
+    assert (fleet.rebuild().known, fleet.rebuild().conflicts) == (3, [])
     assert (fleet.state(full), fleet.state(child)) == ("completed", "completed")
+
+
+def test_a_damaged_copy_is_not_good_again_until_it_was_read_and_is(fleet: Fleet) -> None:
+    store = fleet.stores.primary
+    old, new = fleet.on_day(0), fleet.on_day(40)
+    whole = objects_of(store)[new.archive_key]
+    flip(store, new.archive_key)
+    fleet.check(read=True, record=True)
+    report = fleet.rebuild()
+    assert report.conflicts == [(new.archive_key, "it counts as damaged here, and was read: it is damaged")]
+    assert (report.adopted, report.known, fleet.state(new)) == (0, 1, "lost")
+    # Retention does not take it for the last good one.
+    fleet.clean(45)
+    assert [fleet.state(record) for record in (old, new)] == ["completed", "lost"]
+    # Also where only the record says so, and not the store's own line.
+    fleet.execute("DELETE FROM clinic_backups.backup_copy WHERE state = 'damaged'")
+    assert [why for _, why in fleet.rebuild().conflicts] == ["it counts as lost here, and was read: it is damaged"]
+
+    replace_object(fleet, new.archive_key, whole)
+    report = fleet.rebuild()
+    assert (report.known, report.conflicts, fleet.state(new)) == (2, [], "completed")
+    reads = reads_of(store)
+    assert fleet.rebuild().known == 2
+    assert new.archive_key not in reads
+
+
+def test_of_two_copies_only_the_one_that_counts_as_bad_is_read(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    fleet = Fleet(demo_database, FileStore(tmp_path / "one"), FileStore(tmp_path / "two"))
+    one, two = fleet.stores
+    record = fleet.on_day(0)
+    fleet.copy()
+    flip(one, record.archive_key)
+    fleet.check(read=True, record=True)
+    reads = reads_of(two)
+    assert [len(fleet.rebuild(store).conflicts) for store in (one, two)] == [1, 0]
+    assert (fleet.again(record).stores, record.archive_key in reads) == ((two.url,), False)
+
+
+@pytest.mark.parametrize("moment", ["after envelopes", "after an archive"])
+def test_when_the_lock_is_lost_nothing_more_is_taken_over(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    record = fleet.on_day(0)
+    if moment == "after an archive":
+        fleet.places.mark(record.backup_id, fleet.stores.primary.url, "lost", fleet.now)
+        monkeypatch.setattr(rebuild.stored, "read_through", lambda *arguments: lose_locks(fleet) or "intact")
+    else:
+        lose_catalog(fleet)
+        load = envelopes.load
+        monkeypatch.setattr(envelopes, "load", lambda *arguments: lose_locks(fleet) or load(*arguments))
+    before = fleet.catalog.find()
+    with pytest.raises(TransientError, match="lock in the catalog was lost"):
+        fleet.rebuild()
+    assert fleet.catalog.find() == before
 
 
 @pytest.mark.parametrize("purpose", ["clinic", "copies"])

@@ -33,7 +33,7 @@ from clinic_backups.storage import Stores, canonical
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
 from clinic_backups.stores.file import FileStore
 from tests.conftest import MakeStore
-from tests.fleet import Fleet, flip, objects_of, put
+from tests.fleet import START, Fleet, flip, objects_of, put
 from tests.postgres_fixtures import DemoDatabase
 
 
@@ -671,3 +671,47 @@ def test_a_notice_of_many_losses_takes_few_statements_and_names_not_all(fleet: F
     assert (facts["lost"][0]["backup_id"], facts["lost"][0]["left"]) == (last.backup_id, [])
     assert facts["lost"][1]["left"] == [one.url, two.url]
     assert [clinic["clinic_id"] for clinic in facts["without"]] == [2]
+
+
+def test_every_store_is_told_of_a_hold_and_each_that_was_not_is_named(fleet: Fleet, tmp_path: Path) -> None:
+    class Down(FileStore):
+        def delete(self, key: str) -> None:
+            raise TransientError(f"{self.root.name} is out of reach")
+
+    one, two, three = fleet.stores
+    record = fleet.on_day(0)
+    fleet.copy()
+    down = [Down(store.url.removeprefix("file://")) for store in (one, three)]
+    up, fleet.stores = fleet.stores, Stores.of(down[0], two, down[1])
+    for do, noted in (
+        (lambda: fleet.holds().hold(record.backup_id, "pleito", "abogada"), ("pleito", "abogada")),
+        (lambda: fleet.holds().release(record.backup_id, "juez"), None),
+    ):
+        with pytest.raises(TransientError) as caught:
+            do()
+        for store in (one, three):
+            assert f"{store.url}: {store.url.rpartition('/')[2]} is out of reach" in caught.value.message
+        assert two.url not in caught.value.message
+        assert envelopes.load_hold(record.archive_key, two) == noted
+    # The retry of a task says the same once more.
+    fleet.stores = up
+    for _ in range(2):
+        fleet.holds().hold(record.backup_id, "pleito", "abogada")
+        assert [envelopes.load_hold(record.archive_key, store) for store in up] == [("pleito", "abogada")] * 3
+
+
+@pytest.mark.parametrize(("reason", "by"), [("otro", "abogada"), ("pleito", "otra")])
+def test_a_second_hold_does_not_take_the_place_of_the_first(fleet: Fleet, reason: str, by: str) -> None:
+    record = fleet.on_day(0)
+    fleet.holds().hold(record.backup_id, "pleito", "abogada")
+    fleet.later(hours=1)
+    with pytest.raises(PermanentError) as caught:
+        fleet.holds().hold(record.backup_id, reason, by)
+    assert "on hold already since 2026-09-01T06:00:00Z, by abogada: pleito" in caught.value.message
+    assert "release it first" in caught.value.hint
+    assert envelopes.load_hold(record.archive_key, fleet.stores.primary) == ("pleito", "abogada")
+    again = fleet.again(record)
+    assert (again.hold_reason, again.held_by, again.held_at) == ("pleito", "abogada", START)
+    released = fleet.holds().release(record.backup_id, "juez")
+    assert (released.held_at, released.released_at) == (None, fleet.now)
+    assert fleet.holds().hold(record.backup_id, reason, by).released_at is None

@@ -18,7 +18,7 @@ from clinic_backups.catalog.rows import COLUMNS, record_of, values_of
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
 from clinic_backups.connections import Connection
 from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.model import BackupRecord, State
+from clinic_backups.model import BackupRecord, State, iso
 
 Announce = Callable[[SqlConnection, BackupRecord], object]
 
@@ -156,6 +156,11 @@ class Catalog:
                 number for (number,) in db.execute(select(backup.c.clinic_id).distinct().order_by(backup.c.clinic_id))
             ]
 
+    def archive_keys(self, clinic_id: int) -> set[str]:
+        """Where the archives of a clinic's backups lie, or lay: in whatever state they are."""
+        with self.database.transaction("reading the catalog") as db:
+            return set(db.scalars(select(backup.c.archive_key).where(backup.c.clinic_id == clinic_id)))
+
     def mark_deleting(self, record: BackupRecord) -> BackupRecord:
         """From here on it is no backup any more. :raises PermanentError: it is on hold, or was no backup."""
         return self._change(record, "completed", "lost", state="deleting")
@@ -173,16 +178,29 @@ class Catalog:
 
         return self._change(record, "deleting", also=forget, state="deleted", deleted_at=record.deleted_at)
 
-    def hold(self, record: BackupRecord, reason: str, by: str) -> BackupRecord:
-        """Keep it until it is released. :raises PermanentError: it is neither completed nor lost."""
-        return self._change(
-            record, "completed", "lost", held=None, hold_reason=reason, held_by=by, released_by=None, released_at=None
+    def hold(self, record: BackupRecord, reason: str, by: str, at: datetime | None = None) -> BackupRecord:
+        """Keep it until it is released. The same hold once more changes nothing.
+
+        :param at: since when, where that is known.
+        :raises PermanentError: it is neither completed nor lost, or somebody has another reason to keep it already.
+        """
+        now = self.require(record.backup_id)
+        values: dict[str, Any]
+        if now.hold_reason is None:
+            values = {"hold_reason": reason, "held_by": by, "held_at": at, "released_by": None, "released_at": None}
+            return self._change(record, "completed", "lost", **values)
+        if (now.hold_reason, now.held_by) == (reason, by):
+            return now
+        since = f" since {iso(now.held_at)}" if now.held_at else ""
+        raise PermanentError(
+            f"Backup {now.backup_id} is on hold already{since}, by {now.held_by}: {now.hold_reason}",
+            hint="It stays. To keep it for another reason too, release it first, and hold it again for both.",
         )
 
     def release(self, record: BackupRecord, by: str, at: datetime) -> BackupRecord:
         """Let retention have it again."""
-        values: dict[str, Any] = {"hold_reason": None, "held_by": None, "released_by": by, "released_at": at}
-        return self._change(record, "completed", "lost", held=None, **values)
+        ended: dict[str, Any] = dict.fromkeys(("hold_reason", "held_by", "held_at"))
+        return self._change(record, "completed", "lost", held=None, **ended, released_by=by, released_at=at)
 
     def note_lock(self, record: BackupRecord, until: datetime) -> BackupRecord:
         """Write that a store keeps it locked for longer than was asked for."""

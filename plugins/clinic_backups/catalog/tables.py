@@ -59,6 +59,7 @@ backup = Table(
     Column("chain", JSONB, nullable=False, server_default="[]"),
     Column("kind_reason", Text),
     Column("schema_digest", Text),
+    Column("held_at", DateTime(timezone=True)),
     # For lists and trends, which must not open every record's JSON; none before it is completed.
     Column("rows_total", BigInteger, Computed("clinic_backups.rows_total(rows)", persisted=True)),
 )

@@ -11,7 +11,7 @@ from clinic_backups.backup import utc_now
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, human_size, print_error, print_json, print_table
 from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
-from clinic_backups.inventory import KINDS, Inventory, Task
+from clinic_backups.inventory import BAD, KINDS, Inventory, Task
 from clinic_backups.parts import Parts
 from clinic_backups.rebuild import Rebuilt
 from clinic_backups.rebuild import rebuild as rebuild_from
@@ -53,7 +53,8 @@ def verify(
 ) -> None:
     """Compare the catalog with the stores, both ways. Without --record and --sweep nothing is changed.
 
-    Exit code 1 when a backup is missing or damaged, 75 when not everything could be looked at or put right.
+    Exit code 1 when a backup is missing, damaged or in no store that is known, 75 when not everything could be looked
+    at or put right.
     """
     with_parts = parts()
     urls = with_parts.stores.urls if store is None else (canonical(store),)
@@ -74,10 +75,10 @@ def verify(
             _show(inventory)
     for failure in failed:
         print_error(failure)
-    bad = sum(item.kind in ("missing", "damaged") for each in inventories for item in each.discrepancies)
+    bad = sum(item.kind in BAD for each in inventories for item in each.discrepancies)
     if bad:
         raise PermanentError(
-            f"{bad} archives are missing or damaged.",
+            f"{bad} archives are missing or damaged, or no store is known to have them.",
             hint="--record writes it down; then `clinic-backups replicate` brings back what another store holds.",
         )
     if failed:

@@ -70,7 +70,7 @@ def hold(
     backup_id: str,
     reason: Annotated[str, typer.Option(help="Why, for instance a lawsuit's number; no patients' data.")],
 ) -> None:
-    """Keep a backup until it is released, whatever the policy says."""
+    """Keep a backup until it is released, whatever the policy says. One that is on hold already is refused."""
     held = parts().holds().hold(backup_id, reason, f"{getpass.getuser()} (command line)")
     print(f"{held.backup_id} is on hold: {held.hold_reason}")
 

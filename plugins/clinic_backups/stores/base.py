@@ -49,7 +49,7 @@ class StoredObject:
 class UnfinishedUpload:
     """An upload that was begun and neither completed nor aborted: invisible, and paid for.
 
-    ``token`` names it to the provider.
+    ``key`` is that of the object that it was to become; ``token`` names it to the provider.
     """
 
     key: str

@@ -32,7 +32,8 @@ from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject, Unf
 PART_SIZE_BYTES = 1024 * 1024
 # Names of the store's own files: unfinished objects, metadata and the lock. No key can have such a part.
 OWN = ".~"
-_UNFINISHED = re.compile(r"\.~([0-9a-f]{32})\.(part|meta)\Z")
+# An object's name is in that of its unfinished files. Metadata of a finished one never ends like that.
+_UNFINISHED = re.compile(r"\.~(.+)\.[0-9a-f]{32}(\.meta)?\.part", re.DOTALL)
 
 _TRANSIENT_ERRNOS = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
 _HINTS = {
@@ -77,8 +78,8 @@ class FileStore(base.ObjectStore):
             if path.exists():
                 raise self._exists(key)
             self._make_folder(path.parent)
-            part = path.parent / f"{OWN}{uuid4().hex}.part"
-            beside = part.with_suffix(".meta")
+            unfinished = path.parent / f"{OWN}{path.name}.{uuid4().hex}"
+            part, beside = (unfinished.with_name(unfinished.name + ending) for ending in (".part", ".meta.part"))
             try:
                 self._write(part, reader)
                 self._verify(part, reader, key)
@@ -126,24 +127,22 @@ class FileStore(base.ObjectStore):
         self.delete(key)
 
     def unfinished(self, prefix: str = "") -> Iterator[UnfinishedUpload]:
-        """Hidden files of killed writers, each under its folder's key. Their time is that of the last write."""
+        """Hidden files of killed writers, each under the key that it was for. Their time is that of the last write."""
         with self._translated(check_list_prefix(prefix)):
-            for path in sorted(self.root.rglob(f"{OWN}*")):
-                key = path.relative_to(self.root).as_posix()
-                if key.startswith(prefix) and _is_unfinished(path):
+            for path in sorted(self.root.rglob(f"{OWN}*.part")):
+                name = _name_of(path.name)
+                key = path.with_name(name).relative_to(self.root).as_posix() if name else ""
+                if name and key.startswith(prefix):
                     with suppress(FileNotFoundError):
                         yield UnfinishedUpload(key, datetime.fromtimestamp(path.stat().st_mtime, UTC), path.name)
 
     def abort(self, upload: UnfinishedUpload) -> None:
-        path = self.root / check_key(upload.key)
-        with self._translated(upload.key):
-            if not path.parent.is_dir():
-                return
-            # Nobody links an object to its name meanwhile, whose metadata that may be.
-            with self._lock():
-                if _is_unfinished(path):
-                    path.unlink(missing_ok=True)
-                    _sync_folder(path.parent)
+        path = self._path(upload.key)
+        if "/" in upload.token or _name_of(upload.token) != path.name:
+            return
+        with self._translated(upload.key), suppress(FileNotFoundError, NotADirectoryError):
+            path.with_name(upload.token).unlink()
+            _sync_folder(path.parent)
 
     def lock_problem(self) -> str:
         return "A local folder cannot lock objects: use a bucket that can, or turn locks off."
@@ -265,10 +264,10 @@ class FileStore(base.ObjectStore):
         )
 
 
-def _is_unfinished(path: Path) -> bool:
-    """A file that its writer would have removed. An object may have such a name too: then its metadata is not one."""
-    match = _UNFINISHED.match(path.name)
-    return bool(match) and (match[2] == "part" or not path.with_name(match[1]).exists())  # type: ignore[index]
+def _name_of(unfinished: str) -> str | None:
+    """The name of the object that an unfinished file was to become; none if the file is none of those."""
+    match = _UNFINISHED.fullmatch(unfinished)
+    return match[1] if match else None
 
 
 def _beside(path: Path) -> Path:
