@@ -12,8 +12,8 @@ The reason is one line and holds nothing of a patient: it is in the catalog, in 
 beside the archive in each store, so that a rebuilt catalog knows of the hold. An incremental on hold keeps the backups
 that it is built on. Who did it is recorded.
 
-**When it is red**, the log of `hold_or_release` says why: no such backup, no reason, or a store that could not be told.
-In the last case the hold counts already; clear the task to tell the store.
+**When it is red**, the log of `hold_or_release` says why: no such backup, no reason, it is on hold already for another
+one, or stores that could not be told. In the last case the hold counts already; clear the task to tell them.
 
 **To undo**: run it with `release`, or without. The same by hand: `clinic-backups hold` and `clinic-backups release`.
 """

@@ -70,14 +70,21 @@ def everything_works(fleet: Fleet, *, backups: int) -> None:
     assert (count, rows > 0) == (backups, True)
 
 
+def changes(clinic_id: int, day: int) -> tuple[str, ...]:
+    return (f"UPDATE public.inventario_inventario SET nombre = 'día {day}' WHERE clinica_id = {clinic_id}",)
+
+
 def test_drill_the_catalog_and_one_of_two_stores_are_lost_and_every_clinic_is_restored(
     demo_database: DemoDatabase, make_store: MakeStore, tmp_path: Path
 ) -> None:
     fleet = Fleet(demo_database, FileStore(tmp_path / "first"), make_store(f"drill-{uuid4().hex}"))
     first, second = fleet.stores
-    for day in (0, 40):
+    fleet.kind = "auto"
+    for day in (0, 40, 41):
         for clinic_id in CLINICS:
-            fleet.on_day(day, clinic_id)
+            fleet.execute(*changes(clinic_id, day))
+            made = fleet.on_day(day, clinic_id, incremental_percent=10_000)
+            assert made.kind == ("incremental" if day == 41 else "full")
     held = fleet.catalog.find(clinic_id=2)[-1]
     fleet.holds().hold(held.backup_id, "pleito 12", "abogada")
     put(second, "backups/1/notas.txt")

@@ -135,8 +135,13 @@ class Actions:
             self._runs.answer(run_id, approve=approve, user=caller.user, now=self._now())
 
     def hold(self, caller: Caller, backup: HistoryEntry, reason: str) -> Started:
-        """Keep a backup until it is released."""
+        """Keep a backup until it is released. :raises Conflict: somebody has another reason to keep it already."""
         caller.require("hold", backup.record.clinic_id)
+        if (held := backup.record.hold_reason) is not None:
+            raise Conflict(
+                f"Backup {backup.number} is on hold already: {held}",
+                hint="To keep it for another reason too, release it first, and hold it again for both.",
+            )
         said = _line(reason)
         if not said:
             raise WrongValue("A hold needs a reason.", hint="For instance the number of the file.")
