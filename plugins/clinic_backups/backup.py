@@ -21,7 +21,7 @@ from clinic_backups.catalog.records import Catalog, SameSecond
 from clinic_backups.chain import Choice, choose, full_without_asking
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import Age, parse_recipients
-from clinic_backups.errors import ClinicBackupsError, ObjectLocked, PermanentError
+from clinic_backups.errors import ClinicBackupsError, ObjectLocked, PermanentError, TransientError
 from clinic_backups.extract import SqlExtract, SqlFolder
 from clinic_backups.known_blocks import KnownBlocks, UnusableBlocks
 from clinic_backups.model import (
@@ -89,7 +89,8 @@ class ClinicBackup:
         :param queries: the SELECT of each table, rendered already; by default they are rendered here.
         :raises AlreadyRunning: another process backs up this clinic; nothing was recorded.
         :raises SettingsError: no recipient, a wrong one, or a wrong extract; nothing was recorded.
-        :raises TransientError, PermanentError: the database, the store or the catalog failed.
+        :raises TransientError, PermanentError: the database, the store or the catalog failed; or what it is built on
+            was lost meanwhile.
         """
         recipients = self._settings.recipients_of(request.clinic.id)
         parse_recipients(recipients)
@@ -98,7 +99,7 @@ class ClinicBackup:
         with self._catalog.lock(request.clinic.id) as lock:
             record = self._record(request)
             if record.attempt > 1 and (settled := self._outcomes.settle(record)):
-                return settled
+                return _usable(settled)
             try:
                 locked_until = self._settings.lock_end(self._now())
                 record, stored = self._read_and_store(
@@ -116,10 +117,11 @@ class ClinicBackup:
                 self._outcomes.note_failure(record, error, retries_left=request.retries_left)
                 raise
             try:
-                return self._outcomes.complete(record.completed(envelope, self._store.url), block_list(stored.blocks))
+                done = self._outcomes.complete(record.completed(envelope, self._store.url), block_list(stored.blocks))
             except ClinicBackupsError as error:
                 error.add_note(f"Backup {record.backup_id} is stored; the catalog learns of it with the next attempt.")
                 raise
+            return _usable(done)
 
     def stop(self, reason: BaseException) -> None:
         """Make a backup that runs fail with ``reason``; from another thread or a signal handler."""
@@ -266,3 +268,13 @@ class ClinicBackup:
                 f"Clinic {envelope.clinic_id} has {rows} rows in {table}; it must have one.",
                 hint=f"Was the clinic removed? Else correct the extract of {table} in include/sql/extract.",
             )
+
+
+def _usable(record: BackupRecord) -> BackupRecord:
+    """:raises TransientError: it was completed, and what it is built on was lost meanwhile: that is recorded."""
+    if record.state == "lost":
+        raise TransientError(
+            f"Backup {record.backup_id} is stored, and cannot be restored: what it is built on was lost meanwhile.",
+            hint="Back up again: it uses what is left.",
+        )
+    return record

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from clinic_backups.stores.file import FileStore
 from tests.conftest import MakeStore
 from tests.fleet import START, Fleet, flip, objects_of, put, reads_of
 from tests.postgres_fixtures import DemoDatabase, copy_of
+from tests.rig import once
 
 ROWS = 3000
 STOCK = "public.inventario_inventario"
@@ -36,6 +39,8 @@ class Chain(Fleet):
         super().__init__(database, *stores)
         self.kind = "auto"
         self.day = 0
+        self.meanwhile: Callable[[], object] = lambda: None
+        """Done while the next backup reads its rows."""
 
     def next(self, clinic_id: int = 1, **changes: Any) -> BackupRecord:
         self.day += 1
@@ -44,6 +49,7 @@ class Chain(Fleet):
             # In so small a clinic a few changed rows are most of its blocks.
             settings=self.settings.model_copy(update={"incremental_percent": 10_000} | changes),
             now=lambda: self.now,
+            on_progress=once(lambda progress: progress.rows > 100, lambda: self.meanwhile()),
         )
         return backup.run(self.request(clinic_id))
 
@@ -447,3 +453,80 @@ def test_an_attempt_that_died_after_its_envelope_is_completed_and_not_built_on(
     assert (dead.state, dead.kind) == ("completed", "incremental")
     chain.restored(dead)
     assert (new.kind, new.kind_reason) == ("full", f"the catalog has no list of the blocks of {dead.backup_id}")
+
+
+def lose_everywhere(chain: Chain, record: BackupRecord) -> None:
+    """As replication, a restore or a check records it, none of which waits for a backup."""
+    chain.stores.primary.delete(record.archive_key)
+    chain.places.lose(record, chain.stores.primary.url, "missing", chain.now)
+
+
+def test_what_it_is_built_on_is_lost_meanwhile(chain: Chain) -> None:
+    """The record is lost with it at once, the operator is told, the clinic is not."""
+    full = chain.next()
+    good = chain.next(full_every_days=1)
+    chain.meanwhile = lambda: lose_everywhere(chain, good)
+    with pytest.raises(TransientError, match="what it is built on was lost meanwhile") as raised:
+        chain.next()
+    assert raised.value.hint == "Back up again: it uses what is left."
+    child = chain.catalog.find()[0]
+    assert (child.kind, child.parent_id, child.state) == ("incremental", good.backup_id, "lost")
+    assert chain.losses() == [(child.backup_id, "incomplete")]
+    assert (
+        chain.execute_rows(f"SELECT kind FROM clinic_backups.notification WHERE backup_id = '{child.backup_id}'") == []
+    )
+    latest = chain.catalog.latest(1)
+    assert latest is not None
+    assert latest.backup_id == full.backup_id
+    chain.meanwhile = lambda: None
+    again = chain.next()
+    assert again.parent_id == full.backup_id
+    # With its parent it is back.
+    chain.places.mark(good.backup_id, chain.store.url, "present", chain.now)
+    assert chain.state(child) == "completed"
+
+
+def test_a_store_with_the_parent_is_forgotten_meanwhile(chain: Chain) -> None:
+    chain.next()
+    chain.meanwhile = lambda: chain.places.forget_store(chain.store.url)
+    with pytest.raises(TransientError, match="what it is built on was lost meanwhile"):
+        chain.next()
+    assert chain.catalog.find(state="completed") == []
+
+
+def test_a_loss_and_a_completion_at_the_same_moment_wait_for_each_other(chain: Chain) -> None:
+    """Whichever comes first: the child does not stay completed on a lost parent."""
+    full = chain.next()
+    child = chain.next()
+    chain.execute(
+        f"UPDATE clinic_backups.backup SET state = 'running', finished_at = NULL WHERE backup_id = '{child.backup_id}'",
+        f"DELETE FROM clinic_backups.backup_copy WHERE backup_id = '{child.backup_id}'",
+    )
+    finished: list[BackupRecord] = []
+    thread = threading.Thread(target=lambda: finished.append(chain.catalog.finish(child)))
+
+    def lose_before(db: Any, losses: Any) -> None:
+        thread.start()
+        thread.join(1)
+        assert thread.is_alive()
+
+    chain.places.lose(full, chain.store.url, "missing", chain.now, lose_before)
+    thread.join(30)
+    assert [record.state for record in finished] == ["lost"]
+    assert [chain.state(record) for record in (full, child)] == ["lost", "lost"]
+
+
+def test_an_attempt_that_died_is_completed_after_its_parent_was_lost(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = chain.next()
+    with monkeypatch.context() as patch:
+        patch.setattr("clinic_backups.outcome.Outcomes.complete", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            chain.next()
+    lose_everywhere(chain, full)
+    new = chain.next()
+    assert (new.kind, new.kind_reason) == ("full", "the clinic has no backup yet")
+    assert [record.state for record in chain.catalog.find()] == ["completed", "lost", "lost"]
+    dead = chain.catalog.find()[1]
+    assert chain.losses() == [(dead.backup_id, "incomplete")]

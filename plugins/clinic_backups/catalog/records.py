@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Select, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from clinic_backups.catalog import migrate
+from clinic_backups.catalog import copies, migrate
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
 from clinic_backups.catalog.rows import COLUMNS, record_of, values_of
@@ -103,12 +104,18 @@ class Catalog:
                 yield bytes(piece)
 
     def finish(
-        self, record: BackupRecord, *, block_list: Iterable[bytes] = (), announce: Announce = lambda db, record: None
+        self,
+        record: BackupRecord,
+        *,
+        block_list: Iterable[bytes] = (),
+        announce: Announce = lambda db, record: None,
+        announce_losses: copies.Announce = lambda db, losses: None,
     ) -> BackupRecord:
-        """Write a record that is completed or failed now.
+        """Write a record that is completed or failed now; one that is lost at once, where its parent was meanwhile.
 
         :param block_list: pieces of :func:`clinic_backups.archive.block_list`.
         :param announce: called in the same transaction: writes the mail about it into the outbox.
+        :param announce_losses: called instead where it is lost.
         :raises PermanentError: there is no such running record.
         """
         values = {name: value for name, value in values_of(record).items() if name != "backup_id"}
@@ -118,6 +125,9 @@ class Catalog:
             .values(values | {"updated_at": text("now()")})
         )
         with self.database.transaction(f"recording that backup {record.backup_id} {record.state}") as db:
+            built_on = record.parent_id if record.state == "completed" else None
+            if built_on is not None:
+                copies.lock_parent(db, built_on)
             if not db.execute(statement).rowcount:
                 raise PermanentError(
                     f"The catalog has no running backup {record.backup_id}.",
@@ -127,6 +137,9 @@ class Catalog:
             for part, digests in enumerate(block_list):
                 db.execute(insert(backup_blocks).values(backup_id=record.backup_id, part=part, digests=digests))
             _note_stores(db, record)
+            if built_on is not None and (losses := copies.settle(db, [record.backup_id], record.stores[0])):
+                announce_losses(db, losses)
+                return replace(record, state="lost")
             announce(db, record)
         return record
 
