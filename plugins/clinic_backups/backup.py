@@ -13,12 +13,11 @@ from datetime import UTC, datetime
 
 from clinic_backups import envelopes
 from clinic_backups.archive import Zstd, block_list, schema_digest
-from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.progress import ProgressNotes
 from clinic_backups.catalog.records import Catalog, SameSecond
-from clinic_backups.chain import Choice, choose, full_without_asking
+from clinic_backups.chain import Choice, choose
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import Age, parse_recipients
 from clinic_backups.errors import ClinicBackupsError, ObjectLocked, PermanentError, TransientError
@@ -33,11 +32,10 @@ from clinic_backups.model import (
     archive_key_of,
     backup_id_of,
 )
-from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.notify.policy import Announcer
 from clinic_backups.outcome import Outcomes
+from clinic_backups.parents import Parents
 from clinic_backups.settings import Settings
-from clinic_backups.stored import look
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stream import ArchiveStream, OnProgress, Progress, Stored
 from clinic_backups.tenant_db import Snapshot
@@ -80,6 +78,7 @@ class ClinicBackup:
         self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or Zstd(), encrypt or Age()
         self._now, self._on_progress, self._on_unnoted = now, on_progress, on_unnoted
         self._outcomes = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
+        self._parents = Parents(store, catalog.database, now)
         self._stream: ArchiveStream | None = None
         self._stopped: BaseException | None = None
 
@@ -206,8 +205,8 @@ class ClinicBackup:
     ) -> tuple[BackupRecord, KnownBlocks | None]:
         """Full or incremental: from the records, and only then from the catalog's blocks and the store."""
         choice, known = self._choose(record, wanted, recipients, digest), None
-        if choice.chain and (missing := self._missing(choice.chain)):
-            choice = Choice(f"the archive of {missing}, which it would be built on, is not in the store as recorded")
+        if choice.chain and (problem := self._parents.problem(choice.chain)):
+            choice = Choice(problem)
         if choice.chain:
             known = KnownBlocks([parent.backup_id for parent in choice.chain])
             try:
@@ -226,29 +225,19 @@ class ClinicBackup:
         return self._catalog.decided(record), known
 
     def _choose(self, record: BackupRecord, wanted: WantedKind, recipients: tuple[str, ...], digest: str) -> Choice:
-        if reason := full_without_asking(wanted, self._settings):
-            return Choice(reason)
+        backups = self._catalog.find(clinic_id=record.clinic_id, state="completed")
+        if wanted != "full":
+            self._parents.require_store(backups)
         erasure = Erasures(self._catalog.database).open_of(record.clinic_id)
         return choose(
             wanted,
-            self._catalog.find(clinic_id=record.clinic_id, state="completed"),
+            backups,
             self._settings,
             self._now(),
             recipients=recipients,
             schema_digest=digest,
             not_before=erasure.requested_at if erasure else None,
         )
-
-    def _missing(self, chain: tuple[BackupRecord, ...]) -> str | None:
-        """The first backup of a chain whose archive is not in the store as it should be; the loss is recorded."""
-        for parent in chain:
-            condition = look(parent.archive, self._store)
-            if condition == "intact":
-                continue
-            places, alarm = Copies(self._catalog.database), LossAlarm(self._now)
-            places.lose(parent, self._store.url, condition, self._now(), alarm)
-            return parent.backup_id
-        return None
 
     def _commit(self, envelope: Envelope, lock: ClinicLock) -> None:
         """Check what only now is known, and write the envelope; an archive that gets none is removed."""

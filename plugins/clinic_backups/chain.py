@@ -48,8 +48,10 @@ def choose(
     :param backups: the clinic's completed backups.
     :param not_before: what was begun until then is being erased, and nothing may need it.
     """
-    if reason := full_without_asking(wanted, settings):
-        return Choice(reason)
+    if wanted == "full":
+        return Choice("a full one was asked for")
+    if wanted == "auto" and settings.full_every_days == 0:
+        return Choice("all are to be full ones")
     known = {backup.backup_id: backup for backup in backups if backup.state == "completed"}
     if not known:
         return Choice("the clinic has no backup yet")
@@ -65,13 +67,6 @@ def choose(
     if reason:
         return Choice(reason)
     return Choice(f"built on {newest.backup_id}, {_days(now - chain[-1].started_at)} after the full one", chain)
-
-
-def full_without_asking(wanted: WantedKind, settings: Settings) -> str:
-    """Why it is a full one whatever there is already; empty where that has to be looked at."""
-    if wanted == "full":
-        return "a full one was asked for"
-    return "all are to be full ones" if wanted == "auto" and settings.full_every_days == 0 else ""
 
 
 def _why_full(

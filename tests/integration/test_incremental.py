@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
 import pytest
@@ -16,11 +17,12 @@ from hypothesis import strategies as st
 
 from clinic_backups.encryption import generate_identity
 from clinic_backups.errors import IntegrityError, TransientError
-from clinic_backups.model import BackupRecord, envelope_key_of
+from clinic_backups.model import BackupRecord, WantedKind, envelope_key_of
 from clinic_backups.restore import archives
 from clinic_backups.restore.runner import source_of
 from clinic_backups.restore.service import Wish
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.file import FileStore
 from tests.conftest import MakeStore
@@ -248,6 +250,52 @@ def test_a_parent_that_is_not_as_recorded_gives_a_full_one_and_an_alarm(chain: C
     ]  # fmt: skip
     assert [chain.state(record) for record in (full, child, new)] == ["lost", "lost", "completed"]
     chain.restored(new)
+
+
+@pytest.mark.parametrize("kind", ["auto", "incremental"])
+@pytest.mark.parametrize("away", ["empty", "gone"])
+def test_a_store_that_is_not_mounted_loses_nothing_and_gets_nothing(chain: Chain, away: str, kind: WantedKind) -> None:
+    full, child = chain.next(), chain.next()
+    root = Path(unquote(urlsplit(chain.store.url).path))
+    root.rename(root.with_name("away"))
+    if away == "empty":
+        root.mkdir()
+    chain.kind = kind
+    for changes in ({}, {"full_every_days": 1}):
+        with pytest.raises(TransientError, match="holds no backup at all"):
+            chain.next(**changes)
+    assert [chain.state(record) for record in (full, child)] == ["completed", "completed"]
+    assert chain.execute_rows("SELECT 1 FROM clinic_backups.notification WHERE kind = 'loss'") == []
+    assert chain.objects() == []
+    # Who asks for it gets a full one: the store may have been emptied for good.
+    chain.kind = "full"
+    assert chain.next().state == "completed"
+
+
+def test_in_a_new_store_the_first_one_is_full_and_nothing_is_lost(chain: Chain, tmp_path: Path) -> None:
+    full, child = chain.next(), chain.next()
+    chain.store = FileStore(tmp_path / "new")
+    chain.stores = Stores.of(chain.store, *chain.stores)
+    new = chain.next()
+    assert (new.kind, new.kind_reason) == (
+        "full", f"the archive of {child.backup_id}, which it would be built on, is not in this store",
+    )  # fmt: skip
+    assert [chain.state(record) for record in (full, child, new)] == ["completed"] * 3
+    assert chain.execute_rows("SELECT 1 FROM clinic_backups.notification WHERE kind = 'loss'") == []
+    assert chain.next().parent_id == new.backup_id
+    # Once the copies are made, what is built on the old ones counts there too.
+    assert chain.copy().problems == []
+
+
+def test_a_parents_envelope_that_is_gone_is_written_again(chain: Chain) -> None:
+    full, child = chain.next(), chain.next()
+    before = objects_of(chain.store)
+    for record in (full, child):
+        chain.store.delete(envelope_key_of(record.archive_key))
+    assert chain.next().parent_id == child.backup_id
+    assert {key: objects_of(chain.store)[key] for key in before} == before
+    chain.execute("TRUNCATE clinic_backups.backup CASCADE")
+    assert chain.rebuild().adopted == 3
 
 
 def test_what_is_built_on_a_lost_backup_is_lost_with_it_and_found_with_it(chain: Chain) -> None:

@@ -1,0 +1,50 @@
+"""What an incremental backup is to be built on, as the store that it goes to has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from clinic_backups import envelopes
+from clinic_backups.catalog.copies import Copies
+from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.model import BackupRecord
+from clinic_backups.notify.losses import LossAlarm
+from clinic_backups.stored import look, require_any
+from clinic_backups.stores.base import ObjectStore
+
+
+class Parents:
+    """Looks after a chain in one store. The caller holds the clinic's lock.
+
+    :param now: the clock.
+    """
+
+    def __init__(self, store: ObjectStore, database: CatalogDatabase, now: Callable[[], datetime]) -> None:
+        self._store, self._now = store, now
+        self._places = Copies(database)
+
+    def require_store(self, backups: Sequence[BackupRecord]) -> None:
+        """:raises TransientError: some should lie in the store, and it is empty: it is not mounted, or another one."""
+        if any(self._store.url in backup.stores for backup in backups):
+            require_any(self._store)
+
+    def problem(self, chain: Sequence[BackupRecord]) -> str:
+        """Why nothing can be built on a chain; empty where all of it is there as recorded.
+
+        A loss is recorded, and the operator told. An envelope that is gone is written again: a rebuilt catalog would
+        not take what is built on its backup.
+
+        :raises ClinicBackupsError: the store failed.
+        """
+        for parent in chain:
+            what = f"the archive of {parent.backup_id}, which it would be built on,"
+            condition = look(parent.archive, self._store)
+            if condition != "intact" and self._store.url not in parent.stores:
+                return f"{what} is not in this store"
+            if condition != "intact":
+                self._places.lose(parent, self._store.url, condition, self._now(), LossAlarm(self._now))
+                return f"{what} is not in the store as recorded"
+            if not envelopes.exists(parent.archive_key, self._store):
+                envelopes.ensure(parent.envelope(), self._store, now=self._now())
+        return ""
