@@ -84,6 +84,12 @@ def _why_full(
         return f"{newest.backup_id} is dated in the future: the clock was or is wrong"
     if len(chain) >= settings.chain_length:
         return f"the chain has reached its length of {settings.chain_length}"
+    if settings.lock_days:
+        # The new one is to be safe for so many days, and is only as safe as what it is built on.
+        until = now + timedelta(days=settings.lock_days)
+        for backup in chain:
+            if backup.locked_until is None or backup.locked_until < until:
+                return f"{backup.backup_id} is locked for less than {settings.lock_days} days more"
     return ""
 
 

@@ -34,7 +34,7 @@ CHAIN = [backup("f", 3, 1000), backup("i1", 2, 100, "f"), backup("i2", 1, 100, "
 
 def chosen(backups: list[BackupRecord], wanted: str = "auto", **changes: Any) -> Choice:
     options: dict[str, Any] = {"recipients": ("age1a",), "schema_digest": "s"}
-    names = ("full_every_days", "chain_length", "incremental_percent")
+    names = ("full_every_days", "chain_length", "incremental_percent", "lock_days")
     fields = {name: changes.pop(name) for name in names if name in changes}
     return choose(wanted, backups, Settings(**fields), NOW, **options | changes)  # type: ignore[arg-type]
 
@@ -80,6 +80,35 @@ def test_what_makes_a_full_one_better_is_not_for_somebody_who_asks(changes: dict
     assert chosen(CHAIN, **changes) == Choice(reason)
     assert chosen(CHAIN, "incremental", **changes).parent_id == "i2"
     assert chosen(CHAIN, "full").reason == "a full one was asked for"
+
+
+def locked(days: float | None, record: BackupRecord) -> BackupRecord:
+    return replace(record, locked_until=None if days is None else NOW + timedelta(days=days))
+
+
+@pytest.mark.parametrize("wanted", ["auto", "incremental"])
+@pytest.mark.parametrize(
+    ("days", "found"),
+    [((40, 40, 40), "i2"), ((30, 30, 30), "i2"), ((29.9, 40, 40), "f"), ((40, 29.9, 40), "i1"),
+     ((None, 40, 40), "f"), ((40, 40, None), "i2")],
+)  # fmt: skip
+def test_nothing_that_is_to_be_locked_is_built_on_what_is_locked_for_less(
+    wanted: str, days: tuple[float | None, ...], found: str
+) -> None:
+    chain = [locked(each, record) for each, record in zip(days, CHAIN, strict=True)]
+    choice = chosen(chain, wanted, lock_days=30)
+    good = all(each is not None and each >= 30 for each in days)
+    assert choice.parent_id == ("i2" if good else None)
+    assert good or choice.reason == f"{found} is locked for less than 30 days more"
+    assert chosen(chain, wanted).parent_id == "i2"
+
+
+def test_a_lock_lasts_as_long_as_that_of_anything_that_may_be_built_on_it() -> None:
+    settings = Settings(lock_days=30, full_every_days=7)
+    assert settings.lock_end(NOW) == NOW + timedelta(days=37)
+    full = backup("f", 6.9, 1000, locked_until=settings.lock_end(NOW - timedelta(days=6.9)))
+    assert chosen([full], lock_days=30).parent_id == "f"
+    assert Settings(full_every_days=7).lock_end(NOW) is None
 
 
 def test_a_circle_is_no_chain() -> None:
