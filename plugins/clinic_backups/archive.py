@@ -152,14 +152,19 @@ def manifest_chunks(
     yield b"]}\n"
 
 
-def block_list(tables: Mapping[str, BlockList]) -> Iterator[bytes]:
-    """What the catalog keeps of the blocks in a backup's own archive: a JSON line, ``[[table, blocks], …]``, and all
-    digests, in pieces.
+def block_list(backup_id: str, tables: Mapping[str, BlockList]) -> Iterator[bytes]:
+    """What the catalog keeps of the blocks in a backup's own archive: a line of JSON, and all digests, in pieces.
 
-    In the order of the tables' names; a digest is 32 bytes. :class:`~clinic_backups.known_blocks.KnownBlocks` reads it.
+    The line says whose they are, their fingerprint, and ``[[table, blocks], …]`` in the order of the names; a digest is
+    32 bytes. :class:`~clinic_backups.known_blocks.KnownBlocks` reads it, and believes no other backup's.
     """
     own = {name: tables[name].own() for name in sorted(tables)}
-    yield json.dumps([[name, len(blocks)] for name, blocks in own.items()]).encode() + b"\n"
+    head = {
+        "backup_id": backup_id,
+        "fingerprint": fingerprint(own),
+        "tables": [[name, len(blocks)] for name, blocks in own.items()],
+    }
+    yield json.dumps(head).encode() + b"\n"
     for blocks in own.values():
         yield from blocks.digest_pieces()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -116,7 +117,8 @@ class ClinicBackup:
                 self._outcomes.note_failure(record, error, retries_left=request.retries_left)
                 raise
             try:
-                done = self._outcomes.complete(record.completed(envelope, self._store.url), block_list(stored.blocks))
+                blocks = block_list(record.backup_id, stored.blocks)
+                done = self._outcomes.complete(record.completed(envelope, self._store.url), blocks)
             except ClinicBackupsError as error:
                 error.add_note(f"Backup {record.backup_id} is stored; the catalog learns of it with the next attempt.")
                 raise
@@ -211,7 +213,10 @@ class ClinicBackup:
             known = KnownBlocks([parent.backup_id for parent in choice.chain])
             try:
                 for parent in choice.chain:
-                    known.add(self._catalog.blocks(parent.backup_id))
+                    # All blocks of a full one are its own, so that its record knows their fingerprint.
+                    fingerprint = parent.fingerprint if parent.kind == "full" else None
+                    with closing(self._catalog.blocks(parent.backup_id)) as pieces:
+                        known.add(pieces, fingerprint)
             except UnusableBlocks:
                 choice, known = Choice(f"the catalog has no list of the blocks of {parent.backup_id}"), None
         record = replace(

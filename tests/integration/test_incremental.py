@@ -416,6 +416,32 @@ def test_a_parent_that_was_exchanged_for_another_archive_is_not_believed(chain: 
     assert store.stat(full.archive_key)
 
 
+@pytest.mark.parametrize("wrong", ["another full one", "another incremental"])
+def test_another_backups_block_list_is_not_believed(chain: Chain, wrong: str) -> None:
+    """What would be counted on is not in the archive: the backup could not be restored."""
+    records = [chain.next()]
+    for kind in ("incremental", "full", "incremental"):
+        chain.change(100, len(records))
+        chain.kind = kind  # type: ignore[assignment]
+        records.append(chain.next())
+    full, other, last_full, last = records
+    mine, theirs = (last_full, full) if wrong == "another full one" else (last, other)
+    chain.execute(
+        f"DELETE FROM clinic_backups.backup_blocks WHERE backup_id = '{mine.backup_id}'",
+        f"UPDATE clinic_backups.backup_blocks SET backup_id = '{mine.backup_id}'"
+        f" WHERE backup_id = '{theirs.backup_id}'",
+    )
+    if wrong == "another full one":
+        # Of a full one its record knows more than the list says of itself.
+        chain.execute(
+            "UPDATE clinic_backups.backup_blocks SET digests = convert_to(replace(convert_from(digests, 'UTF8'),"
+            f" '{theirs.backup_id}', '{mine.backup_id}'), 'UTF8') WHERE part = 0 AND backup_id = '{mine.backup_id}'"
+        )
+    chain.kind = "incremental"
+    new = chain.next()
+    assert (new.kind, new.kind_reason) == ("full", f"the catalog has no list of the blocks of {mine.backup_id}")
+
+
 @pytest.mark.parametrize("lost", ["blocks", "catalog", "half the blocks"])
 def test_without_the_parents_block_list_the_next_one_is_full(chain: Chain, lost: str) -> None:
     full = chain.next()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_backups.archive import block_list
+from clinic_backups.archive import block_list, fingerprint
 from clinic_backups.blocks import OWN_ARCHIVE, Block, BlockList
 from clinic_backups.chain import Choice, chain_of, choose
 from clinic_backups.known_blocks import KnownBlocks, UnusableBlocks
@@ -134,7 +134,7 @@ def test_known_blocks_find_what_was_listed_and_nothing_else(archives: list[dict[
             for digest in digests:
                 lists[table].append(Block(digest, 1, 1))
                 expected.setdefault((table, digest), set()).add(number)
-        known.add(block_list(lists))
+        known.add(block_list(str(number - 1), lists), fingerprint(lists))
     for (table, digest), numbers in expected.items():
         assert known.find(table, digest) in numbers
         assert known.find(table, digest[:-1] + bytes([digest[-1] ^ 1])) in expected.get(
@@ -143,12 +143,38 @@ def test_known_blocks_find_what_was_listed_and_nothing_else(archives: list[dict[
         assert known.find("z", digest) == OWN_ARCHIVE
 
 
+def blocks_of(*numbers: int) -> BlockList:
+    blocks = BlockList()
+    for number in numbers:
+        blocks.append(Block(bytes([number]) * 32, 1, 1))
+    return blocks
+
+
+LISTED = {"a": blocks_of(1, 2), "b": blocks_of(), "c": blocks_of(3)}
+HEAD, *REST = block_list("x", LISTED)
+
+
 @pytest.mark.parametrize(
-    "pieces", [[], [b""], [b"[]"], [b'[["a", 1]]\n'], [b'[["a", 1]]\n', bytes(31)], [b'{"a": 1}\n'], [b"x\n"]]
-)
-def test_a_list_that_is_none_is_not_believed(pieces: list[bytes]) -> None:
+    "pieces",
+    [
+        [], [b""], [b"x\n"], [b"[]"], [b"{}"], [HEAD], [HEAD, *REST[:-1]], [HEAD, *REST, b"1"], [HEAD, *REST, *REST],
+        [HEAD, REST[0][:-1], REST[1]], [HEAD, REST[0][::-1], REST[1]], [HEAD.replace(b'"b"', b'"d"'), *REST],
+        [HEAD.replace(b'"x"', b'"y"'), *REST], [HEAD.replace(b"2", b"-2"), *REST], list(block_list("y", LISTED)),
+        [HEAD, *list(block_list("x", {"a": blocks_of(4, 5), "c": blocks_of(6)}))[1:]],
+    ],
+)  # fmt: skip
+def test_a_list_that_is_none_or_another_backups_is_not_believed(pieces: list[bytes]) -> None:
     with pytest.raises(UnusableBlocks):
         KnownBlocks(["x"]).add(pieces)
+    known = KnownBlocks(["x"])
+    # However it is cut.
+    known.add([HEAD, *(bytes([byte]) for byte in b"".join(REST))], fingerprint(LISTED))
+    assert known.find("c", bytes([3]) * 32) == 1
+
+
+def test_a_full_ones_list_is_compared_with_its_record() -> None:
+    with pytest.raises(UnusableBlocks):
+        KnownBlocks(["x"]).add(block_list("x", LISTED), fingerprint({"a": blocks_of(1)}))
 
 
 def test_what_the_catalog_keeps_of_an_incremental_is_what_it_stored() -> None:
@@ -156,6 +182,6 @@ def test_what_the_catalog_keeps_of_an_incremental_is_what_it_stored() -> None:
     for number in range(6):
         blocks.append(Block(bytes([number]) * 32, 1, 1), archive=number % 2)
     known = KnownBlocks(["x"])
-    known.add(block_list({"a": blocks}))
+    known.add(block_list("x", {"a": blocks}))
     assert [known.find("a", bytes([number]) * 32) for number in range(6)] == [1, 0, 1, 0, 1, 0]
     assert len(known) == 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -21,6 +21,8 @@ from clinic_backups.connections import Connection
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.model import BackupRecord, State
 
+PIECES_AT_A_TIME = 4
+"""Of a list of blocks, half a MiB each."""
 Announce = Callable[[SqlConnection, BackupRecord], object]
 
 
@@ -96,11 +98,16 @@ class Catalog:
         values = {name: value for name, value in values_of(record).items() if name in names}
         return self._change(record, "running", **values)
 
-    def blocks(self, backup_id: str) -> Iterator[bytes]:
-        """The list of the blocks in a backup's own archive, in the pieces in which it was written; none if unknown."""
+    def blocks(self, backup_id: str) -> Generator[bytes]:
+        """The list of the blocks in a backup's own archive, in the pieces in which it was written; none if unknown.
+
+        Whoever does not read all of it closes it: until then its transaction is open.
+        """
         statement = select(backup_blocks.c.digests).where(backup_blocks.c.backup_id == backup_id)
+        # Some at a time: the driver would fetch them all, and keep them, before the first is used.
+        few = statement.order_by(backup_blocks.c.part).execution_options(yield_per=PIECES_AT_A_TIME)
         with self.database.transaction(f"reading the blocks of {backup_id}") as db:
-            for (piece,) in db.execute(statement.order_by(backup_blocks.c.part)):
+            for (piece,) in db.execute(few):
                 yield bytes(piece)
 
     def finish(
