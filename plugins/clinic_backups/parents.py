@@ -10,7 +10,7 @@ from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.model import BackupRecord
 from clinic_backups.notify.losses import LossAlarm
-from clinic_backups.stored import look, require_any
+from clinic_backups.stored import look_closely, require_any
 from clinic_backups.stores.base import ObjectStore
 
 
@@ -32,19 +32,24 @@ class Parents:
     def problem(self, chain: Sequence[BackupRecord]) -> str:
         """Why nothing can be built on a chain; empty where all of it is there as recorded.
 
-        A loss is recorded, and the operator told. An envelope that is gone is written again: a rebuilt catalog would
-        not take what is built on its backup.
+        Size and MD5 are compared where the store tells the MD5. Else an archive is read: in a folder each time, in a
+        bucket once for each object. A loss is recorded, and the operator told. An envelope that is gone is written
+        again: a rebuilt catalog would not take what is built on its backup.
 
         :raises ClinicBackupsError: the store failed.
         """
+        seen = self._places.etags([parent.backup_id for parent in chain], self._store.url)
         for parent in chain:
             what = f"the archive of {parent.backup_id}, which it would be built on,"
-            condition = look(parent.archive, self._store)
+            before = seen.get(parent.backup_id)
+            condition, etag = look_closely(parent.archive, self._store, before)
             if condition != "intact" and self._store.url not in parent.stores:
                 return f"{what} is not in this store"
             if condition != "intact":
                 self._places.lose(parent, self._store.url, condition, self._now(), LossAlarm(self._now))
                 return f"{what} is not in the store as recorded"
+            if etag is not None and etag != before:
+                self._places.note_etag(parent.backup_id, self._store.url, etag)
             if not envelopes.exists(parent.archive_key, self._store):
                 envelopes.ensure(parent.envelope(), self._store, now=self._now())
         return ""

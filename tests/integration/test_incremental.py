@@ -298,6 +298,28 @@ def test_a_parents_envelope_that_is_gone_is_written_again(chain: Chain) -> None:
     assert chain.rebuild().adopted == 3
 
 
+def test_on_every_store_a_parent_that_was_changed_is_not_built_on(
+    demo_database: DemoDatabase, make_store: MakeStore, provider: str
+) -> None:
+    """Of the same size: where the store has no MD5 of it, it is read, and only once where it can be recognized."""
+    store = make_store(f"changed-{uuid4().hex}", part_size_bytes=5 * 1024 * 1024)
+    chain = Chain(demo_database, store)
+    fill_with_noise(chain, 35_000, 1)
+    full = chain.next()
+    assert (full.size_bytes or 0) > 5 * 1024 * 1024
+    reads = reads_of(store)
+    middle = chain.next()
+    assert reads == ([] if provider == "gcs" else [full.archive_key])
+    reads.clear()
+    assert chain.next().parent_id == middle.backup_id
+    expected = {"file": [middle, full], "s3": [], "gcs": [], "azure": [middle]}[provider]
+    assert reads == [record.archive_key for record in expected]
+    flip(store, full.archive_key)
+    new = chain.next()
+    assert (new.kind, chain.losses()[0]) == ("full", (full.backup_id, "damaged"))
+    assert [chain.state(record) for record in (full, middle, new)] == ["lost", "lost", "completed"]
+
+
 def test_what_is_built_on_a_lost_backup_is_lost_with_it_and_found_with_it(chain: Chain) -> None:
     store = chain.stores.primary
     (before,) = [chain.next()]

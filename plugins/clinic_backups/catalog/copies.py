@@ -108,6 +108,20 @@ class Copies:
                 announce(db, losses)
         return losses
 
+    def etags(self, backup_ids: Iterable[str], store_url: str) -> dict[str, str]:
+        """By backup id, the objects of a store that were read through and were right."""
+        statement = select(backup_copy.c.backup_id, backup_copy.c.etag).where(
+            backup_copy.c.backup_id.in_(list(backup_ids)), backup_copy.c.store_url == store_url
+        )
+        with self._database.transaction("reading which copies were read") as db:
+            return {row.backup_id: row.etag for row in db.execute(statement) if row.etag is not None}
+
+    def note_etag(self, backup_id: str, store_url: str, etag: str) -> None:
+        """That object was read through and was right."""
+        here = (backup_copy.c.backup_id == backup_id) & (backup_copy.c.store_url == store_url)
+        with self._database.transaction(f"noting that {backup_id} was read") as db:
+            db.execute(update(backup_copy).where(here).values(etag=etag))
+
     def waiting(self, store_urls: Sequence[str], *, clinic_id: int | None = None) -> list[tuple[int, str, str]]:
         """Completed backups that a store should have and has not, as (clinic, backup, store); the newest first."""
         missing = _missing(store_urls)
