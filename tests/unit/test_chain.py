@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_backups.archive import block_list, fingerprint
+from clinic_backups.archive import block_list, fingerprint, schema_digest
 from clinic_backups.blocks import OWN_ARCHIVE, Block, BlockList
 from clinic_backups.chain import Choice, chain_of, choose
 from clinic_backups.known_blocks import KnownBlocks, UnusableBlocks
-from clinic_backups.model import BackupRecord
+from clinic_backups.model import BackupRecord, Column, Table
 from clinic_backups.settings import Settings
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
@@ -185,3 +185,30 @@ def test_what_the_catalog_keeps_of_an_incremental_is_what_it_stored() -> None:
     known.add(block_list("x", {"a": blocks}))
     assert [known.find("a", bytes([number]) * 32) for number in range(6)] == [1, 0, 1, 0, 1, 0]
     assert len(known) == 3
+
+
+TABLE = Table(
+    "public.a",
+    (Column("id", "bigint", True, None, "always", None), Column("b", "text", False, "'x'", "", None)),
+    ("id",),
+    (),
+)
+OTHER = replace(TABLE, name="public.b")
+
+
+def column(**changes: Any) -> Table:
+    return replace(TABLE, columns=(TABLE.columns[0], replace(TABLE.columns[1], **changes)))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        replace(TABLE, name="public.c"), replace(TABLE, primary_key=()), replace(TABLE, primary_key=("id", "b")),
+        replace(TABLE, columns=TABLE.columns[:1]), replace(TABLE, columns=TABLE.columns[::-1]), column(name="c"),
+        column(type="varchar(3)"), column(not_null=True), column(default="'y'"), column(generated="'x'"),
+        column(identity="by default"),
+    ],
+)  # fmt: skip
+def test_another_table_has_another_digest(table: Table) -> None:
+    assert schema_digest([TABLE, OTHER]) == schema_digest([OTHER, TABLE])
+    assert schema_digest([table, OTHER]) != schema_digest([TABLE, OTHER]) != schema_digest([TABLE])
