@@ -26,6 +26,12 @@ from clinic_backups.pipeline import ByteChannel
 MANIFEST = "manifest.json"
 SEGMENT_BYTES = 1024 * 1024
 """New blocks of an incremental wait for so many bytes, as a batch of a full backup has."""
+MAX_FOREIGN_BLOCKS = 600_000
+"""So many blocks of an incremental may lie in other archives, about 77 million rows; any more are stored again.
+
+A reader cannot see these, and takes a manifest of 64 MiB: there each needs 99 bytes at most. Those of the own archive
+raise its limit.
+"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ class ArchiveWriter:
         self._time = int(snapshot_at.timestamp())
         self._snapshot_at = snapshot_at
         self._tables: dict[str, tuple[Table, BlockList]] = {}
+        self._foreign = 0
 
     def begin(self, table: Table) -> None:
         """The next rows are this table's."""
@@ -89,11 +96,14 @@ class ArchiveWriter:
             self._segment(complete)
             return
         for data, block in complete:
-            archive = self._known.find(self._name, block.digest)
+            room = self._foreign < MAX_FOREIGN_BLOCKS
+            archive = self._known.find(self._name, block.digest) if room else OWN_ARCHIVE
             self._blocks.append(block, archive)
             if archive == OWN_ARCHIVE:
                 self._waiting.append((data, block))
                 self._waiting_bytes += block.size_bytes
+            else:
+                self._foreign += 1
         if self._waiting_bytes >= at_least_bytes:
             self._segment(self._waiting)
             self._waiting, self._waiting_bytes = [], 0
@@ -152,14 +162,19 @@ def manifest_chunks(
     yield b"]}\n"
 
 
-def block_list(tables: Mapping[str, BlockList]) -> Iterator[bytes]:
-    """What the catalog keeps of the blocks in a backup's own archive: a JSON line, ``[[table, blocks], …]``, and all
-    digests, in pieces.
+def block_list(backup_id: str, tables: Mapping[str, BlockList]) -> Iterator[bytes]:
+    """What the catalog keeps of the blocks in a backup's own archive: a line of JSON, and all digests, in pieces.
 
-    In the order of the tables' names; a digest is 32 bytes. :class:`~clinic_backups.known_blocks.KnownBlocks` reads it.
+    The line says whose they are, their fingerprint, and ``[[table, blocks], …]`` in the order of the names; a digest is
+    32 bytes. :class:`~clinic_backups.known_blocks.KnownBlocks` reads it, and believes no other backup's.
     """
     own = {name: tables[name].own() for name in sorted(tables)}
-    yield json.dumps([[name, len(blocks)] for name, blocks in own.items()]).encode() + b"\n"
+    head = {
+        "backup_id": backup_id,
+        "fingerprint": fingerprint(own),
+        "tables": [[name, len(blocks)] for name, blocks in own.items()],
+    }
+    yield json.dumps(head).encode() + b"\n"
     for blocks in own.values():
         yield from blocks.digest_pieces()
 

@@ -31,7 +31,8 @@ MAX_SEGMENT_BYTES = 1024**3 + 2 * MAX_BLOCK_BYTES
 MAX_INDEX_BYTES = 8 * 1024 * 1024
 """A batch and the largest unfinished block, 5 MiB of rows of one byte, in blocks of 96 rows take half of it."""
 MAX_MANIFEST_BYTES, MANIFEST_BLOCK_BYTES = 64 * 1024 * 1024, 128
-"""For the tables' descriptions and the blocks in other archives, and on top for each block that was seen."""
+"""For the tables' descriptions and the blocks in other archives (see ``MAX_FOREIGN_BLOCKS``), and on top for each block
+that was seen: all that is read of a hostile archive stays in proportion to what it really holds."""
 MAX_NAME_BYTES, FETCH_BYTES, UNPACK_BYTES = 1024, 256 * 1024, 4096
 """The last: bytes given to zstd at a time: a frame made to burst gives at most 128 KiB for four of them."""
 

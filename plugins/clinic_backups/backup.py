@@ -7,21 +7,21 @@ backup; after it a retry only finishes the record.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from clinic_backups import envelopes
 from clinic_backups.archive import Zstd, block_list, schema_digest
-from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.progress import ProgressNotes
 from clinic_backups.catalog.records import Catalog, SameSecond
-from clinic_backups.chain import Choice, choose, full_without_asking
+from clinic_backups.chain import Choice, choose
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import Age, parse_recipients
-from clinic_backups.errors import ClinicBackupsError, ObjectLocked, PermanentError
+from clinic_backups.errors import ClinicBackupsError, ObjectLocked, PermanentError, TransientError
 from clinic_backups.extract import SqlExtract, SqlFolder
 from clinic_backups.known_blocks import KnownBlocks, UnusableBlocks
 from clinic_backups.model import (
@@ -33,11 +33,10 @@ from clinic_backups.model import (
     archive_key_of,
     backup_id_of,
 )
-from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.notify.policy import Announcer
 from clinic_backups.outcome import Outcomes
+from clinic_backups.parents import Parents
 from clinic_backups.settings import Settings
-from clinic_backups.stored import look
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stream import ArchiveStream, OnProgress, Progress, Stored
 from clinic_backups.tenant_db import Snapshot
@@ -80,6 +79,7 @@ class ClinicBackup:
         self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or Zstd(), encrypt or Age()
         self._now, self._on_progress, self._on_unnoted = now, on_progress, on_unnoted
         self._outcomes = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
+        self._parents = Parents(store, catalog, now)
         self._stream: ArchiveStream | None = None
         self._stopped: BaseException | None = None
 
@@ -89,7 +89,8 @@ class ClinicBackup:
         :param queries: the SELECT of each table, rendered already; by default they are rendered here.
         :raises AlreadyRunning: another process backs up this clinic; nothing was recorded.
         :raises SettingsError: no recipient, a wrong one, or a wrong extract; nothing was recorded.
-        :raises TransientError, PermanentError: the database, the store or the catalog failed.
+        :raises TransientError, PermanentError: the database, the store or the catalog failed; or what it is built on
+            was lost meanwhile.
         """
         recipients = self._settings.recipients_of(request.clinic.id)
         parse_recipients(recipients)
@@ -98,7 +99,7 @@ class ClinicBackup:
         with self._catalog.lock(request.clinic.id) as lock:
             record = self._record(request)
             if record.attempt > 1 and (settled := self._outcomes.settle(record)):
-                return settled
+                return _usable(settled)
             try:
                 locked_until = self._settings.lock_end(self._now())
                 record, stored = self._read_and_store(
@@ -116,10 +117,12 @@ class ClinicBackup:
                 self._outcomes.note_failure(record, error, retries_left=request.retries_left)
                 raise
             try:
-                return self._outcomes.complete(record.completed(envelope, self._store.url), block_list(stored.blocks))
+                blocks = block_list(record.backup_id, stored.blocks)
+                done = self._outcomes.complete(record.completed(envelope, self._store.url), blocks)
             except ClinicBackupsError as error:
                 error.add_note(f"Backup {record.backup_id} is stored; the catalog learns of it with the next attempt.")
                 raise
+            return _usable(done)
 
     def stop(self, reason: BaseException) -> None:
         """Make a backup that runs fail with ``reason``; from another thread or a signal handler."""
@@ -203,14 +206,20 @@ class ClinicBackup:
         self, record: BackupRecord, wanted: WantedKind, recipients: tuple[str, ...], digest: str
     ) -> tuple[BackupRecord, KnownBlocks | None]:
         """Full or incremental: from the records, and only then from the catalog's blocks and the store."""
-        choice, known = self._choose(record, wanted, recipients, digest), None
-        if choice.chain and (missing := self._missing(choice.chain)):
-            choice = Choice(f"the archive of {missing}, which it would be built on, is not in the store as recorded")
+        backups = self._catalog.find(clinic_id=record.clinic_id, state="completed")
+        choice, known = self._choose(record, wanted, backups, recipients, digest), None
+        if not choice.chain and wanted != "full":
+            self._parents.require_store(backups)
+        if choice.chain and (problem := self._parents.problem(choice.chain)):
+            choice = Choice(problem)
         if choice.chain:
             known = KnownBlocks([parent.backup_id for parent in choice.chain])
             try:
                 for parent in choice.chain:
-                    known.add(self._catalog.blocks(parent.backup_id))
+                    # All blocks of a full one are its own, so that its record knows their fingerprint.
+                    fingerprint = parent.fingerprint if parent.kind == "full" else None
+                    with closing(self._catalog.blocks(parent.backup_id)) as pieces:
+                        known.add(pieces, fingerprint)
             except UnusableBlocks:
                 choice, known = Choice(f"the catalog has no list of the blocks of {parent.backup_id}"), None
         record = replace(
@@ -223,30 +232,24 @@ class ClinicBackup:
         )
         return self._catalog.decided(record), known
 
-    def _choose(self, record: BackupRecord, wanted: WantedKind, recipients: tuple[str, ...], digest: str) -> Choice:
-        if reason := full_without_asking(wanted, self._settings):
-            return Choice(reason)
+    def _choose(
+        self,
+        record: BackupRecord,
+        wanted: WantedKind,
+        backups: Sequence[BackupRecord],
+        recipients: tuple[str, ...],
+        digest: str,
+    ) -> Choice:
         erasure = Erasures(self._catalog.database).open_of(record.clinic_id)
         return choose(
             wanted,
-            self._catalog.find(clinic_id=record.clinic_id, state="completed"),
+            backups,
             self._settings,
             self._now(),
             recipients=recipients,
             schema_digest=digest,
             not_before=erasure.requested_at if erasure else None,
         )
-
-    def _missing(self, chain: tuple[BackupRecord, ...]) -> str | None:
-        """The first backup of a chain whose archive is not in the store as it should be; the loss is recorded."""
-        for parent in chain:
-            condition = look(parent.archive, self._store)
-            if condition == "intact":
-                continue
-            places, alarm = Copies(self._catalog.database), LossAlarm(self._now)
-            places.lose(parent, self._store.url, condition, self._now(), alarm)
-            return parent.backup_id
-        return None
 
     def _commit(self, envelope: Envelope, lock: ClinicLock) -> None:
         """Check what only now is known, and write the envelope; an archive that gets none is removed."""
@@ -266,3 +269,13 @@ class ClinicBackup:
                 f"Clinic {envelope.clinic_id} has {rows} rows in {table}; it must have one.",
                 hint=f"Was the clinic removed? Else correct the extract of {table} in include/sql/extract.",
             )
+
+
+def _usable(record: BackupRecord) -> BackupRecord:
+    """:raises TransientError: it was completed, and what it is built on was lost meanwhile: that is recorded."""
+    if record.state == "lost":
+        raise TransientError(
+            f"Backup {record.backup_id} is stored, and cannot be restored: what it is built on was lost meanwhile.",
+            hint="Back up again: it uses what is left.",
+        )
+    return record

@@ -48,8 +48,10 @@ def choose(
     :param backups: the clinic's completed backups.
     :param not_before: what was begun until then is being erased, and nothing may need it.
     """
-    if reason := full_without_asking(wanted, settings):
-        return Choice(reason)
+    if wanted == "full":
+        return Choice("a full one was asked for")
+    if wanted == "auto" and settings.full_every_days == 0:
+        return Choice("all are to be full ones")
     known = {backup.backup_id: backup for backup in backups if backup.state == "completed"}
     if not known:
         return Choice("the clinic has no backup yet")
@@ -67,13 +69,6 @@ def choose(
     return Choice(f"built on {newest.backup_id}, {_days(now - chain[-1].started_at)} after the full one", chain)
 
 
-def full_without_asking(wanted: WantedKind, settings: Settings) -> str:
-    """Why it is a full one whatever there is already; empty where that has to be looked at."""
-    if wanted == "full":
-        return "a full one was asked for"
-    return "all are to be full ones" if wanted == "auto" and settings.full_every_days == 0 else ""
-
-
 def _why_full(
     chain: tuple[BackupRecord, ...], settings: Settings, now: datetime, recipients: tuple[str, ...], schema_digest: str
 ) -> str:
@@ -89,6 +84,12 @@ def _why_full(
         return f"{newest.backup_id} is dated in the future: the clock was or is wrong"
     if len(chain) >= settings.chain_length:
         return f"the chain has reached its length of {settings.chain_length}"
+    if settings.lock_days:
+        # The new one is to be safe for so many days, and is only as safe as what it is built on.
+        until = now + timedelta(days=settings.lock_days)
+        for backup in chain:
+            if backup.locked_until is None or backup.locked_until < until:
+                return f"{backup.backup_id} is locked for less than {settings.lock_days} days more"
     return ""
 
 

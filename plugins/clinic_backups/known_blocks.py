@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from array import array
 from bisect import bisect_left
@@ -17,6 +18,18 @@ PREFIX_BYTES, POSITION_BITS = 5, 24
 def index_entry(digest: bytes | bytearray, position: int) -> int:
     """A block's place in an index that is sorted by digest, then position."""
     return int.from_bytes(digest[:PREFIX_BYTES]) << POSITION_BITS | position
+
+
+def sorted_index(digests: Iterable[bytes | bytearray]) -> array[int]:
+    """The entries of a table's blocks, sorted."""
+    # By their first byte: sorted as a whole they would all be Python's numbers at once, ten times as large.
+    parts = [array("Q") for _ in range(256)]
+    for position, digest in enumerate(digests):
+        parts[digest[0]].append(index_entry(digest, position))
+    index = array("Q")
+    for part in parts:
+        index.extend(sorted(part))
+    return index
 
 
 class UnusableBlocks(ValueError):
@@ -35,31 +48,33 @@ class KnownBlocks:
         self._tables: dict[str, _Table] = {}
         self._added = 0
 
-    def add(self, pieces: Iterable[bytes]) -> None:
-        """Take the next archive's list, as :func:`clinic_backups.archive.block_list` wrote it.
+    def add(self, pieces: Iterable[bytes], fingerprint: str | None = None) -> None:
+        """Take the next archive's list, in the pieces in which :func:`clinic_backups.archive.block_list` wrote it.
 
-        :raises UnusableBlocks: it is none, or cut short.
+        :param fingerprint: what else is known of the blocks in that archive; a full backup's own fingerprint.
+        :raises UnusableBlocks: it is none, cut short, damaged, or another backup's; then this knows nothing any more.
         """
+        rest = iter(pieces)
+        tables, listed = _head(next(rest, b""), self.archives[self._added])
         self._added += 1
-        content = bytearray()
-        for piece in pieces:
-            content += piece
-        head, found, _ = bytes(content[:1_000_000]).partition(b"\n")
-        try:
-            counts = [(str(name), int(count)) for name, count in json.loads(head)] if found else None
-        except (ValueError, TypeError):
-            counts = None
-        start = len(head) + 1
-        if counts is None or len(content) != start + DIGEST_BYTES * sum(count for _, count in counts):
-            raise UnusableBlocks
-        for name, count in counts:
-            end = start + count * DIGEST_BYTES
+        total, piece = hashlib.sha256(), b""
+        for name, count in tables:
             table = self._tables.setdefault(name, _Table())
-            table.digests += content[start:end]
+            total.update(f"{name}\0{count}\0".encode())
+            wanted = count * DIGEST_BYTES
+            while wanted > 0:
+                piece = piece or next(rest, b"")
+                if not piece:
+                    raise UnusableBlocks
+                part, piece = piece[:wanted], piece[wanted:]
+                total.update(part)
+                table.digests += part
+                wanted -= len(part)
             table.ends.append(len(table.digests) // DIGEST_BYTES)
             table.archives.append(self._added)
             table.index = None
-            start = end
+        if piece or next(rest, b"") or total.hexdigest() != listed or fingerprint not in (None, listed):
+            raise UnusableBlocks
 
     def find(self, table: str, digest: bytes) -> int:
         """The archive that holds the block; :data:`OWN_ARCHIVE` where none does, so that the own one is to."""
@@ -71,6 +86,19 @@ class KnownBlocks:
         return sum(len(table.digests) // DIGEST_BYTES for table in self._tables.values())
 
 
+def _head(line: bytes, backup_id: str) -> tuple[list[tuple[str, int]], str]:
+    """Each table and how many blocks, and the fingerprint of them all. :raises UnusableBlocks: another backup's."""
+    try:
+        head = json.loads(line)
+        tables = [(str(name), int(count)) for name, count in head["tables"]]
+        known, fingerprint = str(head["backup_id"]), str(head["fingerprint"])
+    except (ValueError, TypeError, KeyError):
+        raise UnusableBlocks from None
+    if known != backup_id:
+        raise UnusableBlocks
+    return tables, fingerprint
+
+
 @dataclass
 class _Table:
     digests: bytearray = field(default_factory=bytearray)
@@ -79,7 +107,10 @@ class _Table:
     index: array[int] | None = None
 
     def find(self, digest: bytes) -> int:
-        index = self.index if self.index is not None else self._sorted()
+        if self.index is None:
+            starts = range(0, len(self.digests), DIGEST_BYTES)
+            self.index = sorted_index(self.digests[start : start + PREFIX_BYTES] for start in starts)
+        index = self.index
         first = index_entry(digest, 0)
         for at in range(bisect_left(index, first), len(index)):
             if index[at] >> POSITION_BITS != first >> POSITION_BITS:
@@ -88,9 +119,3 @@ class _Table:
             if self.digests[position * DIGEST_BYTES : (position + 1) * DIGEST_BYTES] == digest:
                 return self.archives[bisect_left(self.ends, position + 1)]
         return OWN_ARCHIVE
-
-    def _sorted(self) -> array[int]:
-        starts = range(0, len(self.digests), DIGEST_BYTES)
-        entries = (index_entry(self.digests[start : start + PREFIX_BYTES], start // DIGEST_BYTES) for start in starts)
-        self.index = array("Q", sorted(entries))
-        return self.index

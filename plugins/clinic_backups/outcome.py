@@ -13,6 +13,7 @@ from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.errors import ClinicBackupsError, Interrupted, ObjectLocked, TransientError
 from clinic_backups.model import BackupRecord
+from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.notify.policy import Announcer, cause_of
 from clinic_backups.stored import look
 from clinic_backups.stores.base import ObjectStore
@@ -31,8 +32,13 @@ class Outcomes:
         self._catalog, self._store, self._announcer, self._now = catalog, store, announcer, now
 
     def complete(self, record: BackupRecord, block_list: Iterable[bytes] = ()) -> BackupRecord:
-        """Write that it is completed."""
-        return self._catalog.finish(record, block_list=block_list, announce=self._announcer.completed)
+        """Write that it is completed; or lost, where what it is built on was lost meanwhile: the operator is told."""
+        return self._catalog.finish(
+            record,
+            block_list=block_list,
+            announce=self._announcer.completed,
+            announce_losses=LossAlarm(self._now),
+        )
 
     def fail(self, record: BackupRecord, error: BaseException, *, retries_left: bool = False) -> BackupRecord:
         """Write that it failed; told unless it is transient and will be tried again."""

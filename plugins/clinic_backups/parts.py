@@ -251,7 +251,8 @@ class Parts:
 
     def verifier(self, *, on_copy: Callable[[CheckedCopy], object] = lambda copy: None, **steps: Any) -> Verifier:
         """Reads every copy of one backup."""
-        return Verifier(catalog=self.catalog, stores=self.stores, check=self.store_check(**steps), on_copy=on_copy)
+        check = self.store_check(**steps)
+        return Verifier(catalog=self.catalog, stores=self.stores, check=check, now=utc_now, on_copy=on_copy)
 
     def copies(self) -> Copies:
         """Where backups lie."""

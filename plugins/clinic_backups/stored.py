@@ -91,12 +91,28 @@ def require_any(store: ObjectStore, keys_of: Callable[[int], Container[str]]) ->
 
 def look(archive: ArchiveInfo, store: ObjectStore) -> Condition:
     """Ask the store for size and MD5, where it knows that. :raises ClinicBackupsError: it did not answer."""
+    return _ask(archive, store)[0]
+
+
+def look_closely(archive: ArchiveInfo, store: ObjectStore, seen: str | None) -> tuple[Condition, str | None]:
+    """:func:`look`, and where the store knows no MD5 the archive is read, unless it is the object that was read before.
+
+    :param seen: the etag of that object.
+    :return: also the etag of the one that was read now, where the store has any; else ``seen``.
+    """
+    condition, info = _ask(archive, store)
+    if condition != "intact" or info is None or info.md5 is not None or (info.etag is not None and info.etag == seen):
+        return condition, seen
+    return read_through(archive, store), info.etag
+
+
+def _ask(archive: ArchiveInfo, store: ObjectStore) -> tuple[Condition, ObjectInfo | None]:
     try:
         info = store.stat(archive.key)
     except ObjectNotFound:
-        return "missing"
+        return "missing", None
     same = info.size_bytes == archive.size_bytes and info.md5 in (None, archive.md5)
-    return "intact" if same else "damaged"
+    return "intact" if same else "damaged", info
 
 
 def require_intact(

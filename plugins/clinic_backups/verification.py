@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from clinic_backups.catalog.copies import Copies, CopyState
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.inventory import Inventory, StoreCheck, Task
 from clinic_backups.model import BackupRecord, ChainArchive, Loss
+from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.storage import Stores
 from clinic_backups.stored import Condition
 
@@ -107,6 +109,7 @@ class Verifier:
     counts again.
 
     :param check: reads and records.
+    :param now: the clock.
     :param on_copy: told of each copy when its store is done.
     """
 
@@ -116,10 +119,11 @@ class Verifier:
         catalog: Catalog,
         stores: Stores,
         check: StoreCheck,
+        now: Callable[[], datetime],
         on_copy: Callable[[CheckedCopy], object] = lambda copy: None,
     ) -> None:
         self._catalog, self._stores, self._check, self._on_copy = catalog, stores, check, on_copy
-        self._places = Copies(catalog.database)
+        self._places, self._alarm = Copies(catalog.database), LossAlarm(now)
 
     def run(self, backup_id: str) -> Verification:
         """Verify one backup. A store that fails keeps nobody from the others.
@@ -139,6 +143,9 @@ class Verifier:
         for url in self._urls(places, needed):
             here = {archive: states[url] for archive in needed if url in (states := places.get(archive.backup_id, {}))}
             self._in_store(record, url, here, done)
+        # Also where no copy was news: the record may have been written by whoever did not look at its chain.
+        ids = [archive.backup_id for archive in needed]
+        done.losses += self._places.settle(ids, self._stores.primary.url, self._alarm)
         order = {archive.backup_id: number for number, archive in enumerate(needed)}
         done.copies.sort(key=lambda copy: order[copy.backup_id])
         return done

@@ -61,6 +61,18 @@ def test_a_wrong_conf_fails_at_once_with_the_list_and_touches_nothing(
     assert sorted(airflow.stack.layout.store.rglob("*")) == before
 
 
+def test_the_kind_is_as_asked_and_the_log_says_why(airflow: Airflow) -> None:
+    for conf, kind, why in (
+        ({"kind": "full"}, "full", "a full one was asked for"),
+        ({}, "incremental", "built on 3-"),
+        ({"kind": "full"}, "full", "a full one was asked for"),
+    ):
+        run_id, _ = airflow.run({"clinic_id": 3, **conf})
+        record = airflow.records(run_id)[3]
+        assert record.kind == kind
+        assert f"Backup {record.backup_id} ({kind}: {why}" in airflow.log(run_id, "back_up")
+
+
 def test_an_explicit_id_also_backs_up_an_inactive_clinic(airflow: Airflow) -> None:
     run_id, state = airflow.run({"clinic_id": 6})
     assert state == "success"

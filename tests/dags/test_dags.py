@@ -61,3 +61,7 @@ def test_the_bulk_of_the_work_is_bounded_and_stops_a_retry_that_cannot_help(dags
     summary = dags["clinic_backup"].get_task("summary")  # type: ignore[attr-defined]
     assert summary.trigger_rule == "all_done"
     assert [leaf.task_id for leaf in dags["clinic_backup"].leaves] == ["summary"]  # type: ignore[attr-defined]
+
+
+def test_without_a_word_a_backup_is_incremental_where_that_can_be(dags: dict[str, object]) -> None:
+    assert dags["clinic_backup"].params["kind"] == "auto"  # type: ignore[attr-defined]

@@ -86,6 +86,16 @@ def test_from_a_new_catalog_to_a_listed_backup(run: Run, new_database: DemoDatab
     assert run("list", "--clinic", "3", "--state", "failed", "--json").json() == []
 
 
+def test_the_kind_that_is_asked_for_is_made(run: Run) -> None:
+    run("catalog", "migrate")
+    made = [run("backup", "--clinic", "1", "--json", *kind).json()[0] for kind in ([], [], ["--kind", "full"])]
+    assert [(record["kind"], record["kind_reason"]) for record in made] == [
+        ("full", "the clinic has no backup yet"),
+        ("incremental", f"built on {made[0]['backup_id']}, 0.0 days after the full one"),
+        ("full", "a full one was asked for"),
+    ]
+
+
 def test_one_clinics_failure_does_not_stop_the_others(run: Run, demo_database: DemoDatabase) -> None:
     run("catalog", "migrate")
     from clinic_backups import connections

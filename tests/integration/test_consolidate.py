@@ -111,7 +111,7 @@ def absent(desk: Desk) -> Callable[[ClinicBackupsError], None]:
 def test_any_chain_of_four_becomes_a_full_backup_of_the_same_rows_and_blocks(desk: Desk) -> None:
     kept: list[tuple[BackupRecord, dict[str, bytes], dict[str, list[bytes]]]] = []
     for number, (what, count) in enumerate([("insert", 700), ("update", 60), ("delete", 500), ("insert", 150)]):
-        alter(desk, what, count, number)
+        alter(desk, what, STOCK, count, number)
         kept.append((desk.next(), desk.rows_now(1), values(desk)))
     assert [record.kind for record, _, _ in kept] == ["full"] + ["incremental"] * 3
     desk.later(hours=3)

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import random
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 from uuid import uuid4
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from clinic_backups import archive
+from clinic_backups.archive_reader import MAX_MANIFEST_BYTES
+from clinic_backups.blocks import CUT_MASK, MAX_ARCHIVES, MIN_BLOCK_ROWS, OWN_ARCHIVE
+from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.encryption import generate_identity
 from clinic_backups.errors import IntegrityError, TransientError
-from clinic_backups.model import BackupRecord, envelope_key_of
+from clinic_backups.model import BackupRecord, WantedKind, envelope_key_of
 from clinic_backups.restore import archives
 from clinic_backups.restore.runner import source_of
 from clinic_backups.restore.service import Wish
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.file import FileStore
 from tests.conftest import MakeStore
 from tests.fleet import START, Fleet, flip, objects_of, put, reads_of
 from tests.postgres_fixtures import DemoDatabase, copy_of
+from tests.rig import once
+from tests.servers import CHECKOUT
 
 ROWS = 3000
 STOCK = "public.inventario_inventario"
@@ -36,6 +49,8 @@ class Chain(Fleet):
         super().__init__(database, *stores)
         self.kind = "auto"
         self.day = 0
+        self.meanwhile: Callable[[], object] = lambda: None
+        """Done while the next backup reads its rows."""
 
     def next(self, clinic_id: int = 1, **changes: Any) -> BackupRecord:
         self.day += 1
@@ -44,6 +59,7 @@ class Chain(Fleet):
             # In so small a clinic a few changed rows are most of its blocks.
             settings=self.settings.model_copy(update={"incremental_percent": 10_000} | changes),
             now=lambda: self.now,
+            on_progress=once(lambda progress: progress.rows > 100, lambda: self.meanwhile()),
         )
         return backup.run(self.request(clinic_id))
 
@@ -92,10 +108,18 @@ def test_nothing_changed_stores_a_manifest_and_one_changed_row_one_block(chain: 
     assert same.size_bytes < one.size_bytes < full.size_bytes / 5
 
 
+PATIENTS = "public.usuarios_paciente"
+TREATMENTS = "public.historial_clinico_tratamiento"
+"""The clinic's over two joins."""
 CHANGES = st.lists(
-    st.tuples(st.sampled_from(["insert", "update", "delete", "none", "shuffle", "column"]), st.integers(1, 400)),
-    min_size=5, max_size=8,
-)  # fmt: skip
+    st.tuples(
+        st.sampled_from(["insert", "update", "delete", "none", "shuffle", "column"]),
+        st.sampled_from([STOCK, PATIENTS, TREATMENTS]),
+        st.integers(1, 400),
+    ),
+    min_size=5,
+    max_size=8,
+)
 
 
 # Without shrinking: each example takes some seconds.
@@ -114,8 +138,8 @@ def test_every_backup_of_any_history_is_restored_as_it_was(
         chain = Chain(database, FileStore(tmp_path_factory.mktemp("history")))
         chain.fill(ROWS)
         kept: list[tuple[BackupRecord, dict[str, bytes]]] = []
-        for number, (what, count) in enumerate(data.draw(CHANGES)):
-            alter(chain, what, count, number)
+        for number, (what, table, count) in enumerate(data.draw(CHANGES)):
+            alter(chain, what, table, count, number)
             kept.append((chain.next(chain_length=5), values(chain)))
         others = chain.rows_now(2)
         assert {record.kind for record, _ in kept} == {"full", "incremental"}
@@ -130,21 +154,42 @@ def values(chain: Chain) -> dict[str, list[bytes]]:
     return {table: [line.rstrip(b",") for line in text.split(b"\n")] for table, text in chain.rows_now(1).items()}
 
 
-def alter(chain: Chain, what: str, count: int, seed: int) -> None:
-    table = "public.inventario_inventario"
-    some = f"SELECT id FROM {table} WHERE clinica_id = 1 ORDER BY md5(id::text || '{seed}') LIMIT {count}"
+MINE = {
+    STOCK: "clinica_id = 1",
+    PATIENTS: "clinica_id = 1",
+    TREATMENTS: "historial_id IN (SELECT h.id FROM public.historial_clinico_historialclinico AS h"
+    " JOIN public.usuarios_paciente AS p ON p.id = h.paciente_id WHERE p.clinica_id = 1)",
+}
+TEXT = {STOCK: "nombre", PATIENTS: "notas", TREATMENTS: "descripcion"}
+REFERRED_TO = {
+    STOCK: "false",
+    PATIENTS: "cedula NOT LIKE 'F%'",
+    TREATMENTS: f"id IN (SELECT anterior_id FROM {TREATMENTS})",
+}
+COPIED = {
+    STOCK: ("codigo", "nombre, cantidad, precio_unitario, clinica_id"),
+    PATIENTS: (
+        "cedula",
+        "nombres, apellidos, fecha_nacimiento, sexo, telefono, direccion, alergias, notas, creado_en, clinica_id",
+    ),
+    TREATMENTS: ("descripcion", "piezas, materiales, costo, terminado, fecha, detalle, historial_id"),
+}
+
+
+def alter(chain: Chain, what: str, table: str, count: int, seed: int) -> None:
+    some = f"SELECT id FROM {table} WHERE {MINE[table]} ORDER BY md5(id::text || '{seed}') LIMIT {count}"
     if what == "insert":
+        key, others = COPIED[table]
         chain.execute(
-            f"INSERT INTO {table} (codigo, nombre, cantidad, precio_unitario, clinica_id)"
-            f" SELECT 'F{seed}-' || n, 'nuevo ' || n, 1, 1.5, 1 FROM generate_series(1, {count}) AS n"
+            f"INSERT INTO {table} ({key}, {others}) SELECT 'F{seed}-' || id, {others} FROM {table} WHERE id IN ({some})"
         )
     elif what == "update":
-        chain.execute(f"UPDATE {table} SET nombre = nombre || '{seed}' WHERE id IN ({some})")
+        chain.execute(f"UPDATE {table} SET {TEXT[table]} = {TEXT[table]} || '{seed}' WHERE id IN ({some})")
     elif what == "delete":
-        chain.execute(f"DELETE FROM {table} WHERE id IN ({some}) AND codigo LIKE 'F%'")
+        chain.execute(f"DELETE FROM {table} WHERE id IN ({some}) AND ({REFERRED_TO[table]}) IS NOT TRUE")
     elif what == "shuffle":
         # The same values again, in other places of the heap.
-        chain.execute(f"UPDATE {table} SET cantidad = cantidad WHERE clinica_id = 1")
+        chain.execute(f"UPDATE {table} SET {TEXT[table]} = {TEXT[table]} WHERE {MINE[table]}")
     elif what == "column":
         chain.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS nota{seed} text")
 
@@ -242,6 +287,74 @@ def test_a_parent_that_is_not_as_recorded_gives_a_full_one_and_an_alarm(chain: C
     ]  # fmt: skip
     assert [chain.state(record) for record in (full, child, new)] == ["lost", "lost", "completed"]
     chain.restored(new)
+
+
+@pytest.mark.parametrize("kind", ["auto", "incremental"])
+@pytest.mark.parametrize("away", ["empty", "gone"])
+def test_a_store_that_is_not_mounted_loses_nothing_and_gets_nothing(chain: Chain, away: str, kind: WantedKind) -> None:
+    full, child = chain.next(), chain.next()
+    root = Path(unquote(urlsplit(chain.store.url).path))
+    root.rename(root.with_name("away"))
+    if away == "empty":
+        root.mkdir()
+    chain.kind = kind
+    for changes in ({}, {"full_every_days": 1}):
+        with pytest.raises(TransientError, match="holds no backup at all"):
+            chain.next(**changes)
+    assert [chain.state(record) for record in (full, child)] == ["completed", "completed"]
+    assert chain.execute_rows("SELECT 1 FROM clinic_backups.notification WHERE kind = 'loss'") == []
+    assert chain.objects() == []
+    # Who asks for it gets a full one: the store may have been emptied for good.
+    chain.kind = "full"
+    assert chain.next().state == "completed"
+
+
+def test_in_a_new_store_the_first_one_is_full_and_nothing_is_lost(chain: Chain, tmp_path: Path) -> None:
+    full, child = chain.next(), chain.next()
+    chain.store = FileStore(tmp_path / "new")
+    chain.stores = Stores.of(chain.store, *chain.stores)
+    new = chain.next()
+    assert (new.kind, new.kind_reason) == (
+        "full", f"the archive of {child.backup_id}, which it would be built on, is not in this store",
+    )  # fmt: skip
+    assert [chain.state(record) for record in (full, child, new)] == ["completed"] * 3
+    assert chain.execute_rows("SELECT 1 FROM clinic_backups.notification WHERE kind = 'loss'") == []
+    assert chain.next().parent_id == new.backup_id
+    # Once the copies are made, what is built on the old ones counts there too.
+    assert chain.copy().problems == []
+
+
+def test_a_parents_envelope_that_is_gone_is_written_again(chain: Chain) -> None:
+    full, child = chain.next(), chain.next()
+    before = objects_of(chain.store)
+    for record in (full, child):
+        chain.store.delete(envelope_key_of(record.archive_key))
+    assert chain.next().parent_id == child.backup_id
+    assert {key: objects_of(chain.store)[key] for key in before} == before
+    chain.execute("TRUNCATE clinic_backups.backup CASCADE")
+    assert chain.rebuild().adopted == 3
+
+
+def test_on_every_store_a_parent_that_was_changed_is_not_built_on(
+    demo_database: DemoDatabase, make_store: MakeStore, provider: str
+) -> None:
+    """Of the same size: where the store has no MD5 of it, it is read, and only once where it can be recognized."""
+    store = make_store(f"changed-{uuid4().hex}", part_size_bytes=5 * 1024 * 1024)
+    chain = Chain(demo_database, store)
+    fill_with_noise(chain, 35_000, 1)
+    full = chain.next()
+    assert (full.size_bytes or 0) > 5 * 1024 * 1024
+    reads = reads_of(store)
+    middle = chain.next()
+    assert reads == ([] if provider == "gcs" else [full.archive_key])
+    reads.clear()
+    assert chain.next().parent_id == middle.backup_id
+    expected = {"file": [middle, full], "s3": [], "gcs": [], "azure": [middle]}[provider]
+    assert reads == [record.archive_key for record in expected]
+    flip(store, full.archive_key)
+    new = chain.next()
+    assert (new.kind, chain.losses()[0]) == ("full", (full.backup_id, "damaged"))
+    assert [chain.state(record) for record in (full, middle, new)] == ["lost", "lost", "completed"]
 
 
 def test_what_is_built_on_a_lost_backup_is_lost_with_it_and_found_with_it(chain: Chain) -> None:
@@ -356,10 +469,36 @@ def test_a_parent_that_was_exchanged_for_another_archive_is_not_believed(chain: 
     rows = chain.rows_now(1)
     chain.change(500, 3)
     changed = chain.rows_now(1)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError, match=f"holds backup {other.backup_id} of clinic 2; wanted is {full.backup_id}"):
         chain.restored(chain.again(child))
     assert chain.rows_now(1) == changed != rows
     assert store.stat(full.archive_key)
+
+
+@pytest.mark.parametrize("wrong", ["another full one", "another incremental"])
+def test_another_backups_block_list_is_not_believed(chain: Chain, wrong: str) -> None:
+    """What would be counted on is not in the archive: the backup could not be restored."""
+    records = [chain.next()]
+    for kind in ("incremental", "full", "incremental"):
+        chain.change(100, len(records))
+        chain.kind = kind  # type: ignore[assignment]
+        records.append(chain.next())
+    full, other, last_full, last = records
+    mine, theirs = (last_full, full) if wrong == "another full one" else (last, other)
+    chain.execute(
+        f"DELETE FROM clinic_backups.backup_blocks WHERE backup_id = '{mine.backup_id}'",
+        f"UPDATE clinic_backups.backup_blocks SET backup_id = '{mine.backup_id}'"
+        f" WHERE backup_id = '{theirs.backup_id}'",
+    )
+    if wrong == "another full one":
+        # Of a full one its record knows more than the list says of itself.
+        chain.execute(
+            "UPDATE clinic_backups.backup_blocks SET digests = convert_to(replace(convert_from(digests, 'UTF8'),"
+            f" '{theirs.backup_id}', '{mine.backup_id}'), 'UTF8') WHERE part = 0 AND backup_id = '{mine.backup_id}'"
+        )
+    chain.kind = "incremental"
+    new = chain.next()
+    assert (new.kind, new.kind_reason) == ("full", f"the catalog has no list of the blocks of {mine.backup_id}")
 
 
 @pytest.mark.parametrize("lost", ["blocks", "catalog", "half the blocks"])
@@ -421,6 +560,15 @@ def test_retention_keeps_what_a_kept_incremental_needs(chain: Chain) -> None:
     chain.clean(71)
     assert [record.backup_id for record in chain.catalog.find(state="completed")] == [new.backup_id]
     assert set(objects_of(chain.stores.primary)) == {new.archive_key, envelope_key_of(new.archive_key)}
+    assert chain.execute_rows("SELECT DISTINCT backup_id FROM clinic_backups.backup_blocks") == [(new.backup_id,)]
+
+
+def test_while_earlier_backups_are_being_erased_nothing_is_built_on_them(chain: Chain) -> None:
+    chain.next()
+    Erasures(chain.catalog.database).request(1, reason="baja 12", by="ops", at=chain.now)
+    new = chain.next()
+    assert (new.kind, new.kind_reason) == ("full", "the clinic's earlier backups are being erased")
+    assert chain.next().parent_id == new.backup_id
 
 
 def test_retention_tells_once_of_a_chain_whose_full_one_is_gone(chain: Chain) -> None:
@@ -447,3 +595,164 @@ def test_an_attempt_that_died_after_its_envelope_is_completed_and_not_built_on(
     assert (dead.state, dead.kind) == ("completed", "incremental")
     chain.restored(dead)
     assert (new.kind, new.kind_reason) == ("full", f"the catalog has no list of the blocks of {dead.backup_id}")
+
+
+def lose_everywhere(chain: Chain, record: BackupRecord) -> None:
+    """As replication, a restore or a check records it, none of which waits for a backup."""
+    chain.stores.primary.delete(record.archive_key)
+    chain.places.lose(record, chain.stores.primary.url, "missing", chain.now)
+
+
+def test_what_it_is_built_on_is_lost_meanwhile(chain: Chain) -> None:
+    """The record is lost with it at once, the operator is told, the clinic is not."""
+    full = chain.next()
+    good = chain.next(full_every_days=1)
+    chain.meanwhile = lambda: lose_everywhere(chain, good)
+    with pytest.raises(TransientError, match="what it is built on was lost meanwhile") as raised:
+        chain.next()
+    assert raised.value.hint == "Back up again: it uses what is left."
+    child = chain.catalog.find()[0]
+    assert (child.kind, child.parent_id, child.state) == ("incremental", good.backup_id, "lost")
+    assert chain.losses() == [(child.backup_id, "incomplete")]
+    assert (
+        chain.execute_rows(f"SELECT kind FROM clinic_backups.notification WHERE backup_id = '{child.backup_id}'") == []
+    )
+    latest = chain.catalog.latest(1)
+    assert latest is not None
+    assert latest.backup_id == full.backup_id
+    chain.meanwhile = lambda: None
+    again = chain.next()
+    assert again.parent_id == full.backup_id
+    # With its parent it is back.
+    chain.places.mark(good.backup_id, chain.store.url, "present", chain.now)
+    assert chain.state(child) == "completed"
+
+
+def test_a_store_with_the_parent_is_forgotten_meanwhile(chain: Chain) -> None:
+    chain.next()
+    chain.meanwhile = lambda: chain.places.forget_store(chain.store.url)
+    with pytest.raises(TransientError, match="what it is built on was lost meanwhile"):
+        chain.next()
+    assert chain.catalog.find(state="completed") == []
+
+
+def test_a_loss_and_a_completion_at_the_same_moment_wait_for_each_other(chain: Chain) -> None:
+    """Whichever comes first: the child does not stay completed on a lost parent."""
+    full = chain.next()
+    child = chain.next()
+    chain.execute(
+        f"UPDATE clinic_backups.backup SET state = 'running', finished_at = NULL WHERE backup_id = '{child.backup_id}'",
+        f"DELETE FROM clinic_backups.backup_copy WHERE backup_id = '{child.backup_id}'",
+    )
+    finished: list[BackupRecord] = []
+    thread = threading.Thread(target=lambda: finished.append(chain.catalog.finish(child)))
+
+    def lose_before(db: Any, losses: Any) -> None:
+        thread.start()
+        thread.join(1)
+        assert thread.is_alive()
+
+    chain.places.lose(full, chain.store.url, "missing", chain.now, lose_before)
+    thread.join(30)
+    assert [record.state for record in finished] == ["lost"]
+    assert [chain.state(record) for record in (full, child)] == ["lost", "lost"]
+
+
+def test_an_attempt_that_died_is_completed_after_its_parent_was_lost(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = chain.next()
+    with monkeypatch.context() as patch:
+        patch.setattr("clinic_backups.outcome.Outcomes.complete", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            chain.next()
+    lose_everywhere(chain, full)
+    new = chain.next()
+    assert (new.kind, new.kind_reason) == ("full", "the clinic has no backup yet")
+    assert [record.state for record in chain.catalog.find()] == ["completed", "lost", "lost"]
+    dead = chain.catalog.find()[1]
+    assert chain.losses() == [(dead.backup_id, "incomplete")]
+
+
+def test_an_attempt_that_died_and_whose_archive_is_gone_has_failed(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An envelope alone is no backup."""
+    full = chain.next()
+    with monkeypatch.context() as patch:
+        patch.setattr("clinic_backups.outcome.Outcomes.complete", lambda *arguments: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            chain.next()
+    dead = chain.catalog.find()[0]
+    chain.store.delete(dead.archive_key)
+    assert chain.next().parent_id == full.backup_id
+    assert chain.state(dead) == "failed"
+    assert not any(key.startswith(dead.archive_key.partition(".")[0]) for key in chain.objects())
+
+
+def test_a_parent_that_names_itself_right_and_lacks_blocks_is_not_believed(chain: Chain) -> None:
+    """Somebody who may write to store and catalog made an archive of the same name from other rows."""
+    full = chain.next()
+    child = chain.next()
+    rows = chain.rows_now(1)
+    chain.execute("TRUNCATE clinic_backups.backup CASCADE")
+    for key in (full.archive_key, envelope_key_of(full.archive_key)):
+        chain.store.delete(key)
+    chain.change(ROWS, 5)
+    chain.day, chain.kind = 0, "full"
+    forged = chain.next()
+    assert forged.backup_id == full.backup_id
+    changed = chain.rows_now(1)
+    with pytest.raises(IntegrityError, match=f"The archives do not hold all that the backup lists, of {STOCK}"):
+        chain.restored(replace(child, chain=(forged.archive,)))
+    assert chain.rows_now(1) == changed != rows
+
+
+@pytest.fixture
+def repeating(chain: Chain, tmp_path: Path) -> Chain:
+    """A table without a key in which the same block stands several times."""
+    reader, restorer = (urlsplit(uri).username for uri in (chain.database.reader_uri, chain.database.restorer_uri))
+    chain.settings = chain.settings.model_copy(
+        update={"sql_dir": shutil.copytree(CHECKOUT / "include" / "sql", tmp_path / "sql")}
+    )
+    chain.execute(
+        "CREATE TABLE public.sin_clave (clinica_id bigint REFERENCES public.comun_clinica (id), texto text)",
+        f'GRANT ALL ON public.sin_clave TO "{reader}", "{restorer}"',
+    )
+    query = "SELECT * FROM public.sin_clave WHERE clinica_id = {{ clinic_id }}"
+    (chain.settings.sql_dir / "extract" / "sin_clave.sql").write_text(query)
+    return chain
+
+
+def test_a_block_that_is_listed_several_times_is_loaded_so_often(repeating: Chain) -> None:
+    chain = repeating
+    # A row behind which a block ends as soon as it may.
+    word = next(f"w{n}" for n in range(10_000) if not crc32(f"1,w{n}\n".encode()) & CUT_MASK)
+    for times in (1, 10):
+        chain.execute(
+            f"INSERT INTO public.sin_clave SELECT 1, '{word}' FROM generate_series(1, {times * MIN_BLOCK_ROWS})"
+        )
+        record = chain.next()
+    assert (record.kind, record.rows["public.sin_clave"]) == ("incremental", 11 * MIN_BLOCK_ROWS)
+    assert chain.open(record).tables == {}
+    rows = chain.rows_now(1)
+    chain.execute("DELETE FROM public.sin_clave")
+    chain.restored(record)
+    assert chain.rows_now(1) == rows
+
+
+def test_blocks_that_a_reader_would_not_take_the_list_of_are_stored_again(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longest = len(f', ["{"f" * 64}", {2**32 - 1}, {2**32 - 1}, {MAX_ARCHIVES}]')
+    assert archive.MAX_FOREIGN_BLOCKS * longest < MAX_MANIFEST_BYTES - 4 * 1024 * 1024
+    full = chain.next()
+    monkeypatch.setattr(archive, "MAX_FOREIGN_BLOCKS", 8)
+    child = chain.next()
+    assert (child.parent_id, child.fingerprint) == (full.backup_id, full.fingerprint)
+    tables = chain.open(child).manifest["tables"]
+    assert sum(block[3] != OWN_ARCHIVE for table in tables for block in table["blocks"]) == 8
+    rows = chain.rows_now(1)
+    chain.change(ROWS, 4)
+    chain.restored(child)
+    assert chain.rows_now(1) == rows

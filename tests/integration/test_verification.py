@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +27,7 @@ Seen = dict[tuple[str, str], str | None]
 
 def verify(fleet: Fleet, record: BackupRecord, stores: Stores | None = None) -> Verification:
     check = StoreCheck(catalog=fleet.catalog, now=lambda: fleet.now)
-    verifier = Verifier(catalog=fleet.catalog, stores=stores or fleet.stores, check=check)
+    verifier = Verifier(catalog=fleet.catalog, stores=stores or fleet.stores, check=check, now=lambda: fleet.now)
     return verifier.run(record.backup_id)
 
 
@@ -274,9 +275,8 @@ def test_what_is_no_backup_cannot_be_verified(fleet: Fleet) -> None:
     fleet.catalog.mark_deleting(record)
     with pytest.raises(PermanentError, match="is deleting: there is no archive to verify"):
         verify(fleet, record)
-    check = StoreCheck(catalog=fleet.catalog, now=lambda: fleet.now)
     with pytest.raises(PermanentError, match="There is no backup '9-x'"):
-        Verifier(catalog=fleet.catalog, stores=fleet.stores, check=check).run("9-x")
+        verify(fleet, replace(record, backup_id="9-x"))
 
 
 def test_a_parent_that_no_store_is_known_to_hold_is_named(chain: Chain) -> None:
@@ -286,3 +286,21 @@ def test_a_parent_that_no_store_is_known_to_hold_is_named(chain: Chain) -> None:
     assert full.backup_id not in {copy.backup_id for copy in done.copies}
     with pytest.raises(PermanentError, match=f"No store is known to hold {full.backup_id}"):
         done.require_intact()
+
+
+def test_one_that_was_completed_on_a_lost_parent_is_lost_and_told(chain: Chain) -> None:
+    """As versions before wrote it: what is built on a lost backup was not looked at when it was completed."""
+    full, middle, newest = links(chain)
+    for store in chain.stores:
+        store.delete(full.archive_key)
+        chain.places.lose(full, store.url, "missing", chain.now)
+    chain.execute(
+        f"UPDATE clinic_backups.backup SET state = 'completed' WHERE backup_id <> '{full.backup_id}'",
+        "DELETE FROM clinic_backups.notification",
+    )
+    done = verify(chain, newest)
+    lost = [(middle.backup_id, "incomplete"), (newest.backup_id, "incomplete")]
+    assert [(loss.backup_id, loss.problem) for loss in done.losses] == lost
+    assert chain.losses() == lost
+    assert [chain.state(record) for record in (full, middle, newest)] == ["lost"] * 3
+    assert verify(chain, newest).losses == []

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_backups.archive import block_list
+from clinic_backups.archive import block_list, fingerprint, schema_digest
 from clinic_backups.blocks import OWN_ARCHIVE, Block, BlockList
 from clinic_backups.chain import Choice, chain_of, choose
 from clinic_backups.known_blocks import KnownBlocks, UnusableBlocks
-from clinic_backups.model import BackupRecord
+from clinic_backups.model import BackupRecord, Column, Table
 from clinic_backups.settings import Settings
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
@@ -34,7 +34,7 @@ CHAIN = [backup("f", 3, 1000), backup("i1", 2, 100, "f"), backup("i2", 1, 100, "
 
 def chosen(backups: list[BackupRecord], wanted: str = "auto", **changes: Any) -> Choice:
     options: dict[str, Any] = {"recipients": ("age1a",), "schema_digest": "s"}
-    names = ("full_every_days", "chain_length", "incremental_percent")
+    names = ("full_every_days", "chain_length", "incremental_percent", "lock_days")
     fields = {name: changes.pop(name) for name in names if name in changes}
     return choose(wanted, backups, Settings(**fields), NOW, **options | changes)  # type: ignore[arg-type]
 
@@ -82,6 +82,35 @@ def test_what_makes_a_full_one_better_is_not_for_somebody_who_asks(changes: dict
     assert chosen(CHAIN, "full").reason == "a full one was asked for"
 
 
+def locked(days: float | None, record: BackupRecord) -> BackupRecord:
+    return replace(record, locked_until=None if days is None else NOW + timedelta(days=days))
+
+
+@pytest.mark.parametrize("wanted", ["auto", "incremental"])
+@pytest.mark.parametrize(
+    ("days", "found"),
+    [((40, 40, 40), "i2"), ((30, 30, 30), "i2"), ((29.9, 40, 40), "f"), ((40, 29.9, 40), "i1"),
+     ((None, 40, 40), "f"), ((40, 40, None), "i2")],
+)  # fmt: skip
+def test_nothing_that_is_to_be_locked_is_built_on_what_is_locked_for_less(
+    wanted: str, days: tuple[float | None, ...], found: str
+) -> None:
+    chain = [locked(each, record) for each, record in zip(days, CHAIN, strict=True)]
+    choice = chosen(chain, wanted, lock_days=30)
+    good = all(each is not None and each >= 30 for each in days)
+    assert choice.parent_id == ("i2" if good else None)
+    assert good or choice.reason == f"{found} is locked for less than 30 days more"
+    assert chosen(chain, wanted).parent_id == "i2"
+
+
+def test_a_lock_lasts_as_long_as_that_of_anything_that_may_be_built_on_it() -> None:
+    settings = Settings(lock_days=30, full_every_days=7)
+    assert settings.lock_end(NOW) == NOW + timedelta(days=37)
+    full = backup("f", 6.9, 1000, locked_until=settings.lock_end(NOW - timedelta(days=6.9)))
+    assert chosen([full], lock_days=30).parent_id == "f"
+    assert Settings(full_every_days=7).lock_end(NOW) is None
+
+
 def test_a_circle_is_no_chain() -> None:
     circle = {"a": backup("a", 1, 1, "b"), "b": backup("b", 2, 1, "a")}
     assert chain_of(circle["a"], circle) is None
@@ -105,7 +134,7 @@ def test_known_blocks_find_what_was_listed_and_nothing_else(archives: list[dict[
             for digest in digests:
                 lists[table].append(Block(digest, 1, 1))
                 expected.setdefault((table, digest), set()).add(number)
-        known.add(block_list(lists))
+        known.add(block_list(str(number - 1), lists), fingerprint(lists))
     for (table, digest), numbers in expected.items():
         assert known.find(table, digest) in numbers
         assert known.find(table, digest[:-1] + bytes([digest[-1] ^ 1])) in expected.get(
@@ -114,12 +143,38 @@ def test_known_blocks_find_what_was_listed_and_nothing_else(archives: list[dict[
         assert known.find("z", digest) == OWN_ARCHIVE
 
 
+def blocks_of(*numbers: int) -> BlockList:
+    blocks = BlockList()
+    for number in numbers:
+        blocks.append(Block(bytes([number]) * 32, 1, 1))
+    return blocks
+
+
+LISTED = {"a": blocks_of(1, 2), "b": blocks_of(), "c": blocks_of(3)}
+HEAD, *REST = block_list("x", LISTED)
+
+
 @pytest.mark.parametrize(
-    "pieces", [[], [b""], [b"[]"], [b'[["a", 1]]\n'], [b'[["a", 1]]\n', bytes(31)], [b'{"a": 1}\n'], [b"x\n"]]
-)
-def test_a_list_that_is_none_is_not_believed(pieces: list[bytes]) -> None:
+    "pieces",
+    [
+        [], [b""], [b"x\n"], [b"[]"], [b"{}"], [HEAD], [HEAD, *REST[:-1]], [HEAD, *REST, b"1"], [HEAD, *REST, *REST],
+        [HEAD, REST[0][:-1], REST[1]], [HEAD, REST[0][::-1], REST[1]], [HEAD.replace(b'"b"', b'"d"'), *REST],
+        [HEAD.replace(b'"x"', b'"y"'), *REST], [HEAD.replace(b"2", b"-2"), *REST], list(block_list("y", LISTED)),
+        [HEAD, *list(block_list("x", {"a": blocks_of(4, 5), "c": blocks_of(6)}))[1:]],
+    ],
+)  # fmt: skip
+def test_a_list_that_is_none_or_another_backups_is_not_believed(pieces: list[bytes]) -> None:
     with pytest.raises(UnusableBlocks):
         KnownBlocks(["x"]).add(pieces)
+    known = KnownBlocks(["x"])
+    # However it is cut.
+    known.add([HEAD, *(bytes([byte]) for byte in b"".join(REST))], fingerprint(LISTED))
+    assert known.find("c", bytes([3]) * 32) == 1
+
+
+def test_a_full_ones_list_is_compared_with_its_record() -> None:
+    with pytest.raises(UnusableBlocks):
+        KnownBlocks(["x"]).add(block_list("x", LISTED), fingerprint({"a": blocks_of(1)}))
 
 
 def test_what_the_catalog_keeps_of_an_incremental_is_what_it_stored() -> None:
@@ -127,6 +182,33 @@ def test_what_the_catalog_keeps_of_an_incremental_is_what_it_stored() -> None:
     for number in range(6):
         blocks.append(Block(bytes([number]) * 32, 1, 1), archive=number % 2)
     known = KnownBlocks(["x"])
-    known.add(block_list({"a": blocks}))
+    known.add(block_list("x", {"a": blocks}))
     assert [known.find("a", bytes([number]) * 32) for number in range(6)] == [1, 0, 1, 0, 1, 0]
     assert len(known) == 3
+
+
+TABLE = Table(
+    "public.a",
+    (Column("id", "bigint", True, None, "always", None), Column("b", "text", False, "'x'", "", None)),
+    ("id",),
+    (),
+)
+OTHER = replace(TABLE, name="public.b")
+
+
+def column(**changes: Any) -> Table:
+    return replace(TABLE, columns=(TABLE.columns[0], replace(TABLE.columns[1], **changes)))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        replace(TABLE, name="public.c"), replace(TABLE, primary_key=()), replace(TABLE, primary_key=("id", "b")),
+        replace(TABLE, columns=TABLE.columns[:1]), replace(TABLE, columns=TABLE.columns[::-1]), column(name="c"),
+        column(type="varchar(3)"), column(not_null=True), column(default="'y'"), column(generated="'x'"),
+        column(identity="by default"),
+    ],
+)  # fmt: skip
+def test_another_table_has_another_digest(table: Table) -> None:
+    assert schema_digest([TABLE, OTHER]) == schema_digest([OTHER, TABLE])
+    assert schema_digest([table, OTHER]) != schema_digest([TABLE, OTHER]) != schema_digest([TABLE])

@@ -92,17 +92,35 @@ class Copies:
         new = {"state": statement.excluded.state, "checked_at": at}
         with self._database.transaction(f"writing where backups lie: {', '.join(list(states)[:3])}") as db:
             db.execute(statement.on_conflict_do_update(index_elements=["backup_id", "store_url"], set_=new))
-            built_on_them = _settle(db, states)
+            built_on_them = settle(db, states, store_url)
             losses = _own_losses(db, store_url, states)
             own = {loss.backup_id for loss in losses}
-            losses += [
-                Loss(row.clinic_id, row.clinic_name, row.backup_id, store_url, "incomplete")
-                for row in built_on_them
-                if row.backup_id not in own
-            ]
+            losses += [loss for loss in built_on_them if loss.backup_id not in own]
             if losses and announce is not None:
                 announce(db, losses)
         return losses
+
+    def settle(self, backup_ids: Iterable[str], store_url: str, announce: Announce) -> list[Loss]:
+        """:func:`settle` in a transaction of its own: what was completed on a lost parent is found, and told."""
+        with self._database.transaction("settling what is lost") as db:
+            losses = settle(db, backup_ids, store_url)
+            if losses:
+                announce(db, losses)
+        return losses
+
+    def etags(self, backup_ids: Iterable[str], store_url: str) -> dict[str, str]:
+        """By backup id, the objects of a store that were read through and were right."""
+        statement = select(backup_copy.c.backup_id, backup_copy.c.etag).where(
+            backup_copy.c.backup_id.in_(list(backup_ids)), backup_copy.c.store_url == store_url
+        )
+        with self._database.transaction("reading which copies were read") as db:
+            return {row.backup_id: row.etag for row in db.execute(statement) if row.etag is not None}
+
+    def note_etag(self, backup_id: str, store_url: str, etag: str) -> None:
+        """That object was read through and was right."""
+        here = (backup_copy.c.backup_id == backup_id) & (backup_copy.c.store_url == store_url)
+        with self._database.transaction(f"noting that {backup_id} was read") as db:
+            db.execute(update(backup_copy).where(here).values(etag=etag))
 
     def waiting(self, store_urls: Sequence[str], *, clinic_id: int | None = None) -> list[tuple[int, str, str]]:
         """Completed backups that a store should have and has not, as (clinic, backup, store); the newest first."""
@@ -202,8 +220,13 @@ def _lacks(missing: Subquery) -> ColumnElement[bool]:
     return (backup.c.state == "completed") & ~there
 
 
-def _settle(db: SqlConnection, backup_ids: Iterable[str]) -> list[Row[tuple[str, str, int, str, datetime]]]:
-    """Set the states of backups, and of all that is built on them, by what is left of them; returns the newly lost."""
+def settle(db: SqlConnection, backup_ids: Iterable[str], store_url: str) -> list[Loss]:
+    """Set the states of backups, and of all that is built on them, by what is left of them; returns the newly lost.
+
+    Whoever settles a backup that nobody could see until now locks its parent first: see :func:`lock_parent`.
+
+    :param store_url: the losses name it.
+    """
     parent = backup.alias("parent")
     intact = exists().where(backup_copy.c.backup_id == backup.c.backup_id, backup_copy.c.state == "present")
     built = backup.c.parent_id.is_(None) | exists().where(
@@ -227,7 +250,16 @@ def _settle(db: SqlConnection, backup_ids: Iterable[str]) -> list[Row[tuple[str,
                 changes[row.backup_id] = row
         children = select(backup.c.backup_id).where(backup.c.parent_id.in_([row.backup_id for row in changed]))
         waiting = [child for (child,) in db.execute(children)] if changed else []
-    return sorted((row for row in changes.values() if row.state == "lost"), key=lambda row: row.started_at)
+    lost = sorted((row for row in changes.values() if row.state == "lost"), key=lambda row: row.started_at)
+    return [Loss(row.clinic_id, row.clinic_name, row.backup_id, store_url, "incomplete") for row in lost]
+
+
+def lock_parent(db: SqlConnection, backup_id: str) -> None:
+    """Until the transaction's end nobody loses what a new backup is built on without seeing the new one.
+
+    The parent alone: a loss further up comes down to the new one through its row.
+    """
+    db.execute(select(backup.c.backup_id).where(backup.c.backup_id == backup_id).with_for_update(read=True))
 
 
 def _own_losses(db: SqlConnection, store_url: str, states: Mapping[str, CopyState]) -> list[Loss]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Select, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from clinic_backups.catalog import migrate
+from clinic_backups.catalog import copies, migrate
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
 from clinic_backups.catalog.rows import COLUMNS, record_of, values_of
@@ -20,6 +21,8 @@ from clinic_backups.connections import Connection
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.model import BackupRecord, State, iso
 
+PIECES_AT_A_TIME = 4
+"""Of a list of blocks, half a MiB each."""
 Announce = Callable[[SqlConnection, BackupRecord], object]
 
 
@@ -95,20 +98,31 @@ class Catalog:
         values = {name: value for name, value in values_of(record).items() if name in names}
         return self._change(record, "running", **values)
 
-    def blocks(self, backup_id: str) -> Iterator[bytes]:
-        """The list of the blocks in a backup's own archive, in the pieces in which it was written; none if unknown."""
+    def blocks(self, backup_id: str) -> Generator[bytes]:
+        """The list of the blocks in a backup's own archive, in the pieces in which it was written; none if unknown.
+
+        Whoever does not read all of it closes it: until then its transaction is open.
+        """
         statement = select(backup_blocks.c.digests).where(backup_blocks.c.backup_id == backup_id)
+        # Some at a time: the driver would fetch them all, and keep them, before the first is used.
+        few = statement.order_by(backup_blocks.c.part).execution_options(yield_per=PIECES_AT_A_TIME)
         with self.database.transaction(f"reading the blocks of {backup_id}") as db:
-            for (piece,) in db.execute(statement.order_by(backup_blocks.c.part)):
+            for (piece,) in db.execute(few):
                 yield bytes(piece)
 
     def finish(
-        self, record: BackupRecord, *, block_list: Iterable[bytes] = (), announce: Announce = lambda db, record: None
+        self,
+        record: BackupRecord,
+        *,
+        block_list: Iterable[bytes] = (),
+        announce: Announce = lambda db, record: None,
+        announce_losses: copies.Announce = lambda db, losses: None,
     ) -> BackupRecord:
-        """Write a record that is completed or failed now.
+        """Write a record that is completed or failed now; one that is lost at once, where its parent was meanwhile.
 
         :param block_list: pieces of :func:`clinic_backups.archive.block_list`.
         :param announce: called in the same transaction: writes the mail about it into the outbox.
+        :param announce_losses: called instead where it is lost.
         :raises PermanentError: there is no such running record.
         """
         values = {name: value for name, value in values_of(record).items() if name != "backup_id"}
@@ -118,6 +132,9 @@ class Catalog:
             .values(values | {"updated_at": text("now()")})
         )
         with self.database.transaction(f"recording that backup {record.backup_id} {record.state}") as db:
+            built_on = record.parent_id if record.state == "completed" else None
+            if built_on is not None:
+                copies.lock_parent(db, built_on)
             if not db.execute(statement).rowcount:
                 raise PermanentError(
                     f"The catalog has no running backup {record.backup_id}.",
@@ -127,6 +144,9 @@ class Catalog:
             for part, digests in enumerate(block_list):
                 db.execute(insert(backup_blocks).values(backup_id=record.backup_id, part=part, digests=digests))
             _note_stores(db, record)
+            if built_on is not None and (losses := copies.settle(db, [record.backup_id], record.stores[0])):
+                announce_losses(db, losses)
+                return replace(record, state="lost")
             announce(db, record)
         return record
 

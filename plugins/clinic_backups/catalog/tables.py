@@ -102,6 +102,7 @@ backup_copy = Table(
     Column("state", Text, nullable=False, server_default="present"),
     Column("stored_at", DateTime(timezone=True), nullable=False),
     Column("checked_at", DateTime(timezone=True)),
+    Column("etag", Text),
 )
 
 # When a store last failed: it is left alone for a while, so that one that is down does not hold up every clinic.

@@ -126,7 +126,8 @@ class Consolidation:
                 raise
             try:
                 completed = record.completed(envelope, self._store.url)
-                return Consolidated(self._outcomes.complete(completed, block_list(stored.blocks)), verified)
+                blocks = block_list(record.backup_id, stored.blocks)
+                return Consolidated(self._outcomes.complete(completed, blocks), verified)
             except ClinicBackupsError as error:
                 error.add_note(f"Backup {record.backup_id} is stored; the catalog learns of it with the next backup.")
                 raise

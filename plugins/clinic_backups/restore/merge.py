@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from clinic_backups.archive import SEGMENT_BYTES, ArchiveWriter
 from clinic_backups.archive_reader import Segment, TableContent, read_archive
 from clinic_backups.blocks import Block, BlockList
 from clinic_backups.errors import PermanentError
-from clinic_backups.known_blocks import POSITION_BITS, index_entry
+from clinic_backups.known_blocks import POSITION_BITS, index_entry, sorted_index
 from clinic_backups.pipeline import Cancelled, Channel
 from clinic_backups.restore.archives import Fetched, OnRead, Source
 from clinic_backups.stores.base import ObjectStore
@@ -155,7 +154,7 @@ class _Kept:
 
     def __init__(self, blocks: BlockList) -> None:
         # As in known_blocks: eight bytes for each, its digest's beginning and its position.
-        self._index = array("Q", sorted(index_entry(block.digest, position) for position, block in enumerate(blocks)))
+        self._index = sorted_index(block.digest for block in blocks)
         self._kept: dict[Block, bytes] = {}
         self._room = KEPT_BYTES
 

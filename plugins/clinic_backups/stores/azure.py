@@ -155,7 +155,8 @@ class AzureStore(CloudStore):
                 raise
             return None
         metadata, lock = dict(found.metadata or {}), found.immutability_policy
-        info = ObjectInfo(name, found.size, found.last_modified, metadata=metadata, locked_until=lock.expiry_time)
+        until, etag = lock.expiry_time, str(found.etag)
+        info = ObjectInfo(name, found.size, found.last_modified, metadata=metadata, locked_until=until, etag=etag)
         return Found(info, version=found.version_id or "", lock_mode=lock.policy_mode or "")
 
     def _difference(self, found: Found, upload: Upload) -> str:

@@ -23,7 +23,8 @@ class ByteSource(Protocol):
 class ObjectInfo:
     """One stored object as the store describes it.
 
-    ``md5`` is lower-case hex and present only where the provider computed it over the whole content itself.
+    ``md5`` is lower-case hex and present only where the provider computed it over the whole content itself. ``etag`` is
+    the provider's own mark of this object: whatever else is stored under the key has another one.
     """
 
     key: str
@@ -33,6 +34,8 @@ class ObjectInfo:
     metadata: Mapping[str, str] = field(default_factory=dict)
     locked_until: datetime | None = None
     """Until then the provider lets nobody delete or replace it; only :meth:`ObjectStore.stat` fills it in."""
+    etag: str | None = None
+    """Only :meth:`ObjectStore.stat` fills it in. A folder has none."""
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ class GcsStore(CloudStore):
             blob.reload(**REQUEST)
         except NotFound:
             return None
-        info = replace(_info(blob), locked_until=_locked_until(blob))
+        info = replace(_info(blob), locked_until=_locked_until(blob), etag=blob.etag)
         return Found(info, version=str(blob.generation), lock_mode=blob.retention.mode or "")
 
     def _difference(self, found: Found, upload: Upload) -> str:

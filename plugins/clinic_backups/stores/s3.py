@@ -185,6 +185,7 @@ class S3Store(CloudStore):
             md5=etag if _PLAIN_ETAG.match(etag) else None,
             metadata={label.lower().replace("-", "_"): value for label, value in head["Metadata"].items()},
             locked_until=_s3_versions.lock_end(head),
+            etag=head["ETag"],
         )
         return Found(info, etag, head.get("VersionId", ""), head.get("ObjectLockMode", ""))
 
