@@ -118,7 +118,7 @@ class ClinicBackup:
                 raise
             try:
                 blocks = block_list(record.backup_id, stored.blocks)
-                done = self._outcomes.complete(record.completed(envelope, self._store.url), blocks)
+                done = self._outcomes.complete(record.completed(envelope, self._store.url), blocks, stored.archive.etag)
             except ClinicBackupsError as error:
                 error.add_note(f"Backup {record.backup_id} is stored; the catalog learns of it with the next attempt.")
                 raise

@@ -31,11 +31,12 @@ class Outcomes:
     ) -> None:
         self._catalog, self._store, self._announcer, self._now = catalog, store, announcer, now
 
-    def complete(self, record: BackupRecord, block_list: Iterable[bytes] = ()) -> BackupRecord:
+    def complete(self, record: BackupRecord, block_list: Iterable[bytes] = (), etag: str | None = None) -> BackupRecord:
         """Write that it is completed; or lost, where what it is built on was lost meanwhile: the operator is told."""
         return self._catalog.finish(
             record,
             block_list=block_list,
+            etag=etag,
             announce=self._announcer.completed,
             announce_losses=LossAlarm(self._now),
         )

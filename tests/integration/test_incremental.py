@@ -338,7 +338,7 @@ def test_a_parents_envelope_that_is_gone_is_written_again(chain: Chain) -> None:
 def test_on_every_store_a_parent_that_was_changed_is_not_built_on(
     demo_database: DemoDatabase, make_store: MakeStore, provider: str
 ) -> None:
-    """Of the same size: where the store has no MD5 of it, it is read, and only once where it can be recognized."""
+    """Of the same size: where the store has no MD5 of it, it is recognized by its ETag, or read."""
     store = make_store(f"changed-{uuid4().hex}", part_size_bytes=5 * 1024 * 1024)
     chain = Chain(demo_database, store)
     fill_with_noise(chain, 35_000, 1)
@@ -346,15 +346,21 @@ def test_on_every_store_a_parent_that_was_changed_is_not_built_on(
     assert (full.size_bytes or 0) > 5 * 1024 * 1024
     reads = reads_of(store)
     middle = chain.next()
-    assert reads == ([] if provider == "gcs" else [full.archive_key])
+    assert reads == ([full.archive_key] if provider == "file" else [])
+    # A rebuilt catalog does not know the ETags: once each is read, and noted.
+    chain.execute("UPDATE clinic_backups.backup_copy SET etag = NULL")
     reads.clear()
-    assert chain.next().parent_id == middle.backup_id
-    expected = {"file": [middle, full], "s3": [], "gcs": [], "azure": [middle]}[provider]
+    last = chain.next()
+    assert last.parent_id == middle.backup_id
+    expected = {"file": [middle, full], "s3": [full], "gcs": [], "azure": [middle, full]}[provider]
     assert reads == [record.archive_key for record in expected]
+    reads.clear()
+    assert chain.next().parent_id == last.backup_id
+    assert reads == ([record.archive_key for record in (last, middle, full)] if provider == "file" else [])
     flip(store, full.archive_key)
     new = chain.next()
     assert (new.kind, chain.losses()[0]) == ("full", (full.backup_id, "damaged"))
-    assert [chain.state(record) for record in (full, middle, new)] == ["lost", "lost", "completed"]
+    assert [chain.state(record) for record in (full, middle, last, new)] == ["lost", "lost", "lost", "completed"]
 
 
 def test_what_is_built_on_a_lost_backup_is_lost_with_it_and_found_with_it(chain: Chain) -> None:

@@ -115,12 +115,14 @@ class Catalog:
         record: BackupRecord,
         *,
         block_list: Iterable[bytes] = (),
+        etag: str | None = None,
         announce: Announce = lambda db, record: None,
         announce_losses: copies.Announce = lambda db, losses: None,
     ) -> BackupRecord:
         """Write a record that is completed or failed now; one that is lost at once, where its parent was meanwhile.
 
         :param block_list: pieces of :func:`clinic_backups.archive.block_list`.
+        :param etag: the store's mark of the archive that was just checked there, if it has any.
         :param announce: called in the same transaction: writes the mail about it into the outbox.
         :param announce_losses: called instead where it is lost.
         :raises PermanentError: there is no such running record.
@@ -143,7 +145,7 @@ class Catalog:
             # Piece by piece: in one statement the driver would keep it several times over.
             for part, digests in enumerate(block_list):
                 db.execute(insert(backup_blocks).values(backup_id=record.backup_id, part=part, digests=digests))
-            _note_stores(db, record)
+            _note_stores(db, record, etag)
             if built_on is not None and (losses := copies.settle(db, [record.backup_id], record.stores[0])):
                 announce_losses(db, losses)
                 return replace(record, state="lost")
@@ -315,8 +317,8 @@ class Catalog:
             return [record_of(row) for row in db.execute(statement).mappings()]
 
 
-def _note_stores(db: SqlConnection, record: BackupRecord) -> None:
+def _note_stores(db: SqlConnection, record: BackupRecord, etag: str | None = None) -> None:
     """A record says where it lies only when it is written first: later the stores are checked one by one."""
     for url in record.stores:
-        values = {"backup_id": record.backup_id, "store_url": url, "stored_at": record.finished_at}
+        values = {"backup_id": record.backup_id, "store_url": url, "stored_at": record.finished_at, "etag": etag}
         db.execute(insert(backup_copy).values(values).on_conflict_do_nothing())

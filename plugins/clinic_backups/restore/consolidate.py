@@ -127,7 +127,7 @@ class Consolidation:
             try:
                 completed = record.completed(envelope, self._store.url)
                 blocks = block_list(record.backup_id, stored.blocks)
-                return Consolidated(self._outcomes.complete(completed, blocks), verified)
+                return Consolidated(self._outcomes.complete(completed, blocks, stored.archive.etag), verified)
             except ClinicBackupsError as error:
                 error.add_note(f"Backup {record.backup_id} is stored; the catalog learns of it with the next backup.")
                 raise

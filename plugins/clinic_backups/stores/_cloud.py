@@ -51,12 +51,12 @@ class CloudStore(Provider):
                 if upload.locked_until is None or type(error) is not PermanentError or error is reader.error:
                     raise
                 raise self._not_locked(error.message, error.hint) from None
-            self._verify(name, upload)
+            etag = self._verify(name, upload)
         except BaseException as error:
             if reader.at_end:
                 self._discard(name, put_id, error)
             raise
-        return reader.stored_as(key)
+        return replace(reader.stored_as(key), etag=etag)
 
     @contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
@@ -135,7 +135,8 @@ class CloudStore(Provider):
                 )
             yield part
 
-    def _verify(self, name: str, upload: Upload) -> None:
+    def _verify(self, name: str, upload: Upload) -> str | None:
+        """Compare what is there with what was sent; returns the object's etag."""
         found = self._look(name)
         if found is None:
             difference = "nothing is there"
@@ -150,6 +151,7 @@ class CloudStore(Provider):
                 hint="The object is not used. Run the backup again; if it happens again, distrust network and store.",
             )
         self._verify_lock(name, found, upload.locked_until)
+        return found.info.etag if found else None
 
     def _verify_lock(self, name: str, found: Found | None, wanted: datetime | None) -> None:
         if found is None or wanted is None:

@@ -46,6 +46,8 @@ class StoredObject:
     size_bytes: int
     sha256: str
     md5: str
+    etag: str | None = field(default=None, compare=False)
+    """The provider's mark of the object that was confirmed: see :class:`ObjectInfo`."""
 
 
 @dataclass(frozen=True)
