@@ -72,6 +72,7 @@ class _Told:
     held: dict[str, envelopes.Hold] = field(default_factory=dict)
     spared: dict[str, str] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
+    there: set[str] = field(default_factory=set)
 
 
 class Cleaner:
@@ -135,8 +136,7 @@ class Cleaner:
             going = [decision.backup for decision in decisions if not decision.keep]
             if not going:
                 return decisions
-            if missing := self._missing(cleaned, decisions, dry_run=dry_run):
-                told.gone |= missing
+            if self._is_missing(cleaned, decisions, told, dry_run=dry_run):
                 continue
             unasked = [record for record in going if record.backup_id not in told.asked]
             if not unasked:
@@ -177,15 +177,19 @@ class Cleaner:
             spared=told.spared | {backup_id: f"on hold: {hold.reason}" for backup_id, hold in told.held.items()},
         )
 
-    def _missing(self, cleaned: Cleaned, decisions: list[Decision], *, dry_run: bool) -> set[str]:
+    def _is_missing(self, cleaned: Cleaned, decisions: list[Decision], told: _Told, *, dry_run: bool) -> bool:
         """Ask the stores, before anything older is deleted, whether the last good backup is there with all that it is
-        built on; returns what is not. That is recorded, and then the plan is another one."""
+        built on. What is not is recorded, and then the plan is another one."""
         last = next((each.backup for each in decisions if each.keep and each.backup.state == "completed"), None)
         if last is None:
-            return set()
+            return False
         known = {each.backup.backup_id: each.backup for each in decisions}
-        chain = chain_of(last, known) or (last,)
-        return {record.backup_id for record in chain if not self._is_there(record, cleaned, dry_run=dry_run)}
+        chain = {record.backup_id: record for record in chain_of(last, known) or (last,)}
+        for backup_id, record in chain.items():
+            if backup_id not in told.there:
+                there = self._is_there(record, cleaned, dry_run=dry_run)
+                (told.there if there else told.gone).add(backup_id)
+        return not chain.keys() <= told.there
 
     def _is_there(self, record: BackupRecord, cleaned: Cleaned, *, dry_run: bool) -> bool:
         """Whether some store has it; else all of them are recorded to have lost it."""
