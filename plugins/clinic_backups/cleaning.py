@@ -25,7 +25,7 @@ from clinic_backups.errors import (
 )
 from clinic_backups.model import BackupRecord, CopyProblem, Loss, iso, keys_beside
 from clinic_backups.notify.losses import LossAlarm
-from clinic_backups.retention import Decision, plan
+from clinic_backups.retention import Decision, is_good, plan
 from clinic_backups.settings import Settings
 from clinic_backups.storage import AnsweringStores, Stores
 from clinic_backups.stores.base import ObjectStore
@@ -180,10 +180,11 @@ class Cleaner:
     def _is_missing(self, cleaned: Cleaned, decisions: list[Decision], told: _Told, *, dry_run: bool) -> bool:
         """Ask the stores, before anything older is deleted, whether the last good backup is there with all that it is
         built on. What is not is recorded, and then the plan is another one."""
-        last = next((each.backup for each in decisions if each.keep and each.backup.state == "completed"), None)
+        known = {each.backup.backup_id: each.backup for each in decisions}
+        # One that is built on what is gone already is none, even while its own record does not say so: in a dry run.
+        last = next((each.backup for each in decisions if each.keep and is_good(each.backup, known)), None)
         if last is None:
             return False
-        known = {each.backup.backup_id: each.backup for each in decisions}
         chain = {record.backup_id: record for record in chain_of(last, known) or (last,)}
         for backup_id, record in chain.items():
             if backup_id not in told.there:

@@ -72,7 +72,7 @@ def plan(
     )
     erased = {backup.backup_id for backup in ended if erased_at is not None and backup.started_at <= erased_at}
     known = {backup.backup_id: backup for backup in ended}
-    good = [backup for backup in ended if backup.backup_id not in erased and _is_good(backup, known)]
+    good = [backup for backup in ended if backup.backup_id not in erased and is_good(backup, known)]
     last = {backup.backup_id for backup in (good[:1] + [each for each in good if each.started_at <= now][:1])}
     reasons: dict[str, str] = {}
     for backup in ended:
@@ -97,7 +97,7 @@ def plan(
     ]
 
 
-def _is_good(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> bool:
+def is_good(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> bool:
     """It can be restored: it is completed, and all that it is built on too."""
     return all(each is not None and each.state == "completed" for each in (backup, *parents_of(backup, known)))
 

@@ -445,3 +445,20 @@ def test_a_record_is_forgotten_after_its_deletion_and_not_while_another_names_it
         fleet.catalog.hold(full, "pleito", "abogada")
     forgotten = [fleet.catalog.forget(before=START + timedelta(days=day)) for day in (99, 101, 101)]
     assert forgotten == [0, 1, 1]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_backup_whose_parent_turns_out_to_be_gone_is_not_asked_for_again(
+    demo_database: DemoDatabase, tmp_path: Path, dry_run: bool
+) -> None:
+    fleet = Fleet(demo_database, FileStore(tmp_path / "store"))
+    fleet.kind = "auto"
+    old, older = fleet.on_day(0), fleet.on_day(1, full_every_days=1)
+    full, child = fleet.on_day(60), fleet.on_day(61, incremental_percent=10_000)
+    assert [record.kind for record in (old, older, full, child)] == ["full", "full", "full", "incremental"]
+    fleet.stores.primary.delete(full.archive_key)
+    (cleaned,) = fleet.clean(70, dry_run=dry_run)
+    assert [(loss.backup_id, loss.problem) for loss in cleaned.losses][:1] == [(full.backup_id, "missing")]
+    assert {each.backup.backup_id: each.keep for each in cleaned.decisions} == {
+        old.backup_id: False, older.backup_id: True, full.backup_id: True, child.backup_id: True,
+    }  # fmt: skip
