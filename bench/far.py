@@ -7,13 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
-from bench import children
-from bench.figures import BenchError, Figure, Run, Subject, measure
-from bench.large_clinic import COPY, ByHand
-from bench.world import LargeClinic, World
+from bench.figures import Figure, Run, Subject, measure
+from bench.large_clinic import COPY, ByHand, measured_backup
+from bench.world import World
+from clinic_backups.connections import Connection
 
 GROUP = "an incremental backup of one large clinic, nothing changed, over slow lines"
 DIGESTS = "digests of each 128 rows, by the server"
@@ -31,22 +30,24 @@ def figures(world: World) -> list[Figure]:
     """A full backup first; each incremental finds nothing new, so that what it takes is reading and transfer."""
     large = world.large_clinic(world.scale.rows)
     url, hand = (world.folder / "far").as_uri(), ByHand(world, large)
-    answer = _back_up(world, large, url, "full")[1]
+    _, answer = measured_backup(world, large.connections, url)
     facts = {name: answer[name] for name in ("rows", "csv_bytes")}
     digests = "\n".join(
         ["BEGIN READ ONLY;", *(DIGEST.format(query=query) for query in large.queries().values()), "END;"]
     )
 
-    def over(mbits: int | None) -> Run:
-        if mbits is None:
-            return _back_up(world, large, url, "incremental")[0]
+    def again(reader: Connection) -> Run:
+        return measured_backup(world, large.connections | {"clinic_db": reader}, url, "incremental")[0]
+
+    def over(mbits: int) -> Run:
+        """The rows come over the line; the catalog is near."""
         with slow_line(large.reader.host or "", large.reader.port or 0, mbits * 1_000_000 / 8) as port:
-            return _back_up(world, large, url, "incremental", port)[0]
+            return again(replace(large.reader, port=port))
 
     subjects = [
         Subject(COPY, hand.copy_to_null),
         Subject(DIGESTS, lambda: hand.let_run(digests), (COPY,), note="what would be read instead of the rows"),
-        Subject(NEAR, lambda: over(None), (COPY, DIGESTS)),
+        Subject(NEAR, lambda: again(large.reader), (COPY, DIGESTS)),
         *(
             Subject(f"{mbits} Mbit/s", lambda mbits=mbits: over(mbits), (COPY, DIGESTS, NEAR))  # type: ignore[misc]
             for mbits in MBITS
@@ -54,24 +55,6 @@ def figures(world: World) -> list[Figure]:
     ]
     rounds = 1 if world.scale.quick else min(ROUNDS, world.scale.rounds)
     return [replace(found, facts=facts) for found in measure(GROUP, subjects, rounds, say=world.say)]
-
-
-def _back_up(
-    world: World, large: LargeClinic, url: str, kind: str, port: int | None = None
-) -> tuple[Run, dict[str, Any]]:
-    """Rows come through ``port``; the catalog is near."""
-    reader = replace(large.reader, port=port) if port else large.reader
-    job = {
-        "connections": {"clinic_db": asdict(reader), "backup_catalog": asdict(large.catalog)},
-        "store_url": url,
-        "recipient": world.recipient,
-        "clinic": asdict(LargeClinic.clinic),
-        "kind": kind,
-    }
-    run, answer = children.python("bench._backup", job)
-    if answer["kind"] != kind:
-        raise BenchError(f"The backup was not {kind}: {answer['kind_reason']}")
-    return run, answer
 
 
 @contextmanager

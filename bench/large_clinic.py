@@ -92,17 +92,28 @@ class ByHand:
             self._output.unlink(missing_ok=True)
 
 
-def back_up(
-    world: World, connections: Mapping[str, Connection], store_url: str, facts: dict[str, Any] | None = None
-) -> Run:
-    """One backup in a process of its own. Adds rows and bytes to ``facts``."""
+def measured_backup(
+    world: World, connections: Mapping[str, Connection], store_url: str, kind: str = "full"
+) -> tuple[Run, dict[str, Any]]:
+    """One backup of the large clinic in a process of its own, and what it answers. :raises BenchError: another kind."""
     job = {
         "connections": {name: asdict(connection) for name, connection in connections.items()},
         "store_url": store_url,
         "recipient": world.recipient,
         "clinic": asdict(LargeClinic.clinic),
+        "kind": kind,
     }
     run, answer = children.python("bench._backup", job)
+    if answer["kind"] != kind:
+        raise BenchError(f"The backup was not {kind}: {answer['kind_reason']}")
+    return run, answer
+
+
+def back_up(
+    world: World, connections: Mapping[str, Connection], store_url: str, facts: dict[str, Any] | None = None
+) -> Run:
+    """One full backup. Adds rows and bytes to ``facts``."""
+    run, answer = measured_backup(world, connections, store_url)
     shutil.rmtree(world.store, ignore_errors=True)
     if facts is not None:
         facts.update({name: answer[name] for name in ("rows", "csv_bytes", "stored_bytes")})

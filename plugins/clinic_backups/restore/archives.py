@@ -131,7 +131,7 @@ class Archives:
                     self.read_in(backup.store, source, taker.take)
                 else:
                     for segment in backup.segments:
-                        wanted.take(segment)
+                        taker.take(segment)
         except _TakerFailed as failed:
             raise failed.error from None
 

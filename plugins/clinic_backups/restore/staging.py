@@ -155,12 +155,12 @@ class WantedLoader:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        load, self._load = self._load, None
-        if load is not None and error is not None:
-            load.abandon(error)
-        elif load is not None:
-            load.finish()
-        if error is None and (left := [name for name, missing in self._missing.items() if missing]):
+        if error is not None:
+            if self._load is not None:
+                self._load.abandon(error)
+            return
+        self._finish_table()
+        if left := [name for name, missing in self._missing.items() if missing]:
             raise IntegrityError(
                 f"The archives do not hold all that the backup lists, of {', '.join(sorted(left))}.",
                 hint="Nothing was changed. Somebody changed the store or the catalog: choose another backup.",
