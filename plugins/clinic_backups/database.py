@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeVar
 
 import psycopg2
 import psycopg2.extensions
 
 from clinic_backups.connections import Connection
-from clinic_backups.errors import PermanentError, TransientError
+from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
 
 # SQLSTATE classes whose message may quote values of rows: data exceptions, constraints, RAISE in functions.
 CLASSES_WITH_VALUES = ("22", "23", "P0", "XX", "38", "39", "F0")
 TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
 TRANSIENT_STATES = ("55P03", "55006", "25P03", "25P04", "72000")
+
+
+@dataclass(frozen=True)
+class Refused:
+    """What a server's error says besides its text: names of the schema alone, never a value.
+
+    :param state: the SQLSTATE; empty where the connection broke.
+    """
+
+    state: str
+    schema: str | None = None
+    table: str | None = None
+    column: str | None = None
+    constraint: str | None = None
+
+    @property
+    def named(self) -> str:
+        """For an error's text: which constraint or column of which table."""
+        table = ".".join(filter(None, (self.schema, self.table)))
+        what = f"constraint {self.constraint}" if self.constraint else f"column {self.column}" if self.column else ""
+        return f": {what} of {table}" if what and table else f": {what or table}" if what or table else ""
 
 
 def connect(
@@ -70,19 +92,40 @@ def raise_database_error(error: psycopg2.Error, doing: str) -> NoReturn:
     state = error.pgcode or ""
     name = type(error).__name__
     text = "" if state.startswith(CLASSES_WITH_VALUES) else (error.diag.message_primary or "").strip()
-    detail = f": {text}" if text else ""
+    diag = error.diag
+    refused = Refused(state, diag.schema_name, diag.table_name, diag.column_name, diag.constraint_name)
+    detail = f": {text}" if text else refused.named
     where = f" (SQLSTATE {state} {name})" if state else f" ({name})"
     if not state or state.startswith(TRANSIENT_CLASSES) or state in TRANSIENT_STATES:
-        raise TransientError(
-            f"The database failed while {doing}{detail}{where}.",
-            hint="A retry usually helps; else see the PostgreSQL server's log of this moment.",
+        raise _with(
+            refused,
+            TransientError(
+                f"The database failed while {doing}{detail}{where}.",
+                hint="A retry usually helps; else see the PostgreSQL server's log of this moment.",
+            ),
         ) from None
     hints = {
         "42501": "Grant SELECT on the table to the backup's role; row security needs BYPASSRLS or no policy for it.",
         "42P01": "Create the table, or remove or correct its extract in include/sql/extract.",
         "42703": "Correct the extract: it names a column that the table does not have.",
     }
-    raise PermanentError(
-        f"The database refused while {doing}{detail}{where}.",
-        hint=hints.get(state, "Run the rendered extract in psql to see the whole message."),
+    raise _with(
+        refused,
+        PermanentError(
+            f"The database refused while {doing}{detail}{where}.",
+            hint=hints.get(state, "Run the rendered extract in psql to see the whole message."),
+        ),
     ) from None
+
+
+def refusal_of(error: BaseException) -> Refused | None:
+    """What the database said of an error that :func:`raise_database_error` raised; none for any other error."""
+    return getattr(error, "refused", None)
+
+
+E = TypeVar("E", bound=ClinicBackupsError)
+
+
+def _with(refused: Refused, error: E) -> E:
+    error.refused = refused  # type: ignore[attr-defined]
+    return error

@@ -46,7 +46,8 @@ class RowSink(Protocol):
     def __call__(self, row: bytes, /) -> object: ...
 
 
-def _query(name: str) -> str:
+def catalog_query(name: str) -> str:
+    """The text of a query of PostgreSQL's catalog."""
     return resources.files("clinic_backups").joinpath("pg_catalog", f"{name}.sql").read_text(encoding="utf-8")
 
 
@@ -164,7 +165,7 @@ class Snapshot:
 
         :raises PermanentError: one does not exist or may not be read; names all of them.
         """
-        found = self.rows(_query("tables"), {"names": list(names)}, "reading the catalog")
+        found = self.rows(catalog_query("tables"), {"names": list(names)}, "reading the catalog")
         tables = {row[0]: _table(*row[:4]) for row in found}
         if missing := sorted(set(names) - set(tables)):
             raise PermanentError(
@@ -180,11 +181,14 @@ class Snapshot:
 
     def references(self) -> list[tuple[str, str]]:
         """All foreign keys of the database as (table, referenced table)."""
-        return [(child, parent) for child, parent in self.rows(_query("references"), None, "reading the foreign keys")]
+        return [
+            (child, parent)
+            for child, parent in self.rows(catalog_query("references"), None, "reading the foreign keys")
+        ]
 
     def relations(self) -> dict[str, bool]:
         """Every table of the database by ``schema.table``, and whether it is partitioned."""
-        return dict(self.rows(_query("relations"), None, "reading the catalog"))
+        return dict(self.rows(catalog_query("relations"), None, "reading the catalog"))
 
     def create_index(self, table: str, columns: Sequence[str], *, partitioned: bool = False) -> str:
         """The statement that makes an index. PostgreSQL cannot make that of a partitioned table concurrently."""

@@ -205,7 +205,7 @@ class TestRefused:
         ward.apply(record, Wish(tables=(RECORDS, PATIENTS)))
         assert ward.rows_now(1)[RECORDS] == ward.open(record).tables[RECORDS]
 
-    def test_constraints_in_a_circle_that_cannot_be_deferred(self, ward: Ward) -> None:
+    def test_constraints_in_a_circle_that_cannot_be_deferred_refuse_nothing(self, ward: Ward) -> None:
         ward.execute(
             "ALTER TABLE public.profesionales_odontologo ADD COLUMN titular bigint",
             "ALTER TABLE public.profesionales_odontologo ADD CONSTRAINT circulo_a FOREIGN KEY (titular)"
@@ -215,8 +215,10 @@ class TestRefused:
             " REFERENCES public.profesionales_odontologo",
         )
         record = ward.run(1)
-        said = self.refusal(ward, record)
-        assert "circulo_a, circulo_b" in said
+        before = ward.rows_now(1)
+        ward.execute(*DELETE_PATIENTS)
+        ward.apply(record)
+        assert ward.rows_now(1) == before
 
     @pytest.mark.parametrize(
         ("drift", "said"),
@@ -224,7 +226,7 @@ class TestRefused:
             (f"ALTER TABLE {STOCK} DROP COLUMN caducidad", "lacks now: caducidad"),
             (f"ALTER TABLE {STOCK} ADD COLUMN lote text NOT NULL DEFAULT 'x';"
              f" ALTER TABLE {STOCK} ALTER lote DROP DEFAULT", "no default: lote"),
-            (f"ALTER TABLE {STOCK} ALTER codigo TYPE bigint USING id", "in the backup are no bigint"),
+            (f"ALTER TABLE {STOCK} ALTER codigo TYPE bigint USING id", "would not be the same: the column was"),
             ("ALTER TABLE public.sistema_pagos_pagoenlinea RENAME TO otra", "there is no such table now"),
         ],
     )  # fmt: skip

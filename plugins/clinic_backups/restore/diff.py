@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg2 import sql
@@ -10,20 +11,27 @@ from clinic_backups.model import RestoreMode
 from clinic_backups.restore.model import TablePlan
 from clinic_backups.restore.shape import has_plain_key
 from clinic_backups.restore.staging import Staged
-from clinic_backups.restore.workspace import Workspace, columns_of, row_text, same_key
+from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 
 SHOWN_KEYS = 5
 INSERT, UPDATE, DELETE = "insert", "update", "delete"
+COUNTED_COLUMNS = 400
+"""Columns that are counted in one query: PostgreSQL joins no more than 1,664."""
 
 
 @dataclass(frozen=True)
 class TableDiff:
-    """One table's operations, in a temporary table ``ops`` (``op``, and the key, or the row's text ``row``)."""
+    """One table's operations, in a temporary table ``ops``: ``op``, ``times``, and the key or the ``row_text``.
+
+    :param moving: how many of the rows to update are written by deleting and inserting them (``ops.moves``): their new
+        values may stand in each other's way.
+    """
 
     staged: Staged
     ops: sql.Identifier
     plan: TablePlan
     digest: str
+    moving: int = 0
 
     @property
     def name(self) -> str:
@@ -39,45 +47,55 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode) -> TableDif
     wanted_ops = [INSERT] if mode == "missing" else [INSERT, UPDATE, DELETE]
     body = _by_key(staged) if shape.key else _as_bag(staged)
     workspace.execute(
-        sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT * FROM ({}) AS o WHERE op IN ({})").format(
-            sql.Identifier(f"ops_{staged.index}"), body, sql.SQL(", ").join(map(sql.Literal, wanted_ops))
-        ),
+        sql.SQL(
+            "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT o.*, false AS moves FROM ({}) AS o WHERE op IN ({})"
+        ).format(sql.Identifier(f"ops_{staged.index}"), body, sql.SQL(", ").join(map(sql.Literal, wanted_ops))),
         f"comparing {shape.name}",
     )
     workspace.execute(sql.SQL("ANALYZE {}").format(ops), f"analyzing {shape.name}")
+    ((in_wanted,),) = workspace.rows(sql.SQL("SELECT count(*) FROM {}").format(staged.wanted), None, "counting")
+    return described(workspace, staged, ops, staged.matched + int(in_wanted))
+
+
+def described(workspace: Workspace, staged: Staged, ops: sql.Identifier, in_backup: int) -> TableDiff:
+    """The operations that a table ``ops`` holds, counted.
+
+    :param in_backup: rows that the backup has of the table.
+    """
+    shape = staged.shape
     counts = dict(
         workspace.rows(sql.SQL("SELECT op, sum(times)::bigint FROM {} GROUP BY op").format(ops), None, "counting")
     )
-    ((in_wanted,),) = workspace.rows(sql.SQL("SELECT count(*) FROM {}").format(staged.wanted), None, "counting")
+    columns = _changed_columns(workspace, staged, ops) if counts.get(UPDATE) else {}
     plan = TablePlan(
         table=shape.name,
         insert=int(counts.get(INSERT, 0)),
         update=int(counts.get(UPDATE, 0)),
         delete=int(counts.get(DELETE, 0)),
-        unchanged=staged.matched + int(in_wanted) - int(counts.get(INSERT, 0)) - int(counts.get(UPDATE, 0)),
+        unchanged=in_backup - int(counts.get(INSERT, 0)) - int(counts.get(UPDATE, 0)),
         keys=_keys(workspace, staged, ops),
-        columns=_changed_columns(workspace, staged, ops) if counts.get(UPDATE) else {},
+        columns=columns,
         notes=shape.notes,
     )
-    return TableDiff(staged, ops, plan, _digest(workspace, ops))
+    return TableDiff(staged, ops, plan, _digest(workspace, ops), _mark_moving(workspace, staged, ops, list(columns)))
 
 
 def _by_key(staged: Staged) -> sql.Composed:
     key, columns = staged.shape.key, staged.shape.columns
+    # OFFSET 0 keeps each side a row of its own: pulled up, wide tables would have more columns than a join may have.
+    side = sql.SQL("(SELECT {}, {} AS row_text FROM {} AS s OFFSET 0)")
     return sql.SQL("""
-        SELECT CASE WHEN p.{first} IS NULL THEN 'insert' WHEN w.{first} IS NULL THEN 'delete' ELSE 'update' END AS op,
+        SELECT CASE WHEN p.row_text IS NULL THEN 'insert' WHEN w.row_text IS NULL THEN 'delete' ELSE 'update' END AS op,
                1 AS times, {keys},
-               md5({wanted_row}) AS wanted_md5, md5({present_row}) AS present_md5
+               sha256(convert_to(w.row_text, 'UTF8')) AS wanted_hash,
+               sha256(convert_to(p.row_text, 'UTF8')) AS present_hash
           FROM {wanted} AS w
           FULL JOIN {present} AS p ON {same}
-         WHERE p.{first} IS NULL OR w.{first} IS NULL OR {wanted_row} <> {present_row}""").format(
-        first=sql.Identifier(key[0]),
+         WHERE w.row_text IS DISTINCT FROM p.row_text""").format(
         keys=sql.SQL(", ").join(sql.SQL("COALESCE(w.{0}, p.{0}) AS {0}").format(sql.Identifier(name)) for name in key),
-        wanted=staged.wanted,
-        present=staged.present,
-        same=same_key(key, "w", "p"),
-        wanted_row=row_text(columns, "w"),
-        present_row=row_text(columns, "p"),
+        wanted=side.format(columns_of(key, "s"), row_text(columns, "s"), staged.wanted),
+        present=side.format(columns_of(key, "s"), row_text(columns, "s"), staged.present),
+        same=staged.shape.same_key("w", "p"),
     )
 
 
@@ -85,8 +103,7 @@ def _as_bag(staged: Staged) -> sql.Composed:
     """Without a key rows are a bag: how many of each there are on either side."""
     columns = staged.shape.columns
     return sql.SQL("""
-        SELECT CASE WHEN sum(side) > 0 THEN 'insert' ELSE 'delete' END AS op, abs(sum(side)) AS times,
-               row_text, md5(row_text) AS wanted_md5, md5(row_text) AS present_md5
+        SELECT CASE WHEN sum(side) > 0 THEN 'insert' ELSE 'delete' END AS op, abs(sum(side)) AS times, row_text
           FROM (SELECT {wanted_row} AS row_text, 1 AS side FROM {wanted} AS w
                 UNION ALL SELECT {present_row}, -1 FROM {present} AS p) AS both_sides
          GROUP BY row_text
@@ -118,22 +135,52 @@ def _keys(workspace: Workspace, staged: Staged, ops: sql.Identifier) -> dict[str
 
 
 def _changed_columns(workspace: Workspace, staged: Staged, ops: sql.Identifier) -> dict[str, int]:
-    key = staged.shape.key
-    names = [name for name in staged.shape.columns if name not in key]
-    if not names:
-        return {}
-    counts = sql.SQL(", ").join(
-        sql.SQL("count(*) FILTER (WHERE w.{0}::text IS DISTINCT FROM p.{0}::text)").format(sql.Identifier(name))
-        for name in names
+    """The columns that differ in the rows to update, the key's too: 1.0 and 1.00 are equal keys."""
+    shape, found = staged.shape, dict[str, int]()
+    for start in range(0, len(shape.columns), COUNTED_COLUMNS):
+        names = shape.columns[start : start + COUNTED_COLUMNS]
+        counts = sql.SQL(", ").join(sql.SQL("count(*) FILTER (WHERE {})").format(_differs([name])) for name in names)
+        (row,) = workspace.rows(
+            sql.SQL("SELECT {} FROM {}").format(counts, _updates(staged, ops)), None, "comparing columns"
+        )
+        found |= {name: int(count) for name, count in zip(names, row, strict=True) if count}
+    return found
+
+
+def _mark_moving(workspace: Workspace, staged: Staged, ops: sql.Identifier, changed: Sequence[str]) -> int:
+    """Mark the rows to update that an UPDATE cannot write one by one; returns how many.
+
+    Two rows that swap a unique value, and rows whose always generated identity is another one.
+    """
+    shape = staged.shape
+    immediate = [name for name in changed if name in shape.rules.immediate_columns]
+    fixed = [name for name in changed if name in shape.fixed]
+    marked = 0
+    for names, least in ((immediate, 2), (fixed, 1)):
+        if not names:
+            continue
+        rows = sql.SQL("FROM {} WHERE {}").format(_updates(staged, ops), _differs(names))
+        ((count,),) = workspace.rows(sql.SQL("SELECT count(*) {}").format(rows), None, "comparing unique values")
+        if count >= least:
+            statement = sql.SQL("UPDATE {} AS m SET moves = true WHERE m.ctid IN (SELECT o.ctid {})").format(ops, rows)
+            marked = max(marked, workspace.execute(statement, "marking rows that move"))
+    if marked:
+        ((marked,),) = workspace.rows(sql.SQL("SELECT count(*) FROM {} WHERE moves").format(ops), None, "counting")
+    return int(marked)
+
+
+def _updates(staged: Staged, ops: sql.Identifier) -> sql.Composed:
+    """``o``, ``w`` and ``p``: each row to update, as it is to be and as it is."""
+    shape = staged.shape
+    return sql.SQL("{} AS o JOIN {} AS w ON {} AND o.op = 'update' JOIN {} AS p ON {}").format(
+        ops, staged.wanted, shape.same_key("o", "w"), staged.present, shape.same_key("o", "p")
     )
-    (row,) = workspace.rows(
-        sql.SQL("SELECT {} FROM {} AS o JOIN {} AS w ON {} JOIN {} AS p ON {} WHERE o.op = 'update'").format(
-            counts, ops, staged.wanted, same_key(key, "o", "w"), staged.present, same_key(key, "o", "p")
-        ),
-        None,
-        "comparing columns",
+
+
+def _differs(names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(" OR ").join(
+        sql.SQL("w.{0}::text IS DISTINCT FROM p.{0}::text").format(sql.Identifier(name)) for name in names
     )
-    return {name: int(count) for name, count in zip(names, row, strict=True) if count}
 
 
 def _digest(workspace: Workspace, ops: sql.Identifier) -> str:
@@ -141,9 +188,9 @@ def _digest(workspace: Workspace, ops: sql.Identifier) -> str:
     ((digest,),) = workspace.rows(
         sql.SQL("""
             SELECT COALESCE(encode(sha256(string_agg(part, ''::bytea ORDER BY bucket)), 'hex'), '')
-              FROM (SELECT bucket, sha256(convert_to(string_agg(line, '' ORDER BY line), 'UTF8')) AS part
-                      FROM (SELECT left(md5(o::text), 2) AS bucket, md5(o::text) AS line FROM {} AS o) AS lines
-                     GROUP BY bucket) AS parts""").format(ops),
+              FROM (SELECT get_byte(line, 0) AS bucket, sha256(string_agg(line, ''::bytea ORDER BY line)) AS part
+                      FROM (SELECT sha256(convert_to(o::text, 'UTF8')) AS line FROM {} AS o OFFSET 0) AS lines
+                     GROUP BY 1) AS parts""").format(ops),
         None,
         "computing the plan's digest",
     )

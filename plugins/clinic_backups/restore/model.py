@@ -38,6 +38,15 @@ class RestoreRequest:
 
 
 @dataclass(frozen=True)
+class Wish:
+    """What is wanted of a backup: see :class:`RestoreRequest`."""
+
+    mode: RestoreMode = "exact"
+    tables: tuple[str, ...] = ()
+    ignore_dropped: bool = False
+
+
+@dataclass(frozen=True)
 class TablePlan:
     """What the restore would do to one table.
 

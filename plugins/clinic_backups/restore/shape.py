@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from psycopg2 import sql
 
 from clinic_backups.model import Column, Table
 from clinic_backups.restore.model import Refusal
+from clinic_backups.restore.rules import TableRules, compare
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,7 @@ class Shape:
     :param then: the table as the manifest describes it.
     :param now: the table as it is.
     :param columns: the columns that both have, in the manifest's order: only these are compared and written.
-    :param retyped: those of them whose type has changed: their texts are cast.
+    :param retyped: those of them whose type has changed: they are loaded as texts, and cast.
     :param same: nothing has changed, so that equal blocks are equal rows.
     :param notes: what the plan says about it.
     :param on_insert: why no row can be inserted, if there is something.
@@ -28,6 +31,9 @@ class Shape:
     same: bool
     notes: tuple[str, ...]
     on_insert: Refusal | None
+    rules: TableRules = field(default_factory=TableRules, repr=False)
+    computed: tuple[Column, ...] = ()
+    """Columns of the primary key that are generated: no backup holds them, both sides compute them."""
 
     @property
     def name(self) -> str:
@@ -40,10 +46,22 @@ class Shape:
         return self.now.primary_key
 
     @property
-    def values(self) -> tuple[str, ...]:
-        """The columns that an update may write: no key, and no identity that is always generated."""
-        fixed = {column.name for column in self.now.columns if column.identity == "always"}
-        return tuple(name for name in self.columns if name not in self.key and name not in fixed)
+    def fixed(self) -> frozenset[str]:
+        """Columns that no UPDATE may write: identities that are always generated."""
+        return frozenset(column.name for column in self.now.columns if column.identity == "always")
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """Columns that the backup does not have: a row that is written again keeps its values of them."""
+        return tuple(column.name for column in self.now.stored_columns if column.name not in self.columns)
+
+    def same_key(self, left: str, right: str) -> sql.Composed:
+        """SQL: the rows of two aliases have the same primary key."""
+        return compare(
+            [sql.Identifier(left, name) for name in self.key],
+            self.rules.equals,
+            [sql.Identifier(right, name) for name in self.key],
+        )
 
 
 # Keys of these types are numbers that a database made up; others may say who a patient is.
@@ -56,7 +74,7 @@ def has_plain_key(table: Table) -> bool:
     return bool(table.primary_key) and all(types[name] in PLAIN_KEY_TYPES for name in table.primary_key)
 
 
-def fit(then: Table, now: Table, *, ignore_dropped: bool) -> Shape | Refusal:
+def fit(then: Table, now: Table, rules: TableRules, *, ignore_dropped: bool) -> Shape | Refusal:
     """Compare a table of a backup with the same table now."""
     old = {column.name: column for column in then.stored_columns}
     new = {column.name: column for column in now.stored_columns}
@@ -67,7 +85,8 @@ def fit(then: Table, now: Table, *, ignore_dropped: bool) -> Shape | Refusal:
             f"The backup has columns that {now.name} lacks now: {', '.join(dropped)}.",
             "Bring the columns back, or restore without their values: ignore_dropped.",
         )
-    if lost := [name for name in now.primary_key if name not in old]:
+    generated = {column.name: column for column in now.columns if column.generated is not None}
+    if lost := [name for name in now.primary_key if name not in old and name not in generated]:
         return Refusal(
             now.name,
             f"The primary key of {now.name} has columns that the backup lacks: {', '.join(lost)}.",
@@ -78,7 +97,10 @@ def fit(then: Table, now: Table, *, ignore_dropped: bool) -> Shape | Refusal:
     added = [column for name, column in new.items() if name not in old]
     notes = [
         *(f"Column {name} was dropped since: its values are left out." for name in dropped),
-        *(f"Column {name} was {old[name].type} and is {new[name].type} now: its values are cast." for name in retyped),
+        *(
+            f"Column {name} was {old[name].type} and is {new[name].type} now: its values are converted."
+            for name in retyped
+        ),
         *(f"Column {column.name} was added since: rows that come back get its default." for column in added),
     ]
     return Shape(
@@ -90,6 +112,8 @@ def fit(then: Table, now: Table, *, ignore_dropped: bool) -> Shape | Refusal:
         == [(column.name, column.type) for column in now.stored_columns],
         notes=tuple(notes),
         on_insert=_unfillable(now, added),
+        rules=rules,
+        computed=tuple(generated[name] for name in now.primary_key if name in generated),
     )
 
 

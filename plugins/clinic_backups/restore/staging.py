@@ -15,12 +15,24 @@ from psycopg2 import sql
 
 from clinic_backups.archive_reader import Segment, TableContent
 from clinic_backups.blocks import Block, BlockList
-from clinic_backups.errors import IntegrityError
+from clinic_backups.database import refusal_of
+from clinic_backups.errors import IntegrityError, PermanentError
 from clinic_backups.pipeline import ByteChannel, Cancelled, Pipeline
 from clinic_backups.restore.reading import read_blocks
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant_db import Snapshot
+
+
+class Unfit(PermanentError):
+    """A type of the database does not take a value of the backup, though it has the same name."""
+
+
+def _unfit(error: BaseException) -> BaseException:
+    refused = refusal_of(error)
+    if isinstance(error, PermanentError) and refused is not None and refused.state.startswith(("22", "23")):
+        return Unfit(error.message, hint=error.hint)
+    return error
 
 
 @dataclass(frozen=True)
@@ -47,10 +59,13 @@ class Staging:
 
     :param queries: the extract of each table, rendered for the clinic.
     :param reader: sees the same moment as the workspace.
+    :param as_text: load every value of the backup as text: a type of the same name may not take all of them any more.
     """
 
-    def __init__(self, workspace: Workspace, reader: Snapshot, queries: Mapping[str, str]) -> None:
-        self._workspace, self._reader, self._queries = workspace, reader, queries
+    def __init__(
+        self, workspace: Workspace, reader: Snapshot, queries: Mapping[str, str], *, as_text: bool = False
+    ) -> None:
+        self._workspace, self._reader, self._queries, self._as_text = workspace, reader, queries, as_text
 
     def stage_present(self, index: int, shape: Shape, content: TableContent) -> Staged:
         """Make a table's temporary tables and load the clinic's rows that the backup does not have as they are."""
@@ -58,15 +73,20 @@ class Staging:
         wanted = self._workspace.stage(
             f"wanted_{index}",
             # Dropped and retyped columns come as texts; what is to be cast is cast once all is loaded.
-            [(c.name, c.type if now.get(c.name) == c.type else "text") for c in shape.then.stored_columns],
+            [
+                (c.name, "text" if self._as_text or now.get(c.name) != c.type else c.type)
+                for c in shape.then.stored_columns
+            ],
         )
         present = self._workspace.stage(f"present_{index}", [(name, now[name]) for name in shape.columns])
         query = self._queries[shape.name]
         digests = Counter(block.digest for block in content.blocks)
         if not shape.same:
             self._workspace.stage_extract(present, shape.now, shape.columns, query)
+            compute_keys(self._workspace, present, shape)
             return Staged(shape, index, wanted, present, content.blocks, digests, 0)
         matched = self._copy_present(shape, present, query, digests)
+        compute_keys(self._workspace, present, shape)
         return Staged(shape, index, wanted, present, content.blocks, +digests, matched)
 
     def _copy_present(self, shape: Shape, target: sql.Identifier, query: str, digests: Counter[bytes]) -> int:
@@ -91,6 +111,15 @@ class Staging:
         return matched
 
 
+def compute_keys(workspace: Workspace, table: sql.Identifier, shape: Shape) -> None:
+    """Add the generated columns of the primary key to a temporary table that is loaded."""
+    for column in shape.computed:
+        statement = sql.SQL("ALTER TABLE {} ADD COLUMN {} {} GENERATED ALWAYS AS ({}) STORED").format(
+            table, sql.Identifier(column.name), sql.SQL(column.type), sql.SQL(column.generated or "")
+        )
+        workspace.execute(statement, f"computing {shape.name}.{column.name}")
+
+
 class _Load:
     """``COPY`` of one table in a thread of its own, from a channel."""
 
@@ -104,7 +133,7 @@ class _Load:
             try:
                 workspace.copy_in(table.wanted, columns, self.channel, doing)
             except BaseException as error:  # noqa: BLE001 - raised by the thread that reads the archive
-                self._failure = error
+                self._failure = _unfit(error)
                 self.channel.cancel()
 
         self._thread = threading.Thread(target=load, name="load-wanted", daemon=True)

@@ -30,13 +30,6 @@ def row_text(names: Sequence[str], alias: str) -> sql.Composed:
     return sql.SQL("ROW({})::text").format(columns_of(names, alias))
 
 
-def same_key(key: Sequence[str], left: str, right: str) -> sql.Composed:
-    """The rows' keys are equal."""
-    return sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(left, name), sql.Identifier(right, name)) for name in key
-    )
-
-
 class Workspace(Snapshot):
     """A REPEATABLE READ transaction that may write. It ends with :meth:`commit`, or as if nothing had been.
 

@@ -1,0 +1,27 @@
+-- Every foreign key that one of the tables %(names)s has, or that refers to one of them. A partition stands for the table
+-- that it is part of; what PostgreSQL made for partitions by itself (conparentid) is left out.
+-- Operators compare the referenced column, on the left, with the referring one.
+SELECT DISTINCT
+       f.conname,
+       cn.nspname || '.' || child.relname,
+       (SELECT array_agg(a.attname::text ORDER BY k.position)
+          FROM unnest(f.conkey) WITH ORDINALITY AS k (attnum, position)
+          JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.attnum),
+       pn.nspname || '.' || parent.relname,
+       (SELECT array_agg(a.attname::text ORDER BY k.position)
+          FROM unnest(f.confkey) WITH ORDINALITY AS k (attnum, position)
+          JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum),
+       (SELECT array_agg(quote_ident(opn.nspname) || '.' || op.oprname ORDER BY k.position)
+          FROM unnest(f.conpfeqop) WITH ORDINALITY AS k (operator, position)
+          JOIN pg_operator op ON op.oid = k.operator
+          JOIN pg_namespace opn ON opn.oid = op.oprnamespace),
+       f.confdeltype::text,
+       f.confupdtype::text
+  FROM pg_constraint f
+  JOIN pg_class child ON child.oid = COALESCE(pg_partition_root(f.conrelid), f.conrelid)
+  JOIN pg_namespace cn ON cn.oid = child.relnamespace
+  JOIN pg_class parent ON parent.oid = COALESCE(pg_partition_root(f.confrelid), f.confrelid)
+  JOIN pg_namespace pn ON pn.oid = parent.relnamespace
+ WHERE f.contype = 'f' AND f.conparentid = 0
+   AND (cn.nspname || '.' || child.relname = ANY (%(names)s) OR pn.nspname || '.' || parent.relname = ANY (%(names)s))
+ ORDER BY 2, 1

@@ -1,0 +1,58 @@
+-- What a restore has to know of each table among %(names)s besides its columns, as JSON.
+SELECT n.nspname || '.' || c.relname AS name,
+       json_build_object(
+           -- The equality operator of each key column, by the operator class of the primary key's index.
+           'equals', (SELECT json_agg(quote_ident(opn.nspname) || '.' || op.oprname ORDER BY k.position)
+                        FROM pg_index i
+                       CROSS JOIN LATERAL unnest(i.indclass::oid[]) WITH ORDINALITY AS k (opclass, position)
+                        JOIN pg_opclass oc ON oc.oid = k.opclass
+                        JOIN pg_amop ao ON ao.amopfamily = oc.opcfamily AND ao.amoplefttype = oc.opcintype
+                         AND ao.amoprighttype = oc.opcintype AND ao.amopstrategy = 3
+                        JOIN pg_operator op ON op.oid = ao.amopopr
+                        JOIN pg_namespace opn ON opn.oid = op.oprnamespace
+                       WHERE i.indrelid = c.oid AND i.indisprimary AND k.position <= i.indnkeyatts),
+           -- Unique and exclusion indexes besides the primary key. pg_depend names the columns of their expressions.
+           'unique', (SELECT json_agg(json_build_object(
+                          'name', ic.relname,
+                          'expressions', (SELECT json_agg(pg_get_indexdef(i.indexrelid, k::int, false) ORDER BY k)
+                                            FROM generate_series(1, i.indnkeyatts) AS k),
+                          'operators', (SELECT json_agg(quote_ident(opn.nspname) || '.' || op.oprname ORDER BY k.position)
+                                          FROM unnest(i.indclass::oid[]) WITH ORDINALITY AS k (opclass, position)
+                                          JOIN pg_opclass oc ON oc.oid = k.opclass
+                                          JOIN pg_amop ao ON ao.amopfamily = oc.opcfamily
+                                           AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype
+                                           AND ao.amopstrategy = 3
+                                          JOIN pg_operator op ON op.oid = ao.amopopr
+                                          JOIN pg_namespace opn ON opn.oid = op.oprnamespace
+                                         WHERE k.position <= i.indnkeyatts),
+                          'predicate', pg_get_expr(i.indpred, i.indrelid),
+                          'columns', (SELECT json_agg(DISTINCT a.attname)
+                                        FROM pg_attribute a
+                                       WHERE a.attrelid = c.oid
+                                         AND (a.attnum = ANY (i.indkey)
+                                              OR EXISTS (SELECT FROM pg_depend d
+                                                          WHERE d.classid = 'pg_class'::regclass
+                                                            AND d.objid = i.indexrelid AND d.refobjid = c.oid
+                                                            AND d.refobjsubid = a.attnum))),
+                          'deferrable', NOT i.indimmediate,
+                          'exclusion', i.indisexclusion
+                      ) ORDER BY ic.relname)
+                        FROM pg_index i
+                        JOIN pg_class ic ON ic.oid = i.indexrelid
+                       WHERE i.indrelid = c.oid AND (i.indisunique OR i.indisexclusion) AND NOT i.indisprimary
+                         AND i.indisvalid),
+           'deferrable_key', EXISTS (SELECT FROM pg_index i
+                                      WHERE i.indrelid = c.oid AND i.indisprimary AND NOT i.indimmediate),
+           'children', (SELECT json_agg(cn.nspname || '.' || ch.relname ORDER BY 1)
+                          FROM pg_inherits h
+                          JOIN pg_class ch ON ch.oid = h.inhrelid
+                          JOIN pg_namespace cn ON cn.oid = ch.relnamespace
+                         WHERE h.inhparent = c.oid AND NOT ch.relispartition),
+           'missing_rights', (SELECT json_agg(r)
+                                FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS r
+                               WHERE NOT has_table_privilege(c.oid, r)),
+           'owned', pg_has_role(c.relowner, 'USAGE')
+       )
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p') AND n.nspname || '.' || c.relname = ANY (%(names)s)

@@ -1,0 +1,142 @@
+"""Values of a backup that were loaded as texts get the types of their columns, if that changes none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from psycopg2 import sql
+
+from clinic_backups.errors import PermanentError
+from clinic_backups.restore.model import Refusal
+from clinic_backups.restore.shape import Shape
+from clinic_backups.restore.staging import Staged, compute_keys
+from clinic_backups.restore.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    """One way from a column's text in the backup to its type now, and back to a text of the backup's type."""
+
+    there: str
+    back: str
+
+
+def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Refusal]:
+    """Give the columns their types. Returns why not, column by column: then the table stays as it is.
+
+    A value may only be converted when the result, converted back, is the same text: a number that would be rounded, a
+    text that would be cut or a label that an enum has lost are refused and counted.
+
+    :param as_text: all columns were loaded as texts, not only those whose type has changed.
+    """
+    shape, refusals, chosen = staged.shape, list[Refusal](), dict[str, _Conversion]()
+    for name in shape.columns if as_text else shape.retyped:
+        counts: list[int] = []
+        for conversion in _conversions(workspace, shape, name):
+            changed = _count_changed(workspace, staged, name, conversion)
+            if not changed:
+                chosen[name] = conversion
+                break
+            counts.append(changed)
+        else:
+            refusals.append(_refusal(shape, name, min(counts)))
+    if refusals:
+        return refusals
+    if chosen:
+        now = {column.name: column.type for column in shape.now.columns}
+        changes = sql.SQL(", ").join(
+            sql.SQL("ALTER COLUMN {0} TYPE {1} USING {2}").format(
+                sql.Identifier(name), sql.SQL(now[name]), _filled(conversion.there, sql.Identifier(name))
+            )
+            for name, conversion in chosen.items()
+        )
+        workspace.execute(
+            sql.SQL("ALTER TABLE {} {}").format(staged.wanted, changes), f"converting values of {shape.name}"
+        )
+    compute_keys(workspace, staged.wanted, shape)
+    return []
+
+
+def _conversions(workspace: Workspace, shape: Shape, name: str) -> Iterator[_Conversion]:
+    """By the types' texts first, which keeps every digit; then by a cast between the types, where there is one."""
+    now = next(column.type for column in shape.now.columns if column.name == name)
+    then = next(column.type for column in shape.then.columns if column.name == name)
+    known = _is_known(workspace, then)
+    back = f"(({{}}::{now})::text)::{then}::text" if known else f"(({{}}::{now})::text)"
+    yield _Conversion(f"{{}}::{now}", back)
+    if known and then != now:
+        there = f"({{}}::{then})::{now}"
+        yield _Conversion(there, f"(({there})::{then})::text")
+
+
+def _is_known(workspace: Workspace, type_: str) -> bool:
+    """The database has that type, of the backup, still."""
+    try:
+        with workspace.attempt():
+            workspace.rows(sql.SQL("SELECT NULL::{}").format(sql.SQL(type_)), None, "looking for a type")
+    except PermanentError:
+        return False
+    return True
+
+
+def _count_changed(workspace: Workspace, staged: Staged, name: str, conversion: _Conversion) -> int:
+    """How many values would come back as another text, or not at all."""
+    shape = staged.shape
+    count = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL AND ({}) IS DISTINCT FROM {}")
+    column = sql.Identifier(name)
+    doing = f"converting {shape.name}.{name}"
+    try:
+        with workspace.attempt():
+            query = count.format(staged.wanted, column, _filled(conversion.back, column), column)
+            ((changed,),) = workspace.rows(query, None, doing)
+            return int(changed)
+    except PermanentError:
+        # Some value is refused by the type. Which ones is found one by one, in a function that catches the error.
+        return _count_refused(workspace, staged, name, conversion)
+
+
+def _count_refused(workspace: Workspace, staged: Staged, name: str, conversion: _Conversion) -> int:
+    body = sql.SQL("BEGIN RETURN ({}) IS NOT DISTINCT FROM value; EXCEPTION WHEN OTHERS THEN RETURN false; END").format(
+        _filled(conversion.back, sql.SQL("value"))
+    )
+    text = body.as_string(workspace.connection)
+    make = sql.SQL(
+        "CREATE OR REPLACE FUNCTION pg_temp.survives(value text) RETURNS boolean LANGUAGE plpgsql AS {}"
+    ).format(sql.Literal(text))
+    column = sql.Identifier(name)
+    count = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL AND NOT pg_temp.survives({})")
+    doing = f"counting values of {staged.shape.name}.{name}"
+    with workspace.attempt():
+        workspace.execute(make, doing)
+        ((refused,),) = workspace.rows(count.format(staged.wanted, column, column), None, doing)
+        return int(refused)
+
+
+def _filled(template: str, value: sql.Composable) -> sql.Composed:
+    """A conversion with a column or a variable in the place of its value. A type's name may hold braces: no format."""
+    parts = [sql.SQL(part) for part in template.split("{}")]
+    filled: list[sql.Composable] = [parts[0]]
+    for part in parts[1:]:
+        filled += [value, part]
+    return sql.Composed(filled)
+
+
+def _refusal(shape: Shape, name: str, changed: int) -> Refusal:
+    then = next(column.type for column in shape.then.columns if column.name == name)
+    now = next(column.type for column in shape.now.columns if column.name == name)
+    values = f"{changed:,} value{'s' if changed > 1 else ''}"
+    if then == now:
+        message = f"{values} of {shape.name}.{name} in the backup {_are(changed)} not allowed by the type {now} now."
+        hint = "A label or a rule of the type was changed: change it back for the time of the restore."
+    else:
+        message = (
+            f"{values} of {shape.name}.{name} would not be the same: the column was {then} in the backup and is {now}"
+            " now."
+        )
+        hint = f"ALTER TABLE {shape.name} ALTER COLUMN {name} TYPE {then}; then restore."
+    return Refusal(shape.name, message, f"{hint} Or restore without this table.")
+
+
+def _are(count: int) -> str:
+    return "are" if count > 1 else "is"

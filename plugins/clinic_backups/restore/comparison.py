@@ -1,0 +1,237 @@
+"""The two states of a clinic in one workspace: what differs, what stands in the way, and the writing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+
+from clinic_backups.archive_reader import Manifest
+from clinic_backups.connections import Connection
+from clinic_backups.errors import PermanentError, SettingsError
+from clinic_backups.model import Table
+from clinic_backups.restore import sequences
+from clinic_backups.restore.adopt import adopt
+from clinic_backups.restore.archives import Wanted
+from clinic_backups.restore.casts import convert
+from clinic_backups.restore.checks import Checks
+from clinic_backups.restore.derived import Derived, in_the_way
+from clinic_backups.restore.diff import TableDiff, compute
+from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, Wish, digest_of
+from clinic_backups.restore.proof import Proof
+from clinic_backups.restore.quiet import Quiet, decide
+from clinic_backups.restore.references import ReferenceProof
+from clinic_backups.restore.rehearsal import explain
+from clinic_backups.restore.rules import Reference, TableRules, read_references, read_rules
+from clinic_backups.restore.shape import Shape, fit
+from clinic_backups.restore.staging import Staged, Staging, WantedLoader
+from clinic_backups.restore.workspace import Workspace
+from clinic_backups.restore.write import Writer, Writes
+
+
+class Comparison:
+    """One restore, from its tables to its writing; see :class:`~clinic_backups.restore.service.ClinicRestore`.
+
+    :param connection: the workspace's, for a second transaction.
+    :param queries: the extract of each table, rendered for the clinic.
+    :param derived: tables that others make anew from the clinics' rows.
+    :param as_text: every value of the backup was loaded as a text.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        connection: Connection,
+        manifest: Manifest,
+        wish: Wish,
+        queries: Mapping[str, str],
+        *,
+        derived: Collection[str] = (),
+        as_text: bool = False,
+    ) -> None:
+        self.workspace, self.queries, self.manifest = workspace, queries, manifest
+        self._connection, self._wish, self._derived_tables, self._as_text = connection, wish, derived, as_text
+        self._shapes: dict[str, Shape] = {}
+        self._staged: dict[str, Staged] = {}
+        self._refusals: list[Refusal] = []
+        self._notes: dict[str, list[str]] = {}
+        self._tables: dict[str, Table] = {}
+        self._rules: dict[str, TableRules] = {}
+        self._references: tuple[Reference, ...] = ()
+        self._derived: list[Derived] = []
+        self._sequences: list[sequences.SequenceUse] = []
+        self._quiet = Quiet("nothing")
+        self.diffs: dict[str, TableDiff] = {}
+
+    def choose(self) -> None:
+        """Which tables take part, and how their columns fit."""
+        contents = self.manifest.tables
+        if unknown := sorted(set(self._wish.tables) - set(contents)):
+            raise SettingsError(
+                f"The backup has no table {', '.join(unknown)}.", hint=f"It has {', '.join(sorted(contents))}."
+            )
+        wanted = [name for name in contents if not self._wish.tables or name in self._wish.tables]
+        there = self.workspace.relations()
+        for name in wanted:
+            if name not in there:
+                self._refuse(name, f"{name} is in the backup, and there is no such table now.", "Make the table again.")
+            elif name not in self.queries:
+                self._refuse(
+                    name,
+                    f"{name} is in the backup, and has no extract now.",
+                    f"Bring include/sql/extract/{name.removeprefix('public.')}.sql back, or restore without the table.",
+                )
+        for name in sorted(set(self.queries) - set(contents)):
+            if not self._wish.tables:
+                self._note(name, f"{name} was added since the backup: its rows are left as they are.")
+        wanted = [name for name in wanted if name in there and name in self.queries]
+        self._references = read_references(self.workspace, wanted)
+        around = {name for reference in self._references for name in (reference.child, reference.parent)}
+        self._tables = self.workspace.tables(sorted({*wanted, *(reference.child for reference in self._references)}))
+        self._rules = read_rules(self.workspace, sorted({*wanted, *around}))
+        for name in wanted:
+            self._fit(name)
+
+    def _fit(self, name: str) -> None:
+        rules = self._rules[name]
+        if uncovered := [child for child in rules.children if child not in self.queries]:
+            self._refuse(
+                name,
+                f"Other tables inherit from {name} and have no extract of their own: {', '.join(uncovered)}. A row of"
+                f" theirs would come back in {name}, without its own columns.",
+                f"Write an extract for each of them, and FROM ONLY {name} into that of {name}; make a new backup.",
+            )
+            return
+        shape = fit(
+            self.manifest.tables[name].table, self._tables[name], rules, ignore_dropped=self._wish.ignore_dropped
+        )
+        if isinstance(shape, Refusal):
+            self._refusals.append(shape)
+        else:
+            self._shapes[name] = shape
+
+    def stage(self, staging: Staging, read_archives: Callable[[Wanted], object]) -> None:
+        """Load what differs."""
+        for index, (name, shape) in enumerate(self._shapes.items()):
+            self._staged[name] = staging.stage_present(index, shape, self.manifest.tables[name])
+        with WantedLoader(self.workspace, self._staged) as wanted:
+            read_archives(wanted)
+
+    def compare(self) -> None:
+        """Compute what is to be written, and what stands in the way."""
+        for name, staged in self._staged.items():
+            if unfit := convert(self.workspace, staged, as_text=self._as_text):
+                self._refusals += unfit
+                continue
+            adopted = adopt(self.workspace, staged, self._references, self.queries.keys())
+            self.diffs[name] = compute(self.workspace, staged, self._wish.mode)
+            if adopted:
+                self._note(name, _adopted(adopted, self._wish.mode))
+        self._look_around()
+
+    def _look_around(self) -> None:
+        workspace, diffs, references = self.workspace, self.diffs, self._references
+        checks = Checks(workspace, diffs, self._tables, references, self._derived_tables)
+        self._refusals += checks.run()
+        self._sequences = sequences.uses(workspace, diffs)
+        ((role,),) = workspace.rows("SELECT quote_ident(current_user)", None, "asking for the role")
+        self._refusals += sequences.refusals(self._sequences, str(role))
+        self._derived = list(in_the_way(workspace, diffs, references, self._derived_tables))
+        for derived in self._derived:
+            self._note(
+                derived.table,
+                f"{derived.rows:,} rows that refer to deleted ones are deleted too: the table is declared as derived,"
+                " and is made anew by others.",
+            )
+        self._quiet = decide(workspace, diffs, self._rules, references)
+        for name, note in self._quiet.notes().items():
+            self._note(name, note)
+
+    @property
+    def writes(self) -> int:
+        """Rows that would be written."""
+        return sum(diff.plan.writes for diff in self.diffs.values())
+
+    def rehearse(self) -> None:
+        """Write, prove and take it back. What fails becomes a refusal.
+
+        :raises TransientError: it may pass by itself, as a lock of somebody else does.
+        """
+        if self._refusals or not self.writes:
+            return
+        try:
+            with self.workspace.savepoint():
+                self._proof.written(self._write())
+        except PermanentError as error:
+            self._refusals.append(explain(self.workspace, self.diffs, error))
+
+    def write(self) -> Writes:
+        """Write for good, prove it, and move the sequences. The caller commits.
+
+        :raises ClinicBackupsError: a constraint, or the proof, forbids it.
+        """
+        done: Writes = Writes()
+        if self.writes:
+            done = self._write()
+        self._proof.whole(done)
+        if self.writes:
+            sequences.advance(self.workspace, self._sequences)
+        return done
+
+    def _write(self) -> Writes:
+        workspace, run = self.workspace, self.workspace.execute
+        self._proof.require_counts()
+        own_proof = None
+        if self._quiet.how == "replica":
+            own_proof = ReferenceProof(workspace, self._connection, self.diffs, self._references)
+            own_proof.begin()
+        # The application's own triggers and constraints expect the role's own search path.
+        run("SET LOCAL search_path TO DEFAULT", "setting the search path")
+        run("SET CONSTRAINTS ALL DEFERRED", "deferring constraints")
+        self._quiet.begin(workspace)
+        done = Writer(workspace, self.diffs, self._references, self._quiet, self._derived).write()
+        run("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
+        self._quiet.end(workspace)
+        run("SET LOCAL search_path = pg_catalog", "setting the search path")
+        if own_proof is not None:
+            own_proof.prove()
+        return done
+
+    @property
+    def _proof(self) -> Proof:
+        return Proof(self.workspace, self._wish.mode, self.diffs, self.manifest.tables, self.queries)
+
+    @property
+    def plan(self) -> RestorePlan:
+        """What came out."""
+        tables = tuple(
+            replace(diff.plan, notes=(*diff.plan.notes, *self._notes.get(name, ())))
+            for name, diff in self.diffs.items()
+        ) + tuple(TablePlan(name, notes=tuple(notes)) for name, notes in self._notes.items() if name not in self.diffs)
+        return RestorePlan(
+            clinic_id=self.manifest.clinic.id,
+            clinic_name=self.manifest.clinic.name,
+            backup_id=self.manifest.backup_id,
+            snapshot_at=self.manifest.snapshot_at,
+            mode=self._wish.mode,
+            tables=tables,
+            refusals=tuple(self._refusals),
+            digest=digest_of(
+                {name: diff.digest for name, diff in self.diffs.items()}
+                | {"backup": self.manifest.backup_id, "mode": self._wish.mode}
+                | {f"derived {derived.table}": str(derived.rows) for derived in self._derived}
+                | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
+            ),
+        )
+
+    def _note(self, table: str, note: str) -> None:
+        self._notes.setdefault(table, []).append(note)
+
+    def _refuse(self, table: str, message: str, hint: str) -> None:
+        self._refusals.append(Refusal(table, message, hint))
+
+
+def _adopted(count: int, mode: str) -> str:
+    rows = f"{count:,} row{'s' if count > 1 else ''} of the clinic lost the way to it (a foreign key was set to NULL)"
+    if mode == "missing":
+        return f"{rows}: the mode `missing` changes no row, use `exact` to get them back."
+    return f"{rows} and {'get' if count > 1 else 'gets'} it back."

@@ -1,0 +1,50 @@
+"""Rows of derived tables that refer to rows which a restore deletes. Others make them anew."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from psycopg2 import sql
+
+from clinic_backups.restore.diff import TableDiff
+from clinic_backups.restore.rules import Reference
+from clinic_backups.restore.workspace import Workspace, qualified
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Rows of one derived table to delete.
+
+    :param statement: deletes them, and returns a row for each.
+    """
+
+    table: str
+    rows: int
+    statement: sql.Composed
+
+
+def in_the_way(
+    workspace: Workspace, diffs: Mapping[str, TableDiff], references: Sequence[Reference], derived: Collection[str]
+) -> Iterator[Derived]:
+    """The rows of derived tables that refer to rows which the restore deletes.
+
+    :param derived: the tables that ``include/sql`` declares as derived.
+    """
+    for table in sorted({reference.child for reference in references} & set(derived) - set(diffs)):
+        conditions = [
+            sql.SQL("EXISTS (SELECT FROM {} AS o JOIN {} AS g ON {} WHERE o.op = 'delete' AND {})").format(
+                diff.ops, diff.staged.present, diff.staged.shape.same_key("o", "g"), reference.refers("d", "g")
+            )
+            for reference in references
+            if reference.child == table
+            and (diff := diffs.get(reference.parent)) is not None
+            and diff.plan.delete
+            and diff.staged.shape.key
+        ]
+        if not conditions:
+            continue
+        rows = sql.SQL("FROM {} AS d WHERE {}").format(qualified(table), sql.SQL(" OR ").join(conditions))
+        ((count,),) = workspace.rows(sql.SQL("SELECT count(*) {}").format(rows), None, f"counting rows of {table}")
+        if count:
+            yield Derived(table, int(count), sql.SQL("DELETE {} RETURNING 1").format(rows))

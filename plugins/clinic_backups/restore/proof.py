@@ -1,0 +1,124 @@
+"""Proves what was written, before it becomes true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from psycopg2 import sql
+
+from clinic_backups.archive_reader import TableContent
+from clinic_backups.errors import IntegrityError, PermanentError
+from clinic_backups.model import RestoreMode
+from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff
+from clinic_backups.restore.reading import blocks_of
+from clinic_backups.restore.workspace import Workspace, row_text
+from clinic_backups.restore.write import Writes
+
+
+class Proof:
+    """Compares the database with the backup.
+
+    :param contents: the backup's tables.
+    :param queries: the extract of each table.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        mode: RestoreMode,
+        diffs: Mapping[str, TableDiff],
+        contents: Mapping[str, TableContent],
+        queries: Mapping[str, str],
+    ) -> None:
+        self._workspace, self._mode, self._diffs = workspace, mode, diffs
+        self._contents, self._queries = contents, queries
+
+    def require_counts(self) -> None:
+        """:raises PermanentError: the server counts no writes, so that nothing could be proven."""
+        ((counts,),) = self._workspace.rows("SHOW track_counts", None, "asking for track_counts")
+        if counts != "on":
+            raise PermanentError(
+                "The server does not count what is written (track_counts is off), and a restore is proven by it.",
+                hint="ALTER ROLE <role of restore_db> SET track_counts = on; a superuser may.",
+            )
+
+    def written(self, done: Writes) -> None:
+        """Each table that was written has the rows that it should. :raises IntegrityError: it has not."""
+        self._only_planned_writes(done)
+        for name, diff in self._diffs.items():
+            if diff.plan.writes:
+                self._rows(name, diff)
+
+    def whole(self, done: Writes) -> None:
+        """The clinic is read again and is what the backup holds, block by block where the tables are as they were.
+
+        :raises IntegrityError: it is not.
+        """
+        self._only_planned_writes(done)
+        for name, diff in self._diffs.items():
+            shape = diff.staged.shape
+            if self._mode == "exact" and shape.same:
+                found = blocks_of(self._workspace, shape.now, self._queries[name])
+                if found.equals(self._contents[name].blocks):
+                    continue
+            # Other blocks can be the same rows: another collation orders texts of some types in another way.
+            self._rows(name, diff)
+
+    def _only_planned_writes(self, done: Writes) -> None:
+        """The server's own count of this transaction's writes in every table: cascades and triggers included."""
+        found = {
+            (table, operation): count
+            for table, *counts in self._workspace.rows(
+                "SELECT n.nspname || '.' || c.relname, sum(s.n_tup_ins)::bigint, sum(s.n_tup_upd)::bigint,"
+                " sum(s.n_tup_del)::bigint FROM pg_stat_xact_user_tables AS s"
+                " JOIN pg_class AS c ON c.oid = COALESCE(pg_partition_root(s.relid), s.relid)"
+                " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+                " WHERE c.relpersistence <> 't' GROUP BY 1",
+                None,
+                "counting what was written",
+            )
+            for operation, count in zip((INSERT, UPDATE, DELETE), counts, strict=True)
+            if count
+        }
+        planned = {place: rows for place, rows in done.items() if rows}
+        for table, operation in sorted(set(found) | set(planned)):
+            is_, was = found.get((table, operation), 0), planned.get((table, operation), 0)
+            if is_ != was:
+                raise IntegrityError(
+                    f"{table}: {operation} touched {is_} rows, planned were {was}.",
+                    hint="Nothing was changed. A trigger or a cascade writes besides the restore: turn it off for it.",
+                )
+
+    def _rows(self, name: str, diff: TableDiff) -> None:
+        """As sets: every row that is wanted is there as the backup has it, and in the mode exact no other."""
+        missing = self._missing(name, diff)
+        extra = 0
+        if self._mode == "exact":
+            query = sql.SQL("SELECT count(*) FROM (\n{}\n) AS r").format(sql.SQL(self._queries[name]))
+            ((there,),) = self._workspace.rows(query, None, f"counting {name} again")
+            # Rows in blocks that both sides have are there: nothing but the plan was written, and it has none of them.
+            extra = int(there) - (self._contents[name].rows - missing)
+        if missing or extra:
+            raise IntegrityError(
+                f"{name} would not be what the backup holds: {missing} rows are missing, {extra} are too many.",
+                hint="Nothing was changed. Triggers, generated defaults or a changed extract are the usual reasons.",
+            )
+
+    def _missing(self, name: str, diff: TableDiff) -> int:
+        shape = diff.staged.shape
+        now = sql.SQL("(\n{}\n)").format(sql.SQL(self._queries[name]))
+        if shape.key:
+            rows = sql.SQL("{} AS w").format(diff.staged.wanted)
+            if self._mode != "exact":
+                rows += sql.SQL(" JOIN {} AS o ON {} AND o.op <> 'delete'").format(diff.ops, shape.same_key("o", "w"))
+            query = sql.SQL(
+                "SELECT count(*) FROM {} WHERE NOT EXISTS (SELECT FROM {} AS r WHERE {} AND {} = {})"
+            ).format(
+                rows, now, shape.same_key("w", "r"), row_text(shape.columns, "w"), row_text(shape.columns, "r")
+            )  # fmt: skip
+        else:
+            query = sql.SQL(
+                "SELECT count(*) FROM (SELECT {} FROM {} AS w EXCEPT ALL SELECT {} FROM {} AS r) AS d"
+            ).format(row_text(shape.columns, "w"), diff.staged.wanted, row_text(shape.columns, "r"), now)
+        ((missing,),) = self._workspace.rows(query, None, f"reading {name} again")
+        return int(missing)

@@ -1,0 +1,196 @@
+"""Foreign keys proven by the restore itself, for when PostgreSQL's own checks do not run.
+
+They do not with ``session_replication_role = replica``. Three things are looked at: what was written refers to rows
+that are there; nothing refers to rows that went; and nobody has begun to refer to them since the restore's snapshot,
+which only a second transaction can see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+from psycopg2 import sql
+
+from clinic_backups.connections import Connection
+from clinic_backups.database import connect, raise_database_error
+from clinic_backups.errors import IntegrityError, TransientError
+from clinic_backups.restore.diff import TableDiff
+from clinic_backups.restore.rules import Reference, compare
+from clinic_backups.restore.workspace import Workspace, qualified
+
+BATCH_KEYS = 5000
+RowVersion = tuple[str, str, str]
+"""``tableoid``, ``ctid`` and ``xmin`` as text: one version of one row."""
+
+
+class ReferenceProof:
+    """Stands in for PostgreSQL's own checks: :meth:`begin` before the writing, :meth:`prove` after it.
+
+    :param connection: of the same database, for the second transaction.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        connection: Connection,
+        diffs: Mapping[str, TableDiff],
+        references: Sequence[Reference],
+    ) -> None:
+        self._workspace, self._connection, self._diffs = workspace, connection, diffs
+        self._to_parents = [
+            (reference, diff)
+            for reference in references
+            if (diff := diffs.get(reference.child)) is not None and diff.plan.insert + diff.plan.update
+        ]
+        self._to_gone = [
+            (reference, diff)
+            for reference in references
+            if (diff := diffs.get(reference.parent)) is not None and (diff.plan.delete or _changes(diff, reference))
+        ]
+        self._known: list[set[RowVersion]] = []
+
+    def begin(self) -> None:
+        """Keep the rows that written ones refer to, as PostgreSQL's own check does; note who refers to what goes.
+
+        :raises TransientError: somebody deleted or changed one since the snapshot.
+        """
+        for reference, diff in self._to_parents:
+            statement = sql.SQL("""
+                SELECT count(*) FROM (SELECT FROM {parent} AS t WHERE EXISTS (SELECT FROM ({rows}) AS w WHERE {refers})
+                                         FOR KEY SHARE OF t) AS locked""").format(
+                parent=qualified(reference.parent), rows=_written(diff), refers=reference.refers("w", "t")
+            )
+            self._workspace.rows(statement, None, f"keeping the rows of {reference.parent} that are referred to")
+        self._known = [self._referring(reference, diff) for reference, diff in self._to_gone]
+
+    def prove(self) -> None:
+        """:raises IntegrityError: a foreign key would be broken. :raises TransientError: by what others have added."""
+        for reference, diff in self._to_parents:
+            self._prove_there(reference, diff)
+        for reference, diff in self._to_gone:
+            self._prove_unused(reference, diff)
+        self._prove_not_used_since()
+
+    def _prove_there(self, reference: Reference, diff: TableDiff) -> None:
+        all_set = sql.SQL(" AND ").join(
+            sql.SQL("w.{} IS NOT NULL").format(sql.Identifier(name)) for name in reference.columns
+        )
+        query = sql.SQL("SELECT count(*) FROM ({}) AS w WHERE {} AND NOT EXISTS (SELECT FROM {} AS t WHERE {})").format(
+            _written(diff), all_set, qualified(reference.parent), reference.refers("w", "t")
+        )
+        self._require_none(query, reference, "that were written refer to rows that are not there")
+
+    def _prove_unused(self, reference: Reference, diff: TableDiff) -> None:
+        """Also where a referenced value was changed: the old one must not be referred to, unless it is there again."""
+        query = sql.SQL("""
+            SELECT count(*) FROM ({rows}) AS g JOIN {child} AS c ON {gone}
+             WHERE NOT EXISTS (SELECT FROM {parent} AS t WHERE {there})""").format(
+            rows=_gone(diff, reference),
+            child=qualified(reference.child),
+            gone=reference.refers("c", "g"),
+            parent=qualified(reference.parent),
+            there=reference.refers("c", "t"),
+        )
+        self._require_none(query, reference, "refer to rows that the restore deletes")
+
+    def _require_none(self, query: sql.Composed, reference: Reference, what: str) -> None:
+        ((count,),) = self._workspace.rows(query, None, f"checking {reference.name}")
+        if count:
+            raise IntegrityError(
+                f"{count} rows of {reference.child} {what} in {reference.parent} ({reference.name}).",
+                hint="Nothing was changed. Make a new plan.",
+            )
+
+    def _referring(self, reference: Reference, diff: TableDiff) -> set[RowVersion]:
+        """The rows that refer to those that go, as the restore's snapshot has them."""
+        query = sql.SQL("SELECT c.tableoid::text, c.ctid::text, c.xmin::text FROM {} AS c JOIN ({}) AS g ON {}").format(
+            qualified(reference.child), _gone(diff, reference), reference.refers("c", "g")
+        )
+        found = self._workspace.rows(query, None, f"reading what refers to {reference.parent}")
+        return {(str(part), str(place), str(writer)) for part, place, writer in found}
+
+    def _prove_not_used_since(self) -> None:
+        """Rows that went are locked by now: whoever wants to refer to one waits. Who came before is seen from outside.
+
+        The second transaction does not see what this one has written: it sees the rows as they were, and new ones.
+        """
+        if not self._to_gone:
+            return
+        with closing(connect(self._connection)) as db:
+            for (reference, diff), known in zip(self._to_gone, self._known, strict=True):
+                new = sum(version not in known for version in self._seen_from_outside(db, reference, diff))
+                if new:
+                    raise TransientError(
+                        f"{new} rows of {reference.child} that were added while the restore ran refer to rows of"
+                        f" {reference.parent} that it deletes ({reference.name}).",
+                        hint="Nothing was changed. Make a new plan, or use the mode `live`.",
+                    )
+
+    def _seen_from_outside(
+        self, db: psycopg2.extensions.connection, reference: Reference, diff: TableDiff
+    ) -> Iterator[RowVersion]:
+        types = {column.name: column.type for column in diff.staged.shape.now.columns}
+        names = [f"k{number}" for number, _ in enumerate(reference.parent_columns)]
+        same = compare(
+            [
+                sql.SQL("k.{}::{}").format(sql.Identifier(name), sql.SQL(types[column]))
+                for name, column in zip(names, reference.parent_columns, strict=True)
+            ],
+            reference.operators,
+            [sql.Identifier("c", column) for column in reference.columns],
+        )
+        query = sql.SQL(
+            "SELECT c.tableoid::text, c.ctid::text, c.xmin::text FROM unnest({}) AS k ({}) JOIN {} AS c ON {}"
+        ).format(
+            sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in names),
+            sql.SQL(", ").join(map(sql.Identifier, names)),
+            qualified(reference.child),
+            same,
+        )
+        for keys in self._gone_keys(reference, diff):
+            try:
+                with db.cursor() as cursor:
+                    cursor.execute(query, [list(column) for column in zip(*keys, strict=True)])
+                    yield from ((str(part), str(place), str(writer)) for part, place, writer in cursor)
+            except psycopg2.Error as error:
+                raise_database_error(error, f"looking for new rows of {reference.child}")
+
+    def _gone_keys(self, reference: Reference, diff: TableDiff) -> list[list[tuple[Any, ...]]]:
+        texts = sql.SQL(", ").join(
+            sql.SQL("g.{}::text").format(sql.Identifier(name)) for name in reference.parent_columns
+        )
+        rows = self._workspace.rows(
+            sql.SQL("SELECT DISTINCT {} FROM ({}) AS g").format(texts, _gone(diff, reference)),
+            None,
+            "listing keys that go",
+        )
+        return [rows[start : start + BATCH_KEYS] for start in range(0, len(rows), BATCH_KEYS)]
+
+
+def _written(diff: TableDiff) -> sql.Composed:
+    """The rows that are inserted or updated, as they are to be."""
+    shape = diff.staged.shape
+    if not shape.key:
+        return sql.SQL("SELECT w.* FROM {} AS w").format(diff.staged.wanted)
+    return sql.SQL("SELECT w.* FROM {} AS o JOIN {} AS w ON {} WHERE o.op IN ('insert', 'update')").format(
+        diff.ops, diff.staged.wanted, shape.same_key("o", "w")
+    )
+
+
+def _changes(diff: TableDiff, reference: Reference) -> bool:
+    """The restore changes values that others refer to."""
+    return bool(set(reference.parent_columns) & set(diff.plan.columns))
+
+
+def _gone(diff: TableDiff, reference: Reference) -> sql.Composed:
+    """The rows that are deleted, or whose referenced values are changed, as they were."""
+    shape = diff.staged.shape
+    return sql.SQL("SELECT p.* FROM {} AS o JOIN {} AS p ON {} WHERE o.op IN ('delete', {})").format(
+        diff.ops,
+        diff.staged.present,
+        shape.same_key("o", "p"),
+        sql.Literal("update" if _changes(diff, reference) else "delete"),
+    )

@@ -1,0 +1,85 @@
+"""Writing as a rehearsal: what PostgreSQL refuses, said in plain words with table, constraint and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from psycopg2 import sql
+
+from clinic_backups.database import Refused, refusal_of
+from clinic_backups.errors import ClinicBackupsError, PermanentError
+from clinic_backups.restore.diff import TableDiff
+from clinic_backups.restore.model import Refusal
+from clinic_backups.restore.workspace import Workspace, qualified
+
+
+def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicBackupsError) -> Refusal:
+    """A refusal out of an error of the rehearsal, whose writes were rolled back."""
+    refused = refusal_of(error)
+    table = f"{refused.schema}.{refused.table}" if refused and refused.table else ""
+    if refused is None or not table:
+        return Refusal(table, f"The rehearsal of the restore failed: {error.message}", error.hint)
+    name = _root(workspace, table)
+    diff = diffs.get(name)
+    rows = _count(workspace, diff, refused) if diff is not None else None
+    many = f"{rows} row{'s' if rows != 1 else ''} of the backup" if rows else "at least one row of the backup"
+    what = {
+        "23514": f"Constraint {refused.constraint} of {name} refuses {many}.",
+        "23502": f"Column {refused.column} of {name} may not be empty now, and is in {many}.",
+        "23505": f"{many[0].upper()}{many[1:]} would have a value in {name} that another row has now"
+        f" ({refused.constraint}).",
+        "23P01": f"Exclusion constraint {refused.constraint} of {name} refuses {many}: another row is in the way.",
+        "23503": f"A foreign key of {name} would be broken ({refused.constraint}).",
+        "23001": f"A foreign key of {name} would be broken ({refused.constraint}).",
+    }.get(refused.state)
+    hint = {
+        "23514": f"Drop or widen {refused.constraint} for the time of the restore, or restore without {name}.",
+        "23502": f"ALTER TABLE {name} ALTER COLUMN {refused.column} DROP NOT NULL; or restore without {name}.",
+        "23505": f"Change or delete that other row of {name}, or restore without {name}.",
+        "23P01": f"Change or delete that other row of {name}, or restore without {name}.",
+    }.get(refused.state, f"Restore the tables on both sides of {refused.constraint} together.")
+    if what is None:
+        return Refusal(name, f"The rehearsal of the restore failed: {error.message}", error.hint)
+    return Refusal(name, what, hint)
+
+
+def _root(workspace: Workspace, table: str) -> str:
+    """A partition stands for the table that it is part of."""
+    found = workspace.rows(
+        "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.oid = COALESCE(pg_partition_root(to_regclass(%(name)s)), to_regclass(%(name)s))",
+        {"name": qualified(table).as_string(workspace.connection)},
+        "looking for the table",
+    )
+    return str(found[0][0]) if found else table
+
+
+def _count(workspace: Workspace, diff: TableDiff, refused: Refused) -> int | None:
+    """How many rows to write break a CHECK or a NOT NULL; none where that cannot be counted."""
+    if refused.state == "23502" and refused.column in diff.staged.shape.columns:
+        condition = sql.SQL("w.{} IS NULL").format(sql.Identifier(str(refused.column)))
+    elif refused.state == "23514":
+        expressions = workspace.rows(
+            "SELECT pg_get_expr(conbin, conrelid) FROM pg_constraint WHERE contype = 'c' AND conname = %(name)s"
+            " AND conrelid = to_regclass(%(table)s)",
+            {"name": refused.constraint, "table": qualified(diff.name).as_string(workspace.connection)},
+            "reading a constraint",
+        )
+        if not expressions:
+            return None
+        condition = sql.SQL("NOT ({})").format(sql.SQL(expressions[0][0]))
+    else:
+        return None
+    shape = diff.staged.shape
+    rows = sql.SQL("SELECT w.* FROM {} AS w").format(diff.staged.wanted)
+    if shape.key:
+        rows = sql.SQL("SELECT w.* FROM {} AS o JOIN {} AS w ON {} WHERE o.op <> 'delete'").format(
+            diff.ops, diff.staged.wanted, shape.same_key("o", "w")
+        )
+    try:
+        with workspace.attempt():
+            query = sql.SQL("SELECT count(*) FROM ({}) AS w WHERE {}").format(rows, condition)
+            ((count,),) = workspace.rows(query, None, "counting rows that a constraint refuses")
+            return int(count)
+    except PermanentError:
+        return None  # the constraint looks at columns that the backup does not have

@@ -1,0 +1,137 @@
+"""What PostgreSQL's catalog says of the tables that a restore writes: operators, unique indexes, keys, rights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg2 import sql
+
+from clinic_backups.tenant_db import Snapshot, catalog_query
+
+NO_ACTION = "a"
+"""``pg_constraint.confdeltype``: what refers to a row keeps it from being deleted, and nothing else happens."""
+
+
+@dataclass(frozen=True)
+class UniqueRule:
+    """A unique or exclusion index besides the primary key's.
+
+    :param expressions: what it compares, as SQL over the table's columns.
+    :param operators: how, one for each expression; empty for an exclusion constraint.
+    :param predicate: which rows it holds for; all when none.
+    :param columns: every column that it looks at.
+    :param deferrable: it is checked at the end of the transaction.
+    """
+
+    name: str
+    expressions: tuple[str, ...]
+    operators: tuple[str, ...]
+    predicate: str | None
+    columns: tuple[str, ...]
+    deferrable: bool
+    exclusion: bool
+
+
+@dataclass(frozen=True)
+class TableRules:
+    """What else is to be known of one table.
+
+    :param equals: the equality operator of each column of the primary key, qualified: ``pg_catalog.=``.
+    :param deferrable_key: its primary key is checked at the end of the transaction.
+    :param children: tables that inherit from it and are no partitions.
+    :param missing_rights: of SELECT, INSERT, UPDATE and DELETE, those that this role does not have.
+    :param owned: this role owns it, and may turn off its triggers.
+    """
+
+    equals: tuple[str, ...] = ()
+    unique: tuple[UniqueRule, ...] = ()
+    deferrable_key: bool = False
+    children: tuple[str, ...] = ()
+    missing_rights: tuple[str, ...] = ()
+    owned: bool = False
+
+    @property
+    def immediate_columns(self) -> frozenset[str]:
+        """Columns of unique and exclusion indexes that PostgreSQL checks with each row: two rows cannot swap values."""
+        return frozenset(name for rule in self.unique if not rule.deferrable for name in rule.columns)
+
+    @property
+    def is_deferrable(self) -> bool:
+        """It has unique keys that PostgreSQL checks by triggers at the end."""
+        return self.deferrable_key or any(rule.deferrable for rule in self.unique)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A foreign key: ``columns`` of ``child`` refer to ``parent_columns`` of ``parent``.
+
+    :param operators: qualified, one for each pair, with the parent's column on the left.
+    :param on_delete, on_update: as ``pg_constraint`` has them, ``a`` for no action.
+    """
+
+    name: str
+    child: str
+    columns: tuple[str, ...]
+    parent: str
+    parent_columns: tuple[str, ...]
+    operators: tuple[str, ...] = field(repr=False)
+    on_delete: str = NO_ACTION
+    on_update: str = NO_ACTION
+
+    def refers(self, child: str, parent: str) -> sql.Composed:
+        """SQL: the row of alias ``child`` refers to that of alias ``parent``."""
+        return compare(
+            [sql.Identifier(parent, name) for name in self.parent_columns],
+            self.operators,
+            [sql.Identifier(child, name) for name in self.columns],
+        )
+
+
+def compare(left: Sequence[sql.Composable], operators: Sequence[str], right: Sequence[sql.Composable]) -> sql.Composed:
+    """SQL: all pairs are equal by their types' own operators, wherever these live."""
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} OPERATOR({}) {}").format(one, sql.SQL(operator), other)
+        for one, operator, other in zip(left, operators, right, strict=True)
+    )
+
+
+def read_rules(snapshot: Snapshot, names: Sequence[str]) -> dict[str, TableRules]:
+    """The rules of each table by ``schema.table``."""
+    found = snapshot.rows(catalog_query("rules"), {"names": list(names)}, "reading the catalog")
+    return {name: _rules(rules) for name, rules in found}
+
+
+def read_references(snapshot: Snapshot, names: Sequence[str]) -> tuple[Reference, ...]:
+    """All foreign keys from or to one of these tables."""
+    found = snapshot.rows(catalog_query("foreign_keys"), {"names": list(names)}, "reading the foreign keys")
+    return tuple(
+        Reference(name, child, tuple(columns), parent, tuple(parent_columns), tuple(operators), on_delete, on_update)
+        for name, child, columns, parent, parent_columns, operators, on_delete, on_update in found
+    )
+
+
+def with_child(references: Iterable[Reference], name: str) -> list[Reference]:
+    """Those that a table has."""
+    return [reference for reference in references if reference.child == name]
+
+
+def with_parent(references: Iterable[Reference], name: str) -> list[Reference]:
+    """Those that refer to a table."""
+    return [reference for reference in references if reference.parent == name]
+
+
+def _rules(found: dict[str, Any]) -> TableRules:
+    unique = [
+        UniqueRule(
+            **(
+                rule
+                | {key: tuple(rule[key] or ()) for key in ("expressions", "columns")}
+                | {"operators": () if rule["exclusion"] else tuple(rule["operators"] or ())}
+            )
+        )
+        for rule in found["unique"] or ()
+    ]
+    lists = {key: tuple(found[key] or ()) for key in ("equals", "children", "missing_rights")}
+    return TableRules(**lists, unique=tuple(unique), deferrable_key=found["deferrable_key"], owned=found["owned"])

@@ -1,0 +1,152 @@
+"""Sequences after a restore: the next number must not be one that a row has."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from psycopg2 import sql
+
+from clinic_backups.restore.diff import TableDiff
+from clinic_backups.restore.model import Refusal
+from clinic_backups.restore.workspace import Workspace, qualified
+from clinic_backups.tenant_db import catalog_query
+
+FEW_STEPS = 200
+"""A sequence goes so many steps by ``nextval``, which no other session can undo; a longer way by ``setval``."""
+
+
+@dataclass(frozen=True)
+class SequenceUse:
+    """A column that takes its numbers from a sequence: by its default, owned or not, or as an identity.
+
+    :param sequence: qualified and quoted.
+    :param numbers: the column is a number; else a text is made of the sequence's number.
+    :param may: this role may read and set the sequence.
+    """
+
+    table: str
+    column: str
+    sequence: str
+    increment: int
+    lowest: int
+    highest: int
+    cycle: bool
+    numbers: bool
+    may: bool
+
+
+def uses(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> list[SequenceUse]:
+    """Sequences of tables in which rows come back."""
+    names = [name for name, diff in diffs.items() if diff.plan.insert]
+    found = workspace.rows(catalog_query("sequences"), {"names": names}, "looking for sequences")
+    return [SequenceUse(*row) for row in found]
+
+
+def refusals(found: Sequence[SequenceUse], role: str) -> Iterator[Refusal]:
+    """A sequence that could not be set is found before anything is written."""
+    for use in found:
+        if not use.may:
+            yield Refusal(
+                use.table,
+                f"The role {role} may not set {use.sequence}, from which {use.table}.{use.column} takes its numbers.",
+                f"GRANT SELECT, UPDATE ON SEQUENCE {use.sequence} TO {role};",
+            )
+
+
+def advance(workspace: Workspace, found: Sequence[SequenceUse]) -> None:
+    """Move each sequence to where its next number collides with nothing.
+
+    A sequence moves in its own direction and steps only, so that others which take every second number keep theirs. It
+    is not taken back when the restore is rolled back, which leaves a gap and harms nothing.
+    """
+    by_sequence: dict[str, list[SequenceUse]] = defaultdict(list)
+    for use in found:
+        by_sequence[use.sequence].append(use)
+    for name, columns in by_sequence.items():
+        use = columns[0]
+        last = max if use.increment > 0 else min
+        numbers = [number for column in columns if (number := _furthest(workspace, column)) is not None]
+        if not numbers:
+            continue
+        furthest = last(numbers)
+        ((position, called),) = workspace.rows(
+            sql.SQL("SELECT last_value, is_called FROM {}").format(sql.SQL(name)), None, f"reading {name}"
+        )
+        following = position + use.increment if called else position
+        if use.cycle or not use.lowest <= furthest <= use.highest:
+            _skip_taken(workspace, columns, following)
+        elif (furthest - following) * use.increment >= 0:
+            _move(workspace, use, following, following + _steps(furthest - following, use.increment) * use.increment)
+
+
+def _furthest(workspace: Workspace, use: SequenceUse) -> int | None:
+    """The number of the column that is furthest in the sequence's direction; none without one."""
+    column = sql.Identifier(use.column)
+    digits = sql.SQL(r"NULLIF(left(regexp_replace({}::text, '\D', '', 'g'), 18), '')::numeric").format(column)
+    query = sql.SQL("SELECT {}({}) FROM {}").format(
+        sql.SQL("max" if use.increment > 0 else "min"), column if use.numbers else digits, qualified(use.table)
+    )
+    ((found,),) = workspace.rows(query, None, f"reading the numbers of {use.table}.{use.column}")
+    return None if found is None else int(found)
+
+
+def _steps(distance: int, increment: int) -> int:
+    return -(-abs(distance) // abs(increment))
+
+
+def _move(workspace: Workspace, use: SequenceUse, following: int, target: int) -> None:
+    """Make ``target`` the last number that was given out."""
+    target = min(max(target, use.lowest), use.highest)
+    steps = abs(target - following) // abs(use.increment) + 1
+    name = sql.Literal(use.sequence)
+    if steps <= FEW_STEPS:
+        query = sql.SQL("SELECT max(nextval({}::regclass)) FROM generate_series(1, {})").format(
+            name, sql.Literal(steps)
+        )
+    else:
+        query = sql.SQL("SELECT setval({}::regclass, {})").format(name, sql.Literal(target))
+    workspace.rows(query, None, f"moving {use.sequence}")
+
+
+def _skip_taken(workspace: Workspace, columns: Sequence[SequenceUse], following: int) -> None:
+    """A sequence that begins again at its end, or whose end rows have passed: only the next number has to be free."""
+    use = columns[0]
+    span = (use.highest - use.lowest) // abs(use.increment) + 1
+    target, tried = _wrapped(use, following), 0
+    while tried < min(span, 1_000_000):
+        free = _first_free(workspace, columns, target)
+        if free is not None:
+            if free != following:
+                query = sql.SQL("SELECT setval({}::regclass, {}, false)").format(
+                    sql.Literal(use.sequence), sql.Literal(free)
+                )
+                workspace.rows(query, None, f"moving {use.sequence}")
+            return
+        tried += FEW_STEPS
+        target = _wrapped(use, target + FEW_STEPS * use.increment)
+        if not use.cycle and (target - following) * use.increment < 0:
+            return
+
+
+def _first_free(workspace: Workspace, columns: Sequence[SequenceUse], start: int) -> int | None:
+    """The first of the next numbers that no row has; none if all of them are taken."""
+    use = columns[0]
+    numbers = [start + step * use.increment for step in range(FEW_STEPS)]
+    numbers = [number for number in numbers if use.lowest <= number <= use.highest]
+    taken: set[int] = set()
+    for column in columns:
+        if column.numbers:
+            query = sql.SQL("SELECT {0} FROM {1} WHERE {0} = ANY ({2})").format(
+                sql.Identifier(column.column), qualified(column.table), sql.Literal(numbers)
+            )
+            taken |= {int(row[0]) for row in workspace.rows(query, None, f"reading {column.table}.{column.column}")}
+    return next((number for number in numbers if number not in taken), None)
+
+
+def _wrapped(use: SequenceUse, number: int) -> int:
+    """Past its end a sequence begins again at its other end."""
+    if use.increment > 0:
+        return use.lowest if number > use.highest else number
+    return use.highest if number < use.lowest else number

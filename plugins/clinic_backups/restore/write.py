@@ -1,0 +1,231 @@
+"""Writes what was planned in one statement.
+
+PostgreSQL checks foreign keys at the end of a statement, and does there what ON DELETE says. Within one statement the
+order of tables therefore does not matter: rows are pointed elsewhere before their old parent is looked at, tables may
+refer to each other, and no cascade finds anything. Unique keys are checked row by row: so all deletes come first, then
+the updates, then the inserts, and rows whose new values may stand in each other's way are deleted and inserted.
+https://www.postgresql.org/docs/current/queries-with.html#QUERIES-WITH-MODIFYING
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from psycopg2 import sql
+
+from clinic_backups.errors import IntegrityError
+from clinic_backups.restore.derived import Derived
+from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff
+from clinic_backups.restore.park import park
+from clinic_backups.restore.quiet import Quiet
+from clinic_backups.restore.rules import NO_ACTION, Reference, with_parent
+from clinic_backups.restore.workspace import Workspace, columns_of, qualified, row_text
+
+Writes = Counter[tuple[str, str]]
+"""Rows by table and operation."""
+
+
+class Writer:
+    """Writes a plan's operations.
+
+    :param derived: rows of derived tables that go with the rows that they were made from.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        diffs: Mapping[str, TableDiff],
+        references: Sequence[Reference],
+        quiet: Quiet,
+        derived: Sequence[Derived] = (),
+    ) -> None:
+        self._workspace, self._references, self._quiet, self._derived = workspace, references, quiet, derived
+        self._diffs = [diff for diff in diffs.values() if diff.plan.writes]
+
+    def write(self) -> Writes:
+        """Do it; returns the rows that were written. The caller holds what has to be held.
+
+        :raises PermanentError: a constraint of the database forbids it. :raises IntegrityError: not what was planned.
+        """
+        done: Writes = Counter()
+        for diff in self._diffs:
+            if diff.moving and not self._may_delete_moving(diff):
+                done[diff.name, UPDATE] += park(self._workspace, diff)
+        statement = self._statement()
+        for table, operation, rows in self._workspace.rows(statement, None, "writing the clinic's rows"):
+            done[table, operation] += rows
+        self._require_planned(done)
+        return done
+
+    def _may_delete_moving(self, diff: TableDiff) -> bool:
+        """Nothing happens to the rows that refer to one which is deleted and inserted within a statement.
+
+        ON DELETE CASCADE, RESTRICT and SET do not look whether it is there again.
+        """
+        if self._quiet.how == "replica":
+            return True
+        return all(reference.on_delete == NO_ACTION for reference in with_parent(self._references, diff.name))
+
+    def _statement(self) -> sql.Composed:
+        """All operations, each a common table expression; its result has table, operation and rows of each."""
+        parts: list[tuple[str, str, str, sql.Composed]] = []
+        for number, diff in enumerate(self._diffs):
+            parts += [
+                (f"{operation}_{number}_{place}", diff.name, operation, statement)
+                for place, (operation, statement) in enumerate(self._operations(diff, number))
+            ]
+        parts += [
+            (f"delete_derived_{number}", derived.table, DELETE, derived.statement)
+            for number, derived in enumerate(self._derived)
+        ]
+        parts.sort(key=lambda part: (DELETE, UPDATE, INSERT).index(part[2]))
+        steps = [sql.SQL("{} AS ({})").format(sql.Identifier(name), statement) for name, _, _, statement in parts]
+        for operation, marker in ((UPDATE, "updated"), (DELETE, "deleted")):
+            names = [name for name, _, found, _ in parts if found == operation]
+            steps.insert(
+                sum(found in ((DELETE, UPDATE) if operation == UPDATE else (DELETE,)) for _, _, found, _ in parts),
+                sql.SQL("{} AS MATERIALIZED (SELECT {} AS rows)").format(sql.Identifier(marker), _sum(names)),
+            )
+        results = [
+            sql.SQL("SELECT {}, {}, count(*) FROM {}").format(
+                sql.Literal(table), sql.Literal(operation), sql.Identifier(name)
+            )
+            for name, table, operation, _ in parts
+        ]
+        return sql.SQL("WITH {} {}").format(sql.SQL(",\n").join(steps), sql.SQL("\nUNION ALL ").join(results))
+
+    def _operations(self, diff: TableDiff, number: int) -> Iterator[tuple[str, sql.Composed]]:
+        plan, moves = diff.plan, bool(diff.moving) and self._may_delete_moving(diff)
+        if plan.delete:
+            yield DELETE, _delete(diff)
+        if moves:
+            yield DELETE, _take_out(diff)
+        if plan.update - (diff.moving if moves else 0):
+            yield UPDATE, _update(diff, but_moving=moves)
+        if plan.insert:
+            yield INSERT, _insert(diff)
+        if moves:
+            # The rows that the second deletion of this table returned.
+            yield INSERT, _put_back(diff, f"{DELETE}_{number}_{int(bool(plan.delete))}")
+
+    def _require_planned(self, done: Writes) -> None:
+        for diff in self._diffs:
+            parked = diff.moving if diff.moving and not self._may_delete_moving(diff) else 0
+            moved = diff.moving - parked
+            planned = {
+                INSERT: diff.plan.insert + moved,
+                DELETE: diff.plan.delete + moved,
+                UPDATE: diff.plan.update - moved + parked,
+            }
+            for operation, rows in planned.items():
+                if done[diff.name, operation] != rows:
+                    raise IntegrityError(
+                        f"{diff.name}: {operation} would have touched {done[diff.name, operation]} rows, planned were"
+                        f" {rows}.",
+                        hint="Nothing was changed. A trigger or a rule of the table changes what is written.",
+                    )
+
+
+def _sum(names: Sequence[str]) -> sql.Composable:
+    """Reading all rows of these expressions makes PostgreSQL run them to their end."""
+    if not names:
+        return sql.SQL("0")
+    return sql.SQL(" + ").join(sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(name)) for name in names)
+
+
+_AFTER_DELETES = sql.SQL("(SELECT rows FROM deleted) IS NOT NULL")
+_AFTER_UPDATES = sql.SQL("(SELECT rows FROM deleted) IS NOT NULL AND (SELECT rows FROM updated) IS NOT NULL")
+
+
+def _target(diff: TableDiff) -> sql.Composable:
+    """The table alone, without those that inherit from it."""
+    only = sql.SQL("ONLY ") if diff.staged.shape.rules.children else sql.SQL("")
+    return only + qualified(diff.name)
+
+
+def _delete(diff: TableDiff) -> sql.Composed:
+    shape = diff.staged.shape
+    if shape.key:
+        return sql.SQL("DELETE FROM {} AS t USING {} AS o WHERE o.op = 'delete' AND {} RETURNING 1").format(
+            _target(diff), diff.ops, shape.same_key("o", "t")
+        )
+    # Rows without key that are equal in every column are the same clinic's, and which of them goes is all one.
+    return sql.SQL("""
+        DELETE FROM {target} AS t
+         USING (SELECT n.part, n.place
+                  FROM (SELECT x.tableoid AS part, x.ctid AS place, {text} AS row_text,
+                               row_number() OVER (PARTITION BY {text} ORDER BY x.tableoid, x.ctid) AS number
+                          FROM {target} AS x
+                         WHERE {text} IN (SELECT row_text FROM {ops} WHERE op = 'delete')) AS n
+                  JOIN {ops} AS o ON o.op = 'delete' AND o.row_text = n.row_text AND n.number <= o.times) AS g
+         WHERE t.tableoid = g.part AND t.ctid = g.place
+     RETURNING 1""").format(target=_target(diff), ops=diff.ops, text=row_text(shape.columns, "x"))
+
+
+def _take_out(diff: TableDiff) -> sql.Composed:
+    return sql.SQL("DELETE FROM {} AS t USING {} AS o WHERE o.moves AND {} RETURNING t.*").format(
+        _target(diff), diff.ops, diff.staged.shape.same_key("o", "t")
+    )
+
+
+def _put_back(diff: TableDiff, taken: str) -> sql.Composed:
+    """The rows that were taken out, with the backup's values; columns that it does not have keep theirs."""
+    shape = diff.staged.shape
+    return sql.SQL(
+        "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS m JOIN {} AS w ON {} WHERE {} RETURNING 1"
+    ).format(
+        qualified(shape.name),
+        columns_of((*shape.columns, *shape.kept)),
+        sql.SQL(", ").join([columns_of(shape.columns, "w"), *(sql.Identifier("m", name) for name in shape.kept)]),
+        sql.Identifier(taken),
+        diff.staged.wanted,
+        shape.same_key("m", "w"),
+        _AFTER_UPDATES,
+    )
+
+
+def _update(diff: TableDiff, *, but_moving: bool) -> sql.Composed:
+    shape = diff.staged.shape
+    return sql.SQL(
+        "UPDATE {} AS t SET {} FROM {} AS o JOIN {} AS w ON {} WHERE o.op = 'update' {} AND {} AND {} RETURNING 1"
+    ).format(
+        _target(diff),
+        sql.SQL(", ").join(
+            sql.SQL("{} = {}").format(sql.Identifier(name), sql.Identifier("w", name))
+            for name in diff.plan.columns
+            if name not in shape.fixed
+        ),
+        diff.ops,
+        diff.staged.wanted,
+        shape.same_key("o", "w"),
+        sql.SQL("AND NOT o.moves" if but_moving else ""),
+        shape.same_key("o", "t"),
+        _AFTER_DELETES,
+    )
+
+
+def _insert(diff: TableDiff) -> sql.Composed:
+    shape = diff.staged.shape
+    if shape.key:
+        source = sql.SQL("SELECT {} FROM {} AS o JOIN {} AS w ON {} WHERE o.op = 'insert' AND {}").format(
+            columns_of(shape.columns, "w"), diff.ops, diff.staged.wanted, shape.same_key("o", "w"), _AFTER_UPDATES
+        )
+    else:
+        source = sql.SQL("""
+            SELECT {columns} FROM (SELECT w.*, {text} AS clinic_backups_text,
+                                          row_number() OVER (PARTITION BY {text}) AS clinic_backups_number
+                                     FROM {wanted} AS w) AS n
+              JOIN {ops} AS o ON o.op = 'insert' AND o.row_text = n.clinic_backups_text
+               AND n.clinic_backups_number <= o.times
+             WHERE {after}""").format(
+            columns=columns_of(shape.columns, "n"),
+            text=row_text(shape.columns, "w"),
+            wanted=diff.staged.wanted,
+            ops=diff.ops,
+            after=_AFTER_UPDATES,
+        )
+    # OVERRIDING SYSTEM VALUE: identities that are always generated keep the numbers that they had.
+    return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE {} RETURNING 1").format(
+        qualified(shape.name), columns_of(shape.columns), source
+    )
