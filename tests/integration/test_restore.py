@@ -12,7 +12,7 @@ import pytest
 
 from clinic_backups import connections
 from clinic_backups.encryption import generate_identity
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError, TransientError
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError
 from clinic_backups.model import ArchiveInfo, BackupRecord
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.model import RestorePlan, TablePlan
@@ -281,9 +281,9 @@ class TestTriggers:
         record = ward.run(1)
         ward.execute(f"DELETE FROM {STOCK} WHERE clinica_id = 1 AND id / 6 % 2 = 0", *self.TRIGGER)
         damaged = ward.rows_now(1)
-        assert "will fire: this role may not turn them off: estorba" in " ".join(
-            by_table(ward.plan(record))[STOCK].notes
-        )
+        plan = ward.plan(record)
+        assert "will fire: this role may not turn them off: estorba" in " ".join(by_table(plan)[STOCK].notes)
+        assert "would not be what the backup holds" in plan.refusals[0].message
         with pytest.raises(IntegrityError, match="would not be what the backup holds"):
             ward.apply(record)
         assert ward.rows_now(1) == damaged
@@ -310,6 +310,8 @@ class TestTriggers:
             f"CREATE TRIGGER apunta AFTER INSERT ON {STOCK} FOR EACH STATEMENT EXECUTE FUNCTION public.apunta()",
         )
         others = ward.others()
+        plan = ward.plan(record)
+        assert "public.comun_clinica: update touched 1 rows, planned were 0" in plan.refusals[0].message
         with pytest.raises(IntegrityError, match=r"public\.comun_clinica: update touched 1 rows, planned were 0"):
             ward.apply(record)
         assert ward.others() == others
@@ -394,6 +396,7 @@ def test_a_row_that_somebody_else_writes_meanwhile_stops_the_restore(ward: Ward)
             ward.execute(f"UPDATE {STOCK} SET nombre = 'vivo' WHERE clinica_id = 1 AND id / 6 % 2 = 0")
 
     restore.on_step = meanwhile
-    with pytest.raises(TransientError):
+    # It compares again, and the clinic is another one by then.
+    with pytest.raises(ClinicChanged):
         restore.apply(ward.source(record), Wish(), approved=plan.digest)
     assert b"vivo" in ward.rows_now(1)[STOCK]

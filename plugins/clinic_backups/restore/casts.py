@@ -63,11 +63,12 @@ def _conversions(workspace: Workspace, shape: Shape, name: str) -> Iterator[_Con
     now = next(column.type for column in shape.now.columns if column.name == name)
     then = next(column.type for column in shape.then.columns if column.name == name)
     known = _is_known(workspace, then)
-    back = f"(({{}}::{now})::text)::{then}::text" if known else f"(({{}}::{now})::text)"
+    # concat gives what COPY writes; a cast to text says true for t, and cuts the blanks of char(n).
+    back = f"concat(concat({{}}::{now})::{then})" if known else f"concat({{}}::{now})"
     yield _Conversion(f"{{}}::{now}", back)
     if known and then != now:
         there = f"({{}}::{then})::{now}"
-        yield _Conversion(there, f"(({there})::{then})::text")
+        yield _Conversion(there, f"concat(({there})::{then})")
 
 
 def _is_known(workspace: Workspace, type_: str) -> bool:

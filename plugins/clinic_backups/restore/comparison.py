@@ -60,6 +60,7 @@ class Comparison:
         self._derived: list[Derived] = []
         self._sequences: list[sequences.SequenceUse] = []
         self._quiet = Quiet("nothing")
+        self._digest = ""
         self.diffs: dict[str, TableDiff] = {}
 
     def choose(self) -> None:
@@ -145,6 +146,12 @@ class Comparison:
         self._quiet = decide(workspace, diffs, self._rules, references)
         for name, note in self._quiet.notes().items():
             self._note(name, note)
+        self._digest = digest_of(
+            {name: diff.digest for name, diff in diffs.items()}
+            | {"backup": self.manifest.backup_id, "mode": self._wish.mode}
+            | {f"derived {derived.table}": str(derived.rows) for derived in self._derived}
+            | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
+        )
 
     @property
     def writes(self) -> int:
@@ -215,12 +222,7 @@ class Comparison:
             mode=self._wish.mode,
             tables=tables,
             refusals=tuple(self._refusals),
-            digest=digest_of(
-                {name: diff.digest for name, diff in self.diffs.items()}
-                | {"backup": self.manifest.backup_id, "mode": self._wish.mode}
-                | {f"derived {derived.table}": str(derived.rows) for derived in self._derived}
-                | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
-            ),
+            digest=self._digest,
         )
 
     def _note(self, table: str, note: str) -> None:

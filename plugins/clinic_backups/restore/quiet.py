@@ -1,9 +1,9 @@
 """Triggers of the application while a restore writes: which would fire, and how they are kept quiet.
 
 ``session_replication_role = replica`` turns off all ordinary triggers of this session, and locks nobody out. Foreign
-keys are triggers too, so that :mod:`clinic_backups.restore.references` proves them. A role that may not set it, and owns
-the tables, disables the triggers that would fire, one by one, which keeps others from writing to these tables until the
-restore ends. Else they fire, and the plan says so.
+keys are triggers too, so that :mod:`clinic_backups.restore.references` proves them. A role that may not set it, and
+owns the tables, disables the triggers that would fire, one by one, which keeps others from writing to these tables
+until the restore ends. Else they fire, and the plan says so.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.workspace import Workspace, qualified
 from clinic_backups.tenant_db import catalog_query
 
+ENOUGH_FREE = 1000
+"""Numbers that are free from where a sequence is; with fewer it looks for a better place."""
 FEW_STEPS = 200
 """A sequence goes so many steps by ``nextval``, which no other session can undo; a longer way by ``setval``."""
 
@@ -111,42 +113,39 @@ def _move(workspace: Workspace, use: SequenceUse, following: int, target: int) -
 
 
 def _skip_taken(workspace: Workspace, columns: Sequence[SequenceUse], following: int) -> None:
-    """A sequence that begins again at its end, or whose end rows have passed: only the next number has to be free."""
+    """A sequence that begins again at its end, or whose end rows have passed: the next numbers have to be free.
+
+    It stays where it is when enough are free from there, and else goes to where most are.
+    """
     use = columns[0]
-    span = (use.highest - use.lowest) // abs(use.increment) + 1
-    target, tried = _wrapped(use, following), 0
-    while tried < min(span, 1_000_000):
-        free = _first_free(workspace, columns, target)
-        if free is not None:
-            if free != following:
-                query = sql.SQL("SELECT setval({}::regclass, {}, false)").format(
-                    sql.Literal(use.sequence), sql.Literal(free)
-                )
-                workspace.rows(query, None, f"moving {use.sequence}")
-            return
-        tried += FEW_STEPS
-        target = _wrapped(use, target + FEW_STEPS * use.increment)
-        if not use.cycle and (target - following) * use.increment < 0:
-            return
-
-
-def _first_free(workspace: Workspace, columns: Sequence[SequenceUse], start: int) -> int | None:
-    """The first of the next numbers that no row has; none if all of them are taken."""
-    use = columns[0]
-    numbers = [start + step * use.increment for step in range(FEW_STEPS)]
-    numbers = [number for number in numbers if use.lowest <= number <= use.highest]
-    taken: set[int] = set()
-    for column in columns:
-        if column.numbers:
-            query = sql.SQL("SELECT {0} FROM {1} WHERE {0} = ANY ({2})").format(
-                sql.Identifier(column.column), qualified(column.table), sql.Literal(numbers)
-            )
-            taken |= {int(row[0]) for row in workspace.rows(query, None, f"reading {column.table}.{column.column}")}
-    return next((number for number in numbers if number not in taken), None)
-
-
-def _wrapped(use: SequenceUse, number: int) -> int:
-    """Past its end a sequence begins again at its other end."""
-    if use.increment > 0:
-        return use.lowest if number > use.highest else number
-    return use.highest if number < use.lowest else number
+    ends = (use.lowest - 1, use.highest + 1)
+    taken = sql.SQL(" UNION ").join(
+        sql.SQL("SELECT {0}::numeric AS n FROM {1} WHERE {0} IS NOT NULL").format(
+            sql.Identifier(column.column), qualified(column.table)
+        )
+        for column in columns
+        if column.numbers
+    )
+    # The distance from each number that is taken to the next one; both ends count as taken.
+    query = sql.SQL("""
+        WITH taken AS ({taken} UNION SELECT unnest(ARRAY[{low}, {high}]::numeric[])),
+             gaps AS (SELECT n, lead(n) OVER (ORDER BY n) - n - 1 AS free FROM taken)
+        (SELECT n, free FROM gaps WHERE free > 0 AND n BETWEEN {low} AND {high} ORDER BY free DESC LIMIT 1)
+        UNION ALL
+        (SELECT n, free FROM gaps WHERE n < {following} AND n + free >= {following} ORDER BY n DESC LIMIT 1)""").format(
+        taken=taken, low=sql.Literal(ends[0]), high=sql.Literal(ends[1]), following=sql.Literal(following)
+    )
+    gaps = [(int(number), int(free)) for number, free in workspace.rows(query, None, f"reading {use.table}")]
+    if not gaps:
+        return
+    largest, here = gaps[0], gaps[1:]
+    up = use.increment > 0
+    left = [number + free - following + 1 if up else following - number for number, free in here]
+    if left and (left[0] >= ENOUGH_FREE or left[0] * 2 >= largest[1]):
+        return
+    number, free = largest
+    start = number + 1 if up else number + free
+    # In its own steps: numbers of the same remainder.
+    start += (following - start) % use.increment
+    query = sql.SQL("SELECT setval({}::regclass, {}, false)").format(sql.Literal(use.sequence), sql.Literal(start))
+    workspace.rows(query, None, f"moving {use.sequence}")
