@@ -167,7 +167,7 @@ class Comparison:
             return
         try:
             with self.workspace.savepoint():
-                self._proof.written(self._write())
+                self._proof.written(self._write(), fired=self._quiet.how == "fire")
         except PermanentError as error:
             self._refusals.append(explain(self.workspace, self.diffs, error))
 

@@ -43,7 +43,7 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode) -> TableDif
     shape = staged.shape
     ops = sql.Identifier("pg_temp", f"ops_{staged.index}")
     for side in (staged.wanted, staged.present):
-        workspace.execute(sql.SQL("ANALYZE {}").format(side), f"analyzing {shape.name}")
+        _analyze(workspace, side, staged)
     wanted_ops = [INSERT] if mode == "missing" else [INSERT, UPDATE, DELETE]
     body = _by_key(staged) if shape.key else _as_bag(staged)
     workspace.execute(
@@ -52,9 +52,16 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode) -> TableDif
         ).format(sql.Identifier(f"ops_{staged.index}"), body, sql.SQL(", ").join(map(sql.Literal, wanted_ops))),
         f"comparing {shape.name}",
     )
-    workspace.execute(sql.SQL("ANALYZE {}").format(ops), f"analyzing {shape.name}")
+    _analyze(workspace, ops, staged)
     ((in_wanted,),) = workspace.rows(sql.SQL("SELECT count(*) FROM {}").format(staged.wanted), None, "counting")
     return described(workspace, staged, ops, staged.matched + int(in_wanted))
+
+
+def _analyze(workspace: Workspace, table: sql.Identifier, staged: Staged) -> None:
+    """Roughly, and the key alone: it is joined by nothing else."""
+    columns = sql.SQL(" ({})").format(columns_of(staged.shape.key)) if staged.shape.key else sql.SQL("")
+    workspace.execute("SET LOCAL default_statistics_target = 5", "setting the statistics target")
+    workspace.execute(sql.SQL("ANALYZE {}{}").format(table, columns), f"analyzing {staged.shape.name}")
 
 
 def described(workspace: Workspace, staged: Staged, ops: sql.Identifier, in_backup: int) -> TableDiff:
@@ -87,7 +94,6 @@ def _by_key(staged: Staged) -> sql.Composed:
     return sql.SQL("""
         SELECT CASE WHEN p.row_text IS NULL THEN 'insert' WHEN w.row_text IS NULL THEN 'delete' ELSE 'update' END AS op,
                1 AS times, {keys},
-               sha256(convert_to(w.row_text, 'UTF8')) AS wanted_hash,
                sha256(convert_to(p.row_text, 'UTF8')) AS present_hash
           FROM {wanted} AS w
           FULL JOIN {present} AS p ON {same}
@@ -184,7 +190,10 @@ def _differs(names: Sequence[str]) -> sql.Composed:
 
 
 def _digest(workspace: Workspace, ops: sql.Identifier) -> str:
-    """SHA-256 over all operations with what was and what will be, in two steps so that no text grows too long."""
+    """SHA-256 over all operations with what was, in two steps so that no text grows too long.
+
+    What will be is the backup's, which the plan names.
+    """
     ((digest,),) = workspace.rows(
         sql.SQL("""
             SELECT COALESCE(encode(sha256(string_agg(part, ''::bytea ORDER BY bucket)), 'hex'), '')

@@ -42,12 +42,17 @@ class Proof:
                 hint="ALTER ROLE <role of restore_db> SET track_counts = on; a superuser may.",
             )
 
-    def written(self, done: Writes) -> None:
-        """Each table that was written has the rows that it should. :raises IntegrityError: it has not."""
+    def written(self, done: Writes, *, fired: bool) -> None:
+        """Each table that was written has as many rows as it should. :raises IntegrityError: it has not.
+
+        :param fired: triggers fired, which may have changed values: then these are compared too.
+        """
         self._only_planned_writes(done)
         for name, diff in self._diffs.items():
-            if diff.plan.writes:
+            if diff.plan.writes and (fired or not diff.staged.shape.same):
                 self._rows(name, diff)
+            elif diff.plan.writes and self._mode == "exact":
+                self._require_rows(name, 0, self._there(name) - self._contents[name].rows)
 
     def whole(self, done: Writes) -> None:
         """The clinic is read again and is what the backup holds, block by block where the tables are as they were.
@@ -94,10 +99,16 @@ class Proof:
         missing = self._missing(name, diff)
         extra = 0
         if self._mode == "exact":
-            query = sql.SQL("SELECT count(*) FROM (\n{}\n) AS r").format(sql.SQL(self._queries[name]))
-            ((there,),) = self._workspace.rows(query, None, f"counting {name} again")
             # Rows in blocks that both sides have are there: nothing but the plan was written, and it has none of them.
-            extra = int(there) - (self._contents[name].rows - missing)
+            extra = self._there(name) - (self._contents[name].rows - missing)
+        self._require_rows(name, missing, extra)
+
+    def _there(self, name: str) -> int:
+        query = sql.SQL("SELECT count(*) FROM (\n{}\n) AS r").format(sql.SQL(self._queries[name]))
+        ((there,),) = self._workspace.rows(query, None, f"counting {name} again")
+        return int(there)
+
+    def _require_rows(self, name: str, missing: int, extra: int) -> None:
         if missing or extra:
             raise IntegrityError(
                 f"{name} would not be what the backup holds: {missing} rows are missing, {extra} are too many.",
