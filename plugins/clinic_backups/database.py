@@ -123,6 +123,12 @@ def refusal_of(error: BaseException) -> Refused | None:
     return getattr(error, "refused", None)
 
 
+def is_conflict(error: BaseException) -> bool:
+    """Two transactions wrote the same rows at the same moment, or waited for each other."""
+    refused = refusal_of(error)
+    return refused is not None and refused.state in ("40001", "40P01")
+
+
 E = TypeVar("E", bound=ClinicBackupsError)
 
 

@@ -20,7 +20,7 @@ CONTENT_TYPE_ENVELOPE = "application/json"
 
 Kind = Literal["full", "incremental"]
 WantedKind = Literal["auto", "full", "incremental"]
-RestoreMode = Literal["exact", "missing"]
+RestoreMode = Literal["exact", "missing", "live"]
 CopyProblem = Literal["missing", "damaged"]
 LossProblem = Literal["missing", "damaged", "incomplete"]
 """incomplete: it is there, and one that it is built on is gone."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from typing import Any
 
 from clinic_backups.archive_reader import Manifest
 from clinic_backups.connections import Connection
-from clinic_backups.errors import PermanentError, SettingsError
+from clinic_backups.database import is_conflict
+from clinic_backups.errors import PermanentError, SettingsError, TransientError
 from clinic_backups.model import Table
 from clinic_backups.restore import sequences
 from clinic_backups.restore.adopt import adopt
@@ -16,6 +18,7 @@ from clinic_backups.restore.casts import convert
 from clinic_backups.restore.checks import Checks
 from clinic_backups.restore.derived import Derived, in_the_way
 from clinic_backups.restore.diff import TableDiff, compute
+from clinic_backups.restore.live import digest_of_moment, leave_changed, moment_of
 from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, Wish, digest_of
 from clinic_backups.restore.proof import Proof
 from clinic_backups.restore.quiet import Quiet, decide
@@ -35,6 +38,7 @@ class Comparison:
     :param queries: the extract of each table, rendered for the clinic.
     :param derived: tables that others make anew from the clinics' rows.
     :param as_text: every value of the backup was loaded as a text.
+    :param since: of the mode ``live``: the plan that was approved. What changed since is left as it is.
     """
 
     def __init__(
@@ -47,7 +51,9 @@ class Comparison:
         *,
         derived: Collection[str] = (),
         as_text: bool = False,
+        since: RestorePlan | None = None,
     ) -> None:
+        self._since = since
         self.workspace, self.queries, self.manifest = workspace, queries, manifest
         self._connection, self._wish, self._derived_tables, self._as_text = connection, wish, derived, as_text
         self._shapes: dict[str, Shape] = {}
@@ -60,7 +66,8 @@ class Comparison:
         self._derived: list[Derived] = []
         self._sequences: list[sequences.SequenceUse] = []
         self._quiet = Quiet("nothing")
-        self._digest = ""
+        self._parts: dict[str, str] = {}
+        self._moment: dict[str, Any] = {}
         self.diffs: dict[str, TableDiff] = {}
 
     def choose(self) -> None:
@@ -127,7 +134,14 @@ class Comparison:
             self.diffs[name] = compute(self.workspace, staged, self._wish.mode)
             if adopted:
                 self._note(name, _adopted(adopted, self._wish.mode))
+            if self._since is not None:
+                self._leave_changed(name, self._since)
         self._look_around()
+
+    def _leave_changed(self, name: str, since: RestorePlan) -> None:
+        self.diffs[name], left = leave_changed(self.workspace, self.diffs[name], since.moment, since.parts.get(name))
+        if left:
+            self._note(name, f"{left:,} row{'s' if left > 1 else ''} changed since the plan: left as they are now.")
 
     def _look_around(self) -> None:
         workspace, diffs, references = self.workspace, self.diffs, self._references
@@ -146,11 +160,14 @@ class Comparison:
         self._quiet = decide(workspace, diffs, self._rules, references)
         for name, note in self._quiet.notes().items():
             self._note(name, note)
-        self._digest = digest_of(
+        if self._wish.mode == "live":
+            self._moment = moment_of(workspace, diffs)
+        self._parts = (
             {name: diff.digest for name, diff in diffs.items()}
             | {"backup": self.manifest.backup_id, "mode": self._wish.mode}
             | {f"derived {derived.table}": str(derived.rows) for derived in self._derived}
             | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
+            | ({"moment": digest_of_moment(self._moment)} if self._moment else {})
         )
 
     @property
@@ -161,6 +178,8 @@ class Comparison:
     def rehearse(self) -> None:
         """Write, prove and take it back. What fails becomes a refusal.
 
+        Where somebody writes the same rows at this moment it is not finished, and the plan says so.
+
         :raises TransientError: it may pass by itself, as a lock of somebody else does.
         """
         if self._refusals or not self.writes:
@@ -170,6 +189,11 @@ class Comparison:
                 self._proof.written(self._write(), fired=self._quiet.how == "fire")
         except PermanentError as error:
             self._refusals.append(explain(self.workspace, self.diffs, error))
+        except TransientError as error:
+            if not is_conflict(error):
+                raise
+            written = next(name for name, diff in self.diffs.items() if diff.plan.writes)
+            self._note(written, "The rehearsal was not finished: somebody wrote the same rows at that moment.")
 
     def write(self) -> Writes:
         """Write for good, prove it, and move the sequences. The caller commits.
@@ -222,7 +246,9 @@ class Comparison:
             mode=self._wish.mode,
             tables=tables,
             refusals=tuple(self._refusals),
-            digest=self._digest,
+            digest=digest_of(self._parts),
+            parts=self._parts,
+            moment=self._moment,
         )
 
     def _note(self, table: str, note: str) -> None:

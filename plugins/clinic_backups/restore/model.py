@@ -11,7 +11,7 @@ from typing import Any
 
 from clinic_backups.model import RestoreMode, iso
 
-MODES: tuple[RestoreMode, ...] = ("exact", "missing")
+MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live")
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class RestoreRequest:
     """What somebody asks for.
 
     :param backup_id: which backup; else the newest completed at or before ``as_of``; else the newest completed.
-    :param mode: ``exact``: the clinic becomes what the backup holds; ``missing``: only rows that are gone come back.
+    :param mode: ``exact``: the clinic becomes what the backup holds; ``missing``: only rows that are gone come back;
+        ``live``: as exact, and what changed since the plan was made stays.
     :param tables: only these, and what their rows need; all when empty.
     :param ignore_dropped: restore although columns of the backup are gone from the database.
     """
@@ -90,6 +91,10 @@ class RestorePlan:
     tables: tuple[TablePlan, ...]
     refusals: tuple[Refusal, ...]
     digest: str
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """What ``digest`` was computed from: the digest of each table's writes, the backup, the mode."""
+    moment: Mapping[str, Any] = field(default_factory=dict)
+    """Of the mode ``live``: what tells later which rows changed since."""
 
     @property
     def writes(self) -> int:

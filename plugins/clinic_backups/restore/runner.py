@@ -87,7 +87,9 @@ class RestoreRunner:
                 record = self._restores.note_transaction(record.restore_id, transaction_id, self._now())
 
             try:
-                self._restore.apply(source_of(chosen), wish_of(request), approved=plan.digest, on_commit=note)
+                self._restore.apply(
+                    source_of(chosen), wish_of(request), approved=plan.digest, plan=plan, on_commit=note
+                )
             except BaseException as error:
                 if record.transaction_id is None:
                     self._outcomes.fail(record, error)

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from clinic_backups.connections import Connection
-from clinic_backups.database import refusal_of
+from clinic_backups.database import is_conflict
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.extract import SqlExtract, SqlFolder
 from clinic_backups.restore.archives import Archives, Fetched, OnStep, Source
 from clinic_backups.restore.comparison import Comparison
-from clinic_backups.restore.model import RestorePlan, TablePlan, Wish
+from clinic_backups.restore.hooks import hooked
+from clinic_backups.restore.live import digest_of_moment
+from clinic_backups.restore.model import RestorePlan, TablePlan, Wish, digest_of
 from clinic_backups.restore.staging import Staging, Unfit
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.settings import Settings
@@ -23,7 +25,6 @@ __all__ = ["ClinicChanged", "ClinicRestore", "Wish", "refused"]
 T = TypeVar("T")
 TRIES = 3
 """Times that a restore compares again after somebody else wrote the same rows at the same moment."""
-SERIALIZATION = ("40001", "40P01")
 
 
 class ClinicChanged(PermanentError):
@@ -65,11 +66,18 @@ class ClinicRestore:
         return self._compared(source, wish, rehearse)
 
     def apply(
-        self, source: Source, wish: Wish, *, approved: str, on_commit: Callable[[str], object] = lambda xid: None
+        self,
+        source: Source,
+        wish: Wish,
+        *,
+        approved: str,
+        plan: RestorePlan | None = None,
+        on_commit: Callable[[str], object] = lambda xid: None,
     ) -> RestorePlan:
         """Do it, in one transaction that is proven before it is committed; returns the plan as it was applied.
 
         :param approved: the digest of the plan that somebody has seen.
+        :param plan: that plan. The mode ``live`` needs it; else it only makes the error clearer.
         :param on_commit: called with the transaction's number just before it is committed.
         :raises ClinicChanged: the plan would be another one by now.
         :raises PermanentError: the plan has refusals, or a constraint forbids it; nothing was changed.
@@ -77,32 +85,36 @@ class ClinicRestore:
         :raises TransientError: others wrote the same rows at the same moment, three times; nothing was changed.
         """
 
+        since = None
+        if wish.mode == "live":
+            since = _require_plan(plan, approved)
+
         def write(comparison: Comparison) -> RestorePlan:
-            plan = comparison.plan
-            if plan.digest != approved and not plan.refusals:
-                raise ClinicChanged(
-                    f"Clinic {source.clinic_id} has changed since the plan was made: {_summary(plan)} now.",
-                    hint="Nothing was changed. Make a new plan, look at it and approve it.",
-                )
-            if plan.refusals:
-                raise refused(plan)
-            if plan.writes:
-                self.on_step(f"writing {plan.writes:,} rows")
+            now = comparison.plan
+            if now.refusals:
+                raise refused(now)
+            if since is None and now.digest != approved:
+                raise _changed(source.clinic_id, now, plan)
+            if now.writes:
+                self.on_step(f"writing {now.writes:,} rows")
             comparison.write()
-            if plan.writes:
+            if now.writes:
                 ((xid,),) = comparison.workspace.rows("SELECT pg_current_xact_id()::text", None, "asking for the id")
                 on_commit(str(xid))
             comparison.workspace.commit()
-            return plan
+            return now
 
-        return self._compared(source, wish, write)
+        with hooked(self.database, SqlFolder(self.settings.sql_dir), source.clinic_id, self.on_step):
+            return self._compared(source, wish, write, since=since)
 
-    def _compared(self, source: Source, wish: Wish, use: Callable[[Comparison], T]) -> T:
+    def _compared(
+        self, source: Source, wish: Wish, use: Callable[[Comparison], T], *, since: RestorePlan | None = None
+    ) -> T:
         """Compare and go on, again where somebody was in the way, and with texts where types do not take the values."""
         backup, tries, as_text = self.archives.fetch(source), 1, False
         while True:
             try:
-                with self._comparison(backup, source.clinic_id, wish, as_text=as_text) as comparison:
+                with self._comparison(backup, source.clinic_id, wish, as_text=as_text, since=since) as comparison:
                     return use(comparison)
             except Unfit:
                 if as_text:
@@ -110,19 +122,22 @@ class ClinicRestore:
                 self.on_step("loading the values as texts: a type does not take all of them")
                 as_text = True
             except TransientError as error:
-                found = refusal_of(error)
-                if found is None or found.state not in SERIALIZATION or tries == TRIES:
+                if not is_conflict(error) or tries == TRIES:
                     raise
                 tries += 1
                 self.on_step("somebody wrote the same rows: comparing again")
 
     @contextmanager
-    def _comparison(self, backup: Fetched, clinic_id: int, wish: Wish, *, as_text: bool) -> Iterator[Comparison]:
+    def _comparison(
+        self, backup: Fetched, clinic_id: int, wish: Wish, *, as_text: bool, since: RestorePlan | None
+    ) -> Iterator[Comparison]:
         folder = SqlFolder(self.settings.sql_dir)
         queries = SqlExtract().rendered(folder, clinic_id)
         timeouts = self.settings.timeouts
         with Workspace(self.database, **timeouts) as workspace:
-            comparison = Comparison(workspace, self.database, backup.manifest, wish, queries, as_text=as_text)
+            comparison = Comparison(
+                workspace, self.database, backup.manifest, wish, queries, as_text=as_text, since=since
+            )
             comparison.choose()
             self.on_step("reading the clinic as it is")
             with Snapshot(self.database, same_as=workspace.export(), **timeouts) as reader:
@@ -131,6 +146,32 @@ class ClinicRestore:
             self.on_step("comparing")
             comparison.compare()
             yield comparison
+
+
+def _require_plan(plan: RestorePlan | None, approved: str) -> RestorePlan:
+    """The approved plan, which must be what its digest says."""
+    if (
+        plan is None
+        or plan.digest != approved
+        or digest_of(plan.parts) != approved
+        or plan.parts.get("moment") != digest_of_moment(plan.moment)
+    ):
+        raise PermanentError(
+            "The plan is not the one that was approved.", hint="Nothing was changed. Make a new plan and approve it."
+        )
+    return plan
+
+
+def _changed(clinic_id: int, now: RestorePlan, plan: RestorePlan | None) -> ClinicChanged:
+    where = ""
+    if plan is not None and plan.parts:
+        tables = [table.table for table in now.tables if now.parts.get(table.table) != plan.parts.get(table.table)]
+        where = f" in {', '.join(tables)}" if tables else ""
+    return ClinicChanged(
+        f"Clinic {clinic_id} has changed{where} since the plan was made: {_summary(now)} now.",
+        hint="Nothing was changed. Make a new plan and approve it. If people go on working: the mode `live` keeps what"
+        " they changed since the plan, and include/sql/before_restore.sql can keep them out meanwhile.",
+    )
 
 
 def refused(plan: RestorePlan) -> PermanentError:

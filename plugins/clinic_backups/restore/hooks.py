@@ -1,0 +1,61 @@
+"""SQL of the application's own that runs before and after a restore is applied, to keep people out meanwhile.
+
+``include/sql/before_restore.sql`` and ``after_restore.sql``; a folder may have none of them. Each is committed on its
+own, so that the application sees it at once. What they write must lie outside of the clinic's own rows: else the plan
+would be another one by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+import psycopg2
+
+from clinic_backups.connections import Connection
+from clinic_backups.database import connect, raise_database_error
+from clinic_backups.errors import ClinicBackupsError, PermanentError
+from clinic_backups.extract import SqlFolder, render
+
+BEFORE, AFTER = "before_restore.sql", "after_restore.sql"
+
+
+@contextmanager
+def hooked(
+    connection: Connection, folder: SqlFolder, clinic_id: int, on_step: Callable[[str], object]
+) -> Iterator[None]:
+    """Run the hook before, and the one after whatever happens inside.
+
+    :raises PermanentError: a hook failed; where the one before fails nothing else was done.
+    """
+    _run(connection, folder, BEFORE, clinic_id, on_step)
+    try:
+        yield
+    except BaseException as error:
+        try:
+            _run(connection, folder, AFTER, clinic_id, on_step)
+        except ClinicBackupsError as failure:
+            error.add_note(f"{failure.message} {failure.hint}")
+        raise
+    _run(connection, folder, AFTER, clinic_id, on_step)
+
+
+def _run(
+    connection: Connection, folder: SqlFolder, name: str, clinic_id: int, on_step: Callable[[str], object]
+) -> None:
+    if not (folder.path / name).is_file():
+        return
+    on_step(f"running {name}")
+    statements = render(folder.text(name), clinic_id, name=name)
+    try:
+        with closing(connect(connection)) as db, db, db.cursor() as cursor:
+            cursor.execute("SET LOCAL lock_timeout = '60s'")
+            cursor.execute(statements)
+    except psycopg2.Error as error:
+        try:
+            raise_database_error(error, f"running {name}")
+        except ClinicBackupsError as failed:
+            done = "The restore itself has ended." if name == AFTER else "Nothing was changed."
+            raise PermanentError(
+                failed.message, hint=f"{done} Correct {folder.path / name}, or run it by hand for clinic {clinic_id}."
+            ) from None
