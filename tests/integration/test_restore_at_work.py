@@ -75,7 +75,9 @@ def test_a_hot_row_stops_an_exact_restore_and_not_a_live_one(rig: Shaped) -> Non
     with somebody_working(rig, "UPDATE s.t SET n = n + 1 WHERE id = 300", 0.05) as took:
         while len(took) < 3:
             time.sleep(0.01)
-        with pytest.raises(ClinicChanged, match=r"has changed in s\.t since .*\n.*HINT: .*mode `live`"):
+        with pytest.raises(
+            ClinicChanged, match=r"has changed since the plan was made, in s\.t: .*\n.*HINT: .*mode `live`"
+        ):
             apply(rig, record, rig.plan(record))
         plan = rig.plan(record, mode="live")
         assert plan.refusals == ()

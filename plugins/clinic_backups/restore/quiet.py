@@ -99,7 +99,7 @@ def decide(
         return Quiet("nothing")
     in_replica = [trigger for trigger in hit if trigger.state in ("A", "R")]
     deferrable = [name for name in written if rules[name].is_deferrable]
-    if not in_replica and not deferrable and _may_lock_parents(rules, written, references) and _may_replica(workspace):
+    if not in_replica and not deferrable and _may_lock_parents(rules, written, references) and may_replica(workspace):
         return Quiet("replica", firing)
     if not firing:
         return Quiet("nothing")
@@ -122,8 +122,11 @@ def _may_lock_parents(rules: Mapping[str, TableRules], written: Iterable[str], r
     return all(name in rules and "UPDATE" not in rules[name].missing_rights for name in parents)
 
 
-def _may_replica(workspace: Workspace) -> bool:
-    """Asked by doing it: a superuser may, and since PostgreSQL 15 whoever was granted SET on the parameter."""
+def may_replica(workspace: Workspace) -> bool:
+    """Whether this role may set ``session_replication_role``: asked by doing it.
+
+    A superuser may, and since PostgreSQL 15 whoever was granted SET on the parameter.
+    """
     try:
         with workspace.attempt():
             _set_replica(workspace)

@@ -166,9 +166,9 @@ def _changed(clinic_id: int, now: RestorePlan, plan: RestorePlan | None) -> Clin
     where = ""
     if plan is not None and plan.parts:
         tables = [table.table for table in now.tables if now.parts.get(table.table) != plan.parts.get(table.table)]
-        where = f" in {', '.join(tables)}" if tables else ""
+        where = f", in {', '.join(tables)}" if tables else ""
     return ClinicChanged(
-        f"Clinic {clinic_id} has changed{where} since the plan was made: {_summary(now)} now.",
+        f"Clinic {clinic_id} has changed since the plan was made{where}: {_summary(now)} now.",
         hint="Nothing was changed. Make a new plan and approve it. If people go on working: the mode `live` keeps what"
         " they changed since the plan, and include/sql/before_restore.sql can keep them out meanwhile.",
     )

@@ -1,0 +1,110 @@
+"""What could never be restored, found before the first loss: one row of each table is written, and taken back."""
+
+from __future__ import annotations
+
+from psycopg2 import sql
+
+from clinic_backups.connections import Connection
+from clinic_backups.errors import PermanentError
+from clinic_backups.extract import SqlExtract, SqlFolder
+from clinic_backups.findings import Report
+from clinic_backups.model import Table
+from clinic_backups.restore import sequences
+from clinic_backups.restore.quiet import may_replica
+from clinic_backups.restore.rules import NO_ACTION, Reference, TableRules, read_references, read_rules, with_parent
+from clinic_backups.restore.workspace import Workspace, columns_of, qualified
+from clinic_backups.settings import Settings
+from clinic_backups.tenant_db import catalog_query
+
+CHECK = "restore"
+
+
+def try_tables(settings: Settings, connection: Connection, report: Report) -> None:
+    """Delete, update and insert one row of each table with the restoring role, and roll it back.
+
+    Nothing is left of it but a gap in a sequence. A table that is empty has only its rights looked at.
+    """
+    folder = SqlFolder(settings.sql_dir)
+    with report.check(CHECK), Workspace(connection, **settings.timeouts) as workspace:
+        clinics = workspace.clinics(folder, "all_clinics.sql")
+        names = sorted(folder.extracts())
+        tables = workspace.tables([name for name in names if name in workspace.relations()])
+        rules, references = read_rules(workspace, sorted(tables)), read_references(workspace, sorted(tables))
+        ((role,),) = workspace.rows("SELECT quote_ident(current_user)", None, "asking for the role")
+        for name, table in tables.items():
+            _check_rights(report, name, rules[name], str(role))
+            _check_triggers(report, workspace, name)
+            for clinic in clinics:
+                query = SqlExtract().rendered(folder, clinic.id)[name]
+                with report.check(CHECK, f"{name}: "), workspace.savepoint():
+                    if rules[name].missing_rights or _try(workspace, table, query, references):
+                        break
+        _check_sequences(report, workspace, sorted(tables), str(role))
+        report.ok(CHECK, f"One row of each of {len(tables)} tables was deleted, changed and inserted, and rolled back.")
+
+
+def _check_rights(report: Report, name: str, rules: TableRules, role: str) -> None:
+    if rules.missing_rights:
+        rights = ", ".join(rules.missing_rights)
+        report.error(CHECK, f"The role {role} of connection restore_db may not {rights} in {name}.",
+                     f"GRANT {rights} ON {name} TO {role};")  # fmt: skip
+
+
+def _check_triggers(report: Report, workspace: Workspace, name: str) -> None:
+    found = workspace.rows(catalog_query("triggers"), {"names": [name]}, "reading the triggers")
+    firing = sorted({trigger for _, _, trigger, _, state, may in found if state in ("O", "A") and not may})
+    if firing and not may_replica(workspace):
+        report.warn(
+            CHECK,
+            f"Triggers of {name} would fire during a restore: the role of restore_db may not turn them off"
+            f" ({', '.join(firing)}).",
+            "GRANT SET ON PARAMETER session_replication_role TO the role of restore_db, or make it the table's owner.",
+        )
+
+
+def _check_sequences(report: Report, workspace: Workspace, names: list[str], role: str) -> None:
+    rows = workspace.rows(catalog_query("sequences"), {"names": names}, "looking for sequences")
+    for refusal in sequences.refusals([sequences.SequenceUse(*row) for row in rows], role):
+        report.error(CHECK, refusal.message, refusal.hint)
+
+
+def _try(workspace: Workspace, table: Table, query: str, references: tuple[Reference, ...]) -> bool:
+    """Write one row of a clinic; returns whether there was one. :raises ClinicBackupsError: it cannot be written."""
+    target, key = qualified(table.name), table.primary_key
+    columns = [column.name for column in table.stored_columns]
+    one = sql.SQL("SELECT {} FROM (\n{}\n) AS r LIMIT 1").format(columns_of(columns, "r"), sql.SQL(query))
+    found = workspace.rows(one, None, f"reading one row of {table.name}")
+    if not found or not key:
+        return bool(found)
+    same = sql.SQL(" AND ").join(
+        sql.SQL("t.{0}::text = (SELECT o.{0}::text FROM one AS o)").format(sql.Identifier(name)) for name in key
+    )
+    once = sql.SQL("WITH one AS MATERIALIZED ({})").format(one)
+    free = [column.name for column in table.stored_columns if column.identity != "always"]
+    steps = [
+        sql.SQL("{} UPDATE {} AS t SET {} WHERE {}").format(
+            once, target,
+            sql.SQL(", ").join(sql.SQL("{0} = t.{0}").format(sql.Identifier(name)) for name in free), same,
+        )
+    ]  # fmt: skip
+    if all(reference.on_delete == NO_ACTION for reference in with_parent(references, table.name)):
+        steps.append(
+            sql.SQL(
+                "{}, gone AS (DELETE FROM {} AS t WHERE {} RETURNING t.*)"
+                " INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM gone AS g"
+            ).format(once, target, same, target, columns_of(columns), columns_of(columns, "g"))
+        )
+    with workspace.savepoint():
+        workspace.execute("SET CONSTRAINTS ALL DEFERRED", "deferring constraints")
+        for step in steps:
+            _require_one(workspace.execute(step, f"writing one row of {table.name} for trial"), table.name)
+        workspace.execute("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
+    return True
+
+
+def _require_one(rows: int, name: str) -> None:
+    if rows != 1:
+        raise PermanentError(
+            f"Writing one row of {name} touched {rows} rows.",
+            hint="A rule, a trigger or a row security policy of the table changes what is written.",
+        )

@@ -1,0 +1,72 @@
+"""What could never be restored is said before the first loss, by writing one row of each table for trial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clinic_backups import connections
+from clinic_backups.findings import Finding, Report
+from clinic_backups.restore.trial import try_tables
+from tests.postgres_fixtures import DemoDatabase
+from tests.shapes import Shaped, shaped
+
+DDL = """
+    CREATE SEQUENCE s.numbers;
+    CREATE TABLE s.t (id int PRIMARY KEY DEFAULT nextval('s.numbers'), clinic_id int REFERENCES s.clinic,
+                      always int GENERATED ALWAYS AS IDENTITY, twice int GENERATED ALWAYS AS (id * 2) STORED);
+    CREATE TABLE s.child (id int PRIMARY KEY, t_id int NOT NULL REFERENCES s.t ON DELETE CASCADE);
+    INSERT INTO s.t (clinic_id) VALUES (2), (2); INSERT INTO s.child VALUES (1, 1)
+"""
+EXTRACTS = {
+    "t": "clinic_id = {{ clinic_id }}",
+    "child": "t_id IN (SELECT id FROM s.t WHERE clinic_id = {{ clinic_id }})",
+}
+REFUSES = """
+    CREATE FUNCTION s.no() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'no %', OLD.id; END$$;
+    CREATE TRIGGER no BEFORE UPDATE ON s.t FOR EACH ROW EXECUTE FUNCTION s.no()
+"""
+
+
+def trial(rig: Shaped, uri: str = "") -> list[Finding]:
+    report = Report()
+    try_tables(rig.settings, connections.parse("restore_db", uri or rig.database.restorer_uri), report)
+    return report.findings
+
+
+def test_a_role_that_may_write_all_is_told_so_and_nothing_changes(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, EXTRACTS)
+    before = rig.everything()
+    (finding,) = trial(rig)
+    assert finding.level == "ok" and "One row of each of 3 tables" in finding.message
+    assert rig.everything() == before
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "said", "remedy"),
+    [
+        ("REVOKE DELETE ON s.t FROM {role}", "may not DELETE in s.t", "GRANT DELETE ON s.t TO"),
+        ("REVOKE INSERT, UPDATE ON s.child FROM {role}", "may not INSERT, UPDATE in s.child", "GRANT INSERT, UPDATE"),
+        ("REVOKE UPDATE ON s.numbers FROM {role}", "may not set s.numbers", "GRANT SELECT, UPDATE ON SEQUENCE"),
+        (REFUSES, "writing one row of s.t for trial", ""),
+        ("CREATE RULE quiet AS ON DELETE TO s.child DO INSTEAD NOTHING;"
+         "CREATE RULE still AS ON UPDATE TO s.child DO INSTEAD NOTHING", "Writing one row of s.child", "A rule"),
+        ("ALTER TABLE s.t ENABLE ROW LEVEL SECURITY; ALTER TABLE s.t FORCE ROW LEVEL SECURITY", "s.t", ""),
+    ],
+)  # fmt: skip
+def test_what_could_never_be_restored_is_named_with_its_remedy(
+    demo_database: DemoDatabase, tmp_path: Path, spoiled: str, said: str, remedy: str
+) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, EXTRACTS)
+    rig.execute(spoiled.format(role=demo_database.roles.restorer) if "{role}" in spoiled else spoiled)
+    before = rig.everything()
+    errors = [finding for finding in trial(rig) if finding.level == "error"]
+    assert any(said in finding.message and remedy in finding.hint for finding in errors)
+    assert rig.everything() == before
+
+
+def test_triggers_that_could_not_be_turned_off_are_a_warning(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(demo_database, tmp_path, DDL + ";" + REFUSES, EXTRACTS)
+    assert any("may not turn them off (no)" in finding.message for finding in trial(rig))
+    assert not any("turn them off" in f.message for f in trial(rig, rig.database.postgres.uri(rig.database.name)))
