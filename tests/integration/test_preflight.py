@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from clinic_backups import connections, preflight
-from clinic_backups.coverage import RowCount
 from clinic_backups.encryption import generate_identity
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.preflight import Finding
+from clinic_backups.row_checks import RowCount
 from clinic_backups.settings import PROJECT_SQL, Settings
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
