@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 from clinic_backups.declarations import FILE
 from clinic_backups.extract import SqlFolder
+from clinic_backups.key_names import EQUAL, KeyNames
 from clinic_backups.structure import KINDS, NotedColumn, Reference, Structure
 
 
@@ -53,7 +53,14 @@ class Coverage:
     def __init__(self, structure: Structure, folder: SqlFolder, extracts: Collection[str]) -> None:
         self._structure, self._folder, self._extracts = structure, folder.path, frozenset(extracts)
         self._clinic_table, self._declared = folder.clinic_table, folder.declarations()
-        self.chains = chains(self._clinic_table, ((key.table, key.parent) for key in structure.references))
+        self._names = KeyNames(structure, folder, self._extracts)
+        real = {(key.table, key.parent) for key in structure.references}
+        self._by_keys = chains(self._clinic_table, real)
+        """The tables that lead to the clinic by foreign keys."""
+        named = {(column.table, meant.parent) for column, meant in self._named()}
+        alone = {(table, self._clinic_table) for table in self._extracts - self._by_keys.keys()}
+        # What leads to a table that belongs to clinics belongs to clinics, however that one does.
+        self.chains = chains(self._clinic_table, real | named | alone)
 
     def problems(self) -> list[Problem]:
         """All of them but for those that need a look at rows, see :meth:`oid_columns` and :meth:`inherited`."""
@@ -85,7 +92,7 @@ class Coverage:
             if key.table in self._extracts and key.parent in self._extracts and not self._is_declared(key)
         ]  # fmt: skip
         for column in self._structure.columns:
-            meant = self._meant_by(column)
+            meant = self._names.meant_by(column)
             if (
                 column.table in self._extracts
                 and meant is not None
@@ -95,7 +102,7 @@ class Coverage:
             ):
                 found.append(
                     Reference(
-                        column.table, (column.name,), meant.parent, meant.parent_columns, (("pg_catalog", "="),),
+                        column.table, (column.name,), meant.parent, meant.parent_columns, (EQUAL,),
                         column.category, enforced=False,
                     )
                 )  # fmt: skip
@@ -125,66 +132,49 @@ class Coverage:
         )  # fmt: skip
 
     def _without_extract(self) -> Iterable[Problem]:
+        named = {column.table for column, _ in self._named()}
         for name, chain in self.chains.items():
-            if name not in self._extracts and name not in self._declared.tables:
+            if name not in self._extracts and name not in self._declared.tables and name not in named:
                 leads = f"leads to the clinic ({' -> '.join(chain)})" if len(chain) > 1 else "is the clinics' table"
                 yield Problem(name, f"{name} {leads} and would be in no backup.", self._extract_or_line(name))
 
-    def _named_like_a_key(self) -> Iterable[Problem]:
-        """Columns that say by their name that their table's rows belong to a clinic, without a foreign key."""
+    def _named(self) -> Iterable[tuple[NotedColumn, Reference]]:
+        """Columns that say by their name alone that their table's rows belong to a clinic."""
         for column in self._structure.columns:
-            known = self._extracts | self._declared.tables.keys() | self.chains.keys()
-            meant = self._meant_by(column)
-            if column.table in known or meant is None or self._is_settled(column):
-                continue
-            of_clinic = meant.parent == self._clinic_table
-            if not of_clinic and meant.category != column.category:
-                continue
-            kind = KINDS[self._structure.relations[column.table].kind]
-            statement = (
-                f" Or add the constraint: ALTER TABLE {column.table} ADD FOREIGN KEY ({column.name}) REFERENCES"
-                f" {meant.parent} ({meant.parent_columns[0]});"
+            meant = self._names.meant_by(column)
+            if column.table not in self._by_keys and meant is not None and self._fits(column, meant):
+                yield column, meant
+
+    def _named_like_a_key(self) -> Iterable[Problem]:
+        """Columns of tables without extract that are named like a foreign key, without being one."""
+        clear = {(column.table, column.name) for column, _ in self._named()}
+        settled = self._extracts | self._declared.tables.keys() | self._by_keys.keys()
+        for column in self._structure.columns:
+            meant = self._names.meant_by(column) or self._names.perhaps_meant_by(column)
+            if column.table not in settled and meant is not None and self._fits(column, meant):
+                yield self._key_problem(column, meant, is_gap=(column.table, column.name) in clear)
+
+    def _fits(self, column: NotedColumn, meant: Reference) -> bool:
+        """The clinic's own key is taken for one whatever its type."""
+        of_type = meant.parent == self._clinic_table or meant.category == column.category
+        return of_type and not self._is_settled(column)
+
+    def _key_problem(self, column: NotedColumn, meant: Reference, *, is_gap: bool) -> Problem:
+        kind = KINDS[self._structure.relations[column.table].kind]
+        if kind == "foreign table":
+            remedy = self._line(column.table)
+        else:
+            remedy = (
+                f"{self._extract_or_line(column.table)} Or add the constraint: ALTER TABLE {column.table} ADD FOREIGN"
+                f" KEY ({column.name}) REFERENCES {meant.parent} ({meant.parent_columns[0]});"
             )
-            yield Problem(
-                column.table,
-                f"{column.table} is a {kind} whose column {column.name} is named like a foreign key to {meant.parent}."
-                " It has no such constraint, and its rows would be in no backup.",
-                (
-                    self._line(column.table)
-                    if kind == "foreign table"
-                    else self._extract_or_line(column.table) + statement
-                )
-                + f" If the column means something else, add the line `{column.table}.{column.name}: reason`.",
-            )
-
-    def _meant_by(self, column: NotedColumn) -> Reference | None:
-        """The foreign key to the clinic or to an extracted table that a column is named like; ``None`` if unclear.
-
-        It is unclear where other tables use the name for something else, or as their own primary key.
-        """
-        return self._names.get(_plain(column.name))
-
-    @cached_property
-    def _names(self) -> Mapping[str, Reference]:
-        keys: dict[str, list[Reference]] = {}
-        for key in self._structure.references:
-            if len(key.columns) == 1:
-                keys.setdefault(_plain(key.columns[0]), []).append(key)
-        return {name: found[0] for name, same in keys.items() if (found := self._clear(name, same))}
-
-    def _clear(self, name: str, keys: list[Reference]) -> list[Reference]:
-        """The foreign keys of one name, where it has one meaning; the clinics' own key always has."""
-        parents = {key.parent for key in keys}
-        own = [
-            column for column in self._structure.columns
-            if column.is_primary_key and not column.is_foreign_key and _plain(column.name) == name
-            and column.table not in parents
-        ]  # fmt: skip
-        if len(own) > len(keys):
-            return []  # "id", for instance, where a table shares its parent's
-        if self._clinic_table in parents:
-            return [key for key in keys if key.parent == self._clinic_table]
-        return keys if len(parents) == 1 and parents <= self._extracts else []
+        return Problem(
+            column.table,
+            f"{column.table} is a {kind} whose column {column.name} is named like a foreign key to {meant.parent}."
+            " It has no such constraint, and its rows would be in no backup.",
+            f"{remedy} If the column means something else, add the line `{column.table}.{column.name}: reason`.",
+            is_gap=is_gap,
+        )
 
     def _is_settled(self, column: NotedColumn) -> bool:
         declared = f"{column.table}.{column.name}" in self._declared.columns
@@ -299,11 +289,6 @@ def large_object_problem(column: NotedColumn) -> Problem:
 
 def _is_large_object(column: NotedColumn) -> bool:
     return column.managed or (column.is_oid and column.type.strip("_") == "lo")
-
-
-def _plain(name: str) -> str:
-    """A column's name without case and underscores: ``clinica_id`` and ``clinicaId`` are the same."""
-    return name.replace("_", "").lower()
 
 
 def _stale(name: str, problem: str) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from clinic_backups import declarations
 from clinic_backups.declarations import Declarations
 from clinic_backups.errors import SettingsError
+
+_COMPARED = re.compile(
+    r"""(?: "(?P<quoted>[^"]+)" | (?P<plain>\w+) ) \s* = \s* \{\{ \s* clinic_id \s* \}\}
+      | \{\{ \s* clinic_id \s* \}\} \s* = \s* (?:\w+\.)? (?P<after>\w+)""",
+    re.VERBOSE,
+)
+"""A column compared with the clinic's number; quoted names after the number are not read."""
 
 
 def render(text: str, clinic_id: int | str, *, name: str) -> str:
@@ -79,6 +87,17 @@ class SqlFolder:
             twice = sorted({name for name in names if names.count(name) > 1})
             raise SettingsError(f"Two extracts for {', '.join(twice)} in {self.path / subfolder}.", hint="Remove one.")
         return {name: self.text(f"{subfolder}/{file.name}") for name, file in zip(names, files, strict=True)}
+
+    def clinic_columns(self) -> dict[str, frozenset[str]]:
+        """The columns that each extract compares with the clinic's number: how a table says whose its rows are.
+
+        Where the database has no foreign keys nothing else tells it.
+        """
+        found = {}
+        for name, text in self.extracts().items():
+            matches = _COMPARED.finditer(text)
+            found[name] = frozenset(match["quoted"] or match["plain"] or match["after"] for match in matches)
+        return found
 
     def declarations(self) -> Declarations:
         """What ``not_backed_up.txt`` leaves out on purpose. :raises SettingsError: a line cannot be read."""

@@ -6,13 +6,16 @@ See docs/decisions/0011-what-is-in-a-backup.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from psycopg2 import sql
 
 from clinic_backups import structure
-from clinic_backups.coverage import Coverage, Problem
+from clinic_backups.coverage import Coverage, Problem, large_object_problem
 from clinic_backups.errors import PermanentError
 from clinic_backups.extract import SqlFolder
 from clinic_backups.model import BackupRequest, Gap, Table
-from clinic_backups.row_checks import RowChecks, one_clinic, rows_behind
+from clinic_backups.row_checks import RowChecks, identifier, one_clinic
 from clinic_backups.tenant_db import Snapshot
 
 WITHIN_SECONDS = 60
@@ -32,7 +35,10 @@ def problems_of_tables(
 
     :param extracts: rendered for one clinic.
     """
-    return [*coverage.problems(), *rows_behind(snapshot, coverage, extracts, within_seconds=within_seconds)]
+    return [
+        *coverage.problems(),
+        *_problems_behind(snapshot, coverage, extracts, within_seconds=within_seconds),
+    ]
 
 
 def passed(
@@ -48,7 +54,7 @@ def passed(
     :param on_unchecked: called with a sentence when the clinic's rows could not be compared in time.
     :raises PermanentError: the backup would be incomplete, and the request does not allow that.
     """
-    facts = structure.read(snapshot)
+    facts = structure.read(snapshot, names_of(folder))
     coverage = Coverage(facts, folder, queries)
     found = [problem for problem in problems_of_tables(snapshot, coverage, queries) if problem.is_gap]
     _require(found, request)
@@ -66,6 +72,60 @@ def passed(
         found += rows or ()
         _require(found, request)
     return tables, gaps(found)
+
+
+def _problems_behind(
+    snapshot: Snapshot, coverage: Coverage, extracts: Mapping[str, str], *, within_seconds: float
+) -> list[Problem]:
+    """What PostgreSQL's catalog alone cannot tell: most databases have nothing of it, and then nothing is asked.
+
+    Whether the numbers in columns of type oid are those of large objects, and whether an extract reads the rows of the
+    tables that inherit from its own. What cannot be answered in time counts as a problem.
+    """
+    found: list[Problem] = []
+    for column in coverage.oid_columns():
+        numbers = sql.SQL("unnest({})" if column.is_array else "{}").format(sql.Identifier("t", column.name))
+        query = sql.SQL(
+            "SELECT EXISTS (SELECT FROM pg_largeobject_metadata AS o JOIN (SELECT {} AS number FROM {} AS t) AS n"
+            " ON o.oid = n.number)"
+        ).format(numbers, identifier(column.table))
+        rows = snapshot.rows_within(within_seconds, query, f"looking for large objects of {column.table}")
+        if rows is None or rows[0][0]:
+            found.append(large_object_problem(column))
+    for parent, heirs in coverage.inherited().items():
+        if read := sorted(_read_by(snapshot, extracts[parent]) & set(heirs)):
+            found.append(
+                Problem(
+                    parent,
+                    f"The extract of {parent} also reads rows of {', '.join(read)}, which inherit from it. A restore"
+                    " would write them into the parent, without their own columns.",
+                    f"Write FROM ONLY {parent} in its extract, and give each of these tables an extract of its own.",
+                )
+            )
+    return found
+
+
+def _read_by(snapshot: Snapshot, extract: str) -> set[str]:
+    """The tables that a query reads, as its plan has them: a table that is read with ONLY stands alone there."""
+    with snapshot.savepoint():
+        snapshot.rows("SELECT set_config('constraint_exclusion', 'off', true)", None, "asking for a plan")
+        plan = snapshot.rows(f"EXPLAIN (VERBOSE, FORMAT JSON) {extract}", None, "asking for the plan of an extract")
+    found: set[str] = set()
+    waiting: list[Any] = [plan[0][0]]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            if "Relation Name" in node:
+                found.add(f"{node.get('Schema')}.{node['Relation Name']}")
+            waiting += [value for value in node.values() if isinstance(value, (list, dict))]
+    return found
+
+
+def names_of(folder: SqlFolder) -> set[str]:
+    """What :func:`clinic_backups.structure.read` is to look for besides foreign keys."""
+    return {name for table, names in folder.clinic_columns().items() if table != folder.clinic_table for name in names}
 
 
 def gaps(problems: Iterable[Problem]) -> tuple[Gap, ...]:

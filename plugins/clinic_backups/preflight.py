@@ -150,7 +150,7 @@ class _ClinicDatabase:
 
     @cached_property
     def _structure(self) -> Structure:
-        return structure.read(self._snapshot)
+        return structure.read(self._snapshot, gate.names_of(self._folder))
 
     @cached_property
     def _coverage(self) -> Coverage:

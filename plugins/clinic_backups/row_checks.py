@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
 
 from psycopg2 import sql
 
-from clinic_backups.coverage import Coverage, Problem, large_object_problem
+from clinic_backups.coverage import Problem
 from clinic_backups.declarations import FILE
 from clinic_backups.extract import SqlFolder
 from clinic_backups.model import Table
@@ -85,7 +84,7 @@ class RowChecks:
         keys = _keys(table, "r")
         names = [sql.Identifier(f"key{number}") for number, _ in enumerate(keys)]
         query = _template("count_rows").format(
-            table=_identifier(table.name),
+            table=identifier(table.name),
             only=self._only(table.name),
             clinics=self._clinics,
             extract=sql.SQL(self._extracts[table.name]),
@@ -143,7 +142,7 @@ class RowChecks:
         if found is None:
             return None
         return [
-            Problem(table, f"{table}: {count} {'row' if count == 1 else 'rows'} {text}", remedy, check="rows")
+            Problem(table, f"{table}: {_counted(count, text)}", remedy, check="rows")
             for number, count in sorted(found)
             if count
             for table, text, remedy in [problems[number][:3]]
@@ -153,9 +152,9 @@ class RowChecks:
         columns, column = ", ".join(link.columns), link.columns[-1]
         file = self._folder / "extract"
         if link.parent == self._clinic_table:
-            text = f"of a backup belong to another clinic, as the column {columns} says."
+            text = f"of a backup belong{{s}} to another clinic, as the column {columns} says."
         else:
-            text = f"of a backup name in {columns} a row of {link.parent} that is not in the same clinic's backup."
+            text = f"of a backup name{{s}} in {columns} a row of {link.parent} that is not in the same clinic's backup."
         return (
             link.table,
             text,
@@ -166,14 +165,14 @@ class RowChecks:
     def _missing_problem(self, link: Reference) -> tuple[str, str, str]:
         return (
             link.table,
-            f"are in no backup, though their column {', '.join(link.columns)} names a row of {link.parent} that is in"
-            " one.",
+            f"{{be}} in no backup, though their column {', '.join(link.columns)} names a row of {link.parent} that is"
+            " in one.",
             f"Correct the extract of {link.table} in {self._folder / 'extract'}: it leaves out rows of a clinic. If it"
             f" is meant so, add the line `{link.table}: rows, reason` to {self._folder / FILE}.",
         )
 
     def _repeated_problem(self, kind: str, name: str) -> tuple[str, str, str]:
-        text = "are twice in one backup." if kind == "rows_twice" else "are in the backups of several clinics."
+        text = "{be} twice in one backup." if kind == "rows_twice" else "{be} in the backups of several clinics."
         return name, text, "Correct the extract: each row belongs to one clinic, and a join must not multiply it."
 
     def _backed_up(self, name: str) -> sql.Composable:
@@ -197,7 +196,7 @@ class RowChecks:
         exists: sql.Composable = sql.SQL("")
         if not link.enforced:
             exists = sql.SQL("\n   AND EXISTS (SELECT FROM {} AS p WHERE {})").format(
-                _identifier(link.parent), _same(link, "p")
+                identifier(link.parent), _same(link, "p")
             )
         return _template("rows_outside").format(
             number=sql.Literal(number), child=sql.Identifier(link.table), parent=sql.Identifier(link.parent),
@@ -215,7 +214,7 @@ class RowChecks:
         else:
             same_row = sql.SQL("b.fila_del_respaldo = {}").format(_keys(table, "r")[0])
         return _template("rows_missing").format(
-            number=sql.Literal(number), table=self._only(link.table) + _identifier(link.table),
+            number=sql.Literal(number), table=self._only(link.table) + identifier(link.table),
             child=sql.Identifier(link.table), parent=sql.Identifier(link.parent), same=_same(link, "p"),
             same_row=same_row,
         )  # fmt: skip
@@ -231,60 +230,16 @@ class RowChecks:
         return sql.SQL("ONLY " if relation is not None and relation.kind == "r" else "")
 
 
-def rows_behind(
-    snapshot: Snapshot, coverage: Coverage, extracts: Mapping[str, str], *, within_seconds: float
-) -> list[Problem]:
-    """What PostgreSQL's catalog alone cannot tell: most databases have nothing of it, and then nothing is asked.
-
-    Whether the numbers in columns of type oid are those of large objects, and whether an extract reads the rows of the
-    tables that inherit from its own. What cannot be answered in time counts as a problem.
-    """
-    found: list[Problem] = []
-    for column in coverage.oid_columns():
-        numbers = sql.SQL("unnest({})" if column.is_array else "{}").format(sql.Identifier("t", column.name))
-        query = sql.SQL(
-            "SELECT EXISTS (SELECT FROM pg_largeobject_metadata AS o JOIN (SELECT {} AS number FROM {} AS t) AS n"
-            " ON o.oid = n.number)"
-        ).format(numbers, _identifier(column.table))
-        rows = snapshot.rows_within(within_seconds, query, f"looking for large objects of {column.table}")
-        if rows is None or rows[0][0]:
-            found.append(large_object_problem(column))
-    for parent, heirs in coverage.inherited().items():
-        if read := sorted(_read_by(snapshot, extracts[parent]) & set(heirs)):
-            found.append(
-                Problem(
-                    parent,
-                    f"The extract of {parent} also reads rows of {', '.join(read)}, which inherit from it. A restore"
-                    " would write them into the parent, without their own columns.",
-                    f"Write FROM ONLY {parent} in its extract, and give each of these tables an extract of its own.",
-                )
-            )
-    return found
-
-
-def _read_by(snapshot: Snapshot, extract: str) -> set[str]:
-    """The tables that a query reads, as its plan has them: a table that is read with ONLY stands alone there."""
-    with snapshot.savepoint():
-        snapshot.rows("SELECT set_config('constraint_exclusion', 'off', true)", None, "asking for a plan")
-        plan = snapshot.rows(f"EXPLAIN (VERBOSE, FORMAT JSON) {extract}", None, "asking for the plan of an extract")
-    found: set[str] = set()
-    waiting: list[Any] = [plan[0][0]]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting += node
-        elif isinstance(node, dict):
-            if "Relation Name" in node:
-                found.add(f"{node.get('Schema')}.{node['Relation Name']}")
-            waiting += [value for value in node.values() if isinstance(value, (list, dict))]
-    return found
+def _counted(count: int, text: str) -> str:
+    one = count == 1
+    return f"{count} row{'' if one else 's'} " + text.format(s="s" if one else "", be="is" if one else "are")
 
 
 def _template(name: str) -> sql.SQL:
     return sql.SQL(resources.files("clinic_backups").joinpath("pg_catalog", f"{name}.sql").read_text(encoding="utf-8"))
 
 
-def _identifier(table: str) -> sql.Identifier:
+def identifier(table: str) -> sql.Identifier:
     return sql.Identifier(*table.split(".", 1))
 
 

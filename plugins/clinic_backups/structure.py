@@ -82,11 +82,19 @@ class Structure:
         return sorted(found)
 
 
-def read(snapshot: Snapshot) -> Structure:
-    """Ask the catalog once, for all tables."""
+def plain(name: str) -> str:
+    """A column's name without case and underscores: ``clinica_id`` and ``clinicaId`` are the same."""
+    return name.replace("_", "").lower()
+
+
+def read(snapshot: Snapshot, names: Iterable[str] = ()) -> Structure:
+    """Ask the catalog once, for all tables.
+
+    :param names: columns of these names are noted too, besides those named like a foreign key.
+    """
     query = resources.files("clinic_backups").joinpath("pg_catalog", "structure.sql").read_text(encoding="utf-8")
     facts: dict[str, list[Any]] = {}
-    for kind, fact in snapshot.rows(query, None, "reading the catalog"):
+    for kind, fact in snapshot.rows(query, {"names": [plain(name) for name in names]}, "reading the catalog"):
         facts.setdefault(kind, []).append(fact)
     references = sorted({_reference(item) for item in facts.get("foreign_key", ())}, key=_order)
     keys = {(key.table, column) for key in references for column in key.columns}

@@ -1,5 +1,6 @@
 -- What the completeness of a backup depends on, in one query: (kind of fact, the fact as JSON). Left aside are
--- PostgreSQL's own schemas, temporary tables, and the schema of the backups' own catalog.
+-- PostgreSQL's own schemas, temporary tables, and the schema of the backups' own catalog. %(names)s: further names that
+-- say whose a row is.
 WITH RECURSIVE relation AS MATERIALIZED (
     SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind, c.relpersistence, c.relispartition
       FROM pg_class c
@@ -28,6 +29,8 @@ foreign_key AS MATERIALIZED (
      WHERE f.contype = 'f' AND f.conparentid = 0
 ), -- Names of columns that are a foreign key on their own, without case and underscores.
 key_name AS MATERIALIZED (
+    SELECT unnest(%(names)s::text[]) AS name
+     UNION
     SELECT DISTINCT lower(replace(a.attname, '_', '')) AS name
       FROM foreign_key f
       JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = f.conkey[1]
