@@ -39,9 +39,15 @@ class KeyNames:
         found: dict[str, Reference] = {}
         for name, keys in self._keys.items():
             parents = {key.parent for key in keys}
-            of_clinic = [key for key in keys if key.parent == self._clinic_table]
-            if self._is_key(name) and (of_clinic or (len(parents) == 1 and parents <= set(self._extracts))):
-                found[name] = (of_clinic or keys)[0]
+            # What a table calls its own rows ("parent_id") says nothing about the columns of others.
+            others = [key for key in keys if key.table != key.parent]
+            of_clinic = [key for key in others if key.parent == self._clinic_table]
+            if not self._is_key(name) or not others:
+                continue
+            if len(of_clinic) * 2 > len(keys):
+                found[name] = of_clinic[0]
+            elif len(parents) == 1 and parents <= set(self._extracts):
+                found[name] = others[0]
         return found
 
     @cached_property

@@ -282,6 +282,10 @@ class TestTables:
             "CREATE TABLE public.auth_user (id int PRIMARY KEY)",
             "CREATE TABLE public.auth_token (id int PRIMARY KEY, usuario_id int REFERENCES public.auth_user)",
             "CREATE TABLE public.cola (id bigint PRIMARY KEY, consulta_id uuid)",
+            # What a table calls its own rows.
+            "ALTER TABLE public.comun_clinica ADD parent_id bigint REFERENCES public.comun_clinica",
+            "CREATE TABLE public.pagina (id int PRIMARY KEY, parent_id bigint REFERENCES public.auth_user)",
+            "CREATE TABLE public.menu (id int PRIMARY KEY, parent_id bigint)",
             # A table that shares the key of its parent: every table has an id.
             f"CREATE TABLE public.ficha (id bigint PRIMARY KEY REFERENCES {PATIENTS}, texto text)",
             f"CREATE MATERIALIZED VIEW public.cuenta AS SELECT clinica_id, count(*) FROM {STOCK} GROUP BY 1",
