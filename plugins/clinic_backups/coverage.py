@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from clinic_backups.declarations import FILE
 from clinic_backups.extract import SqlFolder
 from clinic_backups.key_names import EQUAL, KeyNames
-from clinic_backups.structure import KINDS, NotedColumn, Reference, Structure
+from clinic_backups.structure import KINDS, NotedColumn, Reference, Structure, comparable
 
 
 @dataclass(frozen=True)
@@ -96,14 +96,14 @@ class Coverage:
             if (
                 column.table in self._extracts
                 and meant is not None
-                and meant.category == column.category
+                and comparable(meant.type, column.type)
                 and meant.parent in self._extracts
                 and not self._is_settled(column)
             ):
                 found.append(
                     Reference(
                         column.table, (column.name,), meant.parent, meant.parent_columns, (EQUAL,),
-                        column.category, enforced=False,
+                        column.type, enforced=False,
                     )
                 )  # fmt: skip
         return found
@@ -156,7 +156,7 @@ class Coverage:
 
     def _fits(self, column: NotedColumn, meant: Reference) -> bool:
         """The clinic's own key is taken for one whatever its type."""
-        of_type = meant.parent == self._clinic_table or meant.category == column.category
+        of_type = meant.parent == self._clinic_table or comparable(meant.type, column.type)
         return of_type and not self._is_settled(column)
 
     def _key_problem(self, column: NotedColumn, meant: Reference, *, is_gap: bool) -> Problem:
@@ -288,7 +288,7 @@ def large_object_problem(column: NotedColumn) -> Problem:
 
 
 def _is_large_object(column: NotedColumn) -> bool:
-    return column.managed or (column.is_oid and column.type.strip("_") == "lo")
+    return column.managed or (column.is_oid and column.type.removesuffix("[]").rpartition(".")[2] == "lo")
 
 
 def _stale(name: str, problem: str) -> Problem:

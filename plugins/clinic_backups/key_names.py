@@ -66,7 +66,7 @@ class KeyNames:
             return []
         noted = {(column.table, column.name): column for column in self._structure.columns}
         return [
-            Reference(table, (name,), self._clinic_table, (own,), (EQUAL,), noted[table, name].category, enforced=False)
+            Reference(table, (name,), self._clinic_table, (own,), (EQUAL,), noted[table, name].type, enforced=False)
             for table, names in sorted(self._compared.items())
             if table in self._extracts and table != self._clinic_table
             for name in sorted(names)

@@ -9,6 +9,7 @@ from typing import Any
 
 from clinic_backups.tenant_db import Snapshot
 
+FAMILIES = ({"smallint", "integer", "bigint", "numeric"}, {"text", "character varying", "character"})
 KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
 
 
@@ -37,8 +38,8 @@ class Reference:
     parent_columns: tuple[str, ...]
     operators: tuple[tuple[str, str], ...]
     """Schema and name of the equality of each column, with the parent's value on the left."""
-    category: str
-    """``pg_type.typcategory`` of the first column."""
+    type: str
+    """Of the first column, as ``format_type`` spells it: a type that is not PostgreSQL's own has its schema."""
     enforced: bool = True
     """There is a constraint; otherwise only the column's name says so."""
 
@@ -50,7 +51,6 @@ class NotedColumn:
     table: str
     name: str
     type: str
-    category: str
     is_oid: bool
     is_array: bool
     managed: bool
@@ -87,6 +87,11 @@ def plain(name: str) -> str:
     return name.replace("_", "").lower()
 
 
+def comparable(one: str, other: str) -> bool:
+    """Whether values of two types can be compared with PostgreSQL's own equality."""
+    return "." not in one and (one == other or any({one, other} <= family for family in FAMILIES))
+
+
 def read(snapshot: Snapshot, names: Iterable[str] = ()) -> Structure:
     """Ask the catalog once, for all tables.
 
@@ -121,7 +126,7 @@ def _reference(item: dict[str, Any]) -> Reference:
         parent=item["parent"],
         parent_columns=tuple(item["parent_columns"]),
         operators=tuple((schema, name) for schema, name in operators),
-        category=item["category"],
+        type=item["type"],
     )
 
 

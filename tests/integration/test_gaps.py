@@ -282,6 +282,8 @@ class TestTables:
             "CREATE TABLE public.auth_user (id int PRIMARY KEY)",
             "CREATE TABLE public.auth_token (id int PRIMARY KEY, usuario_id int REFERENCES public.auth_user)",
             "CREATE TABLE public.cola (id bigint PRIMARY KEY, consulta_id uuid)",
+            # An extract's column that cannot be compared with the key that it is named like.
+            f"ALTER TABLE {STOCK} ADD paciente_id money DEFAULT 3, ADD consulta_id json DEFAULT '7'",
             # What a table calls its own rows.
             "ALTER TABLE public.comun_clinica ADD parent_id bigint REFERENCES public.comun_clinica",
             "CREATE TABLE public.pagina (id int PRIMARY KEY, parent_id bigint REFERENCES public.auth_user)",

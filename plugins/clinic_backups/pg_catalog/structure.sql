@@ -55,12 +55,12 @@ SELECT 'foreign_key', json_build_object(
            'operators', (SELECT json_agg((SELECT json_build_array(n.nspname, o.oprname) FROM pg_operator o
                                             JOIN pg_namespace n ON n.oid = o.oprnamespace WHERE o.oid = k.oid) ORDER BY k.position)
                            FROM unnest(f.conpfeqop) WITH ORDINALITY AS k (oid, position)),
-           'category', (SELECT t.typcategory FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-                         WHERE a.attrelid = f.conrelid AND a.attnum = f.conkey[1]))
+           'type', (SELECT format_type(a.atttypid, NULL) FROM pg_attribute a
+                     WHERE a.attrelid = f.conrelid AND a.attnum = f.conkey[1]))
   FROM foreign_key f
  UNION ALL
 SELECT 'column', json_build_object(
-           'table', r.name, 'name', a.attname, 'type', t.typname, 'category', t.typcategory,
+           'table', r.name, 'name', a.attname, 'type', format_type(a.atttypid, NULL),
            'is_oid', o.oid IS NOT NULL, 'is_array', t.typcategory = 'A',
            'managed', (r.oid, a.attname) IN (SELECT m.tgrelid, m.name FROM managed m),
            'is_primary_key', (r.oid, a.attnum) IN (SELECT i.indrelid, i.indkey[0] FROM pg_index i
