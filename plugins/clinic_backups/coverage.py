@@ -164,9 +164,10 @@ class Coverage:
         if kind == "foreign table":
             remedy = self._line(column.table)
         else:
+            parent = f"{_quoted(meant.parent)} ({_quoted(meant.parent_columns[0])})"
             remedy = (
-                f"{self._extract_or_line(column.table)} Or add the constraint: ALTER TABLE {column.table} ADD FOREIGN"
-                f" KEY ({column.name}) REFERENCES {meant.parent} ({meant.parent_columns[0]});"
+                f"{self._extract_or_line(column.table)} Or add the constraint: ALTER TABLE {_quoted(column.table)}"
+                f" ADD FOREIGN KEY ({_quoted(column.name)}) REFERENCES {parent};"
             )
         return Problem(
             column.table,
@@ -207,7 +208,8 @@ class Coverage:
                         name,
                         f"{part.name} is unlogged: PostgreSQL empties it after a crash, and the next backup would hold"
                         " none of its rows.",
-                        f"ALTER TABLE {part.name} SET LOGGED; Or remove the extract of {name}. {self._line(name)}",
+                        f"ALTER TABLE {_quoted(part.name)} SET LOGGED; Or remove the extract of {name}."
+                        f" {self._line(name)}",
                     )
 
     def _heirs_without_extract(self) -> Iterable[Problem]:
@@ -293,6 +295,11 @@ def _is_large_object(column: NotedColumn) -> bool:
 
 def _stale(name: str, problem: str) -> Problem:
     return Problem(name, f"{FILE} names {name}, {problem}.", "Remove the line.", is_gap=False)
+
+
+def _quoted(name: str) -> str:
+    """A name as SQL wants it, ``schema.table`` or a column."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split(".", 1))
 
 
 def _file(table: str) -> str:

@@ -93,8 +93,12 @@ class SqlFolder:
 
         Where the database has no foreign keys nothing else tells it.
         """
+        try:
+            extracts = self.extracts()
+        except SettingsError:
+            return {}  # whoever runs extracts of this folder says so
         found = {}
-        for name, text in self.extracts().items():
+        for name, text in extracts.items():
             matches = _COMPARED.finditer(text)
             found[name] = frozenset(match["quoted"] or match["plain"] or match["after"] for match in matches)
         return found
