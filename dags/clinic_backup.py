@@ -11,11 +11,13 @@ Each night at 02:00 (`CLINIC_BACKUPS_TIME_ZONE`): `active_clinics` → `prefligh
 | `{}` | all active clinics |
 | `{"clinic_id": 7}` | clinic 7, also an inactive one |
 | `{"clinic_ids": [7, 9], "notes": "before the migration"}` | these, with a line in the catalog |
+| `{"allow_gaps": true}` | also where something would be missing: the backup is marked as incomplete |
 | `{"kind": "full"}` | a full backup; `incremental`: only what changed, where that can be; `auto` decides by itself |
 
 **When it is red**, read the log of `summary`: it names each clinic's outcome and the remedy.
 - `active_clinics` failed: the conf is wrong (its log lists the clinics that exist), or the database is out of reach.
-- `preflight` failed: a setting, the store, the catalog or an extract needs somebody. No clinic was touched.
+- `preflight` failed: a setting, the store, the catalog or an extract needs somebody, or something would be missing in
+  the backups. No clinic was touched.
 - A `back_up` task failed: that clinic alone. Transient errors were tried again by then, permanent ones not. Clear the
   task to try again; it continues the same record.
 
@@ -62,6 +64,7 @@ configured = settings.load()
         "clinic_id": Param(None, type=["null", "integer", "string"], title="Clinic", description="Id of one clinic"),
         "clinic_ids": Param(None, type=["null", "array", "string"], title="Clinics", description="Ids, as [7, 9]"),
         "kind": Param("auto", type="string", enum=["auto", "full", "incremental"], title="Kind"),
+        "allow_gaps": Param(False, type=["null", "boolean"], title="Allow gaps", description="Mark it as incomplete"),
         "notes": Param("", type=["null", "string"], title="Notes", description="A line; no patients' data"),
     },
 )
@@ -76,6 +79,7 @@ def clinic_backup() -> None:
         upload=Store(),
         kind="{{ params.kind or 'auto' }}",
         notes="{{ params.notes or '' }}",
+        allow_gaps="{{ params.allow_gaps or False }}",
         pool=pool.NAME,
         map_index_template="{{ task.clinic['name'] }}",
     ).expand(clinic=clinics)

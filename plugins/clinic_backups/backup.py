@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from clinic_backups import envelopes
+from clinic_backups import envelopes, gate
 from clinic_backups.archive import Zstd, block_list, schema_digest
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import ClinicLock
@@ -58,6 +58,7 @@ class ClinicBackup:
     :param on_progress: called about once for each MiB that was read, from the reading thread.
     :param on_unnoted: called, from a thread of its own, when the catalog could not be told how far it is: the backup
         goes on, and the catalog is not asked again.
+    :param on_unchecked: see :func:`clinic_backups.gate.passed`.
     """
 
     def __init__(
@@ -74,10 +75,12 @@ class ClinicBackup:
         now: Callable[[], datetime] = utc_now,
         on_progress: OnProgress = lambda progress: None,
         on_unnoted: Callable[[ClinicBackupsError], object] = lambda error: None,
+        on_unchecked: gate.OnUnchecked = lambda message: None,
     ) -> None:
         self._settings, self._clinic_db, self._store, self._catalog = settings, clinic_db, store, catalog
         self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or Zstd(), encrypt or Age()
         self._now, self._on_progress, self._on_unnoted = now, on_progress, on_unnoted
+        self._on_unchecked = on_unchecked
         self._outcomes = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
         self._parents = Parents(store, catalog, now)
         self._stream: ArchiveStream | None = None
@@ -89,6 +92,7 @@ class ClinicBackup:
         :param queries: the SELECT of each table, rendered already; by default they are rendered here.
         :raises AlreadyRunning: another process backs up this clinic; nothing was recorded.
         :raises SettingsError: no recipient, a wrong one, or a wrong extract; nothing was recorded.
+        :raises PermanentError: the backup would be incomplete, and the request does not allow that.
         :raises TransientError, PermanentError: the database, the store or the catalog failed; or what it is built on
             was lost meanwhile.
         """
@@ -102,9 +106,7 @@ class ClinicBackup:
                 return _usable(settled)
             try:
                 locked_until = self._settings.lock_end(self._now())
-                record, stored = self._read_and_store(
-                    self._cleared(record), request.kind, queries, recipients, locked_until
-                )
+                record, stored = self._read_and_store(self._cleared(record), request, queries, recipients, locked_until)
                 envelope = stored.envelope(
                     record,
                     recipients,
@@ -179,7 +181,7 @@ class ClinicBackup:
     def _read_and_store(
         self,
         record: BackupRecord,
-        wanted: WantedKind,
+        request: BackupRequest,
         queries: Mapping[str, str],
         recipients: tuple[str, ...],
         locked_until: datetime | None,
@@ -196,8 +198,10 @@ class ClinicBackup:
             try:
                 if self._stopped is not None:
                     raise self._stopped
-                tables = snapshot.tables(sorted(queries))
-                record, known = self._decide(record, wanted, recipients, schema_digest(tables.values()))
+                folder = SqlFolder(self._settings.sql_dir)
+                tables, gaps = gate.passed(snapshot, folder, request, queries, self._on_unchecked)
+                digest = schema_digest(tables.values())
+                record, known = self._decide(replace(record, gaps=gaps), request.kind, recipients, digest)
                 return record, stream.run(record, snapshot, tables, queries, known)
             finally:
                 self._stream = None

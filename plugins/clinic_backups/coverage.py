@@ -1,17 +1,28 @@
-"""What of the clinics' database belongs to a clinic: tables by their foreign keys, rows by the extracts."""
+"""What of the clinics' database a backup would lack, as far as PostgreSQL's catalog and the SQL folder tell it."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from importlib import resources
 
-from psycopg2 import sql
+from clinic_backups.declarations import FILE
+from clinic_backups.extract import SqlFolder
+from clinic_backups.key_names import EQUAL, KeyNames
+from clinic_backups.structure import KINDS, NotedColumn, Reference, Structure, comparable
 
-from clinic_backups.extract import render
-from clinic_backups.model import Table
-from clinic_backups.tenant_db import Snapshot
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that a backup lacks, or may lack, with the remedy."""
+
+    table: str
+    reason: str
+    """A sentence with the table's name; never a value of a row."""
+    remedy: str
+    is_gap: bool = True
+    """A backup is refused for it; otherwise it is a warning of the preflight."""
+    check: str = "coverage"
 
 
 def chains(clinic_table: str, references: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
@@ -33,60 +44,263 @@ def chains(clinic_table: str, references: Iterable[tuple[str, str]]) -> dict[str
     return dict(sorted(found.items()))
 
 
-@dataclass(frozen=True)
-class RowCount:
-    """One table's rows against the backups of all clinics."""
+class Coverage:
+    """Compares the tables that there are with the extracts and with what was left out on purpose.
 
-    in_no_backup: int
-    in_backups: int
-    """Rows of all backups together: a row that is in two of them counts twice."""
-    in_table: int
-
-    @property
-    def left_out(self) -> int:
-        """Rows in no backup; equal rows of a table without key of which an extract gives only one count too."""
-        return max(self.in_no_backup, self.in_table - self.in_backups)
-
-    @property
-    def too_many(self) -> int:
-        """By how much the backups hold more than each of their rows once."""
-        return self.in_backups - (self.in_table - self.in_no_backup)
-
-
-def count_rows(
-    snapshot: Snapshot, table: Table, extract: str, clinics: str, *, within_seconds: float
-) -> RowCount | None:
-    """Count which rows of one table are in the clinics' backups; ``None`` when it takes longer.
-
-    A table without primary key is compared by its whole rows.
-
-    :param extract: the template's text.
-    :param clinics: the query of ``all_clinics.sql``.
-    :raises PermanentError: the extract does not run with a column in place of a number.
+    :param extracts: the tables that have an extract.
     """
-    names = [sql.Identifier(f"key{number}") for number, _ in enumerate(_keys(table, "r"))]
-    query = sql.SQL(_template()).format(
-        table=sql.Identifier(*table.name.split(".", 1)),
-        clinics=sql.SQL(clinics.strip().rstrip(";")),
-        extract=sql.SQL(render(extract, "clinica_del_respaldo.id", name=f"extract of {table.name}")),
-        extract_keys=sql.SQL(", ").join(
-            sql.SQL("{} AS {}").format(key, name) for key, name in zip(_keys(table, "r"), names, strict=True)
-        ),
-        same=sql.SQL(" AND ").join(
-            sql.SQL("{} = {}.{}").format(key, sql.Identifier("b"), name)
-            for key, name in zip(_keys(table, "t"), names, strict=True)
-        ),
+
+    def __init__(self, structure: Structure, folder: SqlFolder, extracts: Collection[str]) -> None:
+        self._structure, self._folder, self._extracts = structure, folder.path, frozenset(extracts)
+        self._clinic_table, self._declared = folder.clinic_table, folder.declarations()
+        self._names = KeyNames(structure, folder, self._extracts)
+        real = {(key.table, key.parent) for key in structure.references}
+        self._by_keys = chains(self._clinic_table, real)
+        """The tables that lead to the clinic by foreign keys."""
+        named = {(column.table, meant.parent) for column, meant in self._named()}
+        alone = {(table, self._clinic_table) for table in self._extracts - self._by_keys.keys()}
+        # What leads to a table that belongs to clinics belongs to clinics, however that one does.
+        self.chains = chains(self._clinic_table, real | named | alone)
+
+    def problems(self) -> list[Problem]:
+        """All of them but for those that need a look at rows, see :meth:`oid_columns` and :meth:`inherited`."""
+        if self._clinic_table not in self._structure.relations:
+            return [
+                Problem(
+                    self._clinic_table,
+                    f"clinic_table.txt names {self._clinic_table}, which does not exist.",
+                    f"Write the clinics' table into {self._folder / 'clinic_table.txt'}.",
+                )
+            ]
+        return [
+            *self._without_extract(),
+            *self._named_like_a_key(),
+            *self._unsupported(),
+            *self._heirs_without_extract(),
+            *self._large_objects(),
+            *self._parents(),
+            *self._stale_lines(),
+        ]
+
+    def links(self) -> list[Reference]:
+        """What the rows of each extract name in other extracts: foreign keys, and columns named like one.
+
+        Those whose column is declared are left aside.
+        """
+        found = [
+            key for key in self._structure.references
+            if key.table in self._extracts and key.parent in self._extracts and not self._is_declared(key)
+        ]  # fmt: skip
+        for column in self._structure.columns:
+            meant = self._names.meant_by(column)
+            if (
+                column.table in self._extracts
+                and meant is not None
+                and comparable(meant.type, column.type)
+                and meant.parent in self._extracts
+                and not self._is_settled(column)
+            ):
+                found.append(
+                    Reference(
+                        column.table, (column.name,), meant.parent, meant.parent_columns, (EQUAL,),
+                        column.type, enforced=False,
+                    )
+                )  # fmt: skip
+        return found
+
+    def oid_columns(self) -> list[NotedColumn]:
+        """Columns of extracted tables that name a large object if one of that number exists."""
+        if not self._structure.has_large_objects:
+            return []
+        return [
+            column for column in self._structure.columns
+            if column.table in self._extracts and column.is_oid and not _is_large_object(column)
+            and f"{column.table}.{column.name}" not in self._declared.columns
+        ]  # fmt: skip
+
+    def inherited(self) -> dict[str, list[str]]:
+        """Extracted tables from which others inherit, each with these."""
+        return {name: heirs for name in sorted(self._extracts) if (heirs := self._structure.descendants(name))}
+
+    def unclassed(self) -> list[str]:
+        """Tables that lead to no clinic and of which nobody said what they are."""
+        referenced = {problem.table for problem in self._parents()}
+        known = self._extracts | self._declared.tables.keys() | self.chains.keys() | referenced
+        return sorted(
+            name for name, relation in self._structure.relations.items()
+            if relation.kind in "rp" and relation.root is None and name not in known
+        )  # fmt: skip
+
+    def _without_extract(self) -> Iterable[Problem]:
+        named = {column.table for column, _ in self._named()}
+        for name, chain in self.chains.items():
+            if name not in self._extracts and name not in self._declared.tables and name not in named:
+                leads = f"leads to the clinic ({' -> '.join(chain)})" if len(chain) > 1 else "is the clinics' table"
+                yield Problem(name, f"{name} {leads} and would be in no backup.", self._extract_or_line(name))
+
+    def _named(self) -> Iterable[tuple[NotedColumn, Reference]]:
+        """Columns that say by their name alone that their table's rows belong to a clinic."""
+        for column in self._structure.columns:
+            meant = self._names.meant_by(column)
+            if column.table not in self._by_keys and meant is not None and self._fits(column, meant):
+                yield column, meant
+
+    def _named_like_a_key(self) -> Iterable[Problem]:
+        """Columns of tables without extract that are named like a foreign key, without being one."""
+        clear = {(column.table, column.name) for column, _ in self._named()}
+        settled = self._extracts | self._declared.tables.keys() | self._by_keys.keys()
+        for column in self._structure.columns:
+            meant = self._names.meant_by(column) or self._names.perhaps_meant_by(column)
+            if column.table not in settled and meant is not None and self._fits(column, meant):
+                yield self._key_problem(column, meant, is_gap=(column.table, column.name) in clear)
+
+    def _fits(self, column: NotedColumn, meant: Reference) -> bool:
+        """The clinic's own key is taken for one whatever its type."""
+        of_type = meant.parent == self._clinic_table or comparable(meant.type, column.type)
+        return of_type and not self._is_settled(column)
+
+    def _key_problem(self, column: NotedColumn, meant: Reference, *, is_gap: bool) -> Problem:
+        kind = KINDS[self._structure.relations[column.table].kind]
+        if kind == "foreign table":
+            remedy = self._line(column.table)
+        else:
+            parent = f"{_quoted(meant.parent)} ({_quoted(meant.parent_columns[0])})"
+            remedy = (
+                f"{self._extract_or_line(column.table)} Or add the constraint: ALTER TABLE {_quoted(column.table)}"
+                f" ADD FOREIGN KEY ({_quoted(column.name)}) REFERENCES {parent};"
+            )
+        return Problem(
+            column.table,
+            f"{column.table} is a {kind} whose column {column.name} is named like a foreign key to {meant.parent}."
+            " It has no such constraint, and its rows would be in no backup.",
+            f"{remedy} If the column means something else, add the line `{column.table}.{column.name}: reason`.",
+            is_gap=is_gap,
+        )
+
+    def _is_settled(self, column: NotedColumn) -> bool:
+        declared = f"{column.table}.{column.name}" in self._declared.columns
+        return declared or column.is_foreign_key or column.table == self._clinic_table
+
+    def _is_declared(self, key: Reference) -> bool:
+        return any(f"{key.table}.{column}" in self._declared.columns for column in key.columns)
+
+    def _unsupported(self) -> Iterable[Problem]:
+        """Extracts of what cannot be read or written back row by row."""
+        relations = self._structure.relations
+        for name in sorted(self._extracts & relations.keys()):
+            relation = relations[name]
+            remove = f"Remove the extract of {name}"
+            if relation.kind not in "rp":
+                yield Problem(
+                    name,
+                    f"{name} is a {KINDS[relation.kind]}, and a backup holds the rows of tables only.",
+                    f"{remove}, and write extracts of the tables that its rows come from.",
+                )
+            elif relation.root is not None:
+                yield Problem(
+                    name,
+                    f"{name} is a partition of {relation.root}.",
+                    f"{remove}, and write one of {relation.root}: it covers all its partitions.",
+                )
+            for part in [relation, *(found for found in relations.values() if found.root == name)]:
+                if part.persistence == "u":
+                    yield Problem(
+                        name,
+                        f"{part.name} is unlogged: PostgreSQL empties it after a crash, and the next backup would hold"
+                        " none of its rows.",
+                        f"ALTER TABLE {_quoted(part.name)} SET LOGGED; Or remove the extract of {name}."
+                        f" {self._line(name)}",
+                    )
+
+    def _heirs_without_extract(self) -> Iterable[Problem]:
+        for parent, heirs in self.inherited().items():
+            for heir in heirs:
+                if heir not in self._extracts and heir not in self._declared.tables:
+                    yield Problem(
+                        heir,
+                        f"{heir} inherits from {parent} and has no extract: its rows and its own columns would be in no"
+                        " backup of their own.",
+                        f"{self._extract_or_line(heir)} The extract of {parent} must read FROM ONLY {parent}.",
+                    )
+
+    def _large_objects(self) -> Iterable[Problem]:
+        columns = [column for column in self._structure.columns if column.table in self._extracts]
+        for column in columns:
+            name = f"{column.table}.{column.name}"
+            if _is_large_object(column) and name not in self._declared.columns:
+                yield large_object_problem(column)
+        if self._structure.has_large_objects and not any(c.is_oid or c.managed for c in columns):
+            yield Problem(
+                "pg_largeobject",
+                "The database has large objects, and no column of type oid or lo of an extracted table names one."
+                " Large objects are in no backup.",
+                "If rows of a clinic name them by a number of another type, move them into columns of type bytea.",
+                is_gap=False,
+            )
+
+    def _parents(self) -> Iterable[Problem]:
+        """Tables outside of all backups that rows of the clinics need."""
+        needed: dict[str, list[str]] = {}
+        for key in self._structure.references:
+            settled = self._extracts | self._declared.tables.keys() | self.chains.keys()
+            if key.table in self._extracts and key.parent not in settled and not self._is_declared(key):
+                needed.setdefault(key.parent, []).append(f"{key.table} ({', '.join(key.columns)})")
+        for parent, children in sorted(needed.items()):
+            yield Problem(
+                parent,
+                f"Rows of the clinics name rows of {parent}, which is in no backup: {', '.join(children)}.",
+                f"If its rows are the same for all clinics, add the line `{parent}: shared, reason` to {FILE}."
+                f" If they belong to a clinic, write {self._extract(parent)}.",
+                is_gap=False,
+                check="parents",
+            )
+
+    def _extract(self, table: str) -> str:
+        return f"{self._folder / 'extract' / _file(table)}.sql"
+
+    def _line(self, table: str) -> str:
+        return f"Add the line `{table}: reason` to {self._folder / FILE}."
+
+    def _extract_or_line(self, table: str) -> str:
+        return f"Write {self._extract(table)}, or add the line `{table}: reason` to {self._folder / FILE}."
+
+    def _stale_lines(self) -> Iterable[Problem]:
+        declared, relations = self._declared, self._structure.relations
+        for name in declared.tables:
+            if name in self._extracts:
+                yield _stale(name, "but has an extract, and is backed up")
+            elif name not in relations:
+                yield _stale(name, "but there is no such table")
+        for name in declared.rows:
+            if name not in self._extracts:
+                yield _stale(name, "whose rows an extract leaves out, but it has no extract")
+        for name in declared.columns:
+            if name.rpartition(".")[0] not in relations:
+                yield _stale(name, "but there is no such table")
+
+
+def large_object_problem(column: NotedColumn) -> Problem:
+    """A column that names large objects."""
+    return Problem(
+        column.table,
+        f"{column.table}.{column.name} (type {column.type}) names large objects, and these are in no backup.",
+        "Move their content into a column of type bytea, or add the line"
+        f" `{column.table}.{column.name}: reason` to {FILE}: the backup then holds their numbers alone.",
     )
-    found = snapshot.rows_within(within_seconds, query, f"counting the rows of {table.name}")
-    return None if found is None else RowCount(*found[0])
 
 
-def _template() -> str:
-    return resources.files("clinic_backups").joinpath("pg_catalog", "count_rows.sql").read_text(encoding="utf-8")
+def _is_large_object(column: NotedColumn) -> bool:
+    return column.managed or (column.is_oid and column.type.removesuffix("[]").rpartition(".")[2] == "lo")
 
 
-def _keys(table: Table, alias: str) -> list[sql.Composable]:
-    if table.primary_key:
-        return [sql.Identifier(alias, column) for column in table.primary_key]
-    columns = [sql.Identifier(alias, column.name) for column in table.stored_columns]
-    return [sql.SQL("ROW({})::text").format(sql.SQL(", ").join(columns))]
+def _stale(name: str, problem: str) -> Problem:
+    return Problem(name, f"{FILE} names {name}, {problem}.", "Remove the line.", is_gap=False)
+
+
+def _quoted(name: str) -> str:
+    """A name as SQL wants it, ``schema.table`` or a column."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split(".", 1))
+
+
+def _file(table: str) -> str:
+    return table.removeprefix("public.") if table.count(".") == 1 else table

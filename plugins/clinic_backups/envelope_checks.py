@@ -8,10 +8,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from clinic_backups.model import ArchiveInfo, Envelope, parse_key
+from clinic_backups.model import ArchiveInfo, Envelope, Gap, parse_key
 from clinic_backups.text import JOINERS, one_line
 
 MAX_CHAIN, MAX_TABLES, MAX_TABLE_NAME, MAX_RECIPIENTS, MAX_RECIPIENT = 250, 10_000, 300, 100, 4_000
+MAX_GAPS, MAX_GAP = 1_000, 4_000
 MAX_TEXT = {"clinic_name": 500, "requested_by": 500, "notes": 2_000}
 BIGINT = 2**63
 """What PostgreSQL's bigint no longer holds: each figure, and the sum of the rows, which a view adds up."""
@@ -39,7 +40,8 @@ def problem_of(envelope: Envelope, clinic_id: int, now: datetime) -> str:
 def harmless(envelope: Envelope) -> Envelope:
     """Its texts as they may be shown. They are not refused: names come from a database and notes from anybody."""
     texts: dict[str, Any] = {name: _shown(getattr(envelope, name), most) for name, most in MAX_TEXT.items()}
-    return replace(envelope, **texts)
+    gaps = tuple(Gap(_shown(gap.table, MAX_GAP), _shown(gap.reason, MAX_GAP)) for gap in envelope.gaps)
+    return replace(envelope, **texts, gaps=gaps)
 
 
 def usable_time(value: object) -> datetime | None:
@@ -54,12 +56,15 @@ def usable_time(value: object) -> datetime | None:
 def _about_values(envelope: Envelope) -> str:
     if not isinstance(envelope.rows, dict) or type(envelope.format) is not int:
         return _WRONG_TYPE
-    texts = (*(getattr(envelope, name) for name in MAX_TEXT), *envelope.recipients, *envelope.rows)
+    gaps = [text for gap in envelope.gaps for text in (gap.table, gap.reason)]
+    texts = (*(getattr(envelope, name) for name in MAX_TEXT), *envelope.recipients, *envelope.rows, *gaps)
     counts = (envelope.raw_bytes, *envelope.rows.values())
     if not all(map(_is_text, texts)) or not all(map(_is_count, counts)):
         return _WRONG_TYPE
     if len(envelope.rows) > MAX_TABLES or sum(envelope.rows.values()) >= BIGINT:
         return "its envelope counts more tables or rows than there can be"
+    if len(envelope.gaps) > MAX_GAPS:
+        return "its envelope names more gaps than there can be"
     if not _are_names(envelope.rows, MAX_TABLE_NAME):
         return "its envelope has names of tables that are none"
     if len(envelope.recipients) > MAX_RECIPIENTS or not _are_names(envelope.recipients, MAX_RECIPIENT):

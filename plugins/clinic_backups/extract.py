@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +12,16 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from clinic_backups import declarations
+from clinic_backups.declarations import Declarations
 from clinic_backups.errors import SettingsError
+
+_COMPARED = re.compile(
+    r"""(?: "(?P<quoted>[^"]+)" | (?P<plain>\w+) ) \s* = \s* \{\{ \s* clinic_id \s* \}\}
+      | \{\{ \s* clinic_id \s* \}\} \s* = \s* (?:\w+\.)? (?P<after>\w+)""",
+    re.VERBOSE,
+)
+"""A column compared with the clinic's number; quoted names after the number are not read."""
 
 
 def render(text: str, clinic_id: int | str, *, name: str) -> str:
@@ -78,20 +88,32 @@ class SqlFolder:
             raise SettingsError(f"Two extracts for {', '.join(twice)} in {self.path / subfolder}.", hint="Remove one.")
         return {name: self.text(f"{subfolder}/{file.name}") for name, file in zip(names, files, strict=True)}
 
+    def clinic_columns(self) -> dict[str, frozenset[str]]:
+        """The columns that each extract compares with the clinic's number: how a table says whose its rows are.
+
+        Where the database has no foreign keys nothing else tells it.
+        """
+        try:
+            extracts = self.extracts()
+        except SettingsError:
+            return {}  # whoever runs extracts of this folder says so
+        found = {}
+        for name, text in extracts.items():
+            matches = _COMPARED.finditer(text)
+            found[name] = frozenset(match["quoted"] or match["plain"] or match["after"] for match in matches)
+        return found
+
+    def declarations(self) -> Declarations:
+        """What ``not_backed_up.txt`` leaves out on purpose. :raises SettingsError: a line cannot be read."""
+        return declarations.parse(self.text(declarations.FILE))
+
     def not_backed_up(self) -> dict[str, str]:
-        """Tables left out on purpose, each with its reason. :raises SettingsError: a line has no reason."""
-        excluded: dict[str, str] = {}
-        for number, line in enumerate(self.text("not_backed_up.txt").splitlines(), start=1):
-            if not line.strip() or line.lstrip().startswith("#"):
-                continue
-            table, _, reason = line.partition(":")
-            if table.strip().count(".") != 1 or not reason.strip():
-                raise SettingsError(
-                    f"not_backed_up.txt, line {number}: {line.strip()!r} is not `schema.table: reason`.",
-                    hint="Say for each table why its rows may be lost.",
-                )
-            excluded[table.strip()] = reason.strip()
-        return excluded
+        """Tables in no backup on purpose, of whatever class, each with its reason."""
+        return self.declarations().tables
+
+    def derived(self) -> Mapping[str, str]:
+        """Tables that the application makes anew from others, each with its reason: a restore may delete from them."""
+        return self.declarations().derived
 
 
 @dataclass(frozen=True)

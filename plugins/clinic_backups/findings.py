@@ -17,7 +17,7 @@ class Finding:
     """One result of the preflight."""
 
     check: str
-    """settings, store, catalog, extracts, coverage, indexes or rows"""
+    """settings, store, catalog, extracts, coverage, parents, indexes or rows"""
     level: Level
     message: str
     """What was found; never a secret, never a value of a patient's row."""
@@ -25,6 +25,8 @@ class Finding:
     """The remedy."""
     transient: bool = False
     """An error that may pass by itself."""
+    gap: bool = False
+    """An error that says what backups would lack: whoever allows gaps may pass over it."""
 
     def to_json(self) -> dict[str, str]:
         return {"check": self.check, "level": self.level, "message": self.message, "hint": self.hint}
@@ -38,14 +40,18 @@ class Report:
 
     def ok(self, check: str, message: str) -> None:
         """Only when nothing else was found."""
-        if all(finding.check != check for finding in self.findings):
+        if all(finding.check != check or finding.level == "ok" for finding in self.findings):
             self.findings.append(Finding(check, "ok", message))
 
     def warn(self, check: str, message: str, hint: str) -> None:
         self.findings.append(Finding(check, "warning", message, hint))
 
-    def error(self, check: str, message: str, hint: str, *, transient: bool = False) -> None:
-        self.findings.append(Finding(check, "error", message, hint, transient))
+    def error(self, check: str, message: str, hint: str, *, transient: bool = False, gap: bool = False) -> None:
+        self.findings.append(Finding(check, "error", message, hint, transient, gap))
+
+    def note(self, check: str, message: str) -> None:
+        """Something that is well, and that somebody should know."""
+        self.findings.append(Finding(check, "ok", message))
 
     @contextmanager
     def check(self, check: str, prefix: str = "") -> Iterator[None]:
@@ -57,13 +63,14 @@ class Report:
             self.error(check, prefix + error.message, error.hint, transient=transient)
 
 
-def require(findings: Sequence[Finding]) -> None:
+def require(findings: Sequence[Finding], *, allow_gaps: bool = False) -> None:
     """Pass if there is no error; warnings pass.
 
+    :param allow_gaps: errors that say what backups would lack pass too: each backup is marked with them.
     :raises PermanentError: there is an error that stays; the message lists all errors, each with its hint.
     :raises TransientError: there are errors, and all may pass by themselves.
     """
-    errors = [finding for finding in findings if finding.level == "error"]
+    errors = [item for item in findings if item.level == "error" and not (allow_gaps and item.gap)]
     if not errors:
         return
     lines = [f"[{item.check}] {item.message}" + (f"\n  HINT: {item.hint}" if item.hint else "") for item in errors]

@@ -79,6 +79,14 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """Something that a backup lacks: the table, and a sentence why."""
+
+    table: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Loss:
     """A store does not hold what the catalog says: the archive is gone, or is another one than was stored."""
 
@@ -137,6 +145,8 @@ class Envelope:
     """Until then its stores were asked to let nobody delete it."""
     chain: tuple[ChainArchive, ...] = ()
     """What an incremental is built on: its parent first, the full one last."""
+    gaps: tuple[Gap, ...] = ()
+    """What is not in it although it should be; somebody allowed that."""
     format: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -156,6 +166,7 @@ class Envelope:
         fields["archive"] = ArchiveInfo(**fields["archive"])
         fields["recipients"] = tuple(fields["recipients"])
         fields["chain"] = tuple(ChainArchive(**archive) for archive in fields.get("chain", ()))
+        fields["gaps"] = tuple(Gap(**gap) for gap in fields.get("gaps", ()))
         return cls(**fields)
 
 
@@ -172,6 +183,10 @@ class BackupRequest:
     kind: WantedKind = "auto"
     retries_left: bool = False
     """A transient failure will be tried again, and is not told to anybody yet."""
+    allow_gaps: bool = False
+    """Somebody said that an incomplete backup is better than none: it is marked as incomplete."""
+    rows_compared: bool = False
+    """The preflight of the same run has just compared the rows of all clinics with the extracts."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +234,8 @@ class BackupRecord:
     """Why it is full or incremental."""
     schema_digest: str | None = None
     """Of the tables that it was read from; none in a rebuilt catalog."""
+    gaps: tuple[Gap, ...] = ()
+    """What is not in it although it should be; somebody allowed that."""
     stores: tuple[str, ...] = ()
     """URLs of the stores that hold it, as far as is known."""
 
@@ -250,6 +267,7 @@ class BackupRecord:
             kind=envelope.kind,
             parent_id=envelope.parent_id,
             chain=envelope.chain,
+            gaps=envelope.gaps,
             started_at=envelope.started_at,
             finished_at=envelope.finished_at,
             expires_at=envelope.expires_at,

@@ -224,7 +224,12 @@ class Parts:
         if clinic is None:
             return None
         request = BackupRequest(
-            clinic, requested_by=requested_by, notes=f"before the restore of {plan.backup_id}", run_id=run_id
+            clinic,
+            requested_by=requested_by,
+            notes=f"before the restore of {plan.backup_id}",
+            run_id=run_id,
+            # A restore must not wait until somebody has written an extract: the record says what it lacks.
+            allow_gaps=True,
         )
         # The restore's own mail tells of it.
         return self.backup(announcer=Announcer("never")).run(request)

@@ -5,25 +5,29 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TypeVar
 from uuid import uuid4
 
-from clinic_backups import coverage
+from clinic_backups import declarations, gate, structure
 from clinic_backups.connections import Connection
+from clinic_backups.coverage import Coverage
 from clinic_backups.encryption import parse_recipients
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError
+from clinic_backups.errors import ClinicBackupsError, IntegrityError
 from clinic_backups.extract import SqlFolder, render
 from clinic_backups.findings import Finding, Report, require
 from clinic_backups.model import Table
+from clinic_backups.row_checks import PLACEHOLDER, RowChecks, RowCount
 from clinic_backups.settings import Settings
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
+from clinic_backups.structure import Structure
 from clinic_backups.tenant_db import Snapshot
 
 __all__ = ["COUNT_TIMEOUT_SECONDS", "Finding", "require", "run"]
 
 COUNT_TIMEOUT_SECONDS = 60
-"""Longest time that counting one table's rows may take; a table that needs more is not counted."""
+"""Longest time that each of two queries about one table's rows may take; a table that needs more is not counted."""
 
 
 def run(
@@ -41,7 +45,7 @@ def run(
     :param clinic_db: gives the connection to the clinics' database; what it raises is a finding.
     :param stores: gives the stores; what it raises is a finding.
     :param catalog_version: raises when the catalog cannot be reached or is not at its newest migration.
-    :param count_rows: also count the rows in no clinic's backup, up to ``COUNT_TIMEOUT_SECONDS`` for each table.
+    :param count_rows: also compare the rows of all clinics with the extracts, see ``COUNT_TIMEOUT_SECONDS``.
     """
     report = Report()
     _check_settings(settings, report)
@@ -122,6 +126,10 @@ def _check_replica(url: str, stores: Stores, settings: Settings, report: Report)
             report.warn("store", f"Replica {url}: {finding.message}", finding.hint)
 
 
+SHOWN_TABLES = 20
+Answer = TypeVar("Answer")
+
+
 class _ClinicDatabase:
     """The checks that look into the clinics' database, all in one snapshot."""
 
@@ -141,18 +149,12 @@ class _ClinicDatabase:
         return self._folder.extracts()
 
     @cached_property
-    def _relations(self) -> dict[str, bool]:
-        return self._snapshot.relations()
+    def _structure(self) -> Structure:
+        return structure.read(self._snapshot, gate.names_of(self._folder))
 
     @cached_property
-    def _chains(self) -> dict[str, tuple[str, ...]]:
-        clinic_table = self._folder.clinic_table
-        if clinic_table not in self._relations:
-            raise PermanentError(
-                f"clinic_table.txt names {clinic_table}, which does not exist.",
-                hint=f"Write the clinics' table into {self._folder.path / 'clinic_table.txt'}.",
-            )
-        return coverage.chains(clinic_table, self._snapshot.references())
+    def _coverage(self) -> Coverage:
+        return Coverage(self._structure, self._folder, self._extracts)
 
     def check_clinics(self) -> None:
         """The queries that name the clinics and their administrators."""
@@ -185,6 +187,9 @@ class _ClinicDatabase:
     def check_extracts(self) -> None:
         """Each table exists and may be read, and its extract runs and gives all its columns."""
         for name, text in self._extracts.items():
+            relation = self._structure.relations.get(name)
+            if relation is not None and relation.kind not in "rp":
+                continue  # check_coverage says what is to be done with a view
             with self._report.check("extracts"), self._snapshot.savepoint():
                 table = self._snapshot.tables([name])[name]
                 self._snapshot.probe(table, render(text, self._clinic_id, name=f"extract/{name}"))
@@ -192,28 +197,25 @@ class _ClinicDatabase:
         self._report.ok("extracts", f"{len(self._tables)} extracts run.")
 
     def check_coverage(self) -> None:
-        """Each table that leads to the clinic has an extract or a reason why not."""
-        excluded = self._folder.not_backed_up()
-        for name, chain in self._chains.items():
-            if name in self._extracts or name in excluded:
-                continue
-            leads = f"leads to the clinic ({' -> '.join(chain)})" if len(chain) > 1 else "is the clinics' table"
-            file = name.removeprefix("public.") if name.count(".") == 1 else name
-            self._report.error(
-                "coverage",
-                f"{name} {leads} and would be in no backup.",
-                f"Write {self._folder.path / 'extract' / file}.sql, or add the line `{name}: reason` to"
-                f" {self._folder.path / 'not_backed_up.txt'}.",
-            )
-        for name in excluded:
-            if name in self._extracts:
-                problem = "but has an extract, and is backed up"
-            elif name not in self._relations:
-                problem = "but there is no such table"
+        """Nothing that leads to a clinic is left out without a reason; no extract is of what cannot be backed up."""
+        report, running = self._report, {table.name for table in self._tables}
+        extracts = {
+            name: render(text, self._clinic_id, name=f"extract/{name}")
+            for name, text in self._extracts.items()
+            if name in running
+        }
+        for problem in gate.problems_of_tables(
+            self._snapshot, self._coverage, extracts, within_seconds=COUNT_TIMEOUT_SECONDS
+        ):
+            if problem.is_gap:
+                report.error(problem.check, problem.reason, problem.remedy, gap=True)
             else:
-                continue
-            self._report.warn("coverage", f"not_backed_up.txt names {name}, {problem}.", "Remove the line.")
-        self._report.ok("coverage", f"All {len(self._chains)} tables that lead to a clinic are accounted for.")
+                report.warn(problem.check, problem.reason, problem.remedy)
+        report.ok("coverage", f"All {len(self._coverage.chains)} tables that lead to a clinic are accounted for.")
+        if others := self._coverage.unclassed():
+            more = f" and {len(others) - SHOWN_TABLES} more" if len(others) > SHOWN_TABLES else ""
+            names = ", ".join(others[:SHOWN_TABLES]) + more
+            report.note("coverage", f"These tables lead to no clinic and are in no backup: {names}.")
 
     def check_indexes(self) -> None:
         """Each foreign key that leads to the clinic has an index: else every clinic's backup reads the whole table."""
@@ -221,10 +223,10 @@ class _ClinicDatabase:
             wanted = {
                 key.columns: key.references
                 for key in table.foreign_keys
-                if key.references in self._chains and not key.indexed
+                if key.references in self._coverage.chains and not key.indexed
             }
             for columns, references in wanted.items():
-                partitioned = self._relations[table.name]
+                partitioned = self._structure.relations[table.name].kind == "p"
                 self._report.warn(
                     "indexes",
                     f"{table.name} has no index on its foreign key ({', '.join(columns)}) to {references}.",
@@ -234,38 +236,70 @@ class _ClinicDatabase:
             self._report.ok("indexes", "All foreign keys that lead to a clinic have an index.")
 
     def check_rows(self) -> None:
-        """Each row is in one clinic's backup. What is not so, or cannot be counted, is a warning."""
+        """Each row of a clinic is in that clinic's backup, once. What cannot be counted is a warning."""
         if self._clinics_query is None:
             return
+        checks = RowChecks(
+            self._snapshot,
+            self._structure,
+            {table.name: table for table in self._tables},
+            {
+                table.name: render(self._extracts[table.name], PLACEHOLDER, name=f"extract of {table.name}")
+                for table in self._tables
+            },
+            self._clinics_query,
+            self._coverage.links(),
+            self._folder,
+        )
         for table in self._tables:
-            text = self._extracts[table.name]
-            try:
-                count = coverage.count_rows(
-                    self._snapshot, table, text, self._clinics_query, within_seconds=COUNT_TIMEOUT_SECONDS
-                )
-            except ClinicBackupsError as error:
-                self._report.warn("rows", f"The rows of {table.name} were not counted: {error.message}", error.hint)
-                continue
-            if count is None:
-                self._report.warn(
-                    "rows",
-                    f"The rows of {table.name} were not counted within {COUNT_TIMEOUT_SECONDS} s.",
-                    "Nothing fails for it. See EXPLAIN: an extract that is no plain join is run once for each clinic.",
-                )
-                continue
-            if count.left_out:
-                self._report.warn(
-                    "rows",
-                    f"{table.name}: {count.left_out} of {count.in_table} rows belong to no clinic and are in no"
-                    " backup.",
-                    "Nothing is to be done if they are the SaaS's own; if they are a clinic's, correct the extract.",
-                )
-            if count.too_many > 0:
-                self._report.warn(
-                    "rows",
-                    f"{table.name}: the backups of all clinics would hold {count.too_many} rows too many: rows are in"
-                    " the backups of several clinics, or twice in one.",
-                    "Correct the extract: each row belongs to one clinic, and a join must not multiply it.",
-                )
+            count = self._in_time(table, "counted", partial(checks.count, table, within_seconds=COUNT_TIMEOUT_SECONDS))
+            if count is not None:
+                self._check_rows_of(table, checks, count)
         if self._tables:
             self._report.ok("rows", f"Each row of {len(self._tables)} tables is in one clinic's backup.")
+
+    def _in_time(self, table: Table, what: str, ask: Callable[[], Answer | None]) -> Answer | None:
+        """The answer; ``None`` and a warning where there is none within ``COUNT_TIMEOUT_SECONDS``."""
+        try:
+            answer = ask()
+        except ClinicBackupsError as error:
+            self._report.warn("rows", f"The rows of {table.name} were not {what}: {error.message}", error.hint)
+            return None
+        if answer is None:
+            self._report.warn(
+                "rows",
+                f"The rows of {table.name} were not {what} within {COUNT_TIMEOUT_SECONDS} s.",
+                "Nothing fails for it. See EXPLAIN: an extract that is no plain join is run once for each clinic.",
+            )
+        return answer
+
+    def _check_rows_of(self, table: Table, checks: RowChecks, count: RowCount) -> None:
+        too_many = count.too_many > 0
+        if too_many:
+            self._report.error(
+                "rows",
+                f"{table.name}: the backups of all clinics would hold {count.too_many} rows too many: rows are in the"
+                " backups of several clinics, or twice in one.",
+                "Correct the extract: each row belongs to one clinic, and a join must not multiply it.",
+                gap=True,
+            )
+        # What costs more is asked only where the count says that there is something to find.
+        ask = partial(
+            checks.problems, [table.name], within_seconds=COUNT_TIMEOUT_SECONDS, missing=count.left_out > 0,
+            twice=too_many, several=too_many,
+        )  # fmt: skip
+        for problem in self._in_time(table, "compared with those that they name", ask) or ():
+            self._report.error(problem.check, problem.reason, problem.remedy, gap=True)
+        self._say_left_out(table.name, count.left_out, count.in_table)
+
+    def _say_left_out(self, name: str, left_out: int, in_table: int) -> None:
+        reason = self._folder.declarations().rows.get(name)
+        if left_out and reason is not None:
+            self._report.note("rows", f"{name}: {left_out} of {in_table} rows are left out on purpose: {reason}.")
+        elif left_out:
+            self._report.warn(
+                "rows",
+                f"{name}: {left_out} of {in_table} rows belong to no clinic and are in no backup.",
+                "Nothing is to be done if they are the SaaS's own; if they are a clinic's, correct the extract."
+                f" To say that it is meant so, add `{name}: rows, reason` to {self._folder.path / declarations.FILE}.",
+            )

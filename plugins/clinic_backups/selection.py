@@ -10,7 +10,7 @@ from clinic_backups.errors import PermanentError, SettingsError
 from clinic_backups.model import Clinic, WantedKind
 from clinic_backups.text import is_line
 
-KEYS = ("clinic_id", "clinic_ids", "kind", "notes")
+KEYS = ("clinic_id", "clinic_ids", "kind", "notes", "allow_gaps")
 KINDS: tuple[WantedKind, ...] = get_args(WantedKind)
 MAX_NOTES = 500
 MAX_ID = 2**63 - 1
@@ -24,6 +24,7 @@ class Selection:
     clinics: tuple[Clinic, ...]
     kind: WantedKind
     notes: str
+    allow_gaps: bool = False
 
 
 def require_known_keys(conf: Mapping[str, Any], known: Sequence[str]) -> None:
@@ -32,6 +33,11 @@ def require_known_keys(conf: Mapping[str, Any], known: Sequence[str]) -> None:
         raise SettingsError(
             f"The conf has unknown keys: {', '.join(map(repr, unknown))}.", hint=f"Known are {', '.join(known)}."
         )
+
+
+def for_all_clinics(conf: Mapping[str, Any] | None) -> bool:
+    """Whether a run's conf names no clinic: then it is for all active ones."""
+    return all((conf or {}).get(key) is None for key in ("clinic_id", "clinic_ids"))
 
 
 def flag(conf: Mapping[str, Any], key: str) -> bool:
@@ -45,7 +51,8 @@ def flag(conf: Mapping[str, Any], key: str) -> bool:
 
 
 def select(conf: Mapping[str, Any], *, active: Sequence[Clinic], every: Sequence[Clinic]) -> Selection:
-    """Read a run's conf: ``clinic_id`` (one), ``clinic_ids`` (several) or neither (all active), ``kind``, ``notes``.
+    """Read a run's conf: ``clinic_id`` (one), ``clinic_ids`` (several) or neither (all active), ``kind``, ``notes``,
+    ``allow_gaps``.
 
     An explicit id also selects an inactive clinic.
 
@@ -65,7 +72,7 @@ def select(conf: Mapping[str, Any], *, active: Sequence[Clinic], every: Sequence
         if missing := [id_ for id_ in wanted if id_ not in known]:
             raise _wrong(f"No clinic has the id {', '.join(map(str, missing))}.", every)
         clinics = tuple(known[id_] for id_ in wanted)
-    return Selection(clinics, _kind(conf.get("kind")), _notes(conf.get("notes")))
+    return Selection(clinics, _kind(conf.get("kind")), _notes(conf.get("notes")), flag(conf, "allow_gaps"))
 
 
 def _ids(conf: Mapping[str, Any], every: Sequence[Clinic]) -> list[int] | None:

@@ -124,6 +124,7 @@ class Stored:
             trigger=record.trigger,
             parent_id=record.parent_id,
             chain=record.chain,
+            gaps=record.gaps,
             started_at=record.started_at,
             finished_at=finished_at,
             expires_at=finished_at + timedelta(days=keep_days),

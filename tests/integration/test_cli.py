@@ -6,6 +6,7 @@ import json
 import stat
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -264,3 +265,24 @@ def test_two_stores_a_lost_catalog_and_a_clinic_that_left(
     assert "is a store of the settings" in run("catalog", "forget-store", two.as_uri(), "--yes", **replicas).err
     assert "2 copies" in run("catalog", "forget-store", two.as_uri(), "--yes").out
     assert [found["stores"] for found in run("list", "--json").json()] == [[one.as_uri()]] * 2
+
+
+def test_a_gap_fails_the_backup_and_a_word_completes_it_as_incomplete(run: Run, demo_database: DemoDatabase) -> None:
+    run("catalog", "migrate")
+    with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
+        cursor.execute("CREATE TABLE public.nueva (id int, clinica_id bigint REFERENCES public.comun_clinica)")
+    assert run("check", "--no-count").code == 1
+    refused = run("backup", "--clinic", "3")
+    assert (refused.code, refused.out) == (1, "")
+    assert "public.nueva leads to the clinic" in refused.err
+    assert "add the line `public.nueva: reason`" in refused.err
+    assert "--allow-gaps" in refused.err
+    allowed = run("backup", "--clinic", "3", "--allow-gaps")
+    assert allowed.code == 0
+    assert "incomplete" in allowed.out
+    assert "public.nueva leads to the clinic" in allowed.err
+    first, second = run("list", "--json").json()
+    assert (first["state"], second["state"]) == ("completed", "failed")
+    assert [gap["table"] for gap in first["gaps"]] == ["public.nueva"]
+    assert "incomplete" in run("list").out
+    assert "public.nueva leads to the clinic" in run("show", first["backup_id"]).err

@@ -349,6 +349,15 @@ def test_a_digest_queued_before_there_were_copies_is_still_rendered(language: st
     assert accents == ["#1a7f4b", "#8a5a00"]
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_digest_names_the_incomplete_backups(language: str) -> None:
+    missing = [{"clinic_id": 7, "clinic_name": "Sonrisas", "tables": ["public.nueva", "public.otra"]}]
+    mail = SHIPPED.render("digest", language, FACTS["digest"] | QUIET | {"incomplete": missing})
+    assert mail.subject.startswith("⚠️")
+    for part in (plain(mail.text), Page(mail.html).text):
+        assert "public.nueva, public.otra" in part and "Sonrisas (7)" in part
+
+
 def test_the_digests_facts_are_those_that_its_templates_ask_for() -> None:
     copies = [MappingProxyType(store) for store in FACTS["digest"]["copies"]]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError
 from clinic_backups.model import Clinic
-from clinic_backups.selection import select
+from clinic_backups.selection import for_all_clinics, select
 
 EVERY = [Clinic(1, "Uno"), Clinic(2, "Dos"), Clinic(7, "Siete")]
 ACTIVE = EVERY[:2]
@@ -50,11 +50,19 @@ def test_what_is_no_clinic_is_refused_with_the_list(conf: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize(
-    "conf", [{"clinc_id": 7}, {"kind": "todo"}, {"notes": "a\nb"}, {"notes": "x" * 501}, {"notes": 7}]
+    "conf",
+    [{"allow_gaps": "yes"}, {"clinc_id": 7}, {"kind": "todo"}, {"notes": "a\nb"}, {"notes": "x" * 501}, {"notes": 7}],
 )
 def test_other_wrong_values_are_refused(conf: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):
         chosen(conf)
+
+
+def test_gaps_are_allowed_by_a_word_alone() -> None:
+    said = [select(conf, active=ACTIVE, every=EVERY).allow_gaps for conf in ({}, {"allow_gaps": None})]
+    assert said == [False, False]
+    assert select({"allow_gaps": True}, active=ACTIVE, every=EVERY).allow_gaps is True
+    assert [for_all_clinics(conf) for conf in (None, {"allow_gaps": True}, {"clinic_id": 7})] == [True, True, False]
 
 
 def test_no_active_clinic_is_not_a_success() -> None:

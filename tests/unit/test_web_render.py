@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from clinic_backups.catalog.board import BoardLine
 from clinic_backups.catalog.history import HistoryEntry
+from clinic_backups.model import Gap
 from clinic_backups.web.charts import places, trend
 from clinic_backups.web.viewer import Viewer
 from tests.fake_web import (
@@ -162,6 +163,19 @@ def test_names_and_errors_that_others_wrote_stay_text() -> None:
             assert "\u202e" not in text, path
             assert "49" not in re.findall(r"\d+", page.text.replace("{{7*7}}", "")), path
             assert max(map(len, re.findall(r"\S+", page.text))) <= 1000, path
+
+
+def test_an_incomplete_backup_is_not_shown_as_a_complete_one() -> None:
+    fake = Fake()
+    gap = Gap("public.nueva", f"public.nueva leads to the clinic. {HOSTILE}")
+    fake.entries = [HistoryEntry(12, record(12, gaps=(gap,)), (("file:///s", "present"),))]
+    for viewer, sees in ((OPERATOR, True), (ADMINISTRATOR, False)):
+        with client(fake, viewer) as browser:
+            for path in ("clinics/7", "backups/12"):
+                text = browser.get(f"ui/{path}").text
+                assert "Incompleto" in read(text).text
+                assert "<script>alert" not in text and "\u202e" not in text
+                assert ("public.nueva leads" in text) == (sees and path == "backups/12")
 
 
 def test_forms_lead_to_the_run_that_does_it() -> None:

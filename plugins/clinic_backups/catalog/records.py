@@ -94,7 +94,7 @@ class Catalog:
 
     def decided(self, record: BackupRecord) -> BackupRecord:
         """Write how a running backup is made: its kind, why, what it is built on, and of which tables."""
-        names = ("kind", "kind_reason", "parent_id", "chain", "schema_digest")
+        names = ("kind", "kind_reason", "parent_id", "chain", "schema_digest", "gaps")
         values = {name: value for name, value in values_of(record).items() if name in names}
         return self._change(record, "running", **values)
 

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from clinic_backups.catalog.tables import backup, backup_copy
-from clinic_backups.model import BackupRecord, ChainArchive
+from clinic_backups.model import BackupRecord, ChainArchive, Gap
 
 _FIELDS = [field.name for field in fields(BackupRecord) if field.name != "stores"]
 _STORES = (
@@ -25,7 +25,11 @@ COLUMNS = [*(backup.c[name] for name in _FIELDS), _STORES]
 
 def values_of(record: BackupRecord) -> dict[str, Any]:
     """The row of the table ``backup``; the stores are in a table of their own."""
-    lists = {"recipients": list(record.recipients), "chain": [asdict(archive) for archive in record.chain]}
+    lists = {
+        "recipients": list(record.recipients),
+        "chain": [asdict(archive) for archive in record.chain],
+        "gaps": [asdict(gap) for gap in record.gaps],
+    }
     return {name: getattr(record, name) for name in _FIELDS} | lists
 
 
@@ -34,6 +38,7 @@ def record_of(row: Any) -> BackupRecord:
     lists = {
         "recipients": tuple(row["recipients"]),
         "chain": tuple(ChainArchive(**archive) for archive in row["chain"]),
+        "gaps": tuple(Gap(**gap) for gap in row["gaps"]),
         "stores": tuple(row["stores"] or ()),
     }
     return BackupRecord(**({name: row[name] for name in _FIELDS} | lists))

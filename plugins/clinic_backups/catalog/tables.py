@@ -60,6 +60,7 @@ backup = Table(
     Column("kind_reason", Text),
     Column("schema_digest", Text),
     Column("held_at", DateTime(timezone=True)),
+    Column("gaps", JSONB, nullable=False, server_default="[]"),
     # For lists and trends, which must not open every record's JSON; none before it is completed.
     Column("rows_total", BigInteger, Computed("clinic_backups.rows_total(rows)", persisted=True)),
 )

@@ -19,9 +19,11 @@ from clinic_backups.cli.output import (
     errors,
     exit_code,
     print_error,
+    print_gaps,
     print_json,
     print_table,
     progress_bar,
+    state_of,
 )
 from clinic_backups.errors import ClinicBackupsError, SettingsError
 from clinic_backups.model import BackupRecord, BackupRequest, Clinic, State
@@ -45,6 +47,9 @@ def backup(
     every: Annotated[bool, typer.Option("--all", help="All active clinics.")] = False,
     kind: Annotated[str, typer.Option(help="auto, full, or incremental where that can be.")] = "auto",
     notes: Annotated[str, typer.Option(help="A line to keep with the backup; no patients' data.")] = "",
+    allow_gaps: Annotated[
+        bool, typer.Option("--allow-gaps", help="Back up although something would be missing, and mark it incomplete.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Back up clinics now, one after the other. One clinic's failure does not stop the others."""
@@ -55,7 +60,7 @@ def backup(
     with_parts = parts()
     active, all_clinics = with_parts.clinics()
     conf: dict[str, Any] = {"clinic_ids": clinic} if clinic else {}
-    chosen = select(conf | {"kind": kind, "notes": notes}, active=active, every=all_clinics)
+    chosen = select(conf | {"kind": kind, "notes": notes, "allow_gaps": allow_gaps}, active=active, every=all_clinics)
     with_parts.require_settings(chosen.clinics)
     with_parts.known_clinics.see(active=active, every=all_clinics)
     outcomes = [_back_up(with_parts, found, chosen, quiet=json) for found in chosen.clinics]
@@ -69,6 +74,8 @@ def backup(
         records = [outcome for outcome in outcomes if isinstance(outcome, BackupRecord)]
         if records:
             print_table("Backups", BACKUP_COLUMNS, [backup_cells(record) for record in records])
+        for record in records:
+            print_gaps(record)
         for failure in failures:
             errors.print(f"\nClinic {failure.clinic.id} {escape(one_line(failure.clinic.name))}:")
             print_error(failure.error)
@@ -107,7 +114,7 @@ def show(backup_id: str, json: Json = False) -> None:
         return
     plain = record.to_json()
     rows = plain.pop("rows")
-    for name in ("key", "error", "hint"):
+    for name in ("key", "error", "hint", "gaps"):
         plain.pop(name)
     print_table(
         f"Backup {escape(record.backup_id)}",
@@ -116,6 +123,7 @@ def show(backup_id: str, json: Json = False) -> None:
     )
     if rows:
         print_table("Rows", (("table", False), ("rows", True)), [(escape(t), f"{n:,}") for t, n in rows.items()])
+    print_gaps(record)
     if record.error:
         print_error(ClinicBackupsError(record.error, hint=record.hint or ""))
 
@@ -143,15 +151,18 @@ def _back_up(with_parts: Parts, clinic: Clinic, chosen: Selection, *, quiet: boo
     try:
         last = with_parts.catalog.latest(clinic.id)
         by = f"{getpass.getuser()} (command line)"
-        request = BackupRequest(clinic, requested_by=by, notes=chosen.notes, kind=chosen.kind)
+        request = BackupRequest(
+            clinic, requested_by=by, notes=chosen.notes, kind=chosen.kind, allow_gaps=chosen.allow_gaps
+        )
         with progress_bar(name, last.rows_total if last else None, shown=not quiet) as on_progress:
-            record = with_parts.backup(on_progress=on_progress).run(request)
+            backup = with_parts.backup(on_progress=on_progress, on_unchecked=lambda text: errors.print(escape(text)))
+            record = backup.run(request)
     except ClinicBackupsError as error:
         if not quiet:
             errors.print(f"[red]failed[/]     {name}")
         return Failure(clinic, error)
     if not quiet:
-        errors.print(f"[green]completed[/]  {name}")
+        errors.print(f"{state_of(record)}  {name}")
     return record
 
 

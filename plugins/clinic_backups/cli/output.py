@@ -29,6 +29,7 @@ from clinic_backups.text import one_line
 FAILED, WRONG_CALL, TRY_AGAIN = 1, 2, 75
 STYLES = {
     "completed": "green",
+    "incomplete": "yellow",
     "failed": "red",
     "running": "yellow",
     "ok": "green",
@@ -82,13 +83,26 @@ def styled(word: str) -> str:
     return f"[{STYLES.get(word, 'default')}]{escape(word)}[/]"
 
 
+def state_of(record: BackupRecord) -> str:
+    """The state in its colour; a completed backup with gaps is not shown as a complete one."""
+    return styled("incomplete" if record.state == "completed" and record.gaps else record.state)
+
+
+def print_gaps(record: BackupRecord) -> None:
+    """What a backup lacks, on the error output."""
+    if record.gaps:
+        errors.print(f"\n[yellow]Backup {escape(record.backup_id)} is incomplete:[/]")
+        for gap in record.gaps:
+            errors.print(f"- {escape(one_line(gap.reason))}")
+
+
 def backup_cells(record: BackupRecord) -> list[str]:
     """One record as a line of the table of backups."""
     size, raw = record.size_bytes, record.raw_bytes
     return [
         escape(record.backup_id),
         escape(one_line(record.clinic_name)),
-        styled(record.state),
+        state_of(record),
         record.kind,
         record.trigger,
         iso(record.started_at.replace(microsecond=0)),

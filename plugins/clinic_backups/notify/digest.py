@@ -36,6 +36,15 @@ def digest_facts(
         ``oldest_at`` (of the oldest of them, ISO 8601), and the store's last ``error`` and ``hint`` or empty texts.
     """
     completed = [record for record in records.values() if record.state == "completed"]
+    incomplete = [
+        {
+            "clinic_id": record.clinic_id,
+            "clinic_name": record.clinic_name,
+            "tables": sorted({g.table for g in record.gaps}),
+        }
+        for record in completed
+        if record.gaps
+    ]
     return {
         "run_id": run_id,
         "run_url": run_url,
@@ -50,6 +59,7 @@ def digest_facts(
             for clinic in clinics
             if not is_complete(records.get(clinic.id))
         ],
+        **({"incomplete": incomplete} if incomplete else {}),
         **overdue_facts(health, objective_hours, now, new_ones_too=True),
         "shrunk": [
             {"clinic_id": s.clinic_id, "clinic_name": s.name, "what": s.what, "before": s.before, "now": s.now}

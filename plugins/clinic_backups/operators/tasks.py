@@ -22,7 +22,7 @@ from clinic_backups.operators.link import airflow_url
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.preflight import require
 from clinic_backups.restore.runner import close_abandoned
-from clinic_backups.selection import select
+from clinic_backups.selection import flag, for_all_clinics, select
 
 log = logging.getLogger(__name__)
 LEVELS = {"ok": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -49,16 +49,15 @@ def active_clinics() -> list[dict[str, Any]]:
 def preflight() -> None:
     """Fail before any clinic is touched when something that every backup needs is missing."""
     conf = get_current_context()["dag_run"].conf or {}
-    everybody = all(conf.get(key) is None for key in ("clinic_id", "clinic_ids"))
     with failing_clearly(log):
         parts = AirflowParts()
-        # Counting the rows of no clinic reads every table: not for one clinic's backup.
-        findings = parts.preflight(count_rows=everybody)
+        # Comparing the rows of all clinics reads every table: a backup of one clinic compares that clinic's alone.
+        findings = parts.preflight(count_rows=for_all_clinics(conf))
         for finding in findings:
             log.log(LEVELS[finding.level], "%s: %s", finding.check, finding.message)
             if finding.hint:
                 log.log(LEVELS[finding.level], "HINT: %s", finding.hint)
-        require(findings)
+        require(findings, allow_gaps=flag(conf, "allow_gaps"))
         active, every = parts.clinics()
         parts.known_clinics.see(active=active, every=every)
 
@@ -164,6 +163,8 @@ def _log_outcome(clinic: Clinic, record: BackupRecord | None) -> None:
         log.error("%s: not begun. See preflight, and this clinic's task back_up.", name)
     elif record.state == "completed":
         log.info("%s: %s rows, %s bytes, %s", name, record.rows_total, record.size_bytes, record.archive_key)
+        if record.gaps:
+            log.warning("%s: the backup is incomplete: %s", name, ", ".join(sorted({g.table for g in record.gaps})))
     else:
         log.error("%s: %s. %s", name, record.state, record.error or "See its task back_up.")
         if record.hint:

@@ -1,6 +1,7 @@
 -- One table's rows against all clinics' backups: rows in no backup, rows in all backups together, rows in the table.
 -- The extract has clinica_del_respaldo.id where a backup has the clinic's number, so that one hash join finds the rows
 -- of all clinics. NOT MATERIALIZED lets both uses run in parallel workers: 1.0 s instead of 1.6 s for a million rows.
+-- ONLY: what inherits from a table has an extract of its own.
 WITH backed_up AS NOT MATERIALIZED (
     SELECT {extract_keys}
       FROM (
@@ -10,6 +11,6 @@ WITH backed_up AS NOT MATERIALIZED (
 {extract}
            ) AS r
 )
-SELECT (SELECT count(*) FROM {table} AS t WHERE NOT EXISTS (SELECT FROM backed_up AS b WHERE {same})),
+SELECT (SELECT count(*) FROM {only}{table} AS t WHERE NOT EXISTS (SELECT FROM backed_up AS b WHERE {same})),
        (SELECT count(*) FROM backed_up),
-       (SELECT count(*) FROM {table})
+       (SELECT count(*) FROM {only}{table})

@@ -167,6 +167,7 @@ class Consolidation:
             requested_by=requested_by,
             notes=said,
             schema_digest=source.schema_digest,
+            gaps=source.gaps,
         )
 
     def _merge(

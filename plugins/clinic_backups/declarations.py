@@ -1,0 +1,61 @@
+"""``not_backed_up.txt``: what somebody decided to leave out of every backup, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from clinic_backups.errors import SettingsError
+
+FILE = "not_backed_up.txt"
+_WORDS = ("derived", "shared", "rows")
+
+
+@dataclass(frozen=True)
+class Declarations:
+    """Each subject with its reason. A table is ``schema.table``, a column ``schema.table.column``."""
+
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Tables whose rows may be lost."""
+    derived: Mapping[str, str] = field(default_factory=dict)
+    """Tables that the application makes anew from others: a restore may delete rows of them."""
+    shared: Mapping[str, str] = field(default_factory=dict)
+    """Tables whose rows are the same for all clinics."""
+    rows: Mapping[str, str] = field(default_factory=dict)
+    """Tables with an extract that leaves rows out on purpose."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Columns that name something outside of the clinic's backup: a large object, or another row than it seems."""
+
+    @property
+    def tables(self) -> dict[str, str]:
+        """All tables that are in no backup on purpose."""
+        return {**self.left_out, **self.derived, **self.shared}
+
+
+def parse(text: str) -> Declarations:
+    """Read the file. A line is ``subject: reason``; blank lines and those that begin with ``#`` are left aside.
+
+    A reason that begins with ``derived,``, ``shared,`` or ``rows,`` says that too. A subject with two dots is a
+    column.
+
+    :raises SettingsError: a line has no reason, or its subject has another line already.
+    """
+    found: dict[str, dict[str, str]] = {word: {} for word in ("left_out", *_WORDS, "columns")}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        subject, _, reason = (part.strip() for part in line.partition(":"))
+        word, comma, rest = reason.partition(",")
+        kind = "columns" if subject.count(".") == 2 else "left_out"
+        if kind == "left_out" and comma and word.strip() in _WORDS:
+            kind, reason = word.strip(), rest.strip()
+        if subject.count(".") not in (1, 2) or not reason:
+            raise SettingsError(
+                f"{FILE}, line {number}: {line.strip()!r} is not `schema.table: reason`.",
+                hint="Say for each table why its rows may be lost. The other forms are `schema.table: derived, reason`,"
+                " `schema.table: shared, reason`, `schema.table: rows, reason` and `schema.table.column: reason`.",
+            )
+        if any(subject in subjects for subjects in found.values()):
+            raise SettingsError(f"{FILE}, line {number}: {subject} has another line already.", hint="Remove one.")
+        found[kind][subject] = reason
+    return Declarations(**found)

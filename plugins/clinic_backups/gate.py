@@ -1,0 +1,147 @@
+"""The gate before every backup: nothing is left out silently, whoever asks for the backup and by whichever way.
+
+See docs/decisions/0011-what-is-in-a-backup.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from psycopg2 import sql
+
+from clinic_backups import structure
+from clinic_backups.coverage import Coverage, Problem, large_object_problem
+from clinic_backups.errors import PermanentError
+from clinic_backups.extract import SqlFolder
+from clinic_backups.model import BackupRequest, Gap, Table
+from clinic_backups.row_checks import RowChecks, identifier, one_clinic
+from clinic_backups.tenant_db import Snapshot
+
+WITHIN_SECONDS = 60
+"""Longest time that comparing one clinic's rows may take before its backup."""
+SHOWN = 20
+"""Gaps that an error names; the preflight names all."""
+MAX_GAPS = 200
+"""Gaps that a backup's record names."""
+
+OnUnchecked = Callable[[str], object]
+
+
+def problems_of_tables(
+    snapshot: Snapshot, coverage: Coverage, extracts: Mapping[str, str], *, within_seconds: float = WITHIN_SECONDS
+) -> list[Problem]:
+    """What PostgreSQL's catalog and the SQL folder say: one query, and a few more only where a table needs them.
+
+    :param extracts: rendered for one clinic.
+    """
+    return [
+        *coverage.problems(),
+        *_problems_behind(snapshot, coverage, extracts, within_seconds=within_seconds),
+    ]
+
+
+def passed(
+    snapshot: Snapshot,
+    folder: SqlFolder,
+    request: BackupRequest,
+    queries: Mapping[str, str],
+    on_unchecked: OnUnchecked = lambda message: None,
+) -> tuple[dict[str, Table], tuple[Gap, ...]]:
+    """The tables that a backup reads, and what it will lack: nothing, unless the request allows gaps.
+
+    :param queries: the SELECT of each table for this clinic.
+    :param on_unchecked: called with a sentence when the clinic's rows could not be compared in time.
+    :raises PermanentError: the backup would be incomplete, and the request does not allow that.
+    """
+    facts = structure.read(snapshot, names_of(folder))
+    coverage = Coverage(facts, folder, queries)
+    found = [problem for problem in problems_of_tables(snapshot, coverage, queries) if problem.is_gap]
+    _require(found, request)
+    tables = snapshot.tables(sorted(queries))
+    # With gaps allowed the preflight went on, and its findings are in no record yet.
+    if request.allow_gaps or not request.rows_compared:
+        checks = RowChecks(
+            snapshot, facts, tables, queries, one_clinic(request.clinic.id), coverage.links(), folder, materialized=True
+        )  # fmt: skip
+        rows = checks.problems(list(tables), within_seconds=WITHIN_SECONDS)
+        if rows is None:
+            on_unchecked(
+                f"The rows of clinic {request.clinic.id} were not compared with its extracts within {WITHIN_SECONDS} s."
+                " The preflight compares the rows of all clinics, table by table."
+            )
+        found += rows or ()
+        _require(found, request)
+    return tables, gaps(found)
+
+
+def _problems_behind(
+    snapshot: Snapshot, coverage: Coverage, extracts: Mapping[str, str], *, within_seconds: float
+) -> list[Problem]:
+    """What PostgreSQL's catalog alone cannot tell: most databases have nothing of it, and then nothing is asked.
+
+    Whether the numbers in columns of type oid are those of large objects, and whether an extract reads the rows of the
+    tables that inherit from its own. What cannot be answered in time counts as a problem.
+    """
+    found: list[Problem] = []
+    for column in coverage.oid_columns():
+        numbers = sql.SQL("unnest({})" if column.is_array else "{}").format(sql.Identifier("t", column.name))
+        query = sql.SQL(
+            "SELECT EXISTS (SELECT FROM pg_largeobject_metadata AS o JOIN (SELECT {} AS number FROM {} AS t) AS n"
+            " ON o.oid = n.number)"
+        ).format(numbers, identifier(column.table))
+        rows = snapshot.rows_within(within_seconds, query, f"looking for large objects of {column.table}")
+        if rows is None or rows[0][0]:
+            found.append(large_object_problem(column))
+    for parent, heirs in coverage.inherited().items():
+        if read := sorted(_read_by(snapshot, extracts[parent]) & set(heirs)):
+            found.append(
+                Problem(
+                    parent,
+                    f"The extract of {parent} also reads rows of {', '.join(read)}, which inherit from it. A restore"
+                    " would write them into the parent, without their own columns.",
+                    f"Write FROM ONLY {parent} in its extract, and give each of these tables an extract of its own.",
+                )
+            )
+    return found
+
+
+def _read_by(snapshot: Snapshot, extract: str) -> set[str]:
+    """The tables that a query reads, as its plan has them: a table that is read with ONLY stands alone there."""
+    with snapshot.savepoint():
+        snapshot.rows("SELECT set_config('constraint_exclusion', 'off', true)", None, "asking for a plan")
+        plan = snapshot.rows(f"EXPLAIN (VERBOSE, FORMAT JSON) {extract}", None, "asking for the plan of an extract")
+    found: set[str] = set()
+    waiting: list[Any] = [plan[0][0]]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            if "Relation Name" in node:
+                found.add(f"{node.get('Schema')}.{node['Relation Name']}")
+            waiting += [value for value in node.values() if isinstance(value, (list, dict))]
+    return found
+
+
+def names_of(folder: SqlFolder) -> set[str]:
+    """What :func:`clinic_backups.structure.read` is to look for besides foreign keys."""
+    return {name for table, names in folder.clinic_columns().items() if table != folder.clinic_table for name in names}
+
+
+def gaps(problems: Iterable[Problem]) -> tuple[Gap, ...]:
+    """What a record and an envelope keep of them."""
+    return tuple(dict.fromkeys(Gap(problem.table, problem.reason) for problem in problems))[:MAX_GAPS]
+
+
+def _require(found: Sequence[Problem], request: BackupRequest) -> None:
+    if not found or request.allow_gaps:
+        return
+    lines = [line for item in found[:SHOWN] for line in (item.reason, f"  HINT: {item.remedy}")]
+    more = [f"And {len(found) - SHOWN} more: see `clinic-backups check`."] if len(found) > SHOWN else []
+    count = f"{len(found)} reason{'s' if len(found) > 1 else ''}"
+    raise PermanentError(
+        "\n".join([f"The backup of clinic {request.clinic.id} would be incomplete, for {count}.", *lines, *more]),
+        hint="Nothing was stored. To back up what can be backed up, and mark the backup as incomplete, use"
+        ' `clinic-backups backup --allow-gaps` or the conf {"allow_gaps": true}.',
+    )

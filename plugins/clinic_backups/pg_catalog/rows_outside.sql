@@ -1,0 +1,5 @@
+-- Rows of one table's backups that name a row which is not in the same clinic's backup.
+SELECT {number}, count(*)
+  FROM {child} AS r
+ WHERE {given}
+   AND NOT EXISTS (SELECT FROM {parent} AS p WHERE p.clinica_del_respaldo = r.clinica_del_respaldo AND {same}){exists}

@@ -1,0 +1,77 @@
+-- What the completeness of a backup depends on, in one query: (kind of fact, the fact as JSON). Left aside are
+-- PostgreSQL's own schemas, temporary tables, and the schema of the backups' own catalog. %(names)s: further names that
+-- say whose a row is.
+WITH RECURSIVE relation AS MATERIALIZED (
+    SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind, c.relpersistence, c.relispartition
+      FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+       AND n.nspname NOT IN ('information_schema', 'clinic_backups') AND NOT starts_with(n.nspname, 'pg_')
+), -- oid and oid[], and domains and arrays of these: the type lo is such a domain.
+oid_type AS (
+    SELECT t.oid FROM pg_type t WHERE t.oid IN ('oid'::regtype, 'oid[]'::regtype)
+     UNION
+    SELECT t.oid FROM pg_type t JOIN oid_type o ON o.oid IN (t.typbasetype, t.typelem)
+     WHERE t.typtype = 'd' OR t.typcategory = 'A'
+), -- lo_manage() removes the large object that a column names together with the row.
+managed AS MATERIALIZED (
+    SELECT g.tgrelid, split_part(encode(g.tgargs, 'escape'), '\000', 1) AS name
+      FROM pg_trigger g
+      JOIN pg_proc p ON p.oid = g.tgfoid
+     WHERE p.proname = 'lo_manage'
+), -- A partition stands for the table it is part of; what it has from there is named there.
+foreign_key AS MATERIALIZED (
+    SELECT f.conrelid, f.conkey, f.confkey, f.conpfeqop, child.name AS child, parent.oid AS parent_oid,
+           parent.name AS parent
+      FROM pg_constraint f
+      JOIN relation child ON child.oid = COALESCE(pg_partition_root(f.conrelid), f.conrelid)
+      JOIN relation parent ON parent.oid = COALESCE(pg_partition_root(f.confrelid), f.confrelid)
+     WHERE f.contype = 'f' AND f.conparentid = 0
+), -- Names of columns that are a foreign key on their own, without case and underscores.
+key_name AS MATERIALIZED (
+    SELECT unnest(%(names)s::text[]) AS name
+     UNION
+    SELECT DISTINCT lower(replace(a.attname, '_', '')) AS name
+      FROM foreign_key f
+      JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = f.conkey[1]
+     WHERE cardinality(f.conkey) = 1
+)
+SELECT 'relation', json_build_object(
+           'name', r.name, 'kind', r.relkind, 'persistence', r.relpersistence,
+           'root', (SELECT root.name FROM relation root
+                     WHERE r.relispartition AND root.oid = pg_partition_root(r.oid)),
+           'inherits', (SELECT json_agg(p.name ORDER BY p.name)
+                          FROM pg_inherits i JOIN relation p ON p.oid = i.inhparent
+                         WHERE NOT r.relispartition AND i.inhrelid = r.oid))
+  FROM relation r
+ UNION ALL
+SELECT 'foreign_key', json_build_object(
+           'table', f.child, 'parent', f.parent,
+           'columns', (SELECT json_agg(a.attname ORDER BY array_position(f.conkey, a.attnum)) FROM pg_attribute a
+                        WHERE a.attrelid = f.conrelid AND a.attnum = ANY (f.conkey)),
+           'parent_columns', (SELECT json_agg(a.attname ORDER BY k.position)
+                                FROM unnest(f.confkey) WITH ORDINALITY AS k (attnum, position)
+                                JOIN pg_attribute a ON a.attrelid = f.parent_oid AND a.attnum = k.attnum),
+           'operators', (SELECT json_agg((SELECT json_build_array(n.nspname, o.oprname) FROM pg_operator o
+                                            JOIN pg_namespace n ON n.oid = o.oprnamespace WHERE o.oid = k.oid) ORDER BY k.position)
+                           FROM unnest(f.conpfeqop) WITH ORDINALITY AS k (oid, position)),
+           'type', (SELECT format_type(a.atttypid, NULL) FROM pg_attribute a
+                     WHERE a.attrelid = f.conrelid AND a.attnum = f.conkey[1]))
+  FROM foreign_key f
+ UNION ALL
+SELECT 'column', json_build_object(
+           'table', r.name, 'name', a.attname, 'type', format_type(a.atttypid, NULL),
+           'is_oid', o.oid IS NOT NULL, 'is_array', t.typcategory = 'A',
+           'managed', (r.oid, a.attname) IN (SELECT m.tgrelid, m.name FROM managed m),
+           'is_primary_key', (r.oid, a.attnum) IN (SELECT i.indrelid, i.indkey[0] FROM pg_index i
+                                                    WHERE i.indisprimary AND i.indnkeyatts = 1))
+  FROM relation r
+  JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+  JOIN pg_type t ON t.oid = a.atttypid
+  LEFT JOIN oid_type o ON o.oid = a.atttypid
+ WHERE r.relkind IN ('r', 'p', 'f') AND NOT r.relispartition
+   AND (o.oid IS NOT NULL
+        OR lower(replace(a.attname, '_', '')) IN (SELECT k.name FROM key_name k)
+        OR r.oid IN (SELECT m.tgrelid FROM managed m))
+ UNION ALL
+SELECT 'large_objects', to_json(EXISTS (SELECT FROM pg_largeobject_metadata))

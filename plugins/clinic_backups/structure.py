@@ -1,0 +1,134 @@
+"""What PostgreSQL's catalog says about all relations, as far as the completeness of a backup depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from clinic_backups.tenant_db import Snapshot
+
+FAMILIES = ({"smallint", "integer", "bigint", "numeric"}, {"text", "character varying", "character"})
+KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A table, view or the like; ``name`` is ``schema.table``, unquoted."""
+
+    name: str
+    kind: str
+    """One of :data:`KINDS`."""
+    persistence: str
+    """``p`` permanent, ``u`` unlogged, ``t`` temporary"""
+    root: str | None
+    """Of a partition: the partitioned table that it is a part of."""
+    inherits: tuple[str, ...]
+    """The parents by INHERITS; a partition has none."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """``columns`` of a table name rows of ``parent``. Of partitions, the partitioned tables are given."""
+
+    table: str
+    columns: tuple[str, ...]
+    parent: str
+    parent_columns: tuple[str, ...]
+    operators: tuple[tuple[str, str], ...]
+    """Schema and name of the equality of each column, with the parent's value on the left."""
+    type: str
+    """Of the first column, as ``format_type`` spells it: a type that is not PostgreSQL's own has its schema."""
+    enforced: bool = True
+    """There is a constraint; otherwise only the column's name says so."""
+
+
+@dataclass(frozen=True)
+class NotedColumn:
+    """A column that may name a large object, or that is named like a foreign key of some table."""
+
+    table: str
+    name: str
+    type: str
+    is_oid: bool
+    is_array: bool
+    managed: bool
+    """A trigger ``lo_manage`` is on it."""
+    is_primary_key: bool
+    """It is the whole primary key."""
+    is_foreign_key: bool
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The facts of one moment."""
+
+    relations: dict[str, Relation]
+    references: tuple[Reference, ...]
+    columns: tuple[NotedColumn, ...]
+    has_large_objects: bool
+
+    def descendants(self, name: str) -> list[str]:
+        """The tables that inherit from one, at any depth, in order of name."""
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            parent = waiting.pop()
+            for relation in self.relations.values():
+                if parent in relation.inherits and relation.name not in found:
+                    found.add(relation.name)
+                    waiting.append(relation.name)
+        return sorted(found)
+
+
+def plain(name: str) -> str:
+    """A column's name without case and underscores: ``clinica_id`` and ``clinicaId`` are the same."""
+    return name.replace("_", "").lower()
+
+
+def comparable(one: str, other: str) -> bool:
+    """Whether values of two types can be compared with PostgreSQL's own equality."""
+    return "." not in one and (one == other or any({one, other} <= family for family in FAMILIES))
+
+
+def read(snapshot: Snapshot, names: Iterable[str] = ()) -> Structure:
+    """Ask the catalog once, for all tables.
+
+    :param names: columns of these names are noted too, besides those named like a foreign key.
+    """
+    query = resources.files("clinic_backups").joinpath("pg_catalog", "structure.sql").read_text(encoding="utf-8")
+    facts: dict[str, list[Any]] = {}
+    for kind, fact in snapshot.rows(query, {"names": [plain(name) for name in names]}, "reading the catalog"):
+        facts.setdefault(kind, []).append(fact)
+    references = sorted({_reference(item) for item in facts.get("foreign_key", ())}, key=_order)
+    keys = {(key.table, column) for key in references for column in key.columns}
+    columns = [
+        NotedColumn(**item, is_foreign_key=(item["table"], item["name"]) in keys) for item in facts.get("column", ())
+    ]
+    return Structure(
+        relations={item["name"]: _relation(item) for item in facts.get("relation", ())},
+        references=tuple(references),
+        columns=tuple(sorted(columns, key=lambda column: (column.table, column.name))),
+        has_large_objects=bool(facts["large_objects"][0]),
+    )
+
+
+def _relation(item: dict[str, Any]) -> Relation:
+    return Relation(**(item | {"inherits": tuple(item["inherits"] or ())}))
+
+
+def _reference(item: dict[str, Any]) -> Reference:
+    operators: Iterable[list[str]] = item["operators"]
+    return Reference(
+        table=item["table"],
+        columns=tuple(item["columns"]),
+        parent=item["parent"],
+        parent_columns=tuple(item["parent_columns"]),
+        operators=tuple((schema, name) for schema, name in operators),
+        type=item["type"],
+    )
+
+
+def _order(reference: Reference) -> tuple[str, tuple[str, ...], str]:
+    return reference.table, reference.columns, reference.parent
