@@ -22,7 +22,7 @@ SOURCES := plugins dags include tests bench
 # Commands of ours run with this Python alone: nothing of the caller's Python settings gets in.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help demo demo-restore up down test lint lock bench bench-quick clean
+.PHONY: help demo demo-restore up down test test-matrix lint lock bench bench-quick clean
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ down: $(INSTALLED)  ## Stop what `make up` started
 # Two processes, each with servers of its own; see tests/processes.py.
 test: $(INSTALLED)  ## Run the whole test suite
 	@$(BIN)/python -m pytest -n 2
+
+test-matrix: $(INSTALLED)  ## Run the tests of database shapes on PostgreSQL 15, 16, 17 and 18
+	@$(BIN)/python -m tests.matrix
 
 lint: $(INSTALLED)  ## Check style, types and layers
 	$(BIN)/ruff check .

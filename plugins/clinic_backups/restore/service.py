@@ -136,7 +136,14 @@ class ClinicRestore:
         timeouts = self.settings.timeouts
         with Workspace(self.database, **timeouts) as workspace:
             comparison = Comparison(
-                workspace, self.database, backup.manifest, wish, queries, as_text=as_text, since=since
+                workspace,
+                self.database,
+                backup.manifest,
+                wish,
+                queries,
+                derived=folder.derived().keys(),
+                as_text=as_text,
+                since=since,
             )
             comparison.choose()
             self.on_step("reading the clinic as it is")
