@@ -25,6 +25,7 @@ CopyProblem = Literal["missing", "damaged"]
 LossProblem = Literal["missing", "damaged", "incomplete"]
 """incomplete: it is there, and one that it is built on is gone."""
 Trigger = Literal["scheduled", "manual"]
+_SAFETY_NOTES = re.compile(r"before the restore of ([0-9]+-[0-9]{8}T[0-9]{6}Z)")
 State = Literal["running", "completed", "failed", "lost", "deleting", "deleted"]
 
 
@@ -137,6 +138,8 @@ class Envelope:
     """Until then its stores were asked to let nobody delete it."""
     chain: tuple[ChainArchive, ...] = ()
     """What an incremental is built on: its parent first, the full one last."""
+    safety_of: str | None = None
+    """Of a copy that was made before a restore: the backup that was restored."""
     format: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -156,6 +159,10 @@ class Envelope:
         fields["archive"] = ArchiveInfo(**fields["archive"])
         fields["recipients"] = tuple(fields["recipients"])
         fields["chain"] = tuple(ChainArchive(**archive) for archive in fields.get("chain", ()))
+        if "safety_of" not in fields:
+            # Written before there was this field: the notes said it.
+            found = _SAFETY_NOTES.fullmatch(str(fields.get("notes", "")))
+            fields["safety_of"] = found[1] if found else None
         return cls(**fields)
 
 
@@ -172,6 +179,8 @@ class BackupRequest:
     kind: WantedKind = "auto"
     retries_left: bool = False
     """A transient failure will be tried again, and is not told to anybody yet."""
+    safety_of: str | None = None
+    """The present state is saved before this backup is restored."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +228,8 @@ class BackupRecord:
     """Why it is full or incremental."""
     schema_digest: str | None = None
     """Of the tables that it was read from; none in a rebuilt catalog."""
+    safety_of: str | None = None
+    """Of a copy that was made before a restore: the backup that was restored. Never chosen unless it is named."""
     stores: tuple[str, ...] = ()
     """URLs of the stores that hold it, as far as is known."""
 

@@ -167,6 +167,7 @@ class Consolidation:
             requested_by=requested_by,
             notes=said,
             schema_digest=source.schema_digest,
+            safety_of=source.safety_of,
         )
 
     def _merge(

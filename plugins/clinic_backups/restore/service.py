@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -17,9 +17,10 @@ from clinic_backups.restore import checks
 from clinic_backups.restore.apply import Applier
 from clinic_backups.restore.archives import Archives, OnStep, Source, Wanted
 from clinic_backups.restore.diff import TableDiff, compute
-from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, digest_of
+from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, Target, digest_of
 from clinic_backups.restore.shape import Shape, fit
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader
+from clinic_backups.restore.target import ask, require_primary, target_of
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.settings import Settings
 from clinic_backups.tenant_db import Snapshot
@@ -36,6 +37,12 @@ class Wish:
     mode: RestoreMode = "exact"
     tables: tuple[str, ...] = ()
     ignore_dropped: bool = False
+    other_database: bool = False
+
+
+Save = Callable[[str, Mapping[str, int]], object]
+"""Saves the present state: it is told the name of the exported snapshot that the plan was made in, and how many rows
+each table has in it, as the plan counted them."""
 
 
 class ClinicRestore:
@@ -45,6 +52,7 @@ class ClinicRestore:
     tables, compare. So nothing of a patient waits anywhere between the two, and what is applied was just computed.
 
     :param restore_db: a role that may read and write the clinics' tables.
+    :param clinic_db: where backups are read from; none where it is not defined.
     :param archives: fetches and checks the backups.
     :param on_step: told what is being done.
     """
@@ -55,9 +63,11 @@ class ClinicRestore:
         settings: Settings,
         restore_db: Connection,
         archives: Archives,
+        clinic_db: Connection | None = None,
         on_step: OnStep = lambda step: None,
     ) -> None:
         self.settings, self.database, self.on_step, self.archives = settings, restore_db, on_step, archives
+        self.clinic_db = clinic_db
 
     def plan(self, source: Source, wish: Wish) -> RestorePlan:
         """What the restore would do. Writes nothing but temporary tables, and locks nobody out."""
@@ -65,11 +75,18 @@ class ClinicRestore:
             return comparison.plan
 
     def apply(
-        self, source: Source, wish: Wish, *, approved: str, on_commit: Callable[[str], object] = lambda xid: None
+        self,
+        source: Source,
+        wish: Wish,
+        *,
+        approved: str,
+        save: Save = lambda snapshot, rows: None,
+        on_commit: Callable[[str], object] = lambda xid: None,
     ) -> RestorePlan:
         """Do it, in one transaction that is proven before it is committed; returns the plan as it was applied.
 
         :param approved: the digest of the plan that somebody has seen.
+        :param save: called before the first row is written, unless nothing is to be written; what it raises ends it.
         :param on_commit: called with the transaction's number just before it is committed.
         :raises ClinicChanged: the plan would be another one by now.
         :raises PermanentError: the plan has refusals, or a constraint forbids it; nothing was changed.
@@ -77,15 +94,17 @@ class ClinicRestore:
         """
         with self._compared(source, wish) as comparison:
             plan = comparison.plan
+            if plan.refusals:
+                raise refused(plan)
             if plan.digest != approved:
                 raise ClinicChanged(
                     f"Clinic {source.clinic_id} has changed since the plan was made: {_summary(plan)} now.",
                     hint="Nothing was changed. Make a new plan, look at it and approve it.",
                 )
-            if plan.refusals:
-                raise refused(plan)
             applier = Applier(comparison.workspace, comparison.diffs, comparison.order)
             if plan.writes:
+                self.on_step("saving the present state")
+                save(comparison.workspace.export(), comparison.rows_now)
                 self.on_step(f"writing {plan.writes:,} rows")
                 applier.write(comparison.quiet_tables)
             self.on_step("reading the clinic again")
@@ -98,11 +117,14 @@ class ClinicRestore:
 
     @contextmanager
     def _compared(self, source: Source, wish: Wish) -> Iterator[_Comparison]:
+        with Snapshot(self.database, **self.settings.timeouts) as looking:
+            require_primary(ask(looking))  # before a large archive is fetched
         backup = self.archives.fetch(source)
         queries = SqlExtract().rendered(SqlFolder(self.settings.sql_dir), source.clinic_id)
         timeouts = self.settings.timeouts
         with Workspace(self.database, **timeouts) as workspace:
-            comparison = _Comparison(workspace, backup.manifest, wish, queries)
+            target, refusals = target_of(workspace, self.clinic_db, other_database=wish.other_database)
+            comparison = _Comparison(workspace, backup.manifest, wish, queries, target, refusals)
             comparison.choose()
             self.on_step("reading the clinic as it is")
             with Snapshot(self.database, same_as=workspace.export(), **timeouts) as reader:
@@ -115,11 +137,20 @@ class ClinicRestore:
 class _Comparison:
     """The two states of a clinic, in one workspace."""
 
-    def __init__(self, workspace: Workspace, manifest: Manifest, wish: Wish, queries: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        manifest: Manifest,
+        wish: Wish,
+        queries: Mapping[str, str],
+        target: Target,
+        refusals: Sequence[Refusal],
+    ) -> None:
         self.workspace, self.queries, self.manifest, self._wish = workspace, queries, manifest, wish
+        self._target = target
         self._shapes: dict[str, Shape] = {}
         self._staged: dict[str, Staged] = {}
-        self._refusals: list[Refusal] = []
+        self._refusals: list[Refusal] = [*refusals]
         self._notes: dict[str, list[str]] = {}
         self._tables: dict[str, Table] = {}
         self.diffs: dict[str, TableDiff] = {}
@@ -195,10 +226,22 @@ class _Comparison:
             refusals=tuple(self._refusals),
             digest=digest_of(
                 {name: diff.digest for name, diff in self.diffs.items()}
-                | {"backup": self.manifest.backup_id, "mode": self._wish.mode}
+                | {"backup": self.manifest.backup_id, "mode": self._wish.mode, "target": self._target.identity}
                 | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
             ),
+            target=self._target,
         )
+
+    @property
+    def rows_now(self) -> dict[str, int]:
+        """How many rows the clinic has in each table that is compared."""
+        return {
+            name: staged.matched
+            + self.workspace.rows(
+                sql.SQL("SELECT count(*) FROM {}").format(staged.present), None, f"counting the rows of {name}"
+            )[0][0]
+            for name, staged in self._staged.items()
+        }
 
     def _cast(self, staged: Staged) -> bool:
         """Give retyped columns their new types; returns whether all their values can be."""
