@@ -34,7 +34,7 @@ def upgrade() -> None:
             CHECK (num_nulls(answer, answered_by, how, answered_at, valid_until) IN (0, 5)),
             CHECK (num_nulls(used_at, used_by) IN (0, 2)),
             -- What was not approved, or was taken back, is never used; what was used is never taken back.
-            CHECK (used_at IS NULL OR (answer = 'approved' AND withdrawn_at IS NULL))
+            CHECK (used_at IS NULL OR (answer IS NOT DISTINCT FROM 'approved' AND withdrawn_at IS NULL))
         )""")
     op.execute("CREATE INDEX approval_run ON clinic_backups.approval (run_id, id DESC)")
     # What somebody was shown stays as it was shown; an answer is given once, and an approval is used once.
