@@ -338,6 +338,14 @@ def backup_id_of(clinic_id: int, started_at: datetime) -> str:
     return f"{clinic_id}-{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
+def moment_of(backup_id: str) -> datetime | None:
+    """The reverse of :func:`backup_id_of`: when that backup was begun; none for an id of another form."""
+    try:
+        return datetime.strptime(backup_id.rpartition("-")[2], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
 def archive_key_of(clinic: Clinic, started_at: datetime) -> str:
     """The object key of DESIGN.md's layout, below the store's prefix; times in UTC."""
     utc = started_at.astimezone(UTC)
