@@ -12,7 +12,7 @@ Started by hand: **Trigger**, with the clinic's id. `plan` → `approve` → `ap
 | `"mode": "into", "schema": "clinic_7_look"` | not into the clinic: a copy in a new schema of `restore_target` |
 | `"tables": ["public.citas_consulta"]` | only these tables |
 | `"other_database": true` | restore although the database is another one than backups are read from |
-| `"approve": true` | do not wait for somebody to approve; where `CLINIC_BACKUPS_APPROVERS` is set, it does not count |
+| `"approve": true` | do not wait for somebody to approve; once, and not where `CLINIC_BACKUPS_APPROVERS` is set |
 
 1. `plan` checks the whole archive and compares: its log, and the page to approve, name the database that would be
    written to, and how many rows of which table would be inserted, updated and deleted. Nothing is changed by it.

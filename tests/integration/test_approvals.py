@@ -172,7 +172,9 @@ def test_what_was_shown_answered_and_used_stays_in_the_catalog(theatre: Theatre,
 def test_a_conf_approves_only_for_one_of_the_approvers_who_did_not_ask(
     approvers: tuple[str, ...], triggered_by: str, requested_by: str, counts: bool
 ) -> None:
-    assert (conf_problem(approvers, triggered_by=triggered_by, requested_by=requested_by) == "") is counts
+    who = {"triggered_by": triggered_by, "requested_by": requested_by}
+    assert (conf_problem(approvers, **who, given=False) == "") is counts
+    assert conf_problem(approvers, **who, given=True)
 
 
 def test_an_answer_without_a_person_or_of_somebody_else_is_none() -> None:

@@ -97,6 +97,24 @@ def test_who_triggers_a_run_approves_it_in_the_conf_only_where_no_approvers_are_
         assert (done, found.answer) == ((WAITS, page), None)
 
 
+def test_a_conf_approves_once_however_often_the_run_is_cleared(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = Tasks(theatre, monkeypatch, approvers=(), user="pedro")
+    tasks.propose()
+    tasks.approve()
+    assert tasks.apply()["rows"] > 0
+    theatre.execute(DAMAGE)
+    damaged = theatre.rows_now(1)
+    # All tasks, and `approve` alone.
+    page = tasks.propose()
+    assert tasks.approve("try-2") == (WAITS, page)
+    assert tasks.approve("try-3") == (WAITS, page)
+    with pytest.raises(Exception, match="was not approved by anybody"):
+        tasks.apply()
+    assert theatre.rows_now(1) == damaged
+
+
 def test_only_an_approver_answers_and_only_for_what_was_shown(
     theatre: Theatre, monkeypatch: pytest.MonkeyPatch
 ) -> None:

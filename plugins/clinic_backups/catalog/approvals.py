@@ -184,6 +184,11 @@ class Approvals:
         found = self._select(_newest(run_id))
         return found[0] if found else None
 
+    def given_in_conf(self, run_id: str) -> bool:
+        """The conf of this run has approved a plan before: it does so once, as any approval counts once."""
+        statement = select(*_COLUMNS).where(approval.c.run_id == run_id, approval.c.how == "conf").limit(1)
+        return bool(self._select(statement))
+
     def usable(self, number: int) -> Approval:
         """One approval that a restore may use now. :raises NotApproved: it may not."""
         found = self.get(number)

@@ -81,7 +81,10 @@ class PlanApproval(ApprovalOperator):
             asked = parts.approvals.ask(_run_id(context), _instance(context))
             if _request(parts)[1]:
                 by = _triggered_by(context)
-                problem = conf_problem(parts.settings.approvers, triggered_by=by, requested_by=asked.requested_by)
+                problem = conf_problem(
+                    parts.settings.approvers, triggered_by=by, requested_by=asked.requested_by,
+                    given=parts.approvals.given_in_conf(_run_id(context)),
+                )  # fmt: skip
                 if not problem:
                     done = parts.approvals.answer(asked.id, "approved", by=by or "unknown", how="conf")
                     self.log.info("Approved by %s.", done.approved_by)

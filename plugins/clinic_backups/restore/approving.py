@@ -8,14 +8,17 @@ from typing import Any
 from clinic_backups.catalog.approvals import AGAIN, NotApproved
 
 
-def conf_problem(approvers: Sequence[str], *, triggered_by: str, requested_by: str) -> str:
+def conf_problem(approvers: Sequence[str], *, triggered_by: str, requested_by: str, given: bool) -> str:
     """Why ``{"approve": true}`` in a run's conf does not count; empty where it does.
 
     Where approvers are set, two people have to agree: whoever asks for a restore cannot approve it in the same breath.
 
     :param triggered_by: who started the run, as Airflow authenticated them; empty where nobody did.
     :param requested_by: who asked for the restore.
+    :param given: the conf has approved an earlier plan of the run. Whoever clears its tasks is somebody else, perhaps.
     """
+    if given:
+        return "It has approved an earlier plan of this run, and an approval is used once."
     if not approvers:
         return ""
     if triggered_by not in approvers:
