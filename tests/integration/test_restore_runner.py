@@ -219,6 +219,7 @@ def test_a_plan_survives_its_json_and_its_page_shows_no_markup_of_names(theatre:
         {"clinic_id": 1, "mode": "into"}, {"clinic_id": 1, "schema": "x"},
         {"clinic_id": 1, "mode": "into", "schema": "pg_x"}, {"clinic_id": 1, "mode": "into", "schema": 'a"; DROP'},
         {"clinic_id": 1, "backup_id": "a\nb"}, {"clinic_id": 1, "notes": "x" * 501},
+        {"clinic_id": 1, "other_database": "yes"},
     ],
 )  # fmt: skip
 def test_a_wrong_conf_is_refused(conf: dict[str, Any]) -> None:

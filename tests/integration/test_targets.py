@@ -175,6 +175,8 @@ def test_an_approval_and_an_outcome_are_of_one_database(
         record = elsewhere.apply(theatre.approved(request, elsewhere))
         assert record.target == f"clinica at 127.0.0.1:{servers.copy.port}"
         assert record.transaction_id is not None
+        facts = "SELECT facts->>'target' FROM clinic_backups.notification WHERE kind = 'restore_report'"
+        assert theatre.execute_rows(facts) == [(record.target,)]
         reader = connections.parse("clinic_db", demo_database.reader_uri)
         with pytest.raises(OtherDatabase, match="is not that database's primary"):
             transaction_status(reader, record.transaction_id, there.target)
