@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,20 @@ from typing import Any
 import psycopg2
 import pytest
 
+from clinic_backups import connections
 from clinic_backups.catalog.approvals import Approval, Approvals, NotApproved, Proposal, use
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.errors import IntegrityError, PermanentError, TransientError
 from clinic_backups.model import BackupRecord, Envelope
 from clinic_backups.restore.approving import approver_of, conf_problem
+from clinic_backups.restore.copying import CopyRunner
+from clinic_backups.restore.into import IntoRestore
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.runner import RestoreRunner
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_restore import STOCK, queries
 from tests.integration.test_restore_runner import DAMAGE, Theatre
-from tests.postgres_fixtures import DemoDatabase
+from tests.postgres_fixtures import DemoDatabase, copy_of
 
 RUN = "manual__1"
 
@@ -128,7 +132,7 @@ def test_an_approval_is_used_once_and_for_its_own_plan_clinic_and_run(theatre: T
     with pytest.raises(NotApproved, match="not approved by anybody"):
         using(approvals.propose(proposal("manual__7")))
     using(one)
-    with pytest.raises(NotApproved, match="restore r-1-x has used that approval"):
+    with pytest.raises(NotApproved, match="that approval was used by r-1-x"):
         using(one)
     # A transaction that does not commit has used nothing.
     two = approved(run_id="manual__8")
@@ -269,7 +273,7 @@ def test_an_approval_ends_with_its_restore_also_where_nothing_was_to_be_written(
     assert found is not None and found.used_by == record.restore_id
     theatre.execute(DAMAGE)
     for used in (unchanged, approved):
-        with pytest.raises(NotApproved, match="has used that approval"):
+        with pytest.raises(NotApproved, match="that approval was used by"):
             runner.apply(used)
 
 
@@ -295,7 +299,7 @@ def test_an_attempt_that_died_after_its_commit_is_recognized_and_any_other_is_no
     done = runner.apply(approved)
     assert (done.state, done.approved_by) == ("completed", "jefa")
     theatre.execute(DAMAGE)
-    with pytest.raises(NotApproved, match=f"restore {done.restore_id} has used"):
+    with pytest.raises(NotApproved, match=f"was used by {done.restore_id}"):
         runner.apply(approved)
 
 
@@ -393,3 +397,47 @@ def test_a_safety_copy_of_before_is_known_by_its_notes() -> None:
         assert Envelope.from_json(plain | {"notes": notes}).safety_of is None
     # What is written today says it itself: notes are anybody's.
     assert Envelope.from_json(plain | {"notes": said, "safety_of": None}).safety_of is None
+
+
+def test_a_copy_needs_an_approval_for_its_schema_and_its_database(
+    theatre: Theatre, demo_template: DemoDatabase
+) -> None:
+    theatre.back_up()
+
+    def copies(database: DemoDatabase) -> CopyRunner:
+        restore = theatre.restore()
+        restore.database = connections.parse("restore_target", database.restorer_uri)
+        return CopyRunner(copier=IntoRestore(restore), catalog=theatre.catalog, approvals=theatre.approvals())
+
+    def approved(runner: CopyRunner, schema: str) -> Approval:
+        proposed = runner.propose(RestoreRequest(clinic_id=1, into_schema=schema, run_id=f"manual__{schema}"))
+        assert f"database {theatre.database.name} at" in proposed.page.replace("\\", "")
+        return theatre.approvals().answer(proposed.id, "approved", by="jefa", how="ui")
+
+    def schemas(database: DemoDatabase) -> int:
+        with closing(database.connect()) as db, db.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'mirar%'")
+            return int(cursor.fetchone()[0])  # type: ignore[index]
+
+    with copy_of(demo_template) as other:
+        for database in (theatre.database, other):
+            with closing(database.connect()) as db, db, db.cursor() as cursor:
+                cursor.execute(f"GRANT CREATE ON DATABASE {database.name} TO {database.roles.restorer}")
+        here, elsewhere = copies(theatre.database), copies(other)
+        with pytest.raises(NotApproved, match="would be made in database"):
+            elsewhere.apply(approved(here, "mirar_1"))
+        unanswered = here.propose(RestoreRequest(clinic_id=1, into_schema="mirar_2", run_id=RUN))
+        withdrawn = approved(here, "mirar_3")
+        theatre.approvals().withdraw("manual__mirar_3")
+        for refused in (unanswered, withdrawn):
+            with pytest.raises(NotApproved):
+                here.apply(refused)
+        with pytest.raises(NotApproved, match="is not for a restore"):
+            theatre.runner().apply(approved(here, "mirar_4"))
+        assert schemas(other) == schemas(theatre.database) == 0
+        good = approved(here, "mirar_5")
+        assert here.apply(good).rows > 0
+        theatre.execute("DROP SCHEMA mirar_5 CASCADE")
+        with pytest.raises(NotApproved, match="was used by the copy into schema mirar_5"):
+            here.apply(good)
+        assert schemas(theatre.database) == 0

@@ -51,9 +51,13 @@ def test_what_is_shown_is_what_is_answered(demo_database: DemoDatabase, tmp_path
         per_hour=60, now=theatre.tick,
     )  # fmt: skip
 
-    def seen() -> RunView:
+    def seen_of(actions: Actions) -> RunView:
         run = actions.run(OPERATOR, RESTORE, forged.run_id)
         assert run is not None
+        return run
+
+    def seen() -> RunView:
+        run = seen_of(actions)
         assert actions.restores(OPERATOR, 1) == [run]
         return run
 
@@ -82,4 +86,10 @@ def test_what_is_shown_is_what_is_answered(demo_database: DemoDatabase, tmp_path
     airflow.run = forged
     actions.answer(OPERATOR, forged.run_id, approve=True, plan_digest=seen().plan_digest)
     actions.answer(OPERATOR, forged.run_id, approve=False, plan_digest="")
+    # What undoes it is what the restore's record names.
+    airflow.run = replace(forged, state="success", result={"rows": 1, "undo": "1-20200101T000000Z"})
+    assert seen_of(actions).result == {"rows": 1, "undo": None}
+    approved = theatre.approvals().answer(second.id, "approved", by="jefa", how="ui")
+    record = runner.apply(approved)
+    assert seen_of(actions).result == {"rows": 1, "undo": record.safety_backup_id}
     assert airflow.answered == [(forged.run_id, True), (forged.run_id, False)]

@@ -84,7 +84,7 @@ class Approval(Proposal):
         if self.answer == "rejected":
             return f"{what} was rejected by {self.answered_by}."
         if self.used_by is not None:
-            return f"{what} was approved once, and restore {self.used_by} has used that approval."
+            return f"{what} was approved once, and that approval was used by {self.used_by}."
         if self.valid_until is None or self.read_at >= self.valid_until:
             return f"The approval of {what[0].lower()}{what[1:]} is too old."
         return ""

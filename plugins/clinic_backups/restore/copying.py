@@ -55,7 +55,7 @@ class CopyRunner:
                     f"The copy was approved for {approved.target}, and would be made in {target.name}.", hint=AGAIN
                 )
             with self._catalog.database.transaction("using an approval") as db:
-                use(db, approved, digest, f"copy into schema {request.into_schema}")
+                use(db, approved, digest, f"the copy into schema {request.into_schema}")
 
         return self._copier.run(source_of(chosen), _schema(request), request.tables, before_commit=note)
 

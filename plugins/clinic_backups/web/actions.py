@@ -18,6 +18,7 @@ from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.history import HistoryEntry
 from clinic_backups.catalog.locks import TRY_LOCK, lock_name
+from clinic_backups.catalog.restores import Restores
 from clinic_backups.envelopes import MAX_REASON
 from clinic_backups.errors import ClinicBackupsError
 from clinic_backups.model import BackupRecord, RestoreMode, WantedKind
@@ -85,6 +86,7 @@ class Actions:
         self._database, self._audit, self._runs = database, audit, runs
         self._stores, self._exists, self._approvals = stores, exists, approvals
         self._per_hour, self._now = per_hour, now
+        self._restores = Restores(database)
 
     def back_up(self, caller: Caller, clinic_id: int, *, kind: WantedKind = "auto", notes: str = "") -> Started:
         """Back a clinic up now. :raises Conflict: that is under way or waits already."""
@@ -210,7 +212,7 @@ class Actions:
         if run is None:
             return None
         visible = caller.viewer.superadmin if run.clinic_id is None else caller.viewer.may("see", run.clinic_id)
-        return self._with_plans([run])[0] if visible else None
+        return self._with_undo(self._with_plans([run])[0]) if visible else None
 
     def restores(self, caller: Caller, clinic_id: int, limit: int = 20) -> list[RunView]:
         """The newest restores of a clinic, with those that wait."""
@@ -237,6 +239,13 @@ class Actions:
                 run = replace(run, plan=plan, plan_digest=found.plan_digest, target=found.target)
             shown.append(run)
         return shown
+
+    def _with_undo(self, run: RunView) -> RunView:
+        """A restore that was done, with the copy that undoes it as its record names it."""
+        if run.dag_id != RESTORE or not run.result:
+            return run
+        done = [record for record in self._restores.find(run_id=run.run_id) if record.state == "completed"]
+        return replace(run, result=dict(run.result) | {"undo": done[0].safety_backup_id if done else None})
 
     def _store_of(self, record: BackupRecord) -> tuple[ObjectStore, ObjectInfo]:
         """The first store that really has it, and what it says of it."""
