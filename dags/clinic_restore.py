@@ -1,7 +1,7 @@
 """
 ### Restore one clinic, and leave all others alone
 
-Started by hand: **Trigger**, with the clinic's id. `plan` → `approve` → `safety_backup` → `apply` → `report`.
+Started by hand: **Trigger**, with the clinic's id. `plan` → `approve` → `apply` → `report`.
 
 | conf | means |
 | --- | --- |
@@ -11,18 +11,20 @@ Started by hand: **Trigger**, with the clinic's id. `plan` → `approve` → `sa
 | `"mode": "missing"` | only bring back rows that are gone; nothing is changed or deleted (`exact` is the default) |
 | `"mode": "into", "schema": "clinic_7_look"` | not into the clinic: a copy in a new schema of `restore_target` |
 | `"tables": ["public.citas_consulta"]` | only these tables |
-| `"approve": true` | do not wait for somebody to approve |
+| `"other_database": true` | restore although the database is another one than backups are read from |
+| `"approve": true` | do not wait for somebody to approve; once, and not where `CLINIC_BACKUPS_APPROVERS` is set |
 
-1. `plan` checks the whole archive and compares: its log, and the page to approve, say how many rows of which table
-   would be inserted, updated and deleted. Nothing is changed by it.
-2. `approve` waits under **Required Actions** for `CLINIC_BACKUPS_APPROVAL_HOURS`.
-3. `safety_backup` backs up the clinic as it is.
-4. `apply` writes only the rows that differ, in one transaction. Before it commits, the clinic is read again and must
-   equal the backup, and the database's own count of written rows must equal the plan: else nothing happened.
+1. `plan` checks the whole archive and compares: its log, and the page to approve, name the database that would be
+   written to, and how many rows of which table would be inserted, updated and deleted. Nothing is changed by it.
+2. `approve` waits under **Required Actions** for `CLINIC_BACKUPS_APPROVAL_HOURS`. The catalog notes who approved which
+   plan.
+3. `apply` takes the approval from there: it holds for that plan and that database, and once. Then it backs up the
+   clinic as it is and writes only the rows that differ, in one transaction. Before it commits, the clinic is read again
+   and must equal the backup, and the database's own count of written rows must equal the plan: else nothing happened.
 
 **When it is red**, nothing was changed, unless `apply` says otherwise. The log of the first red task says why: a wrong
 key, a damaged archive, rows that stand in the way (with the list), a clinic that changed after the plan was made. Then
-start it again: the plan is made anew.
+start it again: the plan is made anew. Clearing or marking single tasks takes the place of no approval.
 
 **To undo**: start it with the `backup_id` of the safety backup, which `apply` and the mail name.
 """
@@ -34,7 +36,7 @@ from datetime import timedelta
 from airflow.sdk import Param, dag
 
 from clinic_backups import settings
-from clinic_backups.operators.restore import PlanApproval, apply, plan, report, safety_backup
+from clinic_backups.operators.restore import PlanApproval, apply, plan, report
 
 configured = settings.load()
 
@@ -55,22 +57,21 @@ configured = settings.load()
         "schema": Param(None, type=["null", "string"], title="New schema", description="Only with the mode into"),
         "tables": Param(None, type=["null", "array"], title="Tables", description="Empty: all"),
         "ignore_dropped": Param(False, type="boolean", title="Leave out columns that are gone"),
+        "other_database": Param(False, type="boolean", title="Into another database than backups are read from"),
         "approve": Param(False, type="boolean", title="Approve in advance"),
         "notes": Param("", type=["null", "string"], title="Notes", description="A line; no patients' data"),
     },
 )
 def clinic_restore() -> None:
-    planned = plan()
     approval = PlanApproval(
         task_id="approve",
-        planned=planned,
         response_timeout=timedelta(hours=configured.approval_hours),
         assigned_users=[{"id": name, "name": name} for name in configured.approvers] or None,
         retries=0,
     )
-    saved = safety_backup(planned)
-    approval >> saved
-    report(apply(planned, approval.output, saved))
+    applied = apply()
+    plan() >> approval >> applied
+    report(applied)
 
 
 clinic_restore()

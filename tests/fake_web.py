@@ -105,13 +105,15 @@ def restore_run(state: str = "running", **changes: Any) -> RunView:
         tasks=tasks,
         waiting_for_approval=state == "running",
         plan=plan(),
+        plan_digest="ab" * 32,
+        target="database clinica at db.example:5432",
     )
     return replace(known, **changes)
 
 
 def restored_run() -> RunView:
     """One that has ended well."""
-    names = ("plan", "approve", "safety_backup", "apply", "report")
+    names = ("plan", "approve", "apply", "report")
     return restore_run(
         "success",
         run_id="web__2026-05-18T11:00:00_00000001",
@@ -227,7 +229,7 @@ class Fake:
     def moments(self, clinic_id: int) -> list[Moment]:
         return [
             Moment(entry.number, entry.record.backup_id, entry.record.started_at, entry.record.kind,
-                   entry.record.hold_reason is not None)
+                   entry.record.hold_reason is not None, entry.record.safety_of)
             for entry in self.entries if entry.record.state == "completed"
         ]  # fmt: skip
 
@@ -265,8 +267,8 @@ class Fake:
     def verify(self, caller: Caller, backup: HistoryEntry) -> Started:
         return self._start("clinic_backup_verify", backup.number)
 
-    def answer(self, caller: Caller, run_id: str, *, approve: bool) -> None:
-        self.asked.append(("answer", run_id, approve))
+    def answer(self, caller: Caller, run_id: str, *, approve: bool, plan_digest: str) -> None:
+        self.asked.append(("answer", run_id, approve, plan_digest))
 
     def download(self, caller: Caller, backup: HistoryEntry) -> Link:
         return Link(None, NOW + timedelta(hours=1), "x.tar.zst.age")

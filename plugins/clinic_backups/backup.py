@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -86,10 +86,19 @@ class ClinicBackup:
         self._stream: ArchiveStream | None = None
         self._stopped: BaseException | None = None
 
-    def run(self, request: BackupRequest, *, queries: Mapping[str, str] | None = None) -> BackupRecord:
+    def run(
+        self,
+        request: BackupRequest,
+        *,
+        queries: Mapping[str, str] | None = None,
+        held: ClinicLock | None = None,
+        same_as: str | None = None,
+    ) -> BackupRecord:
         """Back up; returns the completed record. A failure is recorded and raised.
 
         :param queries: the SELECT of each table, rendered already; by default they are rendered here.
+        :param held: the clinic's lock, where the caller holds it.
+        :param same_as: the name of an exported snapshot: what it sees is backed up.
         :raises AlreadyRunning: another process backs up this clinic; nothing was recorded.
         :raises SettingsError: no recipient, a wrong one, or a wrong extract; nothing was recorded.
         :raises PermanentError: the backup would be incomplete, and the request does not allow that.
@@ -100,13 +109,15 @@ class ClinicBackup:
         parse_recipients(recipients)
         if queries is None:
             queries = self._extract.rendered(SqlFolder(self._settings.sql_dir), request.clinic.id)
-        with self._catalog.lock(request.clinic.id) as lock:
+        with nullcontext(held) if held is not None else self._catalog.lock(request.clinic.id) as lock:
             record = self._record(request)
             if record.attempt > 1 and (settled := self._outcomes.settle(record)):
                 return _usable(settled)
             try:
                 locked_until = self._settings.lock_end(self._now())
-                record, stored = self._read_and_store(self._cleared(record), request, queries, recipients, locked_until)
+                record, stored = self._read_and_store(
+                    self._cleared(record), request, queries, recipients, locked_until, same_as
+                )
                 envelope = stored.envelope(
                     record,
                     recipients,
@@ -164,6 +175,7 @@ class ClinicBackup:
                 requested_by=request.requested_by,
                 notes=request.notes,
                 run_id=request.run_id,
+                safety_of=request.safety_of,
             )
         )
 
@@ -185,6 +197,7 @@ class ClinicBackup:
         queries: Mapping[str, str],
         recipients: tuple[str, ...],
         locked_until: datetime | None,
+        same_as: str | None,
     ) -> tuple[BackupRecord, Stored]:
         notes = ProgressNotes(self._catalog.database, record.backup_id, self._now, on_failure=self._on_unnoted)
 
@@ -193,7 +206,7 @@ class ClinicBackup:
             self._on_progress(progress)
 
         stream = ArchiveStream(self._store, self._compress, self._encrypt, recipients, show, locked_until=locked_until)
-        with Snapshot(self._clinic_db, **self._settings.timeouts) as snapshot, notes:
+        with Snapshot(self._clinic_db, same_as=same_as, **self._settings.timeouts) as snapshot, notes:
             self._stream = stream
             try:
                 if self._stopped is not None:
@@ -268,7 +281,9 @@ class ClinicBackup:
     def _require_clinic(self, envelope: Envelope) -> None:
         """A backup without the clinic's own row would restore to nothing: the clinic was removed meanwhile."""
         table = SqlFolder(self._settings.sql_dir).clinic_table
-        if (rows := envelope.rows.get(table, 1)) != 1:
+        rows = envelope.rows.get(table, 1)
+        # What is saved before a restore may be a clinic whose own row is gone.
+        if rows != 1 and not (envelope.safety_of is not None and rows == 0):
             raise PermanentError(
                 f"Clinic {envelope.clinic_id} has {rows} rows in {table}; it must have one.",
                 hint=f"Was the clinic removed? Else correct the extract of {table} in include/sql/extract.",

@@ -34,6 +34,8 @@ def problem_of(envelope: Envelope, clinic_id: int, now: datetime) -> str:
         return "its envelope is of no known kind"
     if not _is_archive(envelope.archive) or not _is_hex(envelope.fingerprint, _SHA256):
         return "its envelope has no usable checksum"
+    if envelope.safety_of is not None and not _is_backup_id(envelope.safety_of, clinic_id):
+        return "its envelope says that it was made before the restore of what is no backup of the clinic"
     return _about_values(envelope) or _about_chain(envelope, clinic_id) or _about_times(envelope, now)
 
 

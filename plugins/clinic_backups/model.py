@@ -25,6 +25,7 @@ CopyProblem = Literal["missing", "damaged"]
 LossProblem = Literal["missing", "damaged", "incomplete"]
 """incomplete: it is there, and one that it is built on is gone."""
 Trigger = Literal["scheduled", "manual"]
+_SAFETY_NOTES = re.compile(r"before the restore of ([0-9]+-[0-9]{8}T[0-9]{6}Z)")
 State = Literal["running", "completed", "failed", "lost", "deleting", "deleted"]
 
 
@@ -147,6 +148,8 @@ class Envelope:
     """What an incremental is built on: its parent first, the full one last."""
     gaps: tuple[Gap, ...] = ()
     """What is not in it although it should be; somebody allowed that."""
+    safety_of: str | None = None
+    """Of a copy that was made before a restore: the backup that was restored."""
     format: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -167,6 +170,10 @@ class Envelope:
         fields["recipients"] = tuple(fields["recipients"])
         fields["chain"] = tuple(ChainArchive(**archive) for archive in fields.get("chain", ()))
         fields["gaps"] = tuple(Gap(**gap) for gap in fields.get("gaps", ()))
+        if "safety_of" not in fields:
+            # Written before there was this field: the notes said it.
+            found = _SAFETY_NOTES.fullmatch(str(fields.get("notes", "")))
+            fields["safety_of"] = found[1] if found else None
         return cls(**fields)
 
 
@@ -187,6 +194,8 @@ class BackupRequest:
     """Somebody said that an incomplete backup is better than none: it is marked as incomplete."""
     rows_compared: bool = False
     """The preflight of the same run has just compared the rows of all clinics with the extracts."""
+    safety_of: str | None = None
+    """The present state is saved before this backup is restored."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +245,8 @@ class BackupRecord:
     """Of the tables that it was read from; none in a rebuilt catalog."""
     gaps: tuple[Gap, ...] = ()
     """What is not in it although it should be; somebody allowed that."""
+    safety_of: str | None = None
+    """Of a copy that was made before a restore: the backup that was restored. Never chosen unless it is named."""
     stores: tuple[str, ...] = ()
     """URLs of the stores that hold it, as far as is known."""
 
@@ -343,6 +354,14 @@ def slug(name: str) -> str:
 def backup_id_of(clinic_id: int, started_at: datetime) -> str:
     """Readable and unique: one clinic has at most one backup a second."""
     return f"{clinic_id}-{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def moment_of(backup_id: str) -> datetime | None:
+    """The reverse of :func:`backup_id_of`: when that backup was begun; none for an id of another form."""
+    try:
+        return datetime.strptime(backup_id.rpartition("-")[2], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def archive_key_of(clinic: Clinic, started_at: datetime) -> str:

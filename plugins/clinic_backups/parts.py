@@ -9,6 +9,7 @@ from typing import Any
 
 from clinic_backups import preflight
 from clinic_backups.backup import ClinicBackup, utc_now
+from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasures
@@ -21,7 +22,7 @@ from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotF
 from clinic_backups.extract import SqlFolder, render
 from clinic_backups.holds import Holds
 from clinic_backups.inventory import StoreCheck
-from clinic_backups.model import BackupRecord, BackupRequest, Clinic, CopyProblem
+from clinic_backups.model import Clinic, CopyProblem
 from clinic_backups.notify.delivered import Delivered
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.notify.policy import Announcer
@@ -29,9 +30,10 @@ from clinic_backups.outcome import Outcomes
 from clinic_backups.replication import Replicator
 from clinic_backups.restore.archives import Archives, OnStep, Source
 from clinic_backups.restore.consolidate import Consolidation
+from clinic_backups.restore.copying import CopyRunner
 from clinic_backups.restore.into import IntoRestore
-from clinic_backups.restore.model import RestorePlan
 from clinic_backups.restore.runner import RestoreRunner
+from clinic_backups.restore.safety import SafetyBackup
 from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.settings import Settings
 from clinic_backups.storage import Stores
@@ -145,10 +147,11 @@ class Parts:
 
     def backup(self, **stages: Any) -> ClinicBackup:
         """A :class:`ClinicBackup` of these parts; ``stages`` are its further arguments."""
+        if "clinic_db" not in stages:
+            stages["clinic_db"] = self.clinic_db
         return ClinicBackup(
-            settings=self.settings, clinic_db=self.clinic_db, store=self.store, catalog=self.catalog,
-            **{"announcer": self.announcer, **stages},
-        )  # fmt: skip
+            settings=self.settings, store=self.store, catalog=self.catalog, **{"announcer": self.announcer, **stages}
+        )
 
     def require_settings(self, clinics: Iterable[Clinic]) -> None:
         """Fail before the first clinic where a setting, a key or the catalog's version would fail each of them.
@@ -197,13 +200,26 @@ class Parts:
         """What plans and applies restores. :raises SettingsError: see :meth:`archives`."""
         archives = self.archives(identity_file, on_step=on_step, **options)
         return ClinicRestore(
-            settings=self.settings, restore_db=database or self.restore_db, archives=archives, on_step=on_step
-        )
+            settings=self.settings, restore_db=database or self.restore_db, clinic_db=self._find("clinic_db"),
+            archives=archives, on_step=on_step,
+        )  # fmt: skip
 
     def restores(self, identity_file: Path | None = None, **options: Any) -> RestoreRunner:
         """Restores with their records."""
         restore = self.clinic_restore(identity_file, on_bad_copy=self._note_bad_copy, **options)
-        return RestoreRunner(restore=restore, catalog=self.catalog, restore_db=self.restore_db, now=utc_now)
+        return RestoreRunner(
+            restore=restore, catalog=self.catalog, restore_db=self.restore_db, safety=self.safety(),
+            approvals=self.approvals, now=utc_now,
+        )  # fmt: skip
+
+    @cached_property
+    def approvals(self) -> Approvals:
+        """The approvals of restores."""
+        return Approvals(self.catalog.database, self.settings.approval_hours)
+
+    def copies_to_approve(self, identity_file: Path | None = None, **options: Any) -> CopyRunner:
+        """Copies into new schemas that somebody approves before."""
+        return CopyRunner(copier=self.copier(identity_file, **options), catalog=self.catalog, approvals=self.approvals)
 
     def consolidation(self, identity_file: Path | None = None, **steps: Any) -> Consolidation:
         """Makes full backups out of incremental ones; the clinics' database is not asked for anything."""
@@ -217,22 +233,11 @@ class Parts:
         """Makes copies of clinics in new schemas."""
         return IntoRestore(self.clinic_restore(identity_file, database=self.copy_target, **options))
 
-    def safety_backup(self, plan: RestorePlan, *, requested_by: str, run_id: str | None) -> BackupRecord | None:
-        """Back the clinic up as it is before a restore; none where it has no row now: there is nothing to keep."""
-        _, every = self.clinics()
-        clinic = next((found for found in every if found.id == plan.clinic_id), None)
-        if clinic is None:
-            return None
-        request = BackupRequest(
-            clinic,
-            requested_by=requested_by,
-            notes=f"before the restore of {plan.backup_id}",
-            run_id=run_id,
-            # A restore must not wait until somebody has written an extract: the record says what it lacks.
-            allow_gaps=True,
-        )
+    def safety(self) -> SafetyBackup:
+        """Saves clinics before they are restored, through the restore's own connection."""
         # The restore's own mail tells of it.
-        return self.backup(announcer=Announcer("never")).run(request)
+        backup = self.backup(announcer=Announcer("never"), clinic_db=self.restore_db)
+        return SafetyBackup(settings=self.settings, backup=backup, restore_db=self.restore_db)
 
     def cleaner(self) -> Cleaner:
         """Applies the retention policy, and erasures."""

@@ -132,14 +132,20 @@ class Settings(BaseSettings):
     )
     approvers: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Airflow users who may approve restores, separated by spaces; empty: all who may edit runs",
+        description="Airflow users who may approve restores, separated by spaces; empty: all who may edit runs. Where "
+        "it is set, approve: true in a conf does not count",
     )
     actions_per_hour: int = Field(
         default=60,
         ge=1,
         description="Backups, downloads and restores that one of a clinic's people may begin in an hour on the page",
     )
-    approval_hours: int = Field(default=24, ge=1, le=24 * 30, description="A restore's plan waits so long for approval")
+    approval_hours: int = Field(
+        default=24,
+        ge=1,
+        le=24 * 30,
+        description="A restore's plan waits so long for approval, and an approval so long for its restore",
+    )
     statement_timeout_seconds: int = Field(
         default=6 * 3600, ge=1, description="Longest time that reading one table may take"
     )

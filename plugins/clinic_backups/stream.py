@@ -136,6 +136,7 @@ class Stored:
             requested_by=record.requested_by,
             notes=record.notes,
             locked_until=locked_until,
+            safety_of=record.safety_of,
         )
 
 

@@ -99,6 +99,16 @@ class Snapshot:
         # Nothing was written: closing the connection is all the ending that it needs.
         self._db.close()
 
+    @property
+    def host(self) -> str:
+        """The host, or the folder of the socket, that the connection has reached."""
+        return str(self._db.info.host)
+
+    @property
+    def port(self) -> int:
+        """The port that the connection has reached."""
+        return int(self._db.info.port)
+
     def cancel(self) -> None:
         """End the running statement, from another thread."""
         with contextlib.suppress(psycopg2.Error):

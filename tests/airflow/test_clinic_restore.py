@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from urllib.parse import quote
 
 from clinic_backups.catalog.restores import Restores
 from tests.airflow.conftest import OPERATOR, Airflow
@@ -17,14 +18,14 @@ def state_of(airflow: Airflow) -> object:
     return airflow.execute(f"SELECT clinica_id, sum(cantidad), count(*) FROM {STOCK} GROUP BY 1 ORDER BY 1")
 
 
-def wait_for_approval(airflow: Airflow, run_id: str) -> None:
+def wait_for_approval(airflow: Airflow, run_id: str, rest_seconds: float = 5) -> None:
     deadline = time.monotonic() + 60
     while airflow.states(run_id, DAG)["approve"] != "awaiting_input":
         assert time.monotonic() < deadline, airflow.states(run_id, DAG)
         time.sleep(0.3)
     # As a person would: an answer within a second meets Airflow's scheduler before it has taken note that the task
     # waits, and it takes the resumed task for a lost one.
-    time.sleep(5)
+    time.sleep(rest_seconds)
 
 
 def answer(airflow: Airflow, run_id: str, option: str) -> None:
@@ -48,7 +49,7 @@ def test_one_click_restores_a_clinic_and_another_one_undoes_it(airflow: Airflow)
     answer(airflow, run_id, "Approve")
     assert airflow.wait(run_id, DAG) == "success", (
         airflow.states(run_id, DAG),
-        airflow.log(run_id, "safety_backup", DAG),
+        airflow.log(run_id, "apply", DAG),
     )
     assert state_of(airflow) == good
     (record,) = Restores(airflow.catalog.database).find(run_id=run_id)
@@ -63,6 +64,51 @@ def test_one_click_restores_a_clinic_and_another_one_undoes_it(airflow: Airflow)
     assert state_of(airflow) == damaged
     airflow.execute(CHANGE.replace("+ 1000", "- 1000"))
     assert state_of(airflow) == good
+
+
+def path_of(run_id: str) -> str:
+    return f"/dags/{DAG}/dagRuns/{quote(run_id, safe='')}"
+
+
+def clear(airflow: Airflow, run_id: str, *tasks: str) -> str:
+    """Clear these tasks as the web UI does; returns how the run ends."""
+    body = {"dry_run": False, "dag_run_id": run_id, "task_ids": tasks, "only_failed": False, "reset_dag_runs": True}
+    airflow.api._call("POST", f"/dags/{DAG}/clearTaskInstances", json=body)
+    return airflow.wait(run_id, DAG)
+
+
+def mark_approved(airflow: Airflow, run_id: str) -> None:
+    """Mark the task `approve` as success, and say in its XCom that the administrator has approved."""
+    approve = f"{path_of(run_id)}/taskInstances/approve"
+    airflow.api._call("PATCH", approve, json={"new_state": "success"})
+    airflow.api._call("POST", f"{approve}/xcomEntries", json={"key": "return_value", "value": {"approved_by": "admin"}})
+
+
+def test_no_task_that_is_cleared_marked_or_given_a_value_takes_the_place_of_an_approval(airflow: Airflow) -> None:
+    airflow.run({"clinic_id": 5})
+    airflow.execute(CHANGE)
+    try:
+        run_id, state = airflow.run({"clinic_id": 5, "approve": True}, DAG)
+        assert state == "success"
+        airflow.execute(CHANGE)
+        damaged, restores = state_of(airflow), Restores(airflow.catalog.database)
+        # What was approved was done. It is not done again.
+        assert clear(airflow, run_id, "apply", "report") == "failed"
+        assert "that approval was used by" in airflow.log(run_id, "apply", DAG)
+        # Planned anew, and approved by nobody. Today's plan is not the approved one.
+        clear(airflow, run_id, "plan")
+        assert clear(airflow, run_id, "apply", "report") == "failed"
+        assert "was not approved by anybody" in airflow.log(run_id, "apply", DAG)
+        assert (state_of(airflow), len(restores.find(run_id=run_id))) == (damaged, 1)
+        # One that waits is marked as approved.
+        run_id = airflow.start({"clinic_id": 5}, DAG)
+        wait_for_approval(airflow, run_id, rest_seconds=0)
+        mark_approved(airflow, run_id)
+        assert airflow.wait(run_id, DAG) == "failed"
+        assert "was not approved by anybody" in airflow.log(run_id, "apply", DAG)
+        assert (state_of(airflow), restores.find(run_id=run_id)) == (damaged, [])
+    finally:
+        airflow.run({"clinic_id": 5, "approve": True}, DAG)
 
 
 def test_a_rejected_plan_changes_nothing(airflow: Airflow) -> None:

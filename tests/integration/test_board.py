@@ -477,8 +477,8 @@ class TestHistory:
     def test_moments_are_the_backups_that_can_be_restored(self, fleet: Fleet) -> None:
         for clinic_id in (*fleet.clinics, 99999, 12345):
             assert fleet.history.moments(clinic_id) == [
-                (number, record.backup_id, record.started_at, record.kind, record.hold_reason is not None)
-                for number, record in fleet.of(clinic_id, "completed")
+                (number, was.backup_id, was.started_at, was.kind, was.hold_reason is not None, was.safety_of)
+                for number, was in fleet.of(clinic_id, "completed")
             ]
 
 

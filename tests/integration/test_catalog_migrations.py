@@ -56,6 +56,29 @@ def test_migrations_can_be_taken_back(catalog: Connection) -> None:
     assert not inspect(catalog).has_table("restore", schema=SCHEMA)
 
 
+def test_copies_that_were_made_before_a_restore_are_known_of_old_records_too(catalog: Connection) -> None:
+    migrate.upgrade(catalog)
+    command.downgrade(migrate._config(catalog), "0009")
+    backup = """INSERT INTO clinic_backups.backup (backup_id, clinic_id, clinic_name, kind, trigger, state, started_at,
+        archive_key, notes) VALUES (:id, 7, 'Clínica', 'full', 'manual', 'running', now(), :id, :notes)"""
+    notes = {
+        "7-1": "",
+        "7-2": "before the restore of 7-1",
+        "7-3": "said otherwise",
+        "7-4": "before the restore of 7-1, twice",
+    }
+    for backup_id, said in notes.items():
+        catalog.execute(text(backup), {"id": backup_id, "notes": said})
+    catalog.execute(
+        text("""INSERT INTO clinic_backups.restore (restore_id, clinic_id, clinic_name, backup_id, mode, state, plan,
+            plan_digest, started_at, safety_backup_id) VALUES ('r', 7, 'Clínica', '7-1', 'exact', 'running', '{}', 'd',
+            now(), '7-3')""")
+    )
+    migrate.upgrade(catalog)
+    found = dict(catalog.execute(text("SELECT backup_id, safety_of FROM clinic_backups.backup")).tuples().all())
+    assert found == {"7-1": None, "7-2": "7-1", "7-3": "7-1", "7-4": None}
+
+
 def test_before_restores_were_recorded_nothing_was_told_of_them(catalog: Connection) -> None:
     def tell(*kinds: str) -> None:
         for kind in kinds:

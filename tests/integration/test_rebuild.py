@@ -17,6 +17,8 @@ from clinic_backups.catalog.locks import Purpose
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.errors import IntegrityError, PermanentError, TransientError
 from clinic_backups.model import BackupRecord, envelope_key_of, hold_key_of
+from clinic_backups.restore.model import RestoreRequest
+from clinic_backups.restore.runner import choose_backup
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectInfo
 from clinic_backups.stores.file import FileStore
@@ -212,6 +214,8 @@ def test_a_second_store_adds_what_the_first_did_not_have_and_the_newest_stays_th
         ({"sha256": "x"}, "checksum"),
         ({"sha256": None}, "checksum"),
         ({"size_bytes": 1}, "says otherwise"),
+        ({"safety_of": "2-20260901T060000Z"}, "before the restore of what is no backup"),
+        ({"safety_of": {"a": 1}}, "before the restore of what is no backup"),
     ],
     ids=lambda value: str(value)[:100],
 )
@@ -317,6 +321,21 @@ def test_texts_are_made_harmless_and_not_refused_since_a_backup_itself_may_write
     assert (again.clinic_name, again.notes) == ("Clínica  del Sur \U0001f469\u200d\u2695", "x" * 2_000)
     assert fleet.again(good).clinic_name == good.clinic_name
     everything_works(fleet, backups=3)
+
+
+def test_a_copy_that_was_made_before_a_restore_is_known_again(fleet: Fleet) -> None:
+    first, copy, old = fleet.on_day(0), fleet.on_day(1), fleet.on_day(2)
+    forge(fleet, copy, safety_of=first.backup_id)
+    # As it was written before envelopes had the field.
+    key = envelope_key_of(old.archive_key)
+    plain = json.loads(objects_of(fleet.stores.primary)[key])
+    del plain["safety_of"]
+    plain["notes"] = f"before the restore of {first.backup_id}"
+    replace_object(fleet, key, json.dumps(plain).encode())
+    lose_catalog(fleet)
+    assert fleet.rebuild().conflicts == []
+    assert [fleet.again(record).safety_of for record in (first, copy, old)] == [None, *[first.backup_id] * 2]
+    assert choose_backup(fleet.catalog, RestoreRequest(clinic_id=first.clinic_id)).backup_id == first.backup_id
 
 
 def test_what_the_catalog_itself_refuses_of_one_backup_stops_no_other(

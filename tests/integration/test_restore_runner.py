@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from clinic_backups import connections
+from clinic_backups.catalog.approvals import Approval, Approvals
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
 from clinic_backups.errors import PermanentError, SettingsError, TransientError
@@ -16,6 +18,7 @@ from clinic_backups.model import BackupRecord, Clinic
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.request import parse
 from clinic_backups.restore.runner import RestoreRunner, close_abandoned
+from clinic_backups.restore.safety import SafetyBackup
 from clinic_backups.restore.text import as_markdown
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
@@ -33,13 +36,19 @@ class Theatre(Ward):
         self.now = datetime(2026, 11, 24, 6, tzinfo=UTC)
         self.restores = Restores(self.catalog.database)
 
-    def runner(self) -> RestoreRunner:
-        from clinic_backups import connections
-
+    def runner(self, database: DemoDatabase | None = None) -> RestoreRunner:
+        """What restores, into another database than backups are read from where one is given."""
+        restore_db = connections.parse("restore_db", (database or self.database).restorer_uri)
+        restore = self.restore()
+        restore.database, restore.clinic_db = restore_db, self.clinic_db
+        backup = self.backup(clinic_db=restore_db, now=self.tick)
         return RestoreRunner(
-            restore=self.restore(), catalog=self.catalog,
-            restore_db=connections.parse("restore_db", self.database.restorer_uri), now=self.tick,
+            restore=restore, catalog=self.catalog, restore_db=restore_db, approvals=self.approvals(), now=self.tick,
+            safety=SafetyBackup(settings=self.settings, backup=backup, restore_db=restore_db),
         )  # fmt: skip
+
+    def approvals(self, hours: float = 24) -> Approvals:
+        return Approvals(self.catalog.database, hours)
 
     def tick(self) -> datetime:
         self.now += timedelta(seconds=1)
@@ -49,9 +58,14 @@ class Theatre(Ward):
         self.now += timedelta(hours=1)
         return self.run(clinic_id, now=self.tick)
 
-    def go(self, request: RestoreRequest, **options: Any) -> RestoreRecord:
-        plan = self.runner().plan(request)
-        return self.runner().apply(request, plan, approved_by="jefa", safety_backup_id=None, **options)
+    def approved(self, request: RestoreRequest, runner: RestoreRunner | None = None, by: str = "jefa") -> Approval:
+        """The request's plan, with somebody's approval."""
+        runner = runner or self.runner()
+        proposed = runner.propose(request, runner.plan(request))
+        return self.approvals().answer(proposed.id, "approved", by=by, how="ui")
+
+    def go(self, request: RestoreRequest) -> RestoreRecord:
+        return self.runner().apply(self.approved(request))
 
 
 @pytest.fixture
@@ -82,12 +96,11 @@ def test_the_record_tells_who_what_and_how_it_ended_and_the_undo_brings_the_stat
     good = theatre.rows_now(1)
     theatre.execute(DAMAGE)
     damaged = theatre.rows_now(1)
-    safety = theatre.back_up()
-    request = RestoreRequest(
-        clinic_id=1, as_of=safety.started_at - timedelta(minutes=1), requested_by="guardia", notes="nota", run_id="r1"
-    )
+    request = RestoreRequest(clinic_id=1, requested_by="guardia", notes="nota", run_id="r1")
     record = theatre.go(request)
     assert theatre.rows_now(1) == good
+    safety = theatre.catalog.require(record.safety_backup_id or "")
+    assert (safety.safety_of, safety.rows[STOCK]) == (record.backup_id, len(good[STOCK].splitlines()))
     assert theatre.restores.get(record.restore_id) == record
     assert (record.state, record.requested_by, record.approved_by, record.run_id) == (
         "completed",
@@ -111,7 +124,7 @@ def test_while_a_restore_runs_no_backup_of_the_clinic_begins_and_the_other_way_r
     request = RestoreRequest(clinic_id=1)
     seen: list[str] = []
     runner = theatre.runner()
-    plan = runner.plan(request)
+    approved = theatre.approved(request, runner)
 
     def meanwhile(step: str) -> None:
         if step.startswith("writing"):
@@ -120,7 +133,7 @@ def test_while_a_restore_runs_no_backup_of_the_clinic_begins_and_the_other_way_r
             seen.append(theatre.run(2).state)
 
     runner._restore.on_step = meanwhile
-    runner.apply(request, plan, approved_by="jefa", safety_backup_id=None)
+    runner.apply(approved)
     assert seen == ["completed"]
     with theatre.catalog.lock(1), pytest.raises(AlreadyRunning):
         theatre.go(request)
@@ -129,11 +142,10 @@ def test_while_a_restore_runs_no_backup_of_the_clinic_begins_and_the_other_way_r
 def test_a_failure_is_recorded_with_its_remedy(theatre: Theatre) -> None:
     theatre.back_up()
     theatre.execute(DAMAGE)
-    request = RestoreRequest(clinic_id=1)
-    plan = theatre.runner().plan(request)
+    approved = theatre.approved(RestoreRequest(clinic_id=1))
     theatre.execute(DAMAGE)
     with pytest.raises(PermanentError, match="has changed since the plan was made"):
-        theatre.runner().apply(request, plan, approved_by="jefa", safety_backup_id=None)
+        theatre.runner().apply(approved)
     (record,) = theatre.restores.find(clinic_id=1)
     assert (record.state, "new plan" in (record.hint or "")) == ("failed", True)
 
@@ -207,6 +219,7 @@ def test_a_plan_survives_its_json_and_its_page_shows_no_markup_of_names(theatre:
         {"clinic_id": 1, "mode": "into"}, {"clinic_id": 1, "schema": "x"},
         {"clinic_id": 1, "mode": "into", "schema": "pg_x"}, {"clinic_id": 1, "mode": "into", "schema": 'a"; DROP'},
         {"clinic_id": 1, "backup_id": "a\nb"}, {"clinic_id": 1, "notes": "x" * 501},
+        {"clinic_id": 1, "other_database": "yes"},
     ],
 )  # fmt: skip
 def test_a_wrong_conf_is_refused(conf: dict[str, Any]) -> None:

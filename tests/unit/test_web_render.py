@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from html.parser import HTMLParser
 from typing import Any
@@ -140,6 +141,7 @@ def test_names_and_errors_that_others_wrote_stay_text() -> None:
     evil: dict[str, Any] = {
         "clinic_name": HOSTILE, "requested_by": HOSTILE, "notes": HOSTILE, "hold_reason": HOSTILE,
         "archive_key": f"backups/{HOSTILE}", "rows": {HOSTILE: 1}, "trigger": "manual",
+        "safety_of": HOSTILE,
     }  # fmt: skip
     fake = Fake()
     fake.lines = [
@@ -151,7 +153,9 @@ def test_names_and_errors_that_others_wrote_stay_text() -> None:
         HistoryEntry(12, record(12, **evil), ((HOSTILE, HOSTILE),)),
         HistoryEntry(10, record(10, **evil | failed), ((HOSTILE, "present"),)),
     ]
-    run = restore_run(requested_by=HOSTILE, conf={"notes": HOSTILE, "mode": HOSTILE, "tables": [HOSTILE]})
+    run = restore_run(
+        requested_by=HOSTILE, target=HOSTILE, conf={"notes": HOSTILE, "mode": HOSTILE, "tables": [HOSTILE]}
+    )
     fake.runs = [run, failed_run()]
     with client(fake, Viewer(HOSTILE, superadmin=True)) as browser:
         for path in ("", f"?q={quote(HOSTILE[:90])}", "clinics/7", "clinics/7/restore", "backups/12", "backups/10",
@@ -178,6 +182,39 @@ def test_an_incomplete_backup_is_not_shown_as_a_complete_one() -> None:
                 assert ("public.nueva leads" in text) == (sees and path == "backups/12")
 
 
+@pytest.mark.parametrize(("language", "said"), [("en", "before the restore of"), ("es", "antes de la restauración de")])
+def test_a_copy_of_before_a_restore_is_called_so_and_chosen_by_nobody_but_a_person(language: str, said: str) -> None:
+    fake = Fake()
+    copies = {12, 11}
+    fake.entries = [
+        replace(entry, record=replace(entry.record, safety_of=record(9).backup_id if entry.number in copies else None))
+        for entry in fake.entries
+    ]
+    chosen = re.compile(r'value="(\d+)" required checked')
+    with client(fake, language=language) as browser:
+        for page, times in (
+            ("ui/clinics/7", 2),
+            ("ui/backups/12", 1),
+            ("ui/clinics/7/restore", 2),
+            ("ui/backups/8", 0),
+        ):
+            assert browser.get(page).text.count(said) == times, page
+        # Not the newest, which is such a copy; one that was asked for is shown.
+        assert chosen.findall(browser.get("ui/clinics/7/restore").text) == ["8"]
+        assert chosen.findall(browser.get("ui/clinics/7/restore?backup=11").text) == ["11"]
+        fake.entries = [entry for entry in fake.entries if entry.number in copies]
+        assert chosen.findall(browser.get("ui/clinics/7/restore").text) == []
+
+
+def test_the_approval_is_for_the_plan_and_the_database_that_are_shown() -> None:
+    fake = Fake()
+    path = f"ui/runs/clinic_restore/{quote(restore_run().run_id, safe='')}"
+    with client(fake) as browser:
+        page = browser.get(path).text
+    assert f'name="plan" value="{"ab" * 32}"' in page
+    assert "database clinica at db.example:5432" in page
+
+
 def test_forms_lead_to_the_run_that_does_it() -> None:
     fake = Fake()
     waiting = f"ui/runs/clinic_restore/{quote(restore_run().run_id, safe='')}"
@@ -188,7 +225,7 @@ def test_forms_lead_to_the_run_that_does_it() -> None:
             ("ui/backups/12/hold", {"reason": "expediente 12"}, "?done=holding"),
             ("ui/backups/11/release", {"sure": "yes"}, "?done=releasing"),
             ("ui/backups/12/verify", {}, "?done=verifying"),
-            (f"{waiting}/answer", {"approve": "yes", "sure": "yes"}, "?done=approved"),
+            (f"{waiting}/answer", {"approve": "yes", "sure": "yes", "plan": "ab"}, "?done=approved"),
             (f"{waiting}/answer", {"approve": "no"}, "?done=rejected"),
         ):
             answer = browser.post(path, data=data)
@@ -197,6 +234,7 @@ def test_forms_lead_to_the_run_that_does_it() -> None:
             assert answer.headers["location"].endswith(end)
             assert browser.get(f"http://testserver{answer.headers['location']}").status_code == 200
         assert ("clinic_backup", 7, {"kind": "full", "notes": "antes"}) in fake.asked
+        assert ("answer", restore_run().run_id, True, "ab") in fake.asked
         number, how = next(asked[1:] for asked in fake.asked if asked[0] == "clinic_restore")
         assert (number, how["mode"], how["tables"]) == (11, "missing", ("a.b", "c.d"))
         done = len(fake.asked)

@@ -70,6 +70,8 @@ class Moment(NamedTuple):
     started_at: datetime
     kind: Kind
     held: bool
+    safety_of: str | None = None
+    """Of a copy that was made before a restore: the backup that was restored."""
 
 
 # Each as the index backup_class has it, so that it alone counts them.
@@ -155,6 +157,7 @@ class History:
                 backup.c.started_at,
                 backup.c.kind,
                 backup.c.hold_reason.is_not(None),
+                backup.c.safety_of,
             )
             .where(backup.c.clinic_id == clinic_id, backup.c.state == "completed")
             .order_by(*_NEWEST_FIRST)

@@ -296,15 +296,21 @@ class Catalog:
         run_id: str | None = None,
         state: State | None = None,
         started_before: datetime | None = None,
+        safety_copies: bool = True,
         limit: int | None = None,
     ) -> list[BackupRecord]:
-        """The records that fit, the newest first."""
+        """The records that fit, the newest first.
+
+        :param safety_copies: also those that were made before a restore.
+        """
         statement = select(*COLUMNS).order_by(backup.c.started_at.desc(), backup.c.id.desc()).limit(limit)
         for column, value in ((backup.c.clinic_id, clinic_id), (backup.c.run_id, run_id), (backup.c.state, state)):
             if value is not None:
                 statement = statement.where(column == value)
         if started_before is not None:
             statement = statement.where(backup.c.started_at < started_before)
+        if not safety_copies:
+            statement = statement.where(backup.c.safety_of.is_(None))
         return self._select(statement)
 
     def latest(self, clinic_id: int) -> BackupRecord | None:

@@ -58,6 +58,12 @@ class RestoreRecord:
         """The moment that the backup's data comes from, in ISO 8601."""
         return str(self.plan["snapshot_at"])
 
+    @property
+    def target(self) -> str:
+        """The database that was written to, for people; empty in records of before version 0011."""
+        target = self.plan.get("target")
+        return f"{target['database']} at {target['host']}:{target['port']}" if target else ""
+
     def rows(self, operation: Literal["insert", "update", "delete"]) -> int:
         """How many rows of all tables the plan inserts, updates or deletes."""
         return sum(table[operation] for table in self.plan["tables"])
@@ -75,6 +81,7 @@ class RestoreRecord:
         """Plain JSON types with the derived figures, for ``--json``."""
         return plain(self) | {
             "tables": list(self.tables),
+            "target": self.target,
             "inserted": self.rows("insert"),
             "updated": self.rows("update"),
             "deleted": self.rows("delete"),
@@ -83,6 +90,7 @@ class RestoreRecord:
 
 
 Announce = Callable[[SqlConnection, RestoreRecord], object]
+Also = Callable[[SqlConnection], object]
 _FIELDS = [field.name for field in fields(RestoreRecord)]
 _COLUMNS = [restore.c[name] for name in _FIELDS]
 
@@ -114,12 +122,26 @@ class Restores:
                 )
         return record
 
-    def note_transaction(self, restore_id: str, transaction_id: str, at: datetime) -> RestoreRecord:
+    def note_safety_backup(self, restore_id: str, backup_id: str) -> RestoreRecord:
+        """Write which backup holds the state before. :raises PermanentError: there is no such running record."""
+        return self._note(restore_id, safety_backup_id=backup_id)
+
+    def note_transaction(
+        self, restore_id: str, transaction_id: str, at: datetime, *, also: Also = lambda db: None
+    ) -> RestoreRecord:
         """Write which transaction of the clinics' database is about to commit.
 
+        :param also: called in the same transaction; what it raises undoes the note.
         :raises PermanentError: there is no such running record: somebody has closed it, so nothing may be committed.
         """
-        return self._note(restore_id, transaction_id=transaction_id, committing_at=at)
+        return self._note(restore_id, also, transaction_id=transaction_id, committing_at=at)
+
+    def also(self, restore_id: str, do: Also) -> None:
+        """Call something in a transaction while the record is running.
+
+        :raises PermanentError: there is no such running record.
+        """
+        self._note(restore_id, do)
 
     def finish(self, record: RestoreRecord, announce: Announce = lambda db, record: None) -> RestoreRecord:
         """Write a record that is completed or failed now; returns it as it is in the catalog.
@@ -165,18 +187,19 @@ class Restores:
                 statement = statement.where(column == value)
         return self._select(statement)
 
-    def _note(self, restore_id: str, **values: Any) -> RestoreRecord:
+    def _note(self, restore_id: str, also: Also = lambda db: None, **values: Any) -> RestoreRecord:
         statement = (
             update(restore)
             .where(restore.c.restore_id == restore_id, restore.c.state == "running")
             .where(*(restore.c[name].is_(None) for name in values))
-            .values(values)
+            .values(values or {"state": "running"})
             .returning(*_COLUMNS)
         )
         with self._database.transaction(f"noting what restore {restore_id} is about to do") as db:
             row = db.execute(statement).mappings().one_or_none()
-        if row is None:
-            _raise_not_running(restore_id)
+            if row is None:
+                _raise_not_running(restore_id)
+            also(db)
         return _record(row)
 
     def _select(self, statement: Select[Any]) -> list[RestoreRecord]:

@@ -61,6 +61,8 @@ backup = Table(
     Column("schema_digest", Text),
     Column("held_at", DateTime(timezone=True)),
     Column("gaps", JSONB, nullable=False, server_default="[]"),
+    # Of a copy that was made before a restore: the backup that was restored.
+    Column("safety_of", Text),
     # For lists and trends, which must not open every record's JSON; none before it is completed.
     Column("rows_total", BigInteger, Computed("clinic_backups.rows_total(rows)", persisted=True)),
 )
@@ -167,6 +169,35 @@ restore = Table(
     Column("finished_at", DateTime(timezone=True)),
     Column("error", Text),
     Column("hint", Text),
+)
+
+# Plans of restores that somebody was asked to approve, and what became of it. A trigger refuses every other change.
+approval = Table(
+    "approval",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("clinic_id", BigInteger, nullable=False),
+    Column("backup_id", Text, nullable=False),
+    Column("plan_digest", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("run_id", Text),
+    Column("requested_by", Text, nullable=False),
+    Column("request", JSONB, nullable=False),
+    # None of a copy into a new schema, which has no plan.
+    Column("plan", JSONB(none_as_null=True)),
+    Column("page", Text, nullable=False),
+    Column("planned_at", DateTime(timezone=True), nullable=False),
+    Column("waits_until", DateTime(timezone=True), nullable=False),
+    # The task instance that waits for the answer.
+    Column("asked_by", Text),
+    Column("answer", Text),
+    Column("answered_by", Text),
+    Column("how", Text),
+    Column("answered_at", DateTime(timezone=True)),
+    Column("valid_until", DateTime(timezone=True)),
+    Column("withdrawn_at", DateTime(timezone=True)),
+    Column("used_at", DateTime(timezone=True)),
+    Column("used_by", Text),
 )
 
 clinic = Table(

@@ -104,7 +104,7 @@ def backup_cells(record: BackupRecord) -> list[str]:
         escape(one_line(record.clinic_name)),
         state_of(record),
         record.kind,
-        record.trigger,
+        f"before the restore of {escape(record.safety_of)}" if record.safety_of else record.trigger,
         iso(record.started_at.replace(microsecond=0)),
         f"{record.rows_total:,}" if record.state == "completed" else "",
         human_size(raw),

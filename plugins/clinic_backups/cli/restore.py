@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -39,6 +39,9 @@ def restore(
     mode: Annotated[str, typer.Option(help="exact, or missing: only rows that are gone come back.")] = "exact",
     table: Annotated[list[str] | None, typer.Option(help="Only this table; may be repeated.")] = None,
     ignore_dropped: Annotated[bool, typer.Option(help="Leave out columns that are gone.")] = False,
+    other_database: Annotated[
+        bool, typer.Option("--other-database", help="It is meant that this is not the database of the backups.")
+    ] = False,
     identity: Annotated[Path | None, typer.Option(help="File with the secret key.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only show what would be done.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
@@ -49,12 +52,12 @@ def restore(
     with_parts = parts()
     conf = {
         "clinic_id": clinic, "backup_id": backup, "as_of": as_of, "mode": mode, "tables": table or [],
-        "ignore_dropped": ignore_dropped, "notes": notes,
+        "ignore_dropped": ignore_dropped, "other_database": other_database, "notes": notes,
     }  # fmt: skip
     request, _ = parse(conf, every=[], requested_by=f"{getpass.getuser()} (command line)", run_id=None)
     if archive:
         if backup or as_of:
-            raise SettingsError("Which backup?", hint="--archive names it; leave --backup and --as-of out.")
+            raise SettingsError("Two backups are named.", hint="--archive names one; leave --backup and --as-of out.")
         _without_catalog(with_parts, request, archive, identity, only_plan=plan, yes=yes, json=json)
         return
     steps = Steps()
@@ -64,22 +67,27 @@ def restore(
     _show_plan(made, json=json and plan)
     if plan:
         return
-    _require_approval(made, yes=yes)
-    saved = with_parts.safety_backup(made, requested_by=request.requested_by, run_id=None)
-    if saved is not None:
-        errors.print(f"The present state is saved as {saved.backup_id}.")
+    if made.refusals:
+        raise refused(made)
+    proposed = runner.propose(request, made)
+    approves, by = _approved(made, yes=yes), getpass.getuser()
+    answered = with_parts.approvals.answer(
+        proposed.id, "approved" if approves else "rejected", by=by, how="command"
+    )  # fmt: skip
+    if not approves:
+        raise typer.Exit(1)
     with steps:
-        record = runner.apply(
-            request, made, approved_by=request.requested_by, safety_backup_id=saved.backup_id if saved else None
-        )
+        record = runner.apply(answered)
     if problem := with_parts.deliver().problem:
         errors.print(f"Mail waits for a later run: {escape(problem)}")
     if json:
         print_json(record.to_json())
         return
-    print(f"Clinic {clinic} is restored from {made.backup_id}: {made.writes:,} rows were written.")
-    if saved is not None:
-        print(f"To undo: clinic-backups restore --clinic {clinic} --backup {saved.backup_id}")
+    where = f" in {made.target.name}" if made.target else ""
+    print(f"Clinic {clinic} is restored from {made.backup_id}{where}: {made.writes:,} rows were written.")
+    if record.safety_backup_id is not None:
+        print(f"The state before is saved as {record.safety_backup_id}.")
+        print(f"To undo: clinic-backups restore --clinic {clinic} --backup {record.safety_backup_id}")
 
 
 def _without_catalog(
@@ -98,7 +106,10 @@ def _without_catalog(
     errors.print(
         "Without the catalog the present state is not saved before, and nothing keeps a backup from beginning."
     )
-    _require_approval(made, yes=yes)
+    if made.refusals:
+        raise refused(made)
+    if not _approved(made, yes=yes):
+        raise typer.Exit(1)
     with steps:
         service.apply(source, wish_of(request), approved=made.digest)
     errors.print(f"Clinic {request.clinic_id} is restored from {made.backup_id}: {made.writes:,} rows were written.")
@@ -144,14 +155,11 @@ def _show_plan(made: RestorePlan, *, json: bool) -> None:
             errors.print(escape(line))
 
 
-def _require_approval(made: RestorePlan, *, yes: bool) -> None:
-    """:raises PermanentError: the plan has refusals. :raises SettingsError: nobody can be asked."""
-    if made.refusals:
-        raise refused(made)
+def _approved(made: RestorePlan, *, yes: bool) -> bool:
+    """Whether somebody approves the plan. :raises SettingsError: nobody can be asked."""
     if yes:
-        return
+        return True
     if not sys.stdin.isatty():
         raise SettingsError("Nobody is there to approve the plan.", hint="Look at it with --plan, then give --yes.")
-    answer: Any = typer.confirm(f"Write {made.writes:,} rows of clinic {made.clinic_id}?", err=True)
-    if not answer:
-        raise typer.Exit(1)
+    where = f" in {made.target.name}" if made.target else ""
+    return bool(typer.confirm(f"Write {made.writes:,} rows of clinic {made.clinic_id}{where}?", err=True))

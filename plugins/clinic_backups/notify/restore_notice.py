@@ -49,4 +49,5 @@ def _facts(record: RestoreRecord, outcome: RestoreOutcome) -> dict[str, Any]:
         "safety_backup_id": record.safety_backup_id,
         "requested_by": record.requested_by,
         "approved_by": record.approved_by,
+        "target": record.target,
     }

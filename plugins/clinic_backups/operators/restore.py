@@ -1,9 +1,12 @@
-"""The tasks of a restore: plan, approve, save the present state, apply."""
+"""The tasks of a restore: plan, approve, apply.
+
+What is approved, by whom, and whether it was used lies in the catalog. Nothing that a task instance or an XCom says
+takes its place: a task that was cleared, marked or given another value finds in the catalog what was really approved.
+"""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +14,16 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
+from clinic_backups.catalog.approvals import AGAIN, Approval, NotApproved
+from clinic_backups.errors import ClinicBackupsError
+from clinic_backups.model import Clinic
 from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.parts import AirflowParts
-from clinic_backups.restore.model import RestorePlan, RestoreRequest
+from clinic_backups.restore.approving import approver_of, conf_problem
+from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.request import parse
-from clinic_backups.restore.runner import choose_backup, source_of
 from clinic_backups.restore.service import refused
-from clinic_backups.restore.text import as_lines, as_markdown, copy_as_markdown
+from clinic_backups.restore.text import as_lines
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -29,100 +35,101 @@ REFUSED_KEY = "refused_plan"
 
 @task(show_return_value_in_logs=False)
 def plan() -> dict[str, Any]:
-    """What the restore would do, and a page about it for whoever approves. Nothing is changed."""
+    """What the restore would do, recorded for whoever approves. Nothing is changed."""
     with failing_clearly(log):
         parts = AirflowParts()
-        request, approved = _request(parts)
+        # From here on no earlier plan of this run can be approved, and no earlier approval of it be used.
+        parts.approvals.withdraw(_run_id(get_current_context()))
+        request, _ = _request(parts)
         if request.into_schema is not None:
-            chosen = choose_backup(parts.catalog, request)
-            log.info("A copy of %s is to be made in schema %s.", chosen.backup_id, request.into_schema)
-            page = copy_as_markdown(chosen, request.into_schema, requested_by=request.requested_by, notes=request.notes)
-            return {"plan": None, "backup_id": chosen.backup_id, "page": page, "approved": approved}
-        made = parts.restores(on_step=log.info).plan(request)
+            proposed = parts.copies_to_approve(on_step=log.info).propose(request)
+            log.info("A copy of %s is to be made in schema %s.", proposed.backup_id, request.into_schema)
+            return {"backup_id": proposed.backup_id, "target": proposed.target}
+        runner = parts.restores(on_step=log.info)
+        made = runner.plan(request)
         for line in as_lines(made):
             log.info("%s", line)
         if made.refusals:
             # The page shows what stands in the way, of which table.
             get_current_context()["ti"].xcom_push(REFUSED_KEY, made.to_json())
             raise refused(made)
-    page = as_markdown(made, requested_by=request.requested_by, notes=request.notes)
-    return {"plan": made.to_json(), "backup_id": made.backup_id, "page": page, "approved": approved}
+        proposed = runner.propose(request, made)
+    return {"backup_id": proposed.backup_id, "target": proposed.target, "writes": made.writes}
 
 
 class PlanApproval(ApprovalOperator):
-    """Waits for somebody to approve the plan, unless the conf says ``approve: true``.
+    """Shows the run's plan as the catalog has it, waits for somebody's answer, and records that.
 
-    :param planned: what the task ``plan`` returned. (templated)
+    ``approve: true`` in the conf is such an answer too, where :func:`conf_problem` has nothing against it.
     """
 
-    template_fields = ("subject", "body", "planned")
+    template_fields = ("subject",)
 
-    def __init__(self, *, planned: Any, response_timeout: timedelta, **kwargs: Any) -> None:
+    def __init__(self, *, response_timeout: timedelta, **kwargs: Any) -> None:
         super().__init__(
             subject="Restore clinic {{ params.clinic_id }}?",
-            body="{{ ti.xcom_pull(task_ids='plan')['page'] }}",
+            body="",
             fail_on_reject=True,
             response_timeout=response_timeout,
             **kwargs,
         )
-        self.planned = planned
 
     def execute(self, context: Context) -> Any:
-        """Returns who approved."""
-        if self.planned["approved"]:
-            self.log.info("Approved in the conf by whoever started the run.")
-            return {"approved_by": f"{_requested_by(context)} (in the conf)"}
+        """Returns who approved, for people: the catalog's record is what counts."""
+        with failing_clearly(self.log):
+            parts = AirflowParts()
+            asked = parts.approvals.ask(_run_id(context), _instance(context))
+            if _request(parts)[1]:
+                by = _triggered_by(context)
+                problem = conf_problem(
+                    parts.settings.approvers, triggered_by=by, requested_by=asked.requested_by,
+                    given=parts.approvals.given_in_conf(_run_id(context)),
+                )  # fmt: skip
+                if not problem:
+                    done = parts.approvals.answer(asked.id, "approved", by=by or "unknown", how="conf")
+                    self.log.info("Approved by %s.", done.approved_by)
+                    return {"approved_by": done.approved_by}
+                self.log.warning("approve: true in the conf does not count: %s The run waits for an approval.", problem)
+        # What is shown and what is recorded come from one row of the catalog.
+        self.body = asked.page
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Returns who approved. A rejection or no answer in time fails the run: nothing was changed."""
+        if "error" not in event:
+            approves = list(event["chosen_options"]) == [self.APPROVE]
+            with failing_clearly(self.log):
+                parts = AirflowParts()
+                by = approver_of(parts.settings.approvers, event.get("responded_by_user"))
+                parts.approvals.answer(
+                    _instance(context), "approved" if approves else "rejected", by=by, how="ui"
+                )  # fmt: skip
         super().execute_complete(context=context, event=event)
-        user = event.get("responded_by_user") or {}
-        return {"approved_by": str(user.get("name") or user.get("id") or "unknown")}
-
-
-@task
-def safety_backup(planned: dict[str, Any]) -> str | None:
-    """Back up the clinic as it is now: restoring this backup undoes the restore."""
-    context = get_current_context()
-    if planned["plan"] is None:
-        log.info("A copy overwrites nothing: there is nothing to save.")
-        return None
-    made = RestorePlan.from_json(planned["plan"])
-    with failing_clearly(log):
-        parts = AirflowParts()
-        record = parts.safety_backup(made, requested_by=_requested_by(context), run_id=context["dag_run"].run_id)
-    if record is None:
-        log.warning("Clinic %s has no row now: there is nothing to save.", made.clinic_id)
-        return None
-    log.info("The state before is saved as %s.", record.backup_id)
-    return record.backup_id
+        return {"approved_by": by}
 
 
 @task(retries=0)
-def apply(planned: dict[str, Any], approval: dict[str, Any], safety_backup_id: str | None) -> dict[str, Any]:
-    """Restore exactly what was approved, or nothing."""
+def apply() -> dict[str, Any]:
+    """Save the present state and restore exactly what was approved, or do nothing."""
     with failing_clearly(log):
         parts = AirflowParts()
-        request, _ = _request(parts)
-        # The backup is the one that was approved, whatever has become the newest since.
-        request = replace(request, backup_id=planned["backup_id"], as_of=None)
-        if request.into_schema is not None:
-            return _copy(parts, request, request.into_schema)
-        made = RestorePlan.from_json(planned["plan"])
+        run_id = _run_id(get_current_context())
+        approved = parts.approvals.of_run(run_id)
+        if approved is None:
+            raise NotApproved(f"The catalog has no plan of run {run_id}: none was made.", hint=AGAIN)
+        if approved.plan is None:
+            return _copy(parts, approved)
         try:
-            record = parts.restores(on_step=log.info).apply(
-                request, made,
-                approved_by=approval["approved_by"], safety_backup_id=safety_backup_id,
-            )  # fmt: skip
+            record = parts.restores(on_step=log.info).apply(approved)
         finally:
             log_delivery(log, parts.deliver)
-    log.info("Clinic %s is as in backup %s: %s rows were written.", made.clinic_id, made.backup_id, made.writes)
-    if safety_backup_id:
-        log.info(
-            'To undo: start clinic_restore with {"clinic_id": %s, "backup_id": "%s"}', made.clinic_id, safety_backup_id
-        )
-    return {"restore_id": record.restore_id, "rows": made.writes, "undo": safety_backup_id}
+    rows, saved = record.plan["writes"], record.safety_backup_id
+    log.info("Clinic %s is as in backup %s: %s rows were written.", record.clinic_id, record.backup_id, rows)
+    if saved:
+        log.info('To undo: start clinic_restore with {"clinic_id": %s, "backup_id": "%s"}', record.clinic_id, saved)
+    elif rows:
+        log.warning("Clinic %s had no row before: there was nothing to save.", record.clinic_id)
+    return {"restore_id": record.restore_id, "rows": rows, "undo": saved}
 
 
 @task(trigger_rule="all_done")
@@ -135,22 +142,39 @@ def report(applied: dict[str, Any] | None) -> None:
     log.info("Restored: %s", applied)
 
 
-def _copy(parts: AirflowParts, request: RestoreRequest, schema: str) -> dict[str, Any]:
-    chosen = choose_backup(parts.catalog, request)
-    made = parts.copier(on_step=log.info).run(source_of(chosen), schema, request.tables)
+def _copy(parts: AirflowParts, approved: Approval) -> dict[str, Any]:
+    made = parts.copies_to_approve(on_step=log.info).apply(approved)
     for table in made.tables:
         log.info("%s: %s rows%s", table.name, f"{table.rows:,}", "".join(f"; {note}" for note in table.notes))
-    log.info("This copy holds patients' data. When nobody needs it any more: DROP SCHEMA %s CASCADE", schema)
-    return {"schema": schema, "rows": made.rows}
+    log.info("This copy holds patients' data. When nobody needs it any more: DROP SCHEMA %s CASCADE", made.schema)
+    return {"schema": made.schema, "rows": made.rows}
 
 
 def _request(parts: AirflowParts) -> tuple[RestoreRequest, bool]:
     context = get_current_context()
     run = context["dag_run"]
-    _, every = parts.clinics()
     given = {key: value for key, value in (run.conf or {}).items() if value not in (None, "")}
-    return parse(given, every=every, requested_by=_requested_by(context), run_id=run.run_id)
+    requested_by = _triggered_by(context) or "unknown"
+    return parse(given, every=_every(parts), requested_by=requested_by, run_id=run.run_id)
 
 
-def _requested_by(context: Any) -> str:
-    return str(context["dag_run"].triggering_user_name or "unknown")
+def _every(parts: AirflowParts) -> list[Clinic]:
+    """The clinics that exist, for the error about a wrong conf: a database that is lost must not forbid its restore."""
+    try:
+        return parts.clinics()[1]
+    except ClinicBackupsError:
+        return []
+
+
+def _run_id(context: Any) -> str:
+    return str(context["dag_run"].run_id)
+
+
+def _instance(context: Any) -> str:
+    """Of this try of the task: another one after it was cleared, the same one after it has waited."""
+    return str(context["ti"].id)
+
+
+def _triggered_by(context: Any) -> str:
+    """Who started the run, as Airflow authenticated them; empty where nobody did."""
+    return str(context["dag_run"].triggering_user_name or "")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+from psycopg2 import sql
 
 from clinic_backups.archive_reader import Manifest
 from clinic_backups.connections import Connection
@@ -19,7 +21,7 @@ from clinic_backups.restore.checks import Checks
 from clinic_backups.restore.derived import Derived, in_the_way
 from clinic_backups.restore.diff import TableDiff, compute
 from clinic_backups.restore.live import digest_of_moment, leave_changed, moment_of
-from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, Wish, digest_of
+from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, Target, Wish, digest_of
 from clinic_backups.restore.proof import Proof
 from clinic_backups.restore.quiet import Quiet, decide
 from clinic_backups.restore.references import ReferenceProof
@@ -36,6 +38,7 @@ class Comparison:
 
     :param connection: the workspace's, for a second transaction.
     :param queries: the extract of each table, rendered for the clinic.
+    :param target: the database, as its server says; ``refusals`` are what is wrong with it.
     :param derived: tables that others make anew from the clinics' rows.
     :param as_text: every value of the backup was loaded as a text.
     :param since: of the mode ``live``: the plan that was approved. What changed since is left as it is.
@@ -49,16 +52,19 @@ class Comparison:
         wish: Wish,
         queries: Mapping[str, str],
         *,
+        target: Target,
+        refusals: Sequence[Refusal] = (),
         derived: Collection[str] = (),
         as_text: bool = False,
         since: RestorePlan | None = None,
     ) -> None:
-        self._since = since
+        self._since, self._target = since, target
         self.workspace, self.queries, self.manifest = workspace, queries, manifest
         self._connection, self._wish, self._derived_tables, self._as_text = connection, wish, derived, as_text
         self._shapes: dict[str, Shape] = {}
         self._staged: dict[str, Staged] = {}
-        self._refusals: list[Refusal] = []
+        self._refusals: list[Refusal] = [*refusals]
+        self._adopted: dict[str, int] = {}
         self._notes: dict[str, list[str]] = {}
         self._tables: dict[str, Table] = {}
         self._rules: dict[str, TableRules] = {}
@@ -131,6 +137,7 @@ class Comparison:
                 self._refusals += unfit
                 continue
             adopted = adopt(self.workspace, staged, self._references, self.queries.keys())
+            self._adopted[name] = adopted
             self.diffs[name] = compute(self.workspace, staged, self._wish.mode)
             if adopted:
                 self._note(name, _adopted(adopted, self._wish.mode))
@@ -164,11 +171,23 @@ class Comparison:
             self._moment = moment_of(workspace, diffs)
         self._parts = (
             {name: diff.digest for name, diff in diffs.items()}
-            | {"backup": self.manifest.backup_id, "mode": self._wish.mode}
+            | {"backup": self.manifest.backup_id, "mode": self._wish.mode, "target": self._target.identity}
             | {f"derived {derived.table}": str(derived.rows) for derived in self._derived}
             | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
             | ({"moment": digest_of_moment(self._moment)} if self._moment else {})
         )
+
+    @property
+    def rows_now(self) -> dict[str, int]:
+        """How many rows the clinic has in each table that is compared, without those that lost their way to it."""
+        return {
+            name: staged.matched
+            - self._adopted.get(name, 0)
+            + self.workspace.rows(
+                sql.SQL("SELECT count(*) FROM {}").format(staged.present), None, f"counting the rows of {name}"
+            )[0][0]
+            for name, staged in self._staged.items()
+        }
 
     @property
     def writes(self) -> int:
@@ -249,6 +268,7 @@ class Comparison:
             digest=digest_of(self._parts),
             parts=self._parts,
             moment=self._moment,
+            target=self._target,
         )
 
     def _note(self, table: str, note: str) -> None:

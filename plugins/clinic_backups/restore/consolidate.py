@@ -168,6 +168,7 @@ class Consolidation:
             notes=said,
             schema_digest=source.schema_digest,
             gaps=source.gaps,
+            safety_of=source.safety_of,
         )
 
     def _merge(

@@ -17,10 +17,12 @@ from clinic_backups.blocks import BlockList
 from clinic_backups.errors import IntegrityError, PermanentError, SettingsError
 from clinic_backups.model import Table, iso
 from clinic_backups.restore.archives import OnStep, Source
+from clinic_backups.restore.model import Target
 from clinic_backups.restore.reading import blocks_of
 from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, WantedLoader
+from clinic_backups.restore.target import ask, require_primary
 from clinic_backups.restore.untrusted import Types, is_possible
 from clinic_backups.restore.workspace import Workspace, columns_of
 from clinic_backups.stores.base import ByteSource
@@ -82,21 +84,36 @@ class IntoRestore:
     def __init__(self, restore: ClinicRestore) -> None:
         self._restore = restore
 
-    def run(self, source: Source, schema: str, tables: Sequence[str] = ()) -> IntoReport:
+    def target(self) -> Target:
+        """The database that copies are made in. :raises PermanentError: it is a standby."""
+        with self._workspace() as workspace:
+            return _primary(workspace)
+
+    def run(
+        self,
+        source: Source,
+        schema: str,
+        tables: Sequence[str] = (),
+        *,
+        before_commit: Callable[[Target], object] = lambda target: None,
+    ) -> IntoReport:
         """Make the schema and fill it, in one transaction. After an error there is nothing of it.
 
         :param tables: only these of the backup; all when empty.
+        :param before_commit: called when all is there and nothing is committed yet; what it raises undoes all.
         :raises SettingsError: the schema's name is unfit, or the backup has no such table.
         :raises PermanentError: the schema exists, or the role may not make it, or a value does not fit.
         :raises IntegrityError: the archive is damaged or another one, or the tables would not be what it holds.
         """
         require_schema_name(schema)
         with self._workspace() as workspace:
+            _primary(workspace)
             _require_room(workspace, schema)  # before a large archive is fetched
         backup = self._restore.archives.fetch(source)
         manifest = backup.manifest
         contents = _chosen(manifest, tables)
         with self._workspace() as workspace:
+            target = _primary(workspace)
             _require_room(workspace, schema)
             workspace.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)), f"making schema {schema}")
             types = Types(workspace)
@@ -110,6 +127,7 @@ class IntoRestore:
             for copy in copies:
                 self._restore.on_step(f"checking {one_line(copy.was.name)}")
                 copy.finish()
+            before_commit(target)
             workspace.commit()
         return IntoReport(
             clinic_id=manifest.clinic.id,
@@ -138,6 +156,13 @@ class _Target(Workspace):
                 hint="Nothing was made. A type of this database, an enum or a domain perhaps, does not take the"
                 " backup's values: restore into a database without it, and the column becomes text.",
             ) from None
+
+
+def _primary(workspace: Workspace) -> Target:
+    """Which database it is. :raises PermanentError: it is a standby."""
+    target = ask(workspace)
+    require_primary(target)
+    return target
 
 
 def _require_room(workspace: Workspace, schema: str) -> None:

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from clinic_backups.model import RestoreMode, iso
+from clinic_backups.model import RestoreMode, iso, plain
+from clinic_backups.text import one_line
 
 MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live")
 
@@ -31,11 +32,58 @@ class RestoreRequest:
     mode: RestoreMode = "exact"
     tables: tuple[str, ...] = ()
     ignore_dropped: bool = False
+    other_database: bool = False
+    """Restore although the database is another one than backups are read from."""
     into_schema: str | None = None
     """Not into the clinic, but as a copy into a new schema of this name."""
     requested_by: str = ""
     notes: str = ""
     run_id: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types: for the catalog."""
+        return plain(self) | {"tables": list(self.tables)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RestoreRequest:
+        """The request that :meth:`to_json` wrote."""
+        as_of = datetime.fromisoformat(data["as_of"]) if data["as_of"] else None
+        return cls(**(dict(data) | {"tables": tuple(data["tables"]), "as_of": as_of}))
+
+
+@dataclass(frozen=True)
+class Target:
+    """The database that a restore writes to, as its server says.
+
+    :param host: as the connection reached it.
+    :param system: the cluster's system identifier; none where the role may not ask.
+    :param timeline: none where it is not known.
+    :param started_at: when the server was started.
+    :param difference: how it differs from the database that backups are read from, in a sentence; empty: it does not.
+    """
+
+    host: str
+    port: int
+    database: str
+    database_oid: int
+    system: str | None
+    timeline: int | None
+    started_at: str
+    version: str
+    standby: bool = False
+    difference: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"database {one_line(self.database)} at {one_line(self.host)}:{self.port}"
+
+    @property
+    def identity(self) -> str:
+        """Equal for the same database reached at the same place: what an approval is given for."""
+        server = self.system or f"started {self.started_at}"
+        parts = (self.host, self.port, self.database, self.database_oid, server, self.timeline)
+        return json.dumps(parts)
 
 
 @dataclass(frozen=True)
@@ -45,6 +93,7 @@ class Wish:
     mode: RestoreMode = "exact"
     tables: tuple[str, ...] = ()
     ignore_dropped: bool = False
+    other_database: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,7 +121,7 @@ class TablePlan:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why the restore cannot be applied: what, where, and the remedy."""
+    """Why the restore cannot be applied: what, where, and the remedy. ``table`` is empty where it is about none."""
 
     table: str
     message: str
@@ -95,6 +144,8 @@ class RestorePlan:
     """What ``digest`` was computed from: the digest of each table's writes, the backup, the mode."""
     moment: Mapping[str, Any] = field(default_factory=dict)
     """Of the mode ``live``: what tells later which rows changed since."""
+    target: Target | None = None
+    """None in plans that were recorded before version 0011 of the catalog."""
 
     @property
     def writes(self) -> int:
@@ -103,8 +154,8 @@ class RestorePlan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types: for XCom, the catalog and ``--json``."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self) | {"snapshot_at": iso(self.snapshot_at)}))
-        return plain | {"writes": self.writes}
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self) | {"snapshot_at": iso(self.snapshot_at)}))
+        return values | {"writes": self.writes}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RestorePlan:
@@ -126,6 +177,7 @@ class RestorePlan:
                     "tables": tuple(tables),
                     "refusals": tuple(Refusal(**refusal) for refusal in data["refusals"]),
                     "snapshot_at": datetime.fromisoformat(data["snapshot_at"]),
+                    "target": Target(**data["target"]) if data.get("target") else None,
                 }
             )
         )

@@ -15,6 +15,9 @@ from clinic_backups.connections import Connection
 from clinic_backups.database import connect, raise_database_error
 from clinic_backups.errors import Interrupted, PermanentError, TransientError
 from clinic_backups.notify.restore_notice import RestoreOutcome, announce
+from clinic_backups.restore.model import Target
+from clinic_backups.restore.target import OtherDatabase, ask, same_database
+from clinic_backups.tenant_db import Snapshot
 
 TransactionStatus = Callable[[str], str | None]
 
@@ -80,12 +83,22 @@ class RestoreOutcomes:
         return self._restores.finish(record, partial(announce, outcome=outcome))
 
 
-def transaction_status(connection: Connection, transaction_id: str) -> str | None:
+def transaction_status(connection: Connection, transaction_id: str, target: Target | None = None) -> str | None:
     """What became of a transaction: ``committed``, ``aborted``, ``in progress``; none where nobody knows any more.
 
     :param transaction_id: an xid8; ``pg_xact_status`` of
         https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
+    :param target: the database in which it was; none in records of before version 0011 of the catalog.
+    :raises OtherDatabase: the connection leads to another one, or to a standby, which may not know of it yet.
     """
+    if target is not None:
+        with Snapshot(connection) as snapshot:
+            there = ask(snapshot)
+        if there.standby or not same_database(there, target):
+            raise OtherDatabase(
+                f"Transaction {transaction_id} was in {target.name}, and {there.name} is not that database's primary.",
+                hint=f"Let the connection {connection.conn_id} lead to {target.name}.",
+            )
     try:
         with closing(connect(connection)) as db, db.cursor() as cursor:
             cursor.execute("SELECT pg_xact_status(%s::xid8)", (transaction_id,))
@@ -96,3 +109,9 @@ def transaction_status(connection: Connection, transaction_id: str) -> str | Non
         return None
     except psycopg2.Error as error:
         raise_database_error(error, f"asking what became of transaction {transaction_id}")
+
+
+def status_in(connection: Connection, record: RestoreRecord) -> TransactionStatus:
+    """:func:`transaction_status` for the database that a restore wrote to."""
+    said = record.plan.get("target")
+    return partial(transaction_status, connection, target=Target(**said) if said else None)

@@ -13,7 +13,10 @@ from clinic_backups.restore.model import MODES, RestoreRequest
 from clinic_backups.selection import flag, require_known_keys, select
 
 INTO = "into"
-KEYS = ("clinic_id", "backup_id", "as_of", "mode", "schema", "tables", "ignore_dropped", "approve", "notes")
+KEYS = (
+    "clinic_id", "backup_id", "as_of", "mode", "schema", "tables", "ignore_dropped", "other_database", "approve",
+    "notes",
+)  # fmt: skip
 
 
 def parse(
@@ -40,6 +43,7 @@ def parse(
         into_schema=_schema(conf),
         tables=_tables(conf.get("tables")),
         ignore_dropped=flag(conf, "ignore_dropped"),
+        other_database=flag(conf, "other_database"),
         requested_by=requested_by,
         notes=chosen.notes,
         run_id=run_id,

@@ -1,34 +1,50 @@
-"""A restore from its request to its record: which backup, the plan, the state before saved, applied, told."""
+"""A restore from its request to its record: which backup, the plan, approved, the state before saved, applied, told."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from functools import partial
 
+from sqlalchemy import Connection as SqlConnection
+
+from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotApproved, Proposal, use
+from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
 from clinic_backups.connections import Connection
 from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.model import BackupRecord
+from clinic_backups.model import BackupRecord, Clinic
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
-from clinic_backups.restore.outcome import RestoreOutcomes, transaction_status
+from clinic_backups.restore.outcome import RestoreOutcomes, TransactionStatus, status_in
+from clinic_backups.restore.safety import SafetyBackup
 from clinic_backups.restore.service import ClinicRestore, Wish
+from clinic_backups.restore.target import OtherDatabase, ask
+from clinic_backups.restore.text import as_markdown
+from clinic_backups.tenant_db import Snapshot
 
 
 class RestoreRunner:
     """Runs restores whose backups the catalog knows.
 
     :param restore: what plans and applies.
+    :param safety: saves the present state before the first row is written.
     :param now: the clock.
     """
 
     def __init__(
-        self, *, restore: ClinicRestore, catalog: Catalog, restore_db: Connection, now: Callable[[], datetime]
+        self,
+        *,
+        restore: ClinicRestore,
+        catalog: Catalog,
+        restore_db: Connection,
+        safety: SafetyBackup,
+        approvals: Approvals,
+        now: Callable[[], datetime],
     ) -> None:
         self._restore, self._catalog, self._restore_db, self._now = restore, catalog, restore_db, now
+        self._safety, self._approvals = safety, approvals
         self._restores = Restores(catalog.database)
         self._outcomes = RestoreOutcomes(self._restores, now)
 
@@ -40,70 +56,184 @@ class RestoreRunner:
         """What the restore would do; see :meth:`ClinicRestore.plan`."""
         return self._restore.plan(source_of(self.choose(request)), wish_of(request))
 
-    def apply(
-        self, request: RestoreRequest, plan: RestorePlan, *, approved_by: str, safety_backup_id: str | None
-    ) -> RestoreRecord:
-        """Apply what was approved; returns the completed record. A failure is recorded and raised.
+    def propose(self, request: RestoreRequest, plan: RestorePlan) -> Approval:
+        """Record a plan without refusals as one that somebody is to approve, with the page that they are shown."""
+        return self._approvals.propose(
+            Proposal(
+                clinic_id=plan.clinic_id,
+                backup_id=plan.backup_id,
+                plan_digest=plan.digest,
+                target=plan.target.name if plan.target else "not known",
+                requested_by=request.requested_by,
+                request=request.to_json(),
+                plan=plan.to_json(),
+                page=as_markdown(plan, requested_by=request.requested_by, notes=request.notes),
+                run_id=request.run_id,
+            )
+        )
 
-        While it lasts no backup and no other restore of the clinic begins.
+    def apply(self, approved: Approval) -> RestoreRecord:
+        """Apply what was approved, once; returns the completed record. A failure is recorded and raised.
 
-        :param plan: what was approved: its backup is the one that is restored.
+        While it lasts no backup and no other restore of the clinic begins. The present state is backed up in between,
+        from the database that is written to and as the plan saw it.
+
+        :param approved: as the catalog has it: its backup is the one that is restored.
         :raises AlreadyRunning: a backup or restore of the clinic goes on; nothing was recorded.
-        :raises ClinicBackupsError: see :meth:`ClinicRestore.apply`.
+        :raises NotApproved: nobody has approved this plan, or it is of another database, was used, or is too old.
+        :raises ClinicBackupsError: see :meth:`ClinicRestore.apply` and :meth:`SafetyBackup.take`.
         """
-        chosen = self.choose(RestoreRequest(clinic_id=request.clinic_id, backup_id=plan.backup_id))
-        status = partial(transaction_status, self._restore_db)
-        with self._catalog.lock(request.clinic_id):
-            for dead in self._restores.find(clinic_id=request.clinic_id, state="running"):
-                closed = self._outcomes.close_dead(dead, status)
-                if closed.state == "completed" and (closed.run_id, closed.plan_digest) == (request.run_id, plan.digest):
-                    # An earlier attempt of this very run did it, and died before it could say so.
+        with self._catalog.lock(approved.clinic_id) as lock:
+            for dead in self._restores.find(clinic_id=approved.clinic_id, state="running"):
+                closed = self._outcomes.close_dead(dead, self._status_of(dead))
+                if closed.state == "completed" and self._is_used_by(approved, closed):
+                    # An earlier attempt did this very plan, and died before it could say so.
                     return closed
+            # Before anything is done, so that nothing is done for nothing. It is used where it counts: with the note
+            # of the transaction that commits.
+            approved = self._approvals.usable(approved.id)
+            plan = _plan_of(approved)
+            self._require_target(approved, plan)
+            chosen = choose_backup(
+                self._catalog, RestoreRequest(clinic_id=approved.clinic_id, backup_id=approved.backup_id)
+            )
+            request = RestoreRequest.from_json(approved.request)
+            return _Attempt(self, approved, request, plan, lock, self._begin(approved, request, plan)).run(chosen)
+
+    def _begin(self, approved: Approval, request: RestoreRequest, plan: RestorePlan) -> RestoreRecord:
+        started_at = self._now()
+        if self._restores.get(restore_id_of(plan.clinic_id, started_at)) is not None:
+            time.sleep(1)  # one that ended at once has taken this second's name
             started_at = self._now()
-            if self._restores.get(restore_id_of(request.clinic_id, started_at)) is not None:
-                time.sleep(1)  # one that ended at once has taken this second's name
-                started_at = self._now()
-            record = self._restores.begin(
-                RestoreRecord(
-                    restore_id=restore_id_of(request.clinic_id, started_at),
-                    clinic_id=request.clinic_id,
-                    clinic_name=plan.clinic_name,
-                    backup_id=plan.backup_id,
-                    mode=plan.mode,
-                    plan=plan.to_json(),
-                    plan_digest=plan.digest,
-                    started_at=started_at,
-                    tables=request.tables,
-                    requested_by=request.requested_by,
-                    approved_by=approved_by,
-                    notes=request.notes,
-                    run_id=request.run_id,
-                    safety_backup_id=safety_backup_id,
-                )
+        return self._restores.begin(
+            RestoreRecord(
+                restore_id=restore_id_of(plan.clinic_id, started_at),
+                clinic_id=plan.clinic_id,
+                clinic_name=plan.clinic_name,
+                backup_id=plan.backup_id,
+                mode=plan.mode,
+                plan=plan.to_json(),
+                plan_digest=approved.plan_digest,
+                started_at=started_at,
+                tables=request.tables,
+                requested_by=request.requested_by,
+                approved_by=approved.approved_by,
+                notes=request.notes,
+                run_id=request.run_id,
+            )
+        )
+
+    def _is_used_by(self, approved: Approval, record: RestoreRecord) -> bool:
+        found = self._approvals.get(approved.id)
+        return found is not None and found.used_by == record.restore_id
+
+    def _require_target(self, approved: Approval, plan: RestorePlan) -> None:
+        """:raises NotApproved: the connection leads to another database than the one that was approved."""
+        with Snapshot(self._restore_db) as snapshot:
+            now = ask(snapshot)
+        if plan.target is None or plan.target.identity != now.identity:
+            raise NotApproved(
+                f"The restore was approved for {approved.target}, and the connection restore_db leads to {now.name},"
+                " which is not that database, or not as it was.",
+                hint=AGAIN,
             )
 
-            def note(transaction_id: str) -> None:
-                nonlocal record
-                record = self._restores.note_transaction(record.restore_id, transaction_id, self._now())
+    def _status_of(self, record: RestoreRecord) -> TransactionStatus:
+        asked = status_in(self._restore_db, record)
 
+        def status(transaction_id: str) -> str | None:
             try:
-                self._restore.apply(
-                    source_of(chosen), wish_of(request), approved=plan.digest, plan=plan, on_commit=note
-                )
-            except BaseException as error:
-                if record.transaction_id is None:
-                    self._outcomes.fail(record, error)
-                    raise
-                # The answer to the commit was lost: the database knows whether it happened.
-                settled = self._outcomes.settle(record, error, status)
-                if settled.state == "completed":
-                    return settled
+                return asked(transaction_id)
+            except OtherDatabase:
+                # Nobody here can say it; the record must not keep the clinic from its restores for ever.
+                return None
+
+        return status
+
+
+class _Attempt:
+    """One attempt to apply a plan, with its record. The clinic's lock is held."""
+
+    def __init__(
+        self,
+        runner: RestoreRunner,
+        approved: Approval,
+        request: RestoreRequest,
+        plan: RestorePlan,
+        lock: ClinicLock,
+        record: RestoreRecord,
+    ) -> None:
+        self._runner, self._approved, self._request, self._plan = runner, approved, request, plan
+        self._lock, self._record = lock, record
+
+    def run(self, chosen: BackupRecord) -> RestoreRecord:
+        runner = self._runner
+        try:
+            runner._restore.apply(
+                source_of(chosen),
+                wish_of(self._request),
+                approved=self._approved.plan_digest,
+                plan=self._plan,
+                save=self._save,
+                on_commit=self._note,
+            )
+            if self._record.transaction_id is None:
+                # Nothing was to be written. The approval is used all the same: it was for this once.
+                runner._restores.also(self._record.restore_id, self._use)
+        except BaseException as error:
+            if self._record.transaction_id is None:
+                runner._outcomes.fail(self._record, error)
                 raise
-            return self._outcomes.complete(record)
+            # The answer to the commit was lost: the database knows whether it happened.
+            settled = runner._outcomes.settle(self._record, error, runner._status_of(self._record))
+            if settled.state == "completed":
+                return settled
+            raise
+        return runner._outcomes.complete(self._record)
+
+    def _save(self, snapshot: str, rows: Mapping[str, int]) -> None:
+        """Save the present state, unless the approval was taken back while the archive was read."""
+        runner = self._runner
+        runner._approvals.usable(self._approved.id)
+        saved = runner._safety.take(
+            Clinic(self._plan.clinic_id, self._plan.clinic_name),
+            of=self._plan.backup_id,
+            requested_by=self._request.requested_by,
+            snapshot=snapshot,
+            rows=rows,
+            lock=self._lock,
+        )
+        if saved is not None:
+            self._record = runner._restores.note_safety_backup(self._record.restore_id, saved.backup_id)
+
+    def _note(self, transaction_id: str) -> None:
+        """Write which transaction commits now, and use the approval, both or neither."""
+        self._lock.require()
+        restores, at = self._runner._restores, self._runner._now()
+        self._record = restores.note_transaction(self._record.restore_id, transaction_id, at, also=self._use)
+
+    def _use(self, db: SqlConnection) -> None:
+        use(db, self._approved, self._plan.digest, self._record.restore_id)
+
+
+def _plan_of(approved: Approval) -> RestorePlan:
+    """:raises NotApproved: it is of a copy, or its parts contradict each other."""
+    if approved.plan is not None:
+        plan = RestorePlan.from_json(approved.plan)
+        if (plan.digest, plan.backup_id, plan.clinic_id) == (
+            approved.plan_digest,
+            approved.backup_id,
+            approved.clinic_id,
+        ):
+            return plan
+    raise NotApproved(f"The approval for clinic {approved.clinic_id} is not for a restore.", hint=AGAIN)
 
 
 def choose_backup(catalog: Catalog, request: RestoreRequest) -> BackupRecord:
-    """The backup that a request means. :raises PermanentError: there is none such, or it is not complete."""
+    """The backup that a request means. A copy that was made before a restore is meant only where its id is given.
+
+    :raises PermanentError: there is no such backup, or it is not complete.
+    """
     if request.backup_id is not None:
         found = catalog.get(request.backup_id)
         if found is None or found.clinic_id != request.clinic_id:
@@ -114,14 +244,19 @@ def choose_backup(catalog: Catalog, request: RestoreRequest) -> BackupRecord:
         require_completed(found)
         return found
     before = request.as_of + timedelta(microseconds=1) if request.as_of else None
-    newest = catalog.find(clinic_id=request.clinic_id, state="completed", started_before=before, limit=1)
-    if not newest:
-        when = f" at or before {request.as_of.isoformat()}" if request.as_of else ""
-        raise PermanentError(
-            f"Clinic {request.clinic_id} has no completed backup{when}.",
-            hint=f"See clinic-backups list --clinic {request.clinic_id}",
-        )
-    return newest[0]
+    newest = catalog.find(
+        clinic_id=request.clinic_id, state="completed", started_before=before, safety_copies=False, limit=1
+    )
+    if newest:
+        return newest[0]
+    when = f" at or before {request.as_of.isoformat()}" if request.as_of else ""
+    others = catalog.find(clinic_id=request.clinic_id, state="completed", started_before=before, limit=1)
+    besides = " except copies that were made before a restore" if others else ""
+    by_id = " To restore such a copy, give its id." if others else ""
+    raise PermanentError(
+        f"Clinic {request.clinic_id} has no completed backup{when}{besides}.",
+        hint=f"See clinic-backups list --clinic {request.clinic_id}.{by_id}",
+    )
 
 
 def require_completed(record: BackupRecord) -> None:
@@ -141,7 +276,7 @@ def source_of(record: BackupRecord) -> Source:
 
 def wish_of(request: RestoreRequest) -> Wish:
     """What is wanted of it."""
-    return Wish(request.mode, request.tables, request.ignore_dropped)
+    return Wish(request.mode, request.tables, request.ignore_dropped, request.other_database)
 
 
 def close_abandoned(catalog: Catalog, clinic_db: Connection, now: Callable[[], datetime]) -> list[RestoreRecord]:
@@ -157,8 +292,9 @@ def close_abandoned(catalog: Catalog, clinic_db: Connection, now: Callable[[], d
                 # Asked again under the lock: its process may have closed it meanwhile.
                 current = restores.get(record.restore_id)
                 if current is not None and current.state == "running":
-                    closed.append(outcomes.close_dead(current, partial(transaction_status, clinic_db)))
+                    closed.append(outcomes.close_dead(current, status_in(clinic_db, current)))
         except TransientError:
-            # It goes on, or the database does not know yet: a later run asks again.
+            # It goes on, or the database does not know yet, or it is not the one that was restored into: a later run
+            # asks again.
             continue
     return closed

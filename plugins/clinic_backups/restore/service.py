@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from clinic_backups.restore.hooks import hooked
 from clinic_backups.restore.live import digest_of_moment
 from clinic_backups.restore.model import RestorePlan, TablePlan, Wish, digest_of
 from clinic_backups.restore.staging import Staging, Unfit
+from clinic_backups.restore.target import ask, require_primary, target_of
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.settings import Settings
 from clinic_backups.tenant_db import Snapshot
@@ -31,6 +32,11 @@ class ClinicChanged(PermanentError):
     """The clinic is not as it was when the plan was approved."""
 
 
+Save = Callable[[str, Mapping[str, int]], object]
+"""Saves the present state: it is told the name of the exported snapshot that the plan was made in, and how many rows
+each table has in it, as the plan counted them."""
+
+
 class ClinicRestore:
     """Restores clinics into one database.
 
@@ -38,6 +44,7 @@ class ClinicRestore:
     tables, compare. So nothing of a patient waits anywhere between the two, and what is applied was just computed.
 
     :param restore_db: a role that may read and write the clinics' tables.
+    :param clinic_db: where backups are read from; none where it is not defined.
     :param archives: fetches and checks the backups.
     :param on_step: told what is being done.
     """
@@ -48,9 +55,11 @@ class ClinicRestore:
         settings: Settings,
         restore_db: Connection,
         archives: Archives,
+        clinic_db: Connection | None = None,
         on_step: OnStep = lambda step: None,
     ) -> None:
         self.settings, self.database, self.on_step, self.archives = settings, restore_db, on_step, archives
+        self.clinic_db = clinic_db
 
     def plan(self, source: Source, wish: Wish) -> RestorePlan:
         """What the restore would do, and whether it can: it is written, proven and taken back.
@@ -72,12 +81,14 @@ class ClinicRestore:
         *,
         approved: str,
         plan: RestorePlan | None = None,
+        save: Save = lambda snapshot, rows: None,
         on_commit: Callable[[str], object] = lambda xid: None,
     ) -> RestorePlan:
         """Do it, in one transaction that is proven before it is committed; returns the plan as it was applied.
 
         :param approved: the digest of the plan that somebody has seen.
         :param plan: that plan. The mode ``live`` needs it; else it only makes the error clearer.
+        :param save: called before the first row is written, unless nothing is to be written; what it raises ends it.
         :param on_commit: called with the transaction's number just before it is committed.
         :raises ClinicChanged: the plan would be another one by now.
         :raises PermanentError: the plan has refusals, or a constraint forbids it; nothing was changed.
@@ -96,6 +107,8 @@ class ClinicRestore:
             if since is None and now.digest != approved:
                 raise _changed(source.clinic_id, now, plan)
             if now.writes:
+                self.on_step("saving the present state")
+                save(comparison.workspace.export(), comparison.rows_now)
                 self.on_step(f"writing {now.writes:,} rows")
             comparison.write()
             if now.writes:
@@ -111,6 +124,8 @@ class ClinicRestore:
         self, source: Source, wish: Wish, use: Callable[[Comparison], T], *, since: RestorePlan | None = None
     ) -> T:
         """Compare and go on, again where somebody was in the way, and with texts where types do not take the values."""
+        with Snapshot(self.database, **self.settings.timeouts) as looking:
+            require_primary(ask(looking))  # before a large archive is fetched
         backup, tries, as_text = self.archives.fetch(source), 1, False
         while True:
             try:
@@ -135,12 +150,15 @@ class ClinicRestore:
         queries = SqlExtract().rendered(folder, clinic_id)
         timeouts = self.settings.timeouts
         with Workspace(self.database, **timeouts) as workspace:
+            target, refusals = target_of(workspace, self.clinic_db, other_database=wish.other_database)
             comparison = Comparison(
                 workspace,
                 self.database,
                 backup.manifest,
                 wish,
                 queries,
+                target=target,
+                refusals=refusals,
                 derived=folder.derived().keys(),
                 as_text=as_text,
                 since=since,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from clinic_backups.model import BackupRecord, iso
-from clinic_backups.restore.model import RestorePlan, TablePlan
+from clinic_backups.restore.model import RestorePlan, TablePlan, Target
 from clinic_backups.text import one_line
 
 
 def as_lines(plan: RestorePlan) -> Iterator[str]:
     """The plan in lines of plain text."""
+    yield f"target: {_target(plan.target)}"
     clinic = f"{plan.clinic_id} {one_line(plan.clinic_name)!r}"
     yield f"Clinic {clinic} from backup {plan.backup_id}, as of {iso(plan.snapshot_at.replace(microsecond=0))}"
     for table in plan.tables:
@@ -28,6 +29,7 @@ def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
         f" as of **{iso(plan.snapshot_at.replace(microsecond=0))}**. Mode `{plan.mode}`. Asked for by"
         f" {_escape(requested_by)}."
     ]
+    lines.append(f"**Target:** {_escape(_target(plan.target))}")
     if notes:
         lines.append(f"Notes: {_escape(notes)}")
     if not plan.writes:
@@ -45,21 +47,28 @@ def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
         )
     lines += [f"- `{table.table}`: {_escape(note)}" for table in plan.tables for note in table.notes]
     lines.append(
-        "What is approved is what is applied: if the clinic changes in between, the restore stops. The present state is"
-        " backed up before, and restoring that backup undoes this."
+        "What is approved is what is applied, once and in this database: if the clinic changes in between, the restore"
+        " stops. The present state is backed up before the first row is written, and restoring that backup undoes this."
     )
     return "\n\n".join(lines)
 
 
-def copy_as_markdown(backup: BackupRecord, schema: str, *, requested_by: str, notes: str) -> str:
+def copy_as_markdown(backup: BackupRecord, schema: str, target: Target, *, requested_by: str, notes: str) -> str:
     """The page to approve for a copy into a new schema."""
     lines = [
         f"A copy of backup `{backup.backup_id}` of **{_escape(backup.clinic_name)}** (clinic {backup.clinic_id},"
-        f" {backup.rows_total:,} rows) is to be made in the new schema `{schema}`."
+        f" {backup.rows_total:,} rows) is to be made in the new schema `{schema}`, in {_escape(target.name)}."
         f" Asked for by {_escape(requested_by)}.",
         "The clinic itself is not touched. The copy holds patients' data: whoever may read that schema may read them.",
     ]
     return "\n\n".join([*lines, *([f"Notes: {_escape(notes)}"] if notes else [])])
+
+
+def _target(target: Target | None) -> str:
+    """Which database is written to, and how it differs from the one that backups are read from."""
+    if target is None:
+        return "not known"
+    return f"{target.name} (PostgreSQL {target.version.split()[0]}). {target.difference}".rstrip().removesuffix(".")
 
 
 def _row(table: TablePlan) -> str:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from secrets import token_hex
 from typing import Any
 
+from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.history import HistoryEntry
 from clinic_backups.catalog.locks import TRY_LOCK, lock_name
+from clinic_backups.catalog.restores import Restores
 from clinic_backups.envelopes import MAX_REASON
 from clinic_backups.errors import ClinicBackupsError
 from clinic_backups.model import BackupRecord, RestoreMode, WantedKind
+from clinic_backups.restore.model import RestorePlan
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.text import is_line, one_line
@@ -74,14 +77,16 @@ class Actions:
         database: CatalogDatabase,
         audit: Audit,
         runs: Runs,
+        approvals: Approvals,
         stores: Callable[[], Stores],
         exists: Callable[[int], bool],
         per_hour: int,
         now: Callable[[], datetime],
     ) -> None:
         self._database, self._audit, self._runs = database, audit, runs
-        self._stores, self._exists = stores, exists
+        self._stores, self._exists, self._approvals = stores, exists, approvals
         self._per_hour, self._now = per_hour, now
+        self._restores = Restores(database)
 
     def back_up(self, caller: Caller, clinic_id: int, *, kind: WantedKind = "auto", notes: str = "") -> Started:
         """Back a clinic up now. :raises Conflict: that is under way or waits already."""
@@ -123,8 +128,12 @@ class Actions:
                 )
             return self._start(caller, "restore", RESTORE, clinic_id, conf, backup=backup, detail=mode)
 
-    def answer(self, caller: Caller, run_id: str, *, approve: bool) -> None:
-        """Approve or reject the plan of a restore. :raises Conflict: it does not wait for an answer."""
+    def answer(self, caller: Caller, run_id: str, *, approve: bool, plan_digest: str) -> None:
+        """Approve or reject the plan of a restore.
+
+        :param plan_digest: of the plan that this person was shown.
+        :raises Conflict: it does not wait for an answer, or the plan is another one by now.
+        """
         run = self.run(caller, RESTORE, run_id)
         if run is None or run.clinic_id is None:
             raise NotVisible("The restore")
@@ -132,6 +141,11 @@ class Actions:
         verb = "approve" if approve else "reject"
         self._note(caller, verb, run.clinic_id, run_id=run_id)
         with self._telling_failure(caller, verb, run.clinic_id, run_id=run_id):
+            if approve and (not plan_digest or plan_digest != run.plan_digest):
+                raise Conflict(
+                    "This is not the plan that you were shown: it was made anew, or is being made anew.",
+                    hint="Look at the plan as it is now.",
+                )
             self._runs.answer(run_id, approve=approve, user=caller.user, now=self._now())
 
     def hold(self, caller: Caller, backup: HistoryEntry, reason: str) -> Started:
@@ -198,12 +212,12 @@ class Actions:
         if run is None:
             return None
         visible = caller.viewer.superadmin if run.clinic_id is None else caller.viewer.may("see", run.clinic_id)
-        return run if visible else None
+        return self._with_undo(self._with_plans([run])[0]) if visible else None
 
     def restores(self, caller: Caller, clinic_id: int, limit: int = 20) -> list[RunView]:
         """The newest restores of a clinic, with those that wait."""
         caller.require("see", clinic_id)
-        return self._runs.of_clinic(RESTORE, clinic_id, limit)
+        return self._with_plans(self._runs.of_clinic(RESTORE, clinic_id, limit))
 
     def queued(self, clinic_id: int) -> RunView | None:
         """A backup of this clinic that was asked for and has not ended."""
@@ -212,6 +226,26 @@ class Actions:
     def next_run(self) -> datetime | None:
         """When the schedule backs up all clinics again."""
         return self._runs.next_run(BACKUP)
+
+    def _with_plans(self, runs: list[RunView]) -> list[RunView]:
+        """Restores with what is to be approved in them, from the catalog: anybody with rights in Airflow may change
+        what a task has said."""
+        known = self._approvals.of_runs([run.run_id for run in runs if run.dag_id == RESTORE])
+        shown = []
+        for run in runs:
+            found = known.get(run.run_id) if run.dag_id == RESTORE else None
+            if found is not None and found.withdrawn_at is None and found.clinic_id == run.clinic_id:
+                plan = RestorePlan.from_json(found.plan) if found.plan else None
+                run = replace(run, plan=plan, plan_digest=found.plan_digest, target=found.target)
+            shown.append(run)
+        return shown
+
+    def _with_undo(self, run: RunView) -> RunView:
+        """A restore that was done, with the copy that undoes it as its record names it."""
+        if run.dag_id != RESTORE or not run.result:
+            return run
+        done = [record for record in self._restores.find(run_id=run.run_id) if record.state == "completed"]
+        return replace(run, result=dict(run.result) | {"undo": done[0].safety_backup_id if done else None})
 
     def _store_of(self, record: BackupRecord) -> tuple[ObjectStore, ObjectInfo]:
         """The first store that really has it, and what it says of it."""

@@ -56,12 +56,17 @@ def add_to(router: APIRouter, services: Services) -> None:
     @router.post("/runs/clinic_restore/{run_id:path}/answer")
     @on_threads
     def answer(
-        request: Request, caller: CallerDep, run_id: str, approve: Annotated[bool, Form()], sure: Sure = False
+        request: Request,
+        caller: CallerDep,
+        run_id: str,
+        approve: Annotated[bool, Form()],
+        sure: Sure = False,
+        plan: Annotated[str, Form(max_length=200)] = "",
     ) -> Response:
         if not forms.is_run_id(run_id):
             raise NotVisible("The restore")
         _require_sure(sure or not approve)
-        services.actions.answer(caller, run_id, approve=approve)
+        services.actions.answer(caller, run_id, approve=approve, plan_digest=plan)
         flash = "approved" if approve else "rejected"
         return RedirectResponse(Links.of(request).url("runs", RESTORE, run_id, query={"done": flash}), status_code=303)
 

@@ -121,7 +121,8 @@ def make_router(services: Services) -> APIRouter:
         line = line_of(caller, clinic_id)
         moments = services.history.moments(clinic_id)
         wanted = forms.number(request.query_params, "backup")
-        chosen = next((moment for moment in moments if moment.number == wanted), moments[0] if moments else None)
+        usual = next((moment for moment in moments if moment.safety_of is None), None)
+        chosen = next((moment for moment in moments if moment.number == wanted), usual)
         entry = services.history.by_number(chosen.number, caller.viewer.visible) if chosen else None
         zone = services.settings.zone
         days = [list(day) for _, day in groupby(moments, lambda moment: moment.started_at.astimezone(zone).date())]

@@ -17,7 +17,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from clinic_backups.model import iso
+from clinic_backups.model import iso, moment_of
 from clinic_backups.notify.formats import FILTERS, Formats
 from clinic_backups.web import charts
 from clinic_backups.web.actions import DAG_OF
@@ -114,7 +114,7 @@ def _environment(language: str, zone: str) -> Environment:
         finalize=lambda value: tidy(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
     environment.filters.update({name: _marked(getattr(formats, name)) for name in (*FILTERS, "clock", "weekday")})
-    environment.filters.update(iso=iso, short=lambda text: tidy(text, LONGEST_NAME))
+    environment.filters.update(backup_at=moment_of, iso=iso, short=lambda text: tidy(text, LONGEST_NAME))
     environment.globals.update(dag_of=DAG_OF)
     environment.globals.update(t=Texts(language, formats), lang=language, trend=charts.trend, places=charts.places)
     environment.globals["values_of"] = lambda points, what: [(point.day, getattr(point, what)) for point in points]

@@ -52,7 +52,9 @@ class RunView:
     """One run of one of our DAGs.
 
     :param clinic_id: the clinic that its conf names, or whose backup it names; ``None``: several.
-    :param plan: of a restore, once it is made.
+    :param plan: of a restore, once it is made: as the catalog has it, or one that was refused.
+    :param plan_digest: of a restore: what is approved, which is a plan or a copy into a new schema.
+    :param target: of a restore: the database that it writes to.
     :param result: what the task ``apply`` of a restore returned.
     :param error: of the first task that failed, with its remedy ``hint``.
     """
@@ -69,6 +71,8 @@ class RunView:
     tasks: tuple[TaskView, ...] = ()
     waiting_for_approval: bool = False
     plan: RestorePlan | None = None
+    plan_digest: str = ""
+    target: str = ""
     result: Mapping[str, Any] | None = None
     error: str = ""
     hint: str = ""

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from clinic_backups import settings
 from clinic_backups.backup import utc_now
+from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.history import History, HistoryEntry
@@ -67,6 +68,7 @@ class Services:
             database=self.database,
             audit=self.audit,
             runs=Runs(),
+            approvals=Approvals(self.database, self.settings.approval_hours),
             # Opened anew for each link: an operator who changed the store's connection need not restart anything.
             stores=lambda: AirflowParts().stores,
             exists=self._exists,

@@ -10,7 +10,7 @@ from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, RunView
 
 ORDER: Mapping[str, tuple[str, ...]] = {
     BACKUP: ("active_clinics", "preflight", "back_up", "summary"),
-    RESTORE: ("plan", "approve", "safety_backup", "apply", "report"),
+    RESTORE: ("plan", "approve", "apply", "report"),
     HOLD: ("hold_or_release",),
     VERIFY: ("verify",),
 }

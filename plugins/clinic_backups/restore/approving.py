@@ -1,0 +1,45 @@
+"""Who may approve a restore, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from clinic_backups.catalog.approvals import AGAIN, NotApproved
+
+
+def conf_problem(approvers: Sequence[str], *, triggered_by: str, requested_by: str, given: bool) -> str:
+    """Why ``{"approve": true}`` in a run's conf does not count; empty where it does.
+
+    Where approvers are set, two people have to agree: whoever asks for a restore cannot approve it in the same breath.
+
+    :param triggered_by: who started the run, as Airflow authenticated them; empty where nobody did.
+    :param requested_by: who asked for the restore.
+    :param given: the conf has approved an earlier plan of the run. Whoever clears its tasks is somebody else, perhaps.
+    """
+    if given:
+        return "It has approved an earlier plan of this run, and an approval is used once."
+    if not approvers:
+        return ""
+    if triggered_by not in approvers:
+        who = repr(triggered_by) if triggered_by else "Whoever started the run"
+        return f"{who} is not one of CLINIC_BACKUPS_APPROVERS."
+    if triggered_by == requested_by:
+        return f"{triggered_by!r} has asked for this restore, and cannot approve it in the conf as well."
+    return ""
+
+
+def approver_of(approvers: Sequence[str], user: Mapping[str, Any] | None) -> str:
+    """The name of whoever answered on the page.
+
+    :param user: ``id`` and ``name``, as Airflow authenticated them.
+    :raises NotApproved: nobody is named, or they are not one of the approvers.
+    """
+    known = [str(user[key]) for key in ("name", "id") if user.get(key)] if user else []
+    if not known:
+        raise NotApproved("The answer to the plan does not say who gave it.", hint=AGAIN)
+    if approvers and not set(known) & set(approvers):
+        raise NotApproved(
+            f"{known[0]!r} may not approve restores.", hint=f"CLINIC_BACKUPS_APPROVERS names those who may. {AGAIN}"
+        )
+    return known[0]

@@ -1,0 +1,71 @@
+"""A copy into a new schema, from its request to the approval that it uses."""
+
+from __future__ import annotations
+
+from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotApproved, Proposal, use
+from clinic_backups.catalog.records import Catalog
+from clinic_backups.errors import SettingsError
+from clinic_backups.restore.into import IntoReport, IntoRestore
+from clinic_backups.restore.model import RestoreRequest, Target, digest_of
+from clinic_backups.restore.runner import choose_backup, source_of
+from clinic_backups.restore.text import copy_as_markdown
+
+
+class CopyRunner:
+    """Makes copies that somebody approves before."""
+
+    def __init__(self, *, copier: IntoRestore, catalog: Catalog, approvals: Approvals) -> None:
+        self._copier, self._catalog, self._approvals = copier, catalog, approvals
+
+    def propose(self, request: RestoreRequest) -> Approval:
+        """Record what is to be approved."""
+        schema, target = _schema(request), self._copier.target()
+        chosen = choose_backup(self._catalog, request)
+        page = copy_as_markdown(chosen, schema, target, requested_by=request.requested_by, notes=request.notes)
+        return self._approvals.propose(
+            Proposal(
+                clinic_id=request.clinic_id,
+                backup_id=chosen.backup_id,
+                plan_digest=_digest(chosen.backup_id, request, target),
+                target=target.name,
+                requested_by=request.requested_by,
+                request=request.to_json(),
+                plan=None,
+                page=page,
+                run_id=request.run_id,
+            )
+        )
+
+    def apply(self, approved: Approval) -> IntoReport:
+        """Make the copy; the approval is used just before it is committed.
+
+        :raises NotApproved: the approval may not be used, or the connection leads to another database by now.
+        :raises ClinicBackupsError: see :meth:`IntoRestore.run`.
+        """
+        approved = self._approvals.usable(approved.id)
+        request = RestoreRequest.from_json(approved.request)
+        chosen = choose_backup(
+            self._catalog, RestoreRequest(clinic_id=approved.clinic_id, backup_id=approved.backup_id)
+        )
+
+        def note(target: Target) -> None:
+            digest = _digest(approved.backup_id, request, target)
+            if digest != approved.plan_digest:
+                raise NotApproved(
+                    f"The copy was approved for {approved.target}, and would be made in {target.name}.", hint=AGAIN
+                )
+            with self._catalog.database.transaction("using an approval") as db:
+                use(db, approved, digest, f"the copy into schema {request.into_schema}")
+
+        return self._copier.run(source_of(chosen), _schema(request), request.tables, before_commit=note)
+
+
+def _schema(request: RestoreRequest) -> str:
+    if request.into_schema is None:
+        raise SettingsError("The new schema is missing.", hint='{"mode": "into", "schema": "clinic_7_look"}')
+    return request.into_schema
+
+
+def _digest(backup_id: str, request: RestoreRequest, target: Target) -> str:
+    parts = {"copy": backup_id, "schema": _schema(request), "target": target.identity}
+    return digest_of(parts | {f"table {name}": name for name in request.tables})

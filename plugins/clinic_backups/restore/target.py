@@ -1,0 +1,134 @@
+"""Which database a restore writes to, as its server says it, and whether the backups are read from the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from clinic_backups.connections import Connection
+from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.restore.model import Refusal, Target
+from clinic_backups.tenant_db import Snapshot
+
+# A server's start stands for its identity where pg_control_system() is denied, and tells a copy of a server's files
+# from the server itself: both have the same system identifier.
+_WHO = """
+    SELECT current_database(), (SELECT oid::bigint FROM pg_database WHERE datname = current_database()),
+           current_setting('server_version'), pg_is_in_recovery(),
+           pg_postmaster_start_time()::timestamptz(6) AT TIME ZONE 'UTC',
+           has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE'),
+           has_function_privilege('pg_catalog.pg_control_checkpoint()', 'EXECUTE')"""
+_SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
+_TIMELINE_OF_PRIMARY = "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"
+_TIMELINE_OF_STANDBY = (
+    "SELECT greatest((SELECT timeline_id FROM pg_control_checkpoint()),"
+    " (SELECT min_recovery_end_timeline FROM pg_control_recovery()))"
+)
+GRANT_HINT = "GRANT EXECUTE ON FUNCTION pg_control_system() to both roles, so that the servers can be compared."
+
+
+class OtherDatabase(TransientError):
+    """The connection leads to another database than the one that was meant."""
+
+
+def ask(snapshot: Snapshot) -> Target:
+    """What the server of an open connection says of itself.
+
+    :raises ClinicBackupsError: it does not answer.
+    """
+    doing = "asking which server this is"
+    ((name, oid, version, standby, started_at, may_system, may_checkpoint),) = snapshot.rows(_WHO, None, doing)
+    ((system,),) = snapshot.rows(_SYSTEM, None, doing) if may_system else ((None,),)
+    timeline = None
+    if not standby:
+        ((timeline,),) = snapshot.rows(_TIMELINE_OF_PRIMARY, None, doing)
+    elif may_checkpoint:
+        ((timeline,),) = snapshot.rows(_TIMELINE_OF_STANDBY, None, doing)
+    return Target(
+        host=snapshot.host,
+        port=snapshot.port,
+        database=str(name),
+        database_oid=int(oid),
+        system=system,
+        timeline=timeline,
+        started_at=started_at.isoformat(),
+        version=str(version),
+        standby=bool(standby),
+    )
+
+
+def target_of(
+    snapshot: Snapshot, clinic_db: Connection | None, *, other_database: bool, **timeouts: Any
+) -> tuple[Target, tuple[Refusal, ...]]:
+    """Where an open connection of a restore would write, and what stands in the way of it.
+
+    :param clinic_db: where backups are read from; none where it is not defined.
+    :param other_database: somebody has said in so many words that it is another database.
+    :raises PermanentError: the server is a standby: nothing can be written there.
+    """
+    target = ask(snapshot)
+    require_primary(target)
+    difference = _difference(target, clinic_db, timeouts)
+    target = replace(target, difference=difference)
+    if not difference or other_database:
+        return target, ()
+    return target, (
+        Refusal(
+            "",
+            f"The restore would write to {target.name}. {difference}",
+            "Correct the connection restore_db if that is not meant. If it is meant, say so:"
+            ' clinic-backups restore --other-database, or {"other_database": true} in the conf of clinic_restore.',
+        ),
+    )
+
+
+def require_primary(target: Target) -> None:
+    """:raises PermanentError: it is a standby."""
+    if target.standby:
+        raise PermanentError(
+            f"{target.name} is a standby: it only follows its primary, and nothing can be restored into it.",
+            hint="Let the connection restore_db lead to the primary. After a failover, promote the standby first.",
+        )
+
+
+def same_database(one: Target, other: Target) -> bool:
+    """Both are the same database of the same cluster, or of its standby, as far as their servers say."""
+    known = one.system is not None and other.system is not None
+    same_server = one.system == other.system if known else one.started_at == other.started_at
+    return same_server and one.database_oid == other.database_oid
+
+
+def _difference(target: Target, clinic_db: Connection | None, timeouts: Mapping[str, Any]) -> str:
+    """How it differs from the database that backups are read from, in a sentence; empty where it is the same one."""
+    if clinic_db is None:
+        return ""
+    try:
+        with Snapshot(clinic_db, **timeouts) as snapshot:
+            source = ask(snapshot)
+    except ClinicBackupsError as error:
+        return (
+            f"The database that backups are read from (connection clinic_db) could not be compared with it:"
+            f" {error.message.rstrip('.')}."
+        )
+    return compare(source, target)
+
+
+def compare(source: Target, target: Target) -> str:
+    """How the database that is restored into differs from the one that backups are read from; empty: it does not."""
+    read_from = f"Backups are read from {source.name} (connection clinic_db)"
+    if source.system is None or target.system is None:
+        if same_database(source, target):
+            return ""
+        return f"{read_from}, and whether that is the same server cannot be told: pg_control_system() is denied."
+    if source.system != target.system:
+        return f"{read_from}, which is on another server."
+    if source.database_oid != target.database_oid or source.database != target.database:
+        return f"{read_from}, which is another database of the same server."
+    if source.timeline is None:
+        return f"{read_from}, and whether that standby follows this server cannot be told: its timeline is not known."
+    if source.timeline != target.timeline:
+        return f"{read_from}, which is on timeline {source.timeline} and not on {target.timeline}."
+    if not source.standby and source.started_at != target.started_at:
+        return f"{read_from}, which is on a copy of the same server."
+    return ""

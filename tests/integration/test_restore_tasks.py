@@ -1,0 +1,158 @@
+"""The tasks of ``clinic_restore`` with a real catalog: who may approve, and what an answer is for."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from clinic_backups import connections
+from clinic_backups.parts import Parts
+from clinic_backups.restore.model import RestoreRequest
+from clinic_backups.stores.file import FileStore
+from tests.integration.test_restore_runner import DAMAGE, Theatre
+from tests.postgres_fixtures import DemoDatabase
+
+RUN = "manual__1"
+WAITS = "waits for an answer"
+
+
+class Tasks:
+    """The tasks of one run, asked for by somebody, with the catalog of a theatre."""
+
+    def __init__(self, theatre: Theatre, patch: pytest.MonkeyPatch, *, approvers: tuple[str, ...], user: str) -> None:
+        from airflow.providers.standard.operators.hitl import ApprovalOperator
+
+        from clinic_backups.operators import restore
+
+        self.theatre, self.module = theatre, restore
+        self.conf: dict[str, Any] = {"clinic_id": 1, "approve": True}
+        key = Path(theatre.store.url.removeprefix("file://")).parent / "identity"
+        key.touch(mode=0o600)
+        key.write_text(theatre.identity)
+        settings = theatre.settings.model_copy(update={"approvers": approvers, "identity_file": key})
+        known = {"clinic_db": theatre.clinic_db, "backup_catalog": theatre.catalog._connection}
+        known["restore_db"] = connections.parse("restore_db", theatre.database.restorer_uri)
+        self.parts = Parts(settings, known.get)
+        self.run = SimpleNamespace(run_id=RUN, conf=self.conf, triggering_user_name=user)
+        patch.setattr(restore, "AirflowParts", lambda: self.parts)
+        patch.setattr(restore, "get_current_context", lambda: self.context("none"))
+        patch.setattr(ApprovalOperator, "execute", lambda operator, context: (WAITS, operator.body))
+
+    def context(self, instance: str) -> Any:
+        return {"dag_run": self.run, "ti": SimpleNamespace(id=instance, xcom_push=lambda *arguments: None)}
+
+    def propose(self) -> str:
+        """What the task `plan` records; returns its page."""
+        runner = self.theatre.runner()
+        request = RestoreRequest(clinic_id=1, requested_by=self.run.triggering_user_name or "unknown", run_id=RUN)
+        return runner.propose(request, runner.plan(request)).page
+
+    def approve(self, instance: str = "try-1") -> Any:
+        return self._operator().execute(self.context(instance))
+
+    def answer(self, user: dict[str, str] | None, option: str = "Approve", instance: str = "try-1") -> Any:
+        event = {"chosen_options": [option], "params_input": {}, "responded_by_user": user}
+        return self._operator().execute_complete(
+            self.context(instance), event | {"responded_at": datetime(2026, 11, 24, tzinfo=UTC)}
+        )
+
+    def apply(self) -> Any:
+        return self.module.apply.function()
+
+    def _operator(self) -> Any:
+        return self.module.PlanApproval(task_id="approve", response_timeout=timedelta(hours=1))
+
+
+@pytest.fixture
+def theatre(demo_database: DemoDatabase, tmp_path: Path) -> Theatre:
+    theatre = Theatre(demo_database, FileStore(tmp_path / "store"))
+    theatre.back_up()
+    theatre.execute(DAMAGE)
+    return theatre
+
+
+@pytest.mark.parametrize(
+    ("approvers", "user", "counts"),
+    [
+        (("jefa",), "pedro", False), (("jefa",), "jefa", False), (("jefa", "otra"), "otra", False),
+        (("jefa",), "", False), ((), "pedro", True), ((), "", True),
+    ],
+)  # fmt: skip
+def test_who_triggers_a_run_approves_it_in_the_conf_only_where_no_approvers_are_set(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch, approvers: tuple[str, ...], user: str, counts: bool
+) -> None:
+    tasks = Tasks(theatre, monkeypatch, approvers=approvers, user=user)
+    page = tasks.propose()
+    done = tasks.approve()
+    found = theatre.approvals().of_run(RUN)
+    assert found is not None
+    if counts:
+        assert done == {"approved_by": f"{user or 'unknown'} (in the conf)"}
+        assert (found.answer, found.how) == ("approved", "conf")
+    else:
+        assert (done, found.answer) == ((WAITS, page), None)
+
+
+def test_a_conf_approves_once_however_often_the_run_is_cleared(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = Tasks(theatre, monkeypatch, approvers=(), user="pedro")
+    tasks.propose()
+    tasks.approve()
+    assert tasks.apply()["rows"] > 0
+    theatre.execute(DAMAGE)
+    damaged = theatre.rows_now(1)
+    # All tasks, and `approve` alone.
+    page = tasks.propose()
+    assert tasks.approve("try-2") == (WAITS, page)
+    assert tasks.approve("try-3") == (WAITS, page)
+    with pytest.raises(Exception, match="was not approved by anybody"):
+        tasks.apply()
+    assert theatre.rows_now(1) == damaged
+
+
+def test_only_an_approver_answers_and_only_for_what_was_shown(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    tasks = Tasks(theatre, monkeypatch, approvers=("jefa",), user="pedro")
+    tasks.propose()
+    tasks.approve()
+    damaged = theatre.rows_now(1)
+    for user in (None, {"id": "pedro", "name": "pedro"}, {"id": "", "name": ""}):
+        with pytest.raises(AirflowFailException, match=r"does not say who|may not approve"):
+            tasks.answer(user)
+        with pytest.raises(AirflowFailException, match="was not approved by anybody"):
+            tasks.apply()
+    jefa = {"id": "jefa", "name": "jefa"}
+    with pytest.raises(AirflowFailException, match="Nobody was asked"):
+        tasks.answer(jefa, instance="try-0")
+    # The plan is made anew while the page is open.
+    theatre.execute(DAMAGE)
+    tasks.propose()
+    with pytest.raises(AirflowFailException, match="was replaced"):
+        tasks.answer(jefa)
+    assert theatre.restores.find(clinic_id=1) == []
+    tasks.approve("try-2")
+    assert tasks.answer(jefa, instance="try-2") == {"approved_by": "jefa"}
+    theatre.execute(DAMAGE.replace("+ 5", "- 10"))
+    with pytest.raises(AirflowFailException, match="has changed since the plan was made"):
+        tasks.apply()
+    theatre.execute(DAMAGE.replace("+ 5", "+ 10"))
+    assert theatre.rows_now(1) != damaged
+
+
+def test_a_run_without_any_plan_is_told_so(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`plan` and `approve` were marked as success: no XCom, no record."""
+    from airflow.sdk.exceptions import AirflowFailException
+
+    tasks = Tasks(theatre, monkeypatch, approvers=(), user="pedro")
+    with pytest.raises(AirflowFailException, match="no plan of run manual__1: none was made"):
+        tasks.apply()
+    with pytest.raises(AirflowFailException, match="no plan of run manual__1 that could be approved"):
+        tasks.approve()

@@ -1,0 +1,95 @@
+"""The page shows the plan that the catalog has, and an answer is for the plan that somebody was shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clinic_backups.catalog.audit import Audit
+from clinic_backups.restore.model import RestoreRequest
+from clinic_backups.stores.file import FileStore
+from clinic_backups.web.actions import Actions
+from clinic_backups.web.caller import Caller
+from clinic_backups.web.problems import Conflict
+from clinic_backups.web.runs import RESTORE, RunView
+from clinic_backups.web.viewer import Viewer
+from tests.fake_web import plan, restore_run
+from tests.integration.test_restore_runner import DAMAGE, Theatre
+from tests.postgres_fixtures import DemoDatabase
+
+OPERATOR = Caller(Viewer("jefa", superadmin=True), "203.0.113.9", None)
+
+
+class Airflow:
+    """Runs whose XCom says whatever somebody has written into it."""
+
+    def __init__(self, run: RunView) -> None:
+        self.run, self.answered = run, list[tuple[str, bool]]()
+
+    def get(self, dag_id: str, run_id: str) -> RunView:
+        return self.run
+
+    def of_clinic(self, dag_id: str, clinic_id: int, limit: int) -> list[RunView]:
+        return [self.run]
+
+    def answer(self, run_id: str, *, approve: bool, user: Any, now: Any) -> None:
+        self.answered.append((run_id, approve))
+
+
+def test_what_is_shown_is_what_is_answered(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    theatre = Theatre(demo_database, FileStore(tmp_path / "store"))
+    theatre.back_up()
+    theatre.execute(DAMAGE)
+    forged = restore_run(clinic_id=1, plan=plan(), plan_digest="", target="")
+    airflow = Airflow(forged)
+    actions = Actions(
+        database=theatre.catalog.database, audit=Audit(theatre.catalog.database), runs=airflow,  # type: ignore[arg-type]
+        approvals=theatre.approvals(), stores=lambda: None, exists=lambda clinic_id: True,  # type: ignore[arg-type]
+        per_hour=60, now=theatre.tick,
+    )  # fmt: skip
+
+    def seen_of(actions: Actions) -> RunView:
+        run = actions.run(OPERATOR, RESTORE, forged.run_id)
+        assert run is not None
+        return run
+
+    def seen() -> RunView:
+        run = seen_of(actions)
+        assert actions.restores(OPERATOR, 1) == [run]
+        return run
+
+    def refused(digest: str) -> None:
+        with pytest.raises(Conflict, match="not the plan that you were shown"):
+            actions.answer(OPERATOR, forged.run_id, approve=True, plan_digest=digest)
+        assert airflow.answered == []
+
+    # Nothing was planned: what the task says is shown, and cannot be approved.
+    refused(seen().plan_digest)
+    refused(plan().digest)
+    runner = theatre.runner()
+    request = RestoreRequest(clinic_id=1, run_id=forged.run_id)
+    first = runner.propose(request, runner.plan(request))
+    shown = seen()
+    assert (shown.plan_digest, shown.target) == (first.plan_digest, first.target)
+    assert shown.plan is not None and shown.plan.digest == first.plan_digest != plan().digest
+    # It is made anew while the page is open.
+    theatre.approvals().withdraw(forged.run_id)
+    refused(shown.plan_digest)
+    theatre.execute(DAMAGE)
+    second = runner.propose(request, runner.plan(request))
+    refused(shown.plan_digest)
+    airflow.run = replace(forged, clinic_id=2)
+    refused(second.plan_digest)
+    airflow.run = forged
+    actions.answer(OPERATOR, forged.run_id, approve=True, plan_digest=seen().plan_digest)
+    actions.answer(OPERATOR, forged.run_id, approve=False, plan_digest="")
+    # What undoes it is what the restore's record names.
+    airflow.run = replace(forged, state="success", result={"rows": 1, "undo": "1-20200101T000000Z"})
+    assert seen_of(actions).result == {"rows": 1, "undo": None}
+    approved = theatre.approvals().answer(second.id, "approved", by="jefa", how="ui")
+    record = runner.apply(approved)
+    assert seen_of(actions).result == {"rows": 1, "undo": record.safety_backup_id}
+    assert airflow.answered == [(forged.run_id, True), (forged.run_id, False)]
