@@ -9,6 +9,7 @@ Started by hand: **Trigger**, with the clinic's id. `plan` → `approve` → `ap
 | `"backup_id": "7-20261124T060000Z"` | from this backup |
 | `"as_of": "2026-11-20T12:00:00-04:00"` | from the newest backup at or before this time |
 | `"mode": "missing"` | only bring back rows that are gone; nothing is changed or deleted (`exact` is the default) |
+| `"mode": "live"` | as `exact`, and rows that people change after the plan stay as they leave them |
 | `"mode": "into", "schema": "clinic_7_look"` | not into the clinic: a copy in a new schema of `restore_target` |
 | `"tables": ["public.citas_consulta"]` | only these tables |
 | `"other_database": true` | restore although the database is another one than backups are read from |
@@ -53,7 +54,7 @@ configured = settings.load()
         "clinic_id": Param(None, type=["null", "integer", "string"], title="Clinic", description="Id of the clinic"),
         "backup_id": Param(None, type=["null", "string"], title="Backup", description="Empty: the newest"),
         "as_of": Param(None, type=["null", "string"], title="As of", description="The newest backup until this time"),
-        "mode": Param("exact", type="string", enum=["exact", "missing", "into"], title="Mode"),
+        "mode": Param("exact", type="string", enum=["exact", "missing", "live", "into"], title="Mode"),
         "schema": Param(None, type=["null", "string"], title="New schema", description="Only with the mode into"),
         "tables": Param(None, type=["null", "array"], title="Tables", description="Empty: all"),
         "ignore_dropped": Param(False, type="boolean", title="Leave out columns that are gone"),

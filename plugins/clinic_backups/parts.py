@@ -28,6 +28,7 @@ from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.notify.policy import Announcer
 from clinic_backups.outcome import Outcomes
 from clinic_backups.replication import Replicator
+from clinic_backups.restore import trial
 from clinic_backups.restore.archives import Archives, OnStep, Source
 from clinic_backups.restore.consolidate import Consolidation
 from clinic_backups.restore.copying import CopyRunner
@@ -277,12 +278,18 @@ class Parts:
             problem: CopyProblem = "missing" if isinstance(error, ObjectNotFound) else "damaged"
             self.copies().lose(record, url, problem, utc_now(), LossAlarm(utc_now))
 
-    def preflight(self, *, count_rows: bool = True) -> list[preflight.Finding]:
-        """Check everything that a backup needs."""
-        return preflight.run(
+    def preflight(self, *, count_rows: bool = True, try_restores: bool = False) -> list[preflight.Finding]:
+        """Check everything that a backup needs.
+
+        :param try_restores: also write one row of each table with the restoring role, and take it back.
+        """
+        found = preflight.run(
             settings=self.settings,
             clinic_db=lambda: self.clinic_db,
             stores=lambda: self.stores,
             catalog_version=lambda: self.catalog.require_newest(),
             count_rows=count_rows,
         )
+        if try_restores:
+            found += trial.findings(self.settings, self._find("restore_db"))
+        return found

@@ -36,7 +36,12 @@ def restore(
     backup: Annotated[str, typer.Option(help="Id of the backup; the newest when left out.")] = "",
     as_of: Annotated[str, typer.Option(help="The newest backup at or before this time.")] = "",
     archive: Annotated[str, typer.Option(help="The archive's key or URL: restores without the catalog.")] = "",
-    mode: Annotated[str, typer.Option(help="exact, or missing: only rows that are gone come back.")] = "exact",
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="exact; missing: only rows that are gone come back; live: what changes after the plan stays."
+        ),
+    ] = "exact",
     table: Annotated[list[str] | None, typer.Option(help="Only this table; may be repeated.")] = None,
     ignore_dropped: Annotated[bool, typer.Option(help="Leave out columns that are gone.")] = False,
     other_database: Annotated[

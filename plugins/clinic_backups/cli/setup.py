@@ -28,8 +28,11 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     count: Annotated[bool, typer.Option(help="Count the rows that belong to no clinic; reads every table.")] = True,
 ) -> None:
-    """Check settings, store, catalog, extracts and coverage, and touch no clinic: what every run does first."""
-    findings = parts().preflight(count_rows=count)
+    """Check settings, store, catalog, extracts and coverage, as every run does first, and whether tables can be restored.
+
+    With the connection restore_db one row of each table is written for trial, and taken back.
+    """
+    findings = parts().preflight(count_rows=count, try_restores=True)
     if json:
         print_json([finding.to_json() for finding in findings])
     else:

@@ -7,7 +7,7 @@ from psycopg2 import sql
 from clinic_backups.connections import Connection
 from clinic_backups.errors import PermanentError
 from clinic_backups.extract import SqlExtract, SqlFolder
-from clinic_backups.findings import Report
+from clinic_backups.findings import Finding, Report
 from clinic_backups.model import Table
 from clinic_backups.restore import sequences
 from clinic_backups.restore.quiet import may_replica
@@ -17,6 +17,20 @@ from clinic_backups.settings import Settings
 from clinic_backups.tenant_db import catalog_query
 
 CHECK = "restore"
+
+
+def findings(settings: Settings, connection: Connection | None) -> list[Finding]:
+    """What :func:`try_tables` finds; without a connection that it was not tried."""
+    report = Report()
+    if connection is None:
+        report.warn(
+            CHECK,
+            "Nobody tried whether the tables can be restored: connection 'restore_db' is not defined here.",
+            "Run `clinic-backups check` also where restores run.",
+        )
+    else:
+        try_tables(settings, connection, report)
+    return report.findings
 
 
 def try_tables(settings: Settings, connection: Connection, report: Report) -> None:

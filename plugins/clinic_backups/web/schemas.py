@@ -90,8 +90,10 @@ class NuevoRespaldo(Asked):
 class Restauracion(Asked):
     """How to restore. It is planned, and then waits for somebody to approve the plan."""
 
-    modo: Literal["exact", "missing"] = Field(
-        default="exact", description="exact: as the backup; missing: only bring back rows that are gone"
+    modo: Literal["exact", "missing", "live"] = Field(
+        default="exact",
+        description="exact: as the backup; missing: only bring back rows that are gone; live: as the backup, but what"
+        " changed since the plan stays",
     )
     tablas: list[TableName] = Field(
         default_factory=list, max_length=MOST_TABLES, description="Only these, as schema.table; all when empty"
