@@ -28,7 +28,7 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     count: Annotated[bool, typer.Option(help="Count the rows that belong to no clinic; reads every table.")] = True,
 ) -> None:
-    """Check settings, store, catalog, extracts and coverage, as every run does first, and whether tables can be restored.
+    """Check settings, store, catalog, extracts and coverage, as every run does, and whether tables can be restored.
 
     With the connection restore_db one row of each table is written for trial, and taken back.
     """
