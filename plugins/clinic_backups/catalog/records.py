@@ -81,7 +81,7 @@ class Catalog:
             update(backup)
             .where(backup.c.backup_id == unfinished)
             .values(state="running", attempt=backup.c.attempt + 1, started_at=started_at, updated_at=text("now()"))
-            .values(finished_at=None, error=None, hint=None)
+            .values(finished_at=None, error=None, hint=None, data_at=None, suspect=None, remark=None)
             .returning(*COLUMNS)
         )
         with self.database.transaction("continuing a backup's record") as db:
@@ -94,7 +94,7 @@ class Catalog:
 
     def decided(self, record: BackupRecord) -> BackupRecord:
         """Write how a running backup is made: its kind, why, what it is built on, and of which tables."""
-        names = ("kind", "kind_reason", "parent_id", "chain", "schema_digest")
+        names = ("kind", "kind_reason", "parent_id", "chain", "schema_digest", "data_at")
         values = {name: value for name, value in values_of(record).items() if name in names}
         return self._change(record, "running", **values)
 
@@ -223,6 +223,25 @@ class Catalog:
         """Let retention have it again."""
         ended: dict[str, Any] = dict.fromkeys(("hold_reason", "held_by", "held_at"))
         return self._change(record, "completed", "lost", held=None, **ended, released_by=by, released_at=at)
+
+    def accept(self, record: BackupRecord, by: str, at: datetime) -> BackupRecord:
+        """Somebody looked at what is suspect in it, and it is right. Again by the same person: changes nothing.
+
+        :raises PermanentError: it is neither completed nor lost, or nothing in it is suspect, or it was accepted before.
+        """
+        now = self.require(record.backup_id)
+        if now.suspect is None:
+            raise PermanentError(
+                f"Nothing in backup {now.backup_id} is suspect.", hint="`clinic-backups list` names the suspect ones."
+            )
+        if now.accepted_at is not None:
+            if now.accepted_by == by:
+                return now
+            raise PermanentError(
+                f"{now.accepted_by} accepted backup {now.backup_id} already, at {iso(now.accepted_at)}.",
+                hint="There is nothing left to do.",
+            )
+        return self._change(record, "completed", "lost", held=None, accepted_by=by, accepted_at=at)
 
     def note_lock(self, record: BackupRecord, until: datetime) -> BackupRecord:
         """Write that a store keeps it locked for longer than was asked for."""
