@@ -29,6 +29,7 @@ from clinic_backups.model import (
     BackupRequest,
     Clinic,
     Envelope,
+    Table,
     WantedKind,
     archive_key_of,
     backup_id_of,
@@ -218,7 +219,7 @@ class ClinicBackup:
                 )
                 stored = stream.run(record, snapshot, tables, queries, known, self._settings.read_seconds)
                 try:
-                    return self._checked(record, snapshot, queries, stored, backups), stored
+                    return self._checked(record, snapshot, tables, queries, stored, backups), stored
                 except BaseException as error:
                     envelopes.withdraw(stored.archive.key, self._store, error)
                     raise
@@ -235,6 +236,7 @@ class ClinicBackup:
         self,
         record: BackupRecord,
         snapshot: Snapshot,
+        tables: Mapping[str, Table],
         queries: Mapping[str, str],
         stored: Stored,
         backups: Sequence[BackupRecord],
@@ -243,8 +245,7 @@ class ClinicBackup:
         rows = {name: blocks.rows for name, blocks in stored.blocks.items()}
         good = [backup for backup in backups if backup.is_trusted]
         last_good = max(good, key=lambda backup: (backup.data_time, backup.backup_id)) if good else None
-        snapshot.renew()
-        found = plausibility.check(snapshot, queries, rows, last_good)
+        found = plausibility.check(snapshot, tables, queries, rows, last_good)
         return replace(record, suspect=found.suspect, remark=found.remark)
 
     def _decide(

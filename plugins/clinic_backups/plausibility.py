@@ -6,13 +6,13 @@ It is the second net: locks before the snapshot are the first. See docs/decision
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from psycopg2 import sql
 
-from clinic_backups.errors import TransientError
-from clinic_backups.model import BackupRecord
+from clinic_backups.errors import PermanentError, TransientError
+from clinic_backups.model import BackupRecord, ForeignKey, Table
 from clinic_backups.table_locks import catalog_query
 from clinic_backups.tenant_db import Snapshot
 
@@ -26,46 +26,44 @@ _ORPHANS = re.compile(r"([^;]+): ([0-9]+) rows? points? to rows of ([^;]+) that 
 class Plausibility:
     """What the checks found: tables, constraints and counts, and no value."""
 
-    suspect: str | None
+    suspect: str | None = None
     """Why the backup is not to be relied upon until somebody looked at it; none when nothing was found."""
-    remark: str | None
+    remark: str | None = None
     """What was not checked, and why."""
 
 
 def check(
     snapshot: Snapshot,
+    tables: Mapping[str, Table],
     queries: Mapping[str, str],
     rows: Mapping[str, int],
     last_good: BackupRecord | None,
     *,
     within_seconds: float = CHECK_SECONDS,
 ) -> Plausibility:
-    """Compare a backup that was just read with what is there now.
+    """Compare a backup that was just read with what is there now. Where nothing is odd, nothing is asked.
 
-    :param snapshot: a fresh one, newer than the one that was read.
+    :param snapshot: it is renewed: what is counted again is counted as of now.
     :param rows: how many were read of each table.
     :param last_good: the clinic's newest backup that is not suspect, or was accepted.
     :raises TransientError: a table that was read as empty has rows now: what was read is not believed.
     """
-    before = {name: count for name, count in (last_good.rows if last_good else {}).items() if count and name in rows}
-    foreign_keys = [
-        (name, child, parent, condition)
-        for name, child, parent, condition in snapshot.rows(
-            catalog_query("parents"), {"names": list(queries)}, "reading the foreign keys"
-        )
-        if rows.get(child)
-    ]
-    emptied = [name for name in sorted(rows) if not rows[name] and name in before]
-    childless = {parent for _, _, parent, _ in foreign_keys if not rows.get(parent)}
+    before = last_good.rows if last_good else {}
+    emptied = [name for name in tables if not rows[name] and before.get(name)]
+    orphaned = list(_questionable(tables, rows, before))
+    empty = sorted({*emptied, *(key.references for _, key in orphaned if not rows[key.references])})
+    if not empty and not orphaned:
+        return Plausibility()
+    snapshot.renew()
     remarks: list[str] = []
     counted = _count(
         snapshot,
-        {name: sql.SQL("FROM (\n{}\n) AS r").format(sql.SQL(queries[name])) for name in sorted({*emptied, *childless})},
+        {name: sql.SQL("FROM (\n{}\n) AS r").format(sql.SQL(queries[name])) for name in empty},
         within_seconds,
         "counting tables that were read as empty",
     )
-    if counted is None:
-        remarks.append("The tables that were read as empty were not counted again")
+    if isinstance(counted, str):
+        remarks.append(f"Tables that were read as empty were not counted again: {counted}.")
     elif wrong := sorted(name for name, count in counted.items() if count):
         raise TransientError(
             f"{', '.join(wrong)} was read as empty, and has rows of the clinic now.",
@@ -75,36 +73,78 @@ def check(
     orphans = _count(
         snapshot,
         {
-            f"{child} ({name}) {parent}": sql.SQL("FROM (\n{}\n) AS r WHERE {}").format(
-                sql.SQL(queries[child]), sql.SQL(condition)
+            f"{child.name} ({key.name}) {key.references}": sql.SQL("FROM (\n{}\n) AS r WHERE {}").format(
+                sql.SQL(queries[child.name]), _has_no_parent(snapshot, tables, child, key)
             )
-            for name, child, parent, condition in foreign_keys
+            for child, key in orphaned
         },
         within_seconds,
         "looking for rows without parents",
     )
-    if orphans is None:
-        remarks.append("Rows whose parents do not exist were not looked for")
+    if isinstance(orphans, str):
+        remarks.append(f"Rows without parents were not looked for: {orphans}.")
+        orphans = {}
     accepted = _accepted(last_good)
-    for key, count in (orphans or {}).items():
-        child, _, parent = key.rpartition(" ")
-        if count > accepted.get((child, parent), 0):
+    for name, count in orphans.items():
+        constraint, _, parent = name.rpartition(" ")
+        if count > accepted.get((constraint, parent), 0):
             what = "row points" if count == 1 else "rows point"
-            findings.append(f"{child}: {count} {what} to rows of {parent} that do not exist")
-    remark = f"{'. '.join(remarks)}: that took longer than {within_seconds:g} seconds." if remarks else None
+            findings.append(f"{constraint}: {count} {what} to rows of {parent} that do not exist")
     more = [f"{len(findings) - SHOWN_FINDINGS} more"] if len(findings) > SHOWN_FINDINGS else []
-    return Plausibility("; ".join(findings[:SHOWN_FINDINGS] + more) or None, remark)
+    return Plausibility("; ".join(findings[:SHOWN_FINDINGS] + more) or None, " ".join(remarks) or None)
+
+
+def _questionable(
+    tables: Mapping[str, Table], rows: Mapping[str, int], before: Mapping[str, int]
+) -> Iterator[tuple[Table, ForeignKey]]:
+    """The foreign keys by which a row may have lost its parent since the last good backup: more children or fewer
+    parents than then; without such a backup all."""
+    for table in tables.values():
+        for key in table.foreign_keys:
+            parent = key.references
+            if parent not in tables or not rows[table.name]:
+                continue
+            more_children = rows[table.name] > before.get(table.name, 0)
+            if more_children or not rows[parent] or rows[parent] < before.get(parent, 0):
+                yield table, key
+
+
+def _has_no_parent(snapshot: Snapshot, tables: Mapping[str, Table], child: Table, key: ForeignKey) -> sql.Composable:
+    """The condition on a row r; the whole parent table counts, and not only what the clinic's extract gives of it."""
+    types = {column.name: column.type for column in child.columns}
+    parents = {column.name: column.type for column in tables[key.references].columns}
+    operators = ["pg_catalog.="] * len(key.columns)
+    # With search_path pg_catalog the types of extensions have a schema before their name.
+    if any("." in text for text in [*map(types.get, key.columns), *map(parents.get, key.references_columns)] if text):
+        table = '"{}"."{}"'.format(*(part.replace('"', '""') for part in child.name.split(".", 1)))
+        found = snapshot.rows(catalog_query("operators"), {"table": table}, f"reading the foreign keys of {child.name}")
+        operators = dict(found)[key.name]
+    pairs = list(zip(key.columns, key.references_columns, operators, strict=True))
+    present = [sql.SQL("r.{} IS NOT NULL").format(sql.Identifier(column)) for column in key.columns]
+    same = [
+        sql.SQL("p.{} OPERATOR({}) r.{}").format(sql.Identifier(theirs), sql.SQL(operator), sql.Identifier(own))
+        for own, theirs, operator in pairs
+    ]
+    return sql.SQL("{} AND NOT EXISTS (SELECT FROM {} AS p WHERE {})").format(
+        sql.SQL(" AND ").join(present),
+        sql.Identifier(*key.references.split(".", 1)),
+        sql.SQL(" AND ").join(same),
+    )
 
 
 def _count(
     snapshot: Snapshot, wanted: Mapping[str, sql.Composable], seconds: float, doing: str
-) -> dict[str, int] | None:
-    """All counts in one statement; none when it takes longer than that."""
+) -> dict[str, int] | str:
+    """All counts in one statement; or why there are none."""
     if not wanted:
         return {}
     counts = sql.SQL(", ").join(sql.SQL("(SELECT count(*) {})").format(part) for part in wanted.values())
-    found = snapshot.rows_within(seconds, sql.SQL("SELECT {}").format(counts), doing)
-    return dict(zip(wanted, found[0], strict=True)) if found else None
+    try:
+        found = snapshot.rows_within(seconds, sql.SQL("SELECT {}").format(counts), doing)
+    except PermanentError:
+        # The locks are gone, and the migration that waited for them has begun.
+        return "the tables were changed just after they were read"
+    return dict(zip(wanted, found[0], strict=True)) if found else f"that takes longer than {seconds:g} seconds"
 
 
 def _accepted(last_good: BackupRecord | None) -> dict[tuple[str, str], int]:

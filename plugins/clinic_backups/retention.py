@@ -57,9 +57,9 @@ def plan(
     """Decide on one clinic's completed and lost backups, the newest first.
 
     Never goes: the last good backup, completed like all that it is built on and not suspect, also by the clock of now
-    where the clock was wrong once; anything, while there is no good one; one on hold; one that its stores keep locked; one that a kept
-    backup needs; one that undoes a recent restore; one before the day that it was promised until. Of an erased clinic
-    only holds and locks keep what was begun before the erasure.
+    where the clock was wrong once; anything, while there is no good one; one on hold; one that its stores keep locked;
+    one that a kept backup needs; one that undoes a recent restore; one before the day that it was promised until. Of an
+    erased clinic only holds and locks keep what was begun before the erasure.
 
     :param undoing: backups that undo a recent restore, with the restore's id.
     :param erased_at: when somebody asked that the clinic be erased.

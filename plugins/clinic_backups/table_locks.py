@@ -25,6 +25,8 @@ PREPARE_LOCK_WAIT_MS = 100
 MAX_ATTEMPTS = 10
 """Times that the locks are taken anew because a table was renamed or dropped meanwhile."""
 SHOWN_TABLES = 5
+SINCE = {"transaction_timeout": 170000}
+"""Settings that an older server does not know."""
 SAVEPOINT = "clinic_backups_begun"
 MISSING = (
     psycopg2.errors.UndefinedTable,
@@ -39,12 +41,6 @@ MISSING = (
 def catalog_query(name: str) -> str:
     """The text of ``pg_catalog/<name>.sql``."""
     return resources.files("clinic_backups").joinpath("pg_catalog", f"{name}.sql").read_text(encoding="utf-8")
-
-
-_MENTIONED = f"""
-WITH m AS ({catalog_query("mentioned")})
-SELECT (SELECT json_agg(m) FROM m), r.standby, r.now, r.replayed_at
-  FROM ({catalog_query("replayed")}) AS r"""  # noqa: S608 - our own files
 
 
 @dataclass(frozen=True)
@@ -87,8 +83,9 @@ class TableLocks:
     ) -> None:
         self._db, self._queries, self._settings, self._same_as = db, queries, settings, same_as
         self._seconds, self._pause = lock_timeout_seconds, pause
-        self._held: set[int] = set()
+        self._held: list[int] = []
         self._shape: str | None = None
+        self._were_there = False
         self.replayed: Replayed | None = None
         """As the server said just before the snapshot was taken."""
 
@@ -104,8 +101,8 @@ class TableLocks:
         names: list[str] = []
         while True:
             try:
-                names, others = self._mentioned()
-                self._lock(names, others)
+                names = self._mentioned()
+                self._lock(names)
                 return
             except _Busy:
                 self._db.rollback()
@@ -113,7 +110,7 @@ class TableLocks:
                     raise self._still_locked(names) from None
                 self._pause(pause)
                 pause = min(2 * pause, 0.25)
-            except (*MISSING, psycopg2.errors.WrongObjectType) as error:
+            except MISSING as error:
                 # Renamed or dropped between the two transactions.
                 self._db.rollback()
                 attempt += 1
@@ -131,8 +128,8 @@ class TableLocks:
         """
         try:
             with self._db.cursor() as cursor:
-                cursor.execute(catalog_query("touched"))
-                late = sorted(set(cursor.fetchone()[0] or ()) - self._held)
+                cursor.execute(catalog_query("touched"), {"held": self._held})
+                (late,) = cursor.fetchone()
                 if not late:
                     return
                 query, values = catalog_query("definitions"), {"relations": late}
@@ -153,19 +150,19 @@ class TableLocks:
         if changed:
             raise changed_meanwhile(changed)
 
-    def _mentioned(self) -> tuple[list[str], bool]:
-        """The relations that LOCK TABLE can lock, by their quoted names; and whether there are others."""
+    def _mentioned(self) -> list[str]:
+        """The relations that the queries mention, by their quoted names."""
         settings = dict(self._settings) | {"lock_timeout": f"{PREPARE_LOCK_WAIT_MS}ms"}
         with self._db.cursor() as cursor:
             try:
                 # One round trip. A PREPARE looks names up and opens views, as running would, and reads no row.
-                statements = [
-                    session_settings(cursor, settings),
-                    f"SAVEPOINT {SAVEPOINT}",
-                    *map(_prepare, self._queries.values()),
-                ]
-                cursor.execute("; ".join([*statements, _MENTIONED]))
-                relations, *replayed = cursor.fetchone()
+                statements = [session_settings(cursor, settings), f"SAVEPOINT {SAVEPOINT}", *self._prepares()]
+                cursor.execute("; ".join([*statements, catalog_query("mentioned")]))
+                names, _, standby, now = cursor.fetchone()
+                replayed_at = None
+                if standby:
+                    cursor.execute(catalog_query("replayed"))
+                    (replayed_at,) = cursor.fetchone()
             except psycopg2.errors.LockNotAvailable:
                 self._note_shape()
                 raise _Busy from None
@@ -174,41 +171,49 @@ class TableLocks:
                     raise
                 self._note_shape()
                 self._explain(error)
-        self.replayed = Replayed(*replayed)
+        self.replayed, self._were_there = Replayed(standby, now, replayed_at), True
         self._db.rollback()
-        names = [relation["name"] for relation in relations or () if relation["lockable"]]
-        return names, len(names) < len(relations or ())
+        return list(names or ())
 
-    def _lock(self, names: Sequence[str], others: bool) -> None:
-        """Locks, snapshot and settings in one round trip; what LOCK TABLE cannot lock is opened next."""
+    def _lock(self, names: list[str]) -> None:
+        """Lock all of them; or, where that is refused, what can be locked. The rest is proven at the end."""
+        refused = (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.WrongObjectType)
         try:
-            self._begin(names, others)
+            try:
+                self._begin(names)
+            except refused:
+                self._db.rollback()
+                with self._db.cursor() as cursor:
+                    cursor.execute(catalog_query("lockable"), {"names": names})
+                    some = [name for (name,) in cursor.fetchall()]
+                self._db.rollback()
+                try:
+                    self._begin(some, prepare=True)
+                except refused:
+                    # Below a view may lie what its owner may read and not lock.
+                    self._db.rollback()
+                    self._begin([], prepare=True)
         except psycopg2.errors.LockNotAvailable:
             raise _Busy from None
-        except psycopg2.errors.InsufficientPrivilege:
-            # Below a view may lie what its owner may read and not lock. All is proven at the end instead.
-            self._db.rollback()
-            try:
-                self._begin((), True)
-            except psycopg2.errors.LockNotAvailable:
-                raise _Busy from None
 
-    def _begin(self, names: Sequence[str], others: bool) -> None:
+    def _begin(self, names: Sequence[str], *, prepare: bool = False) -> None:
+        """Locks, snapshot and settings in one round trip; then open what is not locked yet."""
         with self._db.cursor() as cursor:
             statements = [f"LOCK TABLE {', '.join(names)} IN ACCESS SHARE MODE NOWAIT"] if names else []
             if self._same_as is not None:
                 statements.append(cursor.mogrify("SET TRANSACTION SNAPSHOT %s", (self._same_as,)).decode())
             # The first SELECT takes the snapshot: LOCK TABLE does not.
-            statements += [session_settings(cursor, self._settings), catalog_query("touched")]
+            statements += [session_settings(cursor, self._settings), catalog_query("mentioned")]
             cursor.execute("; ".join(statements))
-            (touched,) = cursor.fetchone()
+            _, locked, _, _ = cursor.fetchone()
             # A snapshot of another transaction may be older than these locks: then all is proven at the end.
-            self._held = set(touched or ()) if self._same_as is None else set()
-            if others:
+            self._held = list(locked or ()) if self._same_as is None else []
+            if prepare:
                 wait = session_settings(cursor, {"lock_timeout": f"{PREPARE_LOCK_WAIT_MS}ms"})
-                cursor.execute(
-                    "; ".join([wait, *map(_prepare, self._queries.values()), session_settings(cursor, self._settings)])
-                )
+                cursor.execute("; ".join([wait, *self._prepares(), session_settings(cursor, self._settings)]))
+
+    def _prepares(self) -> list[str]:
+        return [_prepare(query) for query in self._queries.values()]
 
     def _explain(self, error: psycopg2.Error) -> None:
         """Say which extract does not run, or that it did until a moment ago."""
@@ -224,7 +229,7 @@ class TableLocks:
                 break
             finally:
                 self._db.rollback()
-        if isinstance(found, MISSING) and before is not None and before != _shape(self._db):
+        if isinstance(found, MISSING) and (self._were_there or (before is not None and before != _shape(self._db))):
             raise _definition_changed(f"reading {guilty}")
         raise_database_error(found, f"trying {guilty}")
 
@@ -293,15 +298,10 @@ def _shape(db: Any) -> str:
 
 
 def session_settings(cursor: Any, settings: Mapping[str, str]) -> str:
-    """Settings for this transaction: a pooling proxy may hand the session to others afterwards.
-
-    Settings that an older server lacks are passed over by the join.
-    """
-    text: bytes = cursor.mogrify(
-        "SELECT set_config(s.name, w.value, true) FROM pg_catalog.pg_settings s"
-        " JOIN unnest(%s, %s) AS w (name, value) ON lower(s.name) = w.name",
-        (list(settings), list(settings.values())),
-    )
+    """Settings for this transaction: a pooling proxy may hand the session to others afterwards."""
+    known = {name: value for name, value in settings.items() if cursor.connection.server_version >= SINCE.get(name, 0)}
+    calls = ", ".join(["set_config(%s, %s, true)"] * len(known))
+    text: bytes = cursor.mogrify(f"SELECT {calls}", [word for pair in known.items() for word in pair])
     return text.decode()
 
 

@@ -142,7 +142,9 @@ class Snapshot:
         """What the server says of its data's time: with ``reads`` as of just before the snapshot was taken."""
         if self._locks is not None and self._locks.replayed is not None:
             return self._locks.replayed
-        ((standby, now, replayed_at),) = self.rows(catalog_query("replayed"), None, "asking for the data's time")
+        doing = "asking for the data's time"
+        ((standby, now),) = self.rows("SELECT pg_is_in_recovery(), clock_timestamp()", None, doing)
+        ((replayed_at,),) = self.rows(catalog_query("replayed"), None, doing) if standby else ((None,),)
         return Replayed(standby, now, replayed_at)
 
     def cancel(self) -> None:

@@ -43,8 +43,8 @@ class BoardLine:
     :param trend: the last 30 days, the oldest first; days without a good backup are left out.
     :param last_failure: why its newest backup failed; none if that did not fail.
     :param restored_at: when its last completed restore ended.
-    :param suspect: why its newest completed backup is suspect, until somebody accepts it; then the last good backup is an
-        older one. ``suspect_id`` is its id.
+    :param suspect: why its newest completed backup is suspect, until somebody accepts it: until then the last good one
+        is an older one. ``suspect_id`` is its id.
     """
 
     clinic_id: int

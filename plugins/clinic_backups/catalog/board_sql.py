@@ -128,7 +128,7 @@ METRICS = text(f"""
 
 LINES = text(f"""
     SELECT c.clinic_id, c.name, c.active, {_STANDING.format("good.data_time")} AS standing,
-           good.finished_at AS last_good_at, good.id AS last_good_number, good.backup_id AS last_good_id,
+           good.data_time AS last_good_at, good.id AS last_good_number, good.backup_id AS last_good_id,
            good.kind, good.size_bytes, good.rows_total AS rows,
            failed.error AS last_failure, failed.hint AS last_failure_hint,
            doubtful.suspect, doubtful.backup_id AS suspect_id,

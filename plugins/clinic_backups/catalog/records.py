@@ -227,7 +227,7 @@ class Catalog:
     def accept(self, record: BackupRecord, by: str, at: datetime) -> BackupRecord:
         """Somebody looked at what is suspect in it, and it is right. Again by the same person: changes nothing.
 
-        :raises PermanentError: it is neither completed nor lost, or nothing in it is suspect, or it was accepted before.
+        :raises PermanentError: it is neither completed nor lost, or nothing in it is suspect, or it was accepted.
         """
         now = self.require(record.backup_id)
         if now.suspect is None:

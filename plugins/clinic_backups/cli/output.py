@@ -77,6 +77,11 @@ def print_table(title: str, columns: Iterable[tuple[str, bool]], rows: Iterable[
     console.print(table)
 
 
+def state_of(record: BackupRecord) -> str:
+    """Its state as lists show it: with the word suspect, as long as nobody accepted that."""
+    return styled(record.state) if record.is_trusted else f"{styled(record.state)}, [yellow]suspect[/]"
+
+
 def styled(word: str) -> str:
     """A state or level in its colour."""
     return f"[{STYLES.get(word, 'default')}]{escape(word)}[/]"
@@ -88,7 +93,7 @@ def backup_cells(record: BackupRecord) -> list[str]:
     return [
         escape(record.backup_id),
         escape(one_line(record.clinic_name)),
-        styled(record.state),
+        state_of(record),
         record.kind,
         record.trigger,
         iso(record.started_at.replace(microsecond=0)),
