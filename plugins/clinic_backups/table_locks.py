@@ -129,7 +129,9 @@ class TableLocks:
         try:
             with self._db.cursor() as cursor:
                 cursor.execute(catalog_query("touched"), {"held": self._held})
-                (late,) = cursor.fetchone()
+                late, enums = cursor.fetchone()
+                if enums:
+                    _require_labels(cursor, enums)
                 if not late:
                     return
                 query, values = catalog_query("definitions"), {"relations": late}
@@ -272,6 +274,19 @@ def changed_meanwhile(tables: Sequence[str]) -> TransientError:
         f"{_some(tables)} changed in definition or place after the snapshot was taken, and may have looked empty.",
         hint="A migration, TRUNCATE, VACUUM FULL or REFRESH ran beside the backup. A retry reads all tables anew.",
     )
+
+
+def _require_labels(cursor: Any, enums: Mapping[str, Sequence[str]]) -> None:
+    """Renaming an enum's value locks no table, and what is read afterwards has the new name."""
+    # enum_range looks at the catalog as it is now; the snapshot's own labels are compared with it.
+    cursor.execute(f"SELECT {', '.join(f'enum_range(NULL::{name})::text[]' for name in enums)}")
+    now = dict(zip(enums, cursor.fetchone(), strict=True))
+    renamed = [name for name, labels in enums.items() if not set(labels) <= set(now[name])]
+    if renamed:
+        raise TransientError(
+            f"Values of the enum {_some(renamed)} were renamed while its tables were read.",
+            hint="A retry reads all of them under their new names.",
+        )
 
 
 def require_present(error: psycopg2.Error, doing: str) -> None:

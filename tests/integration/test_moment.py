@@ -166,6 +166,21 @@ def rows_of_settings(rig: Rig) -> dict[str, bytes]:
     return rig.rows_now(1)
 
 
+@pytest.mark.parametrize("type_", ["public.tono", "public.tono[]"])
+def test_an_enum_whose_value_is_renamed_is_read_again(rig: Rig, tmp_path: Path, type_: str) -> None:
+    value = "'rojo'" if type_ == "public.tono" else "'{rojo}'"
+    rig.execute(
+        "CREATE TYPE public.tono AS ENUM ('rojo', 'azul')",
+        f"CREATE TABLE public.zz_tonos (id int PRIMARY KEY, tono {type_})",
+        f"INSERT INTO public.zz_tonos VALUES (1, {value})",
+        "GRANT SELECT ON public.zz_tonos TO PUBLIC",
+    )
+    rig.with_extracts(tmp_path / "sql", {"public.zz_tonos": "SELECT * FROM public.zz_tonos"})
+    assert back_up_beside(rig, "ALTER TYPE public.tono ADD VALUE 'verde'") is not None
+    assert back_up_beside(rig, "ALTER TYPE public.tono RENAME VALUE 'rojo' TO 'carmín'") is None
+    assert "carmín".encode() in rig.open(rig.run(1)).tables["public.zz_tonos"]
+
+
 def test_a_materialized_view_that_is_not_refreshed_costs_no_retry(rig: Rig, tmp_path: Path) -> None:
     rig.execute(*PARTS)
     rig.with_extracts(tmp_path / "sql", EXTRACTS)
