@@ -315,15 +315,21 @@ class Catalog:
         run_id: str | None = None,
         state: State | None = None,
         started_before: datetime | None = None,
+        data_before: datetime | None = None,
         limit: int | None = None,
     ) -> list[BackupRecord]:
-        """The records that fit, the newest first."""
+        """The records that fit, the newest first.
+
+        :param data_before: their rows are as of before then.
+        """
         statement = select(*COLUMNS).order_by(backup.c.started_at.desc(), backup.c.id.desc()).limit(limit)
         for column, value in ((backup.c.clinic_id, clinic_id), (backup.c.run_id, run_id), (backup.c.state, state)):
             if value is not None:
                 statement = statement.where(column == value)
         if started_before is not None:
             statement = statement.where(backup.c.started_at < started_before)
+        if data_before is not None:
+            statement = statement.where(backup.c.data_time < data_before)
         return self._select(statement)
 
     def latest(self, clinic_id: int) -> BackupRecord | None:

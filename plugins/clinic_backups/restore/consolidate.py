@@ -167,6 +167,10 @@ class Consolidation:
             requested_by=requested_by,
             notes=said,
             schema_digest=source.schema_digest,
+            data_at=source.data_time,
+            suspect=source.suspect,
+            accepted_by=source.accepted_by,
+            accepted_at=source.accepted_at,
         )
 
     def _merge(

@@ -112,7 +112,7 @@ def choose_backup(catalog: Catalog, request: RestoreRequest) -> BackupRecord:
         require_completed(found)
         return found
     before = request.as_of + timedelta(microseconds=1) if request.as_of else None
-    newest = catalog.find(clinic_id=request.clinic_id, state="completed", started_before=before, limit=1)
+    newest = catalog.find(clinic_id=request.clinic_id, state="completed", data_before=before, limit=1)
     if not newest:
         when = f" at or before {request.as_of.isoformat()}" if request.as_of else ""
         raise PermanentError(
