@@ -17,7 +17,7 @@ from typing import Any
 import psycopg2
 import psycopg2.errors
 
-from clinic_backups.database import raise_database_error
+from clinic_backups.database import TRANSIENT_CLASSES, raise_database_error
 from clinic_backups.errors import TransientError
 
 PREPARE_LOCK_WAIT_MS = 100
@@ -169,7 +169,7 @@ class TableLocks:
                 self._note_shape()
                 raise _Busy from None
             except psycopg2.errors.Error as error:
-                if not error.pgcode or not error.pgcode.startswith(("42", "3F")):
+                if not error.pgcode or error.pgcode.startswith(TRANSIENT_CLASSES):
                     raise
                 self._note_shape()
                 self._explain(error)

@@ -19,6 +19,7 @@ from clinic_backups import connections
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.extract import SqlFolder
 from clinic_backups.model import BackupRecord
+from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant_db import Snapshot
 from tests.postgres_fixtures import DemoDatabase
@@ -339,3 +340,26 @@ def test_whoever_may_not_lock_reads_with_proof(rig: Rig, tmp_path: Path) -> None
             db.cursor().execute(f"SET lock_timeout = '200ms'; TRUNCATE {STOCK} CASCADE")
         assert snapshot.rows(queries[STOCK], None, "reading")
         snapshot.prove()
+
+
+def test_a_transaction_that_writes_has_the_same_locks_and_proof(rig: Rig) -> None:
+    restore_db = connections.parse("restore_db", rig.database.restorer_uri)
+    with Workspace(restore_db, reads={STOCK: f"SELECT * FROM {STOCK}"}) as workspace:
+        staged = workspace.stage("zz", [("id", "bigint")])
+        other = Beside(rig, f"TRUNCATE {STOCK} CASCADE")
+        other.start()
+        assert other.seconds is None, "it waits"
+        workspace.execute(f"UPDATE {PATIENTS} SET notas = notas", "writing")
+        assert workspace.rows(f"SELECT count(*) FROM {STOCK}", None, "reading") != [(0,)]
+        workspace.prove()
+        assert workspace.export()
+        workspace.commit()
+        other.wait()
+    assert staged
+
+
+def test_a_mistake_in_an_extract_names_the_extract(rig: Rig, tmp_path: Path) -> None:
+    rig.with_extracts(tmp_path / "sql", {STOCK: f"SELECT * FROM {STOCK} WHERE id = 'Secreta'"})
+    with pytest.raises(PermanentError, match=rf"the extract of {STOCK} \(SQLSTATE 22P02") as caught:
+        rig.run(1)
+    assert "Secreta" not in str(caught.value)

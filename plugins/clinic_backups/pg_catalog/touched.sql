@@ -1,5 +1,5 @@
 -- Of what this transaction has locked by now: the relations that it had not at its beginning (%(held)s), but for indexes,
--- sequences and TOAST tables; and the labels of the enums of its columns, as the snapshot sees them. A relation that is newer
+-- sequences, TOAST and temporary tables; and the labels of the enums of its columns, as the snapshot sees them. A relation that is newer
 -- than the snapshot is in pg_locks and not in pg_class.
 WITH locked AS MATERIALIZED (
     SELECT l.relation
@@ -9,7 +9,8 @@ WITH locked AS MATERIALIZED (
 SELECT (SELECT array_agg(l.relation::bigint)
           FROM locked l
           LEFT JOIN pg_class c ON c.oid = l.relation
-         WHERE NOT l.relation = ANY (%(held)s::oid[]) AND COALESCE(c.relkind, 'r') NOT IN ('i', 'I', 'S', 't')),
+         WHERE NOT l.relation = ANY (%(held)s::oid[]) AND COALESCE(c.relkind, 'r') NOT IN ('i', 'I', 'S', 't')
+           AND c.relpersistence IS DISTINCT FROM 't'),
        (SELECT json_object_agg(e.name, e.labels)
           FROM (SELECT t.oid::regtype::text AS name, array_agg(v.enumlabel ORDER BY v.enumsortorder) AS labels
                   FROM pg_enum v
