@@ -246,7 +246,10 @@ class ClinicBackup:
         good = [backup for backup in backups if backup.is_trusted]
         last_good = max(good, key=lambda backup: (backup.data_time, backup.backup_id)) if good else None
         found = plausibility.check(snapshot, tables, queries, rows, last_good)
-        return replace(record, suspect=found.suspect, remark=found.remark)
+        record = replace(record, suspect=found.suspect, remark=found.remark)
+        if found.accepted and last_good is not None:
+            return replace(record, accepted_by=last_good.accepted_by, accepted_at=last_good.accepted_at)
+        return record
 
     def _decide(
         self, record: BackupRecord, wanted: WantedKind, backups: Sequence[BackupRecord], recipients: tuple[str, ...]

@@ -30,6 +30,8 @@ class Plausibility:
     """Why the backup is not to be relied upon until somebody looked at it; none when nothing was found."""
     remark: str | None = None
     """What was not checked, and why."""
+    accepted: bool = False
+    """All that is suspect was accepted with the last good backup already."""
 
 
 def check(
@@ -50,7 +52,8 @@ def check(
     """
     before = last_good.rows if last_good else {}
     emptied = [name for name in tables if not rows[name] and before.get(name)]
-    orphaned = list(_questionable(tables, rows, before))
+    accepted = _accepted(last_good)
+    orphaned = list(_questionable(tables, rows, before, accepted))
     empty = sorted({*emptied, *(key.references for _, key in orphaned if not rows[key.references])})
     if not empty and not orphaned:
         return Plausibility()
@@ -84,28 +87,35 @@ def check(
     if isinstance(orphans, str):
         remarks.append(f"Rows without parents were not looked for: {orphans}.")
         orphans = {}
-    accepted = _accepted(last_good)
+    known: list[str] = []
     for name, count in orphans.items():
         constraint, _, parent = name.rpartition(" ")
-        if count > accepted.get((constraint, parent), 0):
+        if count:
             what = "row points" if count == 1 else "rows point"
-            findings.append(f"{constraint}: {count} {what} to rows of {parent} that do not exist")
+            found = findings if count > accepted.get((constraint, parent), 0) else known
+            found.append(f"{constraint}: {count} {what} to rows of {parent} that do not exist")
+    all_accepted = bool(known) and not findings
+    findings += known
     more = [f"{len(findings) - SHOWN_FINDINGS} more"] if len(findings) > SHOWN_FINDINGS else []
-    return Plausibility("; ".join(findings[:SHOWN_FINDINGS] + more) or None, " ".join(remarks) or None)
+    return Plausibility("; ".join(findings[:SHOWN_FINDINGS] + more) or None, " ".join(remarks) or None, all_accepted)
 
 
 def _questionable(
-    tables: Mapping[str, Table], rows: Mapping[str, int], before: Mapping[str, int]
+    tables: Mapping[str, Table],
+    rows: Mapping[str, int],
+    before: Mapping[str, int],
+    accepted: Mapping[tuple[str, str], int],
 ) -> Iterator[tuple[Table, ForeignKey]]:
     """The foreign keys by which a row may have lost its parent since the last good backup: more children or fewer
-    parents than then; without such a backup all."""
+    parents than then, or some that somebody accepted; without such a backup all."""
     for table in tables.values():
         for key in table.foreign_keys:
             parent = key.references
             if parent not in tables or not rows[table.name]:
                 continue
             more_children = rows[table.name] > before.get(table.name, 0)
-            if more_children or not rows[parent] or rows[parent] < before.get(parent, 0):
+            fewer_parents = not rows[parent] or rows[parent] < before.get(parent, 0)
+            if more_children or fewer_parents or (f"{table.name} ({key.name})", parent) in accepted:
                 yield table, key
 
 

@@ -24,7 +24,8 @@ from tests.postgres_fixtures import DemoDatabase
 STOCK, VISITS, LOG = "public.inventario_inventario", "public.citas_consulta", "public.auditoria_bitacora"
 PAYMENTS = "public.sistema_pagos_pagoenlinea"
 DELETE_DENTIST = (
-    "DELETE FROM public.profesionales_odontologo WHERE id = (SELECT min(c.odontologo_id) FROM public.citas_consulta c"
+    "DELETE FROM public.profesionales_odontologo WHERE id = (SELECT min(o.id) FROM public.profesionales_odontologo o"
+    " JOIN public.citas_consulta c ON c.odontologo_id = o.id"
     " JOIN public.usuarios_paciente p ON p.id = c.paciente_id WHERE p.clinica_id = 1)"
 )
 SILENT = "SET session_replication_role = replica"
@@ -117,8 +118,19 @@ def test_accepted_it_counts_and_the_same_is_not_said_again(fleet: Fleet) -> None
         "accept", "ana", suspect.backup_id, "cierre de caja",
     )  # fmt: skip
     third = fleet.on_day(2, incremental_percent=1000)
-    assert (third.suspect, third.parent_id) == (None, suspect.backup_id)
-    good = fleet.on_day(3)
+    assert (third.accepted_by, third.parent_id) == ("ana", suspect.backup_id)
+    fleet.execute(
+        "INSERT INTO public.citas_consulta SELECT (jsonb_populate_record(c, '{\"id\": 90001}')).*"
+        " FROM public.citas_consulta c JOIN public.usuarios_paciente p ON p.id = c.paciente_id"
+        " JOIN public.profesionales_odontologo o ON o.id = c.odontologo_id WHERE p.clinica_id = 1 LIMIT 1"
+    )
+    fourth = fleet.on_day(3, incremental_percent=1000)
+    assert (fourth.accepted_by, fourth.parent_id, fourth.suspect) == ("ana", third.backup_id, third.suspect)
+    assert fleet.catalog.require(fourth.backup_id) == fourth
+    fleet.execute(SILENT, DELETE_DENTIST)
+    fifth = fleet.on_day(4)
+    assert (fifth.is_trusted, fifth.suspect != fourth.suspect) == (False, True)
+    good = fleet.on_day(5, clinic_id=2)
     with pytest.raises(PermanentError, match="Nothing in backup"):
         fleet.holds().accept(good.backup_id, "x", "ana")
 

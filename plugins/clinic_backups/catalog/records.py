@@ -82,6 +82,7 @@ class Catalog:
             .where(backup.c.backup_id == unfinished)
             .values(state="running", attempt=backup.c.attempt + 1, started_at=started_at, updated_at=text("now()"))
             .values(finished_at=None, error=None, hint=None, data_at=None, suspect=None, remark=None)
+            .values(accepted_by=None, accepted_at=None)
             .returning(*COLUMNS)
         )
         with self.database.transaction("continuing a backup's record") as db:
