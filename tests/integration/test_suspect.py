@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from clinic_backups import plausibility
 from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics
+from clinic_backups.envelope_checks import problem_of
 from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.model import BackupRecord, Clinic
+from clinic_backups.model import BackupRecord, Clinic, Envelope
 from clinic_backups.notify.digest import digest_facts
 from clinic_backups.stores.file import FileStore
 from clinic_backups.stream import ArchiveStream
@@ -144,6 +146,17 @@ def test_a_rebuilt_catalog_knows_what_is_suspect(fleet: Fleet) -> None:
     found = fleet.catalog.require(suspect.backup_id)
     assert (found.suspect, found.data_at) == (suspect.suspect, suspect.data_at)
     assert found.to_json()["suspect"] == suspect.suspect
+
+
+def test_an_envelope_from_before_is_read_and_one_with_a_strange_moment_is_not(fleet: Fleet) -> None:
+    record = fleet.on_day(0)
+    data = record.envelope().to_json()
+    old = Envelope.from_json({name: value for name, value in data.items() if name not in ("suspect", "data_at")})
+    found = BackupRecord.of(old, "file:///x")
+    assert (found.suspect, found.data_at, found.data_time) == (None, None, record.started_at)
+    assert problem_of(old, 1, fleet.now) == ""
+    for wrong in ({"data_at": fleet.now + timedelta(days=3)}, {"data_at": datetime(2026, 9, 1)}, {"suspect": 7}):
+        assert problem_of(replace(old, **wrong), 1, fleet.now)
 
 
 def test_a_table_that_was_read_as_empty_and_has_rows_is_not_believed(
