@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -38,6 +39,7 @@ MISSING = (
 """What a statement fails with when what it names is not there, or not there any more."""
 
 
+@cache
 def catalog_query(name: str) -> str:
     """The text of ``pg_catalog/<name>.sql``."""
     return resources.files("clinic_backups").joinpath("pg_catalog", f"{name}.sql").read_text(encoding="utf-8")
