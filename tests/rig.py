@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyrage
@@ -22,6 +24,9 @@ from clinic_backups.settings import Settings
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.tenant_db import Snapshot
 from tests.postgres_fixtures import DemoDatabase
+
+GATE = 4711
+"""The advisory lock that a gated extract waits for."""
 
 
 @dataclass
@@ -113,6 +118,28 @@ class Rig:
     def objects(self) -> list[str]:
         """The keys of all objects in the store."""
         return [info.key for info in self.store.list()]
+
+    def with_extracts(self, folder: Path, extracts: Mapping[str, str]) -> None:
+        """Settings with a copy of include/sql in which some extracts are others, or new."""
+        if self.settings.sql_dir != folder:
+            shutil.copytree(self.settings.sql_dir, folder)
+            self.settings = self.settings.model_copy(update={"sql_dir": folder})
+        for name, text in extracts.items():
+            (folder / "extract" / f"{name.removeprefix('public.')}.sql").write_text(text)
+
+    @contextmanager
+    def gate(self, folder: Path, table: str) -> Iterator[Callable[[], None]]:
+        """Backups stay in the reading of one table while the block lasts, or until what is given out is called.
+
+        A table lock would not do: a backup takes its locks before it reads anything.
+        """
+        extract = SqlFolder(self.settings.sql_dir).extracts()[table].strip().rstrip(";")
+        wait = f"WHERE (SELECT pg_advisory_xact_lock_shared({GATE})) IS NOT NULL"
+        self.with_extracts(folder, {table: f"SELECT gated.* FROM (\n{extract}\n) AS gated {wait}\n"})
+        with closing(self.database.connect()) as db, db.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (GATE,))
+            yield db.rollback
+            db.rollback()
 
     def fill(self, rows: int, clinic_id: int = 1) -> None:
         """Give a clinic a large stock, so that reading it takes a while."""

@@ -12,7 +12,7 @@ from contextlib import closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from clinic_backups import envelopes, gate
+from clinic_backups import envelopes, gate, plausibility
 from clinic_backups.archive import Zstd, block_list, schema_digest
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import ClinicLock
@@ -29,6 +29,7 @@ from clinic_backups.model import (
     BackupRequest,
     Clinic,
     Envelope,
+    Table,
     WantedKind,
     archive_key_of,
     backup_id_of,
@@ -37,6 +38,7 @@ from clinic_backups.notify.policy import Announcer
 from clinic_backups.outcome import Outcomes
 from clinic_backups.parents import Parents
 from clinic_backups.settings import Settings
+from clinic_backups.standby import lag_of
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stream import ArchiveStream, OnProgress, Progress, Stored
 from clinic_backups.tenant_db import Snapshot
@@ -205,26 +207,75 @@ class ClinicBackup:
             notes.note(**vars(progress))
             self._on_progress(progress)
 
+        # Before any table is locked: the catalog and the store may be slow.
+        backups = self._catalog.find(clinic_id=record.clinic_id, state="completed")
+        choice, known = self._decide(record, request.kind, backups, recipients)
         stream = ArchiveStream(self._store, self._compress, self._encrypt, recipients, show, locked_until=locked_until)
-        with Snapshot(self._clinic_db, same_as=same_as, **self._settings.timeouts) as snapshot, notes:
+        timeouts = self._settings.timeouts
+        with (
+            Snapshot(self._clinic_db, reads=queries, same_as=same_as, pause=self._pause, **timeouts) as snapshot,
+            notes,
+        ):
             self._stream = stream
             try:
-                if self._stopped is not None:
-                    raise self._stopped
+                self._pause(0)
+                lag = lag_of(snapshot.replayed(), self._settings.standby_lag_seconds)
                 folder = SqlFolder(self._settings.sql_dir)
                 tables, gaps = gate.passed(snapshot, folder, request, queries, self._on_unchecked)
                 digest = schema_digest(tables.values())
-                record, known = self._decide(replace(record, gaps=gaps), request.kind, recipients, digest)
-                return record, stream.run(record, snapshot, tables, queries, known)
+                if choice.chain and choice.chain[0].schema_digest != digest:
+                    choice, known = self._choose(record, request.kind, backups, recipients, digest), None
+                record = self._catalog.decided(
+                    replace(
+                        record,
+                        kind="incremental" if choice.chain else "full",
+                        kind_reason=choice.reason,
+                        parent_id=choice.parent_id,
+                        chain=tuple(parent.archive for parent in choice.chain),
+                        schema_digest=digest,
+                        gaps=gaps,
+                        data_at=record.started_at - lag,
+                    )
+                )
+                stored = stream.run(record, snapshot, tables, queries, known, self._settings.read_seconds)
+                try:
+                    return self._checked(record, snapshot, tables, queries, stored, backups), stored
+                except BaseException as error:
+                    envelopes.withdraw(stored.archive.key, self._store, error)
+                    raise
             finally:
                 self._stream = None
 
+    def _pause(self, seconds: float) -> None:
+        """Sleep, unless somebody wants the backup to stop."""
+        if self._stopped is not None:
+            raise self._stopped
+        time.sleep(seconds)
+
+    def _checked(
+        self,
+        record: BackupRecord,
+        snapshot: Snapshot,
+        tables: Mapping[str, Table],
+        queries: Mapping[str, str],
+        stored: Stored,
+        backups: Sequence[BackupRecord],
+    ) -> BackupRecord:
+        """The record with what is not plausible in it. :raises TransientError: what was read is not believed."""
+        rows = {name: blocks.rows for name, blocks in stored.blocks.items()}
+        good = [backup for backup in backups if backup.is_trusted]
+        last_good = max(good, key=lambda backup: (backup.data_time, backup.backup_id)) if good else None
+        found = plausibility.check(snapshot, tables, queries, rows, last_good)
+        record = replace(record, suspect=found.suspect, remark=found.remark)
+        if found.accepted and last_good is not None:
+            return replace(record, accepted_by=last_good.accepted_by, accepted_at=last_good.accepted_at)
+        return record
+
     def _decide(
-        self, record: BackupRecord, wanted: WantedKind, recipients: tuple[str, ...], digest: str
-    ) -> tuple[BackupRecord, KnownBlocks | None]:
-        """Full or incremental: from the records, and only then from the catalog's blocks and the store."""
-        backups = self._catalog.find(clinic_id=record.clinic_id, state="completed")
-        choice, known = self._choose(record, wanted, backups, recipients, digest), None
+        self, record: BackupRecord, wanted: WantedKind, backups: Sequence[BackupRecord], recipients: tuple[str, ...]
+    ) -> tuple[Choice, KnownBlocks | None]:
+        """Full or incremental if the tables are as they were: from the records, the catalog's blocks and the store."""
+        choice, known = self._choose(record, wanted, backups, recipients, None), None
         if not choice.chain and wanted != "full":
             self._parents.require_store(backups)
         if choice.chain and (problem := self._parents.problem(choice.chain)):
@@ -239,15 +290,7 @@ class ClinicBackup:
                         known.add(pieces, fingerprint)
             except UnusableBlocks:
                 choice, known = Choice(f"the catalog has no list of the blocks of {parent.backup_id}"), None
-        record = replace(
-            record,
-            kind="incremental" if choice.chain else "full",
-            kind_reason=choice.reason,
-            parent_id=choice.parent_id,
-            chain=tuple(parent.archive for parent in choice.chain),
-            schema_digest=digest,
-        )
-        return self._catalog.decided(record), known
+        return choice, known
 
     def _choose(
         self,
@@ -255,7 +298,7 @@ class ClinicBackup:
         wanted: WantedKind,
         backups: Sequence[BackupRecord],
         recipients: tuple[str, ...],
-        digest: str,
+        digest: str | None,
     ) -> Choice:
         erasure = Erasures(self._catalog.database).open_of(record.clinic_id)
         return choose(

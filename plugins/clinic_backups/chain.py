@@ -40,22 +40,28 @@ def choose(
     now: datetime,
     *,
     recipients: tuple[str, ...],
-    schema_digest: str,
+    schema_digest: str | None,
     not_before: datetime | None = None,
 ) -> Choice:
     """Decide from the clinic's records alone; the stores are asked afterwards.
 
-    :param backups: the clinic's completed backups.
+    :param backups: the clinic's completed backups. Nothing is built on a suspect one that nobody accepted.
+    :param schema_digest: of the tables as they are; ``None`` while that is not known: as of the newest backup.
     :param not_before: what was begun until then is being erased, and nothing may need it.
     """
     if wanted == "full":
         return Choice("a full one was asked for")
     if wanted == "auto" and settings.full_every_days == 0:
         return Choice("all are to be full ones")
-    known = {backup.backup_id: backup for backup in backups if backup.state == "completed"}
+    completed = [backup for backup in backups if backup.state == "completed"]
+    known = {backup.backup_id: backup for backup in completed if backup.is_trusted}
     if not known:
-        return Choice("the clinic has no backup yet")
-    newest = max(known.values(), key=lambda backup: (backup.started_at, backup.backup_id))
+        return Choice(
+            "all of the clinic's backups are suspect, and nobody accepted one"
+            if completed
+            else "the clinic has no backup yet"
+        )
+    newest = max(known.values(), key=lambda backup: (backup.data_time, backup.started_at, backup.backup_id))
     chain = chain_of(newest, known)
     if chain is None:
         return Choice(f"what {newest.backup_id} is built on is not all there")
@@ -70,11 +76,15 @@ def choose(
 
 
 def _why_full(
-    chain: tuple[BackupRecord, ...], settings: Settings, now: datetime, recipients: tuple[str, ...], schema_digest: str
+    chain: tuple[BackupRecord, ...],
+    settings: Settings,
+    now: datetime,
+    recipients: tuple[str, ...],
+    schema_digest: str | None,
 ) -> str:
     """What forbids an incremental, also to somebody who asks for one."""
     newest = chain[0]
-    if newest.schema_digest != schema_digest:
+    if newest.schema_digest is None or schema_digest not in (None, newest.schema_digest):
         return (
             f"the tables are others than in {newest.backup_id}" if newest.schema_digest else "the catalog was rebuilt"
         )

@@ -14,6 +14,7 @@ from clinic_backups.text import JOINERS, one_line
 MAX_CHAIN, MAX_TABLES, MAX_TABLE_NAME, MAX_RECIPIENTS, MAX_RECIPIENT = 250, 10_000, 300, 100, 4_000
 MAX_GAPS, MAX_GAP = 1_000, 4_000
 MAX_TEXT = {"clinic_name": 500, "requested_by": 500, "notes": 2_000}
+MAX_SUSPECT = 10_000
 BIGINT = 2**63
 """What PostgreSQL's bigint no longer holds: each figure, and the sum of the rows, which a view adds up."""
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
@@ -43,7 +44,8 @@ def harmless(envelope: Envelope) -> Envelope:
     """Its texts as they may be shown. They are not refused: names come from a database and notes from anybody."""
     texts: dict[str, Any] = {name: _shown(getattr(envelope, name), most) for name, most in MAX_TEXT.items()}
     gaps = tuple(Gap(_shown(gap.table, MAX_GAP), _shown(gap.reason, MAX_GAP)) for gap in envelope.gaps)
-    return replace(envelope, **texts, gaps=gaps)
+    suspect = None if envelope.suspect is None else _shown(envelope.suspect, MAX_SUSPECT)
+    return replace(envelope, **texts, gaps=gaps, suspect=suspect)
 
 
 def usable_time(value: object) -> datetime | None:
@@ -61,6 +63,8 @@ def _about_values(envelope: Envelope) -> str:
     gaps = [text for gap in envelope.gaps for text in (gap.table, gap.reason)]
     texts = (*(getattr(envelope, name) for name in MAX_TEXT), *envelope.recipients, *envelope.rows, *gaps)
     counts = (envelope.raw_bytes, *envelope.rows.values())
+    if envelope.suspect is not None and not _is_text(envelope.suspect):
+        return _WRONG_TYPE
     if not all(map(_is_text, texts)) or not all(map(_is_count, counts)):
         return _WRONG_TYPE
     if len(envelope.rows) > MAX_TABLES or sum(envelope.rows.values()) >= BIGINT:
@@ -91,11 +95,14 @@ def _about_chain(envelope: Envelope, clinic_id: int) -> str:
 
 def _about_times(envelope: Envelope, now: datetime) -> str:
     started_at, finished_at = envelope.started_at, envelope.finished_at
+    data_at = envelope.data_at
     ends = [envelope.expires_at, *([envelope.locked_until] if envelope.locked_until is not None else [])]
-    if any(moment.tzinfo is None for moment in (started_at, finished_at, *ends)):
+    if any(moment.tzinfo is None for moment in (started_at, finished_at, *([data_at] if data_at else []), *ends)):
         return "its envelope has times without a zone"
     if not EARLIEST <= started_at <= finished_at <= now + timedelta(days=1):
         return "its envelope has times that cannot be: of its start or its end"
+    if data_at is not None and not EARLIEST <= data_at <= finished_at:
+        return "its envelope has times that cannot be: of its data"
     if not all(EARLIEST <= moment < LATEST for moment in ends):
         return "its envelope has times that cannot be: until when it is kept"
     return ""

@@ -17,7 +17,7 @@ class Finding:
     """One result of the preflight."""
 
     check: str
-    """settings, store, catalog, extracts, coverage, parents, indexes or rows"""
+    """settings, store, catalog, database, extracts, coverage, parents, indexes, rows or restore"""
     level: Level
     message: str
     """What was found; never a secret, never a value of a patient's row."""

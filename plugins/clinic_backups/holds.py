@@ -1,4 +1,4 @@
-"""Holds: backups that are kept until somebody releases them, whatever the policy says."""
+"""What a person says of one backup: keep it whatever the policy says, or rely on it although it is suspect."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from clinic_backups import envelopes
+from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.envelopes import MAX_REASON
 from clinic_backups.errors import ClinicBackupsError, SettingsError, TransientError
@@ -52,6 +53,22 @@ class Holds:
         released = self._catalog.release(self._catalog.require(backup_id), by, self._now())
         self._tell(released, "released", envelopes.drop_hold)
         return released
+
+    def accept(self, backup_id: str, reason: str, by: str) -> BackupRecord:
+        """Rely on a suspect backup; the audit list says who did, and why. A rebuilt catalog has to be told again.
+
+        :param reason: one line; nothing of a patient.
+        :raises SettingsError: the reason is empty or too long.
+        :raises PermanentError: there is no such backup, nothing in it is suspect, or somebody else accepted it.
+        """
+        reason, at = require_reason(reason), self._now()
+        accepted = self._catalog.accept(self._catalog.require(backup_id), by, at)
+        entry = AuditEntry(
+            at=at, actor=by, role="command line", action="accept", clinic_id=accepted.clinic_id,
+            backup_id=backup_id, detail=reason,
+        )  # fmt: skip
+        Audit(self._catalog.database).write(entry)
+        return accepted
 
     def _tell(self, record: BackupRecord, what: str, tell: Callable[[BackupRecord, ObjectStore], None]) -> None:
         """Every store, whatever another one answers."""

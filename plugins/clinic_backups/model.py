@@ -150,6 +150,10 @@ class Envelope:
     """What is not in it although it should be; somebody allowed that."""
     safety_of: str | None = None
     """Of a copy that was made before a restore: the backup that was restored."""
+    data_at: datetime | None = None
+    """As of when its rows are, at least: earlier than the start where a standby lagged; none in older envelopes."""
+    suspect: str | None = None
+    """Why somebody should look at it before it is relied upon: tables and counts, no values."""
     format: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -163,8 +167,8 @@ class Envelope:
         :raises KeyError, TypeError, ValueError: it is none.
         """
         fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
-        for key in ("started_at", "finished_at", "expires_at", "locked_until"):
-            if fields.get(key) is not None or key != "locked_until":
+        for key in ("started_at", "finished_at", "expires_at", "locked_until", "data_at"):
+            if fields.get(key) is not None or key not in ("locked_until", "data_at"):
                 fields[key] = datetime.fromisoformat(fields[key])
         fields["archive"] = ArchiveInfo(**fields["archive"])
         fields["recipients"] = tuple(fields["recipients"])
@@ -247,6 +251,15 @@ class BackupRecord:
     """What is not in it although it should be; somebody allowed that."""
     safety_of: str | None = None
     """Of a copy that was made before a restore: the backup that was restored. Never chosen unless it is named."""
+    data_at: datetime | None = None
+    """As of when its rows are, at least; none where that was not written down: use :attr:`data_time`."""
+    suspect: str | None = None
+    """Why it is not relied upon until somebody accepts it: tables and counts, no values."""
+    accepted_by: str | None = None
+    """Who looked at what is suspect and found it right."""
+    accepted_at: datetime | None = None
+    remark: str | None = None
+    """What could not be checked, and why."""
     stores: tuple[str, ...] = ()
     """URLs of the stores that hold it, as far as is known."""
 
@@ -257,6 +270,16 @@ class BackupRecord:
                                  if name in Envelope.__dataclass_fields__}  # fmt: skip
         record = cls(**known | {"state": "completed", "archive_key": envelope.archive.key})
         return record.completed(envelope, store_url)
+
+    @property
+    def data_time(self) -> datetime:
+        """As of when its rows are: what its age is counted from."""
+        return self.data_at or self.started_at
+
+    @property
+    def is_trusted(self) -> bool:
+        """Nothing in it is suspect, or somebody accepted that: it may be built on, and counts as the last good one."""
+        return self.suspect is None or self.accepted_at is not None
 
     @property
     def rows_total(self) -> int:
@@ -289,6 +312,8 @@ class BackupRecord:
             rows=envelope.rows,
             fingerprint=envelope.fingerprint,
             recipients=envelope.recipients,
+            data_at=envelope.data_at,
+            suspect=envelope.suspect,
         )
 
     def envelope(self) -> Envelope:

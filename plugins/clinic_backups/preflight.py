@@ -19,6 +19,7 @@ from clinic_backups.findings import Finding, Report, require
 from clinic_backups.model import Table
 from clinic_backups.row_checks import PLACEHOLDER, RowChecks, RowCount
 from clinic_backups.settings import Settings
+from clinic_backups.standby import check_standby
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.structure import Structure
@@ -60,6 +61,7 @@ def run(
         report.ok("catalog", "The catalog is at its newest migration.")
     with report.check("extracts"), Snapshot(clinic_db(), **settings.timeouts) as snapshot:
         database = _ClinicDatabase(snapshot, SqlFolder(settings.sql_dir), report)
+        check_standby(snapshot, settings.standby_lag_seconds, report)
         database.check_clinics()
         with report.check("extracts"):
             database.check_extracts()

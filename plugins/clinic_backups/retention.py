@@ -56,10 +56,10 @@ def plan(
 ) -> list[Decision]:
     """Decide on one clinic's completed and lost backups, the newest first.
 
-    Never goes: the last good backup, completed like all that it is built on, also by the clock of now where the clock
-    was wrong once; anything, while there is no good one; one on hold; one that its stores keep locked; one that a kept
-    backup needs; one that undoes a recent restore; one before the day that it was promised until. Of an erased clinic
-    only holds and locks keep what was begun before the erasure.
+    Never goes: the last good backup, completed like all that it is built on and not suspect, also by the clock of now
+    where the clock was wrong once; anything, while there is no good one; one on hold; one that its stores keep locked;
+    one that a kept backup needs; one that undoes a recent restore; one before the day that it was promised until. Of an
+    erased clinic only holds and locks keep what was begun before the erasure.
 
     :param undoing: backups that undo a recent restore, with the restore's id.
     :param erased_at: when somebody asked that the clinic be erased.
@@ -73,18 +73,24 @@ def plan(
     erased = {backup.backup_id for backup in ended if erased_at is not None and backup.started_at <= erased_at}
     known = {backup.backup_id: backup for backup in ended}
     good = [backup for backup in ended if backup.backup_id not in erased and is_good(backup, known)]
-    last = {backup.backup_id for backup in (good[:1] + [each for each in good if each.started_at <= now][:1])}
+    # A suspect one is kept as any other, and never instead of the last that is not.
+    trusted = sorted(
+        (backup for backup in good if backup.is_trusted),
+        key=lambda backup: (backup.data_time, backup.started_at, backup.backup_id),
+        reverse=True,
+    )
+    last = {backup.backup_id for backup in (trusted[:1] + [each for each in trusted if each.data_time <= now][:1])}
     reasons: dict[str, str] = {}
     for backup in ended:
         reason = _forced(backup, now) or (spared or {}).get(backup.backup_id, "")
         if not reason and backup.backup_id not in erased:
             reason = _own_reason(backup, backup.backup_id in last, policy, now, undoing or {})
-            if not reason and not good:
+            if not reason and not trusted:
                 # A store that is away for a while must not cost what comes back with it.
-                reason = "the clinic has no good backup"
+                reason = "the clinic has no good backup" if not good else "all of the clinic's backups are suspect"
         if reason:
             reasons[backup.backup_id] = reason
-    _keep_periods([each for each in good if not _is_young(each, policy, now)], policy, zone, reasons)
+    _keep_periods([each for each in trusted if not _is_young(each, policy, now)], policy, zone, reasons)
     _keep_needed(ended, known, reasons)
     gone = f"older than {policy.keep_days} days"
     return [

@@ -150,7 +150,16 @@ class Settings(BaseSettings):
         default=6 * 3600, ge=1, description="Longest time that reading one table may take"
     )
     lock_timeout_seconds: int = Field(
-        default=60, ge=1, description="Longest wait for a table lock (a migration holds one) before a retry"
+        default=60, ge=1, description="Longest wait for all table locks (a migration holds one) before a retry"
+    )
+    read_seconds: int = Field(
+        default=3600,
+        ge=1,
+        description="Longest time for which a backup may keep its tables locked against migrations, before a retry. A "
+        "slow store makes reading slow",
+    )
+    standby_lag_seconds: int = Field(
+        default=600, ge=0, description="A standby whose data are older is not backed up from, before a retry"
     )
 
     @field_validator("recipients", "operator_emails", "approvers", mode="before")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,6 +10,7 @@ from datetime import datetime, timedelta
 from clinic_backups.archive import ArchiveWriter, Zstd, fingerprint
 from clinic_backups.blocks import BlockList
 from clinic_backups.encryption import Age
+from clinic_backups.errors import TransientError
 from clinic_backups.known_blocks import KnownBlocks
 from clinic_backups.model import ArchiveInfo, BackupRecord, Clinic, Envelope, Table
 from clinic_backups.pipeline import ByteChannel, Channel, Pipeline
@@ -65,14 +67,20 @@ class ArchiveStream:
         tables: Mapping[str, Table],
         queries: Mapping[str, str],
         known: KnownBlocks | None = None,
+        read_seconds: float = 3600,
     ) -> Stored:
         """Read, pack and store; returns what the store confirmed and each table's blocks.
 
         When a stage fails, the upload is aborted, nothing stays in the store, and that stage's own error is raised.
 
+        The snapshot's transaction, and with it every lock, ends when the last row was read, not when it is stored.
+
+        :param snapshot: made with these queries as its ``reads``.
         :param known: blocks of older archives, which are not stored again.
+        :param read_seconds: longest time for which the tables may stay locked.
         """
-        ((snapshot_at,),) = snapshot.rows("SELECT now()", None, "asking for the time")
+        replayed = snapshot.replayed()
+        snapshot_at = replayed.replayed_at or replayed.now
         rows: Rows = Channel(WAITING_BYTES)
         packed, sealed = ByteChannel(), ByteChannel()
         writer = ArchiveWriter(packed, self._compress, snapshot_at, known)
@@ -86,12 +94,28 @@ class ArchiveStream:
             return put_archive(record, sealed, self._store, locked_until=self._locked_until)
 
         reader = _Reader(rows, len(tables), self._on_progress)
-        self._pipeline.add("read", lambda: reader.read(snapshot, tables, queries), target=rows)
+        # A daemon thread: it ends with the reading, and keeps no process alive.
+        limit = threading.Timer(read_seconds, lambda: self.stop(_too_slow(read_seconds)))
+        limit.daemon = True
+
+        def read() -> None:
+            try:
+                reader.read(snapshot, tables, queries)
+                snapshot.prove()
+            finally:
+                limit.cancel()
+            snapshot.end()
+
+        self._pipeline.add("read", read, target=rows)
         self._pipeline.add("pack", pack, source=rows, target=packed)
         self._pipeline.add(
             "encrypt", lambda: self._encrypt.run(packed, sealed, self._recipients), source=packed, target=sealed
         )
-        return Stored(self._pipeline.run(upload, on_failure=snapshot.cancel), blocks)
+        limit.start()
+        try:
+            return Stored(self._pipeline.run(upload, on_failure=snapshot.cancel), blocks)
+        finally:
+            limit.cancel()
 
     def stop(self, reason: BaseException) -> None:
         """Make :meth:`run` fail with ``reason``; from another thread or a signal handler."""
@@ -137,7 +161,17 @@ class Stored:
             notes=record.notes,
             locked_until=locked_until,
             safety_of=record.safety_of,
+            data_at=record.data_at,
+            suspect=record.suspect,
         )
+
+
+def _too_slow(seconds: float) -> TransientError:
+    return TransientError(
+        f"Reading took longer than {seconds:g} seconds, and the tables were locked against migrations all that time.",
+        hint="Was the store slow just now? Then a retry helps. Else raise CLINIC_BACKUPS_READ_SECONDS: a migration, and"
+        " everybody behind it, may then have to wait for so long.",
+    )
 
 
 class _Reader:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import resources
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -17,6 +17,7 @@ from clinic_backups.database import connect, raise_database_error
 from clinic_backups.errors import PermanentError
 from clinic_backups.extract import SqlFolder
 from clinic_backups.model import Clinic, Column, ForeignKey, Table
+from clinic_backups.table_locks import Replayed, TableLocks, catalog_query, require_present, session_settings
 
 # What pg_dump pins so that equal rows are equal bytes, and time zone and currency besides.
 # https://www.postgresql.org/docs/current/runtime-config-client.html#RUNTIME-CONFIG-CLIENT-FORMAT
@@ -46,15 +47,14 @@ class RowSink(Protocol):
     def __call__(self, row: bytes, /) -> object: ...
 
 
-def catalog_query(name: str) -> str:
-    """The text of a query of PostgreSQL's catalog."""
-    return resources.files("clinic_backups").joinpath("pg_catalog", f"{name}.sql").read_text(encoding="utf-8")
-
-
 class Snapshot:
     """One REPEATABLE READ, READ ONLY transaction: every table shows the same instant. A context manager.
 
     :param same_as: the name of another transaction's snapshot (``pg_export_snapshot``): this one sees the same.
+    :param reads: the SELECTs that are going to be read, by table: everything that they mention is locked before the
+        snapshot is taken, and stays locked to the end of the transaction. Whoever reads them calls :meth:`prove` before
+        what was read is believed. See :class:`~clinic_backups.table_locks.TableLocks`.
+    :param pause: sleeps between two tries to lock; what it raises ends them.
     """
 
     READ_ONLY = True
@@ -66,32 +66,47 @@ class Snapshot:
         statement_timeout_seconds: int = 6 * 3600,
         lock_timeout_seconds: int = 60,
         same_as: str | None = None,
+        reads: Mapping[str, str] | None = None,
+        pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self._connection = connection
-        self._same_as = same_as
-        self._timeouts = {
+        self._same_as, self._reads, self._pause = same_as, reads, pause
+        self._lock_timeout_seconds = lock_timeout_seconds
+        self._settings = SESSION | {
             "statement_timeout": f"{statement_timeout_seconds}s",
             "lock_timeout": f"{lock_timeout_seconds}s",
         }
+        self._locks: TableLocks | None = None
 
     def __enter__(self) -> Self:
         self._db = connect(self._connection)
         try:
             self._db.set_session(isolation_level="REPEATABLE READ", readonly=self.READ_ONLY)
-            with self._db.cursor() as cursor:
-                if self._same_as is not None:
-                    cursor.execute("SET TRANSACTION SNAPSHOT %s", (self._same_as,))
-                # is_local: a transaction-pooling proxy may hand the session to others afterwards. Settings that an
-                # older server lacks are passed over by the join.
-                cursor.execute(
-                    "SELECT set_config(s.name, w.value, true) FROM pg_catalog.pg_settings s"
-                    " JOIN unnest(%s, %s) AS w (name, value) ON lower(s.name) = w.name",
-                    (list((SESSION | self._timeouts).keys()), list((SESSION | self._timeouts).values())),
+            if self._reads is not None:
+                self._locks = TableLocks(
+                    self._db,
+                    self._reads,
+                    self._settings,
+                    lock_timeout_seconds=self._lock_timeout_seconds,
+                    same_as=self._same_as,
+                    pause=self._pause,
                 )
+                self._locks.take()
+            else:
+                self._begin(self._same_as)
         except psycopg2.Error as error:
             self._db.close()
             raise_database_error(error, "opening the snapshot")
+        except BaseException:
+            self._db.close()
+            raise
         return self
+
+    def _begin(self, same_as: str | None) -> None:
+        with self._db.cursor() as cursor:
+            if same_as is not None:
+                cursor.execute("SET TRANSACTION SNAPSHOT %s", (same_as,))
+            cursor.execute(session_settings(cursor, self._settings))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -108,6 +123,39 @@ class Snapshot:
     def port(self) -> int:
         """The port that the connection has reached."""
         return int(self._db.info.port)
+
+    def prove(self) -> None:
+        """After the last of the ``reads`` was read: whatever was touched besides the locked tables did not change.
+
+        :raises TransientError: something did, so that it may have looked empty.
+        """
+        if self._locks is not None:
+            self._locks.prove(lambda: connect(self._connection))
+
+    def end(self) -> None:
+        """End the transaction, and so all its locks. The next statement needs :meth:`renew` first."""
+        self._locks = None
+        try:
+            self._db.rollback()
+        except psycopg2.Error as error:
+            raise_database_error(error, "ending the snapshot")
+
+    def renew(self) -> None:
+        """End the transaction and begin one without locks: a fresh snapshot."""
+        self.end()
+        try:
+            self._begin(None)
+        except psycopg2.Error as error:
+            raise_database_error(error, "opening a fresh snapshot")
+
+    def replayed(self) -> Replayed:
+        """What the server says of its data's time: with ``reads`` as of just before the snapshot was taken."""
+        if self._locks is not None and self._locks.replayed is not None:
+            return self._locks.replayed
+        doing = "asking for the data's time"
+        ((standby, now),) = self.rows("SELECT pg_is_in_recovery(), clock_timestamp()", None, doing)
+        ((replayed_at,),) = self.rows(catalog_query("replayed"), None, doing) if standby else ((None,),)
+        return Replayed(standby, now, replayed_at)
 
     def cancel(self) -> None:
         """End the running statement, from another thread."""
@@ -232,6 +280,8 @@ class Snapshot:
             with self._db.cursor() as cursor:
                 cursor.copy_expert(self.copy_statement(table, extract), _Writer(write), size=1 << 16)
         except psycopg2.Error as error:
+            if self._locks is not None:
+                require_present(error, f"reading {table.name}")
             raise_database_error(error, f"reading {table.name}")
 
     def probe(self, table: Table, extract: str) -> None:

@@ -362,6 +362,7 @@ class TestKilled:
                 "AIRFLOW_CONN_CLINIC_DB": rig.database.reader_uri,
                 "AIRFLOW_CONN_BACKUP_CATALOG": rig.database.catalog_uri,
                 "CLINIC_BACKUPS_STORE_URL": rig.store.url,
+                "CLINIC_BACKUPS_SQL_DIR": str(rig.settings.sql_dir),
                 "CLINIC_BACKUPS_RECIPIENTS": rig.settings.recipients[0],
                 "PYTHONPATH": str(CHECKOUT / "plugins"),
             },
@@ -378,9 +379,8 @@ class TestKilled:
 
     def test_a_killed_process_leaves_a_record_that_the_next_backup_closes(self, rig: Rig, tmp_path: Path) -> None:
         fill_with_noise(rig)
-        with rig.database.connect() as db, db.cursor() as cursor:
-            # The last table that is read: the backup waits there for its death, with the rest on its way already.
-            cursor.execute("LOCK TABLE public.usuarios_usuario_groups IN ACCESS EXCLUSIVE MODE")
+        # The last table that is read: the backup waits there for its death, with the rest on its way already.
+        with rig.gate(tmp_path / "sql", "public.usuarios_usuario_groups"):
             self.kill_on_the_way(rig, tmp_path / "store" / "backups")
         dead = only_record(rig)
         assert (dead.state, rig.objects()) == ("running", [])

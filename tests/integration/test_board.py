@@ -101,10 +101,9 @@ class Fleet:
         name, active = self.clinics[clinic_id]
         line = BoardLine(clinic_id, name, active, "never", running=self.running(clinic_id))
         for number, good in self.of(clinic_id, "completed")[:1]:
-            assert good.finished_at is not None
-            late = good.finished_at < now - timedelta(hours=hours)
+            late = good.data_time < now - timedelta(hours=hours)
             line = replace(
-                line, standing="late" if late else "ok", last_good_at=good.finished_at, last_good_number=number,
+                line, standing="late" if late else "ok", last_good_at=good.data_time, last_good_number=number,
                 last_good_id=good.backup_id, kind=good.kind, size_bytes=good.size_bytes, rows=rows_of(good),
             )  # fmt: skip
         days = {
@@ -354,7 +353,7 @@ class TestBoard:
         for clinic_id, (name, active) in fleet.clinics.items():
             if active and may_see(visible, clinic_id):
                 good = [record for _, record in fleet.of(clinic_id, "completed")]
-                last = (good[0].finished_at, good[0].seconds, good[0].size_bytes, rows_of(good[0])) if good else ()
+                last = (good[0].data_time, good[0].seconds, good[0].size_bytes, rows_of(good[0])) if good else ()
                 totals = (len(good), len(fleet.of(clinic_id, "failed")), fleet.restored.get(clinic_id))
                 expected.append(ClinicMetrics(clinic_id, name, *(last or (None,) * 4), *totals))  # type: ignore[arg-type]
         assert list(fleet.board.metrics(visible=visible, now=NOW)) == expected

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,12 @@ def stuck(rig: Rig, table: str = LOCKED, **options: Any) -> Iterator[Callable[[]
         except ClinicBackupsError as error:
             done.append(error)
 
-    with closing(rig.database.connect()) as db, db.cursor() as cursor:
-        cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+    with rig.gate(Path(tempfile.mkdtemp()) / "sql", table) as open_gate:
         thread = threading.Thread(target=run)
         thread.start()
 
         def finish() -> BackupRecord:
-            db.rollback()
+            open_gate()
             thread.join(60)
             (result,) = done
             if isinstance(result, BaseException):
@@ -66,7 +66,7 @@ def stuck(rig: Rig, table: str = LOCKED, **options: Any) -> Iterator[Callable[[]
         try:
             yield finish
         finally:
-            db.rollback()
+            open_gate()
             thread.join(60)
 
 
@@ -110,11 +110,10 @@ def test_progress_is_seen_while_a_backup_runs_and_is_gone_after_it(rig: Rig) -> 
     assert seen(rig) is None
 
 
-def test_progress_is_gone_after_a_failure(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_gone_after_a_failure(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_NOTES", 0.1)
-    backup = rig.backup()
-    with closing(rig.database.connect()) as db, db.cursor() as cursor:
-        cursor.execute(f"LOCK TABLE {LOCKED} IN ACCESS EXCLUSIVE MODE")
+    with rig.gate(tmp_path / "sql", LOCKED):
+        backup = rig.backup()
         failures: list[BaseException] = []
 
         def run() -> None:

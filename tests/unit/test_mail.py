@@ -77,6 +77,10 @@ FACTS: dict[str, dict[str, Any]] = {
              "error": "550 unknown"},
             {"address": "op@saas.example", "clinic_name": "", "since": "2026-04-29T07:05:00Z", "error": ""},
         ],
+        "suspect": [
+            {"clinic_id": 12, "clinic_name": "Sur", "backup_id": "12-20260430T070500Z",
+             "reason": "public.a has no rows, and had 7 in 12-20260429T070500Z"},
+        ],
         "copies": [
             {"store_url": "gs://copies/clinics", "missing": 1234, "oldest_at": "2026-04-29T07:05:00Z",
              "error": "403 forbidden", "hint": "Grant it."},
@@ -319,7 +323,7 @@ def test_the_report_of_a_restore_that_failed_tells_what_was_only_planned(outcome
 
 
 QUIET: dict[str, Any] = {
-    name: [] for name in ("failed", "overdue", "never", "shrunk", "undelivered", "copies")
+    name: [] for name in ("failed", "overdue", "never", "shrunk", "undelivered", "copies", "suspect")
 } | {"total": 120, "completed": 120}  # fmt: skip
 
 
@@ -328,6 +332,7 @@ QUIET: dict[str, Any] = {
     [
         (QUIET, "✅ Respaldos: 120 de 120"),
         (QUIET | {"undelivered": FACTS["digest"]["undelivered"]}, "⚠️ Respaldos: 120 de 120, requiere atención"),
+        (QUIET | {"suspect": FACTS["digest"]["suspect"]}, "⚠️ Respaldos: 120 de 120, requiere atención"),
         (QUIET | {"copies": FACTS["digest"]["copies"]}, "⚠️ Respaldos: 120 de 120, requiere atención"),
         (QUIET | {"total": 0, "completed": 0}, "❌ Respaldos: 0 de 0, requiere atención"),
         ({"total": 120, "completed": 119, "failed": []}, "❌ Respaldos: 119 de 120"),
@@ -340,7 +345,7 @@ def test_the_digests_subject_tells_the_outcome(changes: dict[str, Any], subject:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_digest_queued_before_there_were_copies_is_still_rendered(language: str) -> None:
-    old = {name: fact for name, fact in (FACTS["digest"] | QUIET).items() if name != "copies"}
+    old = {name: fact for name, fact in (FACTS["digest"] | QUIET).items() if name not in ("copies", "suspect")}
     mail, quiet = SHIPPED.render("digest", language, old), SHIPPED.render("digest", language, FACTS["digest"] | QUIET)
     warned = SHIPPED.render("digest", language, old | {"copies": FACTS["digest"]["copies"]})
     assert (mail.subject[0], mail) == ("✅", quiet)
@@ -445,7 +450,7 @@ def test_a_shortened_list_of_losses_is_cut_once_more_and_counted_whole() -> None
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
     ("kind", "field"),
-    [("digest", field) for field in ("failed", "never", "overdue", "shrunk", "undelivered", "copies")]
+    [("digest", field) for field in ("failed", "never", "overdue", "shrunk", "undelivered", "copies", "suspect")]
     + [("loss", "lost"), ("loss", "without")],
 )
 def test_long_lists_are_cut(kind: str, field: str, language: str) -> None:
@@ -503,7 +508,7 @@ MARKUP = "</td><script>alert(1)</script>\"'><a href=http://evil.example>&amp;"
 @example("{{ 7 * 7 }}{% raw %}", "", "weekly", "es")
 def test_no_name_bends_a_mail(clinic: str, admin: str, kind: str, language: str) -> None:
     facts = FACTS[kind] | {"clinic_name": clinic, "run_id": clinic}
-    for field in ("failed", "overdue", "never", "shrunk", "undelivered", "lost", "without"):
+    for field in ("failed", "overdue", "never", "shrunk", "undelivered", "suspect", "lost", "without"):
         if field in facts:
             facts[field] = [entry | {"clinic_name": clinic} for entry in facts[field]]
     if kind == "digest":

@@ -142,11 +142,12 @@ def test_names_and_errors_that_others_wrote_stay_text() -> None:
         "clinic_name": HOSTILE, "requested_by": HOSTILE, "notes": HOSTILE, "hold_reason": HOSTILE,
         "archive_key": f"backups/{HOSTILE}", "rows": {HOSTILE: 1}, "trigger": "manual",
         "safety_of": HOSTILE,
+        "suspect": HOSTILE,
     }  # fmt: skip
     fake = Fake()
     fake.lines = [
         BoardLine(7, HOSTILE, True, "ok", NOW, 12, "b", "full", 1, 1, trend_points(), last_failure=HOSTILE,
-                  last_failure_hint=HOSTILE)
+                  last_failure_hint=HOSTILE, suspect=HOSTILE, suspect_id=HOSTILE)
     ]  # fmt: skip
     failed = {"state": "failed", "error": HOSTILE, "hint": HOSTILE}
     fake.entries = [
@@ -303,3 +304,25 @@ def test_the_trend_of_no_one_and_many_points() -> None:
     assert places([]) == []
     assert places([NOW]) == [998.0]
     assert places([NOW, NOW - timedelta(hours=1), NOW - timedelta(hours=4)]) == [998.0, 749.0, 2.0]
+
+
+def test_what_is_suspect_is_named_and_the_command_that_accepts_it() -> None:
+    fake = Fake()
+    reason = "public.inventario_inventario has no rows, and had 40 in 7-1"
+    fake.entries = [HistoryEntry(12, record(12, suspect=reason), ())]
+    fake.lines = [replace(line, suspect=reason, suspect_id="7-2") for line in fake.lines if line.clinic_id == 7]
+    with client(fake, OPERATOR) as browser:
+        for path in ("clinics/7", "backups/12"):
+            text = browser.get(f"ui/{path}").text
+            assert reason in text
+            assert "clinic-backups accept" in text
+        fake.lines = [replace(line, running=None) for line in fake.lines]
+        assert reason in browser.get("ui/").text
+    with client(fake, READER) as browser:
+        assert reason not in browser.get("ui/clinics/7").text
+    accepted = record(12, suspect=reason, accepted_by="ana", accepted_at=NOW)
+    fake.entries = [HistoryEntry(12, accepted, ())]
+    with client(fake, OPERATOR) as browser:
+        text = browser.get("ui/backups/12").text
+        assert "ana" in text
+        assert "clinic-backups accept" not in text

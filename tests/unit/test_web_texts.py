@@ -48,7 +48,7 @@ WORDS: Mapping[str, set[str]] = {
     "run_done.": set(DAG_IDS),
     "step.": {task_id for tasks in ORDER.values() for task_id in tasks},
     "step_state.": {*TONES, "approval", "rejected"},
-    "did.": {"back_up", "restore", "approve", "reject", "hold", "release", "verify", "download", "fetch"},
+    "did.": {"back_up", "restore", "approve", "reject", "hold", "release", "verify", "download", "fetch", "accept"},
     "error.lead.": {"400", "401", "403", "404", "405", "409", "413", "422", "429", "500", "503"},
     "error.why.": {"403", "404", "409", "422", "429", "500", "503"},
 }

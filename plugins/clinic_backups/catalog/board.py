@@ -43,6 +43,8 @@ class BoardLine:
     :param trend: the last 30 days, the oldest first; days without a good backup are left out.
     :param last_failure: why its newest backup failed; none if that did not fail.
     :param restored_at: when its last completed restore ended.
+    :param suspect: why its newest completed backup is suspect, until somebody accepts it: until then the last good one
+        is an older one. ``suspect_id`` is its id.
     """
 
     clinic_id: int
@@ -60,6 +62,8 @@ class BoardLine:
     last_failure: str | None = None
     last_failure_hint: str | None = None
     restored_at: datetime | None = None
+    suspect: str | None = None
+    suspect_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,8 @@ class ClinicMetrics:
 class Board:
     """Reads the board. Every query is told which clinics may be seen, and says nothing of any other.
 
-    In all methods ``visible`` are those clinics, ``None`` for all of them, and a clinic is late when its last good
-    backup ended more than ``objective_hours`` before ``now``.
+    In all methods ``visible`` are those clinics, ``None`` for all of them, and a clinic is late when the
+    data of its last good backup are as of more than ``objective_hours`` before ``now``.
     """
 
     def __init__(self, database: CatalogDatabase) -> None:

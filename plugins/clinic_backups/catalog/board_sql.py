@@ -15,21 +15,22 @@ _SEEN = "(CAST(:visible AS bigint[]) IS NULL OR {}.clinic_id = ANY(CAST(:visible
 _STANDING = "CASE WHEN {0} IS NULL THEN 'never' WHEN {0} < :moment THEN 'late' ELSE 'ok' END"
 _RECENT = f"""
     recent AS MATERIALIZED (
-        SELECT DISTINCT ON (b.clinic_id) b.clinic_id, b.id, b.started_at, b.finished_at, b.size_bytes
+        SELECT DISTINCT ON (b.clinic_id) b.clinic_id, b.id, b.started_at, b.finished_at, b.data_time, b.size_bytes
           FROM clinic_backups.backup AS b
-         WHERE b.state = 'completed' AND b.started_at >= :recent AND {_SEEN.format("b")}
+         WHERE b.good AND b.started_at >= :recent AND {_SEEN.format("b")}
          ORDER BY b.clinic_id, b.started_at DESC, b.id DESC)"""  # noqa: S608 - our own words only, here and below
 _CLINICS_AND_GOOD = """clinic_backups.clinic AS c
     LEFT JOIN recent ON recent.clinic_id = c.clinic_id
     LEFT JOIN LATERAL (
-        SELECT b.started_at, b.finished_at, b.size_bytes
+        SELECT b.started_at, b.finished_at, b.data_time, b.size_bytes
           FROM clinic_backups.backup AS b
-         WHERE recent.clinic_id IS NULL AND b.clinic_id = c.clinic_id AND b.state = 'completed'
+         WHERE recent.clinic_id IS NULL AND b.clinic_id = c.clinic_id AND b.good
          ORDER BY b.started_at DESC, b.id DESC
          LIMIT 1) AS older ON true
     CROSS JOIN LATERAL (
         SELECT coalesce(recent.started_at, older.started_at) AS started_at,
                coalesce(recent.finished_at, older.finished_at) AS finished_at,
+               coalesce(recent.data_time, older.data_time) AS data_time,
                coalesce(recent.size_bytes, older.size_bytes) AS size_bytes) AS good"""
 _NEWEST_FAILED = """(SELECT n.state FROM clinic_backups.backup AS n
                       WHERE n.clinic_id = c.clinic_id
@@ -37,9 +38,9 @@ _NEWEST_FAILED = """(SELECT n.state FROM clinic_backups.backup AS n
 # The rank of a standing. Each order ends with what no two clinics share, so that the pages hold every clinic once.
 _RANK = "array_position(ARRAY['never', 'late', 'ok'], f.standing)"
 _ORDERS = {
-    "standing": (_RANK, "CASE f.standing WHEN 'late' THEN f.finished_at END", "f.search_name"),
+    "standing": (_RANK, "CASE f.standing WHEN 'late' THEN f.data_time END", "f.search_name"),
     "name": ("f.search_name",),
-    "age": ("f.finished_at",),
+    "age": ("f.data_time",),
     "size": ("f.size_bytes",),
     "id": (),
 }
@@ -52,8 +53,8 @@ def page(sort: Literal["standing", "name", "age", "size", "id"], descending: boo
     return text(f"""
         WITH {_RECENT},
         found AS MATERIALIZED (
-            SELECT c.clinic_id, c.search_name, good.finished_at, good.size_bytes,
-                   {_STANDING.format("good.finished_at")} AS standing
+            SELECT c.clinic_id, c.search_name, good.data_time, good.size_bytes,
+                   {_STANDING.format("good.data_time")} AS standing
               FROM {_CLINICS_AND_GOOD}
              WHERE {_SEEN.format("c")}
                AND (CAST(:active AS boolean) IS NULL OR c.active = CAST(:active AS boolean))
@@ -82,8 +83,8 @@ COUNTS = text(f"""
          WHERE b.state <> 'completed' AND b.started_at >= :recent AND {_SEEN.format("b")}
          ORDER BY b.clinic_id, b.started_at DESC, b.id DESC)
     SELECT count(*) AS clinics,
-           count(*) FILTER (WHERE good.finished_at >= :moment) AS ok,
-           count(*) FILTER (WHERE good.finished_at < :moment) AS late,
+           count(*) FILTER (WHERE good.data_time >= :moment) AS ok,
+           count(*) FILTER (WHERE good.data_time < :moment) AS late,
            count(*) FILTER (WHERE good.finished_at IS NULL) AS never,
            count(*) FILTER (WHERE c.clinic_id IN (
                SELECT r.clinic_id FROM clinic_backups.backup AS r WHERE r.state = 'running')) AS running,
@@ -110,7 +111,7 @@ METRICS = text(f"""
           FROM clinic_backups.restore AS r
          WHERE r.state = 'completed' AND {_SEEN.format("r")}
          GROUP BY r.clinic_id)
-    SELECT c.clinic_id, c.name, good.finished_at,
+    SELECT c.clinic_id, c.name, good.data_time,
            extract(epoch FROM good.finished_at - good.started_at)::double precision,
            good.size_bytes, last.rows_total, coalesce(made.completed, 0), coalesce(made.failed, 0),
            restored.finished_at
@@ -118,7 +119,7 @@ METRICS = text(f"""
       LEFT JOIN LATERAL (
           SELECT b.rows_total
             FROM clinic_backups.backup AS b
-           WHERE b.clinic_id = c.clinic_id AND b.started_at = good.started_at AND b.state = 'completed'
+           WHERE b.clinic_id = c.clinic_id AND b.started_at = good.started_at AND b.good
            ORDER BY b.id DESC LIMIT 1) AS last ON true
       LEFT JOIN made ON made.clinic_id = c.clinic_id
       LEFT JOIN restored ON restored.clinic_id = c.clinic_id
@@ -126,17 +127,18 @@ METRICS = text(f"""
      ORDER BY c.clinic_id""")  # noqa: S608
 
 LINES = text(f"""
-    SELECT c.clinic_id, c.name, c.active, {_STANDING.format("good.finished_at")} AS standing,
-           good.finished_at AS last_good_at, good.id AS last_good_number, good.backup_id AS last_good_id,
+    SELECT c.clinic_id, c.name, c.active, {_STANDING.format("good.data_time")} AS standing,
+           good.data_time AS last_good_at, good.id AS last_good_number, good.backup_id AS last_good_id,
            good.kind, good.size_bytes, good.rows_total AS rows,
            failed.error AS last_failure, failed.hint AS last_failure_hint,
+           doubtful.suspect, doubtful.backup_id AS suspect_id,
            (SELECT max(r.finished_at) FROM clinic_backups.restore AS r
              WHERE r.clinic_id = c.clinic_id AND r.state = 'completed') AS restored_at
       FROM clinic_backups.clinic AS c
       LEFT JOIN LATERAL (
-          SELECT b.id, b.backup_id, b.kind, b.finished_at, b.size_bytes, b.rows_total
+          SELECT b.id, b.backup_id, b.kind, b.finished_at, b.data_time, b.size_bytes, b.rows_total
             FROM clinic_backups.backup AS b
-           WHERE b.clinic_id = c.clinic_id AND b.state = 'completed'
+           WHERE b.clinic_id = c.clinic_id AND b.good
            ORDER BY b.started_at DESC, b.id DESC
            LIMIT 1) AS good ON true
       LEFT JOIN LATERAL (
@@ -145,6 +147,12 @@ LINES = text(f"""
            WHERE n.clinic_id = c.clinic_id
            ORDER BY n.started_at DESC, n.id DESC
            LIMIT 1) AS failed ON failed.state = 'failed'
+      LEFT JOIN LATERAL (
+          SELECT d.backup_id, d.suspect, d.good
+            FROM clinic_backups.backup AS d
+           WHERE d.clinic_id = c.clinic_id AND d.state = 'completed'
+           ORDER BY d.started_at DESC, d.id DESC
+           LIMIT 1) AS doubtful ON NOT doubtful.good
      WHERE c.clinic_id = ANY(CAST(:clinic_ids AS bigint[]))""")  # noqa: S608
 TREND = text("""
     SELECT b.clinic_id, b.started_at, b.size_bytes, b.rows_total

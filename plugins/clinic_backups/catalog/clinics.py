@@ -16,7 +16,7 @@ from clinic_backups.model import Clinic
 
 @dataclass(frozen=True)
 class ClinicHealth:
-    """One active clinic and when its last good backup was finished; ``None``: it has none."""
+    """One active clinic and as of when its last good backup is; ``None``: it has none."""
 
     clinic_id: int
     name: str
@@ -63,8 +63,8 @@ class Clinics:
     def health(self) -> list[ClinicHealth]:
         """All active clinics, in id order."""
         last_good_at = (
-            select(backup.c.finished_at)
-            .where(backup.c.clinic_id == clinic.c.clinic_id, backup.c.state == "completed")
+            select(backup.c.data_time)
+            .where(backup.c.clinic_id == clinic.c.clinic_id, backup.c.good)
             .order_by(backup.c.started_at.desc())
             .limit(1)
             .scalar_subquery()

@@ -81,7 +81,8 @@ class Catalog:
             update(backup)
             .where(backup.c.backup_id == unfinished)
             .values(state="running", attempt=backup.c.attempt + 1, started_at=started_at, updated_at=text("now()"))
-            .values(finished_at=None, error=None, hint=None)
+            .values(finished_at=None, error=None, hint=None, data_at=None, suspect=None, remark=None)
+            .values(accepted_by=None, accepted_at=None)
             .returning(*COLUMNS)
         )
         with self.database.transaction("continuing a backup's record") as db:
@@ -94,7 +95,7 @@ class Catalog:
 
     def decided(self, record: BackupRecord) -> BackupRecord:
         """Write how a running backup is made: its kind, why, what it is built on, and of which tables."""
-        names = ("kind", "kind_reason", "parent_id", "chain", "schema_digest", "gaps")
+        names = ("kind", "kind_reason", "parent_id", "chain", "schema_digest", "gaps", "data_at")
         values = {name: value for name, value in values_of(record).items() if name in names}
         return self._change(record, "running", **values)
 
@@ -224,6 +225,25 @@ class Catalog:
         ended: dict[str, Any] = dict.fromkeys(("hold_reason", "held_by", "held_at"))
         return self._change(record, "completed", "lost", held=None, **ended, released_by=by, released_at=at)
 
+    def accept(self, record: BackupRecord, by: str, at: datetime) -> BackupRecord:
+        """Somebody looked at what is suspect in it, and it is right. Again by the same person: changes nothing.
+
+        :raises PermanentError: it is neither completed nor lost, or nothing in it is suspect, or it was accepted.
+        """
+        now = self.require(record.backup_id)
+        if now.suspect is None:
+            raise PermanentError(
+                f"Nothing in backup {now.backup_id} is suspect.", hint="`clinic-backups list` names the suspect ones."
+            )
+        if now.accepted_at is not None:
+            if now.accepted_by == by:
+                return now
+            raise PermanentError(
+                f"{now.accepted_by} accepted backup {now.backup_id} already, at {iso(now.accepted_at)}.",
+                hint="There is nothing left to do.",
+            )
+        return self._change(record, "completed", "lost", held=None, accepted_by=by, accepted_at=at)
+
     def note_lock(self, record: BackupRecord, until: datetime) -> BackupRecord:
         """Write that a store keeps it locked for longer than was asked for."""
         return self._change(record, "completed", "lost", held=None, locked_until=until)
@@ -297,11 +317,13 @@ class Catalog:
         state: State | None = None,
         started_before: datetime | None = None,
         safety_copies: bool = True,
+        data_before: datetime | None = None,
         limit: int | None = None,
     ) -> list[BackupRecord]:
         """The records that fit, the newest first.
 
         :param safety_copies: also those that were made before a restore.
+        :param data_before: their rows are as of before then.
         """
         statement = select(*COLUMNS).order_by(backup.c.started_at.desc(), backup.c.id.desc()).limit(limit)
         for column, value in ((backup.c.clinic_id, clinic_id), (backup.c.run_id, run_id), (backup.c.state, state)):
@@ -311,6 +333,8 @@ class Catalog:
             statement = statement.where(backup.c.started_at < started_before)
         if not safety_copies:
             statement = statement.where(backup.c.safety_of.is_(None))
+        if data_before is not None:
+            statement = statement.where(backup.c.data_time < data_before)
         return self._select(statement)
 
     def latest(self, clinic_id: int) -> BackupRecord | None:

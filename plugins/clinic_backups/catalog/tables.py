@@ -63,6 +63,15 @@ backup = Table(
     Column("gaps", JSONB, nullable=False, server_default="[]"),
     # Of a copy that was made before a restore: the backup that was restored.
     Column("safety_of", Text),
+    Column("data_at", DateTime(timezone=True)),
+    Column("suspect", Text),
+    Column("accepted_by", Text),
+    Column("accepted_at", DateTime(timezone=True)),
+    Column("remark", Text),
+    # As BackupRecord.is_trusted, and completed: the last good backup is the newest of these.
+    Column("good", Boolean, Computed("state = 'completed' AND (suspect IS NULL OR ...)", persisted=True)),
+    # As BackupRecord.data_time.
+    Column("data_time", DateTime(timezone=True), Computed("coalesce(data_at, started_at)", persisted=True)),
     # For lists and trends, which must not open every record's JSON; none before it is completed.
     Column("rows_total", BigInteger, Computed("clinic_backups.rows_total(rows)", persisted=True)),
 )

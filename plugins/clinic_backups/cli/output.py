@@ -78,14 +78,15 @@ def print_table(title: str, columns: Iterable[tuple[str, bool]], rows: Iterable[
     console.print(table)
 
 
+def state_of(record: BackupRecord) -> str:
+    """Its state as lists show it: incomplete where it has gaps, and suspect as long as nobody accepted that."""
+    state = styled("incomplete" if record.state == "completed" and record.gaps else record.state)
+    return state if record.is_trusted else f"{state}, [yellow]suspect[/]"
+
+
 def styled(word: str) -> str:
     """A state or level in its colour."""
     return f"[{STYLES.get(word, 'default')}]{escape(word)}[/]"
-
-
-def state_of(record: BackupRecord) -> str:
-    """The state in its colour; a completed backup with gaps is not shown as a complete one."""
-    return styled("incomplete" if record.state == "completed" and record.gaps else record.state)
 
 
 def print_gaps(record: BackupRecord) -> None:

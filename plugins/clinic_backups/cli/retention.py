@@ -1,4 +1,4 @@
-"""``clinic-backups retention``, ``hold`` and ``release``."""
+"""``clinic-backups retention``, ``hold``, ``release`` and ``accept``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
     app.command()(retention)
     app.command()(hold)
     app.command()(release)
+    app.command()(accept)
 
 
 def retention(
@@ -73,6 +74,15 @@ def hold(
     """Keep a backup until it is released, whatever the policy says. One that is on hold already is refused."""
     held = parts().holds().hold(backup_id, reason, f"{getpass.getuser()} (command line)")
     print(f"{held.backup_id} is on hold: {held.hold_reason}")
+
+
+def accept(
+    backup_id: str,
+    reason: Annotated[str, typer.Option(help="Why what is suspect in it is right; no patients' data.")],
+) -> None:
+    """Rely on a suspect backup: it counts as good again, and the next ones may be built on it."""
+    accepted = parts().holds().accept(backup_id, reason, f"{getpass.getuser()} (command line)")
+    print(f"{accepted.backup_id} is accepted. It was suspect: {accepted.suspect}")
 
 
 def release(backup_id: str) -> None:

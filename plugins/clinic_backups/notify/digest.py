@@ -65,6 +65,16 @@ def digest_facts(
             {"clinic_id": s.clinic_id, "clinic_name": s.name, "what": s.what, "before": s.before, "now": s.now}
             for s in shrunk
         ],
+        "suspect": [
+            {
+                "clinic_id": record.clinic_id,
+                "clinic_name": record.clinic_name,
+                "backup_id": record.backup_id,
+                "reason": record.suspect,
+            }
+            for record in completed
+            if not record.is_trusted
+        ],
         "undelivered": [dict(letter) for letter in undelivered],
         "copies": [dict(store) for store in copies],
     }

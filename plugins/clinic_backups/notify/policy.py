@@ -115,9 +115,8 @@ def _history(db: SqlConnection, record: BackupRecord, now: datetime) -> History:
             SELECT (SELECT count(*) FROM streak) AS failures,
                    (SELECT min(id) FROM streak) AS thread_id,
                    (SELECT min(created_at) FROM streak) AS failing_since,
-                   (SELECT finished_at FROM clinic_backups.backup
-                     WHERE clinic_id = :clinic_id AND state = 'completed' AND backup_id <> :backup_id
-                     ORDER BY id DESC LIMIT 1) AS last_good_at,
+                   (SELECT max(data_time) FROM clinic_backups.backup
+                     WHERE clinic_id = :clinic_id AND good AND backup_id <> :backup_id) AS last_good_at,
                    (SELECT max(created_at) FROM clinic_backups.notification
                      WHERE clinic_id = :clinic_id AND kind = 'weekly') AS last_weekly_at,
                    (SELECT count(*) FROM clinic_backups.backup

@@ -169,6 +169,10 @@ class Consolidation:
             schema_digest=source.schema_digest,
             gaps=source.gaps,
             safety_of=source.safety_of,
+            data_at=source.data_time,
+            suspect=source.suspect,
+            accepted_by=source.accepted_by,
+            accepted_at=source.accepted_at,
         )
 
     def _merge(

@@ -140,6 +140,8 @@ class RestorePlan:
     tables: tuple[TablePlan, ...]
     refusals: tuple[Refusal, ...]
     digest: str
+    notes: tuple[str, ...] = ()
+    """What is to be known of the backup: that it is incomplete or suspect."""
     parts: Mapping[str, str] = field(default_factory=dict)
     """What ``digest`` was computed from: the digest of each table's writes, the backup, the mode."""
     moment: Mapping[str, Any] = field(default_factory=dict)
@@ -176,6 +178,7 @@ class RestorePlan:
                 | {
                     "tables": tuple(tables),
                     "refusals": tuple(Refusal(**refusal) for refusal in data["refusals"]),
+                    "notes": tuple(fields.get("notes", ())),
                     "snapshot_at": datetime.fromisoformat(data["snapshot_at"]),
                     "target": Target(**data["target"]) if data.get("target") else None,
                 }

@@ -18,7 +18,7 @@ from clinic_backups.errors import PermanentError
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.rules import Reference, TableRules
 from clinic_backups.restore.workspace import Workspace, qualified
-from clinic_backups.tenant_db import catalog_query
+from clinic_backups.table_locks import catalog_query
 
 MANY_ROWS = 20_000
 """With so many rows foreign keys are proven for all rows at once, where the role allows it: in half the time."""

@@ -54,7 +54,8 @@ class RestoreRunner:
 
     def plan(self, request: RestoreRequest) -> RestorePlan:
         """What the restore would do; see :meth:`ClinicRestore.plan`."""
-        return self._restore.plan(source_of(self.choose(request)), wish_of(request))
+        chosen = self.choose(request)
+        return replace(self._restore.plan(source_of(chosen), wish_of(request)), notes=_notes(chosen))
 
     def propose(self, request: RestoreRequest, plan: RestorePlan) -> Approval:
         """Record a plan without refusals as one that somebody is to approve, with the page that they are shown."""
@@ -229,6 +230,14 @@ def _plan_of(approved: Approval) -> RestorePlan:
     raise NotApproved(f"The approval for clinic {approved.clinic_id} is not for a restore.", hint=AGAIN)
 
 
+def _notes(backup: BackupRecord) -> tuple[str, ...]:
+    """What is to be known of a backup before it is restored."""
+    notes = [f"The backup is incomplete: {gap.table} is not in it as it should be." for gap in backup.gaps]
+    if backup.suspect and not backup.is_trusted:
+        notes.append(f"The backup is suspect, and nobody has accepted it: {backup.suspect}")
+    return tuple(notes)
+
+
 def choose_backup(catalog: Catalog, request: RestoreRequest) -> BackupRecord:
     """The backup that a request means. A copy that was made before a restore is meant only where its id is given.
 
@@ -244,13 +253,12 @@ def choose_backup(catalog: Catalog, request: RestoreRequest) -> BackupRecord:
         require_completed(found)
         return found
     before = request.as_of + timedelta(microseconds=1) if request.as_of else None
-    newest = catalog.find(
-        clinic_id=request.clinic_id, state="completed", started_before=before, safety_copies=False, limit=1
-    )
-    if newest:
-        return newest[0]
+    known = catalog.find(clinic_id=request.clinic_id, state="completed", data_before=before, safety_copies=False)
+    # What is suspect, and nobody has accepted, is taken only where there is nothing else.
+    if known:
+        return next((record for record in known if record.is_trusted), known[0])
     when = f" at or before {request.as_of.isoformat()}" if request.as_of else ""
-    others = catalog.find(clinic_id=request.clinic_id, state="completed", started_before=before, limit=1)
+    others = catalog.find(clinic_id=request.clinic_id, state="completed", data_before=before, limit=1)
     besides = " except copies that were made before a restore" if others else ""
     by_id = " To restore such a copy, give its id." if others else ""
     raise PermanentError(

@@ -149,7 +149,7 @@ class ClinicRestore:
         folder = SqlFolder(self.settings.sql_dir)
         queries = SqlExtract().rendered(folder, clinic_id)
         timeouts = self.settings.timeouts
-        with Workspace(self.database, **timeouts) as workspace:
+        with Workspace(self.database, reads=queries, **timeouts) as workspace:
             target, refusals = target_of(workspace, self.clinic_db, other_database=wish.other_database)
             comparison = Comparison(
                 workspace,
@@ -168,6 +168,7 @@ class ClinicRestore:
             with Snapshot(self.database, same_as=workspace.export(), **timeouts) as reader:
                 staging = Staging(workspace, reader, queries, as_text=as_text)
                 comparison.stage(staging, lambda wanted: self.archives.read(backup, wanted))
+            workspace.prove()
             self.on_step("comparing")
             comparison.compare()
             yield comparison

@@ -14,11 +14,15 @@ def as_lines(plan: RestorePlan) -> Iterator[str]:
     yield f"target: {_target(plan.target)}"
     clinic = f"{plan.clinic_id} {one_line(plan.clinic_name)!r}"
     yield f"Clinic {clinic} from backup {plan.backup_id}, as of {iso(plan.snapshot_at.replace(microsecond=0))}"
+    yield from (f"Attention: {note}" for note in plan.notes)
     for table in plan.tables:
         if table.writes or table.notes:
             yield f"{table.table}: {_counts(table)}"
             yield from (f"  {note}" for note in table.notes)
-    yield f"{plan.writes:,} rows would be written." if plan.writes else "Nothing differs: there is nothing to write."
+    if plan.writes:
+        yield f"{plan.writes:,} rows would be written."
+    elif not plan.refusals:
+        yield "Nothing differs: there is nothing to write."
     yield from (f"Refused: {refusal.message} HINT: {refusal.hint}" for refusal in plan.refusals)
 
 
@@ -32,6 +36,7 @@ def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
     lines.append(f"**Target:** {_escape(_target(plan.target))}")
     if notes:
         lines.append(f"Notes: {_escape(notes)}")
+    lines += [f"**Attention:** {_escape(note)}" for note in plan.notes]
     if not plan.writes:
         lines.append("**Nothing differs: there is nothing to write.**")
     else:

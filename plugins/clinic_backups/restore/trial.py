@@ -14,7 +14,7 @@ from clinic_backups.restore.quiet import may_replica
 from clinic_backups.restore.rules import NO_ACTION, Reference, TableRules, read_references, read_rules, with_parent
 from clinic_backups.restore.workspace import Workspace, columns_of, qualified
 from clinic_backups.settings import Settings
-from clinic_backups.tenant_db import catalog_query
+from clinic_backups.table_locks import catalog_query
 
 CHECK = "restore"
 

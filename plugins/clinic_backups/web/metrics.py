@@ -38,7 +38,7 @@ class _Clinics(Collector):
         families: list[tuple[GaugeMetricFamily, Figure]] = [
             (_gauge("last_good_age_seconds", "Age of the last good backup"), lambda c: age(c.last_good_at)),
             (
-                _gauge("last_good_timestamp_seconds", "When the last good backup was finished"),
+                _gauge("last_good_timestamp_seconds", "As of when the data of the last good backup are"),
                 lambda c: c.last_good_at.timestamp() if c.last_good_at else None,
             ),
             (_gauge("last_duration_seconds", "Duration of the last good backup"), lambda c: c.last_duration_seconds),

@@ -1,0 +1,11 @@
+-- Where the rows of %(relations)s lie and what these relations are: equal in two snapshots when neither changed between.
+SELECT c.oid::bigint, n.nspname || '.' || c.relname AS name, c.relkind, c.relfilenode::bigint, c.relispartition,
+       (SELECT string_agg(concat_ws(':', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attisdropped), ',' ORDER BY a.attnum)
+          FROM pg_attribute a
+         WHERE a.attrelid = c.oid AND a.attnum > 0) AS columns,
+       (SELECT string_agg(i.inhparent::text, ',' ORDER BY i.inhseqno) FROM pg_inherits i WHERE i.inhrelid = c.oid) AS parents,
+       (SELECT md5(string_agg(r.ev_action::text, ',' ORDER BY r.oid)) FROM pg_rewrite r WHERE r.ev_class = c.oid) AS rules
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.oid = ANY (%(relations)s::oid[]) AND c.relkind NOT IN ('i', 'I', 'S', 't')
+ ORDER BY c.oid

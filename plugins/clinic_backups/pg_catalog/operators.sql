@@ -1,0 +1,9 @@
+-- With which operator each foreign key of the table %(table)s compares parent and child, by its name: one of a citext column
+-- is not that of text.
+SELECT f.conname, array_agg(format('%%I.%%s', n.nspname, o.oprname) ORDER BY k.position)
+  FROM pg_constraint f
+ CROSS JOIN LATERAL unnest(f.conpfeqop) WITH ORDINALITY AS k (operator, position)
+  JOIN pg_operator o ON o.oid = k.operator
+  JOIN pg_namespace n ON n.oid = o.oprnamespace
+ WHERE f.contype = 'f' AND f.conrelid = %(table)s::regclass
+ GROUP BY f.conname

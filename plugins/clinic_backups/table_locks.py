@@ -1,0 +1,333 @@
+"""Locks on all tables that some queries read, taken before the snapshot, and the proof that nothing else was touched.
+
+A REPEATABLE READ snapshot alone does not do: TRUNCATE and an ALTER TABLE that rewrites make a table look empty to every
+snapshot that is older (PostgreSQL manual, "Caveats" of MVCC). See docs/decisions/0010-locks-before-the-snapshot.md.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import psycopg2
+import psycopg2.errors
+
+from clinic_backups.database import TRANSIENT_CLASSES, raise_database_error
+from clinic_backups.errors import TransientError
+
+PREPARE_LOCK_WAIT_MS = 100
+"""Less than PostgreSQL's deadlock_timeout: a migration that waits for what we hold never finds a deadlock with us."""
+MAX_ATTEMPTS = 10
+"""Times that the locks are taken anew because a table was renamed or dropped meanwhile."""
+SHOWN_TABLES = 5
+SINCE = {"transaction_timeout": 170000}
+"""Settings that an older server does not know."""
+SAVEPOINT = "clinic_backups_begun"
+MISSING = (
+    psycopg2.errors.UndefinedTable,
+    psycopg2.errors.UndefinedColumn,
+    psycopg2.errors.UndefinedFunction,
+    psycopg2.errors.UndefinedObject,
+    psycopg2.errors.InvalidSchemaName,
+)
+"""What a statement fails with when what it names is not there, or not there any more."""
+
+
+@cache
+def catalog_query(name: str) -> str:
+    """The text of ``pg_catalog/<name>.sql``."""
+    return resources.files("clinic_backups").joinpath("pg_catalog", f"{name}.sql").read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a server says of its data's time."""
+
+    standby: bool
+    now: datetime
+    replayed_at: datetime | None
+    """None: it is no standby, or one that cannot say."""
+
+
+class _Busy(Exception):
+    """A table is locked by another session, for now."""
+
+
+class TableLocks:
+    """ACCESS SHARE on every relation that ``queries`` mention: tables, those below views, partitions and children.
+
+    :meth:`take` begins a transaction of ``db``: first the locks, then the snapshot, so that the snapshot shows each
+    locked table as it is. Whoever holds a lock is waited for with no lock of ours held: a migration never meets a
+    deadlock with a backup. :meth:`prove` is for the end of reading: what was touched besides (tables that a function
+    reads, materialized views) must be now as the snapshot sees it.
+
+    :param db: a connection outside of a transaction, REPEATABLE READ.
+    :param queries: a SELECT by the name that errors use.
+    :param settings: of the session, set with each transaction.
+    :param same_as: the name of an exported snapshot; else a new one is taken.
+    """
+
+    def __init__(
+        self,
+        db: Any,
+        queries: Mapping[str, str],
+        settings: Mapping[str, str],
+        *,
+        lock_timeout_seconds: float,
+        same_as: str | None = None,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._db, self._queries, self._settings, self._same_as = db, queries, settings, same_as
+        self._seconds, self._pause = lock_timeout_seconds, pause
+        self._held: list[int] = []
+        self._shape: str | None = None
+        self._were_there = False
+        self.replayed: Replayed | None = None
+        """As the server said just before the snapshot was taken."""
+
+    def take(self) -> None:
+        """Begin the transaction: locks, then the snapshot.
+
+        :raises TransientError: a table stayed locked for longer than the lock timeout, all waits together; or a
+            table or column was there at first and is gone now.
+        :raises PermanentError: an extract names what is not there, or may not be read.
+        """
+        deadline = time.monotonic() + self._seconds
+        pause, attempt = 0.02, 0
+        names: list[str] = []
+        while True:
+            try:
+                names = self._mentioned()
+                self._lock(names)
+                return
+            except _Busy:
+                self._db.rollback()
+                if time.monotonic() >= deadline:
+                    raise self._still_locked(names) from None
+                self._pause(pause)
+                pause = min(2 * pause, 0.25)
+            except MISSING as error:
+                # Renamed or dropped between the two transactions.
+                self._db.rollback()
+                attempt += 1
+                if attempt >= MAX_ATTEMPTS:
+                    raise_database_error(error, "locking the tables of the extracts")
+            except psycopg2.Error as error:
+                raise_database_error(error, "locking the tables of the extracts")
+
+    def prove(self, connect: Callable[[], Any]) -> None:
+        """At the end of reading, before what was read is believed.
+
+        :param connect: opens another connection to the same database: its snapshot sees what is there now.
+        :raises TransientError: a table that was not locked from the beginning changed between the snapshot and its
+            first use, so that it may have looked empty.
+        """
+        try:
+            with self._db.cursor() as cursor:
+                cursor.execute(catalog_query("touched"), {"held": self._held})
+                late, enums = cursor.fetchone()
+                if enums:
+                    _require_labels(cursor, enums)
+                if not late:
+                    return
+                query, values = catalog_query("definitions"), {"relations": late}
+                cursor.execute(query, values)
+                seen = {row[0]: row[1:] for row in cursor.fetchall()}
+            other = connect()
+            try:
+                with other.cursor() as cursor:
+                    cursor.execute(query, values)
+                    now = {row[0]: row[1:] for row in cursor.fetchall()}
+            finally:
+                other.close()
+        except psycopg2.Error as error:
+            raise_database_error(error, "comparing the tables with the snapshot")
+        changed = sorted(
+            {(now.get(key) or seen[key])[0] for key in seen.keys() | now.keys() if seen.get(key) != now.get(key)}
+        )
+        if changed:
+            raise changed_meanwhile(changed)
+
+    def _mentioned(self) -> list[str]:
+        """The relations that the queries mention, by their quoted names."""
+        settings = dict(self._settings) | {"lock_timeout": f"{PREPARE_LOCK_WAIT_MS}ms"}
+        with self._db.cursor() as cursor:
+            try:
+                # One round trip. A PREPARE looks names up and opens views, as running would, and reads no row.
+                statements = [session_settings(cursor, settings), f"SAVEPOINT {SAVEPOINT}", *self._prepares()]
+                cursor.execute("; ".join([*statements, catalog_query("mentioned")]))
+                names, _, standby, now = cursor.fetchone()
+                replayed_at = None
+                if standby:
+                    cursor.execute(catalog_query("replayed"))
+                    (replayed_at,) = cursor.fetchone()
+            except psycopg2.errors.LockNotAvailable:
+                self._note_shape()
+                raise _Busy from None
+            except psycopg2.errors.Error as error:
+                if not error.pgcode or error.pgcode.startswith(TRANSIENT_CLASSES):
+                    raise
+                self._note_shape()
+                self._explain(error)
+        self.replayed, self._were_there = Replayed(standby, now, replayed_at), True
+        self._db.rollback()
+        return list(names or ())
+
+    def _lock(self, names: list[str]) -> None:
+        """Lock all of them; or, where that is refused, what can be locked. The rest is proven at the end."""
+        refused = (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.WrongObjectType)
+        try:
+            try:
+                self._begin(names)
+            except refused:
+                self._db.rollback()
+                with self._db.cursor() as cursor:
+                    cursor.execute(catalog_query("lockable"), {"names": names})
+                    some = [name for (name,) in cursor.fetchall()]
+                self._db.rollback()
+                try:
+                    self._begin(some, prepare=True)
+                except refused:
+                    # Below a view may lie what its owner may read and not lock.
+                    self._db.rollback()
+                    self._begin([], prepare=True)
+        except psycopg2.errors.LockNotAvailable:
+            raise _Busy from None
+
+    def _begin(self, names: Sequence[str], *, prepare: bool = False) -> None:
+        """Locks, snapshot and settings in one round trip; then open what is not locked yet."""
+        with self._db.cursor() as cursor:
+            statements = [f"LOCK TABLE {', '.join(names)} IN ACCESS SHARE MODE NOWAIT"] if names else []
+            if self._same_as is not None:
+                statements.append(cursor.mogrify("SET TRANSACTION SNAPSHOT %s", (self._same_as,)).decode())
+            # The first SELECT takes the snapshot: LOCK TABLE does not.
+            statements += [session_settings(cursor, self._settings), catalog_query("mentioned")]
+            cursor.execute("; ".join(statements))
+            _, locked, _, _ = cursor.fetchone()
+            # A snapshot of another transaction may be older than these locks: then all is proven at the end.
+            self._held = list(locked or ()) if self._same_as is None else []
+            if prepare:
+                wait = session_settings(cursor, {"lock_timeout": f"{PREPARE_LOCK_WAIT_MS}ms"})
+                cursor.execute("; ".join([wait, *self._prepares(), session_settings(cursor, self._settings)]))
+
+    def _prepares(self) -> list[str]:
+        return [_prepare(query) for query in self._queries.values()]
+
+    def _explain(self, error: psycopg2.Error) -> None:
+        """Say which extract does not run, or that it did until a moment ago."""
+        before = self._shape
+        self._db.rollback()
+        guilty, found = "the extracts", error
+        for table, query in self._queries.items():
+            try:
+                with self._db.cursor() as cursor:
+                    cursor.execute(f"{session_settings(cursor, self._settings)}; {_prepare(query)}")
+            except psycopg2.Error as failure:
+                guilty, found = f"the extract of {table}", failure
+                break
+            finally:
+                self._db.rollback()
+        if isinstance(found, MISSING) and (self._were_there or (before is not None and before != _shape(self._db))):
+            raise _definition_changed(f"reading {guilty}")
+        raise_database_error(found, f"trying {guilty}")
+
+    def _note_shape(self) -> None:
+        """What there was before the first failure, which may have been somebody's change."""
+        if self._shape is None:
+            self._shape = self._shape_then()
+
+    def _shape_then(self) -> str:
+        with self._db.cursor() as cursor:
+            cursor.execute(f"ROLLBACK TO SAVEPOINT {SAVEPOINT}")
+        return _shape(self._db)
+
+    def _still_locked(self, names: Sequence[str]) -> TransientError:
+        with self._db.cursor() as cursor:
+            cursor.execute(catalog_query("blockers"))
+            blockers = cursor.fetchall()
+        self._db.rollback()
+        texts = "\n".join(self._queries.values())
+        mine = [row for row in blockers if row[0] in names or row[0].rpartition(".")[2].strip('"') in texts] or blockers
+        tables = _some(sorted({row[0] for row in mine})) or _some(names) or "of the extracts"
+        sessions = _some(
+            [
+                f"process {pid}"
+                + (f" ({', '.join(filter(None, (application, state)))})" if application or state else "")
+                for pid, application, state in sorted({row[1:] for row in mine})
+            ]
+        )
+        return TransientError(
+            f"Another session locks {tables} for more than {self._seconds:g} seconds"
+            f" (SQLSTATE 55P03){': ' + sessions if sessions else ''}.",
+            hint="A migration usually ends by itself, and a retry helps. Else end that session, or raise"
+            " CLINIC_BACKUPS_LOCK_TIMEOUT_SECONDS.",
+        )
+
+
+def changed_meanwhile(tables: Sequence[str]) -> TransientError:
+    """The error for tables whose rows the snapshot may not show."""
+    return TransientError(
+        f"{_some(tables)} changed in definition or place after the snapshot was taken, and may have looked empty.",
+        hint="A migration, TRUNCATE, VACUUM FULL or REFRESH ran beside the backup. A retry reads all tables anew.",
+    )
+
+
+def _require_labels(cursor: Any, enums: Mapping[str, Sequence[str]]) -> None:
+    """Renaming an enum's value locks no table, and what is read afterwards has the new name."""
+    # enum_range looks at the catalog as it is now; the snapshot's own labels are compared with it.
+    cursor.execute(f"SELECT {', '.join(f'enum_range(NULL::{name})::text[]' for name in enums)}")
+    now = dict(zip(enums, cursor.fetchone(), strict=True))
+    renamed = [name for name, labels in enums.items() if not set(labels) <= set(now[name])]
+    if renamed:
+        raise TransientError(
+            f"Values of the enum {_some(renamed)} were renamed while its tables were read.",
+            hint="A retry reads all of them under their new names.",
+        )
+
+
+def require_present(error: psycopg2.Error, doing: str) -> None:
+    """After a statement failed whose names were all there when its tables were locked.
+
+    :raises TransientError: what is missing is something that only running it looks up, such as a function's tables.
+    """
+    if isinstance(error, MISSING):
+        raise _definition_changed(doing)
+
+
+def _definition_changed(doing: str) -> TransientError:
+    return TransientError(
+        f"A table, column or function was renamed or dropped by another session while {doing}.",
+        hint="A retry reads the tables as they are now. If it fails too, correct the extract, and the functions that it"
+        " calls.",
+    )
+
+
+def _shape(db: Any) -> str:
+    with db.cursor() as cursor:
+        cursor.execute(catalog_query("shape"))
+        return str(cursor.fetchone()[0])
+
+
+def session_settings(cursor: Any, settings: Mapping[str, str]) -> str:
+    """Settings for this transaction: a pooling proxy may hand the session to others afterwards."""
+    known = {name: value for name, value in settings.items() if cursor.connection.server_version >= SINCE.get(name, 0)}
+    calls = ", ".join(["set_config(%s, %s, true)"] * len(known))
+    text: bytes = cursor.mogrify(f"SELECT {calls}", [word for pair in known.items() for word in pair])
+    return text.decode()
+
+
+def _prepare(query: str) -> str:
+    """Look up what a query names, and forget it. The name is new: a pooled session may have been left half way."""
+    name = f"clinic_backups_{secrets.token_hex(4)}"
+    return f"PREPARE {name} AS SELECT FROM (\n{query}\n) AS r; DEALLOCATE {name}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN_TABLES} more" if len(names) > SHOWN_TABLES else ""
+    return ", ".join(names[:SHOWN_TABLES]) + more
