@@ -158,6 +158,7 @@ def test_the_hooks_run_before_and_after_whatever_happens(rig: Shaped, demo_datab
         "CREATE TABLE s.closed (clinic_id int, at timestamptz DEFAULT clock_timestamp())", *grants(demo_database)
     )
     folder = rig.settings.sql_dir
+    (folder / "not_backed_up.txt").write_text("s.closed: who is being restored\n")
     (folder / "before_restore.sql").write_text("INSERT INTO s.closed VALUES ({{ clinic_id }})")
     (folder / "after_restore.sql").write_text("DELETE FROM s.closed WHERE clinic_id = {{ clinic_id }}")
     record = rig.run(1)
