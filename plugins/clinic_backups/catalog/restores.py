@@ -146,7 +146,7 @@ class Restores:
     def finish(self, record: RestoreRecord, announce: Announce = lambda db, record: None) -> RestoreRecord:
         """Write a record that is completed or failed now; returns it as it is in the catalog.
 
-        :param record: as :meth:`begin` or the last note returned it, completed or failed.
+        :param record: as :meth:`begin` or the last note returned it, completed or failed; its plan as it was applied.
         :param announce: called in the same transaction: writes the mails about it into the outbox.
         :raises PermanentError: there is no such running record, or its transaction was noted after this copy was read.
         """
@@ -156,6 +156,7 @@ class Restores:
             # Else one process writes "failed, nothing changed" while the other one is about to commit.
             .where(restore.c.transaction_id.is_not_distinct_from(record.transaction_id))
             .values(state=record.state, finished_at=record.finished_at, error=record.error, hint=record.hint)
+            .values(plan=record.plan)
             .values(safety_backup_id=func.coalesce(record.safety_backup_id, restore.c.safety_backup_id))
             .returning(*_COLUMNS)
         )

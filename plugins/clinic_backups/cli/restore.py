@@ -21,7 +21,7 @@ from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.request import parse
 from clinic_backups.restore.runner import wish_of
 from clinic_backups.restore.service import ClinicRestore, refused
-from clinic_backups.restore.text import as_lines
+from clinic_backups.restore.text import as_lines, left_as_they_are
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -71,7 +71,7 @@ def restore(
         made = runner.plan(request)
     _show_plan(made, json=json and plan)
     if plan:
-        return
+        raise typer.Exit(1 if made.refusals else 0)
     if made.refusals:
         raise refused(made)
     proposed = runner.propose(request, made)
@@ -89,7 +89,9 @@ def restore(
         print_json(record.to_json())
         return
     where = f" in {made.target.name}" if made.target else ""
-    print(f"Clinic {clinic} is restored from {made.backup_id}{where}: {made.writes:,} rows were written.")
+    print(f"Clinic {clinic} is restored from {made.backup_id}{where}: {record.plan['writes']:,} rows were written.")
+    for line in left_as_they_are(record):
+        print(line)
     if record.safety_backup_id is not None:
         print(f"The state before is saved as {record.safety_backup_id}.")
         print(f"To undo: clinic-backups restore --clinic {clinic} --backup {record.safety_backup_id}")
@@ -107,7 +109,7 @@ def _without_catalog(
         made = service.plan(source, wish_of(request))
     _show_plan(made, json=json)
     if only_plan:
-        return
+        raise typer.Exit(1 if made.refusals else 0)
     errors.print(
         "Without the catalog the present state is not saved before, and nothing keeps a backup from beginning."
     )
@@ -116,8 +118,8 @@ def _without_catalog(
     if not _approved(made, yes=yes):
         raise typer.Exit(1)
     with steps:
-        service.apply(source, wish_of(request), approved=made.digest)
-    errors.print(f"Clinic {request.clinic_id} is restored from {made.backup_id}: {made.writes:,} rows were written.")
+        done = service.apply(source, wish_of(request), approved=made.digest, plan=made)
+    errors.print(f"Clinic {request.clinic_id} is restored from {made.backup_id}: {done.writes:,} rows were written.")
 
 
 def source_in_store(with_parts: Parts, archive: str, clinic_id: int) -> Source:

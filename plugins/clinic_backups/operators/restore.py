@@ -23,7 +23,7 @@ from clinic_backups.restore.approving import approver_of, conf_problem
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.request import parse
 from clinic_backups.restore.service import refused
-from clinic_backups.restore.text import as_lines
+from clinic_backups.restore.text import as_lines, left_as_they_are
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -125,6 +125,8 @@ def apply() -> dict[str, Any]:
             log_delivery(log, parts.deliver)
     rows, saved = record.plan["writes"], record.safety_backup_id
     log.info("Clinic %s is as in backup %s: %s rows were written.", record.clinic_id, record.backup_id, rows)
+    for line in left_as_they_are(record):
+        log.info("%s", line)
     if saved:
         log.info('To undo: start clinic_restore with {"clinic_id": %s, "backup_id": "%s"}', record.clinic_id, saved)
     elif rows:

@@ -171,7 +171,7 @@ class _Attempt:
     def run(self, chosen: BackupRecord) -> RestoreRecord:
         runner = self._runner
         try:
-            runner._restore.apply(
+            applied = runner._restore.apply(
                 source_of(chosen),
                 wish_of(self._request),
                 approved=self._approved.plan_digest,
@@ -179,6 +179,8 @@ class _Attempt:
                 save=self._save,
                 on_commit=self._note,
             )
+            # In the mode live it may be less than what was approved.
+            self._record = replace(self._record, plan=applied.to_json())
             if self._record.transaction_id is None:
                 # Nothing was to be written. The approval is used all the same: it was for this once.
                 runner._restores.also(self._record.restore_id, self._use)

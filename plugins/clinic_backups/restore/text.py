@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from clinic_backups.catalog.restores import RestoreRecord
 from clinic_backups.model import BackupRecord, iso
 from clinic_backups.restore.model import RestorePlan, TablePlan, Target
 from clinic_backups.text import one_line
@@ -24,6 +25,13 @@ def as_lines(plan: RestorePlan) -> Iterator[str]:
     elif not plan.refusals:
         yield "Nothing differs: there is nothing to write."
     yield from (f"Refused: {refusal.message} HINT: {refusal.hint}" for refusal in plan.refusals)
+
+
+def left_as_they_are(record: RestoreRecord) -> Iterator[str]:
+    """What a restore in the mode ``live`` did not touch, table by table."""
+    if record.mode == "live":
+        for table in RestorePlan.from_json(record.plan).tables:
+            yield from (f"{table.table}: {note}" for note in table.notes)
 
 
 def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
