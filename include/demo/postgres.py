@@ -42,6 +42,9 @@ THROWAWAY: Mapping[str, str] = {
 }
 """Settings for tests alone: fast, a crash of the machine may lose everything, and passwords are easily guessed."""
 
+SINCE = {"scram_iterations": 16}
+"""Settings that older versions do not know."""
+
 
 class PostgresError(RuntimeError):
     """The server or one of its tools failed; the message ends with what it said itself."""
@@ -191,6 +194,11 @@ class EmbeddedPostgres:
         # Written after initdb: a cluster that a kill left half made is not taken for a whole one.
         return self._settings_file.is_file()
 
+    @property
+    def _version(self) -> int:
+        """The major version of the programs."""
+        return int(self._run("postgres", "--version").stdout.split()[2].split(".")[0])
+
     def _initialize(self) -> None:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self._cluster.mkdir(mode=0o700, exist_ok=True)
@@ -199,11 +207,13 @@ class EmbeddedPostgres:
         if os.geteuid() == 0:
             for path in (self._cluster, self._password_file):
                 shutil.chown(path, SERVER_USER)
+        # By code point, by PostgreSQL itself: the same order on every machine, whatever its C library knows. Before 17 it
+        # could not do that itself.
+        order = ("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8")
         self._run(
             *("initdb", "-D", self._cluster, "-U", SUPERUSER, "--pwfile", self._password_file),
             *("--auth", "scram-sha-256", "--encoding", "UTF8", "--data-checksums"),
-            # By code point, by PostgreSQL itself: the same order on every machine, whatever its C library knows.
-            *("--locale", "C", "--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
+            *(("--locale", "C", *order) if self._version >= 17 else ("--locale", "C.UTF-8")),
         )
         with (self._cluster / "postgresql.conf").open("a") as file:
             file.write(f"\ninclude = '{self._settings_file.name}'\n")
@@ -212,7 +222,9 @@ class EmbeddedPostgres:
         self._port_file.write_text(str(port))
         fixed = {"listen_addresses": HOST, "port": str(port), "unix_socket_directories": ""}
         lines = [
-            f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n" for name, value in (self.settings | fixed).items()
+            f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n"
+            for name, value in (self.settings | fixed).items()
+            if self._version >= SINCE.get(name, 0)
         ]
         self._settings_file.write_text("".join(lines))
         if os.geteuid() == 0:
