@@ -207,8 +207,8 @@ class EmbeddedPostgres:
         if os.geteuid() == 0:
             for path in (self._cluster, self._password_file):
                 shutil.chown(path, SERVER_USER)
-        # By code point, by PostgreSQL itself: the same order on every machine, whatever its C library knows. Before 17 it
-        # could not do that itself.
+        # By code point, by PostgreSQL itself: the same order on every machine, whatever its C library knows. Before 17
+        # it could not do that itself.
         order = ("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8")
         self._run(
             *("initdb", "-D", self._cluster, "-U", SUPERUSER, "--pwfile", self._password_file),
