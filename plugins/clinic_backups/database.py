@@ -11,8 +11,14 @@ import psycopg2.extensions
 from clinic_backups.connections import Connection
 from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
 
-# SQLSTATE classes whose message may quote values of rows: data exceptions, constraints, RAISE in functions.
-CLASSES_WITH_VALUES = ("22", "23", "P0", "XX", "38", "39", "F0")
+SHOWN_STATES = (
+    "08", "0A", "25", "28", "3D", "3F", "40", "53", "54", "55", "57", "58",
+    "42501", "42601", "42703", "42704", "42809", "42883", "42P01", "42P07",
+)  # fmt: skip
+"""SQLSTATEs, and classes of them, whose text PostgreSQL makes of names alone. Any other text may hold a value.
+
+A function may raise any SQLSTATE with any text, so that nothing of what happened inside of one is shown either.
+"""
 TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
 TRANSIENT_STATES = ("55P03", "55006", "25P03", "25P04", "72000")
 
@@ -91,7 +97,8 @@ def raise_database_error(error: psycopg2.Error, doing: str) -> NoReturn:
     """
     state = error.pgcode or ""
     name = type(error).__name__
-    text = "" if state.startswith(CLASSES_WITH_VALUES) else (error.diag.message_primary or "").strip()
+    shown = state.startswith(SHOWN_STATES) and not error.diag.context
+    text = (error.diag.message_primary or "").strip() if shown or not state else ""
     diag = error.diag
     refused = Refused(state, diag.schema_name, diag.table_name, diag.column_name, diag.constraint_name)
     detail = f": {text}" if text else refused.named

@@ -454,3 +454,148 @@ def test_an_inherited_table_without_an_extract_for_its_children_is_refused(
     record = rig.backup().run(replace(rig.request(1), allow_gaps=True))
     (refusal,) = rig.plan(record).refusals
     assert "inherit from s.base" in refusal.message and "s.more" in refusal.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO s.n VALUES (2, 2, NULL, 'of clinic two')",
+        "INSERT INTO s.n VALUES (2, 1, NULL, 'changed after')",
+        "INSERT INTO s.n VALUES (2, 2, NULL, 'b')",
+    ],
+)
+def test_an_orphan_that_was_changed_or_is_somebody_elses_is_not_taken(
+    demo_database: DemoDatabase, tmp_path: Path, change: str
+) -> None:
+    rig = shaped(
+        demo_database,
+        tmp_path,
+        "CREATE TABLE s.n (id int PRIMARY KEY, clinic_id int NOT NULL, up int REFERENCES s.n ON DELETE SET NULL, v text);"
+        "INSERT INTO s.n VALUES (1, 1, NULL, 'a'), (2, 1, 1, 'b'), (3, 2, NULL, 'c')",
+        {"n": OWN},
+    )
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.n WHERE id = 2", change)
+    damaged = rig.everything()
+    if "1, NULL" in change:
+        rig.bring_back(record)  # the extract gives it: it is the clinic's, and is updated
+        assert rig.execute_rows("SELECT v FROM s.n WHERE id = 2") == [("b",)]
+    else:
+        assert "belong to rows outside of this clinic" in str(rig.plan(record).refusals)
+        assert rig.everything() == damaged
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "value"),
+    [
+        ("DOMAIN s.price AS numeric(10,2)", "DOMAIN s.price AS numeric(10,0)", "8.39"),
+        ("DOMAIN s.price AS timestamptz", "DOMAIN s.price AS timestamptz(0)", "2026-01-02 03:04:05.75+00"),
+        ("TYPE s.price AS (p numeric(10,2))", "TYPE s.price AS (p numeric(10,0))", "(8.39)"),
+    ],
+)
+def test_a_type_that_was_made_anew_under_its_name_changes_no_value(
+    demo_database: DemoDatabase, tmp_path: Path, was: str, becomes: str, value: str
+) -> None:
+    rig = shaped(
+        demo_database,
+        tmp_path,
+        f"CREATE {was}; CREATE TABLE s.x (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, v s.price);"
+        f"INSERT INTO s.x VALUES (1, 1, '{value}'), (2, 2, NULL)",
+        {"x": OWN},
+    )
+    record = rig.run(1)
+    rig.execute(
+        "DELETE FROM s.x WHERE id = 1",
+        f"ALTER {was.split()[0]} s.price RENAME TO old",
+        f"CREATE {becomes}",
+        "ALTER TABLE s.x DROP COLUMN v, ADD COLUMN v s.price",
+    )
+    (refusal,) = rig.plan(record).refusals
+    assert "1 value of s.x.v in the backup is not allowed" in refusal.message
+
+
+REPLICA = (
+    "; CREATE FUNCTION s.quiet() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$;"
+    "CREATE TRIGGER tr AFTER INSERT OR UPDATE OR DELETE ON s.x FOR EACH ROW EXECUTE FUNCTION s.quiet()"
+)
+
+
+@pytest.mark.parametrize(
+    ("ddl", "after"),
+    [
+        (
+            "CREATE TABLE s.x (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, name text,"
+            " low text GENERATED ALWAYS AS (lower(name)) STORED UNIQUE);"
+            "CREATE TABLE s.y (id int PRIMARY KEY, low text REFERENCES s.x (low));"
+            "INSERT INTO s.x (id, clinic_id, name) VALUES (1, 1, 'A'), (2, 2, 'B')",
+            "UPDATE s.x SET name = 'N' WHERE id = 1; INSERT INTO s.y VALUES (1, 'n')",
+        ),
+        (
+            "CREATE TABLE s.q (a int, b int, UNIQUE (a, b));"
+            "CREATE TABLE s.x (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, a int, b int);"
+            "INSERT INTO s.x VALUES (1, 1, 1, NULL), (2, 2, NULL, NULL); CREATE TABLE s.y (id int)",
+            "DELETE FROM s.x WHERE id = 1; ALTER TABLE s.x ADD FOREIGN KEY (a, b) REFERENCES s.q (a, b) MATCH FULL",
+        ),
+    ],
+    ids=["to a generated column", "MATCH FULL"],
+)
+def test_foreign_keys_that_the_restore_cannot_prove_are_postgresqls_to_check(
+    demo_database: DemoDatabase, tmp_path: Path, ddl: str, after: str
+) -> None:
+    rig = shaped(demo_database, tmp_path, ddl + REPLICA, {"x": OWN}, lists="s.y: r\ns.q: r\n", owner=True)
+    record = rig.run(1)
+    rig.execute(after)
+    damaged, plan = rig.everything(), rig.plan(record)
+    assert "session_replication_role" not in str(plan.tables)
+    assert plan.refusals
+    assert rig.everything() == damaged
+
+
+def test_a_sequence_in_a_text_default_moves_by_what_the_default_gives(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    rig = shaped(
+        demo_database,
+        tmp_path,
+        "CREATE SEQUENCE s.q; CREATE TABLE s.x (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic,"
+        " code varchar(12) UNIQUE DEFAULT 'F-2026-' || lpad(nextval('s.q')::text, 4, '0'));"
+        "INSERT INTO s.x (id, clinic_id) SELECT n, 1 + n % 2 FROM generate_series(1, 6) AS n;"
+        "INSERT INTO s.x VALUES (7, 2, '12/05/21 17')",
+        {"x": OWN},
+    )
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.x WHERE clinic_id = 1; SELECT setval('s.q', 1, false)")
+    rig.bring_back(record)
+    rig.execute("INSERT INTO s.x (id, clinic_id) VALUES (101, 2), (102, 1)")
+    assert rig.execute_rows("SELECT last_value FROM s.q") == [(8,)]
+
+
+@pytest.mark.parametrize(
+    ("was", "drift"),
+    [
+        ("char(5)", "varchar(5)"),
+        ("boolean", "text"),
+        ("timestamp", "timestamptz USING v AT TIME ZONE 'America/Lima'"),
+    ],
+)
+def test_undamaged_rows_of_a_retyped_column_stay_as_the_change_made_them(
+    demo_database: DemoDatabase, tmp_path: Path, was: str, drift: str
+) -> None:
+    value = {"char(5)": "ab", "boolean": "true", "timestamp": "2026-01-02 03:04:05"}[was]
+    rig = shaped(
+        demo_database,
+        tmp_path,
+        f"CREATE TABLE s.x (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, v {was}, w text);"
+        f"INSERT INTO s.x SELECT n, 1, '{value}', 'w' FROM generate_series(1, 5) AS n",
+        {"x": OWN},
+    )
+    record = rig.run(1)
+    rig.execute(f"ALTER TABLE s.x ALTER v TYPE {drift}")
+    before = rig.everything()
+    rig.execute("UPDATE s.x SET w = 'damaged' WHERE id = 1")
+    plan = rig.plan(record)
+    if was == "timestamp":
+        assert "4 rows of 4" in plan.refusals[0].message  # no way that is known gives what the change gave
+    else:
+        rig.bring_back(record)
+        assert rig.everything() == before

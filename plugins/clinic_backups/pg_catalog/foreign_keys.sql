@@ -16,8 +16,17 @@ SELECT DISTINCT
           JOIN pg_operator op ON op.oid = k.operator
           JOIN pg_namespace opn ON opn.oid = op.oprnamespace),
        f.confdeltype::text,
-       f.confupdtype::text
+       f.confupdtype::text,
+       -- MATCH SIMPLE between whole tables, of which neither inherits, on columns that are stored as they are written.
+       f.confmatchtype = 's' AND NOT c0.relispartition AND NOT p0.relispartition
+           AND NOT EXISTS (SELECT FROM pg_inherits h JOIN pg_class hc ON hc.oid = h.inhrelid
+                            WHERE h.inhparent IN (f.conrelid, f.confrelid) AND NOT hc.relispartition)
+           AND NOT EXISTS (SELECT FROM pg_attribute a
+                            WHERE a.attgenerated <> '' AND (a.attrelid = f.conrelid AND a.attnum = ANY (f.conkey)
+                                                            OR a.attrelid = f.confrelid AND a.attnum = ANY (f.confkey)))
   FROM pg_constraint f
+  JOIN pg_class c0 ON c0.oid = f.conrelid
+  JOIN pg_class p0 ON p0.oid = f.confrelid
   JOIN pg_class child ON child.oid = COALESCE(pg_partition_root(f.conrelid), f.conrelid)
   JOIN pg_namespace cn ON cn.oid = child.relnamespace
   JOIN pg_class parent ON parent.oid = COALESCE(pg_partition_root(f.confrelid), f.confrelid)

@@ -11,7 +11,7 @@ from clinic_backups.errors import PermanentError
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, compute_keys
-from clinic_backups.restore.workspace import Workspace
+from clinic_backups.restore.workspace import Workspace, row_text
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,18 @@ def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Refu
     :param as_text: all columns were loaded as texts, not only those whose type has changed.
     """
     shape, refusals, chosen = staged.shape, list[Refusal](), dict[str, _Conversion]()
+    retyped = _really_retyped(shape)
     for name in shape.columns if as_text else shape.retyped:
-        counts: list[int] = []
-        for conversion in _conversions(workspace, shape, name):
-            changed = _count_changed(workspace, staged, name, conversion)
-            if not changed:
-                chosen[name] = conversion
-                break
-            counts.append(changed)
-        else:
+        ways = list(_conversions(workspace, shape, name))
+        counts = [_count_changed(workspace, staged, name, conversion) for conversion in ways]
+        safe = [conversion for conversion, changed in zip(ways, counts, strict=True) if not changed]
+        unlike = [_count_unlike(workspace, staged, name, way) for way in safe]
+        if not safe:
             refusals.append(_refusal(shape, name, min(counts)))
+        elif name in retyped and 2 * min(unlike)[0] > min(unlike)[1]:
+            refusals.append(_another_meaning(shape, name, *min(unlike)))
+        else:
+            chosen[name] = safe[unlike.index(min(unlike))]
     if refusals:
         return refusals
     if chosen:
@@ -56,6 +58,12 @@ def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Refu
         )
     compute_keys(workspace, staged.wanted, shape)
     return []
+
+
+def _really_retyped(shape: Shape) -> set[str]:
+    """Columns whose type has another name now."""
+    then = {column.name: column.type for column in shape.then.columns}
+    return {column.name for column in shape.now.columns if then.get(column.name, column.type) != column.type}
 
 
 def _conversions(workspace: Workspace, shape: Shape, name: str) -> Iterator[_Conversion]:
@@ -97,6 +105,28 @@ def _count_changed(workspace: Workspace, staged: Staged, name: str, conversion: 
         return _count_refused(workspace, staged, name, conversion)
 
 
+def _count_unlike(workspace: Workspace, staged: Staged, name: str, conversion: _Conversion) -> tuple[int, int]:
+    """How many rows that both sides have would get another value than they have, and how many of such rows there are.
+
+    Only rows are looked at whose other columns are as in the backup: nobody but the change of the type touched them. A key
+    that was retyped itself is not joined by: any way will do.
+    """
+    shape, column = staged.shape, sql.Identifier(name)
+    if not shape.key or set(shape.key) & {*shape.retyped, *(key.name for key in shape.computed)}:
+        return 0, 0
+    others = [other for other in shape.columns if other not in shape.retyped]
+    query = sql.SQL(
+        "SELECT count(*) FILTER (WHERE concat({}) <> concat(p.{})), count(*) FROM {} AS w JOIN {} AS p ON {}"
+        " WHERE {} = {}"
+    ).format(
+        _filled(conversion.there, sql.SQL("w.{}").format(column)), column,
+        staged.wanted, staged.present, shape.same_key("w", "p"),
+        row_text(others, "w"), row_text(others, "p"),
+    )  # fmt: skip
+    ((unlike, rows),) = workspace.rows(query, None, f"comparing values of {shape.name}.{name}")
+    return int(unlike), int(rows)
+
+
 def _count_refused(workspace: Workspace, staged: Staged, name: str, conversion: _Conversion) -> int:
     body = sql.SQL("BEGIN RETURN ({}) IS NOT DISTINCT FROM value; EXCEPTION WHEN OTHERS THEN RETURN false; END").format(
         _filled(conversion.back, sql.SQL("value"))
@@ -121,6 +151,18 @@ def _filled(template: str, value: sql.Composable) -> sql.Composed:
     for part in parts[1:]:
         filled += [value, part]
     return sql.Composed(filled)
+
+
+def _another_meaning(shape: Shape, name: str, unlike: int, rows: int) -> Refusal:
+    """The change of the type made other values of the rows than any way that is known here: other rows would follow."""
+    then = next(column.type for column in shape.then.columns if column.name == name)
+    now = next(column.type for column in shape.now.columns if column.name == name)
+    return Refusal(
+        shape.name,
+        f"{shape.name}.{name} was {then} in the backup and is {now} now: {unlike:,} rows of {rows:,} have other values"
+        " than a conversion gives.",
+        f"ALTER TABLE {shape.name} ALTER COLUMN {name} TYPE {then} for the time of the restore, or restore without it.",
+    )
 
 
 def _refusal(shape: Shape, name: str, changed: int) -> Refusal:

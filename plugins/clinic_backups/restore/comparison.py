@@ -164,7 +164,7 @@ class Comparison:
                 f"{derived.rows:,} rows that refer to deleted ones are deleted too: the table is declared as derived,"
                 " and is made anew by others.",
             )
-        self._quiet = decide(workspace, diffs, self._rules, references)
+        self._quiet = decide(workspace, diffs, self._rules, references, self._derived)
         for name, note in self._quiet.notes().items():
             self._note(name, note)
         if self._wish.mode == "live":

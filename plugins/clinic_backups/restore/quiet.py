@@ -8,13 +8,16 @@ until the restore ends. Else they fire, and the plan says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from psycopg2 import sql
 
-from clinic_backups.errors import PermanentError
+from clinic_backups.database import refusal_of
+from clinic_backups.errors import PermanentError, TransientError
+from clinic_backups.restore.derived import Derived
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.rules import Reference, TableRules
 from clinic_backups.restore.workspace import Workspace, qualified
@@ -22,6 +25,8 @@ from clinic_backups.table_locks import catalog_query
 
 MANY_ROWS = 20_000
 """With so many rows foreign keys are proven for all rows at once, where the role allows it: in half the time."""
+LOCK_MOMENT_MS = 250
+"""So long a restore waits for the lock that turns triggers off, before it lets others go first."""
 How = Literal["nothing", "replica", "disable", "fire"]
 _EVENTS = {"insert": 4, "delete": 8, "update": 16}  # bits of pg_trigger.tgtype
 _STATES = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
@@ -70,16 +75,18 @@ class Quiet:
         if self.how == "replica":
             _set_replica(workspace)
         elif self.how == "disable":
-            for trigger in self.triggers:
-                _alter(workspace, trigger, "DISABLE")
+            _without_making_others_wait(workspace, lambda: self._alter_all(workspace, lambda trigger: "DISABLE"))
 
     def end(self, workspace: Workspace) -> None:
         """Just after it: each trigger has the state again that it had."""
         if self.how == "replica":
             workspace.execute("SET LOCAL session_replication_role = origin", "ending the quiet of triggers")
         elif self.how == "disable":
-            for trigger in self.triggers:
-                _alter(workspace, trigger, _STATES[trigger.state])
+            self._alter_all(workspace, lambda trigger: _STATES[trigger.state])
+
+    def _alter_all(self, workspace: Workspace, how: Callable[[Trigger], str]) -> None:
+        for trigger in self.triggers:
+            _alter(workspace, trigger, how(trigger))
 
 
 def decide(
@@ -87,8 +94,12 @@ def decide(
     diffs: Mapping[str, TableDiff],
     rules: Mapping[str, TableRules],
     references: Sequence[Reference],
+    derived: Sequence[Derived] = (),
 ) -> Quiet:
-    """Look which triggers the planned writes would fire, and what this role may do about them."""
+    """Look which triggers the planned writes would fire, and what this role may do about them.
+
+    :param derived: rows of derived tables that are deleted too; their own foreign keys are PostgreSQL's to check.
+    """
     written = [name for name, diff in diffs.items() if diff.plan.writes]
     found = [
         Trigger(*row) for row in workspace.rows(catalog_query("triggers"), {"names": written}, "reading the triggers")
@@ -99,7 +110,8 @@ def decide(
         return Quiet("nothing")
     in_replica = [trigger for trigger in hit if trigger.state in ("A", "R")]
     deferrable = [name for name in written if rules[name].is_deferrable]
-    if not in_replica and not deferrable and _may_lock_parents(rules, written, references) and may_replica(workspace):
+    provable = not in_replica and not deferrable and not derived and _provable(diffs, references)
+    if provable and _may_lock_parents(rules, written, references) and may_replica(workspace):
         return Quiet("replica", firing)
     if not firing:
         return Quiet("nothing")
@@ -108,11 +120,55 @@ def decide(
     return Quiet("fire", firing)
 
 
+def _without_making_others_wait(workspace: Workspace, lock: Callable[[], None]) -> None:
+    """Who waits for a lock makes everybody wait behind it: so it is asked for often, and only for a moment.
+
+    :raises TransientError: it was not to be had within the lock timeout.
+    """
+    ((timeout, seconds),) = workspace.rows(
+        "SELECT current_setting('lock_timeout'), extract(epoch FROM current_setting('lock_timeout')::interval)::float",
+        None,
+        "asking for the lock timeout",
+    )
+    deadline = time.monotonic() + (seconds or 60)
+    while True:
+        try:
+            with workspace.attempt():
+                workspace.execute(f"SET LOCAL lock_timeout = '{LOCK_MOMENT_MS}ms'", "setting the lock timeout")
+                lock()
+                workspace.rows(
+                    "SELECT set_config('lock_timeout', %(time)s, true)", {"time": timeout}, "setting it back"
+                )
+                return
+        except TransientError as error:
+            refused = refusal_of(error)
+            if refused is None or refused.state != "55P03" or time.monotonic() > deadline:
+                raise
+            time.sleep(4 * LOCK_MOMENT_MS / 1000)
+
+
 def _mask(diff: TableDiff) -> int:
     """The events that the writing of a table makes: rows that move are deleted and inserted."""
     plan = diff.plan
     counts = {"insert": plan.insert + diff.moving, "delete": plan.delete + diff.moving, "update": plan.update}
     return sum(_EVENTS[event] for event, count in counts.items() if count)
+
+
+def _provable(diffs: Mapping[str, TableDiff], references: Sequence[Reference]) -> bool:
+    """Every foreign key of what is written can be proven by the restore itself."""
+    for reference in references:
+        child, parent = diffs.get(reference.child), diffs.get(reference.parent)
+        if not any(diff is not None and diff.plan.writes for diff in (child, parent)):
+            continue
+        if not reference.plain:
+            return False
+        if child is not None and not set(reference.columns) <= set(child.staged.shape.columns):
+            return False  # added since: the backup's rows get its default
+        if parent is not None:
+            shape = parent.staged.shape
+            if not shape.key or not set(reference.parent_columns) <= {*shape.columns, *shape.key}:
+                return False
+    return True
 
 
 def _may_lock_parents(rules: Mapping[str, TableRules], written: Iterable[str], references: Sequence[Reference]) -> bool:

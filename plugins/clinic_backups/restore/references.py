@@ -143,17 +143,21 @@ class ReferenceProof:
             [sql.Identifier("c", column) for column in reference.columns],
         )
         query = sql.SQL(
-            "SELECT c.tableoid::text, c.ctid::text, c.xmin::text FROM unnest({}) AS k ({}) JOIN {} AS c ON {}"
-        ).format(
-            sql.SQL(", ").join(sql.SQL("%s::text[]") for _ in names),
-            sql.SQL(", ").join(map(sql.Identifier, names)),
-            qualified(reference.child),
-            same,
+            "SELECT c.tableoid::text, c.ctid::text, c.xmin::text FROM unnest({arrays}) AS k ({names})"
+            " JOIN {child} AS c ON {same}"
         )
         for keys in self._gone_keys(reference, diff):
+            # As literals: with parameters a % in a name would be one.
+            arrays = [sql.SQL("{}::text[]").format(sql.Literal(list(column))) for column in zip(*keys, strict=True)]
+            statement = query.format(
+                arrays=sql.SQL(", ").join(arrays),
+                names=sql.SQL(", ").join(map(sql.Identifier, names)),
+                child=qualified(reference.child),
+                same=same,
+            )
             try:
                 with db.cursor() as cursor:
-                    cursor.execute(query, [list(column) for column in zip(*keys, strict=True)])
+                    cursor.execute(statement)
                     yield from ((str(part), str(place), str(writer)) for part, place, writer in cursor)
             except psycopg2.Error as error:
                 raise_database_error(error, f"looking for new rows of {reference.child}")

@@ -80,6 +80,8 @@ class Reference:
     operators: tuple[str, ...] = field(repr=False)
     on_delete: str = NO_ACTION
     on_update: str = NO_ACTION
+    plain: bool = True
+    """The restore can prove it by itself: see ``pg_catalog/foreign_keys.sql``."""
 
     def refers(self, child: str, parent: str) -> sql.Composed:
         """SQL: the row of alias ``child`` refers to that of alias ``parent``."""
@@ -108,8 +110,8 @@ def read_references(snapshot: Snapshot, names: Sequence[str]) -> tuple[Reference
     """All foreign keys from or to one of these tables."""
     found = snapshot.rows(catalog_query("foreign_keys"), {"names": list(names)}, "reading the foreign keys")
     return tuple(
-        Reference(name, child, tuple(columns), parent, tuple(parent_columns), tuple(operators), on_delete, on_update)
-        for name, child, columns, parent, parent_columns, operators, on_delete, on_update in found
+        Reference(name, child, tuple(columns), parent, tuple(parent_columns), tuple(operators), *rest)
+        for name, child, columns, parent, parent_columns, operators, *rest in found
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from clinic_backups.table_locks import catalog_query
 
 ENOUGH_FREE = 1000
 """Numbers that are free from where a sequence is; with fewer it looks for a better place."""
+_NEXTVAL = re.compile(r"nextval\(\(?'(?:[^']|'')+'(?:::text\)?)?(?:::regclass)?\)")
 FEW_STEPS = 200
 """A sequence goes so many steps by ``nextval``, which no other session can undo; a longer way by ``setval``."""
 
@@ -37,13 +39,24 @@ class SequenceUse:
     cycle: bool
     numbers: bool
     may: bool
+    expression: str | None = None
+    """The default; none for an identity."""
+    type: str = "bigint"
 
 
 def uses(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> list[SequenceUse]:
-    """Sequences of tables in which rows come back."""
-    names = [name for name, diff in diffs.items() if diff.plan.insert]
-    found = workspace.rows(catalog_query("sequences"), {"names": names}, "looking for sequences")
-    return [SequenceUse(*row) for row in found]
+    """Sequences of tables that are written, with every column of the database that takes its numbers from them."""
+    written = {name for name, diff in diffs.items() if diff.plan.insert or diff.plan.update}
+    if not written:
+        return []
+    every = list(workspace.relations())
+    found = [
+        SequenceUse(*row)
+        for row in workspace.rows(catalog_query("sequences"), {"names": every}, "looking for sequences")
+    ]
+    # Other tables may take their numbers from the same sequence.
+    moved = {use.sequence for use in found if use.table in written}
+    return [use for use in found if use.sequence in moved]
 
 
 def refusals(found: Sequence[SequenceUse], role: str) -> Iterator[Refusal]:
@@ -69,28 +82,43 @@ def advance(workspace: Workspace, found: Sequence[SequenceUse]) -> None:
     for name, columns in by_sequence.items():
         use = columns[0]
         last = max if use.increment > 0 else min
-        numbers = [number for column in columns if (number := _furthest(workspace, column)) is not None]
-        if not numbers:
-            continue
-        furthest = last(numbers)
         ((position, called),) = workspace.rows(
             sql.SQL("SELECT last_value, is_called FROM {}").format(sql.SQL(name)), None, f"reading {name}"
         )
         following = position + use.increment if called else position
+        reached = [_furthest(workspace, column, following) for column in columns]
+        numbers = [number for number in reached if number is not None]
+        if not numbers:
+            continue
+        furthest = last(numbers)
         if use.cycle or not use.lowest <= furthest <= use.highest:
-            _skip_taken(workspace, columns, following)
+            _skip_taken(workspace, [column for column in columns if column.numbers], following)
         elif (furthest - following) * use.increment >= 0:
             _move(workspace, use, following, following + _steps(furthest - following, use.increment) * use.increment)
 
 
-def _furthest(workspace: Workspace, use: SequenceUse) -> int | None:
+def _furthest(workspace: Workspace, use: SequenceUse, following: int) -> int | None:
     """The number of the column that is furthest in the sequence's direction; none without one."""
-    column = sql.Identifier(use.column)
-    digits = sql.SQL(r"NULLIF(left(regexp_replace({}::text, '\D', '', 'g'), 18), '')::numeric").format(column)
-    query = sql.SQL("SELECT {}({}) FROM {}").format(
-        sql.SQL("max" if use.increment > 0 else "min"), column if use.numbers else digits, qualified(use.table)
+    column, doing = sql.Identifier(use.column), f"reading the numbers of {use.table}.{use.column}"
+    if use.numbers:
+        query = sql.SQL("SELECT {}({}) FROM {}").format(
+            sql.SQL("max" if use.increment > 0 else "min"), column, qualified(use.table)
+        )
+        ((found,),) = workspace.rows(query, None, doing)
+        return None if found is None else int(found)
+    made, times = _NEXTVAL.subn("(g.n)", use.expression or "")
+    if times != 1:
+        return None
+    # A text is made of the number: the default itself says which texts the next numbers would give.
+    ((rows,),) = workspace.rows(sql.SQL("SELECT count(*) FROM {}").format(qualified(use.table)), None, doing)
+    numbers = sql.SQL("generate_series({}::bigint, {}::bigint, {}::bigint)").format(
+        sql.Literal(following), sql.Literal(following + use.increment * (int(rows) + 1000)), sql.Literal(use.increment)
     )
-    ((found,),) = workspace.rows(query, None, f"reading the numbers of {use.table}.{use.column}")
+    query = sql.SQL("SELECT {}(g.n) FROM {} AS g (n) JOIN {} AS t ON t.{}::text = ({})::{}::text").format(
+        sql.SQL("max" if use.increment > 0 else "min"), numbers, qualified(use.table), column, sql.SQL(made),
+        sql.SQL(use.type),
+    )  # fmt: skip
+    ((found,),) = workspace.rows(query, None, doing)
     return None if found is None else int(found)
 
 
@@ -117,6 +145,8 @@ def _skip_taken(workspace: Workspace, columns: Sequence[SequenceUse], following:
 
     It stays where it is when enough are free from there, and else goes to where most are.
     """
+    if not columns:
+        return
     use = columns[0]
     ends = (use.lowest - 1, use.highest + 1)
     taken = sql.SQL(" UNION ").join(
@@ -147,5 +177,7 @@ def _skip_taken(workspace: Workspace, columns: Sequence[SequenceUse], following:
     start = number + 1 if up else number + free
     # In its own steps: numbers of the same remainder.
     start += (following - start) % use.increment
+    if not use.lowest <= start <= use.highest:
+        return
     query = sql.SQL("SELECT setval({}::regclass, {}, false)").format(sql.Literal(use.sequence), sql.Literal(start))
     workspace.rows(query, None, f"moving {use.sequence}")

@@ -74,11 +74,22 @@ def has_plain_key(table: Table) -> bool:
     return bool(table.primary_key) and all(types[name] in PLAIN_KEY_TYPES for name in table.primary_key)
 
 
+def is_user_defined(type_: str) -> bool:
+    """Whether a type, as ``format_type`` spells it with the search path ``pg_catalog``, is none of PostgreSQL's own."""
+    return "." in type_.partition("(")[0]
+
+
 def fit(then: Table, now: Table, rules: TableRules, *, ignore_dropped: bool) -> Shape | Refusal:
     """Compare a table of a backup with the same table now."""
     old = {column.name: column for column in then.stored_columns}
     new = {column.name: column for column in now.stored_columns}
     dropped = [name for name in old if name not in new]
+    if not now.primary_key and set(old) != set(new):
+        return Refusal(
+            now.name,
+            f"{now.name} has no primary key, and its columns are others than in the backup: rows cannot be told apart.",
+            "Give it the columns of the backup for the time of the restore, or restore without this table.",
+        )
     if dropped and not ignore_dropped:
         return Refusal(
             now.name,
@@ -93,13 +104,15 @@ def fit(then: Table, now: Table, rules: TableRules, *, ignore_dropped: bool) -> 
             "Restore into another schema and take the rows over by hand.",
         )
     shared = tuple(name for name in old if name in new)
-    retyped = tuple(name for name in shared if old[name].type != new[name].type)
+    # A type outside of pg_catalog may be another one under the same name: its values are looked at as texts.
+    retyped = tuple(name for name in shared if old[name].type != new[name].type or is_user_defined(old[name].type))
     added = [column for name, column in new.items() if name not in old]
     notes = [
         *(f"Column {name} was dropped since: its values are left out." for name in dropped),
         *(
             f"Column {name} was {old[name].type} and is {new[name].type} now: its values are converted."
             for name in retyped
+            if old[name].type != new[name].type
         ),
         *(f"Column {column.name} was added since: rows that come back get its default." for column in added),
     ]

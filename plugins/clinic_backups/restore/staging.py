@@ -19,7 +19,7 @@ from clinic_backups.database import refusal_of
 from clinic_backups.errors import IntegrityError, PermanentError
 from clinic_backups.pipeline import ByteChannel, Cancelled, Pipeline
 from clinic_backups.restore.reading import read_blocks
-from clinic_backups.restore.shape import Shape
+from clinic_backups.restore.shape import Shape, is_user_defined
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant_db import Snapshot
 
@@ -74,7 +74,7 @@ class Staging:
             f"wanted_{index}",
             # Dropped and retyped columns come as texts; what is to be cast is cast once all is loaded.
             [
-                (c.name, "text" if self._as_text or now.get(c.name) != c.type else c.type)
+                (c.name, "text" if self._as_text or now.get(c.name) != c.type or is_user_defined(c.type) else c.type)
                 for c in shape.then.stored_columns
             ],
         )
