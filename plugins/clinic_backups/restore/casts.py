@@ -108,8 +108,8 @@ def _count_changed(workspace: Workspace, staged: Staged, name: str, conversion: 
 def _count_unlike(workspace: Workspace, staged: Staged, name: str, conversion: _Conversion) -> tuple[int, int]:
     """How many rows that both sides have would get another value than they have, and how many of such rows there are.
 
-    Only rows are looked at whose other columns are as in the backup: nobody but the change of the type touched them. A key
-    that was retyped itself is not joined by: any way will do.
+    Only rows are looked at whose other columns are as in the backup: nobody but the change of the type touched them. A
+    key that was retyped itself is not joined by: any way will do.
     """
     shape, column = staged.shape, sql.Identifier(name)
     if not shape.key or set(shape.key) & {*shape.retyped, *(key.name for key in shape.computed)}:

@@ -81,7 +81,7 @@ class ClinicRestore:
         *,
         approved: str,
         plan: RestorePlan | None = None,
-        save: Save = lambda snapshot, rows: None,
+        save: Save | None = None,
         on_commit: Callable[[str], object] = lambda xid: None,
     ) -> RestorePlan:
         """Do it, in one transaction that is proven before it is committed; returns the plan as it was applied.
@@ -106,9 +106,10 @@ class ClinicRestore:
                 raise refused(now)
             if since is None and now.digest != approved:
                 raise _changed(source.clinic_id, now, plan)
-            if now.writes:
+            if now.writes and save is not None:
                 self.on_step("saving the present state")
                 save(comparison.workspace.export(), comparison.rows_now)
+            if now.writes:
                 self.on_step(f"writing {now.writes:,} rows")
             comparison.write()
             if now.writes:
