@@ -193,11 +193,10 @@ class RowChecks:
         )  # fmt: skip
 
     def _outside(self, link: Reference, number: int) -> sql.Composable:
-        exists: sql.Composable = sql.SQL("")
-        if not link.enforced:
-            exists = sql.SQL("\n   AND EXISTS (SELECT FROM {} AS p WHERE {})").format(
-                identifier(link.parent), _same(link, "p")
-            )
+        # A parent that is in nobody's table any more makes the backup suspect; here it must be another clinic's.
+        exists = sql.SQL("\n   AND EXISTS (SELECT FROM {} AS p WHERE {})").format(
+            identifier(link.parent), _same(link, "p")
+        )
         return _template("rows_outside").format(
             number=sql.Literal(number), child=sql.Identifier(link.table), parent=sql.Identifier(link.parent),
             given=_all(sql.SQL("{} IS NOT NULL").format(sql.Identifier("r", column)) for column in link.columns),

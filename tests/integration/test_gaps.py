@@ -19,9 +19,9 @@ from clinic_backups.backup import ClinicBackup
 from clinic_backups.declarations import parse
 from clinic_backups.errors import PermanentError, SettingsError
 from clinic_backups.extract import SqlFolder
-from clinic_backups.model import BackupRecord, Envelope
+from clinic_backups.model import BackupRecord, Clinic, Envelope
 from clinic_backups.parts import Parts
-from clinic_backups.restore.model import RestorePlan
+from clinic_backups.restore.workspace import Workspace
 from clinic_backups.settings import PROJECT_SQL
 from clinic_backups.storage import Stores
 from clinic_backups.stores.file import FileStore
@@ -542,12 +542,13 @@ class TestMarked:
         assert (second.kind, second.gaps) == ("incremental", ())
 
     def test_a_safety_backup_is_made_and_says_what_it_lacks(self, guard: Guard, gap: str) -> None:
-        names = {"clinic_db": guard.database.reader_uri, "backup_catalog": guard.database.catalog_uri}
+        names = {"clinic_db": guard.database.reader_uri, "backup_catalog": guard.database.catalog_uri,
+                 "restore_db": guard.database.restorer_uri}  # fmt: skip
         parts = Parts(guard.settings, lambda name: connections.parse(name, names[name]) if name in names else None)
-        plan = RestorePlan.__new__(RestorePlan)
-        object.__setattr__(plan, "clinic_id", 1)
-        object.__setattr__(plan, "backup_id", "1-x")
-        record = parts.safety_backup(plan, requested_by="guardia", run_id=None)
+        with Workspace(parts.restore_db) as workspace, parts.catalog.lock(1) as lock:
+            record = parts.safety().take(
+                Clinic(1, "Una"), of="1-x", requested_by="guardia", snapshot=workspace.export(), rows={}, lock=lock
+            )
         assert record is not None
         assert [found.table for found in record.gaps] == [gap]
 

@@ -32,7 +32,7 @@ LAST = "public.usuarios_usuario_groups"
 
 @pytest.fixture
 def rig(demo_database: DemoDatabase, tmp_path: Path) -> Rig:
-    return Rig(demo_database, FileStore(tmp_path / "store"))
+    return Rig(demo_database, FileStore(tmp_path / "store"), allow_gaps=True)
 
 
 class Beside:

@@ -37,7 +37,7 @@ SILENT = "SET session_replication_role = replica"
 @pytest.fixture
 def fleet(demo_database: DemoDatabase, tmp_path: Path) -> Fleet:
     fleet = Fleet(demo_database, FileStore(tmp_path / "store"))
-    fleet.kind = "auto"
+    fleet.kind, fleet.allow_gaps = "auto", True
     clinics = [Clinic(1, "Clínica N.º 1")]
     Clinics(fleet.catalog.database).see(active=clinics, every=clinics)
     return fleet

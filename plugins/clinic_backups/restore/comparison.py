@@ -282,4 +282,4 @@ def _adopted(count: int, mode: str) -> str:
     rows = f"{count:,} row{'s' if count > 1 else ''} of the clinic lost the way to it (a foreign key was set to NULL)"
     if mode == "missing":
         return f"{rows}: the mode `missing` changes no row, use `exact` to get them back."
-    return f"{rows} and {'get' if count > 1 else 'gets'} it back. The safety backup does not have {'them' if count > 1 else 'it'}."
+    return f"{rows}: it is set again. The safety backup cannot have such rows."

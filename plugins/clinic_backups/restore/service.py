@@ -150,7 +150,10 @@ class ClinicRestore:
         folder = SqlFolder(self.settings.sql_dir)
         queries = SqlExtract().rendered(folder, clinic_id)
         timeouts = self.settings.timeouts
-        with Workspace(self.database, reads=queries, **timeouts) as workspace:
+        with Snapshot(self.database, **timeouts) as looking:
+            there = looking.relations()
+        compared = {name: queries[name] for name in backup.manifest.tables if name in queries and name in there}
+        with Workspace(self.database, reads=compared, **timeouts) as workspace:
             target, refusals = target_of(workspace, self.clinic_db, other_database=wish.other_database)
             comparison = Comparison(
                 workspace,
