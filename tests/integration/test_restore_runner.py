@@ -48,7 +48,7 @@ class Theatre(Ward):
         )  # fmt: skip
 
     def approvals(self, hours: float = 24) -> Approvals:
-        return Approvals(self.catalog.database, hours)
+        return Approvals(self.catalog.database, hours, self.settings.approvers)
 
     def tick(self) -> datetime:
         self.now += timedelta(seconds=1)

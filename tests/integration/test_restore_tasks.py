@@ -227,3 +227,23 @@ def test_report_asks_what_became_of_a_restore_whose_process_died(
         with pytest.raises(AirflowFailException, match="process ended without a word"):
             tasks.report(FORGED)
     assert theatre.restores.find(run_id=RUN)[0].state == ("completed" if when == "after" else "failed")
+
+
+@pytest.mark.parametrize(("now", "works"), [(("jefa",), False), (("jefa", "u-9"), True), ((), True)])
+def test_who_is_no_approver_any_more_has_approved_nothing(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch, now: tuple[str, ...], works: bool
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    tasks = Tasks(theatre, monkeypatch, approvers=("u-9",), user="pedro")
+    tasks.propose()
+    tasks.approve()
+    tasks.answer({"id": "u-9", "name": "Ana"})
+    tasks.parts = Parts(tasks.parts.settings.model_copy(update={"approvers": now}), tasks.parts._find)
+    damaged = theatre.rows_now(1)
+    if works:
+        assert tasks.apply()["rows"] > 0
+        return
+    with pytest.raises(AirflowFailException, match="by u-9, who is not one of the approvers any more"):
+        tasks.apply()
+    assert (theatre.rows_now(1), theatre.restores.find(clinic_id=1)) == (damaged, [])

@@ -9,7 +9,10 @@ from clinic_backups.model import BackupRecord, RestoreMode, iso
 from clinic_backups.restore.model import RestorePlan, TablePlan, Target
 from clinic_backups.text import one_line
 
-_STOPS = "What is approved is what is applied, once and in this database: if the clinic changes in between, the restore stops."
+_STOPS = (
+    "What is approved is what is applied, once and in this database: if the clinic changes in between, the restore"
+    " stops."
+)
 _MODES: Mapping[RestoreMode, tuple[str, str]] = {
     "exact": ("is to become what backup {} holds", _STOPS),
     "missing": (
