@@ -25,7 +25,7 @@ from clinic_backups.errors import (
 )
 from clinic_backups.model import BackupRecord, CopyProblem, Loss, iso, keys_beside
 from clinic_backups.notify.losses import LossAlarm
-from clinic_backups.retention import Decision, is_good, plan
+from clinic_backups.retention import Decision, last_good, plan
 from clinic_backups.settings import Settings
 from clinic_backups.storage import AnsweringStores, Stores
 from clinic_backups.stores.base import ObjectStore
@@ -182,10 +182,11 @@ class Cleaner:
         built on. What is not is recorded, and then the plan is another one."""
         known = {each.backup.backup_id: each.backup for each in decisions}
         # One that is built on what is gone already is none, even while its own record does not say so: in a dry run.
-        last = next((each.backup for each in decisions if each.keep and is_good(each.backup, known)), None)
-        if last is None:
-            return False
-        chain = {record.backup_id: record for record in chain_of(last, known) or (last,)}
+        chain = {
+            record.backup_id: record
+            for last in last_good((each.backup for each in decisions if each.keep), known, self._now())
+            for record in chain_of(last, known) or (last,)
+        }
         for backup_id, record in chain.items():
             if backup_id not in told.there:
                 there = self._is_there(record, cleaned, dry_run=dry_run)

@@ -216,7 +216,7 @@ class Parts:
     @cached_property
     def approvals(self) -> Approvals:
         """The approvals of restores."""
-        return Approvals(self.catalog.database, self.settings.approval_hours)
+        return Approvals(self.catalog.database, self.settings.approval_hours, self.settings.approvers)
 
     def copies_to_approve(self, identity_file: Path | None = None, **options: Any) -> CopyRunner:
         """Copies into new schemas that somebody approves before."""

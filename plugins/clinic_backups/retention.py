@@ -56,10 +56,12 @@ def plan(
 ) -> list[Decision]:
     """Decide on one clinic's completed and lost backups, the newest first.
 
-    Never goes: the last good backup, completed like all that it is built on and not suspect, also by the clock of now
-    where the clock was wrong once; anything, while there is no good one; one on hold; one that its stores keep locked;
-    one that a kept backup needs; one that undoes a recent restore; one before the day that it was promised until. Of an
-    erased clinic only holds and locks keep what was begun before the erasure.
+    Never goes: the last good backup, as :func:`last_good` finds it; anything, while there is no good one; one on hold;
+    one that its stores keep locked; one that a kept backup needs; one that undoes a recent restore; one before the day
+    that it was promised until. Of an erased clinic only holds and locks keep what was begun before the erasure.
+
+    A copy that was made before a restore holds the state that somebody wanted to be rid of. It has its own term and its
+    holds, and never stands for a backup: neither as the last good one nor in a period.
 
     :param undoing: backups that undo a recent restore, with the restore's id.
     :param erased_at: when somebody asked that the clinic be erased.
@@ -72,14 +74,9 @@ def plan(
     )
     erased = {backup.backup_id for backup in ended if erased_at is not None and backup.started_at <= erased_at}
     known = {backup.backup_id: backup for backup in ended}
-    good = [backup for backup in ended if backup.backup_id not in erased and is_good(backup, known)]
-    # A suspect one is kept as any other, and never instead of the last that is not.
-    trusted = sorted(
-        (backup for backup in good if backup.is_trusted),
-        key=lambda backup: (backup.data_time, backup.started_at, backup.backup_id),
-        reverse=True,
-    )
-    last = {backup.backup_id for backup in (trusted[:1] + [each for each in trusted if each.data_time <= now][:1])}
+    good = [each for each in ended if each.backup_id not in erased and _counts(each, known)]
+    trusted = _trusted(good)
+    last = {backup.backup_id for backup in _last(trusted, now)}
     reasons: dict[str, str] = {}
     for backup in ended:
         reason = _forced(backup, now) or (spared or {}).get(backup.backup_id, "")
@@ -101,6 +98,35 @@ def plan(
         )
         for backup in ended
     ]
+
+
+def last_good(backups: Iterable[BackupRecord], known: Mapping[str, BackupRecord], now: datetime) -> list[BackupRecord]:
+    """The backup to go back to: completed like all that it is built on, not suspect, and not made before a restore.
+
+    Two, where the newest one is of the future: the clock was wrong once. None where there is no such backup.
+
+    :param known: all that these may be built on, by their ids.
+    """
+    return _last(_trusted(each for each in backups if _counts(each, known)), now)
+
+
+def _counts(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> bool:
+    """It can be restored, and is no copy of the state that a restore has replaced."""
+    return backup.safety_of is None and is_good(backup, known)
+
+
+def _trusted(good: Iterable[BackupRecord]) -> list[BackupRecord]:
+    """The newest data first. A suspect one is kept as any other, and never instead of the last that is not."""
+    return sorted(
+        (backup for backup in good if backup.is_trusted),
+        key=lambda backup: (backup.data_time, backup.started_at, backup.backup_id),
+        reverse=True,
+    )
+
+
+def _last(trusted: Sequence[BackupRecord], now: datetime) -> list[BackupRecord]:
+    found = [*trusted[:1], *[each for each in trusted if each.data_time <= now][:1]]
+    return list({each.backup_id: each for each in found}.values())
 
 
 def is_good(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> bool:

@@ -183,7 +183,7 @@ def test_a_conf_approves_only_for_one_of_the_approvers_who_did_not_ask(
 
 def test_an_answer_without_a_person_or_of_somebody_else_is_none() -> None:
     assert approver_of((), {"id": "7", "name": "jefa"}) == "jefa"
-    assert approver_of(("7",), {"id": "7", "name": "jefa"}) == "jefa"
+    assert approver_of(("7",), {"id": "7", "name": "jefa"}) == "7"
     for approvers, user in (((), None), ((), {"id": "", "name": None}), (("jefa",), {"id": "3", "name": "otro"})):
         with pytest.raises(NotApproved):
             approver_of(approvers, user)

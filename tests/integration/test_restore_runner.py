@@ -14,12 +14,12 @@ from clinic_backups.catalog.approvals import Approval, Approvals
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
 from clinic_backups.errors import PermanentError, SettingsError, TransientError
-from clinic_backups.model import BackupRecord, Clinic
+from clinic_backups.model import BackupRecord, Clinic, RestoreMode
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.request import parse
 from clinic_backups.restore.runner import RestoreRunner, close_abandoned
 from clinic_backups.restore.safety import SafetyBackup
-from clinic_backups.restore.text import as_markdown
+from clinic_backups.restore.text import as_lines, as_markdown
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
 from tests.integration.test_restore import STOCK, Ward
@@ -48,7 +48,7 @@ class Theatre(Ward):
         )  # fmt: skip
 
     def approvals(self, hours: float = 24) -> Approvals:
-        return Approvals(self.catalog.database, hours)
+        return Approvals(self.catalog.database, hours, self.settings.approvers)
 
     def tick(self) -> datetime:
         self.now += timedelta(seconds=1)
@@ -265,3 +265,32 @@ def test_the_command_plans_restores_undoes_and_needs_no_catalog(
     assert (wrong.code, "is a backup of clinic 1" in wrong.err) == (1, True)
     alone = run(*words, "--archive", archive, "--yes", **gone)
     assert (alone.code, ward.rows_now(1)) == (0, good)
+
+
+@pytest.mark.parametrize(
+    ("mode", "said", "unsaid"),
+    [
+        ("exact", ("is to become what backup", "the restore stops"), ("gone", "stay as they leave them")),
+        ("missing", ("get back the rows that are gone", "nothing else is changed or deleted"), ("is to become",)),
+        ("live", ("except rows that people change after this plan", "stay as they leave them"), ("restore stops",)),
+    ],
+)
+def test_the_page_says_what_its_mode_does(
+    theatre: Theatre, mode: RestoreMode, said: tuple[str, ...], unsaid: tuple[str, ...]
+) -> None:
+    theatre.back_up()
+    theatre.execute(DAMAGE)
+    runner = theatre.runner()
+    page = as_markdown(runner.plan(RestoreRequest(clinic_id=1, mode=mode)), requested_by="yo", notes="")
+    assert [text for text in said if text not in page] + [text for text in unsaid if text in page] == []
+
+
+def test_the_plan_of_a_copy_made_before_a_restore_says_so(theatre: Theatre) -> None:
+    backup = theatre.back_up()
+    theatre.execute(DAMAGE)
+    runner, request = theatre.runner(), RestoreRequest(clinic_id=1)
+    undo = runner.apply(theatre.approved(request, runner)).safety_backup_id
+    plan = runner.plan(RestoreRequest(clinic_id=1, backup_id=undo))
+    said = f"This is the copy made before the restore of {backup.backup_id}"
+    assert said in "\n".join(as_lines(plan))
+    assert said in as_markdown(plan, requested_by="yo", notes="").replace("\\", "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 
 from clinic_backups import connections
+from clinic_backups.catalog.restores import Restores
 from clinic_backups.parts import Parts
 from clinic_backups.restore.model import RestoreRequest
+from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_restore_runner import DAMAGE, Theatre
 from tests.postgres_fixtures import DemoDatabase
@@ -62,6 +65,9 @@ class Tasks:
 
     def apply(self) -> Any:
         return self.module.apply.function()
+
+    def report(self, applied: Any) -> Any:
+        return self.module.report.function(applied)
 
     def _operator(self) -> Any:
         return self.module.PlanApproval(task_id="approve", response_timeout=timedelta(hours=1))
@@ -156,3 +162,88 @@ def test_a_run_without_any_plan_is_told_so(theatre: Theatre, monkeypatch: pytest
         tasks.apply()
     with pytest.raises(AirflowFailException, match="no plan of run manual__1 that could be approved"):
         tasks.approve()
+
+
+FORGED = {"restore_id": "r-1-x", "rows": 77, "undo": "1-x"}
+
+
+def test_report_believes_the_catalog_and_no_xcom(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    tasks = Tasks(theatre, monkeypatch, approvers=(), user="pedro")
+    tasks.conf["approve"] = False
+    nothing = "not restored and nothing was changed"
+    for applied in (None, FORGED):
+        with pytest.raises(AirflowFailException, match=nothing):
+            tasks.report(applied)
+    for option in ("Reject", "Approve"):
+        tasks.propose()
+        tasks.approve(option)
+        with suppress(Exception):
+            tasks.answer({"id": "jefa", "name": "jefa"}, option, option)
+        with pytest.raises(AirflowFailException, match=nothing):
+            tasks.report(FORGED)
+    done = tasks.apply()
+    tasks.report(done)
+    # `apply` is cleared, and fails: its approval is used.
+    with pytest.raises(AirflowFailException, match=f"by {done['restore_id']}.*apply has failed after that"):
+        tasks.report(None)
+    # Planned anew and rejected: the restore of before is not this plan's.
+    tasks.propose()
+    with pytest.raises(AirflowFailException, match=nothing):
+        tasks.report(FORGED)
+
+
+@pytest.mark.parametrize("when", ["after", "before"])
+def test_report_asks_what_became_of_a_restore_whose_process_died(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    tasks = Tasks(theatre, monkeypatch, approvers=(), user="pedro")
+    tasks.propose()
+    tasks.approve()
+    damaged = theatre.rows_now(1)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Restores, "finish", die)
+        if when == "before":
+            patch.setattr(Workspace, "commit", die)
+        tasks.apply()
+    assert (theatre.rows_now(1) == damaged) == (when == "before")
+    known = tasks.parts.restore_db
+    tasks.parts.restore_db = connections.parse("restore_db", "postgresql://u:x@127.0.0.1:1/clinica")
+    with pytest.raises(AirflowFailException, match=r"(?s)cannot be told yet: .*Clear apply and report"):
+        tasks.report(None)
+    tasks.parts.restore_db = known
+    if when == "after":
+        tasks.report(None)
+    else:
+        with pytest.raises(AirflowFailException, match="process ended without a word"):
+            tasks.report(FORGED)
+    assert theatre.restores.find(run_id=RUN)[0].state == ("completed" if when == "after" else "failed")
+
+
+@pytest.mark.parametrize(("now", "works"), [(("jefa",), False), (("jefa", "u-9"), True), ((), True)])
+def test_who_is_no_approver_any_more_has_approved_nothing(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch, now: tuple[str, ...], works: bool
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    tasks = Tasks(theatre, monkeypatch, approvers=("u-9",), user="pedro")
+    tasks.propose()
+    tasks.approve()
+    tasks.answer({"id": "u-9", "name": "Ana"})
+    tasks.parts = Parts(tasks.parts.settings.model_copy(update={"approvers": now}), tasks.parts._find)
+    damaged = theatre.rows_now(1)
+    if works:
+        assert tasks.apply()["rows"] > 0
+        return
+    with pytest.raises(AirflowFailException, match="by u-9, who is not one of the approvers any more"):
+        tasks.apply()
+    assert (theatre.rows_now(1), theatre.restores.find(clinic_id=1)) == (damaged, [])

@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -79,16 +79,11 @@ def execute(server: EmbeddedPostgres, *statements: str, on: str = database.DATAB
             cursor.execute(statement)
 
 
-def test_one_database_is_recognized_through_other_roles_hosts_and_standbys(servers: Servers) -> None:
+def test_one_database_is_recognized_through_other_roles_and_hosts(servers: Servers) -> None:
     demo = servers.demo(servers.primary)
     target = seen(demo.restorer_uri)
     assert (target.standby, target.database) == (False, database.DATABASE)
-    same = (
-        demo.reader_uri,
-        demo.reader_uri.replace("127.0.0.1", "localhost"),
-        servers.demo(servers.standby).reader_uri,
-    )
-    for uri in same:
+    for uri in (demo.reader_uri, demo.reader_uri.replace("127.0.0.1", "localhost")):
         assert compare(seen(uri), target) == ""
     assert seen(demo.restorer_uri).identity == target.identity
 
@@ -108,6 +103,43 @@ def test_databases_that_look_alike_are_told_apart(servers: Servers, demo_databas
             assert said in compare(target, source).replace(target.name, source.name) or source.standby
     finally:
         execute(servers.primary, "DROP DATABASE clinica_2")
+
+
+def test_whose_standby_the_backups_are_read_from_has_to_be_said(servers: Servers) -> None:
+    """A copy of the primary's files has the identifier and timeline that its standby has."""
+    standby = connections.parse("clinic_db", servers.demo(servers.standby).reader_uri)
+    for server in (servers.primary, servers.copy):
+        with Snapshot(connections.parse("restore_db", servers.demo(server).restorer_uri)) as snapshot:
+            _, (refusal,) = target_of(snapshot, standby, other_database=False)
+            assert "a standby, and whether it follows this server" in refusal.message
+            assert target_of(snapshot, standby, other_database=True)[1] == ()
+
+
+def test_what_became_of_a_transaction_is_asked_of_the_server_that_ran_it(servers: Servers) -> None:
+    """Both count their transactions from the same number on."""
+    place = connections.parse("restore_db", servers.demo(servers.copy).restorer_uri)
+    elsewhere = connections.parse("clinic_db", servers.demo(servers.primary).reader_uri)
+    target = seen(servers.demo(servers.copy).restorer_uri)
+    with closing(servers.copy.connect(database.DATABASE)) as db, db.cursor() as cursor:
+        cursor.execute("SELECT pg_current_xact_id()::text")
+        ((number,),) = cursor.fetchall()
+        db.rollback()
+    for _ in range(60):
+        execute(servers.primary, "SELECT pg_current_xact_id()")
+    assert transaction_status(place, number, target) == "aborted"
+    with pytest.raises(OtherDatabase):
+        transaction_status(elsewhere, number, target)
+    # The same server after a restart, or other files at its address: nobody can tell, and it stays so.
+    for past in (
+        replace(target, started_at="2020-01-01T00:00:00"),
+        replace(target, timeline=7),
+        replace(target, system=None, started_at="2020-01-01T00:00:00"),
+    ):
+        assert transaction_status(place, number, past) is None
+        with pytest.raises(OtherDatabase):
+            transaction_status(elsewhere, number, past)
+    with pytest.raises(OtherDatabase):
+        transaction_status(place, number, replace(target, system="1"))
 
 
 def test_what_a_role_may_not_ask_is_told_by_other_ways_or_not_believed(servers: Servers) -> None:

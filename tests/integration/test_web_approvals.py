@@ -87,9 +87,19 @@ def test_what_is_shown_is_what_is_answered(demo_database: DemoDatabase, tmp_path
     actions.answer(OPERATOR, forged.run_id, approve=True, plan_digest=seen().plan_digest)
     actions.answer(OPERATOR, forged.run_id, approve=False, plan_digest="")
     # What undoes it is what the restore's record names.
-    airflow.run = replace(forged, state="success", result={"rows": 1, "undo": "1-20200101T000000Z"})
-    assert seen_of(actions).result == {"rows": 1, "undo": None}
+    airflow.run = replace(forged, state="success", result=None)
+    # And that it was done is not believed.
+    found = seen_of(actions)
+    assert (found.state, found.result) == ("failed", None)
+    assert "knows of no restore" in found.error
     approved = theatre.approvals().answer(second.id, "approved", by="jefa", how="ui")
     record = runner.apply(approved)
-    assert seen_of(actions).result == {"rows": 1, "undo": record.safety_backup_id}
+    found = seen_of(actions)
+    assert found.state == "success"
+    done = {"restore_id": record.restore_id, "rows": record.plan["writes"], "undo": record.safety_backup_id}
+    assert found.result == done
+    # The run is cleared and its new plan rejected: what was done before is not what the run says now.
+    third = runner.propose(request, runner.plan(request))
+    theatre.approvals().answer(third.id, "rejected", by="jefa", how="ui")
+    assert seen_of(actions).state == "failed"
     assert airflow.answered == [(forged.run_id, True), (forged.run_id, False)]

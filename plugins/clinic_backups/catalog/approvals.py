@@ -99,10 +99,11 @@ class Approvals:
     """The approvals of one catalog. An answer is given once, and an approval is used once.
 
     :param hours: so long a plan waits for its answer, and an approval for its restore (``APPROVAL_HOURS``).
+    :param approvers: only these may approve (``APPROVERS``); anybody where there are none.
     """
 
-    def __init__(self, database: CatalogDatabase, hours: float) -> None:
-        self._database = database
+    def __init__(self, database: CatalogDatabase, hours: float, approvers: Sequence[str] = ()) -> None:
+        self._database, self._approvers = database, approvers
         self._until = func.now() + text(f"interval '{float(hours)} hours'")
 
     def propose(self, proposal: Proposal) -> Approval:
@@ -196,6 +197,14 @@ class Approvals:
             raise NotApproved("The catalog has no such approval.", hint=AGAIN)
         if found.problem:
             raise NotApproved(found.problem, hint=AGAIN)
+        # Of now: somebody who left may not approve with what they have answered before. Who gives the command has the
+        # database and the key anyway.
+        if self._approvers and found.how != "command" and found.answered_by not in self._approvers:
+            raise NotApproved(
+                f"The plan for clinic {found.clinic_id} was approved by {found.answered_by}, who is not one of the"
+                " approvers any more.",
+                hint=f"CLINIC_BACKUPS_APPROVERS names those who are. {AGAIN}",
+            )
         return found
 
     def of_runs(self, run_ids: Sequence[str]) -> dict[str, Approval]:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import get_current_context, task
-from airflow.sdk.exceptions import AirflowFailException
 
+from clinic_backups.backup import utc_now
 from clinic_backups.catalog.approvals import AGAIN, Approval, NotApproved
+from clinic_backups.catalog.restores import Restores
 from clinic_backups.errors import ClinicBackupsError
 from clinic_backups.model import Clinic
 from clinic_backups.operators.connections import failing_clearly, log_delivery
@@ -22,6 +23,7 @@ from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.restore.approving import approver_of, conf_problem
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.request import parse
+from clinic_backups.restore.result import NotRestored, settle_run
 from clinic_backups.restore.service import refused
 from clinic_backups.restore.text import as_lines, left_as_they_are
 
@@ -135,13 +137,29 @@ def apply() -> dict[str, Any]:
 
 
 @task(trigger_rule="all_done")
-def report(applied: dict[str, Any] | None) -> None:
-    """Make the run red when the clinic was not restored, and say so."""
-    if not applied:
-        raise AirflowFailException(
-            "The clinic was not restored and nothing was changed: see the first task that failed."
-        )
-    log.info("Restored: %s", applied)
+def report(applied: Any) -> None:
+    """Say what became of the clinic, as the catalog has it; the run is red unless that is a restore.
+
+    :param applied: what `apply` returned. Without it the run is red; with it the catalog is asked all the same.
+    """
+    with failing_clearly(log):
+        parts, run_id = AirflowParts(), _run_id(get_current_context())
+        approved = parts.approvals.of_run(run_id)
+        if approved is not None and approved.plan is None:
+            if approved.used_by is None:
+                raise NotRestored("No copy was made: see the first task that failed.", hint=AGAIN)
+            what = approved.used_by
+        else:
+            running = bool(Restores(parts.catalog.database).find(run_id=run_id, state="running"))
+            done = settle_run(parts.catalog, parts.approvals, lambda: parts.restore_db, run_id, utc_now)
+            what = f"clinic {done.clinic_id} is restored from {done.backup_id} by {done.restore_id}"
+            applied = applied or running
+        if not applied:
+            raise NotRestored(
+                f"The catalog says: {what}. The task apply has failed after that, or before it could say so.",
+                hint="Look at the clinic and at the log of apply; nothing has to be restored once more.",
+            )
+    log.info("Done: %s", what)
 
 
 def _copy(parts: AirflowParts, approved: Approval) -> dict[str, Any]:

@@ -38,7 +38,10 @@ def approver_of(approvers: Sequence[str], user: Mapping[str, Any] | None) -> str
     known = [str(user[key]) for key in ("name", "id") if user.get(key)] if user else []
     if not known:
         raise NotApproved("The answer to the plan does not say who gave it.", hint=AGAIN)
-    if approvers and not set(known) & set(approvers):
+    # The name that the approvers know: it is looked for among them once more before the approval is used.
+    if named := [name for name in known if name in approvers]:
+        return named[0]
+    if approvers:
         raise NotApproved(
             f"{known[0]!r} may not approve restores.", hint=f"CLINIC_BACKUPS_APPROVERS names those who may. {AGAIN}"
         )

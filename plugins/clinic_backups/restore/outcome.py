@@ -16,7 +16,7 @@ from clinic_backups.database import connect, raise_database_error
 from clinic_backups.errors import Interrupted, PermanentError, TransientError
 from clinic_backups.notify.restore_notice import RestoreOutcome, announce
 from clinic_backups.restore.model import Target
-from clinic_backups.restore.target import OtherDatabase, ask, same_database
+from clinic_backups.restore.target import OtherDatabase, ask, at_same_place, same_server
 from clinic_backups.tenant_db import Snapshot
 
 TransactionStatus = Callable[[str], str | None]
@@ -94,7 +94,10 @@ def transaction_status(connection: Connection, transaction_id: str, target: Targ
     if target is not None:
         with Snapshot(connection) as snapshot:
             there = ask(snapshot)
-        if there.standby or not same_database(there, target):
+        if not same_server(there, target):
+            if at_same_place(there, target):
+                # It was restarted, or its files were replaced: a number may be that of another transaction now.
+                return None
             raise OtherDatabase(
                 f"Transaction {transaction_id} was in {target.name}, and {there.name} is not that database's primary.",
                 hint=f"Let the connection {connection.conn_id} lead to {target.name}.",

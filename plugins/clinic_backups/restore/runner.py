@@ -235,7 +235,12 @@ def _plan_of(approved: Approval) -> RestorePlan:
 
 def _notes(backup: BackupRecord) -> tuple[str, ...]:
     """What is to be known of a backup before it is restored."""
-    notes = [f"The backup is incomplete: {gap.table} is not in it as it should be." for gap in backup.gaps]
+    notes = []
+    if backup.safety_of is not None:
+        notes.append(
+            f"This is the copy made before the restore of {backup.safety_of}: it holds what was replaced then."
+        )
+    notes += [f"The backup is incomplete: {gap.table} is not in it as it should be." for gap in backup.gaps]
     if backup.suspect and not backup.is_trusted:
         notes.append(f"The backup is suspect, and nobody has accepted it: {backup.suspect}")
     return tuple(notes)

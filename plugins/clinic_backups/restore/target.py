@@ -92,11 +92,28 @@ def require_primary(target: Target) -> None:
         )
 
 
-def same_database(one: Target, other: Target) -> bool:
-    """Both are the same database of the same cluster, or of its standby, as far as their servers say."""
-    known = one.system is not None and other.system is not None
-    same_server = one.system == other.system if known else one.started_at == other.started_at
-    return same_server and one.database_oid == other.database_oid
+def same_server(one: Target, other: Target) -> bool:
+    """Both are one primary that has run without an end in between: only so are their transactions the same ones.
+
+    A copy of a server's files, and what came of them after a restart, counts its transactions on by itself.
+    """
+    is_known_to_differ = one.system is not None and other.system is not None and one.system != other.system
+    return (
+        not (one.standby or other.standby or is_known_to_differ)
+        and one.database_oid == other.database_oid
+        and one.timeline == other.timeline
+        and one.started_at == other.started_at
+    )
+
+
+def at_same_place(one: Target, other: Target) -> bool:
+    """The same address leads to both, and both may be one server: it was restarted perhaps."""
+    is_known_to_differ = one.system is not None and other.system is not None and one.system != other.system
+    return (
+        not is_known_to_differ
+        and (one.host, one.port, one.database) == (other.host, other.port, other.database)
+        and one.standby == other.standby
+    )
 
 
 def _difference(target: Target, clinic_db: Connection | None, timeouts: Mapping[str, Any]) -> str:
@@ -118,17 +135,18 @@ def compare(source: Target, target: Target) -> str:
     """How the database that is restored into differs from the one that backups are read from; empty: it does not."""
     read_from = f"Backups are read from {source.name} (connection clinic_db)"
     if source.system is None or target.system is None:
-        if same_database(source, target):
+        if same_server(source, target):
             return ""
         return f"{read_from}, and whether that is the same server cannot be told: pg_control_system() is denied."
     if source.system != target.system:
         return f"{read_from}, which is on another server."
     if source.database_oid != target.database_oid or source.database != target.database:
         return f"{read_from}, which is another database of the same server."
-    if source.timeline is None:
-        return f"{read_from}, and whether that standby follows this server cannot be told: its timeline is not known."
-    if source.timeline != target.timeline:
+    if source.timeline is not None and source.timeline != target.timeline:
         return f"{read_from}, which is on timeline {source.timeline} and not on {target.timeline}."
-    if not source.standby and source.started_at != target.started_at:
+    if source.standby:
+        # Of a copy of the primary's files it has the identifier and the timeline too.
+        return f"{read_from}, a standby, and whether it follows this server or another copy of it cannot be told."
+    if source.started_at != target.started_at:
         return f"{read_from}, which is on a copy of the same server."
     return ""

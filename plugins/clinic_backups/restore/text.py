@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from clinic_backups.catalog.restores import RestoreRecord
-from clinic_backups.model import BackupRecord, iso
+from clinic_backups.model import BackupRecord, RestoreMode, iso
 from clinic_backups.restore.model import RestorePlan, TablePlan, Target
 from clinic_backups.text import one_line
+
+_STOPS = (
+    "What is approved is what is applied, once and in this database: if the clinic changes in between, the restore"
+    " stops."
+)
+_MODES: Mapping[RestoreMode, tuple[str, str]] = {
+    "exact": ("is to become what backup {} holds", _STOPS),
+    "missing": (
+        "is to get back the rows that are gone, and nothing else is changed or deleted, from what backup {} holds",
+        _STOPS,
+    ),
+    "live": (
+        "is to become what backup {} holds, except rows that people change after this plan",
+        "What is approved is applied once and in this database, and it may be less: rows that people change in between"
+        " stay as they leave them, and the restore's record tells which were left.",
+    ),
+}
+"""What each mode does with the clinic and its backup, and what it does when the clinic changes after the plan."""
 
 
 def as_lines(plan: RestorePlan) -> Iterator[str]:
@@ -36,9 +54,10 @@ def left_as_they_are(record: RestoreRecord) -> Iterator[str]:
 
 def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
     """The page that Airflow shows to whoever approves. Names are data, and no mark-up."""
+    does, between = _MODES[plan.mode]
     lines = [
-        f"**{_escape(plan.clinic_name)}** (clinic {plan.clinic_id}) is to become what backup `{plan.backup_id}` holds,"
-        f" as of **{iso(plan.snapshot_at.replace(microsecond=0))}**. Mode `{plan.mode}`. Asked for by"
+        f"**{_escape(plan.clinic_name)}** (clinic {plan.clinic_id}) {does.format(f'`{plan.backup_id}`')}, as of"
+        f" **{iso(plan.snapshot_at.replace(microsecond=0))}**. Mode `{plan.mode}`. Asked for by"
         f" {_escape(requested_by)}."
     ]
     lines.append(f"**Target:** {_escape(_target(plan.target))}")
@@ -60,8 +79,8 @@ def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
         )
     lines += [f"- `{table.table}`: {_escape(note)}" for table in plan.tables for note in table.notes]
     lines.append(
-        "What is approved is what is applied, once and in this database: if the clinic changes in between, the restore"
-        " stops. The present state is backed up before the first row is written, and restoring that backup undoes this."
+        f"{between} The present state is backed up before the first row is written, and restoring that backup undoes"
+        " this."
     )
     return "\n\n".join(lines)
 

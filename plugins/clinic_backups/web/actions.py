@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from secrets import token_hex
 from typing import Any
 
-from clinic_backups.catalog.approvals import Approvals
+from clinic_backups.catalog.approvals import Approval, Approvals
 from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.history import HistoryEntry
@@ -23,6 +23,7 @@ from clinic_backups.envelopes import MAX_REASON
 from clinic_backups.errors import ClinicBackupsError
 from clinic_backups.model import BackupRecord, RestoreMode, WantedKind
 from clinic_backups.restore.model import RestorePlan
+from clinic_backups.restore.result import completed_by
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.text import is_line, one_line
@@ -42,6 +43,7 @@ DAG_OF: Mapping[str, str] = {
 }
 """The DAG of the run that an entry of the audit list names."""
 WINDOW = timedelta(hours=1)
+NOTHING_RECORDED = "The catalog knows of no restore that this run has done, although its tasks say so."
 
 
 @dataclass(frozen=True)
@@ -212,7 +214,7 @@ class Actions:
         if run is None:
             return None
         visible = caller.viewer.superadmin if run.clinic_id is None else caller.viewer.may("see", run.clinic_id)
-        return self._with_undo(self._with_plans([run])[0]) if visible else None
+        return self._with_plans([run])[0] if visible else None
 
     def restores(self, caller: Caller, clinic_id: int, limit: int = 20) -> list[RunView]:
         """The newest restores of a clinic, with those that wait."""
@@ -237,15 +239,22 @@ class Actions:
             if found is not None and found.withdrawn_at is None and found.clinic_id == run.clinic_id:
                 plan = RestorePlan.from_json(found.plan) if found.plan else None
                 run = replace(run, plan=plan, plan_digest=found.plan_digest, target=found.target)
-            shown.append(run)
+            shown.append(self._with_result(run, found) if run.dag_id == RESTORE else run)
         return shown
 
-    def _with_undo(self, run: RunView) -> RunView:
-        """A restore that was done, with the copy that undoes it as its record names it."""
-        if run.dag_id != RESTORE or not run.result:
+    def _with_result(self, run: RunView, approved: Approval | None) -> RunView:
+        """A restore that was done, as its record has it. A run is not believed that it was."""
+        if not run.is_over:
             return run
-        done = [record for record in self._restores.find(run_id=run.run_id) if record.state == "completed"]
-        return replace(run, result=dict(run.result) | {"undo": done[0].safety_backup_id if done else None})
+        if approved is not None and approved.plan is None and approved.clinic_id == run.clinic_id and approved.used_by:
+            return run if run.state != "success" else replace(run, result={"rows": None, "undo": None})
+        done = completed_by(self._restores, run.run_id, approved)
+        if done is not None and done.clinic_id == run.clinic_id:
+            result = {"restore_id": done.restore_id, "rows": done.plan["writes"], "undo": done.safety_backup_id}
+            return replace(run, result=result)
+        if run.state != "success":
+            return run
+        return replace(run, state="failed", error=NOTHING_RECORDED, hint="Look at the run's tasks in Airflow.")
 
     def _store_of(self, record: BackupRecord) -> tuple[ObjectStore, ObjectInfo]:
         """The first store that really has it, and what it says of it."""

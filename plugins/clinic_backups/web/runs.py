@@ -55,7 +55,7 @@ class RunView:
     :param plan: of a restore, once it is made: as the catalog has it, or one that was refused.
     :param plan_digest: of a restore: what is approved, which is a plan or a copy into a new schema.
     :param target: of a restore: the database that it writes to.
-    :param result: what the task ``apply`` of a restore returned.
+    :param result: of a restore: what the catalog's record says, once it is done.
     :param error: of the first task that failed, with its remedy ``hint``.
     """
 
@@ -232,7 +232,7 @@ def _full_views(session: Any, runs: Sequence[DagRun]) -> list[RunView]:
         .where(XComModel.dag_id == dag_id, XComModel.run_id.in_(run_ids), XComModel.map_index == -1)
         .where(
             or_(
-                and_(XComModel.key == "return_value", XComModel.task_id.in_(("plan", "apply"))),
+                and_(XComModel.key == "return_value", XComModel.task_id == "plan"),
                 XComModel.key.in_((PROBLEM_KEY, REFUSED_KEY)),
             )
         )
@@ -254,7 +254,6 @@ def _full_view(run: DagRun, tasks: Sequence[TaskView], said: Mapping[tuple[str, 
         waiting_for_approval=running
         and any(task.task_id == "approve" and task.state in WAITING_STATES for task in tasks),
         plan=RestorePlan.from_json(made) if made else None,
-        result=said.get(("apply", "return_value")),
         error=str(problem.get("error", "")),
         hint=str(problem.get("hint", "")),
     )
