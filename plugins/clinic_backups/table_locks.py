@@ -55,6 +55,53 @@ class Replayed:
     """None: it is no standby, or one that cannot say."""
 
 
+@dataclass(frozen=True)
+class _Definitions:
+    """What one snapshot sees of the definitions that another session may change while tables are read."""
+
+    relations: Mapping[int, tuple[Any, ...]]
+    """By oid: the name, and where its rows lie and what it is."""
+    unlocked: Mapping[tuple[str, int], tuple[str, str]]
+    """Functions and values of enums by kind and oid: the name, and which version it is."""
+
+    @classmethod
+    def read(cls, cursor: Any, relations: Sequence[int] | None, unlocked: bool) -> _Definitions:
+        found: list[tuple[Any, ...]] = []
+        if relations:
+            cursor.execute(catalog_query("definitions"), {"relations": relations})
+            found = cursor.fetchall()
+        others: list[tuple[Any, ...]] = []
+        if unlocked:
+            cursor.execute(catalog_query("unlocked"))
+            others = cursor.fetchall()
+        return cls(
+            {row[0]: row[1:] for row in found}, {(kind, oid): (name, version) for oid, name, kind, version in others}
+        )
+
+    def require_same(self, now: _Definitions) -> None:
+        """:raises TransientError: something is another one now."""
+        seen, later = self.relations, now.relations
+        changed = {
+            (later.get(key) or seen[key])[0] for key in seen.keys() | later.keys() if seen.get(key) != later.get(key)
+        }
+        if changed:
+            raise changed_meanwhile(sorted(changed))
+        for kind in ("function", "enum"):
+            names = {
+                (self.unlocked.get(key) or now.unlocked[key])[0]
+                for key in self.unlocked.keys() | now.unlocked.keys()
+                # No row that the snapshot shows has a value that an enum was given later.
+                if key[0] == kind and self.unlocked.get(key) != now.unlocked.get(key)
+                and (kind != "enum" or key in self.unlocked)
+            }  # fmt: skip
+            if names:
+                raise TransientError(
+                    f"The {kind} {_some(sorted(names))} changed while tables were read: they may be read partly with"
+                    " the old definition and partly with the new.",
+                    hint="A migration ran beside the backup. A retry reads all tables anew.",
+                )
+
+
 class _Busy(Exception):
     """A table is locked by another session, for now."""
 
@@ -65,7 +112,7 @@ class TableLocks:
     :meth:`take` begins a transaction of ``db``: first the locks, then the snapshot, so that the snapshot shows each
     locked table as it is. Whoever holds a lock is waited for with no lock of ours held: a migration never meets a
     deadlock with a backup. :meth:`prove` is for the end of reading: what was touched besides (tables that a function
-    reads, materialized views) must be now as the snapshot sees it.
+    reads, materialized views), and what no lock protects (functions, enums), must be now as the snapshot sees it.
 
     :param db: a connection outside of a transaction, REPEATABLE READ.
     :param queries: a SELECT by the name that errors use.
@@ -126,33 +173,24 @@ class TableLocks:
 
         :param connect: opens another connection to the same database: its snapshot sees what is there now.
         :raises TransientError: a table that was not locked from the beginning changed between the snapshot and its
-            first use, so that it may have looked empty.
+            first use, so that it may have looked empty; or a function or an enum is another one now.
         """
         try:
             with self._db.cursor() as cursor:
                 cursor.execute(catalog_query("touched"), {"held": self._held})
-                late, enums = cursor.fetchone()
-                if enums:
-                    _require_labels(cursor, enums)
-                if not late:
+                late, unlocked = cursor.fetchone()
+                if not late and not unlocked:
                     return
-                query, values = catalog_query("definitions"), {"relations": late}
-                cursor.execute(query, values)
-                seen = {row[0]: row[1:] for row in cursor.fetchall()}
+                seen = _Definitions.read(cursor, late, unlocked)
             other = connect()
             try:
                 with other.cursor() as cursor:
-                    cursor.execute(query, values)
-                    now = {row[0]: row[1:] for row in cursor.fetchall()}
+                    now = _Definitions.read(cursor, late, unlocked)
             finally:
                 other.close()
         except psycopg2.Error as error:
             raise_database_error(error, "comparing the tables with the snapshot")
-        changed = sorted(
-            {(now.get(key) or seen[key])[0] for key in seen.keys() | now.keys() if seen.get(key) != now.get(key)}
-        )
-        if changed:
-            raise changed_meanwhile(changed)
+        seen.require_same(now)
 
     def _mentioned(self) -> list[str]:
         """The relations that the queries mention, by their quoted names."""
@@ -276,19 +314,6 @@ def changed_meanwhile(tables: Sequence[str]) -> TransientError:
         f"{_some(tables)} changed in definition or place after the snapshot was taken, and may have looked empty.",
         hint="A migration, TRUNCATE, VACUUM FULL or REFRESH ran beside the backup. A retry reads all tables anew.",
     )
-
-
-def _require_labels(cursor: Any, enums: Mapping[str, Sequence[str]]) -> None:
-    """Renaming an enum's value locks no table, and what is read afterwards has the new name."""
-    # enum_range looks at the catalog as it is now; the snapshot's own labels are compared with it.
-    cursor.execute(f"SELECT {', '.join(f'enum_range(NULL::{name})::text[]' for name in enums)}")
-    now = dict(zip(enums, cursor.fetchone(), strict=True))
-    renamed = [name for name, labels in enums.items() if not set(labels) <= set(now[name])]
-    if renamed:
-        raise TransientError(
-            f"Values of the enum {_some(renamed)} were renamed while its tables were read.",
-            hint="A retry reads all of them under their new names.",
-        )
 
 
 def require_present(error: psycopg2.Error, doing: str) -> None:

@@ -183,6 +183,86 @@ def test_an_enum_whose_value_is_renamed_is_read_again(rig: Rig, tmp_path: Path, 
     assert "carmín".encode() in rig.open(rig.run(1)).tables["public.zz_tonos"]
 
 
+RENAMED = "ALTER TYPE public.tono RENAME VALUE"
+SWAPPED = (f"{RENAMED} 'rojo' TO 'x'", f"{RENAMED} 'azul' TO 'rojo'", f"{RENAMED} 'x' TO 'azul'")
+ENUMS = {
+    "two names swapped": ("public.tono", "'rojo'", SWAPPED),
+    "there and back": ("public.tono", "'rojo'", (*SWAPPED, *SWAPPED)),
+    "a domain": ("public.tono_dominio", "'rojo'", (f"{RENAMED} 'rojo' TO 'carmín'",)),
+    "a composite type": ("public.tono_compuesto", "'(rojo,1)'", (f"{RENAMED} 'rojo' TO 'carmín'",)),
+    "a range": ("public.tono_rango", "'[rojo,azul]'", (f"{RENAMED} 'azul' TO 'añil'",)),
+}
+
+
+@pytest.mark.parametrize(("type_", "value", "statements"), ENUMS.values(), ids=ENUMS)
+def test_names_of_enums_are_those_of_one_moment(
+    rig: Rig, tmp_path: Path, type_: str, value: str, statements: tuple[str, ...]
+) -> None:
+    rig.execute(
+        "CREATE TYPE public.tono AS ENUM ('rojo', 'azul')",
+        "CREATE DOMAIN public.tono_dominio AS public.tono",
+        "CREATE TYPE public.tono_compuesto AS (tono public.tono, n int)",
+        "CREATE TYPE public.tono_rango AS RANGE (subtype = public.tono)",
+        f"CREATE TABLE public.zz_tonos (id int PRIMARY KEY, tono {type_})",
+        f"INSERT INTO public.zz_tonos VALUES (1, {value})",
+        "GRANT SELECT ON public.zz_tonos TO PUBLIC",
+    )
+    rig.with_extracts(tmp_path / "sql", {"public.zz_tonos": "SELECT * FROM public.zz_tonos"})
+    assert back_up_beside(rig, *statements) is None
+    assert rig.open(rig.run(1)).tables == rig.rows_now(1)
+
+
+SHEETS = (
+    "CREATE TABLE public.fichas (id int PRIMARY KEY, sede int)",
+    "INSERT INTO public.fichas SELECT n, 1 FROM generate_series(1, 20) AS n",
+    "CREATE TABLE public.zz_funcion (id int PRIMARY KEY, sede int)",
+    "GRANT SELECT ON public.fichas, public.zz_funcion TO PUBLIC",
+)
+READS = "CREATE OR REPLACE FUNCTION public.f(int) RETURNS SETOF public.fichas STABLE LANGUAGE"
+FUNCTIONS = {
+    "PL/pgSQL": (f"{READS} plpgsql AS 'BEGIN RETURN QUERY SELECT * FROM public.{{}} WHERE sede = $1; END'"),
+    "SQL": f"{READS} sql AS 'SELECT * FROM public.{{}} WHERE sede = $1'",
+    "dynamic SQL": f"{READS} plpgsql AS 'BEGIN RETURN QUERY EXECUTE ''SELECT * FROM public.{{}}''; END'",
+}
+NEW_PLACE = (
+    "INSERT INTO public.nuevas SELECT * FROM public.fichas WHERE id > 5",
+    "DELETE FROM public.fichas WHERE id > 5",
+)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_a_function_that_is_replaced_is_read_again(rig: Rig, tmp_path: Path, function: str) -> None:
+    rig.execute(
+        *SHEETS,
+        "CREATE TABLE public.nuevas (LIKE public.fichas INCLUDING ALL)",
+        "GRANT SELECT ON public.nuevas TO PUBLIC",
+        "INSERT INTO public.nuevas VALUES (100, 1)",
+        function.format("fichas"),
+    )
+    rig.with_extracts(tmp_path / "sql", {"public.zz_funcion": "SELECT * FROM public.f({{ clinic_id }})"})
+    assert back_up_beside(rig, *NEW_PLACE, function.format("nuevas")) is None
+    assert rig.objects() == []
+    assert rig.open(rig.run(1)).tables == rig.rows_now(1)
+
+
+OWN_FUNCTION = "CREATE OR REPLACE FUNCTION public.vale(public.fichas) RETURNS bool STABLE LANGUAGE sql AS"
+OTHERWISE = {
+    "a condition": (f"{OWN_FUNCTION} 'SELECT $1.id > 10'",),
+    "a setting": ("ALTER FUNCTION public.vale(public.fichas) SET search_path = public",),
+    "made anew": ("DROP FUNCTION public.vale(public.fichas) CASCADE", f"{OWN_FUNCTION} 'SELECT $1.id > 10'"),
+    "there and back": (f"{OWN_FUNCTION} 'SELECT $1.id > 10'", f"{OWN_FUNCTION} 'SELECT $1.id > 0'"),
+}
+
+
+@pytest.mark.parametrize("statements", OTHERWISE.values(), ids=OTHERWISE)
+def test_a_condition_that_is_another_one_is_read_again(rig: Rig, tmp_path: Path, statements: tuple[str, ...]) -> None:
+    rig.execute(*SHEETS, f"{OWN_FUNCTION} 'SELECT $1.id > 0'")
+    query = "SELECT * FROM public.fichas AS d WHERE sede IN ({{ clinic_id }}) AND public.vale(d)"
+    rig.with_extracts(tmp_path / "sql", {"public.zz_funcion": query})
+    assert back_up_beside(rig, *statements) is None
+    assert rig.open(rig.run(1)).tables == rig.rows_now(1)
+
+
 def test_a_materialized_view_that_is_not_refreshed_costs_no_retry(rig: Rig, tmp_path: Path) -> None:
     rig.execute(*PARTS)
     rig.with_extracts(tmp_path / "sql", EXTRACTS)
