@@ -77,9 +77,19 @@ class KeyNames:
         """Whether a name is that of a foreign key more often than that of a table's own key, as "id" is."""
         keys = self._keys.get(plain(name), [])
         parents = {key.parent for key in keys}
-        own = [
-            column
+        own = {
+            column.table
             for column in self._structure.columns
             if column.is_primary_key and not column.is_foreign_key and plain(column.name) == plain(name)
-        ]
-        return sum(column.table not in parents for column in own) <= len(keys)
+        }
+        if self._clinic_table in {key.parent for key in keys if key.table != key.parent}:
+            # A table with one row for each clinic has the clinic's key as its own. Only a table of which it is known
+            # that it leads to the clinic by another column says that the name is no more than that of an own key.
+            own = {table for table in own & set(self._extracts) if self._is_another_way(table, name)}
+        return len(own - parents) <= len(keys)
+
+    def _is_another_way(self, table: str, name: str) -> bool:
+        """Whether an extracted table is joined by other columns than that of this name alone."""
+        ways = {plain(column) for column in self._compared.get(table, ())}
+        ways |= {plain(key.columns[0]) for key in self._structure.references if key.table == table}
+        return bool(ways) and plain(name) not in ways

@@ -27,6 +27,7 @@ from clinic_backups.storage import Stores
 from clinic_backups.stores.file import FileStore
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig
+from tests.shapes import shaped
 
 STOCK, VISITS, PATIENTS = "public.inventario_inventario", "public.citas_consulta", "public.usuarios_paciente"
 ALL = "SELECT * FROM {table} WHERE clinica_id = {{{{ clinic_id }}}}"
@@ -589,3 +590,40 @@ class TestDeclarations:
     def test_a_line_that_says_nothing_is_refused(self, line: str) -> None:
         with pytest.raises(SettingsError, match=r"not_backed_up\.txt, line"):
             parse(line)
+
+
+OWN_KEYS = """
+    CREATE TABLE s.own0 (clinic_id int PRIMARY KEY, v text);
+    CREATE TABLE s.own1 ("clinicId" int PRIMARY KEY, v text);
+    CREATE TABLE s.own2 ("CLINIC_ID" int PRIMARY KEY, v text);
+"""
+BY_CLINIC = "clinic_id = {{ clinic_id }}"
+
+
+@pytest.mark.parametrize("reference", ["REFERENCES s.clinic", ""], ids=["a foreign key", "what an extract compares"])
+def test_tables_whose_own_key_is_the_clinics_do_not_hide_others(
+    demo_database: DemoDatabase, tmp_path: Path, reference: str
+) -> None:
+    ddl = f"CREATE TABLE s.visit (id int PRIMARY KEY, clinic_id int {reference}); {OWN_KEYS}"
+    rig = shaped(
+        demo_database, tmp_path, f"{ddl} CREATE TABLE s.log (id int PRIMARY KEY, clinic_id int)", {"visit": BY_CLINIC}
+    )
+    with pytest.raises(PermanentError, match="for 4 reasons") as caught:
+        rig.run(1)
+    for table in ("s.own0", "s.own1", "s.own2", "s.log"):
+        assert f"{table} is a table whose column" in str(caught.value)
+
+
+def test_a_table_that_shares_the_clinics_key_called_id_names_no_other_table(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    rig = shaped(
+        demo_database,
+        tmp_path,
+        "CREATE TABLE s.profile (id int PRIMARY KEY REFERENCES s.clinic);"
+        "CREATE TABLE s.visit (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic);"
+        "CREATE TABLE s.bill (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic);"
+        "CREATE TABLE s.country (id int PRIMARY KEY, name text)",
+        {"profile": "id = {{ clinic_id }}", "visit": BY_CLINIC, "bill": BY_CLINIC},
+    )
+    assert rig.run(1).gaps == ()
