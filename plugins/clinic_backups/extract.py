@@ -24,6 +24,10 @@ _COMPARED = re.compile(
 """A column compared with the clinic's number; quoted names after the number are not read."""
 
 
+_END = re.compile(r""";(?: \s | ; | --[^\n'"$]*(?:\n|\Z) | /\*[^*'"$]*\*/ )*\Z""", re.VERBOSE)
+"""The semicolon that ends a query, with comments behind it; no quote is there, so that it is not within a text."""
+
+
 def render(text: str, clinic_id: int | str, *, name: str) -> str:
     """Put a clinic's id into a template; no other variable exists there.
 
@@ -32,7 +36,7 @@ def render(text: str, clinic_id: int | str, *, name: str) -> str:
     :raises SettingsError: the template has an error or names another variable.
     """
     try:
-        return _environment().from_string(text).render(clinic_id=clinic_id).strip().rstrip(";")
+        return _END.sub("", _environment().from_string(text).render(clinic_id=clinic_id).strip())
     except TemplateError as error:
         raise SettingsError(
             f"{name} cannot be rendered: {error}", hint="{{ clinic_id }} is the only variable of these templates."

@@ -131,6 +131,8 @@ class TableLocks:
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self._db, self._queries, self._settings, self._same_as = db, queries, settings, same_as
+        # Also while tables are read: a function may look up a table that a migration holds, which waits for ours.
+        self._hasty = dict(settings) | {"lock_timeout": f"{PREPARE_LOCK_WAIT_MS}ms"}
         self._seconds, self._pause = lock_timeout_seconds, pause
         self._held: list[int] = []
         self._shape: str | None = None
@@ -194,11 +196,10 @@ class TableLocks:
 
     def _mentioned(self) -> list[str]:
         """The relations that the queries mention, by their quoted names."""
-        settings = dict(self._settings) | {"lock_timeout": f"{PREPARE_LOCK_WAIT_MS}ms"}
         with self._db.cursor() as cursor:
             try:
                 # One round trip. A PREPARE looks names up and opens views, as running would, and reads no row.
-                statements = [session_settings(cursor, settings), f"SAVEPOINT {SAVEPOINT}", *self._prepares()]
+                statements = [session_settings(cursor, self._hasty), f"SAVEPOINT {SAVEPOINT}", *self._prepares()]
                 cursor.execute("; ".join([*statements, catalog_query("mentioned")]))
                 names, _, standby, now = cursor.fetchone()
                 replayed_at = None
@@ -245,14 +246,13 @@ class TableLocks:
             if self._same_as is not None:
                 statements.append(cursor.mogrify("SET TRANSACTION SNAPSHOT %s", (self._same_as,)).decode())
             # The first SELECT takes the snapshot: LOCK TABLE does not.
-            statements += [session_settings(cursor, self._settings), catalog_query("mentioned")]
+            statements += [session_settings(cursor, self._hasty), catalog_query("mentioned")]
             cursor.execute("; ".join(statements))
             _, locked, _, _ = cursor.fetchone()
             # A snapshot of another transaction may be older than these locks: then all is proven at the end.
             self._held = list(locked or ()) if self._same_as is None else []
             if prepare:
-                wait = session_settings(cursor, {"lock_timeout": f"{PREPARE_LOCK_WAIT_MS}ms"})
-                cursor.execute("; ".join([wait, *self._prepares(), session_settings(cursor, self._settings)]))
+                cursor.execute("; ".join(self._prepares()))
 
     def _prepares(self) -> list[str]:
         return [_prepare(query) for query in self._queries.values()]
@@ -281,8 +281,12 @@ class TableLocks:
             self._shape = self._shape_then()
 
     def _shape_then(self) -> str:
-        with self._db.cursor() as cursor:
-            cursor.execute(f"ROLLBACK TO SAVEPOINT {SAVEPOINT}")
+        try:
+            with self._db.cursor() as cursor:
+                cursor.execute(f"ROLLBACK TO SAVEPOINT {SAVEPOINT}")
+        except psycopg2.errors.InvalidSavepointSpecification:
+            # Nothing of it ran, not even the savepoint: an extract is no SQL.
+            self._db.rollback()
         return _shape(self._db)
 
     def _still_locked(self, names: Sequence[str]) -> TransientError:
@@ -323,6 +327,21 @@ def require_present(error: psycopg2.Error, doing: str) -> None:
     """
     if isinstance(error, MISSING):
         raise _definition_changed(doing)
+    require_unlocked(error, doing)
+
+
+def require_unlocked(error: psycopg2.Error, doing: str) -> None:
+    """After a statement failed while the tables that it names were locked by this transaction.
+
+    :raises TransientError: it waited for another table, which is never for long: who holds that may wait for these.
+    """
+    if isinstance(error, psycopg2.errors.LockNotAvailable):
+        raise TransientError(
+            f"Another session locks a table that a function looks up, and that no extract names, while {doing}"
+            " (SQLSTATE 55P03).",
+            hint="A migration usually ends by itself, and a retry helps. A backup does not wait for such a table while"
+            " it holds locks on others, which the migration may need next.",
+        )
 
 
 def _definition_changed(doing: str) -> TransientError:

@@ -443,3 +443,43 @@ def test_a_mistake_in_an_extract_names_the_extract(rig: Rig, tmp_path: Path) -> 
     with pytest.raises(PermanentError, match=rf"the extract of {STOCK} \(SQLSTATE 22P02") as caught:
         rig.run(1)
     assert "Secreta" not in str(caught.value)
+
+
+SYNTAX = {
+    "an operator": "clinica_id = = 1,",
+    "an end": "clinica_id = 1 AND",
+    "a parenthesis": "clinica_id = 1)",
+    "a quote": "nombre = 'x",
+    "an escape": "nombre = E'\\xFF'",
+    "a comment": "clinica_id = 1 /*",
+}
+
+
+@pytest.mark.parametrize("condition", SYNTAX.values(), ids=SYNTAX)
+def test_an_extract_that_is_no_sql_is_named(rig: Rig, tmp_path: Path, condition: str) -> None:
+    rig.with_extracts(tmp_path / "sql", {STOCK: f"SELECT * FROM {STOCK} WHERE {condition}"})
+    with pytest.raises(PermanentError, match=f"the extract of {STOCK}") as caught:
+        rig.run(1)
+    assert "SyntaxError" in caught.value.message or "E'" in condition
+
+
+@pytest.mark.parametrize("end", ["; -- all of them", ";\n-- one\n/* two */\n", " -- none; -- two\n;;"])
+def test_a_comment_may_follow_the_end_of_an_extract(rig: Rig, tmp_path: Path, end: str) -> None:
+    query = f"SELECT * FROM {STOCK} WHERE clinica_id = {{{{ clinic_id }}}} AND nombre <> '; -- x'{end}"
+    rig.with_extracts(tmp_path / "sql", {STOCK: query})
+    assert rig.run(1).rows[STOCK]
+
+
+def test_a_table_behind_a_function_is_not_waited_for_while_others_are_locked(rig: Rig, tmp_path: Path) -> None:
+    rig.execute(*SHEETS, FUNCTIONS["PL/pgSQL"].format("fichas"))
+    rig.with_extracts(tmp_path / "sql", {"public.zz_funcion": "SELECT * FROM public.f({{ clinic_id }})"})
+    with closing(rig.database.connect()) as db, db.cursor() as cursor:
+
+        def migrate() -> None:
+            cursor.execute("ALTER TABLE public.fichas ADD COLUMN nueva int")
+
+        with pytest.raises(TransientError, match=r"that a function looks up.*reading public\.zz_funcion"):
+            rig.run(1, on_progress=once(lambda progress: progress.table == FIRST, migrate))
+        cursor.execute(f"ALTER TABLE {STOCK} ADD COLUMN nueva int")
+        db.commit()
+    assert rig.run(1).rows["public.zz_funcion"] == 20
