@@ -627,3 +627,30 @@ def test_a_table_that_shares_the_clinics_key_called_id_names_no_other_table(
         {"profile": "id = {{ clinic_id }}", "visit": BY_CLINIC, "bill": BY_CLINIC},
     )
     assert rig.run(1).gaps == ()
+
+
+COMPUTED = [
+    "clinic_id = {{ clinic_id + 0 }}",
+    "clinic_id = {{ clinic_id }}{% if clinic_id > 5 %} AND false{% endif %}",
+    "clinic_id = {{ clinic_id }}{% if clinic_id == 5 %} AND false{% endif %}",
+    "clinic_id = {{ clinic_id | int }}",
+    "clinic_id = {{ '%05d' | format(clinic_id) }}::int",
+    "clinic_id = {{ '{:05d}'.format(clinic_id) }}::int",
+    "clinic_id = {{ clinic_id }}{% if clinic_id in [7, 8] %} AND false{% endif %}",
+]
+
+
+def test_an_extract_that_computes_with_the_clinics_number_is_a_finding(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    names = [f"t{number}" for number in range(len(COMPUTED))]
+    ddl = "".join(f"CREATE TABLE s.{name} (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic);" for name in names)
+    shape = shaped(demo_database, tmp_path, ddl, dict(zip(names, COMPUTED, strict=True)))
+    rig = Guard(demo_database, shape.store, settings=shape.settings)
+    rig.settings = rig.settings.model_copy(update={"sql_dir": tmp_path / "sql"})
+    found = [finding.message for finding in rig.errors(rows=True)]
+    assert found == [
+        f"extract/s.{name} computes with clinic_id, and so cannot be compared for all clinics at once."
+        for name in names
+    ]
+    assert rig.run(1).gaps == ()
