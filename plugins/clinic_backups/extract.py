@@ -88,7 +88,8 @@ class SqlFolder:
     def text(self, name: str) -> str:
         """The content of one file. :raises SettingsError: it is missing or not UTF-8."""
         try:
-            return (self.path / name).read_text(encoding="utf-8")
+            # A byte-order mark, as some editors write it, is no part of the text.
+            return (self.path / name).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(
                 f"{self.path / name} cannot be read: {type(error).__name__}.",

@@ -654,3 +654,27 @@ def test_an_extract_that_computes_with_the_clinics_number_is_a_finding(
         for name in names
     ]
     assert rig.run(1).gaps == ()
+
+
+@pytest.mark.parametrize(
+    "reason", ["derivde, x", "Derivd, x", "Shard, x", "derived; x", "row, x", "Rows: x", "derivado, x"]
+)
+def test_a_slip_in_the_class_of_a_table_is_no_reason(reason: str) -> None:
+    with pytest.raises(SettingsError, match="no class of tables") as caught:
+        parse(f"# a comment\nx.tabla: {reason}")
+    assert "line 2" in caught.value.message
+    assert re.search("`(derived|shared|rows), reason`", caught.value.hint)
+
+
+def test_the_class_of_a_table_is_read_whatever_the_editor(tmp_path: Path) -> None:
+    file = tmp_path / "not_backed_up.txt"
+    file.write_text(
+        "\ufeffx.a: Derived, made anew\nx.b:SHARED , everywhere\nx.c: rows that nobody reads, and more\nx.d: logs, x",
+        encoding="utf-8",
+    )
+    found = SqlFolder(tmp_path).declarations()
+    assert found.derived == {"x.a": "made anew"}
+    assert found.shared == {"x.b": "everywhere"}
+    assert found.left_out == {"x.c": "rows that nobody reads, and more", "x.d": "logs, x"}
+    with pytest.raises(SettingsError):
+        parse("x.a: Derived,")
