@@ -629,6 +629,17 @@ def test_a_table_that_shares_the_clinics_key_called_id_names_no_other_table(
     assert rig.run(1).gaps == ()
 
 
+def test_an_extract_that_compares_the_clinics_own_key_names_no_other_table(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    joined = "SELECT t.* FROM s.{} AS t JOIN s.clinic AS c ON c.id = t.sede WHERE c.id = {{{{ clinic_id }}}}"
+    tables = ("visit", "bill", "note")
+    ddl = "".join(f"CREATE TABLE s.{name} (id int PRIMARY KEY, sede int);" for name in tables)
+    countries = "".join(f"CREATE TABLE s.country{n} (id int PRIMARY KEY, name text);" for n in range(4))
+    rig = shaped(demo_database, tmp_path, ddl + countries, {name: joined.format(name) for name in tables})
+    assert rig.run(1).gaps == ()
+
+
 COMPUTED = [
     "clinic_id = {{ clinic_id + 0 }}",
     "clinic_id = {{ clinic_id }}{% if clinic_id > 5 %} AND false{% endif %}",
@@ -678,3 +689,25 @@ def test_the_class_of_a_table_is_read_whatever_the_editor(tmp_path: Path) -> Non
     assert found.left_out == {"x.c": "rows that nobody reads, and more", "x.d": "logs, x"}
     with pytest.raises(SettingsError):
         parse("x.a: Derived,")
+
+
+UNTOLD = {
+    "a join": ("", "SELECT v.* FROM s.visit v JOIN s.clinic c ON c.id = v.sede WHERE c.id IN ({{ clinic_id }})", True),
+    "a list": ("", "sede IN ({{ clinic_id }})", True),
+    "a comparison": ("", "sede = {{ clinic_id }}", False),
+    "a foreign key": ("REFERENCES s.clinic", "sede IN ({{ clinic_id }})", False),
+}
+
+
+@pytest.mark.parametrize(("reference", "extract", "warned"), UNTOLD.values(), ids=UNTOLD)
+def test_it_is_said_where_nothing_tells_whose_a_tables_rows_are(
+    demo_database: DemoDatabase, tmp_path: Path, reference: str, extract: str, warned: bool
+) -> None:
+    shape = shaped(
+        demo_database, tmp_path, f"CREATE TABLE s.visit (id int PRIMARY KEY, sede int {reference})", {"visit": extract}
+    )
+    rig = Guard(demo_database, shape.store)
+    rig.settings = rig.settings.model_copy(update={"sql_dir": tmp_path / "sql"})
+    found = [finding.message for finding in rig.errors("warning") if finding.message.startswith("Nothing tells")]
+    assert len(found) == warned
+    assert rig.run(1).gaps == ()
