@@ -73,6 +73,7 @@ class Coverage:
                 )
             ]
         return [
+            *self._untold(),
             *self._without_extract(),
             *self._named_like_a_key(),
             *self._unsupported(),
@@ -130,6 +131,20 @@ class Coverage:
             name for name, relation in self._structure.relations.items()
             if relation.kind in "rp" and relation.root is None and name not in known
         )  # fmt: skip
+
+    def _untold(self) -> Iterable[Problem]:
+        others = {name for name, relation in self._structure.relations.items() if relation.kind in "rp"}
+        by_several_columns = any(key.parent == self._clinic_table != key.table for key in self._structure.references)
+        if others - {self._clinic_table} and not by_several_columns and not self._names.leads_to_clinic:
+            yield Problem(
+                self._clinic_table,
+                f"Nothing tells which tables belong to clinics: no foreign key leads to {self._clinic_table}, and no"
+                " extract compares a column of its table with the clinic's number. A table without extract would not be"
+                " found.",
+                "Write `column = {{ clinic_id }}` in the extracts where a table has such a column, or add foreign keys."
+                f" Else compare the list of all tables with {self._folder / 'extract'}.",
+                is_gap=False,
+            )
 
     def _without_extract(self) -> Iterable[Problem]:
         named = {column.table for column, _ in self._named()}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 
 from clinic_backups.errors import SettingsError
 
 FILE = "not_backed_up.txt"
 _WORDS = ("derived", "shared", "rows")
+CLOSE = 0.75
+"""How like one of these words another one is that is taken for a slip."""
 
 
 @dataclass(frozen=True)
@@ -35,20 +39,19 @@ class Declarations:
 def parse(text: str) -> Declarations:
     """Read the file. A line is ``subject: reason``; blank lines and those that begin with ``#`` are left aside.
 
-    A reason that begins with ``derived,``, ``shared,`` or ``rows,`` says that too. A subject with two dots is a
-    column.
+    A reason that begins with ``derived,``, ``shared,`` or ``rows,``, in small or capital letters, says that too. A
+    subject with two dots is a column.
 
-    :raises SettingsError: a line has no reason, or its subject has another line already.
+    :raises SettingsError: a line has no reason, its subject has another line already, or such a word has a slip.
     """
     found: dict[str, dict[str, str]] = {word: {} for word in ("left_out", *_WORDS, "columns")}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         subject, _, reason = (part.strip() for part in line.partition(":"))
-        word, comma, rest = reason.partition(",")
         kind = "columns" if subject.count(".") == 2 else "left_out"
-        if kind == "left_out" and comma and word.strip() in _WORDS:
-            kind, reason = word.strip(), rest.strip()
+        if kind == "left_out":
+            kind, reason = _class_of(reason, number)
         if subject.count(".") not in (1, 2) or not reason:
             raise SettingsError(
                 f"{FILE}, line {number}: {line.strip()!r} is not `schema.table: reason`.",
@@ -59,3 +62,22 @@ def parse(text: str) -> Declarations:
             raise SettingsError(f"{FILE}, line {number}: {subject} has another line already.", hint="Remove one.")
         found[kind][subject] = reason
     return Declarations(**found)
+
+
+def _class_of(reason: str, number: int) -> tuple[str, str]:
+    """What a reason says that a table is, and the reason itself."""
+    first, comma, rest = reason.partition(",")
+    word = first.strip().lower()
+    if word in _WORDS and comma:
+        return word, rest.strip()
+    if word in _WORDS:
+        return word, ""
+    # Any other sign than a comma may stand behind the word, or none.
+    alone = re.match(r"(\w+)\s*(?:[,;:.|/–—-]|$)", reason)
+    meant = get_close_matches(alone[1].lower(), _WORDS, n=1, cutoff=CLOSE) if alone else []
+    if meant:
+        raise SettingsError(
+            f"{FILE}, line {number}: the reason begins with {alone[1]!r}, which is no class of tables.",  # type: ignore[index]
+            hint=f"Do you mean `{meant[0]}, reason`? If it is the reason itself, say it in more words.",
+        )
+    return "left_out", reason

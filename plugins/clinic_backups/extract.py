@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -24,6 +24,10 @@ _COMPARED = re.compile(
 """A column compared with the clinic's number; quoted names after the number are not read."""
 
 
+_END = re.compile(r""";(?: \s | ; | --[^\n'"$]*(?:\n|\Z) | /\*[^*'"$]*\*/ )*\Z""", re.VERBOSE)
+"""The semicolon that ends a query, with comments behind it; no quote is there, so that it is not within a text."""
+
+
 def render(text: str, clinic_id: int | str, *, name: str) -> str:
     """Put a clinic's id into a template; no other variable exists there.
 
@@ -31,12 +35,43 @@ def render(text: str, clinic_id: int | str, *, name: str) -> str:
     :param name: the file, for the error.
     :raises SettingsError: the template has an error or names another variable.
     """
+    value = clinic_id if isinstance(clinic_id, int) else _Column(clinic_id)
     try:
-        return _environment().from_string(text).render(clinic_id=clinic_id).strip().rstrip(";")
+        return _END.sub("", _environment().from_string(text).render(clinic_id=value).strip())
     except TemplateError as error:
         raise SettingsError(
             f"{name} cannot be rendered: {error}", hint="{{ clinic_id }} is the only variable of these templates."
         ) from None
+    except (_ComputedError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        if isinstance(clinic_id, int):
+            raise SettingsError(
+                f"{name} cannot be rendered for clinic {clinic_id}: {error}",
+                hint="clinic_id is a whole number. Correct what the template does with it.",
+            ) from None
+        raise SettingsError(
+            f"{name} computes with clinic_id, and so cannot be compared for all clinics at once.",
+            hint="Write {{ clinic_id }} alone, and compute or choose in SQL: `{{ clinic_id }} + 0`, or a CASE.",
+        ) from None
+
+
+class _ComputedError(Exception):
+    """A template does something else with a column's name than to write it."""
+
+
+class _Column(str):
+    """The name of a column in place of a number. A template may write it, and not compute or compare with it."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise _ComputedError
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __add__ = __radd__ = __mul__ = __rmul__ = __mod__ = __rmod__ = _refuse
+    __int__ = __float__ = __hash__ = _refuse
+
+    def __format__(self, how: str) -> str:
+        return str(self) if not how else self._refuse()
 
 
 @lru_cache(maxsize=1)
@@ -53,7 +88,8 @@ class SqlFolder:
     def text(self, name: str) -> str:
         """The content of one file. :raises SettingsError: it is missing or not UTF-8."""
         try:
-            return (self.path / name).read_text(encoding="utf-8")
+            # A byte-order mark, as some editors write it, is no part of the text.
+            return (self.path / name).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(
                 f"{self.path / name} cannot be read: {type(error).__name__}.",

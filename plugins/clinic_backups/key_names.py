@@ -33,6 +33,13 @@ class KeyNames:
         keys = self._keys.get(plain(column.name), [])
         return next((key for key in keys if key.parent in self._extracts), None) if self._is_key(column.name) else None
 
+    @property
+    def leads_to_clinic(self) -> bool:
+        """Whether anything tells by which column a table's rows belong to a clinic."""
+        return any(
+            key.parent == self._clinic_table and key.table != key.parent for keys in self._keys.values() for key in keys
+        )
+
     @cached_property
     def _clear(self) -> Mapping[str, Reference]:
         """The foreign keys to the clinic and to extracted tables, by a name that means nothing else."""
@@ -77,9 +84,32 @@ class KeyNames:
         """Whether a name is that of a foreign key more often than that of a table's own key, as "id" is."""
         keys = self._keys.get(plain(name), [])
         parents = {key.parent for key in keys}
-        own = [
-            column
+        own = {
+            column.table
             for column in self._structure.columns
             if column.is_primary_key and not column.is_foreign_key and plain(column.name) == plain(name)
-        ]
-        return sum(column.table not in parents for column in own) <= len(keys)
+        }
+        if self._is_clinics(name, keys):
+            # A table with one row for each clinic has the clinic's key as its own. Only a table of which it is known
+            # that it leads to the clinic by another column says that the name is no more than that of an own key.
+            own = {table for table in own & set(self._extracts) if self._is_another_way(table, name)}
+        return len(own - parents) <= len(keys)
+
+    def _is_clinics(self, name: str, keys: Collection[Reference]) -> bool:
+        """Whether a name is the clinic's key in some table, and not only what each table calls its own key.
+
+        An extract that compares ``c.id`` of the clinics' table seems to compare the ``id`` of its own table.
+        """
+        primary = {(column.table, column.name) for column in self._structure.columns if column.is_primary_key}
+        return any(
+            plain(key.parent_columns[0]) != plain(name) or (key.table, key.columns[0]) not in primary
+            for key in keys
+            if key.parent == self._clinic_table != key.table
+        )
+
+    def _is_another_way(self, table: str, name: str) -> bool:
+        """Whether an extracted table is joined by other columns than that of this name alone."""
+        clinics = {plain(column) for column in self._compared.get(self._clinic_table, ())}
+        compared = {plain(column) for column in self._compared.get(table, ())}
+        ways = {plain(key.columns[0]) for key in self._structure.references if key.table == table}
+        return bool(ways | (compared - clinics)) and plain(name) not in compared

@@ -241,24 +241,26 @@ class _ClinicDatabase:
         """Each row of a clinic is in that clinic's backup, once. What cannot be counted is a warning."""
         if self._clinics_query is None:
             return
+        extracts: dict[str, str] = {}
+        for table in self._tables:
+            with self._report.check("rows"):
+                extracts[table.name] = render(self._extracts[table.name], PLACEHOLDER, name=f"extract/{table.name}")
+        tables = {table.name: table for table in self._tables if table.name in extracts}
         checks = RowChecks(
             self._snapshot,
             self._structure,
-            {table.name: table for table in self._tables},
-            {
-                table.name: render(self._extracts[table.name], PLACEHOLDER, name=f"extract of {table.name}")
-                for table in self._tables
-            },
+            tables,
+            extracts,
             self._clinics_query,
             self._coverage.links(),
             self._folder,
         )
-        for table in self._tables:
+        for table in tables.values():
             count = self._in_time(table, "counted", partial(checks.count, table, within_seconds=COUNT_TIMEOUT_SECONDS))
             if count is not None:
                 self._check_rows_of(table, checks, count)
-        if self._tables:
-            self._report.ok("rows", f"Each row of {len(self._tables)} tables is in one clinic's backup.")
+        if tables:
+            self._report.ok("rows", f"Each row of {len(tables)} tables is in one clinic's backup.")
 
     def _in_time(self, table: Table, what: str, ask: Callable[[], Answer | None]) -> Answer | None:
         """The answer; ``None`` and a warning where there is none within ``COUNT_TIMEOUT_SECONDS``."""

@@ -55,6 +55,53 @@ class Replayed:
     """None: it is no standby, or one that cannot say."""
 
 
+@dataclass(frozen=True)
+class _Definitions:
+    """What one snapshot sees of the definitions that another session may change while tables are read."""
+
+    relations: Mapping[int, tuple[Any, ...]]
+    """By oid: the name, and where its rows lie and what it is."""
+    unlocked: Mapping[tuple[str, int], tuple[str, str]]
+    """Functions and values of enums by kind and oid: the name, and which version it is."""
+
+    @classmethod
+    def read(cls, cursor: Any, relations: Sequence[int] | None, unlocked: bool) -> _Definitions:
+        found: list[tuple[Any, ...]] = []
+        if relations:
+            cursor.execute(catalog_query("definitions"), {"relations": relations})
+            found = cursor.fetchall()
+        others: list[tuple[Any, ...]] = []
+        if unlocked:
+            cursor.execute(catalog_query("unlocked"))
+            others = cursor.fetchall()
+        return cls(
+            {row[0]: row[1:] for row in found}, {(kind, oid): (name, version) for oid, name, kind, version in others}
+        )
+
+    def require_same(self, now: _Definitions) -> None:
+        """:raises TransientError: something is another one now."""
+        seen, later = self.relations, now.relations
+        changed = {
+            (later.get(key) or seen[key])[0] for key in seen.keys() | later.keys() if seen.get(key) != later.get(key)
+        }
+        if changed:
+            raise changed_meanwhile(sorted(changed))
+        for kind in ("function", "enum"):
+            names = {
+                (self.unlocked.get(key) or now.unlocked[key])[0]
+                for key in self.unlocked.keys() | now.unlocked.keys()
+                # No row that the snapshot shows has a value that an enum was given later.
+                if key[0] == kind and self.unlocked.get(key) != now.unlocked.get(key)
+                and (kind != "enum" or key in self.unlocked)
+            }  # fmt: skip
+            if names:
+                raise TransientError(
+                    f"The {kind} {_some(sorted(names))} changed while tables were read: they may be read partly with"
+                    " the old definition and partly with the new.",
+                    hint="A migration ran beside the backup. A retry reads all tables anew.",
+                )
+
+
 class _Busy(Exception):
     """A table is locked by another session, for now."""
 
@@ -65,7 +112,7 @@ class TableLocks:
     :meth:`take` begins a transaction of ``db``: first the locks, then the snapshot, so that the snapshot shows each
     locked table as it is. Whoever holds a lock is waited for with no lock of ours held: a migration never meets a
     deadlock with a backup. :meth:`prove` is for the end of reading: what was touched besides (tables that a function
-    reads, materialized views) must be now as the snapshot sees it.
+    reads, materialized views), and what no lock protects (functions, enums), must be now as the snapshot sees it.
 
     :param db: a connection outside of a transaction, REPEATABLE READ.
     :param queries: a SELECT by the name that errors use.
@@ -84,6 +131,8 @@ class TableLocks:
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self._db, self._queries, self._settings, self._same_as = db, queries, settings, same_as
+        # Also while tables are read: a function may look up a table that a migration holds, which waits for ours.
+        self._hasty = dict(settings) | {"lock_timeout": f"{PREPARE_LOCK_WAIT_MS}ms"}
         self._seconds, self._pause = lock_timeout_seconds, pause
         self._held: list[int] = []
         self._shape: str | None = None
@@ -126,41 +175,31 @@ class TableLocks:
 
         :param connect: opens another connection to the same database: its snapshot sees what is there now.
         :raises TransientError: a table that was not locked from the beginning changed between the snapshot and its
-            first use, so that it may have looked empty.
+            first use, so that it may have looked empty; or a function or an enum is another one now.
         """
         try:
             with self._db.cursor() as cursor:
                 cursor.execute(catalog_query("touched"), {"held": self._held})
-                late, enums = cursor.fetchone()
-                if enums:
-                    _require_labels(cursor, enums)
-                if not late:
+                late, unlocked = cursor.fetchone()
+                if not late and not unlocked:
                     return
-                query, values = catalog_query("definitions"), {"relations": late}
-                cursor.execute(query, values)
-                seen = {row[0]: row[1:] for row in cursor.fetchall()}
+                seen = _Definitions.read(cursor, late, unlocked)
             other = connect()
             try:
                 with other.cursor() as cursor:
-                    cursor.execute(query, values)
-                    now = {row[0]: row[1:] for row in cursor.fetchall()}
+                    now = _Definitions.read(cursor, late, unlocked)
             finally:
                 other.close()
         except psycopg2.Error as error:
             raise_database_error(error, "comparing the tables with the snapshot")
-        changed = sorted(
-            {(now.get(key) or seen[key])[0] for key in seen.keys() | now.keys() if seen.get(key) != now.get(key)}
-        )
-        if changed:
-            raise changed_meanwhile(changed)
+        seen.require_same(now)
 
     def _mentioned(self) -> list[str]:
         """The relations that the queries mention, by their quoted names."""
-        settings = dict(self._settings) | {"lock_timeout": f"{PREPARE_LOCK_WAIT_MS}ms"}
         with self._db.cursor() as cursor:
             try:
                 # One round trip. A PREPARE looks names up and opens views, as running would, and reads no row.
-                statements = [session_settings(cursor, settings), f"SAVEPOINT {SAVEPOINT}", *self._prepares()]
+                statements = [session_settings(cursor, self._hasty), f"SAVEPOINT {SAVEPOINT}", *self._prepares()]
                 cursor.execute("; ".join([*statements, catalog_query("mentioned")]))
                 names, _, standby, now = cursor.fetchone()
                 replayed_at = None
@@ -207,14 +246,13 @@ class TableLocks:
             if self._same_as is not None:
                 statements.append(cursor.mogrify("SET TRANSACTION SNAPSHOT %s", (self._same_as,)).decode())
             # The first SELECT takes the snapshot: LOCK TABLE does not.
-            statements += [session_settings(cursor, self._settings), catalog_query("mentioned")]
+            statements += [session_settings(cursor, self._hasty), catalog_query("mentioned")]
             cursor.execute("; ".join(statements))
             _, locked, _, _ = cursor.fetchone()
             # A snapshot of another transaction may be older than these locks: then all is proven at the end.
             self._held = list(locked or ()) if self._same_as is None else []
             if prepare:
-                wait = session_settings(cursor, {"lock_timeout": f"{PREPARE_LOCK_WAIT_MS}ms"})
-                cursor.execute("; ".join([wait, *self._prepares(), session_settings(cursor, self._settings)]))
+                cursor.execute("; ".join(self._prepares()))
 
     def _prepares(self) -> list[str]:
         return [_prepare(query) for query in self._queries.values()]
@@ -243,8 +281,12 @@ class TableLocks:
             self._shape = self._shape_then()
 
     def _shape_then(self) -> str:
-        with self._db.cursor() as cursor:
-            cursor.execute(f"ROLLBACK TO SAVEPOINT {SAVEPOINT}")
+        try:
+            with self._db.cursor() as cursor:
+                cursor.execute(f"ROLLBACK TO SAVEPOINT {SAVEPOINT}")
+        except psycopg2.errors.InvalidSavepointSpecification:
+            # Nothing of it ran, not even the savepoint: an extract is no SQL.
+            self._db.rollback()
         return _shape(self._db)
 
     def _still_locked(self, names: Sequence[str]) -> TransientError:
@@ -278,19 +320,6 @@ def changed_meanwhile(tables: Sequence[str]) -> TransientError:
     )
 
 
-def _require_labels(cursor: Any, enums: Mapping[str, Sequence[str]]) -> None:
-    """Renaming an enum's value locks no table, and what is read afterwards has the new name."""
-    # enum_range looks at the catalog as it is now; the snapshot's own labels are compared with it.
-    cursor.execute(f"SELECT {', '.join(f'enum_range(NULL::{name})::text[]' for name in enums)}")
-    now = dict(zip(enums, cursor.fetchone(), strict=True))
-    renamed = [name for name, labels in enums.items() if not set(labels) <= set(now[name])]
-    if renamed:
-        raise TransientError(
-            f"Values of the enum {_some(renamed)} were renamed while its tables were read.",
-            hint="A retry reads all of them under their new names.",
-        )
-
-
 def require_present(error: psycopg2.Error, doing: str) -> None:
     """After a statement failed whose names were all there when its tables were locked.
 
@@ -298,6 +327,21 @@ def require_present(error: psycopg2.Error, doing: str) -> None:
     """
     if isinstance(error, MISSING):
         raise _definition_changed(doing)
+    require_unlocked(error, doing)
+
+
+def require_unlocked(error: psycopg2.Error, doing: str) -> None:
+    """After a statement failed while the tables that it names were locked by this transaction.
+
+    :raises TransientError: it waited for another table, which is never for long: who holds that may wait for these.
+    """
+    if isinstance(error, psycopg2.errors.LockNotAvailable):
+        raise TransientError(
+            f"Another session locks a table that a function looks up, and that no extract names, while {doing}"
+            " (SQLSTATE 55P03).",
+            hint="A migration usually ends by itself, and a retry helps. A backup does not wait for such a table while"
+            " it holds locks on others, which the migration may need next.",
+        )
 
 
 def _definition_changed(doing: str) -> TransientError:

@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
 
 import psycopg2
 import psycopg2.errors
@@ -17,7 +17,14 @@ from clinic_backups.database import connect, raise_database_error
 from clinic_backups.errors import PermanentError
 from clinic_backups.extract import SqlFolder
 from clinic_backups.model import Clinic, Column, ForeignKey, Table
-from clinic_backups.table_locks import Replayed, TableLocks, catalog_query, require_present, session_settings
+from clinic_backups.table_locks import (
+    Replayed,
+    TableLocks,
+    catalog_query,
+    require_present,
+    require_unlocked,
+    session_settings,
+)
 
 # What pg_dump pins so that equal rows are equal bytes, and time zone and currency besides.
 # https://www.postgresql.org/docs/current/runtime-config-client.html#RUNTIME-CONFIG-CLIENT-FORMAT
@@ -131,6 +138,9 @@ class Snapshot:
         """
         if self._locks is not None:
             self._locks.prove(lambda: connect(self._connection))
+            if not self.READ_ONLY:
+                wait = self._settings["lock_timeout"]
+                self.rows("SELECT set_config('lock_timeout', %(wait)s, true)", {"wait": wait}, "beginning to write")
 
     def end(self) -> None:
         """End the transaction, and so all its locks. The next statement needs :meth:`renew` first."""
@@ -169,7 +179,12 @@ class Snapshot:
                 cursor.execute(query, values)
                 return cursor.fetchall()
         except psycopg2.Error as error:
-            raise_database_error(error, doing)
+            self._raise(error, doing)
+
+    def _raise(self, error: psycopg2.Error, doing: str) -> NoReturn:
+        if self._locks is not None:
+            require_unlocked(error, doing)
+        raise_database_error(error, doing)
 
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -192,7 +207,7 @@ class Snapshot:
             except psycopg2.errors.QueryCanceled:
                 return None
             except psycopg2.Error as error:
-                raise_database_error(error, doing)
+                self._raise(error, doing)
 
     def _execute(self, statement: str, doing: str) -> None:
         try:

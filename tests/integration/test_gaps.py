@@ -27,6 +27,7 @@ from clinic_backups.storage import Stores
 from clinic_backups.stores.file import FileStore
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig
+from tests.shapes import shaped
 
 STOCK, VISITS, PATIENTS = "public.inventario_inventario", "public.citas_consulta", "public.usuarios_paciente"
 ALL = "SELECT * FROM {table} WHERE clinica_id = {{{{ clinic_id }}}}"
@@ -590,3 +591,124 @@ class TestDeclarations:
     def test_a_line_that_says_nothing_is_refused(self, line: str) -> None:
         with pytest.raises(SettingsError, match=r"not_backed_up\.txt, line"):
             parse(line)
+
+
+OWN_KEYS = """
+    CREATE TABLE s.own0 (clinic_id int PRIMARY KEY, v text);
+    CREATE TABLE s.own1 ("clinicId" int PRIMARY KEY, v text);
+    CREATE TABLE s.own2 ("CLINIC_ID" int PRIMARY KEY, v text);
+"""
+BY_CLINIC = "clinic_id = {{ clinic_id }}"
+
+
+@pytest.mark.parametrize("reference", ["REFERENCES s.clinic", ""], ids=["a foreign key", "what an extract compares"])
+def test_tables_whose_own_key_is_the_clinics_do_not_hide_others(
+    demo_database: DemoDatabase, tmp_path: Path, reference: str
+) -> None:
+    ddl = f"CREATE TABLE s.visit (id int PRIMARY KEY, clinic_id int {reference}); {OWN_KEYS}"
+    rig = shaped(
+        demo_database, tmp_path, f"{ddl} CREATE TABLE s.log (id int PRIMARY KEY, clinic_id int)", {"visit": BY_CLINIC}
+    )
+    with pytest.raises(PermanentError, match="for 4 reasons") as caught:
+        rig.run(1)
+    for table in ("s.own0", "s.own1", "s.own2", "s.log"):
+        assert f"{table} is a table whose column" in str(caught.value)
+
+
+def test_a_table_that_shares_the_clinics_key_called_id_names_no_other_table(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    rig = shaped(
+        demo_database,
+        tmp_path,
+        "CREATE TABLE s.profile (id int PRIMARY KEY REFERENCES s.clinic);"
+        "CREATE TABLE s.visit (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic);"
+        "CREATE TABLE s.bill (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic);"
+        "CREATE TABLE s.country (id int PRIMARY KEY, name text)",
+        {"profile": "id = {{ clinic_id }}", "visit": BY_CLINIC, "bill": BY_CLINIC},
+    )
+    assert rig.run(1).gaps == ()
+
+
+def test_an_extract_that_compares_the_clinics_own_key_names_no_other_table(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    joined = "SELECT t.* FROM s.{} AS t JOIN s.clinic AS c ON c.id = t.sede WHERE c.id = {{{{ clinic_id }}}}"
+    tables = ("visit", "bill", "note")
+    ddl = "".join(f"CREATE TABLE s.{name} (id int PRIMARY KEY, sede int);" for name in tables)
+    countries = "".join(f"CREATE TABLE s.country{n} (id int PRIMARY KEY, name text);" for n in range(4))
+    rig = shaped(demo_database, tmp_path, ddl + countries, {name: joined.format(name) for name in tables})
+    assert rig.run(1).gaps == ()
+
+
+COMPUTED = [
+    "clinic_id = {{ clinic_id + 0 }}",
+    "clinic_id = {{ clinic_id }}{% if clinic_id > 5 %} AND false{% endif %}",
+    "clinic_id = {{ clinic_id }}{% if clinic_id == 5 %} AND false{% endif %}",
+    "clinic_id = {{ clinic_id | int }}",
+    "clinic_id = {{ '%05d' | format(clinic_id) }}::int",
+    "clinic_id = {{ '{:05d}'.format(clinic_id) }}::int",
+    "clinic_id = {{ clinic_id }}{% if clinic_id in [7, 8] %} AND false{% endif %}",
+]
+
+
+def test_an_extract_that_computes_with_the_clinics_number_is_a_finding(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    names = [f"t{number}" for number in range(len(COMPUTED))]
+    ddl = "".join(f"CREATE TABLE s.{name} (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic);" for name in names)
+    shape = shaped(demo_database, tmp_path, ddl, dict(zip(names, COMPUTED, strict=True)))
+    rig = Guard(demo_database, shape.store, settings=shape.settings)
+    rig.settings = rig.settings.model_copy(update={"sql_dir": tmp_path / "sql"})
+    found = [finding.message for finding in rig.errors(rows=True)]
+    assert found == [
+        f"extract/s.{name} computes with clinic_id, and so cannot be compared for all clinics at once."
+        for name in names
+    ]
+    assert rig.run(1).gaps == ()
+
+
+@pytest.mark.parametrize(
+    "reason", ["derivde, x", "Derivd, x", "Shard, x", "derived; x", "row, x", "Rows: x", "derivado, x"]
+)
+def test_a_slip_in_the_class_of_a_table_is_no_reason(reason: str) -> None:
+    with pytest.raises(SettingsError, match="no class of tables") as caught:
+        parse(f"# a comment\nx.tabla: {reason}")
+    assert "line 2" in caught.value.message
+    assert re.search("`(derived|shared|rows), reason`", caught.value.hint)
+
+
+def test_the_class_of_a_table_is_read_whatever_the_editor(tmp_path: Path) -> None:
+    file = tmp_path / "not_backed_up.txt"
+    file.write_text(
+        "\ufeffx.a: Derived, made anew\nx.b:SHARED , everywhere\nx.c: rows that nobody reads, and more\nx.d: logs, x",
+        encoding="utf-8",
+    )
+    found = SqlFolder(tmp_path).declarations()
+    assert found.derived == {"x.a": "made anew"}
+    assert found.shared == {"x.b": "everywhere"}
+    assert found.left_out == {"x.c": "rows that nobody reads, and more", "x.d": "logs, x"}
+    with pytest.raises(SettingsError):
+        parse("x.a: Derived,")
+
+
+UNTOLD = {
+    "a join": ("", "SELECT v.* FROM s.visit v JOIN s.clinic c ON c.id = v.sede WHERE c.id IN ({{ clinic_id }})", True),
+    "a list": ("", "sede IN ({{ clinic_id }})", True),
+    "a comparison": ("", "sede = {{ clinic_id }}", False),
+    "a foreign key": ("REFERENCES s.clinic", "sede IN ({{ clinic_id }})", False),
+}
+
+
+@pytest.mark.parametrize(("reference", "extract", "warned"), UNTOLD.values(), ids=UNTOLD)
+def test_it_is_said_where_nothing_tells_whose_a_tables_rows_are(
+    demo_database: DemoDatabase, tmp_path: Path, reference: str, extract: str, warned: bool
+) -> None:
+    shape = shaped(
+        demo_database, tmp_path, f"CREATE TABLE s.visit (id int PRIMARY KEY, sede int {reference})", {"visit": extract}
+    )
+    rig = Guard(demo_database, shape.store)
+    rig.settings = rig.settings.model_copy(update={"sql_dir": tmp_path / "sql"})
+    found = [finding.message for finding in rig.errors("warning") if finding.message.startswith("Nothing tells")]
+    assert len(found) == warned
+    assert rig.run(1).gaps == ()

@@ -183,6 +183,86 @@ def test_an_enum_whose_value_is_renamed_is_read_again(rig: Rig, tmp_path: Path, 
     assert "carmín".encode() in rig.open(rig.run(1)).tables["public.zz_tonos"]
 
 
+RENAMED = "ALTER TYPE public.tono RENAME VALUE"
+SWAPPED = (f"{RENAMED} 'rojo' TO 'x'", f"{RENAMED} 'azul' TO 'rojo'", f"{RENAMED} 'x' TO 'azul'")
+ENUMS = {
+    "two names swapped": ("public.tono", "'rojo'", SWAPPED),
+    "there and back": ("public.tono", "'rojo'", (*SWAPPED, *SWAPPED)),
+    "a domain": ("public.tono_dominio", "'rojo'", (f"{RENAMED} 'rojo' TO 'carmín'",)),
+    "a composite type": ("public.tono_compuesto", "'(rojo,1)'", (f"{RENAMED} 'rojo' TO 'carmín'",)),
+    "a range": ("public.tono_rango", "'[rojo,azul]'", (f"{RENAMED} 'azul' TO 'añil'",)),
+}
+
+
+@pytest.mark.parametrize(("type_", "value", "statements"), ENUMS.values(), ids=ENUMS)
+def test_names_of_enums_are_those_of_one_moment(
+    rig: Rig, tmp_path: Path, type_: str, value: str, statements: tuple[str, ...]
+) -> None:
+    rig.execute(
+        "CREATE TYPE public.tono AS ENUM ('rojo', 'azul')",
+        "CREATE DOMAIN public.tono_dominio AS public.tono",
+        "CREATE TYPE public.tono_compuesto AS (tono public.tono, n int)",
+        "CREATE TYPE public.tono_rango AS RANGE (subtype = public.tono)",
+        f"CREATE TABLE public.zz_tonos (id int PRIMARY KEY, tono {type_})",
+        f"INSERT INTO public.zz_tonos VALUES (1, {value})",
+        "GRANT SELECT ON public.zz_tonos TO PUBLIC",
+    )
+    rig.with_extracts(tmp_path / "sql", {"public.zz_tonos": "SELECT * FROM public.zz_tonos"})
+    assert back_up_beside(rig, *statements) is None
+    assert rig.open(rig.run(1)).tables == rig.rows_now(1)
+
+
+SHEETS = (
+    "CREATE TABLE public.fichas (id int PRIMARY KEY, sede int)",
+    "INSERT INTO public.fichas SELECT n, 1 FROM generate_series(1, 20) AS n",
+    "CREATE TABLE public.zz_funcion (id int PRIMARY KEY, sede int)",
+    "GRANT SELECT ON public.fichas, public.zz_funcion TO PUBLIC",
+)
+READS = "CREATE OR REPLACE FUNCTION public.f(int) RETURNS SETOF public.fichas STABLE LANGUAGE"
+FUNCTIONS = {
+    "PL/pgSQL": (f"{READS} plpgsql AS 'BEGIN RETURN QUERY SELECT * FROM public.{{}} WHERE sede = $1; END'"),
+    "SQL": f"{READS} sql AS 'SELECT * FROM public.{{}} WHERE sede = $1'",
+    "dynamic SQL": f"{READS} plpgsql AS 'BEGIN RETURN QUERY EXECUTE ''SELECT * FROM public.{{}}''; END'",
+}
+NEW_PLACE = (
+    "INSERT INTO public.nuevas SELECT * FROM public.fichas WHERE id > 5",
+    "DELETE FROM public.fichas WHERE id > 5",
+)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+def test_a_function_that_is_replaced_is_read_again(rig: Rig, tmp_path: Path, function: str) -> None:
+    rig.execute(
+        *SHEETS,
+        "CREATE TABLE public.nuevas (LIKE public.fichas INCLUDING ALL)",
+        "GRANT SELECT ON public.nuevas TO PUBLIC",
+        "INSERT INTO public.nuevas VALUES (100, 1)",
+        function.format("fichas"),
+    )
+    rig.with_extracts(tmp_path / "sql", {"public.zz_funcion": "SELECT * FROM public.f({{ clinic_id }})"})
+    assert back_up_beside(rig, *NEW_PLACE, function.format("nuevas")) is None
+    assert rig.objects() == []
+    assert rig.open(rig.run(1)).tables == rig.rows_now(1)
+
+
+OWN_FUNCTION = "CREATE OR REPLACE FUNCTION public.vale(public.fichas) RETURNS bool STABLE LANGUAGE sql AS"
+OTHERWISE = {
+    "a condition": (f"{OWN_FUNCTION} 'SELECT $1.id > 10'",),
+    "a setting": ("ALTER FUNCTION public.vale(public.fichas) SET search_path = public",),
+    "made anew": ("DROP FUNCTION public.vale(public.fichas) CASCADE", f"{OWN_FUNCTION} 'SELECT $1.id > 10'"),
+    "there and back": (f"{OWN_FUNCTION} 'SELECT $1.id > 10'", f"{OWN_FUNCTION} 'SELECT $1.id > 0'"),
+}
+
+
+@pytest.mark.parametrize("statements", OTHERWISE.values(), ids=OTHERWISE)
+def test_a_condition_that_is_another_one_is_read_again(rig: Rig, tmp_path: Path, statements: tuple[str, ...]) -> None:
+    rig.execute(*SHEETS, f"{OWN_FUNCTION} 'SELECT $1.id > 0'")
+    query = "SELECT * FROM public.fichas AS d WHERE sede IN ({{ clinic_id }}) AND public.vale(d)"
+    rig.with_extracts(tmp_path / "sql", {"public.zz_funcion": query})
+    assert back_up_beside(rig, *statements) is None
+    assert rig.open(rig.run(1)).tables == rig.rows_now(1)
+
+
 def test_a_materialized_view_that_is_not_refreshed_costs_no_retry(rig: Rig, tmp_path: Path) -> None:
     rig.execute(*PARTS)
     rig.with_extracts(tmp_path / "sql", EXTRACTS)
@@ -363,3 +443,43 @@ def test_a_mistake_in_an_extract_names_the_extract(rig: Rig, tmp_path: Path) -> 
     with pytest.raises(PermanentError, match=rf"the extract of {STOCK} \(SQLSTATE 22P02") as caught:
         rig.run(1)
     assert "Secreta" not in str(caught.value)
+
+
+SYNTAX = {
+    "an operator": "clinica_id = = 1,",
+    "an end": "clinica_id = 1 AND",
+    "a parenthesis": "clinica_id = 1)",
+    "a quote": "nombre = 'x",
+    "an escape": "nombre = E'\\xFF'",
+    "a comment": "clinica_id = 1 /*",
+}
+
+
+@pytest.mark.parametrize("condition", SYNTAX.values(), ids=SYNTAX)
+def test_an_extract_that_is_no_sql_is_named(rig: Rig, tmp_path: Path, condition: str) -> None:
+    rig.with_extracts(tmp_path / "sql", {STOCK: f"SELECT * FROM {STOCK} WHERE {condition}"})
+    with pytest.raises(PermanentError, match=f"the extract of {STOCK}") as caught:
+        rig.run(1)
+    assert "SyntaxError" in caught.value.message or "E'" in condition
+
+
+@pytest.mark.parametrize("end", ["; -- all of them", ";\n-- one\n/* two */\n", " -- none; -- two\n;;"])
+def test_a_comment_may_follow_the_end_of_an_extract(rig: Rig, tmp_path: Path, end: str) -> None:
+    query = f"SELECT * FROM {STOCK} WHERE clinica_id = {{{{ clinic_id }}}} AND nombre <> '; -- x'{end}"
+    rig.with_extracts(tmp_path / "sql", {STOCK: query})
+    assert rig.run(1).rows[STOCK]
+
+
+def test_a_table_behind_a_function_is_not_waited_for_while_others_are_locked(rig: Rig, tmp_path: Path) -> None:
+    rig.execute(*SHEETS, FUNCTIONS["PL/pgSQL"].format("fichas"))
+    rig.with_extracts(tmp_path / "sql", {"public.zz_funcion": "SELECT * FROM public.f({{ clinic_id }})"})
+    with closing(rig.database.connect()) as db, db.cursor() as cursor:
+
+        def migrate() -> None:
+            cursor.execute("ALTER TABLE public.fichas ADD COLUMN nueva int")
+
+        with pytest.raises(TransientError, match=r"that a function looks up.*reading public\.zz_funcion"):
+            rig.run(1, on_progress=once(lambda progress: progress.table == FIRST, migrate))
+        cursor.execute(f"ALTER TABLE {STOCK} ADD COLUMN nueva int")
+        db.commit()
+    assert rig.run(1).rows["public.zz_funcion"] == 20
