@@ -15,7 +15,7 @@ from clinic_backups.errors import PermanentError, SettingsError, TransientError
 from clinic_backups.model import Table
 from clinic_backups.restore import sequences
 from clinic_backups.restore.adopt import adopt
-from clinic_backups.restore.archives import Wanted
+from clinic_backups.restore.archives import OnStep, Wanted
 from clinic_backups.restore.casts import convert
 from clinic_backups.restore.checks import Checks
 from clinic_backups.restore.derived import Derived, in_the_way
@@ -214,7 +214,7 @@ class Comparison:
             written = next(name for name, diff in self.diffs.items() if diff.plan.writes)
             self._note(written, "The rehearsal was not finished: somebody wrote the same rows at that moment.")
 
-    def write(self) -> Writes:
+    def write(self, on_step: OnStep) -> Writes:
         """Write for good, prove it, and move the sequences. The caller commits.
 
         :raises ClinicBackupsError: a constraint, or the proof, forbids it.
@@ -222,6 +222,7 @@ class Comparison:
         done: Writes = Writes()
         if self.writes:
             done = self._write()
+        on_step("reading the clinic again")
         self._proof.whole(done)
         if self.writes:
             sequences.advance(self.workspace, self._sequences)

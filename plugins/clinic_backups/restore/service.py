@@ -111,7 +111,7 @@ class ClinicRestore:
                 save(comparison.workspace.export(), comparison.rows_now)
             if now.writes:
                 self.on_step(f"writing {now.writes:,} rows")
-            comparison.write()
+            comparison.write(self.on_step)
             if now.writes:
                 ((xid,),) = comparison.workspace.rows("SELECT pg_current_xact_id()::text", None, "asking for the id")
                 on_commit(str(xid))
