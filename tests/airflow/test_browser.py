@@ -27,6 +27,7 @@ from include.demo.layout import CLINIC_ADMIN, WEB_USER
 from tests.airflow import browser
 from tests.airflow.browser import RUN_LIMIT_MS, People
 from tests.airflow.conftest import Airflow
+from tests.rig import waits_for
 
 CLINIC = 1
 NAME = "Clínica Sonrisas"
@@ -67,7 +68,7 @@ def test_a_clinics_administrator_backs_up_watches_it_and_takes_the_file_along(
 
         # One extract waits until it was seen how far the backup is; not so the preflight, which tries its first row.
         last = f"inventario.id = (SELECT max(id) FROM {STOCK} WHERE clinica_id = {CLINIC})"
-        wait = f"CASE WHEN {last} THEN (SELECT count(pg_advisory_xact_lock_shared({LOCK})) = 1) ELSE true END"
+        wait = f"CASE WHEN current_query() LIKE 'COPY %' AND {last} THEN {waits_for(LOCK)} ELSE true END"
         with airflow.stock_condition(wait), locked(airflow):
             page.get_by_label("Tipo de respaldo").select_option(label="completo")
             page.get_by_label("Notas").fill("antes de la mudanza")
