@@ -17,7 +17,8 @@ SHOWN_STATES = (
 )  # fmt: skip
 """SQLSTATEs, and classes of them, whose text PostgreSQL makes of names alone. Any other text may hold a value.
 
-A function may raise any SQLSTATE with any text, so that nothing of what happened inside of one is shown either.
+A function may raise any SQLSTATE with any text, so that nothing of what happened inside of one is shown either, but for
+the catalog's own functions.
 """
 TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
 TRANSIENT_STATES = ("55P03", "55006", "25P03", "25P04", "72000")
@@ -90,14 +91,15 @@ def connect(
         ) from None
 
 
-def raise_database_error(error: psycopg2.Error, doing: str) -> NoReturn:
+def raise_database_error(error: psycopg2.Error, doing: str, *, in_catalog: bool = False) -> NoReturn:
     """Turn a driver's error into one of ours, without what may be a patient's data.
 
     :param doing: what was under way, for instance ``reading public.usuarios_paciente``.
+    :param in_catalog: only the catalog's tables were touched, whose triggers say no values.
     """
     state = error.pgcode or ""
     name = type(error).__name__
-    shown = state.startswith(SHOWN_STATES) and not error.diag.context
+    shown = state.startswith(SHOWN_STATES) and (in_catalog or not error.diag.context)
     text = (error.diag.message_primary or "").strip() if shown or not state else ""
     diag = error.diag
     refused = Refused(state, diag.schema_name, diag.table_name, diag.column_name, diag.constraint_name)

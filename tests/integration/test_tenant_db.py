@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from clinic_backups import connections
-from clinic_backups.errors import PermanentError, TransientError
+from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.tenant_db import Snapshot
 from tests.postgres_fixtures import DemoDatabase
 
@@ -138,3 +140,18 @@ def test_an_error_of_the_sink_comes_out_unchanged(demo_database: DemoDatabase) -
         table = reader.tables(["public.auditoria_bitacora"])["public.auditoria_bitacora"]
         reader.copy(table, "SELECT * FROM public.auditoria_bitacora", broken)
     assert caught.value is error
+
+
+@pytest.mark.parametrize("state", ["DT001", "45000", "42501", "55000", "40001", "57014", "08000", "P0001"])
+def test_what_a_function_says_is_never_shown(demo_database: DemoDatabase, state: str) -> None:
+    # A trigger may raise any SQLSTATE, with a patient's name in its text.
+    with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION public.says() RETURNS int LANGUAGE plpgsql AS $$BEGIN"
+            f" RAISE EXCEPTION 'Paciente Margarita ya existe' USING ERRCODE = '{state}'; END$$"
+        )
+    clinic_db = connections.parse("clinic_db", demo_database.reader_uri)
+    with Snapshot(clinic_db) as snapshot, pytest.raises(ClinicBackupsError) as caught:
+        snapshot.rows("SELECT public.says()", None, "asking")
+    assert "Margarita" not in f"{caught.value} {caught.value.hint}"
+    assert state in str(caught.value)

@@ -70,4 +70,4 @@ def _errors_made_ours(doing: str) -> Iterator[None]:
                 "The catalog has not been set up, or is older than this package.",
                 hint="Run `clinic-backups catalog migrate`.",
             ) from None
-        raise_database_error(error.orig, doing)
+        raise_database_error(error.orig, doing, in_catalog=True)
