@@ -60,7 +60,7 @@ class Checks:
         wanted = {"INSERT": plan.insert + diff.moving, "UPDATE": plan.update, "DELETE": plan.delete + diff.moving}
         missing = [right for right in diff.staged.shape.rules.missing_rights if wanted.get(right)]
         if missing:
-            ((role,),) = self._workspace.rows("SELECT quote_ident(current_user)", None, "asking for the role")
+            role = self._workspace.role()
             rights = ", ".join(missing)
             yield Refusal(
                 diff.name,
@@ -104,9 +104,7 @@ class Checks:
             wanted=side.format(
                 keys=keys,
                 values=values,
-                rows=sql.SQL("(SELECT w.* FROM {} AS o JOIN {} AS w ON {} WHERE o.op <> 'delete') AS w").format(
-                    diff.ops, diff.staged.wanted, shape.same_key("o", "w")
-                ),
+                rows=sql.SQL("({}) AS w").format(diff.written),
                 predicate=predicate,
             ),
             there=side.format(keys=keys, values=values, rows=qualified(shape.name), predicate=predicate),

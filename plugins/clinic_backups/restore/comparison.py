@@ -155,8 +155,7 @@ class Comparison:
         checks = Checks(workspace, diffs, self._tables, references, self._derived_tables)
         self._refusals += checks.run()
         self._sequences = sequences.uses(workspace, diffs)
-        ((role,),) = workspace.rows("SELECT quote_ident(current_user)", None, "asking for the role")
-        self._refusals += sequences.refusals(self._sequences, str(role))
+        self._refusals += sequences.refusals(self._sequences, workspace.role())
         self._derived = list(in_the_way(workspace, diffs, references, self._derived_tables))
         for derived in self._derived:
             self._note(

@@ -37,6 +37,16 @@ class TableDiff:
     def name(self) -> str:
         return self.staged.shape.name
 
+    @property
+    def written(self) -> sql.Composed:
+        """SELECT of the rows that are inserted or updated, as they are to be; without a key, of all that are wanted."""
+        shape = self.staged.shape
+        if not shape.key:
+            return sql.SQL("SELECT w.* FROM {} AS w").format(self.staged.wanted)
+        return sql.SQL("SELECT w.* FROM {} AS o JOIN {} AS w ON {} WHERE o.op <> 'delete'").format(
+            self.ops, self.staged.wanted, shape.same_key("o", "w")
+        )
+
 
 def compute(workspace: Workspace, staged: Staged, mode: RestoreMode) -> TableDiff:
     """Compare one table's two sides, which are loaded."""

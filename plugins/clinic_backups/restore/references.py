@@ -61,7 +61,7 @@ class ReferenceProof:
             statement = sql.SQL("""
                 SELECT count(*) FROM (SELECT FROM {parent} AS t WHERE EXISTS (SELECT FROM ({rows}) AS w WHERE {refers})
                                          FOR KEY SHARE OF t) AS locked""").format(
-                parent=qualified(reference.parent), rows=_written(diff), refers=reference.refers("w", "t")
+                parent=qualified(reference.parent), rows=diff.written, refers=reference.refers("w", "t")
             )
             self._workspace.rows(statement, None, f"keeping the rows of {reference.parent} that are referred to")
         self._known = [self._referring(reference, diff) for reference, diff in self._to_gone]
@@ -79,7 +79,7 @@ class ReferenceProof:
             sql.SQL("w.{} IS NOT NULL").format(sql.Identifier(name)) for name in reference.columns
         )
         query = sql.SQL("SELECT count(*) FROM ({}) AS w WHERE {} AND NOT EXISTS (SELECT FROM {} AS t WHERE {})").format(
-            _written(diff), all_set, qualified(reference.parent), reference.refers("w", "t")
+            diff.written, all_set, qualified(reference.parent), reference.refers("w", "t")
         )
         self._require_none(query, reference, "that were written refer to rows that are not there")
 
@@ -172,16 +172,6 @@ class ReferenceProof:
             "listing keys that go",
         )
         return [rows[start : start + BATCH_KEYS] for start in range(0, len(rows), BATCH_KEYS)]
-
-
-def _written(diff: TableDiff) -> sql.Composed:
-    """The rows that are inserted or updated, as they are to be."""
-    shape = diff.staged.shape
-    if not shape.key:
-        return sql.SQL("SELECT w.* FROM {} AS w").format(diff.staged.wanted)
-    return sql.SQL("SELECT w.* FROM {} AS o JOIN {} AS w ON {} WHERE o.op IN ('insert', 'update')").format(
-        diff.ops, diff.staged.wanted, shape.same_key("o", "w")
-    )
 
 
 def _changes(diff: TableDiff, reference: Reference) -> bool:

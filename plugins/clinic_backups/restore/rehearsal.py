@@ -70,15 +70,9 @@ def _count(workspace: Workspace, diff: TableDiff, refused: Refused) -> int | Non
         condition = sql.SQL("NOT ({})").format(sql.SQL(expressions[0][0]))
     else:
         return None
-    shape = diff.staged.shape
-    rows = sql.SQL("SELECT w.* FROM {} AS w").format(diff.staged.wanted)
-    if shape.key:
-        rows = sql.SQL("SELECT w.* FROM {} AS o JOIN {} AS w ON {} WHERE o.op <> 'delete'").format(
-            diff.ops, diff.staged.wanted, shape.same_key("o", "w")
-        )
     try:
         with workspace.attempt():
-            query = sql.SQL("SELECT count(*) FROM ({}) AS w WHERE {}").format(rows, condition)
+            query = sql.SQL("SELECT count(*) FROM ({}) AS w WHERE {}").format(diff.written, condition)
             ((count,),) = workspace.rows(query, None, "counting rows that a constraint refuses")
             return int(count)
     except PermanentError:

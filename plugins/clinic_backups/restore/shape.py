@@ -75,7 +75,7 @@ def has_plain_key(table: Table) -> bool:
 
 
 def is_user_defined(type_: str) -> bool:
-    """Whether a type, as ``format_type`` spells it with the search path ``pg_catalog``, is none of PostgreSQL's own."""
+    """The type belongs to the application or an extension: ``format_type`` then writes its schema before it."""
     return "." in type_.partition("(")[0]
 
 

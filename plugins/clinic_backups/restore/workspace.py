@@ -65,6 +65,11 @@ class Workspace(Snapshot):
         except psycopg2.Error as error:
             raise_database_error(error, doing)
 
+    def role(self) -> str:
+        """The role that writes, as SQL names it."""
+        ((role,),) = self.rows("SELECT quote_ident(current_user)", None, "asking for the role")
+        return str(role)
+
     def export(self) -> str:
         """The name under which another transaction can see the same moment."""
         ((name,),) = self.rows("SELECT pg_export_snapshot()", None, "exporting the snapshot")
