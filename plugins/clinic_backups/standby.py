@@ -20,9 +20,10 @@ def lag_of(replayed: Replayed, most_seconds: float) -> timedelta:
         return timedelta()
     if replayed.replayed_at is None:
         raise TransientError(
-            "The clinics' database is a standby that has replayed nothing and is not connected to its primary, so that"
-            " nobody knows as of when its data are.",
-            hint="Let it connect to its primary, or let connection clinic_db name the primary.",
+            "The clinics' database is a standby. It has replayed no commit since it started, and it has not caught up"
+            " with its primary. So nobody knows as of when its data are.",
+            hint="Is its replay paused, or its line to the primary down? See pg_stat_wal_receiver there. Or let"
+            " connection clinic_db name the primary.",
         )
     lag = max(timedelta(), replayed.now - replayed.replayed_at)
     if lag > timedelta(seconds=most_seconds):

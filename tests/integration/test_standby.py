@@ -97,7 +97,8 @@ def ask_once(server: DemoDatabase, query: str) -> Any:
 
 def caught_up(pair: tuple[DemoDatabase, DemoDatabase]) -> None:
     primary, standby = pair
-    at = ask(primary, "SELECT pg_current_wal_lsn()")
+    # What was committed need not be written yet: the throwaway servers commit asynchronously.
+    at = ask(primary, "SELECT pg_current_wal_insert_lsn()")
     wait_for(lambda: ask(standby, f"SELECT pg_last_wal_replay_lsn() >= '{at}'::pg_lsn"))
 
 
@@ -116,7 +117,7 @@ def lagging(pair: tuple[DemoDatabase, DemoDatabase], rig: Rig, seconds: float) -
     ask(standby, "SELECT pg_wal_replay_pause()")
     wait_for(lambda: ask(standby, "SELECT pg_get_wal_replay_pause_state()") == "paused")
     rig.execute(f"UPDATE {STOCK} SET cantidad = cantidad + 1")
-    at = ask(primary, "SELECT pg_current_wal_lsn()")
+    at = ask(primary, "SELECT pg_current_wal_insert_lsn()")
     wait_for(lambda: ask(standby, f"SELECT pg_last_wal_receive_lsn() >= '{at}'::pg_lsn"))
     time.sleep(seconds)
 
