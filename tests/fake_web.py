@@ -119,7 +119,12 @@ def restored_run() -> RunView:
         run_id="web__2026-05-18T11:00:00_00000001",
         ended_at=NOW - timedelta(minutes=1),
         tasks=tuple(TaskView(name, "success", -1) for name in names),
-        result={"restore_id": "r-7-20260518T110000Z", "rows": 274, "undo": record(8).backup_id},
+        result={
+            "restore_id": "r-7-20260518T110000Z",
+            "rows": 274,
+            "undo": record(8).backup_id,
+            "tables": ["public.citas_consulta"],
+        },
     )
 
 

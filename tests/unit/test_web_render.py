@@ -216,6 +216,13 @@ def test_the_approval_is_for_the_plan_and_the_database_that_are_shown() -> None:
     assert "database clinica at db.example:5432" in page
 
 
+def test_the_undo_of_a_restore_of_some_tables_is_of_these_tables() -> None:
+    run_id = quote(restored_run().run_id, safe="")
+    with client(Fake()) as browser:
+        page = browser.get(f"ui/runs/clinic_restore/{run_id}").text
+    assert '<input type="hidden" name="tables" value="public.citas_consulta">' in page
+
+
 def test_forms_lead_to_the_run_that_does_it() -> None:
     fake = Fake()
     waiting = f"ui/runs/clinic_restore/{quote(restore_run().run_id, safe='')}"

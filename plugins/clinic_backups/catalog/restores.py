@@ -179,13 +179,15 @@ class Restores:
         clinic_id: int | None = None,
         run_id: str | None = None,
         state: State | None = None,
+        safety_backup_id: str | None = None,
         limit: int | None = None,
     ) -> list[RestoreRecord]:
         """The records that fit, the newest first."""
         statement = select(*_COLUMNS).order_by(restore.c.id.desc()).limit(limit)
-        for column, value in ((restore.c.clinic_id, clinic_id), (restore.c.run_id, run_id), (restore.c.state, state)):
+        wanted = {"clinic_id": clinic_id, "run_id": run_id, "state": state, "safety_backup_id": safety_backup_id}
+        for name, value in wanted.items():
             if value is not None:
-                statement = statement.where(column == value)
+                statement = statement.where(restore.c[name] == value)
         return self._select(statement)
 
     def _note(self, restore_id: str, also: Also = lambda db: None, **values: Any) -> RestoreRecord:

@@ -56,7 +56,14 @@ class RestoreRunner:
     def plan(self, request: RestoreRequest) -> RestorePlan:
         """What the restore would do; see :meth:`ClinicRestore.plan`."""
         chosen = self.choose(request)
-        return replace(self._restore.plan(source_of(chosen), wish_of(request)), notes=_notes(chosen))
+        meant = self._meant(request, chosen.backup_id)
+        notes = _notes(chosen)
+        if meant.tables != request.tables:
+            notes += (
+                f"It was made before a restore of {', '.join(meant.tables)}: only that is taken back. To restore other"
+                " tables of it, name them.",
+            )
+        return replace(self._restore.plan(source_of(chosen), wish_of(meant)), notes=notes)
 
     def propose(self, request: RestoreRequest, plan: RestorePlan) -> Approval:
         """Record a plan without refusals as one that somebody is to approve, with the page that they are shown."""
@@ -67,12 +74,19 @@ class RestoreRunner:
                 plan_digest=plan.digest,
                 target=plan.target.name if plan.target else "not known",
                 requested_by=request.requested_by,
-                request=request.to_json(),
+                request=self._meant(request, plan.backup_id).to_json(),
                 plan=plan.to_json(),
                 page=as_markdown(plan, requested_by=request.requested_by, notes=request.notes),
                 run_id=request.run_id,
             )
         )
+
+    def _meant(self, request: RestoreRequest, backup_id: str) -> RestoreRequest:
+        """With the tables of the restore that a copy was made before, unless somebody names some: to undo that."""
+        if request.tables:
+            return request
+        undone = self._restores.find(clinic_id=request.clinic_id, safety_backup_id=backup_id, limit=1)
+        return replace(request, tables=undone[0].tables) if undone else request
 
     def apply(self, approved: Approval) -> RestoreRecord:
         """Apply what was approved, once; returns the completed record. A failure is recorded and raised.
@@ -202,6 +216,7 @@ class _Attempt:
         saved = runner._safety.take(
             Clinic(self._plan.clinic_id, self._plan.clinic_name),
             of=self._plan.backup_id,
+            tables=self._request.tables,
             requested_by=self._request.requested_by,
             snapshot=snapshot,
             rows=rows,

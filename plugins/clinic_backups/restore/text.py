@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator, Mapping
 
 from clinic_backups.catalog.restores import RestoreRecord
 from clinic_backups.model import BackupRecord, RestoreMode, iso
-from clinic_backups.restore.model import RestorePlan, TablePlan, Target
+from clinic_backups.restore.model import RestorePlan, RestoreRequest, TablePlan, Target
 from clinic_backups.text import one_line
 
 _STOPS = (
@@ -50,6 +52,26 @@ def left_as_they_are(record: RestoreRecord) -> Iterator[str]:
     if record.mode == "live":
         for table in RestorePlan.from_json(record.plan).tables:
             yield from (f"{table.table}: {note}" for note in table.notes)
+
+
+def undo_command(record: RestoreRecord, request: RestoreRequest) -> str:
+    """The command that leads back to the state before: of the tables that were restored, in the same database."""
+    words = ["clinic-backups", "restore", "--clinic", str(record.clinic_id)]
+    for table in record.tables:
+        words += ["--table", table]
+    if request.other_database:
+        words.append("--other-database")
+    return shlex.join([*words, "--backup", str(record.safety_backup_id)])
+
+
+def undo_conf(record: RestoreRecord, request: RestoreRequest) -> str:
+    """The same as the conf of ``clinic_restore``."""
+    conf: dict[str, object] = {"clinic_id": record.clinic_id, "backup_id": record.safety_backup_id}
+    if record.tables:
+        conf["tables"] = list(record.tables)
+    if request.other_database:
+        conf["other_database"] = True
+    return json.dumps(conf)
 
 
 def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
