@@ -100,8 +100,10 @@ class Comparison:
         wanted = [name for name in wanted if name in there and name in self.queries]
         self._references = read_references(self.workspace, wanted)
         around = {name for reference in self._references for name in (reference.child, reference.parent)}
-        self._tables = self.workspace.tables(sorted({*wanted, *(reference.child for reference in self._references)}))
         self._rules = read_rules(self.workspace, sorted({*wanted, *around}))
+        readable = {name for name, rules in self._rules.items() if "SELECT" not in rules.missing_rights}
+        children = {reference.child for reference in self._references}
+        self._tables = self.workspace.tables(sorted(readable & {*wanted, *children}))
         for name in wanted:
             self._fit(name)
 
@@ -137,8 +139,11 @@ class Comparison:
                 self._refusals += unfit
                 continue
             adopted = adopt(self.workspace, staged, self._references, self.queries.keys())
+            if isinstance(adopted, Refusal):
+                self._refusals.append(adopted)
+                adopted = 0
             self._adopted[name] = adopted
-            self.diffs[name] = compute(self.workspace, staged, self._wish.mode)
+            self.diffs[name] = compute(self.workspace, staged, self._wish.mode, self._references)
             if adopted:
                 self._note(name, _adopted(adopted, self._wish.mode))
             if self._since is not None:
@@ -146,7 +151,9 @@ class Comparison:
         self._look_around()
 
     def _leave_changed(self, name: str, since: RestorePlan) -> None:
-        self.diffs[name], left = leave_changed(self.workspace, self.diffs[name], since.moment, since.parts.get(name))
+        self.diffs[name], left = leave_changed(
+            self.workspace, self.diffs[name], since.moment, since.parts.get(name), self._references
+        )
         if left:
             self._note(name, f"{left:,} row{'s' if left > 1 else ''} changed since the plan: left as they are now.")
 
@@ -164,6 +171,7 @@ class Comparison:
                 " and is made anew by others.",
             )
         self._quiet = decide(workspace, diffs, self._rules, references, self._derived)
+        self._refusals += self._quiet.refusals()
         for name, note in self._quiet.notes().items():
             self._note(name, note)
         if self._wish.mode == "live":

@@ -123,7 +123,7 @@ class Proof:
         if shape.key:
             rows = sql.SQL("{} AS w").format(diff.staged.wanted)
             if self._mode != "exact":
-                rows += sql.SQL(" JOIN {} AS o ON {} AND o.op <> 'delete'").format(diff.ops, shape.same_key("o", "w"))
+                rows += sql.SQL(" JOIN {} AS o ON {} AND o.op <> 'delete'").format(diff.ops, shape.is_of("o", "w"))
             query = sql.SQL(
                 "SELECT count(*) FROM {} WHERE NOT EXISTS (SELECT FROM {} AS r WHERE {} AND {} = {})"
             ).format(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from psycopg2 import sql
@@ -55,12 +56,35 @@ class Shape:
         """Columns that the backup does not have: a row that is written again keeps its values of them."""
         return tuple(column.name for column in self.now.stored_columns if column.name not in self.columns)
 
+    @property
+    def op_key(self) -> tuple[str, ...]:
+        """What the columns of the primary key are called beside columns of our own: no name of the application's."""
+        return tuple(f"k{number}" for number, _ in enumerate(self.key))
+
+    def as_op_key(self, alias: str) -> sql.Composed:
+        """SQL: a row's primary key, under these names."""
+        return sql.SQL(", ").join(
+            sql.SQL("{} AS {}").format(sql.Identifier(alias, name), sql.Identifier(ours))
+            for name, ours in zip(self.key, self.op_key, strict=True)
+        )
+
     def same_key(self, left: str, right: str) -> sql.Composed:
         """SQL: the rows of two aliases have the same primary key."""
+        return self._same(left, self.key, right, self.key)
+
+    def is_of(self, op: str, row: str) -> sql.Composed:
+        """SQL: the operation of one alias is of the row of another one."""
+        return self._same(op, self.op_key, row, self.key)
+
+    def same_op_key(self, left: str, right: str) -> sql.Composed:
+        """SQL: the keys of two aliases are equal, which both have under our names."""
+        return self._same(left, self.op_key, right, self.op_key)
+
+    def _same(self, left: str, left_names: Sequence[str], right: str, right_names: Sequence[str]) -> sql.Composed:
         return compare(
-            [sql.Identifier(left, name) for name in self.key],
+            [sql.Identifier(left, name) for name in left_names],
             self.rules.equals,
-            [sql.Identifier(right, name) for name in self.key],
+            [sql.Identifier(right, name) for name in right_names],
         )
 
 
