@@ -181,8 +181,44 @@ CASES: dict[str, Odd] = {
         {"t": OWN}, "SET search_path = s, public; DELETE FROM s.t WHERE id = 1", lists="s.word: shared, words\n",
         drift="DO $$BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = s, public', current_database()); END$$",
     ),
+    **{
+        f"labels that exchanged their names, {where}": Odd(
+            f"CREATE TABLE s.t (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, v {type_}); INSERT INTO s.t VALUES (1, 1, '{one}'), (2, 1, '{two}'), (3, 2, NULL)",
+            {"t": OWN}, "DELETE FROM s.t WHERE id = 1", always=True, says="2 labels of the type s.letter stand for other values",
+            drift="ALTER TYPE s.letter RENAME VALUE 'a' TO 'x'; ALTER TYPE s.letter RENAME VALUE 'b' TO 'a'; ALTER TYPE s.letter RENAME VALUE 'x' TO 'b'",
+        )
+        for where, type_, one, two in (("alone", "s.letter", "a", "b"), ("in an array", "s.letter[]", "{a}", "{b}"),
+                                       ("in a composite type", "s.pair", "(1,2,a)", "(1,2,b)"),
+                                       ("under a domain of a composite array", "s.pairs", '{"(1,2,a)"}', '{"(1,2,b)"}'))
+    },
+    **{
+        f"attributes that {what}": Odd(
+            "CREATE TABLE s.t (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, v s.pair); INSERT INTO s.t VALUES (1, 1, '(1,2,a)'), (2, 1, '(3,4,a)'), (3, 2, NULL)",
+            {"t": OWN}, "DELETE FROM s.t WHERE id = 1", always=True, says=says, drift=drift,
+        )
+        for what, drift, says in (
+            ("exchanged their names", "ALTER TYPE s.pair RENAME ATTRIBUTE a TO x; ALTER TYPE s.pair RENAME ATTRIBUTE b TO a; ALTER TYPE s.pair RENAME ATTRIBUTE x TO b", "2 attributes of the type s.pair are in other places"),
+            ("one of which has another name", "ALTER TYPE s.pair RENAME ATTRIBUTE a TO x", ""),
+            ("were made anew in another order", "ALTER TYPE s.pair RENAME TO old; CREATE TYPE s.pair AS (b int, a int, c s.letter); ALTER TABLE s.t ALTER v TYPE s.pair USING ROW((v).b, (v).a, (v).c)::s.pair", "2 attributes of the type s.pair are in other places"),
+        )
+    },
+    **{
+        f"a column that is no longer generated, {what}": Odd(
+            "CREATE TABLE s.t (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, v text, low text GENERATED ALWAYS AS (lower(v)) STORED); INSERT INTO s.t VALUES (1, 1, 'A'), (2, 1, 'B'), (3, 2, 'C')",
+            {"t": OWN}, after, always=True, says="Column low of s.t was generated", drift="ALTER TABLE s.t ALTER low DROP EXPRESSION",
+        )
+        for what, after in (("a row comes back", "DELETE FROM s.t WHERE id = 1"), ("a row is changed", "UPDATE s.t SET v = 'x', low = 'x' WHERE id = 1"))
+    },
+    **{
+        f"a domain that was narrowed, {what}": Odd(
+            f"CREATE DOMAIN s.d AS int; CREATE DOMAIN s.dd AS s.d; CREATE TYPE s.of AS (x s.dd); CREATE TABLE s.t (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, v {type_}); INSERT INTO s.t VALUES (1, 1, '{value}'), (2, 1, NULL), (3, 2, NULL)",
+            {"t": OWN}, "DELETE FROM s.t WHERE clinic_id = 1", always=True, says="1 value of s.t.v in the backup is not allowed by the type", drift="ALTER DOMAIN s.d ADD CHECK (VALUE < 5) NOT VALID",
+        )
+        for what, type_, value in (("alone", "s.d", "7"), ("under another one", "s.dd", "7"), ("in an array", "s.d[]", "{7}"), ("in a composite type", "s.of", "(7)"))
+    },
 }  # fmt: skip
 TYPES = "CREATE TYPE s.letter AS ENUM ('a', 'b', 'c', 'd'); CREATE DOMAIN s.short AS varchar(1) CHECK (VALUE <= 'd');"
+TYPES += "CREATE TYPE s.pair AS (a int, b int, c s.letter); CREATE DOMAIN s.pairs AS s.pair[];"
 
 
 @pytest.mark.parametrize("owner", [False, True], ids=["restorer", "superuser"])
@@ -194,7 +230,7 @@ def test_what_is_odd_comes_back_exactly_or_is_refused_in_plain_words(
     rig = shaped(demo_database, tmp_path, TYPES + case.ddl, case.extracts, lists=case.lists, owner=owner)
     record, before = rig.run(1), rig.everything()
     if case.drift:
-        rig.execute(case.drift.format(restorer=demo_database.roles.restorer))
+        rig.execute(case.drift.replace("{restorer}", demo_database.roles.restorer))
     rig.execute(case.after)
     damaged = rig.everything()
     assert damaged != before

@@ -47,6 +47,8 @@ class Checks:
         for diff in self._diffs.values():
             shape, writes = diff.staged.shape, diff.plan.insert or diff.plan.update
             yield from self._missing_rights(diff)
+            if writes:
+                yield from shape.on_write
             if diff.plan.insert and shape.on_insert is not None:
                 yield shape.on_insert
             if diff.plan.insert and shape.key:

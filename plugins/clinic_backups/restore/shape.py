@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from psycopg2 import sql
 
 from clinic_backups.model import Column, Table
+from clinic_backups.restore.meaning import changed_meaning
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.rules import TableRules, compare
 
@@ -35,6 +36,8 @@ class Shape:
     rules: TableRules = field(default_factory=TableRules, repr=False)
     computed: tuple[Column, ...] = ()
     """Columns of the primary key that are generated: no backup holds them, both sides compute them."""
+    on_write: tuple[Refusal, ...] = ()
+    """Why no row can be inserted or updated."""
 
     @property
     def name(self) -> str:
@@ -130,7 +133,10 @@ def fit(then: Table, now: Table, rules: TableRules, *, ignore_dropped: bool) -> 
     shared = tuple(name for name in old if name in new)
     # A type outside of pg_catalog may be another one under the same name: its values are looked at as texts.
     retyped = tuple(name for name in shared if old[name].type != new[name].type or is_user_defined(old[name].type))
-    added = [column for name, column in new.items() if name not in old]
+    were_generated = {column.name for column in then.columns if column.generated is not None}
+    # An INSERT gives such a column its default, and NULL without one: that is not what was computed then.
+    no_longer = [name for name in new if name in were_generated]
+    added = [column for name, column in new.items() if name not in old and name not in were_generated]
     notes = [
         *(f"Column {name} was dropped since: its values are left out." for name in dropped),
         *(
@@ -149,8 +155,30 @@ def fit(then: Table, now: Table, rules: TableRules, *, ignore_dropped: bool) -> 
         == [(column.name, column.type) for column in now.stored_columns],
         notes=tuple(notes),
         on_insert=_unfillable(now, added),
+        on_write=(
+            *(_no_longer_generated(now, name) for name in no_longer),
+            *(_other_meaning(now, name, said) for name in shared if (said := changed_meaning(old[name], new[name]))),
+        ),
         rules=rules,
         computed=tuple(generated[name] for name in now.primary_key if name in generated),
+    )
+
+
+def _no_longer_generated(now: Table, name: str) -> Refusal:
+    return Refusal(
+        now.name,
+        f"Column {name} of {now.name} was generated when the backup was made, and is an ordinary one now: the backup"
+        " does not hold its values.",
+        "Make it a generated column again for the time of the restore, or restore without this table.",
+    )
+
+
+def _other_meaning(now: Table, name: str, said: str) -> Refusal:
+    return Refusal(
+        now.name,
+        f"{said[0].upper()}{said[1:]} than when the backup was made, and column {name} of {now.name} is of it: values"
+        " would come back with another meaning.",
+        "Give them the names of then for the time of the restore, or restore without this table.",
     )
 
 
