@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 from psycopg2 import sql
 
@@ -11,10 +14,27 @@ from clinic_backups.model import Table
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.rules import Reference, UniqueRule, compare, with_child
-from clinic_backups.restore.shape import has_plain_key
+from clinic_backups.restore.shape import PLAIN_KEY_TYPES, has_plain_key
 from clinic_backups.restore.workspace import Workspace, columns_of, qualified
 
-SHOWN = 5
+SHOWN, SHOWN_MISSING = 5, 20
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Rows that stand in the way of operations.
+
+    :param diff: the table whose operations cannot be done.
+    :param query: for each such row: its key as text, the place of the operation in ``diff.ops``, and the key that is
+        missing elsewhere, if that is it.
+    :param says: the refusal, told how many rows there are, some of their keys, and some of the missing ones.
+    :param by_application: the query calls functions that may need the application's search path.
+    """
+
+    diff: TableDiff
+    query: sql.Composed
+    says: Callable[[int, str, str], Refusal]
+    by_application: bool = False
 
 
 class Checks:
@@ -51,8 +71,56 @@ class Checks:
                 yield from shape.on_write
             if diff.plan.insert and shape.on_insert is not None:
                 yield shape.on_insert
+        for obstacle in self._obstacles():
+            count, keys, missing = self._found(obstacle)
+            if count:
+                yield obstacle.says(count, keys, missing)
+
+    def leave(self) -> Counter[str]:
+        """Take the operations that cannot be done out of the tables' operations; returns how many of each table."""
+        left: Counter[str] = Counter()
+        for obstacle in (*self._of_strangers(), *self._obstacles()):
+            statement = sql.SQL("DELETE FROM {} AS x WHERE x.ctid IN (SELECT f.place FROM ({}) AS f (a, place, b))")
+            with self._path(obstacle):
+                left[obstacle.diff.name] += self._workspace.execute(
+                    statement.format(obstacle.diff.ops, obstacle.query), f"leaving rows of {obstacle.diff.name}"
+                )
+        return +left
+
+    def _of_strangers(self) -> Iterator[Obstacle]:
+        """Rows to write that would belong to a row of somebody else, who has the key of their parent by now."""
+        for reference in self._looked_at:
+            child, parent = self._diffs.get(reference.child), self._diffs.get(reference.parent)
+            if (
+                child is None
+                or parent is None
+                or not (child.plan.insert + child.plan.update and parent.plan.insert and parent.staged.shape.key)
+                or not set(reference.columns) <= set(child.staged.shape.columns)
+            ):
+                continue
+            query = sql.SQL("""
+                SELECT '', c.ctid, NULL
+                  FROM {child_ops} AS c JOIN {child_wanted} AS w ON c.op <> 'delete' AND {child_same}
+                  JOIN {parent_wanted} AS v ON {refers}
+                  JOIN {parent_ops} AS o ON o.op = 'insert' AND {parent_same}
+                  JOIN {parent} AS t ON {there}""").format(
+                child_ops=child.ops,
+                child_wanted=child.staged.wanted,
+                child_same=_join_ops(child, "w", "c"),
+                parent_wanted=parent.staged.wanted,
+                refers=reference.refers("w", "v"),
+                parent_ops=parent.ops,
+                parent_same=parent.staged.shape.is_of("o", "v"),
+                parent=qualified(parent.name),
+                there=parent.staged.shape.is_of("o", "t"),
+            )
+            yield Obstacle(child, query, lambda count, keys, missing: Refusal("", "", ""))
+
+    def _obstacles(self) -> Iterator[Obstacle]:
+        for diff in self._diffs.values():
+            shape, writes = diff.staged.shape, diff.plan.insert or diff.plan.update
             if diff.plan.insert and shape.key:
-                yield from self._taken_keys(diff)
+                yield self._taken_keys(diff)
             if writes and shape.key:
                 for rule in shape.rules.unique:
                     yield from self._taken_values(diff, rule)
@@ -77,22 +145,24 @@ class Checks:
                 f"GRANT {rights} ON {diff.name} TO {role};",
             )
 
-    def _taken_keys(self, diff: TableDiff) -> Iterator[Refusal]:
+    def _taken_keys(self, diff: TableDiff) -> Obstacle:
         """A row that is to come back, and whose key another clinic's row, or nobody's, has by now."""
         shape = diff.staged.shape
-        query = sql.SQL("SELECT {} FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'insert'").format(
+        query = sql.SQL("SELECT {}, o.ctid, NULL FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'insert'").format(
             _shown(shape.now, "o", shape.op_key), diff.ops, qualified(shape.name), shape.is_of("o", "t")
         )
-        count, keys = self._found(query)
-        if count:
-            yield Refusal(
+        return Obstacle(
+            diff,
+            query,
+            lambda count, keys, missing: Refusal(
                 shape.name,
                 f"{count} rows of the backup have keys in {shape.name} that belong to rows outside of this clinic now:"
                 f" {keys}.",
                 "Somebody gave these keys away: move those rows, or restore into another schema.",
-            )
+            ),
+        )
 
-    def _taken_values(self, diff: TableDiff, rule: UniqueRule) -> Iterator[Refusal]:
+    def _taken_values(self, diff: TableDiff, rule: UniqueRule) -> Iterator[Obstacle]:
         """A unique value that is to come back, and that a row outside of the restore has by now."""
         shape = diff.staged.shape
         known = {*shape.columns, *(column.name for column in shape.computed)}
@@ -112,7 +182,8 @@ class Checks:
         side = sql.SQL("(SELECT {keys}, {values} FROM {rows} AS w WHERE {predicate})")
         predicate = sql.SQL(rule.predicate or "true")
         query = sql.SQL("""
-            SELECT {shown} FROM {wanted} AS a JOIN {there} AS b ON {same_values}
+            SELECT {shown}, o.ctid, NULL FROM {wanted} AS a JOIN {there} AS b ON {same_values}
+              JOIN {ops} AS o ON o.op <> 'delete' AND {own}
              WHERE NOT ({same_key})
                AND NOT EXISTS (SELECT FROM {ops} AS d WHERE d.op <> 'insert' AND {in_ops})""").format(
             shown=_shown(shape.now, "a", shape.op_key),
@@ -128,32 +199,31 @@ class Checks:
             same_key=shape.same_op_key("a", "b"),
             ops=diff.ops,
             in_ops=shape.same_op_key("d", "b"),
+            own=shape.same_op_key("o", "a"),
         )
-        try:
-            # An index may be made with a function that looks tables up by the application's search path.
-            with self._workspace.savepoint():
-                self._workspace.execute("SET LOCAL search_path TO DEFAULT", "setting the search path")
-                count, keys_shown = self._found(query)
-        except PermanentError:
-            return  # the rehearsal finds it
-        if count:
-            yield Refusal(
+        yield Obstacle(
+            diff,
+            query,
+            lambda count, keys, missing: Refusal(
                 shape.name,
                 f"{count} rows of the backup have unique values in {shape.name} that rows outside of the restore have"
-                f" now ({rule.name}): {keys_shown}.",
+                f" now ({rule.name}): {keys}.",
                 f"Give those rows of {shape.name} other values, or restore without this table.",
-            )
+            ),
+            by_application=True,
+        )
 
-    def _missing_parents(self, diff: TableDiff, reference: Reference) -> Iterator[Refusal]:
+    def _missing_parents(self, diff: TableDiff, reference: Reference) -> Iterator[Obstacle]:
         """A row to write that refers to a row which will not be there."""
         shape, parent = diff.staged.shape, self._diffs.get(reference.parent)
         if not set(reference.columns) <= set(shape.columns):
             return
         query = sql.SQL("""
-            SELECT {shown} FROM {ops} AS o JOIN {wanted} AS w ON {same}
+            SELECT {shown}, o.ctid, {missing} FROM {ops} AS o JOIN {wanted} AS w ON {same}
              WHERE o.op IN ('insert', 'update') AND {all_set}
                AND NOT EXISTS (SELECT FROM {parent} AS t WHERE {refers} {not_deleted}) {not_inserted}""").format(
             shown=_shown(shape.now, "w"),
+            missing=_plain_text(shape.now, reference.columns, "w"),
             ops=diff.ops,
             wanted=diff.staged.wanted,
             same=_join_ops(diff, "w"),
@@ -163,26 +233,29 @@ class Checks:
             not_deleted=_and_not_deleted(parent, "t"),
             not_inserted=_and_not_inserted(parent, reference, "w"),
         )
-        count, keys = self._found(query)
-        if count:
-            named = parent is None and reference.parent in self._tables
-            yield Refusal(
+        with_it = parent is None and reference.parent in self._tables
+        where = ", ".join(reference.parent_columns)
+
+        def says(count: int, keys: str, missing: str) -> Refusal:
+            return Refusal(
                 shape.name,
                 f"{count} rows of {shape.name} refer to rows of {reference.parent} that are not there"
-                f" ({reference.name}): {keys}.",
+                f" ({reference.name}).{f' Missing there: {where} {missing}.' if missing else ''} The rows: {keys}.",
                 f"Restore {reference.parent} with it."
-                if named
-                else f"Bring the rows of {reference.parent} back first.",
+                if with_it
+                else f"Bring the rows of {reference.parent} back first{' with these keys' if missing else ''}.",
             )
 
-    def _orphans(self, reference: Reference) -> Iterator[Refusal]:
+        yield Obstacle(diff, query, says)
+
+    def _orphans(self, reference: Reference) -> Iterator[Obstacle]:
         """A row that stays and refers to a row that would vanish."""
         parent, own = self._diffs[reference.parent], self._diffs.get(reference.child)
         shape = parent.staged.shape
         if not set(reference.parent_columns) <= {*shape.columns, *shape.key}:
             return
         query = sql.SQL("""
-            SELECT {shown} FROM {ops} AS o JOIN {gone} AS g ON {same} JOIN {child} AS c ON {refers}
+            SELECT {shown}, o.ctid, NULL FROM {ops} AS o JOIN {gone} AS g ON {same} JOIN {child} AS c ON {refers}
              WHERE o.op = 'delete' {not_deleted} {not_changed} {not_inserted}""").format(
             shown=_shown(self._tables[reference.child], "c"),
             ops=parent.ops,
@@ -194,27 +267,42 @@ class Checks:
             not_changed=_and_not_changed(own, reference),
             not_inserted=_and_not_inserted(parent, reference, "c"),
         )
-        count, keys = self._found(query)
-        if count:
-            yield Refusal(
+        yield Obstacle(
+            parent,
+            query,
+            lambda count, keys, missing: Refusal(
                 reference.parent,
                 f"{count} rows of {reference.child} refer to rows of {reference.parent} that the restore would delete"
                 f" ({reference.name}): {keys}.",
                 f"Delete or change these rows of {reference.child} first, or restore with the mode `missing`. If others"
                 f" make them anew, declare {reference.child} as derived in include/sql/not_backed_up.txt.",
-            )
-
-    def _found(self, query: sql.Composed) -> tuple[int, str]:
-        """How many rows, and some of their keys."""
-        ((count, keys),) = self._workspace.rows(
-            sql.SQL("SELECT count(*), (array_agg(shown ORDER BY shown))[1:{}] FROM ({}) AS f (shown)").format(
-                sql.Literal(SHOWN), query
             ),
-            None,
-            "looking for what stands in the way",
         )
+
+    @contextmanager
+    def _path(self, obstacle: Obstacle) -> Iterator[None]:
+        """An index may be made with a function that looks tables up by the application's search path.
+
+        What fails then is left to the rehearsal.
+        """
+        if not obstacle.by_application:
+            yield
+            return
+        with suppress(PermanentError), self._workspace.attempt(), self._workspace.application_path():
+            yield
+
+    def _found(self, obstacle: Obstacle) -> tuple[int, str, str]:
+        """How many rows, some of their keys, and some of the keys that are missing elsewhere."""
+        query = sql.SQL(
+            "SELECT count(*), (array_agg(shown ORDER BY shown))[1:{0}], (array_agg(DISTINCT missing))[1:{1}]"
+            " FROM ({2}) AS f (shown, place, missing)"
+        ).format(sql.Literal(SHOWN), sql.Literal(SHOWN_MISSING), obstacle.query)
+        found = [(0, None, None)]
+        with self._path(obstacle):
+            found = self._workspace.rows(query, None, "looking for what stands in the way")
+        ((count, keys, missing),) = found
         shown = "; ".join(filter(None, keys or ())) or "keys that are not shown"
-        return int(count), shown + ("; …" if count > SHOWN else "")
+        return int(count), shown + ("; …" if count > SHOWN else ""), "; ".join(filter(None, missing or ()))
 
 
 def _and_not_deleted(diff: TableDiff | None, alias: str) -> sql.Composable:
@@ -266,6 +354,14 @@ def _shown(table: Table, alias: str, key: Sequence[str] = ()) -> sql.Composable:
     if not has_plain_key(table):
         return sql.SQL("''")
     return sql.SQL("concat_ws(', ', {})").format(columns_of(key or table.primary_key, alias))
+
+
+def _plain_text(table: Table, columns: Sequence[str], alias: str) -> sql.Composable:
+    """Values of columns as text, where all of them are numbers that a database made up; else NULL."""
+    types = {column.name: column.type for column in table.columns}
+    if any(types[name] not in PLAIN_KEY_TYPES for name in columns):
+        return sql.SQL("NULL")
+    return sql.SQL("concat_ws(', ', {})").format(columns_of(columns, alias))
 
 
 def _none_null(columns: Sequence[str], alias: str) -> sql.Composed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ from psycopg2 import sql
 
 from clinic_backups.archive_reader import Manifest
 from clinic_backups.connections import Connection
-from clinic_backups.database import is_conflict
+from clinic_backups.database import is_conflict, refusal_of
 from clinic_backups.errors import PermanentError, SettingsError, TransientError
 from clinic_backups.model import Table
 from clinic_backups.restore import sequences
@@ -20,9 +21,9 @@ from clinic_backups.restore.casts import convert
 from clinic_backups.restore.checks import Checks
 from clinic_backups.restore.derived import Derived, in_the_way
 from clinic_backups.restore.diff import TableDiff, compute
-from clinic_backups.restore.live import digest_of_moment, leave_changed, moment_of
+from clinic_backups.restore.live import again, digest_of_moment, leave_changed, moment_of
 from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, Target, Wish, digest_of
-from clinic_backups.restore.proof import Proof
+from clinic_backups.restore.proof import Proof, counted, only_planned
 from clinic_backups.restore.quiet import Quiet, decide
 from clinic_backups.restore.references import ReferenceProof
 from clinic_backups.restore.rehearsal import explain
@@ -31,6 +32,10 @@ from clinic_backups.restore.shape import Shape, fit
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.write import Writer, Writes
+
+
+class Collided(PermanentError):
+    """A constraint forbids what was rehearsed well: somebody has written at the same moment. Nothing was changed."""
 
 
 class Comparison:
@@ -148,6 +153,8 @@ class Comparison:
                 self._note(name, _adopted(adopted, self._wish.mode))
             if self._since is not None:
                 self._leave_changed(name, self._since)
+        if self._since is not None:
+            self._leave_impossible()
         self._look_around()
 
     def _leave_changed(self, name: str, since: RestorePlan) -> None:
@@ -157,10 +164,26 @@ class Comparison:
         if left:
             self._note(name, f"{left:,} row{'s' if left > 1 else ''} changed since the plan: left as they are now.")
 
+    def _leave_impossible(self) -> None:
+        """What was possible at the plan, and is not beside rows that were left, is left too."""
+        left: Counter[str] = Counter()
+        while found := self._checks().leave():
+            left += found
+            for name in found:
+                self.diffs[name] = again(self.workspace, self.diffs[name], self._references)
+        for name, count in left.items():
+            self._note(
+                name,
+                f"{count:,} row{'s need' if count > 1 else ' needs'} others that changed since the plan, or that others"
+                " hold now: left as they are now.",
+            )
+
+    def _checks(self) -> Checks:
+        return Checks(self.workspace, self.diffs, self._tables, self._references, self._derived_tables)
+
     def _look_around(self) -> None:
         workspace, diffs, references = self.workspace, self.diffs, self._references
-        checks = Checks(workspace, diffs, self._tables, references, self._derived_tables)
-        self._refusals += checks.run()
+        self._refusals += self._checks().run()
         self._sequences = sequences.uses(workspace, diffs)
         self._refusals += sequences.refusals(self._sequences, workspace.role())
         self._derived = list(in_the_way(workspace, diffs, references, self._derived_tables))
@@ -212,7 +235,11 @@ class Comparison:
             return
         try:
             with self.workspace.savepoint():
-                self._proof.written(self._write(), fired=self._quiet.how == "fire")
+                before = sequences.positions(self.workspace)
+                self._write()
+                self._proof.written(fired=self._quiet.how == "fire")
+                moved = sequences.moved(self.workspace, before)
+            self._notes_of_sequences(moved)
         except PermanentError as error:
             self._refusals.append(explain(self.workspace, self.diffs, error))
         except TransientError as error:
@@ -228,12 +255,24 @@ class Comparison:
         """
         done: Writes = Writes()
         if self.writes:
-            done = self._write()
+            done = self._write_or_explain()
         on_step("reading the clinic again")
-        self._proof.whole(done)
+        self._proof.whole()
         if self.writes:
             sequences.advance(self.workspace, self._sequences)
         return done
+
+    def _write_or_explain(self) -> Writes:
+        """:raises Collided: a constraint forbids it, which it did not when the plan was rehearsed."""
+        try:
+            with self.workspace.attempt():
+                return self._write()
+        except PermanentError as error:
+            refused = refusal_of(error)
+            if refused is None or not refused.state.startswith("23"):
+                raise
+            refusal = explain(self.workspace, self.diffs, error)
+            raise Collided(refusal.message, hint=refusal.hint) from None
 
     def _write(self) -> Writes:
         workspace, run = self.workspace, self.workspace.execute
@@ -246,8 +285,10 @@ class Comparison:
         run("SET LOCAL search_path TO DEFAULT", "setting the search path")
         run("SET CONSTRAINTS ALL DEFERRED", "deferring constraints")
         self._quiet.begin(workspace)
+        before = counted(workspace)
         done = Writer(workspace, self.diffs, self._references, self._quiet, self._derived).write()
         run("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
+        only_planned(done, counted(workspace) - before)
         self._quiet.end(workspace)
         run("SET LOCAL search_path = pg_catalog", "setting the search path")
         if own_proof is not None:
@@ -278,6 +319,16 @@ class Comparison:
             moment=self._moment,
             target=self._target,
         )
+
+    def _notes_of_sequences(self, moved: Mapping[str, int]) -> None:
+        """A sequence takes no number back, not even of what was rolled back."""
+        written = next(name for name, diff in self.diffs.items() if diff.plan.writes)
+        for sequence, numbers in moved.items():
+            self._note(
+                written,
+                f"The sequence {sequence} went on by {numbers:,} while this plan was rehearsed, and goes on when it is"
+                " applied: a trigger or a default takes numbers from it, or somebody else did.",
+            )
 
     def _note(self, table: str, note: str) -> None:
         self._notes.setdefault(table, []).append(note)

@@ -64,7 +64,7 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references:
         _analyze(workspace, side, shape, shape.key)
     wanted_ops = [INSERT] if mode == "missing" else [INSERT, UPDATE, DELETE]
     body = _by_key(staged) if shape.key else _as_bag(staged)
-    workspace.execute(
+    workspace.define(
         sql.SQL(
             "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT o.*, false AS moves FROM ({}) AS o WHERE op IN ({})"
         ).format(sql.Identifier(f"ops_{staged.index}"), body, sql.SQL(", ").join(map(sql.Literal, wanted_ops))),

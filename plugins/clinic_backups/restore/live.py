@@ -54,9 +54,14 @@ def leave_changed(
         left = workspace.execute(sql.SQL("DELETE FROM {}").format(diff.ops), f"leaving {shape.name}")
     else:
         left = _leave_written(workspace, diff, str(moment["snapshot"])) + _leave_groups(workspace, diff, moment)
+    return again(workspace, diff, references), left
+
+
+def again(workspace: Workspace, diff: TableDiff, references: Sequence[Reference]) -> TableDiff:
+    """The operations that are left of a table's, counted."""
     in_backup = diff.plan.insert + diff.plan.update + diff.plan.unchanged
     now = described(workspace, diff.staged, diff.ops, in_backup, references)
-    return replace(now, plan=replace(now.plan, unchanged=diff.plan.unchanged)), left
+    return replace(now, plan=replace(now.plan, unchanged=diff.plan.unchanged))
 
 
 def _leave_written(workspace: Workspace, diff: TableDiff, snapshot: str) -> int:

@@ -11,7 +11,7 @@ from clinic_backups.database import is_conflict
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.extract import SqlExtract, SqlFolder
 from clinic_backups.restore.archives import Archives, Fetched, OnStep, Source
-from clinic_backups.restore.comparison import Comparison
+from clinic_backups.restore.comparison import Collided, Comparison
 from clinic_backups.restore.hooks import hooked
 from clinic_backups.restore.live import digest_of_moment
 from clinic_backups.restore.model import RestorePlan, TablePlan, Wish, digest_of
@@ -137,6 +137,14 @@ class ClinicRestore:
                     raise
                 self.on_step("loading the values as texts: a type does not take all of them")
                 as_text = True
+            except Collided as error:
+                if tries == TRIES:
+                    raise ClinicChanged(
+                        f"Somebody has written since the plan was made: {error.message}",
+                        hint=f"Nothing was changed. {error.hint} Then make a new plan and approve it.",
+                    ) from None
+                tries += 1
+                self.on_step("somebody wrote at the same moment: comparing again")
             except TransientError as error:
                 if not is_conflict(error) or tries == TRIES:
                     raise
