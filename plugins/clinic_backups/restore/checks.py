@@ -43,6 +43,7 @@ class Checks:
     :param tables: what PostgreSQL says of the restored tables and of those that refer to them.
     :param references: the foreign keys from and to the restored tables.
     :param derived: tables whose rows are deleted where they stand in the way.
+    :param where: the database, for people.
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class Checks:
         tables: Mapping[str, Table],
         references: Sequence[Reference],
         derived: Collection[str] = (),
+        *,
+        where: str = "",
     ) -> None:
         self._workspace, self._diffs, self._tables = workspace, diffs, tables
-        self._derived = derived
+        self._derived, self._where = derived, where
         # What this role may not read, and what is true of one partition alone, is PostgreSQL's to check.
         self._looked_at = [
             reference
@@ -137,13 +140,7 @@ class Checks:
         wanted = {"INSERT": plan.insert + diff.moving, "UPDATE": plan.update, "DELETE": plan.delete + diff.moving}
         missing = [right for right in diff.staged.shape.rules.missing_rights if wanted.get(right)]
         if missing:
-            role = self._workspace.role()
-            rights = ", ".join(missing)
-            yield Refusal(
-                diff.name,
-                f"The role {role} of connection restore_db may not {rights} in {diff.name}.",
-                f"GRANT {rights} ON {diff.name} TO {role};",
-            )
+            yield missing_rights(self._workspace.role(), self._where, diff.name, missing)
 
     def _taken_keys(self, diff: TableDiff) -> Obstacle:
         """A row that is to come back, and whose key another clinic's row, or nobody's, has by now."""
@@ -303,6 +300,16 @@ class Checks:
         ((count, keys, missing),) = found
         shown = "; ".join(filter(None, keys or ())) or "keys that are not shown"
         return int(count), shown + ("; …" if count > SHOWN else ""), "; ".join(filter(None, missing or ()))
+
+
+def missing_rights(role: str, where: str, table: str, rights: Sequence[str]) -> Refusal:
+    """A right that the restoring role does not have."""
+    names = ", ".join(rights)
+    return Refusal(
+        table,
+        f"The role {role} of connection restore_db may not {names} in {table}{f', in {where}' if where else ''}.",
+        f"GRANT {names} ON {table} TO {role};",
+    )
 
 
 def _and_not_deleted(diff: TableDiff | None, alias: str) -> sql.Composable:

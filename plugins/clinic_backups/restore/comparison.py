@@ -12,13 +12,13 @@ from psycopg2 import sql
 from clinic_backups.archive_reader import Manifest
 from clinic_backups.connections import Connection
 from clinic_backups.database import is_conflict, refusal_of
-from clinic_backups.errors import PermanentError, SettingsError, TransientError
+from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.model import Table
 from clinic_backups.restore import sequences
 from clinic_backups.restore.adopt import adopt
 from clinic_backups.restore.archives import OnStep, Wanted
 from clinic_backups.restore.casts import convert
-from clinic_backups.restore.checks import Checks
+from clinic_backups.restore.checks import Checks, missing_rights
 from clinic_backups.restore.derived import Derived, in_the_way
 from clinic_backups.restore.diff import TableDiff, compute
 from clinic_backups.restore.live import again, digest_of_moment, leave_changed, moment_of
@@ -30,6 +30,7 @@ from clinic_backups.restore.rehearsal import explain
 from clinic_backups.restore.rules import Reference, TableRules, read_references, read_rules
 from clinic_backups.restore.shape import Shape, fit
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader
+from clinic_backups.restore.wanted import require_known
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.write import Writer, Writes
 
@@ -84,12 +85,16 @@ class Comparison:
     def choose(self) -> None:
         """Which tables take part, and how their columns fit."""
         contents = self.manifest.tables
-        if unknown := sorted(set(self._wish.tables) - set(contents)):
-            raise SettingsError(
-                f"The backup has no table {', '.join(unknown)}.", hint=f"It has {', '.join(sorted(contents))}."
-            )
+        require_known(self._wish.tables, contents)
         wanted = [name for name in contents if not self._wish.tables or name in self._wish.tables]
         there = self.workspace.relations()
+        if wanted and not set(wanted) & set(there):
+            self._refuse(
+                "",
+                f"{self._target.name} has none of the {len(wanted)} tables of the backup.",
+                "Correct the connection restore_db if another database is meant, or make the tables first.",
+            )
+            return
         for name in wanted:
             if name not in there:
                 self._refuse(name, f"{name} is in the backup, and there is no such table now.", "Make the table again.")
@@ -107,6 +112,9 @@ class Comparison:
         around = {name for reference in self._references for name in (reference.child, reference.parent)}
         self._rules = read_rules(self.workspace, sorted({*wanted, *around}))
         readable = {name for name, rules in self._rules.items() if "SELECT" not in rules.missing_rights}
+        for name in [name for name in wanted if name not in readable]:
+            self._refusals.append(missing_rights(self.workspace.role(), self._target.name, name, ["SELECT"]))
+            wanted.remove(name)
         children = {reference.child for reference in self._references}
         self._tables = self.workspace.tables(sorted(readable & {*wanted, *children}))
         for name in wanted:
@@ -179,7 +187,9 @@ class Comparison:
             )
 
     def _checks(self) -> Checks:
-        return Checks(self.workspace, self.diffs, self._tables, self._references, self._derived_tables)
+        return Checks(
+            self.workspace, self.diffs, self._tables, self._references, self._derived_tables, where=self._target.name
+        )
 
     def _look_around(self) -> None:
         workspace, diffs, references = self.workspace, self.diffs, self._references

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -15,7 +15,7 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
 from clinic_backups.connections import Connection
 from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.model import BackupRecord, Clinic
+from clinic_backups.model import BackupRecord, Clinic, iso
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.outcome import RestoreOutcomes, TransactionStatus, status_in
@@ -63,7 +63,24 @@ class RestoreRunner:
                 f"It was made before a restore of {', '.join(meant.tables)}: only that is taken back. To restore other"
                 " tables of it, name them.",
             )
-        return replace(self._restore.plan(source_of(chosen), wish_of(meant)), notes=notes)
+        plan = self._restore.plan(source_of(chosen), wish_of(meant))
+        if not plan.writes and not plan.refusals:
+            notes += tuple(self._others(chosen))
+        return replace(plan, notes=notes)
+
+    def _others(self, chosen: BackupRecord) -> Iterator[str]:
+        """An emptied clinic, backed up since, differs in nothing from its newest backup: older ones may hold it."""
+        known = self._catalog.find(
+            clinic_id=chosen.clinic_id, state="completed", data_before=chosen.data_time, safety_copies=False
+        )
+        others = [record for record in known if record.fingerprint != chosen.fingerprint]
+        if others:
+            shown = ", ".join(
+                f"{record.backup_id} of {iso(record.data_time.replace(microsecond=0))} ({record.rows_total:,} rows)"
+                for record in others[:3]
+            )
+            more = f", and {len(others) - 3} more" if len(others) > 3 else ""
+            yield f"Older backups hold other rows than this one ({chosen.rows_total:,} rows): {shown}{more}."
 
     def propose(self, request: RestoreRequest, plan: RestorePlan) -> Approval:
         """Record a plan without refusals as one that somebody is to approve, with the page that they are shown."""
@@ -206,6 +223,8 @@ class _Attempt:
             settled = runner._outcomes.settle(self._record, error, runner._status_of(self._record))
             if settled.state == "completed":
                 return settled
+            if isinstance(error, TransientError):
+                raise TransientError(settled.error or error.message, hint=settled.hint or "") from None
             raise
         return runner._outcomes.complete(self._record)
 

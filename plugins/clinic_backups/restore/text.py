@@ -11,6 +11,9 @@ from clinic_backups.model import BackupRecord, RestoreMode, iso
 from clinic_backups.restore.model import RestorePlan, RestoreRequest, TablePlan, Target
 from clinic_backups.text import one_line
 
+NOT_COMPARED = (
+    "It was not compared with the database that backups are read from: the connection clinic_db is not defined here"
+)
 _STOPS = (
     "What is approved is what is applied, once and in this database: if the clinic changes in between, the restore"
     " stops."
@@ -86,7 +89,10 @@ def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
     if notes:
         lines.append(f"Notes: {_escape(notes)}")
     lines += [f"**Attention:** {_escape(note)}" for note in plan.notes]
-    if not plan.writes:
+    lines += [f"**Refused:** {_escape(refusal.message)} {_escape(refusal.hint)}" for refusal in plan.refusals]
+    if not plan.writes and plan.refusals:
+        pass
+    elif not plan.writes:
         lines.append("**Nothing differs: there is nothing to write.**")
     else:
         rows = [table for table in plan.tables if table.writes]
@@ -122,6 +128,8 @@ def _target(target: Target | None) -> str:
     """Which database is written to, and how it differs from the one that backups are read from."""
     if target is None:
         return "not known"
+    if not target.compared:
+        return f"{target.name} (PostgreSQL {target.version.split()[0]}). {NOT_COMPARED}"
     return f"{target.name} (PostgreSQL {target.version.split()[0]}). {target.difference}".rstrip().removesuffix(".")
 
 
