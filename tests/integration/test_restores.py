@@ -279,7 +279,9 @@ def test_a_commit_without_an_answer_is_settled_by_asking(desk: Desk) -> None:
             noted = desk.restores.note_transaction(begun.restore_id, transaction_id, NOW)
             end()
             settled = desk.outcomes.settle(noted, lost, desk.status)
-            assert (settled.state, settled.error) == (state, lost.message if state == "failed" else None)
+            assert settled.state == state
+            # What the database says, and not only that its answer was lost.
+            assert settled.error is None if state == "completed" else "was not: nothing was" in (settled.error or "")
 
 
 def test_a_database_that_cannot_be_asked_leaves_the_record_as_it_is(desk: Desk) -> None:

@@ -190,6 +190,20 @@ CASES: dict[str, Odd] = {
         {"t": OWN}, "DELETE FROM s.t WHERE id = 1",
         drift="CREATE EVENT TRIGGER no_{database} ON ddl_command_start EXECUTE FUNCTION s.no()", raises="forbids it.*no_demo",
     ),
+    **{
+        f"rows below a table that is declared as {declared.split(',')[0]}": Odd(
+            CHILD.format(action="") + "; CREATE TABLE s.mid (id int PRIMARY KEY, parent_id int REFERENCES s.parent ON DELETE CASCADE);"
+            "CREATE TABLE s.leaf (id int PRIMARY KEY, mid_id int REFERENCES s.mid ON DELETE CASCADE)",
+            CHILDREN | ({"mid": "parent_id IN (SELECT id FROM s.parent WHERE clinic_id = {{ clinic_id }}) AND id > 1"} if declared.startswith("rows") else {}),
+            "INSERT INTO s.parent VALUES (9, 1, 'n'); INSERT INTO s.mid VALUES (1, 9); INSERT INTO s.leaf VALUES (1, 1)",
+            lists=f"s.mid: {declared}\ns.leaf: by hand\n", says=says, always=True,
+        )
+        for declared, says in (
+            ("derived, made anew", "s.leaf: delete touched 1 rows, planned were 0"),
+            ("shared, all clinics'", "1 rows of s.mid refer to rows of s.parent that the restore would delete"),
+            ("rows, some are of nobody", "1 rows of s.mid refer to rows of s.parent that the restore would delete"),
+        )
+    },
     "a domain that looks a table up": Odd(
         "CREATE TABLE s.word (w text PRIMARY KEY); INSERT INTO s.word VALUES ('a'), ('b'), ('c'); SET search_path = s, public;"
         "CREATE FUNCTION s.is_word(x text) RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RETURN EXISTS (SELECT FROM word WHERE w = x); END$$;"
@@ -287,3 +301,19 @@ def test_what_is_odd_comes_back_exactly_or_is_refused_in_plain_words(
         now = rig.everything()
         assert now | {case.noted: []} == before | {case.noted: []}
         assert rig.plan(record).writes == 0
+
+
+def test_a_rehearsal_says_which_sequences_it_moved(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(
+        demo_database,
+        tmp_path,
+        "CREATE SEQUENCE s.q; CREATE TABLE s.t (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic);"
+        "CREATE FUNCTION s.count() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM nextval('s.q'); RETURN NEW; END$$;"
+        "INSERT INTO s.t VALUES (1, 1), (2, 1), (3, 2);"
+        "CREATE TRIGGER counts BEFORE INSERT ON s.t FOR EACH ROW EXECUTE FUNCTION s.count()",
+        {"t": OWN},
+    )
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.t WHERE clinic_id = 1")
+    notes = " ".join(note for table in rig.plan(record).tables for note in table.notes)
+    assert "The sequence s.q went on by 2 while this plan was rehearsed" in notes
