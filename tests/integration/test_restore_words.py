@@ -15,6 +15,7 @@ from clinic_backups.restore.request import parse
 from clinic_backups.restore.text import as_lines
 from clinic_backups.storage import Stores
 from clinic_backups.stores.file import FileStore
+from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
 from tests.integration.test_restore_runner import DAMAGE, Theatre
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped
@@ -150,3 +151,30 @@ def test_a_connection_that_ends_in_mid_apply_says_what_became_of_the_clinic(rig:
         assert "nothing to write means that it was done" in caught.value.hint and "pg_xact_status" in caught.value.hint
     else:
         assert "was not committed: nothing was changed" in caught.value.message
+
+
+def test_a_refused_plan_exits_with_1_in_every_mode_and_says_refused(
+    run: Run,  # noqa: F811
+    demo_database: DemoDatabase,
+    tmp_path: Path,
+) -> None:
+    identity = tmp_path / "identity"
+    keys = {
+        "CLINIC_BACKUPS_RECIPIENTS": run("keygen", str(identity)).out.strip(),
+        "AIRFLOW_CONN_RESTORE_DB": demo_database.restorer_uri,
+    }
+    run("catalog", "migrate")
+    assert run("backup", "--clinic", "1", **keys).code == 0
+    (backup,) = run("list", "--json").json()
+    Shaped(demo_database, FileStore(tmp_path / "store")).execute(
+        "ALTER TABLE public.inventario_inventario RENAME COLUMN nombre TO otro"
+    )
+    words = ("restore", "--clinic", "1", "--identity", str(identity))
+    for mode in ("exact", "missing", "live"):
+        for more in (("--plan",), ("--yes",), ("--plan", "--archive", backup["key"])):
+            done = run(*words, "--mode", mode, *more, **keys)
+            assert done.code == 1
+            said = done.out + done.err
+            assert "columns that public.inventario_inventario lacks now: nombre" in " ".join(said.split())
+            assert "Nothing differs" not in said
+    assert run(*words, "--plan", "--json", **keys).code == 1
