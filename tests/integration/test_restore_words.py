@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,7 @@ def test_a_database_without_any_table_of_the_backup_is_named(rig: Shaped) -> Non
 @pytest.mark.parametrize(("given", "meant"), [("t", "s.t"), ("public.t", "s.t"), ("s.clinc", "s.clinic")])
 def test_a_table_that_is_misnamed_is_answered_with_the_nearest(rig: Shaped, given: str, meant: str) -> None:
     record = rig.run(1)
-    request, _ = parse({"clinic_id": 1, "tables": [given]}, every=[], requested_by="yo", run_id=None)
+    request, _ = parse({"clinic_id": 1, "tables": [given]}, every=[], requested_by="yo", run_id=None, zone=UTC)
     with pytest.raises(SettingsError) as caught:
         rig.plan(record, tables=request.tables)
     assert f"Did you mean {meant}?" in caught.value.hint
