@@ -330,3 +330,26 @@ def test_the_undo_of_a_restore_of_some_tables_takes_back_only_these(theatre: The
     assert json.loads(undo_conf(record, request)) == {
         "clinic_id": 1, "backup_id": safety.backup_id, "tables": [STOCK], "other_database": True
     }  # fmt: skip
+
+
+def test_a_restore_that_begins_anew_saves_the_state_anew(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    theatre.back_up()
+    ((lost,),) = theatre.execute_rows(f"SELECT min(id) FROM {STOCK} WHERE clinica_id = 1")
+    theatre.execute(DAMAGE, f"DELETE FROM {STOCK} WHERE id = {lost}")
+    saved: list[str] = []
+    take = SafetyBackup.take
+
+    def then_somebody_writes(safety: SafetyBackup, *arguments: Any, **named: Any) -> BackupRecord | None:
+        made = take(safety, *arguments, **named)
+        saved.append(made.backup_id if made else "")
+        if len(saved) == 1:
+            theatre.execute(
+                f"INSERT INTO {STOCK} (id, codigo, nombre, cantidad, precio_unitario, clinica_id)"
+                f" VALUES ({lost}, 'ajeno', 'ajeno', 1, 1, 2)"
+            )
+        return made
+
+    monkeypatch.setattr(SafetyBackup, "take", then_somebody_writes)
+    record = theatre.go(RestoreRequest(clinic_id=1, mode="live"))
+    assert (record.state, len(saved), record.safety_backup_id) == ("completed", 2, saved[1])
+    assert theatre.execute_rows(f"SELECT clinica_id FROM {STOCK} WHERE id = {lost}") == [(2,)]

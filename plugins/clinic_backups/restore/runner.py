@@ -242,7 +242,9 @@ class _Attempt:
             lock=self._lock,
         )
         if saved is not None:
-            self._record = runner._restores.note_safety_backup(self._record.restore_id, saved.backup_id)
+            self._record = runner._restores.note_safety_backup(
+                self._record.restore_id, saved.backup_id, instead_of=self._record.safety_backup_id
+            )
 
     def _note(self, transaction_id: str) -> None:
         """Write which transaction commits now, and use the approval, both or neither."""
