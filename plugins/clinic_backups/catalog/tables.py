@@ -201,6 +201,7 @@ approval = Table(
     Column("asked_by", Text),
     Column("answer", Text),
     Column("answered_by", Text),
+    Column("reason", Text),
     Column("how", Text),
     Column("answered_at", DateTime(timezone=True)),
     Column("valid_until", DateTime(timezone=True)),

@@ -130,25 +130,26 @@ class Actions:
                 )
             return self._start(caller, "restore", RESTORE, clinic_id, conf, backup=backup, detail=mode)
 
-    def answer(self, caller: Caller, run_id: str, *, approve: bool, plan_digest: str) -> None:
+    def answer(self, caller: Caller, run_id: str, *, approve: bool, plan_digest: str, reason: str = "") -> None:
         """Approve or reject the plan of a restore.
 
         :param plan_digest: of the plan that this person was shown.
+        :param reason: why, for whoever has asked; may be empty.
         :raises Conflict: it does not wait for an answer, or the plan is another one by now.
         """
         run = self.run(caller, RESTORE, run_id)
         if run is None or run.clinic_id is None:
             raise NotVisible("The restore")
         caller.require("approve", run.clinic_id)
-        verb = "approve" if approve else "reject"
-        self._note(caller, verb, run.clinic_id, run_id=run_id)
+        verb, said = "approve" if approve else "reject", _line(reason)
+        self._note(caller, verb, run.clinic_id, run_id=run_id, detail=said)
         with self._telling_failure(caller, verb, run.clinic_id, run_id=run_id):
             if approve and (not plan_digest or plan_digest != run.plan_digest):
                 raise Conflict(
                     "This is not the plan that you were shown: it was made anew, or is being made anew.",
                     hint="Look at the plan as it is now.",
                 )
-            self._runs.answer(run_id, approve=approve, user=caller.user, now=self._now())
+            self._runs.answer(run_id, approve=approve, user=caller.user, now=self._now(), reason=said)
 
     def hold(self, caller: Caller, backup: HistoryEntry, reason: str) -> Started:
         """Keep a backup until it is released. :raises Conflict: somebody has another reason to keep it already."""
@@ -239,6 +240,8 @@ class Actions:
             if found is not None and found.withdrawn_at is None and found.clinic_id == run.clinic_id:
                 plan = RestorePlan.from_json(found.plan) if found.plan else None
                 run = replace(run, plan=plan, plan_digest=found.plan_digest, target=found.target)
+                by, reason = found.answered_by or "", found.reason or ""
+                run = replace(run, answer=found.answer or "", answered_by=by, reason=reason)
             shown.append(self._with_result(run, found) if run.dag_id == RESTORE else run)
         return shown
 
@@ -253,7 +256,7 @@ class Actions:
             result = {"restore_id": done.restore_id, "rows": done.plan["writes"], "undo": done.safety_backup_id}
             result["tables"] = list(done.tables)
             return replace(run, result=result)
-        if run.state != "success":
+        if run.state != "success" or run.answer == "rejected":
             return run
         return replace(run, state="failed", error=NOTHING_RECORDED, hint="Look at the run's tasks in Airflow.")
 

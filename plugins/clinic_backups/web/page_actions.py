@@ -62,11 +62,12 @@ def add_to(router: APIRouter, services: Services) -> None:
         approve: Annotated[bool, Form()],
         sure: Sure = False,
         plan: Annotated[str, Form(max_length=200)] = "",
+        reason: Line = "",
     ) -> Response:
         if not forms.is_run_id(run_id):
             raise NotVisible("The restore")
         _require_sure(sure or not approve)
-        services.actions.answer(caller, run_id, approve=approve, plan_digest=plan)
+        services.actions.answer(caller, run_id, approve=approve, plan_digest=plan, reason=reason)
         flash = "approved" if approve else "rejected"
         return RedirectResponse(Links.of(request).url("runs", RESTORE, run_id, query={"done": flash}), status_code=303)
 
