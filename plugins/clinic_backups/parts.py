@@ -102,7 +102,9 @@ class Parts:
         """Who gets the mails about one clinic, as ``clinic_admins.sql`` says."""
         folder, file = SqlFolder(self.settings.sql_dir), "clinic_admins.sql"
         with Snapshot(self.clinic_db) as snapshot:
-            rows = snapshot.rows(render(folder.text(file), clinic_id, name=file), None, f"running {file}")
+            rows = snapshot.rows(
+                render(folder.text(file), clinic_id, name=file), None, f"running {file}", source="file"
+            )
         return [Recipient(str(address), str(name or "")) for address, name in rows]
 
     @cached_property
@@ -228,7 +230,9 @@ class Parts:
         found: list[tuple[Any, ...]] = []
         with Snapshot(self.clinic_db) as snapshot:
             for email in ("", name) if "@" in name else ("",):
-                found += snapshot.rows(query, {"email": email, "name": name}, "looking up whose clinics these are")
+                found += snapshot.rows(
+                    query, {"email": email, "name": name}, "looking up whose clinics these are", source="file"
+                )
         roles = [role for clinic, role in found if role == "superadmin" or clinic == clinic_id]
         return bool(roles) and "superadmin" not in roles
 

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import psycopg2
 
+from clinic_backups.catalog.database import connect_catalog
 from clinic_backups.connections import Connection
-from clinic_backups.database import connect, raise_database_error
+from clinic_backups.database import raise_database_error
 from clinic_backups.errors import TransientError
 
 Purpose = Literal["clinic", "copies"]
@@ -48,7 +49,7 @@ class ClinicLock:
 @contextmanager
 def lock_clinic(connection: Connection, clinic_id: int, *purposes: Purpose) -> Iterator[ClinicLock]:
     """Keep others out. :raises AlreadyRunning: another process has one of the locks."""
-    db = connect(connection)
+    db = connect_catalog(connection)
     try:
         with db.cursor() as cursor:
             cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
@@ -59,7 +60,7 @@ def lock_clinic(connection: Connection, clinic_id: int, *purposes: Purpose) -> I
                     raise _running(clinic_id, purpose)
         yield ClinicLock(db, clinic_id)
     except psycopg2.Error as error:
-        raise_database_error(error, f"locking clinic {clinic_id} in the catalog")
+        raise_database_error(error, f"locking clinic {clinic_id} in the catalog", source="catalog")
     finally:
         # The server answers a rollback, and not a close: whoever asks next must not find a lock that is on its way out.
         with suppress(psycopg2.Error):
