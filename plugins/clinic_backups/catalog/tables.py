@@ -142,6 +142,7 @@ erasure = Table(
     Column("last_backup_at", DateTime(timezone=True)),
     Column("remaining", Integer, nullable=False, server_default="0"),
     Column("finished_at", DateTime(timezone=True)),
+    Column("ignore_unknown_holds", Boolean, nullable=False, server_default="false"),
 )
 
 # The blocks' digests in pieces: workers need them for incrementals and cannot read manifests.

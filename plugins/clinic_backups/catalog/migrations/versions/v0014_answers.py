@@ -1,4 +1,4 @@
-"""Answers to plans of restores have a reason, and mails tell of plans and answers."""
+"""Answers to plans of restores have a reason, mails tell of both, and an erasure may ignore holds of nobody."""
 
 from alembic import op
 
@@ -29,9 +29,11 @@ def upgrade() -> None:
             EXECUTE FUNCTION clinic_backups.refuse_changed_reason()""")
     op.execute("ALTER TABLE clinic_backups.approval ENABLE ALWAYS TRIGGER approval_reason_is_kept")
     _kinds(f"{KINDS}, 'approval', 'answer'")
+    op.execute("ALTER TABLE clinic_backups.erasure ADD COLUMN ignore_unknown_holds boolean NOT NULL DEFAULT false")
 
 
 def downgrade() -> None:
+    op.execute("ALTER TABLE clinic_backups.erasure DROP COLUMN ignore_unknown_holds")
     op.execute("DELETE FROM clinic_backups.notification WHERE kind IN ('approval', 'answer')")
     _kinds(KINDS)
     op.execute("DROP TRIGGER approval_reason_is_kept ON clinic_backups.approval")
