@@ -66,7 +66,8 @@ class Stack:
         """
         if not self._listens():
             raise DemoError(
-                f"The demo's Airflow does not listen at {self.url}: nothing was sent there.\nHINT: make down, then make up"
+                f"The demo's Airflow does not listen at {self.url}: nothing was sent there.\n"
+                "HINT: make down, then make up"
             )
         return AirflowApi(self.url, self.secrets.web_password)
 

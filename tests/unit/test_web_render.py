@@ -385,3 +385,16 @@ def test_a_rejection_is_an_answer_and_no_failure(language: str, says: list[str],
         page = read(browser.get(f"ui/runs/clinic_restore/{quote(run.run_id, safe='')}").text)
     assert [text for text in says if text not in page.text] == []
     assert never not in page.text
+
+
+@pytest.mark.parametrize(
+    ("language", "says"),
+    [("en", "This file alone cannot be restored: it holds only what changed. The 3 archives"),
+     ("es", "Este archivo solo no se puede restaurar: contiene únicamente lo que cambió. Los 3 archivos")],
+)  # fmt: skip
+def test_the_file_of_an_incremental_backup_does_not_look_whole(language: str, says: str) -> None:
+    with client(Fake(), OPERATOR, language) as browser:
+        part, full = (read(browser.get(f"ui/backups/{number}").text) for number in (12, 11))
+    assert says in part.text and says not in full.text
+    assert any(link.endswith("/backups/12/download-whole") for link in part.links)
+    assert "bastan age" not in part.text and "are enough" not in part.text

@@ -21,7 +21,7 @@ from clinic_backups.web.viewer import Role, Viewer
 
 AIRFLOW_ADMIN = "admin"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-RECORDED_ENDINGS = ("/descargar/", "/archivo/", "/download")
+RECORDED_ENDINGS = ("/descargar/", "/archivo/", "/completo/", "/download", "/download-whole")
 """GET requests that leave a line in the audit: no page of somebody else's may make them either."""
 
 

@@ -30,6 +30,7 @@ from clinic_backups.text import is_line, one_line
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import Conflict, NotVisible, TooMany, WrongValue
 from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs, RunView
+from clinic_backups.web.whole import Part, parts_of, tar, tar_size
 
 LINK_LASTS = timedelta(hours=1)
 DAG_OF: Mapping[str, str] = {
@@ -208,6 +209,35 @@ class Actions:
         self._limit(caller)
         self._note(caller, "fetch", record.clinic_id, backup=backup, detail=store.url)
         return _content(store, record.archive_key), record.archive_key.rpartition("/")[2], info.size_bytes
+
+    def whole(self, caller: Caller, backup: HistoryEntry) -> tuple[Iterator[bytes], str, int]:
+        """A backup with all that it is built on as one tar, its file's name and its size in bytes; of every store.
+
+        :raises Conflict: it is no completed backup, or a part of it is in no store as the catalog says.
+        """
+        record = backup.record
+        caller.require("download", record.clinic_id)
+        _require_completed(record)
+        parts, stores = parts_of(record), self._stores()
+        places = {part.backup_id: self._place_of(part, stores) for part in parts}
+        self._limit(caller)
+        self._note(caller, "fetch", record.clinic_id, backup=backup, detail=f"{len(parts)} archives")
+        name = f"{record.archive_key.rpartition('/')[2].removesuffix('.tar.zst.age')}_con_todo.tar"
+        pieces = tar(
+            record.backup_id, parts, lambda part: _content(places[part.backup_id], part.archive.key), self._now()
+        )
+        return pieces, name, tar_size(record.backup_id, parts)
+
+    def _place_of(self, part: Part, stores: Stores) -> ObjectStore:
+        """The first store that has an archive of that length."""
+
+        def look(store: ObjectStore) -> ObjectInfo:
+            info = store.stat(part.archive.key)
+            if info.size_bytes != part.archive.size_bytes:
+                raise Conflict(f"The archive of {part.backup_id} is damaged in {store.url}.", hint="Verify the backup.")
+            return info
+
+        return stores.first(look)[0]
 
     def run(self, caller: Caller, dag_id: str, run_id: str) -> RunView | None:
         """One run, if this person may see what it is about."""
