@@ -15,6 +15,8 @@ from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.chain import chain_of
+from clinic_backups.clock import require_same_clock
+from clinic_backups.envelope_checks import usable_end
 from clinic_backups.erasing import purge_rest
 from clinic_backups.errors import (
     ClinicBackupsError,
@@ -94,7 +96,9 @@ class Cleaner:
         run; what a store refuses stays in the catalog and is reported. Neither keeps other clinics from theirs.
 
         :param dry_run: nothing is changed, neither in the stores nor in the catalog.
+        :raises ClocksDiffer: this machine's clock is not the catalog's; nothing was changed.
         """
+        require_same_clock(self._now)
         every = sorted({*self._catalog.clinic_ids(), *self._erasures.open_clinics()})
         busy: list[int] = []
         for number in every if clinic_id is None else [clinic_id]:
@@ -110,6 +114,8 @@ class Cleaner:
         cleaned = Cleaned(clinic_id)
         try:
             with self._catalog.lock(clinic_id, "clinic", "copies") as lock:
+                # Each time: a clock may be set while thousands of clinics are cleaned.
+                require_same_clock(self._now)
                 cleaned.erasure = self._erasures.open_of(clinic_id)
                 places = self._places.of_clinic(clinic_id)
                 cleaned.decisions = self._decide(cleaned, places, dry_run=dry_run)
@@ -121,6 +127,7 @@ class Cleaner:
 
     def forget_old(self) -> int:
         """Remove records of failed and deleted backups after their term; returns how many."""
+        require_same_clock(self._now)
         return self._catalog.forget(before=self._now() - timedelta(days=self._settings.keep_failed_days))
 
     def _decide(
@@ -234,7 +241,9 @@ class Cleaner:
             until = store.stat(record.archive_key).locked_until
         except ObjectNotFound:
             return None
-        return until if until is not None and until > self._now() else None
+        now = self._now()
+        until = usable_end(until, now)
+        return until if until is not None and until > now else None
 
     def _clean(self, cleaned: Cleaned, places: Mapping[str, Mapping[str, CopyState]], lock: ClinicLock) -> None:
         # First what an earlier run began: marked, and maybe half gone.
@@ -254,7 +263,7 @@ class Cleaner:
         records, done = self._catalog.find(clinic_id=cleaned.clinic_id), True
         for url in self._stores.urls:
             try:
-                purge_rest(url, self._stores, erasure, records, lock)
+                purge_rest(url, self._stores, erasure, records, lock, self._now())
             except ClinicBackupsError as error:
                 cleaned.fail(error)
                 done = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from clinic_backups import envelopes, stored
 from clinic_backups.catalog.erasures import Erasure
@@ -13,7 +14,12 @@ from clinic_backups.storage import AnsweringStores
 
 
 def purge_rest(
-    url: str, stores: AnsweringStores, erasure: Erasure, records: Sequence[BackupRecord], lock: ClinicLock
+    url: str,
+    stores: AnsweringStores,
+    erasure: Erasure,
+    records: Sequence[BackupRecord],
+    lock: ClinicLock,
+    now: datetime,
 ) -> None:
     """Remove from one store, with all versions, what no record knows of a clinic that is erased, and what was deleted
     of it before.
@@ -28,7 +34,7 @@ def purge_rest(
     with stores.at(url) as store:
         there = stored.by_archive(store.list(prefix))
     unknown = [key for key, objects in there.items() if stored.is_whole(objects) and key not in known]
-    if unknown := [key for key in unknown if not _is_nobodys(key, stores)]:
+    if unknown := [key for key in unknown if not _is_nobodys(key, stores, now)]:
         # Perhaps on hold: only a catalog that knows them can say so.
         raise PermanentError(
             f"{url} has {len(unknown)} backups of clinic {erasure.clinic_id} that the catalog does not know.",
@@ -53,13 +59,13 @@ def purge_rest(
             store.abort(upload)
 
 
-def _is_nobodys(archive_key: str, stores: AnsweringStores) -> bool:
+def _is_nobodys(archive_key: str, stores: AnsweringStores, now: datetime) -> bool:
     """What lies there as its envelope is none, so that no catalog can take it over, and no store has a note of a
     hold beside it."""
     for url in stores.urls:
         with stores.at(url) as store:
             try:
-                envelopes.load(archive_key, store)
+                envelopes.load(archive_key, store, now=now)
                 return False
             except (envelopes.NoEnvelope, ObjectNotFound):
                 pass

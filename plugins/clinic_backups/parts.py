@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from clinic_backups import preflight
-from clinic_backups.backup import ClinicBackup, utc_now
+from clinic_backups.backup import ClinicBackup
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.copies import Copies
@@ -16,6 +16,7 @@ from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.cleaning import Cleaner
+from clinic_backups.clock import DatabaseClock
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import load_identities, parse_recipients
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError
@@ -70,7 +71,13 @@ class Parts:
     @cached_property
     def catalog(self) -> Catalog:
         """What was backed up when."""
-        return Catalog(self.catalog_connection)
+        limit = self.settings.clock_difference_seconds
+        return Catalog(self.catalog_connection, clock_difference_seconds=limit)
+
+    @property
+    def clock(self) -> DatabaseClock:
+        """The one clock: the catalog's."""
+        return self.catalog.clock
 
     @property
     def catalog_connection(self) -> Connection:
@@ -122,7 +129,7 @@ class Parts:
     @cached_property
     def outcomes(self) -> Outcomes:
         """Closes records."""
-        return Outcomes(self.catalog, lambda: self.store, self.announcer, utc_now)
+        return Outcomes(self.catalog, lambda: self.store, self.announcer, self.clock)
 
     def deliver(self, *, clinic_id: int | None = None, limit_seconds: float = 600) -> Delivered:
         """Send the mails that are due, of one clinic or all. See :meth:`Post.deliver`."""
@@ -131,7 +138,7 @@ class Parts:
         from clinic_backups.notify.post import Post
 
         settings = self.settings
-        if clinic_id is not None and not self.outbox.has_work(clinic_id, utc_now()):
+        if clinic_id is not None and not self.outbox.has_work(clinic_id, self.clock()):
             return Delivered()
         post = Post(
             outbox=self.outbox,
@@ -140,7 +147,7 @@ class Parts:
             admins=self.admins,
             operators=settings.operator_emails,
             operator_language=settings.operator_language,
-            now=utc_now,
+            now=self.clock,
         )
         if clinic_id is None:
             post.expire()
@@ -210,7 +217,7 @@ class Parts:
         restore = self.clinic_restore(identity_file, on_bad_copy=self._note_bad_copy, **options)
         return RestoreRunner(
             restore=restore, catalog=self.catalog, restore_db=self.restore_db, safety=self.safety(),
-            approvals=self.approvals, now=utc_now,
+            approvals=self.approvals, now=self.clock,
         )  # fmt: skip
 
     @cached_property
@@ -242,15 +249,15 @@ class Parts:
 
     def cleaner(self) -> Cleaner:
         """Applies the retention policy, and erasures."""
-        return Cleaner(settings=self.settings, catalog=self.catalog, stores=self.stores, now=utc_now)
+        return Cleaner(settings=self.settings, catalog=self.catalog, stores=self.stores, now=self.clock)
 
     def replicator(self, **options: Any) -> Replicator:
         """Makes the copies that stores lack."""
-        return Replicator(catalog=self.catalog, stores=self.stores, now=utc_now, **options)
+        return Replicator(catalog=self.catalog, stores=self.stores, now=self.clock, **options)
 
     def holds(self) -> Holds:
         """Sets and ends holds."""
-        return Holds(self.catalog, self.stores, utc_now)
+        return Holds(self.catalog, self.stores, self.clock)
 
     def erasures(self) -> Erasures:
         """The erasures of clinics that left."""
@@ -258,12 +265,12 @@ class Parts:
 
     def store_check(self, **options: Any) -> StoreCheck:
         """Compares the stores with the catalog."""
-        return StoreCheck(catalog=self.catalog, now=utc_now, **options)
+        return StoreCheck(catalog=self.catalog, now=self.clock, **options)
 
     def verifier(self, *, on_copy: Callable[[CheckedCopy], object] = lambda copy: None, **steps: Any) -> Verifier:
         """Reads every copy of one backup."""
         check = self.store_check(**steps)
-        return Verifier(catalog=self.catalog, stores=self.stores, check=check, now=utc_now, on_copy=on_copy)
+        return Verifier(catalog=self.catalog, stores=self.stores, check=check, now=self.clock, on_copy=on_copy)
 
     def copies(self) -> Copies:
         """Where backups lie."""
@@ -276,7 +283,7 @@ class Parts:
             return
         if isinstance(error, (ObjectNotFound, IntegrityError)):
             problem: CopyProblem = "missing" if isinstance(error, ObjectNotFound) else "damaged"
-            self.copies().lose(record, url, problem, utc_now(), LossAlarm(utc_now))
+            self.copies().lose(record, url, problem, self.clock(), LossAlarm(self.clock))
 
     def preflight(self, *, count_rows: bool = True, try_restores: bool = False) -> list[preflight.Finding]:
         """Check everything that a backup needs.
@@ -288,6 +295,7 @@ class Parts:
             clinic_db=lambda: self.clinic_db,
             stores=lambda: self.stores,
             catalog_version=lambda: self.catalog.require_newest(),
+            clock=lambda: self.clock,
             count_rows=count_rows,
         )
         if try_restores:

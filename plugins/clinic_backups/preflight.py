@@ -10,6 +10,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from clinic_backups import declarations, gate, structure
+from clinic_backups.clock import DatabaseClock
 from clinic_backups.connections import Connection
 from clinic_backups.coverage import Coverage
 from clinic_backups.encryption import parse_recipients
@@ -37,6 +38,7 @@ def run(
     clinic_db: Callable[[], Connection],
     stores: Callable[[], Stores],
     catalog_version: Callable[[], object],
+    clock: Callable[[], DatabaseClock] | None = None,
     count_rows: bool = True,
 ) -> list[Finding]:
     """Run every check, whatever the others find, and return all findings in the checks' order.
@@ -46,6 +48,7 @@ def run(
     :param clinic_db: gives the connection to the clinics' database; what it raises is a finding.
     :param stores: gives the stores; what it raises is a finding.
     :param catalog_version: raises when the catalog cannot be reached or is not at its newest migration.
+    :param clock: gives the catalog's clock; without it no clocks are compared.
     :param count_rows: also compare the rows of all clinics with the extracts, see ``COUNT_TIMEOUT_SECONDS``.
     """
     report = Report()
@@ -59,8 +62,15 @@ def run(
     with report.check("catalog"):
         catalog_version()
         report.ok("catalog", "The catalog is at its newest migration.")
+    if clock is not None:
+        with report.check("clock"):
+            clock().require_same()
+            report.ok("clock", "This machine's clock agrees with the catalog's.")
     with report.check("extracts"), Snapshot(clinic_db(), **settings.timeouts) as snapshot:
         database = _ClinicDatabase(snapshot, SqlFolder(settings.sql_dir), report)
+        if clock is not None:
+            with report.check("clock"):
+                clock().require_same_as("The clinics' database", snapshot.time)
         check_standby(snapshot, settings.standby_lag_seconds, report)
         database.check_clinics()
         with report.check("extracts"):

@@ -158,6 +158,12 @@ class Settings(BaseSettings):
         description="Longest time for which a backup may keep its tables locked against migrations, before a retry. A "
         "slow store makes reading slow",
     )
+    clock_difference_seconds: int = Field(
+        default=120,
+        ge=1,
+        le=3600,
+        description="A machine whose clock differs by more from the catalog's database backs up and deletes nothing",
+    )
     standby_lag_seconds: int = Field(
         default=600, ge=0, description="A standby whose data are older is not backed up from, before a retry"
     )

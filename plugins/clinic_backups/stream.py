@@ -140,6 +140,8 @@ class Stored:
     ) -> Envelope:
         """The envelope of the backup that this is."""
         archive = self.archive
+        # A clock that was set back in between must not end it before it began.
+        finished_at = max(record.started_at, finished_at)
         return Envelope(
             backup_id=record.backup_id,
             clinic_id=record.clinic_id,

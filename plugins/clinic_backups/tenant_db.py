@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, Self
 
@@ -166,6 +167,12 @@ class Snapshot:
         ((standby, now),) = self.rows("SELECT pg_is_in_recovery(), clock_timestamp()", None, doing)
         ((replayed_at,),) = self.rows(catalog_query("replayed"), None, doing) if standby else ((None,),)
         return Replayed(standby, now, replayed_at)
+
+    def time(self) -> datetime:
+        """The server's clock now."""
+        ((now,),) = self.rows("SELECT clock_timestamp()", None, "asking for the time")
+        told: datetime = now
+        return told.astimezone(UTC)
 
     def cancel(self) -> None:
         """End the running statement, from another thread."""

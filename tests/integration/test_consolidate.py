@@ -146,7 +146,7 @@ def test_any_chain_of_four_becomes_a_full_backup_of_the_same_rows_and_blocks(des
             raw_bytes=sum(map(len, rows.values())),
         )
         assert desk.again(new) == new
-        assert envelopes.load(new.archive_key, desk.store) == new.envelope()
+        assert envelopes.load(new.archive_key, desk.store, now=desk.catalog.clock()) == new.envelope()
         assert desk.mails() == mails
         desk.restored(new)
         assert values(desk) == rows_again

@@ -531,7 +531,7 @@ class TestMarked:
         record = guard.allowed()
         assert [found.table for found in record.gaps] == [gap]
         assert guard.catalog.get(record.backup_id) == record
-        envelope = envelopes.read(record, guard.store)
+        envelope = envelopes.load(record.archive_key, guard.store, now=guard.catalog.clock())
         assert envelope is not None
         assert envelope.gaps == record.gaps
         assert BackupRecord.of(envelope, guard.store.url).gaps == record.gaps

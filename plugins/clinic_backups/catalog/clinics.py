@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, clinic
-from clinic_backups.model import Clinic
+from clinic_backups.model import FUTURE_TOLERANCE, Clinic
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,13 @@ class Clinics:
             gone = clinic.c.clinic_id.not_in([row["clinic_id"] for row in rows])
             db.execute(clinic.update().where(clinic.c.active, gone).values(active=False))
 
-    def health(self) -> list[ClinicHealth]:
-        """All active clinics, in id order."""
+    def health(self, now: datetime) -> list[ClinicHealth]:
+        """All active clinics, in id order. A backup of the future does not count: a clock was wrong."""
+        until = now + FUTURE_TOLERANCE
         last_good_at = (
             select(backup.c.data_time)
             .where(backup.c.clinic_id == clinic.c.clinic_id, backup.c.good)
+            .where(backup.c.started_at <= until, backup.c.data_time <= until)
             .order_by(backup.c.started_at.desc())
             .limit(1)
             .scalar_subquery()

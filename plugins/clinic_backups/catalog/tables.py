@@ -68,6 +68,8 @@ backup = Table(
     Column("accepted_by", Text),
     Column("accepted_at", DateTime(timezone=True)),
     Column("remark", Text),
+    # What the envelope of a running backup is going to say: see docs/decisions/0014.
+    Column("noted", JSONB(none_as_null=True)),
     # As BackupRecord.is_trusted, and completed: the last good backup is the newest of these.
     Column("good", Boolean, Computed("state = 'completed' AND (suspect IS NULL OR ...)", persisted=True)),
     # As BackupRecord.data_time.

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from clinic_backups.backup import utc_now
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, human_size, print_error, print_json, print_table
 from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
@@ -39,7 +38,7 @@ def migrate() -> None:
     print(f"The catalog is at version {with_parts.catalog.migrate()}.")
     if with_parts.settings.store_url:
         # Before there were replicas, nobody wrote down where a backup lies.
-        with_parts.copies().adopt(with_parts.stores.urls[0], utc_now())
+        with_parts.copies().adopt(with_parts.stores.urls[0], with_parts.clock())
 
 
 @catalog.command()
@@ -108,7 +107,7 @@ def rebuild(
         for url in with_parts.stores.urls if store is None else (canonical(store),):
             try:
                 opened = _opened(with_parts, url, connection)
-                reports.append(rebuild_from(opened, with_parts.catalog, utc_now(), steps.step))
+                reports.append(rebuild_from(opened, with_parts.catalog, with_parts.clock(), steps.step))
             except ClinicBackupsError as error:
                 failed.append(error)
     if json:

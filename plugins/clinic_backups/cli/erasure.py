@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from clinic_backups.backup import utc_now
 from clinic_backups.catalog.erasures import Erasure
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import errors, human_size, print_json, print_table
+from clinic_backups.clock import require_same_clock
 from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
 from clinic_backups.holds import require_reason
 from clinic_backups.model import BackupRecord, iso
@@ -49,7 +49,9 @@ def erase_clinic(
             hint="Deactivate it in the application first.",
         )
     _require_confirmation(with_parts, clinic, yes=yes)
-    with_parts.erasures().request(clinic, reason=reason, by=f"{getpass.getuser()} (command line)", at=utc_now())
+    require_same_clock(with_parts.clock)
+    by = f"{getpass.getuser()} (command line)"
+    with_parts.erasures().request(clinic, reason=reason, by=by, at=with_parts.clock())
     (cleaned,) = with_parts.cleaner().run(clinic_id=clinic)
     if cleaned.erasure is None:
         raise TransientError(
@@ -97,7 +99,7 @@ def _require_confirmation(with_parts: Parts, clinic: int, *, yes: bool) -> None:
     for record in there:
         if record.hold_reason:
             errors.print(f"{record.backup_id} is on hold and stays: {escape(record.hold_reason)}")
-        elif record.locked_until and record.locked_until > utc_now():
+        elif record.locked_until and record.locked_until > with_parts.clock():
             errors.print(f"{record.backup_id} stays until its lock ends: {iso(record.locked_until)}")
     if yes:
         return

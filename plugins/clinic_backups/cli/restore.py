@@ -13,6 +13,7 @@ from rich.markup import escape
 from clinic_backups import envelopes
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
+from clinic_backups.clock import machine_now
 from clinic_backups.errors import PermanentError, SettingsError
 from clinic_backups.model import Envelope
 from clinic_backups.parts import Parts
@@ -136,7 +137,7 @@ def source_in_store(with_parts: Parts, archive: str, clinic_id: int) -> Source:
 
 def _envelope(with_parts: Parts, key: str) -> Envelope:
     """From the first store that has a good one. :raises ClinicBackupsError: none has; the first store's error."""
-    _, envelope = with_parts.stores.first(lambda store: envelopes.load(key, store))
+    _, envelope = with_parts.stores.first(lambda store: envelopes.load(key, store, now=machine_now()))
     return envelope
 
 

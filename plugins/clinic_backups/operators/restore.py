@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import get_current_context, task
 
-from clinic_backups.backup import utc_now
 from clinic_backups.catalog.approvals import AGAIN, Approval, NotApproved
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.errors import ClinicBackupsError
@@ -151,7 +150,7 @@ def report(applied: Any) -> None:
             what = approved.used_by
         else:
             running = bool(Restores(parts.catalog.database).find(run_id=run_id, state="running"))
-            done = settle_run(parts.catalog, parts.approvals, lambda: parts.restore_db, run_id, utc_now)
+            done = settle_run(parts.catalog, parts.approvals, lambda: parts.restore_db, run_id, parts.clock)
             what = f"clinic {done.clinic_id} is restored from {done.backup_id} by {done.restore_id}"
             applied = applied or running
         if not applied:

@@ -12,7 +12,6 @@ from airflow.sdk.configuration import conf as airflow_conf
 from airflow.sdk.exceptions import AirflowFailException
 
 from clinic_backups import watch as watching
-from clinic_backups.backup import utc_now
 from clinic_backups.catalog.outbox import Notice
 from clinic_backups.errors import ClinicBackupsError, SettingsError
 from clinic_backups.model import BackupRecord, Clinic, plain
@@ -97,10 +96,10 @@ def watch() -> dict[str, int]:
     """Alarm the operator when a clinic's last good backup is too old, and send mail that waits."""
     with failing_clearly(log):
         parts = AirflowParts()
-        settings, now = parts.settings, utc_now()
+        settings, now = parts.settings, parts.clock()
         url = settings.heartbeat_url.get_secret_value()
         try:
-            facts = overdue_facts(parts.known_clinics.health(), settings.rpo_hours, now)
+            facts = overdue_facts(parts.known_clinics.health(now), settings.rpo_hours, now)
             notice = watching.alarm_notice(facts, parts.outbox.last("alarm"), now)
             if notice is not None:
                 parts.outbox.queue(notice, now)
@@ -122,15 +121,15 @@ def watch() -> dict[str, int]:
 def _close_what_died(parts: AirflowParts, run_id: str) -> None:
     """Records of this run are nobody's now; those of other runs may still be tried again for a while."""
     closed = parts.outcomes.close_abandoned(run_id=run_id)
-    closed += parts.outcomes.close_abandoned(before=utc_now() - parts.settings.longest_retrying)
-    for restored in close_abandoned(parts.catalog, parts.clinic_db, utc_now):
+    closed += parts.outcomes.close_abandoned(before=parts.clock() - parts.settings.longest_retrying)
+    for restored in close_abandoned(parts.catalog, parts.clinic_db, parts.clock):
         log.warning("%s was found without its process and is %s now.", restored.restore_id, restored.state)
     for record in closed:
         log.warning("%s was found without its process and is %s now.", record.backup_id, record.state)
 
 
 def _queue_digest(parts: AirflowParts, context: Any, clinics: list[Clinic], records: dict[int, BackupRecord]) -> None:
-    settings, now = parts.settings, utc_now()
+    settings, now = parts.settings, parts.clock()
     run_id, instance = context["dag_run"].run_id, context["ti"]
     base = airflow_url()
     run_url = f"{base}/dags/{quote(instance.dag_id)}/runs/{quote(run_id, safe='')}" if base else ""
@@ -144,7 +143,7 @@ def _queue_digest(parts: AirflowParts, context: Any, clinics: list[Clinic], reco
             clinic.id: f"{run_url}/tasks/back_up/mapped/{index}" if run_url else ""
             for index, clinic in enumerate(clinics)
         },
-        health=parts.known_clinics.health(),
+        health=parts.known_clinics.health(now),
         shrunk=parts.known_clinics.shrunk(run_id, settings.shrink_percent),
         undelivered=parts.outbox.undelivered(
             waiting_since=now - UNDELIVERED_AFTER, refused_since=last[1] if last else now - UNDELIVERED_AFTER
