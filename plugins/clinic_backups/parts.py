@@ -9,6 +9,7 @@ from typing import Any
 
 from clinic_backups import preflight
 from clinic_backups.backup import ClinicBackup
+from clinic_backups.bounds import Bound, bound_of
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.copies import Copies
@@ -195,7 +196,7 @@ class Parts:
                 "No identity file is named, and without the secret key no backup can be opened.",
                 hint="Set CLINIC_BACKUPS_IDENTITY_FILE, or give --identity FILE.",
             )
-        return Archives(self.stores, load_identities(file), **options)
+        return Archives(self.stores, load_identities(file), unpack_ratio=self.settings.unpack_ratio, **options)
 
     def clinic_restore(
         self,
@@ -214,7 +215,9 @@ class Parts:
 
     def restores(self, identity_file: Path | None = None, **options: Any) -> RestoreRunner:
         """Restores with their records."""
-        restore = self.clinic_restore(identity_file, on_bad_copy=self._note_bad_copy, **options)
+        restore = self.clinic_restore(
+            identity_file, on_bad_copy=self._note_bad_copy, bound_of=self.known_bound, **options
+        )
         return RestoreRunner(
             restore=restore, catalog=self.catalog, restore_db=self.restore_db, safety=self.safety(),
             approvals=self.approvals, now=self.clock,
@@ -227,11 +230,15 @@ class Parts:
 
     def copies_to_approve(self, identity_file: Path | None = None, **options: Any) -> CopyRunner:
         """Copies into new schemas that somebody approves before."""
-        return CopyRunner(copier=self.copier(identity_file, **options), catalog=self.catalog, approvals=self.approvals)
+        return CopyRunner(
+            copier=self.copier(identity_file, bound_of=self.known_bound, **options),
+            catalog=self.catalog,
+            approvals=self.approvals,
+        )
 
     def consolidation(self, identity_file: Path | None = None, **steps: Any) -> Consolidation:
         """Makes full backups out of incremental ones; the clinics' database is not asked for anything."""
-        archives = self.archives(identity_file, on_bad_copy=self._note_bad_copy, **steps)
+        archives = self.archives(identity_file, on_bad_copy=self._note_bad_copy, bound_of=self.known_bound, **steps)
         return Consolidation(
             settings=self.settings, catalog=self.catalog, archives=archives, store=self.store, announcer=self.announcer,
             **steps,
@@ -275,6 +282,11 @@ class Parts:
     def copies(self) -> Copies:
         """Where backups lie."""
         return Copies(self.catalog.database)
+
+    def known_bound(self, backup_id: str) -> Bound | None:
+        """What the catalog says that a backup holds."""
+        record = self.catalog.get(backup_id)
+        return bound_of(record) if record is not None else None
 
     def _note_bad_copy(self, source: Source, url: str, error: ClinicBackupsError) -> None:
         """A restore found out that a store lost a backup."""

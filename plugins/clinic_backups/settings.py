@@ -158,6 +158,12 @@ class Settings(BaseSettings):
         description="Longest time for which a backup may keep its tables locked against migrations, before a retry. A "
         "slow store makes reading slow",
     )
+    unpack_ratio: int = Field(
+        default=200,
+        ge=1,
+        le=1_000_000,
+        description="An archive of which the catalog says nothing may unpack to so many times its size, or to 64 MiB",
+    )
     clock_difference_seconds: int = Field(
         default=120,
         ge=1,

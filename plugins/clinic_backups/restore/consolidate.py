@@ -16,6 +16,7 @@ from sqlalchemy import Connection as SqlConnection
 from clinic_backups import envelopes
 from clinic_backups.archive import ArchiveWriter, Zstd, block_list
 from clinic_backups.blocks import BlockList
+from clinic_backups.bounds import bound_of
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.clock import Now, require_same_clock
@@ -203,7 +204,7 @@ class Consolidation:
         found = {envelope.fingerprint}
         self._on_step(f"reading {envelope.backup_id} back")
         try:
-            new = Source(envelope.backup_id, envelope.clinic_id, envelope.archive)
+            new = Source(envelope.backup_id, envelope.clinic_id, envelope.archive, bound=bound_of(envelope))
             found.add(self._archives.read_in(self._store, new).fingerprint)
             verified = True
         except WrongIdentity:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection as SqlConnection
 
+from clinic_backups.bounds import bound_of
 from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotApproved, Proposal, use
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.records import Catalog
@@ -297,7 +298,7 @@ def require_completed(record: BackupRecord) -> None:
 
 def source_of(record: BackupRecord) -> Source:
     """Where a completed backup lies."""
-    return Source(record.backup_id, record.clinic_id, record.archive, record.chain)
+    return Source(record.backup_id, record.clinic_id, record.archive, record.chain, bound_of(record))
 
 
 def wish_of(request: RestoreRequest) -> Wish:
