@@ -39,7 +39,7 @@ class DatabaseClock:
         ask: Now,
         *,
         most_seconds: float = DIFFERENCE_SECONDS,
-        machine: Now = machine_now,
+        machine: Now | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ask, self._most, self._machine, self._monotonic = ask, timedelta(seconds=most_seconds), machine, monotonic
@@ -71,7 +71,7 @@ class DatabaseClock:
 
     def require_same(self) -> None:
         """Compare with this machine's clock. :raises ClocksDiffer: it is too far away; names both times."""
-        now, here = self(), self._machine()
+        now, here = self(), (self._machine or machine_now)()
         if abs(here - now) > self._most:
             raise self._differ("This machine's clock", here, now)
 

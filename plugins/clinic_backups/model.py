@@ -175,7 +175,7 @@ class Envelope:
             if fields.get(key) is not None or key not in ("locked_until", "data_at"):
                 fields[key] = _in_utc(datetime.fromisoformat(fields[key]))
         fields["archive"] = ArchiveInfo(**fields["archive"])
-        if not all(isinstance(fields.get(key, []), list) for key in ("recipients", "chain", "gaps")):
+        if not all(isinstance(fields.get(key, []), (list, tuple)) for key in ("recipients", "chain", "gaps")):
             raise TypeError("recipients, chain and gaps are lists")
         fields["recipients"] = tuple(fields["recipients"])
         fields["chain"] = tuple(ChainArchive(**archive) for archive in fields.get("chain", ()))

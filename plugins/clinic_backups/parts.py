@@ -166,10 +166,12 @@ class Parts:
         """Fail before the first clinic where a setting, a key or the catalog's version would fail each of them.
 
         :raises SettingsError, PermanentError: with the remedy.
+        :raises ClocksDiffer: this machine's clock is not the catalog's.
         """
         for recipients in {self.settings.recipients_of(clinic.id) for clinic in clinics}:
             parse_recipients(recipients)
         self.catalog.require_newest()
+        self.clock.require_same()
         _ = self.store  # opened, which checks its URL and connection and sends nothing yet
 
     @cached_property

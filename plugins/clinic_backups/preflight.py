@@ -59,18 +59,20 @@ def run(
         _check_store(known.primary, report)
         for url in known.urls[1:]:
             _check_replica(url, known, settings, report)
+    one_clock: DatabaseClock | None = None
     with report.check("catalog"):
         catalog_version()
         report.ok("catalog", "The catalog is at its newest migration.")
-    if clock is not None:
+        one_clock = clock() if clock is not None else None
+    if one_clock is not None:
         with report.check("clock"):
-            clock().require_same()
+            one_clock.require_same()
             report.ok("clock", "This machine's clock agrees with the catalog's.")
     with report.check("extracts"), Snapshot(clinic_db(), **settings.timeouts) as snapshot:
         database = _ClinicDatabase(snapshot, SqlFolder(settings.sql_dir), report)
-        if clock is not None:
+        if one_clock is not None:
             with report.check("clock"):
-                clock().require_same_as("The clinics' database", snapshot.time)
+                one_clock.require_same_as("The clinics' database", snapshot.time)
         check_standby(snapshot, settings.standby_lag_seconds, report)
         database.check_clinics()
         with report.check("extracts"):

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection as SqlConnection
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, literal, select, update
 
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, clinic, erasure, notification, restore
@@ -53,16 +53,21 @@ class Erasures:
         self._database = database
 
     def request(self, clinic_id: int, *, reason: str, by: str, at: datetime) -> Erasure:
-        """Ask for one; one that is open already goes on, and covers what was begun since."""
+        """Ask for one; one that is open already goes on, and covers what was begun since.
+
+        It covers all that there is, also what is dated in the future because a clock was wrong.
+        """
+        newest = select(func.max(backup.c.started_at)).where(backup.c.clinic_id == clinic_id).scalar_subquery()
+        covered = func.greatest(literal(at), newest)
         with self._database.transaction(f"recording that clinic {clinic_id} is to be erased") as db:
             row = db.execute(
                 update(erasure)
                 .where(erasure.c.clinic_id == clinic_id, erasure.c.finished_at.is_(None))
-                .values(requested_at=at, requested_by=by, reason=reason)
+                .values(requested_at=covered, requested_by=by, reason=reason)
                 .returning(*_COLUMNS)
             ).one_or_none()
             if row is None:
-                values = {"clinic_id": clinic_id, "requested_at": at, "requested_by": by, "reason": reason}
+                values = {"clinic_id": clinic_id, "requested_at": covered, "requested_by": by, "reason": reason}
                 row = db.execute(insert(erasure).values(values).returning(*_COLUMNS)).one()
         return Erasure(*row)
 

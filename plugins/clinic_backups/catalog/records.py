@@ -17,7 +17,7 @@ from clinic_backups.catalog.database import CatalogDatabase, time_of
 from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
 from clinic_backups.catalog.rows import COLUMNS, record_of, values_of
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
-from clinic_backups.clock import DIFFERENCE_SECONDS, DatabaseClock, Now, machine_now
+from clinic_backups.clock import DIFFERENCE_SECONDS, DatabaseClock, Now
 from clinic_backups.connections import Connection
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.model import FUTURE_TOLERANCE, BackupRecord, Envelope, State, iso
@@ -44,7 +44,7 @@ class Catalog:
         connection: Connection,
         *,
         clock_difference_seconds: float = DIFFERENCE_SECONDS,
-        machine: Now = machine_now,
+        machine: Now | None = None,
     ) -> None:
         self._connection = connection
         self.database = CatalogDatabase(connection)

@@ -19,6 +19,7 @@ from clinic_backups.cli.output import (
     errors,
     exit_code,
     print_error,
+    print_future,
     print_gaps,
     print_json,
     print_table,
@@ -99,16 +100,19 @@ def list_(
             raise SettingsError(f"--state: {state!r} is unknown.", hint=f"Known are {', '.join(STATES)}.")
     if limit is None and run is None:
         limit = 50
-    found = parts().catalog.find(clinic_id=clinic, state=wanted, run_id=run, limit=limit)
+    known = parts().catalog
+    found = known.find(clinic_id=clinic, state=wanted, run_id=run, limit=limit)
     if json:
         print_json([record.to_json() for record in found])
     else:
         print_table("Backups", BACKUP_COLUMNS, [backup_cells(record) for record in found])
+        print_future(found, known.clock())
 
 
 def show(backup_id: str, json: Json = False) -> None:
     """Show one backup: where it is, what is in it, and why it failed if it did."""
-    record = parts().catalog.require(backup_id)
+    known = parts().catalog
+    record = known.require(backup_id)
     if json:
         print_json(record.to_json())
         return
@@ -124,6 +128,7 @@ def show(backup_id: str, json: Json = False) -> None:
     if rows:
         print_table("Rows", (("table", False), ("rows", True)), [(escape(t), f"{n:,}") for t, n in rows.items()])
     print_gaps(record)
+    print_future([record], known.clock())
     if record.error:
         print_error(ClinicBackupsError(record.error, hint=record.hint or ""))
 
