@@ -10,6 +10,7 @@ import requests
 
 from clinic_backups.catalog.outbox import Notice
 from clinic_backups.errors import TransientError
+from clinic_backups.model import FUTURE_TOLERANCE
 
 AGAIN_AFTER = timedelta(hours=24)
 TIMEOUT_SECONDS = 10
@@ -24,7 +25,9 @@ def alarm_notice(
     :param last: the facts and time of the last alarm.
     """
     late = _late(facts)
-    if not late or (last is not None and late <= _late(last[0]) and now - last[1] < AGAIN_AFTER):
+    # One of the future was written by a clock that was wrong.
+    lately = last is not None and -FUTURE_TOLERANCE <= now - last[1] < AGAIN_AFTER
+    if not late or (last is not None and lately and late <= _late(last[0])):
         return None
     checked_at = now.isoformat()
     return Notice(f"alarm:{checked_at}", "alarm", {**facts, "checked_at": checked_at})

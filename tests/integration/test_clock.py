@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ from clinic_backups.replication import Replicator
 from clinic_backups.restore.consolidate import Consolidation
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.runner import choose_backup
+from clinic_backups.stores.base import ObjectInfo
 from clinic_backups.stores.file import FileStore
 from clinic_backups.watch import alarm_notice
-from tests.fleet import Fleet, objects_of
+from tests.fleet import Fleet, age, objects_of, put
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
 from tests.postgres_fixtures import DemoDatabase
 from tests.servers import CHECKOUT
@@ -210,6 +212,23 @@ class TestRefused:
                 assert "catalog's database says 20" in done.err
         assert run("list", "--json").json() == run("erasures", "--json").json() == []
 
+    @pytest.mark.parametrize("hours", [30, -30])
+    def test_nothing_is_swept_where_the_store_dates_it_wrongly(self, fleet: Fleet, tmp_path: Path, hours: int) -> None:
+        class Wrong(FileStore):
+            def stat(self, key: str) -> ObjectInfo:
+                found = super().stat(key)
+                return replace(found, last_modified=found.last_modified + timedelta(hours=hours))
+
+        debris = "backups/1/2026/09/backup_vieja_1_20260801_060000.tar.zst.age"
+        put(fleet.store, debris)
+        age(tmp_path, 2)
+        check = StoreCheck(catalog=fleet.catalog, now=fleet.catalog.clock)
+        with pytest.raises(ClocksDiffer, match=r"The store file://.* says"):
+            check.run(Wrong(tmp_path / "store"), Task(sweep=True))
+        assert list(objects_of(fleet.store)) == [debris]
+        check.run(fleet.store, Task(sweep=True))
+        assert objects_of(fleet.store) == {}
+
     def test_the_preflight_finds_it(self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
         names = {"clinic_db": fleet.database.reader_uri, "backup_catalog": fleet.database.catalog_uri}
         parts = Parts(fleet.settings, lambda name: connections.parse(name, names[name]) if name in names else None)
@@ -266,6 +285,14 @@ class TestOfTheFuture:
         assert (line.standing, line.last_good_id) == ("late", real.backup_id)
         (metrics,) = board.metrics(visible=None, now=later)
         assert metrics.last_good_at == real.data_time
+
+    def test_what_a_wrong_clock_wrote_of_alarms_and_rests_silences_nothing(self, fleet: Fleet) -> None:
+        late = {"never": [{"clinic_id": 1}], "overdue": []}
+        for ahead, silent in ((timedelta(hours=-1), True), (timedelta(days=-2), False), (timedelta(days=20), False)):
+            assert (alarm_notice(late, (late, AT + ahead), AT) is None) == silent
+        for ahead, rests in ((timedelta(minutes=-1), True), (timedelta(days=20), False)):
+            fleet.places.note_failure("file:///x", TransientError("down"), AT + ahead)
+            assert fleet.places.resting(AT) == ({"file:///x"} if rests else set())
 
     def test_the_command_says_so(
         self,

@@ -114,7 +114,7 @@ def test_drill_the_catalog_and_one_of_two_stores_are_lost_and_every_clinic_is_re
     assert {record.backup_id: record for record in fleet.catalog.find()} == rebuilt
 
     for clinic_id in CLINICS:
-        newest = fleet.catalog.latest(clinic_id)
+        newest = fleet.catalog.latest(clinic_id, fleet.now)
         assert newest is not None
         fleet.restored(newest, Stores.of(second))
         assert fleet.rows_now(clinic_id) == rows[clinic_id]
@@ -143,7 +143,7 @@ def test_a_second_store_adds_what_the_first_did_not_have_and_the_newest_stays_th
     assert fleet.rebuild(one).adopted == 1
     report = fleet.rebuild(two)
     assert (report.adopted, report.known) == (1, 1)
-    latest = fleet.catalog.latest(1)
+    latest = fleet.catalog.latest(1, fleet.now)
     assert latest is not None
     assert (latest.backup_id, latest.stores) == (new.backup_id, (one.url, two.url))
     assert [record.backup_id for record in fleet.catalog.find()] == [new.backup_id, old.backup_id]
@@ -337,7 +337,9 @@ def test_a_copy_that_was_made_before_a_restore_is_known_again(fleet: Fleet) -> N
     lose_catalog(fleet)
     assert fleet.rebuild().conflicts == []
     assert [fleet.again(record).safety_of for record in (first, copy, old)] == [None, *[first.backup_id] * 2]
-    assert choose_backup(fleet.catalog, RestoreRequest(clinic_id=first.clinic_id)).backup_id == first.backup_id
+    assert (
+        choose_backup(fleet.catalog, RestoreRequest(clinic_id=first.clinic_id), fleet.now).backup_id == first.backup_id
+    )
 
 
 def test_what_the_catalog_itself_refuses_of_one_backup_stops_no_other(

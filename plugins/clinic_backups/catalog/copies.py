@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, backup_copy, store
 from clinic_backups.errors import ClinicBackupsError
-from clinic_backups.model import BackupRecord, CopyProblem, Loss
+from clinic_backups.model import FUTURE_TOLERANCE, BackupRecord, CopyProblem, Loss
 
 CopyState = Literal["present", "lost", "damaged"]
 Announce = Callable[[SqlConnection, list[Loss]], object]
@@ -203,8 +203,9 @@ class Copies:
 
     def resting(self, now: datetime) -> set[str]:
         """The stores that failed a short while ago."""
+        lately = store.c.failed_at.between(now - REST, now + FUTURE_TOLERANCE)
         with self._database.transaction("reading which stores failed") as db:
-            return {url for (url,) in db.execute(select(store.c.store_url).where(store.c.failed_at > now - REST))}
+            return {url for (url,) in db.execute(select(store.c.store_url).where(lately))}
 
 
 def _missing(store_urls: Sequence[str]) -> Subquery:
