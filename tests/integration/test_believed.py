@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -13,13 +14,17 @@ from typing import Any
 import pytest
 
 from clinic_backups import envelopes
-from clinic_backups.errors import ObjectExists, TransientError
-from clinic_backups.model import BackupRecord, archive_key_of, envelope_key_of, parse_key
+from clinic_backups.cli.restore import source_in_store
+from clinic_backups.errors import IntegrityError, ObjectExists, PermanentError, TransientError
+from clinic_backups.model import BackupRecord, Column, Table, archive_key_of, envelope_key_of, parse_key
 from clinic_backups.notify.policy import Announcer
 from clinic_backups.outcome import Outcomes
+from clinic_backups.parts import Parts
+from clinic_backups.restore.runner import source_of
 from clinic_backups.stores.base import StoredObject
 from clinic_backups.stores.file import FileStore
 from tests.fleet import Fleet, objects_of, put
+from tests.integration.test_archive_reader import write as write_archive
 from tests.postgres_fixtures import DemoDatabase
 
 EVIL = b"evil"
@@ -275,3 +280,60 @@ class TestOneBadEnvelope:
         assert [conflict for conflict, _ in report.conflicts] == [record.archive_key]
         assert [found.backup_id for found in fleet.catalog.find()] == [other.backup_id]
         assert [cleaned.problem for cleaned in fleet.clean(1)] == [""]
+
+
+class TestUnpacked:
+    """An archive of 100 MB in 20 kB, under the key of a real one: wherever it is read, that ends at what is known."""
+
+    @pytest.fixture(scope="class")
+    def rows(self) -> list[list[bytes]]:
+        return [[b"a" * 1023 + b"\n"] * 1024] * 100
+
+    @pytest.fixture
+    def bombed(self, fleet: Fleet, rows: list[list[bytes]]) -> BackupRecord:
+        record, content = fleet.on_day(0), io.BytesIO()
+        public = fleet.settings.recipients[0]
+        table = Table("public.t", (Column("a", "text", True, None, "", None),), ("a",), ())
+        write_archive(content, public, {table: rows})
+        fleet.store.delete(record.archive_key)
+        put(fleet.store, record.archive_key, content.getvalue())
+        return record
+
+    def test_with_the_catalog(self, fleet: Fleet, bombed: BackupRecord) -> None:
+        taken: list[int] = []
+        archives, content = fleet.archives(), objects_of(fleet.store)[bombed.archive_key]
+        # Also where somebody could make its checksums the catalog's.
+        archive = replace(bombed.archive, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        source = replace(source_of(bombed), archive=archive)
+        with pytest.raises(IntegrityError, match=f"more than the {bombed.raw_bytes:,} bytes of rows"):
+            archives.read_in(fleet.store, source, lambda segment: taken.append(len(segment.data)))
+        assert taken == []
+
+    @pytest.mark.parametrize("claimed", [None, 2**40, 0])
+    def test_without_it_as_the_envelope_says_and_its_size_allows(
+        self, fleet: Fleet, bombed: BackupRecord, claimed: int | None
+    ) -> None:
+        content = objects_of(fleet.store)[bombed.archive_key]
+        told = {} if claimed is None else {"raw_bytes": claimed, "rows": {"public.t": 1_000_000}}
+        fleet.store.delete(envelope_key_of(bombed.archive_key))
+        honest = {"raw_bytes": bombed.raw_bytes, "rows": bombed.rows}
+        envelope = forged(fleet, bombed, bombed, content, **(honest | told))
+        put(fleet.store, envelope_key_of(bombed.archive_key), envelope)
+        parts = Parts(fleet.settings, lambda name: None)
+        source = source_in_store(parts, bombed.archive_key, 1)
+        most = 64 * 1024**2 if claimed else bombed.raw_bytes if claimed is None else 0
+        with pytest.raises(PermanentError, match=f"more than (the )?{most:,} bytes of rows"):
+            fleet.archives().fetch(source)
+
+    @pytest.mark.parametrize("changes", [*list(ODD.values())[1:], {"clinic_id": 2}, {"rows": [1]}, {"recipients": "x"}])
+    def test_an_envelope_that_cannot_be_used_is_not_used_without_the_catalog_either(
+        self, fleet: Fleet, changes: dict[str, Any]
+    ) -> None:
+        record = fleet.on_day(0)
+        key = envelope_key_of(record.archive_key)
+        data = json.loads(objects_of(fleet.store)[key]) | changes
+        fleet.store.delete(key)
+        put(fleet.store, key, json.dumps(data).encode())
+        with pytest.raises(envelopes.NoEnvelope) as caught:
+            source_in_store(Parts(fleet.settings, lambda name: None), record.archive_key, 1)
+        assert caught.value.hint

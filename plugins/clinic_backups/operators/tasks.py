@@ -96,9 +96,10 @@ def watch() -> dict[str, int]:
     """Alarm the operator when a clinic's last good backup is too old, and send mail that waits."""
     with failing_clearly(log):
         parts = AirflowParts()
-        settings, now = parts.settings, parts.clock()
+        settings = parts.settings
         url = settings.heartbeat_url.get_secret_value()
         try:
+            now = parts.clock()
             facts = overdue_facts(parts.known_clinics.health(now), settings.rpo_hours, now)
             notice = watching.alarm_notice(facts, parts.outbox.last("alarm"), now)
             if notice is not None:
