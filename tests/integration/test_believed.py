@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -279,6 +280,18 @@ class TestOneBadEnvelope:
         report = fleet.rebuild()
         assert [conflict for conflict, _ in report.conflicts] == [record.archive_key]
         assert [found.backup_id for found in fleet.catalog.find()] == [other.backup_id]
+        assert [cleaned.problem for cleaned in fleet.clean(1)] == [""]
+
+    @pytest.mark.parametrize("content", [b"", b"[1]", b"[" * 10_000, b"\xff", b'{"a": 1}'])
+    def test_what_lies_beside_an_object_in_a_folder_stops_nothing(
+        self, fleet: Fleet, tmp_path: Path, content: bytes
+    ) -> None:
+        record = fleet.on_day(0)
+        archive = tmp_path / "store" / record.archive_key
+        archive.with_name(f".~{archive.name}.meta").write_bytes(content)
+        os.utime(archive, (2**40, 2**40))
+        assert fleet.store.stat(record.archive_key).metadata == {}
+        assert fleet.check(read=True, sweep=True).discrepancies == []
         assert [cleaned.problem for cleaned in fleet.clean(1)] == [""]
 
 

@@ -26,7 +26,7 @@ from clinic_backups.errors import (
 )
 from clinic_backups.stores import base
 from clinic_backups.stores._hashing import HashingReader
-from clinic_backups.stores._wire import check_key, check_list_prefix, encode_metadata
+from clinic_backups.stores._wire import MAX_METADATA_BYTES, check_key, check_list_prefix, encode_metadata
 from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject, UnfinishedUpload
 
 PART_SIZE_BYTES = 1024 * 1024
@@ -102,7 +102,7 @@ class FileStore(base.ObjectStore):
         with self._translated(key):
             info = self._info(path, key)
             with suppress(FileNotFoundError):
-                info = replace(info, metadata=json.loads(_beside(path).read_text("utf-8")))
+                info = replace(info, metadata=_metadata(_beside(path)))
             return info
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -134,7 +134,7 @@ class FileStore(base.ObjectStore):
                 key = path.with_name(name).relative_to(self.root).as_posix() if name else ""
                 if name and key.startswith(prefix):
                     with suppress(FileNotFoundError):
-                        yield UnfinishedUpload(key, datetime.fromtimestamp(path.stat().st_mtime, UTC), path.name)
+                        yield UnfinishedUpload(key, _moment(path.stat().st_mtime), path.name)
 
     def abort(self, upload: UnfinishedUpload) -> None:
         path = self._path(upload.key)
@@ -238,7 +238,7 @@ class FileStore(base.ObjectStore):
         found = path.stat()
         if path.is_dir():
             raise FileNotFoundError(errno.ENOENT, "a folder is not an object")
-        return ObjectInfo(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+        return ObjectInfo(key, found.st_size, _moment(found.st_mtime))
 
     @contextmanager
     def _translated(self, key: str, reader: HashingReader | None = None) -> Iterator[None]:
@@ -273,6 +273,27 @@ def _name_of(unfinished: str) -> str | None:
 def _beside(path: Path) -> Path:
     """The hidden file with the metadata of an object."""
     return path.with_name(f"{OWN}{path.name}.meta")
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """What the hidden file says; nothing where somebody put something else there: nothing is decided by it."""
+    with path.open("rb") as stream:
+        data = stream.read(MAX_METADATA_BYTES * 8)
+    try:
+        # Not strictly: metadata may hold any text.
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    named = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
+    return found if named else {}
+
+
+def _moment(seconds: float) -> datetime:
+    """A file's time. One that no calendar has is taken for the last one: nothing is old because of it."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def _sync_folder(folder: Path) -> None:
