@@ -232,7 +232,7 @@ class _Reader:
         limit = MAX_MANIFEST_BYTES + sum(map(len, self._tables.values())) * MANIFEST_BLOCK_BYTES
         content = self._content(member, self._room.manifest_bytes(limit))
         try:
-            manifest = checked(strict_json.loads(content, check_depth=False), self._tables)
+            manifest = checked(strict_json.loads(content, check_texts=False), self._tables)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             raise damaged("has a manifest that is none") from None
         contents = manifest.tables.values()

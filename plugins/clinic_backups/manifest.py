@@ -57,7 +57,10 @@ def checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
     if archives[:1] != (data["backup_id"],) or len(set(archives)) < len(archives) or len(archives) > MAX_ARCHIVES + 1:
         raise damaged("has a manifest of other archives")
     for described in data["tables"]:
-        table = manifest_checks.table_of(described)
+        try:
+            table = manifest_checks.table_of(described)
+        except (KeyError, TypeError, ValueError):
+            raise damaged("has a manifest that describes a table in a way that no database does") from None
         blocks = _listed(described["blocks"], seen.get(table.name, BlockList()), len(archives), table.name)
         if (described["rows"], described["size_bytes"]) != (blocks.rows, blocks.size_bytes):
             raise damaged(f"has other rows of {table.name!r} than its manifest says")

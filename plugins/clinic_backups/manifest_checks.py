@@ -68,7 +68,7 @@ def _as_json(noun: Clinic | Table) -> Any:
 
 def _column(data: Any) -> Column:
     column = Column(**_fields(Column, data))
-    _require(_is_name(column.name), _is_name(column.type), type(column.not_null) is bool)
+    _require(_is_name(column.name), column.type is not None and _is_code(column.type), type(column.not_null) is bool)
     _require(column.identity in ("", "always", "by default"), _is_code(column.default), _is_code(column.generated))
     return column
 

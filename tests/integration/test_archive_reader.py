@@ -23,7 +23,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_backups import archive_reader
+from clinic_backups import archive_reader, manifest_checks
 from clinic_backups.archive import ArchiveWriter, Zstd
 from clinic_backups.archive_reader import Manifest, Segment, count_rows, read_archive
 from clinic_backups.blocks import Block, BlockCutter, BlockList
@@ -743,8 +743,16 @@ class TestManifestsThatAreNone:
         with pytest.raises(IntegrityError, match="manifest that is none"):
             read(stored.seal(zstandard.ZstdCompressor().compress(tar(members))), stored.identity)
 
-    def test_and_none_is_written(self) -> None:
-        _, public = generate_identity()
+    def test_and_none_is_written(self, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+        moment, clinic = datetime(2026, 1, 2, tzinfo=UTC), Clinic(7, "Clínica")
         for columns in ((replace(COLUMNS[0], name="a\0b"),), COLUMNS * 2):
             with pytest.raises(IntegrityError, match="would not be readable"):
-                write(io.BytesIO(), public, {Table("public.t", columns, (), ()): [[b"1\n"]]})
+                manifest_checks.require_readable(clinic, moment, [Table("public.t", columns, (), ())])
+        with pytest.raises(IntegrityError, match="would not be readable"):
+            manifest_checks.require_readable(clinic, datetime(1980, 1, 1, tzinfo=UTC), [])
+        manifest_checks.require_readable(clinic, moment, [Table("public.t", COLUMNS, ("a",), ())])
+        monkeypatch.setattr(manifest_checks, "MAX_NAME", 10)
+        before = stored.rig.objects()
+        with pytest.raises(IntegrityError, match="would not be readable"):
+            stored.rig.run(2)
+        assert stored.rig.objects() == before
