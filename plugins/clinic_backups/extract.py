@@ -24,6 +24,7 @@ _COMPARED = re.compile(
 """A column compared with the clinic's number; quoted names after the number are not read."""
 
 
+USER_CLINICS = "user_clinics.sql"
 _END = re.compile(r""";(?: \s | ; | --[^\n'"$]*(?:\n|\Z) | /\*[^*'"$]*\*/ )*\Z""", re.VERBOSE)
 """The semicolon that ends a query, with comments behind it; no quote is there, so that it is not within a text."""
 
@@ -139,6 +140,14 @@ class SqlFolder:
             found[name] = frozenset(match["quoted"] or match["plain"] or match["after"] for match in matches)
         return found
 
+    def user_clinics(self) -> str:
+        """The query of ``user_clinics.sql`` for the parameters ``email`` and ``name``, as psycopg2 takes them.
+
+        The person's words are bound, and never part of the text: the file may hold anything, comments too.
+        """
+        text = _END.sub("", self.text(USER_CLINICS)).strip().replace("%", "%%")
+        return f"WITH airflow_user (email, name) AS (SELECT %(email)s::text, %(name)s::text)\n{text}"
+
     def declarations(self) -> Declarations:
         """What ``not_backed_up.txt`` leaves out on purpose. :raises SettingsError: a line cannot be read."""
         return declarations.parse(self.text(declarations.FILE))
@@ -152,12 +161,24 @@ class SqlFolder:
         return self.declarations().derived
 
 
+class RenderedExtracts(str):
+    """The extracts of one clinic as one script, for people to read; ``queries`` are the statements themselves."""
+
+    __slots__ = ("queries",)
+    queries: Mapping[str, str]
+
+    def __new__(cls, queries: Mapping[str, str]) -> RenderedExtracts:
+        text = super().__new__(cls, "\n\n".join(f"-- {name}\n{query};" for name, query in queries.items()))
+        text.queries = queries
+        return text
+
+
 @dataclass(frozen=True)
 class SqlExtract:
     """The extraction stage as a DAG file names it: the extracts in one subfolder of ``include/sql``.
 
-    Airflow calls a callable template field with the context; the result, table by table, is what the web UI shows
-    under Rendered Template and what the operator runs.
+    Airflow calls a callable template field with the context; the result is what the web UI shows under Rendered
+    Template and what the operator runs.
     """
 
     subfolder: str = "extract"
@@ -169,7 +190,8 @@ class SqlExtract:
             for name, text in folder.extracts(self.subfolder).items()
         }
 
-    def __call__(self, *, context: Mapping[str, Any], jinja_env: object) -> dict[str, str]:
+    def __call__(self, *, context: Mapping[str, Any], jinja_env: object) -> RenderedExtracts:
         from clinic_backups import settings
 
-        return self.rendered(SqlFolder(settings.load().sql_dir), int(context["task"].clinic["id"]))
+        folder = SqlFolder(settings.load().sql_dir)
+        return RenderedExtracts(self.rendered(folder, int(context["task"].clinic["id"])))

@@ -34,7 +34,7 @@ REFUSED_KEY = "refused_plan"
 """The XCom with a plan that cannot be applied."""
 
 
-@task(show_return_value_in_logs=False)
+@task(show_return_value_in_logs=False, multiple_outputs=False)
 def plan() -> dict[str, Any]:
     """What the restore would do, recorded for whoever approves. Nothing is changed."""
     with failing_clearly(log):
@@ -109,7 +109,7 @@ class PlanApproval(ApprovalOperator):
         return {"approved_by": by}
 
 
-@task(retries=0)
+@task(retries=0, multiple_outputs=False)
 def apply() -> dict[str, Any]:
     """Save the present state and restore exactly what was approved, or do nothing."""
     with failing_clearly(log):
@@ -174,7 +174,7 @@ def _request(parts: AirflowParts) -> tuple[RestoreRequest, bool]:
     run = context["dag_run"]
     given = {key: value for key, value in (run.conf or {}).items() if value not in (None, "")}
     requested_by = _triggered_by(context) or "unknown"
-    return parse(given, every=_every(parts), requested_by=requested_by, run_id=run.run_id)
+    return parse(given, every=_every(parts), requested_by=requested_by, run_id=run.run_id, zone=parts.settings.zone)
 
 
 def _every(parts: AirflowParts) -> list[Clinic]:
