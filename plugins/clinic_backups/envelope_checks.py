@@ -44,7 +44,7 @@ def problem_of(envelope: Envelope, clinic_id: int, now: datetime) -> str:
         return "its envelope is of no known kind"
     if not _is_archive(envelope.archive) or not _is_hex(envelope.fingerprint, _SHA256):
         return "its envelope has no usable checksum"
-    if envelope.safety_of is not None and not _is_backup_id(envelope.safety_of, clinic_id):
+    if envelope.safety_of is not None and not _names_one_of(envelope.safety_of, clinic_id):
         return "its envelope says that it was made before the restore of what is no backup of the clinic"
     return _about_values(envelope) or _about_chain(envelope, clinic_id) or _about_times(envelope, now)
 
@@ -127,6 +127,11 @@ def _about_times(envelope: Envelope, now: datetime) -> str:
 
 def _is_backup_id(value: object, clinic_id: int) -> bool:
     return isinstance(value, str) and re.fullmatch(rf"{clinic_id}-[0-9]{{8}}T[0-9]{{6}}Z", value) is not None
+
+
+def _names_one_of(value: object, clinic_id: int) -> bool:
+    """Less strict: nothing is looked for by it, and a copy that nobody may store would forbid a restore."""
+    return isinstance(value, str) and re.fullmatch(rf"{clinic_id}-[0-9A-Za-z-]{{1,60}}", value) is not None
 
 
 def _is_archive(archive: ArchiveInfo) -> bool:
