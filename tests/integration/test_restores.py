@@ -180,7 +180,7 @@ def test_a_foreign_errors_text_is_not_kept(desk: Desk) -> None:
     failed = desk.outcomes.fail(desk.begin(), ValueError("Juan Pérez"))
     assert failed.error == "Unexpected error: ValueError."
     assert "traceback" in (failed.hint or "")
-    ended = desk.outcomes.fail(desk.begin(), KeyboardInterrupt("Juan Pérez"))
+    ended = desk.outcomes.fail(desk.begin(2), KeyboardInterrupt("Juan Pérez"))
     assert (ended.error, ended.hint) == ("Interrupted: KeyboardInterrupt", None)
 
 
