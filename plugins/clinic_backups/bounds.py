@@ -14,7 +14,7 @@ RATIO = 200
 LEAST_BYTES = 64 * 1024 * 1024
 """As much may be unpacked of any archive: small ones may be packed better."""
 SOME_BLOCKS = 1_000
-TABLE_BYTES, ALL_TABLES_BYTES = 512 * 1024, 1024 * 1024
+TABLE_BYTES, ALL_TABLES_BYTES = 4 * 1024 * 1024, 1024 * 1024
 """What a manifest may say of one table, and on top of that of all."""
 BLOCK_BYTES = 128
 """What a manifest may say of one block."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from datetime import datetime
 from typing import Any
 
@@ -16,8 +16,8 @@ from clinic_backups.errors import IntegrityError
 from clinic_backups.model import Clinic, Column, ForeignKey, Table
 from clinic_backups.strict_json import is_text
 
-MAX_NAME, MAX_CODE = 1_000, 100_000
-"""Characters of names, with their schema, and of expressions."""
+MAX_NAME, MAX_CODE, MAX_DEFINITION = 1_000, 100_000, 1024 * 1024
+"""Characters of names, with their schema, of expressions, and of what an enum or a composite type is."""
 MAX_COLUMNS, MAX_KEYS = 1_700, 10_000
 
 
@@ -70,6 +70,7 @@ def _column(data: Any) -> Column:
     column = Column(**_fields(Column, data))
     _require(_is_name(column.name), column.type is not None and _is_code(column.type), type(column.not_null) is bool)
     _require(column.identity in ("", "always", "by default"), _is_code(column.default), _is_code(column.generated))
+    _require(_is_code(column.definition, MAX_DEFINITION))
     return column
 
 
@@ -92,8 +93,8 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= MAX_NAME and is_text(value)
 
 
-def _is_code(value: object) -> bool:
-    return value is None or (isinstance(value, str) and len(value) <= MAX_CODE and is_text(value))
+def _is_code(value: object, most: int = MAX_CODE) -> bool:
+    return value is None or (isinstance(value, str) and len(value) <= most and is_text(value))
 
 
 def _require(*conditions: bool) -> None:
@@ -102,5 +103,6 @@ def _require(*conditions: bool) -> None:
 
 
 def _fields(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a noun of the model needs; what later versions add is left aside."""
-    return {field.name: data[field.name] for field in fields(kind)}
+    """What a noun of the model needs. What later versions add is left aside, what earlier ones lack is the default."""
+    named = [field.name for field in fields(kind) if field.name in data or field.default is MISSING]
+    return {name: data[name] for name in named}

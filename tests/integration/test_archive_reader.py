@@ -654,7 +654,7 @@ class TestBounds:
         ("members", "error"),
         [
             (segments(*[b"a\n"] * ENTRIES), "more than 1,032 blocks"),
-            ([("manifest.json", b"{" + b" " * 4_000_000 + b"}")], "says that 'manifest.json' has 4000002 bytes"),
+            ([("manifest.json", b"{" + b" " * 8_000_000 + b"}")], "says that 'manifest.json' has 8000002 bytes"),
         ],
         ids=["blocks of one row", "a huge manifest"],
     )
@@ -713,6 +713,7 @@ class TestManifestsThatAreNone:
             with_column(identity="sometimes"),
             with_column(default={"a": 1}),
             with_column(generated=7),
+            with_column(definition=[1]),
             with_table(columns={"a": 1}),
             with_table(primary_key="id"),
             with_table(primary_key=["no such column"]),
