@@ -116,6 +116,8 @@ class ClinicBackup:
             if record.attempt > 1 and (settled := self._outcomes.settle(record)):
                 return _usable(settled)
             try:
+                # Before anything is read: what answers under the store's URL may be an empty mount point.
+                self._store.identified()
                 locked_until = self._settings.lock_end(self._now())
                 record, stored = self._read_and_store(
                     self._cleared(record), request, queries, recipients, locked_until, same_as

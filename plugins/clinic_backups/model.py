@@ -260,6 +260,8 @@ class BackupRecord:
     accepted_at: datetime | None = None
     remark: str | None = None
     """What could not be checked, and why."""
+    deletion: tuple[dict[str, Any], ...] = ()
+    """Of one that was deleted: each store that said afterwards that it is gone, by URL and id, and when."""
     stores: tuple[str, ...] = ()
     """URLs of the stores that hold it, as far as is known."""
 

@@ -237,6 +237,7 @@ class TestFile:
         store = FileStore(tmp_path / "new" / "store")
         before = os.umask(0)
         try:
+            store.make_place()
             store.put("a/b/key", io.BytesIO(b"x"), metadata={"n": "1"})
         finally:
             os.umask(before)

@@ -568,6 +568,7 @@ def test_the_command_needs_the_catalog_the_store_and_the_key(
 ) -> None:
     """And no connection to the clinics' database."""
     full, source = desk.chain_of(30)
+    desk.initialise()
     file = tmp_path / "identity.txt"
     file.touch(0o600)
     file.write_text(desk.identity)

@@ -29,6 +29,7 @@ def values_of(record: BackupRecord) -> dict[str, Any]:
         "recipients": list(record.recipients),
         "chain": [asdict(archive) for archive in record.chain],
         "gaps": [asdict(gap) for gap in record.gaps],
+        "deletion": list(record.deletion),
     }
     return {name: getattr(record, name) for name in _FIELDS} | lists
 
@@ -39,6 +40,7 @@ def record_of(row: Any) -> BackupRecord:
         "recipients": tuple(row["recipients"]),
         "chain": tuple(ChainArchive(**archive) for archive in row["chain"]),
         "gaps": tuple(Gap(**gap) for gap in row["gaps"]),
+        "deletion": tuple(row["deletion"]),
         "stores": tuple(row["stores"] or ()),
     }
     return BackupRecord(**({name: row[name] for name in _FIELDS} | lists))

@@ -21,6 +21,7 @@ from clinic_backups.cli import (
     restore_into,
     retention,
     setup,
+    store,
 )
 from clinic_backups.cli.output import exit_code, print_error
 from clinic_backups.errors import ClinicBackupsError
@@ -42,6 +43,7 @@ erasure.register(app)
 mail.register(app)
 restore.register(app)
 retention.register(app)
+store.register(app)
 restore_into.register(app)
 
 

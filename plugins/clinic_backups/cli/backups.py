@@ -114,7 +114,7 @@ def show(backup_id: str, json: Json = False) -> None:
         return
     plain = record.to_json()
     rows = plain.pop("rows")
-    for name in ("key", "error", "hint", "gaps"):
+    for name in ("key", "error", "hint", "gaps", "deletion"):
         plain.pop(name)
     print_table(
         f"Backup {escape(record.backup_id)}",
@@ -124,6 +124,9 @@ def show(backup_id: str, json: Json = False) -> None:
     if rows:
         print_table("Rows", (("table", False), ("rows", True)), [(escape(t), f"{n:,}") for t, n in rows.items()])
     print_gaps(record)
+    for proof in record.deletion:
+        known_as = f" (store {proof['store_id']})" if proof["store_id"] else ""
+        print(f"Deleted from {proof['store_url']}{known_as}, which had no object of it at {proof['at']}.")
     if record.error:
         print_error(ClinicBackupsError(record.error, hint=record.hint or ""))
 
