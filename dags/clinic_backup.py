@@ -43,7 +43,7 @@ from clinic_backups.operators import (
     summary,
 )
 
-configured = settings.load()
+configured = settings.for_schedules()
 
 
 @dag(

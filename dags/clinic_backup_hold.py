@@ -27,7 +27,7 @@ from airflow.sdk import Param, dag
 from clinic_backups import settings
 from clinic_backups.operators.retention import hold_or_release
 
-configured = settings.load()
+configured = settings.for_schedules()
 
 
 @dag(

@@ -41,7 +41,7 @@ from clinic_backups import settings
 from clinic_backups.operators.copies import check_stores, copy_missing
 from clinic_backups.operators.retention import clean
 
-configured = settings.load()
+configured = settings.for_schedules()
 
 
 @dag(

@@ -31,7 +31,7 @@ from airflow.sdk import Param, dag
 from clinic_backups import settings
 from clinic_backups.operators.verify import verify
 
-configured = settings.load()
+configured = settings.for_schedules()
 
 
 @dag(

@@ -23,7 +23,7 @@ from airflow.sdk import CronTriggerTimetable, dag
 from clinic_backups import settings
 from clinic_backups.operators import watch
 
-configured = settings.load()
+configured = settings.for_schedules()
 
 
 @dag(

@@ -39,7 +39,7 @@ from airflow.sdk import Param, dag
 from clinic_backups import settings
 from clinic_backups.operators.restore import PlanApproval, apply, plan, report
 
-configured = settings.load()
+configured = settings.for_schedules()
 
 
 @dag(

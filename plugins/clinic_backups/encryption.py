@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pyrage
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_ssh_private_key,
+)
 
 from clinic_backups.errors import IntegrityError, PermanentError, SettingsError
 
@@ -53,6 +59,24 @@ def load_identities(file: Path) -> tuple[Any, ...]:
     :raises SettingsError: it is missing, open to others than its owner, has no usable key, or wants a passphrase.
         Names the file and never its content.
     """
+    return _identities(_content(file), file)
+
+
+def public_keys(file: Path) -> tuple[str, ...]:
+    """The recipients whose backups the secret keys in a file open.
+
+    :raises SettingsError: see :func:`load_identities`.
+    """
+    data = _content(file)
+    identities = _identities(data, file)
+    if b"-----BEGIN" not in data:
+        return tuple(str(identity.to_public()) for identity in identities)
+    load = load_ssh_private_key if b"OPENSSH PRIVATE KEY" in data else load_pem_private_key
+    public = load(data, password=None).public_key()
+    return (public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),)
+
+
+def _content(file: Path) -> bytes:
     try:
         with file.open("rb") as opened:
             mode = os.fstat(opened.fileno()).st_mode
@@ -67,6 +91,10 @@ def load_identities(file: Path) -> tuple[Any, ...]:
             f"The identity file {file} can be read or changed by others than its owner (mode {mode & 0o777:04o}).",
             hint=f"chmod 600 {file}",
         )
+    return data
+
+
+def _identities(data: bytes, file: Path) -> tuple[Any, ...]:
     if data.startswith((b"age-encryption.org/", b"-----BEGIN AGE ENCRYPTED FILE")):
         raise _passphrase(file, hint=f"Decrypt it first: (umask 077; age --decrypt {file} > identity.txt)")
     if b"-----BEGIN" in data:

@@ -24,6 +24,7 @@ _COMPARED = re.compile(
 """A column compared with the clinic's number; quoted names after the number are not read."""
 
 
+USER_CLINICS = "user_clinics.sql"
 _END = re.compile(r""";(?: \s | ; | --[^\n'"$]*(?:\n|\Z) | /\*[^*'"$]*\*/ )*\Z""", re.VERBOSE)
 """The semicolon that ends a query, with comments behind it; no quote is there, so that it is not within a text."""
 
@@ -138,6 +139,14 @@ class SqlFolder:
             matches = _COMPARED.finditer(text)
             found[name] = frozenset(match["quoted"] or match["plain"] or match["after"] for match in matches)
         return found
+
+    def user_clinics(self) -> str:
+        """The query of ``user_clinics.sql`` for the parameters ``email`` and ``name``, as psycopg2 takes them.
+
+        The person's words are bound, and never part of the text: the file may hold anything, comments too.
+        """
+        text = _END.sub("", self.text(USER_CLINICS)).strip().replace("%", "%%")
+        return f"WITH airflow_user (email, name) AS (SELECT %(email)s::text, %(name)s::text)\n{text}"
 
     def declarations(self) -> Declarations:
         """What ``not_backed_up.txt`` leaves out on purpose. :raises SettingsError: a line cannot be read."""

@@ -19,8 +19,13 @@ from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.cleaning import Cleaner
 from clinic_backups.connections import Connection
+<<<<<<< HEAD
 from clinic_backups.encryption import load_identities, parse_recipients
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError, TransientError
+=======
+from clinic_backups.encryption import load_identities, parse_recipients, public_keys
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError
+>>>>>>> origin/main
 from clinic_backups.extract import SqlFolder, render
 from clinic_backups.holds import Holds
 from clinic_backups.inventory import StoreCheck
@@ -175,9 +180,8 @@ class Parts:
         """A :class:`ClinicBackup` of these parts; ``stages`` are its further arguments."""
         if "clinic_db" not in stages:
             stages["clinic_db"] = self.clinic_db
-        return ClinicBackup(
-            settings=self.settings, store=self.store, catalog=self.catalog, **{"announcer": self.announcer, **stages}
-        )
+        given = {"settings": self.settings, "announcer": self.announcer, **stages}
+        return ClinicBackup(store=self.store, catalog=self.catalog, **given)
 
     def require_settings(self, clinics: Iterable[Clinic]) -> None:
         """Fail before the first clinic where a setting, a key or the catalog's version would fail each of them.
@@ -236,7 +240,7 @@ class Parts:
         """Restores with their records."""
         restore = self.clinic_restore(identity_file, on_bad_copy=self._note_bad_copy, **options)
         return RestoreRunner(
-            restore=restore, catalog=self.catalog, restore_db=self.restore_db, safety=self.safety(),
+            restore=restore, catalog=self.catalog, restore_db=self.restore_db, safety=self.safety(identity_file),
             approvals=self.approvals, now=utc_now,
         )  # fmt: skip
 
@@ -261,11 +265,17 @@ class Parts:
         """Makes copies of clinics in new schemas."""
         return IntoRestore(self.clinic_restore(identity_file, database=self.copy_target, **options))
 
-    def safety(self) -> SafetyBackup:
-        """Saves clinics before they are restored, through the restore's own connection."""
+    def safety(self, identity_file: Path | None = None) -> SafetyBackup:
+        """Saves clinics before they are restored, through the restore's own connection.
+
+        Where the settings name no recipients, a copy is encrypted to the keys that open the backup itself.
+        """
+        settings, file = self.settings, identity_file or self.settings.identity_file
+        if not settings.recipients and file is not None:
+            settings = settings.model_copy(update={"recipients": public_keys(file)})
         # The restore's own mail tells of it.
-        backup = self.backup(announcer=Announcer("never"), clinic_db=self.restore_db)
-        return SafetyBackup(settings=self.settings, backup=backup, restore_db=self.restore_db)
+        backup = self.backup(announcer=Announcer("never"), clinic_db=self.restore_db, settings=settings)
+        return SafetyBackup(settings=settings, backup=backup, restore_db=self.restore_db)
 
     def cleaner(self) -> Cleaner:
         """Applies the retention policy, and erasures."""
@@ -315,6 +325,7 @@ class Parts:
             clinic_db=lambda: self.clinic_db,
             stores=lambda: self.stores,
             catalog_version=lambda: self.catalog.require_newest(),
+            now=utc_now,
             count_rows=count_rows,
         )
         if try_restores:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from functools import cached_property, partial
 from typing import TypeVar
 from uuid import uuid4
@@ -12,12 +13,12 @@ from uuid import uuid4
 from clinic_backups import declarations, gate, structure
 from clinic_backups.connections import Connection
 from clinic_backups.coverage import Coverage
-from clinic_backups.encryption import parse_recipients
 from clinic_backups.errors import ClinicBackupsError, IntegrityError
 from clinic_backups.extract import SqlFolder, render
 from clinic_backups.findings import Finding, Report, require
 from clinic_backups.model import Table
 from clinic_backups.row_checks import PLACEHOLDER, RowChecks, RowCount
+from clinic_backups.setting_checks import check_clinics_of_settings, check_settings
 from clinic_backups.settings import Settings
 from clinic_backups.standby import check_standby
 from clinic_backups.storage import Stores
@@ -37,6 +38,7 @@ def run(
     clinic_db: Callable[[], Connection],
     stores: Callable[[], Stores],
     catalog_version: Callable[[], object],
+    now: Callable[[], datetime],
     count_rows: bool = True,
 ) -> list[Finding]:
     """Run every check, whatever the others find, and return all findings in the checks' order.
@@ -46,10 +48,11 @@ def run(
     :param clinic_db: gives the connection to the clinics' database; what it raises is a finding.
     :param stores: gives the stores; what it raises is a finding.
     :param catalog_version: raises when the catalog cannot be reached or is not at its newest migration.
+    :param now: the clock.
     :param count_rows: also compare the rows of all clinics with the extracts, see ``COUNT_TIMEOUT_SECONDS``.
     """
     report = Report()
-    _check_settings(settings, report)
+    check_settings(settings, report, now())
     with report.check("store"):
         known = stores()
         _check_lock(known.primary, settings, report)
@@ -60,7 +63,7 @@ def run(
         catalog_version()
         report.ok("catalog", "The catalog is at its newest migration.")
     with report.check("extracts"), Snapshot(clinic_db(), **settings.timeouts) as snapshot:
-        database = _ClinicDatabase(snapshot, SqlFolder(settings.sql_dir), report)
+        database = _ClinicDatabase(snapshot, settings, report)
         check_standby(snapshot, settings.standby_lag_seconds, report)
         database.check_clinics()
         with report.check("extracts"):
@@ -72,19 +75,6 @@ def run(
         if count_rows:
             database.check_rows()
     return list(dict.fromkeys(report.findings))
-
-
-def _check_settings(settings: Settings, report: Report) -> None:
-    with report.check("settings"):
-        settings.require_store_url()
-    no_clinic = -1  # what such a clinic would have are the recipients of all
-    with report.check("settings"):
-        parse_recipients(settings.recipients_of(no_clinic))
-    for clinic_id, recipients in sorted(settings.clinic_recipients.items()):
-        with report.check("settings", f"CLINIC_BACKUPS_CLINIC_RECIPIENTS, clinic {clinic_id}: "):
-            parse_recipients(recipients)
-    count = len(settings.recipients)
-    report.ok("settings", f"Backups are encrypted to {count} public key{'s' if count > 1 else ''}.")
 
 
 def _check_store(store: ObjectStore, report: Report) -> None:
@@ -137,9 +127,10 @@ Answer = TypeVar("Answer")
 class _ClinicDatabase:
     """The checks that look into the clinics' database, all in one snapshot."""
 
-    def __init__(self, snapshot: Snapshot, folder: SqlFolder, report: Report) -> None:
+    def __init__(self, snapshot: Snapshot, settings: Settings, report: Report) -> None:
         self._snapshot = snapshot
-        self._folder = folder
+        self._settings = settings
+        self._folder = SqlFolder(settings.sql_dir)
         self._report = report
         self._clinic_id = 0
         """The clinic that the extracts are tried with."""
@@ -168,6 +159,7 @@ class _ClinicDatabase:
                 clinics = snapshot.clinics(folder, "all_clinics.sql")
             self._clinic_id = clinics[0].id if clinics else 0
             self._clinics_query = folder.text("all_clinics.sql")
+            check_clinics_of_settings(self._settings, [clinic.id for clinic in clinics], report)
             with snapshot.savepoint():
                 active = snapshot.clinics(folder, "active_clinics.sql")
             if unknown := sorted({clinic.id for clinic in active} - {clinic.id for clinic in clinics}):
@@ -187,6 +179,14 @@ class _ClinicDatabase:
             # Comments may end the query: the parenthesis goes on a line of its own.
             query = f"SELECT FROM (SELECT r.email, r.name FROM (\n{admins}\n) AS r) AS s LIMIT 1"  # noqa: S608
             snapshot.rows(query, None, "trying clinic_admins.sql, which must give the columns email and name")
+        with report.check("extracts"), snapshot.savepoint():
+            # A UNION takes no other number of columns, whether there is a row or not.
+            query = (
+                f"SELECT r.clinic_id::bigint, r.role::text FROM ((SELECT * FROM (\n{folder.user_clinics()}\n) AS q)"  # noqa: S608
+                " UNION ALL SELECT NULL, NULL) AS r (clinic_id, role)"
+            )
+            doing = "trying user_clinics.sql, which must give the columns clinic_id and role"
+            snapshot.rows(query, {"email": "", "name": ""}, doing)
 
     def check_extracts(self) -> None:
         """Each table exists and may be read, and its extract runs and gives all its columns."""

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from clinic_backups.model import BackupRecord, parents_of
+
+Days = Annotated[int, Field(ge=1, le=36_500)]
+"""A term that is counted in days."""
+Periods = Annotated[int, Field(ge=0, le=10_000)]
+"""Of how many periods the newest backup is kept."""
 
 
 class RetentionPolicy(BaseModel):
@@ -20,11 +26,11 @@ class RetentionPolicy(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    keep_days: int = Field(default=30, ge=1, le=36500)
-    daily: int = Field(default=0, ge=0, le=10_000)
-    weekly: int = Field(default=0, ge=0, le=10_000)
-    monthly: int = Field(default=0, ge=0, le=10_000)
-    yearly: int = Field(default=0, ge=0, le=10_000)
+    keep_days: Days = 30
+    daily: Periods = 0
+    weekly: Periods = 0
+    monthly: Periods = 0
+    yearly: Periods = 0
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-import re
+import os
+from collections.abc import Iterable
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Any, Literal, TypedDict
+from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clinic_backups.errors import SettingsError
-from clinic_backups.retention import RetentionPolicy
+from clinic_backups.retention import Days, Periods, RetentionPolicy
+from clinic_backups.setting_types import (
+    YEAR_HOURS,
+    ClinicFrequencies,
+    ClinicKeys,
+    ClinicPolicies,
+    Frequency,
+    Language,
+    Percent,
+    Replicas,
+    Timeout,
+    WebAddress,
+    Words,
+    ZoneName,
+)
 
 PREFIX = "CLINIC_BACKUPS_"
 LONGEST_RETRY_DELAY = timedelta(minutes=30)
 PROJECT_SQL = Path(__file__).resolve().parents[2] / "include" / "sql"
 PROJECT_EMAIL = PROJECT_SQL.parent / "email"
-
-
-def _words(value: Any) -> Any:
-    """Split ``"age1a, age1b age1c"`` at commas and white space."""
-    return tuple(word for word in re.split(r"[\s,]+", value) if word) if isinstance(value, str) else value
 
 
 class Timeouts(TypedDict):
@@ -48,10 +59,10 @@ class Settings(BaseSettings):
     store_url: str = Field(
         default="", description="Where backups go: s3://bucket/prefix, gs://…, az://container/prefix or file:///path"
     )
-    recipients: Annotated[tuple[str, ...], NoDecode] = Field(
+    recipients: Words = Field(
         default=(), description="Public keys (age1… or ssh-…) that every backup is encrypted to, separated by spaces"
     )
-    clinic_recipients: dict[int, tuple[str, ...]] = Field(
+    clinic_recipients: ClinicKeys = Field(
         default={}, description='Further public keys of single clinics, as JSON: {"7": ["age1…"]}'
     )
     own_keys_only: bool = Field(
@@ -62,17 +73,17 @@ class Settings(BaseSettings):
     server_side_encryption: str = Field(
         default="AES256", description="Asked of the store on top: AES256, a KMS key id or ARN, or none"
     )
-    keep_days: int = Field(default=30, ge=1, le=36500, description="Days for which every backup is kept")
-    keep_daily: int = Field(default=0, ge=0, description="After that: the newest backup of so many days")
-    keep_weekly: int = Field(default=0, ge=0, description="And of so many weeks")
-    keep_monthly: int = Field(default=0, ge=0, description="And of so many months")
-    keep_yearly: int = Field(default=0, ge=0, description="And of so many years")
-    clinic_retention: dict[int, RetentionPolicy] = Field(
+    keep_days: Days = Field(default=30, description="Days for which every backup is kept")
+    keep_daily: Periods = Field(default=0, description="After that: the newest backup of so many days")
+    keep_weekly: Periods = Field(default=0, description="And of so many weeks")
+    keep_monthly: Periods = Field(default=0, description="And of so many months")
+    keep_yearly: Periods = Field(default=0, description="And of so many years")
+    clinic_retention: ClinicPolicies = Field(
         default={},
         description='What differs for single clinics, as JSON: {"7": {"keep_days": 90, "monthly": 12}}',
     )
-    keep_failed_days: int = Field(
-        default=90, ge=1, description="Days after which records of failed and deleted backups are forgotten"
+    keep_failed_days: Days = Field(
+        default=90, description="Days after which records of failed and deleted backups are forgotten"
     )
     full_every_days: int = Field(
         default=7,
@@ -84,7 +95,10 @@ class Settings(BaseSettings):
         default=30, ge=1, le=200, description="A full backup when so many are built one on the other"
     )
     incremental_percent: int = Field(
-        default=50, ge=1, description="A full backup when the incrementals since the last one stored this share of it"
+        default=50,
+        ge=1,
+        le=1000,
+        description="A full backup when the incrementals since the last one stored this share of it",
     )
     lock_days: int = Field(
         default=0,
@@ -96,41 +110,45 @@ class Settings(BaseSettings):
         default="governance",
         description="Who may end a lock early: accounts with a special right, or nobody (compliance)",
     )
-    replica_stores: dict[str, str] = Field(
+    replica_stores: Replicas = Field(
         default={},
         description="Further stores that get a copy of every backup, as JSON: the Airflow connection of each, and its "
         'URL: {"backup_replica": "gs://copies/clinics"}',
     )
-    time_zone: str = Field(default="UTC", description="IANA zone of the schedules, for instance America/La_Paz")
+    time_zone: ZoneName = Field(default="UTC", description="IANA zone of the schedules, for instance America/La_Paz")
     retries: int = Field(default=3, ge=0, le=20, description="Times that a task is tried again after a transient error")
     retry_delay_seconds: int = Field(
-        default=60, ge=1, description="Wait before the first retry; it doubles with each, up to half an hour"
+        default=60, ge=1, le=86_400, description="Wait before the first retry; it doubles with each, up to half an hour"
     )
     sql_dir: Path = Field(default=PROJECT_SQL, description="Folder with the application's SQL, include/sql")
     email_dir: Path = Field(default=PROJECT_EMAIL, description="Folder with the mails' texts, include/email")
-    notify_success: Literal["each", "weekly", "never"] = Field(
+    notify_success: Frequency = Field(
         default="each", description="How often a clinic's administrators hear of good backups; of failures always"
     )
-    clinic_notify_success: dict[int, Literal["each", "weekly", "never"]] = Field(
+    clinic_notify_success: ClinicFrequencies = Field(
         default={}, description='The same for single clinics, as JSON: {"7": "never"}'
     )
     support_contact: str = Field(default="", description="Whom a clinic may ask, as the failure mail says it")
-    operator_emails: Annotated[tuple[str, ...], NoDecode] = Field(
+    operator_emails: Words = Field(
         default=(), description="Who gets the digest of each run and the alarms, separated by spaces"
     )
-    operator_language: str = Field(default="es", description="Language of the operator's mails, a folder of email_dir")
-    rpo_hours: int = Field(default=26, ge=1, description="Objective: no clinic's last good backup is older than this")
-    shrink_percent: int = Field(
-        default=30, ge=1, le=100, description="The digest names a clinic whose rows or bytes fell by this much"
+    operator_language: Language = Field(
+        default="es", description="Language of the operator's mails, a folder of email_dir"
     )
-    heartbeat_url: SecretStr = Field(
+    rpo_hours: int = Field(
+        default=26, ge=1, le=YEAR_HOURS, description="Objective: no clinic's last good backup is older than this"
+    )
+    shrink_percent: Percent = Field(
+        default=30, description="The digest names a clinic whose rows or bytes fell by this much"
+    )
+    heartbeat_url: WebAddress = Field(
         default=SecretStr(""),
         description="Pinged hourly when all is well, and with /fail when not (healthchecks style)",
     )
     identity_file: Path | None = Field(
         default=None, description="File with the secret key; only where restores run, never on workers that back up"
     )
-    approvers: Annotated[tuple[str, ...], NoDecode] = Field(
+    approvers: Words = Field(
         default=(),
         description="Airflow users who may approve restores, separated by spaces; empty: all who may edit runs. Where "
         "it is set, approve: true in a conf does not count",
@@ -138,6 +156,7 @@ class Settings(BaseSettings):
     actions_per_hour: int = Field(
         default=60,
         ge=1,
+        le=1_000_000,
         description="Backups, downloads and restores that one of a clinic's people may begin in an hour on the page",
     )
     approval_hours: int = Field(
@@ -146,49 +165,23 @@ class Settings(BaseSettings):
         le=24 * 30,
         description="A restore's plan waits so long for approval, and an approval so long for its restore",
     )
-    statement_timeout_seconds: int = Field(
-        default=6 * 3600, ge=1, description="Longest time that reading one table may take"
+    statement_timeout_seconds: Timeout = Field(
+        default=6 * 3600, description="Longest time that reading one table may take"
     )
-    lock_timeout_seconds: int = Field(
-        default=60, ge=1, description="Longest wait for all table locks (a migration holds one) before a retry"
+    lock_timeout_seconds: Timeout = Field(
+        default=60, description="Longest wait for all table locks (a migration holds one) before a retry"
     )
-    read_seconds: int = Field(
+    read_seconds: Timeout = Field(
         default=3600,
-        ge=1,
         description="Longest time for which a backup may keep its tables locked against migrations, before a retry. A "
         "slow store makes reading slow",
     )
     standby_lag_seconds: int = Field(
-        default=600, ge=0, description="A standby whose data are older is not backed up from, before a retry"
+        default=600,
+        ge=0,
+        le=YEAR_HOURS * 3600,
+        description="A standby whose data are older is not backed up from, before a retry",
     )
-
-    @field_validator("recipients", "operator_emails", "approvers", mode="before")
-    @classmethod
-    def _split_recipients(cls, value: Any) -> Any:
-        return _words(value)
-
-    @field_validator("heartbeat_url")
-    @classmethod
-    def _web_address(cls, value: SecretStr) -> SecretStr:
-        if value.get_secret_value() and not re.match(r"https?://[^\s/]+", value.get_secret_value()):
-            raise ValueError("not an http(s) address")
-        return value
-
-    @field_validator("replica_stores")
-    @classmethod
-    def _connection_ids(cls, value: dict[str, str]) -> dict[str, str]:
-        if not all(re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", name) and name != "backup_store" for name in value):
-            raise ValueError("its names are those of Airflow connections, others than backup_store")
-        return value
-
-    @field_validator("time_zone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (ZoneInfoNotFoundError, ValueError):
-            raise ValueError("not an IANA time zone such as America/La_Paz") from None
-        return value
 
     @cached_property
     def zone(self) -> ZoneInfo:
@@ -264,15 +257,47 @@ class Settings(BaseSettings):
 def load() -> Settings:
     """Read the settings of this process.
 
-    :raises SettingsError: a value is wrong; names each variable and what is wrong with it, never the value.
+    :raises SettingsError: a value is wrong, or a variable is no setting; names each variable and what is wrong with it,
+        never the value.
     """
+    settings, problem = load_usable()
+    if problem:
+        raise SettingsError(problem, hint="The README lists every setting.")
+    return settings
+
+
+def load_usable() -> tuple[Settings, str]:
+    """The settings with the default in place of each value that is wrong, and what is wrong; empty if nothing is.
+
+    For what has to work whatever the environment says: the DAG files' schedules, and telling the operator. Nothing is
+    backed up, restored or deleted by them.
+    """
+    problems = _unknown(os.environ)
+    defaults: dict[str, Any] = {}
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
-        problems = "; ".join(
-            f"{PREFIX}{'_'.join(str(part) for part in item['loc'][:1]).upper()}: {item['msg']}"
-            for item in error.errors(include_input=False, include_url=False)
-        )
-        raise SettingsError(f"Wrong settings: {problems}", hint="The README lists every setting.") from None
-    except ValueError as error:  # pydantic-settings: a value that should be JSON is not
-        raise SettingsError(f"Wrong settings: {error}", hint="The README lists every setting.") from None
+        for item in error.errors(include_input=False, include_url=False):
+            name, *inside = map(str, item["loc"])
+            clinic = f", clinic {inside[0]}" if inside and inside[0].isdecimal() and name != "recipients" else ""
+            problems.append(f"{PREFIX}{name.upper()}{clinic}: {item['msg'].removeprefix('Value error, ')}")
+            defaults[name] = Settings.model_fields[name].default
+        settings = Settings(**defaults)
+    return settings, f"Wrong settings: {'; '.join(problems)}." if problems else ""
+
+
+def for_schedules() -> Settings:
+    """What a DAG file needs when it is parsed, whatever the environment says: its tasks read the settings, and fail."""
+    return load_usable()[0]
+
+
+def _unknown(environment: Iterable[str]) -> list[str]:
+    """Variables with our prefix that are no setting: a misspelt name must not be ignored."""
+    known = {name.upper() for name in Settings.model_fields}
+    problems = []
+    for name in sorted(environment):
+        word = name.upper().removeprefix(PREFIX)
+        if name.upper().startswith(PREFIX) and word not in known:
+            near = get_close_matches(word, known, n=1)
+            problems.append(f"{name} is not a setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else ""))
+    return problems

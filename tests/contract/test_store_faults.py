@@ -441,6 +441,7 @@ def place_of(
 ) -> tuple[str, Connection | None]:
     """A new place of that provider: its URL, and the connection for it. Child processes find it the same way."""
     if provider == "file":
+        (folder / "Copias de seguridad").mkdir()
         return f"{folder.as_uri()}/Copias de seguridad", None
     prefix = f"faults/{os.urandom(8).hex()}/"
     if provider == "gcs":

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from clinic_backups import connections, preflight
+from clinic_backups.backup import utc_now
 from clinic_backups.encryption import generate_identity
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.preflight import Finding
 from clinic_backups.row_checks import RowCount
-from clinic_backups.settings import PROJECT_SQL, Settings
+from clinic_backups.settings import PROJECT_EMAIL, PROJECT_SQL, Settings
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import open_store
@@ -60,6 +61,7 @@ class Preflight:
             settings=Settings(**self.settings),
             clinic_db=lambda: connections.parse("clinic_db", self.clinic_db),
             stores=lambda: Stores.of(self.store()),
+            now=utc_now,
             catalog_version=self.catalog,
             count_rows=count_rows,
         )
@@ -334,3 +336,47 @@ def test_a_store_that_cannot_give_back_what_it_took_is_left_empty(demo: Prefligh
         (error,) = demo.found("error", "store")
         assert text in error
         assert list(store.list()) == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT u.clinica AS clinic_id, 'x' AS role FROM public.usuarios_usuario AS u",
+        "SELECT clinica_id FROM public.usuarios_usuario",
+        "SELECT clinica_id, 'x', 1 FROM public.usuarios_usuario",
+        "SELECT email, name FROM airflow_user",
+        "SELECT 1, 'x' FROM public.nosuch -- a table that is not there",
+    ],
+)
+def test_the_query_for_the_clinics_people_is_tried(query: str, demo: Preflight) -> None:
+    demo.write("user_clinics.sql", query)
+    (message,) = demo.found("error", "extracts")
+    assert "user_clinics.sql" in message
+
+
+def test_a_query_for_the_clinics_people_may_end_as_it_likes(demo: Preflight) -> None:
+    text = (demo.sql / "user_clinics.sql").read_text(encoding="utf-8")
+    for end in (";", " -- 100 %", ";\n-- end\n", " AND 'x%' LIKE 'x%%'"):
+        demo.write("user_clinics.sql", text + end)
+        assert demo.found("error", "extracts") == []
+
+
+def test_clinics_that_settings_name_exist(demo: Preflight) -> None:
+    demo.settings["clinic_retention"] = {"1": {"keep_days": 9}, "777": {"keep_days": 9}}
+    demo.settings["clinic_notify_success"] = {"778": "never"}
+    assert demo.found("warning", "settings") == [
+        "CLINIC_BACKUPS_CLINIC_RETENTION names clinics that do not exist: 777.",
+        "CLINIC_BACKUPS_CLINIC_NOTIFY_SUCCESS names clinics that do not exist: 778.",
+    ]
+
+
+def test_the_mails_texts_are_read(demo: Preflight, tmp_path: Path) -> None:
+    shutil.copytree(PROJECT_EMAIL, tmp_path / "email")
+    demo.settings["email_dir"] = tmp_path / "email"
+    assert demo.found("error", "settings") == []
+    (tmp_path / "email" / "es" / "failure.txt").write_text("Subject: {{ si", encoding="utf-8")
+    (message,) = demo.found("error", "settings")
+    assert "failure.txt, line 1" in message
+    shutil.rmtree(tmp_path / "email")
+    (message,) = demo.found("error", "settings")
+    assert "no folder 'es'" in message

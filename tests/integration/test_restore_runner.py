@@ -219,12 +219,13 @@ def test_a_plan_survives_its_json_and_its_page_shows_no_markup_of_names(theatre:
         {"clinic_id": 1, "mode": "into"}, {"clinic_id": 1, "schema": "x"},
         {"clinic_id": 1, "mode": "into", "schema": "pg_x"}, {"clinic_id": 1, "mode": "into", "schema": 'a"; DROP'},
         {"clinic_id": 1, "backup_id": "a\nb"}, {"clinic_id": 1, "notes": "x" * 501},
-        {"clinic_id": 1, "other_database": "yes"},
+        {"clinic_id": 1, "other_database": "yes"}, {"clinic_id": 1, "as_of": "9999-12-31T23:59:59.999999Z"},
+        {"clinic_id": 1, "as_of": "0001-01-01T00:00:00+23:59"}, {"clinic_id": 1, "as_of": "9999-12-31"},
     ],
 )  # fmt: skip
 def test_a_wrong_conf_is_refused(conf: dict[str, Any]) -> None:
     with pytest.raises(SettingsError) as caught:
-        parse(conf, every=[Clinic(1, "Uno")], requested_by="yo", run_id=None)
+        parse(conf, every=[Clinic(1, "Uno")], requested_by="yo", run_id=None, zone=UTC)
     assert caught.value.hint
 
 
@@ -254,7 +255,8 @@ def test_the_command_plans_restores_undoes_and_needs_no_catalog(
     unasked = run(*words, **keys)
     assert (unasked.code, "--yes" in unasked.err) == (2, True)
     assert ward.rows_now(1) == damaged
-    done = run(*words, "--yes", **keys)
+    # What opens the backup names the recipients of the copy that is made before, where the settings name none.
+    done = run(*words, "--yes", **(keys | {"CLINIC_BACKUPS_RECIPIENTS": None}))
     assert (done.code, ward.rows_now(1)) == (0, good)
     undo = done.out.strip().splitlines()[-1].rpartition("--backup ")[2]
     assert run(*words, "--backup", undo, "--yes", **keys).code == 0

@@ -61,7 +61,8 @@ def restore(
         "clinic_id": clinic, "backup_id": backup, "as_of": as_of, "mode": mode, "tables": table or [],
         "ignore_dropped": ignore_dropped, "other_database": other_database, "notes": notes,
     }  # fmt: skip
-    request, _ = parse(conf, every=[], requested_by=f"{getpass.getuser()} (command line)", run_id=None)
+    by, zone = f"{getpass.getuser()} (command line)", with_parts.settings.zone
+    request, _ = parse(conf, every=[], requested_by=by, run_id=None, zone=zone)
     if archive:
         if backup or as_of:
             raise SettingsError("Two backups are named.", hint="--archive names one; leave --backup and --as-of out.")

@@ -42,7 +42,8 @@ def restore_into(
     require_schema_name(schema)
     with_parts = parts()
     conf = {"clinic_id": clinic, "backup_id": backup, "as_of": as_of, "tables": table or []}
-    request, _ = parse(conf, every=[], requested_by=f"{getpass.getuser()} (command line)", run_id=None)
+    by, zone = f"{getpass.getuser()} (command line)", with_parts.settings.zone
+    request, _ = parse(conf, every=[], requested_by=by, run_id=None, zone=zone)
     if archive and (backup or as_of):
         raise SettingsError("Which backup?", hint="--archive names it; leave --backup and --as-of out.")
     if archive:

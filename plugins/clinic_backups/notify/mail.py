@@ -16,7 +16,15 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from babel import Locale, UnknownLocaleError
-from jinja2 import FileSystemLoader, StrictUndefined, Template, TemplateNotFound, TemplateSyntaxError, select_autoescape
+from jinja2 import (
+    FileSystemLoader,
+    StrictUndefined,
+    Template,
+    TemplateError,
+    TemplateNotFound,
+    TemplateSyntaxError,
+    select_autoescape,
+)
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from clinic_backups.errors import SettingsError
@@ -81,6 +89,20 @@ class Templates:
             )
         html = self._render(folder, f"{kind}.html", {**known, "subject": subject})
         return Mail(subject, re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", html)
+
+    def check(self) -> None:
+        """Read every template of every language, without facts. :raises SettingsError: one is missing or wrong."""
+        languages = self.languages()
+        names = {path.name for language in languages for path in (self._folder / language).glob("[a-z]*.*")}
+        for language in languages:
+            for name in sorted(names):
+                try:
+                    self._environment(language).get_template(name)
+                except TemplateError as error:
+                    place = self._place(error) or str(self._folder / language / name)
+                    raise SettingsError(
+                        f"{place}: {type(error).__name__}.", hint="Every language needs the same files."
+                    ) from None
 
     def _folder_of(self, language: str) -> str:
         folders = {name.replace("-", "_").lower(): name for name in self.languages()}

@@ -175,7 +175,7 @@ def _request(parts: AirflowParts) -> tuple[RestoreRequest, bool]:
     run = context["dag_run"]
     given = {key: value for key, value in (run.conf or {}).items() if value not in (None, "")}
     requested_by = _triggered_by(context) or "unknown"
-    return parse(given, every=_every(parts), requested_by=requested_by, run_id=run.run_id)
+    return parse(given, every=_every(parts), requested_by=requested_by, run_id=run.run_id, zone=parts.settings.zone)
 
 
 def _every(parts: AirflowParts) -> list[Clinic]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from clinic_backups.errors import SettingsError
@@ -20,12 +20,13 @@ KEYS = (
 
 
 def parse(
-    conf: Mapping[str, Any], *, every: Sequence[Clinic], requested_by: str, run_id: str | None
+    conf: Mapping[str, Any], *, every: Sequence[Clinic], requested_by: str, run_id: str | None, zone: tzinfo
 ) -> tuple[RestoreRequest, bool]:
     """The request, and whether it is approved in advance (``approve: true``).
 
     :param every: the clinics that exist, for the error. A clinic whose row is gone is known by its backups: its id is
         taken as it is.
+    :param zone: that of times without an offset.
     :raises SettingsError: a key is unknown or a value is wrong.
     """
     require_known_keys(conf, KEYS)
@@ -38,7 +39,7 @@ def parse(
     request = RestoreRequest(
         clinic_id=chosen.clinics[0].id,
         backup_id=_text(conf, "backup_id"),
-        as_of=_moment(conf.get("as_of")),
+        as_of=_moment(conf.get("as_of"), zone),
         mode="exact" if conf.get("mode") == INTO else _mode(conf.get("mode")),
         into_schema=_schema(conf),
         tables=_tables(conf.get("tables")),
@@ -68,16 +69,20 @@ def _text(conf: Mapping[str, Any], key: str) -> str | None:
     return value
 
 
-def _moment(value: object) -> datetime | None:
+def _moment(value: object, zone: tzinfo) -> datetime | None:
     if value is None or value == "":
         return None
     try:
         moment = datetime.fromisoformat(str(value))
-    except ValueError:
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=zone)).astimezone(UTC)
+        if not 2000 <= moment.year < 2200:
+            raise ValueError
+    except (ValueError, OverflowError):
         raise SettingsError(
-            f"as_of: {str(value)[:40]!r} is not a time.", hint="Write it like 2026-11-24T02:00:00-04:00."
+            f"as_of: {str(value)[:40]!r} is not a time of the years 2000 to 2199.",
+            hint="Write it like 2026-11-24T02:00:00-04:00. Without an offset it is a time of CLINIC_BACKUPS_TIME_ZONE.",
         ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return moment
 
 
 def _mode(value: object) -> RestoreMode:

@@ -13,13 +13,12 @@ from fastapi.security.utils import get_authorization_scheme_param
 
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.errors import SettingsError
-from clinic_backups.extract import SqlFolder
+from clinic_backups.extract import USER_CLINICS, SqlFolder
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import CrossSite
 from clinic_backups.web.threads import run
 from clinic_backups.web.viewer import Role, Viewer
 
-SQL_FILE = "user_clinics.sql"
 AIRFLOW_ADMIN = "admin"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 RECORDED_ENDINGS = ("/descargar/", "/archivo/", "/download")
@@ -43,12 +42,9 @@ class Access:
         name, email = str(user.get_name() or ""), str(getattr(user, "email", None) or "").strip()
         if is_airflow_admin(user):
             return Viewer(name, email, superadmin=True)
-        # The person's words are bound, and never part of the text: the file may hold anything, comments too.
-        query = self._folder.text(SQL_FILE).replace("%", "%%").strip().rstrip(";")
+        query = self._folder.user_clinics()
         with self._database().transaction("looking up whose clinics these are") as db:
-            rows = db.exec_driver_sql(
-                f"WITH airflow_user (email, name) AS (SELECT %s::text, %s::text)\n{query}", (email, name)
-            ).all()
+            rows = db.exec_driver_sql(query, {"email": email, "name": name}).all()
         return _viewer(name, email, rows)
 
 
@@ -68,7 +64,8 @@ def _viewer(name: str, email: str, rows: Iterable[Any]) -> Viewer:
             clinic_id, role = row
         except ValueError:
             raise SettingsError(
-                f"{SQL_FILE} gives {len(row)} columns.", hint="It gives two: clinic_id and role, as its comment says."
+                f"{USER_CLINICS} gives {len(row)} columns.",
+                hint="It gives two: clinic_id and role, as its comment says.",
             ) from None
         if role == "superadmin":
             return Viewer(name, email, superadmin=True)

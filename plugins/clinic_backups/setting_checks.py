@@ -1,0 +1,45 @@
+"""What the settings say, computed for every clinic before a run: a wrong one fails here and not after an upload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from clinic_backups.encryption import parse_recipients
+from clinic_backups.findings import Report
+from clinic_backups.notify.mail import Templates
+from clinic_backups.settings import PREFIX, Settings
+
+NO_CLINIC = -1
+"""What such a clinic would have is what every clinic has that no setting names."""
+OF_CLINICS = ("clinic_recipients", "clinic_retention", "clinic_notify_success")
+
+
+def check_settings(settings: Settings, report: Report, now: datetime) -> None:
+    """Everything that is computed from settings, as a backup computes it."""
+    with report.check("settings"):
+        settings.require_store_url()
+    with report.check("settings"):
+        parse_recipients(settings.recipients_of(NO_CLINIC))
+    for clinic_id, recipients in sorted(settings.clinic_recipients.items()):
+        with report.check("settings", f"{PREFIX}CLINIC_RECIPIENTS, clinic {clinic_id}: "):
+            parse_recipients(recipients)
+    with report.check("settings"):
+        Templates(settings.email_dir, settings.zone).check()
+    for clinic_id in (NO_CLINIC, *settings.clinic_retention):
+        keep_days = settings.retention_of(clinic_id).keep_days
+        settings.lock_end(now + timedelta(days=keep_days))
+    count = len(settings.recipients)
+    report.ok("settings", f"Backups are encrypted to {count} public key{'s' if count > 1 else ''}.")
+
+
+def check_clinics_of_settings(settings: Settings, clinic_ids: Iterable[int], report: Report) -> None:
+    """Each clinic that a setting names exists: a wrong number there changes nothing, and nobody notices."""
+    known = set(clinic_ids)
+    for name in OF_CLINICS:
+        if unknown := sorted(set(getattr(settings, name)) - known):
+            report.warn(
+                "settings",
+                f"{PREFIX}{name.upper()} names clinics that do not exist: {', '.join(map(str, unknown))}.",
+                "Correct the numbers, or take them out.",
+            )

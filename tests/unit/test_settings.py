@@ -1,0 +1,89 @@
+"""The settings: what is wrong is said before anything is touched, and never with the value."""
+
+from __future__ import annotations
+
+import pytest
+
+from clinic_backups.errors import SettingsError
+from clinic_backups.settings import Settings, load, load_usable
+
+SECRET = "geheim"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("KEEP_DAYS", SECRET, "valid integer"),
+        ("KEEP_DAYS", "0", "greater than or equal to 1"),
+        ("KEEP_MONTHLY", "99999", "less than or equal to 10000"),
+        ("KEEP_YEARLY", "10001", "less than or equal to 10000"),
+        ("KEEP_FAILED_DAYS", "1000000", "less than or equal to 36500"),
+        ("RPO_HOURS", "99999999", "less than or equal to"),
+        ("STATEMENT_TIMEOUT_SECONDS", "9999999999", "less than or equal to"),
+        ("LOCK_TIMEOUT_SECONDS", "2147484", "less than or equal to"),
+        ("RETRY_DELAY_SECONDS", "1e12", "valid integer"),
+        ("STANDBY_LAG_SECONDS", "9" * 12, "less than or equal to"),
+        ("TIME_ZONE", SECRET, "IANA time zone"),
+        ("TIME_ZONE", "/etc/passwd", "IANA time zone"),
+        ("CLINIC_RETENTION", f'{{"7": {SECRET}', "not JSON"),
+        ("CLINIC_RETENTION", '{"7": {"keep_days": 0}}', "CLINIC_RETENTION, clinic 7: "),
+        ("CLINIC_RETENTION", '{"7": {"keep_day": 5}}', "CLINIC_RETENTION, clinic 7: "),
+        ("CLINIC_RETENTION", '{"7": {"keep_days": 5}, "7": {"keep_days": 9}}', "twice"),
+        ("CLINIC_RECIPIENTS", f'["{SECRET}"]', "dictionary"),
+        ("CLINIC_NOTIFY_SUCCESS", f'{{"7": "{SECRET}"}}', "CLINIC_NOTIFY_SUCCESS, clinic 7: "),
+        ("REPLICA_STORES", '{"backup_store": "s3://b/p"}', "others than backup_store"),
+        ("REPLICA_STORES", "[" * 100_000, "JSON"),
+        ("OPERATOR_LANGUAGE", "../../etc", "folder"),
+        ("HEARTBEAT_URL", f"ftp://{SECRET}", "http(s) address"),
+    ],
+)
+def test_a_wrong_value_is_named_and_the_default_stands_in_for_it(
+    name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"CLINIC_BACKUPS_{name}", value)
+    monkeypatch.setenv("CLINIC_BACKUPS_SHRINK_PERCENT", "7")
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert f"CLINIC_BACKUPS_{name}" in caught.value.message
+    assert said in caught.value.message
+    assert SECRET not in str(caught.value)
+    settings, problem = load_usable()
+    assert problem == caught.value.message
+    assert getattr(settings, name.lower()) == Settings.model_fields[name.lower()].default
+    assert settings.shrink_percent == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("CLINIC_BACKUPS_KEEP_DAY", "CLINIC_BACKUPS_KEEP_DAYS"),
+        ("CLINIC_BACKUPS_RECIPIENT", "CLINIC_BACKUPS_RECIPIENTS"),
+        ("clinic_backups_rpo_hour", "CLINIC_BACKUPS_RPO_HOURS"),
+        ("CLINIC_BACKUPS_Qqqqqq", None),
+    ],
+)
+def test_a_name_that_is_no_setting_is_an_error(name: str, near: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "365")
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert f"{name} is not a setting" in caught.value.message
+    assert ("did you mean" in caught.value.message) == (near is not None)
+    assert near is None or f"did you mean {near}?" in caught.value.message
+
+
+def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("KEEP_DAYS", "RETRIES", "REPLICA_STORES", "NOSUCH"):
+        monkeypatch.setenv(f"CLINIC_BACKUPS_{name}", "x")
+    with pytest.raises(SettingsError) as caught:
+        load()
+    assert all(name in caught.value.message for name in ("KEEP_DAYS", "RETRIES", "REPLICA_STORES", "NOSUCH"))
+
+
+def test_every_number_has_an_upper_bound() -> None:
+    """What passes the preflight must not overflow later: see the sums and dates that are made of settings."""
+    unbounded = [
+        name
+        for name, field in Settings.model_fields.items()
+        if field.annotation is int and not any(hasattr(bound, "le") for bound in field.metadata)
+    ]
+    assert unbounded == []
