@@ -19,13 +19,8 @@ from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.cleaning import Cleaner
 from clinic_backups.connections import Connection
-<<<<<<< HEAD
-from clinic_backups.encryption import load_identities, parse_recipients
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError, TransientError
-=======
 from clinic_backups.encryption import load_identities, parse_recipients, public_keys
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError
->>>>>>> origin/main
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError, TransientError
 from clinic_backups.extract import SqlFolder, render
 from clinic_backups.holds import Holds
 from clinic_backups.inventory import StoreCheck
@@ -44,6 +39,7 @@ from clinic_backups.restore.runner import RestoreRunner
 from clinic_backups.restore.safety import SafetyBackup
 from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.settings import Settings
+from clinic_backups.silence import Limits
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import open_store
@@ -63,6 +59,8 @@ class Parts:
     def __init__(self, settings: Settings, find: FindConnection) -> None:
         self.settings = settings
         self._find = find
+        Limits.silence_seconds = settings.silence_seconds
+        Limits.longest_seconds = settings.statement_timeout_seconds + settings.silence_seconds
 
     @cached_property
     def clinic_db(self) -> Connection:

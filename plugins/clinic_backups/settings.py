@@ -176,6 +176,11 @@ class Settings(BaseSettings):
         description="Longest time for which a backup may keep its tables locked against migrations, before a retry. A "
         "slow store makes reading slow",
     )
+    silence_seconds: Timeout = Field(
+        default=60,
+        description="A database that says nothing for so long is asked over a new connection whether it still works; "
+        "if not, the connection is given up",
+    )
     standby_lag_seconds: int = Field(
         default=600,
         ge=0,

@@ -51,7 +51,7 @@ def run(
                 if value is not None:
                     patch.setenv(name, value)
             patch.setattr(sys, "argv", ["clinic-backups", *words])
-            patch.setattr("clinic_backups.cli.backups.signal.signal", lambda *arguments: None)
+            patch.setattr("clinic_backups.cli.stopping.install", lambda: None)
             try:
                 cli.main()
             except SystemExit as end:

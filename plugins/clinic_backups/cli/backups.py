@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import getpass
-import signal
 from dataclasses import dataclass
-from types import FrameType
-from typing import Annotated, Any, NoReturn, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.markup import escape
@@ -55,8 +53,6 @@ def backup(
     """Back up clinics now, one after the other. One clinic's failure does not stop the others."""
     if bool(clinic) == every:
         raise SettingsError("Which clinics?", hint="Give --clinic ID, once or more, or --all.")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
     with_parts = parts()
     active, all_clinics = with_parts.clinics()
     conf: dict[str, Any] = {"clinic_ids": clinic} if clinic else {}
@@ -186,7 +182,3 @@ def _text(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return "\n".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
