@@ -16,9 +16,9 @@ Each night at 02:00 (`CLINIC_BACKUPS_TIME_ZONE`): `active_clinics` → `prefligh
 
 **When it is red**, read the log of `summary`: it names each clinic's outcome and the remedy.
 - `active_clinics` failed: the conf is wrong (its log lists the clinics that exist), or the database is out of reach.
-- `preflight` failed: a setting, the store, the catalog or an extract needs somebody, or something would be missing in
-  the backups. No clinic was touched.
-- A `back_up` task failed: that clinic alone. Transient errors were tried again by then, permanent ones not. Clear the
+- `preflight` failed: a setting, a store, the catalog, the database or the pool needs somebody. No clinic was touched.
+- A `back_up` task failed: that clinic alone. What is wrong with an extract fails each backup that it touches; the log
+  of `preflight` names all of it. Transient errors were tried again by then, permanent ones not. Clear the
   task to try again; it continues the same record.
 
 **To undo**: nothing to undo. A backup only reads the clinics' database; a failed one leaves nothing in the store.
@@ -28,10 +28,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import CronTriggerTimetable, Param, dag
+from airflow.sdk import Param, dag
 
 from clinic_backups import settings
 from clinic_backups.operators import (
+    OWNER,
     Age,
     ClinicBackupOperator,
     SqlExtract,
@@ -42,27 +43,38 @@ from clinic_backups.operators import (
     preflight,
     summary,
 )
+from clinic_backups.operators.timetable import OnTimeTimetable
 
 configured = settings.for_schedules()
 
 
 @dag(
-    # timedelta(0): a DAG that is unpaused at noon waits for the next night. False would run now if it is before 04:24.
-    schedule=CronTriggerTimetable("0 2 * * *", timezone=configured.time_zone, run_immediately=timedelta(0)),
+    description="Back up every active clinic, each night",
+    schedule=OnTimeTimetable("0 2 * * *", timezone=configured.time_zone),
     catchup=False,
     max_active_runs=1,
+    # A backfill would do today's work under dates of the past.
+    allowed_run_types=("scheduled", "manual", "operator_triggered"),
+    dagrun_timeout=timedelta(hours=23),
     doc_md=__doc__,
     tags=["clinic backups"],
     default_args={
+        "owner": OWNER,
         "retries": configured.retries,
         "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
         "retry_exponential_backoff": True,
         "max_retry_delay": settings.LONGEST_RETRY_DELAY,
     },
     params={
-        # Any type here: active_clinics checks them, so that its error can list the clinics that exist.
-        "clinic_id": Param(None, type=["null", "integer", "string"], title="Clinic", description="Id of one clinic"),
-        "clinic_ids": Param(None, type=["null", "array", "string"], title="Clinics", description="Ids, as [7, 9]"),
+        "clinic_id": Param(None, type=["null", "integer"], minimum=1, title="Clinic", description="Id of one clinic"),
+        "clinic_ids": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "integer", "minimum": 1},
+            minItems=1,
+            title="Clinics",
+            description="Their ids, as [7, 9]",
+        ),
         "kind": Param("auto", type="string", enum=["auto", "full", "incremental"], title="Kind"),
         "allow_gaps": Param(False, type=["null", "boolean"], title="Allow gaps", description="Mark it as incomplete"),
         "notes": Param("", type=["null", "string"], title="Notes", description="A line; no patients' data"),
@@ -80,6 +92,7 @@ def clinic_backup() -> None:
         kind="{{ params.kind or 'auto' }}",
         notes="{{ params.notes or '' }}",
         allow_gaps="{{ params.allow_gaps or False }}",
+        rows_compared="{{ (ti.xcom_pull(task_ids='preflight') or {}).get('rows_compared', False) }}",
         pool=pool.NAME,
         map_index_template="{{ task.clinic['name'] }}",
     ).expand(clinic=clinics)

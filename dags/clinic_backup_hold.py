@@ -25,18 +25,26 @@ from datetime import timedelta
 from airflow.sdk import Param, dag
 
 from clinic_backups import settings
+from clinic_backups.operators import OWNER
 from clinic_backups.operators.retention import hold_or_release
 
 configured = settings.for_schedules()
 
 
 @dag(
+    description="Keep one backup until it is released",
     schedule=None,
     catchup=False,
     max_active_runs=1,
+    allowed_run_types=("manual", "operator_triggered"),
+    dagrun_timeout=timedelta(hours=6),
     doc_md=__doc__,
     tags=["clinic backups"],
-    default_args={"retries": configured.retries, "retry_delay": timedelta(seconds=configured.retry_delay_seconds)},
+    default_args={
+        "owner": OWNER,
+        "retries": configured.retries,
+        "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
+    },
     params={
         "backup_id": Param("", type="string", title="Backup", description="Its id, as the list of backups shows it"),
         "reason": Param("", type=["null", "string"], title="Reason", description="One line; no patients' data"),

@@ -35,24 +35,34 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import CronTriggerTimetable, Param, dag
+from airflow.sdk import Param, dag
 
 from clinic_backups import settings
+from clinic_backups.operators import OWNER
 from clinic_backups.operators.copies import check_stores, copy_missing
 from clinic_backups.operators.retention import clean
+from clinic_backups.operators.timetable import OnTimeTimetable
 
 configured = settings.for_schedules()
 
 
 @dag(
-    schedule=CronTriggerTimetable("0 3 * * 0", timezone=configured.time_zone, run_immediately=timedelta(0)),
+    description="Look after the stores, and delete backups that are past their time",
+    schedule=OnTimeTimetable("0 3 * * 0", timezone=configured.time_zone),
     catchup=False,
     max_active_runs=1,
+    # A backfill would do today's work under dates of the past.
+    allowed_run_types=("scheduled", "manual", "operator_triggered"),
+    dagrun_timeout=timedelta(hours=47),
     doc_md=__doc__,
     tags=["clinic backups"],
-    default_args={"retries": configured.retries, "retry_delay": timedelta(seconds=configured.retry_delay_seconds)},
+    default_args={
+        "owner": OWNER,
+        "retries": configured.retries,
+        "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
+    },
     params={
-        "clinic_id": Param(None, type=["null", "integer", "string"], title="Clinic", description="Empty: all"),
+        "clinic_id": Param(None, type=["null", "integer"], minimum=1, title="Clinic", description="Empty: all"),
         "dry_run": Param(False, type="boolean", title="Only show"),
         "sweep": Param(False, type="boolean", title="Sweep", description="Remove what uploads that died left"),
         "read": Param(False, type="boolean", title="Read", description="Read every archive: costs the transfer"),

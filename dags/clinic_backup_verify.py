@@ -29,18 +29,26 @@ from datetime import timedelta
 from airflow.sdk import Param, dag
 
 from clinic_backups import settings
+from clinic_backups.operators import OWNER
 from clinic_backups.operators.verify import verify
 
 configured = settings.for_schedules()
 
 
 @dag(
+    description="Read every copy of one backup, and compare it with the catalog",
     schedule=None,
     catchup=False,
     max_active_runs=4,
+    allowed_run_types=("manual", "operator_triggered"),
+    dagrun_timeout=timedelta(days=2),
     doc_md=__doc__,
     tags=["clinic backups"],
-    default_args={"retries": configured.retries, "retry_delay": timedelta(seconds=configured.retry_delay_seconds)},
+    default_args={
+        "owner": OWNER,
+        "retries": configured.retries,
+        "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
+    },
     params={
         "backup_id": Param("", type="string", title="Backup", description="Its id, as the list of backups shows it"),
     },

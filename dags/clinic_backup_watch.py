@@ -18,21 +18,26 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import CronTriggerTimetable, dag
+from airflow.sdk import dag
 
 from clinic_backups import settings
-from clinic_backups.operators import watch
+from clinic_backups.operators import OWNER, watch
+from clinic_backups.operators.timetable import OnTimeTimetable
 
 configured = settings.for_schedules()
 
 
 @dag(
-    schedule=CronTriggerTimetable("30 * * * *", timezone=configured.time_zone, run_immediately=timedelta(0)),
+    description="Alarm when a clinic's last good backup is too old",
+    schedule=OnTimeTimetable("30 * * * *", timezone=configured.time_zone),
     catchup=False,
     max_active_runs=1,
+    # A backfill would do today's work under dates of the past.
+    allowed_run_types=("scheduled", "manual", "operator_triggered"),
+    dagrun_timeout=timedelta(minutes=50),
     doc_md=__doc__,
     tags=["clinic backups"],
-    default_args={"retries": 2, "retry_delay": timedelta(minutes=2)},
+    default_args={"owner": OWNER, "retries": 2, "retry_delay": timedelta(minutes=2)},
 )
 def clinic_backup_watch() -> None:
     watch()

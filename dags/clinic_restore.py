@@ -37,26 +37,35 @@ from datetime import timedelta
 from airflow.sdk import Param, dag
 
 from clinic_backups import settings
+from clinic_backups.operators import OWNER
 from clinic_backups.operators.restore import PlanApproval, apply, plan, report
 
 configured = settings.for_schedules()
 
 
 @dag(
+    description="Restore one clinic, and leave all others alone",
     schedule=None,
     catchup=False,
     max_active_runs=4,
+    allowed_run_types=("manual", "operator_triggered"),
+    dagrun_timeout=timedelta(hours=configured.approval_hours, days=2),
     doc_md=__doc__,
     tags=["clinic backups"],
-    default_args={"retries": configured.retries, "retry_delay": timedelta(seconds=configured.retry_delay_seconds)},
+    default_args={
+        "owner": OWNER,
+        "retries": configured.retries,
+        "retry_delay": timedelta(seconds=configured.retry_delay_seconds),
+    },
     params={
-        # Any type here: plan checks them, so that its error can list the clinics that exist.
-        "clinic_id": Param(None, type=["null", "integer", "string"], title="Clinic", description="Id of the clinic"),
+        "clinic_id": Param(None, type=["null", "integer"], minimum=1, title="Clinic", description="Id of the clinic"),
         "backup_id": Param(None, type=["null", "string"], title="Backup", description="Empty: the newest"),
         "as_of": Param(None, type=["null", "string"], title="As of", description="The newest backup until this time"),
         "mode": Param("exact", type="string", enum=["exact", "missing", "live", "into"], title="Mode"),
         "schema": Param(None, type=["null", "string"], title="New schema", description="Only with the mode into"),
-        "tables": Param(None, type=["null", "array"], title="Tables", description="Empty: all"),
+        "tables": Param(
+            None, type=["null", "array"], items={"type": "string"}, title="Tables", description="Empty: all"
+        ),
         "ignore_dropped": Param(False, type="boolean", title="Leave out columns that are gone"),
         "other_database": Param(False, type="boolean", title="Into another database than backups are read from"),
         "approve": Param(False, type="boolean", title="Approve in advance"),

@@ -1,25 +1,61 @@
-"""What the package adds to Airflow itself. Airflow loads this file once in each of its processes."""
+"""What the package adds to Airflow itself. Airflow loads this file once in each of its processes.
+
+It must load whatever happens: a part that cannot be imported is left out and named under Admin → Plugins, and backups
+and restores go on without it.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
-from clinic_backups.operators import pool
+log = logging.getLogger(__name__)
+problems: dict[str, str] = {}
+"""By the part that could not be loaded: why."""
 
-# Airflow may lie below a path, and its UI takes these addresses as they are.
-_PAGES = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/") + "/backups/ui"
+
+def _load(part: str, load: Callable[[], Any], otherwise: Any) -> Any:
+    try:
+        return load()
+    except Exception as error:
+        log.exception("Clinic backups: %s cannot be loaded.", part)
+        problems[part] = f"{type(error).__name__}: {error}"
+        return otherwise
+
+
+def _listeners() -> list[Any]:
+    from clinic_backups.operators import pool
+
+    return [pool]
+
+
+def _timetables() -> list[Any]:
+    from clinic_backups.operators.timetable import OnTimeTimetable
+
+    return [OnTimeTimetable]
+
+
+def _base_path() -> str:
+    from clinic_backups.airflow_internals import conf
+
+    # Airflow may lie below a path, and its UI takes these addresses as they are.
+    return urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
+
+
+_PAGES = _load("the address of the pages", _base_path, "") + "/backups/ui"
 
 
 class ClinicBackupsPlugin(AirflowPlugin):
-    """Registers the listener that makes the pool, and the page with its API."""
+    """Registers the listener that makes the pool, the DAGs' timetable, and the page with its API."""
 
     name = "clinic_backups"
-    listeners = [pool]  # noqa: RUF012 - as Airflow declares it
-    external_views = [  # noqa: RUF012
+    listeners = _load("the listener that makes the pool", _listeners, [])
+    timetables = _load("the timetable", _timetables, [])
+    external_views = [  # noqa: RUF012 - as Airflow declares it
         {
             "name": "Backups",
             "href": f"{_PAGES}/",
@@ -35,6 +71,49 @@ class ClinicBackupsPlugin(AirflowPlugin):
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override] # asked for by the API server alone
         """The application; workers, which load this file too, import nothing of it."""
-        from clinic_backups.web.app import PREFIX, make_app
+        return [
+            {"app": _load("the page", _app, None) or _substitute(), "url_prefix": "/backups", "name": "Clinic backups"}
+        ]
 
-        return [{"app": make_app(), "url_prefix": PREFIX, "name": "Clinic backups"}]
+
+class ClinicBackupsProblems(AirflowPlugin):
+    """Fails to load when a part of the other one did: so Airflow's list of plugins names it."""
+
+    name = "clinic_backups_problems"
+
+    @classmethod
+    def on_load(cls, *args: Any, **kwargs: Any) -> None:
+        """:raises ImportError: a part could not be loaded."""
+        if problems:
+            raise ImportError("; ".join(f"{part}: {why}" for part, why in problems.items()))
+
+
+def _app() -> Any:
+    from clinic_backups.web.app import make_app
+
+    return make_app()
+
+
+def _substitute() -> Any:
+    """One page that says why the page is not there."""
+    from fastapi import FastAPI
+    from fastapi.responses import PlainTextResponse
+
+    why = problems["the page"]
+    try:
+        from clinic_backups.airflow_internals import get_import_errors
+
+        get_import_errors()["clinic_backups: the page"] = why
+    except Exception:
+        log.exception("Airflow's list of plugins does not name the problem.")
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    text = (
+        f"The Backups page cannot be shown: {why}\n\nBackups and restores go on: this is about the page alone.\n"
+        "Is this version of Airflow one that the README names? The API server's log has the whole error.\n"
+    )
+
+    @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    def instead(path: str) -> PlainTextResponse:
+        return PlainTextResponse(text, status_code=503, headers={"Cache-Control": "no-store"})
+
+    return app

@@ -23,7 +23,11 @@ def to_record(error: BaseException) -> tuple[str, str | None]:
     """Text and hint that the catalog keeps of a failure. A foreign error's text may hold anything, also a patient's."""
     if isinstance(error, ClinicBackupsError):
         return error.message, error.hint
-    return f"Interrupted: {type(error).__name__}", None
+    if not isinstance(error, Exception):  # KeyboardInterrupt, SystemExit: somebody ended the process
+        return f"Interrupted: {type(error).__name__}", None
+    kind = type(error)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    return f"Unexpected error: {name}.", "The task's log has its traceback. Report it with that."
 
 
 class TransientError(ClinicBackupsError):

@@ -161,12 +161,24 @@ class SqlFolder:
         return self.declarations().derived
 
 
+class RenderedExtracts(str):
+    """The extracts of one clinic as one script, for people to read; ``queries`` are the statements themselves."""
+
+    __slots__ = ("queries",)
+    queries: Mapping[str, str]
+
+    def __new__(cls, queries: Mapping[str, str]) -> RenderedExtracts:
+        text = super().__new__(cls, "\n\n".join(f"-- {name}\n{query};" for name, query in queries.items()))
+        text.queries = queries
+        return text
+
+
 @dataclass(frozen=True)
 class SqlExtract:
     """The extraction stage as a DAG file names it: the extracts in one subfolder of ``include/sql``.
 
-    Airflow calls a callable template field with the context; the result, table by table, is what the web UI shows
-    under Rendered Template and what the operator runs.
+    Airflow calls a callable template field with the context; the result is what the web UI shows under Rendered
+    Template and what the operator runs.
     """
 
     subfolder: str = "extract"
@@ -178,7 +190,8 @@ class SqlExtract:
             for name, text in folder.extracts(self.subfolder).items()
         }
 
-    def __call__(self, *, context: Mapping[str, Any], jinja_env: object) -> dict[str, str]:
+    def __call__(self, *, context: Mapping[str, Any], jinja_env: object) -> RenderedExtracts:
         from clinic_backups import settings
 
-        return self.rendered(SqlFolder(settings.load().sql_dir), int(context["task"].clinic["id"]))
+        folder = SqlFolder(settings.load().sql_dir)
+        return RenderedExtracts(self.rendered(folder, int(context["task"].clinic["id"])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,7 +17,7 @@ class Finding:
     """One result of the preflight."""
 
     check: str
-    """settings, store, catalog, database, extracts, coverage, parents, indexes, rows or restore"""
+    """settings, store, catalog, database, clock, pool, extracts, coverage, parents, indexes, rows or restore"""
     level: Level
     message: str
     """What was found; never a secret, never a value of a patient's row."""
@@ -63,14 +63,23 @@ class Report:
             self.error(check, prefix + error.message, error.hint, transient=transient)
 
 
-def require(findings: Sequence[Finding], *, allow_gaps: bool = False) -> None:
+OF_RUN = ("settings", "store", "catalog", "database", "clock", "pool")
+"""What every backup of a run needs. What another check finds is a fault of the backups that it touches."""
+
+
+def require(findings: Sequence[Finding], *, allow_gaps: bool = False, checks: Collection[str] | None = None) -> None:
     """Pass if there is no error; warnings pass.
 
     :param allow_gaps: errors that say what backups would lack pass too: each backup is marked with them.
+    :param checks: only errors of these checks count; of all where it is left out.
     :raises PermanentError: there is an error that stays; the message lists all errors, each with its hint.
     :raises TransientError: there are errors, and all may pass by themselves.
     """
-    errors = [item for item in findings if item.level == "error" and not (allow_gaps and item.gap)]
+    errors = [
+        item
+        for item in findings
+        if item.level == "error" and not (allow_gaps and item.gap) and (checks is None or item.check in checks)
+    ]
     if not errors:
         return
     lines = [f"[{item.check}] {item.message}" + (f"\n  HINT: {item.hint}" if item.hint else "") for item in errors]

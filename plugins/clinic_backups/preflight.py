@@ -62,7 +62,7 @@ def run(
     with report.check("catalog"):
         catalog_version()
         report.ok("catalog", "The catalog is at its newest migration.")
-    with report.check("extracts"), Snapshot(clinic_db(), **settings.timeouts) as snapshot:
+    with report.check("database"), Snapshot(clinic_db(), **settings.timeouts) as snapshot:
         database = _ClinicDatabase(snapshot, settings, report)
         check_standby(snapshot, settings.standby_lag_seconds, report)
         database.check_clinics()

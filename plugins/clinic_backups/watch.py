@@ -20,13 +20,15 @@ TIMEOUT_SECONDS, LONGEST_SECONDS = 10, 30
 def alarm_notice(
     facts: Mapping[str, Any], last: tuple[Mapping[str, Any], datetime] | None, now: datetime
 ) -> Notice | None:
-    """The alarm for the operator: when a clinic is late that the last alarm did not name, else once a day.
+    """The alarm for the operator: when something is wrong that the last alarm did not name, else once a day.
 
-    :param facts: of :func:`clinic_backups.notify.digest.overdue_facts`.
+    :param facts: of :func:`clinic_backups.notify.digest.overdue_facts`; with ``problem``, its ``error`` and ``hint``,
+        where no backup can be made at all.
     :param last: the facts and time of the last alarm.
     """
-    late = _late(facts)
-    if not late or (last is not None and late <= _late(last[0]) and now - last[1] < AGAIN_AFTER):
+    late, problem = _late(facts), facts.get("problem")
+    known = last is not None and late <= _late(last[0]) and problem in (None, last[0].get("problem"))
+    if not (late or problem) or (known and last is not None and now - last[1] < AGAIN_AFTER):
         return None
     checked_at = now.isoformat()
     return Notice(f"alarm:{checked_at}", "alarm", {**facts, "checked_at": checked_at})

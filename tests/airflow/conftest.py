@@ -21,7 +21,9 @@ import pytest
 from clinic_backups import connections
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.model import BackupRecord
+from clinic_backups.operators import pool
 from clinic_backups.settings import PROJECT_SQL
+from include.demo import databases
 from include.demo.api import AirflowApi
 from include.demo.layout import CHECKOUT, WEB_USERS, Layout, Secrets, write_private
 from include.demo.stack import Stack
@@ -74,6 +76,36 @@ class Airflow:
         """Start a run and wait for it; returns its id and state."""
         run_id = self.start(conf, dag_id)
         return run_id, self.wait(run_id, dag_id)
+
+    def scheduled(self, dag_id: str = "clinic_backup") -> str:
+        """A run that the scheduler starts by itself: its time, 02:00 of the next night, is set to now."""
+        before = self._scheduled_runs(dag_id)
+        with closing(self.stack._postgres.connect(databases.AIRFLOW)) as db, db, db.cursor() as cursor:
+            cursor.execute(
+                "UPDATE dag SET next_dagrun = now(), next_dagrun_data_interval_start = now(),"
+                " next_dagrun_data_interval_end = now(), next_dagrun_create_after = now() WHERE dag_id = %s",
+                (dag_id,),
+            )
+        deadline = time.monotonic() + RUN_LIMIT_SECONDS
+        while not (new := self._scheduled_runs(dag_id) - before):
+            assert time.monotonic() < deadline, "The scheduler starts no run."
+            time.sleep(0.2)
+        (run_id,) = new
+        return run_id
+
+    def _scheduled_runs(self, dag_id: str) -> set[str]:
+        found = self.api._call("GET", f"/dags/{dag_id}/dagRuns", params={"run_type": "scheduled"})["dag_runs"]
+        return {str(run["dag_run_id"]) for run in found}
+
+    @contextmanager
+    def slots(self, number: int) -> Iterator[None]:
+        """The pool has so many slots meanwhile."""
+        body = {"name": pool.NAME, "include_deferred": False}
+        self.api._call("PATCH", f"/pools/{pool.NAME}", json=body | {"slots": number})
+        try:
+            yield
+        finally:
+            self.api._call("PATCH", f"/pools/{pool.NAME}", json=body | {"slots": pool.SLOTS})
 
     def tasks(self, run_id: str, dag_id: str = "clinic_backup") -> dict[str, dict[str, Any]]:
         """Each task instance by its id, and by its clinic's number in brackets where it is mapped."""

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import pytest
 
+from include.demo.layout import DemoError
 from tests.airflow.conftest import OPERATOR, Airflow
 
 ALL = {f"back_up[{number}]": "success" for number in range(5)}
@@ -19,16 +20,23 @@ READY = {"active_clinics": "success", "preflight": "success"}
 def test_all_active_clinics_and_nothing_of_a_patient_outside_of_the_store(airflow: Airflow) -> None:
     secret = f"Zacarías-{uuid4().hex}"
     airflow.execute(f"UPDATE public.usuarios_paciente SET nombres = '{secret}', alergias = ARRAY['{secret}']")
-    run_id, state = airflow.run({"notes": "prueba"})
-    assert (state, airflow.states(run_id)) == ("success", READY | ALL | {"summary": "success"})
+    run_id = airflow.scheduled()
+    assert (airflow.wait(run_id), airflow.states(run_id)) == ("success", READY | ALL | {"summary": "success"})
     records = airflow.records(run_id)
     assert sorted(records) == [1, 2, 3, 4, 5]
     for record in records.values():
-        assert (record.state, record.trigger, record.requested_by) == ("completed", "manual", "admin")
-        assert (record.run_id, record.attempt, record.notes) == (run_id, 1, "prueba")
+        assert (record.state, record.trigger, record.requested_by) == ("completed", "scheduled", "scheduled")
+        assert (record.run_id, record.attempt, record.notes) == (run_id, 1, "")
+    # What the application's view and the API say of them.
+    assert set(airflow.execute("SELECT tipo FROM clinic_backups.respaldo WHERE clinica_id = 3")) == {("completo",)}
+    with closing(airflow.web("admin")) as web:
+        for tipo, count in (("completo", 1), ("manual", 0)):
+            found = web.get("/backups/respaldos/", params={"clinica": 3, "tipo": tipo}).json()
+            assert found["count"] == count
     tasks = airflow.tasks(run_id)
     assert tasks["back_up[2]"]["rendered_map_index"] == "Clínica D'Ávila"
-    assert "clinica_id = 3" in json.dumps(tasks["back_up[2]"]["rendered_fields"])
+    # One SQL script, to be read line by line.
+    assert "clinica_id = 3;\n\n-- public." in tasks["back_up[2]"]["rendered_fields"]["extract"]
     assert {tasks[name]["pool"] for name in ALL} == {"clinic_backups"}
     (count,) = airflow.execute(f"SELECT count(*) FROM public.usuarios_paciente WHERE nombres = '{secret}'")
     assert count[0] > 100
@@ -45,20 +53,27 @@ def test_all_active_clinics_and_nothing_of_a_patient_outside_of_the_store(airflo
             assert secret.encode() not in path.read_bytes(), path
 
 
-@pytest.mark.parametrize("conf", [{"clinic_id": "seis"}, {"clinic_ids": []}, {"clinic_id": 99}])
-def test_a_wrong_conf_fails_at_once_with_the_list_and_touches_nothing(
-    airflow: Airflow, conf: dict[str, object]
-) -> None:
-    before = sorted(airflow.stack.layout.store.rglob("*"))
-    run_id, state = airflow.run(conf)
+@pytest.mark.parametrize(
+    "conf", [{"clinic_id": "seis"}, {"clinic_id": "1, 2"}, {"clinic_ids": []}, {"clinic_ids": ["1"]}, {"clinic_id": 0}]
+)
+def test_a_conf_of_a_wrong_type_starts_no_run(airflow: Airflow, conf: dict[str, object]) -> None:
+    with pytest.raises(DemoError, match="400"):
+        airflow.start(conf)
+
+
+def test_a_wrong_conf_fails_at_once_with_the_list_and_touches_nothing(airflow: Airflow) -> None:
+    before, mails = sorted(airflow.stack.layout.store.rglob("*")), len(airflow.mails())
+    run_id, state = airflow.run({"clinic_id": 99})
     assert (state, airflow.states(run_id)) == ("failed", {
         "active_clinics": "failed", "preflight": "upstream_failed", "back_up": "upstream_failed", "summary": "failed",
     })  # fmt: skip
     assert "The clinics are: 1 Clínica Sonrisas, 2 Odontología" in airflow.log(run_id, "active_clinics")
     assert airflow.tasks(run_id)["active_clinics"]["try_number"] == 1
-    assert "see the task active_clinics" in airflow.log(run_id, "summary")
+    assert "No clinic was backed up. active_clinics: No clinic has the id 99." in airflow.log(run_id, "summary")
     assert airflow.records(run_id) == {}
     assert sorted(airflow.stack.layout.store.rglob("*")) == before
+    (digest,) = airflow.mails()[mails:]
+    assert "No clinic has the id 99." in digest.get_body(("plain",)).get_content()  # type: ignore[union-attr]
 
 
 def test_the_kind_is_as_asked_and_the_log_says_why(airflow: Airflow) -> None:
@@ -74,8 +89,10 @@ def test_the_kind_is_as_asked_and_the_log_says_why(airflow: Airflow) -> None:
 
 
 def test_an_explicit_id_also_backs_up_an_inactive_clinic(airflow: Airflow) -> None:
-    run_id, state = airflow.run({"clinic_id": 6})
+    run_id, state = airflow.run({"clinic_id": 6, "notes": "prueba"})
     assert state == "success"
+    record = airflow.records(run_id)[6]
+    assert (record.trigger, record.requested_by, record.notes) == ("manual", "admin", "prueba")
     assert {number: record.state for number, record in airflow.records(run_id).items()} == {6: "completed"}
 
 
@@ -122,21 +139,55 @@ def test_a_transient_error_is_tried_again(airflow: Airflow) -> None:
     assert {number: record.state for number, record in airflow.records(run_id).items()} == {5: "completed"}
 
 
-def test_the_preflight_stops_a_run_before_any_clinic_and_the_operator_hears_of_it(airflow: Airflow) -> None:
+def test_what_every_backup_needs_stops_a_run_before_any_clinic_and_the_operator_hears_why(airflow: Airflow) -> None:
     before = len(airflow.mails())
-    airflow.execute(
-        "CREATE TABLE public.citas_nueva (id int PRIMARY KEY, paciente_id bigint REFERENCES public.usuarios_paciente)"
-    )
-    try:
+    with airflow.slots(0):
         run_id, state = airflow.run()
-    finally:
-        airflow.execute("DROP TABLE public.citas_nueva")
     assert (state, airflow.states(run_id)) == ("failed", {
         "active_clinics": "success", "preflight": "failed", "back_up": "upstream_failed", "summary": "failed",
     })  # fmt: skip
-    assert "public.citas_nueva leads to the clinic" in airflow.log(run_id, "preflight")
     assert airflow.tasks(run_id)["preflight"]["try_number"] == 1
     assert airflow.records(run_id) == {}
     (digest,) = airflow.mails()[before:]
     assert digest["X-Envelope-To"] == OPERATOR
     assert str(digest["Subject"]) == "❌ Respaldos: 0 de 5, 5 con error"
+    body = digest.get_body(("plain",)).get_content()  # type: ignore[union-attr]
+    assert "POR QUÉ NO EMPEZÓ NINGÚN RESPALDO" in body
+    assert "The pool clinic_backups has no slots" in " ".join(body.split())
+
+
+def test_a_pool_that_is_gone_is_made_anew(airflow: Airflow) -> None:
+    assert airflow.api._request("DELETE", "/pools/clinic_backups").status_code == 204
+    run_id, state = airflow.run({"clinic_id": 2})
+    assert (state, airflow.states(run_id)["back_up[0]"]) == ("success", "success")
+    assert airflow.api._call("GET", "/pools/clinic_backups")["slots"] == 4
+
+
+def test_what_is_wrong_with_a_table_fails_each_backup_that_it_touches_with_its_cause(airflow: Airflow) -> None:
+    before = len(airflow.mails())
+    airflow.execute(
+        "CREATE TABLE public.citas_nueva (id int PRIMARY KEY, paciente_id bigint REFERENCES public.usuarios_paciente)"
+    )
+    try:
+        run_id, state = airflow.run({"clinic_ids": [2, 3]})
+    finally:
+        airflow.execute("DROP TABLE public.citas_nueva")
+    assert (state, airflow.states(run_id)) == ("failed", READY | {
+        "back_up[0]": "failed", "back_up[1]": "failed", "summary": "failed",
+    })  # fmt: skip
+    cause = "public.citas_nueva leads to the clinic"
+    for task in ("preflight", "back_up", "summary"):
+        assert cause in airflow.log(run_id, task)
+    for record in airflow.records(run_id).values():
+        assert record.state == "failed"
+        assert cause in (record.error or "")
+    mails = {mail["X-Envelope-To"]: mail for mail in airflow.mails()[before:]}
+    assert len(mails) == 3  # the administrators of both clinics, and the operator
+    assert cause in " ".join(mails[OPERATOR].get_body(("plain",)).get_content().split())
+    assert all(str(mail["Subject"]).startswith("❌") for mail in mails.values())
+
+
+def test_a_backfill_is_refused(airflow: Airflow) -> None:
+    period = {"from_date": "2026-03-01T00:00:00Z", "to_date": "2026-03-03T00:00:00Z"}
+    with pytest.raises(DemoError, match=r"answered 4\d\d"):
+        airflow.api._call("POST", "/backfills", json={"dag_id": "clinic_backup", **period, "run_backwards": False})

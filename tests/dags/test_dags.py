@@ -26,6 +26,12 @@ def test_every_dag_file_holds_a_documented_dag_that_the_readme_names(dags: dict[
         assert len(dag.doc_md) > 300  # type: ignore[attr-defined]
         assert dag.tags == {"clinic backups"}  # type: ignore[attr-defined]
         assert dag.catchup is False  # type: ignore[attr-defined]
+        assert dag.description  # type: ignore[attr-defined]
+        assert dag.owner == "clinic-backups"  # type: ignore[attr-defined]
+        assert dag.dagrun_timeout  # type: ignore[attr-defined]
+        runs = {run_type.value for run_type in dag.allowed_run_types}  # type: ignore[attr-defined]
+        assert runs - {"scheduled"} == {"manual", "operator_triggered"}
+        assert ("scheduled" in runs) == dag.timetable.can_be_scheduled  # type: ignore[attr-defined]
         # Restores of several clinics may wait for approval side by side, and reading changes nothing.
         side_by_side = dag_id in ("clinic_restore", "clinic_backup_verify")
         assert dag.max_active_runs == (4 if side_by_side else 1)  # type: ignore[attr-defined]
@@ -39,8 +45,9 @@ def test_the_schedule_is_in_the_configured_zone(name: str, expression: str, monk
 
     monkeypatch.setenv("CLINIC_BACKUPS_TIME_ZONE", "America/La_Paz")
     dag = DagBag(CHECKOUT / "dags" / f"{name}.py").dags[name]
-    assert dag.timetable.expression == expression
-    assert str(dag.timetable.timezone) == "America/La_Paz"
+    written = dag.timetable.serialize()
+    assert (written["expression"], written["timezone"]) == (expression, "America/La_Paz")
+    assert type(dag.timetable).deserialize(written).serialize() == written
 
 
 @pytest.mark.parametrize(
@@ -75,3 +82,40 @@ def test_the_bulk_of_the_work_is_bounded_and_stops_a_retry_that_cannot_help(dags
 
 def test_without_a_word_a_backup_is_incremental_where_that_can_be(dags: dict[str, object]) -> None:
     assert dags["clinic_backup"].params["kind"] == "auto"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("now", "last", "expected"),
+    [
+        # Unpaused at noon, after a week or for the first time: the next night's, and none "for 02:00".
+        ("2026-03-10T12:00", "2026-03-03T02:00", "2026-03-11T02:00"),
+        ("2026-03-10T12:00", None, "2026-03-11T02:00"),
+        ("2026-03-10T03:01", "2026-03-09T02:00", "2026-03-11T02:00"),
+        # The scheduler was away at 02:00.
+        ("2026-03-10T02:40", "2026-03-09T02:00", "2026-03-10T02:00"),
+        ("2026-03-10T02:40", "2026-03-03T02:00", "2026-03-10T02:00"),
+        # Every night.
+        ("2026-03-10T02:00:05", "2026-03-10T02:00", "2026-03-11T02:00"),
+        ("2026-03-10T01:59", "2026-03-09T02:00", "2026-03-10T02:00"),
+        ("2026-03-10T01:59", None, "2026-03-10T02:00"),
+    ],
+)
+def test_a_missed_run_is_not_made_up_for(
+    now: str, last: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.timetables import trigger
+    from airflow.timetables.base import DataInterval, TimeRestriction
+    from pendulum import parse
+
+    from clinic_backups.operators import timetable as ours
+
+    timetable = ours.OnTimeTimetable("0 2 * * *", timezone="America/La_Paz")
+    moments = {name: parse(text, tz="America/La_Paz") for name, text in (("now", now), ("last", last)) if text}
+    monkeypatch.setattr(trigger, "utcnow", lambda: moments["now"])
+    monkeypatch.setattr(ours, "utc_now", lambda: moments["now"])
+    found = timetable.next_dagrun_info(
+        last_automated_data_interval=DataInterval.exact(moments["last"]) if last else None,
+        restriction=TimeRestriction(earliest=None, latest=None, catchup=False),
+    )
+    assert found is not None
+    assert found.run_after == parse(expected, tz="America/La_Paz")

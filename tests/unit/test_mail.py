@@ -363,6 +363,31 @@ def test_a_digest_names_the_incomplete_backups(language: str) -> None:
         assert "public.nueva, public.otra" in part and "Sonrisas (7)" in part
 
 
+PROBLEM = {"task": "preflight", "error": "The store does not answer.", "hint": "Mount it."}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_run_that_failed_before_any_backup_says_why(language: str) -> None:
+    mail = SHIPPED.render(
+        "digest", language, FACTS["digest"] | QUIET | {"problem": PROBLEM, "completed": 0, "total": 0}
+    )
+    assert mail.subject.startswith("❌")
+    for part in (plain(mail.text), Page(mail.html).text):
+        assert all(text in part for text in PROBLEM.values())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("late", [True, False])
+def test_an_alarm_says_that_no_backup_can_be_made(late: bool, language: str) -> None:
+    facts = FACTS["alarm"] | {"problem": PROBLEM} | ({} if late else {"overdue": [], "never": []})
+    mail = SHIPPED.render("alarm", language, facts)
+    assert mail.subject.startswith("❌")
+    assert (" 0 " in mail.subject, "26" in mail.subject) == (False, late)
+    for part in (plain(mail.text), Page(mail.html).text):
+        assert "The store does not answer." in part and "Mount it." in part
+        assert ("Dental Nueva" in part) == late
+
+
 def test_the_digests_facts_are_those_that_its_templates_ask_for() -> None:
     copies = [MappingProxyType(store) for store in FACTS["digest"]["copies"]]
 

@@ -64,7 +64,7 @@ def test_failures_are_always_told_and_count() -> None:
 
 def test_causes() -> None:
     errors = [TransientError("x"), PermanentError("x"), Interrupted("x"), KeyboardInterrupt(), ZeroDivisionError()]
-    assert list(map(cause_of, errors)) == ["transient", "permanent", "interrupted", "interrupted", "interrupted"]
+    assert list(map(cause_of, errors)) == ["transient", "permanent", "interrupted", "interrupted", "permanent"]
 
 
 @given(
@@ -88,3 +88,18 @@ def test_the_alarm_rings_for_every_clinic_that_became_late_and_daily(
     notice = alarm_notice(facts, (before, NOW - timedelta(hours=hours_ago)), NOW)
     assert (notice is not None) == bool(late and (late - named_before or hours_ago >= 24))
     assert (alarm_notice(facts, None, NOW) is not None) == bool(late)
+
+
+def test_the_alarm_rings_when_no_backup_can_be_made_whoever_is_late() -> None:
+    well = {"objective_hours": 26, "never": [], "overdue": []}
+    wrong = well | {"problem": {"error": "Wrong settings: x.", "hint": "y"}}
+    other = well | {"problem": {"error": "Wrong settings: z.", "hint": "y"}}
+    assert alarm_notice(well, None, NOW) is None
+    notice = alarm_notice(wrong, None, NOW)
+    assert notice is not None
+    assert notice.facts["problem"] == wrong["problem"]
+    hour = NOW - timedelta(hours=1)
+    assert alarm_notice(wrong, (wrong, hour), NOW) is None
+    assert alarm_notice(wrong, (other, hour), NOW) is not None
+    assert alarm_notice(wrong, (well, hour), NOW) is not None
+    assert alarm_notice(wrong, (wrong, NOW - timedelta(hours=24)), NOW) is not None

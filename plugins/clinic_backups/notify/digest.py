@@ -23,6 +23,7 @@ def digest_facts(
     shrunk: Iterable[Shrunk],
     undelivered: Sequence[Mapping[str, Any]],
     copies: Sequence[Mapping[str, Any]] = (),
+    problem: Mapping[str, str] | None = None,
     objective_hours: int,
     started_at: datetime,
     now: datetime,
@@ -34,6 +35,7 @@ def digest_facts(
     :param urls: of each clinic's task in Airflow.
     :param copies: stores that lack copies of completed backups, each with ``store_url``, ``missing`` (how many),
         ``oldest_at`` (of the oldest of them, ISO 8601), and the store's last ``error`` and ``hint`` or empty texts.
+    :param problem: why the run failed before any backup began: ``task``, ``error``, ``hint``.
     """
     completed = [record for record in records.values() if record.state == "completed"]
     incomplete = [
@@ -54,6 +56,7 @@ def digest_facts(
         "completed": len(completed),
         "rows": sum(record.rows_total for record in completed),
         "size_bytes": sum(record.size_bytes or 0 for record in completed),
+        **({"problem": dict(problem)} if problem else {}),
         "failed": [
             _failure(clinic, records.get(clinic.id), urls.get(clinic.id, ""))
             for clinic in clinics
@@ -111,7 +114,7 @@ def is_complete(record: BackupRecord | None) -> bool:
 
 def _failure(clinic: Clinic, record: BackupRecord | None, url: str) -> dict[str, Any]:
     if record is None:
-        error, hint = "Its backup was not begun.", "See the run's task preflight, and this clinic's task back_up."
+        error, hint = "Its backup was not begun.", "See why the run failed, and this clinic's task back_up."
     else:
         error, hint = record.error or f"It is still {record.state}.", record.hint or ""
     return {"clinic_id": clinic.id, "clinic_name": clinic.name, "error": error, "hint": hint, "url": url}

@@ -12,7 +12,7 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import text
 
 from clinic_backups.catalog.outbox import Notice, queue
-from clinic_backups.errors import ClinicBackupsError, Interrupted, TransientError
+from clinic_backups.errors import Interrupted, TransientError
 from clinic_backups.model import BackupRecord, iso
 
 NotifySuccess = Literal["each", "weekly", "never"]
@@ -69,7 +69,7 @@ def failure_notice(record: BackupRecord, history: History, cause: Cause) -> Noti
 
 def cause_of(error: BaseException) -> Cause:
     """Which explanation an error gets in a mail; its own text is for the operator only."""
-    if isinstance(error, Interrupted) or not isinstance(error, ClinicBackupsError):
+    if isinstance(error, Interrupted) or not isinstance(error, Exception):
         return "interrupted"
     return "transient" if isinstance(error, TransientError) else "permanent"
 

@@ -7,7 +7,11 @@ from clinic_backups.operators.backup import ClinicBackupOperator
 from clinic_backups.operators.store import Store
 from clinic_backups.operators.tasks import active_clinics, preflight, summary, watch
 
+OWNER = "clinic-backups"
+"""Whose the tasks are, as Airflow's lists show it."""
+
 __all__ = [
+    "OWNER",
     "Age",
     "ClinicBackupOperator",
     "SqlExtract",

@@ -13,13 +13,12 @@ from clinic_backups.encryption import Age
 from clinic_backups.errors import ClinicBackupsError, Interrupted
 from clinic_backups.extract import SqlExtract
 from clinic_backups.model import BackupRequest, Clinic
-from clinic_backups.operators.connections import failing_clearly, log_delivery
+from clinic_backups.operators.connections import failing_clearly, log_delivery, run_type_of
 from clinic_backups.operators.copies import copy_without_failing
 from clinic_backups.operators.link import BackupLink
 from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.operators.store import Store
-from clinic_backups.selection import for_all_clinics
 from clinic_backups.stream import Progress
 
 if TYPE_CHECKING:
@@ -40,10 +39,11 @@ class ClinicBackupOperator(BaseOperator):
     :param kind: auto, full or incremental. (templated)
     :param notes: a line that the catalog keeps with the backup. (templated)
     :param allow_gaps: back up although something would be missing, and mark the backup as incomplete. (templated)
+    :param rows_compared: what the preflight returned: whether nobody has to compare this clinic's rows. (templated)
     """
 
-    template_fields: Sequence[str] = ("extract", "kind", "notes", "allow_gaps")
-    template_fields_renderers = {"extract": "json"}  # noqa: RUF012 - as Airflow declares it
+    template_fields: Sequence[str] = ("extract", "kind", "notes", "allow_gaps", "rows_compared")
+    template_fields_renderers = {"extract": "sql"}  # noqa: RUF012 - as Airflow declares it
     ui_color = "#d5ece7"
     operator_extra_links = (BackupLink(),)
 
@@ -58,6 +58,7 @@ class ClinicBackupOperator(BaseOperator):
         kind: str = "auto",
         notes: str = "",
         allow_gaps: bool | str = False,
+        rows_compared: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -69,13 +70,14 @@ class ClinicBackupOperator(BaseOperator):
         self.kind = kind
         self.notes = notes
         self.allow_gaps = allow_gaps
+        self.rows_compared = rows_compared
         self._backup: ClinicBackup | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Returns the backup's id, object key, rows and bytes: no row of the clinic ever gets into XCom."""
         clinic = Clinic(**self.clinic)
         run = context["dag_run"]
-        scheduled = str(run.run_type) == "scheduled"
+        scheduled = run_type_of(run) == "scheduled"
         request = BackupRequest(
             clinic,
             trigger="scheduled" if scheduled else "manual",
@@ -85,8 +87,8 @@ class ClinicBackupOperator(BaseOperator):
             run_id=run.run_id,
             retries_left=context["ti"].try_number <= context["ti"].max_tries,
             allow_gaps=str(self.allow_gaps) == "True",
-            # A run for all clinics began with a comparison of all rows. A task that was cleared may run much later.
-            rows_compared=for_all_clinics(run.conf) and context["ti"].try_number == 1,
+            # A task that was cleared may run much later than the preflight.
+            rows_compared=str(self.rows_compared) == "True" and context["ti"].try_number == 1,
         )
         with failing_clearly(self.log):
             parts = AirflowParts(self.upload)
@@ -100,7 +102,7 @@ class ClinicBackupOperator(BaseOperator):
             )
             self.log.info("Backing up clinic %s (%r) to %s", clinic.id, clinic.name, parts.store.url)
             try:
-                record = self._backup.run(request, queries=self.extract)  # type: ignore[arg-type] # rendered by now
+                record = self._backup.run(request, queries=self.extract.queries)  # type: ignore[attr-defined] # rendered by now
                 copy_without_failing(self.log, parts, clinic.id)
             finally:
                 log_delivery(self.log, lambda: parts.deliver(clinic_id=clinic.id, limit_seconds=MAIL_SECONDS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -15,11 +15,19 @@ from airflow.sdk.exceptions import (
 )
 
 from clinic_backups.connections import Connection
-from clinic_backups.errors import ClinicBackupsError, PermanentError
+from clinic_backups.errors import ClinicBackupsError, PermanentError, to_record
 from clinic_backups.notify.delivered import Delivered
 
 PROBLEM_KEY = "problem"
 """The XCom in which a failed task leaves its error and the remedy, for the page that follows the run."""
+
+
+def run_type_of(run: Any) -> str:
+    """How a run came about: scheduled, manual, operator_triggered, …
+
+    A task gets an enumeration here, whose text is another one than its value.
+    """
+    return str(getattr(run.run_type, "value", run.run_type))
 
 
 def find_connection(conn_id: str) -> Connection | None:
@@ -56,12 +64,28 @@ def failing_clearly(log: Any) -> Iterator[None]:
         log.error("A retry would fail the same way." if permanent else "A retry may help.")
         _note_problem(error)
         raise (AirflowFailException if permanent else AirflowException)(str(error)) from None
+    except (AirflowException, AirflowRuntimeError):
+        raise  # said already
+    except Exception as error:
+        _note_problem(error)
+        raise
 
 
-def _note_problem(error: ClinicBackupsError) -> None:
+def _note_problem(error: Exception) -> None:
     """It is in the log already: that the page could not be told must not hide the error itself."""
+    message, hint = to_record(error)
     with suppress(AirflowException, AirflowRuntimeError, RuntimeError):
-        get_current_context()["ti"].xcom_push(PROBLEM_KEY, {"error": error.message, "hint": error.hint})
+        get_current_context()["ti"].xcom_push(PROBLEM_KEY, {"error": message, "hint": hint or ""})
+
+
+def problem_of(task_ids: Sequence[str]) -> dict[str, str] | None:
+    """What the first of these tasks that failed has left; none where none did. For people to read, and no more."""
+    instance = get_current_context()["ti"]
+    for task_id in task_ids:
+        found = instance.xcom_pull(task_ids=task_id, key=PROBLEM_KEY)
+        if isinstance(found, dict):
+            return {"task": task_id, "error": str(found.get("error", "")), "hint": str(found.get("hint", ""))}
+    return None
 
 
 def log_delivery(log: Any, deliver: Callable[[], Delivered]) -> None:

@@ -39,7 +39,7 @@ def copy_without_failing(logger: Any, parts: AirflowParts, clinic_id: int) -> No
         logger.warning("The copies wait for a later run: %s", error)
 
 
-@task
+@task(multiple_outputs=False)
 def check_stores() -> dict[str, int]:
     """Compare each store with the catalog, record what is lost, and with ``sweep`` remove what nobody needs."""
     conf = conf_of(get_current_context())
@@ -67,7 +67,7 @@ def check_stores() -> dict[str, int]:
     return {"lost": sum(len(inventory.losses) for inventory in inventories)}
 
 
-@task(trigger_rule="all_done")
+@task(trigger_rule="all_done", multiple_outputs=False)
 def copy_missing() -> dict[str, int]:
     """Make the copies that stores lack, of all clinics: also of those that are not backed up any more."""
     conf = conf_of(get_current_context())

@@ -12,8 +12,9 @@ from clinic_backups.stores.base import ObjectStore
 class AirflowParts(Parts):
     """The parts of one task. :raises SettingsError: a setting is wrong."""
 
-    def __init__(self, upload: Store | None = None) -> None:
-        super().__init__(settings.load(), find_connection)
+    def __init__(self, upload: Store | None = None, *, usable: settings.Settings | None = None) -> None:
+        """:param usable: settings that are used although others are wrong: only to tell people, see ``load_usable``."""
+        super().__init__(usable or settings.load(), find_connection)
         self._upload = upload or Store()
 
     def open_store(self, url: str, conn_id: str) -> ObjectStore:

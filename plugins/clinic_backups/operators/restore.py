@@ -35,7 +35,7 @@ REFUSED_KEY = "refused_plan"
 """The XCom with a plan that cannot be applied."""
 
 
-@task(show_return_value_in_logs=False)
+@task(show_return_value_in_logs=False, multiple_outputs=False)
 def plan() -> dict[str, Any]:
     """What the restore would do, recorded for whoever approves. Nothing is changed."""
     with failing_clearly(log):
@@ -110,7 +110,7 @@ class PlanApproval(ApprovalOperator):
         return {"approved_by": by}
 
 
-@task(retries=0)
+@task(retries=0, multiple_outputs=False)
 def apply() -> dict[str, Any]:
     """Save the present state and restore exactly what was approved, or do nothing."""
     with failing_clearly(log):

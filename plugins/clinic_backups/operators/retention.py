@@ -42,7 +42,7 @@ def log_losses(logger: Any, losses: Iterable[Loss]) -> None:
         logger.error("%s is %s in %s.", loss.backup_id, loss.problem, loss.store_url)
 
 
-@task(trigger_rule="all_done")
+@task(trigger_rule="all_done", multiple_outputs=False)
 def clean() -> dict[str, int]:
     """Each clinic's decisions with their reasons go into the log; a clinic that cannot be cleaned stops no other."""
     conf = conf_of(get_current_context())

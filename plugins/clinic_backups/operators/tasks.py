@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
@@ -15,14 +16,17 @@ from clinic_backups import watch as watching
 from clinic_backups.backup import utc_now
 from clinic_backups.catalog.outbox import Notice
 from clinic_backups.errors import ClinicBackupsError, SettingsError
+from clinic_backups.findings import OF_RUN, Finding
 from clinic_backups.model import BackupRecord, Clinic, plain
 from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_complete, overdue_facts
-from clinic_backups.operators.connections import failing_clearly, log_delivery
+from clinic_backups.operators import pool
+from clinic_backups.operators.connections import failing_clearly, log_delivery, problem_of
 from clinic_backups.operators.link import airflow_url
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.preflight import require
 from clinic_backups.restore.runner import close_abandoned
 from clinic_backups.selection import flag, for_all_clinics, select
+from clinic_backups.settings import load_usable
 
 log = logging.getLogger(__name__)
 LEVELS = {"ok": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
@@ -45,46 +49,75 @@ def active_clinics() -> list[dict[str, Any]]:
     return [asdict(clinic) for clinic in chosen.clinics]
 
 
-@task(show_return_value_in_logs=False)
-def preflight() -> None:
-    """Fail before any clinic is touched when something that every backup needs is missing."""
-    conf = get_current_context()["dag_run"].conf or {}
+@task(show_return_value_in_logs=False, multiple_outputs=False)
+def preflight() -> dict[str, bool]:
+    """Fail before any clinic is touched when something that every backup needs is missing.
+
+    What is wrong with an extract, a table or rows is named here, and fails the backups that it touches. Returns whether
+    the rows of all clinics were compared and nothing was found: then no backup has to compare its own.
+    """
+    context = get_current_context()
+    conf = context["dag_run"].conf or {}
     with failing_clearly(log):
         parts = AirflowParts()
+        active, every = parts.clinics()
         # Comparing the rows of all clinics reads every table: a backup of one clinic compares that clinic's alone.
-        findings = parts.preflight(count_rows=for_all_clinics(conf))
+        counted = for_all_clinics(conf)
+        findings = [_pool(context), *parts.preflight(count_rows=counted)]
         for finding in findings:
             log.log(LEVELS[finding.level], "%s: %s", finding.check, finding.message)
             if finding.hint:
                 log.log(LEVELS[finding.level], "HINT: %s", finding.hint)
-        require(findings, allow_gaps=flag(conf, "allow_gaps"))
-        active, every = parts.clinics()
+        require(findings, allow_gaps=flag(conf, "allow_gaps"), checks=OF_RUN)
         parts.known_clinics.see(active=active, every=every)
+        doubtful = [finding for finding in findings if finding.check == "rows" and finding.level != "ok"]
+        return {"rows_compared": counted and not any(finding.level == "error" for finding in doubtful)}
 
 
-@task(trigger_rule="all_done")
+def _pool(context: Any) -> Finding:
+    """Whether a backup can begin: Airflow itself says nothing of a task that waits for a pool without slots."""
+    if context["ti"].xcom_pull(task_ids=pool.TOLD_BY, key=pool.SLOTS_KEY) == 0:
+        return Finding(
+            "pool",
+            "error",
+            f"The pool {pool.NAME} has no slots: no backup would begin.",
+            "Give it slots under Admin → Pools, as many as clinics may be read at a time, and clear this task.",
+        )
+    return Finding("pool", "ok", f"Backups can begin in the pool {pool.NAME}.")
+
+
+@task(trigger_rule="all_done", multiple_outputs=False)
 def summary(clinics: list[dict[str, Any]] | None) -> dict[str, int]:
     """Name each clinic's outcome, send the digest, and make the run red when a clinic has no completed backup."""
     context = get_current_context()
     run_id = context["dag_run"].run_id
     wanted = [Clinic(**clinic) for clinic in clinics or ()]
     with failing_clearly(log):
-        parts = AirflowParts()
-        try:
+        # Wrong settings are why the run failed, and must not keep the operator from hearing of it.
+        usable, wrong = load_usable()
+        parts = AirflowParts(usable=usable)
+        problem = problem_of(("active_clinics", "preflight"))
+        if not problem and wrong:
+            problem = {"task": "summary", "error": wrong, "hint": "The README lists every setting."}
+        if not wrong:
             _close_what_died(parts, run_id)
-        except ClinicBackupsError as error:
-            # A store that is out of reach may be why this run failed: the operator must hear of it all the same.
-            log.error("Records of dead processes stay open for a later run: %s", error)
         # The newest record of each clinic counts: a cleared task makes another one.
         records = {record.clinic_id: record for record in reversed(parts.catalog.find(run_id=run_id))}
         parts.outcomes.announce_failures(list(records.values()))
-        _queue_digest(parts, context, wanted, records)
+        _queue_digest(parts, context, wanted, records, problem)
         log_delivery(log, parts.deliver)
     for clinic in wanted:
         _log_outcome(clinic, records.get(clinic.id))
+    if problem:
+        log.error("%s failed: %s", problem["task"], problem["error"])
+        log.error("HINT: %s", problem["hint"])
     missing = [clinic for clinic in wanted if not is_complete(records.get(clinic.id))]
     if not wanted:
-        raise AirflowFailException("No clinic was backed up: see the task active_clinics.")
+        raise AirflowFailException(
+            f"No clinic was backed up. {problem['task']}: {problem['error']}"
+            if problem
+            else "No clinic was backed up: see the task active_clinics."
+        )
     log.info("%s of %s clinics have a new backup.", len(wanted) - len(missing), len(wanted))
     if missing:
         names = ", ".join(f"{clinic.id} {clinic.name!r}" for clinic in missing)
@@ -92,15 +125,19 @@ def summary(clinics: list[dict[str, Any]] | None) -> dict[str, int]:
     return {"completed": len(wanted)}
 
 
-@task
+@task(multiple_outputs=False)
 def watch() -> dict[str, int]:
-    """Alarm the operator when a clinic's last good backup is too old, and send mail that waits."""
+    """Alarm the operator when a clinic's last good backup is too old or a setting is wrong; send mail that waits."""
     with failing_clearly(log):
-        parts = AirflowParts()
-        settings, now = parts.settings, utc_now()
-        url = settings.heartbeat_url.get_secret_value()
+        # It needs little, and must alarm whatever else is wrong.
+        usable, wrong = load_usable()
+        parts = AirflowParts(usable=usable)
+        now = utc_now()
+        url = usable.heartbeat_url.get_secret_value()
         try:
-            facts = overdue_facts(parts.known_clinics.health(), settings.rpo_hours, now)
+            facts = overdue_facts(parts.known_clinics.health(), usable.rpo_hours, now)
+            if wrong:
+                facts["problem"] = {"error": wrong, "hint": "Until that is corrected no backup is made."}
             notice = watching.alarm_notice(facts, parts.outbox.last("alarm"), now)
             if notice is not None:
                 parts.outbox.queue(notice, now)
@@ -111,16 +148,26 @@ def watch() -> dict[str, int]:
             raise
         late = watching.count_late(facts)
         if url:
-            watching.ping(url, well=late == 0)
+            watching.ping(url, well=late == 0 and not wrong)
     for clinic in (*facts["never"], *facts["overdue"]):
         log.error("%s %r: %s", clinic["clinic_id"], clinic["clinic_name"], clinic.get("last_good_at", "no backup yet"))
+    if wrong:
+        raise AirflowFailException(f"{wrong} Until that is corrected no backup is made.")
     if late:
-        raise AirflowFailException(f"{late} clinics have no good backup younger than {settings.rpo_hours} hours.")
+        raise AirflowFailException(f"{late} clinics have no good backup younger than {usable.rpo_hours} hours.")
     return {"late": late}
 
 
 def _close_what_died(parts: AirflowParts, run_id: str) -> None:
     """Records of this run are nobody's now; those of other runs may still be tried again for a while."""
+    try:
+        _close(parts, run_id)
+    except ClinicBackupsError as error:
+        # A store that is out of reach may be why this run failed: the operator must hear of it all the same.
+        log.error("Records of dead processes stay open for a later run: %s", error)
+
+
+def _close(parts: AirflowParts, run_id: str) -> None:
     closed = parts.outcomes.close_abandoned(run_id=run_id)
     closed += parts.outcomes.close_abandoned(before=utc_now() - parts.settings.longest_retrying)
     for restored in close_abandoned(parts.catalog, parts.clinic_db, utc_now):
@@ -129,7 +176,13 @@ def _close_what_died(parts: AirflowParts, run_id: str) -> None:
         log.warning("%s was found without its process and is %s now.", record.backup_id, record.state)
 
 
-def _queue_digest(parts: AirflowParts, context: Any, clinics: list[Clinic], records: dict[int, BackupRecord]) -> None:
+def _queue_digest(
+    parts: AirflowParts,
+    context: Any,
+    clinics: list[Clinic],
+    records: dict[int, BackupRecord],
+    problem: Mapping[str, str] | None,
+) -> None:
     settings, now = parts.settings, utc_now()
     run_id, instance = context["dag_run"].run_id, context["ti"]
     base = airflow_url()
@@ -149,7 +202,8 @@ def _queue_digest(parts: AirflowParts, context: Any, clinics: list[Clinic], reco
         undelivered=parts.outbox.undelivered(
             waiting_since=now - UNDELIVERED_AFTER, refused_since=last[1] if last else now - UNDELIVERED_AFTER
         ),
-        copies=[plain(backlog) for backlog in parts.copies().backlog(parts.stores.urls)],
+        copies=[plain(backlog) for backlog in parts.copies().backlog(parts.stores.urls)] if settings.store_url else [],
+        problem=problem,
         objective_hours=settings.rpo_hours,
         started_at=context["dag_run"].start_date or now,
         now=now,
@@ -160,7 +214,7 @@ def _queue_digest(parts: AirflowParts, context: Any, clinics: list[Clinic], reco
 def _log_outcome(clinic: Clinic, record: BackupRecord | None) -> None:
     name = f"{clinic.id} {clinic.name!r}"
     if record is None:
-        log.error("%s: not begun. See preflight, and this clinic's task back_up.", name)
+        log.error("%s: not begun.", name)
     elif record.state == "completed":
         log.info("%s: %s rows, %s bytes, %s", name, record.rows_total, record.size_bytes, record.archive_key)
         if record.gaps:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 KEYS = ("backup_id",)
 
 
-@task
+@task(multiple_outputs=False)
 def verify() -> dict[str, int]:
     """Red when a copy of the backup, or of what it is built on, is not what was stored. Each copy has its line."""
     conf = conf_of(get_current_context(), KEYS)

@@ -7,10 +7,10 @@ from functools import partial
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import Depends, Request
 from fastapi.security.utils import get_authorization_scheme_param
 
+from clinic_backups.airflow_internals import GetUserDep
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.errors import SettingsError
 from clinic_backups.extract import USER_CLINICS, SqlFolder

@@ -9,22 +9,25 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow.api.common.trigger_dag import trigger_dag
-from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
-from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
-from airflow.models.dag import DagModel
-from airflow.models.dagrun import DagRun
-from airflow.models.hitl import HITLDetail
-from airflow.models.taskinstance import TaskInstance
-from airflow.models.xcom import XComModel
 from airflow.sdk.exceptions import AirflowException
-from airflow.utils.session import create_session
-from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from fastapi import HTTPException
 from sqlalchemy import Select, and_, or_, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from clinic_backups.airflow_internals import (
+    DagModel,
+    DagRun,
+    DagRunTriggeredByType,
+    DagRunType,
+    HITLDetail,
+    TaskInstance,
+    UpdateHITLDetailPayload,
+    XComModel,
+    create_session,
+    trigger_dag,
+    update_hitl_detail,
+)
 from clinic_backups.operators.connections import PROBLEM_KEY
 from clinic_backups.operators.restore import REFUSED_KEY
 from clinic_backups.restore.model import RestorePlan
