@@ -287,7 +287,7 @@ def test_settings_store_catalog_and_database_are_all_reported_in_one_run(demo: P
 
     errors = [(finding.check, finding.message) for finding in findings if finding.level == "error"]
     assert len(findings) == len(errors)
-    assert [check for check, _ in errors] == ["settings", "settings", "store", "catalog", "extracts"]
+    assert [check for check, _ in errors] == ["settings", "settings", "store", "catalog", "database"]
     with pytest.raises(PermanentError) as caught:
         preflight.require(findings)
     text = str(caught.value)
