@@ -271,9 +271,11 @@ def variables_of(rig: Rig, key: Path) -> dict[str, str]:
 
 
 FORKS = """
-import json, os, sys
+import json, os, signal, sys
 from clinic_backups import cli
 from clinic_backups.cli import app
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have turned it off
 
 children = []
 for words in json.loads(sys.argv[1]):

@@ -20,7 +20,9 @@ _received: list[str] = []
 def install() -> None:
     """From here on a signal raises ``KeyboardInterrupt`` in the main thread, and ends what any thread waits for."""
     for number in SIGNALS:
-        signal.signal(number, _on_signal)
+        # What was started with nohup, or in the background, is meant to go on.
+        if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _on_signal)
     # Python runs its handlers only between two of its own steps: libpq, waiting, lets it do none.
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
