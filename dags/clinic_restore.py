@@ -27,7 +27,8 @@ Started by hand: **Trigger**, with the clinic's id. `plan` → `approve` → `ap
 key, a damaged archive, rows that stand in the way (with the list), a clinic that changed after the plan was made. Then
 start it again: the plan is made anew. Clearing or marking single tasks takes the place of no approval.
 
-**To undo**: start it with the `backup_id` of the safety backup, which `apply` and the mail name.
+**To undo**: start it with the `backup_id` of the safety backup, which `apply` and the mail name. After a restore of
+some tables only these are taken back.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from clinic_backups.settings import Settings
 from clinic_backups.web import access
 from clinic_backups.web.actions import Link, Started
 from clinic_backups.web.app import make_app
+from clinic_backups.web.banners import Banner
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import Conflict
 from clinic_backups.web.runs import RunView, TaskView
@@ -119,7 +120,12 @@ def restored_run() -> RunView:
         run_id="web__2026-05-18T11:00:00_00000001",
         ended_at=NOW - timedelta(minutes=1),
         tasks=tuple(TaskView(name, "success", -1) for name in names),
-        result={"restore_id": "r-7-20260518T110000Z", "rows": 274, "undo": record(8).backup_id},
+        result={
+            "restore_id": "r-7-20260518T110000Z",
+            "rows": 274,
+            "undo": record(8).backup_id,
+            "tables": ["public.citas_consulta"],
+        },
     )
 
 
@@ -188,6 +194,16 @@ class Fake:
         return self
 
     history = audit = actions = board
+
+    def banners(self) -> list[Banner]:
+        runs = (("clinic_restore", restore_run().run_id),)
+        failed = (("clinic_backup", backup_run().run_id),)
+        return [
+            Banner("unknown"), Banner("paused"), Banner("no_pool"), Banner("no_slots"),
+            Banner("failed", error="[store] The store does not answer.", hint="Mount it.", runs=failed),
+            Banner("unseen", 12, ("31 Dental Ñandú", "32 <b>Sonríe</b>")),
+            Banner("database", error="It is down.", hint="Start it."), Banner("waiting", 1, runs=runs),
+        ]  # fmt: skip
 
     # Board
     def counts(self, **_: Any) -> Counts:

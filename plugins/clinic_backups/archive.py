@@ -20,7 +20,7 @@ import zstandard
 
 from clinic_backups.blocks import OWN_ARCHIVE, Block, BlockCutter, BlockList
 from clinic_backups.known_blocks import KnownBlocks
-from clinic_backups.model import FORMAT_VERSION, Clinic, Table, iso
+from clinic_backups.model import FORMAT_VERSION, Clinic, Column, Table, iso
 from clinic_backups.pipeline import ByteChannel
 
 MANIFEST = "manifest.json"
@@ -179,10 +179,17 @@ def block_list(backup_id: str, tables: Mapping[str, BlockList]) -> Iterator[byte
         yield from blocks.digest_pieces()
 
 
+def _written(column: Column) -> dict[str, Any]:
+    return {name: value for name, value in asdict(column).items() if name != "definition"}
+
+
 def schema_digest(tables: Iterable[Table]) -> str:
-    """SHA-256, in hex, over what decides how rows are written: the tables' columns and primary keys."""
+    """SHA-256, in hex, over what decides how rows are written: the tables' columns and primary keys.
+
+    Without the definitions of types: they say what a text means, and each manifest has its own.
+    """
     described = [
-        [table.name, [asdict(column) for column in table.columns], table.primary_key]
+        [table.name, [_written(column) for column in table.columns], table.primary_key]
         for table in sorted(tables, key=lambda table: table.name)
     ]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()

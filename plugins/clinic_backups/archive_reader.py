@@ -11,7 +11,7 @@ import json
 import re
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from datetime import datetime
 from itertools import accumulate
 from typing import Any, BinaryIO
@@ -320,6 +320,8 @@ def _table(data: dict[str, Any]) -> Table:
 
 
 def _fields(kind: type[Any], data: dict[str, Any]) -> dict[str, Any]:
-    """What a noun of the model needs; what later versions add is left aside."""
-    values = ((field.name, data[field.name]) for field in fields(kind))
+    """What a noun of the model needs. What later versions add is left aside, what earlier ones lack is the default."""
+    values = (
+        (field.name, data[field.name]) for field in fields(kind) if field.name in data or field.default is MISSING
+    )
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values}

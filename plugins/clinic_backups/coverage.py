@@ -115,7 +115,8 @@ class Coverage:
             return []
         return [
             column for column in self._structure.columns
-            if column.table in self._extracts and column.is_oid and not _is_large_object(column)
+            if column.table in self._extracts and (column.is_oid or column.oid_attributes)
+            and not _is_large_object(column)
             and f"{column.table}.{column.name}" not in self._declared.columns
         ]  # fmt: skip
 
@@ -244,7 +245,7 @@ class Coverage:
             name = f"{column.table}.{column.name}"
             if _is_large_object(column) and name not in self._declared.columns:
                 yield large_object_problem(column)
-        if self._structure.has_large_objects and not any(c.is_oid or c.managed for c in columns):
+        if self._structure.has_large_objects and not any(c.is_oid or c.oid_attributes or c.managed for c in columns):
             yield Problem(
                 "pg_largeobject",
                 "The database has large objects, and no column of type oid or lo of an extracted table names one."

@@ -5,6 +5,7 @@ See docs/decisions/0011-what-is-in-a-backup.md.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from clinic_backups.errors import PermanentError
 from clinic_backups.extract import SqlFolder
 from clinic_backups.model import BackupRequest, Gap, Table
 from clinic_backups.row_checks import RowChecks, identifier, one_clinic
+from clinic_backups.structure import NotedColumn
 from clinic_backups.tenant_db import Snapshot
 
 WITHIN_SECONDS = 60
@@ -75,6 +77,21 @@ def passed(
     return tables, gaps(found)
 
 
+def _numbers(column: NotedColumn) -> sql.Composed:
+    """SELECT of the numbers that may be those of large objects, as texts."""
+    value, table = sql.Identifier("t", column.name), identifier(column.table)
+    if not column.oid_attributes:
+        numbers = sql.SQL("unnest({})::text" if column.is_array else "{}::text").format(value)
+        return sql.SQL("SELECT {} FROM {} AS t").format(numbers, table)
+    # As JSON a value can be searched to any depth: attributes of arrays, domains and composite types in each other.
+    return sql.SQL(" UNION ALL ").join(
+        sql.SQL("SELECT f.value #>> '{{}}' FROM {} AS t, jsonb_path_query(to_jsonb({}), {}) AS f (value)").format(
+            table, value, sql.Literal(f"lax $.**.{json.dumps(name)}[*]")
+        )
+        for name in column.oid_attributes
+    )
+
+
 def _problems_behind(
     snapshot: Snapshot, coverage: Coverage, extracts: Mapping[str, str], *, within_seconds: float
 ) -> list[Problem]:
@@ -85,11 +102,9 @@ def _problems_behind(
     """
     found: list[Problem] = []
     for column in coverage.oid_columns():
-        numbers = sql.SQL("unnest({})" if column.is_array else "{}").format(sql.Identifier("t", column.name))
         query = sql.SQL(
-            "SELECT EXISTS (SELECT FROM pg_largeobject_metadata AS o JOIN (SELECT {} AS number FROM {} AS t) AS n"
-            " ON o.oid = n.number)"
-        ).format(numbers, identifier(column.table))
+            "SELECT EXISTS (SELECT FROM pg_largeobject_metadata AS o JOIN ({}) AS n (number) ON o.oid::text = n.number)"
+        ).format(_numbers(column))
         rows = snapshot.rows_within(within_seconds, query, f"looking for large objects of {column.table}")
         if rows is None or rows[0][0]:
             found.append(large_object_problem(column))

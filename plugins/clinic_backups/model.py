@@ -49,6 +49,8 @@ class Column:
     identity: Literal["", "always", "by default"]
     generated: str | None
     """The expression of a stored generated column: it is not in the blocks, a restore computes it again."""
+    definition: str | None = None
+    """The enums and composite types in its type, as JSON (``pg_catalog/tables.sql``); none in older manifests."""
 
 
 @dataclass(frozen=True)

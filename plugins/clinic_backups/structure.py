@@ -53,6 +53,8 @@ class NotedColumn:
     type: str
     is_oid: bool
     is_array: bool
+    oid_attributes: tuple[str, ...]
+    """Of a composite type: the attributes in it, at any depth, that may name one."""
     managed: bool
     """A trigger ``lo_manage`` is on it."""
     is_primary_key: bool
@@ -104,7 +106,11 @@ def read(snapshot: Snapshot, names: Iterable[str] = ()) -> Structure:
     references = sorted({_reference(item) for item in facts.get("foreign_key", ())}, key=_order)
     keys = {(key.table, column) for key in references for column in key.columns}
     columns = [
-        NotedColumn(**item, is_foreign_key=(item["table"], item["name"]) in keys) for item in facts.get("column", ())
+        NotedColumn(
+            **(item | {"oid_attributes": tuple(item["oid_attributes"] or ())}),
+            is_foreign_key=(item["table"], item["name"]) in keys,
+        )
+        for item in facts.get("column", ())
     ]
     return Structure(
         relations={item["name"]: _relation(item) for item in facts.get("relation", ())},

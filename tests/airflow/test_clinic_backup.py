@@ -141,8 +141,15 @@ def test_a_transient_error_is_tried_again(airflow: Airflow) -> None:
 
 def test_what_every_backup_needs_stops_a_run_before_any_clinic_and_the_operator_hears_why(airflow: Airflow) -> None:
     before = len(airflow.mails())
-    with airflow.slots(0):
+    with airflow.slots(0), closing(airflow.web("admin")) as web, airflow.paused("clinic_backup_watch"):
         run_id, state = airflow.run()
+        board = web.get("/backups/ui/", headers={"Accept-Language": "en"}).text
+        assert "has no slots: backups wait and do not begin." in board
+        assert "The newest run for all clinics failed before it backed up any clinic." in board
+        assert quote(run_id, safe="") in board
+        with airflow.paused("clinic_backup"):
+            paused = web.get("/backups/ui/", headers={"Accept-Language": "en"}).text
+            assert "The DAG clinic_backup is paused" in paused
     assert (state, airflow.states(run_id)) == ("failed", {
         "active_clinics": "success", "preflight": "failed", "back_up": "upstream_failed", "summary": "failed",
     })  # fmt: skip

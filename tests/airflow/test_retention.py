@@ -41,8 +41,10 @@ def test_a_wrong_conf_deletes_nothing(airflow: Airflow) -> None:
     before = len(airflow.catalog.find(state="completed"))
     with pytest.raises(DemoError, match="not of type 'boolean'"):
         airflow.start({"dry_run": "no"}, DAG)
+    with pytest.raises(DemoError, match="not of type 'null', 'integer'"):
+        airflow.start({"clinic_id": "todas"}, DAG)
     wrong: list[tuple[str, dict[str, object]]] = [
-        (DAG, {"clinic_id": "todas"}), (DAG, {"clinic": 4}), (HOLD, {}), (HOLD, {"backup_id": "x", "reason": "y"}),
+        (DAG, {"clinic_id": 99}), (DAG, {"clinic": 4}), (HOLD, {}), (HOLD, {"backup_id": "x", "reason": "y"}),
         (HOLD, {"backup_id": airflow.catalog.find(limit=1)[0].backup_id}),
     ]  # fmt: skip
     for dag, run_id in [(dag, airflow.start(conf, dag)) for dag, conf in wrong]:

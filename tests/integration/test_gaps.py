@@ -184,6 +184,25 @@ CASES = [
         VISITS, "names large objects", "SELECT lo_unlink(4711)",
     ),
     Case(
+        "a composite type with an attribute that names large objects",
+        (
+            "SELECT lo_create(4711)", 'CREATE TYPE public.escaneo AS (nota text, "la foto" oid)',
+            f"ALTER TABLE {STOCK} ADD foto public.escaneo", f"UPDATE {STOCK} SET foto = ROW('x', 4711) WHERE id = 3",
+        ),
+        STOCK, "names large objects", f"{STOCK}.foto: photos are kept by the supplier",
+    ),
+    Case(
+        "an array of composite types in each other that name large objects",
+        (
+            "SELECT lo_create(4711)", "CREATE TYPE public.una AS (n int, fotos oid[])",
+            "CREATE TYPE public.serie AS (nombre text, una public.una)",
+            "CREATE DOMAIN public.series AS public.serie[]",
+            f"ALTER TABLE {VISITS} ADD f public.series",
+            f"UPDATE {VISITS} SET f = ARRAY[ROW('a', ROW(1, '{{1,4711}}'::oid[])::public.una)::public.serie]",
+        ),
+        VISITS, "names large objects", "SELECT lo_unlink(4711)",
+    ),
+    Case(
         "a column that lo_manage looks after",
         (
             "CREATE FUNCTION public.lo_manage() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",

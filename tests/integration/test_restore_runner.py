@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.request import parse
 from clinic_backups.restore.runner import RestoreRunner, close_abandoned
 from clinic_backups.restore.safety import SafetyBackup
-from clinic_backups.restore.text import as_lines, as_markdown
+from clinic_backups.restore.text import as_lines, as_markdown, undo_command, undo_conf
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
 from tests.integration.test_restore import STOCK, Ward
@@ -297,3 +299,58 @@ def test_the_plan_of_a_copy_made_before_a_restore_says_so(theatre: Theatre) -> N
     said = f"This is the copy made before the restore of {backup.backup_id}"
     assert said in "\n".join(as_lines(plan))
     assert said in as_markdown(plan, requested_by="yo", notes="").replace("\\", "")
+
+
+PATIENTS = "public.usuarios_paciente"
+
+
+def test_the_undo_of_a_restore_of_some_tables_takes_back_only_these(theatre: Theatre) -> None:
+    theatre.back_up()
+    theatre.execute(DAMAGE)
+    damaged = theatre.rows_now(1)
+    request = RestoreRequest(clinic_id=1, tables=(STOCK,), other_database=True)
+    record = theatre.go(request)
+    # What people enter after the restore, in other tables, is nobody's to take back.
+    theatre.execute(f"UPDATE {PATIENTS} SET nombres = 'Nueva' WHERE clinica_id = 1")
+    worked = theatre.rows_now(1)
+    undo = RestoreRequest(clinic_id=1, backup_id=record.safety_backup_id)
+    runner = theatre.runner()
+    plan = runner.plan(undo)
+    assert {table.table for table in plan.tables if table.writes} == {STOCK}
+    assert "only that is taken back" in "\n".join(as_lines(plan))
+    taken_back = theatre.go(undo)
+    assert taken_back.tables == (STOCK,)
+    assert theatre.rows_now(1) == worked | {STOCK: damaged[STOCK]}
+    # Said in so many words it is another table.
+    named = runner.plan(replace(undo, tables=(PATIENTS,)))
+    assert {table.table for table in named.tables if table.writes} == {PATIENTS}
+    safety = theatre.catalog.require(record.safety_backup_id or "")
+    assert safety.notes == f"before the restore of {record.backup_id}, of {STOCK} only"
+    words = shlex.split(undo_command(record, request))
+    assert words[2:] == ["--clinic", "1", "--table", STOCK, "--other-database", "--backup", safety.backup_id]
+    assert json.loads(undo_conf(record, request)) == {
+        "clinic_id": 1, "backup_id": safety.backup_id, "tables": [STOCK], "other_database": True
+    }  # fmt: skip
+
+
+def test_a_restore_that_begins_anew_saves_the_state_anew(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    theatre.back_up()
+    ((lost,),) = theatre.execute_rows(f"SELECT min(id) FROM {STOCK} WHERE clinica_id = 1")
+    theatre.execute(DAMAGE, f"DELETE FROM {STOCK} WHERE id = {lost}")
+    saved: list[str] = []
+    take = SafetyBackup.take
+
+    def then_somebody_writes(safety: SafetyBackup, *arguments: Any, **named: Any) -> BackupRecord | None:
+        made = take(safety, *arguments, **named)
+        saved.append(made.backup_id if made else "")
+        if len(saved) == 1:
+            theatre.execute(
+                f"INSERT INTO {STOCK} (id, codigo, nombre, cantidad, precio_unitario, clinica_id)"
+                f" VALUES ({lost}, 'ajeno', 'ajeno', 1, 1, 2)"
+            )
+        return made
+
+    monkeypatch.setattr(SafetyBackup, "take", then_somebody_writes)
+    record = theatre.go(RestoreRequest(clinic_id=1, mode="live"))
+    assert (record.state, len(saved), record.safety_backup_id) == ("completed", 2, saved[1])
+    assert theatre.execute_rows(f"SELECT clinica_id FROM {STOCK} WHERE id = {lost}") == [(2,)]

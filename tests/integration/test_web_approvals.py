@@ -96,7 +96,8 @@ def test_what_is_shown_is_what_is_answered(demo_database: DemoDatabase, tmp_path
     record = runner.apply(approved)
     found = seen_of(actions)
     assert found.state == "success"
-    done = {"restore_id": record.restore_id, "rows": record.plan["writes"], "undo": record.safety_backup_id}
+    done = {"restore_id": record.restore_id, "rows": record.plan["writes"], "undo": record.safety_backup_id,
+            "tables": []}  # fmt: skip
     assert found.result == done
     # The run is cleared and its new plan rejected: what was done before is not what the run says now.
     third = runner.propose(request, runner.plan(request))

@@ -322,6 +322,19 @@ def test_the_report_of_a_restore_that_failed_tells_what_was_only_planned(outcome
         assert undo not in part.lower()
 
 
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [
+        ("es", "las tablas public.a, public.b del respaldo"),
+        ("en", "the tables public.a, public.b of the safety backup"),
+    ],
+)
+def test_the_report_of_a_restore_of_some_tables_undoes_only_these(language: str, said: str) -> None:
+    changes = {"outcome": "completed", "tables": ["public.a", "public.b"]}
+    mail = SHIPPED.render("restore_report", language, FACTS["restore_report"] | changes)
+    assert said in plain(mail.text) and said in Page(mail.html).text
+
+
 QUIET: dict[str, Any] = {
     name: [] for name in ("failed", "overdue", "never", "shrunk", "undelivered", "copies", "suspect")
 } | {"total": 120, "completed": 120}  # fmt: skip

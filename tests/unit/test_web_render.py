@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
+from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 import pytest
+from babel import Locale
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
@@ -18,7 +21,9 @@ from starlette.testclient import TestClient
 from clinic_backups.catalog.board import BoardLine
 from clinic_backups.catalog.history import HistoryEntry
 from clinic_backups.model import Gap
+from clinic_backups.notify.formats import Formats
 from clinic_backups.web.charts import places, trend
+from clinic_backups.web.language import Texts
 from clinic_backups.web.viewer import Viewer
 from tests.fake_web import (
     ADMINISTRATOR,
@@ -104,7 +109,8 @@ def read(text: str) -> Checked:
     assert page.open == []
     assert len(page.ids) == len(set(page.ids)), "an id twice"
     assert set(page.references) <= set(page.ids)
-    assert all(link in ("", "#main") or link.startswith("/base/backups/ui/") for link in page.links), page.links
+    ours = ("/base/backups/ui/", "/base/dags/clinic_")  # and Airflow's own pages of our DAGs
+    assert all(link in ("", "#main") or link.startswith(ours) for link in page.links), page.links
     return page
 
 
@@ -214,6 +220,13 @@ def test_the_approval_is_for_the_plan_and_the_database_that_are_shown() -> None:
         page = browser.get(path).text
     assert f'name="plan" value="{"ab" * 32}"' in page
     assert "database clinica at db.example:5432" in page
+
+
+def test_the_undo_of_a_restore_of_some_tables_is_of_these_tables() -> None:
+    run_id = quote(restored_run().run_id, safe="")
+    with client(Fake()) as browser:
+        page = browser.get(f"ui/runs/clinic_restore/{run_id}").text
+    assert '<input type="hidden" name="tables" value="public.citas_consulta">' in page
 
 
 def test_forms_lead_to_the_run_that_does_it() -> None:
@@ -326,3 +339,34 @@ def test_what_is_suspect_is_named_and_the_command_that_accepts_it() -> None:
         text = browser.get("ui/backups/12").text
         assert "ana" in text
         assert "clinic-backups accept" not in text
+
+
+@pytest.mark.parametrize("language", ["es", "en"])
+def test_the_board_says_why_no_backup_goes_on_to_whoever_runs_the_system(language: str) -> None:
+    fake = Fake()
+    with client(fake, OPERATOR, language) as browser:
+        page = read(browser.get("ui/").text)
+    texts = Texts(language, Formats(Locale.parse(language), ZoneInfo("America/La_Paz")))
+    for banner in fake.banners():
+        assert unescape(texts(f"banner.{banner.kind}", n=banner.count)) in page.text
+        assert unescape(texts(f"banner_todo.{banner.kind}")) in page.text
+        assert banner.error in page.text and banner.hint in page.text
+        for dag_id, run_id in banner.runs:
+            assert f"/base/backups/ui/runs/{dag_id}/{quote(run_id, safe='')}" in page.links
+    assert "32 <b>Sonríe</b>" in page.text
+    for viewer in (ADMINISTRATOR, READER):
+        with client(fake, viewer, language) as browser:
+            page = read(browser.get("ui/").text)
+        assert not any(unescape(texts(f"banner_todo.{banner.kind}")) in page.text for banner in fake.banners())
+
+
+def test_a_run_that_failed_shows_its_cause_its_remedy_and_its_log() -> None:
+    failed = failed_run()
+    with client(Fake()) as browser:
+        page = read(browser.get(f"ui/runs/clinic_restore/{failed.run_id}").text)
+    assert failed.error in page.text and failed.hint in page.text
+    assert f"/base/dags/clinic_restore/runs/{quote(failed.run_id, safe='')}/tasks/plan" in page.links
+    with client(Fake(), ADMINISTRATOR) as browser:
+        page = read(browser.get(f"ui/runs/clinic_restore/{failed.run_id}").text)
+    assert failed.error not in page.text
+    assert not any(link.startswith("/base/dags/") for link in page.links)

@@ -17,6 +17,7 @@ from clinic_backups.catalog.copies import CopyState
 from clinic_backups.model import Kind, RestoreMode, Trigger
 from clinic_backups.notify.formats import Formats
 from clinic_backups.stores.connect import CONNECTION_TYPES
+from clinic_backups.web.banners import Kind as BannerKind
 from clinic_backups.web.forms import FLASHES
 from clinic_backups.web.language import LANGUAGES, Texts, load, negotiate
 from clinic_backups.web.runs import DAG_IDS
@@ -48,6 +49,8 @@ WORDS: Mapping[str, set[str]] = {
     "run_done.": set(DAG_IDS),
     "step.": {task_id for tasks in ORDER.values() for task_id in tasks},
     "step_state.": {*TONES, "approval", "rejected"},
+    "banner.": set(get_args(BannerKind)),
+    "banner_todo.": set(get_args(BannerKind)),
     "did.": {"back_up", "restore", "approve", "reject", "hold", "release", "verify", "download", "fetch", "accept"},
     "error.lead.": {"400", "401", "403", "404", "405", "409", "413", "422", "429", "500", "503"},
     "error.why.": {"403", "404", "409", "422", "429", "500", "503"},

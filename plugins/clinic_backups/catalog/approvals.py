@@ -185,6 +185,12 @@ class Approvals:
         found = self._select(_newest(run_id))
         return found[0] if found else None
 
+    def waiting(self) -> list[Approval]:
+        """Plans of runs that wait for somebody's answer now, the longest waiting first."""
+        open_ = (approval.c.answer.is_(None), approval.c.withdrawn_at.is_(None), approval.c.asked_by.is_not(None))
+        statement = select(*_COLUMNS).where(*open_, approval.c.waits_until > func.now())
+        return self._select(statement.order_by(approval.c.waits_until))
+
     def given_in_conf(self, run_id: str) -> bool:
         """The conf of this run has approved a plan before: it does so once, as any approval counts once."""
         statement = select(*_COLUMNS).where(approval.c.run_id == run_id, approval.c.how == "conf").limit(1)

@@ -98,5 +98,6 @@ def _running(clinic_id: int, purpose: Purpose) -> AlreadyRunning:
         )
     return AlreadyRunning(
         f"Clinic {clinic_id} is being backed up already, or restored; this was not started.",
-        hint=f"See what runs: clinic-backups list --clinic {clinic_id} --state running",
+        hint=f"Try again when it has ended. A backup is shown by: clinic-backups list --clinic {clinic_id} --state"
+        " running. A restore is shown by the page Backups and by the runs of clinic_restore.",
     )

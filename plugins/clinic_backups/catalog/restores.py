@@ -122,9 +122,12 @@ class Restores:
                 )
         return record
 
-    def note_safety_backup(self, restore_id: str, backup_id: str) -> RestoreRecord:
-        """Write which backup holds the state before. :raises PermanentError: there is no such running record."""
-        return self._note(restore_id, safety_backup_id=backup_id)
+    def note_safety_backup(self, restore_id: str, backup_id: str, *, instead_of: str | None = None) -> RestoreRecord:
+        """Write which backup holds the state before. :raises PermanentError: there is no such running record.
+
+        :param instead_of: the one that was noted before somebody else wrote, and the restore began anew.
+        """
+        return self._note(restore_id, was={"safety_backup_id": instead_of}, safety_backup_id=backup_id)
 
     def note_transaction(
         self, restore_id: str, transaction_id: str, at: datetime, *, also: Also = lambda db: None
@@ -179,20 +182,25 @@ class Restores:
         clinic_id: int | None = None,
         run_id: str | None = None,
         state: State | None = None,
+        safety_backup_id: str | None = None,
         limit: int | None = None,
     ) -> list[RestoreRecord]:
         """The records that fit, the newest first."""
         statement = select(*_COLUMNS).order_by(restore.c.id.desc()).limit(limit)
-        for column, value in ((restore.c.clinic_id, clinic_id), (restore.c.run_id, run_id), (restore.c.state, state)):
+        wanted = {"clinic_id": clinic_id, "run_id": run_id, "state": state, "safety_backup_id": safety_backup_id}
+        for name, value in wanted.items():
             if value is not None:
-                statement = statement.where(column == value)
+                statement = statement.where(restore.c[name] == value)
         return self._select(statement)
 
-    def _note(self, restore_id: str, also: Also = lambda db: None, **values: Any) -> RestoreRecord:
+    def _note(
+        self, restore_id: str, also: Also = lambda db: None, *, was: Mapping[str, Any] | None = None, **values: Any
+    ) -> RestoreRecord:
+        expected = was or {}
         statement = (
             update(restore)
             .where(restore.c.restore_id == restore_id, restore.c.state == "running")
-            .where(*(restore.c[name].is_(None) for name in values))
+            .where(*(restore.c[name].is_not_distinct_from(expected.get(name)) for name in values))
             .values(values or {"state": "running"})
             .returning(*_COLUMNS)
         )

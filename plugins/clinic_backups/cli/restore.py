@@ -21,7 +21,7 @@ from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.request import parse
 from clinic_backups.restore.runner import wish_of
 from clinic_backups.restore.service import ClinicRestore, refused
-from clinic_backups.restore.text import as_lines, left_as_they_are
+from clinic_backups.restore.text import as_lines, left_as_they_are, undo_command
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.marker import read_marker
 
@@ -97,7 +97,7 @@ def restore(
         print(line)
     if record.safety_backup_id is not None:
         print(f"The state before is saved as {record.safety_backup_id}.")
-        print(f"To undo: clinic-backups restore --clinic {clinic} --backup {record.safety_backup_id}")
+        print(f"To undo: {undo_command(record, request)}")
 
 
 def _without_catalog(

@@ -25,7 +25,7 @@ from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.request import parse
 from clinic_backups.restore.result import NotRestored, settle_run
 from clinic_backups.restore.service import refused
-from clinic_backups.restore.text import as_lines, left_as_they_are
+from clinic_backups.restore.text import as_lines, left_as_they_are, undo_conf
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -130,7 +130,7 @@ def apply() -> dict[str, Any]:
     for line in left_as_they_are(record):
         log.info("%s", line)
     if saved:
-        log.info('To undo: start clinic_restore with {"clinic_id": %s, "backup_id": "%s"}', record.clinic_id, saved)
+        log.info("To undo: start clinic_restore with %s", undo_conf(record, RestoreRequest.from_json(approved.request)))
     elif rows:
         log.warning("Clinic %s had no row before: there was nothing to save.", record.clinic_id)
     return {"restore_id": record.restore_id, "rows": rows, "undo": saved}

@@ -23,7 +23,10 @@ SELECT DISTINCT
                             WHERE h.inhparent IN (f.conrelid, f.confrelid) AND NOT hc.relispartition)
            AND NOT EXISTS (SELECT FROM pg_attribute a
                             WHERE a.attgenerated <> '' AND (a.attrelid = f.conrelid AND a.attnum = ANY (f.conkey)
-                                                            OR a.attrelid = f.confrelid AND a.attnum = ANY (f.confkey)))
+                                                            OR a.attrelid = f.confrelid AND a.attnum = ANY (f.confkey))),
+       NOT c0.relispartition AND NOT p0.relispartition,
+       has_table_privilege(f.conrelid, 'SELECT') AND has_table_privilege(child.oid, 'SELECT'),
+       has_table_privilege(f.confrelid, 'SELECT') AND has_table_privilege(parent.oid, 'SELECT')
   FROM pg_constraint f
   JOIN pg_class c0 ON c0.oid = f.conrelid
   JOIN pg_class p0 ON p0.oid = f.confrelid

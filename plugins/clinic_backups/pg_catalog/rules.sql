@@ -28,19 +28,34 @@ SELECT n.nspname || '.' || c.relname AS name,
                           'predicate', pg_get_expr(i.indpred, i.indrelid),
                           'columns', (SELECT json_agg(DISTINCT a.attname)
                                         FROM pg_attribute a
-                                       WHERE a.attrelid = c.oid
+                                       WHERE a.attrelid = i.indrelid AND a.attnum > 0
                                          AND (a.attnum = ANY (i.indkey)
                                               OR EXISTS (SELECT FROM pg_depend d
                                                           WHERE d.classid = 'pg_class'::regclass
-                                                            AND d.objid = i.indexrelid AND d.refobjid = c.oid
-                                                            AND d.refobjsubid = a.attnum))),
+                                                            AND d.objid = i.indexrelid AND d.refobjid = a.attrelid
+                                                            AND d.refobjsubid = a.attnum)
+                                              -- What a generated column of the index is computed from.
+                                              OR EXISTS (SELECT FROM pg_attribute g
+                                                           JOIN pg_attrdef gd ON gd.adrelid = g.attrelid AND gd.adnum = g.attnum
+                                                           JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass
+                                                            AND d.refobjid = g.attrelid AND d.refobjsubid = a.attnum
+                                                            AND (d.classid = 'pg_attrdef'::regclass AND d.objid = gd.oid
+                                                                 OR d.classid = 'pg_class'::regclass AND d.objid = g.attrelid
+                                                                    AND d.objsubid = g.attnum)
+                                                          WHERE g.attrelid = a.attrelid AND g.attgenerated <> ''
+                                                            AND g.attnum <> a.attnum AND g.attnum = ANY (i.indkey)))),
                           'deferrable', NOT i.indimmediate,
-                          'exclusion', i.indisexclusion
+                          'exclusion', i.indisexclusion,
+                          'nulls_distinct', NOT i.indnullsnotdistinct,
+                          'of_partition', i.indrelid <> c.oid
                       ) ORDER BY ic.relname)
                         FROM pg_index i
                         JOIN pg_class ic ON ic.oid = i.indexrelid
-                       WHERE i.indrelid = c.oid AND (i.indisunique OR i.indisexclusion) AND NOT i.indisprimary
-                         AND i.indisvalid),
+                       WHERE (i.indisunique OR i.indisexclusion) AND NOT i.indisprimary AND i.indisvalid
+                         -- A partition's own too, unless the whole table has it.
+                         AND (i.indrelid = c.oid
+                              OR c.relkind = 'p' AND pg_partition_root(i.indrelid) = c.oid
+                                 AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid))),
            'deferrable_key', EXISTS (SELECT FROM pg_index i
                                       WHERE i.indrelid = c.oid AND i.indisprimary AND NOT i.indimmediate),
            'children', (SELECT json_agg(cn.nspname || '.' || ch.relname ORDER BY 1)

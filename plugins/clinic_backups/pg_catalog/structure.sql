@@ -13,6 +13,21 @@ oid_type AS (
      UNION
     SELECT t.oid FROM pg_type t JOIN oid_type o ON o.oid IN (t.typbasetype, t.typelem)
      WHERE t.typtype = 'd' OR t.typcategory = 'A'
+), -- Composite types of the application's own with attributes of these, at any depth: the names of these attributes.
+oid_holder (oid, attribute) AS (
+    SELECT t.oid, x.attname
+      FROM pg_type t
+      JOIN pg_attribute x ON x.attrelid = t.typrelid AND x.attnum > 0 AND NOT x.attisdropped
+      JOIN oid_type o ON o.oid = x.atttypid
+     WHERE t.typtype = 'c' AND t.oid >= 16384
+     UNION
+    SELECT t.oid, h.attribute
+      FROM oid_holder h
+      JOIN pg_type t ON t.oid >= 16384
+       AND (t.typbasetype = h.oid
+            OR t.typcategory = 'A' AND t.typelem = h.oid
+            OR t.typtype = 'c' AND EXISTS (SELECT FROM pg_attribute x WHERE x.attrelid = t.typrelid AND x.atttypid = h.oid
+                                                                        AND x.attnum > 0 AND NOT x.attisdropped))
 ), -- lo_manage() removes the large object that a column names together with the row.
 managed AS MATERIALIZED (
     SELECT g.tgrelid, split_part(encode(g.tgargs, 'escape'), '\000', 1) AS name
@@ -62,6 +77,7 @@ SELECT 'foreign_key', json_build_object(
 SELECT 'column', json_build_object(
            'table', r.name, 'name', a.attname, 'type', format_type(a.atttypid, NULL),
            'is_oid', o.oid IS NOT NULL, 'is_array', t.typcategory = 'A',
+           'oid_attributes', (SELECT json_agg(DISTINCT h.attribute) FROM oid_holder h WHERE h.oid = a.atttypid),
            'managed', (r.oid, a.attname) IN (SELECT m.tgrelid, m.name FROM managed m),
            'is_primary_key', (r.oid, a.attnum) IN (SELECT i.indrelid, i.indkey[0] FROM pg_index i
                                                     WHERE i.indisprimary AND i.indnkeyatts = 1))
@@ -71,6 +87,7 @@ SELECT 'column', json_build_object(
   LEFT JOIN oid_type o ON o.oid = a.atttypid
  WHERE r.relkind IN ('r', 'p', 'f') AND NOT r.relispartition
    AND (o.oid IS NOT NULL
+        OR a.atttypid IN (SELECT h.oid FROM oid_holder h)
         OR lower(replace(a.attname, '_', '')) IN (SELECT k.name FROM key_name k)
         OR r.oid IN (SELECT m.tgrelid FROM managed m))
  UNION ALL

@@ -6,7 +6,41 @@ SELECT n.nspname || '.' || c.relname AS name,
                    'not_null', a.attnotnull,
                    'default', CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END,
                    'identity', CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'by default' ELSE '' END,
-                   'generated', CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END
+                   'generated', CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END,
+                   -- The enums and composite types in the column's type, which name their values by labels and places:
+                   -- only types of the application's own (from FirstNormalObjectId on) have such a definition.
+                   'definition', CASE WHEN a.atttypid >= 16384 THEN (
+                       WITH RECURSIVE reached (oid) AS (
+                           SELECT a.atttypid
+                            UNION
+                           SELECT inner_type.oid
+                             FROM reached r
+                             JOIN pg_type t ON t.oid = r.oid
+                            CROSS JOIN LATERAL (
+                                SELECT t.typelem WHERE t.typcategory = 'A'
+                                 UNION ALL
+                                SELECT t.typbasetype WHERE t.typtype = 'd'
+                                 UNION ALL
+                                SELECT g.rngsubtype FROM pg_range g WHERE t.oid IN (g.rngtypid, g.rngmultitypid)
+                                 UNION ALL
+                                SELECT x.atttypid FROM pg_attribute x
+                                 WHERE t.typtype = 'c' AND x.attrelid = t.typrelid AND x.attnum > 0 AND NOT x.attisdropped
+                            ) AS inner_type (oid)
+                       )
+                       SELECT json_agg(json_build_object(
+                                  'type', format_type(t.oid, NULL),
+                                  'oid', t.oid::bigint,
+                                  'labels', (SELECT json_agg(json_build_array(e.enumlabel, e.oid::bigint)
+                                                             ORDER BY e.enumsortorder)
+                                               FROM pg_enum e WHERE e.enumtypid = t.oid),
+                                  'attributes', (SELECT json_agg(x.attname ORDER BY x.attnum)
+                                                   FROM pg_attribute x
+                                                  WHERE t.typtype = 'c' AND x.attrelid = t.typrelid AND x.attnum > 0
+                                                    AND NOT x.attisdropped)
+                              ) ORDER BY t.oid)::text
+                         FROM reached r
+                         JOIN pg_type t ON t.oid = r.oid
+                        WHERE t.typtype IN ('e', 'c') AND t.oid >= 16384) END
                ) ORDER BY a.attnum)
           FROM pg_attribute a
           LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum

@@ -1,15 +1,31 @@
 -- The users' triggers of the tables %(names)s and of their partitions: whose, on what, for which events (bits of
--- pg_trigger.tgtype: 4 insert, 8 delete, 16 update), in which state, and whether this role may change that.
+-- pg_trigger.tgtype: 4 insert, 8 delete, 16 update), in which state, and whether this role may change that. Rules that
+-- write something else are like triggers.
 SELECT n.nspname || '.' || root.relname,
        cn.nspname || '.' || c.relname,
        t.tgname,
        t.tgtype::int,
        t.tgenabled::text,
-       pg_has_role(c.relowner, 'USAGE')
+       pg_has_role(c.relowner, 'USAGE'),
+       'TRIGGER'
   FROM pg_trigger t
   JOIN pg_class c ON c.oid = t.tgrelid
   JOIN pg_namespace cn ON cn.oid = c.relnamespace
   JOIN pg_class root ON root.oid = COALESCE(pg_partition_root(c.oid), c.oid)
   JOIN pg_namespace n ON n.oid = root.relnamespace
  WHERE NOT t.tgisinternal AND n.nspname || '.' || root.relname = ANY (%(names)s)
+UNION ALL
+SELECT n.nspname || '.' || root.relname,
+       cn.nspname || '.' || c.relname,
+       r.rulename,
+       CASE r.ev_type WHEN '2' THEN 16 WHEN '3' THEN 4 WHEN '4' THEN 8 ELSE 0 END,
+       r.ev_enabled::text,
+       pg_has_role(c.relowner, 'USAGE'),
+       'RULE'
+  FROM pg_rewrite r
+  JOIN pg_class c ON c.oid = r.ev_class
+  JOIN pg_namespace cn ON cn.oid = c.relnamespace
+  JOIN pg_class root ON root.oid = COALESCE(pg_partition_root(c.oid), c.oid)
+  JOIN pg_namespace n ON n.oid = root.relnamespace
+ WHERE c.relkind IN ('r', 'p') AND n.nspname || '.' || root.relname = ANY (%(names)s)
  ORDER BY 1, 2, 3

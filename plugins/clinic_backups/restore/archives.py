@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from clinic_backups.archive_reader import Manifest, Segment, read_archive
 from clinic_backups.blocks import OWN_ARCHIVE
-from clinic_backups.errors import ClinicBackupsError, IntegrityError
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound
 from clinic_backups.model import ArchiveInfo, ChainArchive
 from clinic_backups.storage import Stores
 from clinic_backups.stored import require_intact
@@ -183,12 +183,25 @@ class Archives:
         what = f"{doing} the archive of {source.backup_id}"
         self._on_step(what)
 
+        failures: list[ClinicBackupsError] = []
+
         def pass_over(url: str, error: ClinicBackupsError) -> None:
+            failures.append(error)
             self._on_bad_copy(source, url, error)
             if url != self._stores.urls[-1]:
                 self._on_step(f"{what} in {self._stores.urls[self._stores.urls.index(url) + 1]}")
 
-        return self._stores.first(check, pass_over)
+        try:
+            return self._stores.first(check, pass_over)
+        except ObjectNotFound as error:
+            if not all(isinstance(failure, ObjectNotFound) for failure in failures):
+                raise
+            raise ObjectNotFound(
+                f"Backup {source.backup_id} was not found: {source.archive.key} is in no store that was asked"
+                f" ({', '.join(self._stores.urls)}).",
+                hint="Is CLINIC_BACKUPS_STORE_URL the store that the backup was written to? If it is, `clinic-backups"
+                f" catalog verify` says what is gone. {error.hint}",
+            ) from None
 
 
 class _TakerFailed(Exception):

@@ -23,6 +23,12 @@ class _Conversion:
 
 
 def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Refusal]:
+    """Give the columns their types; see :func:`_convert`."""
+    with workspace.application_path():
+        return _convert(workspace, staged, as_text=as_text)
+
+
+def _convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Refusal]:
     """Give the columns their types. Returns why not, column by column: then the table stays as it is.
 
     A value may only be converted when the result, converted back, is the same text: a number that would be rounded, a
@@ -53,7 +59,7 @@ def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Refu
             )
             for name, conversion in chosen.items()
         )
-        workspace.execute(
+        workspace.define(
             sql.SQL("ALTER TABLE {} {}").format(staged.wanted, changes), f"converting values of {shape.name}"
         )
     compute_keys(workspace, staged.wanted, shape)
@@ -139,7 +145,7 @@ def _count_refused(workspace: Workspace, staged: Staged, name: str, conversion: 
     count = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL AND NOT pg_temp.survives({})")
     doing = f"counting values of {staged.shape.name}.{name}"
     with workspace.attempt():
-        workspace.execute(make, doing)
+        workspace.define(make, doing)
         ((refused,),) = workspace.rows(count.format(staged.wanted, column, column), None, doing)
         return int(refused)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 from psycopg2 import sql
 
+from clinic_backups.errors import PermanentError
 from clinic_backups.model import Table
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
-from clinic_backups.restore.rules import Reference, UniqueRule, compare, with_child
-from clinic_backups.restore.shape import has_plain_key
-from clinic_backups.restore.workspace import Workspace, columns_of, qualified
+from clinic_backups.restore.obstacles import Obstacle, Obstacles
+from clinic_backups.restore.rules import Reference
+from clinic_backups.restore.workspace import Workspace
 
-SHOWN = 5
+SHOWN, SHOWN_MISSING = 5, 20
 
 
 class Checks:
@@ -22,6 +25,7 @@ class Checks:
     :param tables: what PostgreSQL says of the restored tables and of those that refer to them.
     :param references: the foreign keys from and to the restored tables.
     :param derived: tables whose rows are deleted where they stand in the way.
+    :param where: the database, for people.
     """
 
     def __init__(
@@ -31,223 +35,75 @@ class Checks:
         tables: Mapping[str, Table],
         references: Sequence[Reference],
         derived: Collection[str] = (),
+        *,
+        where: str = "",
     ) -> None:
-        self._workspace, self._diffs, self._tables = workspace, diffs, tables
-        self._references, self._derived = references, derived
+        self._workspace, self._diffs, self._where = workspace, diffs, where
+        self._obstacles = Obstacles(diffs, tables, references, derived)
 
     def run(self) -> Iterator[Refusal]:
         """All refusals, table by table."""
         for diff in self._diffs.values():
             shape, writes = diff.staged.shape, diff.plan.insert or diff.plan.update
             yield from self._missing_rights(diff)
+            if writes:
+                yield from shape.on_write
             if diff.plan.insert and shape.on_insert is not None:
                 yield shape.on_insert
-            if diff.plan.insert and shape.key:
-                yield from self._taken_keys(diff)
-            if writes and shape.key:
-                for rule in shape.rules.unique:
-                    yield from self._taken_values(diff, rule)
-            if writes:
-                for reference in with_child(self._references, shape.name):
-                    yield from self._missing_parents(diff, reference)
-        for reference in self._references:
-            parent = self._diffs.get(reference.parent)
-            if parent is not None and parent.plan.delete and reference.child not in self._derived:
-                yield from self._orphans(reference)
+        for obstacle in self._obstacles.all():
+            count, keys, missing = self._found(obstacle)
+            if count:
+                yield obstacle.says(count, keys, missing)
+
+    def leave(self) -> Counter[str]:
+        """Take the operations that cannot be done out of the tables' operations; returns how many of each table."""
+        left: Counter[str] = Counter()
+        for obstacle in (*self._obstacles.of_strangers(), *self._obstacles.all()):
+            statement = sql.SQL("DELETE FROM {} AS x WHERE x.ctid IN (SELECT f.place FROM ({}) AS f (a, place, b))")
+            with self._path(obstacle):
+                left[obstacle.diff.name] += self._workspace.execute(
+                    statement.format(obstacle.diff.ops, obstacle.query), f"leaving rows of {obstacle.diff.name}"
+                )
+        return +left
 
     def _missing_rights(self, diff: TableDiff) -> Iterator[Refusal]:
         plan = diff.plan
         wanted = {"INSERT": plan.insert + diff.moving, "UPDATE": plan.update, "DELETE": plan.delete + diff.moving}
         missing = [right for right in diff.staged.shape.rules.missing_rights if wanted.get(right)]
         if missing:
-            role = self._workspace.role()
-            rights = ", ".join(missing)
-            yield Refusal(
-                diff.name,
-                f"The role {role} of connection restore_db may not {rights} in {diff.name}.",
-                f"GRANT {rights} ON {diff.name} TO {role};",
-            )
+            yield missing_rights(self._workspace.role(), self._where, diff.name, missing)
 
-    def _taken_keys(self, diff: TableDiff) -> Iterator[Refusal]:
-        """A row that is to come back, and whose key another clinic's row, or nobody's, has by now."""
-        shape = diff.staged.shape
-        query = sql.SQL("SELECT {} FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'insert'").format(
-            _shown(shape.now, "o"), diff.ops, qualified(shape.name), shape.same_key("o", "t")
-        )
-        count, keys = self._found(query)
-        if count:
-            yield Refusal(
-                shape.name,
-                f"{count} rows of the backup have keys in {shape.name} that belong to rows outside of this clinic now:"
-                f" {keys}.",
-                "Somebody gave these keys away: move those rows, or restore into another schema.",
-            )
+    @contextmanager
+    def _path(self, obstacle: Obstacle) -> Iterator[None]:
+        """An index may be made with a function that looks tables up by the application's search path.
 
-    def _taken_values(self, diff: TableDiff, rule: UniqueRule) -> Iterator[Refusal]:
-        """A unique value that is to come back, and that a row outside of the restore has by now."""
-        shape = diff.staged.shape
-        known = {*shape.columns, *(column.name for column in shape.computed)}
-        if rule.exclusion or len(rule.operators) != len(rule.expressions) or not set(rule.columns) <= known:
-            return  # the rehearsal finds it
-        names = [sql.Identifier(f"e{number}") for number, _ in enumerate(rule.expressions)]
-        values = sql.SQL(", ").join(
-            sql.SQL("{} AS {}").format(sql.SQL(expression), name)
-            for expression, name in zip(rule.expressions, names, strict=True)
-        )
-        side = sql.SQL("(SELECT {keys}, {values} FROM {rows} WHERE {predicate})")
-        predicate, keys = sql.SQL(rule.predicate or "true"), columns_of(shape.key)
-        query = sql.SQL("""
-            SELECT {shown} FROM {wanted} AS a JOIN {there} AS b ON {same_values}
-             WHERE NOT ({same_key})
-               AND NOT EXISTS (SELECT FROM {ops} AS d WHERE d.op <> 'insert' AND {in_ops})""").format(
-            shown=_shown(shape.now, "a"),
-            wanted=side.format(
-                keys=keys,
-                values=values,
-                rows=sql.SQL("({}) AS w").format(diff.written),
-                predicate=predicate,
-            ),
-            there=side.format(keys=keys, values=values, rows=qualified(shape.name), predicate=predicate),
-            same_values=compare(
-                [sql.SQL("a.{}").format(name) for name in names],
-                rule.operators,
-                [sql.SQL("b.{}").format(name) for name in names],
-            ),
-            same_key=shape.same_key("a", "b"),
-            ops=diff.ops,
-            in_ops=shape.same_key("d", "b"),
-        )
-        count, keys_shown = self._found(query)
-        if count:
-            yield Refusal(
-                shape.name,
-                f"{count} rows of the backup have unique values in {shape.name} that rows outside of the restore have"
-                f" now ({rule.name}): {keys_shown}.",
-                f"Give those rows of {shape.name} other values, or restore without this table.",
-            )
-
-    def _missing_parents(self, diff: TableDiff, reference: Reference) -> Iterator[Refusal]:
-        """A row to write that refers to a row which will not be there."""
-        shape, parent = diff.staged.shape, self._diffs.get(reference.parent)
-        if not set(reference.columns) <= set(shape.columns):
+        What fails then is left to the rehearsal.
+        """
+        if not obstacle.by_application:
+            yield
             return
-        query = sql.SQL("""
-            SELECT {shown} FROM {ops} AS o JOIN {wanted} AS w ON {same}
-             WHERE o.op IN ('insert', 'update') AND {all_set}
-               AND NOT EXISTS (SELECT FROM {parent} AS t WHERE {refers} {not_deleted}) {not_inserted}""").format(
-            shown=_shown(shape.now, "w"),
-            ops=diff.ops,
-            wanted=diff.staged.wanted,
-            same=_join_ops(diff, "w"),
-            all_set=_none_null(reference.columns, "w"),
-            parent=qualified(reference.parent),
-            refers=reference.refers("w", "t"),
-            not_deleted=_and_not_deleted(parent, "t"),
-            not_inserted=_and_not_inserted(parent, reference),
-        )
-        count, keys = self._found(query)
-        if count:
-            named = parent is None and reference.parent in self._tables
-            yield Refusal(
-                shape.name,
-                f"{count} rows of {shape.name} refer to rows of {reference.parent} that are not there"
-                f" ({reference.name}): {keys}.",
-                f"Restore {reference.parent} with it."
-                if named
-                else f"Bring the rows of {reference.parent} back first.",
-            )
+        with suppress(PermanentError), self._workspace.attempt(), self._workspace.application_path():
+            yield
 
-    def _orphans(self, reference: Reference) -> Iterator[Refusal]:
-        """A row that stays and refers to a row that would vanish."""
-        parent, own = self._diffs[reference.parent], self._diffs.get(reference.child)
-        shape = parent.staged.shape
-        if not shape.key or not set(reference.parent_columns) <= {*shape.columns, *shape.key}:
-            return
-        query = sql.SQL("""
-            SELECT {shown} FROM {ops} AS o JOIN {gone} AS g ON {same} JOIN {child} AS c ON {refers}
-             WHERE o.op = 'delete' {not_deleted} {not_changed}""").format(
-            shown=_shown(self._tables[reference.child], "c"),
-            ops=parent.ops,
-            gone=parent.staged.present,
-            same=shape.same_key("o", "g"),
-            child=qualified(reference.child),
-            refers=reference.refers("c", "g"),
-            not_deleted=_and_not_deleted(own, "c"),
-            not_changed=_and_not_changed(own, reference),
-        )
-        count, keys = self._found(query)
-        if count:
-            yield Refusal(
-                reference.parent,
-                f"{count} rows of {reference.child} refer to rows of {reference.parent} that the restore would delete"
-                f" ({reference.name}): {keys}.",
-                f"Delete or change these rows of {reference.child} first, or restore with the mode `missing`. If others"
-                f" make them anew, declare {reference.child} as derived in include/sql/not_backed_up.txt.",
-            )
-
-    def _found(self, query: sql.Composed) -> tuple[int, str]:
-        """How many rows, and some of their keys."""
-        ((count, keys),) = self._workspace.rows(
-            sql.SQL("SELECT count(*), (array_agg(shown ORDER BY shown))[1:{}] FROM ({}) AS f (shown)").format(
-                sql.Literal(SHOWN), query
-            ),
-            None,
-            "looking for what stands in the way",
-        )
+    def _found(self, obstacle: Obstacle) -> tuple[int, str, str]:
+        """How many rows, some of their keys, and some of the keys that are missing elsewhere."""
+        query = sql.SQL(
+            "SELECT count(*), (array_agg(shown ORDER BY shown))[1:{0}], (array_agg(DISTINCT missing))[1:{1}]"
+            " FROM ({2}) AS f (shown, place, missing)"
+        ).format(sql.Literal(SHOWN), sql.Literal(SHOWN_MISSING), obstacle.query)
+        found = [(0, None, None)]
+        with self._path(obstacle):
+            found = self._workspace.rows(query, None, "looking for what stands in the way")
+        ((count, keys, missing),) = found
         shown = "; ".join(filter(None, keys or ())) or "keys that are not shown"
-        return int(count), shown + ("; …" if count > SHOWN else "")
+        return int(count), shown + ("; …" if count > SHOWN else ""), "; ".join(filter(None, missing or ()))
 
 
-def _and_not_deleted(diff: TableDiff | None, alias: str) -> sql.Composable:
-    if diff is None or not diff.plan.delete or not diff.staged.shape.key:
-        return sql.SQL("")
-    return sql.SQL("AND NOT EXISTS (SELECT FROM {} AS d WHERE d.op = 'delete' AND {})").format(
-        diff.ops, diff.staged.shape.same_key("d", alias)
+def missing_rights(role: str, where: str, table: str, rights: Sequence[str]) -> Refusal:
+    """A right that the restoring role does not have."""
+    names = ", ".join(rights)
+    return Refusal(
+        table,
+        f"The role {role} of connection restore_db may not {names} in {table}{f', in {where}' if where else ''}.",
+        f"GRANT {names} ON {table} TO {role};",
     )
-
-
-def _and_not_inserted(diff: TableDiff | None, reference: Reference) -> sql.Composable:
-    """The parent is not among the rows that come back, or that get the referenced value."""
-    if diff is None or not diff.plan.insert + diff.plan.update or not diff.staged.shape.key:
-        return sql.SQL("")
-    shape = diff.staged.shape
-    if not set(reference.parent_columns) <= {*shape.columns, *shape.key}:
-        return sql.SQL("")
-    return sql.SQL("AND NOT EXISTS (SELECT FROM {} AS i JOIN {} AS iw ON {} WHERE i.op <> 'delete' AND {})").format(
-        diff.ops, diff.staged.wanted, shape.same_key("i", "iw"), reference.refers("w", "iw")
-    )
-
-
-def _and_not_changed(diff: TableDiff | None, reference: Reference) -> sql.Composable:
-    """Rows of the child that the restore itself points elsewhere."""
-    if diff is None or not diff.plan.update or not set(reference.columns) & set(diff.plan.columns):
-        return sql.SQL("")
-    shape = diff.staged.shape
-    return sql.SQL(
-        "AND NOT EXISTS (SELECT FROM {} AS u JOIN {} AS uw ON {} WHERE u.op = 'update' AND {}"
-        " AND NOT COALESCE({}, false))"
-    ).format(
-        diff.ops,
-        diff.staged.wanted,
-        shape.same_key("u", "uw"),
-        shape.same_key("u", "c"),
-        reference.refers("uw", "g"),
-    )
-
-
-def _join_ops(diff: TableDiff, alias: str, ops: str = "o") -> sql.Composable:
-    shape = diff.staged.shape
-    if shape.key:
-        return shape.same_key(ops, alias)
-    return sql.SQL("{}.row_text = ROW({})::text").format(sql.Identifier(ops), columns_of(shape.columns, alias))
-
-
-def _shown(table: Table, alias: str) -> sql.Composable:
-    """A row's key as text; empty where it may be more than a number."""
-    if not has_plain_key(table):
-        return sql.SQL("''")
-    return sql.SQL("concat_ws(', ', {})").format(columns_of(table.primary_key, alias))
-
-
-def _none_null(columns: Sequence[str], alias: str) -> sql.Composed:
-    return sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(alias, name)) for name in columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,27 +11,32 @@ from psycopg2 import sql
 
 from clinic_backups.archive_reader import Manifest
 from clinic_backups.connections import Connection
-from clinic_backups.database import is_conflict
-from clinic_backups.errors import PermanentError, SettingsError, TransientError
+from clinic_backups.database import is_conflict, refusal_of
+from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.model import Table
 from clinic_backups.restore import sequences
 from clinic_backups.restore.adopt import adopt
 from clinic_backups.restore.archives import OnStep, Wanted
 from clinic_backups.restore.casts import convert
-from clinic_backups.restore.checks import Checks
+from clinic_backups.restore.checks import Checks, missing_rights
 from clinic_backups.restore.derived import Derived, in_the_way
 from clinic_backups.restore.diff import TableDiff, compute
-from clinic_backups.restore.live import digest_of_moment, leave_changed, moment_of
+from clinic_backups.restore.live import again, digest_of_moment, leave_changed, moment_of
 from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, Target, Wish, digest_of
-from clinic_backups.restore.proof import Proof
+from clinic_backups.restore.proof import Proof, counted, only_planned
 from clinic_backups.restore.quiet import Quiet, decide
 from clinic_backups.restore.references import ReferenceProof
 from clinic_backups.restore.rehearsal import explain
 from clinic_backups.restore.rules import Reference, TableRules, read_references, read_rules
 from clinic_backups.restore.shape import Shape, fit
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader
+from clinic_backups.restore.wanted import require_known
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.write import Writer, Writes
+
+
+class Collided(PermanentError):
+    """A constraint forbids what was rehearsed well: somebody has written at the same moment. Nothing was changed."""
 
 
 class Comparison:
@@ -79,12 +85,16 @@ class Comparison:
     def choose(self) -> None:
         """Which tables take part, and how their columns fit."""
         contents = self.manifest.tables
-        if unknown := sorted(set(self._wish.tables) - set(contents)):
-            raise SettingsError(
-                f"The backup has no table {', '.join(unknown)}.", hint=f"It has {', '.join(sorted(contents))}."
-            )
+        require_known(self._wish.tables, contents)
         wanted = [name for name in contents if not self._wish.tables or name in self._wish.tables]
         there = self.workspace.relations()
+        if wanted and not set(wanted) & set(there):
+            self._refuse(
+                "",
+                f"{self._target.name} has none of the {len(wanted)} tables of the backup.",
+                "Correct the connection restore_db if another database is meant, or make the tables first.",
+            )
+            return
         for name in wanted:
             if name not in there:
                 self._refuse(name, f"{name} is in the backup, and there is no such table now.", "Make the table again.")
@@ -100,8 +110,13 @@ class Comparison:
         wanted = [name for name in wanted if name in there and name in self.queries]
         self._references = read_references(self.workspace, wanted)
         around = {name for reference in self._references for name in (reference.child, reference.parent)}
-        self._tables = self.workspace.tables(sorted({*wanted, *(reference.child for reference in self._references)}))
         self._rules = read_rules(self.workspace, sorted({*wanted, *around}))
+        readable = {name for name, rules in self._rules.items() if "SELECT" not in rules.missing_rights}
+        for name in [name for name in wanted if name not in readable]:
+            self._refusals.append(missing_rights(self.workspace.role(), self._target.name, name, ["SELECT"]))
+            wanted.remove(name)
+        children = {reference.child for reference in self._references}
+        self._tables = self.workspace.tables(sorted(readable & {*wanted, *children}))
         for name in wanted:
             self._fit(name)
 
@@ -137,23 +152,48 @@ class Comparison:
                 self._refusals += unfit
                 continue
             adopted = adopt(self.workspace, staged, self._references, self.queries.keys())
+            if isinstance(adopted, Refusal):
+                self._refusals.append(adopted)
+                adopted = 0
             self._adopted[name] = adopted
-            self.diffs[name] = compute(self.workspace, staged, self._wish.mode)
+            self.diffs[name] = compute(self.workspace, staged, self._wish.mode, self._references)
             if adopted:
                 self._note(name, _adopted(adopted, self._wish.mode))
             if self._since is not None:
                 self._leave_changed(name, self._since)
+        if self._since is not None:
+            self._leave_impossible()
         self._look_around()
 
     def _leave_changed(self, name: str, since: RestorePlan) -> None:
-        self.diffs[name], left = leave_changed(self.workspace, self.diffs[name], since.moment, since.parts.get(name))
+        self.diffs[name], left = leave_changed(
+            self.workspace, self.diffs[name], since.moment, since.parts.get(name), self._references
+        )
         if left:
             self._note(name, f"{left:,} row{'s' if left > 1 else ''} changed since the plan: left as they are now.")
 
+    def _leave_impossible(self) -> None:
+        """What was possible at the plan, and is not beside rows that were left, is left too."""
+        left: Counter[str] = Counter()
+        while found := self._checks().leave():
+            left += found
+            for name in found:
+                self.diffs[name] = again(self.workspace, self.diffs[name], self._references)
+        for name, count in left.items():
+            self._note(
+                name,
+                f"{count:,} row{'s need' if count > 1 else ' needs'} others that changed since the plan, or that others"
+                " hold now: left as they are now.",
+            )
+
+    def _checks(self) -> Checks:
+        return Checks(
+            self.workspace, self.diffs, self._tables, self._references, self._derived_tables, where=self._target.name
+        )
+
     def _look_around(self) -> None:
         workspace, diffs, references = self.workspace, self.diffs, self._references
-        checks = Checks(workspace, diffs, self._tables, references, self._derived_tables)
-        self._refusals += checks.run()
+        self._refusals += self._checks().run()
         self._sequences = sequences.uses(workspace, diffs)
         self._refusals += sequences.refusals(self._sequences, workspace.role())
         self._derived = list(in_the_way(workspace, diffs, references, self._derived_tables))
@@ -164,6 +204,7 @@ class Comparison:
                 " and is made anew by others.",
             )
         self._quiet = decide(workspace, diffs, self._rules, references, self._derived)
+        self._refusals += self._quiet.refusals()
         for name, note in self._quiet.notes().items():
             self._note(name, note)
         if self._wish.mode == "live":
@@ -204,7 +245,11 @@ class Comparison:
             return
         try:
             with self.workspace.savepoint():
-                self._proof.written(self._write(), fired=self._quiet.how == "fire")
+                before = sequences.positions(self.workspace)
+                self._write()
+                self._proof.written(fired=self._quiet.how == "fire")
+                moved = sequences.moved(self.workspace, before)
+            self._notes_of_sequences(moved)
         except PermanentError as error:
             self._refusals.append(explain(self.workspace, self.diffs, error))
         except TransientError as error:
@@ -220,12 +265,24 @@ class Comparison:
         """
         done: Writes = Writes()
         if self.writes:
-            done = self._write()
+            done = self._write_or_explain()
         on_step("reading the clinic again")
-        self._proof.whole(done)
+        self._proof.whole()
         if self.writes:
             sequences.advance(self.workspace, self._sequences)
         return done
+
+    def _write_or_explain(self) -> Writes:
+        """:raises Collided: a constraint forbids it, which it did not when the plan was rehearsed."""
+        try:
+            with self.workspace.attempt():
+                return self._write()
+        except PermanentError as error:
+            refused = refusal_of(error)
+            if refused is None or not refused.state.startswith("23"):
+                raise
+            refusal = explain(self.workspace, self.diffs, error)
+            raise Collided(refusal.message, hint=refusal.hint) from None
 
     def _write(self) -> Writes:
         workspace, run = self.workspace, self.workspace.execute
@@ -238,8 +295,10 @@ class Comparison:
         run("SET LOCAL search_path TO DEFAULT", "setting the search path")
         run("SET CONSTRAINTS ALL DEFERRED", "deferring constraints")
         self._quiet.begin(workspace)
+        before = counted(workspace)
         done = Writer(workspace, self.diffs, self._references, self._quiet, self._derived).write()
         run("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
+        only_planned(done, counted(workspace) - before)
         self._quiet.end(workspace)
         run("SET LOCAL search_path = pg_catalog", "setting the search path")
         if own_proof is not None:
@@ -270,6 +329,16 @@ class Comparison:
             moment=self._moment,
             target=self._target,
         )
+
+    def _notes_of_sequences(self, moved: Mapping[str, int]) -> None:
+        """A sequence takes no number back, not even of what was rolled back."""
+        written = next(name for name, diff in self.diffs.items() if diff.plan.writes)
+        for sequence, numbers in moved.items():
+            self._note(
+                written,
+                f"The sequence {sequence} went on by {numbers:,} while this plan was rehearsed, and goes on when it is"
+                " applied: a trigger or a default takes numbers from it, or somebody else did.",
+            )
 
     def _note(self, table: str, note: str) -> None:
         self._notes.setdefault(table, []).append(note)

@@ -34,7 +34,7 @@ def in_the_way(
     for table in sorted({reference.child for reference in references} & set(derived) - set(diffs)):
         conditions = [
             sql.SQL("EXISTS (SELECT FROM {} AS o JOIN {} AS g ON {} WHERE o.op = 'delete' AND {})").format(
-                diff.ops, diff.staged.present, diff.staged.shape.same_key("o", "g"), reference.refers("d", "g")
+                diff.ops, diff.staged.present, diff.staged.shape.is_of("o", "g"), reference.refers("d", "g")
             )
             for reference in references
             if reference.child == table

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from psycopg2 import sql
 
 from clinic_backups.model import RestoreMode
 from clinic_backups.restore.model import TablePlan
-from clinic_backups.restore.shape import has_plain_key
+from clinic_backups.restore.rules import NO_ACTION, Reference, with_parent
+from clinic_backups.restore.shape import Shape, has_plain_key
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 
@@ -23,8 +24,11 @@ COUNTED_COLUMNS = 400
 class TableDiff:
     """One table's operations, in a temporary table ``ops``: ``op``, ``times``, and the key or the ``row_text``.
 
+    No column of it has a name of the application's: the key is called as ``Shape.op_key`` says.
+
     :param moving: how many of the rows to update are written by deleting and inserting them (``ops.moves``): their new
         values may stand in each other's way.
+    :param anew: some of them can be written in no other way: an UPDATE would change other tables, or is not allowed.
     """
 
     staged: Staged
@@ -32,6 +36,7 @@ class TableDiff:
     plan: TablePlan
     digest: str
     moving: int = 0
+    anew: bool = False
 
     @property
     def name(self) -> str:
@@ -44,37 +49,46 @@ class TableDiff:
         if not shape.key:
             return sql.SQL("SELECT w.* FROM {} AS w").format(self.staged.wanted)
         return sql.SQL("SELECT w.* FROM {} AS o JOIN {} AS w ON {} WHERE o.op <> 'delete'").format(
-            self.ops, self.staged.wanted, shape.same_key("o", "w")
+            self.ops, self.staged.wanted, shape.is_of("o", "w")
         )
 
 
-def compute(workspace: Workspace, staged: Staged, mode: RestoreMode) -> TableDiff:
-    """Compare one table's two sides, which are loaded."""
+def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references: Sequence[Reference] = ()) -> TableDiff:
+    """Compare one table's two sides, which are loaded.
+
+    :param references: foreign keys, of which those that refer to the table matter.
+    """
     shape = staged.shape
     ops = sql.Identifier("pg_temp", f"ops_{staged.index}")
     for side in (staged.wanted, staged.present):
-        _analyze(workspace, side, staged)
+        _analyze(workspace, side, shape, shape.key)
     wanted_ops = [INSERT] if mode == "missing" else [INSERT, UPDATE, DELETE]
     body = _by_key(staged) if shape.key else _as_bag(staged)
-    workspace.execute(
+    workspace.define(
         sql.SQL(
             "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT o.*, false AS moves FROM ({}) AS o WHERE op IN ({})"
         ).format(sql.Identifier(f"ops_{staged.index}"), body, sql.SQL(", ").join(map(sql.Literal, wanted_ops))),
         f"comparing {shape.name}",
     )
-    _analyze(workspace, ops, staged)
+    _analyze(workspace, ops, shape, shape.op_key)
     ((in_wanted,),) = workspace.rows(sql.SQL("SELECT count(*) FROM {}").format(staged.wanted), None, "counting")
-    return described(workspace, staged, ops, staged.matched + int(in_wanted))
+    return described(workspace, staged, ops, staged.matched + int(in_wanted), references)
 
 
-def _analyze(workspace: Workspace, table: sql.Identifier, staged: Staged) -> None:
+def _analyze(workspace: Workspace, table: sql.Identifier, shape: Shape, key: Sequence[str]) -> None:
     """Roughly, and the key alone: it is joined by nothing else."""
-    columns = sql.SQL(" ({})").format(columns_of(staged.shape.key)) if staged.shape.key else sql.SQL("")
+    columns = sql.SQL(" ({})").format(columns_of(key)) if key else sql.SQL("")
     workspace.execute("SET LOCAL default_statistics_target = 5", "setting the statistics target")
-    workspace.execute(sql.SQL("ANALYZE {}{}").format(table, columns), f"analyzing {staged.shape.name}")
+    workspace.execute(sql.SQL("ANALYZE {}{}").format(table, columns), f"analyzing {shape.name}")
 
 
-def described(workspace: Workspace, staged: Staged, ops: sql.Identifier, in_backup: int) -> TableDiff:
+def described(
+    workspace: Workspace,
+    staged: Staged,
+    ops: sql.Identifier,
+    in_backup: int,
+    references: Sequence[Reference] = (),
+) -> TableDiff:
     """The operations that a table ``ops`` holds, counted.
 
     :param in_backup: rows that the backup has of the table.
@@ -94,12 +108,19 @@ def described(workspace: Workspace, staged: Staged, ops: sql.Identifier, in_back
         columns=columns,
         notes=shape.notes,
     )
-    return TableDiff(staged, ops, plan, _digest(workspace, ops), _mark_moving(workspace, staged, ops, list(columns)))
+    carried = {
+        name
+        for reference in with_parent(references, shape.name)
+        if reference.on_update != NO_ACTION
+        for name in reference.parent_columns
+    }
+    moving, anew = _mark_moving(workspace, staged, ops, list(columns), carried)
+    return TableDiff(staged, ops, plan, _digest(workspace, ops), moving, anew)
 
 
 def _by_key(staged: Staged) -> sql.Composed:
-    key, columns = staged.shape.key, staged.shape.columns
     # OFFSET 0 keeps each side a row of its own: pulled up, wide tables would have more columns than a join may have.
+    shape = staged.shape
     side = sql.SQL("(SELECT {}, {} AS row_text FROM {} AS s OFFSET 0)")
     return sql.SQL("""
         SELECT CASE WHEN p.row_text IS NULL THEN 'insert' WHEN w.row_text IS NULL THEN 'delete' ELSE 'update' END AS op,
@@ -108,10 +129,12 @@ def _by_key(staged: Staged) -> sql.Composed:
           FROM {wanted} AS w
           FULL JOIN {present} AS p ON {same}
          WHERE w.row_text IS DISTINCT FROM p.row_text""").format(
-        keys=sql.SQL(", ").join(sql.SQL("COALESCE(w.{0}, p.{0}) AS {0}").format(sql.Identifier(name)) for name in key),
-        wanted=side.format(columns_of(key, "s"), row_text(columns, "s"), staged.wanted),
-        present=side.format(columns_of(key, "s"), row_text(columns, "s"), staged.present),
-        same=staged.shape.same_key("w", "p"),
+        keys=sql.SQL(", ").join(
+            sql.SQL("COALESCE(w.{0}, p.{0}) AS {0}").format(sql.Identifier(name)) for name in shape.op_key
+        ),
+        wanted=side.format(shape.as_op_key("s"), row_text(shape.columns, "s"), staged.wanted),
+        present=side.format(shape.as_op_key("s"), row_text(shape.columns, "s"), staged.present),
+        same=shape.same_op_key("w", "p"),
     )
 
 
@@ -133,7 +156,7 @@ def _as_bag(staged: Staged) -> sql.Composed:
 
 def _keys(workspace: Workspace, staged: Staged, ops: sql.Identifier) -> dict[str, tuple[str, ...]]:
     """A few keys of each operation, where they are numbers: texts may be a patient's."""
-    key = staged.shape.key
+    key = staged.shape.op_key
     if not has_plain_key(staged.shape.now):
         return {}
     shown = sql.SQL("concat_ws(', ', {})").format(columns_of(key, "o"))
@@ -163,15 +186,20 @@ def _changed_columns(workspace: Workspace, staged: Staged, ops: sql.Identifier) 
     return found
 
 
-def _mark_moving(workspace: Workspace, staged: Staged, ops: sql.Identifier, changed: Sequence[str]) -> int:
-    """Mark the rows to update that an UPDATE cannot write one by one; returns how many.
+def _mark_moving(
+    workspace: Workspace, staged: Staged, ops: sql.Identifier, changed: Sequence[str], carried: Collection[str]
+) -> tuple[int, bool]:
+    """Mark the rows to update that an UPDATE cannot write one by one; returns how many, and whether no UPDATE can.
 
-    Two rows that swap a unique value, and rows whose always generated identity is another one.
+    Two rows that swap a unique value; rows whose always generated identity is another one; and rows whose referenced
+    values change, or are only written otherwise (1.0 and 1.00), where ON UPDATE would change the rows that refer.
+
+    :param carried: columns whose changes ON UPDATE carries to other rows.
     """
     shape = staged.shape
     immediate = [name for name in changed if name in shape.rules.immediate_columns]
-    fixed = [name for name in changed if name in shape.fixed]
-    marked = 0
+    fixed = [name for name in changed if name in shape.fixed or name in carried]
+    marked, anew = 0, False
     for names, least in ((immediate, 2), (fixed, 1)):
         if not names:
             continue
@@ -180,16 +208,17 @@ def _mark_moving(workspace: Workspace, staged: Staged, ops: sql.Identifier, chan
         if count >= least:
             statement = sql.SQL("UPDATE {} AS m SET moves = true WHERE m.ctid IN (SELECT o.ctid {})").format(ops, rows)
             marked = max(marked, workspace.execute(statement, "marking rows that move"))
+            anew = anew or names is fixed
     if marked:
         ((marked,),) = workspace.rows(sql.SQL("SELECT count(*) FROM {} WHERE moves").format(ops), None, "counting")
-    return int(marked)
+    return int(marked), anew
 
 
 def _updates(staged: Staged, ops: sql.Identifier) -> sql.Composed:
     """``o``, ``w`` and ``p``: each row to update, as it is to be and as it is."""
     shape = staged.shape
     return sql.SQL("{} AS o JOIN {} AS w ON {} AND o.op = 'update' JOIN {} AS p ON {}").format(
-        ops, staged.wanted, shape.same_key("o", "w"), staged.present, shape.same_key("o", "p")
+        ops, staged.wanted, shape.is_of("o", "w"), staged.present, shape.is_of("o", "p")
     )
 
 

@@ -24,6 +24,7 @@ from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, WantedLoader
 from clinic_backups.restore.target import ask, require_primary
 from clinic_backups.restore.untrusted import Types, is_possible
+from clinic_backups.restore.wanted import require_known
 from clinic_backups.restore.workspace import Workspace, columns_of
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.text import one_line
@@ -189,11 +190,7 @@ def _require_room(workspace: Workspace, schema: str) -> None:
 def _chosen(manifest: Manifest, tables: Sequence[str]) -> dict[str, TableContent]:
     """The tables to make. :raises SettingsError: an unknown one. :raises IntegrityError: no database has such ones."""
     contents = manifest.tables
-    if unknown := sorted(set(tables) - set(contents)):
-        raise SettingsError(
-            f"The backup has no table {', '.join(unknown)}.",
-            hint=f"It has {', '.join(one_line(name) for name in sorted(contents))}.",
-        )
+    require_known(tables, contents)
     chosen = {name: content for name, content in contents.items() if not tables or name in tables}
     for content in chosen.values():
         if not is_possible(content.table):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from psycopg2 import sql
 
 from clinic_backups.restore.diff import TableDiff, described
+from clinic_backups.restore.rules import Reference
 from clinic_backups.restore.workspace import Workspace, columns_of, qualified
 
 Moment = Mapping[str, Any]
@@ -32,7 +33,13 @@ def digest_of_moment(moment: Moment) -> str:
     return hashlib.sha256(json.dumps(moment, sort_keys=True).encode()).hexdigest()
 
 
-def leave_changed(workspace: Workspace, diff: TableDiff, moment: Moment, planned: str | None) -> tuple[TableDiff, int]:
+def leave_changed(
+    workspace: Workspace,
+    diff: TableDiff,
+    moment: Moment,
+    planned: str | None,
+    references: Sequence[Reference] = (),
+) -> tuple[TableDiff, int]:
     """Take the rows that changed since the plan out of a table's operations; returns how many as well.
 
     A row of a transaction that began after the oldest one of the plan's moment counts as changed. A row to insert that
@@ -47,8 +54,14 @@ def leave_changed(workspace: Workspace, diff: TableDiff, moment: Moment, planned
         left = workspace.execute(sql.SQL("DELETE FROM {}").format(diff.ops), f"leaving {shape.name}")
     else:
         left = _leave_written(workspace, diff, str(moment["snapshot"])) + _leave_groups(workspace, diff, moment)
-    now = described(workspace, diff.staged, diff.ops, diff.plan.insert + diff.plan.update + diff.plan.unchanged)
-    return replace(now, plan=replace(now.plan, unchanged=diff.plan.unchanged)), left
+    return again(workspace, diff, references), left
+
+
+def again(workspace: Workspace, diff: TableDiff, references: Sequence[Reference]) -> TableDiff:
+    """The operations that are left of a table's, counted."""
+    in_backup = diff.plan.insert + diff.plan.update + diff.plan.unchanged
+    now = described(workspace, diff.staged, diff.ops, in_backup, references)
+    return replace(now, plan=replace(now.plan, unchanged=diff.plan.unchanged))
 
 
 def _leave_written(workspace: Workspace, diff: TableDiff, snapshot: str) -> int:
@@ -64,7 +77,7 @@ def _leave_written(workspace: Workspace, diff: TableDiff, snapshot: str) -> int:
         ops=diff.ops,
         table=qualified(shape.name),
         snapshot=sql.Literal(snapshot),
-        same=shape.same_key("o", "t"),
+        same=shape.is_of("o", "t"),
     )
     return workspace.execute(statement, f"leaving changed rows of {shape.name}")
 
@@ -89,7 +102,7 @@ def _groups(workspace: Workspace, diff: TableDiff) -> dict[str, str]:
 
 
 def _key(diff: TableDiff) -> sql.Composed:
-    return sql.SQL("sha256(convert_to(ROW({})::text, 'UTF8'))").format(columns_of(diff.staged.shape.key, "o"))
+    return sql.SQL("sha256(convert_to(ROW({})::text, 'UTF8'))").format(columns_of(diff.staged.shape.op_key, "o"))
 
 
 def _group(diff: TableDiff) -> sql.Composed:

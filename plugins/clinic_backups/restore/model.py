@@ -72,6 +72,8 @@ class Target:
     version: str
     standby: bool = False
     difference: str = ""
+    compared: bool = True
+    """False: there is no connection ``clinic_db`` to compare it with."""
 
     @property
     def name(self) -> str:

@@ -52,6 +52,12 @@ class RestoreOutcomes:
             # Its process was about to do it then; how long the record lay there is not the restore's duration.
             return self._close(record.completed(record.committing_at or self._now()), "completed")
         if status == "aborted":
+            if record.transaction_id and isinstance(error, TransientError) and not isinstance(error, Interrupted):
+                error = TransientError(
+                    "The restore broke off while it was committed. The database says that it was not: nothing was"
+                    " changed.",
+                    hint="Make a new plan and approve it.",
+                )
             return self.fail(record, error)
         if status is not None:
             raise TransientError(

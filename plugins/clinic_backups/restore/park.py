@@ -4,49 +4,98 @@ from __future__ import annotations
 
 from psycopg2 import sql
 
+from clinic_backups.database import refusal_of
+from clinic_backups.errors import PermanentError
 from clinic_backups.model import Column
 from clinic_backups.restore.diff import TableDiff
-from clinic_backups.restore.workspace import Workspace, qualified
+from clinic_backups.restore.rules import Reference
+from clinic_backups.restore.workspace import Workspace, columns_of, qualified
 
-_NUMBERS = ("smallint", "integer", "bigint")
+_WHOLE, _BROKEN = ("smallint", "integer", "bigint"), ("numeric", "real", "double precision")
+_TIMES = ("date", "timestamp without time zone", "timestamp with time zone")
 
 
-def park(workspace: Workspace, diff: TableDiff) -> int:
+class CannotMove(PermanentError):
+    """Rows that exchange unique values cannot give them up first. ``table``: whose rows."""
+
+    def __init__(self, diff: TableDiff, why: str, reference: Reference) -> None:
+        names = ", ".join(rule.name for rule in diff.staged.shape.rules.unique if _is_of(diff, rule.columns))
+        super().__init__(
+            f"{diff.moving} rows of {diff.name} cannot be written one by one{f' ({names})' if names else ''}: {why}."
+            f" Deleting them first would change rows of {reference.child} ({reference.name}).",
+            hint="GRANT SET ON PARAMETER session_replication_role TO the role of restore_db, which lets the rows be"
+            f" written anew; or change {reference.name} to ON DELETE NO ACTION ON UPDATE NO ACTION; or restore without"
+            f" {diff.name}.",
+        )
+        self.table = diff.name
+
+
+def _is_of(diff: TableDiff, columns: tuple[str, ...]) -> bool:
+    return bool(set(columns) & set(diff.plan.columns))
+
+
+def park(workspace: Workspace, diff: TableDiff, reference: Reference) -> int:
     """Give the rows that move values which nobody has; returns how many rows.
 
-    NULL where the column takes it, else a value made up: a text, a number below all others, a uuid. Where none can be
-    made up the columns stay, and PostgreSQL says what it thinks of the update that follows.
+    NULL where the column takes it, else a value made up: a text, a number below all others, a day before all others,
+    an empty range, a uuid.
+
+    :param reference: why they may not be deleted instead.
+    :raises CannotMove: none can be made up, or the database does not take it.
     """
+    if diff.anew:
+        raise CannotMove(diff, "an UPDATE of these columns is not allowed, or would change rows that refer", reference)
     shape = diff.staged.shape
     changed = set(diff.plan.columns) & shape.rules.immediate_columns
     columns = [column for column in shape.now.stored_columns if column.name in changed]
     values = {column.name: value for column in columns if (value := _made_up(diff, column)) is not None}
-    if not values:
-        values = {column.name: sql.Identifier("t", column.name) for column in columns[:1]}
-    if not values:
-        return 0
     statement = sql.SQL("UPDATE {} AS t SET {} FROM (SELECT {}, row_number() OVER () AS number FROM {} AS o"
                         " WHERE moves) AS o WHERE {}").format(
         qualified(shape.name),
         sql.SQL(", ").join(
             sql.SQL("{} = {}").format(sql.Identifier(name), value) for name, value in values.items()
         ),
-        sql.SQL(", ").join(sql.Identifier("o", name) for name in shape.key),
+        columns_of(shape.op_key, "o"),
         diff.ops,
-        shape.same_key("o", "t"),
+        shape.is_of("o", "t"),
     )  # fmt: skip
-    return workspace.execute(statement, f"moving rows of {shape.name} out of each other's way")
+    if not values:
+        raise CannotMove(diff, "no value that nobody has can be made up meanwhile", reference)
+    try:
+        with workspace.attempt():
+            return workspace.execute(statement, f"moving rows of {shape.name} out of each other's way")
+    except PermanentError as error:
+        refused = refusal_of(error)
+        by = refused.constraint if refused is not None and refused.constraint else "the database"
+        raise CannotMove(diff, f"{by} takes no value that is made up meanwhile", reference) from None
 
 
 def _made_up(diff: TableDiff, column: Column) -> sql.Composable | None:
     name, _, length = column.type.partition("(")
-    if not column.not_null:
+    name, at = name.strip(), sql.Identifier(column.name)
+    if not column.not_null and _takes_null(diff, column.name):
         return sql.SQL("NULL")
     if name in ("text", "character varying", "character"):
         longest = sql.SQL(length.rstrip(")") or "32")
         return sql.SQL("left(md5(random()::text || o.number), {})").format(longest)
-    if name in _NUMBERS:
-        return sql.SQL("(SELECT LEAST(min({}), 0) FROM {}) - o.number::{}").format(
-            sql.Identifier(column.name), qualified(diff.name), sql.SQL(name)
+    if name in (*_WHOLE, *_BROKEN):
+        lowest = sql.SQL("min({})" if name in _WHOLE else "floor(min({}))").format(at)
+        return sql.SQL("(SELECT LEAST({}, 0) FROM {}) - o.number::{}").format(
+            lowest, qualified(diff.name), sql.SQL(name)
         )
+    if column.type.startswith(_TIMES) or name.startswith("timestamp"):
+        first = sql.SQL("(SELECT LEAST(min({}), DATE '1900-01-01') FROM {})").format(at, qualified(diff.name))
+        return sql.SQL("({}::timestamp - o.number * INTERVAL '1 day')").format(first)
+    if name.endswith(("range", "multirange")) and "." not in name and not _compared_for_equality(diff, column.name):
+        return sql.SQL("{}::{}").format(sql.Literal("{}" if "multi" in name else "empty"), sql.SQL(name))
     return sql.SQL("gen_random_uuid()") if name == "uuid" else None
+
+
+def _takes_null(diff: TableDiff, name: str) -> bool:
+    """As many rows as like may be NULL there."""
+    return all(rule.nulls_distinct for rule in diff.staged.shape.rules.unique if name in rule.columns)
+
+
+def _compared_for_equality(diff: TableDiff, name: str) -> bool:
+    """Two empty ranges are equal, though they do not overlap."""
+    return any(not rule.exclusion for rule in diff.staged.shape.rules.unique if name in rule.columns)

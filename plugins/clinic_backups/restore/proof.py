@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from psycopg2 import sql
@@ -13,6 +14,37 @@ from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff
 from clinic_backups.restore.reading import blocks_of
 from clinic_backups.restore.workspace import Workspace, row_text
 from clinic_backups.restore.write import Writes
+
+
+def counted(workspace: Workspace) -> Writes:
+    """The server's own count of this transaction's writes in every table so far: cascades and triggers included."""
+    found = workspace.rows(
+        "SELECT n.nspname || '.' || c.relname, sum(s.n_tup_ins)::bigint, sum(s.n_tup_upd)::bigint,"
+        " sum(s.n_tup_del)::bigint FROM pg_stat_xact_user_tables AS s"
+        " JOIN pg_class AS c ON c.oid = COALESCE(pg_partition_root(s.relid), s.relid)"
+        " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+        " WHERE c.relpersistence <> 't' GROUP BY 1",
+        None,
+        "counting what was written",
+    )
+    return Counter(
+        {
+            (table, operation): int(count)
+            for table, *counts in found
+            for operation, count in zip((INSERT, UPDATE, DELETE), counts, strict=True)
+        }
+    )
+
+
+def only_planned(planned: Writes, found: Writes) -> None:
+    """:raises IntegrityError: something else was written besides the plan, or less."""
+    for table, operation in sorted(set(found) | set(planned)):
+        is_, was = found[table, operation], planned[table, operation]
+        if is_ != was:
+            raise IntegrityError(
+                f"{table}: {operation} touched {is_} rows, planned were {was}.",
+                hint="Nothing was changed. A trigger or a cascade writes besides the restore: turn it off for it.",
+            )
 
 
 class Proof:
@@ -42,24 +74,22 @@ class Proof:
                 hint="ALTER ROLE <role of restore_db> SET track_counts = on; a superuser may.",
             )
 
-    def written(self, done: Writes, *, fired: bool) -> None:
+    def written(self, *, fired: bool) -> None:
         """Each table that was written has as many rows as it should. :raises IntegrityError: it has not.
 
         :param fired: triggers fired, which may have changed values: then these are compared too.
         """
-        self._only_planned_writes(done)
         for name, diff in self._diffs.items():
             if diff.plan.writes and (fired or not diff.staged.shape.same):
                 self._rows(name, diff)
             elif diff.plan.writes and self._mode == "exact":
                 self._require_rows(name, 0, self._there(name) - self._contents[name].rows)
 
-    def whole(self, done: Writes) -> None:
+    def whole(self) -> None:
         """The clinic is read again and is what the backup holds, block by block where the tables are as they were.
 
         :raises IntegrityError: it is not.
         """
-        self._only_planned_writes(done)
         for name, diff in self._diffs.items():
             shape = diff.staged.shape
             if self._mode == "exact" and shape.same:
@@ -70,31 +100,6 @@ class Proof:
                 continue
             # Other blocks can be the same rows: another collation orders texts of some types in another way.
             self._rows(name, diff)
-
-    def _only_planned_writes(self, done: Writes) -> None:
-        """The server's own count of this transaction's writes in every table: cascades and triggers included."""
-        found = {
-            (table, operation): count
-            for table, *counts in self._workspace.rows(
-                "SELECT n.nspname || '.' || c.relname, sum(s.n_tup_ins)::bigint, sum(s.n_tup_upd)::bigint,"
-                " sum(s.n_tup_del)::bigint FROM pg_stat_xact_user_tables AS s"
-                " JOIN pg_class AS c ON c.oid = COALESCE(pg_partition_root(s.relid), s.relid)"
-                " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-                " WHERE c.relpersistence <> 't' GROUP BY 1",
-                None,
-                "counting what was written",
-            )
-            for operation, count in zip((INSERT, UPDATE, DELETE), counts, strict=True)
-            if count
-        }
-        planned = {place: rows for place, rows in done.items() if rows}
-        for table, operation in sorted(set(found) | set(planned)):
-            is_, was = found.get((table, operation), 0), planned.get((table, operation), 0)
-            if is_ != was:
-                raise IntegrityError(
-                    f"{table}: {operation} touched {is_} rows, planned were {was}.",
-                    hint="Nothing was changed. A trigger or a cascade writes besides the restore: turn it off for it.",
-                )
 
     def _rows(self, name: str, diff: TableDiff) -> None:
         """As sets: every row that is wanted is there as the backup has it, and in the mode exact no other."""
@@ -123,7 +128,7 @@ class Proof:
         if shape.key:
             rows = sql.SQL("{} AS w").format(diff.staged.wanted)
             if self._mode != "exact":
-                rows += sql.SQL(" JOIN {} AS o ON {} AND o.op <> 'delete'").format(diff.ops, shape.same_key("o", "w"))
+                rows += sql.SQL(" JOIN {} AS o ON {} AND o.op <> 'delete'").format(diff.ops, shape.is_of("o", "w"))
             query = sql.SQL(
                 "SELECT count(*) FROM {} WHERE NOT EXISTS (SELECT FROM {} AS r WHERE {} AND {} = {})"
             ).format(

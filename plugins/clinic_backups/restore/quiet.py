@@ -9,7 +9,7 @@ until the restore ends. Else they fire, and the plan says so.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +19,8 @@ from clinic_backups.database import refusal_of
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.restore.derived import Derived
 from clinic_backups.restore.diff import TableDiff
-from clinic_backups.restore.rules import Reference, TableRules
+from clinic_backups.restore.model import Refusal
+from clinic_backups.restore.rules import Reference, TableRules, cascading
 from clinic_backups.restore.workspace import Workspace, qualified
 from clinic_backups.table_locks import catalog_query
 
@@ -38,6 +39,7 @@ class Trigger:
 
     :param table: the restored table; ``relation`` is it, or the partition that has the trigger.
     :param state: ``pg_trigger.tgenabled``: O origin, A always, R replica, D disabled.
+    :param kind: TRIGGER, or RULE: a rule that writes something else is like a trigger.
     """
 
     table: str
@@ -46,6 +48,7 @@ class Trigger:
     events: int
     state: str
     may: bool
+    kind: Literal["TRIGGER", "RULE"] = "TRIGGER"
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,25 @@ class Quiet:
             "fire": "will fire: this role may not turn them off",
         }
         tables = dict.fromkeys(trigger.table for trigger in self.triggers)
+        rules = {trigger.table for trigger in self.triggers if trigger.kind == "RULE"}
         return {
-            table: f"The table's triggers {does[self.how]}: "
+            table: f"The table's triggers{' and rules' if table in rules else ''} {does[self.how]}: "
             + ", ".join(dict.fromkeys(trigger.name for trigger in self.triggers if trigger.table == table))
             + "."
             for table in tables
         }
+
+    def refusals(self) -> Iterator[Refusal]:
+        """PostgreSQL lets no such statement write to a table with a rule, and a rule writes what nobody planned."""
+        for trigger in self.triggers:
+            if trigger.kind == "RULE" and self.how == "fire":
+                yield Refusal(
+                    trigger.table,
+                    f"The rule {trigger.name} of {trigger.relation} changes what is written, and the role of restore_db"
+                    " may not turn it off.",
+                    f"ALTER TABLE {trigger.relation} DISABLE RULE {trigger.name}; for the time of the restore, or GRANT"
+                    " SET ON PARAMETER session_replication_role TO the role of restore_db.",
+                )
 
     def begin(self, workspace: Workspace) -> None:
         """Just before the writing."""
@@ -106,7 +122,8 @@ def decide(
     ]
     hit = [trigger for trigger in found if trigger.events & _mask(diffs[trigger.table])]
     firing = tuple(trigger for trigger in hit if trigger.state in _STATES)
-    if not firing and sum(diffs[name].plan.writes for name in written) < MANY_ROWS:
+    stuck = any(diffs[name].moving and cascading(references, name) is not None for name in written)
+    if not firing and not stuck and sum(diffs[name].plan.writes for name in written) < MANY_ROWS:
         return Quiet("nothing")
     in_replica = [trigger for trigger in hit if trigger.state in ("A", "R")]
     deferrable = [name for name in written if rules[name].is_deferrable]
@@ -160,7 +177,7 @@ def _provable(diffs: Mapping[str, TableDiff], references: Sequence[Reference]) -
         child, parent = diffs.get(reference.child), diffs.get(reference.parent)
         if not any(diff is not None and diff.plan.writes for diff in (child, parent)):
             continue
-        if not reference.plain:
+        if not (reference.plain and reference.child_readable and reference.parent_readable):
             return False
         if child is not None and not set(reference.columns) <= set(child.staged.shape.columns):
             return False  # added since: the backup's rows get its default
@@ -197,7 +214,12 @@ def _set_replica(workspace: Workspace) -> None:
 
 
 def _alter(workspace: Workspace, trigger: Trigger, how: str) -> None:
-    statement = sql.SQL("ALTER TABLE ONLY {} {} TRIGGER {}").format(
-        qualified(trigger.relation), sql.SQL(how), sql.Identifier(trigger.name)
+    # There is no DISABLE RULE of ONLY a table: a rule is of one relation anyway.
+    statement = sql.SQL("ALTER TABLE {} {} {} {} {}").format(
+        sql.SQL("ONLY" if trigger.kind == "TRIGGER" else ""),
+        qualified(trigger.relation),
+        sql.SQL(how),
+        sql.SQL(trigger.kind),
+        sql.Identifier(trigger.name),
     )
     workspace.execute(statement, f"changing the triggers of {trigger.relation}")

@@ -185,6 +185,6 @@ def _gone(diff: TableDiff, reference: Reference) -> sql.Composed:
     return sql.SQL("SELECT p.* FROM {} AS o JOIN {} AS p ON {} WHERE o.op IN ('delete', {})").format(
         diff.ops,
         diff.staged.present,
-        shape.same_key("o", "p"),
+        shape.is_of("o", "p"),
         sql.Literal("update" if _changes(diff, reference) else "delete"),
     )

@@ -10,11 +10,14 @@ from clinic_backups.database import Refused, refusal_of
 from clinic_backups.errors import ClinicBackupsError, PermanentError
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
+from clinic_backups.restore.park import CannotMove
 from clinic_backups.restore.workspace import Workspace, qualified
 
 
 def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicBackupsError) -> Refusal:
     """A refusal out of an error of the rehearsal, whose writes were rolled back."""
+    if isinstance(error, CannotMove):
+        return Refusal(error.table, error.message, error.hint)
     refused = refusal_of(error)
     table = f"{refused.schema}.{refused.table}" if refused and refused.table else ""
     if refused is None or not table:

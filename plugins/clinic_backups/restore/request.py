@@ -109,7 +109,10 @@ def _schema(conf: Mapping[str, Any]) -> str | None:
 def _tables(value: object) -> tuple[str, ...]:
     if value is None or value == "" or value == []:
         return ()
-    if not isinstance(value, list) or not all(isinstance(name, str) and name.count(".") == 1 for name in value):
+    # A name without its schema is no table of any backup: who has the backup can say which one is meant.
+    if not isinstance(value, list) or not all(
+        isinstance(name, str) and name.isprintable() and 0 < len(name) <= 130 and name.count(".") <= 1 for name in value
+    ):
         raise SettingsError(
             "tables is not a list of tables.", hint='For instance: ["public.usuarios_paciente"]; all when left out.'
         )

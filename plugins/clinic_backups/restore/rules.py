@@ -33,6 +33,9 @@ class UniqueRule:
     columns: tuple[str, ...]
     deferrable: bool
     exclusion: bool
+    nulls_distinct: bool = True
+    of_partition: bool = False
+    """It is an index of a partition, and holds for its rows alone."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,11 @@ class Reference:
     on_update: str = NO_ACTION
     plain: bool = True
     """The restore can prove it by itself: see ``pg_catalog/foreign_keys.sql``."""
+    whole: bool = True
+    """It is of all rows of ``child`` and to all of ``parent``, not of one partition alone."""
+    child_readable: bool = True
+    """This role may read ``child``; ``parent_readable``: ``parent``."""
+    parent_readable: bool = True
 
     def refers(self, child: str, parent: str) -> sql.Composed:
         """SQL: the row of alias ``child`` refers to that of alias ``parent``."""
@@ -123,6 +131,11 @@ def with_child(references: Iterable[Reference], name: str) -> list[Reference]:
 def with_parent(references: Iterable[Reference], name: str) -> list[Reference]:
     """Those that refer to a table."""
     return [reference for reference in references if reference.parent == name]
+
+
+def cascading(references: Iterable[Reference], name: str) -> Reference | None:
+    """A foreign key to a table that does something to the rows which refer to a deleted one; none where none does."""
+    return next((found for found in with_parent(references, name) if found.on_delete != NO_ACTION), None)
 
 
 def _rules(found: dict[str, Any]) -> TableRules:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -15,7 +15,7 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
 from clinic_backups.connections import Connection
 from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.model import BackupRecord, Clinic
+from clinic_backups.model import BackupRecord, Clinic, iso
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.outcome import RestoreOutcomes, TransactionStatus, status_in
@@ -56,7 +56,31 @@ class RestoreRunner:
     def plan(self, request: RestoreRequest) -> RestorePlan:
         """What the restore would do; see :meth:`ClinicRestore.plan`."""
         chosen = self.choose(request)
-        return replace(self._restore.plan(source_of(chosen), wish_of(request)), notes=_notes(chosen))
+        meant = self._meant(request, chosen.backup_id)
+        notes = _notes(chosen)
+        if meant.tables != request.tables:
+            notes += (
+                f"It was made before a restore of {', '.join(meant.tables)}: only that is taken back. To restore other"
+                " tables of it, name them.",
+            )
+        plan = self._restore.plan(source_of(chosen), wish_of(meant))
+        if not plan.writes and not plan.refusals:
+            notes += tuple(self._others(chosen))
+        return replace(plan, notes=notes)
+
+    def _others(self, chosen: BackupRecord) -> Iterator[str]:
+        """An emptied clinic, backed up since, differs in nothing from its newest backup: older ones may hold it."""
+        known = self._catalog.find(
+            clinic_id=chosen.clinic_id, state="completed", data_before=chosen.data_time, safety_copies=False
+        )
+        others = [record for record in known if record.fingerprint != chosen.fingerprint]
+        if others:
+            shown = ", ".join(
+                f"{record.backup_id} of {iso(record.data_time.replace(microsecond=0))} ({record.rows_total:,} rows)"
+                for record in others[:3]
+            )
+            more = f", and {len(others) - 3} more" if len(others) > 3 else ""
+            yield f"Older backups hold other rows than this one ({chosen.rows_total:,} rows): {shown}{more}."
 
     def propose(self, request: RestoreRequest, plan: RestorePlan) -> Approval:
         """Record a plan without refusals as one that somebody is to approve, with the page that they are shown."""
@@ -67,12 +91,19 @@ class RestoreRunner:
                 plan_digest=plan.digest,
                 target=plan.target.name if plan.target else "not known",
                 requested_by=request.requested_by,
-                request=request.to_json(),
+                request=self._meant(request, plan.backup_id).to_json(),
                 plan=plan.to_json(),
                 page=as_markdown(plan, requested_by=request.requested_by, notes=request.notes),
                 run_id=request.run_id,
             )
         )
+
+    def _meant(self, request: RestoreRequest, backup_id: str) -> RestoreRequest:
+        """With the tables of the restore that a copy was made before, unless somebody names some: to undo that."""
+        if request.tables:
+            return request
+        undone = self._restores.find(clinic_id=request.clinic_id, safety_backup_id=backup_id, limit=1)
+        return replace(request, tables=undone[0].tables) if undone else request
 
     def apply(self, approved: Approval) -> RestoreRecord:
         """Apply what was approved, once; returns the completed record. A failure is recorded and raised.
@@ -192,6 +223,8 @@ class _Attempt:
             settled = runner._outcomes.settle(self._record, error, runner._status_of(self._record))
             if settled.state == "completed":
                 return settled
+            if isinstance(error, TransientError):
+                raise TransientError(settled.error or error.message, hint=settled.hint or "") from None
             raise
         return runner._outcomes.complete(self._record)
 
@@ -202,13 +235,16 @@ class _Attempt:
         saved = runner._safety.take(
             Clinic(self._plan.clinic_id, self._plan.clinic_name),
             of=self._plan.backup_id,
+            tables=self._request.tables,
             requested_by=self._request.requested_by,
             snapshot=snapshot,
             rows=rows,
             lock=self._lock,
         )
         if saved is not None:
-            self._record = runner._restores.note_safety_backup(self._record.restore_id, saved.backup_id)
+            self._record = runner._restores.note_safety_backup(
+                self._record.restore_id, saved.backup_id, instead_of=self._record.safety_backup_id
+            )
 
     def _note(self, transaction_id: str) -> None:
         """Write which transaction commits now, and use the approval, both or neither."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from psycopg2 import sql
 
@@ -27,11 +27,19 @@ class SafetyBackup:
         self._settings, self._backup, self._restore_db = settings, backup, restore_db
 
     def take(
-        self, clinic: Clinic, *, of: str, requested_by: str, snapshot: str, rows: Mapping[str, int], lock: ClinicLock
+        self,
+        clinic: Clinic,
+        *,
+        of: str,
+        requested_by: str,
+        snapshot: str,
+        rows: Mapping[str, int],
+        lock: ClinicLock,
+        tables: Sequence[str] = (),
     ) -> BackupRecord | None:
         """Back up what the plan saw; none where no table has a row of the clinic.
 
-        :param of: the backup that is about to be restored.
+        :param of: the backup that is about to be restored; ``tables``: only these of it, which its notes name.
         :param snapshot: the exported snapshot in which the plan was made.
         :param rows: how many rows of each table the plan saw in it.
         :param lock: the clinic's, which the restore holds.
@@ -42,8 +50,10 @@ class SafetyBackup:
             return None
         # Without the run's id: what an earlier attempt of the run has stored is another moment's state, and a backup
         # with that id would go on from there.
+        only = f", of {', '.join(tables)} only" if tables else ""
         request = BackupRequest(
-            clinic, requested_by=requested_by, notes=f"before the restore of {of}", run_id=None, safety_of=of,
+            clinic, requested_by=requested_by, notes=f"before the restore of {of}{only}", run_id=None,
+            safety_of=of,
             # A restore must not wait until somebody has written an extract: the record says what it lacks.
             allow_gaps=True,
         )  # fmt: skip

@@ -70,6 +70,26 @@ def refusals(found: Sequence[SequenceUse], role: str) -> Iterator[Refusal]:
             )
 
 
+def positions(workspace: Workspace) -> dict[str, int]:
+    """How far every sequence is that this role may read; those that nobody has used are left out."""
+    found = workspace.rows(
+        "SELECT quote_ident(schemaname) || '.' || quote_ident(sequencename), last_value FROM pg_sequences"
+        " WHERE last_value IS NOT NULL",
+        None,
+        "reading the sequences",
+    )
+    return {str(name): int(number) for name, number in found}
+
+
+def moved(workspace: Workspace, before: Mapping[str, int]) -> dict[str, int]:
+    """By how much each sequence went on since."""
+    return {
+        name: abs(number - before.get(name, 0))
+        for name, number in positions(workspace).items()
+        if number != before.get(name)
+    }
+
+
 def advance(workspace: Workspace, found: Sequence[SequenceUse]) -> None:
     """Move each sequence to where its next number collides with nothing.
 

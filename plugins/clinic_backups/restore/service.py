@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 from clinic_backups.connections import Connection
-from clinic_backups.database import is_conflict
+from clinic_backups.database import is_conflict, refusal_of
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.extract import SqlExtract, SqlFolder
 from clinic_backups.restore.archives import Archives, Fetched, OnStep, Source
-from clinic_backups.restore.comparison import Comparison
+from clinic_backups.restore.comparison import Collided, Comparison
 from clinic_backups.restore.hooks import hooked
 from clinic_backups.restore.live import digest_of_moment
 from clinic_backups.restore.model import RestorePlan, TablePlan, Wish, digest_of
+from clinic_backups.restore.rights import lacking_right
+from clinic_backups.restore.rules import read_rules
 from clinic_backups.restore.staging import Staging, Unfit
 from clinic_backups.restore.target import ask, require_primary, target_of
 from clinic_backups.restore.workspace import Workspace
@@ -96,7 +99,7 @@ class ClinicRestore:
         :raises TransientError: others wrote the same rows at the same moment, three times; nothing was changed.
         """
 
-        since = None
+        since, committing = None, list[str]()
         if wish.mode == "live":
             since = _require_plan(plan, approved)
 
@@ -115,14 +118,30 @@ class ClinicRestore:
             if now.writes:
                 ((xid,),) = comparison.workspace.rows("SELECT pg_current_xact_id()::text", None, "asking for the id")
                 on_commit(str(xid))
+            committing.append(str(xid) if now.writes else "")
             comparison.workspace.commit()
             return now
 
         with hooked(self.database, SqlFolder(self.settings.sql_dir), source.clinic_id, self.on_step):
-            return self._compared(source, wish, write, since=since)
+            try:
+                return self._compared(source, wish, write, since=since)
+            except TransientError as error:
+                raise _interrupted(error, committing) from None
 
     def _compared(
         self, source: Source, wish: Wish, use: Callable[[Comparison], T], *, since: RestorePlan | None = None
+    ) -> T:
+        """See :meth:`_compared_again`. :raises PermanentError: the role lacks a right, said with role and database."""
+        try:
+            return self._compared_again(source, wish, use, since=since)
+        except PermanentError as error:
+            refused = refusal_of(error)
+            if refused is None or refused.state != "42501":
+                raise
+            raise lacking_right(self.database, error) from None
+
+    def _compared_again(
+        self, source: Source, wish: Wish, use: Callable[[Comparison], T], *, since: RestorePlan | None
     ) -> T:
         """Compare and go on, again where somebody was in the way, and with texts where types do not take the values."""
         with Snapshot(self.database, **self.settings.timeouts) as looking:
@@ -137,6 +156,14 @@ class ClinicRestore:
                     raise
                 self.on_step("loading the values as texts: a type does not take all of them")
                 as_text = True
+            except Collided as error:
+                if tries == TRIES:
+                    raise ClinicChanged(
+                        f"Somebody has written since the plan was made: {error.message}",
+                        hint=f"Nothing was changed. {error.hint} Then make a new plan and approve it.",
+                    ) from None
+                tries += 1
+                self.on_step("somebody wrote at the same moment: comparing again")
             except TransientError as error:
                 if not is_conflict(error) or tries == TRIES:
                     raise
@@ -150,9 +177,13 @@ class ClinicRestore:
         folder = SqlFolder(self.settings.sql_dir)
         queries = SqlExtract().rendered(folder, clinic_id)
         timeouts = self.settings.timeouts
+        begun = time.monotonic()
         with Snapshot(self.database, **timeouts) as looking:
-            there = looking.relations()
-        compared = {name: queries[name] for name in backup.manifest.tables if name in queries and name in there}
+            names = [name for name in backup.manifest.tables if name in queries]
+            rules = read_rules(looking, names)
+        # A table that the role may not read cannot be locked either: the plan refuses it.
+        compared = {name: queries[name] for name in names
+                    if name in rules and "SELECT" not in rules[name].missing_rights}  # fmt: skip
         with Workspace(self.database, reads=compared, **timeouts) as workspace:
             target, refusals = target_of(workspace, self.clinic_db, other_database=wish.other_database)
             comparison = Comparison(
@@ -169,7 +200,10 @@ class ClinicRestore:
             )
             comparison.choose()
             self.on_step("reading the clinic as it is")
-            with Snapshot(self.database, same_as=workspace.export(), **timeouts) as reader:
+            # Who waits for our locks holds the reader up as well: one lock timeout for both together.
+            left = timeouts["lock_timeout_seconds"] - (time.monotonic() - begun)
+            patience = timeouts | {"lock_timeout_seconds": max(1, int(left))}
+            with Snapshot(self.database, same_as=workspace.export(), **patience) as reader:
                 staging = Staging(workspace, reader, queries, as_text=as_text)
                 comparison.stage(staging, lambda wanted: self.archives.read(backup, wanted))
             workspace.prove()
@@ -190,6 +224,28 @@ def _require_plan(plan: RestorePlan | None, approved: str) -> RestorePlan:
             "The plan is not the one that was approved.", hint="Nothing was changed. Make a new plan and approve it."
         )
     return plan
+
+
+def _interrupted(error: TransientError, committing: Sequence[str]) -> TransientError:
+    """A restore that broke off: what became of the clinic, and how somebody finds out."""
+    refused = refusal_of(error)
+    if refused is None or (refused.state and not refused.state.startswith(("08", "57", "58"))):
+        return error
+    if not committing:
+        told = TransientError(
+            f"{error.message} The restore was not committed: nothing was changed.",
+            hint=error.hint,
+        )
+    else:
+        told = TransientError(
+            f"{error.message} That was while the restore was committed, and whether it was is not known here: the"
+            " clinic is as it was before, or wholly restored.",
+            hint="Plan the same restore again and look: nothing to write means that it was done."
+            + (f" As long as the server was not restarted it knows: SELECT pg_xact_status('{committing[-1]}');"
+               if committing[-1] else ""),
+        )  # fmt: skip
+    told.refused = refused  # type: ignore[attr-defined]
+    return told
 
 
 def _changed(clinic_id: int, now: RestorePlan, plan: RestorePlan | None) -> ClinicChanged:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from psycopg2 import sql
 
 from clinic_backups.model import Column, Table
+from clinic_backups.restore.meaning import changed_meaning
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.rules import TableRules, compare
 
@@ -34,6 +36,8 @@ class Shape:
     rules: TableRules = field(default_factory=TableRules, repr=False)
     computed: tuple[Column, ...] = ()
     """Columns of the primary key that are generated: no backup holds them, both sides compute them."""
+    on_write: tuple[Refusal, ...] = ()
+    """Why no row can be inserted or updated."""
 
     @property
     def name(self) -> str:
@@ -55,12 +59,35 @@ class Shape:
         """Columns that the backup does not have: a row that is written again keeps its values of them."""
         return tuple(column.name for column in self.now.stored_columns if column.name not in self.columns)
 
+    @property
+    def op_key(self) -> tuple[str, ...]:
+        """What the columns of the primary key are called beside columns of our own: no name of the application's."""
+        return tuple(f"k{number}" for number, _ in enumerate(self.key))
+
+    def as_op_key(self, alias: str) -> sql.Composed:
+        """SQL: a row's primary key, under these names."""
+        return sql.SQL(", ").join(
+            sql.SQL("{} AS {}").format(sql.Identifier(alias, name), sql.Identifier(ours))
+            for name, ours in zip(self.key, self.op_key, strict=True)
+        )
+
     def same_key(self, left: str, right: str) -> sql.Composed:
         """SQL: the rows of two aliases have the same primary key."""
+        return self._same(left, self.key, right, self.key)
+
+    def is_of(self, op: str, row: str) -> sql.Composed:
+        """SQL: the operation of one alias is of the row of another one."""
+        return self._same(op, self.op_key, row, self.key)
+
+    def same_op_key(self, left: str, right: str) -> sql.Composed:
+        """SQL: the keys of two aliases are equal, which both have under our names."""
+        return self._same(left, self.op_key, right, self.op_key)
+
+    def _same(self, left: str, left_names: Sequence[str], right: str, right_names: Sequence[str]) -> sql.Composed:
         return compare(
-            [sql.Identifier(left, name) for name in self.key],
+            [sql.Identifier(left, name) for name in left_names],
             self.rules.equals,
-            [sql.Identifier(right, name) for name in self.key],
+            [sql.Identifier(right, name) for name in right_names],
         )
 
 
@@ -106,7 +133,10 @@ def fit(then: Table, now: Table, rules: TableRules, *, ignore_dropped: bool) -> 
     shared = tuple(name for name in old if name in new)
     # A type outside of pg_catalog may be another one under the same name: its values are looked at as texts.
     retyped = tuple(name for name in shared if old[name].type != new[name].type or is_user_defined(old[name].type))
-    added = [column for name, column in new.items() if name not in old]
+    were_generated = {column.name for column in then.columns if column.generated is not None}
+    # An INSERT gives such a column its default, and NULL without one: that is not what was computed then.
+    no_longer = [name for name in new if name in were_generated]
+    added = [column for name, column in new.items() if name not in old and name not in were_generated]
     notes = [
         *(f"Column {name} was dropped since: its values are left out." for name in dropped),
         *(
@@ -125,8 +155,30 @@ def fit(then: Table, now: Table, rules: TableRules, *, ignore_dropped: bool) -> 
         == [(column.name, column.type) for column in now.stored_columns],
         notes=tuple(notes),
         on_insert=_unfillable(now, added),
+        on_write=(
+            *(_no_longer_generated(now, name) for name in no_longer),
+            *(_other_meaning(now, name, said) for name in shared if (said := changed_meaning(old[name], new[name]))),
+        ),
         rules=rules,
         computed=tuple(generated[name] for name in now.primary_key if name in generated),
+    )
+
+
+def _no_longer_generated(now: Table, name: str) -> Refusal:
+    return Refusal(
+        now.name,
+        f"Column {name} of {now.name} was generated when the backup was made, and is an ordinary one now: the backup"
+        " does not hold its values.",
+        "Make it a generated column again for the time of the restore, or restore without this table.",
+    )
+
+
+def _other_meaning(now: Table, name: str, said: str) -> Refusal:
+    return Refusal(
+        now.name,
+        f"{said[0].upper()}{said[1:]} than when the backup was made, and column {name} of {now.name} is of it: values"
+        " would come back with another meaning.",
+        "Give them the names of then for the time of the restore, or restore without this table.",
     )
 
 

@@ -105,9 +105,11 @@ class Staging:
         pipeline = Pipeline()
         pipeline.add("present", lambda: read_blocks(self._reader, shape.now, query, pick), target=channel)
         doing = f"loading what {shape.name} has now"
-        pipeline.run(
-            lambda: self._workspace.copy_in(target, shape.columns, channel, doing), on_failure=self._reader.cancel
-        )
+        # Domains are checked with each row.
+        with self._workspace.application_path():
+            pipeline.run(
+                lambda: self._workspace.copy_in(target, shape.columns, channel, doing), on_failure=self._reader.cancel
+            )
         return matched
 
 
@@ -117,7 +119,7 @@ def compute_keys(workspace: Workspace, table: sql.Identifier, shape: Shape) -> N
         statement = sql.SQL("ALTER TABLE {} ADD COLUMN {} {} GENERATED ALWAYS AS ({}) STORED").format(
             table, sql.Identifier(column.name), sql.SQL(column.type), sql.SQL(column.generated or "")
         )
-        workspace.execute(statement, f"computing {shape.name}.{column.name}")
+        workspace.define(statement, f"computing {shape.name}.{column.name}")
 
 
 class _Load:

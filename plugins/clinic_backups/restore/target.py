@@ -70,7 +70,7 @@ def target_of(
     target = ask(snapshot)
     require_primary(target)
     difference = _difference(target, clinic_db, timeouts)
-    target = replace(target, difference=difference)
+    target = replace(target, difference=difference, compared=clinic_db is not None)
     if not difference or other_database:
         return target, ()
     return target, (

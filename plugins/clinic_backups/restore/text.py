@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator, Mapping
 
 from clinic_backups.catalog.restores import RestoreRecord
 from clinic_backups.model import BackupRecord, RestoreMode, iso
-from clinic_backups.restore.model import RestorePlan, TablePlan, Target
+from clinic_backups.restore.model import RestorePlan, RestoreRequest, TablePlan, Target
 from clinic_backups.text import one_line
 
+NOT_COMPARED = (
+    "It was not compared with the database that backups are read from: the connection clinic_db is not defined here"
+)
 _STOPS = (
     "What is approved is what is applied, once and in this database: if the clinic changes in between, the restore"
     " stops."
@@ -52,6 +57,26 @@ def left_as_they_are(record: RestoreRecord) -> Iterator[str]:
             yield from (f"{table.table}: {note}" for note in table.notes)
 
 
+def undo_command(record: RestoreRecord, request: RestoreRequest) -> str:
+    """The command that leads back to the state before: of the tables that were restored, in the same database."""
+    words = ["clinic-backups", "restore", "--clinic", str(record.clinic_id)]
+    for table in record.tables:
+        words += ["--table", table]
+    if request.other_database:
+        words.append("--other-database")
+    return shlex.join([*words, "--backup", str(record.safety_backup_id)])
+
+
+def undo_conf(record: RestoreRecord, request: RestoreRequest) -> str:
+    """The same as the conf of ``clinic_restore``."""
+    conf: dict[str, object] = {"clinic_id": record.clinic_id, "backup_id": record.safety_backup_id}
+    if record.tables:
+        conf["tables"] = list(record.tables)
+    if request.other_database:
+        conf["other_database"] = True
+    return json.dumps(conf)
+
+
 def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
     """The page that Airflow shows to whoever approves. Names are data, and no mark-up."""
     does, between = _MODES[plan.mode]
@@ -64,7 +89,10 @@ def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
     if notes:
         lines.append(f"Notes: {_escape(notes)}")
     lines += [f"**Attention:** {_escape(note)}" for note in plan.notes]
-    if not plan.writes:
+    lines += [f"**Refused:** {_escape(refusal.message)} {_escape(refusal.hint)}" for refusal in plan.refusals]
+    if not plan.writes and plan.refusals:
+        pass
+    elif not plan.writes:
         lines.append("**Nothing differs: there is nothing to write.**")
     else:
         rows = [table for table in plan.tables if table.writes]
@@ -100,6 +128,8 @@ def _target(target: Target | None) -> str:
     """Which database is written to, and how it differs from the one that backups are read from."""
     if target is None:
         return "not known"
+    if not target.compared:
+        return f"{target.name} (PostgreSQL {target.version.split()[0]}). {NOT_COMPARED}"
     return f"{target.name} (PostgreSQL {target.version.split()[0]}). {target.difference}".rstrip().removesuffix(".")
 
 

@@ -66,11 +66,11 @@ def _check_rights(report: Report, name: str, rules: TableRules, role: str) -> No
 
 def _check_triggers(report: Report, workspace: Workspace, name: str) -> None:
     found = workspace.rows(catalog_query("triggers"), {"names": [name]}, "reading the triggers")
-    firing = sorted({trigger for _, _, trigger, _, state, may in found if state in ("O", "A") and not may})
+    firing = sorted({trigger for _, _, trigger, _, state, may, _ in found if state in ("O", "A") and not may})
     if firing and not may_replica(workspace):
         report.warn(
             CHECK,
-            f"Triggers of {name} would fire during a restore: the role of restore_db may not turn them off"
+            f"Triggers or rules of {name} would fire during a restore: the role of restore_db may not turn them off"
             f" ({', '.join(firing)}).",
             "GRANT SET ON PARAMETER session_replication_role TO the role of restore_db, or make it the table's owner.",
         )

@@ -9,7 +9,8 @@ from typing import Any, cast
 import psycopg2
 from psycopg2 import sql
 
-from clinic_backups.database import raise_database_error
+from clinic_backups.database import raise_database_error, refusal_of
+from clinic_backups.errors import PermanentError
 from clinic_backups.model import Table
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant_db import Snapshot
@@ -80,11 +81,46 @@ class Workspace(Snapshot):
         described = sql.SQL(", ").join(
             sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(type_)) for column, type_ in columns
         )
-        self.execute(
-            sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(sql.Identifier(name), described),
-            f"making the temporary table {name}",
-        )
+        statement = sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(sql.Identifier(name), described)
+        self.define(statement, f"making the temporary table {name}")
         return sql.Identifier("pg_temp", name)
+
+    @contextmanager
+    def application_path(self) -> Iterator[None]:
+        """With the search path of the application: functions of types and indexes may look tables up by it."""
+        self.execute("SET LOCAL search_path TO DEFAULT", "setting the search path")
+        yield
+        self.execute("SET LOCAL search_path = pg_catalog", "setting the search path")
+
+    def define(self, statement: sql.Composable, doing: str) -> None:
+        """Make or change a temporary table; where event triggers forbid it and the role may, without them."""
+        try:
+            with self.attempt():
+                self.execute(statement, doing)
+        except PermanentError as error:
+            found = self.rows(
+                "SELECT quote_ident(evtname) FROM pg_event_trigger WHERE evtenabled IN ('O', 'A') ORDER BY 1",
+                None,
+                "looking for event triggers",
+            )
+            refused = refusal_of(error)
+            if not found or refused is None or refused.state not in ("P0001", "42501"):
+                raise
+            self._define_in_spite(statement, doing, ", ".join(str(name) for (name,) in found))
+
+    def _define_in_spite(self, statement: sql.Composable, doing: str, event_triggers: str) -> None:
+        try:
+            with self.attempt():
+                self.execute("SET LOCAL session_replication_role = replica", "keeping event triggers quiet")
+                self.execute(statement, doing)
+                self.execute("SET LOCAL session_replication_role = origin", "ending the quiet of triggers")
+        except PermanentError:
+            raise PermanentError(
+                "A restore makes temporary tables, and an event trigger of the database forbids it. It has these:"
+                f" {event_triggers}.",
+                hint="ALTER EVENT TRIGGER … DISABLE; for the time of the restore, or let it pass temporary tables, or"
+                " GRANT SET ON PARAMETER session_replication_role TO the role of restore_db.",
+            ) from None
 
     def copy_in(self, target: sql.Identifier, columns: Sequence[str], source: ByteSource, doing: str) -> int:
         """``COPY`` CSV into a temporary table; returns how many rows."""

@@ -19,7 +19,7 @@ from clinic_backups.restore.derived import Derived
 from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff
 from clinic_backups.restore.park import park
 from clinic_backups.restore.quiet import Quiet
-from clinic_backups.restore.rules import NO_ACTION, Reference, with_parent
+from clinic_backups.restore.rules import Reference, cascading
 from clinic_backups.restore.workspace import Workspace, columns_of, qualified, row_text
 
 Writes = Counter[tuple[str, str]]
@@ -50,22 +50,20 @@ class Writer:
         """
         done: Writes = Counter()
         for diff in self._diffs:
-            if diff.moving and not self._may_delete_moving(diff):
-                done[diff.name, UPDATE] += park(self._workspace, diff)
+            if diff.moving and (reference := self._in_the_way(diff)) is not None:
+                done[diff.name, UPDATE] += park(self._workspace, diff, reference)
         statement = self._statement()
         for table, operation, rows in self._workspace.rows(statement, None, "writing the clinic's rows"):
             done[table, operation] += rows
         self._require_planned(done)
         return done
 
-    def _may_delete_moving(self, diff: TableDiff) -> bool:
-        """Nothing happens to the rows that refer to one which is deleted and inserted within a statement.
+    def _in_the_way(self, diff: TableDiff) -> Reference | None:
+        """The foreign key for whose sake no row may be deleted and inserted within a statement; none: it may.
 
-        ON DELETE CASCADE, RESTRICT and SET do not look whether it is there again.
+        ON DELETE CASCADE, RESTRICT and SET do not look whether the row is there again.
         """
-        if self._quiet.how == "replica":
-            return True
-        return all(reference.on_delete == NO_ACTION for reference in with_parent(self._references, diff.name))
+        return None if self._quiet.how == "replica" else cascading(self._references, diff.name)
 
     def _statement(self) -> sql.Composed:
         """All operations, each a common table expression; its result has table, operation and rows of each."""
@@ -96,7 +94,7 @@ class Writer:
         return sql.SQL("WITH {} {}").format(sql.SQL(",\n").join(steps), sql.SQL("\nUNION ALL ").join(results))
 
     def _operations(self, diff: TableDiff, number: int) -> Iterator[tuple[str, sql.Composed]]:
-        plan, moves = diff.plan, bool(diff.moving) and self._may_delete_moving(diff)
+        plan, moves = diff.plan, bool(diff.moving) and self._in_the_way(diff) is None
         if plan.delete:
             yield DELETE, _delete(diff)
         if moves:
@@ -111,7 +109,7 @@ class Writer:
 
     def _require_planned(self, done: Writes) -> None:
         for diff in self._diffs:
-            parked = diff.moving if diff.moving and not self._may_delete_moving(diff) else 0
+            parked = diff.moving if diff.moving and self._in_the_way(diff) is not None else 0
             moved = diff.moving - parked
             planned = {
                 INSERT: diff.plan.insert + moved,
@@ -148,7 +146,7 @@ def _delete(diff: TableDiff) -> sql.Composed:
     shape = diff.staged.shape
     if shape.key:
         return sql.SQL("DELETE FROM {} AS t USING {} AS o WHERE o.op = 'delete' AND {} RETURNING 1").format(
-            _target(diff), diff.ops, shape.same_key("o", "t")
+            _target(diff), diff.ops, shape.is_of("o", "t")
         )
     # Rows without key that are equal in every column are the same clinic's, and which of them goes is all one.
     return sql.SQL("""
@@ -165,7 +163,7 @@ def _delete(diff: TableDiff) -> sql.Composed:
 
 def _take_out(diff: TableDiff) -> sql.Composed:
     return sql.SQL("DELETE FROM {} AS t USING {} AS o WHERE o.moves AND {} RETURNING t.*").format(
-        _target(diff), diff.ops, diff.staged.shape.same_key("o", "t")
+        _target(diff), diff.ops, diff.staged.shape.is_of("o", "t")
     )
 
 
@@ -198,9 +196,9 @@ def _update(diff: TableDiff, *, but_moving: bool) -> sql.Composed:
         ),
         diff.ops,
         diff.staged.wanted,
-        shape.same_key("o", "w"),
+        shape.is_of("o", "w"),
         sql.SQL("AND NOT o.moves" if but_moving else ""),
-        shape.same_key("o", "t"),
+        shape.is_of("o", "t"),
         _AFTER_DELETES,
     )
 
@@ -209,18 +207,17 @@ def _insert(diff: TableDiff) -> sql.Composed:
     shape = diff.staged.shape
     if shape.key:
         source = sql.SQL("SELECT {} FROM {} AS o JOIN {} AS w ON {} WHERE o.op = 'insert' AND {}").format(
-            columns_of(shape.columns, "w"), diff.ops, diff.staged.wanted, shape.same_key("o", "w"), _AFTER_UPDATES
+            columns_of(shape.columns, "w"), diff.ops, diff.staged.wanted, shape.is_of("o", "w"), _AFTER_UPDATES
         )
     else:
         source = sql.SQL("""
-            SELECT {columns} FROM (SELECT w.*, {text} AS clinic_backups_text,
-                                          row_number() OVER (PARTITION BY {text}) AS clinic_backups_number
-                                     FROM {wanted} AS w) AS n
-              JOIN {ops} AS o ON o.op = 'insert' AND o.row_text = n.clinic_backups_text
-               AND n.clinic_backups_number <= o.times
+            SELECT {columns} FROM (SELECT x.ctid AS place, {text} AS row_text,
+                                          row_number() OVER (PARTITION BY {text}) AS number FROM {wanted} AS x) AS n
+              JOIN {ops} AS o ON o.op = 'insert' AND o.row_text = n.row_text AND n.number <= o.times
+              JOIN {wanted} AS w ON w.ctid = n.place
              WHERE {after}""").format(
-            columns=columns_of(shape.columns, "n"),
-            text=row_text(shape.columns, "w"),
+            columns=columns_of(shape.columns, "w"),
+            text=row_text(shape.columns, "x"),
             wanted=diff.staged.wanted,
             ops=diff.ops,
             after=_AFTER_UPDATES,

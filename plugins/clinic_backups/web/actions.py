@@ -251,6 +251,7 @@ class Actions:
         done = completed_by(self._restores, run.run_id, approved)
         if done is not None and done.clinic_id == run.clinic_id:
             result = {"restore_id": done.restore_id, "rows": done.plan["writes"], "undo": done.safety_backup_id}
+            result["tables"] = list(done.tables)
             return replace(run, result=result)
         if run.state != "success":
             return run

@@ -68,6 +68,7 @@ def make_router(services: Services) -> APIRouter:
             caller,
             board=found,
             counts=counts,
+            banners=services.banners() if caller.viewer.superadmin else [],
             query=query,
             next_run=services.actions.next_run(),
             objective_hours=objective,

@@ -68,6 +68,12 @@ class Links:
         """``link("clinics", 7)``; what each part holds stays one part."""
         return escape(self.url(*parts, query=query))
 
+    def task(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> Markup:
+        """The page of a task in Airflow itself, with its log."""
+        parts = ["dags", dag_id, "runs", run_id, "tasks", task_id, *(["mapped", map_index] if map_index >= 0 else [])]
+        path = "/".join(quote(str(part), safe="") for part in parts)
+        return escape(f"{self.root.removesuffix('/backups')}/{path}")
+
     def url(self, *parts: object, query: Mapping[str, str] | None = None) -> str:
         """The same outside of HTML."""
         path = "/".join(quote(str(part), safe="") for part in parts)

@@ -21,6 +21,7 @@ from clinic_backups.airflow_internals import (
     DagRunTriggeredByType,
     DagRunType,
     HITLDetail,
+    Pool,
     TaskInstance,
     UpdateHITLDetailPayload,
     XComModel,
@@ -28,15 +29,22 @@ from clinic_backups.airflow_internals import (
     trigger_dag,
     update_hitl_detail,
 )
+from clinic_backups.operators import pool
 from clinic_backups.operators.connections import PROBLEM_KEY
 from clinic_backups.operators.restore import REFUSED_KEY
 from clinic_backups.restore.model import RestorePlan
+from clinic_backups.selection import for_all_clinics
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, Unavailable
 
 BACKUP, RESTORE, HOLD, VERIFY = "clinic_backup", "clinic_restore", "clinic_backup_hold", "clinic_backup_verify"
 DAG_IDS = (BACKUP, RESTORE, HOLD, VERIFY)
 UNFINISHED = ("queued", "running")
+LAST_TASKS = ("summary", "report", "all_well")
+"""They fail because another task did."""
+RAN = ("running", "success", "failed", "up_for_retry", "restarting")
 WAITING_STATES = ("awaiting_input", "deferred")
+MOST_LOOKED_AT = 50
+"""Ended runs among which one for all clinics is looked for; mapped tasks whose errors are."""
 YOUNGEST_APPROVAL = timedelta(seconds=5)
 """An answer in the first second meets Airflow's scheduler before it has noted that the task waits (3.3.2)."""
 
@@ -83,6 +91,30 @@ class RunView:
     @property
     def is_over(self) -> bool:
         return self.state not in UNFINISHED
+
+    @property
+    def failed_task(self) -> TaskView | None:
+        """The first of its tasks that failed, in the order of their work."""
+        failed = [task for task in self.tasks if task.state == "failed"]
+        return min(failed, key=lambda task: (task.task_id in LAST_TASKS, task.map_index), default=None)
+
+    def has_begun(self, task_id: str) -> bool:
+        """Whether the task ran, or one of its mapped ones."""
+        return any(task.task_id == task_id and task.state in RAN for task in self.tasks)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How a scheduled DAG stands.
+
+    :param slots: of the pool of its tasks; ``None``: there is no such pool; negative: no limit.
+    :param last: its newest ended run for all clinics.
+    """
+
+    known: bool
+    paused: bool
+    slots: int | None
+    last: RunView | None
 
 
 class Runs:
@@ -144,6 +176,17 @@ class Runs:
         with _session() as session:
             dag = session.get(DagModel, dag_id)
             return None if dag is None or dag.is_paused else dag.next_dagrun_create_after
+
+    def schedule(self, dag_id: str) -> Schedule:
+        """Whether the DAG can run, and how its newest run for all clinics ended."""
+        with _session() as session:
+            dag = session.get(DagModel, dag_id)
+            slots = session.scalar(select(Pool.slots).where(Pool.pool == pool.NAME))
+            ended = session.scalars(_runs(dag_id).where(DagRun.state.not_in(UNFINISHED)).limit(MOST_LOOKED_AT))
+            newest = next((run for run in ended if for_all_clinics(run.conf)), None)
+            views = _full_views(session, [newest] if newest is not None else [])
+        known = dag is not None and not dag.is_stale
+        return Schedule(known, known and dag.is_paused, slots, views[0] if views else None)
 
     def answer(self, run_id: str, *, approve: bool, user: Any, now: datetime) -> None:
         """Approve or reject a restore's plan, as Airflow's own page does; waits for up to five seconds.
@@ -232,7 +275,7 @@ def _full_views(session: Any, runs: Sequence[DagRun]) -> list[RunView]:
     said: dict[str, dict[tuple[str, str], Any]] = {run_id: {} for run_id in run_ids}
     for entry in session.scalars(
         select(XComModel)
-        .where(XComModel.dag_id == dag_id, XComModel.run_id.in_(run_ids), XComModel.map_index == -1)
+        .where(XComModel.dag_id == dag_id, XComModel.run_id.in_(run_ids), XComModel.map_index < MOST_LOOKED_AT)
         .where(
             or_(
                 and_(XComModel.key == "return_value", XComModel.task_id == "plan"),
@@ -241,7 +284,7 @@ def _full_views(session: Any, runs: Sequence[DagRun]) -> list[RunView]:
         )
         .order_by(XComModel.timestamp)
     ):
-        said[entry.run_id][entry.task_id, entry.key] = XComModel.deserialize_value(entry)
+        said[entry.run_id].setdefault((entry.task_id, entry.key), XComModel.deserialize_value(entry))
     return [_full_view(run, tasks[run.run_id], said[run.run_id]) for run in runs]
 
 

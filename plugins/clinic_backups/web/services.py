@@ -11,13 +11,16 @@ from clinic_backups.backup import utc_now
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.board import Board
+from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.history import History, HistoryEntry
 from clinic_backups.connections import Connection
 from clinic_backups.extract import SqlFolder
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.settings import Settings
+from clinic_backups.web import banners
 from clinic_backups.web.access import Access
 from clinic_backups.web.actions import Actions
+from clinic_backups.web.banners import Banner
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.databases import WebDatabase
 from clinic_backups.web.problems import NotVisible
@@ -62,13 +65,27 @@ class Services:
         return Audit(self.database)
 
     @cached_property
+    def approvals(self) -> Approvals:
+        """The approvals of restores."""
+        return Approvals(self.database, self.settings.approval_hours)
+
+    def banners(self) -> list[Banner]:
+        """What the operator must know beside the clinics' own figures."""
+        seen = [clinic.clinic_id for clinic in Clinics(self.database).health()]
+        return [
+            *banners.of_airflow(Runs()),
+            *banners.of_clinics(lambda: AirflowParts().clinics()[0], seen),
+            *banners.of_approvals(self.approvals.waiting()),
+        ]
+
+    @cached_property
     def actions(self) -> Actions:
         """What people may do."""
         return Actions(
             database=self.database,
             audit=self.audit,
             runs=Runs(),
-            approvals=Approvals(self.database, self.settings.approval_hours),
+            approvals=self.approvals,
             # Opened anew for each link: an operator who changed the store's connection need not restart anything.
             stores=lambda: AirflowParts().stores,
             exists=self._exists,

@@ -1,0 +1,294 @@
+"""Rows of the database that make operations of a restore impossible: for each kind a query that finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from psycopg2 import sql
+
+from clinic_backups.model import Table
+from clinic_backups.restore.diff import TableDiff
+from clinic_backups.restore.model import Refusal
+from clinic_backups.restore.rules import Reference, UniqueRule, compare, with_child
+from clinic_backups.restore.shape import PLAIN_KEY_TYPES, has_plain_key
+from clinic_backups.restore.workspace import columns_of, qualified
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Rows that stand in the way of operations.
+
+    :param diff: the table whose operations cannot be done.
+    :param query: for each such row: its key as text, the place of the operation in ``diff.ops``, and the key that is
+        missing elsewhere, if that is it.
+    :param says: the refusal, told how many rows there are, some of their keys, and some of the missing ones.
+    :param by_application: the query calls functions that may need the application's search path.
+    """
+
+    diff: TableDiff
+    query: sql.Composed
+    says: Callable[[int, str, str], Refusal]
+    by_application: bool = False
+
+
+class Obstacles:
+    """What may stand in the way, kind by kind; see :class:`~clinic_backups.restore.checks.Checks`."""
+
+    def __init__(
+        self,
+        diffs: Mapping[str, TableDiff],
+        tables: Mapping[str, Table],
+        references: Sequence[Reference],
+        derived: Collection[str],
+    ) -> None:
+        self._diffs, self._tables, self._derived = diffs, tables, derived
+        # What this role may not read, and what is true of one partition alone, is PostgreSQL's to check.
+        self._looked_at = [
+            reference
+            for reference in references
+            if reference.whole and reference.child_readable and reference.parent_readable
+        ]
+
+    def of_strangers(self) -> Iterator[Obstacle]:
+        """Rows to write that would belong to a row of somebody else, who has the key of their parent by now."""
+        for reference in self._looked_at:
+            child, parent = self._diffs.get(reference.child), self._diffs.get(reference.parent)
+            if (
+                child is None
+                or parent is None
+                or not (child.plan.insert + child.plan.update and parent.plan.insert and parent.staged.shape.key)
+                or not set(reference.columns) <= set(child.staged.shape.columns)
+            ):
+                continue
+            query = sql.SQL("""
+                SELECT '', c.ctid, NULL
+                  FROM {child_ops} AS c JOIN {child_wanted} AS w ON c.op <> 'delete' AND {child_same}
+                  JOIN {parent_wanted} AS v ON {refers}
+                  JOIN {parent_ops} AS o ON o.op = 'insert' AND {parent_same}
+                  JOIN {parent} AS t ON {there}""").format(
+                child_ops=child.ops,
+                child_wanted=child.staged.wanted,
+                child_same=_join_ops(child, "w", "c"),
+                parent_wanted=parent.staged.wanted,
+                refers=reference.refers("w", "v"),
+                parent_ops=parent.ops,
+                parent_same=parent.staged.shape.is_of("o", "v"),
+                parent=qualified(parent.name),
+                there=parent.staged.shape.is_of("o", "t"),
+            )
+            yield Obstacle(child, query, lambda count, keys, missing: Refusal("", "", ""))
+
+    def all(self) -> Iterator[Obstacle]:
+        """Each of them; a query that finds no row is no obstacle."""
+        for diff in self._diffs.values():
+            shape, writes = diff.staged.shape, diff.plan.insert or diff.plan.update
+            if diff.plan.insert and shape.key:
+                yield self._taken_keys(diff)
+            if writes and shape.key:
+                for rule in shape.rules.unique:
+                    yield from self._taken_values(diff, rule)
+            if writes:
+                for reference in with_child(self._looked_at, shape.name):
+                    yield from self._missing_parents(diff, reference)
+        for reference in self._looked_at:
+            parent = self._diffs.get(reference.parent)
+            if parent is not None and parent.plan.delete and reference.child not in self._derived:
+                yield from self._orphans(reference)
+
+    def _taken_keys(self, diff: TableDiff) -> Obstacle:
+        """A row that is to come back, and whose key another clinic's row, or nobody's, has by now."""
+        shape = diff.staged.shape
+        query = sql.SQL("SELECT {}, o.ctid, NULL FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'insert'").format(
+            _shown(shape.now, "o", shape.op_key), diff.ops, qualified(shape.name), shape.is_of("o", "t")
+        )
+        return Obstacle(
+            diff,
+            query,
+            lambda count, keys, missing: Refusal(
+                shape.name,
+                f"{count} rows of the backup have keys in {shape.name} that belong to rows outside of this clinic now:"
+                f" {keys}.",
+                "Somebody gave these keys away: move those rows, or restore into another schema.",
+            ),
+        )
+
+    def _taken_values(self, diff: TableDiff, rule: UniqueRule) -> Iterator[Obstacle]:
+        """A unique value that is to come back, and that a row outside of the restore has by now."""
+        shape = diff.staged.shape
+        known = {*shape.columns, *(column.name for column in shape.computed)}
+        if (
+            rule.exclusion
+            or rule.of_partition
+            or len(rule.operators) != len(rule.expressions)
+            or not set(rule.columns) <= known
+        ):
+            return  # the rehearsal finds it
+        names = [sql.Identifier(f"e{number}") for number, _ in enumerate(rule.expressions)]
+        values = sql.SQL(", ").join(
+            sql.SQL("{} AS {}").format(sql.SQL(expression), name)
+            for expression, name in zip(rule.expressions, names, strict=True)
+        )
+        keys = shape.as_op_key("w")
+        side = sql.SQL("(SELECT {keys}, {values} FROM {rows} AS w WHERE {predicate})")
+        predicate = sql.SQL(rule.predicate or "true")
+        query = sql.SQL("""
+            SELECT {shown}, o.ctid, NULL FROM {wanted} AS a JOIN {there} AS b ON {same_values}
+              JOIN {ops} AS o ON o.op <> 'delete' AND {own}
+             WHERE NOT ({same_key})
+               AND NOT EXISTS (SELECT FROM {ops} AS d WHERE d.op <> 'insert' AND {in_ops})""").format(
+            shown=_shown(shape.now, "a", shape.op_key),
+            wanted=side.format(
+                keys=keys, values=values, rows=sql.SQL("({})").format(diff.written), predicate=predicate
+            ),
+            there=side.format(keys=keys, values=values, rows=qualified(shape.name), predicate=predicate),
+            same_values=compare(
+                [sql.SQL("a.{}").format(name) for name in names],
+                rule.operators,
+                [sql.SQL("b.{}").format(name) for name in names],
+            ),
+            same_key=shape.same_op_key("a", "b"),
+            ops=diff.ops,
+            in_ops=shape.same_op_key("d", "b"),
+            own=shape.same_op_key("o", "a"),
+        )
+        yield Obstacle(
+            diff,
+            query,
+            lambda count, keys, missing: Refusal(
+                shape.name,
+                f"{count} rows of the backup have unique values in {shape.name} that rows outside of the restore have"
+                f" now ({rule.name}): {keys}.",
+                f"Give those rows of {shape.name} other values, or restore without this table.",
+            ),
+            by_application=True,
+        )
+
+    def _missing_parents(self, diff: TableDiff, reference: Reference) -> Iterator[Obstacle]:
+        """A row to write that refers to a row which will not be there."""
+        shape, parent = diff.staged.shape, self._diffs.get(reference.parent)
+        if not set(reference.columns) <= set(shape.columns):
+            return
+        query = sql.SQL("""
+            SELECT {shown}, o.ctid, {missing} FROM {ops} AS o JOIN {wanted} AS w ON {same}
+             WHERE o.op IN ('insert', 'update') AND {all_set}
+               AND NOT EXISTS (SELECT FROM {parent} AS t WHERE {refers} {not_deleted}) {not_inserted}""").format(
+            shown=_shown(shape.now, "w"),
+            missing=_plain_text(shape.now, reference.columns, "w"),
+            ops=diff.ops,
+            wanted=diff.staged.wanted,
+            same=_join_ops(diff, "w"),
+            all_set=_none_null(reference.columns, "w"),
+            parent=qualified(reference.parent),
+            refers=reference.refers("w", "t"),
+            not_deleted=_and_not_deleted(parent, "t"),
+            not_inserted=_and_not_inserted(parent, reference, "w"),
+        )
+        with_it = parent is None and reference.parent in self._tables
+        where = ", ".join(reference.parent_columns)
+
+        def says(count: int, keys: str, missing: str) -> Refusal:
+            return Refusal(
+                shape.name,
+                f"{count} rows of {shape.name} refer to rows of {reference.parent} that are not there"
+                f" ({reference.name}).{f' Missing there: {where} {missing}.' if missing else ''} The rows: {keys}.",
+                f"Restore {reference.parent} with it."
+                if with_it
+                else f"Bring the rows of {reference.parent} back first{' with these keys' if missing else ''}.",
+            )
+
+        yield Obstacle(diff, query, says)
+
+    def _orphans(self, reference: Reference) -> Iterator[Obstacle]:
+        """A row that stays and refers to a row that would vanish."""
+        parent, own = self._diffs[reference.parent], self._diffs.get(reference.child)
+        shape = parent.staged.shape
+        if not set(reference.parent_columns) <= {*shape.columns, *shape.key}:
+            return
+        query = sql.SQL("""
+            SELECT {shown}, o.ctid, NULL FROM {ops} AS o JOIN {gone} AS g ON {same} JOIN {child} AS c ON {refers}
+             WHERE o.op = 'delete' {not_deleted} {not_changed} {not_inserted}""").format(
+            shown=_shown(self._tables[reference.child], "c"),
+            ops=parent.ops,
+            gone=parent.staged.present,
+            same=_join_ops(parent, "g"),
+            child=qualified(reference.child),
+            refers=reference.refers("c", "g"),
+            not_deleted=_and_not_deleted(own, "c"),
+            not_changed=_and_not_changed(own, reference),
+            not_inserted=_and_not_inserted(parent, reference, "c"),
+        )
+        yield Obstacle(
+            parent,
+            query,
+            lambda count, keys, missing: Refusal(
+                reference.parent,
+                f"{count} rows of {reference.child} refer to rows of {reference.parent} that the restore would delete"
+                f" ({reference.name}): {keys}.",
+                f"Delete or change these rows of {reference.child} first, or restore with the mode `missing`. If others"
+                f" make them anew, declare {reference.child} as derived in include/sql/not_backed_up.txt.",
+            ),
+        )
+
+
+def _and_not_deleted(diff: TableDiff | None, alias: str) -> sql.Composable:
+    if diff is None or not diff.plan.delete:
+        return sql.SQL("")
+    return sql.SQL("AND NOT EXISTS (SELECT FROM {} AS d WHERE d.op = 'delete' AND {})").format(
+        diff.ops, _join_ops(diff, alias, "d")
+    )
+
+
+def _and_not_inserted(diff: TableDiff | None, reference: Reference, child: str) -> sql.Composable:
+    """The parent is not among the rows that come back, or that get the referenced value."""
+    if diff is None or not diff.plan.insert + diff.plan.update:
+        return sql.SQL("")
+    shape = diff.staged.shape
+    if not set(reference.parent_columns) <= {*shape.columns, *shape.key}:
+        return sql.SQL("")
+    return sql.SQL("AND NOT EXISTS (SELECT FROM {} AS i JOIN {} AS iw ON {} WHERE i.op <> 'delete' AND {})").format(
+        diff.ops, diff.staged.wanted, _join_ops(diff, "iw", "i"), reference.refers(child, "iw")
+    )
+
+
+def _and_not_changed(diff: TableDiff | None, reference: Reference) -> sql.Composable:
+    """Rows of the child that the restore itself points elsewhere."""
+    if diff is None or not diff.plan.update or not set(reference.columns) & set(diff.plan.columns):
+        return sql.SQL("")
+    shape = diff.staged.shape
+    return sql.SQL(
+        "AND NOT EXISTS (SELECT FROM {} AS u JOIN {} AS uw ON {} WHERE u.op = 'update' AND {}"
+        " AND NOT COALESCE({}, false))"
+    ).format(
+        diff.ops,
+        diff.staged.wanted,
+        shape.is_of("u", "uw"),
+        shape.is_of("u", "c"),
+        reference.refers("uw", "g"),
+    )
+
+
+def _join_ops(diff: TableDiff, alias: str, ops: str = "o") -> sql.Composable:
+    shape = diff.staged.shape
+    if shape.key:
+        return shape.is_of(ops, alias)
+    return sql.SQL("{}.row_text = ROW({})::text").format(sql.Identifier(ops), columns_of(shape.columns, alias))
+
+
+def _shown(table: Table, alias: str, key: Sequence[str] = ()) -> sql.Composable:
+    """A row's key as text; empty where it may be more than a number. ``key``: its columns where they are called so."""
+    if not has_plain_key(table):
+        return sql.SQL("''")
+    return sql.SQL("concat_ws(', ', {})").format(columns_of(key or table.primary_key, alias))
+
+
+def _plain_text(table: Table, columns: Sequence[str], alias: str) -> sql.Composable:
+    """Values of columns as text, where all of them are numbers that a database made up; else NULL."""
+    types = {column.name: column.type for column in table.columns}
+    if any(types[name] not in PLAIN_KEY_TYPES for name in columns):
+        return sql.SQL("NULL")
+    return sql.SQL("concat_ws(', ', {})").format(columns_of(columns, alias))
+
+
+def _none_null(columns: Sequence[str], alias: str) -> sql.Composed:
+    return sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(alias, name)) for name in columns)

@@ -1,0 +1,40 @@
+"""A right that the role of ``restore_db`` lacks, said with the role, the database and the statement that grants it."""
+
+from __future__ import annotations
+
+import re
+
+from clinic_backups.connections import Connection
+from clinic_backups.errors import PermanentError
+from clinic_backups.restore.target import ask
+from clinic_backups.tenant_db import Snapshot
+
+_DENIED = re.compile(r"permission denied for (table|view|schema|sequence|function|database) (\S+)")
+_RIGHTS = {
+    "table": "SELECT, INSERT, UPDATE, DELETE ON TABLE",
+    "view": "SELECT ON",
+    "schema": "USAGE ON SCHEMA",
+    "sequence": "SELECT, UPDATE ON SEQUENCE",
+    "function": "EXECUTE ON FUNCTION",
+    "database": "TEMPORARY ON DATABASE",
+}
+
+
+def lacking_right(connection: Connection, error: PermanentError) -> PermanentError:
+    """The same error with who is denied what, and where."""
+    with Snapshot(connection) as snapshot:
+        target = ask(snapshot)
+        ((role, database),) = snapshot.rows(
+            "SELECT quote_ident(current_user), quote_ident(current_database())", None, "asking for the role"
+        )
+    denied = _DENIED.search(error.message)
+    if denied:
+        name = f"{denied[2].rstrip('.)')}"
+        hint = f"GRANT {_RIGHTS[denied[1]]} {name} TO {role};"
+    elif "temporary" in error.message:
+        hint = f"GRANT TEMPORARY ON DATABASE {database} TO {role};"
+    else:
+        hint = f"Grant {role} what is denied, or name another role in the connection {connection.conn_id}."
+    return PermanentError(
+        f"{error.message} The connection {connection.conn_id} uses the role {role}, in {target.name}.", hint=hint
+    )

@@ -1,0 +1,32 @@
+"""The tables that somebody names: those of a backup, or an error that names the nearest ones."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from difflib import get_close_matches
+
+from clinic_backups.errors import SettingsError
+from clinic_backups.text import one_line
+
+
+def require_known(wanted: Collection[str], known: Collection[str]) -> None:
+    """:raises SettingsError: the backup has no table of such a name."""
+    unknown = sorted(set(wanted) - set(known))
+    if not unknown:
+        return
+    meant = list(dict.fromkeys(near for name in unknown for near in _near(name, known)))
+    every = f"The backup has {', '.join(one_line(name) for name in sorted(known))}."
+    raise SettingsError(
+        f"The backup has no table {', '.join(one_line(name) for name in unknown)}.",
+        hint=f"Did you mean {', '.join(map(one_line, meant))}? {every}" if meant else every,
+    )
+
+
+def _near(name: str, known: Collection[str]) -> Iterator[str]:
+    """With the schema that was left out, or with a few other letters."""
+    bare = name.rpartition(".")[2].lower()
+    by_name = {one: one.partition(".")[2].lower() for one in sorted(known)}
+    near = get_close_matches(bare, list(by_name.values()), n=2)
+    yield from [one for one, own in by_name.items() if own == bare] or [
+        one for one, own in by_name.items() if own in near
+    ]

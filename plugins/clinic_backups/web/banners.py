@@ -1,0 +1,73 @@
+"""What the board says above its figures: why no backup, or no restore, goes on although every clinic looks well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from clinic_backups.catalog.approvals import Approval
+from clinic_backups.errors import ClinicBackupsError
+from clinic_backups.model import Clinic
+from clinic_backups.web.runs import BACKUP, Runs
+
+Kind = Literal["unknown", "paused", "no_pool", "no_slots", "failed", "unseen", "database", "waiting"]
+"""unknown: Airflow does not know the DAG. paused: it is paused. no_pool, no_slots: backups wait for ever for a pool.
+failed: the newest run for all clinics failed before it backed one up. unseen: active clinics that no run has seen yet.
+database: nobody can be asked for the clinics. waiting: restores wait for somebody's approval."""
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Banner:
+    """One thing that is wrong, or that waits for somebody.
+
+    :param count: of how many clinics or restores it tells.
+    :param names: of the first of them.
+    :param error: in the program's words, with the remedy ``hint``.
+    :param runs: DAG and run id of the runs that it is about.
+    """
+
+    kind: Kind
+    count: int = 1
+    names: tuple[str, ...] = ()
+    error: str = ""
+    hint: str = ""
+    runs: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def tone(self) -> str:
+        return "late" if self.kind in ("unseen", "waiting") else "failed"
+
+
+def of_airflow(runs: Runs) -> list[Banner]:
+    """What Airflow knows: the DAG, its pool, and its newest run for all clinics."""
+    found, state = [], runs.schedule(BACKUP)
+    if not state.known:
+        found.append(Banner("unknown"))
+    elif state.paused:
+        found.append(Banner("paused"))
+    if state.slots is None:
+        found.append(Banner("no_pool"))
+    elif state.slots == 0:
+        found.append(Banner("no_slots"))
+    if state.last is not None and state.last.state == "failed" and not state.last.has_begun("back_up"):
+        last = state.last
+        found.append(Banner("failed", error=last.error, hint=last.hint, runs=((last.dag_id, last.run_id),)))
+    return found
+
+
+def of_clinics(active: Callable[[], Sequence[Clinic]], seen: Iterable[int]) -> list[Banner]:
+    """Active clinics that no run has seen: they are in no figure of the board."""
+    try:
+        known = set(seen)
+        unseen = [f"{clinic.id} {clinic.name}" for clinic in active() if clinic.id not in known]
+    except ClinicBackupsError as error:
+        return [Banner("database", error=error.message, hint=error.hint)]
+    return [Banner("unseen", len(unseen), tuple(unseen[:SHOWN]))] if unseen else []
+
+
+def of_approvals(waiting: Sequence[Approval]) -> list[Banner]:
+    """Restores whose plan waits for an answer."""
+    runs = tuple(("clinic_restore", found.run_id) for found in waiting if found.run_id is not None)
+    return [Banner("waiting", len(waiting), runs=runs[:SHOWN])] if waiting else []

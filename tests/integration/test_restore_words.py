@@ -1,0 +1,181 @@
+"""What a restore says when it cannot do what is asked: who, where, and what to do next."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC
+from pathlib import Path
+
+import pytest
+
+from clinic_backups.catalog.locks import AlreadyRunning
+from clinic_backups.errors import ClinicBackupsError, ObjectNotFound, PermanentError, SettingsError, TransientError
+from clinic_backups.restore.archives import Archives
+from clinic_backups.restore.model import RestoreRequest, Wish
+from clinic_backups.restore.request import parse
+from clinic_backups.restore.text import as_lines
+from clinic_backups.storage import Stores
+from clinic_backups.stores.file import FileStore
+from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
+from tests.integration.test_restore_runner import DAMAGE, Theatre
+from tests.postgres_fixtures import DemoDatabase
+from tests.shapes import Shaped, shaped
+
+OWN = "clinic_id = {{ clinic_id }}"
+DDL = """
+    CREATE TABLE s.sort (id int PRIMARY KEY, name text);
+    CREATE TABLE s.t (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, sort_id int REFERENCES s.sort, v text);
+    INSERT INTO s.sort VALUES (14, 'a'), (19, 'b'), (3, 'c');
+    INSERT INTO s.t VALUES (1, 1, 14, 'x'), (2, 1, 14, 'y'), (3, 1, 19, 'z'), (4, 1, 3, 'u'), (5, 2, 3, 'w')
+"""
+
+
+@pytest.fixture
+def rig(demo_database: DemoDatabase, tmp_path: Path) -> Shaped:
+    return shaped(demo_database, tmp_path, DDL, {"t": OWN}, lists="s.sort: shared, sorts\n")
+
+
+@pytest.fixture
+def theatre(demo_database: DemoDatabase, tmp_path: Path) -> Theatre:
+    return Theatre(demo_database, FileStore(tmp_path / "store"))
+
+
+def test_missing_rows_of_a_shared_table_are_named_by_their_keys(rig: Shaped) -> None:
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.t WHERE clinic_id = 1", "DELETE FROM s.sort WHERE id IN (14, 19)")
+    (refusal,) = rig.plan(record).refusals
+    assert refusal.message.startswith("3 rows of s.t refer to rows of s.sort that are not there (t_sort_id_fkey).")
+    assert "Missing there: id 14; 19." in refusal.message
+    assert refusal.hint == "Bring the rows of s.sort back first with these keys."
+
+
+@pytest.mark.parametrize(
+    ("denied", "said", "hint"),
+    [
+        ("INSERT, UPDATE ON s.t", "may not INSERT, UPDATE in s.t", "INSERT, UPDATE ON s.t"),
+        ("ALL ON s.t", "may not SELECT in s.t", "SELECT ON s.t"),
+        ("USAGE ON SCHEMA s", "permission denied for schema s", "USAGE ON SCHEMA s"),
+        ("TEMPORARY ON DATABASE {database}", "temporary tables", "TEMPORARY ON DATABASE {database}"),
+    ],
+)
+def test_a_right_that_is_missing_is_said_with_role_database_and_grant(
+    rig: Shaped, denied: str, said: str, hint: str
+) -> None:
+    record, names = rig.run(1), {"role": rig.database.roles.restorer, "database": rig.database.name}
+    rig.execute("DELETE FROM s.t WHERE id = 1", "UPDATE s.t SET v = 'n' WHERE id = 2")
+    rig.execute(f"REVOKE {denied} FROM PUBLIC, {{role}}".format(**names))
+    try:
+        found = [(refusal.message, refusal.hint) for refusal in rig.plan(record).refusals]
+    except PermanentError as error:
+        found = [(error.message, error.hint)]
+    ((message, remedy),) = found
+    assert said in message and names["role"] in message
+    assert re.search(rf"database {rig.database.name} at \S+:\d+", message)
+    assert remedy == f"GRANT {hint} TO {{role}};".format(**names)
+
+
+def test_a_database_without_any_table_of_the_backup_is_named(rig: Shaped) -> None:
+    record = rig.run(1)
+    rig.execute("ALTER SCHEMA s RENAME TO elsewhere")
+    (refusal,) = rig.plan(record).refusals
+    assert re.fullmatch(
+        rf"database {rig.database.name} at \S+ has none of the 2 tables of the backup\.", refusal.message
+    )
+    assert "restore_db" in refusal.hint
+
+
+@pytest.mark.parametrize(("given", "meant"), [("t", "s.t"), ("public.t", "s.t"), ("s.clinc", "s.clinic")])
+def test_a_table_that_is_misnamed_is_answered_with_the_nearest(rig: Shaped, given: str, meant: str) -> None:
+    record = rig.run(1)
+    request, _ = parse({"clinic_id": 1, "tables": [given]}, every=[], requested_by="yo", run_id=None, zone=UTC)
+    with pytest.raises(SettingsError) as caught:
+        rig.plan(record, tables=request.tables)
+    assert f"Did you mean {meant}?" in caught.value.hint
+
+
+def test_a_backup_that_is_in_no_store_names_the_stores_asked(rig: Shaped, tmp_path: Path) -> None:
+    record, elsewhere = rig.run(1), FileStore(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    restore = rig.restore()
+    restore.archives = Archives(Stores.of(elsewhere), restore.archives.identities)
+    with pytest.raises(ClinicBackupsError) as caught:
+        restore.plan(rig.source(record), Wish())
+    assert isinstance(caught.value, ObjectNotFound)
+    assert elsewhere.url in caught.value.message and record.backup_id in caught.value.message
+    assert "CLINIC_BACKUPS_STORE_URL" in caught.value.hint
+
+
+def test_without_clinic_db_the_plan_says_that_the_target_was_not_compared(rig: Shaped) -> None:
+    plan = rig.plan(rig.run(1))
+    assert "was not compared with the database that backups are read from" in next(iter(as_lines(plan)))
+
+
+def test_an_emptied_clinic_hears_of_older_backups_that_hold_rows(theatre: Theatre) -> None:
+    full = theatre.back_up()
+    # One row stays: a table without any would make the backup suspect, and the older one the one to restore.
+    of = "FROM public.inventario_inventario WHERE clinica_id = 1"
+    theatre.execute(f"DELETE {of} AND id > (SELECT min(id) {of})")
+    theatre.back_up()
+    lines = "\n".join(as_lines(theatre.runner().plan(RestoreRequest(clinic_id=1))))
+    assert "Nothing differs" in lines
+    assert "Older backups hold other rows than this one" in lines and full.backup_id in lines
+    assert f"({full.rows_total:,} rows)" in lines
+
+
+def test_a_restore_beside_another_one_says_where_each_is_seen(theatre: Theatre) -> None:
+    theatre.back_up()
+    theatre.execute(DAMAGE)
+    approved = theatre.approved(RestoreRequest(clinic_id=1))
+    with theatre.catalog.lock(1), pytest.raises(AlreadyRunning) as caught:
+        theatre.runner().apply(approved)
+    assert "runs of clinic_restore" in caught.value.hint
+
+
+@pytest.mark.parametrize("at_commit", [False, True])
+def test_a_connection_that_ends_in_mid_apply_says_what_became_of_the_clinic(rig: Shaped, at_commit: bool) -> None:
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.t WHERE id = 1")
+    plan, ends = (
+        rig.plan(record),
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()",
+    )
+
+    def end(*arguments: object) -> None:
+        rig.execute_rows(f"{ends} AND datname = current_database() AND application_name = 'clinic-backups'")
+
+    restore = rig.restore()
+    when = {"on_commit": end} if at_commit else {"save": end}
+    with pytest.raises(TransientError) as caught:
+        restore.apply(rig.source(record), Wish(), approved=plan.digest, plan=plan, **when)
+    if at_commit:
+        assert "whether it was is not known here" in caught.value.message
+        assert "nothing to write means that it was done" in caught.value.hint and "pg_xact_status" in caught.value.hint
+    else:
+        assert "was not committed: nothing was changed" in caught.value.message
+
+
+def test_a_refused_plan_exits_with_1_in_every_mode_and_says_refused(
+    run: Run,  # noqa: F811
+    demo_database: DemoDatabase,
+    tmp_path: Path,
+) -> None:
+    identity = tmp_path / "identity"
+    keys = {
+        "CLINIC_BACKUPS_RECIPIENTS": run("keygen", str(identity)).out.strip(),
+        "AIRFLOW_CONN_RESTORE_DB": demo_database.restorer_uri,
+    }
+    run("catalog", "migrate")
+    assert run("backup", "--clinic", "1", **keys).code == 0
+    (backup,) = run("list", "--json").json()
+    Shaped(demo_database, FileStore(tmp_path / "store")).execute(
+        "ALTER TABLE public.inventario_inventario RENAME COLUMN nombre TO otro"
+    )
+    words = ("restore", "--clinic", "1", "--identity", str(identity))
+    for mode in ("exact", "missing", "live"):
+        for more in (("--plan",), ("--yes",), ("--plan", "--archive", backup["key"])):
+            done = run(*words, "--mode", mode, *more, **keys)
+            assert done.code == 1
+            said = done.out + done.err
+            assert "columns that public.inventario_inventario lacks now: nombre" in " ".join(said.split())
+            assert "Nothing differs" not in said
+    assert run(*words, "--plan", "--json", **keys).code == 1
