@@ -83,6 +83,7 @@ class Stack:
         self.state.start("dag-processor", _python("airflow", "dag-processor"), variables)
         self.state.start("triggerer", _python("airflow", "triggerer", "--skip-serve-logs"), variables)
         self.command("catalog", "migrate")
+        self.command("store", "init")
         with self.api() as api:
             self._wait(lambda: api.unhealthy(since))
             self._wait(lambda: [] if api.parsed_since(DAG_ID, since) else ["dag-processor"])
@@ -97,6 +98,7 @@ class Stack:
             self._say("Filled the demo database with made-up clinics")
         self.state.endpoints = Endpoints(0, free_port(), "", *databases.make_clinic_roles(self._postgres))
         self.command("catalog", "migrate")
+        self.command("store", "init")
 
     def stop(self) -> None:
         """Stop everything; whoever the others talk to stops after them. Idempotent.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.cleaning import Cleaner
 from clinic_backups.clock import DatabaseClock, machine_now
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import load_identities, parse_recipients, public_keys
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError, TransientError
 from clinic_backups.extract import SqlFolder, render
 from clinic_backups.holds import Holds
 from clinic_backups.inventory import StoreCheck
@@ -39,9 +41,11 @@ from clinic_backups.restore.runner import RestoreRunner
 from clinic_backups.restore.safety import SafetyBackup
 from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.settings import Settings
+from clinic_backups.silence import Limits
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import open_store
+from clinic_backups.stores.identified import IdentifiedStore
 from clinic_backups.tenant_db import Snapshot
 from clinic_backups.verification import CheckedCopy, Verifier
 
@@ -57,6 +61,8 @@ class Parts:
     def __init__(self, settings: Settings, find: FindConnection) -> None:
         self.settings = settings
         self._find = find
+        Limits.silence_seconds = settings.silence_seconds
+        Limits.longest_seconds = settings.statement_timeout_seconds + settings.silence_seconds
 
     @cached_property
     def clinic_db(self) -> Connection:
@@ -88,7 +94,29 @@ class Parts:
     @cached_property
     def stores(self) -> Stores:
         """The stores of the settings. :raises SettingsError: there is none, or one's URL is wrong."""
-        return Stores(self.settings.require_store_url(), self.settings.replica_stores, self.open_store)
+        return self._stores(self.identified_store)
+
+    def _stores(self, opened: Callable[[str, str], ObjectStore]) -> Stores:
+        return Stores(self.settings.require_store_url(), self.settings.replica_stores, opened)
+
+    @cached_property
+    def bare_stores(self) -> Stores:
+        """The same, and nobody compares their markers: for `store init`, and for reading without a catalog."""
+        return self._stores(self.open_store)
+
+    def identified_store(self, url: str, conn_id: str) -> ObjectStore:
+        """A store that shows its id before and after what is believed of it."""
+        store = self.open_store(url, conn_id)
+        return IdentifiedStore(store, self.identities.expected(store.url))
+
+    @cached_property
+    def identities(self) -> Identities:
+        """Which store lies under which URL."""
+        return Identities(self.catalog.database)
+
+    def without_catalog(self) -> None:
+        """From here on stores are taken as they answer: no catalog says which ones they should be."""
+        self.stores = self.bare_stores
 
     @property
     def store(self) -> ObjectStore:
@@ -171,7 +199,9 @@ class Parts:
             parse_recipients(recipients)
         self.catalog.require_newest()
         self.clock.require_same()
-        _ = self.store  # opened, which checks its URL and connection and sends nothing yet
+        # A store that is away may come back: then each clinic's backup says so.
+        with suppress(TransientError):
+            self.store.identified()
 
     @cached_property
     def restore_db(self) -> Connection:

@@ -90,6 +90,7 @@ def run(
 
 
 def _check_store(store: ObjectStore, report: Report) -> None:
+    known_as = store.identified()
     key, content = f"preflight/{uuid4()}", uuid4().bytes
     try:
         store.put(key, io.BytesIO(content))
@@ -106,7 +107,8 @@ def _check_store(store: ObjectStore, report: Report) -> None:
             store.delete(key)
         raise
     store.delete(key)
-    report.ok("store", f"{store.url} can be written, read and deleted in.")
+    named = f" It is store {known_as}." if known_as else ""
+    report.ok("store", f"{store.url} can be written, read and deleted in.{named}")
 
 
 def _check_lock(store: ObjectStore, settings: Settings, report: Report) -> None:

@@ -188,6 +188,11 @@ class Settings(BaseSettings):
         le=3600,
         description="A machine whose clock differs by more from the catalog's database backs up and deletes nothing",
     )
+    silence_seconds: Timeout = Field(
+        default=60,
+        description="A database that says nothing for so long is asked over a new connection whether it still works; "
+        "if not, the connection is given up",
+    )
     standby_lag_seconds: int = Field(
         default=600,
         ge=0,

@@ -175,9 +175,12 @@ class Snapshot:
         return told.astimezone(UTC)
 
     def cancel(self) -> None:
-        """End the running statement, from another thread."""
-        with contextlib.suppress(psycopg2.Error):
-            self._db.cancel()
+        """End the running statement, from another thread; returns within seconds."""
+        self._db.stop()
+
+    def not_waiting(self) -> contextlib.AbstractContextManager[None]:
+        """While rows are read: we are at work ourselves, and the server is not to be blamed for its silence."""
+        return self._db.not_waiting()
 
     def rows(self, query: str | sql.Composable, values: Mapping[str, Any] | None, doing: str) -> list[tuple[Any, ...]]:
         """All rows of a small query."""

@@ -312,6 +312,7 @@ def test_a_store_that_is_not_mounted_loses_nothing_and_gets_nothing(chain: Chain
 def test_in_a_new_store_the_first_one_is_full_and_nothing_is_lost(chain: Chain, tmp_path: Path) -> None:
     full, child = chain.next(), chain.next()
     chain.store = FileStore(tmp_path / "new")
+    chain.store.make_place()
     chain.stores = Stores.of(chain.store, *chain.stores)
     new = chain.next()
     assert (new.kind, new.kind_reason) == (

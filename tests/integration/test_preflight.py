@@ -42,6 +42,7 @@ class Preflight:
         }
         self.clinic_db = database.reader_uri
         self.store: Callable[[], ObjectStore] = lambda: open_store(self.settings["store_url"], None)
+        self.store().make_place()
         self.catalog: Callable[[], object] = lambda: None
 
     def execute(self, *statements: str) -> list[tuple[Any, ...]]:
@@ -330,6 +331,7 @@ def test_a_store_that_cannot_give_back_what_it_took_is_left_empty(demo: Prefligh
 
     for kind, text in ((WriteOnly, "Access denied to preflight/"), (Altered, "gave back other bytes")):
         store = kind(tmp_path / "other")
+        store.make_place()
         demo.store = lambda store=store: store  # type: ignore[misc]
         (error,) = demo.found("error", "store")
         assert text in error

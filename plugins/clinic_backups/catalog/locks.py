@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from clinic_backups.errors import TransientError
 Purpose = Literal["clinic", "copies"]
 """``clinic``: a backup or restore; ``copies``: copying its backups to further stores. Whoever deletes takes both."""
 # Of a transaction: a transaction-pooling proxy would hand a session's lock to somebody else.
+IDLE_SECONDS, BEAT_SECONDS = 300, 30
+"""The server ends the lock of whoever says nothing for so long; who holds it says something so often."""
 TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
 TRY_LOCK_AND_TELL_TIME = f"{TRY_LOCK}, clock_timestamp()"
 
@@ -60,11 +63,13 @@ def lock_clinic(
     db = connect(connection)
     try:
         with db.cursor() as cursor:
-            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            # A process that cannot show itself any more, and a proxy that keeps its connection, must not keep the lock.
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = %s", (f"{IDLE_SECONDS}s",))
             for purpose in purposes:
                 if not _try(cursor, lock_name(purpose, clinic_id), clock):
                     raise _running(clinic_id, purpose)
-        yield ClinicLock(db, clinic_id)
+        with _kept_alive(db):
+            yield ClinicLock(db, clinic_id)
     except psycopg2.Error as error:
         raise_database_error(error, f"locking clinic {clinic_id} in the catalog")
     finally:
@@ -89,6 +94,24 @@ def _try(cursor: Any, name: str, clock: DatabaseClock | None) -> bool:
     else:
         clock.observe(ask)
     return locked
+
+
+@contextmanager
+def _kept_alive(db: Any) -> Iterator[None]:
+    """Say something to the server now and then, so that it sees that somebody is there."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        with suppress(psycopg2.Error):
+            while not ended.wait(BEAT_SECONDS):
+                with db.cursor() as cursor:
+                    cursor.execute("SELECT 1")
+
+    threading.Thread(target=beat, name="clinic-lock", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _running(clinic_id: int, purpose: Purpose) -> AlreadyRunning:

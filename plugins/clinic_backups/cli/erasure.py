@@ -127,6 +127,13 @@ def _show(found: list[Erasure]) -> None:
         for erasure in found
     ]  # fmt: skip
     print_table("Erasures", columns, rows)
+    for erasure in found:
+        for item in erasure.evidence:
+            known_as = f" (store {item['store_id']})" if item["store_id"] else ""
+            print(
+                f"Clinic {erasure.clinic_id} in {item['store_url']}{known_as}: {item['deleted']} objects deleted,"
+                f" {item['left']} left, listed at {item['listed_at']}."
+            )
 
 
 def _moment(moment: datetime | None) -> str:
