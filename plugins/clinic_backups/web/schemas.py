@@ -154,8 +154,8 @@ class Health(BaseModel):
     failed: int
     next_run: datetime | None
     alerts: list[str] = Field(
-        description="Why no backup, or no restore, goes on, as the board says it: paused, no_slots, failed, waiting and "
-        "others; only for whoever runs the system"
+        description="Why no backup, or no restore, goes on, as the board says it: paused, no_slots, failed, waiting "
+        "and others; only for whoever runs the system"
     )
 
 
