@@ -38,6 +38,8 @@ class Fleet(Rig):
     def __init__(self, database: DemoDatabase, *stores: ObjectStore) -> None:
         super().__init__(database, stores[0])
         self.stores = Stores.of(*stores)
+        for store in stores:
+            store.make_place()
         self.now = START
 
     @property

@@ -98,6 +98,7 @@ class Stack:
         self.state.start("dag-processor", _python("airflow", "dag-processor"), variables)
         self.state.start("triggerer", _python("airflow", "triggerer", "--skip-serve-logs"), variables)
         self.command("catalog", "migrate")
+        self.command("store", "init")
         self._wait(lambda: [] if self._listens() else ["api-server"])
         with self.api() as api:
             self._wait(lambda: api.unhealthy(since))
@@ -113,6 +114,7 @@ class Stack:
             self._say("Filled the demo database with made-up clinics")
         self.state.endpoints = Endpoints(0, free_port(), "", *databases.make_clinic_roles(self._postgres))
         self.command("catalog", "migrate")
+        self.command("store", "init")
 
     def stop(self) -> None:
         """Stop everything; whoever the others talk to stops after them. Idempotent.

@@ -7,23 +7,25 @@ are only compared, and block digests, row counts, the manifest and the catalog's
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
 import zstandard
 
-from clinic_backups.archive import MANIFEST, fingerprint, segment_index
-from clinic_backups.blocks import DIGEST_BYTES, MAX_ARCHIVES, MAX_BLOCK_BYTES, OWN_ARCHIVE, Block, BlockList
-from clinic_backups.encryption import DAMAGED_HINT, Age
-from clinic_backups.errors import IntegrityError, PermanentError
-from clinic_backups.model import FORMAT_VERSION, ArchiveInfo, Clinic, Column, ForeignKey, Table
+from clinic_backups import strict_json
+from clinic_backups.archive import MANIFEST, segment_index
+from clinic_backups.blocks import MAX_BLOCK_BYTES, Block, BlockList
+from clinic_backups.bounds import Bound, Room, damaged, guess
+from clinic_backups.encryption import Age
+from clinic_backups.manifest import Manifest as Manifest
+from clinic_backups.manifest import TableContent as TableContent
+from clinic_backups.manifest import checked
+from clinic_backups.model import ArchiveInfo
 from clinic_backups.pipeline import ByteChannel, Pipeline
 
 MAX_SEGMENT_BYTES = 1024**3 + 2 * MAX_BLOCK_BYTES
@@ -35,40 +37,12 @@ MAX_MANIFEST_BYTES, MANIFEST_BLOCK_BYTES = 64 * 1024 * 1024, 128
 that was seen: all that is read of a hostile archive stays in proportion to what it really holds."""
 MAX_NAME_BYTES, FETCH_BYTES, UNPACK_BYTES = 1024, 256 * 1024, 4096
 """The last: bytes given to zstd at a time: a frame made to burst gives at most 128 KiB for four of them."""
+MAX_WINDOW_BYTES = 128 * 1024 * 1024
+"""What zstd's highest level needs; a frame that wants more memory is refused."""
 
 _MEMBER = re.compile(r"tables/([^/]+)/(\d{6,9})\.json")
 _ENTRY = re.compile(rb'\["([0-9a-f]{64})", ([1-9]\d{0,9}), ([1-9]\d{0,9})\]')
 _NO_QUOTES = bytes(set(range(256)) - set(b'"\n'))
-
-
-@dataclass(frozen=True)
-class TableContent:
-    """One table as the archive has it."""
-
-    table: Table
-    rows: int
-    size_bytes: int
-    blocks: BlockList
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an archive says of itself, and holds. ``tables`` by ``schema.table``, in the archive's order.
-
-    :param archives: the backups in whose archives the blocks lie, the own one first: see ``BlockList.archives``.
-    """
-
-    backup_id: str
-    clinic: Clinic
-    snapshot_at: datetime
-    fingerprint: str
-    tables: Mapping[str, TableContent]
-    archives: tuple[str, ...]
-
-    def needed(self) -> list[int]:
-        """Which others of ``archives`` hold blocks of this backup."""
-        used = set[int]().union(*(content.blocks.archives for content in self.tables.values()))
-        return sorted(used - {OWN_ARCHIVE})
 
 
 @dataclass(frozen=True)
@@ -85,19 +59,23 @@ def read_archive(
     identities: Sequence[Any],
     *,
     expected: ArchiveInfo | None,
+    bound: Bound | None = None,
     on_segment: Callable[[Segment], object] = lambda segment: None,
 ) -> Manifest:
     """Read an archive from start to end in constant memory, and return its manifest when all of it was right.
 
     :param expected: what the catalog has of it; without, the caller compares the manifest with what it looks for.
+    :param bound: what its backup holds. Without, an archive of a known size may unpack to ``bounds.RATIO`` times that.
     :param on_segment: called here, in the archive's order. What it got is final only once this function returns: a
         cut, a swapped archive, or a damage further on show later. What it raises comes out and ends the reading.
     :raises IntegrityError: cut short, damaged, another archive than expected, or none of this package.
     :raises WrongIdentity: none of the identities opens it.
-    :raises PermanentError: a later version of this package wrote it.
+    :raises PermanentError: a later version of this package wrote it; or it unpacks to more than its size makes likely.
     """
+    if bound is None and expected is not None:
+        bound = guess(expected.size_bytes)
     sealed, packed, pipeline = ByteChannel(), ByteChannel(), Pipeline()
-    reader = _Reader(_Unpacked(packed), on_segment)
+    reader = _Reader(_Unpacked(packed), on_segment, bound)
     pipeline.add("fetch", lambda: _fetch(source, sealed, expected), target=sealed)
     pipeline.add("decrypt", lambda: Age().open(sealed, packed, identities), source=sealed, target=packed)
     return pipeline.run(reader.read, on_failure=lambda: None)
@@ -115,23 +93,19 @@ def count_rows(data: bytes) -> int | None:
     return sum(map(len, outside[::2])) if len(outside) % 2 else None
 
 
-def _damaged(what: str) -> IntegrityError:
-    return IntegrityError(f"The archive {what}.", hint=DAMAGED_HINT)
-
-
 def _fetch(source: BinaryIO, target: ByteChannel, expected: ArchiveInfo | None) -> None:
     """The first stage: hands on the stored bytes, and compares them with the catalog before it ends."""
     digest, size = hashlib.sha256(), 0
     while data := source.read(FETCH_BYTES):
         size += len(data)
         if expected and size > expected.size_bytes:
-            raise _damaged(f"{expected.key} is longer than the {expected.size_bytes} bytes that the catalog has")
+            raise damaged(f"{expected.key} is longer than the {expected.size_bytes} bytes that the catalog has")
         digest.update(data)
         target.write(data)
     if expected and size < expected.size_bytes:
-        raise _damaged(f"{expected.key} is cut short, or another one: {size} of {expected.size_bytes} bytes")
+        raise damaged(f"{expected.key} is cut short, or another one: {size} of {expected.size_bytes} bytes")
     if expected and digest.hexdigest() != expected.sha256:
-        raise _damaged(f"{expected.key} is damaged, or another one: its SHA-256 is not the catalog's")
+        raise damaged(f"{expected.key} is damaged, or another one: its SHA-256 is not the catalog's")
 
 
 class _Unpacked:
@@ -140,7 +114,7 @@ class _Unpacked:
     def __init__(self, packed: ByteChannel) -> None:
         self._packed = packed
         # Not a stream_reader: that one does not tell a frame's end from a cut.
-        self._zstd = zstandard.ZstdDecompressor().decompressobj()
+        self._zstd = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()
         self._rest = memoryview(b"")
 
     def take(self, size: int) -> bytes:
@@ -149,7 +123,7 @@ class _Unpacked:
         while size:
             self._rest = self._rest or memoryview(self._more())
             if not self._rest:
-                raise _damaged("is cut short: its tar file does not end")
+                raise damaged("is cut short: its tar file does not end")
             part, self._rest = self._rest[:size], self._rest[size:]
             size -= len(part)
             parts.append(part)
@@ -158,17 +132,17 @@ class _Unpacked:
     def end(self) -> None:
         """:raises IntegrityError: there is more, or the frame did not end, or what is below failed."""
         if self._rest or self._more() or self._zstd.unused_data or self._packed.read(1):
-            raise _damaged("goes on after its end")
+            raise damaged("goes on after its end")
 
     def _more(self) -> bytes:
         """Some of what comes next, nothing at the end of the frame."""
         while not self._zstd.eof:
             if not (data := self._packed.read(UNPACK_BYTES)):
-                raise _damaged("is cut short: its compressed stream does not end")
+                raise damaged("is cut short: its compressed stream does not end")
             try:
                 unpacked = self._zstd.decompress(data)
             except zstandard.ZstdError:
-                raise _damaged("is damaged, or none of this package: zstd cannot unpack it") from None
+                raise damaged("is damaged, or none of this package: zstd cannot unpack it") from None
             if unpacked:
                 return unpacked
         return b""
@@ -177,8 +151,8 @@ class _Unpacked:
 class _Reader:
     """Reads the members in the order in which ``ArchiveWriter`` writes them, and accepts no other."""
 
-    def __init__(self, source: _Unpacked, on_segment: Callable[[Segment], object]) -> None:
-        self._source, self._on_segment = source, on_segment
+    def __init__(self, source: _Unpacked, on_segment: Callable[[Segment], object], bound: Bound | None) -> None:
+        self._source, self._on_segment, self._room = source, on_segment, Room(bound)
         self._tables: dict[str, BlockList] = {}
         self._table, self._number = "", 0
 
@@ -187,7 +161,7 @@ class _Reader:
             self._segment(member)
         manifest = self._manifest(member)
         if any(self._source.take(2 * tarfile.BLOCKSIZE)):
-            raise _damaged("has something after its manifest")
+            raise damaged("has something after its manifest")
         self._source.end()
         return manifest
 
@@ -198,25 +172,25 @@ class _Reader:
             long_name = self._content(header, MAX_NAME_BYTES).rstrip(b"\0")
             header = self._record()
         if header.type != tarfile.REGTYPE:
-            raise _damaged(f"has a member that is no plain file: {header.name!r}")
+            raise damaged(f"has a member that is no plain file: {header.name!r}")
         header.name = long_name.decode("utf-8", "replace") or header.name
         return header
 
     def _record(self) -> tarfile.TarInfo:
         record = self._source.take(tarfile.BLOCKSIZE)
         if not any(record):
-            raise _damaged("ends without a manifest")
+            raise damaged("ends without a manifest")
         try:
             return tarfile.TarInfo.frombuf(record, "utf-8", "replace")
         except (tarfile.HeaderError, ValueError):
-            raise _damaged("is damaged, or none of this package: it is no tar file") from None
+            raise damaged("is damaged, or none of this package: it is no tar file") from None
 
     def _content(self, member: tarfile.TarInfo, limit: int) -> bytes:
         if not 0 <= member.size <= limit:
-            raise _damaged(f"says that {member.name!r} has {member.size} bytes; more than {limit} cannot be")
+            raise damaged(f"says that {member.name!r} has {member.size} bytes; more than {limit} cannot be")
         data = self._source.take(member.size)
         if any(self._source.take(-member.size % tarfile.BLOCKSIZE)):
-            raise _damaged(f"has bytes between its members, after {member.name!r}")
+            raise damaged(f"has bytes between its members, after {member.name!r}")
         return data
 
     def _segment(self, member: tarfile.TarInfo) -> None:
@@ -225,17 +199,18 @@ class _Reader:
         blocks = _index(self._content(member, MAX_INDEX_BYTES), where)
         content = self._header()
         if content.name != member.name.removesuffix("json") + "csv":
-            raise _damaged(f"has {content.name!r} where the rows should come {where}")
+            raise damaged(f"has {content.name!r} where the rows should come {where}")
         if content.size != sum(block.size_bytes for block in blocks):
-            raise _damaged(f"has rows of another size than their index says {where}")
+            raise damaged(f"has rows of another size than their index says {where}")
+        self._room.take(len(blocks), sum(block.rows for block in blocks), content.size)
         data = self._content(content, MAX_SEGMENT_BYTES)
         ends = accumulate(block.size_bytes for block in blocks)
         for number, (block, end) in enumerate(zip(blocks, ends, strict=True), start=1):
             rows = data[end - block.size_bytes : end]
             if hashlib.sha256(rows).digest() != block.digest:
-                raise _damaged(f"has a block whose bytes are not those of its SHA-256: block {number} {where}")
+                raise damaged(f"has a block whose bytes are not those of its SHA-256: block {number} {where}")
             if count_rows(rows) != block.rows:
-                raise _damaged(f"has a block that is not the {block.rows} whole rows it should be: {number} {where}")
+                raise damaged(f"has a block that is not the {block.rows} whole rows it should be: {number} {where}")
             self._tables[table].append(block)
         self._on_segment(Segment(table, blocks, data))
 
@@ -244,21 +219,29 @@ class _Reader:
         match = _MEMBER.fullmatch(name)
         table, number = (unquote(match[1]), int(match[2])) if match else ("", 0)
         if name != f"tables/{quote(table, safe='.-_~ ')}/{number:06}.json":
-            raise _damaged(f"has a member that does not belong there: {name!r}")
+            raise damaged(f"has a member that does not belong there: {name!r}")
         if table not in self._tables:
             self._table, self._number, self._tables[table] = table, 0, BlockList()
         self._number += 1
         if (table, number) != (self._table, self._number):
             expected = f"segment {self._number} of {self._table!r}"
-            raise _damaged(f"has segment {number} of {table!r} where {expected} should be: missing, twice or misplaced")
+            raise damaged(f"has segment {number} of {table!r} where {expected} should be: missing, twice or misplaced")
         return table
 
     def _manifest(self, member: tarfile.TarInfo) -> Manifest:
         limit = MAX_MANIFEST_BYTES + sum(map(len, self._tables.values())) * MANIFEST_BLOCK_BYTES
+        content = self._content(member, self._room.manifest_bytes(limit))
         try:
-            return _checked(json.loads(self._content(member, limit)), self._tables)
+            manifest = checked(strict_json.loads(content, check_texts=False), self._tables)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-            raise _damaged("has a manifest that is none") from None
+            raise damaged("has a manifest that is none") from None
+        contents = manifest.tables.values()
+        self._room.require(
+            sum(len(content.blocks) for content in contents),
+            sum(content.rows for content in contents),
+            sum(content.size_bytes for content in contents),
+        )
+        return manifest
 
 
 def _index(text: bytes, where: str) -> tuple[Block, ...]:
@@ -266,62 +249,5 @@ def _index(text: bytes, where: str) -> tuple[Block, ...]:
     entries = _ENTRY.findall(text)
     blocks = tuple(Block(bytes.fromhex(digest.decode()), int(rows), int(size)) for digest, rows, size in entries)
     if not blocks or text != segment_index(blocks):
-        raise _damaged(f"has an index that is none {where}")
+        raise damaged(f"has an index that is none {where}")
     return blocks
-
-
-def _checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
-    """The manifest, once it agrees with what was read. :raises KeyError, TypeError, ValueError: it is none."""
-    if data["format"] > FORMAT_VERSION:
-        raise PermanentError(
-            f"The archive has format {data['format']}; this version reads up to {FORMAT_VERSION}.",
-            hint="Use a newer version of this package.",
-        )
-    contents: dict[str, TableContent] = {}
-    archives = tuple(map(str, data["archives"]))
-    if archives[:1] != (data["backup_id"],) or len(set(archives)) < len(archives) or len(archives) > MAX_ARCHIVES + 1:
-        raise _damaged("has a manifest of other archives")
-    for described in data["tables"]:
-        table = _table(described)
-        blocks = _listed(described["blocks"], seen.get(table.name, BlockList()), len(archives), table.name)
-        if (described["rows"], described["size_bytes"]) != (blocks.rows, blocks.size_bytes):
-            raise _damaged(f"has other rows of {table.name!r} than its manifest says")
-        contents[table.name] = TableContent(table, blocks.rows, blocks.size_bytes, blocks)
-    if list(seen) != [name for name in contents if name in seen] or len(contents) < len(data["tables"]):
-        raise _damaged("has a table that its manifest does not list, lists twice, or in another order")
-    total = fingerprint({name: content.blocks for name, content in contents.items()})
-    if data["fingerprint"] != total:
-        raise _damaged("has a manifest with another fingerprint than its blocks")
-    clinic, snapshot_at = Clinic(**_fields(Clinic, data["clinic"])), datetime.fromisoformat(data["snapshot_at"])
-    return Manifest(str(data["backup_id"]), clinic, snapshot_at, total, contents, archives)
-
-
-def _listed(entries: list[Any], seen: BlockList, archives: int, table: str) -> BlockList:
-    """A table's blocks as the manifest lists them; those in the own archive must be those that were seen, in order."""
-    listed, own = BlockList(), iter(seen)
-    for digest, rows, size, archive in entries:
-        if type(rows) is not int or type(size) is not int or type(archive) is not int or not 0 <= archive < archives:
-            raise ValueError(table)
-        if not (0 < rows < 2**32 and 0 < size < 2**32) or len(found := bytes.fromhex(digest)) != DIGEST_BYTES:
-            raise ValueError(table)
-        block = Block(found, rows, size)
-        if archive == OWN_ARCHIVE and next(own, None) != block:
-            raise _damaged(f"has other blocks of {table!r} than its manifest lists")
-        listed.append(block, archive)
-    if next(own, None) is not None:
-        raise _damaged(f"has other blocks of {table!r} than its manifest lists")
-    return listed
-
-
-def _table(data: dict[str, Any]) -> Table:
-    columns = tuple(Column(**_fields(Column, column)) for column in data["columns"])
-    keys = tuple(ForeignKey(**_fields(ForeignKey, key)) for key in data["foreign_keys"])
-    return Table(str(data["name"]), columns, tuple(data["primary_key"]), keys)
-
-
-def _fields(kind: type[Any], data: dict[str, Any]) -> dict[str, Any]:
-    """What a noun of the model needs. What later versions add is left aside, what earlier ones lack is the default."""
-    values = (
-        (field.name, data[field.name]) for field in fields(kind) if field.name in data or field.default is MISSING
-    )
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values}

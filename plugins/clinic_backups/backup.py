@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 
 from clinic_backups import envelopes, gate, plausibility
 from clinic_backups.archive import Zstd, block_list, schema_digest
@@ -19,9 +19,10 @@ from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.progress import ProgressNotes
 from clinic_backups.catalog.records import Catalog, SameSecond
 from clinic_backups.chain import Choice, choose
+from clinic_backups.clock import Now, carried_on, machine_now, require_same_clock, require_same_server
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import Age, parse_recipients
-from clinic_backups.errors import ClinicBackupsError, ObjectLocked, PermanentError, TransientError
+from clinic_backups.errors import ClinicBackupsError, ObjectExists, ObjectLocked, PermanentError, TransientError
 from clinic_backups.extract import SqlExtract, SqlFolder
 from clinic_backups.known_blocks import KnownBlocks, UnusableBlocks
 from clinic_backups.model import (
@@ -43,10 +44,10 @@ from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stream import ArchiveStream, OnProgress, Progress, Stored
 from clinic_backups.tenant_db import Snapshot
 
-
-def utc_now() -> datetime:
-    """The clock."""
-    return datetime.now(UTC)
+utc_now = machine_now
+"""This machine's clock, for what has no catalog to ask. Backups, ages and terms use the catalog's."""
+TRIES = 3
+"""Times that a backup is made when somebody else's object lies under the key that was drawn for it."""
 
 
 class ClinicBackup:
@@ -56,7 +57,7 @@ class ClinicBackup:
     :param compress: the compression stage.
     :param encrypt: the encryption stage; recipients come from the settings.
     :param announcer: who is told of the outcome.
-    :param now: the clock.
+    :param now: the clock; by default the catalog's.
     :param on_progress: called about once for each MiB that was read, from the reading thread.
     :param on_unnoted: called, from a thread of its own, when the catalog could not be told how far it is: the backup
         goes on, and the catalog is not asked again.
@@ -74,14 +75,15 @@ class ClinicBackup:
         compress: Zstd | None = None,
         encrypt: Age | None = None,
         announcer: Announcer | None = None,
-        now: Callable[[], datetime] = utc_now,
+        now: Now | None = None,
         on_progress: OnProgress = lambda progress: None,
         on_unnoted: Callable[[ClinicBackupsError], object] = lambda error: None,
         on_unchecked: gate.OnUnchecked = lambda message: None,
     ) -> None:
         self._settings, self._clinic_db, self._store, self._catalog = settings, clinic_db, store, catalog
         self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or Zstd(), encrypt or Age()
-        self._now, self._on_progress, self._on_unnoted = now, on_progress, on_unnoted
+        self._now = now = now or catalog.clock
+        self._on_progress, self._on_unnoted = on_progress, on_unnoted
         self._on_unchecked = on_unchecked
         self._outcomes = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
         self._parents = Parents(store, catalog, now)
@@ -102,6 +104,7 @@ class ClinicBackup:
         :param held: the clinic's lock, where the caller holds it.
         :param same_as: the name of an exported snapshot: what it sees is backed up.
         :raises AlreadyRunning: another process backs up this clinic; nothing was recorded.
+        :raises ClocksDiffer: this machine's clock is not the catalog's; nothing was recorded.
         :raises SettingsError: no recipient, a wrong one, or a wrong extract; nothing was recorded.
         :raises PermanentError: the backup would be incomplete, and the request does not allow that.
         :raises TransientError, PermanentError: the database, the store or the catalog failed; or what it is built on
@@ -112,22 +115,15 @@ class ClinicBackup:
         if queries is None:
             queries = self._extract.rendered(SqlFolder(self._settings.sql_dir), request.clinic.id)
         with nullcontext(held) if held is not None else self._catalog.lock(request.clinic.id) as lock:
+            require_same_clock(self._now)
             record = self._record(request)
             if record.attempt > 1 and (settled := self._outcomes.settle(record)):
                 return _usable(settled)
             try:
-                locked_until = self._settings.lock_end(self._now())
-                record, stored = self._read_and_store(
-                    self._cleared(record), request, queries, recipients, locked_until, same_as
-                )
-                envelope = stored.envelope(
-                    record,
-                    recipients,
-                    self._now(),
-                    keep_days=self._settings.retention_of(record.clinic_id).keep_days,
-                    locked_until=locked_until,
-                )
-                self._commit(envelope, lock)
+                # Before anything is read: what answers under the store's URL may be an empty mount point.
+                self._store.identified()
+                record = self._cleared(record)
+                record, stored, envelope = self._stored(record, request, queries, recipients, same_as, lock)
             except BaseException as error:
                 self._outcomes.note_failure(record, error, retries_left=request.retries_left)
                 raise
@@ -144,6 +140,29 @@ class ClinicBackup:
         self._stopped = reason
         if self._stream is not None:
             self._stream.stop(reason)
+
+    def _stored(
+        self, record: BackupRecord, request: BackupRequest, queries: Mapping[str, str], recipients: tuple[str, ...],
+        same_as: str | None, lock: ClinicLock,
+    ) -> tuple[BackupRecord, Stored, Envelope]:  # fmt: skip
+        """Archive, note and envelope. Where an object of somebody else's is in the way: again, under another key."""
+        for tries_left in reversed(range(TRIES)):
+            try:
+                locked_until = self._settings.lock_end(self._now())
+                read, stored = self._read_and_store(record, request, queries, recipients, locked_until, same_as)
+                envelope = stored.envelope(
+                    read,
+                    recipients,
+                    self._now(),
+                    keep_days=self._settings.retention_of(record.clinic_id).keep_days,
+                    locked_until=locked_until,
+                )
+                return read, stored, self._commit(read, envelope, lock)
+            except ObjectExists:
+                if not tries_left:
+                    raise
+                record = self._anew(record)
+        raise AssertionError("the last try returns or raises")
 
     def _record(self, request: BackupRequest) -> BackupRecord:
         """The running record: that of an earlier attempt of the same run, or a new one."""
@@ -182,15 +201,16 @@ class ClinicBackup:
         )
 
     def _cleared(self, record: BackupRecord) -> BackupRecord:
-        """Remove what an earlier attempt stored: without an envelope it is no backup, and nothing is written over."""
-        if record.attempt > 1:
-            try:
-                envelopes.discard(record.archive_key, self._store)
-            except ObjectLocked:
-                # It stays until its lock ends, and then goes with the sweep.
-                clinic = Clinic(record.clinic_id, record.clinic_name)
-                return self._catalog.rekey(record, archive_key_of(clinic, self._now()))
-        return record
+        """Remove what an earlier attempt stored: it is no backup, and nothing is written over."""
+        return self._anew(record) if record.attempt > 1 else record
+
+    def _anew(self, record: BackupRecord) -> BackupRecord:
+        """Remove what lies there, whoever put it there, and go on under another key, which nobody can guess."""
+        # What is locked stays until its lock ends, and then goes with the sweep.
+        with suppress(ObjectLocked):
+            envelopes.discard(record.archive_key, self._store)
+        clinic = Clinic(record.clinic_id, record.clinic_name)
+        return self._catalog.rekey(record, archive_key_of(clinic, self._now()))
 
     def _read_and_store(
         self,
@@ -201,7 +221,8 @@ class ClinicBackup:
         locked_until: datetime | None,
         same_as: str | None,
     ) -> tuple[BackupRecord, Stored]:
-        notes = ProgressNotes(self._catalog.database, record.backup_id, self._now, on_failure=self._on_unnoted)
+        clock = carried_on(self._now)
+        notes = ProgressNotes(self._catalog.database, record.backup_id, clock, on_failure=self._on_unnoted)
 
         def show(progress: Progress) -> None:
             notes.note(**vars(progress))
@@ -219,6 +240,7 @@ class ClinicBackup:
             self._stream = stream
             try:
                 self._pause(0)
+                require_same_server(self._now, "The clinics' database", snapshot.time)
                 lag = lag_of(snapshot.replayed(), self._settings.standby_lag_seconds)
                 folder = SqlFolder(self._settings.sql_dir)
                 tables, gaps = gate.passed(snapshot, folder, request, queries, self._on_unchecked)
@@ -263,7 +285,8 @@ class ClinicBackup:
     ) -> BackupRecord:
         """The record with what is not plausible in it. :raises TransientError: what was read is not believed."""
         rows = {name: blocks.rows for name, blocks in stored.blocks.items()}
-        good = [backup for backup in backups if backup.is_trusted]
+        now = self._now()
+        good = [backup for backup in backups if backup.is_trusted and not backup.is_of_future(now)]
         last_good = max(good, key=lambda backup: (backup.data_time, backup.backup_id)) if good else None
         found = plausibility.check(snapshot, tables, queries, rows, last_good)
         record = replace(record, suspect=found.suspect, remark=found.remark)
@@ -311,15 +334,17 @@ class ClinicBackup:
             not_before=erasure.requested_at if erasure else None,
         )
 
-    def _commit(self, envelope: Envelope, lock: ClinicLock) -> None:
-        """Check what only now is known, and write the envelope; an archive that gets none is removed."""
+    def _commit(self, record: BackupRecord, envelope: Envelope, lock: ClinicLock) -> Envelope:
+        """Check what only now is known, note the envelope and write it; an archive that gets none is removed."""
         try:
             self._require_clinic(envelope)
             lock.require()
+            self._catalog.note(record, envelope)
             envelopes.write(envelope, self._store, now=self._now())
         except BaseException as error:
             envelopes.withdraw(envelope.archive.key, self._store, error)
             raise
+        return envelope
 
     def _require_clinic(self, envelope: Envelope) -> None:
         """A backup without the clinic's own row would restore to nothing: the clinic was removed meanwhile."""

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection as SqlConnection
 
 from clinic_backups import envelopes, stored
 from clinic_backups.catalog.copies import Copies, CopyState
-from clinic_backups.catalog.erasures import Erasure, Erasures
+from clinic_backups.catalog.erasures import Counted, Erasure, Erasures
+from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.chain import chain_of
-from clinic_backups.erasing import purge_rest
+from clinic_backups.clock import require_same_clock
+from clinic_backups.envelope_checks import usable_end
+from clinic_backups.erasing import keys_of, purge_rest
 from clinic_backups.errors import (
     ClinicBackupsError,
     ObjectLocked,
@@ -94,7 +98,9 @@ class Cleaner:
         run; what a store refuses stays in the catalog and is reported. Neither keeps other clinics from theirs.
 
         :param dry_run: nothing is changed, neither in the stores nor in the catalog.
+        :raises ClocksDiffer: this machine's clock is not the catalog's; nothing was changed.
         """
+        require_same_clock(self._now)
         every = sorted({*self._catalog.clinic_ids(), *self._erasures.open_clinics()})
         busy: list[int] = []
         for number in every if clinic_id is None else [clinic_id]:
@@ -110,6 +116,8 @@ class Cleaner:
         cleaned = Cleaned(clinic_id)
         try:
             with self._catalog.lock(clinic_id, "clinic", "copies") as lock:
+                # Each time: a clock may be set while thousands of clinics are cleaned.
+                require_same_clock(self._now)
                 cleaned.erasure = self._erasures.open_of(clinic_id)
                 places = self._places.of_clinic(clinic_id)
                 cleaned.decisions = self._decide(cleaned, places, dry_run=dry_run)
@@ -121,6 +129,7 @@ class Cleaner:
 
     def forget_old(self) -> int:
         """Remove records of failed and deleted backups after their term; returns how many."""
+        require_same_clock(self._now)
         return self._catalog.forget(before=self._now() - timedelta(days=self._settings.keep_failed_days))
 
     def _decide(
@@ -258,31 +267,56 @@ class Cleaner:
             until = store.stat(record.archive_key).locked_until
         except ObjectNotFound:
             return None
-        return until if until is not None and until > self._now() else None
+        now = self._now()
+        until = usable_end(until, now)
+        return until if until is not None and until > now else None
 
     def _clean(self, cleaned: Cleaned, places: Mapping[str, Mapping[str, CopyState]], lock: ClinicLock) -> None:
         # First what an earlier run began: marked, and maybe half gone.
         going = self._catalog.find(clinic_id=cleaned.clinic_id, state="deleting")
+        before = self._counted(cleaned)
         for decision in cleaned.decisions:
             if not decision.keep:
                 lock.require()
                 going.append(self._catalog.mark_deleting(decision.backup))
         for record in going:
             lock.require()
-            if self._delete(record, self._urls(record, places), cleaned):
-                self._note_deleted(record, cleaned)
+            proof = self._delete(record, self._urls(record, places), cleaned)
+            if proof is not None:
+                self._note_deleted(replace(record, deletion=proof), cleaned)
         if cleaned.erasure is not None:
-            cleaned.erasure = self._erase_rest(cleaned, cleaned.erasure, lock)
+            cleaned.erasure = self._erase_rest(cleaned, cleaned.erasure, before, lock)
 
-    def _erase_rest(self, cleaned: Cleaned, erasure: Erasure, lock: ClinicLock) -> Erasure:
+    def _counted(self, cleaned: Cleaned) -> dict[str, int]:
+        """How many objects each store has of a clinic that is erased, before anything of it is deleted."""
+        found: dict[str, int] = {}
+        if cleaned.erasure is not None:
+            for url in self._every_url():
+                try:
+                    with self._stores.at(url) as store:
+                        found[url] = len(keys_of(store, cleaned.clinic_id))
+                except ClinicBackupsError as error:
+                    cleaned.fail(error)
+        return found
+
+    def _every_url(self) -> list[str]:
+        """The stores of the settings, and those that the catalog knows besides: something may lie there too."""
+        known = [identity.store_url for identity in Identities(self._catalog.database).find()]
+        return list(dict.fromkeys([*self._stores.urls, *known]))
+
+    def _erase_rest(self, cleaned: Cleaned, erasure: Erasure, before: Mapping[str, int], lock: ClinicLock) -> Erasure:
         records, done = self._catalog.find(clinic_id=cleaned.clinic_id), True
-        for url in self._stores.urls:
+        for url in self._every_url():
             try:
-                purge_rest(url, self._stores, erasure, records, lock)
+                left = purge_rest(url, self._stores, erasure, records, lock, self._now())
+                with self._stores.at(url) as store:
+                    deleted = max(0, before.get(url, left) - left)
+                    counted = Counted(url, store.identified(), self._now(), deleted, left)
+                erasure = self._erasures.note(erasure, counted)
             except ClinicBackupsError as error:
                 cleaned.fail(error)
                 done = False
-        return self._erasures.settle(erasure, self._now()) if done else erasure
+        return self._erasures.settle(erasure, self._now(), proven=done)
 
     def _note_deleted(self, record: BackupRecord, cleaned: Cleaned) -> None:
         erasure = cleaned.erasure
@@ -298,9 +332,12 @@ class Cleaner:
         """Where it lies or may lie: a copy that died before it was recorded is deleted as well."""
         return list(dict.fromkeys([*places.get(record.backup_id, ()), *self._stores.urls]))
 
-    def _delete(self, record: BackupRecord, urls: list[str], cleaned: Cleaned) -> bool:
-        """In each store archive, then envelope, then the note of a hold: each may be gone already."""
-        gone = True
+    def _delete(self, record: BackupRecord, urls: list[str], cleaned: Cleaned) -> tuple[dict[str, Any], ...] | None:
+        """In each store archive, then envelope, then the note of a hold: each may be gone already.
+
+        Returns which store said when that all is gone; none where one did not.
+        """
+        gone, proof = True, list[dict[str, Any]]()
         for url in urls:
             try:
                 with self._stores.at(url) as store:
@@ -312,10 +349,11 @@ class Cleaner:
                         remove = store.delete
                     for key in keys_beside(record.archive_key):
                         remove(key)
+                    proof.append({"store_url": url, "store_id": store.identified(), "at": iso(self._now())})
             except ClinicBackupsError as error:
                 cleaned.fail(error)
                 gone = False
-        return gone
+        return tuple(proof) if gone else None
 
     def _require_unlocked(self, record: BackupRecord, store: ObjectStore) -> None:
         if (until := self._locked_until(record, store)) is not None:

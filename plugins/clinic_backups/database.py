@@ -10,6 +10,7 @@ import psycopg2.extensions
 
 from clinic_backups.connections import Connection
 from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.silence import ASK_SECONDS, Silent, WatchedConnection, WatchedCursor
 
 SHOWN_STATES = (
     "08", "0A", "25", "28", "3D", "3F", "40", "53", "54", "55", "57", "58",
@@ -104,8 +105,9 @@ def connect(
     application_name: str = "clinic-backups",
     connect_seconds: int = 15,
     unanswered_seconds: int | None = None,
-) -> psycopg2.extensions.connection:
-    """Open a PostgreSQL connection that notices a dead peer within about a minute.
+) -> WatchedConnection:
+    """Open a PostgreSQL connection that notices a dead peer within about a minute, and a silent one after
+    ``CLINIC_BACKUPS_SILENCE_SECONDS``.
 
     :param connect_seconds: longest wait for the server, unless the connection's extras say another one.
     :param unanswered_seconds: give the line up when what was sent is not acknowledged for so long.
@@ -122,10 +124,12 @@ def connect(
     if unanswered_seconds is not None:
         keepalive["tcp_user_timeout"] = unanswered_seconds * 1000
     parameters = keepalive | {"connect_timeout": connect_seconds, "application_name": application_name}
+    parameters |= connection.libpq_parameters() | {"client_encoding": "UTF8"}
     try:
-        opened: psycopg2.extensions.connection = psycopg2.connect(
-            **(parameters | connection.libpq_parameters() | {"client_encoding": "UTF8"})
+        opened: WatchedConnection = psycopg2.connect(
+            connection_factory=WatchedConnection, cursor_factory=WatchedCursor, **parameters
         )
+        opened.reopen = lambda: psycopg2.connect(**(parameters | {"connect_timeout": ASK_SECONDS}))
         return opened
     except psycopg2.OperationalError as error:
         # The first line says which server and why; then come advice, and what a second way to it (no TLS) gave.
@@ -150,6 +154,8 @@ def raise_database_error(error: psycopg2.Error, doing: str, *, source: Source = 
     :param doing: what was under way, for instance ``reading public.usuarios_paciente``.
     :param source: whose SQL it was: which remedy there is depends on it. The catalog's triggers say no values.
     """
+    if isinstance(error, Silent):
+        raise _given_up(error, doing) from None
     state = error.pgcode or ""
     name = type(error).__name__
     shown = state.startswith(SHOWN_STATES) and (source in ("catalog", "migration") or not error.diag.context)
@@ -174,6 +180,23 @@ def raise_database_error(error: psycopg2.Error, doing: str, *, source: Source = 
             hint=hints.get(state, hints[""]),
         ),
     ) from None
+
+
+def _given_up(error: Silent, doing: str) -> TransientError:
+    """For a wait that had to end; after a COMMIT nobody knows whether it happened."""
+    unknown = " Whether that was committed is not known." if error.committing else ""
+    if error.stopped:
+        return TransientError(f"Stopped while {doing}.{unknown}", hint="Somebody ended this program.")
+    hint = "Is there a proxy or a firewall in between that forwards nothing? A retry usually helps."
+    if error.committing:
+        hint = (
+            "Do the same again: what was committed is found, or refused as done. After a restore, plan it once more:"
+            " nothing to write means that it was committed."
+        )
+    return TransientError(
+        f"The database was silent for {error.seconds:.0f} seconds while {doing}; the connection was given up.{unknown}",
+        hint=hint,
+    )
 
 
 def refusal_of(error: BaseException) -> Refused | None:

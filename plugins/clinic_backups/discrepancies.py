@@ -137,10 +137,10 @@ def with_dependents(item: Discrepancy, records: Iterable[BackupRecord]) -> Discr
     return replace(item, needed_by=tuple(built_on_it))
 
 
-def wrong_beside(record: BackupRecord, store: ObjectStore) -> Iterator[Kind]:
+def wrong_beside(record: BackupRecord, store: ObjectStore, now: datetime) -> Iterator[Kind]:
     """Whether envelope and note of a hold say what the catalog says. A lock may last longer than the envelope knew."""
     try:
-        envelope = envelopes.load(record.archive_key, store)
+        envelope = envelopes.load(record.archive_key, store, now=now)
     except (IntegrityError, ObjectNotFound):
         yield "no envelope"
     else:

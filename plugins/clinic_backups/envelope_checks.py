@@ -1,4 +1,7 @@
-"""Whether an envelope can be believed as far as the catalog needs it: who may write into a store may make one up."""
+"""Whether an envelope can be believed as far as the catalog needs it: who may write into a store may make one up.
+
+Whatever is read out of a store passes these checks, and whatever is written there passes them before it is written.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from clinic_backups.model import ArchiveInfo, Envelope, Gap, parse_key
+from clinic_backups.strict_json import is_text
 from clinic_backups.text import JOINERS, one_line
 
 MAX_CHAIN, MAX_TABLES, MAX_TABLE_NAME, MAX_RECIPIENTS, MAX_RECIPIENT = 250, 10_000, 300, 100, 4_000
@@ -17,7 +21,12 @@ MAX_TEXT = {"clinic_name": 500, "requested_by": 500, "notes": 2_000}
 MAX_SUSPECT = 10_000
 BIGINT = 2**63
 """What PostgreSQL's bigint no longer holds: each figure, and the sum of the rows, which a view adds up."""
-EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2199, 12, 31, tzinfo=UTC)
+"""What the catalog's CHECK constraints allow."""
+AHEAD = timedelta(days=1)
+"""What has happened may be so much later than now: clocks of other machines were written down as well."""
+LONGEST = timedelta(days=36_500 + 365 + 1)
+"""From now on, the latest end of a term or a lock that the settings can make."""
 _SHA256, _MD5 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{32}")
 _WRONG_TYPE = "its envelope has values of a wrong type"
 
@@ -35,7 +44,7 @@ def problem_of(envelope: Envelope, clinic_id: int, now: datetime) -> str:
         return "its envelope is of no known kind"
     if not _is_archive(envelope.archive) or not _is_hex(envelope.fingerprint, _SHA256):
         return "its envelope has no usable checksum"
-    if envelope.safety_of is not None and not _is_backup_id(envelope.safety_of, clinic_id):
+    if envelope.safety_of is not None and not _names_one_of(envelope.safety_of, clinic_id):
         return "its envelope says that it was made before the restore of what is no backup of the clinic"
     return _about_values(envelope) or _about_chain(envelope, clinic_id) or _about_times(envelope, now)
 
@@ -54,18 +63,26 @@ def usable_time(value: object) -> datetime | None:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         return None
-    return moment if moment is not None and moment.tzinfo is not None and EARLIEST <= moment < LATEST else None
+    if moment is None or moment.tzinfo is None or not EARLIEST <= moment <= LATEST:
+        return None
+    return moment.astimezone(UTC)
+
+
+def usable_end(moment: datetime | None, now: datetime) -> datetime | None:
+    """The end of a lock as a provider tells it, not later than any that the settings can make; none stays none."""
+    latest = min(now + LONGEST, LATEST)
+    return None if moment is None else moment if moment <= latest else latest
 
 
 def _about_values(envelope: Envelope) -> str:
-    if not isinstance(envelope.rows, dict) or type(envelope.format) is not int:
+    if not isinstance(envelope.rows, dict) or type(envelope.format) is not int or envelope.format < 1:
         return _WRONG_TYPE
     gaps = [text for gap in envelope.gaps for text in (gap.table, gap.reason)]
     texts = (*(getattr(envelope, name) for name in MAX_TEXT), *envelope.recipients, *envelope.rows, *gaps)
     counts = (envelope.raw_bytes, *envelope.rows.values())
-    if envelope.suspect is not None and not _is_text(envelope.suspect):
+    if envelope.suspect is not None and not is_text(envelope.suspect):
         return _WRONG_TYPE
-    if not all(map(_is_text, texts)) or not all(map(_is_count, counts)):
+    if not all(map(is_text, texts)) or not all(map(_is_count, counts)):
         return _WRONG_TYPE
     if len(envelope.rows) > MAX_TABLES or sum(envelope.rows.values()) >= BIGINT:
         return "its envelope counts more tables or rows than there can be"
@@ -99,17 +116,22 @@ def _about_times(envelope: Envelope, now: datetime) -> str:
     ends = [envelope.expires_at, *([envelope.locked_until] if envelope.locked_until is not None else [])]
     if any(moment.tzinfo is None for moment in (started_at, finished_at, *([data_at] if data_at else []), *ends)):
         return "its envelope has times without a zone"
-    if not EARLIEST <= started_at <= finished_at <= now + timedelta(days=1):
+    if not EARLIEST <= started_at <= finished_at <= now + AHEAD:
         return "its envelope has times that cannot be: of its start or its end"
     if data_at is not None and not EARLIEST <= data_at <= finished_at:
         return "its envelope has times that cannot be: of its data"
-    if not all(EARLIEST <= moment < LATEST for moment in ends):
+    if not all(EARLIEST <= moment <= min(now + LONGEST, LATEST) for moment in ends):
         return "its envelope has times that cannot be: until when it is kept"
     return ""
 
 
 def _is_backup_id(value: object, clinic_id: int) -> bool:
     return isinstance(value, str) and re.fullmatch(rf"{clinic_id}-[0-9]{{8}}T[0-9]{{6}}Z", value) is not None
+
+
+def _names_one_of(value: object, clinic_id: int) -> bool:
+    """Less strict: nothing is looked for by it, and a copy that nobody may store would forbid a restore."""
+    return isinstance(value, str) and re.fullmatch(rf"{clinic_id}-[0-9A-Za-z-]{{1,60}}", value) is not None
 
 
 def _is_archive(archive: ArchiveInfo) -> bool:
@@ -122,14 +144,6 @@ def _is_hex(value: object, form: re.Pattern[str]) -> bool:
 
 def _is_count(value: object) -> bool:
     return type(value) is int and 0 <= value < BIGINT
-
-
-def _is_text(value: object) -> bool:
-    """Text that PostgreSQL takes."""
-    try:
-        return isinstance(value, str) and "\0" not in value and bool(value.encode() or True)
-    except UnicodeEncodeError:
-        return False
 
 
 def _are_names(texts: Iterable[str], most: int) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from clinic_backups.envelope_checks import usable_time
+from clinic_backups import strict_json
+from clinic_backups.envelope_checks import problem_of, usable_time
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectExists, ObjectNotFound
 from clinic_backups.model import (
     CONTENT_TYPE_ENVELOPE,
@@ -18,6 +19,7 @@ from clinic_backups.model import (
     envelope_key_of,
     hold_key_of,
     iso,
+    parse_key,
 )
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.text import one_line
@@ -54,9 +56,18 @@ class NoEnvelope(IntegrityError):
 
 
 def write(envelope: Envelope, store: ObjectStore, *, now: datetime) -> None:
-    """Store an envelope beside its archive: from here on the backup exists. A lock that is past is not asked for."""
+    """Store an envelope beside its archive: from here on the backup exists. A lock that is past is not asked for.
+
+    :raises IntegrityError: nobody could use it: it is not stored.
+    """
     lasting = envelope.locked_until is not None and envelope.locked_until > now
     key = envelope_key_of(envelope.archive.key)
+    if problem := problem_of(envelope, envelope.clinic_id, now):
+        raise IntegrityError(
+            f"The envelope of {envelope.backup_id} would not be usable: {problem}.",
+            hint="It was not stored. Do the clocks agree (`clinic-backups check`), and are the names in the clinics'"
+            " database plain text? Else report this: it is an error of this package.",
+        )
     _write(key, envelope.to_json(), store, locked_until=envelope.locked_until if lasting else None)
 
 
@@ -85,27 +96,36 @@ def ensure(envelope: Envelope, store: ObjectStore, *, now: datetime) -> None:
             write(envelope, store, now=now)
 
 
-def load(archive_key: str, store: ObjectStore) -> Envelope:
-    """The envelope of an archive. :raises ObjectNotFound: it has none. :raises IntegrityError: it is no envelope."""
+def load(archive_key: str, store: ObjectStore, *, now: datetime) -> Envelope:
+    """The envelope of an archive, checked. Its texts may hold what should not be shown: see ``harmless``.
+
+    :raises ObjectNotFound: it has none.
+    :raises NoEnvelope: what lies there is none, or says what cannot be.
+    :raises IntegrityError: it is of another archive, or of a newer format.
+    """
     key = envelope_key_of(archive_key)
-    envelope = _parsed(key, store)
+    envelope, parts = _parsed(key, store), parse_key(key)
     if envelope.archive.key != archive_key:
         raise IntegrityError(f"{store.url}/{key} is the envelope of another archive.", hint=_CHANGED)
-    return envelope
-
-
-def read(record: BackupRecord, store: ObjectStore) -> Envelope | None:
-    """The record's envelope; none if there is none. :raises IntegrityError: it is no envelope or of another backup."""
-    try:
-        envelope = load(record.archive_key, store)
-    except ObjectNotFound:
-        return None
-    if envelope.backup_id != record.backup_id:
-        raise IntegrityError(
-            f"{store.url}/{envelope_key_of(record.archive_key)} is not the envelope of backup {record.backup_id}.",
-            hint=_CHANGED,
+    if parts is None:
+        raise NoEnvelope(
+            f"{archive_key} is not the key of an archive of this package.",
+            hint="Give the key, or the URL, under which the backup was stored.",
         )
+    if problem := problem_of(envelope, parts.clinic_id, now):
+        raise NoEnvelope(f"{store.url}/{key} cannot be used: {problem}.", hint=_CHANGED)
     return envelope
+
+
+def is_as_noted(record: BackupRecord, store: ObjectStore) -> bool:
+    """Whether the envelope in the store is the one that the catalog noted for a running record before it was written.
+
+    :raises ClinicBackupsError: the store did not answer.
+    """
+    try:
+        return record.noted is not None and _parsed(envelope_key_of(record.archive_key), store) == record.noted
+    except (ObjectNotFound, IntegrityError):
+        return False
 
 
 def discard(archive_key: str, store: ObjectStore) -> None:
@@ -143,6 +163,11 @@ def write_hold(record: BackupRecord, store: ObjectStore) -> None:
     if record.hold_reason is not None:
         since = iso(record.held_at) if record.held_at else None
         note = {"backup_id": record.backup_id, "reason": record.hold_reason, "by": record.held_by, "at": since}
+        if _hold_in(note) is None or (since and usable_time(since) is None):
+            raise IntegrityError(
+                f"The note of the hold on {record.backup_id} would not be readable; it was not stored.",
+                hint=f"Release it and hold it again, for a reason of one line and at most {MAX_REASON} characters.",
+            )
         _write(hold_key_of(record.archive_key), note, store)
 
 
@@ -181,15 +206,28 @@ def _hold(archive_key: str, store: ObjectStore) -> Hold | None:
         data = _load(key, store)
     except ObjectNotFound:
         return None
+    found = _hold_in(data)
+    if found is None:
+        raise IntegrityError(f"{store.url}/{key} is no note of a hold.", hint=_CHANGED)
+    return found
+
+
+def _hold_in(data: Any) -> Hold | None:
+    """What a note says; none if it says nothing."""
     texts = [data.get("reason"), data.get("by")] if isinstance(data, dict) else []
     lines = [one_line(text) for text in texts if isinstance(text, str)]
     if len(lines) != 2 or not lines[0] or any(len(line) > MAX_REASON for line in lines):
-        raise IntegrityError(f"{store.url}/{key} is no note of a hold.", hint=_CHANGED)
+        return None
     return Hold(lines[0], lines[1], usable_time(data.get("at")))
 
 
 def _write(key: str, data: dict[str, Any], store: ObjectStore, **options: Any) -> None:
     text = json.dumps(data, ensure_ascii=False, indent=1).encode()
+    if len(text) > MAX_BYTES:
+        raise IntegrityError(
+            f"{key} would have {len(text):,} bytes; no more than {MAX_BYTES:,} are read.",
+            hint="It was not stored. Has the database thousands of tables with long names? Report this.",
+        )
     store.put(key, io.BytesIO(text), content_type=CONTENT_TYPE_ENVELOPE, **options)
 
 
@@ -198,7 +236,7 @@ def _parsed(key: str, store: ObjectStore) -> Envelope:
     try:
         envelope = Envelope.from_json(data)
         newer = envelope.format > FORMAT_VERSION
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         raise NoEnvelope(f"{store.url}/{key} is no envelope.", hint=_CHANGED) from None
     if newer:
         raise IntegrityError(
@@ -214,8 +252,10 @@ def _content(envelope: Envelope) -> tuple[str, int]:
 
 def _load(key: str, store: ObjectStore) -> Any:
     with store.open(key) as stream:
-        data = stream.read(MAX_BYTES)
+        data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise NoEnvelope(f"{store.url}/{key} has more than {MAX_BYTES:,} bytes.", hint=_CHANGED)
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError):
-        raise NoEnvelope(f"{store.url}/{key} is no JSON.", hint=_CHANGED) from None
+        return strict_json.loads(data)
+    except ValueError as error:
+        raise NoEnvelope(f"{store.url}/{key} is not readable: {error}.", hint=_CHANGED) from None

@@ -13,6 +13,7 @@ from clinic_backups import remedies, stored
 from clinic_backups.catalog.copies import Copies, CopyState
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.clock import require_same_clock, require_same_server
 from clinic_backups.discrepancies import BAD as BAD
 from clinic_backups.discrepancies import KINDS as KINDS
 from clinic_backups.discrepancies import OLD_ENOUGH, Discrepancy, Kind, compare, with_dependents, wrong_beside
@@ -96,9 +97,16 @@ class StoreCheck:
     def run(self, store: ObjectStore, task: Task, *, clinic_id: int | None = None) -> Inventory:
         """Look at one store, or at what it has of one clinic. What fails for one clinic or object stops no other.
 
+        :raises ClocksDiffer: something is to be changed, and this machine's clock is not the catalog's; or something
+            is to be swept, and the store's is not.
         :raises ClinicBackupsError: the store cannot be listed, or the catalog not be read.
         """
         self._on_step(f"listing {store.url}")
+        if task.record or task.sweep:
+            require_same_clock(self._now)
+        if task.sweep:
+            # Debris is as old as its store says.
+            require_same_server(self._now, f"The store {store.url}", lambda: stored.time_of(store))
         if (task.record or task.sweep) and store.url in self._places.store_urls():
             # A store that is away must not cost what comes back with it, and another one is not ours to sweep.
             stored.require_any(store, self._catalog.archive_keys)
@@ -230,7 +238,7 @@ class StoreCheck:
                 if condition != "intact" and archive == record.archive:
                     items.append(Discrepancy.of(clinic.store.url, record, condition, record.size_bytes))
                 elif task.read or (task.record and locked):
-                    wrong = wrong_beside(record, clinic.store)
+                    wrong = wrong_beside(record, clinic.store, self._now())
                     items += [Discrepancy.of(clinic.store.url, record, kind) for kind in wrong if kind not in kinds]
         return [with_dependents(item, records.values()) for item in items]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import secrets
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from clinic_backups.errors import PermanentError, to_record
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 CONTENT_TYPE_ARCHIVE = "application/vnd.age"
 CONTENT_TYPE_ENVELOPE = "application/json"
+FUTURE_TOLERANCE = timedelta(minutes=2)
+"""What was begun just before is not of the future, where the server that took over is behind by a little."""
 
 Kind = Literal["full", "incremental"]
 WantedKind = Literal["auto", "full", "incremental"]
@@ -171,8 +175,10 @@ class Envelope:
         fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
         for key in ("started_at", "finished_at", "expires_at", "locked_until", "data_at"):
             if fields.get(key) is not None or key not in ("locked_until", "data_at"):
-                fields[key] = datetime.fromisoformat(fields[key])
+                fields[key] = _in_utc(datetime.fromisoformat(fields[key]))
         fields["archive"] = ArchiveInfo(**fields["archive"])
+        if not all(isinstance(fields.get(key, []), (list, tuple)) for key in ("recipients", "chain", "gaps")):
+            raise TypeError("recipients, chain and gaps are lists")
         fields["recipients"] = tuple(fields["recipients"])
         fields["chain"] = tuple(ChainArchive(**archive) for archive in fields.get("chain", ()))
         fields["gaps"] = tuple(Gap(**gap) for gap in fields.get("gaps", ()))
@@ -262,6 +268,10 @@ class BackupRecord:
     accepted_at: datetime | None = None
     remark: str | None = None
     """What could not be checked, and why."""
+    noted: Envelope | None = None
+    """What its envelope says, written down before the envelope: only by this a running backup is completed."""
+    deletion: tuple[dict[str, Any], ...] = ()
+    """Of one that was deleted: each store that said afterwards that it is gone, by URL and id, and when."""
     stores: tuple[str, ...] = ()
     """URLs of the stores that hold it, as far as is known."""
 
@@ -316,6 +326,7 @@ class BackupRecord:
             recipients=envelope.recipients,
             data_at=envelope.data_at,
             suspect=envelope.suspect,
+            noted=None,
         )
 
     def envelope(self) -> Envelope:
@@ -342,11 +353,19 @@ class BackupRecord:
     def failed(self, error: BaseException, finished_at: datetime) -> BackupRecord:
         """This record after a failure, with the error's text and hint where it is one of ours."""
         text, hint = to_record(error)
-        return replace(self, state="failed", finished_at=finished_at, error=text, hint=hint)
+        # A clock that was set back in between must not end it before it began.
+        ended_at = max(self.started_at, finished_at)
+        return replace(self, state="failed", finished_at=ended_at, error=text, hint=hint)
+
+    def is_of_future(self, now: datetime) -> bool:
+        """Its times have not come yet: a clock was wrong, or somebody made it up. It is not taken for the newest."""
+        return max(self.started_at, self.data_time) > now + FUTURE_TOLERANCE
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types with the derived figures, for ``--json``."""
-        return plain(self) | {"rows_total": self.rows_total, "seconds": self.seconds, "key": self.archive_key}
+        known = plain(replace(self, noted=None))
+        del known["noted"]
+        return known | {"rows_total": self.rows_total, "seconds": self.seconds, "key": self.archive_key}
 
 
 def parents_of(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> Iterator[BackupRecord | None]:
@@ -365,6 +384,14 @@ def parents_of(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> Itera
 def plain(record: DataclassInstance) -> dict[str, Any]:
     """A dataclass as plain JSON types, its times as :func:`iso` writes them."""
     return {key: iso(value) if isinstance(value, datetime) else value for key, value in asdict(record).items()}
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """The same moment; one without a zone, or that UTC cannot say, stays as it is and is refused by who checks it."""
+    try:
+        return moment.astimezone(UTC) if moment.tzinfo is not None else moment
+    except OverflowError:
+        return moment
 
 
 def iso(moment: datetime) -> str:
@@ -392,24 +419,37 @@ def moment_of(backup_id: str) -> datetime | None:
 
 
 def archive_key_of(clinic: Clinic, started_at: datetime) -> str:
-    """The object key of DESIGN.md's layout, below the store's prefix; times in UTC."""
+    """A new object key of DESIGN.md's layout, below the store's prefix; times in UTC.
+
+    It ends with 128 random bits: what somebody puts into the store in advance is never in the way.
+    """
     utc = started_at.astimezone(UTC)
-    name = f"backup_{slug(clinic.name)}_{clinic.id}_{utc:%Y%m%d_%H%M%S}.tar.zst.age"
+    name = f"backup_{slug(clinic.name)}_{clinic.id}_{utc:%Y%m%d_%H%M%S}_{_random()}.tar.zst.age"
     return f"backups/{clinic.id}/{utc:%Y}/{utc:%m}/{name}"
 
 
-_ARCHIVE_KEY = re.compile(r"backups/([0-9]{1,18})/[0-9]{4}/[0-9]{2}/backup_[a-z0-9_]+_([0-9]{1,18})_[0-9]{8}_[0-9]{6}")
+def _random() -> str:
+    return base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
+
+
+# Keys of earlier versions end with the time.
+_ARCHIVE_KEY = re.compile(
+    r"backups/([0-9]{1,18})/[0-9]{4}/[0-9]{2}/"
+    r"backup_[a-z0-9_]+_([0-9]{1,18})_([0-9]{8}_[0-9]{6})(?:_[a-z2-7]{26})?(?=\.)"
+)
 _ENDINGS = {".tar.zst.age": "archive", ".json": "envelope", ".hold.json": "hold"}
 
 
 @dataclass(frozen=True)
 class KeyParts:
-    """An object's key taken apart: whose it is, beside which archive it lies, and what it is."""
+    """An object's key taken apart: whose it is, beside which archive it lies, what it is, and when it was begun."""
 
     clinic_id: int
     archive_key: str
     part: str
     """archive, envelope or hold"""
+    began: str
+    """As ``yyyymmdd_hhmmss``."""
 
 
 def parse_key(key: str) -> KeyParts | None:
@@ -418,7 +458,7 @@ def parse_key(key: str) -> KeyParts | None:
     if found is None or int(found[1]) != int(found[2]) or found[1] != str(int(found[1])):
         return None
     part = _ENDINGS.get(key[found.end() :])
-    return KeyParts(int(found[1]), found[0] + ".tar.zst.age", part) if part else None
+    return KeyParts(int(found[1]), found[0] + ".tar.zst.age", part, found[3]) if part else None
 
 
 def hold_key_of(archive_key: str) -> str:

@@ -15,7 +15,7 @@ from clinic_backups.errors import ClinicBackupsError, Interrupted, ObjectLocked,
 from clinic_backups.model import BackupRecord
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.notify.policy import Announcer, cause_of
-from clinic_backups.stored import look
+from clinic_backups.stored import read_through
 from clinic_backups.stores.base import ObjectStore
 
 
@@ -58,15 +58,18 @@ class Outcomes:
             error.add_note(f"The catalog could not be told: {failure.message}")
 
     def settle(self, record: BackupRecord) -> BackupRecord | None:
-        """Complete a running record whose envelope and archive are in the store; none if they are not.
+        """Complete a running record that the catalog noted before its process died, when its envelope and archive are
+        in the store as noted; none if they are not. Whatever else lies there is not believed.
 
         The record gets no block list: the clinic's next backup is a full one.
         """
-        store = self._store()
-        envelope = envelopes.read(record, store)
-        if envelope is None or look(envelope.archive, store) != "intact":
+        store, noted = self._store(), record.noted
+        if noted is None or not envelopes.is_as_noted(record, store):
             return None
-        return self.complete(record.completed(envelope, store.url))
+        # By its content: whoever may write into a store may set the MD5 that some stores tell.
+        if read_through(noted.archive, store) != "intact":
+            return None
+        return self.complete(record.completed(noted, store.url))
 
     def close_dead(self, record: BackupRecord) -> BackupRecord:
         """Complete or fail a running record whose process died."""

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from clinic_backups import preflight
-from clinic_backups.backup import ClinicBackup, utc_now
+from clinic_backups.backup import ClinicBackup
+from clinic_backups.bounds import Bound, bound_of
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.cleaning import Cleaner
+from clinic_backups.clock import DatabaseClock, machine_now
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import load_identities, parse_recipients, public_keys
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError, TransientError
 from clinic_backups.extract import SqlFolder, render
 from clinic_backups.holds import Holds
 from clinic_backups.inventory import StoreCheck
@@ -38,9 +42,11 @@ from clinic_backups.restore.runner import RestoreRunner
 from clinic_backups.restore.safety import SafetyBackup
 from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.settings import Settings
+from clinic_backups.silence import Limits
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import open_store
+from clinic_backups.stores.identified import IdentifiedStore
 from clinic_backups.tenant_db import Snapshot
 from clinic_backups.verification import CheckedCopy, Verifier
 
@@ -56,6 +62,8 @@ class Parts:
     def __init__(self, settings: Settings, find: FindConnection) -> None:
         self.settings = settings
         self._find = find
+        Limits.silence_seconds = settings.silence_seconds
+        Limits.longest_seconds = settings.statement_timeout_seconds + settings.silence_seconds
 
     @cached_property
     def clinic_db(self) -> Connection:
@@ -71,7 +79,13 @@ class Parts:
     @cached_property
     def catalog(self) -> Catalog:
         """What was backed up when."""
-        return Catalog(self.catalog_connection)
+        limit = self.settings.clock_difference_seconds
+        return Catalog(self.catalog_connection, clock_difference_seconds=limit)
+
+    @property
+    def clock(self) -> DatabaseClock:
+        """The one clock: the catalog's."""
+        return self.catalog.clock
 
     @property
     def catalog_connection(self) -> Connection:
@@ -81,7 +95,29 @@ class Parts:
     @cached_property
     def stores(self) -> Stores:
         """The stores of the settings. :raises SettingsError: there is none, or one's URL is wrong."""
-        return Stores(self.settings.require_store_url(), self.settings.replica_stores, self.open_store)
+        return self._stores(self.identified_store)
+
+    def _stores(self, opened: Callable[[str, str], ObjectStore]) -> Stores:
+        return Stores(self.settings.require_store_url(), self.settings.replica_stores, opened)
+
+    @cached_property
+    def bare_stores(self) -> Stores:
+        """The same, and nobody compares their markers: for `store init`, and for reading without a catalog."""
+        return self._stores(self.open_store)
+
+    def identified_store(self, url: str, conn_id: str) -> ObjectStore:
+        """A store that shows its id before and after what is believed of it."""
+        store = self.open_store(url, conn_id)
+        return IdentifiedStore(store, self.identities.expected(store.url))
+
+    @cached_property
+    def identities(self) -> Identities:
+        """Which store lies under which URL."""
+        return Identities(self.catalog.database)
+
+    def without_catalog(self) -> None:
+        """From here on stores are taken as they answer: no catalog says which ones they should be."""
+        self.stores = self.bare_stores
 
     @property
     def store(self) -> ObjectStore:
@@ -125,7 +161,7 @@ class Parts:
     @cached_property
     def outcomes(self) -> Outcomes:
         """Closes records."""
-        return Outcomes(self.catalog, lambda: self.store, self.announcer, utc_now)
+        return Outcomes(self.catalog, lambda: self.store, self.announcer, self.clock)
 
     def deliver(self, *, clinic_id: int | None = None, limit_seconds: float = 600) -> Delivered:
         """Send the mails that are due, of one clinic or all. See :meth:`Post.deliver`."""
@@ -134,7 +170,7 @@ class Parts:
         from clinic_backups.notify.post import Post
 
         settings = self.settings
-        if clinic_id is not None and not self.outbox.has_work(clinic_id, utc_now()):
+        if clinic_id is not None and not self.outbox.has_work(clinic_id, self.clock()):
             return Delivered()
         post = Post(
             outbox=self.outbox,
@@ -144,7 +180,7 @@ class Parts:
             operators=settings.operator_emails,
             approvers=settings.approvers,
             operator_language=settings.operator_language,
-            now=utc_now,
+            now=self.clock,
         )
         if clinic_id is None:
             post.expire()
@@ -161,11 +197,15 @@ class Parts:
         """Fail before the first clinic where a setting, a key or the catalog's version would fail each of them.
 
         :raises SettingsError, PermanentError: with the remedy.
+        :raises ClocksDiffer: this machine's clock is not the catalog's.
         """
         for recipients in {self.settings.recipients_of(clinic.id) for clinic in clinics}:
             parse_recipients(recipients)
         self.catalog.require_newest()
-        _ = self.store  # opened, which checks its URL and connection and sends nothing yet
+        self.clock.require_same()
+        # A store that is away may come back: then each clinic's backup says so.
+        with suppress(TransientError):
+            self.store.identified()
 
     @cached_property
     def restore_db(self) -> Connection:
@@ -191,7 +231,7 @@ class Parts:
                 "No identity file is named, and without the secret key no backup can be opened.",
                 hint="Set CLINIC_BACKUPS_IDENTITY_FILE, or give --identity FILE.",
             )
-        return Archives(self.stores, load_identities(file), **options)
+        return Archives(self.stores, load_identities(file), unpack_ratio=self.settings.unpack_ratio, **options)
 
     def clinic_restore(
         self,
@@ -210,10 +250,12 @@ class Parts:
 
     def restores(self, identity_file: Path | None = None, **options: Any) -> RestoreRunner:
         """Restores with their records."""
-        restore = self.clinic_restore(identity_file, on_bad_copy=self._note_bad_copy, **options)
+        restore = self.clinic_restore(
+            identity_file, on_bad_copy=self._note_bad_copy, bound_of=self.known_bound, **options
+        )
         return RestoreRunner(
             restore=restore, catalog=self.catalog, restore_db=self.restore_db, safety=self.safety(identity_file),
-            approvals=self.approvals, now=utc_now,
+            approvals=self.approvals, now=self.clock,
         )  # fmt: skip
 
     @cached_property
@@ -238,15 +280,19 @@ class Parts:
 
     def approval_mails(self, url: str) -> ApprovalMails:
         """What is told of plans that wait, and of answers. :param url: of Airflow; empty where it is not known."""
-        return ApprovalMails(self.catalog, self.outbox, self.belongs_to, url, utc_now)
+        return ApprovalMails(self.catalog, self.outbox, self.belongs_to, url, self.clock)
 
     def copies_to_approve(self, identity_file: Path | None = None, **options: Any) -> CopyRunner:
         """Copies into new schemas that somebody approves before."""
-        return CopyRunner(copier=self.copier(identity_file, **options), catalog=self.catalog, approvals=self.approvals)
+        return CopyRunner(
+            copier=self.copier(identity_file, bound_of=self.known_bound, **options),
+            catalog=self.catalog,
+            approvals=self.approvals,
+        )
 
     def consolidation(self, identity_file: Path | None = None, **steps: Any) -> Consolidation:
         """Makes full backups out of incremental ones; the clinics' database is not asked for anything."""
-        archives = self.archives(identity_file, on_bad_copy=self._note_bad_copy, **steps)
+        archives = self.archives(identity_file, on_bad_copy=self._note_bad_copy, bound_of=self.known_bound, **steps)
         return Consolidation(
             settings=self.settings, catalog=self.catalog, archives=archives, store=self.store, announcer=self.announcer,
             **steps,
@@ -270,15 +316,15 @@ class Parts:
 
     def cleaner(self) -> Cleaner:
         """Applies the retention policy, and erasures."""
-        return Cleaner(settings=self.settings, catalog=self.catalog, stores=self.stores, now=utc_now)
+        return Cleaner(settings=self.settings, catalog=self.catalog, stores=self.stores, now=self.clock)
 
     def replicator(self, **options: Any) -> Replicator:
         """Makes the copies that stores lack."""
-        return Replicator(catalog=self.catalog, stores=self.stores, now=utc_now, **options)
+        return Replicator(catalog=self.catalog, stores=self.stores, now=self.clock, **options)
 
     def holds(self) -> Holds:
         """Sets and ends holds."""
-        return Holds(self.catalog, self.stores, utc_now)
+        return Holds(self.catalog, self.stores, self.clock)
 
     def erasures(self) -> Erasures:
         """The erasures of clinics that left."""
@@ -286,16 +332,21 @@ class Parts:
 
     def store_check(self, **options: Any) -> StoreCheck:
         """Compares the stores with the catalog."""
-        return StoreCheck(catalog=self.catalog, now=utc_now, **options)
+        return StoreCheck(catalog=self.catalog, now=self.clock, **options)
 
     def verifier(self, *, on_copy: Callable[[CheckedCopy], object] = lambda copy: None, **steps: Any) -> Verifier:
         """Reads every copy of one backup."""
         check = self.store_check(**steps)
-        return Verifier(catalog=self.catalog, stores=self.stores, check=check, now=utc_now, on_copy=on_copy)
+        return Verifier(catalog=self.catalog, stores=self.stores, check=check, now=self.clock, on_copy=on_copy)
 
     def copies(self) -> Copies:
         """Where backups lie."""
         return Copies(self.catalog.database)
+
+    def known_bound(self, backup_id: str) -> Bound | None:
+        """What the catalog says that a backup holds."""
+        record = self.catalog.get(backup_id)
+        return bound_of(record) if record is not None else None
 
     def _note_bad_copy(self, source: Source, url: str, error: ClinicBackupsError) -> None:
         """A restore found out that a store lost a backup."""
@@ -304,7 +355,7 @@ class Parts:
             return
         if isinstance(error, (ObjectNotFound, IntegrityError)):
             problem: CopyProblem = "missing" if isinstance(error, ObjectNotFound) else "damaged"
-            self.copies().lose(record, url, problem, utc_now(), LossAlarm(utc_now))
+            self.copies().lose(record, url, problem, self.clock(), LossAlarm(self.clock))
 
     def preflight(self, *, count_rows: bool = True, try_restores: bool = False) -> list[preflight.Finding]:
         """Check everything that a backup needs.
@@ -316,7 +367,8 @@ class Parts:
             clinic_db=lambda: self.clinic_db,
             stores=lambda: self.stores,
             catalog_version=lambda: self.catalog.require_newest(),
-            now=utc_now,
+            clock=lambda: self.clock,
+            now=machine_now,
             count_rows=count_rows,
         )
         if try_restores:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from clinic_backups import declarations, gate, structure
+from clinic_backups.clock import DatabaseClock
 from clinic_backups.connections import Connection
 from clinic_backups.coverage import Coverage
 from clinic_backups.errors import ClinicBackupsError, IntegrityError
@@ -39,6 +40,7 @@ def run(
     stores: Callable[[], Stores],
     catalog_version: Callable[[], object],
     now: Callable[[], datetime],
+    clock: Callable[[], DatabaseClock] | None = None,
     count_rows: bool = True,
 ) -> list[Finding]:
     """Run every check, whatever the others find, and return all findings in the checks' order.
@@ -48,7 +50,8 @@ def run(
     :param clinic_db: gives the connection to the clinics' database; what it raises is a finding.
     :param stores: gives the stores; what it raises is a finding.
     :param catalog_version: raises when the catalog cannot be reached or is not at its newest migration.
-    :param now: the clock.
+    :param now: for what the settings make of it: terms, locks, and the like.
+    :param clock: gives the catalog's clock; without it no clocks are compared.
     :param count_rows: also compare the rows of all clinics with the extracts, see ``COUNT_TIMEOUT_SECONDS``.
     """
     report = Report()
@@ -59,11 +62,20 @@ def run(
         _check_store(known.primary, report)
         for url in known.urls[1:]:
             _check_replica(url, known, settings, report)
+    one_clock: DatabaseClock | None = None
     with report.check("catalog"):
         catalog_version()
         report.ok("catalog", "The catalog is at its newest migration.")
+        one_clock = clock() if clock is not None else None
+    if one_clock is not None:
+        with report.check("clock"):
+            one_clock.require_same()
+            report.ok("clock", "This machine's clock agrees with the catalog's.")
     with report.check("database"), Snapshot(clinic_db(), **settings.timeouts) as snapshot:
         database = _ClinicDatabase(snapshot, settings, report)
+        if one_clock is not None:
+            with report.check("clock"):
+                one_clock.require_same_as("The clinics' database", snapshot.time)
         check_standby(snapshot, settings.standby_lag_seconds, report)
         database.check_clinics()
         with report.check("extracts"):
@@ -78,6 +90,7 @@ def run(
 
 
 def _check_store(store: ObjectStore, report: Report) -> None:
+    known_as = store.identified()
     key, content = f"preflight/{uuid4()}", uuid4().bytes
     try:
         store.put(key, io.BytesIO(content))
@@ -94,7 +107,8 @@ def _check_store(store: ObjectStore, report: Report) -> None:
             store.delete(key)
         raise
     store.delete(key)
-    report.ok("store", f"{store.url} can be written, read and deleted in.")
+    named = f" It is store {known_as}." if known_as else ""
+    report.ok("store", f"{store.url} can be written, read and deleted in.{named}")
 
 
 def _check_lock(store: ObjectStore, settings: Settings, report: Report) -> None:

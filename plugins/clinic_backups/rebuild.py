@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,7 +14,7 @@ from clinic_backups.catalog.copies import Copies, CopyState
 from clinic_backups.catalog.erasures import Erasure, Erasures
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.envelope_checks import harmless, problem_of
+from clinic_backups.envelope_checks import harmless
 from clinic_backups.errors import IntegrityError, ObjectNotFound, PermanentError
 from clinic_backups.model import BackupRecord, Envelope, State, iso, parse_key
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
@@ -25,13 +25,13 @@ BATCH = 64
 """Envelopes that are kept in memory, of up to a MiB each."""
 TAKEN_OVER: tuple[State, ...] = ("failed", "deleted")
 """What the catalog says of a backup that is believed less than a store that has it: a store that comes back, say."""
-_TIME = len("_20260901_060000.tar.zst.age")
 
 
 @dataclass
 class Rebuilt:
     """What came of it.
 
+    :param store_id: which store it is, as its marker says; none where it has none.
     :param adopted: backups that the catalog did not know, or took for failed or deleted.
     :param known: those that it knew, as they are.
     :param held: those that are on hold by this.
@@ -43,6 +43,7 @@ class Rebuilt:
     """
 
     store_url: str
+    store_id: str | None = None
     adopted: int = 0
     known: int = 0
     held: int = 0
@@ -58,7 +59,12 @@ class Rebuilt:
 
 
 def rebuild(
-    store: ObjectStore, catalog: Catalog, now: datetime, on_step: Callable[[str], object] = lambda step: None
+    store: ObjectStore,
+    catalog: Catalog,
+    now: datetime,
+    on_step: Callable[[str], object] = lambda step: None,
+    *,
+    store_id: str | None = None,
 ) -> Rebuilt:
     """Write every backup of a store into the catalog that the catalog does not know. A second time changes nothing.
 
@@ -66,7 +72,7 @@ def rebuild(
 
     :raises ClinicBackupsError: the store or the catalog failed; what was written so far stays and is right.
     """
-    report = Rebuilt(store.url)
+    report = Rebuilt(store.url, store_id)
     # The newest of a clinic counts: one that is open again deletes what is taken over now.
     last = {erasure.clinic_id: erasure for erasure in reversed(Erasures(catalog.database).find())}
     with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="envelopes") as pool:
@@ -120,7 +126,7 @@ class _Clinic:
                 self._report.incomplete += [info.key for info in objects.values()]
         # A parent before its children. A retry keeps its name, and may be built on what has a later one: once more.
         late: list[tuple[datetime, str]] = []
-        for key, envelope in self._loaded(sorted(whole, key=lambda key: (key[-_TIME:], key))):
+        for key, envelope in self._loaded(sorted(whole, key=_by_time)):
             if self._parent_is_there(envelope):
                 self._take(key, envelope)
             else:
@@ -148,14 +154,13 @@ class _Clinic:
     def _load(self, key: str) -> Envelope | str:
         """An envelope, or why it cannot be used. Whoever may write into the store may have written it."""
         try:
-            envelope = envelopes.load(key, self._store)
+            envelope = envelopes.load(key, self._store, now=self._now)
         except (IntegrityError, ObjectNotFound) as error:
             return error.message
-        problem = problem_of(envelope, self._id, self._now)
         size_bytes = self._there[key]["archive"].size_bytes
-        if not problem and envelope.archive.size_bytes != size_bytes:
-            problem = f"the archive has {size_bytes} bytes, its envelope says otherwise"
-        return problem or harmless(envelope)
+        if envelope.archive.size_bytes != size_bytes:
+            return f"the archive has {size_bytes} bytes, its envelope says otherwise"
+        return harmless(envelope)
 
     def _why_erased(self, envelope: Envelope) -> str:
         """Of what a store brought back after its clinic was erased; empty: nothing is wrong."""
@@ -178,12 +183,13 @@ class _Clinic:
     def _take(self, key: str, envelope: Envelope) -> None:
         record = BackupRecord.of(envelope, self._store.url)
         known = self._catalog.get(record.backup_id)
-        if known is not None and (problem := _difference(known, record) or self._why_bad(known, record)):
+        if known is not None and (problem := _difference(known, envelope) or self._why_bad(known, record)):
             self._conflict(key, problem)
             return
         if known is not None:
-            # Of one that was deleted and is back, too: else a note that nobody removed would hold it again.
-            record = replace(record, released_by=known.released_by, released_at=known.released_at)
+            # What the catalog knows of it counts. Of one that was deleted and is back, that is also the end of its
+            # hold: else a note that nobody removed would hold it again.
+            record = replace(known.completed(_believed(known), self._store.url), deleted_at=None, error=None, hint=None)
         hold = envelopes.unreleased_hold(known or record, self._store) if "hold" in self._there[key] else None
         if hold is envelopes.UNREADABLE:
             self._conflict(key, "its note of a hold is none; it is kept on hold")
@@ -226,12 +232,27 @@ class _Clinic:
         self._report.conflicts.append((key, problem))
 
 
-def _difference(known: BackupRecord, found: BackupRecord) -> str:
+def _by_time(archive_key: str) -> tuple[str, str]:
+    parts = parse_key(archive_key)
+    return parts.began if parts else "", archive_key
+
+
+def _believed(known: BackupRecord) -> Envelope:
+    """What the catalog says that the envelope must be."""
+    return known.noted or known.envelope()
+
+
+def _difference(known: BackupRecord, found: Envelope) -> str:
+    """Why a backup that the catalog knows is not taken over; empty: it is the one that the catalog knows."""
     if known.state not in ("completed", "lost", *TAKEN_OVER):
         return f"the catalog says that it is {known.state}"
-    # One that failed has no archive that the catalog could describe.
-    described: Mapping[str, Any] = {
-        name: getattr(known, name) for name in ("clinic_id", "archive_key", "size_bytes", "sha256")
-    }
-    different = [name for name, value in described.items() if value is not None and value != getattr(found, name)]
+    try:
+        believed = _believed(known)
+    except (PermanentError, ValueError):
+        # It failed before anything was stored. Whoever can write into the store can see such a record's name.
+        return f"the catalog says that it {known.state}, and has not noted what was stored: back the clinic up again"
+    names = ("clinic_id", "kind", "parent_id", "chain", "rows", "raw_bytes", "fingerprint", "recipients")
+    different = [name for name in names if getattr(believed, name) != getattr(found, name)]
+    of_archive = ("key", "size_bytes", "sha256", "md5")
+    different += [name for name in of_archive if getattr(believed.archive, name) != getattr(found.archive, name)]
     return f"the catalog says otherwise about its {', '.join(different)}" if different else ""

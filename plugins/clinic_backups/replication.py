@@ -12,6 +12,7 @@ from clinic_backups import envelopes, stored
 from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.clock import ClocksDiffer, require_same_clock
 from clinic_backups.errors import (
     ClinicBackupsError,
     IntegrityError,
@@ -84,7 +85,9 @@ class Replicator:
         """Copy for one clinic or all, each clinic's newest backup first. What fails is reported, and stops no other.
 
         :param patient: also try stores that failed a short while ago.
+        :raises ClocksDiffer: this machine's clock is not the catalog's; nothing was changed.
         """
+        require_same_clock(self._now)
         result = Replication()
         waiting = self._places.waiting(self._stores.urls, clinic_id=clinic_id)
         resting = self._places.resting(self._now()) if waiting and not patient else set()
@@ -93,9 +96,11 @@ class Replicator:
             todo = [(backup_id, url) for _, backup_id, url in items]
             try:
                 with self._catalog.lock(number, "copies") as lock:
+                    # What is damaged in a store is deleted for its copy, and locks end by the clock.
+                    require_same_clock(self._now)
                     for backup_id, url in todo:
                         self._make(backup_id, url, lock, result)
-            except AlreadyRunning as error:
+            except (AlreadyRunning, ClocksDiffer) as error:
                 result.copies += [Copy(number, backup_id, url, 0, error) for backup_id, url in todo]
         return result
 
@@ -123,7 +128,7 @@ class Replicator:
         sources: Sequence[str] = record.stores
         if condition == "damaged":
             with self._blaming(url, record):
-                _require_nobody_vouches(record, target)
+                _require_nobody_vouches(record, target, self._now())
             sources = self._readable(record, result)
             with self._blaming(url, record):
                 target.delete(record.archive_key)
@@ -243,14 +248,14 @@ class Replicator:
         result.losses += self._places.lose(record, url, problem, self._now(), self._alarm)
 
 
-def _require_nobody_vouches(record: BackupRecord, target: ObjectStore) -> None:
+def _require_nobody_vouches(record: BackupRecord, target: ObjectStore, now: datetime) -> None:
     """What lies in the place of a copy and is another archive may be somebody's only good one: after a rebuild from a
     store where it was forged, it is this that is right.
 
     :raises IntegrityError: an envelope beside it says that it is another backup.
     """
     try:
-        there = envelopes.load(record.archive_key, target).archive
+        there = envelopes.load(record.archive_key, target, now=now).archive
     except (ObjectNotFound, envelopes.NoEnvelope):
         return
     if (there.sha256, there.size_bytes) != (record.sha256, record.size_bytes):

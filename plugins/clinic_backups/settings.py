@@ -177,6 +177,23 @@ class Settings(BaseSettings):
         description="Longest time for which a backup may keep its tables locked against migrations, before a retry. A "
         "slow store makes reading slow",
     )
+    unpack_ratio: int = Field(
+        default=200,
+        ge=1,
+        le=1_000_000,
+        description="An archive of which the catalog says nothing may unpack to so many times its size, or to 64 MiB",
+    )
+    clock_difference_seconds: int = Field(
+        default=120,
+        ge=1,
+        le=3600,
+        description="A machine whose clock differs by more from the catalog's database backs up and deletes nothing",
+    )
+    silence_seconds: Timeout = Field(
+        default=60,
+        description="A database that says nothing for so long is asked over a new connection whether it still works; "
+        "if not, the connection is given up",
+    )
     standby_lag_seconds: int = Field(
         default=600,
         ge=0,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import datetime
 from itertools import groupby
 from typing import Literal
+from uuid import uuid4
 
 from clinic_backups.errors import IntegrityError, ObjectNotFound, TransientError
 from clinic_backups.model import CONTENT_TYPE_ARCHIVE, ArchiveInfo, BackupRecord, parse_key
@@ -87,6 +89,19 @@ def require_any(store: ObjectStore, keys_of: Callable[[int], Container[str]]) ->
         hint="Is it mounted, and the right bucket and endpoint? Nothing is deleted or recorded as lost for it. If it is"
         " the right one, `clinic-backups catalog rebuild` takes over what lies there.",
     )
+
+
+def time_of(store: ObjectStore) -> datetime:
+    """The store's clock, which dates its objects: it writes a small one below ``preflight/`` and deletes it again.
+
+    :raises ClinicBackupsError: the store failed.
+    """
+    key = f"preflight/{uuid4()}"
+    store.put(key, io.BytesIO(b"what time is it?"))
+    try:
+        return store.stat(key).last_modified
+    finally:
+        store.delete(key)
 
 
 def look(archive: ArchiveInfo, store: ObjectStore) -> Condition:

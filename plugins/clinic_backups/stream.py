@@ -12,6 +12,7 @@ from clinic_backups.blocks import BlockList
 from clinic_backups.encryption import Age
 from clinic_backups.errors import TransientError
 from clinic_backups.known_blocks import KnownBlocks
+from clinic_backups.manifest_checks import require_readable
 from clinic_backups.model import ArchiveInfo, BackupRecord, Clinic, Envelope, Table
 from clinic_backups.pipeline import ByteChannel, Channel, Pipeline
 from clinic_backups.stored import put_archive
@@ -78,6 +79,7 @@ class ArchiveStream:
         :param snapshot: made with these queries as its ``reads``.
         :param known: blocks of older archives, which are not stored again.
         :param read_seconds: longest time for which the tables may stay locked.
+        :raises IntegrityError: the manifest could not be read again; nothing was stored.
         """
         replayed = snapshot.replayed()
         snapshot_at = replayed.replayed_at or replayed.now
@@ -86,6 +88,7 @@ class ArchiveStream:
         writer = ArchiveWriter(packed, self._compress, snapshot_at, known)
         blocks: dict[str, BlockList] = {}
         clinic = Clinic(record.clinic_id, record.clinic_name)
+        require_readable(clinic, snapshot_at, tables.values())
 
         def pack() -> None:
             blocks.update(_pack(writer, rows, clinic, record.backup_id))
@@ -140,6 +143,8 @@ class Stored:
     ) -> Envelope:
         """The envelope of the backup that this is."""
         archive = self.archive
+        # A clock that was set back in between must not end it before it began.
+        finished_at = max(record.started_at, finished_at)
         return Envelope(
             backup_id=record.backup_id,
             clinic_id=record.clinic_id,
@@ -202,7 +207,8 @@ class _Reader:
                 hand_on(batch, size)
 
         def hand_on(rows: list[bytes], size: int) -> None:
-            self._target.put(rows, size)
+            with snapshot.not_waiting():
+                self._target.put(rows, size)
             self._rows += len(rows)
             self._raw_bytes += size
             self._report(table.name, number)

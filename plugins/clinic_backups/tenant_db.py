@@ -6,6 +6,7 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, Self
 
@@ -174,10 +175,19 @@ class Snapshot:
         ((replayed_at,),) = self.rows(catalog_query("replayed"), None, doing) if standby else ((None,),)
         return Replayed(standby, now, replayed_at)
 
+    def time(self) -> datetime:
+        """The server's clock now."""
+        ((now,),) = self.rows("SELECT clock_timestamp()", None, "asking for the time")
+        told: datetime = now
+        return told.astimezone(UTC)
+
     def cancel(self) -> None:
-        """End the running statement, from another thread."""
-        with contextlib.suppress(psycopg2.Error):
-            self._db.cancel()
+        """End the running statement, from another thread; returns within seconds."""
+        self._db.stop()
+
+    def not_waiting(self) -> contextlib.AbstractContextManager[None]:
+        """While rows are read: we are at work ourselves, and the server is not to be blamed for its silence."""
+        return self._db.not_waiting()
 
     def rows(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import random
@@ -22,10 +23,11 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_backups import archive_reader
+from clinic_backups import archive_reader, manifest_checks
 from clinic_backups.archive import ArchiveWriter, Zstd
 from clinic_backups.archive_reader import Manifest, Segment, count_rows, read_archive
 from clinic_backups.blocks import Block, BlockCutter, BlockList
+from clinic_backups.bounds import SOME_BLOCKS, Bound, bound_of, guess
 from clinic_backups.encryption import Age, WrongIdentity, generate_identity, load_identities
 from clinic_backups.errors import IntegrityError, PermanentError, SettingsError, TransientError
 from clinic_backups.extract import SqlExtract, SqlFolder
@@ -587,3 +589,171 @@ class TestIdentityFiles:
             with pytest.raises(SettingsError, match="cannot be read") as caught:
                 load_identities(path)
             assert "keygen" in caught.value.hint
+
+
+def block(rows: bytes) -> dict[str, Any]:
+    return {"blocks": [[hashlib.sha256(rows).hexdigest(), rows.count(b"\n"), len(rows)]]}
+
+
+def segments(*contents: bytes) -> Members:
+    """The members of one table, each of one block."""
+    found: Members = []
+    for number, rows in enumerate(contents, start=1):
+        found.append((f"tables/public.t/{number:06}.json", json.dumps(block(rows)).encode()))
+        found.append((f"tables/public.t/{number:06}.csv", rows))
+    return found
+
+
+ENTRIES = 3_000
+KNOWN = Bound(raw_bytes=2 * ENTRIES, rows=ENTRIES, tables=1)
+
+
+class TestBounds:
+    """An archive never unpacks to more than its backup has, as the catalog or its envelope says, or its size allows."""
+
+    @pytest.fixture(scope="class")
+    def bomb(self) -> tuple[bytes, Any, ArchiveInfo]:
+        """A small archive that unpacks to 100 MB."""
+        secret, public = generate_identity()
+        sealed = io.BytesIO()
+        write(sealed, public, {Table("public.t", COLUMNS, ("a",), ()): [[b"a" * 1023 + b"\n"] * 1024] * 100})
+        content = sealed.getvalue()
+        assert len(content) < 64 * 1024
+        expected = ArchiveInfo("x", len(content), hashlib.sha256(content).hexdigest(), "")
+        return content, pyrage.x25519.Identity.from_str(secret), expected
+
+    @pytest.mark.parametrize(
+        ("bound", "error"),
+        [
+            (None, "more than 67,108,864 bytes of rows, which its size makes unlikely"),
+            (guess(1, 1), "more than 67,108,864 bytes of rows, which its size makes unlikely"),
+            (Bound(1_000_000, 10, 1), "more than the 1,000,000 bytes of rows that its backup has"),
+            (Bound(10**9, 10, 1), "more than the 10 rows of its backup"),
+        ],
+    )
+    def test_a_small_archive_that_unpacks_to_much_more(
+        self, bomb: tuple[bytes, Any, ArchiveInfo], bound: Bound | None, error: str
+    ) -> None:
+        sealed, identity, expected = bomb
+        seen: list[int] = []
+        with pytest.raises(PermanentError, match=error) as caught:
+            read(
+                sealed, identity, expected=expected, bound=bound, on_segment=lambda found: seen.append(len(found.data))
+            )
+        assert caught.value.hint
+        assert sum(seen) <= (bound.raw_bytes if bound else 64 * 1024**2)
+        # What was guessed may be wrong: it is no reason to call a copy damaged.
+        assert isinstance(caught.value, IntegrityError) == (bound is not None and not bound.is_guess)
+
+    def test_whoever_knows_better_may_say_so(self, bomb: tuple[bytes, Any, ArchiveInfo]) -> None:
+        sealed, identity, expected = bomb
+        for bound in (guess(expected.size_bytes, 100_000), Bound(100 * 1024**2, 102_400, 1)):
+            assert read(sealed, identity, expected=expected, bound=bound).tables["public.t"].rows == 102_400
+
+    @pytest.mark.parametrize(
+        ("members", "error"),
+        [
+            (segments(*[b"a\n"] * ENTRIES), "more than 1,032 blocks"),
+            ([("manifest.json", b"{" + b" " * 8_000_000 + b"}")], "says that 'manifest.json' has 8000002 bytes"),
+        ],
+        ids=["blocks of one row", "a huge manifest"],
+    )
+    def test_what_else_could_be_without_end(self, stored: Stored, members: Members, error: str) -> None:
+        sealed = stored.seal(zstandard.ZstdCompressor().compress(tar(members)))
+        with pytest.raises(IntegrityError, match=error):
+            read(sealed, stored.identity, bound=KNOWN)
+
+    @pytest.mark.parametrize("size", [2**62, 9 * 1024**2, -1])
+    def test_sizes_in_a_header_that_cannot_be(self, stored: Stored, size: int) -> None:
+        plain = tar([("tables/public.t/000001.json", b"")], size=size)
+        sealed = stored.seal(zstandard.ZstdCompressor().compress(plain))
+        with pytest.raises(IntegrityError, match=r"cannot be|no tar file"):
+            read(sealed, stored.identity, bound=KNOWN)
+
+    def test_a_frame_that_wants_a_gigabyte_of_memory(self, stored: Stored) -> None:
+        # RFC 8878: no size, a window of 2 ** (10 + 20) bytes, and one raw block, the last.
+        frame = b"\x28\xb5\x2f\xfd\x00" + bytes([20 << 3]) + (1 | 4 << 3).to_bytes(3, "little") + b"abcd"
+        with pytest.raises(IntegrityError, match="zstd cannot unpack it"):
+            read(stored.seal(frame), stored.identity, bound=KNOWN)
+
+    def test_every_real_archive_is_within_its_bound(self, stored: Stored) -> None:
+        bound = bound_of(stored.record)
+        assert bound is not None
+        manifest = read(stored.sealed, stored.identity, expected=stored.expected, bound=bound)
+        assert sum(content.size_bytes for content in manifest.tables.values()) == bound.raw_bytes
+        blocks = sum(len(content.blocks) for content in manifest.tables.values())
+        assert blocks <= bound.blocks - SOME_BLOCKS
+
+
+def with_column(**changes: Any) -> Callable[[Members], Members]:
+    def edit(manifest: Any) -> None:
+        manifest["tables"][0]["columns"][0].update(changes)
+
+    return change("manifest.json", edit)
+
+
+def with_table(**changes: Any) -> Callable[[Members], Members]:
+    return change("manifest.json", lambda manifest: manifest["tables"][0].update(changes))
+
+
+def with_head(**changes: Any) -> Callable[[Members], Members]:
+    return change("manifest.json", lambda manifest: manifest.update(changes))
+
+
+class TestManifestsThatAreNone:
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            with_column(name=5),
+            with_column(name="a\0"),
+            with_column(name="\ud800"),
+            with_column(name="x" * 5_000),
+            with_column(type=None),
+            with_column(not_null="yes"),
+            with_column(identity="sometimes"),
+            with_column(default={"a": 1}),
+            with_column(generated=7),
+            with_column(definition=[1]),
+            with_table(columns={"a": 1}),
+            with_table(primary_key="id"),
+            with_table(primary_key=["no such column"]),
+            with_table(foreign_keys=[{"name": "x"}]),
+            with_table(name=["public.t"]),
+            with_head(clinic={"id": True, "name": "x", "language": "es"}),
+            with_head(clinic={"id": 2**63, "name": "x", "language": "es"}),
+            with_head(clinic={"id": 1, "name": 7, "language": "es"}),
+            with_head(snapshot_at="9999-12-31T23:59:59-12:00"),
+            with_head(snapshot_at="2026-01-01T00:00:00"),
+            with_head(snapshot_at=7),
+            with_head(fingerprint=1.5),
+            with_head(fingerprint=float("nan")),
+            with_head(format="1"),
+        ],
+    )
+    def test_values_of_wrong_types_are_refused_before_they_become_sql(
+        self, stored: Stored, edit: Callable[[Members], Members]
+    ) -> None:
+        sealed = stored.seal(zstandard.ZstdCompressor().compress(tar(edit(stored.members()))))
+        with pytest.raises(IntegrityError, match="manifest"):
+            read(sealed, stored.identity)
+
+    def test_a_key_that_comes_twice_is_refused(self, stored: Stored) -> None:
+        members = stored.members()
+        name, content = members.pop()
+        members.append((name, content.replace(b'{"format": 1', b'{"format": 1, "format": 1', 1)))
+        with pytest.raises(IntegrityError, match="manifest that is none"):
+            read(stored.seal(zstandard.ZstdCompressor().compress(tar(members))), stored.identity)
+
+    def test_and_none_is_written(self, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+        moment, clinic = datetime(2026, 1, 2, tzinfo=UTC), Clinic(7, "Clínica")
+        for columns in ((replace(COLUMNS[0], name="a\0b"),), COLUMNS * 2):
+            with pytest.raises(IntegrityError, match="would not be readable"):
+                manifest_checks.require_readable(clinic, moment, [Table("public.t", columns, (), ())])
+        with pytest.raises(IntegrityError, match="would not be readable"):
+            manifest_checks.require_readable(clinic, datetime(1980, 1, 1, tzinfo=UTC), [])
+        manifest_checks.require_readable(clinic, moment, [Table("public.t", COLUMNS, ("a",), ())])
+        monkeypatch.setattr(manifest_checks, "MAX_NAME", 10)
+        before = stored.rig.objects()
+        with pytest.raises(IntegrityError, match="would not be readable"):
+            stored.rig.run(2)
+        assert stored.rig.objects() == before

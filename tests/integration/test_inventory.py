@@ -147,7 +147,7 @@ def test_what_is_lost_is_recorded_and_when_it_is_back_that_too(fleet: Fleet, dam
     assert found(inventory) == {record.archive_key: f"{kind} recorded"}
     assert [(loss.backup_id, loss.problem) for loss in inventory.losses] == [(record.backup_id, kind)]
     assert fleet.state(record) == "lost"
-    assert fleet.catalog.latest(1) == fleet.again(old)
+    assert fleet.catalog.latest(1, fleet.now) == fleet.again(old)
     assert fleet.check(record=True).losses == []
 
     store.delete(record.archive_key)
@@ -209,6 +209,7 @@ def test_in_another_bucket_nothing_is_lost_and_nothing_is_swept(
     """Where somebody else's objects lie, or backups of another installation."""
     records = [fleet.on_day(0), fleet.on_day(40)]
     (tmp_path / "store").rename(tmp_path / "ours")
+    fleet.stores.primary.make_place()
     for name in theirs:
         put(fleet.stores.primary, name)
     age(tmp_path / "store", 2)

@@ -110,14 +110,14 @@ def empty_catalog(rig: Shaped) -> None:
 
 def failed_migration(rig: Shaped) -> None:
     with rig.catalog.database.transaction("x") as db:
-        command.downgrade(migrate._config(db), "0013")
+        command.downgrade(migrate._config(db), "0015")
         db.execute(text("ALTER TABLE clinic_backups.approval ADD COLUMN reason int"))
     rig.catalog.migrate()
 
 
 def migration_without_a_table(rig: Shaped) -> None:
     with rig.catalog.database.transaction("x") as db:
-        command.downgrade(migrate._config(db), "0013")
+        command.downgrade(migrate._config(db), "0015")
         db.execute(text("ALTER TABLE clinic_backups.approval RENAME TO otra"))
     rig.catalog.migrate()
 
@@ -150,9 +150,9 @@ def parts_snapshot(parts: Parts) -> Any:
 
 
 def raise_first(parts: Parts) -> None:
-    """The first error of the preflight, as one."""
+    """The first error of the preflight about an extract, as one."""
     for finding in parts.preflight():
-        if finding.level == "error":
+        if finding.level == "error" and finding.check == "extracts":
             raise ClinicBackupsError(finding.message, hint=finding.hint)
 
 

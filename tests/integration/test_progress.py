@@ -15,7 +15,6 @@ import pytest
 from sqlalchemy import event, text
 
 from clinic_backups import connections
-from clinic_backups.backup import utc_now
 from clinic_backups.catalog import progress
 from clinic_backups.catalog.board import Board, RunningBackup
 from clinic_backups.catalog.clinics import Clinics
@@ -84,7 +83,7 @@ def notes_of(rig: Rig) -> list[tuple[Any, ...]]:
 
 
 def seen(rig: Rig) -> RunningBackup | None:
-    line = Board(rig.catalog.database).clinic(1, now=utc_now(), objective_hours=26)
+    line = Board(rig.catalog.database).clinic(1, now=rig.catalog.clock(), objective_hours=26)
     return line.running if line else None
 
 
@@ -145,7 +144,8 @@ def test_progress_is_gone_when_a_dead_backup_is_closed_or_tried_again(rig: Rig) 
 
 def running_record(number: int) -> BackupRecord:
     return BackupRecord(
-        f"1-dead{number}", 1, "Clínica", "full", "manual", "running", NOW - timedelta(days=1, minutes=number),
+        f"1-20261123T06000{number}Z", 1, "Clínica", "full", "manual", "running",
+        NOW - timedelta(days=1, minutes=number),
         f"backups/1/2026/11/backup_clinica_1_20261123_06000{number}.tar.zst.age", run_id="again" if number else None,
     )  # fmt: skip
 
@@ -183,13 +183,17 @@ def test_a_catalog_that_fails_is_told_of_once_and_the_backup_goes_on(rig: Rig, m
 def test_a_catalog_that_hangs_is_not_waited_for(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_NOTES", 0.1)
     hanging, let_go = threading.Event(), threading.Event()
+    statement = CatalogDatabase.statement
 
     @contextmanager
-    def hang(self: CatalogDatabase, doing: str) -> Iterator[None]:
+    def hang(self: CatalogDatabase, doing: str) -> Iterator[Any]:
+        if not doing.startswith("noting how far"):
+            with statement(self, doing) as db:
+                yield db
+            return
         hanging.set()
         let_go.wait(60)
         raise TransientError("gone", hint="")
-        yield
 
     monkeypatch.setattr(CatalogDatabase, "statement", hang)
     try:

@@ -198,7 +198,7 @@ def test_with_no_good_copy_left_the_backup_is_lost_and_no_last_good_one(fleet: F
     done = fleet.copy(stores=Stores.of(one, two))
     assert [type(error) for _, error in done.problems] == [IntegrityError]
     assert fleet.state(bad) == "lost"
-    assert fleet.catalog.latest(1) == fleet.again(good)
+    assert fleet.catalog.latest(1, fleet.now) == fleet.again(good)
     assert bad.archive_key not in objects_of(two)
 
 

@@ -40,6 +40,7 @@ class Tasks:
         known = {"clinic_db": theatre.clinic_db, "backup_catalog": theatre.catalog._connection}
         known["restore_db"] = connections.parse("restore_db", theatre.database.restorer_uri)
         self.parts = Parts(settings, known.get)
+        theatre.initialise()
         self.run = SimpleNamespace(run_id=RUN, conf=self.conf, triggering_user_name=user)
         patch.setattr(restore, "AirflowParts", lambda: self.parts)
         patch.setattr(restore, "get_current_context", lambda: self.context("none"))

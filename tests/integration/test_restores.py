@@ -178,7 +178,10 @@ def test_the_mail_is_written_with_the_outcome_or_not_at_all(desk: Desk) -> None:
 
 def test_a_foreign_errors_text_is_not_kept(desk: Desk) -> None:
     failed = desk.outcomes.fail(desk.begin(), ValueError("Juan Pérez"))
-    assert (failed.error, failed.hint) == ("Interrupted: ValueError", None)
+    assert failed.error == "Unexpected error: ValueError."
+    assert "traceback" in (failed.hint or "")
+    ended = desk.outcomes.fail(desk.begin(2), KeyboardInterrupt("Juan Pérez"))
+    assert (ended.error, ended.hint) == ("Interrupted: KeyboardInterrupt", None)
 
 
 @pytest.mark.parametrize(

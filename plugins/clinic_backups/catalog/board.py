@@ -15,7 +15,7 @@ from clinic_backups.catalog.lists import Search, Slice, Visible, ids
 from clinic_backups.catalog.progress import BackupProgress as BackupProgress
 from clinic_backups.catalog.progress import RunningBackup as RunningBackup
 from clinic_backups.catalog.progress import running
-from clinic_backups.model import Kind
+from clinic_backups.model import FUTURE_TOLERANCE, Kind
 
 Standing = Literal["ok", "late", "never"]
 """never: no good backup at all; late: the last one is older than the objective."""
@@ -174,6 +174,7 @@ def _values(visible: Visible, now: datetime, objective_hours: float) -> dict[str
     return {
         "visible": ids(visible),
         "moment": now - timedelta(hours=objective_hours),
+        "until": now + FUTURE_TOLERANCE,
         "recent": now - timedelta(hours=RECENT_HOURS),
         "since": now - timedelta(days=TREND_DAYS),
     }

@@ -2,7 +2,8 @@
 
 Almost every clinic's newest backup began in the last hours (``:recent``), and one range of the index backup_started has
 them all: a fifth of the time of a look into backup_clinic for each clinic, which is left for the other clinics. Both
-indexes hold all that is asked for here, so that no wide record is read.
+indexes hold all that is asked for here, so that no wide record is read. What was begun after ``:until`` does not count:
+a clock was wrong, or somebody made it up.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ _RECENT = f"""
     recent AS MATERIALIZED (
         SELECT DISTINCT ON (b.clinic_id) b.clinic_id, b.id, b.started_at, b.finished_at, b.data_time, b.size_bytes
           FROM clinic_backups.backup AS b
-         WHERE b.good AND b.started_at >= :recent AND {_SEEN.format("b")}
+         WHERE b.good AND b.started_at BETWEEN :recent AND :until AND {_SEEN.format("b")}
          ORDER BY b.clinic_id, b.started_at DESC, b.id DESC)"""  # noqa: S608 - our own words only, here and below
 _CLINICS_AND_GOOD = """clinic_backups.clinic AS c
     LEFT JOIN recent ON recent.clinic_id = c.clinic_id
     LEFT JOIN LATERAL (
         SELECT b.started_at, b.finished_at, b.data_time, b.size_bytes
           FROM clinic_backups.backup AS b
-         WHERE recent.clinic_id IS NULL AND b.clinic_id = c.clinic_id AND b.good
+         WHERE recent.clinic_id IS NULL AND b.clinic_id = c.clinic_id AND b.good AND b.started_at <= :until
          ORDER BY b.started_at DESC, b.id DESC
          LIMIT 1) AS older ON true
     CROSS JOIN LATERAL (
@@ -33,7 +34,7 @@ _CLINICS_AND_GOOD = """clinic_backups.clinic AS c
                coalesce(recent.data_time, older.data_time) AS data_time,
                coalesce(recent.size_bytes, older.size_bytes) AS size_bytes) AS good"""
 _NEWEST_FAILED = """(SELECT n.state FROM clinic_backups.backup AS n
-                      WHERE n.clinic_id = c.clinic_id
+                      WHERE n.clinic_id = c.clinic_id AND n.started_at <= :until
                       ORDER BY n.started_at DESC, n.id DESC LIMIT 1) = 'failed'"""
 # The rank of a standing. Each order ends with what no two clinics share, so that the pages hold every clinic once.
 _RANK = "array_position(ARRAY['never', 'late', 'ok'], f.standing)"
@@ -65,7 +66,7 @@ def page(sort: Literal["standing", "name", "age", "size", "id"], descending: boo
                AND (NOT :failed_only
                     OR ((recent.clinic_id IS NULL
                          OR c.clinic_id IN (SELECT b.clinic_id FROM clinic_backups.backup AS b
-                                             WHERE b.state = 'failed' AND b.started_at >= :recent))
+                                             WHERE b.state = 'failed' AND b.started_at BETWEEN :recent AND :until))
                         AND {_NEWEST_FAILED}))
         ),
         fitting AS MATERIALIZED (
@@ -80,7 +81,7 @@ COUNTS = text(f"""
     odd AS MATERIALIZED (
         SELECT DISTINCT ON (b.clinic_id) b.clinic_id, b.id, b.started_at, b.state
           FROM clinic_backups.backup AS b
-         WHERE b.state <> 'completed' AND b.started_at >= :recent AND {_SEEN.format("b")}
+         WHERE b.state <> 'completed' AND b.started_at BETWEEN :recent AND :until AND {_SEEN.format("b")}
          ORDER BY b.clinic_id, b.started_at DESC, b.id DESC)
     SELECT count(*) AS clinics,
            count(*) FILTER (WHERE good.data_time >= :moment) AS ok,
@@ -138,24 +139,25 @@ LINES = text(f"""
       LEFT JOIN LATERAL (
           SELECT b.id, b.backup_id, b.kind, b.finished_at, b.data_time, b.size_bytes, b.rows_total
             FROM clinic_backups.backup AS b
-           WHERE b.clinic_id = c.clinic_id AND b.good
+           WHERE b.clinic_id = c.clinic_id AND b.good AND b.started_at <= :until
            ORDER BY b.started_at DESC, b.id DESC
            LIMIT 1) AS good ON true
       LEFT JOIN LATERAL (
           SELECT n.state, n.error, n.hint
             FROM clinic_backups.backup AS n
-           WHERE n.clinic_id = c.clinic_id
+           WHERE n.clinic_id = c.clinic_id AND n.started_at <= :until
            ORDER BY n.started_at DESC, n.id DESC
            LIMIT 1) AS failed ON failed.state = 'failed'
       LEFT JOIN LATERAL (
           SELECT d.backup_id, d.suspect, d.good
             FROM clinic_backups.backup AS d
-           WHERE d.clinic_id = c.clinic_id AND d.state = 'completed'
+           WHERE d.clinic_id = c.clinic_id AND d.state = 'completed' AND d.started_at <= :until
            ORDER BY d.started_at DESC, d.id DESC
            LIMIT 1) AS doubtful ON NOT doubtful.good
      WHERE c.clinic_id = ANY(CAST(:clinic_ids AS bigint[]))""")  # noqa: S608
 TREND = text("""
     SELECT b.clinic_id, b.started_at, b.size_bytes, b.rows_total
       FROM clinic_backups.backup AS b
-     WHERE b.clinic_id = ANY(CAST(:clinic_ids AS bigint[])) AND b.state = 'completed' AND b.started_at >= :since
+     WHERE b.clinic_id = ANY(CAST(:clinic_ids AS bigint[])) AND b.state = 'completed'
+       AND b.started_at BETWEEN :since AND :until
      ORDER BY b.clinic_id, b.started_at, b.id""")

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select, text
+from sqlalchemy import func, literal, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, clinic
-from clinic_backups.model import Clinic
+from clinic_backups.model import FUTURE_TOLERANCE, Clinic
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,16 @@ class Clinics:
             gone = clinic.c.clinic_id.not_in([row["clinic_id"] for row in rows])
             db.execute(clinic.update().where(clinic.c.active, gone).values(active=False))
 
-    def health(self) -> list[ClinicHealth]:
-        """All active clinics, in id order."""
+    def health(self, now: datetime | None = None) -> list[ClinicHealth]:
+        """All active clinics, in id order. A backup of the future does not count: a clock was wrong.
+
+        :param now: by default the database's time.
+        """
+        until = (literal(now) if now else func.clock_timestamp()) + FUTURE_TOLERANCE
         last_good_at = (
             select(backup.c.data_time)
             .where(backup.c.clinic_id == clinic.c.clinic_id, backup.c.good)
+            .where(backup.c.started_at <= until, backup.c.data_time <= until)
             .order_by(backup.c.started_at.desc())
             .limit(1)
             .scalar_subquery()

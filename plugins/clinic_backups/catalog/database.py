@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 import psycopg2
 from sqlalchemy import Connection as SqlConnection
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -73,6 +74,12 @@ class CatalogDatabase:
         """:meth:`transaction` for one statement, which commits by itself: no transaction waits for us in between."""
         with _errors_made_ours(doing, self._source), self._engine.connect() as db:
             yield db.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def time_of(db: SqlConnection) -> datetime:
+    """The database's clock."""
+    told: datetime = db.execute(select(func.clock_timestamp())).scalar_one()
+    return told.astimezone(UTC)
 
 
 @contextmanager

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection as SqlConnection
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, literal, select, update
 
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, clinic, erasure, notification, restore
@@ -35,6 +35,8 @@ class Erasure:
     finished_at: datetime | None = None
     ignore_unknown_holds: bool = False
     """Notes of holds that the catalog did not make keep nothing."""
+    evidence: list[dict[str, Any]] = field(default_factory=list)
+    """What was counted in each store: see :class:`Counted`."""
 
     def covers(self, record: BackupRecord) -> bool:
         """The backup is one of those that are to go; what was begun later, by a clinic that came back, is not."""
@@ -45,7 +47,23 @@ class Erasure:
         return plain(self)
 
 
-_COLUMNS = [erasure.c[field.name] for field in fields(Erasure)]
+@dataclass(frozen=True)
+class Counted:
+    """What one store showed of a clinic that is erased, in a listing after the last deletion.
+
+    :param store_id: by which the store was known at that moment.
+    :param deleted: objects that are gone by the erasure.
+    :param left: objects that a hold or a lock keeps, or that came later.
+    """
+
+    store_url: str
+    store_id: str | None
+    listed_at: datetime
+    deleted: int
+    left: int
+
+
+_COLUMNS = [erasure.c[column.name] for column in fields(Erasure)]
 
 
 class Erasures:
@@ -57,17 +75,22 @@ class Erasures:
     def request(
         self, clinic_id: int, *, reason: str, by: str, at: datetime, ignore_unknown_holds: bool = False
     ) -> Erasure:
-        """Ask for one; one that is open already goes on, and covers what was begun since."""
+        """Ask for one; one that is open already goes on, and covers what was begun since.
+
+        It covers all that there is, also what is dated in the future because a clock was wrong.
+        """
+        newest = select(func.max(backup.c.started_at)).where(backup.c.clinic_id == clinic_id).scalar_subquery()
+        covered = func.greatest(literal(at), newest)
         with self._database.transaction(f"recording that clinic {clinic_id} is to be erased") as db:
             row = db.execute(
                 update(erasure)
                 .where(erasure.c.clinic_id == clinic_id, erasure.c.finished_at.is_(None))
-                .values(requested_at=at, requested_by=by, reason=reason, ignore_unknown_holds=ignore_unknown_holds)
+                .values(requested_at=covered, requested_by=by, reason=reason, ignore_unknown_holds=ignore_unknown_holds)
                 .returning(*_COLUMNS)
             ).one_or_none()
             if row is None:
                 values = {
-                    "clinic_id": clinic_id, "requested_at": at, "requested_by": by, "reason": reason,
+                    "clinic_id": clinic_id, "requested_at": covered, "requested_by": by, "reason": reason,
                     "ignore_unknown_holds": ignore_unknown_holds,
                 }  # fmt: skip
                 row = db.execute(insert(erasure).values(values).returning(*_COLUMNS)).one()
@@ -104,11 +127,23 @@ class Erasures:
             )
         )
 
-    def settle(self, found: Erasure, at: datetime) -> Erasure:
+    def note(self, found: Erasure, counted: Counted) -> Erasure:
+        """Keep what a store showed; what was deleted there before adds up."""
+        with self._database.transaction(f"noting the erasure of clinic {found.clinic_id}") as db:
+            here = erasure.c.id == found.id
+            before = db.execute(select(erasure.c.evidence).where(here).with_for_update()).scalar_one()
+            mine = [item for item in before if item["store_url"] == counted.store_url]
+            item = plain(counted) | {"deleted": counted.deleted + sum(item["deleted"] for item in mine)}
+            evidence = [item for item in before if item not in mine] + [item]
+            row = db.execute(update(erasure).where(here).values(evidence=evidence).returning(*_COLUMNS)).one()
+        return Erasure(*row)
+
+    def settle(self, found: Erasure, at: datetime, *, proven: bool = True) -> Erasure:
         """Count what remains; when that is nothing, end it and forget all that the catalog knows of those backups.
 
         Mails go with their addresses, restores with their plans. What came after the erasure stays.
 
+        :param proven: each store was listed after the last deletion. Else the erasure goes on.
         :raises PermanentError: it has ended already.
         """
         mine = (backup.c.clinic_id == found.clinic_id, backup.c.started_at <= found.requested_at)
@@ -116,7 +151,7 @@ class Erasures:
             left = select(func.count()).where(*mine, backup.c.state.not_in(("deleted", "failed")))
             remaining = db.execute(left).scalar_one()
             values: dict[str, Any] = {"remaining": remaining}
-            if not remaining:
+            if not remaining and proven:
                 values["finished_at"] = at
                 db.execute(delete(restore).where(restore.c.clinic_id == found.clinic_id,
                                                  restore.c.started_at <= found.requested_at))  # fmt: skip

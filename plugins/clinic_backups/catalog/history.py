@@ -17,7 +17,7 @@ from clinic_backups.catalog.lists import BIGINT, Search, Slice, Visible, ids
 from clinic_backups.catalog.progress import RunningBackup, running
 from clinic_backups.catalog.rows import COLUMNS, record_of
 from clinic_backups.catalog.tables import backup, backup_copy, clinic
-from clinic_backups.model import BackupRecord, Kind, State
+from clinic_backups.model import FUTURE_TOLERANCE, BackupRecord, Kind, State
 
 Type = Literal["completo", "incremental", "manual"]
 Status = Literal["en_proceso", "completado", "fallido"]
@@ -149,7 +149,8 @@ class History:
         return self._one(visible, backup.c.clinic_id == clinic_id, backup.c.run_id == run_id)
 
     def moments(self, clinic_id: int) -> list[Moment]:
-        """What the clinic can be restored to, the newest first."""
+        """What the clinic can be restored to, the newest first. Those of the future come last: a clock was wrong."""
+        of_future = backup.c.started_at > func.clock_timestamp() + FUTURE_TOLERANCE
         statement = (
             select(
                 backup.c.id,
@@ -160,7 +161,7 @@ class History:
                 backup.c.safety_of,
             )
             .where(backup.c.clinic_id == clinic_id, backup.c.state == "completed")
-            .order_by(*_NEWEST_FIRST)
+            .order_by(of_future, *_NEWEST_FIRST)
         )
         with self._database.transaction("reading the list of backups") as db:
             return [Moment(*row) for row in db.execute(statement)]

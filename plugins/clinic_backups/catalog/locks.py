@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import psycopg2
 
 from clinic_backups.catalog.database import connect_catalog
+from clinic_backups.clock import DatabaseClock
 from clinic_backups.connections import Connection
 from clinic_backups.database import raise_database_error
 from clinic_backups.errors import TransientError
@@ -16,7 +19,10 @@ from clinic_backups.errors import TransientError
 Purpose = Literal["clinic", "copies"]
 """``clinic``: a backup or restore; ``copies``: copying its backups to further stores. Whoever deletes takes both."""
 # Of a transaction: a transaction-pooling proxy would hand a session's lock to somebody else.
+IDLE_SECONDS, BEAT_SECONDS = 300, 30
+"""The server ends the lock of whoever says nothing for so long; who holds it says something so often."""
 TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
+TRY_LOCK_AND_TELL_TIME = f"{TRY_LOCK}, clock_timestamp()"
 
 
 def lock_name(purpose: Purpose, clinic_id: int) -> str:
@@ -47,18 +53,24 @@ class ClinicLock:
 
 
 @contextmanager
-def lock_clinic(connection: Connection, clinic_id: int, *purposes: Purpose) -> Iterator[ClinicLock]:
-    """Keep others out. :raises AlreadyRunning: another process has one of the locks."""
+def lock_clinic(
+    connection: Connection, clinic_id: int, *purposes: Purpose, clock: DatabaseClock | None = None
+) -> Iterator[ClinicLock]:
+    """Keep others out.
+
+    :param clock: is set by the way.
+    :raises AlreadyRunning: another process has one of the locks.
+    """
     db = connect_catalog(connection)
     try:
         with db.cursor() as cursor:
-            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            # A process that cannot show itself any more, and a proxy that keeps its connection, must not keep the lock.
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = %s", (f"{IDLE_SECONDS}s",))
             for purpose in purposes:
-                cursor.execute(TRY_LOCK, (lock_name(purpose, clinic_id),))
-                locked = cursor.fetchone()
-                if not locked or not locked[0]:
+                if not _try(cursor, lock_name(purpose, clinic_id), clock):
                     raise _running(clinic_id, purpose)
-        yield ClinicLock(db, clinic_id)
+        with _kept_alive(db):
+            yield ClinicLock(db, clinic_id)
     except psycopg2.Error as error:
         raise_database_error(error, f"locking clinic {clinic_id} in the catalog", source="catalog")
     finally:
@@ -66,6 +78,41 @@ def lock_clinic(connection: Connection, clinic_id: int, *purposes: Purpose) -> I
         with suppress(psycopg2.Error):
             db.rollback()
         db.close()
+
+
+def _try(cursor: Any, name: str, clock: DatabaseClock | None) -> bool:
+    locked = False
+
+    def ask() -> datetime:
+        nonlocal locked
+        cursor.execute(TRY_LOCK_AND_TELL_TIME, (name,))
+        told: datetime
+        locked, told = cursor.fetchone()
+        return told.astimezone(UTC)
+
+    if clock is None:
+        ask()
+    else:
+        clock.observe(ask)
+    return locked
+
+
+@contextmanager
+def _kept_alive(db: Any) -> Iterator[None]:
+    """Say something to the server now and then, so that it sees that somebody is there."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        with suppress(psycopg2.Error):
+            while not ended.wait(BEAT_SECONDS):
+                with db.cursor() as cursor:
+                    cursor.execute("SELECT 1")
+
+    threading.Thread(target=beat, name="clinic-lock", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _running(clinic_id: int, purpose: Purpose) -> AlreadyRunning:

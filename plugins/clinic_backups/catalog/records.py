@@ -13,13 +13,14 @@ from sqlalchemy import Select, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.catalog import copies, migrate
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.database import CatalogDatabase, time_of
 from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
 from clinic_backups.catalog.rows import COLUMNS, record_of, values_of
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
+from clinic_backups.clock import DIFFERENCE_SECONDS, DatabaseClock, Now
 from clinic_backups.connections import Connection
 from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.model import BackupRecord, State, iso
+from clinic_backups.model import FUTURE_TOLERANCE, BackupRecord, Envelope, State, iso
 
 PIECES_AT_A_TIME = 4
 """Of a list of blocks, half a MiB each."""
@@ -34,11 +35,25 @@ class Catalog:
     """What was backed up when. Every method raises our errors, without values of rows.
 
     :param connection: Airflow's connection ``backup_catalog``: a role that owns the schema ``clinic_backups``.
+    :param clock_difference_seconds: so much this machine's clock may differ from the database's.
+    :param machine: this machine's clock.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        clock_difference_seconds: float = DIFFERENCE_SECONDS,
+        machine: Now | None = None,
+    ) -> None:
         self._connection = connection
         self.database = CatalogDatabase(connection)
+        self.clock = DatabaseClock(self._ask_time, most_seconds=clock_difference_seconds, machine=machine)
+        """The one clock: see docs/decisions/0014."""
+
+    def _ask_time(self) -> datetime:
+        with self.database.statement("asking for the time") as db:
+            return time_of(db)
 
     def migrate(self) -> str:
         """Bring the schema to the newest version. Returns that version."""
@@ -55,7 +70,7 @@ class Catalog:
 
         :raises AlreadyRunning: another process is at it.
         """
-        return lock_clinic(self._connection, clinic_id, *(purposes or ("clinic",)))
+        return lock_clinic(self._connection, clinic_id, *(purposes or ("clinic",)), clock=self.clock)
 
     def begin(self, record: BackupRecord) -> BackupRecord:
         """Write a running record. :raises SameSecond: this clinic has a backup of the same second."""
@@ -90,14 +105,33 @@ class Catalog:
         return record_of(row) if row else None
 
     def rekey(self, record: BackupRecord, archive_key: str) -> BackupRecord:
-        """Let a running backup's archive lie under another key. :raises PermanentError: it is not running."""
-        return self._change(record, "running", archive_key=archive_key)
+        """Begin a running backup's archive anew, under another key. :raises PermanentError: it is not running."""
+        return self._change(record, "running", archive_key=archive_key, noted=None)
 
     def decided(self, record: BackupRecord) -> BackupRecord:
         """Write how a running backup is made: its kind, why, what it is built on, and of which tables."""
         names = ("kind", "kind_reason", "parent_id", "chain", "schema_digest", "gaps", "data_at")
         values = {name: value for name, value in values_of(record).items() if name in names}
         return self._change(record, "running", **values)
+
+    def note(self, record: BackupRecord, envelope: Envelope) -> BackupRecord:
+        """Write what a running backup's envelope is going to say: before the envelope, which anybody could make up.
+
+        :raises PermanentError: somebody else has ended this attempt, or began another one.
+        """
+        statement = (
+            update(backup)
+            .where(backup.c.backup_id == record.backup_id, backup.c.state == "running")
+            .where(backup.c.attempt == record.attempt)
+            .values(noted=envelope.to_json())
+        )
+        with self.database.statement(f"noting what {record.backup_id} is") as db:
+            if not db.execute(statement).rowcount:
+                raise PermanentError(
+                    f"Backup {record.backup_id} does not run any more, or another attempt of it does.",
+                    hint="What this attempt stored is not kept. See `clinic-backups show`.",
+                )
+        return replace(record, noted=envelope)
 
     def blocks(self, backup_id: str) -> Generator[bytes]:
         """The list of the blocks in a backup's own archive, in the pieces in which it was written; none if unknown.
@@ -128,7 +162,8 @@ class Catalog:
         :param announce_losses: called instead where it is lost.
         :raises PermanentError: there is no such running record.
         """
-        values = {name: value for name, value in values_of(record).items() if name != "backup_id"}
+        kept = ("backup_id",) if record.state == "completed" else ("backup_id", "noted")
+        values = {name: value for name, value in values_of(record).items() if name not in kept}
         statement = (
             update(backup)
             .where(backup.c.backup_id == record.backup_id, backup.c.state == "running")
@@ -199,7 +234,10 @@ class Catalog:
                 db.execute(delete(table).where(table.c.backup_id == deleted.backup_id))
             also(db, deleted)
 
-        return self._change(record, "deleting", also=forget, state="deleted", deleted_at=record.deleted_at)
+        return self._change(
+            record, "deleting", also=forget,
+            state="deleted", deleted_at=record.deleted_at, deletion=list(record.deletion),
+        )  # fmt: skip
 
     def hold(self, record: BackupRecord, reason: str, by: str, at: datetime | None = None) -> BackupRecord:
         """Keep it until it is released. The same hold once more changes nothing.
@@ -318,12 +356,14 @@ class Catalog:
         started_before: datetime | None = None,
         safety_copies: bool = True,
         data_before: datetime | None = None,
+        until: datetime | None = None,
         limit: int | None = None,
     ) -> list[BackupRecord]:
         """The records that fit, the newest first.
 
         :param safety_copies: also those that were made before a restore.
         :param data_before: their rows are as of before then.
+        :param until: without those of the future, seen from then: see :meth:`BackupRecord.is_of_future`.
         """
         statement = select(*COLUMNS).order_by(backup.c.started_at.desc(), backup.c.id.desc()).limit(limit)
         for column, value in ((backup.c.clinic_id, clinic_id), (backup.c.run_id, run_id), (backup.c.state, state)):
@@ -335,11 +375,17 @@ class Catalog:
             statement = statement.where(backup.c.safety_of.is_(None))
         if data_before is not None:
             statement = statement.where(backup.c.data_time < data_before)
+        if until is not None:
+            limit_at = until + FUTURE_TOLERANCE
+            statement = statement.where(backup.c.started_at <= limit_at, backup.c.data_time <= limit_at)
         return self._select(statement)
 
-    def latest(self, clinic_id: int) -> BackupRecord | None:
-        """The clinic's newest completed backup."""
-        found = self.find(clinic_id=clinic_id, state="completed", limit=1)
+    def latest(self, clinic_id: int, now: datetime | None = None) -> BackupRecord | None:
+        """The clinic's newest completed backup; one of the future is none.
+
+        :param now: by default the database's time.
+        """
+        found = self.find(clinic_id=clinic_id, state="completed", until=now or self.clock(), limit=1)
         return found[0] if found else None
 
     def _select(self, statement: Select[Any]) -> list[BackupRecord]:

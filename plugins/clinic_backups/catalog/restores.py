@@ -70,12 +70,13 @@ class RestoreRecord:
 
     def completed(self, finished_at: datetime) -> RestoreRecord:
         """This record once its transaction has committed."""
-        return replace(self, state="completed", finished_at=finished_at)
+        return replace(self, state="completed", finished_at=max(self.started_at, finished_at))
 
     def failed(self, error: BaseException, finished_at: datetime) -> RestoreRecord:
         """This record after a failure, with the error's text and hint where it is one of ours."""
         text, hint = to_record(error)
-        return replace(self, state="failed", finished_at=finished_at, error=text, hint=hint)
+        ended_at = max(self.started_at, finished_at)
+        return replace(self, state="failed", finished_at=ended_at, error=text, hint=hint)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types with the derived figures, for ``--json``."""

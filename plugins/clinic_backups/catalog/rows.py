@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from clinic_backups.catalog.tables import backup, backup_copy
-from clinic_backups.model import BackupRecord, ChainArchive, Gap
+from clinic_backups.model import BackupRecord, ChainArchive, Envelope, Gap
 
 _FIELDS = [field.name for field in fields(BackupRecord) if field.name != "stores"]
 _STORES = (
@@ -29,6 +29,8 @@ def values_of(record: BackupRecord) -> dict[str, Any]:
         "recipients": list(record.recipients),
         "chain": [asdict(archive) for archive in record.chain],
         "gaps": [asdict(gap) for gap in record.gaps],
+        "noted": record.noted.to_json() if record.noted else None,
+        "deletion": list(record.deletion),
     }
     return {name: getattr(record, name) for name in _FIELDS} | lists
 
@@ -39,6 +41,8 @@ def record_of(row: Any) -> BackupRecord:
         "recipients": tuple(row["recipients"]),
         "chain": tuple(ChainArchive(**archive) for archive in row["chain"]),
         "gaps": tuple(Gap(**gap) for gap in row["gaps"]),
+        "deletion": tuple(row["deletion"]),
         "stores": tuple(row["stores"] or ()),
+        "noted": Envelope.from_json(row["noted"]) if row["noted"] else None,
     }
     return BackupRecord(**({name: row[name] for name in _FIELDS} | lists))

@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from clinic_backups.backup import utc_now
 from clinic_backups.catalog.erasures import Erasure
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import errors, human_size, print_json, print_table
+from clinic_backups.clock import require_same_clock
 from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
 from clinic_backups.holds import require_reason
 from clinic_backups.model import BackupRecord, iso
@@ -56,9 +56,10 @@ def erase_clinic(
         )
     _show_unknown_holds(with_parts, clinic, ignored=ignore_unknown_holds)
     _require_confirmation(with_parts, clinic, yes=yes)
+    require_same_clock(with_parts.clock)
     by = f"{getpass.getuser()} (command line)"
     with_parts.erasures().request(
-        clinic, reason=reason, by=by, at=utc_now(), ignore_unknown_holds=ignore_unknown_holds
+        clinic, reason=reason, by=by, at=with_parts.clock(), ignore_unknown_holds=ignore_unknown_holds
     )  # fmt: skip
     (cleaned,) = with_parts.cleaner().run(clinic_id=clinic)
     if cleaned.erasure is None:
@@ -118,7 +119,7 @@ def _require_confirmation(with_parts: Parts, clinic: int, *, yes: bool) -> None:
     for record in there:
         if record.hold_reason:
             errors.print(f"{record.backup_id} is on hold and stays: {escape(record.hold_reason)}")
-        elif record.locked_until and record.locked_until > utc_now():
+        elif record.locked_until and record.locked_until > with_parts.clock():
             errors.print(f"{record.backup_id} stays until its lock ends: {iso(record.locked_until)}")
     if yes:
         return
@@ -146,6 +147,13 @@ def _show(found: list[Erasure]) -> None:
         for erasure in found
     ]  # fmt: skip
     print_table("Erasures", columns, rows)
+    for erasure in found:
+        for item in erasure.evidence:
+            known_as = f" (store {item['store_id']})" if item["store_id"] else ""
+            print(
+                f"Clinic {erasure.clinic_id} in {item['store_url']}{known_as}: {item['deleted']} objects deleted,"
+                f" {item['left']} left, listed at {item['listed_at']}."
+            )
 
 
 def _moment(moment: datetime | None) -> str:

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from clinic_backups.backup import utc_now
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import errors, print_json
 from clinic_backups.errors import TransientError
@@ -26,7 +25,7 @@ def mail(
     """Show how many mails of the last week were sent and how many wait; send those that are due."""
     with_parts = parts()
     done = with_parts.deliver() if send else None
-    counts = with_parts.outbox.counts(utc_now() - timedelta(days=7))
+    counts = with_parts.outbox.counts(with_parts.clock() - timedelta(days=7))
     if json:
         print_json(counts | ({"sent_now": done.sent, "problem": done.problem} if done else {}))
     else:

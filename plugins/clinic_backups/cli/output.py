@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Self
 
 from rich.console import Console
@@ -87,6 +88,16 @@ def state_of(record: BackupRecord) -> str:
 def styled(word: str) -> str:
     """A state or level in its colour."""
     return f"[{STYLES.get(word, 'default')}]{escape(word)}[/]"
+
+
+def print_future(records: Iterable[BackupRecord], now: datetime) -> None:
+    """Which backups have times that have not come yet, on the error output."""
+    for record in records:
+        if record.state in ("completed", "lost") and record.is_of_future(now):
+            errors.print(
+                f"\n[yellow]Backup {escape(record.backup_id)} is dated in the future:[/] a clock was wrong. It is not"
+                " taken for the newest, and restored only where its id is given."
+            )
 
 
 def print_gaps(record: BackupRecord) -> None:

@@ -47,11 +47,11 @@ def restore_into(
     if archive and (backup or as_of):
         raise SettingsError("Which backup?", hint="--archive names it; leave --backup and --as-of out.")
     if archive:
-        source = source_in_store(with_parts, archive, clinic)
+        source, known = source_in_store(with_parts, archive, clinic), {}
     else:
-        source = source_of(choose_backup(with_parts.catalog, request))
+        source, known = source_of(choose_backup(with_parts.catalog, request)), {"bound_of": with_parts.known_bound}
     with Steps() as steps:
-        copier = with_parts.copier(identity, on_step=steps.step, on_read=steps.read)
+        copier = with_parts.copier(identity, on_step=steps.step, on_read=steps.read, **known)
         report = copier.run(source, schema, request.tables)
     if json:
         print_json(report.to_json())

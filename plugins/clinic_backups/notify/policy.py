@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from clinic_backups.catalog.outbox import Notice, queue
 from clinic_backups.errors import Interrupted, TransientError
-from clinic_backups.model import BackupRecord, iso
+from clinic_backups.model import FUTURE_TOLERANCE, BackupRecord, iso
 
 NotifySuccess = Literal["each", "weekly", "never"]
 Cause = Literal["transient", "permanent", "interrupted"]
@@ -116,14 +116,23 @@ def _history(db: SqlConnection, record: BackupRecord, now: datetime) -> History:
                    (SELECT min(id) FROM streak) AS thread_id,
                    (SELECT min(created_at) FROM streak) AS failing_since,
                    (SELECT max(data_time) FROM clinic_backups.backup
-                     WHERE clinic_id = :clinic_id AND good AND backup_id <> :backup_id) AS last_good_at,
+                     WHERE clinic_id = :clinic_id AND good AND backup_id <> :backup_id
+                       AND data_time <= :until) AS last_good_at,
                    (SELECT max(created_at) FROM clinic_backups.notification
-                     WHERE clinic_id = :clinic_id AND kind = 'weekly') AS last_weekly_at,
+                     WHERE clinic_id = :clinic_id AND kind = 'weekly' AND created_at <= :until) AS last_weekly_at,
                    (SELECT count(*) FROM clinic_backups.backup
-                     WHERE clinic_id = :clinic_id AND state = 'completed' AND started_at > :week) AS completed_in_week,
+                     WHERE clinic_id = :clinic_id AND state = 'completed'
+                       AND started_at BETWEEN :week AND :until) AS completed_in_week,
                    (SELECT count(*) FROM clinic_backups.backup
-                     WHERE clinic_id = :clinic_id AND state = 'failed' AND started_at > :week) AS failed_in_week"""),
-        {"clinic_id": record.clinic_id, "backup_id": record.backup_id, "week": now - WEEK},
+                     WHERE clinic_id = :clinic_id AND state = 'failed'
+                       AND started_at BETWEEN :week AND :until) AS failed_in_week"""),
+        {
+            "clinic_id": record.clinic_id,
+            "backup_id": record.backup_id,
+            "week": now - WEEK,
+            # What is dated later was written by a clock that was wrong.
+            "until": now + FUTURE_TOLERANCE,
+        },
     ).one()
     return History(**row._mapping)
 

@@ -14,7 +14,6 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param, get_current_context, task
 from airflow.sdk.definitions.param import ParamsDict
 
-from clinic_backups.backup import utc_now
 from clinic_backups.catalog.approvals import AGAIN, Answer, Approval, NotApproved
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.errors import ClinicBackupsError
@@ -175,7 +174,7 @@ def report(applied: Any) -> None:
         else:
             running = bool(Restores(parts.catalog.database).find(run_id=run_id, state="running"))
             try:
-                done = settle_run(parts.catalog, parts.approvals, lambda: parts.restore_db, run_id, utc_now)
+                done = settle_run(parts.catalog, parts.approvals, lambda: parts.restore_db, run_id, parts.clock)
             except Rejected as rejected:
                 log.info("%s Nothing was changed.", rejected.message)
                 return

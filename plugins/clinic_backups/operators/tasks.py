@@ -13,7 +13,6 @@ from airflow.sdk.configuration import conf as airflow_conf
 from airflow.sdk.exceptions import AirflowFailException
 
 from clinic_backups import watch as watching
-from clinic_backups.backup import utc_now
 from clinic_backups.catalog.outbox import Notice
 from clinic_backups.errors import ClinicBackupsError, SettingsError
 from clinic_backups.findings import OF_RUN, Finding
@@ -135,10 +134,10 @@ def watch() -> dict[str, int]:
         # It needs little, and must alarm whatever else is wrong.
         usable, wrong = load_usable()
         parts = AirflowParts(usable=usable)
-        now = utc_now()
         url = usable.heartbeat_url.get_secret_value()
         try:
-            facts = overdue_facts(parts.known_clinics.health(), usable.rpo_hours, now)
+            now = parts.clock()
+            facts = overdue_facts(parts.known_clinics.health(now), usable.rpo_hours, now)
             if wrong:
                 facts["problem"] = {"error": wrong, "hint": "Until that is corrected no backup is made."}
             notice = watching.alarm_notice(facts, parts.outbox.last("alarm"), now)
@@ -173,8 +172,8 @@ def _close_what_died(parts: AirflowParts, run_id: str) -> None:
 
 def _close(parts: AirflowParts, run_id: str) -> None:
     closed = parts.outcomes.close_abandoned(run_id=run_id)
-    closed += parts.outcomes.close_abandoned(before=utc_now() - parts.settings.longest_retrying)
-    for restored in close_abandoned(parts.catalog, parts.clinic_db, utc_now):
+    closed += parts.outcomes.close_abandoned(before=parts.clock() - parts.settings.longest_retrying)
+    for restored in close_abandoned(parts.catalog, parts.clinic_db, parts.clock):
         log.warning("%s was found without its process and is %s now.", restored.restore_id, restored.state)
     for record in closed:
         log.warning("%s was found without its process and is %s now.", record.backup_id, record.state)
@@ -187,7 +186,7 @@ def _queue_digest(
     records: dict[int, BackupRecord],
     problem: Mapping[str, str] | None,
 ) -> None:
-    settings, now = parts.settings, utc_now()
+    settings, now = parts.settings, parts.clock()
     run_id, instance = context["dag_run"].run_id, context["ti"]
     base = airflow_url()
     run_url = f"{base}/dags/{quote(instance.dag_id)}/runs/{quote(run_id, safe='')}" if base else ""
@@ -201,7 +200,7 @@ def _queue_digest(
             clinic.id: f"{run_url}/tasks/back_up/mapped/{index}" if run_url else ""
             for index, clinic in enumerate(clinics)
         },
-        health=parts.known_clinics.health(),
+        health=parts.known_clinics.health(now),
         shrunk=parts.known_clinics.shrunk(run_id, settings.shrink_percent),
         undelivered=parts.outbox.undelivered(
             waiting_since=now - UNDELIVERED_AFTER, refused_since=last[1] if last else now - UNDELIVERED_AFTER

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from clinic_backups.archive_reader import Manifest, Segment, read_archive
 from clinic_backups.blocks import OWN_ARCHIVE
+from clinic_backups.bounds import RATIO, Bound, guess
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound
 from clinic_backups.model import ArchiveInfo, ChainArchive
 from clinic_backups.storage import Stores
@@ -29,12 +30,14 @@ class Source:
 
     :param archive: where it lies and what it must be, from the catalog or its envelope.
     :param chain: the same of what it is built on.
+    :param bound: what the backup holds, as far as that is known.
     """
 
     backup_id: str
     clinic_id: int
     archive: ArchiveInfo
     chain: tuple[ChainArchive, ...] = ()
+    bound: Bound | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,8 @@ class Archives:
     :param identities: secret keys, of which one opens the archives.
     :param on_step: told what is being done.
     :param on_read: told how many bytes of how many of an archive are read, from another thread.
+    :param bound_of: tells by their ids what backups hold that others are built on; none where that is not known.
+    :param unpack_ratio: so many times its size an archive may unpack to, where nothing is known of its backup.
     :param on_bad_copy: told of the source, a store's URL and its error before the next store is tried.
     """
 
@@ -84,7 +89,10 @@ class Archives:
         on_step: OnStep = lambda step: None,
         on_read: OnRead = lambda done, total: None,
         on_bad_copy: OnBadCopy = lambda source, url, error: None,
+        bound_of: Callable[[str], Bound | None] = lambda backup_id: None,
+        unpack_ratio: int = RATIO,
     ) -> None:
+        self._bound_of, self._unpack_ratio = bound_of, unpack_ratio
         self._stores, self.identities = stores, identities
         self._on_step, self._on_read, self._on_bad_copy = on_step, on_read, on_bad_copy
 
@@ -98,7 +106,7 @@ class Archives:
             source, "checking", lambda store: self._fetch(source, store, keep)
         )
         known = {archive.backup_id: archive for archive in source.chain}
-        archives = {OWN_ARCHIVE: source}
+        archives = {OWN_ARCHIVE: self._bounded(source)}
         for number in manifest.needed():
             backup_id = manifest.archives[number]
             if backup_id not in known:
@@ -107,7 +115,7 @@ class Archives:
                     " it lies.",
                     hint="Somebody changed the store or the catalog. Choose another backup.",
                 )
-            archives[number] = Source(backup_id, source.clinic_id, known[backup_id])
+            archives[number] = self._bounded(Source(backup_id, source.clinic_id, known[backup_id]))
         return Fetched(manifest, archives, store, segments)
 
     def read(self, backup: Fetched, wanted: Wanted) -> None:
@@ -152,7 +160,10 @@ class Archives:
         """
         with store.open(source.archive.key) as stream:
             counted = cast(BinaryIO, _Counted(stream, source.archive.size_bytes, self._on_read))
-            manifest = read_archive(counted, self.identities, expected=source.archive, on_segment=on_segment)
+            manifest = read_archive(
+                counted, self.identities, expected=source.archive, bound=self._bounded(source).bound,
+                on_segment=on_segment,
+            )  # fmt: skip
         if manifest.clinic.id != source.clinic_id or manifest.backup_id != source.backup_id:
             raise IntegrityError(
                 f"{source.archive.key} holds backup {manifest.backup_id} of clinic {manifest.clinic.id}; wanted is"
@@ -160,6 +171,13 @@ class Archives:
                 hint="Somebody exchanged archives in the store. Nothing was changed.",
             )
         return manifest
+
+    def _bounded(self, source: Source) -> Source:
+        """With what it may unpack to."""
+        if source.bound is not None:
+            return source
+        bound = self._bound_of(source.backup_id) or guess(source.archive.size_bytes, self._unpack_ratio)
+        return replace(source, bound=bound)
 
     def _fetch(self, source: Source, store: ObjectStore, keep: bool) -> tuple[Manifest, tuple[Segment, ...] | None]:
         kept = _Kept(KEPT_BYTES if keep else 0)

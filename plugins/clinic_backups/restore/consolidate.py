@@ -15,10 +15,11 @@ from sqlalchemy import Connection as SqlConnection
 
 from clinic_backups import envelopes
 from clinic_backups.archive import ArchiveWriter, Zstd, block_list
-from clinic_backups.backup import utc_now
 from clinic_backups.blocks import BlockList
+from clinic_backups.bounds import bound_of
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.clock import Now, require_same_clock
 from clinic_backups.encryption import Age, WrongIdentity, parse_recipients
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError
 from clinic_backups.model import (
@@ -76,12 +77,13 @@ class Consolidation:
         archives: Archives,
         store: ObjectStore,
         announcer: Announcer | None = None,
-        now: Callable[[], datetime] = utc_now,
+        now: Now | None = None,
         on_step: Callable[[str], object] = lambda step: None,
         on_read: OnRead = lambda done, total: None,
     ) -> None:
         self._settings, self._catalog, self._archives, self._store = settings, catalog, archives, store
-        self._now, self._on_step, self._on_read = now, on_step, on_read
+        self._now = now = now or catalog.clock
+        self._on_step, self._on_read = on_step, on_read
         self._outcomes = Outcomes(catalog, lambda: store, _Silent(), now)
         self._of_dead = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
 
@@ -89,6 +91,7 @@ class Consolidation:
         """Write the full backup; a failure is recorded and raised.
 
         :raises AlreadyRunning: the clinic is being backed up or restored; nothing was recorded.
+        :raises ClocksDiffer: this machine's clock is not the catalog's; nothing was recorded.
         :raises PermanentError: there is no such incremental, or it is not completed; nothing was recorded.
         :raises SettingsError: no recipient, or a wrong one; nothing was recorded.
         :raises WrongIdentity: the identity does not open the archives.
@@ -98,6 +101,7 @@ class Consolidation:
         recipients = self._settings.recipients_of(clinic_id)
         parse_recipients(recipients)
         with self._catalog.lock(clinic_id) as lock:
+            require_same_clock(self._now)
             # Asked again: retention may have had the lock before.
             source = self._usable(backup_id)
             for dead in self._catalog.find(clinic_id=clinic_id, state="running"):
@@ -117,6 +121,7 @@ class Consolidation:
                     )
                     verified = self._verify(envelope, source)
                     lock.require()
+                    record = self._catalog.note(record, envelope)
                     envelopes.write(envelope, self._store, now=self._now())
                 except BaseException as error:
                     envelopes.withdraw(record.archive_key, self._store, error)
@@ -149,9 +154,9 @@ class Consolidation:
     def _dated(self, source: BackupRecord, requested_by: str) -> BackupRecord:
         """The running record: as old as its rows, and the next in time after its source."""
         records = self._catalog.find(clinic_id=source.clinic_id)
-        taken = {name for record in records for name in (record.backup_id, record.archive_key)}
+        taken = {record.backup_id for record in records}
         clinic, started_at = Clinic(source.clinic_id, source.clinic_name), source.started_at + timedelta(seconds=1)
-        while taken & {backup_id_of(clinic.id, started_at), archive_key_of(clinic, started_at)}:
+        while backup_id_of(clinic.id, started_at) in taken:
             started_at += timedelta(seconds=1)
         said = f"consolidated from {source.backup_id}"
         return BackupRecord(
@@ -199,7 +204,7 @@ class Consolidation:
         found = {envelope.fingerprint}
         self._on_step(f"reading {envelope.backup_id} back")
         try:
-            new = Source(envelope.backup_id, envelope.clinic_id, envelope.archive)
+            new = Source(envelope.backup_id, envelope.clinic_id, envelope.archive, bound=bound_of(envelope))
             found.add(self._archives.read_in(self._store, new).fingerprint)
             verified = True
         except WrongIdentity:

@@ -98,7 +98,8 @@ class _Archive:
 
     def __init__(self, source: Source, store: ObjectStore, identities: Sequence[Any], order: Mapping[str, int]) -> None:
         self.backup_id, self.segments = source.backup_id, Channel[Segment](1)
-        self._archive, self._store, self._identities, self._order = source.archive, store, identities, order
+        self._archive, self._bound = source.archive, source.bound
+        self._store, self._identities, self._order = store, identities, order
         self._wanted, self._last = 0, ("", b"")
         self._table, self._data, self._at, self._rest = "", b"", 0, deque[Block]()
 
@@ -113,7 +114,9 @@ class _Archive:
         Each block's digest was compared by the reader and is by whoever takes it: the rest need not be seen again.
         """
         with suppress(Cancelled), self._store.open(self._archive.key) as stream:
-            read_archive(stream, self._identities, expected=self._archive, on_segment=self._hand_over)
+            read_archive(
+                stream, self._identities, expected=self._archive, bound=self._bound, on_segment=self._hand_over
+            )
 
     def _hand_over(self, segment: Segment) -> None:
         self.segments.put(segment)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection as SqlConnection
 
+from clinic_backups.bounds import bound_of
 from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotApproved, Proposal, use
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.records import Catalog
@@ -51,7 +52,7 @@ class RestoreRunner:
 
     def choose(self, request: RestoreRequest) -> BackupRecord:
         """See :func:`choose_backup`."""
-        return choose_backup(self._catalog, request)
+        return choose_backup(self._catalog, request, self._now())
 
     def plan(self, request: RestoreRequest) -> RestorePlan:
         """What the restore would do; see :meth:`ClinicRestore.plan`."""
@@ -127,9 +128,8 @@ class RestoreRunner:
             approved = self._approvals.usable(approved.id)
             plan = _plan_of(approved)
             self._require_target(approved, plan)
-            chosen = choose_backup(
-                self._catalog, RestoreRequest(clinic_id=approved.clinic_id, backup_id=approved.backup_id)
-            )
+            named = RestoreRequest(clinic_id=approved.clinic_id, backup_id=approved.backup_id)
+            chosen = choose_backup(self._catalog, named, self._now())
             request = RestoreRequest.from_json(approved.request)
             return _Attempt(self, approved, request, plan, lock, self._begin(approved, request, plan)).run(chosen)
 
@@ -282,9 +282,12 @@ def _notes(backup: BackupRecord) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def choose_backup(catalog: Catalog, request: RestoreRequest) -> BackupRecord:
+def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | None = None) -> BackupRecord:
     """The backup that a request means. A copy that was made before a restore is meant only where its id is given.
 
+    So is a backup of the future: a clock was wrong.
+
+    :param now: by default the catalog's time.
     :raises PermanentError: there is no such backup, or it is not complete.
     """
     if request.backup_id is not None:
@@ -297,14 +300,22 @@ def choose_backup(catalog: Catalog, request: RestoreRequest) -> BackupRecord:
         require_completed(found)
         return found
     before = request.as_of + timedelta(microseconds=1) if request.as_of else None
-    known = catalog.find(clinic_id=request.clinic_id, state="completed", data_before=before, safety_copies=False)
+    now = now or catalog.clock()
+    known = catalog.find(
+        clinic_id=request.clinic_id, state="completed", data_before=before, safety_copies=False, until=now
+    )
     # What is suspect, and nobody has accepted, is taken only where there is nothing else.
     if known:
         return next((record for record in known if record.is_trusted), known[0])
     when = f" at or before {request.as_of.isoformat()}" if request.as_of else ""
     others = catalog.find(clinic_id=request.clinic_id, state="completed", data_before=before, limit=1)
-    besides = " except copies that were made before a restore" if others else ""
-    by_id = " To restore such a copy, give its id." if others else ""
+    besides = by_id = ""
+    if others and others[0].is_of_future(now):
+        besides = f" except {others[0].backup_id}, whose time has not come yet: a clock was wrong"
+        by_id = " To restore it, give its id."
+    elif others:
+        besides = " except copies that were made before a restore"
+        by_id = " To restore such a copy, give its id."
     raise PermanentError(
         f"Clinic {request.clinic_id} has no completed backup{when}{besides}.",
         hint=f"See clinic-backups list --clinic {request.clinic_id}.{by_id}",
@@ -323,7 +334,7 @@ def require_completed(record: BackupRecord) -> None:
 
 def source_of(record: BackupRecord) -> Source:
     """Where a completed backup lies."""
-    return Source(record.backup_id, record.clinic_id, record.archive, record.chain)
+    return Source(record.backup_id, record.clinic_id, record.archive, record.chain, bound_of(record))
 
 
 def wish_of(request: RestoreRequest) -> Wish:

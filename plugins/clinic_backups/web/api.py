@@ -15,6 +15,7 @@ from clinic_backups.catalog.lists import BIGINT
 from clinic_backups.model import WantedKind
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.actions import Started
+from clinic_backups.web.caller import Caller
 from clinic_backups.web.metrics import MEDIA_TYPE as MEDIA_TYPE_METRICS
 from clinic_backups.web.metrics import exposition
 from clinic_backups.web.problems import MEDIA_TYPE, TITLES, WrongValue
@@ -189,13 +190,17 @@ def make_router(services: Services) -> APIRouter:
         )
         return Clinics(count=found.total, results=[clinic_of(line, caller) for line in found.lines])
 
+    def alerts_for(caller: Caller) -> list[str]:
+        return [banner.kind for banner in services.banners()] if caller.viewer.superadmin else []
+
     @router.get("/health", summary="How many of your clinics are late")
     @on_threads
     def health(caller: CallerDep) -> Health:
         objective = services.settings.rpo_hours
         counts = services.board.counts(visible=caller.viewer.visible, now=services.now(), objective_hours=objective)
         status: Literal["ok", "late"] = "late" if counts.late or counts.never else "ok"
-        return Health(status=status, objective_hours=objective, next_run=services.actions.next_run(), **asdict(counts))
+        next_run, alerts = services.actions.next_run(), alerts_for(caller)
+        return Health(status=status, objective_hours=objective, next_run=next_run, alerts=alerts, **asdict(counts))
 
     @router.get(
         "/metrics",
@@ -206,7 +211,7 @@ def make_router(services: Services) -> APIRouter:
     @on_threads
     def metrics(caller: CallerDep) -> Response:
         now = services.now()
-        text = exposition(services.board.metrics(visible=caller.viewer.visible, now=now), now)
+        text = exposition(services.board.metrics(visible=caller.viewer.visible, now=now), now, alerts_for(caller))
         return Response(text, media_type=MEDIA_TYPE_METRICS)
 
     @router.get("/openapi.json", summary="This description")

@@ -165,6 +165,10 @@ class Health(BaseModel):
     running: int
     failed: int
     next_run: datetime | None
+    alerts: list[str] = Field(
+        description="Why no backup, or no restore, goes on, as the board says it: paused, no_slots, failed, waiting "
+        "and others; only for whoever runs the system"
+    )
 
 
 class ProblemBody(BaseModel):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 from functools import cached_property
 
 from clinic_backups import settings
-from clinic_backups.backup import utc_now
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics
+from clinic_backups.catalog.database import time_of
 from clinic_backups.catalog.history import History, HistoryEntry
+from clinic_backups.clock import DatabaseClock, Now
 from clinic_backups.connections import Connection
 from clinic_backups.extract import SqlFolder
 from clinic_backups.operators.parts import AirflowParts
@@ -30,8 +30,12 @@ from clinic_backups.web.runs import Runs
 class Services:
     """Parts of the API server; one for its whole life. :raises SettingsError: where a setting is wrong, at each use."""
 
-    def __init__(self, now: Callable[[], datetime] = utc_now) -> None:
-        self.now = now
+    def __init__(self, now: Now | None = None) -> None:
+        self.now = now or DatabaseClock(self._ask_time)
+
+    def _ask_time(self) -> datetime:
+        with self.database.statement("asking for the time") as db:
+            return time_of(db)
 
     @cached_property
     def settings(self) -> Settings:
