@@ -231,7 +231,11 @@ class Cleaner:
         problems: dict[str, CopyProblem] = {}
         for url in record.stores:
             with self._stores.at(url) as store:
-                condition = stored.look(record.archive, store)
+                # What the store cannot prove is read: what is older goes because this one is there.
+                seen = self._places.etags([record.backup_id], url).get(record.backup_id)
+                condition, etag = stored.look_closely(record.archive, store, seen)
+                if etag is not None and etag != seen and not dry_run:
+                    self._places.note_etag(record.backup_id, url, etag)
                 if condition == "intact" and envelopes.exists(record.archive_key, store):
                     return True
                 stored.require_any(store, self._catalog.archive_keys)

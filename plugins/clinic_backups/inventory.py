@@ -38,7 +38,8 @@ class Task:
 
     :param record: write into the catalog what is gone, damaged or found again, and write missing envelopes and notes.
     :param sweep: remove debris and unfinished uploads that are older than a day.
-    :param read: read every archive and compare its SHA-256, not only its size; and its envelope.
+    :param read: read every archive and compare its SHA-256, and its envelope. Else size and the store's own checksum or
+        mark are compared; an object with another mark than the one that was stored is read.
     :param only: these backups alone, all of one clinic, and nothing else that the store has.
     """
 
@@ -59,6 +60,7 @@ class Inventory:
     :param objects: how many objects of backups were looked at.
     :param strangers: how many are none of ours, and were left alone.
     :param read: how each archive that was read was, by backup id.
+    :param archives: how each archive that the catalog counts on is, as far as it was looked at, by backup id.
     :param losses: what was recorded as lost; the operator's mail about it is in the outbox.
     :param problems: what could not be looked at or put right, as (clinic or key, error).
     :param unchecked: clinics that an error kept from being looked at.
@@ -68,10 +70,16 @@ class Inventory:
     objects: int = 0
     strangers: int = 0
     read: dict[str, stored.Condition] = field(default_factory=dict)
+    archives: dict[str, stored.Told] = field(default_factory=dict)
     discrepancies: list[Discrepancy] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     problems: list[tuple[str, ClinicBackupsError]] = field(default_factory=list)
     unchecked: list[int] = field(default_factory=list)
+
+    @property
+    def not_compared(self) -> list[str]:
+        """Backups of which nothing but the size is known to fit: the store proves nothing, and they were not read."""
+        return [backup_id for backup_id, condition in self.archives.items() if condition == "not compared"]
 
 
 class StoreCheck:
@@ -167,18 +175,26 @@ class StoreCheck:
                 self._failures = 0
 
     def _look(self, clinic: _Clinic, objects: Sequence[ObjectInfo], task: Task, found: Inventory) -> None:
-        items = self._compared(clinic, objects, self._catalog.find(clinic_id=clinic.id), task)
-        if not items and not task.read:
+        records = self._catalog.find(clinic_id=clinic.id)
+        items = self._compared(clinic, objects, records, task)
+        seen = self._places.etags([record.backup_id for record in records], clinic.store.url)
+        told = _Told({info.key: info for info in objects}, seen)
+        if not items and not task.read and not any(told.is_another(record) for record in records):
+            here = (record for record in records if task.concerns(record.backup_id))
+            found.archives |= {
+                record.backup_id: told.condition(record) for record in here if _is_counted_on(record, clinic.store)
+            }
             return
         self._on_step(f"{clinic.store.url}: clinic {clinic.id}")
         # Without the locks: it may take hours.
-        read = self._read(clinic, items, task, found)
+        read = self._read(clinic, items, told, task, found)
         looked = Inventory(clinic.store.url)
         standing = self._standing(clinic, read, task, looked, locked=False)
         if not standing or not (task.record or task.sweep):
             # A clinic that is being backed up keeps nobody from hearing that all is well.
             found.discrepancies += standing
             found.problems += looked.problems
+            found.archives |= looked.archives
             return
         with self._catalog.lock(clinic.id, "clinic", "copies") as lock:
             self._settle(clinic, self._standing(clinic, read, task, found, locked=True), task, found, lock)
@@ -191,20 +207,32 @@ class StoreCheck:
         items = compare(clinic.store.url, clinic.id, records, here, objects, clinic.uploads, self._now())
         return [item for item in items if task.concerns(item.backup_id)]
 
-    def _read(self, clinic: _Clinic, items: Sequence[Discrepancy], task: Task, found: Inventory) -> _Read:
-        """By content: what seems to be found always, and all that is counted on where that was asked for."""
+    def _read(self, clinic: _Clinic, items: Sequence[Discrepancy], told: _Told, task: Task, found: Inventory) -> _Read:
+        """By content: what seems to be found or is another object always, and all that is counted on where that was
+        asked for."""
         seem_found = {item.backup_id for item in items if item.kind == "found"}
         at_odds = {item.backup_id for item in items if item.kind in ("missing", "damaged")}
         read: _Read = {}
         for record in self._catalog.find(clinic_id=clinic.id):
             if not task.concerns(record.backup_id):
                 continue
-            wanted = task.read and _is_counted_on(record, clinic.store) and record.backup_id not in at_odds
+            counted_on = _is_counted_on(record, clinic.store) and record.backup_id not in at_odds
+            wanted = counted_on and (task.read or told.is_another(record))
             if wanted or record.backup_id in seem_found:
                 self._on_step(f"{clinic.store.url}: reading {record.backup_id}")
                 with self._noting(found, record.archive_key):
                     read[record.backup_id] = record.archive, self._through(record, clinic.store, found)
+                    if task.record:
+                        self._note(record, clinic.store, told, read[record.backup_id][1])
         return read
+
+    def _note(self, record: BackupRecord, store: ObjectStore, told: _Told, condition: stored.Condition) -> None:
+        """The mark of what was read and is right, unless it changed meanwhile: the next time it need not be read."""
+        before = told.objects.get(record.archive_key)
+        if condition != "intact" or before is None or before.etag in (None, told.seen.get(record.backup_id)):
+            return
+        if store.stat(record.archive_key).etag == before.etag:
+            self._places.note_etag(record.backup_id, store.url, before.etag or "")
 
     def _through(self, record: BackupRecord, store: ObjectStore, found: Inventory) -> stored.Condition:
         archive = record.archive
@@ -220,6 +248,8 @@ class StoreCheck:
         objects = [info for info in clinic.store.list(f"{BACKUPS}{clinic.id}/") if parse_key(info.key) is not None]
         items: list[Discrepancy] = []
         known: dict[str, set[Kind]] = {}
+        seen = self._places.etags(records, clinic.store.url)
+        told = _Told({info.key: info for info in objects}, seen)
         for item in self._compared(clinic, objects, records.values(), task):
             record = records.get(item.backup_id or "")
             if item.kind != "found" or (record and read.get(record.backup_id) == (record.archive, "intact")):
@@ -230,12 +260,16 @@ class StoreCheck:
             if not task.concerns(record.backup_id) or not _is_counted_on(record, clinic.store):
                 continue
             if kinds & {"missing", "damaged"}:
+                found.archives[record.backup_id] = "missing" if "missing" in kinds else "damaged"
                 continue
             with self._noting(found, record.archive_key):
-                archive, condition = read.get(record.backup_id, (record.archive, "intact"))
-                if locked and condition != "intact":
+                condition: stored.Told
+                archive, condition = read.get(record.backup_id) or (record.archive, told.condition(record))
+                if locked and condition in ("missing", "damaged"):
                     condition = self._through(record, clinic.store, found)
-                if condition != "intact" and archive == record.archive:
+                if archive == record.archive:
+                    found.archives[record.backup_id] = condition
+                if condition in ("missing", "damaged") and archive == record.archive:
                     items.append(Discrepancy.of(clinic.store.url, record, condition, record.size_bytes))
                 elif task.read or (task.record and locked):
                     wrong = wrong_beside(record, clinic.store, self._now())
@@ -288,6 +322,27 @@ class _Clinic:
     store: ObjectStore
     id: int
     uploads: Sequence[UnfinishedUpload]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a store's listing tells of one clinic's archives, without reading any.
+
+    :param objects: by key.
+    :param seen: the etags of the objects that were checked, by backup id.
+    """
+
+    objects: Mapping[str, ObjectInfo]
+    seen: Mapping[str, str]
+
+    def condition(self, record: BackupRecord) -> stored.Told:
+        info = self.objects.get(record.archive_key)
+        return stored.compare(record.archive, info, self.seen.get(record.backup_id)) if info else "missing"
+
+    def is_another(self, record: BackupRecord) -> bool:
+        if record.state not in ("completed", "lost") or (info := self.objects.get(record.archive_key)) is None:
+            return False
+        return stored.is_another(record.archive, info, self.seen.get(record.backup_id))
 
 
 def _is_counted_on(record: BackupRecord, store: ObjectStore) -> bool:

@@ -36,9 +36,9 @@ class Parents:
     def problem(self, chain: Sequence[BackupRecord]) -> str:
         """Why nothing can be built on a chain; empty where all of it is there as recorded.
 
-        Size and MD5 are compared where the store tells the MD5, else its mark of the object that was stored. An archive
-        without either is read: in a folder each time, in a bucket once. A loss is recorded, and the operator told. An
-        envelope that is gone is written again: a rebuilt catalog would not take what is built on its backup.
+        Size and MD5 are compared where the store computed the MD5, else its mark of the object that was stored. An
+        archive without either is read: in a folder each time, in a bucket once. A loss is recorded, and the operator
+        told. An envelope that is gone is written again: a rebuilt catalog would not take what is built on its backup.
 
         :raises ClinicBackupsError: the store failed.
         """

@@ -121,9 +121,9 @@ class Replicator:
     def _copy(self, record: BackupRecord, url: str, lock: ClinicLock, result: Replication) -> None:
         with self._blaming(url, record):
             target = self._stores.at(url)
-            condition = stored.look(record.archive, target)
-            if condition == "intact":
-                condition = stored.read_through(record.archive, target)
+            condition, etag = stored.look(record.archive, target), None
+            if condition in ("intact", "not compared"):
+                condition, etag = stored.read_marked(record.archive, target)
             locked_until = target.stat(record.archive_key).locked_until if condition == "intact" else None
         sources: Sequence[str] = record.stores
         if condition == "damaged":
@@ -136,13 +136,15 @@ class Replicator:
             # Of an attempt that died, for instance.
             self._require_lock(record, url, locked_until)
         else:
-            self._fill(record, target, sources, result)
+            etag = self._fill(record, target, sources, result)
         # Whoever has the lock by now may have deleted the backup everywhere else.
         lock.require()
         with self._blaming(url, record):
             envelopes.ensure(record.envelope(), target, now=self._now())
         noted = self._note_hold(record, target)
         self._places.mark(record.backup_id, url, "present", self._now())
+        if etag is not None:
+            self._places.note_etag(record.backup_id, url, etag)
         if self._hold_of(record) != noted:
             # From here on, whoever sets or ends a hold knows of this copy.
             self._note_hold(record, target)
@@ -219,22 +221,22 @@ class Replicator:
             )
         raise failure or _no_store_known(record)
 
-    def _fill(self, record: BackupRecord, target: ObjectStore, sources: Sequence[str], result: Replication) -> None:
-        """From the first store that can give it."""
+    def _fill(
+        self, record: BackupRecord, target: ObjectStore, sources: Sequence[str], result: Replication
+    ) -> str | None:
+        """From the first store that can give it; returns the etag of the copy, where the store has any."""
         failure: ClinicBackupsError | None = None
         for source_url in sources:
             try:
-                self._transfer(record, source_url, target)
+                return self._transfer(record, source_url, target)
             except _SourceError as failed:
                 failure = failed.error
                 if isinstance(failure, (ObjectNotFound, IntegrityError)):
                     gone = isinstance(failure, ObjectNotFound)
                     self._note_loss(record, source_url, "missing" if gone else "damaged", result)
-            else:
-                return
         raise failure or _no_store_known(record)
 
-    def _transfer(self, record: BackupRecord, source_url: str, target: ObjectStore) -> None:
+    def _transfer(self, record: BackupRecord, source_url: str, target: ObjectStore) -> str | None:
         with ExitStack() as stack:
             try:
                 stream = stack.enter_context(self._stores.at(source_url).open(record.archive_key))
@@ -242,7 +244,7 @@ class Replicator:
                 raise _SourceError(error) from None
             with self._blaming(target.url, record):
                 source = _Source(stored.CheckedSource(stream, record.archive, source_url))
-                stored.put_archive(record, source, target, locked_until=self._lasting_lock(record))
+                return stored.put_archive(record, source, target, locked_until=self._lasting_lock(record)).etag
 
     def _note_loss(self, record: BackupRecord, url: str, problem: CopyProblem, result: Replication) -> None:
         result.losses += self._places.lose(record, url, problem, self._now(), self._alarm)

@@ -15,6 +15,9 @@ from clinic_backups.model import CONTENT_TYPE_ARCHIVE, ArchiveInfo, BackupRecord
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
 
 Condition = Literal["intact", "missing", "damaged"]
+Told = Literal["intact", "missing", "damaged", "not compared"]
+"""What is known of an archive without reading it. ``not compared``: it is there, and its size fits; whoever may write
+there can give that size to anything."""
 CHUNK_BYTES = 1024 * 1024
 
 
@@ -104,30 +107,52 @@ def time_of(store: ObjectStore) -> datetime:
         store.delete(key)
 
 
-def look(archive: ArchiveInfo, store: ObjectStore) -> Condition:
-    """Ask the store for size and MD5, where it knows that. :raises ClinicBackupsError: it did not answer."""
-    return _ask(archive, store)[0]
+def compare(archive: ArchiveInfo, info: ObjectInfo, seen: str | None) -> Told:
+    """What a store says of an object, without reading it. Only what no writer can set proves that it is intact.
+
+    :param seen: the etag of the object that was checked when it was stored or read, if that is known.
+    """
+    if info.size_bytes != archive.size_bytes or info.md5 not in (None, archive.md5):
+        return "damaged"
+    # S3 lists the MD5 of what went up in one part as its ETag. Under KMS the ETag is something else, and not equal.
+    marks = {seen, f'"{archive.md5}"'}
+    return "intact" if info.md5 is not None or (info.etag is not None and info.etag in marks) else "not compared"
+
+
+def is_another(archive: ArchiveInfo, info: ObjectInfo, seen: str | None) -> bool:
+    """The store says that this is not the object which was checked: only reading tells whether its content is."""
+    proven = compare(archive, info, seen) == "intact"
+    return not proven and (info.md5 is not None or (seen is not None and info.etag is not None))
+
+
+def look(archive: ArchiveInfo, store: ObjectStore, seen: str | None = None) -> Told:
+    """:func:`compare` with what the store tells now. :raises ClinicBackupsError: it did not answer."""
+    try:
+        return compare(archive, store.stat(archive.key), seen)
+    except ObjectNotFound:
+        return "missing"
 
 
 def look_closely(archive: ArchiveInfo, store: ObjectStore, seen: str | None) -> tuple[Condition, str | None]:
-    """:func:`look`, and where the store knows no MD5 the archive is read, unless it is the object that was read before.
+    """:func:`look`, and what cannot be compared so is read. It is never ``not compared``.
 
-    :param seen: the etag of that object.
-    :return: also the etag of the one that was read now, where the store has any; else ``seen``.
+    :return: also the etag of what was read now: see :func:`read_marked`; else ``seen``.
     """
-    condition, info = _ask(archive, store)
-    if condition != "intact" or info is None or info.md5 is not None or (info.etag is not None and info.etag == seen):
+    condition = look(archive, store, seen)
+    if condition != "not compared":
         return condition, seen
-    return read_through(archive, store), info.etag
+    return read_marked(archive, store)
 
 
-def _ask(archive: ArchiveInfo, store: ObjectStore) -> tuple[Condition, ObjectInfo | None]:
+def read_marked(archive: ArchiveInfo, store: ObjectStore) -> tuple[Condition, str | None]:
+    """:func:`read_through`, and the etag of what was read; none where the store has none, or it changed meanwhile."""
     try:
-        info = store.stat(archive.key)
+        before = store.stat(archive.key).etag
+        condition = read_through(archive, store)
+        after = store.stat(archive.key).etag
     except ObjectNotFound:
         return "missing", None
-    same = info.size_bytes == archive.size_bytes and info.md5 in (None, archive.md5)
-    return "intact" if same else "damaged", info
+    return condition, after if condition == "intact" and before == after else None
 
 
 def require_intact(

@@ -72,6 +72,8 @@ class TestPut:
         assert info.md5 in (None, md5)
         assert abs(datetime.now(UTC) - info.last_modified) < timedelta(minutes=1)
         assert [(found.key, found.size_bytes) for found in store.list()] == [("a/b.tar.zst.age", size)]
+        # What is noted when it goes up is compared with the listing later.
+        assert [found.etag for found in store.list()] == [info.etag] == [stored.etag]
 
     @pytest.mark.parametrize("size", [1, PART + 1])
     def test_keeps_metadata_of_any_text(self, store: ObjectStore, size: int) -> None:

@@ -233,6 +233,11 @@ def test_two_stores_a_lost_catalog_and_a_clinic_that_left(
     assert run("show", "--json", first["backup_id"]).json()["stores"] == [one.as_uri(), two.as_uri()]
     checked = run("catalog", "verify", "--read", "--json", **replicas).json()
     assert [found["discrepancies"] for found in checked] == [[], []]
+    assert checked[0]["archives"][first["backup_id"]] == "intact"
+    # A folder has no checksum that nobody can set: what was not read is not called intact.
+    (unread, _) = run("catalog", "verify", "--json", **replicas).json()
+    assert set(unread["archives"].values()) == {"not compared"}
+    assert "Intact archives: 0.\nNot compared: 3 archives." in run("catalog", "verify", **replicas).out
 
     # Lost in one store: found, written down, brought back.
     (one / first["key"]).unlink()

@@ -55,6 +55,9 @@ def verify(
 ) -> None:
     """Compare the catalog with the stores, both ways. Without --record and --sweep nothing is changed.
 
+    Without --read an archive is intact where its store has a checksum or mark of it that no writer can set, and it is
+    the one that was stored. An archive of which only the size fits is called "not compared".
+
     Exit code 1 when a backup is missing, damaged or in no store that is known, 75 when not everything could be looked
     at or put right.
     """
@@ -198,6 +201,7 @@ def _plain(inventory: Inventory) -> dict[str, Any]:
         "store_url": inventory.store_url,
         "objects": inventory.objects,
         "strangers": inventory.strangers,
+        "archives": inventory.archives,
         "discrepancies": [found.to_json() for found in inventory.discrepancies],
         "problems": [{"what": what, "error": error.message, "hint": error.hint} for what, error in inventory.problems],
     }
@@ -208,6 +212,9 @@ def _show(inventory: Inventory) -> None:
         f"{inventory.store_url}: {inventory.objects} objects of backups, {inventory.strangers} of others, which were"
         f" left alone; {len(inventory.discrepancies) or 'no'} discrepancies."
     )
+    print(f"Intact archives: {sum(condition == 'intact' for condition in inventory.archives.values())}.")
+    if left := len(inventory.not_compared):
+        print(f"Not compared: {left} archives. Only their size fits; `catalog verify --read` reads them.")
     if inventory.discrepancies:
         columns = (("kind", False), ("object", False), ("size", True), ("done", False), ("means", False))
         print_table(

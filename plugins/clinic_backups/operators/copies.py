@@ -96,6 +96,9 @@ def _log(inventory: Inventory) -> None:
         log.log(level, "%s/%s: %s: %s%s", found.store_url, found.key, found.kind, KINDS[found.kind], done)
     for what, error in inventory.problems:
         log.warning("%s, %s: %s", inventory.store_url, what, error)
+    if left := len(inventory.not_compared):
+        log.info('%s: %s archives were not compared: only their size fits. {"read": true} reads them.',
+                 inventory.store_url, left)  # fmt: skip
     log.info(
         "%s: %s objects of backups, %s of others, which were left alone.",
         inventory.store_url, inventory.objects, inventory.strangers,

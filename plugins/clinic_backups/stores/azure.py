@@ -170,7 +170,9 @@ class AzureStore(CloudStore):
 
     def _list(self, start: str) -> Iterator[ObjectInfo]:
         for found in self._container.list_blobs(name_starts_with=start, results_per_page=self._page_size, **REQUEST):
-            yield ObjectInfo(found.name, found.size, found.last_modified)
+            # The listing leaves out the quotes that all other answers have.
+            etag = f'"{str(found.etag).strip(chr(34))}"' if found.etag else None
+            yield ObjectInfo(found.name, found.size, found.last_modified, etag=etag)
 
     def _delete(self, name: str) -> None:
         with _gone_is_fine():

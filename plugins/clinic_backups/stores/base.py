@@ -23,8 +23,9 @@ class ByteSource(Protocol):
 class ObjectInfo:
     """One stored object as the store describes it.
 
-    ``md5`` is lower-case hex and present only where the provider computed it over the whole content itself. ``etag`` is
-    the provider's own mark of this object: whatever else is stored under the key has another one.
+    ``md5`` is lower-case hex and present only where the provider computed it over the whole content itself: never one
+    that a writer can set, as Azure's property is. ``etag`` is the provider's own mark of this object, which no writer
+    can choose: whatever else is stored under the key has another one.
     """
 
     key: str
@@ -35,7 +36,7 @@ class ObjectInfo:
     locked_until: datetime | None = None
     """Until then the provider lets nobody delete or replace it; only :meth:`ObjectStore.stat` fills it in."""
     etag: str | None = None
-    """Only :meth:`ObjectStore.stat` fills it in. A folder has none."""
+    """The same from :meth:`ObjectStore.stat` and :meth:`ObjectStore.list`. A folder has none."""
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ class GcsStore(CloudStore):
             blob.reload(**REQUEST)
         except NotFound:
             return None
-        info = replace(_info(blob), locked_until=_locked_until(blob), etag=blob.etag)
+        info = replace(_info(blob), locked_until=_locked_until(blob))
         return Found(info, version=str(blob.generation), lock_mode=blob.retention.mode or "")
 
     def _difference(self, found: Found, upload: Upload) -> str:
@@ -278,6 +278,7 @@ def _info(blob: Any) -> ObjectInfo:
         last_modified=blob.updated,
         md5=b64decode(blob.md5_hash).hex() if blob.md5_hash else None,
         metadata=dict(blob.metadata or {}),
+        etag=blob.etag,
     )
 
 

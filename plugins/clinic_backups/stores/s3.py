@@ -208,7 +208,7 @@ class S3Store(CloudStore):
         )
         for page in pages:
             for item in page.get("Contents", ()):
-                yield ObjectInfo(key=item["Key"], size_bytes=item["Size"], last_modified=item["LastModified"])
+                yield ObjectInfo(item["Key"], item["Size"], item["LastModified"], etag=item.get("ETag"))
 
     def _delete(self, name: str) -> None:
         self._client.delete_object(Bucket=self.bucket, Key=name)
