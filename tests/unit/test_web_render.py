@@ -389,12 +389,14 @@ def test_a_rejection_is_an_answer_and_no_failure(language: str, says: list[str],
 
 @pytest.mark.parametrize(
     ("language", "says"),
-    [("en", "This file alone cannot be restored: it holds only what changed. The 3 archives"),
-     ("es", "Este archivo solo no se puede restaurar: contiene únicamente lo que cambió. Los 3 archivos")],
+    [("en", "This file alone cannot be restored: it holds only what changed since the backup of "),
+     ("es", "Este archivo solo no se puede restaurar: contiene únicamente lo que cambió desde el respaldo del ")],
 )  # fmt: skip
 def test_the_file_of_an_incremental_backup_does_not_look_whole(language: str, says: str) -> None:
     with client(Fake(), OPERATOR, language) as browser:
         part, full = (read(browser.get(f"ui/backups/{number}").text) for number in (12, 11))
     assert says in part.text and says not in full.text
     assert any(link.endswith("/backups/12/download-whole") for link in part.links)
+    # What of all it holds is not known without the key: the page says what all of it is.
+    assert re.search(r"(out of|de un total de) [\d.,]+ (rows|registros) (in|en) \d+ (tables|tablas)\. ", part.text)
     assert "bastan age" not in part.text and "are enough" not in part.text

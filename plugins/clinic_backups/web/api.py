@@ -126,6 +126,7 @@ def make_router(services: Services) -> APIRouter:
             expira=link.expires_at,
             nombre_archivo=link.filename,
             autosuficiente=len(parts) == 1,
+            cambios_desde=entry.record.parent_id if entry.record.chain else None,
             url_completo=whole_path(request, number),
             partes=parts,
         )

@@ -126,6 +126,9 @@ class Enlace(BaseModel):
     expira: datetime
     nombre_archivo: str
     autosuficiente: bool = Field(description="False: this file alone cannot be restored, all of partes are needed")
+    cambios_desde: str | None = Field(
+        description="Of an incremental backup: its file holds only what changed since this backup; null: it holds all"
+    )
     url_completo: str = Field(description="A path of this server: all of partes as one tar, with how to open them")
     partes: list[Parte]
 
