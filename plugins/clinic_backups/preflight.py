@@ -155,7 +155,7 @@ class _ClinicDatabase:
 
     @cached_property
     def _structure(self) -> Structure:
-        return structure.read(self._snapshot, gate.names_of(self._folder))
+        return structure.read(self._snapshot, gate.names_of(self._folder), self._folder.clinic_table)
 
     @cached_property
     def _coverage(self) -> Coverage:
