@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from clinic_backups.declarations import FILE
+from clinic_backups.declarations import FILE, spelled
 from clinic_backups.extract import SqlFolder
 from clinic_backups.key_names import EQUAL, KeyNames, Pair
 from clinic_backups.structure import KINDS, NotedColumn, Reference, Structure, comparable, may_hold
@@ -233,7 +233,7 @@ class Coverage:
             table,
             f"{table} is a {kind} whose {what} named like a foreign key to {parent}."
             " It has no such constraint, and its rows would be in no backup.",
-            f"{remedy} If the column means something else, add the line `{table}.{column}: reason`.",
+            f"{remedy} If the column means something else, add the line `{spelled(table, column)}: reason`.",
             is_gap=is_gap,
         )
 
@@ -309,7 +309,7 @@ class Coverage:
             yield Problem(
                 parent,
                 f"Rows of the clinics name rows of {parent}, which is in no backup: {', '.join(children)}.",
-                f"If its rows are the same for all clinics, add the line `{parent}: shared, reason` to {FILE}."
+                f"If its rows are the same for all clinics, add the line `{spelled(parent)}: shared, reason` to {FILE}."
                 f" If they belong to a clinic, write {self._extract(parent)}.",
                 is_gap=False,
                 check="parents",
@@ -319,10 +319,10 @@ class Coverage:
         return f"{self._folder / 'extract' / _file(table)}.sql"
 
     def _line(self, table: str) -> str:
-        return f"Add the line `{table}: reason` to {self._folder / FILE}."
+        return f"Add the line `{spelled(table)}: reason` to {self._folder / FILE}."
 
     def _extract_or_line(self, table: str) -> str:
-        return f"Write {self._extract(table)}, or add the line `{table}: reason` to {self._folder / FILE}."
+        return f"Write {self._extract(table)}, or add the line `{spelled(table)}: reason` to {self._folder / FILE}."
 
     def _stale_lines(self) -> Iterable[Problem]:
         declared, relations = self._declared, self._structure.relations
@@ -334,8 +334,11 @@ class Coverage:
         for name in declared.rows:
             if name not in self._extracts:
                 yield _stale(name, "whose rows an extract leaves out, but it has no extract")
+        for name in declared.may_be_empty:
+            if name not in self._extracts:
+                yield _stale(name, "which may be empty, but it has no extract")
         for name in declared.columns:
-            if name.rpartition(".")[0] not in relations:
+            if not any(name.startswith(f"{table}.") for table in relations):
                 yield _stale(name, "but there is no such table")
 
 
@@ -345,7 +348,7 @@ def large_object_problem(column: NotedColumn) -> Problem:
         column.table,
         f"{column.table}.{column.name} (type {column.type}) names large objects, and these are in no backup.",
         "Move their content into a column of type bytea, or add the line"
-        f" `{column.table}.{column.name}: reason` to {FILE}: the backup then holds their numbers alone.",
+        f" `{spelled(column.table, column.name)}: reason` to {FILE}: the backup then holds their numbers alone.",
     )
 
 

@@ -317,5 +317,6 @@ class _ClinicDatabase:
                 "rows",
                 f"{name}: {left_out} of {in_table} rows belong to no clinic and are in no backup.",
                 "Nothing is to be done if they are the SaaS's own; if they are a clinic's, correct the extract."
-                f" To say that it is meant so, add `{name}: rows, reason` to {self._folder.path / declarations.FILE}.",
+                f" To say that it is meant so, add `{declarations.spelled(name)}: rows, reason` to"
+                f" {self._folder.path / declarations.FILE}.",
             )

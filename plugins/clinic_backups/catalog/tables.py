@@ -70,7 +70,7 @@ backup = Table(
     Column("remark", Text),
     # What the envelope of a running backup is going to say: see docs/decisions/0014.
     Column("noted", JSONB(none_as_null=True)),
-    # As BackupRecord.is_trusted, and completed: the last good backup is the newest of these.
+    # As BackupRecord.is_trusted, completed, and no copy before a restore: the last good backup is the newest of these.
     Column("good", Boolean, Computed("state = 'completed' AND (suspect IS NULL OR ...)", persisted=True)),
     # As BackupRecord.data_time.
     Column("data_time", DateTime(timezone=True), Computed("coalesce(data_at, started_at)", persisted=True)),
