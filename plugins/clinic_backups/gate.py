@@ -22,6 +22,7 @@ from clinic_backups.row_checks import RowChecks, identifier, one_clinic
 from clinic_backups.structure import NotedColumn, Reference
 from clinic_backups.table_locks import catalog_query
 from clinic_backups.tenant_db import Snapshot
+from clinic_backups.value_checks import ValueChecks
 
 WITHIN_SECONDS = 60
 """Longest time that comparing one clinic's rows may take before its backup."""
@@ -64,6 +65,16 @@ def passed(
     found = [problem for problem in problems_of_tables(snapshot, coverage, queries) if problem.is_gap]
     _require(found, request)
     tables = snapshot.tables(sorted(queries))
+    values = ValueChecks(snapshot, facts, queries, one_clinic(request.clinic.id), folder)
+    for table in tables.values():
+        changed = values.problems(table, within_seconds=WITHIN_SECONDS)
+        if changed is None:
+            on_unchecked(
+                f"The values of {table.name} were not compared with its extract within {WITHIN_SECONDS} s. An extract"
+                " that gives the columns as they are needs no comparison."
+            )
+        found += changed or ()
+    _require(found, request)
     # With gaps allowed the preflight went on, and its findings are in no record yet.
     if request.allow_gaps or not request.rows_compared:
         checks = RowChecks(

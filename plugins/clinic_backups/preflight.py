@@ -26,6 +26,7 @@ from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.structure import Structure
 from clinic_backups.tenant_db import Snapshot
+from clinic_backups.value_checks import ValueChecks
 
 __all__ = ["COUNT_TIMEOUT_SECONDS", "Finding", "require", "run"]
 
@@ -267,7 +268,11 @@ class _ClinicDatabase:
             self._coverage.links(),
             self._folder,
         )
+        values = ValueChecks(self._snapshot, self._structure, extracts, self._clinics_query, self._folder)
         for table in tables.values():
+            ask = partial(values.problems, table, within_seconds=COUNT_TIMEOUT_SECONDS)
+            for problem in self._in_time(table, "compared with their values", ask) or ():
+                self._report.error(problem.check, problem.reason, problem.remedy, gap=True)
             count = self._in_time(table, "counted", partial(checks.count, table, within_seconds=COUNT_TIMEOUT_SECONDS))
             if count is not None:
                 self._check_rows_of(table, checks, count)
