@@ -49,7 +49,7 @@ CHANGED = {
 SAME = {
     "in another order": ("visit", 'SELECT at, name, "order", clinic_id, id FROM s.visit'),
     "computed, and the same": ("visit", 'SELECT id + 0 AS id, clinic_id, trim(name) AS name, "order", at FROM s.visit'),
-    "another type of the same text": ("visit", 'SELECT id::bigint, clinic_id::bigint, name::varchar, "order", at FROM s.visit'),
+    "another type of the same text": ("visit", 'SELECT id::bigint, clinic_id::bigint, name, "order", at FROM s.visit'),
     "a limit": ("visit", f"SELECT {ALL} FROM (SELECT * FROM s.visit ORDER BY id LIMIT 100) AS v"),
     "without a key": ("log", "SELECT clinic_id, line || '' AS line FROM s.log"),
     "of partitions": ("part", "SELECT id, clinic_id, v FROM s.part"),
