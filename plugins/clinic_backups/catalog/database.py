@@ -37,6 +37,7 @@ class CatalogDatabase:
             creator=lambda: connect(self._connection),
             pool_size=self._pool_size,
             pool_pre_ping=True,
+            hide_parameters=True,
         )
 
     @contextmanager

@@ -23,7 +23,7 @@ from clinic_backups.cli import (
     setup,
 )
 from clinic_backups.cli.output import exit_code, print_error
-from clinic_backups.errors import ClinicBackupsError
+from clinic_backups.errors import ClinicBackupsError, frames
 
 app = typer.Typer(
     name="clinic-backups",
@@ -52,10 +52,13 @@ def main() -> None:
     except ClinicBackupsError as error:
         print_error(error)
         sys.exit(exit_code(error))
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         # Whoever read the output, `head` for instance, has seen enough.
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - its text may hold anything, also a patient's name
+        print(frames(error), file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
