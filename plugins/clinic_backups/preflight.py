@@ -19,6 +19,7 @@ from clinic_backups.extract import SqlFolder, render
 from clinic_backups.findings import Finding, Report, require
 from clinic_backups.model import Table
 from clinic_backups.row_checks import PLACEHOLDER, RowChecks, RowCount
+from clinic_backups.server_checks import check_encoding, check_locks
 from clinic_backups.setting_checks import check_clinics_of_settings, check_settings
 from clinic_backups.settings import Settings
 from clinic_backups.standby import check_standby
@@ -78,9 +79,11 @@ def run(
             with report.check("clock"):
                 one_clock.require_same_as("The clinics' database", snapshot.time)
         check_standby(snapshot, settings.standby_lag_seconds, report)
+        check_encoding(snapshot, report)
         database.check_clinics()
         with report.check("extracts"):
             database.check_extracts()
+            database.check_locks()
         with report.check("coverage"), snapshot.savepoint():
             database.check_coverage()
         with report.check("indexes"), snapshot.savepoint():
@@ -210,6 +213,10 @@ class _ClinicDatabase:
                 self._snapshot.probe(table, render(text, self._clinic_id, name=f"extract/{name}"))
                 self._tables.append(table)
         self._report.ok("extracts", f"{len(self._tables)} extracts run.")
+
+    def check_locks(self) -> None:
+        """There is room for the locks that a backup takes."""
+        check_locks(self._snapshot, self._extracts, self._report)
 
     def check_coverage(self) -> None:
         """Nothing that leads to a clinic is left out without a reason; no extract is of what cannot be backed up."""

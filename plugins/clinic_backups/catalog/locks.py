@@ -13,10 +13,13 @@ from clinic_backups.clock import DatabaseClock
 from clinic_backups.connections import Connection
 from clinic_backups.database import connect, raise_database_error
 from clinic_backups.errors import TransientError
+from clinic_backups.table_locks import session_settings
 
 Purpose = Literal["clinic", "copies"]
 """``clinic``: a backup or restore; ``copies``: copying its backups to further stores. Whoever deletes takes both."""
 # Of a transaction: a transaction-pooling proxy would hand a session's lock to somebody else.
+NO_LIMITS = {"idle_in_transaction_session_timeout": "0", "transaction_timeout": "0", "statement_timeout": "60s"}
+"""The transaction lasts as long as the work, whatever the catalog's role has set."""
 TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
 TRY_LOCK_AND_TELL_TIME = f"{TRY_LOCK}, clock_timestamp()"
 
@@ -60,7 +63,7 @@ def lock_clinic(
     db = connect(connection)
     try:
         with db.cursor() as cursor:
-            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            cursor.execute(session_settings(cursor, NO_LIMITS))
             for purpose in purposes:
                 if not _try(cursor, lock_name(purpose, clinic_id), clock):
                     raise _running(clinic_id, purpose)
