@@ -127,7 +127,9 @@ def make_store(provider: str, request: pytest.FixtureRequest, tmp_path: Path) ->
             from clinic_backups.stores.file import FileStore
 
             options.pop("page_size", None)
-            return FileStore(tmp_path / "store" / prefix, **options)
+            folder = FileStore(tmp_path / "store" / prefix, **options)
+            folder.make_place()
+            return folder
         client, bucket = request.getfixturevalue(f"{provider}_client"), options.pop("bucket", BUCKET)
         if provider == "s3":
             from clinic_backups.stores.s3 import S3Store

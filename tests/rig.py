@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ from clinic_backups.encryption import generate_identity
 from clinic_backups.extract import SqlExtract, SqlFolder
 from clinic_backups.model import BackupRecord, BackupRequest, Clinic, WantedKind
 from clinic_backups.settings import Settings
+from clinic_backups.store_init import StoreInit
 from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.marker import MARKER_KEY
 from clinic_backups.tenant_db import Snapshot
 from tests.postgres_fixtures import DemoDatabase
 
@@ -50,6 +53,7 @@ class Rig:
     """For tests whose tables are in no list."""
 
     def __post_init__(self) -> None:
+        self.store.make_place()
         self.identity, public = generate_identity()
         self.settings = Settings(recipients=(public,), store_url=self.store.url)
         self.clinic_db = connections.parse("clinic_db", self.database.reader_uri)
@@ -119,8 +123,13 @@ class Rig:
             return cursor.fetchall()
 
     def objects(self) -> list[str]:
-        """The keys of all objects in the store."""
-        return [info.key for info in self.store.list()]
+        """The keys of all objects in the store, but for its marker."""
+        return [info.key for info in self.store.list() if info.key != MARKER_KEY]
+
+    def initialise(self, store: ObjectStore | None = None) -> str:
+        """What ``store init`` does; returns the store's id. Needed by what opens stores from settings."""
+        done = StoreInit(self.catalog, lambda: datetime.now(UTC), "prueba").run(store or self.store)
+        return done.identity.store_id
 
     def with_extracts(self, folder: Path, extracts: Mapping[str, str]) -> None:
         """Settings with a copy of include/sql in which some extracts are others, or new."""

@@ -4,6 +4,7 @@ set -euo pipefail
 
 airflow db migrate
 clinic-backups catalog migrate
+clinic-backups store init
 airflow pools set clinic_backups 4 "Clinics that are read at the same time"
 
 # The password goes through stdin: arguments can be seen in the list of processes.

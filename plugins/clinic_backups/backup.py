@@ -120,6 +120,8 @@ class ClinicBackup:
             if record.attempt > 1 and (settled := self._outcomes.settle(record)):
                 return _usable(settled)
             try:
+                # Before anything is read: what answers under the store's URL may be an empty mount point.
+                self._store.identified()
                 record = self._cleared(record)
                 record, stored, envelope = self._stored(record, request, queries, recipients, same_as, lock)
             except BaseException as error:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import Connection as SqlConnection
 
 from clinic_backups import envelopes, stored
 from clinic_backups.catalog.copies import Copies, CopyState
-from clinic_backups.catalog.erasures import Erasure, Erasures
+from clinic_backups.catalog.erasures import Counted, Erasure, Erasures
+from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.chain import chain_of
 from clinic_backups.clock import require_same_clock
 from clinic_backups.envelope_checks import usable_end
-from clinic_backups.erasing import purge_rest
+from clinic_backups.erasing import keys_of, purge_rest
 from clinic_backups.errors import (
     ClinicBackupsError,
     ObjectLocked,
@@ -138,6 +140,8 @@ class Cleaner:
         Each time as a whole: what turns out to be locked or on hold needs all that it is built on.
         """
         told = _Told()
+        if not dry_run:
+            self._end_unknown_holds(cleaned)
         while True:
             decisions = self._plan(cleaned, told)
             going = [decision.backup for decision in decisions if not decision.keep]
@@ -151,14 +155,36 @@ class Cleaner:
             for record in unasked:
                 self._ask(record, self._urls(record, places), cleaned, told)
                 if not dry_run:
-                    self._note(record, told)
+                    self._note(record, told, cleaned)
 
-    def _note(self, record: BackupRecord, told: _Told) -> None:
-        """Write into the catalog what a store told of it."""
+    def unknown_holds(self, clinic_id: int) -> Iterator[tuple[BackupRecord, str, envelopes.Hold]]:
+        """Notes of holds beside the clinic's archives that the catalog did not make, with the stores they lie in."""
+        for record in self._catalog.find(clinic_id=clinic_id):
+            if record.state not in ("completed", "lost"):
+                continue
+            if record.hold_reason is not None and (record.held_by or "").endswith(envelopes.FROM_NOTE):
+                yield record, "the catalog", envelopes.Hold(record.hold_reason, record.held_by or "", record.held_at)
+            for url in self._stores.urls:
+                with self._stores.at(url) as store:
+                    hold = envelopes.unreleased_hold(record, store)
+                if hold is not None:
+                    yield record, url, hold
+
+    def _end_unknown_holds(self, cleaned: Cleaned) -> None:
+        """Of an erasure that ignores them: those that an earlier run took over from a note."""
+        if cleaned.erasure is None or not cleaned.erasure.ignore_unknown_holds:
+            return
+        for record in self._catalog.find(clinic_id=cleaned.clinic_id):
+            if _is_erased(record, cleaned) and (record.held_by or "").endswith(envelopes.FROM_NOTE):
+                self._catalog.release(record, cleaned.erasure.requested_by, self._now())
+
+    def _note(self, record: BackupRecord, told: _Told, cleaned: Cleaned) -> None:
+        """Write into the catalog what a store told of it. Whoever erases a clinic decides about unknown notes."""
         if (until := told.locked_until.get(record.backup_id)) is not None:
             self._catalog.note_lock(record, until)
-        if (hold := told.held.get(record.backup_id)) is not None:
-            self._catalog.hold(record, hold.reason, hold.by, hold.at)
+        if (hold := told.held.get(record.backup_id)) is not None and not _is_erased(record, cleaned):
+            by = hold.by[: envelopes.MAX_REASON - len(envelopes.FROM_NOTE)]
+            self._catalog.hold(record, hold.reason, by + envelopes.FROM_NOTE, hold.at)
 
     def _plan(self, cleaned: Cleaned, told: _Told) -> list[Decision]:
         now, clinic_id = self._now(), cleaned.clinic_id
@@ -181,7 +207,7 @@ class Cleaner:
             zone=self._settings.zone,
             undoing=undoing,
             erased_at=cleaned.erasure.requested_at if cleaned.erasure else None,
-            spared=told.spared | {backup_id: f"on hold: {hold.reason}" for backup_id, hold in told.held.items()},
+            spared=told.spared | {backup_id: f"on hold: {hold.said}" for backup_id, hold in told.held.items()},
         )
 
     def _is_missing(self, cleaned: Cleaned, decisions: list[Decision], told: _Told, *, dry_run: bool) -> bool:
@@ -229,7 +255,7 @@ class Cleaner:
                 with self._stores.at(url) as store:
                     if (until := self._locked_until(record, store)) is not None:
                         told.locked_until[record.backup_id] = max(until, told.locked_until.get(record.backup_id, until))
-                    if hold := envelopes.unreleased_hold(record, store):
+                    if _counts(record, cleaned) and (hold := envelopes.unreleased_hold(record, store)):
                         told.held[record.backup_id] = hold
             except (TransientError, SettingsError) as error:
                 if not _is_erased(record, cleaned):
@@ -248,26 +274,49 @@ class Cleaner:
     def _clean(self, cleaned: Cleaned, places: Mapping[str, Mapping[str, CopyState]], lock: ClinicLock) -> None:
         # First what an earlier run began: marked, and maybe half gone.
         going = self._catalog.find(clinic_id=cleaned.clinic_id, state="deleting")
+        before = self._counted(cleaned)
         for decision in cleaned.decisions:
             if not decision.keep:
                 lock.require()
                 going.append(self._catalog.mark_deleting(decision.backup))
         for record in going:
             lock.require()
-            if self._delete(record, self._urls(record, places), cleaned):
-                self._note_deleted(record, cleaned)
+            proof = self._delete(record, self._urls(record, places), cleaned)
+            if proof is not None:
+                self._note_deleted(replace(record, deletion=proof), cleaned)
         if cleaned.erasure is not None:
-            cleaned.erasure = self._erase_rest(cleaned, cleaned.erasure, lock)
+            cleaned.erasure = self._erase_rest(cleaned, cleaned.erasure, before, lock)
 
-    def _erase_rest(self, cleaned: Cleaned, erasure: Erasure, lock: ClinicLock) -> Erasure:
+    def _counted(self, cleaned: Cleaned) -> dict[str, int]:
+        """How many objects each store has of a clinic that is erased, before anything of it is deleted."""
+        found: dict[str, int] = {}
+        if cleaned.erasure is not None:
+            for url in self._every_url():
+                try:
+                    with self._stores.at(url) as store:
+                        found[url] = len(keys_of(store, cleaned.clinic_id))
+                except ClinicBackupsError as error:
+                    cleaned.fail(error)
+        return found
+
+    def _every_url(self) -> list[str]:
+        """The stores of the settings, and those that the catalog knows besides: something may lie there too."""
+        known = [identity.store_url for identity in Identities(self._catalog.database).find()]
+        return list(dict.fromkeys([*self._stores.urls, *known]))
+
+    def _erase_rest(self, cleaned: Cleaned, erasure: Erasure, before: Mapping[str, int], lock: ClinicLock) -> Erasure:
         records, done = self._catalog.find(clinic_id=cleaned.clinic_id), True
-        for url in self._stores.urls:
+        for url in self._every_url():
             try:
-                purge_rest(url, self._stores, erasure, records, lock, self._now())
+                left = purge_rest(url, self._stores, erasure, records, lock, self._now())
+                with self._stores.at(url) as store:
+                    deleted = max(0, before.get(url, left) - left)
+                    counted = Counted(url, store.identified(), self._now(), deleted, left)
+                erasure = self._erasures.note(erasure, counted)
             except ClinicBackupsError as error:
                 cleaned.fail(error)
                 done = False
-        return self._erasures.settle(erasure, self._now()) if done else erasure
+        return self._erasures.settle(erasure, self._now(), proven=done)
 
     def _note_deleted(self, record: BackupRecord, cleaned: Cleaned) -> None:
         erasure = cleaned.erasure
@@ -283,9 +332,12 @@ class Cleaner:
         """Where it lies or may lie: a copy that died before it was recorded is deleted as well."""
         return list(dict.fromkeys([*places.get(record.backup_id, ()), *self._stores.urls]))
 
-    def _delete(self, record: BackupRecord, urls: list[str], cleaned: Cleaned) -> bool:
-        """In each store archive, then envelope, then the note of a hold: each may be gone already."""
-        gone = True
+    def _delete(self, record: BackupRecord, urls: list[str], cleaned: Cleaned) -> tuple[dict[str, Any], ...] | None:
+        """In each store archive, then envelope, then the note of a hold: each may be gone already.
+
+        Returns which store said when that all is gone; none where one did not.
+        """
+        gone, proof = True, list[dict[str, Any]]()
         for url in urls:
             try:
                 with self._stores.at(url) as store:
@@ -297,10 +349,11 @@ class Cleaner:
                         remove = store.delete
                     for key in keys_beside(record.archive_key):
                         remove(key)
+                    proof.append({"store_url": url, "store_id": store.identified(), "at": iso(self._now())})
             except ClinicBackupsError as error:
                 cleaned.fail(error)
                 gone = False
-        return gone
+        return tuple(proof) if gone else None
 
     def _require_unlocked(self, record: BackupRecord, store: ObjectStore) -> None:
         if (until := self._locked_until(record, store)) is not None:
@@ -312,3 +365,8 @@ class Cleaner:
 
 def _is_erased(record: BackupRecord, cleaned: Cleaned) -> bool:
     return cleaned.erasure is not None and cleaned.erasure.covers(record)
+
+
+def _counts(record: BackupRecord, cleaned: Cleaned) -> bool:
+    """Whether a note of a hold that the catalog did not make keeps this backup."""
+    return not (_is_erased(record, cleaned) and cleaned.erasure is not None and cleaned.erasure.ignore_unknown_holds)

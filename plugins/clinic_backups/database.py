@@ -3,29 +3,84 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import psycopg2
 import psycopg2.extensions
 
 from clinic_backups.connections import Connection
 from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.silence import ASK_SECONDS, Silent, WatchedConnection, WatchedCursor
 
 SHOWN_STATES = (
-    "08", "0A", "25", "28", "40", "53", "54", "55000", "55006", "55P03", "57", "58030", "42501", "42809", "42P07",
+    "08", "0A", "25", "28", "40", "53", "54", "55000", "55006", "55P03", "57", "58030", "42501", "42809",
+    "42710", "42P06", "42P07",
 )  # fmt: skip
 """SQLSTATEs, and classes of them, whose text PostgreSQL makes of names alone. Any other text may hold a value.
 
 A function may raise any SQLSTATE with any text, so that nothing of what happened inside of one is shown either, but for
 the catalog's own functions.
 """
-PARSED_STATES = ("3D", "3F", "42601", "42703", "42704", "42883", "42P01")
+PARSED_STATES = ("3D", "3F", "42601", "42701", "42703", "42704", "42883", "42P01")
 """Those whose text names what a statement mentions, where the error has a place in the statement. Without one a value
 was looked up as a name: ``nombres::regclass``, ``to_tsquery(nombres)``."""
 LANGUAGES = "pl"
 """What the source files of procedural languages begin with: what they raise names what the function's author wanted."""
 TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
 TRANSIENT_STATES = ("55P03", "55006", "25P03", "25P04", "72000")
+
+Source = Literal["own", "extract", "file", "catalog", "migration", "restore"]
+"""Whose SQL has failed. own: that of this package, reading. extract: include/sql/extract. file: another file of
+include/sql. catalog, migration: the catalog's. restore: what a restore stages, compares and writes."""
+_LOG = "See the PostgreSQL server's log of this moment for its whole message."
+_RETRY = f"A retry usually helps. {_LOG}"
+_TRANSIENT = {
+    "53100": f"The server's disk is full: make room. {_LOG}",
+    "53200": f"The server is out of memory: give it more, or set a smaller work_mem. {_LOG}",
+    "53300": "The server has too many connections: raise max_connections, or give the pool clinic_backups fewer slots.",
+    "55P03": "Somebody holds a lock on it: try again when that has ended. pg_stat_activity and pg_locks say who.",
+    "57014": "The statement took longer than statement_timeout allows (CLINIC_BACKUPS_STATEMENT_TIMEOUT_SECONDS), or"
+    " somebody has cancelled it.",
+}
+_HINTS: dict[Source, dict[str, str]] = {
+    "own": {
+        "42501": "Grant that to the role of the connection.",
+        "": f"{_LOG} If nothing was changed in the database, report the message.",
+    },
+    "extract": {
+        "42501": "Grant SELECT on the table to the backup's role; row security needs BYPASSRLS or no policy for it.",
+        "42P01": "Create the table, or remove or correct its extract in include/sql/extract.",
+        "42703": "Correct the extract: it names a column that the table does not have.",
+        "25006": "An extract only reads: take out what writes, also in functions that it calls.",
+        "": "Run the rendered extract in psql to see the whole message.",
+    },
+    "file": {
+        "42501": "Grant SELECT on the tables of that file to the role of the connection clinic_db.",
+        "": "Run the file's query in psql to see the whole message, and correct it in include/sql.",
+    },
+    "catalog": {
+        "42501": "Grant that to the role of the connection backup_catalog, or let it own the schema clinic_backups.",
+        "25006": "The catalog's database can only be read, as a standby can: let backup_catalog lead to the primary.",
+        "": f"Nothing of this step was recorded. {_LOG}",
+    },
+    "migration": {
+        "42501": "Run it with a role that owns the schema clinic_backups and may create in the database.",
+        "25006": "The catalog's database can only be read, as a standby can: let backup_catalog lead to the primary.",
+        "": "The catalog is as it was before: a migration is one transaction. Undo what was changed in the schema"
+        f" clinic_backups by hand, and run `clinic-backups catalog migrate` again. {_LOG}",
+    },
+    "restore": {
+        "42501": "Grant that to the role of the connection restore_db.",
+        "25006": "The database can only be read, as a standby can: let restore_db lead to the primary.",
+        "23514": "Nothing was changed. Drop or widen the constraint for the time of the restore, or restore without the"
+        " table.",
+        "23502": "Nothing was changed. Drop the NOT NULL for the time of the restore, or restore without the table.",
+        "23503": "Nothing was changed. Restore the tables on both sides of the foreign key together.",
+        "23505": "Nothing was changed. Change or delete the other row, or restore without the table.",
+        "23P01": "Nothing was changed. Change or delete the other row, or restore without the table.",
+        "": f"Nothing was changed. {_LOG}",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -55,8 +110,9 @@ def connect(
     application_name: str = "clinic-backups",
     connect_seconds: int = 15,
     unanswered_seconds: int | None = None,
-) -> psycopg2.extensions.connection:
-    """Open a PostgreSQL connection that notices a dead peer within about a minute.
+) -> WatchedConnection:
+    """Open a PostgreSQL connection that notices a dead peer within about a minute, and a silent one after
+    ``CLINIC_BACKUPS_SILENCE_SECONDS``.
 
     :param connect_seconds: longest wait for the server, unless the connection's extras say another one.
     :param unanswered_seconds: give the line up when what was sent is not acknowledged for so long.
@@ -73,10 +129,12 @@ def connect(
     if unanswered_seconds is not None:
         keepalive["tcp_user_timeout"] = unanswered_seconds * 1000
     parameters = keepalive | {"connect_timeout": connect_seconds, "application_name": application_name}
+    parameters |= connection.libpq_parameters() | {"client_encoding": "UTF8"}
     try:
-        opened: psycopg2.extensions.connection = psycopg2.connect(
-            **(parameters | connection.libpq_parameters() | {"client_encoding": "UTF8"})
+        opened: WatchedConnection = psycopg2.connect(
+            connection_factory=WatchedConnection, cursor_factory=WatchedCursor, **parameters
         )
+        opened.reopen = lambda: psycopg2.connect(**(parameters | {"connect_timeout": ASK_SECONDS}))
         return opened
     except psycopg2.OperationalError as error:
         # The first line says which server and why; then come advice, and what a second way to it (no TLS) gave.
@@ -95,15 +153,18 @@ def connect(
         ) from None
 
 
-def raise_database_error(error: psycopg2.Error, doing: str, *, in_catalog: bool = False) -> NoReturn:
+def raise_database_error(error: psycopg2.Error, doing: str, *, source: Source = "own") -> NoReturn:
     """Turn a driver's error into one of ours, without what may be a patient's data.
 
     :param doing: what was under way, for instance ``reading public.usuarios_paciente``.
-    :param in_catalog: only the catalog's tables were touched, whose triggers say no values.
+    :param source: whose SQL it was: which remedy there is depends on it. The catalog's triggers say no values.
     """
+    if isinstance(error, Silent):
+        raise _given_up(error, doing) from None
     state = error.pgcode or ""
     name = type(error).__name__
     diag = error.diag
+    in_catalog = source in ("catalog", "migration")
     parsed = state.startswith(PARSED_STATES) and (in_catalog or diag.statement_position is not None)
     shown = (parsed or state.startswith(SHOWN_STATES)) and (in_catalog or not diag.context)
     text = (diag.message_primary or "").strip() if shown or not state else ""
@@ -117,21 +178,34 @@ def raise_database_error(error: psycopg2.Error, doing: str, *, in_catalog: bool 
             refused,
             TransientError(
                 f"The database failed while {doing}{detail}{where}.",
-                hint="A retry usually helps; else see the PostgreSQL server's log of this moment.",
+                hint=_TRANSIENT.get(state, _RETRY),
             ),
         ) from None
-    hints = {
-        "42501": "Grant SELECT on the table to the backup's role; row security needs BYPASSRLS or no policy for it.",
-        "42P01": "Create the table, or remove or correct its extract in include/sql/extract.",
-        "42703": "Correct the extract: it names a column that the table does not have.",
-    }
+    hints = _HINTS[source]
     raise _with(
         refused,
         PermanentError(
             f"The database refused while {doing}{detail}{where}.",
-            hint=hints.get(state, "Run the rendered extract in psql to see the whole message."),
+            hint=hints.get(state, hints[""]),
         ),
     ) from None
+
+
+def _given_up(error: Silent, doing: str) -> TransientError:
+    """For a wait that had to end; after a COMMIT nobody knows whether it happened."""
+    unknown = " Whether that was committed is not known." if error.committing else ""
+    if error.stopped:
+        return TransientError(f"Stopped while {doing}.{unknown}", hint="Somebody ended this program.")
+    hint = "Is there a proxy or a firewall in between that forwards nothing? A retry usually helps."
+    if error.committing:
+        hint = (
+            "Do the same again: what was committed is found, or refused as done. After a restore, plan it once more:"
+            " nothing to write means that it was committed."
+        )
+    return TransientError(
+        f"The database was silent for {error.seconds:.0f} seconds while {doing}; the connection was given up.{unknown}",
+        hint=hint,
+    )
 
 
 def refusal_of(error: BaseException) -> Refused | None:

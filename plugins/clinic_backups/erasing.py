@@ -8,9 +8,10 @@ from datetime import datetime
 from clinic_backups import envelopes, stored
 from clinic_backups.catalog.erasures import Erasure
 from clinic_backups.catalog.locks import ClinicLock
-from clinic_backups.errors import ObjectNotFound, PermanentError
-from clinic_backups.model import BackupRecord, keys_beside, parse_key
+from clinic_backups.errors import ObjectNotFound, PermanentError, TransientError
+from clinic_backups.model import BackupRecord, KeyParts, keys_beside, parse_key
 from clinic_backups.storage import AnsweringStores
+from clinic_backups.stores.base import ObjectStore
 
 
 def purge_rest(
@@ -20,9 +21,9 @@ def purge_rest(
     records: Sequence[BackupRecord],
     lock: ClinicLock,
     now: datetime,
-) -> None:
+) -> int:
     """Remove from one store, with all versions, what no record knows of a clinic that is erased, and what was deleted
-    of it before.
+    of it before. Returns how many objects of its backups a last listing still showed: those that stay.
 
     :param records: all of the clinic that there are.
     :raises PermanentError: there are backups that the catalog does not know.
@@ -34,7 +35,7 @@ def purge_rest(
     with stores.at(url) as store:
         there = stored.by_archive(store.list(prefix))
     unknown = [key for key, objects in there.items() if stored.is_whole(objects) and key not in known]
-    if unknown := [key for key in unknown if not _is_nobodys(key, stores, now)]:
+    if unknown := [key for key in unknown if not _is_nobodys(key, stores, erasure, now)]:
         # Perhaps on hold: only a catalog that knows them can say so.
         raise PermanentError(
             f"{url} has {len(unknown)} backups of clinic {erasure.clinic_id} that the catalog does not know.",
@@ -57,11 +58,24 @@ def purge_rest(
         lock.require()
         with stores.at(url) as store:
             store.abort(upload)
+    with stores.at(url) as store:
+        left = keys_of(store, erasure.clinic_id)
+    if still := [key for key in left if key.archive_key not in kept]:
+        raise TransientError(
+            f"{url} still lists {len(still)} objects of clinic {erasure.clinic_id} that were deleted.",
+            hint="Does somebody write there at the same time? Run the erasure again.",
+        )
+    return len(left)
 
 
-def _is_nobodys(archive_key: str, stores: AnsweringStores, now: datetime) -> bool:
+def keys_of(store: ObjectStore, clinic_id: int) -> set[KeyParts]:
+    """What is left of a clinic's backups in a store, hidden versions too."""
+    return {parts for key in store.all_keys(f"backups/{clinic_id}/") if (parts := parse_key(key))}
+
+
+def _is_nobodys(archive_key: str, stores: AnsweringStores, erasure: Erasure, now: datetime) -> bool:
     """What lies there as its envelope is none, so that no catalog can take it over, and no store has a note of a
-    hold beside it."""
+    hold beside it that counts."""
     for url in stores.urls:
         with stores.at(url) as store:
             try:
@@ -69,6 +83,6 @@ def _is_nobodys(archive_key: str, stores: AnsweringStores, now: datetime) -> boo
                 return False
             except (envelopes.NoEnvelope, ObjectNotFound):
                 pass
-            if envelopes.load_hold(archive_key, store) is not None:
+            if not erasure.ignore_unknown_holds and envelopes.load_hold(archive_key, store) is not None:
                 return False
     return True

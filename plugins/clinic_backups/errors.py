@@ -53,6 +53,18 @@ class SettingsError(PermanentError):
     """A setting, a connection or a conf value is missing or wrong."""
 
 
+class StoreUnknown(SettingsError):
+    """The catalog has no id for a store's URL: nobody has initialised it."""
+
+
+class StoreAway(TransientError):
+    """What answers under a store's URL is not the store that the catalog knows: not mounted, or another one."""
+
+
+class PlaceMissing(PermanentError):
+    """The folder or the bucket of a store is not there: nothing can be said of any object."""
+
+
 class ObjectNotFound(PermanentError):
     """The store has no object under that key."""
 

@@ -270,6 +270,8 @@ class BackupRecord:
     """What could not be checked, and why."""
     noted: Envelope | None = None
     """What its envelope says, written down before the envelope: only by this a running backup is completed."""
+    deletion: tuple[dict[str, Any], ...] = ()
+    """Of one that was deleted: each store that said afterwards that it is gone, by URL and id, and when."""
     stores: tuple[str, ...] = ()
     """URLs of the stores that hold it, as far as is known."""
 

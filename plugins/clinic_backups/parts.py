@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,19 @@ from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.cleaning import Cleaner
 from clinic_backups.clock import DatabaseClock, machine_now
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import load_identities, parse_recipients, public_keys
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError, TransientError
 from clinic_backups.extract import SqlFolder, render
 from clinic_backups.holds import Holds
 from clinic_backups.inventory import StoreCheck
 from clinic_backups.model import Clinic, CopyProblem
+from clinic_backups.notify.approval_mails import ApprovalMails
 from clinic_backups.notify.delivered import Delivered
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.notify.policy import Announcer
@@ -39,9 +42,11 @@ from clinic_backups.restore.runner import RestoreRunner
 from clinic_backups.restore.safety import SafetyBackup
 from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.settings import Settings
+from clinic_backups.silence import Limits
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import open_store
+from clinic_backups.stores.identified import IdentifiedStore
 from clinic_backups.tenant_db import Snapshot
 from clinic_backups.verification import CheckedCopy, Verifier
 
@@ -57,6 +62,8 @@ class Parts:
     def __init__(self, settings: Settings, find: FindConnection) -> None:
         self.settings = settings
         self._find = find
+        Limits.silence_seconds = settings.silence_seconds
+        Limits.longest_seconds = settings.statement_timeout_seconds + settings.silence_seconds
 
     @cached_property
     def clinic_db(self) -> Connection:
@@ -88,7 +95,29 @@ class Parts:
     @cached_property
     def stores(self) -> Stores:
         """The stores of the settings. :raises SettingsError: there is none, or one's URL is wrong."""
-        return Stores(self.settings.require_store_url(), self.settings.replica_stores, self.open_store)
+        return self._stores(self.identified_store)
+
+    def _stores(self, opened: Callable[[str, str], ObjectStore]) -> Stores:
+        return Stores(self.settings.require_store_url(), self.settings.replica_stores, opened)
+
+    @cached_property
+    def bare_stores(self) -> Stores:
+        """The same, and nobody compares their markers: for `store init`, and for reading without a catalog."""
+        return self._stores(self.open_store)
+
+    def identified_store(self, url: str, conn_id: str) -> ObjectStore:
+        """A store that shows its id before and after what is believed of it."""
+        store = self.open_store(url, conn_id)
+        return IdentifiedStore(store, self.identities.expected(store.url))
+
+    @cached_property
+    def identities(self) -> Identities:
+        """Which store lies under which URL."""
+        return Identities(self.catalog.database)
+
+    def without_catalog(self) -> None:
+        """From here on stores are taken as they answer: no catalog says which ones they should be."""
+        self.stores = self.bare_stores
 
     @property
     def store(self) -> ObjectStore:
@@ -109,7 +138,9 @@ class Parts:
         """Who gets the mails about one clinic, as ``clinic_admins.sql`` says."""
         folder, file = SqlFolder(self.settings.sql_dir), "clinic_admins.sql"
         with Snapshot(self.clinic_db) as snapshot:
-            rows = snapshot.rows(render(folder.text(file), clinic_id, name=file), None, f"running {file}")
+            rows = snapshot.rows(
+                render(folder.text(file), clinic_id, name=file), None, f"running {file}", source="file"
+            )
         return [Recipient(str(address), str(name or "")) for address, name in rows]
 
     @cached_property
@@ -147,6 +178,7 @@ class Parts:
             templates=Templates(settings.email_dir, settings.zone, support_contact=settings.support_contact),
             admins=self.admins,
             operators=settings.operator_emails,
+            approvers=settings.approvers,
             operator_language=settings.operator_language,
             now=self.clock,
         )
@@ -171,7 +203,9 @@ class Parts:
             parse_recipients(recipients)
         self.catalog.require_newest()
         self.clock.require_same()
-        _ = self.store  # opened, which checks its URL and connection and sends nothing yet
+        # A store that is away may come back: then each clinic's backup says so.
+        with suppress(TransientError):
+            self.store.identified()
 
     @cached_property
     def restore_db(self) -> Connection:
@@ -228,6 +262,25 @@ class Parts:
     def approvals(self) -> Approvals:
         """The approvals of restores."""
         return Approvals(self.catalog.database, self.settings.approval_hours, self.settings.approvers)
+
+    def belongs_to(self, name: str, clinic_id: int) -> bool:
+        """Whether somebody who is logged in under that name is a person of the clinic, as ``user_clinics.sql`` says.
+
+        A superadmin is none.
+        """
+        query = SqlFolder(self.settings.sql_dir).user_clinics()
+        found: list[tuple[Any, ...]] = []
+        with Snapshot(self.clinic_db) as snapshot:
+            for email in ("", name) if "@" in name else ("",):
+                found += snapshot.rows(
+                    query, {"email": email, "name": name}, "looking up whose clinics these are", source="file"
+                )
+        roles = [role for clinic, role in found if role == "superadmin" or clinic == clinic_id]
+        return bool(roles) and "superadmin" not in roles
+
+    def approval_mails(self, url: str) -> ApprovalMails:
+        """What is told of plans that wait, and of answers. :param url: of Airflow; empty where it is not known."""
+        return ApprovalMails(self.catalog, self.outbox, self.belongs_to, url, self.clock)
 
     def copies_to_approve(self, identity_file: Path | None = None, **options: Any) -> CopyRunner:
         """Copies into new schemas that somebody approves before."""

@@ -31,6 +31,7 @@ TAKEN_OVER: tuple[State, ...] = ("failed", "deleted")
 class Rebuilt:
     """What came of it.
 
+    :param store_id: which store it is, as its marker says; none where it has none.
     :param adopted: backups that the catalog did not know, or took for failed or deleted.
     :param known: those that it knew, as they are.
     :param held: those that are on hold by this.
@@ -42,6 +43,7 @@ class Rebuilt:
     """
 
     store_url: str
+    store_id: str | None = None
     adopted: int = 0
     known: int = 0
     held: int = 0
@@ -57,7 +59,12 @@ class Rebuilt:
 
 
 def rebuild(
-    store: ObjectStore, catalog: Catalog, now: datetime, on_step: Callable[[str], object] = lambda step: None
+    store: ObjectStore,
+    catalog: Catalog,
+    now: datetime,
+    on_step: Callable[[str], object] = lambda step: None,
+    *,
+    store_id: str | None = None,
 ) -> Rebuilt:
     """Write every backup of a store into the catalog that the catalog does not know. A second time changes nothing.
 
@@ -65,7 +72,7 @@ def rebuild(
 
     :raises ClinicBackupsError: the store or the catalog failed; what was written so far stays and is right.
     """
-    report = Rebuilt(store.url)
+    report = Rebuilt(store.url, store_id)
     # The newest of a clinic counts: one that is open again deletes what is taken over now.
     last = {erasure.clinic_id: erasure for erasure in reversed(Erasures(catalog.database).find())}
     with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="envelopes") as pool:

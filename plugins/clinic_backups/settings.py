@@ -130,7 +130,8 @@ class Settings(BaseSettings):
     )
     support_contact: str = Field(default="", description="Whom a clinic may ask, as the failure mail says it")
     operator_emails: Words = Field(
-        default=(), description="Who gets the digest of each run and the alarms, separated by spaces"
+        default=(),
+        description="Who gets digests, alarms and plans that wait for approval, separated by spaces",
     )
     operator_language: Language = Field(
         default="es", description="Language of the operator's mails, a folder of email_dir"
@@ -187,6 +188,11 @@ class Settings(BaseSettings):
         ge=1,
         le=3600,
         description="A machine whose clock differs by more from the catalog's database backs up and deletes nothing",
+    )
+    silence_seconds: Timeout = Field(
+        default=60,
+        description="A database that says nothing for so long is asked over a new connection whether it still works; "
+        "if not, the connection is given up",
     )
     standby_lag_seconds: int = Field(
         default=600,

@@ -67,6 +67,11 @@ class Stores:
         return tuple(self._places)
 
     @property
+    def connections(self) -> dict[str, str]:
+        """The URL of each store by the name of its connection."""
+        return {conn_id: place for place, (_, conn_id) in self._places.items()}
+
+    @property
     def primary(self) -> ObjectStore:
         """Where backups go. :raises SettingsError: it cannot be opened."""
         return self.at(self.urls[0])

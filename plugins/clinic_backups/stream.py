@@ -207,7 +207,8 @@ class _Reader:
                 hand_on(batch, size)
 
         def hand_on(rows: list[bytes], size: int) -> None:
-            self._target.put(rows, size)
+            with snapshot.not_waiting():
+                self._target.put(rows, size)
             self._rows += len(rows)
             self._raw_bytes += size
             self._report(table.name, number)

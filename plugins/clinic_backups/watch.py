@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +14,8 @@ from clinic_backups.errors import TransientError
 from clinic_backups.model import FUTURE_TOLERANCE
 
 AGAIN_AFTER = timedelta(hours=24)
-TIMEOUT_SECONDS = 10
+TIMEOUT_SECONDS, LONGEST_SECONDS = 10, 30
+"""For a step of the heartbeat's request, and for all of it."""
 
 
 def alarm_notice(
@@ -47,18 +49,27 @@ def ping(url: str, *, well: bool) -> None:
 
     :raises TransientError: it could not be told; the message leaves the address out, which is a secret.
     """
-    try:
-        answer = requests.get(
-            url if well else f"{url.rstrip('/')}/fail", timeout=TIMEOUT_SECONDS, allow_redirects=False
-        )
-        problem = "" if answer.ok else f"HTTP {answer.status_code}"
-    except requests.RequestException as error:
-        problem = type(error).__name__
+    problems: list[str] = []
+    place = url if well else f"{url.rstrip('/')}/fail"
+    # The limit of requests is one for each piece of the answer: whoever drips would hold us for ever.
+    asking = threading.Thread(target=lambda: problems.append(_answer_of(place)), daemon=True)
+    asking.start()
+    asking.join(LONGEST_SECONDS)
+    problem = problems[0] if problems else f"no whole answer within {LONGEST_SECONDS} s"
     if problem:
         raise TransientError(
             f"The heartbeat could not be sent ({problem}).",
             hint="Check CLINIC_BACKUPS_HEARTBEAT_URL and the way there.",
         ) from None
+
+
+def _answer_of(place: str) -> str:
+    """What is wrong with the answer; empty where nothing is."""
+    try:
+        answer = requests.get(place, timeout=TIMEOUT_SECONDS, allow_redirects=False)
+    except requests.RequestException as error:
+        return type(error).__name__
+    return "" if answer.ok else f"HTTP {answer.status_code}"
 
 
 def _late(facts: Mapping[str, Any]) -> set[int]:

@@ -67,7 +67,7 @@ def test_a_store_that_does_not_answer_is_tried_again_and_nothing_is_recorded(air
     finally:
         kept.rename(airflow.replica)
     assert (state, airflow.tasks(run_id, DAG)["verify"]["try_number"]) == ("failed", 2)
-    assert "holds no backup at all" in airflow.log(run_id, "verify", DAG)
+    assert "is not the store that the catalog knows" in airflow.log(run_id, "verify", DAG)
     assert (found := airflow.catalog.get(record.backup_id)) is not None
     assert found.stores == record.stores
 

@@ -141,7 +141,7 @@ class TestS3:
             (409, "ConditionalRequestConflict", TransientError),
             (400, "RequestTimeout", TransientError),
             (400, "BadDigest", TransientError),
-            (400, "ExpiredToken", PermanentError),
+            (400, "ExpiredToken", TransientError),
             (403, "RequestTimeTooSkewed", PermanentError),
             (301, "PermanentRedirect", PermanentError),
         ],
@@ -237,6 +237,7 @@ class TestFile:
         store = FileStore(tmp_path / "new" / "store")
         before = os.umask(0)
         try:
+            store.make_place()
             store.put("a/b/key", io.BytesIO(b"x"), metadata={"n": "1"})
         finally:
             os.umask(before)
@@ -440,6 +441,7 @@ def place_of(
 ) -> tuple[str, Connection | None]:
     """A new place of that provider: its URL, and the connection for it. Child processes find it the same way."""
     if provider == "file":
+        (folder / "Copias de seguridad").mkdir()
         return f"{folder.as_uri()}/Copias de seguridad", None
     prefix = f"faults/{os.urandom(8).hex()}/"
     if provider == "gcs":

@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from clinic_backups.errors import (
     ObjectExists,
     ObjectNotFound,
     PermanentError,
+    PlaceMissing,
     TransientError,
 )
 from clinic_backups.stores.base import ObjectStore, StoredObject
@@ -206,8 +208,10 @@ class TestMissing:
 
     def test_a_missing_bucket_is_named_and_is_not_a_missing_object(self, provider: str, make_store: MakeStore) -> None:
         if provider == "file":
-            pytest.skip("a local folder is made on the first put")
-        store = make_store("prefix", bucket="no-such-bucket")
+            store, text = make_store("prefix"), "is not there"
+            Path(store.url.removeprefix("file://")).rmdir()
+        else:
+            store, text = make_store("prefix", bucket="no-such-bucket"), "'no-such-bucket' does not exist"
         actions: list[Callable[[], Any]] = [
             lambda: put(store, "key"),
             lambda: put(store, "key", CONTENT[: 2 * PART]),
@@ -217,9 +221,9 @@ class TestMissing:
             lambda: store.delete("key"),
         ]
         for number, action in enumerate(actions):
-            with pytest.raises(PermanentError, match="'no-such-bucket' does not exist") as caught:
+            with pytest.raises(PermanentError, match=text) as caught:
                 action()
-            assert type(caught.value) is PermanentError, number
+            assert type(caught.value) is PlaceMissing, number
 
 
 class TestFailingSource:

@@ -360,6 +360,7 @@ class TestRetry:
 class TestKilled:
     def kill_on_the_way(self, rig: Rig, folder: Path) -> None:
         """Kill a process that backs up clinic 1 once a part of the archive is in the store."""
+        rig.initialise()
         process = subprocess.Popen(
             [sys.executable, "-m", "clinic_backups.cli", "backup", "--clinic", "1"],
             env=os.environ

@@ -15,7 +15,7 @@ from clinic_backups import envelopes
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores
 from clinic_backups.cleaning import Cleaner
-from clinic_backups.errors import PermanentError, TransientError
+from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.model import BackupRecord, envelope_key_of, hold_key_of, keys_beside
 from clinic_backups.settings import Settings
 from clinic_backups.storage import Stores
@@ -184,13 +184,13 @@ def test_a_store_that_is_away_costs_nothing(demo_database: DemoDatabase, tmp_pat
     fleet = Fleet(demo_database, FileStore(tmp_path / "store"))
     records = [fleet.on_day(day) for day in (0, 10, 20, 90)]
     (tmp_path / "store").rename(tmp_path / "away")
-    for make in (lambda: None, (tmp_path / "store").mkdir):
+    for make, said in ((lambda: None, "is not there"), ((tmp_path / "store").mkdir, "holds no backup at all")):
         make()
         (cleaned,) = fleet.clean(100)
         assert (cleaned.deleted, cleaned.losses) == (0, [])
-        assert "holds no backup at all" in cleaned.problem
+        assert said in cleaned.problem
         for clinic_id in (None, 1):
-            with pytest.raises(TransientError, match="holds no backup at all"):
+            with pytest.raises(ClinicBackupsError, match=said):
                 fleet.check(record=True, clinic_id=clinic_id)
         assert {fleet.state(record) for record in records} == {"completed"}
     # Even if all are said to be lost.

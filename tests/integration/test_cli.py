@@ -51,7 +51,7 @@ def run(
                 if value is not None:
                     patch.setenv(name, value)
             patch.setattr(sys, "argv", ["clinic-backups", *words])
-            patch.setattr("clinic_backups.cli.backups.signal.signal", lambda *arguments: None)
+            patch.setattr("clinic_backups.cli.stopping.install", lambda: None)
             try:
                 cli.main()
             except SystemExit as end:
@@ -68,6 +68,10 @@ def test_from_a_new_catalog_to_a_listed_backup(run: Run, new_database: DemoDatab
     assert (early.code, early.out) == (1, "")
     assert "catalog migrate" in early.err
     assert run("catalog", "migrate").out == f"The catalog is at version {newest()}.\n"
+    unknown = run("backup", "--all")
+    assert (unknown.code, unknown.out) == (2, "")
+    assert "store init" in unknown.err
+    assert run("store", "init", "--json").json()[0]["outcome"] == "made"
     done = run("backup", "--all", "--notes", "antes de migrar")
     assert done.code == 0
     assert "Clínica D'Ávila" in done.out
@@ -89,6 +93,7 @@ def test_from_a_new_catalog_to_a_listed_backup(run: Run, new_database: DemoDatab
 
 def test_the_kind_that_is_asked_for_is_made(run: Run) -> None:
     run("catalog", "migrate")
+    run("store", "init")
     made = [run("backup", "--clinic", "1", "--json", *kind).json()[0] for kind in ([], [], ["--kind", "full"])]
     assert [(record["kind"], record["kind_reason"]) for record in made] == [
         ("full", "the clinic has no backup yet"),
@@ -99,6 +104,7 @@ def test_the_kind_that_is_asked_for_is_made(run: Run) -> None:
 
 def test_one_clinics_failure_does_not_stop_the_others(run: Run, demo_database: DemoDatabase) -> None:
     run("catalog", "migrate")
+    run("store", "init")
     from clinic_backups import connections
 
     catalog = Catalog(connections.parse("backup_catalog", demo_database.catalog_uri))
@@ -149,6 +155,7 @@ def test_a_database_that_is_down_may_be_tried_again(run: Run) -> None:
 
 def test_check_reports_all_and_fails_when_something_is_wrong(run: Run) -> None:
     run("catalog", "migrate")
+    run("store", "init")
     good = run("check", "--json")
     assert good.code == 0
     assert {finding["level"] for finding in good.json()} == {"ok", "warning"}
@@ -156,7 +163,7 @@ def test_check_reports_all_and_fails_when_something_is_wrong(run: Run) -> None:
     assert bad.code == 1
     assert "No recipient is configured" in bad.out
     assert "127.0.0.1" in bad.out
-    assert "2 errors" in bad.err
+    assert "3 errors" in bad.err  # without a catalog nobody knows which store it should be
 
 
 def test_keygen_makes_a_pair_and_never_overwrites_one(run: Run, tmp_path: Path) -> None:
@@ -179,6 +186,7 @@ def test_a_name_from_the_database_cannot_write_lines_of_its_own(run: Run, demo_d
             r"UPDATE public.comun_clinica SET nombre = E'Mala\ncompleted  9 \x1b[31m[red]Otra[/red]' WHERE id = 1"
         )
     run("catalog", "migrate")
+    run("store", "init")
     done = run("backup", "--clinic", "1")
     assert done.code == 0
     assert "\x1b" not in done.out + done.err
@@ -190,6 +198,7 @@ def test_one_backup_is_verified_in_each_store(run: Run, tmp_path: Path) -> None:
     one, two = tmp_path / "store", tmp_path / "two"
     replicas = {"CLINIC_BACKUPS_REPLICA_STORES": json.dumps({"replica": two.as_uri()})}
     run("catalog", "migrate")
+    run("store", "init", **replicas)
     run("backup", "--clinic", "1", **replicas)
     (record,) = run("list", "--json").json()
     good = run("verify", record["backup_id"], "--json", **replicas)
@@ -212,6 +221,7 @@ def test_two_stores_a_lost_catalog_and_a_clinic_that_left(
     one, two = tmp_path / "store", tmp_path / "two"
     replicas = {"CLINIC_BACKUPS_REPLICA_STORES": json.dumps({"replica": two.as_uri()})}
     run("catalog", "migrate")
+    run("store", "init", **replicas)
     assert "only one store" in run("replicate").err
     assert run("backup", "--clinic", "1", "--clinic", "2").code == 0
     (second, first) = run("list", "--json").json()
@@ -269,6 +279,7 @@ def test_two_stores_a_lost_catalog_and_a_clinic_that_left(
 
 def test_a_gap_fails_the_backup_and_a_word_completes_it_as_incomplete(run: Run, demo_database: DemoDatabase) -> None:
     run("catalog", "migrate")
+    run("store", "init")
     with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
         cursor.execute("CREATE TABLE public.nueva (id int, clinica_id bigint REFERENCES public.comun_clinica)")
     assert run("check", "--no-count").code == 1

@@ -568,13 +568,14 @@ def test_the_command_needs_the_catalog_the_store_and_the_key(
 ) -> None:
     """And no connection to the clinics' database."""
     full, source = desk.chain_of(30)
+    desk.initialise()
     file = tmp_path / "identity.txt"
     file.touch(0o600)
     file.write_text(desk.identity)
     monkeypatch.setenv("AIRFLOW_CONN_BACKUP_CATALOG", desk.database.catalog_uri)
     monkeypatch.setenv("CLINIC_BACKUPS_STORE_URL", desk.store.url)
     monkeypatch.setenv("CLINIC_BACKUPS_RECIPIENTS", desk.settings.recipients[0])
-    monkeypatch.setattr("clinic_backups.cli.consolidate.signal.signal", lambda *arguments: None)
+    monkeypatch.setattr("clinic_backups.cli.stopping.install", lambda: None)
 
     def run(*words: str) -> tuple[int, str, str]:
         code = 0

@@ -566,6 +566,7 @@ class TestMarked:
         names = {"clinic_db": guard.database.reader_uri, "backup_catalog": guard.database.catalog_uri,
                  "restore_db": guard.database.restorer_uri}  # fmt: skip
         parts = Parts(guard.settings, lambda name: connections.parse(name, names[name]) if name in names else None)
+        guard.initialise()
         with Workspace(parts.restore_db) as workspace, parts.catalog.lock(1) as lock:
             record = parts.safety().take(
                 Clinic(1, "Una"), of="1-x", requested_by="guardia", snapshot=workspace.export(), rows={}, lock=lock

@@ -209,6 +209,7 @@ def test_in_another_bucket_nothing_is_lost_and_nothing_is_swept(
     """Where somebody else's objects lie, or backups of another installation."""
     records = [fleet.on_day(0), fleet.on_day(40)]
     (tmp_path / "store").rename(tmp_path / "ours")
+    fleet.stores.primary.make_place()
     for name in theirs:
         put(fleet.stores.primary, name)
     age(tmp_path / "store", 2)

@@ -354,6 +354,7 @@ class SlowStore(FileStore):
 
 def test_locks_end_with_the_reading_and_not_with_the_upload(rig: Rig, tmp_path: Path) -> None:
     rig.store = SlowStore(tmp_path / "slow")
+    rig.store.make_place()
     rig.run(2)
     other = Beside(rig, f"ALTER TABLE {STOCK} ADD COLUMN uno int")
     began = time.monotonic()

@@ -42,6 +42,7 @@ class Preflight:
         }
         self.clinic_db = database.reader_uri
         self.store: Callable[[], ObjectStore] = lambda: open_store(self.settings["store_url"], None)
+        self.store().make_place()
         self.catalog: Callable[[], object] = lambda: None
 
     def execute(self, *statements: str) -> list[tuple[Any, ...]]:
@@ -169,7 +170,7 @@ def test_all_broken_queries_are_named_in_one_run(demo: Preflight) -> None:
             "trying clinic_admins.sql, which must give the columns email and name: column r.email does not exist",
             "the extract of public.citas_consulta: column c.clinic does not exist",
             "extract/public.citas_horario cannot be rendered: 'clinica' is undefined",
-            "the extract of public.comun_clinica: column r.direccion does not exist",
+            "The extract of public.comun_clinica does not give the column direccion, which the table has.",
             "may not read public.inventario_inventario",
             "No such table: public.nada",
         ],
@@ -286,7 +287,7 @@ def test_settings_store_catalog_and_database_are_all_reported_in_one_run(demo: P
 
     errors = [(finding.check, finding.message) for finding in findings if finding.level == "error"]
     assert len(findings) == len(errors)
-    assert [check for check, _ in errors] == ["settings", "settings", "store", "catalog", "extracts"]
+    assert [check for check, _ in errors] == ["settings", "settings", "store", "catalog", "database"]
     with pytest.raises(PermanentError) as caught:
         preflight.require(findings)
     text = str(caught.value)
@@ -330,6 +331,7 @@ def test_a_store_that_cannot_give_back_what_it_took_is_left_empty(demo: Prefligh
 
     for kind, text in ((WriteOnly, "Access denied to preflight/"), (Altered, "gave back other bytes")):
         store = kind(tmp_path / "other")
+        store.make_place()
         demo.store = lambda store=store: store  # type: ignore[misc]
         (error,) = demo.found("error", "store")
         assert text in error

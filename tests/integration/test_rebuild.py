@@ -589,6 +589,7 @@ def test_an_envelope_asks_for_a_lock_only_while_that_lasts(fleet: Fleet, tmp_pat
     locked = replace(record.envelope(), locked_until=fleet.now + timedelta(days=1))
     # A folder cannot lock: it refuses whatever asks for it.
     store = FileStore(tmp_path / "elsewhere")
+    store.make_place()
     for do in (envelopes.write, envelopes.ensure):
         with pytest.raises(PermanentError, match="cannot be locked"):
             do(locked, store, now=fleet.now)
@@ -631,7 +632,9 @@ def test_the_command_tells_everything_before_it_fails(
     demo_database: DemoDatabase,
 ) -> None:
     store, two = FileStore(tmp_path / "store"), FileStore(tmp_path / "two")
+    two.make_place()
     run("catalog", "migrate")
+    run("store", "init")
     assert run("backup", "--clinic", "1", "--clinic", "2", "--clinic", "3").code == 0
     catalog = Catalog(connections.parse("backup_catalog", demo_database.catalog_uri))
     three, second, first = catalog.find()

@@ -377,6 +377,7 @@ def test_the_command(
     }
     annex = Annex(demo_database, FileStore(tmp_path / "store"))
     run("catalog", "migrate")
+    run("store", "init")
     for _ in range(2):
         assert run("backup", "--clinic", "1", **keys).code == 0
     newest, oldest = run("list", "--json").json()

@@ -243,6 +243,7 @@ def test_the_command_plans_restores_undoes_and_needs_no_catalog(
     }
     ward = Ward(demo_database, FileStore(tmp_path / "store"))
     run("catalog", "migrate")
+    run("store", "init")
     assert run("backup", "--clinic", "1", **keys).code == 0
     (backup,) = run("list", "--json").json()
     good = ward.rows_now(1)

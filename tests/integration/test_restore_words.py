@@ -165,6 +165,7 @@ def test_a_refused_plan_exits_with_1_in_every_mode_and_says_refused(
         "AIRFLOW_CONN_RESTORE_DB": demo_database.restorer_uri,
     }
     run("catalog", "migrate")
+    run("store", "init")
     assert run("backup", "--clinic", "1", **keys).code == 0
     (backup,) = run("list", "--json").json()
     Shaped(demo_database, FileStore(tmp_path / "store")).execute(

@@ -232,6 +232,7 @@ def test_the_undo_is_of_the_database_that_was_restored(
     theatre = Theatre(demo_database, FileStore(tmp_path / "store"))
     new = Theatre(copy, FileStore(tmp_path / "store"))
     run("catalog", "migrate")
+    run("store", "init")
     assert run("backup", "--clinic", "1", **keys).code == 0
     good = theatre.rows_now(1)
     # Only the new server has these, and only the old one has the others.

@@ -109,7 +109,8 @@ def test_an_unexpected_error_shows_its_kind_and_place_alone(
     with pytest.raises(Exception, match="Unexpected error: ") as caught, failing_clearly(logging.getLogger("x")):
         fails()
     assert caught.value.__suppress_context__
-    monkeypatch.setattr(cli, "app", fails)
+    monkeypatch.setattr("clinic_backups.cli.stopping.install", lambda: None)
+    monkeypatch.setattr("clinic_backups.cli.app.run", fails)
     with pytest.raises(SystemExit):
         cli.main()
     out, err = capfd.readouterr()

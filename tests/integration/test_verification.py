@@ -195,6 +195,7 @@ def test_a_store_that_is_away_loses_nothing(fleet: Fleet, tmp_path: Path) -> Non
     fleet.copy()
     away = tmp_path / "two"
     away.rename(tmp_path / "kept")
+    away.mkdir()
     done = verify(fleet, record)
     assert [copy.condition for copy in done.copies] == ["intact", None]
     with pytest.raises(TransientError, match="holds no backup at all"):

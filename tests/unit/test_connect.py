@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clinic_backups.connections import Connection, parse
-from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError
+from clinic_backups.errors import ClinicBackupsError, PermanentError, PlaceMissing, SettingsError
 from clinic_backups.stores import connect
 from clinic_backups.stores._wire import content_disposition, decode_metadata, encode_metadata
 from clinic_backups.stores.connect import StoreUrl, conditional_writes, make_client, open_store, parse_url
@@ -81,7 +81,8 @@ class TestOpenStore:
     def test_a_folder_needs_no_connection_and_is_not_touched(self, tmp_path: Path) -> None:
         store = open_store(f"file://{tmp_path}/new", None, encryption=("AES256", ""))
         assert isinstance(store, FileStore)
-        assert list(store.list()) == []
+        with pytest.raises(PlaceMissing, match="is not there"):
+            list(store.list())
         assert not (tmp_path / "new").exists()
 
     def test_a_folder_has_no_kms(self, tmp_path: Path) -> None:

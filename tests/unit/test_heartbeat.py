@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from clinic_backups import watch
 from clinic_backups.errors import SettingsError, TransientError
 from clinic_backups.settings import load
 from clinic_backups.watch import ping
@@ -65,3 +69,21 @@ def test_the_setting_is_a_web_address_and_kept_out_of_sight(monkeypatch: pytest.
     assert "geheim" not in str(caught.value)
     monkeypatch.setenv("CLINIC_BACKUPS_HEARTBEAT_URL", "https://example.org/geheim")
     assert "geheim" not in repr(load())
+
+
+def test_an_answer_that_drips_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "LONGEST_SECONDS", 0.3)
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/geheim"
+
+        def drip() -> None:
+            with closing(listener.accept()[0]) as line, suppress(OSError):
+                line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                for _ in range(20):
+                    line.sendall(b"x")
+                    time.sleep(0.1)
+
+        threading.Thread(target=drip, daemon=True).start()
+        with pytest.raises(TransientError, match="no whole answer within") as caught:
+            watch.ping(url, well=True)
+        assert "geheim" not in str(caught.value)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.catalog.database import CatalogDatabase
-from clinic_backups.catalog.tables import backup, backup_copy, store
+from clinic_backups.catalog.tables import backup, backup_copy, store, store_identity
 from clinic_backups.errors import ClinicBackupsError
 from clinic_backups.model import FUTURE_TOLERANCE, BackupRecord, CopyProblem, Loss
 
@@ -154,6 +154,12 @@ class Copies:
         with self._database.transaction("reading which copies are missing") as db:
             return [Backlog(*row) for row in db.execute(statement)]
 
+    def count_in(self, store_url: str) -> int:
+        """How many backups lie in a store, as far as the catalog knows."""
+        here = (backup_copy.c.store_url == store_url) & (backup_copy.c.state == "present")
+        with self._database.transaction("reading where backups lie") as db:
+            return int(db.execute(select(func.count()).select_from(backup_copy).where(here)).scalar_one())
+
     def store_urls(self) -> list[str]:
         """Every store that some backup lies in, or should."""
         with self._database.transaction("reading where backups lie") as db:
@@ -186,7 +192,8 @@ class Copies:
             db.execute(lose.where(here, ~elsewhere))
             while db.execute(lose.where(broken)).rowcount:
                 pass  # one round for each link of the longest chain
-            db.execute(delete(store).where(store.c.store_url == store_url))
+            for known in (store, store_identity):
+                db.execute(delete(known).where(known.c.store_url == store_url))
             return int(db.execute(delete(backup_copy).where(backup_copy.c.store_url == store_url)).rowcount)
 
     def note_failure(self, store_url: str, error: ClinicBackupsError, at: datetime) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -33,6 +33,10 @@ class Erasure:
     last_backup_at: datetime | None = None
     remaining: int = 0
     finished_at: datetime | None = None
+    ignore_unknown_holds: bool = False
+    """Notes of holds that the catalog did not make keep nothing."""
+    evidence: list[dict[str, Any]] = field(default_factory=list)
+    """What was counted in each store: see :class:`Counted`."""
 
     def covers(self, record: BackupRecord) -> bool:
         """The backup is one of those that are to go; what was begun later, by a clinic that came back, is not."""
@@ -43,7 +47,23 @@ class Erasure:
         return plain(self)
 
 
-_COLUMNS = [erasure.c[field.name] for field in fields(Erasure)]
+@dataclass(frozen=True)
+class Counted:
+    """What one store showed of a clinic that is erased, in a listing after the last deletion.
+
+    :param store_id: by which the store was known at that moment.
+    :param deleted: objects that are gone by the erasure.
+    :param left: objects that a hold or a lock keeps, or that came later.
+    """
+
+    store_url: str
+    store_id: str | None
+    listed_at: datetime
+    deleted: int
+    left: int
+
+
+_COLUMNS = [erasure.c[column.name] for column in fields(Erasure)]
 
 
 class Erasures:
@@ -52,7 +72,9 @@ class Erasures:
     def __init__(self, database: CatalogDatabase) -> None:
         self._database = database
 
-    def request(self, clinic_id: int, *, reason: str, by: str, at: datetime) -> Erasure:
+    def request(
+        self, clinic_id: int, *, reason: str, by: str, at: datetime, ignore_unknown_holds: bool = False
+    ) -> Erasure:
         """Ask for one; one that is open already goes on, and covers what was begun since.
 
         It covers all that there is, also what is dated in the future because a clock was wrong.
@@ -63,11 +85,14 @@ class Erasures:
             row = db.execute(
                 update(erasure)
                 .where(erasure.c.clinic_id == clinic_id, erasure.c.finished_at.is_(None))
-                .values(requested_at=covered, requested_by=by, reason=reason)
+                .values(requested_at=covered, requested_by=by, reason=reason, ignore_unknown_holds=ignore_unknown_holds)
                 .returning(*_COLUMNS)
             ).one_or_none()
             if row is None:
-                values = {"clinic_id": clinic_id, "requested_at": covered, "requested_by": by, "reason": reason}
+                values = {
+                    "clinic_id": clinic_id, "requested_at": covered, "requested_by": by, "reason": reason,
+                    "ignore_unknown_holds": ignore_unknown_holds,
+                }  # fmt: skip
                 row = db.execute(insert(erasure).values(values).returning(*_COLUMNS)).one()
         return Erasure(*row)
 
@@ -102,11 +127,23 @@ class Erasures:
             )
         )
 
-    def settle(self, found: Erasure, at: datetime) -> Erasure:
+    def note(self, found: Erasure, counted: Counted) -> Erasure:
+        """Keep what a store showed; what was deleted there before adds up."""
+        with self._database.transaction(f"noting the erasure of clinic {found.clinic_id}") as db:
+            here = erasure.c.id == found.id
+            before = db.execute(select(erasure.c.evidence).where(here).with_for_update()).scalar_one()
+            mine = [item for item in before if item["store_url"] == counted.store_url]
+            item = plain(counted) | {"deleted": counted.deleted + sum(item["deleted"] for item in mine)}
+            evidence = [item for item in before if item not in mine] + [item]
+            row = db.execute(update(erasure).where(here).values(evidence=evidence).returning(*_COLUMNS)).one()
+        return Erasure(*row)
+
+    def settle(self, found: Erasure, at: datetime, *, proven: bool = True) -> Erasure:
         """Count what remains; when that is nothing, end it and forget all that the catalog knows of those backups.
 
         Mails go with their addresses, restores with their plans. What came after the erasure stays.
 
+        :param proven: each store was listed after the last deletion. Else the erasure goes on.
         :raises PermanentError: it has ended already.
         """
         mine = (backup.c.clinic_id == found.clinic_id, backup.c.started_at <= found.requested_at)
@@ -114,7 +151,7 @@ class Erasures:
             left = select(func.count()).where(*mine, backup.c.state.not_in(("deleted", "failed")))
             remaining = db.execute(left).scalar_one()
             values: dict[str, Any] = {"remaining": remaining}
-            if not remaining:
+            if not remaining and proven:
                 values["finished_at"] = at
                 db.execute(delete(restore).where(restore.c.clinic_id == found.clinic_id,
                                                  restore.c.started_at <= found.requested_at))  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -9,17 +10,18 @@ from typing import Any, Literal
 
 import psycopg2
 
+from clinic_backups.catalog.database import connect_catalog
 from clinic_backups.clock import DatabaseClock
 from clinic_backups.connections import Connection
-from clinic_backups.database import connect, raise_database_error
+from clinic_backups.database import raise_database_error
 from clinic_backups.errors import TransientError
 from clinic_backups.table_locks import session_settings
 
 Purpose = Literal["clinic", "copies"]
 """``clinic``: a backup or restore; ``copies``: copying its backups to further stores. Whoever deletes takes both."""
 # Of a transaction: a transaction-pooling proxy would hand a session's lock to somebody else.
-NO_LIMITS = {"idle_in_transaction_session_timeout": "0", "transaction_timeout": "0", "statement_timeout": "60s"}
-"""The transaction lasts as long as the work, whatever the catalog's role has set."""
+IDLE_SECONDS, BEAT_SECONDS = 300, 30
+"""The server ends the lock of whoever says nothing for so long; who holds it says something so often."""
 TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
 TRY_LOCK_AND_TELL_TIME = f"{TRY_LOCK}, clock_timestamp()"
 
@@ -60,16 +62,19 @@ def lock_clinic(
     :param clock: is set by the way.
     :raises AlreadyRunning: another process has one of the locks.
     """
-    db = connect(connection)
+    db = connect_catalog(connection)
     try:
         with db.cursor() as cursor:
-            cursor.execute(session_settings(cursor, NO_LIMITS))
+            # A process that cannot show itself any more, and a proxy that keeps its connection, must not keep the lock.
+            limits = {"idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s", "transaction_timeout": "0"}
+            cursor.execute(session_settings(cursor, limits))
             for purpose in purposes:
                 if not _try(cursor, lock_name(purpose, clinic_id), clock):
                     raise _running(clinic_id, purpose)
-        yield ClinicLock(db, clinic_id)
+        with _kept_alive(db):
+            yield ClinicLock(db, clinic_id)
     except psycopg2.Error as error:
-        raise_database_error(error, f"locking clinic {clinic_id} in the catalog")
+        raise_database_error(error, f"locking clinic {clinic_id} in the catalog", source="catalog")
     finally:
         # The server answers a rollback, and not a close: whoever asks next must not find a lock that is on its way out.
         with suppress(psycopg2.Error):
@@ -92,6 +97,24 @@ def _try(cursor: Any, name: str, clock: DatabaseClock | None) -> bool:
     else:
         clock.observe(ask)
     return locked
+
+
+@contextmanager
+def _kept_alive(db: Any) -> Iterator[None]:
+    """Say something to the server now and then, so that it sees that somebody is there."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        with suppress(psycopg2.Error):
+            while not ended.wait(BEAT_SECONDS):
+                with db.cursor() as cursor:
+                    cursor.execute("SELECT 1")
+
+    threading.Thread(target=beat, name="clinic-lock", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _running(clinic_id: int, purpose: Purpose) -> AlreadyRunning:

@@ -57,7 +57,7 @@ class Catalog:
 
     def migrate(self) -> str:
         """Bring the schema to the newest version. Returns that version."""
-        with self.database.transaction("migrating the catalog") as db:
+        with self.database.transaction("migrating the catalog", source="migration") as db:
             return migrate.upgrade(db)
 
     def require_newest(self) -> None:
@@ -234,7 +234,10 @@ class Catalog:
                 db.execute(delete(table).where(table.c.backup_id == deleted.backup_id))
             also(db, deleted)
 
-        return self._change(record, "deleting", also=forget, state="deleted", deleted_at=record.deleted_at)
+        return self._change(
+            record, "deleting", also=forget,
+            state="deleted", deleted_at=record.deleted_at, deletion=list(record.deletion),
+        )  # fmt: skip
 
     def hold(self, record: BackupRecord, reason: str, by: str, at: datetime | None = None) -> BackupRecord:
         """Keep it until it is released. The same hold once more changes nothing.

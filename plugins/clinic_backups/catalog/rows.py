@@ -30,6 +30,7 @@ def values_of(record: BackupRecord) -> dict[str, Any]:
         "chain": [asdict(archive) for archive in record.chain],
         "gaps": [asdict(gap) for gap in record.gaps],
         "noted": record.noted.to_json() if record.noted else None,
+        "deletion": list(record.deletion),
     }
     return {name: getattr(record, name) for name in _FIELDS} | lists
 
@@ -40,6 +41,7 @@ def record_of(row: Any) -> BackupRecord:
         "recipients": tuple(row["recipients"]),
         "chain": tuple(ChainArchive(**archive) for archive in row["chain"]),
         "gaps": tuple(Gap(**gap) for gap in row["gaps"]),
+        "deletion": tuple(row["deletion"]),
         "stores": tuple(row["stores"] or ()),
         "noted": Envelope.from_json(row["noted"]) if row["noted"] else None,
     }

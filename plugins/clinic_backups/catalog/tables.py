@@ -70,6 +70,8 @@ backup = Table(
     Column("remark", Text),
     # What the envelope of a running backup is going to say: see docs/decisions/0014.
     Column("noted", JSONB(none_as_null=True)),
+    # In which store, known by which id, it was found to be gone after its deletion.
+    Column("deletion", JSONB, nullable=False, server_default="[]"),
     # As BackupRecord.is_trusted, completed, and no copy before a restore: the last good backup is the newest of these.
     Column("good", Boolean, Computed("state = 'completed' AND (suspect IS NULL OR ...)", persisted=True)),
     # As BackupRecord.data_time.
@@ -129,6 +131,18 @@ store = Table(
     Column("hint", Text, nullable=False, server_default=""),
 )
 
+# Which store lies under which URL: its marker must show this id.
+store_identity = Table(
+    "store_identity",
+    metadata,
+    Column("store_url", Text, primary_key=True),
+    Column("store_id", Text, nullable=False, unique=True),
+    Column("made_at", DateTime(timezone=True), nullable=False),
+    Column("recorded_at", DateTime(timezone=True), nullable=False),
+    Column("recorded_by", Text, nullable=False),
+    Column("confirmed", Boolean, nullable=False, server_default="false"),
+)
+
 # What is left of a clinic that was erased: counts and dates.
 erasure = Table(
     "erasure",
@@ -144,6 +158,9 @@ erasure = Table(
     Column("last_backup_at", DateTime(timezone=True)),
     Column("remaining", Integer, nullable=False, server_default="0"),
     Column("finished_at", DateTime(timezone=True)),
+    Column("ignore_unknown_holds", Boolean, nullable=False, server_default="false"),
+    # One item for each store: what was counted there, and when.
+    Column("evidence", JSONB, nullable=False, server_default="[]"),
 )
 
 # The blocks' digests in pieces: workers need them for incrementals and cannot read manifests.
@@ -203,6 +220,7 @@ approval = Table(
     Column("asked_by", Text),
     Column("answer", Text),
     Column("answered_by", Text),
+    Column("reason", Text),
     Column("how", Text),
     Column("answered_at", DateTime(timezone=True)),
     Column("valid_until", DateTime(timezone=True)),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import getpass
-import signal
 from dataclasses import dataclass
-from types import FrameType
-from typing import Annotated, Any, NoReturn, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.markup import escape
@@ -56,8 +54,6 @@ def backup(
     """Back up clinics now, one after the other. One clinic's failure does not stop the others."""
     if bool(clinic) == every:
         raise SettingsError("Which clinics?", hint="Give --clinic ID, once or more, or --all.")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
     with_parts = parts()
     active, all_clinics = with_parts.clinics()
     conf: dict[str, Any] = {"clinic_ids": clinic} if clinic else {}
@@ -118,7 +114,7 @@ def show(backup_id: str, json: Json = False) -> None:
         return
     plain = record.to_json()
     rows = plain.pop("rows")
-    for name in ("key", "error", "hint", "gaps"):
+    for name in ("key", "error", "hint", "gaps", "deletion"):
         plain.pop(name)
     print_table(
         f"Backup {escape(record.backup_id)}",
@@ -129,6 +125,9 @@ def show(backup_id: str, json: Json = False) -> None:
         print_table("Rows", (("table", False), ("rows", True)), [(escape(t), f"{n:,}") for t, n in rows.items()])
     print_gaps(record)
     print_future([record], known.clock())
+    for proof in record.deletion:
+        known_as = f" (store {proof['store_id']})" if proof["store_id"] else ""
+        print(f"Deleted from {proof['store_url']}{known_as}, which had no object of it at {proof['at']}.")
     if record.error:
         print_error(ClinicBackupsError(record.error, hint=record.hint or ""))
 
@@ -188,7 +187,3 @@ def _text(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return "\n".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

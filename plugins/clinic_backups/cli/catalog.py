@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from typing import Annotated, Any
 
 import typer
@@ -9,13 +10,15 @@ from rich.markup import escape
 
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, human_size, print_error, print_json, print_table
-from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.errors import ClinicBackupsError, PermanentError, StoreUnknown, TransientError
 from clinic_backups.inventory import BAD, KINDS, Inventory, Task
 from clinic_backups.parts import Parts
 from clinic_backups.rebuild import Rebuilt
 from clinic_backups.rebuild import rebuild as rebuild_from
 from clinic_backups.storage import canonical
+from clinic_backups.store_init import StoreInit
 from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.identified import IdentifiedStore
 from clinic_backups.text import one_line
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -106,8 +109,9 @@ def rebuild(
     with Steps() as steps:
         for url in with_parts.stores.urls if store is None else (canonical(store),):
             try:
-                opened = _opened(with_parts, url, connection)
-                reports.append(rebuild_from(opened, with_parts.catalog, with_parts.clock(), steps.step))
+                opened, store_id = _opened(with_parts, url, connection)
+                now = with_parts.clock()
+                reports.append(rebuild_from(opened, with_parts.catalog, now, steps.step, store_id=store_id))
             except ClinicBackupsError as error:
                 failed.append(error)
     if json:
@@ -136,12 +140,29 @@ def forget_store(
     print(f"{with_parts.copies().forget_store(place)} copies in {place} are forgotten.")
 
 
-def _opened(with_parts: Parts, url: str, connection: str) -> ObjectStore:
-    configured = with_parts.settings.store_url and url in with_parts.stores.urls
-    return with_parts.stores.at(url) if configured else with_parts.open_store(url, connection)
+def _opened(with_parts: Parts, url: str, connection: str) -> tuple[ObjectStore, str | None]:
+    """The store and its id. One that the catalog does not know yet is what it says: the catalog was lost.
+
+    :raises StoreAway: the catalog knows it, and it is not there.
+    :raises PermanentError: the catalog knows the same store under another URL.
+    """
+    configured = with_parts.settings.store_url and url in with_parts.bare_stores.urls
+    store = with_parts.bare_stores.at(url) if configured else with_parts.open_store(url, connection)
+    known = with_parts.identities.of(store.url)
+    if known is None or not known.confirmed:
+        StoreInit(with_parts.catalog, with_parts.clock, f"{getpass.getuser()} (catalog rebuild)").adopt_marker(store)
+    identified = IdentifiedStore(store, with_parts.identities.expected(store.url))
+    try:
+        return identified, identified.identified()
+    except StoreUnknown:
+        return store, None
 
 
 def _show_rebuilt(report: Rebuilt) -> None:
+    if report.store_id is None:
+        print(f"{report.store_url} has no marker: run `clinic-backups store init` before the next backup.")
+    else:
+        print(f"{report.store_url} is store {report.store_id}.")
     print(
         f"{report.store_url}: {report.adopted} backups were added, {report.held} were put on hold; {report.known} were"
         f" known. {report.strangers} objects of others were left alone."

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import getpass
-import signal
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -26,8 +24,6 @@ def consolidate(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make a full backup out of an incremental one and what it is built on; the clinics' database is not read."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
     with_parts, steps = parts(), Steps()
     consolidation = with_parts.consolidation(identity, on_step=steps.step, on_read=steps.read)
     with steps:
@@ -42,7 +38,3 @@ def consolidate(
     size = human_size(record.size_bytes)
     print(f"{record.backup_id} is a full backup with the content of {backup_id}: {record.rows_total:,} rows, {size}.")
     print(f"It needs no other: retention can let {backup_id} and what that is built on go now, as the policy says.")
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

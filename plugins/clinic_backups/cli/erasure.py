@@ -33,6 +33,12 @@ def erase_clinic(
     clinic: Annotated[int, typer.Argument(help="Id of the clinic.")],
     reason: Annotated[str, typer.Option(help="Why, for instance the contract's number; it is kept.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    ignore_unknown_holds: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-unknown-holds", help="Notes of holds in the stores that the catalog did not make keep nothing."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Delete all backups of a clinic that left, in all stores, with every version of them.
@@ -48,10 +54,13 @@ def erase_clinic(
             f"Clinic {clinic} is active, and would be backed up again tonight.",
             hint="Deactivate it in the application first.",
         )
+    _show_unknown_holds(with_parts, clinic, ignored=ignore_unknown_holds)
     _require_confirmation(with_parts, clinic, yes=yes)
     require_same_clock(with_parts.clock)
     by = f"{getpass.getuser()} (command line)"
-    with_parts.erasures().request(clinic, reason=reason, by=by, at=with_parts.clock())
+    with_parts.erasures().request(
+        clinic, reason=reason, by=by, at=with_parts.clock(), ignore_unknown_holds=ignore_unknown_holds
+    )  # fmt: skip
     (cleaned,) = with_parts.cleaner().run(clinic_id=clinic)
     if cleaned.erasure is None:
         raise TransientError(
@@ -92,6 +101,17 @@ def _show_rest(with_parts: Parts, kept: list[Decision]) -> None:
         errors.print("No other clinic's backup needs them: without them nobody can read what stays.")
 
 
+def _show_unknown_holds(with_parts: Parts, clinic: int, *, ignored: bool) -> None:
+    """Anybody who may write to a store can put a note there: whoever erases says whether it counts."""
+    found = list(with_parts.cleaner().unknown_holds(clinic))
+    for record, where, hold in found:
+        errors.print(f"{record.backup_id}, {escape(where)}: on hold: {escape(hold.said)}")
+    if found and ignored:
+        errors.print("These notes are ignored: what they are about is deleted.")
+    elif found:
+        errors.print("What these notes are about stays. If nobody has a right to them: --ignore-unknown-holds.")
+
+
 def _require_confirmation(with_parts: Parts, clinic: int, *, yes: bool) -> None:
     records = with_parts.catalog.find(clinic_id=clinic)
     there = [record for record in records if record.state in ("completed", "lost", "deleting")]
@@ -127,6 +147,13 @@ def _show(found: list[Erasure]) -> None:
         for erasure in found
     ]  # fmt: skip
     print_table("Erasures", columns, rows)
+    for erasure in found:
+        for item in erasure.evidence:
+            known_as = f" (store {item['store_id']})" if item["store_id"] else ""
+            print(
+                f"Clinic {erasure.clinic_id} in {item['store_url']}{known_as}: {item['deleted']} objects deleted,"
+                f" {item['left']} left, listed at {item['listed_at']}."
+            )
 
 
 def _moment(moment: datetime | None) -> str:

@@ -15,7 +15,7 @@ from clinic_backups.bounds import bound_of, guess, smaller
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
 from clinic_backups.clock import machine_now
-from clinic_backups.errors import PermanentError, SettingsError
+from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError
 from clinic_backups.model import Envelope
 from clinic_backups.parts import Parts
 from clinic_backups.restore.archives import Source
@@ -24,6 +24,8 @@ from clinic_backups.restore.request import parse
 from clinic_backups.restore.runner import wish_of
 from clinic_backups.restore.service import ClinicRestore, refused
 from clinic_backups.restore.text import as_lines, left_as_they_are, undo_command
+from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.marker import read_marker
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -127,6 +129,7 @@ def _without_catalog(
 
 def source_in_store(with_parts: Parts, archive: str, clinic_id: int) -> Source:
     """The backup that a key or URL names, from its envelope. :raises PermanentError: it is of another clinic."""
+    with_parts.without_catalog()
     key = _key(with_parts, archive)
     envelope = _envelope(with_parts, key)
     if envelope.clinic_id != clinic_id:
@@ -141,8 +144,17 @@ def source_in_store(with_parts: Parts, archive: str, clinic_id: int) -> Source:
 
 def _envelope(with_parts: Parts, key: str) -> Envelope:
     """From the first store that has a good one. :raises ClinicBackupsError: none has; the first store's error."""
-    _, envelope = with_parts.stores.first(lambda store: envelopes.load(key, store, now=machine_now()))
+    store, envelope = with_parts.stores.first(lambda store: envelopes.load(key, store, now=machine_now()))
+    errors.print(f"Reading {escape(store.url)}, {_which(store)}")
     return envelope
+
+
+def _which(store: ObjectStore) -> str:
+    try:
+        marker = read_marker(store)
+    except ClinicBackupsError as error:
+        return f"whose marker cannot be read: {escape(error.message)}"
+    return f"which is store {marker.store_id}." if marker else "which has no marker."
 
 
 def _key(with_parts: Parts, archive: str) -> str:

@@ -22,7 +22,8 @@ def read_blocks(snapshot: Snapshot, table: Table, query: str, take: Callable[[by
         batch.append(data)
         size += len(data)
         if size >= BATCH_BYTES:
-            hand_on()
+            with snapshot.not_waiting():
+                hand_on()
 
     def hand_on() -> None:
         nonlocal batch, size

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from clinic_backups.errors import ClinicBackupsError, ObjectExists, ObjectLocked, ObjectNotFound, PermanentError
+from clinic_backups.errors import (
+    ClinicBackupsError,
+    ObjectExists,
+    ObjectLocked,
+    ObjectNotFound,
+    PlaceMissing,
+)
 from clinic_backups.stores import base
 from clinic_backups.stores._hashing import HashingReader
 from clinic_backups.stores._wire import check_key, decode_metadata
@@ -147,7 +153,7 @@ class Provider(base.ObjectStore):
 
     @abstractmethod
     def _require_bucket(self) -> None:
-        """Raise :class:`PermanentError` if the bucket is known to be missing."""
+        """Raise :class:`PlaceMissing` if the bucket is known to be missing."""
 
     @abstractmethod
     def _translate(self, error: Exception, name: str) -> ClinicBackupsError:
@@ -194,8 +200,8 @@ class Provider(base.ObjectStore):
     def _missing(self, name: str) -> ObjectNotFound:
         return ObjectNotFound(f"There is no object {self._where(name)}.", hint="List the store to see what it has.")
 
-    def _no_bucket(self, noun: str = "bucket") -> PermanentError:
-        return PermanentError(
+    def _no_bucket(self, noun: str = "bucket") -> PlaceMissing:
+        return PlaceMissing(
             f"The {noun} {self.bucket!r} does not exist.", hint="Create it, or correct the store's URL and connection."
         )
 

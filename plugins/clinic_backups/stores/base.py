@@ -67,11 +67,26 @@ class ObjectStore(ABC):
 
     Every method raises :class:`~clinic_backups.errors.TransientError` when a retry may help (connection, time-out,
     HTTP 429 and 5xx) and :class:`~clinic_backups.errors.PermanentError` when not (no such bucket, access denied), each
-    with a hint. No method logs and goes on. Messages never hold credentials or signed URLs.
+    with a hint. A folder or bucket that is not there is a :class:`~clinic_backups.errors.PlaceMissing`, and never an
+    object that is not there. No method logs and goes on. Messages never hold credentials or signed URLs.
     """
 
     url: str
     """Where the store lies, for people: ``s3://bucket/prefix``. Never holds a secret."""
+
+    trusted_seconds: float = 60
+    """For so long it is believed that the same store answers under a URL. A folder is unmounted in a moment."""
+
+    def identified(self) -> str | None:
+        """The id of this store, asked for now and compared with the catalog's; none for one that nobody compares.
+
+        :raises StoreAway, StoreUnknown: see :class:`~clinic_backups.stores.identified.IdentifiedStore`.
+        """
+        return None
+
+    def make_place(self) -> None:
+        """Make the folder of a store that is new. Nothing else ever does; buckets are made by their owner."""
+        return
 
     @abstractmethod
     def put(

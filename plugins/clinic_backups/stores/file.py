@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from clinic_backups.errors import (
     ObjectExists,
     ObjectNotFound,
     PermanentError,
+    PlaceMissing,
     TransientError,
 )
 from clinic_backups.stores import base
@@ -51,13 +53,24 @@ class FileStore(base.ObjectStore):
     """Objects as files of mode 0600 below one folder, which may be copied or synchronized as it is.
 
     An object is written and forced to disk under a temporary name, read back from the disk, and linked to its name.
-    Metadata lies beside it in a hidden file. Files that a killed process left are hidden too (``.~*.part``).
+    Metadata lies beside it in a hidden file. Files that a killed process left are hidden too (``.~*.part``). The folder
+    itself is made by :meth:`make_place` alone: what is written into an empty mount point is lost with the next mount.
     """
+
+    trusted_seconds = 0
 
     def __init__(self, root: Path | str, *, part_size_bytes: int = PART_SIZE_BYTES) -> None:
         self.root = Path(root).absolute()
         self.url = self.root.as_uri()
         self._part_size_bytes = part_size_bytes
+
+    def make_place(self) -> None:
+        new = [folder for folder in (self.root, *self.root.parents) if not folder.exists()]
+        with self._translated("", HashingReader(io.BytesIO())):
+            for folder in reversed(new):
+                with suppress(FileExistsError):
+                    folder.mkdir(mode=0o700)
+                    _sync_folder(folder.parent)
 
     def put(
         self,
@@ -75,6 +88,7 @@ class FileStore(base.ObjectStore):
         encode_metadata(metadata)
         reader = HashingReader(source)
         with self._translated(key, reader):
+            self._require_root()
             if path.exists():
                 raise self._exists(key)
             self._make_folder(path.parent)
@@ -107,7 +121,9 @@ class FileStore(base.ObjectStore):
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         with self._translated(check_list_prefix(prefix)):
+            self._require_root()
             yield from self._walk(self.root, "", prefix)
+            self._require_root()
 
     def all_keys(self, prefix: str = "") -> Iterator[str]:
         return (info.key for info in self.list(prefix))
@@ -115,6 +131,7 @@ class FileStore(base.ObjectStore):
     def delete(self, key: str) -> None:
         path = self._path(key)
         with self._translated(key):
+            self._require_root()
             if not path.parent.is_dir():
                 return
             with self._lock():
@@ -129,6 +146,7 @@ class FileStore(base.ObjectStore):
     def unfinished(self, prefix: str = "") -> Iterator[UnfinishedUpload]:
         """Hidden files of killed writers, each under the key that it was for. Their time is that of the last write."""
         with self._translated(check_list_prefix(prefix)):
+            self._require_root()
             for path in sorted(self.root.rglob(f"{OWN}*.part")):
                 name = _name_of(path.name)
                 key = path.with_name(name).relative_to(self.root).as_posix() if name else ""
@@ -163,11 +181,22 @@ class FileStore(base.ObjectStore):
             )
         return self.root / key
 
+    def _require_root(self) -> None:
+        """:raises PlaceMissing: nothing is mounted there, or the folder was removed."""
+        if not self.root.is_dir():
+            raise self._no_root()
+
+    def _no_root(self) -> PlaceMissing:
+        return PlaceMissing(
+            f"The folder of {self.url} is not there.",
+            hint="Mount its disk, or correct the URL. A new store's folder is made by `clinic-backups store init`.",
+        )
+
     def _make_folder(self, folder: Path) -> None:
-        if folder.is_dir():
+        """Below the root only, whose own folder is never made here."""
+        if folder == self.root or folder.is_dir():
             return
-        if folder.parent != folder:
-            self._make_folder(folder.parent)
+        self._make_folder(folder.parent)
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
             _sync_folder(folder.parent)
@@ -251,6 +280,8 @@ class FileStore(base.ObjectStore):
 
     def _translate(self, error: OSError, key: str, *, writing: bool) -> ClinicBackupsError:
         where, number = f"{self.url}/{key}", error.errno or 0
+        if number in (errno.ENOENT, errno.ENOTDIR) and not self.root.is_dir():
+            return self._no_root()
         if number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR) and not writing:
             return ObjectNotFound(f"There is no object {where}.", hint="List the store to see what it has.")
         message = f"{where}: {os.strerror(number)}."

@@ -1,0 +1,87 @@
+"""Which store lies under which URL: the ids that the stores' markers must show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.tables import store_identity
+from clinic_backups.model import plain
+
+
+@dataclass(frozen=True)
+class StoreIdentity:
+    """One store as the catalog knows it.
+
+    :param confirmed: its marker was seen in the store. Until then nothing may be done there.
+    """
+
+    store_url: str
+    store_id: str
+    made_at: datetime
+    recorded_at: datetime
+    recorded_by: str
+    confirmed: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return plain(self)
+
+
+_COLUMNS = [store_identity.c[name] for name in StoreIdentity.__dataclass_fields__]
+
+
+class Identities:
+    """The stores' ids. No two URLs have the same one: a copy in the same bucket is not a second copy."""
+
+    def __init__(self, database: CatalogDatabase) -> None:
+        self._database = database
+
+    def of(self, store_url: str) -> StoreIdentity | None:
+        """What is known of a URL; none if nothing is."""
+        return self._one(store_identity.c.store_url == store_url)
+
+    def by_id(self, store_id: str) -> StoreIdentity | None:
+        """Under which URL a store is known; none if it is not."""
+        return self._one(store_identity.c.store_id == store_id)
+
+    def find(self) -> list[StoreIdentity]:
+        """All stores that are known and confirmed, by URL."""
+        statement = select(*_COLUMNS).where(store_identity.c.confirmed).order_by(store_identity.c.store_url)
+        with self._database.transaction("reading the stores' ids") as db:
+            return [StoreIdentity(*row) for row in db.execute(statement)]
+
+    def expected(self, store_url: str) -> Callable[[], str | None]:
+        """Asks for the id that a store must show; remembers it once there is one."""
+        known: list[str] = []
+
+        def ask() -> str | None:
+            if not known and (found := self.of(store_url)) is not None and found.confirmed:
+                known.append(found.store_id)
+            return known[0] if known else None
+
+        return ask
+
+    def record(self, identity: StoreIdentity) -> None:
+        """Write it, in place of what was known of that URL."""
+        values = {name: getattr(identity, name) for name in StoreIdentity.__dataclass_fields__}
+        statement = insert(store_identity).values(values)
+        with self._database.transaction(f"recording which store {identity.store_url} is") as db:
+            db.execute(statement.on_conflict_do_update(index_elements=["store_url"], set_=values))
+
+    def confirm(self, identity: StoreIdentity) -> None:
+        """Its marker was seen in the store."""
+        mine = (store_identity.c.store_url == identity.store_url) & (store_identity.c.store_id == identity.store_id)
+        with self._database.transaction(f"recording which store {identity.store_url} is") as db:
+            db.execute(update(store_identity).where(mine).values(confirmed=True))
+
+    def _one(self, condition: ColumnElement[bool]) -> StoreIdentity | None:
+        with self._database.transaction("reading the stores' ids") as db:
+            row = db.execute(select(*_COLUMNS).where(condition)).one_or_none()
+        return StoreIdentity(*row) if row else None

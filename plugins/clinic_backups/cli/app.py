@@ -1,0 +1,52 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from clinic_backups.cli import (
+    backups,
+    catalog,
+    consolidate,
+    copies,
+    erasure,
+    mail,
+    restore,
+    restore_into,
+    retention,
+    setup,
+    store,
+)
+from clinic_backups.cli.output import exit_code, print_error
+from clinic_backups.errors import ClinicBackupsError
+
+app = typer.Typer(
+    name="clinic-backups",
+    help="Back up the clinics of a shared PostgreSQL database, one by one.",
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback with local variables could show a password.
+    pretty_exceptions_enable=False,
+)
+backups.register(app)
+setup.register(app)
+catalog.register(app)
+consolidate.register(app)
+copies.register(app)
+erasure.register(app)
+mail.register(app)
+restore.register(app)
+retention.register(app)
+store.register(app)
+restore_into.register(app)
+
+
+def run() -> None:
+    """Run one command. Exits with its code."""
+    try:
+        app()
+    except ClinicBackupsError as error:
+        print_error(error)
+        sys.exit(exit_code(error))

@@ -1,0 +1,72 @@
+"""SIGTERM, SIGHUP and Ctrl-C end every command within seconds, also while it waits for a database or a store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from types import FrameType
+
+EXIT_CODE = 130
+GRACE_SECONDS = 20
+"""Longest time for tidying up: aborting an upload, telling the catalog. What is left then is what a crash leaves."""
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+_received: list[str] = []
+
+
+def install() -> None:
+    """From here on a signal raises ``KeyboardInterrupt`` in the main thread, and ends what any thread waits for."""
+    for number in SIGNALS:
+        # What was started with nohup, or in the background, is meant to go on.
+        if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _on_signal)
+    # Python runs its handlers only between two of its own steps: libpq, waiting, lets it do none.
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    threading.Thread(target=_wake, args=(read_end,), name="signals", daemon=True).start()
+
+
+def received() -> bool:
+    """Whether the program is being stopped."""
+    return bool(_received)
+
+
+def leave() -> None:
+    """End the program with one sentence."""
+    name = _received[0] if _received else "an interrupt"
+    print(f"Stopped by {name}: what was not finished does not count, run the command again.", file=sys.stderr)
+    waiting = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
+    if not waiting:
+        sys.exit(EXIT_CODE)
+    _end_now()
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    _received.append(signal.Signals(number).name)
+    if len(_received) == 1:
+        raise KeyboardInterrupt
+
+
+def _wake(read_end: int) -> None:
+    while data := os.read(read_end, 16):
+        if not {*data} & {int(number) for number in SIGNALS}:
+            continue
+        with suppress(ImportError):
+            from clinic_backups.silence import WATCH
+
+            WATCH.stop_waiting()
+        time.sleep(GRACE_SECONDS)
+        print("Stopped by a signal: what was not finished does not count, run the command again.", file=sys.stderr)
+        _end_now()
+
+
+def _end_now() -> None:
+    """Without waiting for threads that wait for somebody else."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(EXIT_CODE)

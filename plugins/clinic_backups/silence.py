@@ -1,0 +1,301 @@
+"""Connections to PostgreSQL that wait for ever for nobody: a server or a proxy that says nothing is given up.
+
+libpq waits without end for a peer that is alive and silent: TCP keepalives are answered by the peer's kernel. So a
+thread looks at all connections that wait. When no byte came for a while, it asks the server over a new connection
+whether it still works at the statement. If not, or if nobody answers, the old connection is shut down, and whoever
+waits in it gets an error. A statement that the server really works at goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+import termios
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+
+ASK_SECONDS = 15
+"""Longest time for a new connection and its answer."""
+CANCEL_SECONDS = 3
+# Of struct tcp_info of Linux: milliseconds since the last data came in.
+_LAST_DATA_RECEIVED = slice(52, 56)
+# What our own backend does. ClientRead and ClientWrite: it waits for us, while we wait for it.
+_WORKS = """
+    SELECT coalesce(bool_or(state = 'active' AND wait_event_type IS DISTINCT FROM 'Client'), false), count(*) > 0
+      FROM pg_catalog.pg_stat_activity
+     WHERE pid = %(pid)s AND usename = session_user AND application_name = current_setting('application_name')
+"""
+# Behind a pooling proxy the server's process has another number than the one that we were told.
+_SOME_WORKS = """
+    SELECT coalesce(bool_or(state = 'active' AND wait_event_type IS DISTINCT FROM 'Client'), false)
+      FROM pg_catalog.pg_stat_activity
+     WHERE pid <> pg_backend_pid() AND usename = session_user AND datname = current_database()
+       AND application_name = current_setting('application_name')
+       AND query_start < now() - %(seconds)s * interval '1 second'
+"""
+_END = "SELECT pg_terminate_backend(%(pid)s)"
+
+
+class Limits:
+    """How long is waited, for this process.
+
+    :cvar silence_seconds: without a byte, until the server is asked.
+    :cvar longest_seconds: without a byte at all, whatever the server says: a process that is stopped looks busy.
+    """
+
+    silence_seconds: float = 60
+    longest_seconds: float = 7 * 3600
+
+
+class Silent(psycopg2.OperationalError):
+    """A connection was given up. ``committing``: while a COMMIT was not answered."""
+
+    def __init__(self, seconds: float, *, committing: bool, stopped: bool = False) -> None:
+        super().__init__(f"nothing came for {seconds:.0f} seconds")
+        self.seconds, self.committing, self.stopped = seconds, committing, stopped
+
+
+class WatchedConnection(psycopg2.extensions.connection):
+    """A connection that :data:`WATCH` looks at while somebody waits in it."""
+
+    reopen: Callable[[], psycopg2.extensions.connection] | None = None
+    """Connects once more to the same server, to ask it."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._waits: dict[int, float] = {}
+        self._excused_at = 0.0
+        self._given_up: tuple[float, bool] | None = None
+        self._asking = False
+        WATCH.add(self)
+
+    @contextmanager
+    def waiting(self, *, committing: bool = False) -> Iterator[None]:
+        """Somebody waits for the server while the block lasts."""
+        me = threading.get_ident()
+        self._waits[me] = time.monotonic()
+        try:
+            yield
+        except psycopg2.Error:
+            if self._given_up is None:
+                raise
+            seconds, stopped = self._given_up
+            raise Silent(seconds, committing=committing, stopped=stopped) from None
+        finally:
+            self._waits.pop(me, None)
+
+    @contextmanager
+    def not_waiting(self) -> Iterator[None]:
+        """In a COPY: the server waits for us while the block lasts, and not we for it."""
+        me = threading.get_ident()
+        began = self._waits.pop(me, None)
+        try:
+            yield
+        finally:
+            if began is not None:
+                self._waits[me] = time.monotonic()
+
+    def commit(self) -> None:
+        with self.waiting(committing=True):
+            super().commit()
+
+    def rollback(self) -> None:
+        with self.waiting():
+            super().rollback()
+
+    def cancel(self) -> None:
+        """End the running statement; a server that does not take the request within seconds is not waited for."""
+        _within(CANCEL_SECONDS, super().cancel)
+
+    def stop(self) -> None:
+        """End what somebody waits for here, from another thread: the statement, or else the connection."""
+        until = time.monotonic() + CANCEL_SECONDS
+        with suppress(psycopg2.Error):
+            self.cancel()
+        while self._waits and time.monotonic() < until:
+            time.sleep(0.05)
+        if self._waits:
+            self.hang_up(stopped=True)
+
+    def hang_up(self, seconds: float = 0, *, stopped: bool = False) -> None:
+        """Whoever waits gets an error at once; from any thread. The connection cannot be used any more."""
+        self._given_up = (seconds, stopped)
+        with suppress(OSError, psycopg2.Error), socket.socket(fileno=os.dup(self.fileno())) as line:
+            line.shutdown(socket.SHUT_RDWR)
+
+    def look(self, now: float) -> None:
+        """Give it up, or ask, when it was silent for too long."""
+        since = min(list(self._waits.values()), default=None)
+        if since is None or self._asking or self.closed or self._given_up is not None:
+            return
+        heard = max(since, self._heard_at(now))
+        if now - max(heard, self._excused_at) < Limits.silence_seconds:
+            return
+        if now - heard > Limits.longest_seconds:
+            self.hang_up(now - heard)
+            return
+        self._asking = True
+        threading.Thread(target=self._ask, args=(heard,), name="ask-postgresql", daemon=True).start()
+
+    def _ask(self, heard: float) -> None:
+        try:
+            answers: list[bool] = []
+            _within(ASK_SECONDS, lambda: answers.append(self._server_works()))
+            now = time.monotonic()
+            if answers == [True]:
+                self._excused_at = now
+            elif self._waits and max(min(self._waits.values(), default=now), self._heard_at(now)) <= heard + 0.5:
+                # It was silent all that time.
+                self.hang_up(now - heard)
+        finally:
+            self._asking = False
+
+    def _server_works(self) -> bool:
+        """Whether the server says that it works at our statement. If it does not, its process is ended: it would keep
+        the locks of whoever does not wait for it any more."""
+        if self.reopen is None:
+            return False
+        pid = self.info.backend_pid
+        with closing(self.reopen()) as other:
+            other.autocommit = True
+            with other.cursor() as cursor:
+                cursor.execute(_WORKS, {"pid": pid})
+                works, known = cursor.fetchone() or (False, False)
+                if known and not works:
+                    cursor.execute(_END, {"pid": pid})
+                elif not known:
+                    cursor.execute(_SOME_WORKS, {"seconds": Limits.silence_seconds})
+                    (works,) = cursor.fetchone() or (False,)
+        return bool(works)
+
+    def _heard_at(self, now: float) -> float:
+        """When the last byte came in, as far as the operating system tells; 0 where it does not."""
+        with suppress(OSError, psycopg2.Error, struct.error):
+            number = self.fileno()
+            (unread,) = struct.unpack("i", fcntl.ioctl(number, termios.FIONREAD, b"\0" * 4))
+            if unread:
+                return now  # it is we who do not read
+            with socket.socket(fileno=os.dup(number)) as line:
+                if line.family != socket.AF_UNIX and hasattr(socket, "TCP_INFO"):
+                    told = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+                    (milliseconds,) = struct.unpack("I", told[_LAST_DATA_RECEIVED])
+                    return float(now - milliseconds / 1000)
+        return 0.0
+
+
+class WatchedCursor(psycopg2.extensions.cursor):
+    """Marks what waits for the server."""
+
+    connection: WatchedConnection
+
+    def execute(self, *arguments: Any, **options: Any) -> None:
+        with self.connection.waiting():
+            super().execute(*arguments, **options)
+
+    def executemany(self, *arguments: Any, **options: Any) -> None:
+        with self.connection.waiting():
+            super().executemany(*arguments, **options)
+
+    def copy_expert(self, sql: Any, file: Any, size: int = 8192) -> None:
+        with self.connection.waiting():
+            ours: Any = _Source(file, self.connection) if hasattr(file, "read") else file
+            super().copy_expert(sql, ours, size)
+
+    def fetchone(self) -> Any:
+        with self._fetching():
+            return super().fetchone()
+
+    def fetchmany(self, size: int | None = None) -> list[Any]:
+        with self._fetching():
+            return super().fetchmany() if size is None else super().fetchmany(size)
+
+    def fetchall(self) -> list[Any]:
+        with self._fetching():
+            return super().fetchall()
+
+    def close(self) -> None:
+        with self._fetching():
+            super().close()
+
+    @contextmanager
+    def _fetching(self) -> Iterator[None]:
+        """Only a cursor with a name asks the server again."""
+        if self.name is None:
+            yield
+            return
+        with self.connection.waiting():
+            yield
+
+
+class _Source:
+    """What is copied in: its reading is not the server's silence."""
+
+    def __init__(self, source: Any, connection: WatchedConnection) -> None:
+        self._source, self._connection = source, connection
+
+    def read(self, size: int = -1) -> Any:
+        with self._connection.not_waiting():
+            return self._source.read(size)
+
+
+class Watch:
+    """The thread that looks at all connections of this process."""
+
+    def __init__(self) -> None:
+        self._start_anew()
+        os.register_at_fork(after_in_child=self._start_anew)
+
+    def _start_anew(self) -> None:
+        """No thread lives on in a forked process."""
+        self._connections: weakref.WeakSet[WatchedConnection] = weakref.WeakSet()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def add(self, connection: WatchedConnection) -> None:
+        """Look at it from now on."""
+        with self._lock:
+            self._connections.add(connection)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="watch-postgresql", daemon=True)
+                self._thread.start()
+
+    def stop_waiting(self) -> None:
+        """End every wait of this process: somebody wants it to end. A running statement is cancelled first."""
+        with self._lock:
+            waiting = [each for each in self._connections if each._waits and not each.closed]
+        for each in waiting:
+            threading.Thread(target=each.stop, daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(min(1.0, Limits.silence_seconds / 5))
+            with self._lock:
+                every = list(self._connections)
+            for connection in every:
+                connection.look(time.monotonic())
+            # No connection is kept alive by this.
+            every = []
+
+
+def _within(seconds: float, work: Callable[[], object]) -> None:
+    """Do it in a thread, and do not wait longer than that. Its errors of the database are its own."""
+
+    def run() -> None:
+        with suppress(psycopg2.Error, OSError):
+            work()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+
+
+WATCH = Watch()

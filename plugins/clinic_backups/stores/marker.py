@@ -1,0 +1,84 @@
+"""A store's identity: one small object below its prefix that says which store this is."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from clinic_backups.errors import ObjectNotFound, PermanentError, PlaceMissing
+from clinic_backups.model import CONTENT_TYPE_ENVELOPE, iso
+from clinic_backups.stores.base import ObjectStore
+
+MARKER_KEY = "clinic-backups-store.json"
+FORMAT = 1
+MAX_BYTES = 4096
+
+
+class UnreadableMarker(PermanentError):
+    """Something lies under the marker's key that this package did not write."""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What the object says: a number that no other store has, and when it was made."""
+
+    store_id: str
+    made_at: datetime
+
+
+def new_marker(at: datetime) -> Marker:
+    """A marker for a store that has none."""
+    return Marker(str(uuid4()), at)
+
+
+def read_marker(store: ObjectStore) -> Marker | None:
+    """The store's marker; none where the store answered that it has none.
+
+    :raises PlaceMissing: the folder or bucket itself is not there.
+    :raises UnreadableMarker: the object is not a marker.
+    :raises ClinicBackupsError: the store did not answer, or this account may not read it: that is not "no marker".
+    """
+    try:
+        with store.open(MARKER_KEY) as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except ObjectNotFound:
+        return None
+    try:
+        return _parsed(data)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        raise UnreadableMarker(
+            f"{store.url}/{MARKER_KEY} is not a marker of this package.",
+            hint="Look at that object and at who may write there. `clinic-backups store init` writes the marker.",
+        ) from None
+
+
+def has_place(store: ObjectStore) -> bool:
+    """Whether the store's folder or bucket is there. :raises ClinicBackupsError: the store did not answer."""
+    try:
+        read_marker(store)
+    except PlaceMissing:
+        return False
+    except UnreadableMarker:
+        pass
+    return True
+
+
+def write_marker(marker: Marker, store: ObjectStore) -> None:
+    """:raises ObjectExists: there is one already."""
+    text = json.dumps({"format": FORMAT, "store_id": marker.store_id, "made_at": iso(marker.made_at)}, indent=1)
+    store.put(MARKER_KEY, io.BytesIO(text.encode()), content_type=CONTENT_TYPE_ENVELOPE)
+
+
+def _parsed(data: bytes) -> Marker:
+    if len(data) > MAX_BYTES:
+        raise ValueError("too long")
+    found = json.loads(data)
+    if found["format"] != FORMAT or not isinstance(found["store_id"], str):
+        raise ValueError("another format")
+    made_at = datetime.fromisoformat(found["made_at"])
+    if made_at.tzinfo is None:
+        raise ValueError("a time without an offset")
+    return Marker(str(UUID(found["store_id"])), made_at)
