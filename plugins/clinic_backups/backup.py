@@ -286,9 +286,10 @@ class ClinicBackup:
         """The record with what is not plausible in it. :raises TransientError: what was read is not believed."""
         rows = {name: blocks.rows for name, blocks in stored.blocks.items()}
         now = self._now()
-        good = [backup for backup in backups if backup.is_trusted and not backup.is_of_future(now)]
+        good = [b for b in backups if b.is_trusted and b.safety_of is None and not b.is_of_future(now)]
         last_good = max(good, key=lambda backup: (backup.data_time, backup.backup_id)) if good else None
-        found = plausibility.check(snapshot, tables, queries, rows, last_good)
+        may_be_empty = SqlFolder(self._settings.sql_dir).declarations().may_be_empty
+        found = plausibility.check(snapshot, tables, queries, rows, last_good, may_be_empty=may_be_empty)
         record = replace(record, suspect=found.suspect, remark=found.remark)
         if found.accepted and last_good is not None:
             return replace(record, accepted_by=last_good.accepted_by, accepted_at=last_good.accepted_at)

@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from clinic_backups.declarations import FILE
+from clinic_backups.declarations import FILE, spelled
 from clinic_backups.extract import SqlFolder
-from clinic_backups.key_names import EQUAL, KeyNames
-from clinic_backups.structure import KINDS, NotedColumn, Reference, Structure, comparable
+from clinic_backups.key_names import EQUAL, KeyNames, Pair
+from clinic_backups.structure import KINDS, NotedColumn, Reference, Structure, comparable, may_hold
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Coverage:
         self._by_keys = chains(self._clinic_table, real)
         """The tables that lead to the clinic by foreign keys."""
         named = {(column.table, meant.parent) for column, meant in self._named()}
+        named |= {(pair.table, pair.parent) for pair in self._pairs()}
         alone = {(table, self._clinic_table) for table in self._extracts - self._by_keys.keys()}
         # What leads to a table that belongs to clinics belongs to clinics, however that one does.
         self.chains = chains(self._clinic_table, real | named | alone)
@@ -148,7 +149,7 @@ class Coverage:
             )
 
     def _without_extract(self) -> Iterable[Problem]:
-        named = {column.table for column, _ in self._named()}
+        named = {column.table for column, _ in self._named()} | {pair.table for pair in self._pairs()}
         for name, chain in self.chains.items():
             if name not in self._extracts and name not in self._declared.tables and name not in named:
                 leads = f"leads to the clinic ({' -> '.join(chain)})" if len(chain) > 1 else "is the clinics' table"
@@ -161,35 +162,78 @@ class Coverage:
             if column.table not in self._by_keys and meant is not None and self._fits(column, meant):
                 yield column, meant
 
+    def _pairs(self) -> Iterable[Pair]:
+        """Columns that together say by their names alone that their table's rows belong to a clinic."""
+        named = {column.table for column, _ in self._named()}
+        for pair in self._names.pairs():
+            declared = any(f"{pair.table}.{column}" in self._declared.columns for column in pair.columns)
+            if pair.table not in self._by_keys.keys() | named and not declared:
+                yield pair
+
+    def doubtful(self) -> list[tuple[NotedColumn, Reference, Problem]]:
+        """Columns that count as gaps though their type is another one: their values tell whether they are keys.
+
+        The clinic's own key is taken for one whatever its type.
+        """
+        open_ = self._extracts | self._declared.tables.keys()
+        return [
+            (column, meant, self._key_problem(column, meant, is_gap=True))
+            for column, meant in self._named()
+            if column.table not in open_ and self._is_doubtful(column, meant)
+        ]
+
+    def _is_doubtful(self, column: NotedColumn, meant: Reference) -> bool:
+        return meant.parent != self._clinic_table and not self._names.is_same(meant, column)
+
     def _named_like_a_key(self) -> Iterable[Problem]:
         """Columns of tables without extract that are named like a foreign key, without being one."""
         clear = {(column.table, column.name) for column, _ in self._named()}
         settled = self._extracts | self._declared.tables.keys() | self._by_keys.keys()
         for column in self._structure.columns:
             meant = self._names.meant_by(column) or self._names.perhaps_meant_by(column)
-            if column.table not in settled and meant is not None and self._fits(column, meant):
-                yield self._key_problem(column, meant, is_gap=(column.table, column.name) in clear)
+            is_clear = (column.table, column.name) in clear
+            if column.table in settled or meant is None or not self._fits(column, meant):
+                continue
+            if not (is_clear and self._is_doubtful(column, meant)):
+                yield self._key_problem(column, meant, is_gap=is_clear)
+        for pair in self._pairs():
+            if pair.table not in settled:
+                columns = ", ".join(pair.columns)
+                yield self._named_problem(
+                    pair.table, f"columns {columns} are together", pair.parent,
+                    self._extract_or_line(pair.table), pair.columns[0], is_gap=True,
+                )  # fmt: skip
 
     def _fits(self, column: NotedColumn, meant: Reference) -> bool:
         """The clinic's own key is taken for one whatever its type."""
-        of_type = meant.parent == self._clinic_table or comparable(meant.type, column.type)
+        of_type = meant.parent == self._clinic_table or may_hold(column.base, meant.base or meant.type)
         return of_type and not self._is_settled(column)
 
     def _key_problem(self, column: NotedColumn, meant: Reference, *, is_gap: bool) -> Problem:
         kind = KINDS[self._structure.relations[column.table].kind]
         if kind == "foreign table":
             remedy = self._line(column.table)
+        elif column.is_array or not comparable(meant.type, column.type):
+            remedy = self._extract_or_line(column.table)
         else:
             parent = f"{_quoted(meant.parent)} ({_quoted(meant.parent_columns[0])})"
             remedy = (
                 f"{self._extract_or_line(column.table)} Or add the constraint: ALTER TABLE {_quoted(column.table)}"
                 f" ADD FOREIGN KEY ({_quoted(column.name)}) REFERENCES {parent};"
             )
+        return self._named_problem(
+            column.table, f"column {column.name} is", meant.parent, remedy, column.name, is_gap=is_gap
+        )
+
+    def _named_problem(
+        self, table: str, what: str, parent: str, remedy: str, column: str, *, is_gap: bool
+    ) -> Problem:  # fmt: skip
+        kind = KINDS[self._structure.relations[table].kind]
         return Problem(
-            column.table,
-            f"{column.table} is a {kind} whose column {column.name} is named like a foreign key to {meant.parent}."
+            table,
+            f"{table} is a {kind} whose {what} named like a foreign key to {parent}."
             " It has no such constraint, and its rows would be in no backup.",
-            f"{remedy} If the column means something else, add the line `{column.table}.{column.name}: reason`.",
+            f"{remedy} If the column means something else, add the line `{spelled(table, column)}: reason`.",
             is_gap=is_gap,
         )
 
@@ -265,7 +309,7 @@ class Coverage:
             yield Problem(
                 parent,
                 f"Rows of the clinics name rows of {parent}, which is in no backup: {', '.join(children)}.",
-                f"If its rows are the same for all clinics, add the line `{parent}: shared, reason` to {FILE}."
+                f"If its rows are the same for all clinics, add the line `{spelled(parent)}: shared, reason` to {FILE}."
                 f" If they belong to a clinic, write {self._extract(parent)}.",
                 is_gap=False,
                 check="parents",
@@ -275,10 +319,10 @@ class Coverage:
         return f"{self._folder / 'extract' / _file(table)}.sql"
 
     def _line(self, table: str) -> str:
-        return f"Add the line `{table}: reason` to {self._folder / FILE}."
+        return f"Add the line `{spelled(table)}: reason` to {self._folder / FILE}."
 
     def _extract_or_line(self, table: str) -> str:
-        return f"Write {self._extract(table)}, or add the line `{table}: reason` to {self._folder / FILE}."
+        return f"Write {self._extract(table)}, or add the line `{spelled(table)}: reason` to {self._folder / FILE}."
 
     def _stale_lines(self) -> Iterable[Problem]:
         declared, relations = self._declared, self._structure.relations
@@ -290,8 +334,11 @@ class Coverage:
         for name in declared.rows:
             if name not in self._extracts:
                 yield _stale(name, "whose rows an extract leaves out, but it has no extract")
+        for name in declared.may_be_empty:
+            if name not in self._extracts:
+                yield _stale(name, "which may be empty, but it has no extract")
         for name in declared.columns:
-            if name.rpartition(".")[0] not in relations:
+            if not any(name.startswith(f"{table}.") for table in relations):
                 yield _stale(name, "but there is no such table")
 
 
@@ -301,7 +348,7 @@ def large_object_problem(column: NotedColumn) -> Problem:
         column.table,
         f"{column.table}.{column.name} (type {column.type}) names large objects, and these are in no backup.",
         "Move their content into a column of type bytea, or add the line"
-        f" `{column.table}.{column.name}: reason` to {FILE}: the backup then holds their numbers alone.",
+        f" `{spelled(column.table, column.name)}: reason` to {FILE}: the backup then holds their numbers alone.",
     )
 
 

@@ -13,14 +13,19 @@ from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientE
 from clinic_backups.silence import ASK_SECONDS, Silent, WatchedConnection, WatchedCursor
 
 SHOWN_STATES = (
-    "08", "0A", "25", "28", "3D", "3F", "40", "53", "54", "55", "57", "58",
-    "42501", "42601", "42701", "42703", "42704", "42710", "42809", "42883", "42P01", "42P06", "42P07",
+    "08", "0A", "25", "28", "40", "53", "54", "55000", "55006", "55P03", "57", "58030", "42501", "42809",
+    "42710", "42P06", "42P07",
 )  # fmt: skip
 """SQLSTATEs, and classes of them, whose text PostgreSQL makes of names alone. Any other text may hold a value.
 
 A function may raise any SQLSTATE with any text, so that nothing of what happened inside of one is shown either, but for
 the catalog's own functions.
 """
+PARSED_STATES = ("3D", "3F", "42601", "42701", "42703", "42704", "42883", "42P01")
+"""Those whose text names what a statement mentions, where the error has a place in the statement. Without one a value
+was looked up as a name: ``nombres::regclass``, ``to_tsquery(nombres)``."""
+LANGUAGES = "pl"
+"""What the source files of procedural languages begin with: what they raise names what the function's author wanted."""
 TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
 TRANSIENT_STATES = ("55P03", "55006", "25P03", "25P04", "72000")
 
@@ -158,10 +163,14 @@ def raise_database_error(error: psycopg2.Error, doing: str, *, source: Source = 
         raise _given_up(error, doing) from None
     state = error.pgcode or ""
     name = type(error).__name__
-    shown = state.startswith(SHOWN_STATES) and (source in ("catalog", "migration") or not error.diag.context)
-    text = (error.diag.message_primary or "").strip() if shown or not state else ""
     diag = error.diag
-    refused = Refused(state, diag.schema_name, diag.table_name, diag.column_name, diag.constraint_name)
+    in_catalog = source in ("catalog", "migration")
+    parsed = state.startswith(PARSED_STATES) and (in_catalog or diag.statement_position is not None)
+    shown = (parsed or state.startswith(SHOWN_STATES)) and (in_catalog or not diag.context)
+    text = (diag.message_primary or "").strip() if shown or not state else ""
+    refused = Refused(state)
+    if not (diag.source_file or LANGUAGES).startswith(LANGUAGES):
+        refused = Refused(state, diag.schema_name, diag.table_name, diag.column_name, diag.constraint_name)
     detail = f": {text}" if text else refused.named
     where = f" (SQLSTATE {state} {name})" if state else f" ({name})"
     if not state or state.startswith(TRANSIENT_CLASSES) or state in TRANSIENT_STATES:

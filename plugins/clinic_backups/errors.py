@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 
 class ClinicBackupsError(Exception):
     """Root of all errors raised on purpose.
@@ -28,6 +30,11 @@ def to_record(error: BaseException) -> tuple[str, str | None]:
     kind = type(error)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
     return f"Unexpected error: {name}.", "The task's log has its traceback. Report it with that."
+
+
+def frames(error: BaseException) -> str:
+    """Where an unexpected error came from: the traceback without any error's text, and without its causes' texts."""
+    return f"{to_record(error)[0]}\n{''.join(traceback.format_tb(error.__traceback__))}"
 
 
 class TransientError(ClinicBackupsError):

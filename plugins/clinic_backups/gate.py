@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from psycopg2 import sql
@@ -15,10 +16,13 @@ from clinic_backups import structure
 from clinic_backups.coverage import Coverage, Problem, large_object_problem
 from clinic_backups.errors import PermanentError
 from clinic_backups.extract import SqlFolder
+from clinic_backups.key_names import table_names
 from clinic_backups.model import BackupRequest, Gap, Table
 from clinic_backups.row_checks import RowChecks, identifier, one_clinic
-from clinic_backups.structure import NotedColumn
+from clinic_backups.structure import NotedColumn, Reference
+from clinic_backups.table_locks import catalog_query
 from clinic_backups.tenant_db import Snapshot
+from clinic_backups.value_checks import ValueChecks
 
 WITHIN_SECONDS = 60
 """Longest time that comparing one clinic's rows may take before its backup."""
@@ -56,11 +60,21 @@ def passed(
     :param on_unchecked: called with a sentence when the clinic's rows could not be compared in time.
     :raises PermanentError: the backup would be incomplete, and the request does not allow that.
     """
-    facts = structure.read(snapshot, names_of(folder))
+    facts = structure.read(snapshot, names_of(folder), folder.clinic_table)
     coverage = Coverage(facts, folder, queries)
     found = [problem for problem in problems_of_tables(snapshot, coverage, queries) if problem.is_gap]
     _require(found, request)
     tables = snapshot.tables(sorted(queries))
+    values = ValueChecks(snapshot, facts, queries, one_clinic(request.clinic.id), folder)
+    for table in tables.values():
+        changed = values.problems(table, within_seconds=WITHIN_SECONDS)
+        if changed is None:
+            on_unchecked(
+                f"The values of {table.name} were not compared with its extract within {WITHIN_SECONDS} s. An extract"
+                " that gives the columns as they are needs no comparison."
+            )
+        found += changed or ()
+    _require(found, request)
     # With gaps allowed the preflight went on, and its findings are in no record yet.
     if request.allow_gaps or not request.rows_compared:
         checks = RowChecks(
@@ -108,6 +122,9 @@ def _problems_behind(
         rows = snapshot.rows_within(within_seconds, query, f"looking for large objects of {column.table}")
         if rows is None or rows[0][0]:
             found.append(large_object_problem(column))
+    for column, meant, problem in coverage.doubtful():
+        unlike = _names_nothing(snapshot, column, meant, within_seconds=within_seconds)
+        found.append(replace(problem, is_gap=not unlike))
     for parent, heirs in coverage.inherited().items():
         if read := sorted(_read_by(snapshot, extracts[parent]) & set(heirs)):
             found.append(
@@ -119,6 +136,20 @@ def _problems_behind(
                 )
             )
     return found
+
+
+def _names_nothing(snapshot: Snapshot, column: NotedColumn, meant: Reference, *, within_seconds: float) -> bool:
+    """Whether a column of another type than the key has values, and none of them is one of the key's."""
+    value = sql.SQL("unnest({})" if column.is_array else "{}").format(sql.Identifier("t", column.name))
+    query = sql.SQL(catalog_query("keys_held")).format(
+        value=value, table=identifier(column.table), parent=identifier(meant.parent),
+        key=sql.Identifier("p", meant.parent_columns[0]),
+    )  # fmt: skip
+    try:
+        rows = snapshot.rows_within(within_seconds, query, f"looking for keys in {column.table}")
+    except PermanentError:
+        return False  # the role may not read it: its name counts
+    return bool(rows and rows[0][0])
 
 
 def _read_by(snapshot: Snapshot, extract: str) -> set[str]:
@@ -143,7 +174,8 @@ def _read_by(snapshot: Snapshot, extract: str) -> set[str]:
 
 def names_of(folder: SqlFolder) -> set[str]:
     """What :func:`clinic_backups.structure.read` is to look for besides foreign keys."""
-    return {name for table, names in folder.clinic_columns().items() if table != folder.clinic_table for name in names}
+    compared = folder.clinic_columns().items()
+    return {name for table, names in compared if table != folder.clinic_table for name in names} | table_names(folder)
 
 
 def gaps(problems: Iterable[Problem]) -> tuple[Gap, ...]:

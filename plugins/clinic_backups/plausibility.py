@@ -6,7 +6,7 @@ It is the second net: locks before the snapshot are the first. See docs/decision
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from psycopg2 import sql
@@ -41,6 +41,7 @@ def check(
     rows: Mapping[str, int],
     last_good: BackupRecord | None,
     *,
+    may_be_empty: Collection[str] = (),
     within_seconds: float = CHECK_SECONDS,
 ) -> Plausibility:
     """Compare a backup that was just read with what is there now. Where nothing is odd, nothing is asked.
@@ -48,6 +49,8 @@ def check(
     :param snapshot: it is renewed: what is counted again is counted as of now.
     :param rows: how many were read of each table.
     :param last_good: the clinic's newest backup that is not suspect, or was accepted.
+    :param may_be_empty: tables that are not suspect without rows; that they were not read as empty is checked all the
+        same.
     :raises TransientError: a table that was read as empty has rows now: what was read is not believed.
     """
     before = last_good.rows if last_good else {}
@@ -72,7 +75,11 @@ def check(
             f"{', '.join(wrong)} was read as empty, and has rows of the clinic now.",
             hint="Somebody loads these tables anew at this moment. A retry reads them again.",
         )
-    findings = [f"{name} has no rows, and had {before[name]} in {last_good.backup_id}" for name in emptied if last_good]
+    findings = [
+        f"{name} has no rows, and had {before[name]} in {last_good.backup_id if last_good else ''}"
+        for name in emptied
+        if name not in may_be_empty
+    ]
     orphans = _count(
         snapshot,
         {

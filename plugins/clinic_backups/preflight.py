@@ -19,6 +19,7 @@ from clinic_backups.extract import SqlFolder, render
 from clinic_backups.findings import Finding, Report, require
 from clinic_backups.model import Table
 from clinic_backups.row_checks import PLACEHOLDER, RowChecks, RowCount
+from clinic_backups.server_checks import check_encoding, check_locks
 from clinic_backups.setting_checks import check_clinics_of_settings, check_settings
 from clinic_backups.settings import Settings
 from clinic_backups.standby import check_standby
@@ -26,6 +27,7 @@ from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.structure import Structure
 from clinic_backups.tenant_db import Snapshot
+from clinic_backups.value_checks import ValueChecks
 
 __all__ = ["COUNT_TIMEOUT_SECONDS", "Finding", "require", "run"]
 
@@ -77,9 +79,11 @@ def run(
             with report.check("clock"):
                 one_clock.require_same_as("The clinics' database", snapshot.time)
         check_standby(snapshot, settings.standby_lag_seconds, report)
+        check_encoding(snapshot, report)
         database.check_clinics()
         with report.check("extracts"):
             database.check_extracts()
+            database.check_locks()
         with report.check("coverage"), snapshot.savepoint():
             database.check_coverage()
         with report.check("indexes"), snapshot.savepoint():
@@ -157,7 +161,7 @@ class _ClinicDatabase:
 
     @cached_property
     def _structure(self) -> Structure:
-        return structure.read(self._snapshot, gate.names_of(self._folder))
+        return structure.read(self._snapshot, gate.names_of(self._folder), self._folder.clinic_table)
 
     @cached_property
     def _coverage(self) -> Coverage:
@@ -213,6 +217,10 @@ class _ClinicDatabase:
                 self._snapshot.probe(table, render(text, self._clinic_id, name=f"extract/{name}"))
                 self._tables.append(table)
         self._report.ok("extracts", f"{len(self._tables)} extracts run.")
+
+    def check_locks(self) -> None:
+        """There is room for the locks that a backup takes."""
+        check_locks(self._snapshot, self._extracts, self._report)
 
     def check_coverage(self) -> None:
         """Nothing that leads to a clinic is left out without a reason; no extract is of what cannot be backed up."""
@@ -271,7 +279,11 @@ class _ClinicDatabase:
             self._coverage.links(),
             self._folder,
         )
+        values = ValueChecks(self._snapshot, self._structure, extracts, self._clinics_query, self._folder)
         for table in tables.values():
+            ask = partial(values.problems, table, within_seconds=COUNT_TIMEOUT_SECONDS)
+            for problem in self._in_time(table, "compared with their values", ask) or ():
+                self._report.error(problem.check, problem.reason, problem.remedy, gap=True)
             count = self._in_time(table, "counted", partial(checks.count, table, within_seconds=COUNT_TIMEOUT_SECONDS))
             if count is not None:
                 self._check_rows_of(table, checks, count)
@@ -321,5 +333,6 @@ class _ClinicDatabase:
                 "rows",
                 f"{name}: {left_out} of {in_table} rows belong to no clinic and are in no backup.",
                 "Nothing is to be done if they are the SaaS's own; if they are a clinic's, correct the extract."
-                f" To say that it is meant so, add `{name}: rows, reason` to {self._folder.path / declarations.FILE}.",
+                f" To say that it is meant so, add `{declarations.spelled(name)}: rows, reason` to"
+                f" {self._folder.path / declarations.FILE}.",
             )

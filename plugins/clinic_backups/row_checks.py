@@ -9,7 +9,7 @@ from importlib import resources
 from psycopg2 import sql
 
 from clinic_backups.coverage import Problem
-from clinic_backups.declarations import FILE
+from clinic_backups.declarations import FILE, spelled
 from clinic_backups.extract import SqlFolder
 from clinic_backups.model import Table
 from clinic_backups.structure import Reference, Structure
@@ -161,7 +161,7 @@ class RowChecks:
             link.table,
             text,
             f"Correct the extract of {link.table} or of {link.parent} in {file}, or the rows. If it is meant so, add"
-            f" the line `{link.table}.{column}: reason` to {self._folder / FILE}.",
+            f" the line `{spelled(link.table, column)}: reason` to {self._folder / FILE}.",
         )
 
     def _missing_problem(self, link: Reference) -> tuple[str, str, str]:
@@ -170,7 +170,7 @@ class RowChecks:
             f"{{be}} in no backup, though their column {', '.join(link.columns)} names a row of {link.parent} that is"
             " in one.",
             f"Correct the extract of {link.table} in {self._folder / 'extract'}: it leaves out rows of a clinic. If it"
-            f" is meant so, add the line `{link.table}: rows, reason` to {self._folder / FILE}.",
+            f" is meant so, add the line `{spelled(link.table)}: rows, reason` to {self._folder / FILE}.",
         )
 
     def _repeated_problem(self, kind: str, name: str) -> tuple[str, str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -10,6 +11,10 @@ from typing import Any
 from clinic_backups.tenant_db import Snapshot
 
 FAMILIES = ({"smallint", "integer", "bigint", "numeric"}, {"text", "character varying", "character"})
+TEXTS = {"text", "character varying", "character", "name", "citext"}
+NUMBERS = {"smallint", "integer", "bigint", "numeric", "real", "double precision"}
+LOOSE_STEM = "^_*(ids?_|id|[ug]uids?_?|fk_|pk_)|_*([ug]u)?ids?_*$|_(fk|pk)_*$"
+"""What is left aside of a name in small letters before PostgreSQL compares it: ``key_names.py`` looks more closely."""
 KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
 
 
@@ -40,6 +45,8 @@ class Reference:
     """Schema and name of the equality of each column, with the parent's value on the left."""
     type: str
     """Of the first column, as ``format_type`` spells it: a type that is not PostgreSQL's own has its schema."""
+    base: str = ""
+    """Of a domain: the type that it is made of; else the same."""
     enforced: bool = True
     """There is a constraint; otherwise only the column's name says so."""
 
@@ -51,6 +58,8 @@ class NotedColumn:
     table: str
     name: str
     type: str
+    base: str
+    """Of a domain: the type that it is made of; else the same."""
     is_oid: bool
     is_array: bool
     oid_attributes: tuple[str, ...]
@@ -59,6 +68,8 @@ class NotedColumn:
     """A trigger ``lo_manage`` is on it."""
     is_primary_key: bool
     """It is the whole primary key."""
+    in_primary_key: bool
+    """It is the primary key or a part of it."""
     is_foreign_key: bool
 
 
@@ -89,19 +100,32 @@ def plain(name: str) -> str:
     return name.replace("_", "").lower()
 
 
+def loose_stem(name: str) -> str:
+    """As ``structure.sql`` makes it of a column's name: whatever is like a key's name has the same."""
+    return (re.sub(LOOSE_STEM, "", name.lower()).replace("_", "") or plain(name)).rstrip("s")
+
+
+def may_hold(column: str, key: str) -> bool:
+    """Whether values of a key's type can be kept in a column of another: texts hold all, an array what its items do."""
+    names = {one.removesuffix("[]").rpartition(".")[2] for one in (column, key)}
+    return len(names) == 1 or bool(names & TEXTS) or names <= NUMBERS or names == {"uuid", "bytea"}
+
+
 def comparable(one: str, other: str) -> bool:
     """Whether values of two types can be compared with PostgreSQL's own equality."""
     return "." not in one and (one == other or any({one, other} <= family for family in FAMILIES))
 
 
-def read(snapshot: Snapshot, names: Iterable[str] = ()) -> Structure:
+def read(snapshot: Snapshot, names: Iterable[str] = (), clinic_table: str = "") -> Structure:
     """Ask the catalog once, for all tables.
 
     :param names: columns of these names are noted too, besides those named like a foreign key.
+    :param clinic_table: and those named like the columns of this table's key, if that has several.
     """
     query = resources.files("clinic_backups").joinpath("pg_catalog", "structure.sql").read_text(encoding="utf-8")
     facts: dict[str, list[Any]] = {}
-    for kind, fact in snapshot.rows(query, {"names": [plain(name) for name in names]}, "reading the catalog"):
+    values = {"names": [loose_stem(name) for name in names], "words": LOOSE_STEM, "clinic_table": clinic_table}
+    for kind, fact in snapshot.rows(query, values, "reading the catalog"):
         facts.setdefault(kind, []).append(fact)
     references = sorted({_reference(item) for item in facts.get("foreign_key", ())}, key=_order)
     keys = {(key.table, column) for key in references for column in key.columns}
@@ -133,6 +157,7 @@ def _reference(item: dict[str, Any]) -> Reference:
         parent_columns=tuple(item["parent_columns"]),
         operators=tuple((schema, name) for schema, name in operators),
         type=item["type"],
+        base=item["base"],
     )
 
 

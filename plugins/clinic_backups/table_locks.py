@@ -186,7 +186,9 @@ class TableLocks:
                 seen = _Definitions.read(cursor, late, unlocked)
             other = connect()
             try:
+                other.set_session(isolation_level="REPEATABLE READ", readonly=True, deferrable=False)
                 with other.cursor() as cursor:
+                    cursor.execute(session_settings(cursor, self._settings))
                     now = _Definitions.read(cursor, late, unlocked)
             finally:
                 other.close()

@@ -43,6 +43,16 @@ SESSION = {
     "row_security": "off",
     "synchronize_seqscans": "off",
     "quote_all_identifiers": "off",
+    # What a role or a database may have set otherwise, and what would then read, write or find other values.
+    "array_nulls": "on",
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+    "gin_fuzzy_search_limit": "0",
+    "xmlbinary": "base64",
+    "lc_numeric": "C",
+    "lc_time": "C",
+    "exit_on_error": "off",
+    "check_function_bodies": "off",
     "transaction_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "jit": "off",
@@ -96,7 +106,7 @@ class Snapshot:
     def __enter__(self) -> Self:
         self._db = connect(self._connection)
         try:
-            self._db.set_session(isolation_level="REPEATABLE READ", readonly=self.READ_ONLY)
+            self._db.set_session(isolation_level="REPEATABLE READ", readonly=self.READ_ONLY, deferrable=False)
             if self._reads is not None:
                 self._locks = TableLocks(
                     self._db,

@@ -600,18 +600,52 @@ class TestDeclarations:
         found = parse(
             "# a comment\n\npublic.a: queue, made anew\npublic.b: derived, from a\nx.c : shared , one for all\n"
             "public.d: rows, old ones: a year\npublic.d.e: photos\n"
+            "public.f: May be empty, a queue\n"
         )
+        assert found.may_be_empty == {"public.f": "a queue"}
         assert found.left_out == {"public.a": "queue, made anew"}
         assert (found.derived, found.shared) == ({"public.b": "from a"}, {"x.c": "one for all"})
         assert (found.rows, found.columns) == ({"public.d": "old ones: a year"}, {"public.d.e": "photos"})
         assert list(found.tables) == ["public.a", "public.b", "x.c"]
 
     @pytest.mark.parametrize(
-        "line", ["public.a", "a: reason", "public.a:", "public.a: derived,", "a.b.c.d: x", "public.x: y\npublic.x: z"]
+        "line",
+        [
+            "public.a",
+            "a: reason",
+            "public.a:",
+            "public.a: derived,",
+            "a.b.c.d: x",
+            "public.x: y\npublic.x: z",
+            "a. : x",
+            'a."b: x',
+            'a."b"c: x',
+            'a."b".c.d: x',
+            "a.b: may be empty",
+        ],
     )
     def test_a_line_that_says_nothing_is_refused(self, line: str) -> None:
         with pytest.raises(SettingsError, match=r"not_backed_up\.txt, line"):
             parse(line)
+
+
+ODD_NAMES = ["lo.g", "a: b", '"', "#", "con espacio", "ñandú", " x ", "a,b", "%s", "{}", "x\u2028y", "A.B.C"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_name_with_odd_characters_can_be_declared(demo_database: DemoDatabase, tmp_path: Path, name: str) -> None:
+    quoted = '"' + name.replace('"', '""') + '"'
+    rig = shaped(demo_database, tmp_path, "", {})
+    with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE s.{quoted} (id int, clinic_id int REFERENCES s.clinic, {quoted} oid)")
+    with pytest.raises(PermanentError) as caught:
+        rig.run(1)
+    (line,) = re.findall(r"`(s\..*): reason` to", caught.value.message)
+    (tmp_path / "sql" / "not_backed_up.txt").write_text(f"{line}: nothing of worth\n", encoding="utf-8")
+    assert rig.run(1).gaps == ()
+    found = parse(f"s.{quoted}: x\ns.{quoted}.{quoted}: y\n{quoted}.t: shared, z")
+    assert (found.left_out, found.columns) == ({f"s.{name}": "x"}, {f"s.{name}.{name}": "y"})
+    assert found.shared == {f"{name}.t": "z"}
 
 
 OWN_KEYS = """

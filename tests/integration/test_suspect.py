@@ -90,6 +90,39 @@ def test_a_suspect_backup_is_neither_built_on_nor_the_last_good_one(fleet: Fleet
     assert not reasons[suspect.backup_id][0]
 
 
+@pytest.mark.parametrize("table", [STOCK, LOG])
+def test_a_table_that_may_be_empty_makes_no_backup_suspect(fleet: Fleet, tmp_path: Path, table: str) -> None:
+    fleet.with_extracts(tmp_path / "sql", {})
+    with (tmp_path / "sql" / "not_backed_up.txt").open("a", encoding="utf-8") as file:
+        file.write(f"{table}: may be empty, it is emptied when the month is closed\n")
+    fleet.on_day(0)
+    fleet.execute(f"DELETE FROM {table}")
+    assert fleet.on_day(1).suspect is None
+    fleet.execute(f"DELETE FROM {PAYMENTS}")
+    suspect = fleet.on_day(2).suspect or ""
+    assert PAYMENTS in suspect
+    assert table not in suspect
+
+
+def test_a_copy_before_a_restore_makes_no_clinic_green(fleet: Fleet) -> None:
+    good = fleet.on_day(0)
+    fleet.execute(f"DELETE FROM {STOCK}")
+    copy = fleet.on_day(3)
+    fleet.execute(
+        f"UPDATE clinic_backups.backup SET safety_of = '{good.backup_id}', suspect = NULL"
+        f" WHERE backup_id = '{copy.backup_id}'"
+    )
+    board = Board(fleet.catalog.database)
+    line = board.clinic(1, now=fleet.now, objective_hours=24)
+    assert line is not None
+    assert (line.standing, line.last_good_id, line.suspect_id) == ("late", good.backup_id, None)
+    assert board.counts(visible=None, now=fleet.now, objective_hours=24).late == 1
+    (health,) = Clinics(fleet.catalog.database).health(fleet.now)
+    assert health.last_good_at == good.data_time
+    # Nor is it what a later backup is compared with.
+    assert STOCK in (fleet.on_day(4).suspect or "")
+
+
 def test_where_all_are_suspect_none_is_deleted(fleet: Fleet) -> None:
     fleet.execute(SILENT, DELETE_DENTIST)
     suspect = fleet.on_day(0)

@@ -43,6 +43,33 @@ def test_a_role_that_may_write_all_is_told_so_and_nothing_changes(demo_database:
     assert rig.everything() == before
 
 
+HOOKS = {
+    "VACUUM s.t": "VACUUM cannot run inside a transaction block",
+    "CREATE INDEX CONCURRENTLY n ON s.t (id)": "CREATE INDEX CONCURRENTLY cannot run inside",
+    "UPDATE s.state SET v = {{ clinic_id }}; COMMIT": "has the statement COMMIT",
+    "/* x */ BEGIN; UPDATE s.state SET v = 1": "has the statement BEGIN",
+    "UPDATE s.states SET v = 1": 'relation "s.states" does not exist',
+    "DELETE FROM s.hidden": "permission denied for table hidden",
+    "UPDATE s.state SET v = {{ clinic_id }}": "",
+}
+
+
+@pytest.mark.parametrize("name", ["before_restore.sql", "after_restore.sql"])
+@pytest.mark.parametrize(("statement", "said"), HOOKS.items())
+def test_a_hook_is_tried_and_rolled_back(
+    demo_database: DemoDatabase, tmp_path: Path, name: str, statement: str, said: str
+) -> None:
+    rig = shaped(
+        demo_database, tmp_path, f"{DDL}; CREATE TABLE s.state (v int); INSERT INTO s.state VALUES (0)", EXTRACTS
+    )
+    rig.execute("CREATE TABLE s.hidden (id int)")
+    (tmp_path / "sql" / name).write_text(statement)
+    found = [finding for finding in trial(rig) if finding.level != "ok"]
+    assert len(found) == bool(said)
+    assert all(said in finding.message and name in finding.message for finding in found)
+    assert rig.execute_rows("SELECT v FROM s.state") == [(0,)]
+
+
 @pytest.mark.parametrize(
     ("spoiled", "said", "remedy"),
     [

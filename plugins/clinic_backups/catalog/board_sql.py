@@ -152,8 +152,9 @@ LINES = text(f"""
           SELECT d.backup_id, d.suspect, d.good
             FROM clinic_backups.backup AS d
            WHERE d.clinic_id = c.clinic_id AND d.state = 'completed' AND d.started_at <= :until
+             AND d.safety_of IS NULL
            ORDER BY d.started_at DESC, d.id DESC
-           LIMIT 1) AS doubtful ON NOT doubtful.good
+           LIMIT 1) AS doubtful ON doubtful.suspect IS NOT NULL AND NOT doubtful.good
      WHERE c.clinic_id = ANY(CAST(:clinic_ids AS bigint[]))""")  # noqa: S608
 TREND = text("""
     SELECT b.clinic_id, b.started_at, b.size_bytes, b.rows_total

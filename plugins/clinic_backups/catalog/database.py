@@ -52,6 +52,7 @@ class CatalogDatabase:
             creator=self._connect,
             pool_size=self._pool_size,
             pool_pre_ping=True,
+            hide_parameters=True,
         )
 
     _source: Source = "catalog"

@@ -15,6 +15,7 @@ from clinic_backups.clock import DatabaseClock
 from clinic_backups.connections import Connection
 from clinic_backups.database import raise_database_error
 from clinic_backups.errors import TransientError
+from clinic_backups.table_locks import session_settings
 
 Purpose = Literal["clinic", "copies"]
 """``clinic``: a backup or restore; ``copies``: copying its backups to further stores. Whoever deletes takes both."""
@@ -65,7 +66,8 @@ def lock_clinic(
     try:
         with db.cursor() as cursor:
             # A process that cannot show itself any more, and a proxy that keeps its connection, must not keep the lock.
-            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = %s", (f"{IDLE_SECONDS}s",))
+            limits = {"idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s", "transaction_timeout": "0"}
+            cursor.execute(session_settings(cursor, limits))
             for purpose in purposes:
                 if not _try(cursor, lock_name(purpose, clinic_id), clock):
                     raise _running(clinic_id, purpose)

@@ -72,7 +72,7 @@ backup = Table(
     Column("noted", JSONB(none_as_null=True)),
     # In which store, known by which id, it was found to be gone after its deletion.
     Column("deletion", JSONB, nullable=False, server_default="[]"),
-    # As BackupRecord.is_trusted, and completed: the last good backup is the newest of these.
+    # As BackupRecord.is_trusted, completed, and no copy before a restore: the last good backup is the newest of these.
     Column("good", Boolean, Computed("state = 'completed' AND (suspect IS NULL OR ...)", persisted=True)),
     # As BackupRecord.data_time.
     Column("data_time", DateTime(timezone=True), Computed("coalesce(data_at, started_at)", persisted=True)),

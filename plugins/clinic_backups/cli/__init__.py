@@ -29,3 +29,8 @@ def main() -> None:
         # Whoever read the output, `head` for instance, has seen enough.
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - its text may hold anything, also a patient's name
+        from clinic_backups.errors import frames
+
+        print(frames(error), file=sys.stderr)
+        sys.exit(1)

@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import (
 )
 
 from clinic_backups.connections import Connection
-from clinic_backups.errors import ClinicBackupsError, PermanentError, to_record
+from clinic_backups.errors import ClinicBackupsError, PermanentError, frames, to_record
 from clinic_backups.notify.delivered import Delivered
 
 PROBLEM_KEY = "problem"
@@ -66,9 +66,11 @@ def failing_clearly(log: Any) -> Iterator[None]:
         raise (AirflowFailException if permanent else AirflowException)(str(error)) from None
     except (AirflowException, AirflowRuntimeError):
         raise  # said already
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - raised on as its kind alone
+        # Its text may hold anything, also a patient's name, and Airflow would log it: only its kind and place are.
         _note_problem(error)
-        raise
+        log.error("%s", frames(error))
+        raise AirflowException(to_record(error)[0]) from None
 
 
 def _note_problem(error: Exception) -> None:

@@ -1,6 +1,6 @@
 -- What the completeness of a backup depends on, in one query: (kind of fact, the fact as JSON). Left aside are
--- PostgreSQL's own schemas, temporary tables, and the schema of the backups' own catalog. %(names)s: further names that
--- say whose a row is.
+-- PostgreSQL's own schemas, temporary tables, and the schema of the backups' own catalog. %(names)s: stems of further names
+-- that say whose a row is.
 WITH RECURSIVE relation AS MATERIALIZED (
     SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind, c.relpersistence, c.relispartition
       FROM pg_class c
@@ -42,14 +42,28 @@ foreign_key AS MATERIALIZED (
       JOIN relation child ON child.oid = COALESCE(pg_partition_root(f.conrelid), f.conrelid)
       JOIN relation parent ON parent.oid = COALESCE(pg_partition_root(f.confrelid), f.confrelid)
      WHERE f.contype = 'f' AND f.conparentid = 0
-), -- Names of columns that are a foreign key on their own, without case and underscores.
-key_name AS MATERIALIZED (
-    SELECT unnest(%(names)s::text[]) AS name
+), -- Columns by the stem of their name: without case, underscores and words such as "id". Python looks more closely.
+stem AS MATERIALIZED (
+    SELECT a.attrelid, a.attnum, rtrim(COALESCE(NULLIF(p.stem, ''), lower(replace(a.attname, '_', ''))), 's') AS stem
+      FROM relation r
+      JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
+     CROSS JOIN LATERAL (SELECT replace(regexp_replace(lower(a.attname), %(words)s, '', 'g'), '_', '')) AS p (stem)
+), -- Those of columns that are a foreign key, or a part of one or of the clinics' own key.
+key_stem AS MATERIALIZED (
+    SELECT unnest(%(names)s::text[]) AS stem
      UNION
-    SELECT DISTINCT lower(replace(a.attname, '_', '')) AS name
-      FROM foreign_key f
-      JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = f.conkey[1]
-     WHERE cardinality(f.conkey) = 1
+    SELECT s.stem FROM foreign_key f JOIN stem s ON s.attrelid = f.conrelid AND s.attnum = ANY (f.conkey)
+     UNION
+    SELECT s.stem
+      FROM relation r
+      JOIN pg_index i ON i.indrelid = r.oid AND i.indisprimary AND i.indnkeyatts > 1
+      JOIN stem s ON s.attrelid = r.oid AND s.attnum = ANY (i.indkey::int2[])
+     WHERE r.name = %(clinic_table)s
+), -- What domains are made of in the end.
+domain_base (oid, base) AS (
+    SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.typtype = 'd'
+     UNION
+    SELECT d.oid, t.typbasetype FROM domain_base d JOIN pg_type t ON t.oid = d.base AND t.typtype = 'd'
 )
 SELECT 'relation', json_build_object(
            'name', r.name, 'kind', r.relkind, 'persistence', r.relpersistence,
@@ -71,24 +85,34 @@ SELECT 'foreign_key', json_build_object(
                                             JOIN pg_namespace n ON n.oid = o.oprnamespace WHERE o.oid = k.oid) ORDER BY k.position)
                            FROM unnest(f.conpfeqop) WITH ORDINALITY AS k (oid, position)),
            'type', (SELECT format_type(a.atttypid, NULL) FROM pg_attribute a
+                     WHERE a.attrelid = f.conrelid AND a.attnum = f.conkey[1]),
+           'base', (SELECT format_type(COALESCE(d.base, a.atttypid), NULL)
+                      FROM pg_attribute a
+                      LEFT JOIN domain_base d ON d.oid = a.atttypid
+                       AND NOT EXISTS (SELECT FROM domain_base further WHERE further.oid = d.base)
                      WHERE a.attrelid = f.conrelid AND a.attnum = f.conkey[1]))
   FROM foreign_key f
  UNION ALL
 SELECT 'column', json_build_object(
            'table', r.name, 'name', a.attname, 'type', format_type(a.atttypid, NULL),
+           'base', format_type(COALESCE(d.base, a.atttypid), NULL),
            'is_oid', o.oid IS NOT NULL, 'is_array', t.typcategory = 'A',
            'oid_attributes', (SELECT json_agg(DISTINCT h.attribute) FROM oid_holder h WHERE h.oid = a.atttypid),
            'managed', (r.oid, a.attname) IN (SELECT m.tgrelid, m.name FROM managed m),
            'is_primary_key', (r.oid, a.attnum) IN (SELECT i.indrelid, i.indkey[0] FROM pg_index i
-                                                    WHERE i.indisprimary AND i.indnkeyatts = 1))
+                                                    WHERE i.indisprimary AND i.indnkeyatts = 1),
+           'in_primary_key', EXISTS (SELECT FROM pg_index i WHERE i.indrelid = r.oid AND i.indisprimary
+                                                              AND a.attnum = ANY (i.indkey::int2[])))
   FROM relation r
   JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
   JOIN pg_type t ON t.oid = a.atttypid
+  JOIN stem s ON s.attrelid = r.oid AND s.attnum = a.attnum
   LEFT JOIN oid_type o ON o.oid = a.atttypid
+  LEFT JOIN domain_base d ON d.oid = a.atttypid AND NOT EXISTS (SELECT FROM domain_base further WHERE further.oid = d.base)
  WHERE r.relkind IN ('r', 'p', 'f') AND NOT r.relispartition
    AND (o.oid IS NOT NULL
         OR a.atttypid IN (SELECT h.oid FROM oid_holder h)
-        OR lower(replace(a.attname, '_', '')) IN (SELECT k.name FROM key_name k)
+        OR s.stem IN (SELECT k.stem FROM key_stem k)
         OR r.oid IN (SELECT m.tgrelid FROM managed m))
  UNION ALL
 SELECT 'large_objects', to_json(EXISTS (SELECT FROM pg_largeobject_metadata))

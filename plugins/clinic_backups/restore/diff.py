@@ -155,9 +155,10 @@ def _as_bag(staged: Staged) -> sql.Composed:
 
 
 def _keys(workspace: Workspace, staged: Staged, ops: sql.Identifier) -> dict[str, tuple[str, ...]]:
-    """A few keys of each operation, where they are numbers: texts may be a patient's."""
-    key = staged.shape.op_key
-    if not has_plain_key(staged.shape.now):
+    """A few keys of each operation, where the database itself numbers the rows: any other key may be a patient's."""
+    key, now = staged.shape.op_key, staged.shape.now
+    numbered = {column.name for column in now.columns if column.identity or "nextval(" in (column.default or "")}
+    if not has_plain_key(now) or not numbered.issuperset(now.primary_key):
         return {}
     shown = sql.SQL("concat_ws(', ', {})").format(columns_of(key, "o"))
     found = workspace.rows(

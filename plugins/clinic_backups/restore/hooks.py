@@ -7,6 +7,7 @@ would be another one by then.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
@@ -18,6 +19,12 @@ from clinic_backups.errors import ClinicBackupsError, PermanentError
 from clinic_backups.extract import SqlFolder, render
 
 BEFORE, AFTER = "before_restore.sql", "after_restore.sql"
+
+
+_ENDS = re.compile(
+    r"(?:^|;)\s*(COMMIT|ROLLBACK|ABORT|END|BEGIN|START\s+TRANSACTION|PREPARE\s+TRANSACTION)\b", re.IGNORECASE
+)
+_COMMENT = re.compile(r"--[^\n]*|/\*[^*]*\*/")
 
 
 @contextmanager
@@ -59,3 +66,27 @@ def _run(
             raise PermanentError(
                 failed.message, hint=f"{done} Correct {folder.path / name}, or run it by hand for clinic {clinic_id}."
             ) from None
+
+
+def try_hook(connection: Connection, folder: SqlFolder, name: str, clinic_id: int) -> None:
+    """Run a hook as a restore would, and roll it back; a folder may have none.
+
+    :raises ClinicBackupsError: it fails, or it ends its transaction itself, so that nobody could try it.
+    """
+    if not (folder.path / name).is_file():
+        return
+    hint = f"Correct {folder.path / name}. A hook is one transaction, and a restore commits it."
+    statements = render(folder.text(name), clinic_id, name=name)
+    if found := _ENDS.search(_COMMENT.sub("", statements)):
+        raise PermanentError(f"{name} has the statement {found[1].upper()}, which ends its transaction.", hint=hint)
+    with closing(connect(connection)) as db, db.cursor() as cursor:
+        try:
+            cursor.execute("SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '60s'")
+            cursor.execute(statements)
+        except psycopg2.Error as error:
+            try:
+                raise_database_error(error, f"trying {name}")
+            except PermanentError as failed:
+                raise PermanentError(failed.message, hint=hint) from None
+        finally:
+            db.rollback()

@@ -102,7 +102,8 @@ class Wish:
 class TablePlan:
     """What the restore would do to one table.
 
-    ``keys`` are a few primary keys of each operation, as text: ids, never other values of a row.
+    ``keys`` are a few primary keys of each operation, as text: numbers that the database itself gave the rows, never
+    other values of a row, and no key that may be a person's, such as the number of an identity card.
     """
 
     table: str

@@ -9,7 +9,7 @@ from clinic_backups.errors import PermanentError
 from clinic_backups.extract import SqlExtract, SqlFolder
 from clinic_backups.findings import Finding, Report
 from clinic_backups.model import Table
-from clinic_backups.restore import sequences
+from clinic_backups.restore import hooks, sequences
 from clinic_backups.restore.quiet import may_replica
 from clinic_backups.restore.rules import NO_ACTION, Reference, TableRules, read_references, read_rules, with_parent
 from clinic_backups.restore.workspace import Workspace, columns_of, qualified
@@ -54,6 +54,10 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
                     if rules[name].missing_rights or _try(workspace, table, query, references):
                         break
         _check_sequences(report, workspace, sorted(tables), role)
+        for name in (hooks.BEFORE, hooks.AFTER):
+            for clinic in clinics[:1]:
+                with report.check(CHECK):
+                    hooks.try_hook(connection, folder, name, clinic.id)
         report.ok(CHECK, f"One row of each of {len(tables)} tables was deleted, changed and inserted, and rolled back.")
 
 

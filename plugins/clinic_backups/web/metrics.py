@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as MEDIA_TYPE
 from prometheus_client.registry import Collector
 
 from clinic_backups.catalog.board import ClinicMetrics
+from clinic_backups.text import one_line
 
 __all__ = ["MEDIA_TYPE", "exposition"]
 Figure = Callable[[ClinicMetrics], float | None]
@@ -52,7 +53,7 @@ class _Clinics(Collector):
             (_gauge("failed", "Failed backups in the catalog"), lambda c: c.failed_total),
         ]  # fmt: skip
         for clinic in self._clinics:
-            labels = [str(clinic.clinic_id), clinic.name]
+            labels = [str(clinic.clinic_id), one_line(clinic.name)]
             for family, figure in families:
                 value = figure(clinic)
                 if value is not None:

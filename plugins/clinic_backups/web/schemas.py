@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from babel import Locale
 from fastapi import Path, Query
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from clinic_backups.catalog.board import BoardLine, Standing
 from clinic_backups.catalog.history import HistoryEntry, Status, Type
@@ -21,7 +21,16 @@ SPANISH = Formats(Locale("es"), ZoneInfo("UTC"))
 Number = Annotated[int, Path(ge=1, le=BIGINT - 1, description="The field id of a backup")]
 Page = Annotated[int, Query(ge=1, le=LARGEST_PAGE)]
 PageSize = Annotated[int, Query(ge=1, le=500)]
-Clinica = Annotated[int, Field(ge=0, le=BIGINT - 1)]
+
+
+def _not_like_a_number(value: object) -> object:
+    """``true`` and ``1.0`` are numbers to Python, and no ids."""
+    if isinstance(value, (bool, float)):
+        raise ValueError("is not a whole number")
+    return value
+
+
+Clinica = Annotated[int, Field(ge=0, le=BIGINT - 1), BeforeValidator(_not_like_a_number)]
 
 
 def _without_nul(text: str) -> str:

@@ -1,0 +1,132 @@
+"""Names of keys in other forms, and keys kept in columns of other types, say whose a table's rows are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clinic_backups.errors import PermanentError
+from clinic_backups.key_names import stems
+from tests.integration.test_gaps import Guard
+from tests.postgres_fixtures import DemoDatabase
+from tests.shapes import Shaped, shaped
+
+TABLES = """
+    ALTER TABLE s.clinic ADD country text DEFAULT 'BO', ADD clinic_no int;
+    UPDATE s.clinic SET clinic_no = id;
+    ALTER TABLE s.clinic ADD UNIQUE (country, clinic_no);
+    CREATE TABLE s.patient (id bigint PRIMARY KEY, clinic_id int REFERENCES s.clinic);
+    CREATE TABLE s.scan (id uuid PRIMARY KEY, patient_id bigint REFERENCES s.patient);
+    CREATE TABLE s.print (id int PRIMARY KEY, scan_id uuid REFERENCES s.scan);
+    CREATE TABLE s.branch (id int PRIMARY KEY, country text, clinic_no int,
+                           FOREIGN KEY (country, clinic_no) REFERENCES s.clinic (country, clinic_no));
+    INSERT INTO s.patient VALUES (11, 1), (22, 2);
+    INSERT INTO s.scan VALUES ('6ff1ea9e-1111-4222-8333-9d2e4c1a0b7f', 11);
+    CREATE DOMAIN s.code AS bigint;
+"""
+EXTRACTS = {
+    "patient": "clinic_id = {{ clinic_id }}",
+    "scan": "patient_id IN (SELECT id FROM s.patient WHERE clinic_id = {{ clinic_id }})",
+    "print": "scan_id IN (SELECT c.id FROM s.scan c JOIN s.patient p ON p.id = c.patient_id"
+    " WHERE p.clinic_id = {{ clinic_id }})",
+    "branch": "clinic_no = {{ clinic_id }}",
+}
+GAPS = {
+    "the word before": ("id_clinic bigint", "s.clinic"),
+    "the word before in other letters": ('"idClinic" bigint', "s.clinic"),
+    "without a word between": ("idclinic int PRIMARY KEY", "s.clinic"),
+    "another word": ("clinic_uuid text", "s.clinic"),
+    "another word before": ("fk_clinic int", "s.clinic"),
+    "the name alone": ("clinic bigint", "s.clinic"),
+    "an array": ("clinic_ids bigint[]", "s.clinic"),
+    "an array of several": ("clinics int[]", "s.clinic"),
+    "texts of several": ("clinics_ids text", "s.clinic"),
+    "two columns": ("country text, clinic_no int", "s.clinic"),
+    "two columns that are the key": ("clinic_no int, country text, PRIMARY KEY (country, clinic_no)", "s.clinic"),
+    "two columns in other letters": ('"Country" text, "clinicNo" bigint', "s.clinic"),
+    "another key's word before": ("id_patient bigint", "s.patient"),
+    "another key's array": ("patient_ids bigint[]", "s.patient"),
+    "a number as text": ("patient_id text", "s.patient"),
+    "a number as varchar": ("patient_id varchar(20)", "s.patient"),
+    "a number as numeric": ("id_patient numeric(20)", "s.patient"),
+    "a number of a domain": ("patient_id s.code", "s.patient"),
+    "a uuid as text": ("scan_id text", "s.scan"),
+    "a uuid as characters": ("id_scan char(36)", "s.scan"),
+    "a uuid as bytes": ("scan_id bytea", "s.scan"),
+    "uuids as texts": ("scan_ids text[]", "s.scan"),
+}
+LOOK_ALIKES = {
+    "the values alone": ("a bigint, b text", "SELECT id, id::text FROM s.clinic"),
+    "a text that is called like a table": ("clinic text, patient text", "SELECT 'uno', 'dos'"),
+    "its own key": ("id_patient bigint PRIMARY KEY", "SELECT 11"),
+    "one column of two": ("clinic_no int", "SELECT 1"),
+    "another type that holds no key": ("patient_id uuid, scan_id bigint", "SELECT NULL::uuid, 1"),
+    "texts of another system": ("patient_id text, scan_id varchar", "SELECT 'X-1', 'Y-2'"),
+    "words that only end or begin so": ("paid int, idea int, clinical bool", "SELECT 1, 1, true"),
+}
+
+
+def rig_of(database: DemoDatabase, folder: Path, columns: str, rows: str = "") -> Shaped:
+    insert = f"INSERT INTO s.log {rows};" if rows else ""
+    return shaped(database, folder, f"{TABLES} CREATE TABLE s.log ({columns}); {insert}", EXTRACTS)
+
+
+@pytest.mark.parametrize("name", GAPS)
+def test_a_table_is_named_by_its_columns(demo_database: DemoDatabase, tmp_path: Path, name: str) -> None:
+    columns, parent = GAPS[name]
+    rig = rig_of(demo_database, tmp_path, columns)
+    with pytest.raises(PermanentError, match="for 1 reason") as caught:
+        rig.run(1)
+    assert "s.log is a table whose column" in str(caught.value)
+    assert f"named like a foreign key to {parent}." in str(caught.value)
+    (rig.settings.sql_dir / "not_backed_up.txt").write_text("s.log: nothing of worth\n")
+    assert rig.run(1).gaps == ()
+
+
+@pytest.mark.parametrize("name", LOOK_ALIKES)
+def test_what_only_looks_like_a_key_stops_no_backup(demo_database: DemoDatabase, tmp_path: Path, name: str) -> None:
+    assert rig_of(demo_database, tmp_path, *LOOK_ALIKES[name]).run(1).gaps == ()
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "level"),
+    [
+        ("patient_id text", "SELECT 'X-1'", "warning"), ("patient_id text", "SELECT '011'", "error"),
+        ("scan_id text", "SELECT upper(id::text) FROM s.scan", "error"),
+        ("patient_ids text[]", "SELECT '{a,b}'::text[]", "warning"),
+        ("patient_ids text[]", "SELECT '{a,11}'::text[]", "error"), ("patient bigint", "SELECT 11", "warning"),
+    ],
+)  # fmt: skip
+def test_values_tell_where_the_type_is_another(
+    demo_database: DemoDatabase, tmp_path: Path, columns: str, rows: str, level: str
+) -> None:
+    shape = rig_of(demo_database, tmp_path, columns, rows)
+    rig = Guard(demo_database, shape.store)
+    rig.settings = rig.settings.model_copy(update={"sql_dir": tmp_path / "sql"})
+    (finding,) = [item for item in rig.errors(level) if "s.log" in item.message]
+    assert "is named like a foreign key" in finding.message
+    assert rig.errors({"error": "warning", "warning": "error"}[level]) == []
+
+
+def test_the_name_of_the_clinics_table_is_a_key_too(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(
+        demo_database,
+        tmp_path,
+        "CREATE TABLE s.visit (id int PRIMARY KEY, sede int REFERENCES s.clinic);"
+        "CREATE TABLE s.log (id int PRIMARY KEY, id_clinic int); CREATE TABLE s.poll (id int, sede_id int)",
+        {"visit": "sede = {{ clinic_id }}"},
+    )
+    with pytest.raises(PermanentError, match="for 2 reasons"):
+        rig.run(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("clinica_id", {"clinica"}), ("idClinica", {"clinica"}), ("CLINICAID", {"clinica"}), ("ids_sede", {"sede"}),
+        ("idsede", {"sede"}), ("comun_clinica_id", {"comunclinica"}), ("id", set()), ("ids", set()), ("clinica", set()),
+    ],
+)  # fmt: skip
+def test_stems(name: str, found: set[str]) -> None:
+    assert stems(name) == found
