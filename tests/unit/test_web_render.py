@@ -33,6 +33,7 @@ from tests.fake_web import (
     Fake,
     app_for,
     backup_run,
+    entries,
     failed_run,
     record,
     rejected_run,
@@ -395,6 +396,9 @@ def test_a_rejection_is_an_answer_and_no_failure(language: str, says: list[str],
 def test_the_file_of_an_incremental_backup_does_not_look_whole(language: str, says: str) -> None:
     with client(Fake(), OPERATOR, language) as browser:
         part, full = (read(browser.get(f"ui/backups/{number}").text) for number in (12, 11))
+        links = [browser.get(f"respaldos/{number}/descargar/").json() for number in (12, 11)]
+    changes_since = next(each.record.parent_id for each in entries() if each.number == 12)
+    assert [(link["autosuficiente"], link["cambios_desde"]) for link in links] == [(False, changes_since), (True, None)]
     assert says in part.text and says not in full.text
     assert any(link.endswith("/backups/12/download-whole") for link in part.links)
     # What of all it holds is not known without the key: the page says what all of it is.
