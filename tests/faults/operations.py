@@ -82,7 +82,14 @@ class Chooser:
         )  # fmt: skip
 
     def _retention(self) -> Operation:
-        return Operation(("retention", "--json"), Step(may_delete=self._being_erased()))
+        """After some days, so that something may go."""
+        clinic, days = self.clinic(), self.random.choice([0, 1, 3, 12])
+        every = frozenset(clinic for clinic in self.oracle.now if clinic)
+        return Operation(
+            ("retention", "--json"),
+            Step(may_delete=every, keeps_good=every - self._being_erased()),
+            prepare=lambda world, oracle: world.age(clinic, days),
+        )
 
     def _hold(self) -> Operation | None:
         name = self._any(lambda row: row["hold_reason"] is None)

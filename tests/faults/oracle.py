@@ -16,7 +16,7 @@ from tests.faults.world import World
 
 _BACKUPS = """
     SELECT backup_id, clinic_id, state, archive_key, sha256, size_bytes, rows, chain, safety_of, suspect, hold_reason
-      FROM clinic_backups.backup ORDER BY started_at, backup_id
+      FROM clinic_backups.backup ORDER BY data_time, started_at, backup_id
 """
 _COPIES = "SELECT backup_id, store_url, state FROM clinic_backups.backup_copy"
 _ERASURES = "SELECT id, clinic_id, finished_at, remaining FROM clinic_backups.erasure"
@@ -31,13 +31,15 @@ class Violation(Exception):
 class Step:
     """What one step did, as the oracle has to know it.
 
-    :param may_delete: clinics whose backups may go. :param written: the clinic that may be another one afterwards.
+    :param may_delete: clinics whose backups may go. :param keeps_good: of these, the newest good one may not.
+    :param written: the clinic that may be another one afterwards.
     :param targets: what that clinic may be afterwards, beside what it was.
     :param copied_from: new backups hold the rows of this one.
     :param forgets: the catalog was lost, and need not know everything again yet.
     """
 
     may_delete: frozenset[int] = frozenset()
+    keeps_good: frozenset[int] = frozenset()
     written: int | None = None
     target: str | None = None
     must_be_target: bool = False
@@ -205,6 +207,10 @@ class Oracle:
 
     def _nothing_vanished(self, step: Step, backups: Mapping[str, Mapping[str, Any]]) -> None:
         """What was completed is completed, or was let go by a step that may."""
+        for clinic in step.keeps_good:
+            good = [name for name, was in self.known.items() if was["clinic_id"] == clinic and _is_good(was)]
+            if good and not (good[-1] in backups and backups[good[-1]]["state"] == "completed"):
+                raise Violation(f"{good[-1]} was the last good backup of clinic {clinic}, and was let go")
         for name, was in self.known.items():
             state = backups[name]["state"] if name in backups else None
             may_go = was["clinic_id"] in step.may_delete and not was["hold_reason"]
@@ -225,6 +231,10 @@ class Oracle:
                 ]
                 if left:
                     raise Violation(f"clinic {row['clinic_id']} is erased, and {url} has {len(left)} objects of it")
+
+
+def _is_good(backup: Mapping[str, Any]) -> bool:
+    return backup["safety_of"] is None and backup["suspect"] is None
 
 
 def _stem(key: str) -> str:

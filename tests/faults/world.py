@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +25,7 @@ from tests.faults.proxy import FaultProxy, is_commit, is_request
 from tests.postgres_fixtures import DemoDatabase, copy_of, server_folder
 from tests.servers import Server, seaweedfs
 
+_COMPLETED = "SELECT archive_key FROM clinic_backups.backup WHERE clinic_id = %s AND state = 'completed'"
 BUCKET, CLINICS, PATIENTS = "clinics", 4, 12
 SECONDS_OF_SILENCE = 2
 
@@ -113,6 +115,29 @@ class World:
             shutil.rmtree(self.mount)
             away.rename(self.mount)
 
+    def age(self, clinic: int, days: int) -> None:
+        """All completed backups of a clinic become older, in the catalog and in their envelopes.
+
+        The clock of the database is the product's, and cannot be set: a store with another time would be refused.
+        """
+        backups = self.rows(_COMPLETED, clinic)
+        times = ("started_at", "finished_at", "expires_at", "data_at")
+        for key in (backup["archive_key"].removesuffix(".tar.zst.age") + ".json" for backup in backups):
+            for url, found in self.objects().items():
+                if key not in found:
+                    continue
+                envelope = json.loads(self.bytes_of(url, key))
+                for name in times:
+                    moment = datetime.fromisoformat(envelope[name]) - timedelta(days=days)
+                    envelope[name] = moment.isoformat().replace("+00:00", "Z")
+                data = json.dumps(envelope, indent=1, ensure_ascii=False).encode()
+                if url == self.urls["file"]:
+                    (self.mount / key).write_bytes(data)
+                else:
+                    self.bucket.put_object(Bucket=BUCKET, Key=f"{self.prefix}/{key}", Body=data)
+        older = ", ".join(f"{name} = {name} - interval '{days} days'" for name in times)
+        self.execute(f"UPDATE clinic_backups.backup SET {older} WHERE clinic_id = {clinic} AND state = 'completed'")
+
     def lose_catalog(self) -> None:
         """The schema is gone, with all that was known; an empty one is there."""
         self.execute("DROP SCHEMA clinic_backups CASCADE")
@@ -162,6 +187,7 @@ def _settings(folder: Path, server: Server, prefix: str, port: int, primary: str
         "CLINIC_BACKUPS_RECIPIENTS": public,
         "CLINIC_BACKUPS_IDENTITY_FILE": str(folder / "identity.txt"),
         "CLINIC_BACKUPS_CHAIN_LENGTH": "4",
+        "CLINIC_BACKUPS_KEEP_DAYS": "2",
         "CLINIC_BACKUPS_INCREMENTAL_PERCENT": "500",
         "CLINIC_BACKUPS_SILENCE_SECONDS": str(SECONDS_OF_SILENCE),
         "CLINIC_BACKUPS_LOCK_TIMEOUT_SECONDS": "10",
