@@ -154,7 +154,9 @@ CHANGES: tuple[Callable[[Random, int], str], ...] = (
     lambda random, clinic: (
         f"DELETE FROM public.inventario_inventario WHERE clinica_id = {clinic} AND id % {random.randint(3, 7)} = 0"
     ),
-    lambda random, clinic: f"UPDATE public.comun_clinica SET telefono = '{random.getrandbits(30)}' WHERE id = {clinic}",
+    lambda random, clinic: (
+        f"UPDATE public.comun_clinica SET direccion = '{random.getrandbits(30)}' WHERE id = {clinic}"
+    ),
     lambda random, clinic: (
         "UPDATE public.usuarios_paciente SET notas = concat_ws(', ', notas, 'vino')"
         f" WHERE clinica_id = {clinic} AND id % {random.randint(1, 5)} = 0"
@@ -169,6 +171,7 @@ CHANGES: tuple[Callable[[Random, int], str], ...] = (
         f" WHERE clinica_id = {clinic}) AND dia_semana = {random.randint(1, 7)}"
     ),
 )  # fmt: skip
+# No column that is given another type is changed otherwise: a restore cannot tell such a change from another meaning.
 MIGRATIONS = (
     "ALTER TABLE public.inventario_inventario ADD COLUMN IF NOT EXISTS lote text",
     "ALTER TABLE public.inventario_inventario DROP COLUMN IF EXISTS lote",

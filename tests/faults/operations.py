@@ -30,8 +30,11 @@ class Operation:
 
     @property
     def name(self) -> str:
-        """The command without its arguments."""
-        return " ".join(self.words[:2]) if self.words[0] == "catalog" else self.words[0]
+        """The command, and what decides how long it takes."""
+        parts = [
+            word for word in self.words[1:] if word in ("verify", "rebuild", "--clinic", "--all", "--plan", "--read")
+        ]
+        return " ".join([self.words[0], *parts])
 
 
 @dataclass
