@@ -159,6 +159,8 @@ class Campaign:
         allowed = set(TEMPORARY)
         if fault.how == "none":
             allowed = {0}
+        elif fault.clock:
+            allowed |= {1}  # an S3 refuses whoever signs with another time, and that does not pass by itself
         elif fault.how == "terminate":
             allowed |= {130}
         elif fault.how == "kill" or (fault.armed and fault.armed.kind.startswith("kill")):
