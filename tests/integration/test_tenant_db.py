@@ -161,7 +161,7 @@ def test_what_a_function_says_is_never_shown(demo_database: DemoDatabase, state:
 
 
 def test_the_question_about_all_tables_takes_no_room_for_a_million_rows(demo_template: DemoDatabase) -> None:
-    """PostgreSQL makes the hash table of a recursion as large as it expects it, before the first row: 0.1 s a backup."""
+    """PostgreSQL makes a recursion's hash table as large as it expects it, before the first row: 0.1 s a backup."""
     with closing(demo_template.connect()) as db, db.cursor() as cursor:
         cursor.execute(f"EXPLAIN (FORMAT JSON) {catalog_query('structure')}", {"names": ["clinicaid"]})
         ((plan,),) = cursor.fetchall()
