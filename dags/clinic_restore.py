@@ -17,14 +17,18 @@ Started by hand: **Trigger**, with the clinic's id. `plan` → `approve` → `ap
 
 1. `plan` checks the whole archive and compares: its log, and the page to approve, name the database that would be
    written to, and how many rows of which table would be inserted, updated and deleted. Nothing is changed by it.
-2. `approve` waits under **Required Actions** for `CLINIC_BACKUPS_APPROVAL_HOURS`. The catalog notes who approved which
-   plan.
+2. `approve` waits under **Required Actions** for `CLINIC_BACKUPS_APPROVAL_HOURS`. Who may approve gets a mail at once,
+   and another one before the plan lapses. The catalog notes who answered, and the reason where one is given. Whoever
+   asked hears the answer.
 3. `apply` takes the approval from there: it holds for that plan and that database, and once. Then it backs up the
    clinic as it is and writes only the rows that differ, in one transaction. Before it commits, the clinic is read again
    and must equal the backup, and the database's own count of written rows must equal the plan: else nothing happened.
 
+**A rejected plan** ends the run green: `apply` is skipped, and `report` says by whom and why.
+
 **When it is red**, nothing was changed, unless `apply` says otherwise. The log of the first red task says why: a wrong
-key, a damaged archive, rows that stand in the way (with the list), a clinic that changed after the plan was made. Then
+key, a damaged archive, rows that stand in the way (with the list), a plan that nobody answered in time, a
+clinic that changed after the plan was made. Then
 start it again: the plan is made anew. Clearing or marking single tasks takes the place of no approval.
 
 **To undo**: start it with the `backup_id` of the safety backup, which `apply` and the mail name. After a restore of

@@ -129,6 +129,20 @@ def restored_run() -> RunView:
     )
 
 
+def rejected_run() -> RunView:
+    """One whose plan somebody rejected."""
+    states = (("plan", "success"), ("approve", "success"), ("apply", "skipped"), ("report", "success"))
+    return restore_run(
+        "success",
+        run_id="web__2026-05-16T11:00:00_00000003",
+        ended_at=NOW - timedelta(minutes=2),
+        tasks=tuple(TaskView(name, state, -1) for name, state in states),
+        answer="rejected",
+        answered_by="jefa",
+        reason="es la clínica equivocada",
+    )
+
+
 def failed_run() -> RunView:
     """One whose plan was refused."""
     return restore_run(
@@ -180,7 +194,9 @@ class Fake:
 
     lines: list[BoardLine] = field(default_factory=fleet)
     entries: list[HistoryEntry] = field(default_factory=lambda: entries())
-    runs: list[RunView] = field(default_factory=lambda: [restore_run(), restored_run(), failed_run(), backup_run()])
+    runs: list[RunView] = field(
+        default_factory=lambda: [restore_run(), restored_run(), failed_run(), rejected_run(), backup_run()]
+    )
     log: list[AuditEntry] = field(default_factory=lambda: audit_entries())
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     settings: Settings = field(default_factory=lambda: Settings(time_zone="America/La_Paz"))
@@ -284,8 +300,8 @@ class Fake:
     def verify(self, caller: Caller, backup: HistoryEntry) -> Started:
         return self._start("clinic_backup_verify", backup.number)
 
-    def answer(self, caller: Caller, run_id: str, *, approve: bool, plan_digest: str) -> None:
-        self.asked.append(("answer", run_id, approve, plan_digest))
+    def answer(self, caller: Caller, run_id: str, *, approve: bool, plan_digest: str, reason: str = "") -> None:
+        self.asked.append(("answer", run_id, approve, plan_digest, reason))
 
     def download(self, caller: Caller, backup: HistoryEntry) -> Link:
         return Link(None, NOW + timedelta(hours=1), "x.tar.zst.age")

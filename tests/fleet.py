@@ -63,12 +63,14 @@ class Fleet(Rig):
         store = self.stores.at(url or self.stores.urls[0])
         return StoreCheck(catalog=self.catalog, now=lambda: self.now).run(store, Task(**task), clinic_id=clinic_id)
 
+    def cleaner(self, stores: Stores | None = None) -> Cleaner:
+        return Cleaner(
+            settings=self.settings, catalog=self.catalog, stores=stores or self.stores, now=lambda: self.now
+        )  # fmt: skip
+
     def clean(self, day: float, *, stores: Stores | None = None, **options: Any) -> list[Cleaned]:
         self.now = START + timedelta(days=day)
-        cleaner = Cleaner(
-            settings=self.settings, catalog=self.catalog, stores=stores or self.stores, now=lambda: self.now
-        )
-        return list(cleaner.run(**options))
+        return list(self.cleaner(stores).run(**options))
 
     def rebuild(self, store: ObjectStore | None = None) -> Rebuilt:
         return rebuild(store or self.stores.primary, self.catalog, self.now)

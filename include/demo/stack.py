@@ -12,6 +12,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
+import psutil
+
 from include.demo import databases, environment
 from include.demo.api import AirflowApi
 from include.demo.environment import HOST, Endpoints
@@ -58,7 +60,15 @@ class Stack:
         return self._endpoints.url
 
     def api(self) -> AirflowApi:
-        """A client of the running Airflow."""
+        """A client of the running Airflow. It sends the password: so whoever answers there has to be ours.
+
+        :raises DemoError: another program listens at that port, or nobody.
+        """
+        if not self._listens():
+            raise DemoError(
+                f"The demo's Airflow does not listen at {self.url}: nothing was sent there.\n"
+                "HINT: make down, then make up"
+            )
         return AirflowApi(self.url, self.secrets.web_password)
 
     def start(self, *, clinics: int | None, patients: int | None) -> None:
@@ -76,6 +86,11 @@ class Stack:
         self._migrate_airflow_and_load(clinics, patients)
         variables = self.variables()
         self._say("Starting Airflow")
+        if self._preferred_port == self._endpoints.api_port and not _is_free(self._endpoints.api_port):
+            # Somebody has taken it while the databases were made.
+            self.state.endpoints = replace(self._endpoints, api_port=self._api_port())
+            self.state.save()
+            variables = self.variables()
         mail = _python("include.demo.smtp", str(self._endpoints.smtp_port), str(self.layout.mail))
         self.state.start("mail", mail, variables | {"PYTHONPATH": str(CHECKOUT)})
         self.state.start("api-server", _python("airflow", "api-server"), variables)
@@ -84,6 +99,7 @@ class Stack:
         self.state.start("triggerer", _python("airflow", "triggerer", "--skip-serve-logs"), variables)
         self.command("catalog", "migrate")
         self.command("store", "init")
+        self._wait(lambda: [] if self._listens() else ["api-server"])
         with self.api() as api:
             self._wait(lambda: api.unhealthy(since))
             self._wait(lambda: [] if api.parsed_since(DAG_ID, since) else ["dag-processor"])
@@ -177,6 +193,11 @@ class Stack:
         self._say(f"Port {self._preferred_port} is in use; Airflow takes {port} instead")
         return port
 
+    def _listens(self) -> bool:
+        """Whether it is the API server that this demo has started, or a child of it, that listens at its port."""
+        pids = [process.pid for process in self.state.processes if process.name == "api-server"]
+        return any(listens(pid, self._endpoints.api_port) for pid in pids)
+
     def _wait(self, unready: Callable[[], list[str]]) -> None:
         """:param unready: names the servers that are still waited for."""
         deadline = time.monotonic() + START_LIMIT_SECONDS
@@ -185,6 +206,16 @@ class Stack:
             if time.monotonic() > deadline:
                 raise self.state.failure(names[0], f"is not ready after {START_LIMIT_SECONDS} s")
             time.sleep(0.3)
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether a process or one of its children listens at a port of this machine."""
+    try:
+        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        sockets = [each for process in family for each in process.net_connections("tcp")]
+    except psutil.Error:
+        return False
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in sockets)
 
 
 def free_port() -> int:

@@ -140,6 +140,8 @@ class Cleaner:
         Each time as a whole: what turns out to be locked or on hold needs all that it is built on.
         """
         told = _Told()
+        if not dry_run:
+            self._end_unknown_holds(cleaned)
         while True:
             decisions = self._plan(cleaned, told)
             going = [decision.backup for decision in decisions if not decision.keep]
@@ -153,14 +155,36 @@ class Cleaner:
             for record in unasked:
                 self._ask(record, self._urls(record, places), cleaned, told)
                 if not dry_run:
-                    self._note(record, told)
+                    self._note(record, told, cleaned)
 
-    def _note(self, record: BackupRecord, told: _Told) -> None:
-        """Write into the catalog what a store told of it."""
+    def unknown_holds(self, clinic_id: int) -> Iterator[tuple[BackupRecord, str, envelopes.Hold]]:
+        """Notes of holds beside the clinic's archives that the catalog did not make, with the stores they lie in."""
+        for record in self._catalog.find(clinic_id=clinic_id):
+            if record.state not in ("completed", "lost"):
+                continue
+            if record.hold_reason is not None and (record.held_by or "").endswith(envelopes.FROM_NOTE):
+                yield record, "the catalog", envelopes.Hold(record.hold_reason, record.held_by or "", record.held_at)
+            for url in self._stores.urls:
+                with self._stores.at(url) as store:
+                    hold = envelopes.unreleased_hold(record, store)
+                if hold is not None:
+                    yield record, url, hold
+
+    def _end_unknown_holds(self, cleaned: Cleaned) -> None:
+        """Of an erasure that ignores them: those that an earlier run took over from a note."""
+        if cleaned.erasure is None or not cleaned.erasure.ignore_unknown_holds:
+            return
+        for record in self._catalog.find(clinic_id=cleaned.clinic_id):
+            if _is_erased(record, cleaned) and (record.held_by or "").endswith(envelopes.FROM_NOTE):
+                self._catalog.release(record, cleaned.erasure.requested_by, self._now())
+
+    def _note(self, record: BackupRecord, told: _Told, cleaned: Cleaned) -> None:
+        """Write into the catalog what a store told of it. Whoever erases a clinic decides about unknown notes."""
         if (until := told.locked_until.get(record.backup_id)) is not None:
             self._catalog.note_lock(record, until)
-        if (hold := told.held.get(record.backup_id)) is not None:
-            self._catalog.hold(record, hold.reason, hold.by, hold.at)
+        if (hold := told.held.get(record.backup_id)) is not None and not _is_erased(record, cleaned):
+            by = hold.by[: envelopes.MAX_REASON - len(envelopes.FROM_NOTE)]
+            self._catalog.hold(record, hold.reason, by + envelopes.FROM_NOTE, hold.at)
 
     def _plan(self, cleaned: Cleaned, told: _Told) -> list[Decision]:
         now, clinic_id = self._now(), cleaned.clinic_id
@@ -183,7 +207,7 @@ class Cleaner:
             zone=self._settings.zone,
             undoing=undoing,
             erased_at=cleaned.erasure.requested_at if cleaned.erasure else None,
-            spared=told.spared | {backup_id: f"on hold: {hold.reason}" for backup_id, hold in told.held.items()},
+            spared=told.spared | {backup_id: f"on hold: {hold.said}" for backup_id, hold in told.held.items()},
         )
 
     def _is_missing(self, cleaned: Cleaned, decisions: list[Decision], told: _Told, *, dry_run: bool) -> bool:
@@ -231,7 +255,7 @@ class Cleaner:
                 with self._stores.at(url) as store:
                     if (until := self._locked_until(record, store)) is not None:
                         told.locked_until[record.backup_id] = max(until, told.locked_until.get(record.backup_id, until))
-                    if hold := envelopes.unreleased_hold(record, store):
+                    if _counts(record, cleaned) and (hold := envelopes.unreleased_hold(record, store)):
                         told.held[record.backup_id] = hold
             except (TransientError, SettingsError) as error:
                 if not _is_erased(record, cleaned):
@@ -341,3 +365,8 @@ class Cleaner:
 
 def _is_erased(record: BackupRecord, cleaned: Cleaned) -> bool:
     return cleaned.erasure is not None and cleaned.erasure.covers(record)
+
+
+def _counts(record: BackupRecord, cleaned: Cleaned) -> bool:
+    """Whether a note of a hold that the catalog did not make keeps this backup."""
+    return not (_is_erased(record, cleaned) and cleaned.erasure is not None and cleaned.erasure.ignore_unknown_holds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar
 
 import psycopg2
 import psycopg2.extensions
@@ -14,7 +14,7 @@ from clinic_backups.silence import ASK_SECONDS, Silent, WatchedConnection, Watch
 
 SHOWN_STATES = (
     "08", "0A", "25", "28", "3D", "3F", "40", "53", "54", "55", "57", "58",
-    "42501", "42601", "42703", "42704", "42809", "42883", "42P01", "42P07",
+    "42501", "42601", "42701", "42703", "42704", "42710", "42809", "42883", "42P01", "42P06", "42P07",
 )  # fmt: skip
 """SQLSTATEs, and classes of them, whose text PostgreSQL makes of names alone. Any other text may hold a value.
 
@@ -23,6 +23,59 @@ the catalog's own functions.
 """
 TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
 TRANSIENT_STATES = ("55P03", "55006", "25P03", "25P04", "72000")
+
+Source = Literal["own", "extract", "file", "catalog", "migration", "restore"]
+"""Whose SQL has failed. own: that of this package, reading. extract: include/sql/extract. file: another file of
+include/sql. catalog, migration: the catalog's. restore: what a restore stages, compares and writes."""
+_LOG = "See the PostgreSQL server's log of this moment for its whole message."
+_RETRY = f"A retry usually helps. {_LOG}"
+_TRANSIENT = {
+    "53100": f"The server's disk is full: make room. {_LOG}",
+    "53200": f"The server is out of memory: give it more, or set a smaller work_mem. {_LOG}",
+    "53300": "The server has too many connections: raise max_connections, or give the pool clinic_backups fewer slots.",
+    "55P03": "Somebody holds a lock on it: try again when that has ended. pg_stat_activity and pg_locks say who.",
+    "57014": "The statement took longer than statement_timeout allows (CLINIC_BACKUPS_STATEMENT_TIMEOUT_SECONDS), or"
+    " somebody has cancelled it.",
+}
+_HINTS: dict[Source, dict[str, str]] = {
+    "own": {
+        "42501": "Grant that to the role of the connection.",
+        "": f"{_LOG} If nothing was changed in the database, report the message.",
+    },
+    "extract": {
+        "42501": "Grant SELECT on the table to the backup's role; row security needs BYPASSRLS or no policy for it.",
+        "42P01": "Create the table, or remove or correct its extract in include/sql/extract.",
+        "42703": "Correct the extract: it names a column that the table does not have.",
+        "25006": "An extract only reads: take out what writes, also in functions that it calls.",
+        "": "Run the rendered extract in psql to see the whole message.",
+    },
+    "file": {
+        "42501": "Grant SELECT on the tables of that file to the role of the connection clinic_db.",
+        "": "Run the file's query in psql to see the whole message, and correct it in include/sql.",
+    },
+    "catalog": {
+        "42501": "Grant that to the role of the connection backup_catalog, or let it own the schema clinic_backups.",
+        "25006": "The catalog's database can only be read, as a standby can: let backup_catalog lead to the primary.",
+        "": f"Nothing of this step was recorded. {_LOG}",
+    },
+    "migration": {
+        "42501": "Run it with a role that owns the schema clinic_backups and may create in the database.",
+        "25006": "The catalog's database can only be read, as a standby can: let backup_catalog lead to the primary.",
+        "": "The catalog is as it was before: a migration is one transaction. Undo what was changed in the schema"
+        f" clinic_backups by hand, and run `clinic-backups catalog migrate` again. {_LOG}",
+    },
+    "restore": {
+        "42501": "Grant that to the role of the connection restore_db.",
+        "25006": "The database can only be read, as a standby can: let restore_db lead to the primary.",
+        "23514": "Nothing was changed. Drop or widen the constraint for the time of the restore, or restore without the"
+        " table.",
+        "23502": "Nothing was changed. Drop the NOT NULL for the time of the restore, or restore without the table.",
+        "23503": "Nothing was changed. Restore the tables on both sides of the foreign key together.",
+        "23505": "Nothing was changed. Change or delete the other row, or restore without the table.",
+        "23P01": "Nothing was changed. Change or delete the other row, or restore without the table.",
+        "": f"Nothing was changed. {_LOG}",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -95,17 +148,17 @@ def connect(
         ) from None
 
 
-def raise_database_error(error: psycopg2.Error, doing: str, *, in_catalog: bool = False) -> NoReturn:
+def raise_database_error(error: psycopg2.Error, doing: str, *, source: Source = "own") -> NoReturn:
     """Turn a driver's error into one of ours, without what may be a patient's data.
 
     :param doing: what was under way, for instance ``reading public.usuarios_paciente``.
-    :param in_catalog: only the catalog's tables were touched, whose triggers say no values.
+    :param source: whose SQL it was: which remedy there is depends on it. The catalog's triggers say no values.
     """
     if isinstance(error, Silent):
         raise _given_up(error, doing) from None
     state = error.pgcode or ""
     name = type(error).__name__
-    shown = state.startswith(SHOWN_STATES) and (in_catalog or not error.diag.context)
+    shown = state.startswith(SHOWN_STATES) and (source in ("catalog", "migration") or not error.diag.context)
     text = (error.diag.message_primary or "").strip() if shown or not state else ""
     diag = error.diag
     refused = Refused(state, diag.schema_name, diag.table_name, diag.column_name, diag.constraint_name)
@@ -116,19 +169,15 @@ def raise_database_error(error: psycopg2.Error, doing: str, *, in_catalog: bool 
             refused,
             TransientError(
                 f"The database failed while {doing}{detail}{where}.",
-                hint="A retry usually helps; else see the PostgreSQL server's log of this moment.",
+                hint=_TRANSIENT.get(state, _RETRY),
             ),
         ) from None
-    hints = {
-        "42501": "Grant SELECT on the table to the backup's role; row security needs BYPASSRLS or no policy for it.",
-        "42P01": "Create the table, or remove or correct its extract in include/sql/extract.",
-        "42703": "Correct the extract: it names a column that the table does not have.",
-    }
+    hints = _HINTS[source]
     raise _with(
         refused,
         PermanentError(
             f"The database refused while {doing}{detail}{where}.",
-            hint=hints.get(state, "Run the rendered extract in psql to see the whole message."),
+            hint=hints.get(state, hints[""]),
         ),
     ) from None
 

@@ -38,7 +38,15 @@ class Hold:
     by: str
     at: datetime | None
 
+    @property
+    def said(self) -> str:
+        """For people: what the note says, which anybody may have written who may write there."""
+        since = f", since {iso(self.at)}" if self.at else ""
+        return f"{self.reason} (by {self.by or 'nobody'}{since}; by a note in the store that the catalog did not make)"
 
+
+FROM_NOTE = " (note in the store)"
+"""Ends the holder's name of a hold that the catalog knows from a note alone."""
 UNREADABLE = Hold("unreadable note of a hold", "clinic-backups", None)
 """What is believed of a note that is none: better one hold too many."""
 

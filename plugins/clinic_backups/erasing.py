@@ -35,7 +35,7 @@ def purge_rest(
     with stores.at(url) as store:
         there = stored.by_archive(store.list(prefix))
     unknown = [key for key, objects in there.items() if stored.is_whole(objects) and key not in known]
-    if unknown := [key for key in unknown if not _is_nobodys(key, stores, now)]:
+    if unknown := [key for key in unknown if not _is_nobodys(key, stores, erasure, now)]:
         # Perhaps on hold: only a catalog that knows them can say so.
         raise PermanentError(
             f"{url} has {len(unknown)} backups of clinic {erasure.clinic_id} that the catalog does not know.",
@@ -73,9 +73,9 @@ def keys_of(store: ObjectStore, clinic_id: int) -> set[KeyParts]:
     return {parts for key in store.all_keys(f"backups/{clinic_id}/") if (parts := parse_key(key))}
 
 
-def _is_nobodys(archive_key: str, stores: AnsweringStores, now: datetime) -> bool:
+def _is_nobodys(archive_key: str, stores: AnsweringStores, erasure: Erasure, now: datetime) -> bool:
     """What lies there as its envelope is none, so that no catalog can take it over, and no store has a note of a
-    hold beside it."""
+    hold beside it that counts."""
     for url in stores.urls:
         with stores.at(url) as store:
             try:
@@ -83,6 +83,6 @@ def _is_nobodys(archive_key: str, stores: AnsweringStores, now: datetime) -> boo
                 return False
             except (envelopes.NoEnvelope, ObjectNotFound):
                 pass
-            if envelopes.load_hold(archive_key, store) is not None:
+            if not erasure.ignore_unknown_holds and envelopes.load_hold(archive_key, store) is not None:
                 return False
     return True

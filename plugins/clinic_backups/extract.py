@@ -195,3 +195,8 @@ class SqlExtract:
 
         folder = SqlFolder(settings.load().sql_dir)
         return RenderedExtracts(self.rendered(folder, int(context["task"].clinic["id"])))
+
+
+def file_of(table: str) -> str:
+    """The name of a table's file in the folder ``extract``."""
+    return f"{table.removeprefix('public.')}.sql"

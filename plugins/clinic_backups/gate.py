@@ -125,7 +125,9 @@ def _read_by(snapshot: Snapshot, extract: str) -> set[str]:
     """The tables that a query reads, as its plan has them: a table that is read with ONLY stands alone there."""
     with snapshot.savepoint():
         snapshot.rows("SELECT set_config('constraint_exclusion', 'off', true)", None, "asking for a plan")
-        plan = snapshot.rows(f"EXPLAIN (VERBOSE, FORMAT JSON) {extract}", None, "asking for the plan of an extract")
+        plan = snapshot.rows(
+            f"EXPLAIN (VERBOSE, FORMAT JSON) {extract}", None, "asking for the plan of an extract", source="extract"
+        )
     found: set[str] = set()
     waiting: list[Any] = [plan[0][0]]
     while waiting:

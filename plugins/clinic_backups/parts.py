@@ -27,6 +27,7 @@ from clinic_backups.extract import SqlFolder, render
 from clinic_backups.holds import Holds
 from clinic_backups.inventory import StoreCheck
 from clinic_backups.model import Clinic, CopyProblem
+from clinic_backups.notify.approval_mails import ApprovalMails
 from clinic_backups.notify.delivered import Delivered
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.notify.policy import Announcer
@@ -137,7 +138,9 @@ class Parts:
         """Who gets the mails about one clinic, as ``clinic_admins.sql`` says."""
         folder, file = SqlFolder(self.settings.sql_dir), "clinic_admins.sql"
         with Snapshot(self.clinic_db) as snapshot:
-            rows = snapshot.rows(render(folder.text(file), clinic_id, name=file), None, f"running {file}")
+            rows = snapshot.rows(
+                render(folder.text(file), clinic_id, name=file), None, f"running {file}", source="file"
+            )
         return [Recipient(str(address), str(name or "")) for address, name in rows]
 
     @cached_property
@@ -175,6 +178,7 @@ class Parts:
             templates=Templates(settings.email_dir, settings.zone, support_contact=settings.support_contact),
             admins=self.admins,
             operators=settings.operator_emails,
+            approvers=settings.approvers,
             operator_language=settings.operator_language,
             now=self.clock,
         )
@@ -258,6 +262,25 @@ class Parts:
     def approvals(self) -> Approvals:
         """The approvals of restores."""
         return Approvals(self.catalog.database, self.settings.approval_hours, self.settings.approvers)
+
+    def belongs_to(self, name: str, clinic_id: int) -> bool:
+        """Whether somebody who is logged in under that name is a person of the clinic, as ``user_clinics.sql`` says.
+
+        A superadmin is none.
+        """
+        query = SqlFolder(self.settings.sql_dir).user_clinics()
+        found: list[tuple[Any, ...]] = []
+        with Snapshot(self.clinic_db) as snapshot:
+            for email in ("", name) if "@" in name else ("",):
+                found += snapshot.rows(
+                    query, {"email": email, "name": name}, "looking up whose clinics these are", source="file"
+                )
+        roles = [role for clinic, role in found if role == "superadmin" or clinic == clinic_id]
+        return bool(roles) and "superadmin" not in roles
+
+    def approval_mails(self, url: str) -> ApprovalMails:
+        """What is told of plans that wait, and of answers. :param url: of Airflow; empty where it is not known."""
+        return ApprovalMails(self.catalog, self.outbox, self.belongs_to, url, self.clock)
 
     def copies_to_approve(self, identity_file: Path | None = None, **options: Any) -> CopyRunner:
         """Copies into new schemas that somebody approves before."""

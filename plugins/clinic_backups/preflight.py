@@ -190,7 +190,9 @@ class _ClinicDatabase:
             admins = render(folder.text("clinic_admins.sql"), self._clinic_id, name="clinic_admins.sql")
             # Comments may end the query: the parenthesis goes on a line of its own.
             query = f"SELECT FROM (SELECT r.email, r.name FROM (\n{admins}\n) AS r) AS s LIMIT 1"  # noqa: S608
-            snapshot.rows(query, None, "trying clinic_admins.sql, which must give the columns email and name")
+            snapshot.rows(
+                query, None, "trying clinic_admins.sql, which must give the columns email and name", source="file"
+            )
         with report.check("extracts"), snapshot.savepoint():
             # A UNION takes no other number of columns, whether there is a row or not.
             query = (
@@ -198,7 +200,7 @@ class _ClinicDatabase:
                 " UNION ALL SELECT NULL, NULL) AS r (clinic_id, role)"
             )
             doing = "trying user_clinics.sql, which must give the columns clinic_id and role"
-            snapshot.rows(query, {"email": "", "name": ""}, doing)
+            snapshot.rows(query, {"email": "", "name": ""}, doing, source="file")
 
     def check_extracts(self) -> None:
         """Each table exists and may be read, and its extract runs and gives all its columns."""

@@ -93,7 +93,9 @@ class RowChecks:
                 sql.SQL("{} = b.{}").format(key, name) for key, name in zip(_keys(table, "t"), names, strict=True)
             ),
         )
-        found = self._snapshot.rows_within(within_seconds, query, f"counting the rows of {table.name}")
+        found = self._snapshot.rows_within(
+            within_seconds, query, f"counting the rows of {table.name}", extracts=self._extracts
+        )
         return None if found is None else RowCount(*found[0])
 
     def problems(
@@ -138,7 +140,7 @@ class RowChecks:
         doing = f"comparing the rows of {names[0] if len(names) == 1 else 'the clinic'}"
         backups = sql.SQL(",\n").join(self._backed_up(name) for name in sorted(used))
         query = sql.SQL("WITH {}\n{}").format(backups, sql.SQL("\nUNION ALL\n").join(arms))
-        found = self._snapshot.rows_within(within_seconds, query, doing)
+        found = self._snapshot.rows_within(within_seconds, query, doing, extracts=self._extracts)
         if found is None:
             return None
         return [

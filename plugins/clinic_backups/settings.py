@@ -130,7 +130,8 @@ class Settings(BaseSettings):
     )
     support_contact: str = Field(default="", description="Whom a clinic may ask, as the failure mail says it")
     operator_emails: Words = Field(
-        default=(), description="Who gets the digest of each run and the alarms, separated by spaces"
+        default=(),
+        description="Who gets digests, alarms and plans that wait for approval, separated by spaces",
     )
     operator_language: Language = Field(
         default="es", description="Language of the operator's mails, a folder of email_dir"

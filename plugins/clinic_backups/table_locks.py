@@ -166,9 +166,9 @@ class TableLocks:
                 self._db.rollback()
                 attempt += 1
                 if attempt >= MAX_ATTEMPTS:
-                    raise_database_error(error, "locking the tables of the extracts")
+                    raise_database_error(error, "locking the tables of the extracts", source="extract")
             except psycopg2.Error as error:
-                raise_database_error(error, "locking the tables of the extracts")
+                raise_database_error(error, "locking the tables of the extracts", source="extract")
 
     def prove(self, connect: Callable[[], Any] | None) -> None:
         """At the end of reading, before what was read is believed.
@@ -279,7 +279,7 @@ class TableLocks:
                 self._db.rollback()
         if isinstance(found, MISSING) and (self._were_there or (before is not None and before != _shape(self._db))):
             raise _definition_changed(f"reading {guilty}")
-        raise_database_error(found, f"trying {guilty}")
+        raise_database_error(found, f"trying {guilty}", source="extract")
 
     def _note_shape(self) -> None:
         """What there was before the first failure, which may have been somebody's change."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,9 +15,9 @@ import psycopg2.errors
 from psycopg2 import sql
 
 from clinic_backups.connections import Connection
-from clinic_backups.database import connect, raise_database_error
+from clinic_backups.database import Source, connect, raise_database_error
 from clinic_backups.errors import PermanentError
-from clinic_backups.extract import SqlFolder
+from clinic_backups.extract import SqlFolder, file_of
 from clinic_backups.model import Clinic, Column, ForeignKey, Table
 from clinic_backups.table_locks import (
     Replayed,
@@ -49,6 +50,11 @@ SESSION = {
 }
 
 
+UNDEFINED_COLUMN = "42703"
+_WANTED = re.compile(r'"?r"?\."(?P<name>(?:[^"]|"")+)"')
+"""A column of the rows that an extract gives, as the statements around it name them."""
+
+
 class RowSink(Protocol):
     """Takes whole CSV rows, one call each."""
 
@@ -66,6 +72,7 @@ class Snapshot:
     """
 
     READ_ONLY = True
+    SOURCE: Source = "own"
 
     def __init__(
         self,
@@ -188,19 +195,26 @@ class Snapshot:
         """While rows are read: we are at work ourselves, and the server is not to be blamed for its silence."""
         return self._db.not_waiting()
 
-    def rows(self, query: str | sql.Composable, values: Mapping[str, Any] | None, doing: str) -> list[tuple[Any, ...]]:
-        """All rows of a small query."""
+    def rows(
+        self,
+        query: str | sql.Composable,
+        values: Mapping[str, Any] | None,
+        doing: str,
+        *,
+        source: Source | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """All rows of a small query. :param source: whose SQL it is, for the remedy of an error."""
         try:
             with self._db.cursor() as cursor:
                 cursor.execute(query, values)
                 return cursor.fetchall()
         except psycopg2.Error as error:
-            self._raise(error, doing)
+            self._raise(error, doing, source)
 
-    def _raise(self, error: psycopg2.Error, doing: str) -> NoReturn:
+    def _raise(self, error: psycopg2.Error, doing: str, source: Source | None = None) -> NoReturn:
         if self._locks is not None:
             require_unlocked(error, doing)
-        raise_database_error(error, doing)
+        raise_database_error(error, doing, source=source or self.SOURCE)
 
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -212,8 +226,13 @@ class Snapshot:
             back = "ROLLBACK TO SAVEPOINT clinic_backups; RELEASE SAVEPOINT clinic_backups"
             self._execute(back, "going back to the savepoint")
 
-    def rows_within(self, seconds: float, query: str | sql.Composable, doing: str) -> list[tuple[Any, ...]] | None:
-        """All rows of a small query, or ``None`` when it takes longer than that."""
+    def rows_within(
+        self, seconds: float, query: str | sql.Composable, doing: str, *, extracts: Mapping[str, str] | None = None
+    ) -> list[tuple[Any, ...]] | None:
+        """All rows of a small query, or ``None`` when it takes longer than that.
+
+        :param extracts: those that the query contains, by ``schema.table``.
+        """
         with self.savepoint():
             self.rows("SELECT set_config('statement_timeout', %(time)s, true)", {"time": f"{seconds}s"}, doing)
             try:
@@ -223,21 +242,23 @@ class Snapshot:
             except psycopg2.errors.QueryCanceled:
                 return None
             except psycopg2.Error as error:
-                self._raise(error, doing)
+                if extracts:
+                    require_column(error, extracts, query if isinstance(query, str) else query.as_string(self._db))
+                self._raise(error, doing, "extract" if extracts else None)
 
     def _execute(self, statement: str, doing: str) -> None:
         try:
             with self._db.cursor() as cursor:
                 cursor.execute(statement)
         except psycopg2.Error as error:
-            raise_database_error(error, doing)
+            raise_database_error(error, doing, source=self.SOURCE)
 
     def clinics(self, folder: SqlFolder, file: str) -> list[Clinic]:
         """The clinics that ``active_clinics.sql`` or ``all_clinics.sql`` names, in id order.
 
         :raises PermanentError: the query gives something else than id, name, language, or an id twice.
         """
-        found = self.rows(folder.text(file), None, f"running {file}")
+        found = self.rows(folder.text(file), None, f"running {file}", source="file")
         try:
             clinics = [Clinic(int(id_), str(name), str(language or "es")) for id_, name, language in found]
         except (TypeError, ValueError):
@@ -307,20 +328,50 @@ class Snapshot:
 
     def copy(self, table: Table, extract: str, write: RowSink) -> None:
         """Call ``write`` with each CSV row of one table. An error of ``write`` comes out unchanged."""
+        statement = self.copy_statement(table, extract)
         try:
             with self._db.cursor() as cursor:
-                cursor.copy_expert(self.copy_statement(table, extract), _Writer(write), size=1 << 16)
+                cursor.copy_expert(statement, _Writer(write), size=1 << 16)
         except psycopg2.Error as error:
+            require_column(error, {table.name: extract}, statement)
             if self._locks is not None:
                 require_present(error, f"reading {table.name}")
-            raise_database_error(error, f"reading {table.name}")
+            raise_database_error(error, f"reading {table.name}", source="extract")
 
     def probe(self, table: Table, extract: str) -> None:
         """Run an extract for its first row only. :raises PermanentError: it fails or lacks a column of the table."""
         columns = sql.SQL(", ").join(sql.Identifier("r", column.name) for column in table.stored_columns)
         query = sql.SQL("SELECT FROM (SELECT {} FROM (\n{}\n) AS r) AS s LIMIT 1").format(columns, sql.SQL(extract))
-        # Not through rows(): a %% in an extract is no placeholder when there are no values.
-        self.rows(query, None, f"trying the extract of {table.name}")
+        statement, doing = query.as_string(self._db), f"trying the extract of {table.name}"
+        try:
+            with self._db.cursor() as cursor:
+                cursor.execute(statement)  # a %% in an extract is no placeholder when there are no values
+        except psycopg2.Error as error:
+            require_column(error, {table.name: extract}, statement)
+            self._raise(error, doing, "extract")
+
+
+def require_column(error: psycopg2.Error, extracts: Mapping[str, str], statement: str) -> None:
+    """:raises PermanentError: the statement around the extracts wants a column that one of them does not give.
+
+    Where in the statement PostgreSQL saw the unknown column tells that from a column that an extract itself names.
+
+    :param extracts: by ``schema.table``; what is wanted of one stands before it, or behind the last.
+    """
+    at = int(error.diag.statement_position or 0) - 1
+    found = sorted((statement.find(extract), len(extract), table) for table, extract in extracts.items())
+    places = [place for place in found if place[0] >= 0]
+    within = any(start <= at < start + length for start, length, _ in places)
+    if error.pgcode != UNDEFINED_COLUMN or at < 0 or within or not places:
+        return
+    column = _WANTED.match(statement, at)
+    if column:
+        table = next((table for start, _, table in places if start > at), places[-1][2])
+        name = column["name"].replace('""', '"')
+        raise PermanentError(
+            f"The extract of {table} does not give the column {name}, which the table has.",
+            hint=f"Add {name} to the columns in include/sql/extract/{file_of(table)}, or write SELECT t.* there.",
+        ) from None
 
 
 class _Writer:

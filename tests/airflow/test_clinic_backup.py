@@ -150,6 +150,8 @@ def test_what_every_backup_needs_stops_a_run_before_any_clinic_and_the_operator_
         with airflow.paused("clinic_backup"):
             paused = web.get("/backups/ui/", headers={"Accept-Language": "en"}).text
             assert "The DAG clinic_backup is paused" in paused
+            assert {"paused", "no_slots", "failed"} <= set(web.get("/backups/health").json()["alerts"])
+            assert 'clinic_backups_alert{kind="paused"} 1.0' in web.get("/backups/metrics").text
     assert (state, airflow.states(run_id)) == ("failed", {
         "active_clinics": "success", "preflight": "failed", "back_up": "upstream_failed", "summary": "failed",
     })  # fmt: skip

@@ -28,9 +28,9 @@ def wait_for_approval(airflow: Airflow, run_id: str, rest_seconds: float = 5) ->
     time.sleep(rest_seconds)
 
 
-def answer(airflow: Airflow, run_id: str, option: str) -> None:
+def answer(airflow: Airflow, run_id: str, option: str, **given: str) -> None:
     path = f"/dags/{DAG}/dagRuns/{run_id.replace('+', '%2B').replace(':', '%3A')}/taskInstances/approve/-1/hitlDetails"
-    airflow.api._call("PATCH", path, json={"chosen_options": [option], "params_input": {}})
+    airflow.api._call("PATCH", path, json={"chosen_options": [option], "params_input": given})
 
 
 def test_one_click_restores_a_clinic_and_another_one_undoes_it(airflow: Airflow) -> None:
@@ -57,7 +57,8 @@ def test_one_click_restores_a_clinic_and_another_one_undoes_it(airflow: Airflow)
     assert record.safety_backup_id is not None
     mails = airflow.mails()[before:]
     assert [str(mail["Subject"])[:1] for mail in to(mails, "administrador1@clinica5.example.com")] == ["✅"]
-    assert len(to(mails, OPERATOR)) == 1
+    # The plan that waits, the answer, the outcome.
+    assert [str(mail["Subject"])[:1] for mail in to(mails, OPERATOR)] == ["✋", "✅", "✅"]
     # Undone by the safety backup, without asking.
     run_id, state = airflow.run({"clinic_id": 5, "backup_id": record.safety_backup_id, "approve": True}, DAG)
     assert state == "success"
@@ -114,11 +115,17 @@ def test_no_task_that_is_cleared_marked_or_given_a_value_takes_the_place_of_an_a
 def test_a_rejected_plan_changes_nothing(airflow: Airflow) -> None:
     airflow.run({"clinic_id": 5})
     airflow.execute(CHANGE)
-    damaged = state_of(airflow)
+    damaged, before = state_of(airflow), len(airflow.mails())
     run_id = airflow.start({"clinic_id": 5}, DAG)
     wait_for_approval(airflow, run_id)
-    answer(airflow, run_id, "Reject")
-    assert airflow.wait(run_id, DAG) == "failed"
+    assert [str(mail["Subject"])[:1] for mail in to(airflow.mails()[before:], OPERATOR)] == ["✋"]
+    answer(airflow, run_id, "Reject", reason="no es ella")
+    assert airflow.wait(run_id, DAG) == "success"
+    assert airflow.states(run_id, DAG) == {
+        "plan": "success", "approve": "success", "apply": "skipped", "report": "success",
+    }  # fmt: skip
+    assert "rejected by admin: no es ella" in airflow.log(run_id, "report", DAG)
+    assert len(to(airflow.mails()[before:], OPERATOR)) == 2
     assert state_of(airflow) == damaged
     assert Restores(airflow.catalog.database).find(run_id=run_id) == []
     airflow.execute(CHANGE.replace("+ 1000", "- 1000"))

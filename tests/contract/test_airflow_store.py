@@ -42,6 +42,7 @@ def test_round_trip_through_the_providers_hook(
     encryption = "AES256" if provider == "s3" else "none"
     settings = Settings(store_url=url, server_side_encryption=encryption)
     store = Store().open(settings, url, "backup_store")
+    store.make_place()
     receipt = store.put("a/b", io.BytesIO(b"content"), metadata={"clinic_name": "Ñandú"})
     with store.open("a/b") as stream:
         assert stream.read() == b"content"

@@ -141,7 +141,7 @@ class TestS3:
             (409, "ConditionalRequestConflict", TransientError),
             (400, "RequestTimeout", TransientError),
             (400, "BadDigest", TransientError),
-            (400, "ExpiredToken", PermanentError),
+            (400, "ExpiredToken", TransientError),
             (403, "RequestTimeTooSkewed", PermanentError),
             (301, "PermanentRedirect", PermanentError),
         ],

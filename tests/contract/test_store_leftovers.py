@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from clinic_backups.errors import IntegrityError, ObjectLocked, PermanentError, TransientError
+from clinic_backups.errors import IntegrityError, ObjectLocked, PermanentError, PlaceMissing, TransientError
 from clinic_backups.stores.base import ObjectStore, UnfinishedUpload
 from tests.conftest import BUCKET, MakeStore
 from tests.contract.buckets import PART, VERSIONED, Bucket, denied, keys, read
@@ -60,15 +60,15 @@ class TestPurge:
 
     def test_a_missing_bucket_is_named(self, provider: str, make_store: MakeStore) -> None:
         if provider == "file":
-            pytest.skip("a local folder is made on the first put")
+            pytest.skip("of buckets")
         store = make_store("prefix", bucket="no-such-bucket")
         actions: list[Callable[[], Any]] = [lambda: store.purge("key"), store.lock_problem]
         if provider != "gcs":  # It has nothing to ask.
             actions.append(lambda: list(store.unfinished()))
         for action in actions:
-            with pytest.raises(PermanentError, match="'no-such-bucket' does not exist") as caught:
+            with pytest.raises(PlaceMissing, match="'no-such-bucket' does not exist") as caught:
                 action()
-            assert type(caught.value) is PermanentError
+            assert type(caught.value) is PlaceMissing
 
 
 class TestVersions:

@@ -52,6 +52,7 @@ def fail_once(fleet: Fleet, run_id: str) -> BackupRecord:
 def forged(fleet: Fleet, record: BackupRecord, like: BackupRecord, content: bytes = EVIL, **changes: Any) -> bytes:
     """An envelope of that record for another archive, as somebody makes it who can read the store."""
     archive = FileStore(Path(fleet.store.url.removeprefix("file://")) / "forge")
+    archive.make_place()
     told = archive.put(f"x{len(list(archive.list()))}", io.BytesIO(content))
     data = like.envelope().to_json() | {
         "backup_id": record.backup_id,

@@ -89,7 +89,7 @@ def test_before_restores_were_recorded_nothing_was_told_of_them(catalog: Connect
     tell(*get_args(MailKind))
     command.downgrade(migrate._config(catalog), "0002")
     left = {row.kind for row in catalog.execute(notification.select())}
-    assert left == set(get_args(MailKind)) - {"restore", "restore_report", "loss"}
+    assert left == set(get_args(MailKind)) - {"restore", "restore_report", "loss", "approval", "answer"}
     with pytest.raises(IntegrityError, match="notification_kind_check"), catalog.begin_nested():
         tell("restore")
     migrate.upgrade(catalog)

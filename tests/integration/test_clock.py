@@ -339,7 +339,9 @@ def test_times_that_python_cannot_read_are_put_right_by_the_migration(fleet: Fle
     )
     fleet.execute(
         *(f"ALTER TABLE clinic_backups.backup DROP CONSTRAINT {name}" for (name,) in names),
-        "ALTER TABLE clinic_backups.backup DROP COLUMN noted",
+        "ALTER TABLE clinic_backups.backup DROP COLUMN noted, DROP COLUMN deletion",
+        "ALTER TABLE clinic_backups.erasure DROP COLUMN evidence",
+        "DROP TABLE clinic_backups.store_identity",
     )
     fleet.catalog.migrate()
     again = fleet.again(record)

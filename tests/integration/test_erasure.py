@@ -16,7 +16,7 @@ from clinic_backups.catalog.erasures import Erasure, Erasures
 from clinic_backups.catalog.outbox import Notice, Outbox
 from clinic_backups.catalog.restores import RestoreRecord, Restores
 from clinic_backups.encryption import generate_identity
-from clinic_backups.envelopes import write_hold
+from clinic_backups.envelopes import FROM_NOTE, write_hold
 from clinic_backups.errors import ClinicBackupsError, ObjectLocked, PermanentError, TransientError
 from clinic_backups.model import envelope_key_of, hold_key_of
 from clinic_backups.settings import Settings
@@ -354,3 +354,52 @@ def test_what_the_catalog_forgets_ends_with_the_moment_of_the_erasure(fleet: Fle
     assert tombstone(fleet).requested_at == START + timedelta(days=4)
     assert rows_about(fleet, 1) == {"backup": 0, "restore": 1, "notification": 1}
     assert fleet.execute_rows("SELECT clinic_id FROM clinic_backups.clinic WHERE clinic_id = 1") == []
+
+
+@pytest.mark.parametrize("note", ["a hold", "unreadable", "of no archive", "taken over"])
+def test_notes_of_holds_that_the_catalog_did_not_make_are_shown_and_keep_nothing_where_that_is_said(
+    fleet: Fleet, note: str
+) -> None:
+    one, two = fleet.stores
+    record = fleet.on_day(0)
+    fleet.copy()
+    if note == "unreadable":
+        put(two, hold_key_of(record.archive_key))
+    else:
+        write_hold(replace(record, hold_reason="nadie", held_by="quien sea"), two)
+    if note == "of no archive":
+        fleet.on_day(20)
+        for store in fleet.stores:
+            store.delete(envelope_key_of(record.archive_key))
+            put(store, envelope_key_of(record.archive_key), b"{}")
+        fleet.execute(f"DELETE FROM clinic_backups.backup WHERE backup_id = '{record.backup_id}'")
+    else:
+        ((found, url, hold),) = fleet.cleaner().unknown_holds(1)
+        assert (found.backup_id, url) == (record.backup_id, two.url)
+        assert "that the catalog did not make" in hold.said
+    if note == "taken over":
+        fleet.on_day(40)
+        fleet.clean(60)
+        held = fleet.catalog.require(record.backup_id)
+        assert (held.hold_reason, held.held_by) == ("nadie", f"quien sea{FROM_NOTE}")
+    cleaned = fleet.erase(1, 61)
+    assert record.archive_key in objects_of(two)
+    if note == "a hold":
+        ((decision),) = [decision for decision in cleaned.decisions if decision.keep]
+        assert "nadie (by quien sea" in decision.reason
+        # It is asked about, and not taken over.
+        assert fleet.catalog.require(record.backup_id).hold_reason is None
+    Erasures(fleet.catalog.database).request(1, reason="x", by="ops", at=fleet.now, ignore_unknown_holds=True)
+    # The weekly run does it: the word is kept with the erasure.
+    (cleaned,) = fleet.clean(68, clinic_id=1)
+    assert (cleaned.problem, objects_of(one), objects_of(two)) == ("", {}, {})
+    assert cleaned.erasure is not None and cleaned.erasure.finished_at is not None
+
+
+def test_a_hold_that_the_catalog_made_counts_whatever_is_said_of_others(fleet: Fleet) -> None:
+    held = fleet.on_day(0)
+    fleet.holds().hold(held.backup_id, "pleito 12", "abogada")
+    Erasures(fleet.catalog.database).request(1, reason="x", by="ops", at=fleet.now, ignore_unknown_holds=True)
+    (cleaned,) = fleet.clean(1, clinic_id=1)
+    assert [decision.reason for decision in cleaned.decisions] == ["on hold: pleito 12"]
+    assert held.archive_key in objects_of(fleet.stores.primary)

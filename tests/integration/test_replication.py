@@ -583,7 +583,7 @@ def test_the_losses_of_a_run_come_in_one_mail_and_later_ones_in_another(fleet: F
     assert (facts["count"], [clinic["clinic_id"] for clinic in facts["without"]]) == (3, [1])
     # Once it is addressed nothing is added to it any more.
     outbox = Outbox(fleet.catalog.database)
-    for notice, clinic_id in outbox.unaddressed():
+    for notice, clinic_id, _ in outbox.unaddressed():
         if clinic_id is None:
             outbox.address(notice, [], domain="x.example", now=fleet.now)
     fleet.places.mark(records[2].backup_id, one.url, "damaged", fleet.now, alarm)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +16,7 @@ from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_restore_runner import DAMAGE, Theatre
+from tests.mailbox import mailbox
 from tests.postgres_fixtures import DemoDatabase
 
 RUN = "manual__1"
@@ -58,11 +58,27 @@ class Tasks:
     def approve(self, instance: str = "try-1") -> Any:
         return self._operator().execute(self.context(instance))
 
-    def answer(self, user: dict[str, str] | None, option: str = "Approve", instance: str = "try-1") -> Any:
-        event = {"chosen_options": [option], "params_input": {}, "responded_by_user": user}
+    def answer(
+        self, user: dict[str, str] | None, option: str = "Approve", instance: str = "try-1", reason: str | None = None
+    ) -> Any:
+        given = {} if reason is None else {"reason": reason}
+        event = {"chosen_options": [option], "params_input": given, "responded_by_user": user}
         return self._operator().execute_complete(
             self.context(instance), event | {"responded_at": datetime(2026, 11, 24, tzinfo=UTC)}
         )
+
+    def lapse(self, instance: str = "try-1") -> Any:
+        """Airflow says that nobody answered in time."""
+        event = {"error": "nobody", "error_type": "timeout"}
+        return self._operator().execute_complete(self.context(instance), event)
+
+    def told(self) -> list[dict[str, Any]]:
+        """What the outbox has to tell of plans and answers."""
+        query = (
+            "SELECT key, kind, clinic_id, facts FROM clinic_backups.notification WHERE kind IN ('approval', 'answer')"
+        )
+        rows = self.theatre.execute_rows(f"{query} ORDER BY id")
+        return [{"what": key.split(":")[2], "kind": kind, "to": clinic, **facts} for key, kind, clinic, facts in rows]
 
     def apply(self) -> Any:
         return self.module.apply.function()
@@ -177,19 +193,17 @@ def test_report_believes_the_catalog_and_no_xcom(theatre: Theatre, monkeypatch: 
     for applied in (None, FORGED):
         with pytest.raises(AirflowFailException, match=nothing):
             tasks.report(applied)
-    for option in ("Reject", "Approve"):
-        tasks.propose()
-        tasks.approve(option)
-        with suppress(Exception):
-            tasks.answer({"id": "jefa", "name": "jefa"}, option, option)
-        with pytest.raises(AirflowFailException, match=nothing):
-            tasks.report(FORGED)
+    tasks.propose()
+    tasks.approve()
+    tasks.answer({"id": "jefa", "name": "jefa"})
+    with pytest.raises(AirflowFailException, match=nothing):
+        tasks.report(FORGED)
     done = tasks.apply()
     tasks.report(done)
     # `apply` is cleared, and fails: its approval is used.
     with pytest.raises(AirflowFailException, match=f"by {done['restore_id']}.*apply has failed after that"):
         tasks.report(None)
-    # Planned anew and rejected: the restore of before is not this plan's.
+    # Planned anew and not answered: the restore of before is not this plan's.
     tasks.propose()
     with pytest.raises(AirflowFailException, match=nothing):
         tasks.report(FORGED)
@@ -248,3 +262,120 @@ def test_who_is_no_approver_any_more_has_approved_nothing(
     with pytest.raises(AirflowFailException, match="by u-9, who is not one of the approvers any more"):
         tasks.apply()
     assert (theatre.rows_now(1), theatre.restores.find(clinic_id=1)) == (damaged, [])
+
+
+ADMIN_OF_1, JEFA = "administrador.1.1", {"id": "jefa@x.example", "name": "jefa@x.example"}
+
+
+def waiting(theatre: Theatre, patch: pytest.MonkeyPatch, *, user: str, **settings: Any) -> Tasks:
+    """The tasks of a run whose plan waits for an answer, with mail."""
+    tasks = Tasks(theatre, patch, approvers=("pedro", "jefa@x.example"), user=user)
+    usable = tasks.parts.settings.model_copy(update={"operator_emails": ("guardia@saas.example",)} | settings)
+    tasks.parts = Parts(usable, tasks.parts._find)
+    patch.setattr(tasks.module, "airflow_url", lambda: "https://airflow.example")
+    tasks.conf["approve"] = False
+    tasks.propose()
+    assert tasks.approve()[0] == WAITS
+    return tasks
+
+
+def test_who_may_approve_hears_of_a_plan_at_once(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    post = mailbox()
+    known = {"smtp_default": post.connection}
+    with post.running() as box:
+        tasks = Tasks(theatre, monkeypatch, approvers=("pedro", "jefa@x.example"), user="guardia")
+        find = tasks.parts._find
+        settings = tasks.parts.settings.model_copy(update={"operator_emails": ("guardia@saas.example",)})
+        tasks.parts = Parts(settings, lambda name: known.get(name) or find(name))
+        monkeypatch.setattr(tasks.module, "airflow_url", lambda: "https://airflow.example")
+        tasks.conf["approve"] = False
+        tasks.propose()
+        tasks.approve()
+        # The task is tried again: nobody hears twice.
+        tasks.approve("try-2")
+    plans = sorted(to for to, mail in box.mails if str(mail["Subject"]).startswith("✋"))
+    assert plans == ["guardia@saas.example", "jefa@x.example"]
+    asked = theatre.approvals().of_run(RUN)
+    assert asked is not None and asked.plan is not None
+    (told,) = tasks.told()
+    assert told["url"] == "https://airflow.example/backups/ui/runs/clinic_restore/manual__1"
+    assert (told["clinic_id"], told["backup_id"], told["mode"]) == (1, asked.backup_id, "exact")
+    assert (told["target"], told["requested_by"]) == (asked.target, "guardia")
+    assert told["inserted"] + told["updated"] + told["deleted"] == asked.plan["writes"] > 0
+    assert asked.waits_until - datetime.fromisoformat(told["waits_until"]) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("user", "to"), [(ADMIN_OF_1, 1), ("auditor.1", None), ("administrador.2.1", None), ("nobody", None), ("", None)]
+)
+def test_the_answer_and_its_reason_reach_whoever_asked(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch, user: str, to: int | None
+) -> None:
+    tasks = waiting(theatre, monkeypatch, user=user)
+    tasks.answer(JEFA, "Reject", reason="  no es\nesta clínica ")
+    told = tasks.told()[-1]
+    assert (told["what"], told["kind"], told["to"]) == ("answer", "answer", to)
+    assert (told["outcome"], told["answered_by"], told["reason"]) == ("rejected", JEFA["name"], "no es esta clínica")
+    # Delivered once more.
+    tasks.answer(JEFA, "Reject", reason="no es esta clínica")
+    assert [told["what"] for told in tasks.told()] == ["asked", "answer"]
+    found = theatre.approvals().of_run(RUN)
+    assert found is not None and (found.answer, found.reason) == ("rejected", "no es esta clínica")
+
+
+def test_a_rejection_is_no_failure_and_nothing_is_applied(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    tasks = waiting(theatre, monkeypatch, user="guardia")
+    assert tasks.answer(JEFA, "Reject", reason="x" * 9000) == {"rejected_by": JEFA["name"]}
+    caplog.set_level("INFO")
+    tasks.report(None)
+    assert f"The plan was rejected by {JEFA['name']}: {'x' * 500}" in caplog.text
+    with pytest.raises(AirflowFailException, match=f"was rejected by {JEFA['name']}: xxx"):
+        tasks.apply()
+    assert theatre.restores.find(clinic_id=1) == []
+    # It is planned anew: now it waits again, and is no answered one.
+    tasks.propose()
+    with pytest.raises(AirflowFailException, match="not restored and nothing was changed"):
+        tasks.report(None)
+
+
+def test_a_plan_that_nobody_answers_is_reminded_of_once_and_its_end_is_told(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    tasks = waiting(theatre, monkeypatch, user=ADMIN_OF_1, approval_hours=8)
+    mails, approvals = tasks.parts.approval_mails(""), tasks.parts.approvals
+
+    def ends_in(minutes: int) -> None:
+        theatre.execute(f"UPDATE clinic_backups.approval SET waits_until = now() + interval '{minutes} minutes'")
+
+    for minutes, whats in ((121, ["asked"]), (119, ["asked", "reminder"]), (5, ["asked", "reminder"])):
+        ends_in(minutes)
+        mails.remind(approvals, 8)
+        assert [told["what"] for told in tasks.told()] == whats
+    ends_in(-1)
+    # Airflow's word and the watch's: one mail.
+    with pytest.raises(AirflowFailException, match=r"Nobody answered the plan of .* has lapsed: nothing was changed"):
+        tasks.lapse()
+    mails.remind(approvals, 8)
+    told = tasks.told()
+    assert [one["what"] for one in told] == ["asked", "reminder", "answer"]
+    assert (told[-1]["outcome"], told[-1]["to"]) == ("lapsed", 1)
+    assert all(one["reminder"] == (one["what"] == "reminder") for one in told[:2])
+
+
+def test_whoever_asked_hears_of_a_lapsed_plan_although_airflow_says_nothing(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = waiting(theatre, monkeypatch, user="guardia")
+    theatre.execute("UPDATE clinic_backups.approval SET waits_until = now() - interval '8 days'")
+    mails = tasks.parts.approval_mails("")
+    mails.remind(tasks.parts.approvals, 24)
+    assert [told["what"] for told in tasks.told()] == ["asked"]
+    theatre.execute("UPDATE clinic_backups.approval SET waits_until = now() - interval '6 days'")
+    mails.remind(tasks.parts.approvals, 24)
+    assert [(told["what"], told["to"]) for told in tasks.told()] == [("asked", None), ("answer", None)]

@@ -27,7 +27,7 @@ class Airflow:
     """Runs whose XCom says whatever somebody has written into it."""
 
     def __init__(self, run: RunView) -> None:
-        self.run, self.answered = run, list[tuple[str, bool]]()
+        self.run, self.answered = run, list[tuple[str, bool, str]]()
 
     def get(self, dag_id: str, run_id: str) -> RunView:
         return self.run
@@ -35,8 +35,8 @@ class Airflow:
     def of_clinic(self, dag_id: str, clinic_id: int, limit: int) -> list[RunView]:
         return [self.run]
 
-    def answer(self, run_id: str, *, approve: bool, user: Any, now: Any) -> None:
-        self.answered.append((run_id, approve))
+    def answer(self, run_id: str, *, approve: bool, user: Any, now: Any, reason: str) -> None:
+        self.answered.append((run_id, approve, reason))
 
 
 def test_what_is_shown_is_what_is_answered(demo_database: DemoDatabase, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_what_is_shown_is_what_is_answered(demo_database: DemoDatabase, tmp_path
     refused(second.plan_digest)
     airflow.run = forged
     actions.answer(OPERATOR, forged.run_id, approve=True, plan_digest=seen().plan_digest)
-    actions.answer(OPERATOR, forged.run_id, approve=False, plan_digest="")
+    actions.answer(OPERATOR, forged.run_id, approve=False, plan_digest="", reason=" no es \n ella ")
     # What undoes it is what the restore's record names.
     airflow.run = replace(forged, state="success", result=None)
     # And that it was done is not believed.
@@ -101,6 +101,8 @@ def test_what_is_shown_is_what_is_answered(demo_database: DemoDatabase, tmp_path
     assert found.result == done
     # The run is cleared and its new plan rejected: what was done before is not what the run says now.
     third = runner.propose(request, runner.plan(request))
-    theatre.approvals().answer(third.id, "rejected", by="jefa", how="ui")
-    assert seen_of(actions).state == "failed"
-    assert airflow.answered == [(forged.run_id, True), (forged.run_id, False)]
+    theatre.approvals().answer(third.id, "rejected", by="jefa", how="ui", reason="no es ella")
+    found = seen_of(actions)
+    assert (found.state, found.result) == ("success", None)
+    assert (found.answer, found.answered_by, found.reason) == ("rejected", "jefa", "no es ella")
+    assert airflow.answered == [(forged.run_id, True, ""), (forged.run_id, False, "no es ella")]

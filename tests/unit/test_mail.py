@@ -51,6 +51,11 @@ RESTORE: dict[str, Any] = CLINIC | {
     "deleted": 78, "safety_backup_id": "7-20260501T115500Z", "requested_by": "guardia", "approved_by": "jefa",
 }  # fmt: skip
 RUN_URL, TASK_URL = "http://airflow.example/runs/1", "https://airflow.example/tasks/6"
+APPROVAL: dict[str, Any] = CLINIC | {
+    "backup_at": "2026-04-28T07:05:00Z", "mode": "live", "schema": "", "tables": [], "inserted": 1234, "updated": 56,
+    "deleted": 78, "target": "database clinica at db.example:5432", "requested_by": "guardia", "notes": "caso 12",
+    "waits_until": "2026-05-02T12:02:05Z", "run_id": "web__1", "url": RUN_URL,
+}  # fmt: skip
 FACTS: dict[str, dict[str, Any]] = {
     "success": BACKUP,
     "weekly": BACKUP | {"completed_in_week": 6, "failed_in_week": 1},
@@ -98,6 +103,9 @@ FACTS: dict[str, dict[str, Any]] = {
         ],
         "without": [{"clinic_id": 9, "clinic_name": "Central"}],
     },
+    "approval": APPROVAL | {"reminder": False},
+    "answer": APPROVAL | {"outcome": "rejected", "answered_by": "jefa", "reason": "es la clínica equivocada",
+                          "answered_at": "2026-05-01T12:02:05Z"},
     "restore": RESTORE,
     "restore_report": RESTORE | {"error": "The store is full.", "hint": "Enlarge it."},
 }  # fmt: skip
@@ -153,6 +161,20 @@ SAYS: dict[tuple[str, str], tuple[str, list[str]]] = {
         "r-7-20260501T120000Z", "7-20260501T070500Z", "April 28, 2026, 3:05 AM", "exact", "all",
         "1,234 inserted, 56 updated, 78 deleted", "guardia", "jefa", "The store is full.", "Enlarge it.",
         "Restore the safety backup 7-20260501T115500Z"]),
+    ("approval", "es"): ("✋ Restauración por aprobar - Clínica Sonrisas (7)", [
+        "Clínica Sonrisas (7)", "7-20260501T070500Z", "28 de abril de 2026, 3:05", "con la clínica trabajando", "todas",
+        "database clinica at db.example:5432", "1.234 insertados, 56 actualizados, 78 eliminados", "guardia", "caso 12",
+        "2 de mayo de 2026, 8:02", "web__1"]),
+    ("approval", "en"): ("✋ Restore to approve - Clínica Sonrisas (7)", [
+        "Clínica Sonrisas (7)", "7-20260501T070500Z", "April 28, 2026, 3:05 AM", "while the clinic works", "all",
+        "database clinica at db.example:5432", "1,234 inserted, 56 updated, 78 deleted", "guardia", "caso 12",
+        "May 2, 2026, 8:02 AM", "web__1"]),
+    ("answer", "es"): ("✋ Restauración rechazada - Clínica Sonrisas", [
+        "jefa rechazó el plan", "es la clínica equivocada", "No se cambió ningún dato", "1 de mayo de 2026, 8:02",
+        "hay que solicitarlo de nuevo", "guardia", "web__1", "soporte@saas.example"]),
+    ("answer", "en"): ("✋ Restore rejected - Clínica Sonrisas", [
+        "jefa rejected the plan", "es la clínica equivocada", "No data was changed", "May 1, 2026, 8:02 AM",
+        "ask for it again", "guardia", "web__1", "soporte@saas.example"]),
     ("alarm", "es"): ("❌ Alarma de respaldos: 2 clínicas fuera del objetivo de 26 h",
                       ["Dental Ñandú (31)", "28 abr 2026, 3:05", "hace 3 días", "Dental Nueva (119)", "4:00"]),
     ("alarm", "en"): ("❌ Backup alarm: 2 clinics past the objective of 26 h",
@@ -251,10 +273,33 @@ def test_every_mail_says_what_it_should(kind: str, language: str) -> None:
         assert [piece for piece in says if piece not in part] == []
     assert text.endswith("\n") and "\n\n\n" not in text
     assert set(page.tags).isdisjoint({"script", "img", "link", "iframe", "form"})
-    assert page.links == ([RUN_URL, TASK_URL] if kind == "digest" else [])
+    assert page.links == {"digest": [RUN_URL, TASK_URL], "approval": [RUN_URL], "answer": [RUN_URL]}.get(kind, [])
     assert ("javascript:alert(1)" in page.text) == (kind == "digest")
     assert "url(" not in html and "@import" not in html
     assert ("name", "color-scheme") in page.attributes
+
+
+WORDINGS_OF_ANSWERS: list[tuple[str, dict[str, Any], dict[str, str], dict[str, str]]] = [
+    ("approval", {"reminder": True}, {"es": "el plan vence", "en": "the plan lapses"}, {}),
+    ("approval", {"reminder": False, "mode": "into", "schema": "mirar_7"},
+     {"es": "en el esquema nuevo mirar_7", "en": "in the new schema mirar_7"}, {"es": "insertados", "en": "inserted"}),
+    ("answer", {"outcome": "approved", "reason": ""}, {"es": "jefa aprobó", "en": "jefa approved"},
+     {"es": "Motivo", "en": "Reason"}),
+    ("answer", {"outcome": "lapsed", "answered_by": "", "reason": ""},
+     {"es": "Nadie respondió a tiempo", "en": "Nobody answered"}, {"es": "Respondió:", "en": "Answered by"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(("kind", "changes", "says", "not_says"), WORDINGS_OF_ANSWERS)
+def test_the_wordings_of_plans_and_answers(
+    kind: str, changes: dict[str, Any], says: dict[str, str], not_says: dict[str, str], language: str
+) -> None:
+    mail = SHIPPED.render(kind, language, FACTS[kind] | {"url": ""} | changes)
+    for part in (plain(mail.text), Page(mail.html).text):
+        assert says[language] in part
+        assert language not in not_says or not_says[language] not in part
+    assert Page(mail.html).links == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -35,6 +35,7 @@ from tests.fake_web import (
     backup_run,
     failed_run,
     record,
+    rejected_run,
     restore_run,
     restored_run,
 )
@@ -50,7 +51,7 @@ PAGES = [
     "clinics/119/runs/manual__1", "backups/13", "backups/12", "backups/11", "backups/10", "backups/9", "audit",
     "audit?clinic=7&actor=ana", "dag/clinic_backup", "dag/anything%20else",
     *(f"runs/{run.dag_id}/{quote(run.run_id, safe='')}?done=planning"
-      for run in (restore_run(), restored_run(), failed_run(), backup_run())),
+      for run in (restore_run(), restored_run(), failed_run(), rejected_run(), backup_run())),
 ]  # fmt: skip
 VOID = {"meta", "link", "input", "br", "path", "line", "polyline", "circle"}
 HOSTILE = "\u202e<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{7*7}} مرحبا " + "x" * 5000
@@ -240,7 +241,7 @@ def test_forms_lead_to_the_run_that_does_it() -> None:
             ("ui/backups/11/release", {"sure": "yes"}, "?done=releasing"),
             ("ui/backups/12/verify", {}, "?done=verifying"),
             (f"{waiting}/answer", {"approve": "yes", "sure": "yes", "plan": "ab"}, "?done=approved"),
-            (f"{waiting}/answer", {"approve": "no"}, "?done=rejected"),
+            (f"{waiting}/answer", {"approve": "no", "reason": "no es ella"}, "?done=rejected"),
         ):
             answer = browser.post(path, data=data)
             assert answer.status_code == 303, (path, answer.text)
@@ -248,7 +249,8 @@ def test_forms_lead_to_the_run_that_does_it() -> None:
             assert answer.headers["location"].endswith(end)
             assert browser.get(f"http://testserver{answer.headers['location']}").status_code == 200
         assert ("clinic_backup", 7, {"kind": "full", "notes": "antes"}) in fake.asked
-        assert ("answer", restore_run().run_id, True, "ab") in fake.asked
+        assert ("answer", restore_run().run_id, True, "ab", "") in fake.asked
+        assert ("answer", restore_run().run_id, False, "", "no es ella") in fake.asked
         number, how = next(asked[1:] for asked in fake.asked if asked[0] == "clinic_restore")
         assert (number, how["mode"], how["tables"]) == (11, "missing", ("a.b", "c.d"))
         done = len(fake.asked)
@@ -370,3 +372,29 @@ def test_a_run_that_failed_shows_its_cause_its_remedy_and_its_log() -> None:
         page = read(browser.get(f"ui/runs/clinic_restore/{failed.run_id}").text)
     assert failed.error not in page.text
     assert not any(link.startswith("/base/dags/") for link in page.links)
+
+
+@pytest.mark.parametrize(
+    ("language", "says", "never"),
+    [("en", ["Rejected by", "jefa rejected the plan: nothing was", "Reason: es la clínica equivocada"], "Failed"),
+     ("es", ["Rechazada por", "jefa rechazó el plan: no se cambió", "Motivo: es la clínica equivocada"], "Falló")],
+)  # fmt: skip
+def test_a_rejection_is_an_answer_and_no_failure(language: str, says: list[str], never: str) -> None:
+    run = rejected_run()
+    with client(Fake(), OPERATOR, language) as browser:
+        page = read(browser.get(f"ui/runs/clinic_restore/{quote(run.run_id, safe='')}").text)
+    assert [text for text in says if text not in page.text] == []
+    assert never not in page.text
+
+
+@pytest.mark.parametrize(
+    ("language", "says"),
+    [("en", "This file alone cannot be restored: it holds only what changed. The 3 archives"),
+     ("es", "Este archivo solo no se puede restaurar: contiene únicamente lo que cambió. Los 3 archivos")],
+)  # fmt: skip
+def test_the_file_of_an_incremental_backup_does_not_look_whole(language: str, says: str) -> None:
+    with client(Fake(), OPERATOR, language) as browser:
+        part, full = (read(browser.get(f"ui/backups/{number}").text) for number in (12, 11))
+    assert says in part.text and says not in full.text
+    assert any(link.endswith("/backups/12/download-whole") for link in part.links)
+    assert "bastan age" not in part.text and "are enough" not in part.text

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy import Connection as SqlConnection
@@ -18,6 +18,10 @@ from clinic_backups.model import iso
 Answer = Literal["approved", "rejected"]
 How = Literal["ui", "conf", "command"]
 AGAIN = "Nothing was changed. Start the restore again: its plan is made anew, and waits for approval."
+
+
+Announce = Callable[[SqlConnection, "Approval"], None]
+"""Writes what an answer is worth telling, in the transaction that records it."""
 
 
 class NotApproved(PermanentError):
@@ -60,6 +64,7 @@ class Approval(Proposal):
     asked_by: str | None = None
     answer: Answer | None = None
     answered_by: str | None = None
+    reason: str | None = None
     how: How | None = None
     answered_at: datetime | None = None
     valid_until: datetime | None = None
@@ -74,6 +79,16 @@ class Approval(Proposal):
         return f"{self.answered_by or ''}{where}"
 
     @property
+    def is_rejected(self) -> bool:
+        """Somebody said no, and the plan was not made anew since."""
+        return self.answer == "rejected" and self.withdrawn_at is None
+
+    @property
+    def rejection(self) -> str:
+        """By whom it was rejected, and why."""
+        return f"rejected by {self.answered_by}: {self.reason}" if self.reason else f"rejected by {self.answered_by}."
+
+    @property
     def problem(self) -> str:
         """Why no restore may use it; empty where one may."""
         what = f"The plan of {iso(self.planned_at.replace(microsecond=0))} for clinic {self.clinic_id}"
@@ -82,7 +97,7 @@ class Approval(Proposal):
         if self.answer is None:
             return f"{what} was not approved by anybody."
         if self.answer == "rejected":
-            return f"{what} was rejected by {self.answered_by}."
+            return f"{what} was {self.rejection}"
         if self.used_by is not None:
             return f"{what} was approved once, and that approval was used by {self.used_by}."
         if self.valid_until is None or self.read_at >= self.valid_until:
@@ -141,10 +156,20 @@ class Approvals:
             values = {"asked_by": asked_by, "waits_until": self._until}
             return _approval(db.execute(statement.values(values).returning(*_COLUMNS)).mappings().one())
 
-    def answer(self, asked: int | str, answer: Answer, *, by: str, how: How) -> Approval:
+    def answer(
+        self,
+        asked: int | str,
+        answer: Answer,
+        *,
+        by: str,
+        how: How,
+        reason: str = "",
+        announce: Announce = lambda db, answered: None,
+    ) -> Approval:
         """Write somebody's answer. The same answer once more changes nothing.
 
         :param asked: the approval's number; or the task instance that asked, as :meth:`ask` noted it.
+        :param reason: one line of at most 500 characters; empty where none was given.
         :raises NotApproved: the plan was replaced, was answered already, or waited for too long.
         """
         which = approval.c.id == asked if isinstance(asked, int) else approval.c.asked_by == asked
@@ -152,13 +177,16 @@ class Approvals:
             update(approval)
             .where(which, approval.c.answer.is_(None), approval.c.withdrawn_at.is_(None))
             .where(approval.c.waits_until > func.now())
-            .values(answer=answer, answered_by=by, how=how, answered_at=func.now(), valid_until=self._until)
+            .values(answer=answer, answered_by=by, how=how, reason=reason or None)
+            .values(answered_at=func.now(), valid_until=self._until)
             .returning(*_COLUMNS)
         )
         with self._database.transaction("recording an answer") as db:
             row = db.execute(statement).mappings().one_or_none()
             if row is not None:
-                return _approval(row)
+                answered = _approval(row)
+                announce(db, answered)
+                return answered
             newest = select(*_COLUMNS).where(which).order_by(approval.c.id.desc()).limit(1)
             row = db.execute(newest).mappings().one_or_none()
         if row is None:
@@ -190,6 +218,12 @@ class Approvals:
         open_ = (approval.c.answer.is_(None), approval.c.withdrawn_at.is_(None), approval.c.asked_by.is_not(None))
         statement = select(*_COLUMNS).where(*open_, approval.c.waits_until > func.now())
         return self._select(statement.order_by(approval.c.waits_until))
+
+    def lapsed(self, since: timedelta) -> list[Approval]:
+        """Plans of runs that nobody answered in time, and whose time ended no longer ago than that."""
+        open_ = (approval.c.answer.is_(None), approval.c.withdrawn_at.is_(None), approval.c.asked_by.is_not(None))
+        ended = (approval.c.waits_until <= func.now(), approval.c.waits_until > func.now() - since)
+        return self._select(select(*_COLUMNS).where(*open_, *ended).order_by(approval.c.waits_until))
 
     def given_in_conf(self, run_id: str) -> bool:
         """The conf of this run has approved a plan before: it does so once, as any approval counts once."""

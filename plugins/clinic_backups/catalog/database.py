@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
+from typing import Any
 
 import psycopg2
 from sqlalchemy import Connection as SqlConnection
@@ -14,10 +15,24 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from clinic_backups.connections import Connection
-from clinic_backups.database import connect, raise_database_error
+from clinic_backups.database import Source, connect, raise_database_error
 from clinic_backups.errors import PermanentError, TransientError
 
 NO_TABLE, NO_SCHEMA, NO_COLUMN = "42P01", "3F000", "42703"
+
+
+WITHOUT = (
+    "A restore needs no catalog: `clinic-backups restore --archive URL`. One that is lost is made anew from the stores:"
+    " `clinic-backups catalog migrate`, then `clinic-backups catalog rebuild`."
+)
+
+
+def connect_catalog(connection: Connection) -> Any:
+    """Open a connection to the catalog. :raises ClinicBackupsError: it cannot be reached, and what works without it."""
+    try:
+        return connect(connection)
+    except (TransientError, PermanentError) as error:
+        raise type(error)(f"The catalog cannot be reached. {error.message}", hint=f"{error.hint} {WITHOUT}") from None
 
 
 class CatalogDatabase:
@@ -34,24 +49,30 @@ class CatalogDatabase:
         # Connections are opened anew where they broke while a long upload went on.
         return create_engine(
             "postgresql+psycopg2://",
-            creator=lambda: connect(self._connection),
+            creator=self._connect,
             pool_size=self._pool_size,
             pool_pre_ping=True,
         )
 
+    _source: Source = "catalog"
+
+    def _connect(self) -> Any:
+        return connect_catalog(self._connection)
+
     @contextmanager
-    def transaction(self, doing: str) -> Iterator[SqlConnection]:
+    def transaction(self, doing: str, *, source: Source | None = None) -> Iterator[SqlConnection]:
         """One transaction; its errors come out as ours, without values of rows.
 
         :param doing: what is under way, for the error.
+        :param source: whose SQL it is; else the catalog's.
         """
-        with _errors_made_ours(doing), self._engine.begin() as db:
+        with _errors_made_ours(doing, source or self._source), self._engine.begin() as db:
             yield db
 
     @contextmanager
     def statement(self, doing: str) -> Iterator[SqlConnection]:
         """:meth:`transaction` for one statement, which commits by itself: no transaction waits for us in between."""
-        with _errors_made_ours(doing), self._engine.connect() as db:
+        with _errors_made_ours(doing, self._source), self._engine.connect() as db:
             yield db.execution_options(isolation_level="AUTOCOMMIT")
 
 
@@ -62,7 +83,7 @@ def time_of(db: SqlConnection) -> datetime:
 
 
 @contextmanager
-def _errors_made_ours(doing: str) -> Iterator[None]:
+def _errors_made_ours(doing: str, source: Source) -> Iterator[None]:
     try:
         yield
     except PoolTimeout:
@@ -72,9 +93,9 @@ def _errors_made_ours(doing: str) -> Iterator[None]:
     except DBAPIError as error:
         if not isinstance(error.orig, psycopg2.Error):
             raise
-        if error.orig.pgcode in (NO_TABLE, NO_SCHEMA, NO_COLUMN):
+        if source == "catalog" and error.orig.pgcode in (NO_TABLE, NO_SCHEMA, NO_COLUMN):
             raise PermanentError(
                 "The catalog has not been set up, or is older than this package.",
-                hint="Run `clinic-backups catalog migrate`.",
+                hint="Run `clinic-backups catalog migrate`; if it was lost, then `clinic-backups catalog rebuild`.",
             ) from None
-        raise_database_error(error.orig, doing, in_catalog=True)
+        raise_database_error(error.orig, doing, source=source)

@@ -33,6 +33,8 @@ class Erasure:
     last_backup_at: datetime | None = None
     remaining: int = 0
     finished_at: datetime | None = None
+    ignore_unknown_holds: bool = False
+    """Notes of holds that the catalog did not make keep nothing."""
     evidence: list[dict[str, Any]] = field(default_factory=list)
     """What was counted in each store: see :class:`Counted`."""
 
@@ -70,7 +72,9 @@ class Erasures:
     def __init__(self, database: CatalogDatabase) -> None:
         self._database = database
 
-    def request(self, clinic_id: int, *, reason: str, by: str, at: datetime) -> Erasure:
+    def request(
+        self, clinic_id: int, *, reason: str, by: str, at: datetime, ignore_unknown_holds: bool = False
+    ) -> Erasure:
         """Ask for one; one that is open already goes on, and covers what was begun since.
 
         It covers all that there is, also what is dated in the future because a clock was wrong.
@@ -81,11 +85,14 @@ class Erasures:
             row = db.execute(
                 update(erasure)
                 .where(erasure.c.clinic_id == clinic_id, erasure.c.finished_at.is_(None))
-                .values(requested_at=covered, requested_by=by, reason=reason)
+                .values(requested_at=covered, requested_by=by, reason=reason, ignore_unknown_holds=ignore_unknown_holds)
                 .returning(*_COLUMNS)
             ).one_or_none()
             if row is None:
-                values = {"clinic_id": clinic_id, "requested_at": covered, "requested_by": by, "reason": reason}
+                values = {
+                    "clinic_id": clinic_id, "requested_at": covered, "requested_by": by, "reason": reason,
+                    "ignore_unknown_holds": ignore_unknown_holds,
+                }  # fmt: skip
                 row = db.execute(insert(erasure).values(values).returning(*_COLUMNS)).one()
         return Erasure(*row)
 

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import psycopg2
 
+from clinic_backups.catalog.database import connect_catalog
 from clinic_backups.clock import DatabaseClock
 from clinic_backups.connections import Connection
-from clinic_backups.database import connect, raise_database_error
+from clinic_backups.database import raise_database_error
 from clinic_backups.errors import TransientError
 
 Purpose = Literal["clinic", "copies"]
@@ -60,7 +61,7 @@ def lock_clinic(
     :param clock: is set by the way.
     :raises AlreadyRunning: another process has one of the locks.
     """
-    db = connect(connection)
+    db = connect_catalog(connection)
     try:
         with db.cursor() as cursor:
             # A process that cannot show itself any more, and a proxy that keeps its connection, must not keep the lock.
@@ -71,7 +72,7 @@ def lock_clinic(
         with _kept_alive(db):
             yield ClinicLock(db, clinic_id)
     except psycopg2.Error as error:
-        raise_database_error(error, f"locking clinic {clinic_id} in the catalog")
+        raise_database_error(error, f"locking clinic {clinic_id} in the catalog", source="catalog")
     finally:
         # The server answers a rollback, and not a close: whoever asks next must not find a lock that is on its way out.
         with suppress(psycopg2.Error):

@@ -16,7 +16,10 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import clinic, delivery, notification
 
-MailKind = Literal["success", "weekly", "failure", "recovery", "digest", "alarm", "restore", "restore_report", "loss"]
+MailKind = Literal[
+    "success", "weekly", "failure", "recovery", "digest", "alarm", "restore", "restore_report", "loss", "approval",
+    "answer",
+]  # fmt: skip
 FIRST_DELAY = timedelta(minutes=1)
 LONGEST_DELAY = timedelta(hours=1)
 GIVEN_UP_AFTER = timedelta(days=7)
@@ -54,6 +57,7 @@ class Letter:
 
     id: int
     kind: MailKind
+    clinic_id: int | None
     language: str
     facts: Mapping[str, Any] = field(repr=False)
     recipient: Recipient
@@ -104,13 +108,15 @@ class Outbox:
             row = db.execute(statement.order_by(notification.c.id.desc()).limit(1)).one_or_none()
         return (row.facts, row.created_at) if row else None
 
-    def unaddressed(self, clinic_id: int | None = None) -> list[tuple[int, int | None]]:
-        """Notices without recipients yet, as (id, clinic or ``None`` for the operator); oldest first."""
-        statement = select(notification.c.id, notification.c.clinic_id).where(notification.c.addressed_at.is_(None))
+    def unaddressed(self, clinic_id: int | None = None) -> list[tuple[int, int | None, MailKind]]:
+        """Notices without recipients yet, as (id, clinic or ``None`` for the operator, kind); oldest first."""
+        columns = (notification.c.id, notification.c.clinic_id, notification.c.kind)
+        statement = select(*columns).where(notification.c.addressed_at.is_(None))
         if clinic_id is not None:
             statement = statement.where(notification.c.clinic_id == clinic_id)
         with self._database.transaction("reading the outbox") as db:
-            return [(row.id, row.clinic_id) for row in db.execute(statement.order_by(notification.c.id).limit(10_000))]
+            rows = db.execute(statement.order_by(notification.c.id).limit(10_000))
+            return [(row.id, row.clinic_id, row.kind) for row in rows]
 
     def address(self, notice_id: int, recipients: Sequence[Recipient], *, domain: str, now: datetime) -> None:
         """Make one letter for each recipient; a notice that has them already keeps them."""
@@ -172,6 +178,7 @@ class Outbox:
             due = or_(due, and_(delivery.c.server_failed_at.is_not(None), delivery.c.server_failed_at < now))
         statement = (
             select(delivery, notification.c.kind, notification.c.facts, notification.c.created_at)
+            .add_columns(notification.c.clinic_id)
             .add_columns(notification.c.thread_id, clinic.c.language)
             .join(notification, notification.c.id == delivery.c.notification_id)
             .outerjoin(clinic, clinic.c.clinic_id == notification.c.clinic_id)
@@ -190,6 +197,7 @@ class Outbox:
             letter = Letter(
                 id=row.id,
                 kind=row.kind,
+                clinic_id=row.clinic_id,
                 language=row.language or DEFAULT_LANGUAGE,
                 facts=row.facts,
                 recipient=Recipient(row.address, row.name),

@@ -57,7 +57,7 @@ class Catalog:
 
     def migrate(self) -> str:
         """Bring the schema to the newest version. Returns that version."""
-        with self.database.transaction("migrating the catalog") as db:
+        with self.database.transaction("migrating the catalog", source="migration") as db:
             return migrate.upgrade(db)
 
     def require_newest(self) -> None:

@@ -158,6 +158,7 @@ erasure = Table(
     Column("last_backup_at", DateTime(timezone=True)),
     Column("remaining", Integer, nullable=False, server_default="0"),
     Column("finished_at", DateTime(timezone=True)),
+    Column("ignore_unknown_holds", Boolean, nullable=False, server_default="false"),
     # One item for each store: what was counted there, and when.
     Column("evidence", JSONB, nullable=False, server_default="[]"),
 )
@@ -219,6 +220,7 @@ approval = Table(
     Column("asked_by", Text),
     Column("answer", Text),
     Column("answered_by", Text),
+    Column("reason", Text),
     Column("how", Text),
     Column("answered_at", DateTime(timezone=True)),
     Column("valid_until", DateTime(timezone=True)),

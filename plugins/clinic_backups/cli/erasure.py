@@ -33,6 +33,12 @@ def erase_clinic(
     clinic: Annotated[int, typer.Argument(help="Id of the clinic.")],
     reason: Annotated[str, typer.Option(help="Why, for instance the contract's number; it is kept.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    ignore_unknown_holds: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-unknown-holds", help="Notes of holds in the stores that the catalog did not make keep nothing."
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Delete all backups of a clinic that left, in all stores, with every version of them.
@@ -48,10 +54,13 @@ def erase_clinic(
             f"Clinic {clinic} is active, and would be backed up again tonight.",
             hint="Deactivate it in the application first.",
         )
+    _show_unknown_holds(with_parts, clinic, ignored=ignore_unknown_holds)
     _require_confirmation(with_parts, clinic, yes=yes)
     require_same_clock(with_parts.clock)
     by = f"{getpass.getuser()} (command line)"
-    with_parts.erasures().request(clinic, reason=reason, by=by, at=with_parts.clock())
+    with_parts.erasures().request(
+        clinic, reason=reason, by=by, at=with_parts.clock(), ignore_unknown_holds=ignore_unknown_holds
+    )  # fmt: skip
     (cleaned,) = with_parts.cleaner().run(clinic_id=clinic)
     if cleaned.erasure is None:
         raise TransientError(
@@ -90,6 +99,17 @@ def _show_rest(with_parts: Parts, kept: list[Decision]) -> None:
         errors.print(f"Other clinics' backups need {escape(', '.join(shared))}: do not destroy it.")
     else:
         errors.print("No other clinic's backup needs them: without them nobody can read what stays.")
+
+
+def _show_unknown_holds(with_parts: Parts, clinic: int, *, ignored: bool) -> None:
+    """Anybody who may write to a store can put a note there: whoever erases says whether it counts."""
+    found = list(with_parts.cleaner().unknown_holds(clinic))
+    for record, where, hold in found:
+        errors.print(f"{record.backup_id}, {escape(where)}: on hold: {escape(hold.said)}")
+    if found and ignored:
+        errors.print("These notes are ignored: what they are about is deleted.")
+    elif found:
+        errors.print("What these notes are about stays. If nobody has a right to them: --ignore-unknown-holds.")
 
 
 def _require_confirmation(with_parts: Parts, clinic: int, *, yes: bool) -> None:

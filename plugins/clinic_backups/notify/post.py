@@ -11,12 +11,12 @@ from clinic_backups.connections import Connection
 from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError
 from clinic_backups.notify.delivered import Delivered
 from clinic_backups.notify.mail import Templates
-from clinic_backups.notify.message import message, split_sender
+from clinic_backups.notify.message import ADDRESS, message, split_sender
 from clinic_backups.notify.smtp import MailServer, RecipientRefused, ServerUnavailable
 
 PAUSE = timedelta(minutes=1)
 """After the server failed for one process, the others leave it alone for so long."""
-OPERATOR_KINDS = ("digest", "alarm", "loss", "restore_report")
+URGENT = ("alarm", "loss", "restore_report", "approval")
 
 
 class Post:
@@ -25,6 +25,7 @@ class Post:
     :param server: the connection ``smtp_default``; ``None`` where nobody has defined it: letters wait then.
     :param admins: gives the administrators of one clinic.
     :param operators: who gets digests and alarms.
+    :param approvers: who besides them hears of plans that wait for approval: names that are mail addresses.
     :param operator_language: and in which language.
     :param now: the clock.
     """
@@ -37,11 +38,13 @@ class Post:
         templates: Templates,
         admins: Callable[[int], Sequence[Recipient]],
         operators: Sequence[str],
+        approvers: Sequence[str] = (),
         operator_language: str,
         now: Callable[[], datetime],
     ) -> None:
         self._outbox, self._server, self._templates, self._admins = outbox, server, templates, admins
         self._operators = [Recipient(address) for address in operators]
+        self._approvers = [*self._operators, *(Recipient(name) for name in approvers if ADDRESS.fullmatch(name))]
         self._operator_language = operator_language
         self._now = now
 
@@ -79,14 +82,14 @@ class Post:
     def _address(self, clinic_id: int | None, domain: str, now: datetime, done: Delivered) -> None:
         """Look the recipients up. The clinics' database may be what failed: then those of the last mail are taken."""
         known: dict[int | None, Sequence[Recipient] | None] = {None: self._operators}
-        for notice_id, addressee in self._outbox.unaddressed(clinic_id):
+        for notice_id, addressee, kind in self._outbox.unaddressed(clinic_id):
             if addressee is not None and addressee not in known:
                 try:
                     known[addressee] = self._admins(addressee)
                 except ClinicBackupsError as error:
                     done.problem = error.message
                     known[addressee] = self._outbox.last_recipients(addressee) or None
-            recipients = known[addressee]
+            recipients = self._approvers if kind == "approval" else known[addressee]
             if recipients is not None:
                 self._outbox.address(notice_id, recipients, domain=domain, now=now)
 
@@ -110,7 +113,7 @@ class Post:
             return True
 
     def _send(self, server: MailServer, letter: Letter) -> None:
-        language = self._operator_language if letter.kind in OPERATOR_KINDS else letter.language
+        language = self._operator_language if letter.clinic_id is None else letter.language
         server.send(
             message(
                 self._templates.render(letter.kind, language, letter.facts),
@@ -121,8 +124,7 @@ class Post:
                 thread=letter.thread_message_id,
                 date=letter.created_at,
                 # The first of a row of failures rings; those that follow are in its thread.
-                urgent=letter.kind in ("alarm", "loss", "restore_report")
-                or (letter.kind == "failure" and letter.thread_message_id is None),
+                urgent=letter.kind in URGENT or (letter.kind == "failure" and letter.thread_message_id is None),
             ),
             letter.recipient.address,
         )

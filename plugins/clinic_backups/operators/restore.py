@@ -11,18 +11,20 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import get_current_context, task
+from airflow.sdk import Param, get_current_context, task
+from airflow.sdk.definitions.param import ParamsDict
 
-from clinic_backups.catalog.approvals import AGAIN, Approval, NotApproved
+from clinic_backups.catalog.approvals import AGAIN, Answer, Approval, NotApproved
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.errors import ClinicBackupsError
 from clinic_backups.model import Clinic
 from clinic_backups.operators.connections import failing_clearly, log_delivery
+from clinic_backups.operators.link import airflow_url
 from clinic_backups.operators.parts import AirflowParts
-from clinic_backups.restore.approving import approver_of, conf_problem
+from clinic_backups.restore.approving import REASON, approver_of, conf_problem, lapsed, reason_of
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.request import parse
-from clinic_backups.restore.result import NotRestored, settle_run
+from clinic_backups.restore.result import NotRestored, Rejected, settle_run
 from clinic_backups.restore.service import refused
 from clinic_backups.restore.text import as_lines, left_as_they_are, undo_conf
 
@@ -70,10 +72,13 @@ class PlanApproval(ApprovalOperator):
         super().__init__(
             subject="Restore clinic {{ params.clinic_id }}?",
             body="",
-            fail_on_reject=True,
+            # An answer is no failure: what follows is skipped, and `report` says who rejected it and why.
+            fail_on_reject=False,
             response_timeout=response_timeout,
             **kwargs,
         )
+        # The fields of the answer. Airflow hands the DAG's parameters over as this operator's.
+        self.params = ParamsDict({REASON: Param("", type=["null", "string"], title="Reason (may be empty)")})
 
     def execute(self, context: Context) -> Any:
         """Returns who approved, for people: the catalog's record is what counts."""
@@ -91,22 +96,37 @@ class PlanApproval(ApprovalOperator):
                     self.log.info("Approved by %s.", done.approved_by)
                     return {"approved_by": done.approved_by}
                 self.log.warning("approve: true in the conf does not count: %s The run waits for an approval.", problem)
+            mails = parts.approval_mails(airflow_url())
+            mails.asked(asked)
+            if not any(mails.may_be_told(parts.settings.operator_emails, parts.settings.approvers)):
+                self.log.warning("Nobody gets a mail about this plan: set CLINIC_BACKUPS_OPERATOR_EMAILS.")
+            log_delivery(self.log, parts.deliver)
         # What is shown and what is recorded come from one row of the catalog.
         self.body = asked.page
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Returns who approved. A rejection or no answer in time fails the run: nothing was changed."""
-        if "error" not in event:
-            approves = list(event["chosen_options"]) == [self.APPROVE]
-            with failing_clearly(self.log):
-                parts = AirflowParts()
-                by = approver_of(parts.settings.approvers, event.get("responded_by_user"))
-                parts.approvals.answer(
-                    _instance(context), "approved" if approves else "rejected", by=by, how="ui"
-                )  # fmt: skip
+        """Returns who answered. After a rejection nothing else is done; no answer in time fails the run."""
+        with failing_clearly(self.log):
+            parts = AirflowParts()
+            asked = parts.approvals.of_run(_run_id(context))
+            mails = parts.approval_mails(airflow_url())
+            if event.get("error_type") == "timeout" and asked is not None:
+                mails.lapsed(asked)
+                log_delivery(self.log, parts.deliver)
+                raise NotApproved(lapsed(asked), hint=AGAIN)
+        if "error" in event:
+            super().execute_complete(context=context, event=event)
+        with failing_clearly(self.log):
+            by = approver_of(parts.settings.approvers, event.get("responded_by_user"))
+            answer: Answer = "approved" if list(event["chosen_options"]) == [self.APPROVE] else "rejected"
+            announce = mails.announcer(asked)
+            reason = reason_of(event.get("params_input"))
+            parts.approvals.answer(_instance(context), answer, by=by, how="ui", reason=reason, announce=announce)
+            log_delivery(self.log, parts.deliver)
+            self.log.info("%s by %s%s", answer.capitalize(), by, f": {reason}" if reason else ".")
         super().execute_complete(context=context, event=event)
-        return {"approved_by": by}
+        return {f"{answer}_by": by}
 
 
 @task(retries=0, multiple_outputs=False)
@@ -137,7 +157,7 @@ def apply() -> dict[str, Any]:
 
 @task(trigger_rule="all_done")
 def report(applied: Any) -> None:
-    """Say what became of the clinic, as the catalog has it; the run is red unless that is a restore.
+    """Say what became of the clinic, as the catalog has it; the run is red unless that is a restore or a rejection.
 
     :param applied: what `apply` returned. Without it the run is red; with it the catalog is asked all the same.
     """
@@ -145,12 +165,19 @@ def report(applied: Any) -> None:
         parts, run_id = AirflowParts(), _run_id(get_current_context())
         approved = parts.approvals.of_run(run_id)
         if approved is not None and approved.plan is None:
+            if approved.is_rejected:
+                log.info("The plan was %s Nothing was changed.", approved.rejection)
+                return
             if approved.used_by is None:
                 raise NotRestored("No copy was made: see the first task that failed.", hint=AGAIN)
             what = approved.used_by
         else:
             running = bool(Restores(parts.catalog.database).find(run_id=run_id, state="running"))
-            done = settle_run(parts.catalog, parts.approvals, lambda: parts.restore_db, run_id, parts.clock)
+            try:
+                done = settle_run(parts.catalog, parts.approvals, lambda: parts.restore_db, run_id, parts.clock)
+            except Rejected as rejected:
+                log.info("%s Nothing was changed.", rejected.message)
+                return
             what = f"clinic {done.clinic_id} is restored from {done.backup_id} by {done.restore_id}"
             applied = applied or running
         if not applied:

@@ -126,7 +126,10 @@ def summary(clinics: list[dict[str, Any]] | None) -> dict[str, int]:
 
 @task(multiple_outputs=False)
 def watch() -> dict[str, int]:
-    """Alarm the operator when a clinic's last good backup is too old or a setting is wrong; send mail that waits."""
+    """Alarm the operator when a clinic's last good backup is too old or a setting is wrong; send mail that waits.
+
+    Plans of restores that nobody has answered are reminded of, and told of when they have lapsed.
+    """
     with failing_clearly(log):
         # It needs little, and must alarm whatever else is wrong.
         usable, wrong = load_usable()
@@ -140,6 +143,7 @@ def watch() -> dict[str, int]:
             notice = watching.alarm_notice(facts, parts.outbox.last("alarm"), now)
             if notice is not None:
                 parts.outbox.queue(notice, now)
+            parts.approval_mails(airflow_url()).remind(parts.approvals, usable.approval_hours)
             log_delivery(log, parts.deliver)
         except BaseException:
             if url:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clinic_backups.catalog.approvals import AGAIN, NotApproved
+from clinic_backups.catalog.approvals import AGAIN, Approval, NotApproved
+from clinic_backups.envelopes import MAX_REASON
+from clinic_backups.model import iso
+from clinic_backups.text import one_line
+
+REASON = "reason"
+"""The field of an answer in which its reason is given."""
 
 
 def conf_problem(approvers: Sequence[str], *, triggered_by: str, requested_by: str, given: bool) -> str:
@@ -46,3 +52,18 @@ def approver_of(approvers: Sequence[str], user: Mapping[str, Any] | None) -> str
             f"{known[0]!r} may not approve restores.", hint=f"CLINIC_BACKUPS_APPROVERS names those who may. {AGAIN}"
         )
     return known[0]
+
+
+def reason_of(given: Mapping[str, Any] | None) -> str:
+    """The reason that came with an answer, as one line. A long one is cut: the answer counts all the same."""
+    said = (given or {}).get(REASON)
+    return one_line(said)[:MAX_REASON] if isinstance(said, str) else ""
+
+
+def lapsed(asked: Approval) -> str:
+    """That nobody answered in time, in a sentence."""
+    planned, until = (iso(moment.replace(microsecond=0)) for moment in (asked.planned_at, asked.waits_until))
+    return (
+        f"Nobody answered the plan of {planned} for clinic {asked.clinic_id}. It waited until {until} and has lapsed:"
+        " nothing was changed."
+    )

@@ -53,7 +53,7 @@ def _run(
             cursor.execute(statements)
     except psycopg2.Error as error:
         try:
-            raise_database_error(error, f"running {name}")
+            raise_database_error(error, f"running {name}", source="file")
         except ClinicBackupsError as failed:
             done = "The restore itself has ended." if name == AFTER else "Nothing was changed."
             raise PermanentError(

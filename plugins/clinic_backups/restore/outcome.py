@@ -117,7 +117,7 @@ def transaction_status(connection: Connection, transaction_id: str, target: Targ
         # Of the future: this server was set back to a time before the restore.
         return None
     except psycopg2.Error as error:
-        raise_database_error(error, f"asking what became of transaction {transaction_id}")
+        raise_database_error(error, f"asking what became of transaction {transaction_id}", source="restore")
 
 
 def status_in(connection: Connection, record: RestoreRecord) -> TransactionStatus:

@@ -160,7 +160,7 @@ class ReferenceProof:
                     cursor.execute(statement)
                     yield from ((str(part), str(place), str(writer)) for part, place, writer in cursor)
             except psycopg2.Error as error:
-                raise_database_error(error, f"looking for new rows of {reference.child}")
+                raise_database_error(error, f"looking for new rows of {reference.child}", source="restore")
 
     def _gone_keys(self, reference: Reference, diff: TableDiff) -> list[list[tuple[Any, ...]]]:
         texts = sql.SQL(", ").join(

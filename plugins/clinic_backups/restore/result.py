@@ -20,6 +20,10 @@ class NotRestored(PermanentError):
     """The run has restored nothing, or nobody knows."""
 
 
+class Rejected(NotRestored):
+    """The run has restored nothing: somebody rejected its plan. That is an answer, and no failure."""
+
+
 def completed_by(restores: Restores, run_id: str, approved: Approval | None) -> RestoreRecord | None:
     """The completed record of a run that has used its newest approval; none where there is no such record.
 
@@ -58,6 +62,8 @@ def settle_run(
     done = completed_by(restores, run_id, approved)
     if done is not None:
         return done
+    if approved is not None and approved.is_rejected:
+        raise Rejected(f"The plan was {approved.rejection}", hint="Nothing was changed.")
     used = approved.used_by if approved is not None else None
     last = restores.get(used) if used is not None else None
     if last is not None and last.state != "completed":

@@ -9,11 +9,11 @@ from typing import Any, cast
 import psycopg2
 from psycopg2 import sql
 
-from clinic_backups.database import raise_database_error, refusal_of
+from clinic_backups.database import Source, raise_database_error, refusal_of
 from clinic_backups.errors import PermanentError
 from clinic_backups.model import Table
 from clinic_backups.stores.base import ByteSource
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant_db import Snapshot, require_column
 
 
 def qualified(table: str) -> sql.Identifier:
@@ -39,6 +39,7 @@ class Workspace(Snapshot):
     """
 
     READ_ONLY = False
+    SOURCE: Source = "restore"
 
     @property
     def connection(self) -> Any:
@@ -64,7 +65,7 @@ class Workspace(Snapshot):
                 cursor.execute(statement, values)
                 return int(cursor.rowcount)
         except psycopg2.Error as error:
-            raise_database_error(error, doing)
+            raise_database_error(error, doing, source=self.SOURCE)
 
     def role(self) -> str:
         """The role that writes, as SQL names it."""
@@ -130,18 +131,25 @@ class Workspace(Snapshot):
                 cursor.copy_expert(statement, cast(Any, source), size=1 << 16)
                 return int(cursor.rowcount)
         except psycopg2.Error as error:
-            raise_database_error(error, doing)
+            raise_database_error(error, doing, source=self.SOURCE)
 
     def stage_extract(self, target: sql.Identifier, table: Table, columns: Sequence[str], extract: str) -> int:
         """Fill a temporary table with the clinic's present rows."""
         statement = sql.SQL("INSERT INTO {} ({}) SELECT {} FROM (\n{}\n) AS r").format(
             target, columns_of(columns), columns_of(columns, "r"), sql.SQL(extract)
         )
-        return self.execute(statement, f"reading {table.name}")
+        text: str = statement.as_string(self._db)
+        try:
+            with self._db.cursor() as cursor:
+                cursor.execute(text)
+                return int(cursor.rowcount)
+        except psycopg2.Error as error:
+            require_column(error, {table.name: extract}, text)
+            raise_database_error(error, f"reading {table.name}", source="extract")
 
     def commit(self) -> None:
         """Make all of it happen."""
         try:
             self._db.commit()
         except psycopg2.Error as error:
-            raise_database_error(error, "committing the restore")
+            raise_database_error(error, "committing the restore", source=self.SOURCE)

@@ -1,52 +1,112 @@
-"""What the codes mean that S3 answers with."""
+"""What the codes mean that S3 answers with: the cause in a sentence, and the remedy."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
 
 from botocore.exceptions import ClientError
 
 DENIED = ("403", "AccessDenied", "Forbidden")
 UNSUPPORTED = ("NotImplemented", "MethodNotAllowed", "405", "501")
-TRANSIENT_CODES = frozenset({
+WORDLESS = ("301", "400", "401", "403", "Forbidden", "Bad Request")
+"""Codes of answers without a body, as HEAD has them: what is wrong is told only to another request."""
+EXPIRED_CODES = frozenset({
+    "ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired",
+})  # fmt: skip
+TRANSIENT_CODES = EXPIRED_CODES | {
     "BadDigest", "ConditionalRequestConflict", "IncompleteBody", "InternalError", "NoSuchUpload", "OperationAborted",
     "PriorRequestNotComplete", "RequestLimitExceeded", "RequestTimeout", "RequestTimeoutException",
     "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException", "TooManyRequests",
-})  # fmt: skip
-_RIGHTS = (
-    "Allow s3:PutObject, GetObject, ListBucket, DeleteObject and AbortMultipartUpload on the bucket; "
-    "where it keeps versions, GetObjectVersion, GetObjectRetention, GetObjectLegalHold and DeleteObjectVersion too."
-)
-_RIGHTS_FOR = {
-    "GetObjectLockConfiguration": "Allow s3:GetBucketObjectLockConfiguration on the bucket.",
-    "ListMultipartUploads": "Allow s3:ListBucketMultipartUploads on the bucket.",
-    "ListObjectVersions": "Allow s3:ListBucketVersions on the bucket.",
+}  # fmt: skip
+_NEEDED = {
+    "AbortMultipartUpload": "s3:AbortMultipartUpload",
+    "AssumeRole": "sts:AssumeRole for the role role_arn, in its trust policy too,",
+    "CompleteMultipartUpload": "s3:PutObject",
+    "CreateMultipartUpload": "s3:PutObject",
+    "DeleteObject": "s3:DeleteObject (for old versions s3:DeleteObjectVersion)",
+    "GetObject": "s3:GetObject",
+    "GetObjectLockConfiguration": "s3:GetBucketObjectLockConfiguration",
+    "HeadBucket": "s3:ListBucket",
+    "HeadObject": "s3:GetObject and s3:ListBucket (for old versions s3:GetObjectVersion, s3:GetObjectRetention and"
+    " s3:GetObjectLegalHold)",
+    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "ListObjectVersions": "s3:ListBucketVersions",
+    "ListObjectsV2": "s3:ListBucket",
+    "PutObject": "s3:PutObject",
+    "UploadPart": "s3:PutObject",
 }
-_REGION = "Set the bucket's region as region_name in the connection's extra."
+_KEY = "It does not know the access key"
+_KEY_HINT = "Correct the access key (login) of the connection, or make it active again at the provider."
+_EXPIRED_HINT = (
+    "Put new temporary credentials into the connection, or use a role: the next try reads the connection again."
+)
+_REGION = "The bucket is in another region"
 _LACKING = (
     'Where conditional writes are missing (Backblaze B2), set "conditional_writes": false in the connection\'s extra; '
     "where encryption is, set CLINIC_BACKUPS_SERVER_SIDE_ENCRYPTION=none."
 )
-_HINTS = {
-    "301": _REGION,
-    "403": _RIGHTS,
-    "AccessDenied": _RIGHTS,
-    "AuthorizationHeaderMalformed": _REGION,
-    "ExpiredToken": "The temporary credentials have run out; get new ones.",
-    "Forbidden": _RIGHTS,
-    "IllegalLocationConstraintException": _REGION,
-    "InvalidAccessKeyId": "Correct the access key (login) of the connection.",
-    "NotImplemented": _LACKING,
-    "PermanentRedirect": _REGION,
-    "RequestTimeTooSkewed": "Correct this machine's clock.",
-    "SignatureDoesNotMatch": "Correct the secret key (password) of the connection.",
+_CAUSES: dict[str, tuple[str, str]] = {
+    "AccountProblem": ("There is a problem with the account", "Ask the provider: billing, perhaps."),
+    "AllAccessDisabled": ("Somebody has disabled all access to the bucket", "Ask the provider."),
+    "IncompleteSignature": (
+        "The request is not signed as the service wants",
+        "Compare endpoint_url with the provider.",
+    ),
+    "InvalidAccessKeyId": (_KEY, _KEY_HINT),
+    "InvalidClientTokenId": (_KEY, _KEY_HINT),
+    "InvalidSecurity": ("It does not take the credentials", "Correct login and password of the connection."),
+    "InvalidToken": (
+        "The session token is malformed, or of other credentials",
+        "Correct aws_session_token in the connection's extra; leave it out with lasting credentials.",
+    ),
+    "NotImplemented": ("It cannot do what was asked", _LACKING),
+    "SignatureDoesNotMatch": (
+        "The secret key is not the one of the access key",
+        "Correct the secret key (password) of the connection. A proxy that changes headers has the same effect.",
+    ),
+    "UnrecognizedClientException": (_KEY, _KEY_HINT),
 }
+_CAUSES |= dict.fromkeys(EXPIRED_CODES, ("The temporary credentials have run out", _EXPIRED_HINT))
+_REGION_CODES = ("301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect")
 
 
 def error_code(error: Exception) -> str:
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
-def hint_for(error: ClientError) -> str:
+def cause_of(error: ClientError, *, kms: bool = False) -> tuple[str, str]:
+    """What the service's answer means, as a sentence without its full stop or empty, and what to do.
+
+    :param kms: objects are encrypted with a key of the key service, which has rights of its own.
+    """
     code = error_code(error)
-    if code in DENIED and error.operation_name in _RIGHTS_FOR:
-        return _RIGHTS_FOR[error.operation_name]
-    return _HINTS.get(code, "Check the bucket, the connection and its permissions.")
+    if code in DENIED:
+        needed = _NEEDED.get(error.operation_name, "s3:PutObject, GetObject, ListBucket, DeleteObject")
+        key = " On the KMS key: kms:GenerateDataKey to write, kms:Decrypt to read." if kms else ""
+        return f"The credentials are right, and lack the right for {error.operation_name}", (
+            f"Allow {needed} on the bucket: in the policies of the account, of the bucket and of its organization.{key}"
+        )
+    if code == "RequestTimeTooSkewed":
+        here, there = _times(error)
+        return f"This machine's clock says {here}, that of the service {there}", "Set this machine's clock (NTP)."
+    if code in _REGION_CODES:
+        region = _region(error)
+        named = f'"region_name": "{region}"' if region else "the bucket's region as region_name"
+        return _REGION + (f", {region}" if region else ""), f"Set {named} in the connection's extra."
+    return _CAUSES.get(code, ("", "Check the bucket, the connection and its permissions."))
+
+
+def _times(error: ClientError) -> tuple[str, str]:
+    """The clocks of this machine and of the service."""
+    about: Any = error.response.get("Error", {})
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    here = str(about.get("RequestTime") or f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+    return here, str(about.get("ServerTime") or headers.get("date") or "another time")
+
+
+def _region(error: ClientError) -> str:
+    about: Any = error.response.get("Error", {})
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    found = str(about.get("Region") or headers.get("x-amz-bucket-region") or "")
+    return found if found.replace("-", "").isalnum() else ""

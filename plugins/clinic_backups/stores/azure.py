@@ -25,6 +25,7 @@ from azure.storage.blob import (
 )
 
 from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.stores._azure_errors import Meaning, meaning_of
 from clinic_backups.stores._cloud import CloudStore
 from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS, Found, Upload, Version
 from clinic_backups.stores._wire import check_expiry, content_disposition
@@ -46,11 +47,6 @@ CLIENT_OPTIONS: dict[str, Any] = {
 
 _TAKEN = frozenset({"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet"})
 _NO_CONTAINER = frozenset({"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled"})
-_HINTS = {
-    401: "Correct the credentials of the connection.",
-    403: "Correct the account key or SAS token of the connection, or grant Storage Blob Data Contributor; "
-    "to delete versions, Storage Blob Data Owner, or the permission x in the SAS token.",
-}
 _LOCKED = frozenset({"BlobImmutableDueToPolicy", "BlobImmutableDueToLegalHold"})
 _OWN_BLOCK = re.compile(r"([0-9a-f]{32})[0-9]{8}\Z")
 _SNAPSHOT = "snapshot="
@@ -273,6 +269,19 @@ class AzureStore(CloudStore):
     def _require_bucket(self) -> None:
         """Nothing to ask: Azure names a missing container in every answer."""
 
+    def _meaning(self, error: Exception, code: str, status: int) -> Meaning:
+        answer = getattr(error, "response", None)
+        return meaning_of(
+            code,
+            status,
+            method=str(getattr(getattr(answer, "request", None), "method", "")),
+            # The client keeps a SAS token in the query of the container's address.
+            url=self._container.url,
+            date=str(answer.headers.get("date", "")) if answer is not None else "",
+            text=str(error),
+            now=datetime.now(UTC),
+        )
+
     def _translate(self, error: Exception, name: str) -> ClinicBackupsError:
         where, kind = self._where(name), type(error).__name__
         status = (error.status_code or 0) if isinstance(error, HttpResponseError) else 0
@@ -289,9 +298,11 @@ class AzureStore(CloudStore):
                 hint="The service is busy or had a fault; try again later.",
             )
         if status or isinstance(error, ClientAuthenticationError):
-            return PermanentError(
-                f"Azure refused a request for {where}: {code or kind} (HTTP {status}).",
-                hint=_HINTS.get(status, "Check the container, the connection and its permissions."),
+            meaning = self._meaning(error, code, status)
+            family = TransientError if meaning.renewable else PermanentError
+            said = meaning.cause and f" {meaning.cause}."
+            return family(
+                f"Azure refused a request for {where}: {code or kind} (HTTP {status}).{said}", hint=meaning.hint
             )
         return TransientError(
             f"Azure could not be reached for {where} ({kind}).", hint="Check network and account URL; then try again."
@@ -308,4 +319,6 @@ def _gone_is_fine() -> Iterator[None]:
 
 
 def _code(error: Exception) -> str:
-    return str(getattr(error, "error_code", None) or "")
+    """The service's word. The SDK gives some as an enumeration, whose text is another one than its value."""
+    code = getattr(error, "error_code", None) or ""
+    return str(getattr(code, "value", code))

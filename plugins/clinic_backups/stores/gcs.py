@@ -19,6 +19,7 @@ from requests.exceptions import RequestException
 
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
 from clinic_backups.stores._cloud import CloudStore
+from clinic_backups.stores._gcs_errors import BUSY, cause_of, cause_of_refresh, reasons_of
 from clinic_backups.stores._hashing import HashingReader
 from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS, Found, Upload, Version
 from clinic_backups.stores._wire import check_expiry, content_disposition
@@ -28,11 +29,6 @@ from clinic_backups.stores.base import LockMode, ObjectInfo, UnfinishedUpload
 PART_SIZE_BYTES = 8 * 1024 * 1024
 REQUEST: dict[str, Any] = {"timeout": (CONNECT_SECONDS, READ_SECONDS), "retry": DEFAULT_RETRY.with_timeout(60.0)}
 
-_HINTS = {
-    401: "Correct the service account key of the connection.",
-    403: "Grant the account roles/storage.objectUser on the bucket (and the bucket's service agent the KMS key).",
-    412: "The bucket's or the object's state forbids it.",
-}
 _LOCKED_REASONS = frozenset({"retentionPolicyNotMet", "objectUnderActiveHold"})
 
 
@@ -226,23 +222,22 @@ class GcsStore(CloudStore):
             return self._missing(name)
         if status == 403 and _is_locked(error):
             return self._locked(name, self._lock_end(name))
-        if status == 429 or status >= 500 or status == 408:
+        if status == 429 or status >= 500 or status == 408 or (status == 403 and reasons_of(error) & BUSY):
             return TransientError(
                 f"Google Cloud Storage refused a request for {where} (HTTP {status}).",
                 hint="The service is busy or had a fault; try again later.",
             )
         if status:
+            cause, hint = cause_of(error, status)
+            said = cause and f" {cause}."
             return PermanentError(
-                f"Google Cloud Storage refused a request for {where} (HTTP {status}).",
-                hint=_HINTS.get(status, "Check the bucket, the connection and its permissions."),
+                f"Google Cloud Storage refused a request for {where} (HTTP {status}).{said}", hint=hint
             )
         if isinstance(error, GoogleAuthError) and not isinstance(error, TransportError):
             if isinstance(error, RefreshError) and error.retryable:
                 return TransientError(f"No access token for {where} ({kind}).", hint="Try again later.")
-            return PermanentError(
-                f"The credentials for {where} do not work ({kind}).",
-                hint="Set keyfile_dict or key_path in the connection's extra, or give this machine a service account.",
-            )
+            cause, hint = cause_of_refresh(error)
+            return PermanentError(f"The credentials for {where} do not work ({kind}): {cause}.", hint=hint)
         return TransientError(
             f"Google Cloud Storage could not be reached for {where} ({kind}).",
             hint="Check the network; then try again.",

@@ -30,7 +30,7 @@ from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientE
 from clinic_backups.stores import _s3_versions
 from clinic_backups.stores._cloud import CloudStore
 from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS, Found, Upload, Version
-from clinic_backups.stores._s3_errors import DENIED, TRANSIENT_CODES, error_code, hint_for
+from clinic_backups.stores._s3_errors import DENIED, EXPIRED_CODES, TRANSIENT_CODES, WORDLESS, cause_of, error_code
 from clinic_backups.stores._wire import check_expiry, content_disposition
 from clinic_backups.stores.base import LockMode, ObjectInfo, UnfinishedUpload
 
@@ -257,6 +257,8 @@ class S3Store(CloudStore):
     def _translate(self, error: Exception, name: str) -> ClinicBackupsError:
         where = self._where(name)
         if isinstance(error, ClientError):
+            error = self._with_words(error)
+        if isinstance(error, ClientError):
             return self._translate_answer(error, where)
         kind = type(error).__name__
         if isinstance(error, (HTTPClientError, BotoConnectionError, IncompleteReadError, CredentialRetrievalError)):
@@ -271,15 +273,34 @@ class S3Store(CloudStore):
             )
         return PermanentError(f"The S3 request for {where} cannot be made ({kind}).", hint="Check the connection.")
 
+    def _with_words(self, error: Any) -> Any:
+        """The error that says what is wrong, instead of that of a HEAD, whose answer has no body.
+
+        The listing is asked in its place: credentials, clock and region that are wrong are wrong there too.
+        """
+        if error_code(error) not in WORDLESS or not error.operation_name.startswith("Head"):
+            return error
+        try:
+            self._client.list_objects_v2(Bucket=self.bucket, Prefix=self._prefix, MaxKeys=1)
+        except ClientError as said:
+            # Both are denied: it is the right to look at objects that was missing first.
+            return error if error_code(said) in DENIED else said
+        except BotoCoreError as said:
+            return said
+        return error
+
     def _translate_answer(self, error: ClientError, where: str) -> ClinicBackupsError:
         code, status = error_code(error), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         if code in ("NoSuchKey", "NotFound"):
             return self._missing(where.removeprefix(f"s3://{self.bucket}/"))
         if code == "NoSuchBucket":
             return self._no_bucket()
-        message = f"The S3 service refused a request for {where}: {code} (HTTP {status})."
+        cause, hint = cause_of(error, kms="SSEKMSKeyId" in self._encryption)
+        message = f"The S3 service refused a request for {where}: {code} (HTTP {status})." + (cause and f" {cause}.")
         if code == "NotImplemented" or not (code in TRANSIENT_CODES or status == 429 or status >= 500):
-            return PermanentError(message, hint=hint_for(error))
+            return PermanentError(message, hint=hint)
+        if code in EXPIRED_CODES:
+            return TransientError(message, hint=hint)
         return TransientError(message, hint="The service is busy or had a fault; try again later.")
 
 

@@ -21,7 +21,7 @@ from clinic_backups.web.viewer import Role, Viewer
 
 AIRFLOW_ADMIN = "admin"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-RECORDED_ENDINGS = ("/descargar/", "/archivo/", "/download")
+RECORDED_ENDINGS = ("/descargar/", "/archivo/", "/completo/", "/download", "/download-whole")
 """GET requests that leave a line in the audit: no page of somebody else's may make them either."""
 
 
@@ -43,7 +43,7 @@ class Access:
         if is_airflow_admin(user):
             return Viewer(name, email, superadmin=True)
         query = self._folder.user_clinics()
-        with self._database().transaction("looking up whose clinics these are") as db:
+        with self._database().transaction("looking up whose clinics these are", source="file") as db:
             rows = db.exec_driver_sql(query, {"email": email, "name": name}).all()
         return _viewer(name, email, rows)
 

@@ -30,6 +30,7 @@ from clinic_backups.text import is_line, one_line
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import Conflict, NotVisible, TooMany, WrongValue
 from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs, RunView
+from clinic_backups.web.whole import Part, parts_of, tar, tar_size
 
 LINK_LASTS = timedelta(hours=1)
 DAG_OF: Mapping[str, str] = {
@@ -130,25 +131,26 @@ class Actions:
                 )
             return self._start(caller, "restore", RESTORE, clinic_id, conf, backup=backup, detail=mode)
 
-    def answer(self, caller: Caller, run_id: str, *, approve: bool, plan_digest: str) -> None:
+    def answer(self, caller: Caller, run_id: str, *, approve: bool, plan_digest: str, reason: str = "") -> None:
         """Approve or reject the plan of a restore.
 
         :param plan_digest: of the plan that this person was shown.
+        :param reason: why, for whoever has asked; may be empty.
         :raises Conflict: it does not wait for an answer, or the plan is another one by now.
         """
         run = self.run(caller, RESTORE, run_id)
         if run is None or run.clinic_id is None:
             raise NotVisible("The restore")
         caller.require("approve", run.clinic_id)
-        verb = "approve" if approve else "reject"
-        self._note(caller, verb, run.clinic_id, run_id=run_id)
+        verb, said = "approve" if approve else "reject", _line(reason)
+        self._note(caller, verb, run.clinic_id, run_id=run_id, detail=said)
         with self._telling_failure(caller, verb, run.clinic_id, run_id=run_id):
             if approve and (not plan_digest or plan_digest != run.plan_digest):
                 raise Conflict(
                     "This is not the plan that you were shown: it was made anew, or is being made anew.",
                     hint="Look at the plan as it is now.",
                 )
-            self._runs.answer(run_id, approve=approve, user=caller.user, now=self._now())
+            self._runs.answer(run_id, approve=approve, user=caller.user, now=self._now(), reason=said)
 
     def hold(self, caller: Caller, backup: HistoryEntry, reason: str) -> Started:
         """Keep a backup until it is released. :raises Conflict: somebody has another reason to keep it already."""
@@ -208,6 +210,35 @@ class Actions:
         self._note(caller, "fetch", record.clinic_id, backup=backup, detail=store.url)
         return _content(store, record.archive_key), record.archive_key.rpartition("/")[2], info.size_bytes
 
+    def whole(self, caller: Caller, backup: HistoryEntry) -> tuple[Iterator[bytes], str, int]:
+        """A backup with all that it is built on as one tar, its file's name and its size in bytes; of every store.
+
+        :raises Conflict: it is no completed backup, or a part of it is in no store as the catalog says.
+        """
+        record = backup.record
+        caller.require("download", record.clinic_id)
+        _require_completed(record)
+        parts, stores = parts_of(record), self._stores()
+        places = {part.backup_id: self._place_of(part, stores) for part in parts}
+        self._limit(caller)
+        self._note(caller, "fetch", record.clinic_id, backup=backup, detail=f"{len(parts)} archives")
+        name = f"{record.archive_key.rpartition('/')[2].removesuffix('.tar.zst.age')}_con_todo.tar"
+        pieces = tar(
+            record.backup_id, parts, lambda part: _content(places[part.backup_id], part.archive.key), self._now()
+        )
+        return pieces, name, tar_size(record.backup_id, parts)
+
+    def _place_of(self, part: Part, stores: Stores) -> ObjectStore:
+        """The first store that has an archive of that length."""
+
+        def look(store: ObjectStore) -> ObjectInfo:
+            info = store.stat(part.archive.key)
+            if info.size_bytes != part.archive.size_bytes:
+                raise Conflict(f"The archive of {part.backup_id} is damaged in {store.url}.", hint="Verify the backup.")
+            return info
+
+        return stores.first(look)[0]
+
     def run(self, caller: Caller, dag_id: str, run_id: str) -> RunView | None:
         """One run, if this person may see what it is about."""
         run = self._runs.get(dag_id, run_id)
@@ -239,6 +270,8 @@ class Actions:
             if found is not None and found.withdrawn_at is None and found.clinic_id == run.clinic_id:
                 plan = RestorePlan.from_json(found.plan) if found.plan else None
                 run = replace(run, plan=plan, plan_digest=found.plan_digest, target=found.target)
+                by, reason = found.answered_by or "", found.reason or ""
+                run = replace(run, answer=found.answer or "", answered_by=by, reason=reason)
             shown.append(self._with_result(run, found) if run.dag_id == RESTORE else run)
         return shown
 
@@ -253,7 +286,7 @@ class Actions:
             result = {"restore_id": done.restore_id, "rows": done.plan["writes"], "undo": done.safety_backup_id}
             result["tables"] = list(done.tables)
             return replace(run, result=result)
-        if run.state != "success":
+        if run.state != "success" or run.answer == "rejected":
             return run
         return replace(run, state="failed", error=NOTHING_RECORDED, hint="Look at the run's tasks in Airflow.")
 

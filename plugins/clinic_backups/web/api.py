@@ -15,10 +15,11 @@ from clinic_backups.catalog.lists import BIGINT
 from clinic_backups.model import WantedKind
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.actions import Started
+from clinic_backups.web.caller import Caller
 from clinic_backups.web.metrics import MEDIA_TYPE as MEDIA_TYPE_METRICS
 from clinic_backups.web.metrics import exposition
 from clinic_backups.web.problems import MEDIA_TYPE, TITLES, WrongValue
-from clinic_backups.web.render import Links, archive_path
+from clinic_backups.web.render import Links, archive_path, whole_path
 from clinic_backups.web.schemas import (
     Clinics,
     Enlace,
@@ -30,6 +31,7 @@ from clinic_backups.web.schemas import (
     Number,
     Page,
     PageSize,
+    Parte,
     ProblemBody,
     Respaldo,
     Respaldos,
@@ -39,6 +41,7 @@ from clinic_backups.web.schemas import (
 )
 from clinic_backups.web.services import Services, entry_of
 from clinic_backups.web.threads import on_threads, stream
+from clinic_backups.web.whole import parts_of
 
 KINDS: Mapping[str, WantedKind] = {"auto": "auto", "completo": "full", "incremental": "incremental"}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -109,7 +112,35 @@ def make_router(services: Services) -> APIRouter:
         entry = entry_of(services, caller, number)
         link = services.actions.download(caller, entry)
         url = link.url or archive_path(request, number)  # a folder signs no links
-        return Enlace(url=url, expira=link.expires_at, nombre_archivo=link.filename)
+        parts = [
+            Parte(
+                respaldo=part.backup_id,
+                nombre_archivo=part.filename,
+                tamano_bytes=part.archive.size_bytes,
+                sha256=part.archive.sha256,
+            )
+            for part in parts_of(entry.record)
+        ]
+        return Enlace(
+            url=url,
+            expira=link.expires_at,
+            nombre_archivo=link.filename,
+            autosuficiente=len(parts) == 1,
+            url_completo=whole_path(request, number),
+            partes=parts,
+        )
+
+    @router.get(
+        "/respaldos/{number}/completo/",
+        summary="The archive and all that it is built on, as one tar with how to open them",
+        response_class=StreamingResponse,
+    )
+    @on_threads
+    def fetch_whole(caller: CallerDep, number: Number) -> StreamingResponse:
+        entry = entry_of(services, caller, number)
+        pieces, filename, size_bytes = services.actions.whole(caller, entry)
+        headers = {"Content-Disposition": f'attachment; filename="{filename}"', "Content-Length": str(size_bytes)}
+        return StreamingResponse(stream(pieces), media_type="application/x-tar", headers=headers)
 
     @router.get(
         "/respaldos/{number}/archivo/",
@@ -159,13 +190,17 @@ def make_router(services: Services) -> APIRouter:
         )
         return Clinics(count=found.total, results=[clinic_of(line, caller) for line in found.lines])
 
+    def alerts_for(caller: Caller) -> list[str]:
+        return [banner.kind for banner in services.banners()] if caller.viewer.superadmin else []
+
     @router.get("/health", summary="How many of your clinics are late")
     @on_threads
     def health(caller: CallerDep) -> Health:
         objective = services.settings.rpo_hours
         counts = services.board.counts(visible=caller.viewer.visible, now=services.now(), objective_hours=objective)
         status: Literal["ok", "late"] = "late" if counts.late or counts.never else "ok"
-        return Health(status=status, objective_hours=objective, next_run=services.actions.next_run(), **asdict(counts))
+        next_run, alerts = services.actions.next_run(), alerts_for(caller)
+        return Health(status=status, objective_hours=objective, next_run=next_run, alerts=alerts, **asdict(counts))
 
     @router.get(
         "/metrics",
@@ -176,7 +211,7 @@ def make_router(services: Services) -> APIRouter:
     @on_threads
     def metrics(caller: CallerDep) -> Response:
         now = services.now()
-        text = exposition(services.board.metrics(visible=caller.viewer.visible, now=now), now)
+        text = exposition(services.board.metrics(visible=caller.viewer.visible, now=now), now, alerts_for(caller))
         return Response(text, media_type=MEDIA_TYPE_METRICS)
 
     @router.get("/openapi.json", summary="This description")

@@ -16,16 +16,19 @@ __all__ = ["MEDIA_TYPE", "exposition"]
 Figure = Callable[[ClinicMetrics], float | None]
 
 
-def exposition(clinics: Iterable[ClinicMetrics], now: datetime) -> bytes:
-    """Text of https://prometheus.io/docs/instrumenting/exposition_formats/; a figure that is unknown is left out."""
+def exposition(clinics: Iterable[ClinicMetrics], now: datetime, alerts: Iterable[str] = ()) -> bytes:
+    """Text of https://prometheus.io/docs/instrumenting/exposition_formats/; a figure that is unknown is left out.
+
+    :param alerts: kinds of :class:`clinic_backups.web.banners.Banner`.
+    """
     registry = CollectorRegistry()
-    registry.register(_Clinics(clinics, now))
+    registry.register(_Clinics(clinics, now, alerts))
     return generate_latest(registry)
 
 
 class _Clinics(Collector):
-    def __init__(self, clinics: Iterable[ClinicMetrics], now: datetime) -> None:
-        self._clinics, self._now = clinics, now
+    def __init__(self, clinics: Iterable[ClinicMetrics], now: datetime, alerts: Iterable[str]) -> None:
+        self._clinics, self._now, self._alerts = clinics, now, alerts
 
     def describe(self) -> list[Metric]:
         """Nothing: else the registry would collect once to find the names."""
@@ -54,7 +57,10 @@ class _Clinics(Collector):
                 value = figure(clinic)
                 if value is not None:
                     family.add_metric(labels, value)
-        return [family for family, _ in families]
+        alert = GaugeMetricFamily("clinic_backups_alert", "Why no backup, or no restore, goes on", labels=("kind",))
+        for kind in self._alerts:
+            alert.add_metric([kind], 1)
+        return [*(family for family, _ in families), alert]
 
 
 def _gauge(name: str, meaning: str) -> GaugeMetricFamily:

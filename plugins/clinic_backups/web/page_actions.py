@@ -12,7 +12,7 @@ from clinic_backups.web import forms
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.actions import Started
 from clinic_backups.web.problems import NotVisible, WrongValue
-from clinic_backups.web.render import Links, archive_path
+from clinic_backups.web.render import Links, archive_path, whole_path
 from clinic_backups.web.runs import RESTORE
 from clinic_backups.web.services import Services, entry_of
 from clinic_backups.web.threads import on_threads
@@ -62,11 +62,12 @@ def add_to(router: APIRouter, services: Services) -> None:
         approve: Annotated[bool, Form()],
         sure: Sure = False,
         plan: Annotated[str, Form(max_length=200)] = "",
+        reason: Line = "",
     ) -> Response:
         if not forms.is_run_id(run_id):
             raise NotVisible("The restore")
         _require_sure(sure or not approve)
-        services.actions.answer(caller, run_id, approve=approve, plan_digest=plan)
+        services.actions.answer(caller, run_id, approve=approve, plan_digest=plan, reason=reason)
         flash = "approved" if approve else "rejected"
         return RedirectResponse(Links.of(request).url("runs", RESTORE, run_id, query={"done": flash}), status_code=303)
 
@@ -95,6 +96,12 @@ def add_to(router: APIRouter, services: Services) -> None:
         link = services.actions.download(caller, entry_of(services, caller, number))
         # A folder signs no links.
         return RedirectResponse(link.url or archive_path(request, number), status_code=303)
+
+    @router.get("/backups/{number}/download-whole")
+    @on_threads
+    def download_whole(request: Request, caller: CallerDep, number: int) -> Response:
+        caller.require("download", entry_of(services, caller, number).record.clinic_id)
+        return RedirectResponse(whole_path(request, number), status_code=303)
 
 
 def _require_sure(sure: bool) -> None:

@@ -85,6 +85,11 @@ def archive_path(request: Request, number: int) -> str:
     return f"{Links.of(request).root}/respaldos/{number}/archivo/"
 
 
+def whole_path(request: Request, number: int) -> str:
+    """Where this server hands out an archive with all that it is built on."""
+    return f"{Links.of(request).root}/respaldos/{number}/completo/"
+
+
 def static_file(name: str) -> tuple[bytes, str, str] | None:
     """A file that the pages load: its content, its type, and the mark of this version; none of that name."""
     if name not in STATIC_TYPES:

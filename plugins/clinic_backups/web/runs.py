@@ -32,6 +32,7 @@ from clinic_backups.airflow_internals import (
 from clinic_backups.operators import pool
 from clinic_backups.operators.connections import PROBLEM_KEY
 from clinic_backups.operators.restore import REFUSED_KEY
+from clinic_backups.restore.approving import REASON
 from clinic_backups.restore.model import RestorePlan
 from clinic_backups.selection import for_all_clinics
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, Unavailable
@@ -66,6 +67,7 @@ class RunView:
     :param plan: of a restore, once it is made: as the catalog has it, or one that was refused.
     :param plan_digest: of a restore: what is approved, which is a plan or a copy into a new schema.
     :param target: of a restore: the database that it writes to.
+    :param answer: of a restore: what somebody answered to its plan, with ``answered_by`` and their ``reason``.
     :param result: of a restore: what the catalog's record says, once it is done.
     :param error: of the first task that failed, with its remedy ``hint``.
     """
@@ -84,6 +86,9 @@ class RunView:
     plan: RestorePlan | None = None
     plan_digest: str = ""
     target: str = ""
+    answer: str = ""
+    answered_by: str = ""
+    reason: str = ""
     result: Mapping[str, Any] | None = None
     error: str = ""
     hint: str = ""
@@ -188,7 +193,7 @@ class Runs:
         known = dag is not None and not dag.is_stale
         return Schedule(known, known and dag.is_paused, slots, views[0] if views else None)
 
-    def answer(self, run_id: str, *, approve: bool, user: Any, now: datetime) -> None:
+    def answer(self, run_id: str, *, approve: bool, user: Any, now: datetime, reason: str = "") -> None:
         """Approve or reject a restore's plan, as Airflow's own page does; waits for up to five seconds.
 
         :raises Conflict: nothing waits, or it was answered.
@@ -210,7 +215,10 @@ class Runs:
                     RESTORE,
                     run_id,
                     "approve",
-                    UpdateHITLDetailPayload(chosen_options=["Approve" if approve else "Reject"]),
+                    UpdateHITLDetailPayload(
+                        chosen_options=["Approve" if approve else "Reject"],
+                        params_input={REASON: reason} if reason else {},
+                    ),
                     user,
                     session,
                 )

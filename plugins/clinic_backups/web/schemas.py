@@ -110,12 +110,24 @@ class Iniciado(BaseModel):
     url: str
 
 
+class Parte(BaseModel):
+    """One of the archives that a restore of a backup needs, in the order in which they are opened."""
+
+    respaldo: str = Field(description="The backup whose archive it is")
+    nombre_archivo: str
+    tamano_bytes: int
+    sha256: str
+
+
 class Enlace(BaseModel):
     """Where the archive can be fetched, encrypted as it is, until ``expira``."""
 
     url: str = Field(description="A link of the store; where the store is a folder, a path of this server")
     expira: datetime
     nombre_archivo: str
+    autosuficiente: bool = Field(description="False: this file alone cannot be restored, all of partes are needed")
+    url_completo: str = Field(description="A path of this server: all of partes as one tar, with how to open them")
+    partes: list[Parte]
 
 
 class Clinic(BaseModel):
@@ -153,6 +165,10 @@ class Health(BaseModel):
     running: int
     failed: int
     next_run: datetime | None
+    alerts: list[str] = Field(
+        description="Why no backup, or no restore, goes on, as the board says it: paused, no_slots, failed, waiting "
+        "and others; only for whoever runs the system"
+    )
 
 
 class ProblemBody(BaseModel):

@@ -30,8 +30,8 @@ TONES: Mapping[str, tuple[str, ...]] = {
 class Step:
     """One task, or all of a mapped one.
 
-    :param state: a key of :data:`TONES`; or ``approval``: it waits for a person; or ``rejected``: that person said no,
-        or nobody said anything in time.
+    :param state: a key of :data:`TONES`; or ``approval``: it waits for a person; or ``rejected``: that person said no;
+        or ``lapsed``: nobody gave an answer that counts.
     :param done: of ``tasks`` mapped ones, so many have succeeded.
     """
 
@@ -55,7 +55,8 @@ def _step(run: RunView, task_id: str, states: list[str]) -> Step:
     if run.is_over and worst == "waiting":
         worst = "skipped"
     if task_id == "approve":
-        worst = "approval" if run.waiting_for_approval else "rejected" if worst == "failed" else worst
+        worst = "approval" if run.waiting_for_approval else "lapsed" if worst == "failed" else worst
+        worst = "rejected" if run.answer == "rejected" else worst
     return Step(task_id, worst, counts["ok"], len(states))
 
 
