@@ -121,7 +121,8 @@ class Chooser:
         return Operation(("replicate", "--json"))
 
     def _consolidate(self) -> Operation | None:
-        name = self._any(lambda row: bool(row["chain"]))
+        erased = self._being_erased()  # of these nothing is to be stored anew, and that is refused
+        name = self._any(lambda row: bool(row["chain"]) and row["clinic_id"] not in erased)
         return Operation(("consolidate", name, "--json"), Step(copied_from=name)) if name else None
 
     def _verify(self) -> Operation | None:
