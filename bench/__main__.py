@@ -12,7 +12,7 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
-from bench import board, far, incremental, large_clinic, memory, report, restore, small_clinics
+from bench import board, far, guards, incremental, large_clinic, memory, report, restore, small_clinics
 from bench.figures import BenchError, Figure
 from bench.world import Scale, world
 from include.demo.layout import CHECKOUT, DemoError
@@ -22,9 +22,10 @@ from tests.servers import ServerError
 RESULT = CHECKOUT / "build" / "bench.json"
 GROUPS = {
     "large": large_clinic.figures, "restore": restore.figures, "small": small_clinics.figures,
-    "memory": memory.figures, "incremental": incremental.figures, "far": far.figures, "board": board.figures,
+    "guards": guards.figures, "memory": memory.figures, "incremental": incremental.figures,
+    "far": far.figures, "board": board.figures,
 }  # fmt: skip
-DEFAULT_GROUPS = ("large", "restore", "small", "incremental", "board")
+DEFAULT_GROUPS = ("large", "restore", "small", "guards", "incremental", "board")
 QUICK = Scale(rows=1_000_000, rounds=3, clinics=30, patients=20, quick=True)
 FULL = Scale(rows=3_000_000, rounds=5, clinics=100, patients=20, quick=False)
 

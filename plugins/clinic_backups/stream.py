@@ -104,10 +104,9 @@ class ArchiveStream:
         def read() -> None:
             try:
                 reader.read(snapshot, tables, queries)
-                snapshot.prove()
+                snapshot.prove_and_end()
             finally:
                 limit.cancel()
-            snapshot.end()
 
         self._pipeline.add("read", read, target=rows)
         self._pipeline.add("pack", pack, source=rows, target=packed)

@@ -170,10 +170,11 @@ class TableLocks:
             except psycopg2.Error as error:
                 raise_database_error(error, "locking the tables of the extracts", source="extract")
 
-    def prove(self, connect: Callable[[], Any]) -> None:
+    def prove(self, connect: Callable[[], Any] | None) -> None:
         """At the end of reading, before what was read is believed.
 
-        :param connect: opens another connection to the same database: its snapshot sees what is there now.
+        :param connect: opens another connection to the same database: its snapshot sees what is there now. None: the
+            transaction may be ended, and its next one sees that; then it always is.
         :raises TransientError: a table that was not locked from the beginning changed between the snapshot and its
             first use, so that it may have looked empty; or a function or an enum is another one now.
         """
@@ -181,17 +182,22 @@ class TableLocks:
             with self._db.cursor() as cursor:
                 cursor.execute(catalog_query("touched"), {"held": self._held})
                 late, unlocked = cursor.fetchone()
-                if not late and not unlocked:
-                    return
                 seen = _Definitions.read(cursor, late, unlocked)
-            other = connect()
+            if connect is None:
+                self._db.rollback()
+            if not late and not unlocked:
+                return
+            other = connect() if connect is not None else self._db
             try:
                 other.set_session(isolation_level="REPEATABLE READ", readonly=True, deferrable=False)
                 with other.cursor() as cursor:
                     cursor.execute(session_settings(cursor, self._settings))
                     now = _Definitions.read(cursor, late, unlocked)
             finally:
-                other.close()
+                if other is self._db:
+                    other.rollback()
+                else:
+                    other.close()
         except psycopg2.Error as error:
             raise_database_error(error, "comparing the tables with the snapshot")
         seen.require_same(now)

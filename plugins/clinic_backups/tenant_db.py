@@ -160,6 +160,12 @@ class Snapshot:
                 wait = self._settings["lock_timeout"]
                 self.rows("SELECT set_config('lock_timeout', %(wait)s, true)", {"wait": wait}, "beginning to write")
 
+    def prove_and_end(self) -> None:
+        """:meth:`prove`, then :meth:`end`, over the one connection that there is. :raises TransientError: see there."""
+        if self._locks is not None:
+            self._locks.prove(None)
+        self.end()
+
     def end(self) -> None:
         """End the transaction, and so all its locks. The next statement needs :meth:`renew` first."""
         self._locks = None

@@ -14,12 +14,12 @@ oid_type AS (
     SELECT t.oid FROM pg_type t JOIN oid_type o ON o.oid IN (t.typbasetype, t.typelem)
      WHERE t.typtype = 'd' OR t.typcategory = 'A'
 ), -- Composite types of the application's own with attributes of these, at any depth: the names of these attributes.
+-- Arrays below, and not joins: PostgreSQL expects a million rows of such a recursion, and takes room for them at once.
 oid_holder (oid, attribute) AS (
     SELECT t.oid, x.attname
       FROM pg_type t
       JOIN pg_attribute x ON x.attrelid = t.typrelid AND x.attnum > 0 AND NOT x.attisdropped
-      JOIN oid_type o ON o.oid = x.atttypid
-     WHERE t.typtype = 'c' AND t.oid >= 16384
+     WHERE t.typtype = 'c' AND t.oid >= 16384 AND x.atttypid = ANY (ARRAY(SELECT o.oid FROM oid_type o))
      UNION
     SELECT t.oid, h.attribute
       FROM oid_holder h
@@ -111,7 +111,7 @@ SELECT 'column', json_build_object(
   LEFT JOIN domain_base d ON d.oid = a.atttypid AND NOT EXISTS (SELECT FROM domain_base further WHERE further.oid = d.base)
  WHERE r.relkind IN ('r', 'p', 'f') AND NOT r.relispartition
    AND (o.oid IS NOT NULL
-        OR a.atttypid IN (SELECT h.oid FROM oid_holder h)
+        OR a.atttypid = ANY (ARRAY(SELECT h.oid FROM oid_holder h))
         OR s.stem IN (SELECT k.stem FROM key_stem k)
         OR r.oid IN (SELECT m.tgrelid FROM managed m))
  UNION ALL
