@@ -295,6 +295,14 @@ class ClinicBackup:
             return replace(record, accepted_by=last_good.accepted_by, accepted_at=last_good.accepted_at)
         return record
 
+    def _problem(self, choice: Choice) -> str:
+        """Why nothing can be built on a chain; empty: it can. One archive that cannot be read stops no full backup."""
+        try:
+            return self._parents.problem(choice.chain)
+        except PermanentError as error:
+            self._store.identified()  # else it is the store that is not there, and not the archive
+            return f"an archive that it would be built on cannot be read: {error.message}"
+
     def _decide(
         self, record: BackupRecord, wanted: WantedKind, backups: Sequence[BackupRecord], recipients: tuple[str, ...]
     ) -> tuple[Choice, KnownBlocks | None]:
@@ -302,7 +310,7 @@ class ClinicBackup:
         choice, known = self._choose(record, wanted, backups, recipients, None), None
         if not choice.chain and wanted != "full":
             self._parents.require_store(backups)
-        if choice.chain and (problem := self._parents.problem(choice.chain)):
+        if choice.chain and (problem := self._problem(choice)):
             choice = Choice(problem)
         if choice.chain:
             known = KnownBlocks([parent.backup_id for parent in choice.chain])

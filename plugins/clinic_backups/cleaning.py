@@ -183,8 +183,7 @@ class Cleaner:
         if (until := told.locked_until.get(record.backup_id)) is not None:
             self._catalog.note_lock(record, until)
         if (hold := told.held.get(record.backup_id)) is not None and not _is_erased(record, cleaned):
-            by = hold.by[: envelopes.MAX_REASON - len(envelopes.FROM_NOTE)]
-            self._catalog.hold(record, hold.reason, by + envelopes.FROM_NOTE, hold.at)
+            self._catalog.hold(record, hold.reason, envelopes.by_note(hold), hold.at)
 
     def _plan(self, cleaned: Cleaned, told: _Told) -> list[Decision]:
         now, clinic_id = self._now(), cleaned.clinic_id

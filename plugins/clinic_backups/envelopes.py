@@ -200,6 +200,11 @@ def load_hold(archive_key: str, store: ObjectStore) -> tuple[str, str] | None:
     return (found.reason, found.by) if found else None
 
 
+def by_note(hold: Hold) -> str:
+    """The holder of a hold that is taken over from a note: the catalog says where it has the name from."""
+    return hold.by.removesuffix(FROM_NOTE)[: MAX_REASON - len(FROM_NOTE)] + FROM_NOTE
+
+
 def _hold(archive_key: str, store: ObjectStore) -> Hold | None:
     key = hold_key_of(archive_key)
     try:

@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from clinic_backups import envelopes, stored
-from clinic_backups.catalog.copies import Copies, CopyState
+from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasure, Erasures
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
@@ -195,7 +195,7 @@ class _Clinic:
             self._conflict(key, "its note of a hold is none; it is kept on hold")
         try:
             if self._write(record, known) and hold:
-                self._catalog.hold(record, hold.reason, hold.by, hold.at)
+                self._catalog.hold(record, hold.reason, envelopes.by_note(hold), hold.at)
                 self._report.held += 1
         except (PermanentError, ValueError) as error:
             # ValueError: text that the driver does not even send.
@@ -204,14 +204,14 @@ class _Clinic:
 
     def _why_bad(self, known: BackupRecord, record: BackupRecord) -> str:
         """What was found lost or damaged is not believed by its size alone: it is read. Empty: nothing is wrong."""
-        otherwise: CopyState = "lost" if known.state == "lost" else "present"
-        noted = self._noted.get(record.backup_id, {}).get(self._store.url, otherwise)
-        if noted == "present":
+        noted = self._noted.get(record.backup_id, {}).get(self._store.url)
+        if noted == "present" and known.state == "completed":
             return ""
         self._on_step(f"{self._store.url}: reading {record.backup_id}")
         condition = stored.read_through(record.archive, self._store)
         self._lock.require()
-        return "" if condition == "intact" else f"it counts as {noted} here, and was read: it is {condition}"
+        counts = f"counts as {noted}" if noted else "is not known to be"
+        return "" if condition == "intact" else f"it {counts} here, and was read: it is {condition}"
 
     def _write(self, record: BackupRecord, known: BackupRecord | None) -> bool:
         if known is None or known.state in TAKEN_OVER:

@@ -24,7 +24,7 @@ def write_beside(item: Discrepancy, store: ObjectStore, catalog: Catalog, now: d
         envelopes.ensure(record.envelope(), store, now=now)
         return replace(item, action="written again")
     if hold := envelopes.unreleased_hold(record, store):
-        catalog.hold(record, hold.reason, hold.by, hold.at)
+        catalog.hold(record, hold.reason, envelopes.by_note(hold), hold.at)
         return replace(item, action="recorded")
     envelopes.write_hold(record, store)
     return replace(item, action="removed" if record.hold_reason is None else "written again")

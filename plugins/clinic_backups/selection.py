@@ -14,6 +14,7 @@ KEYS = ("clinic_id", "clinic_ids", "kind", "notes", "allow_gaps")
 KINDS: tuple[WantedKind, ...] = get_args(WantedKind)
 MAX_NOTES = 500
 MAX_ID = 2**63 - 1
+MAX_DIGITS = 20
 SHOWN_CLINICS = 100
 
 
@@ -90,7 +91,7 @@ def _ids(conf: Mapping[str, Any], every: Sequence[Clinic]) -> list[int] | None:
 
 def _id(value: object, key: str, every: Sequence[Clinic]) -> int:
     # The trigger form sends a number that was typed as text.
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 20:
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < MAX_DIGITS:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_ID:
         raise _wrong(f"{key}: {str(value)[:40]!r} is not the id of a clinic, which is a positive whole number.", every)

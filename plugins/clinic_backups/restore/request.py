@@ -10,7 +10,7 @@ from clinic_backups.errors import SettingsError
 from clinic_backups.model import Clinic, RestoreMode
 from clinic_backups.restore.into import require_schema_name
 from clinic_backups.restore.model import MODES, RestoreRequest
-from clinic_backups.selection import flag, require_known_keys, select
+from clinic_backups.selection import MAX_DIGITS, flag, require_known_keys, select
 
 INTO = "into"
 KEYS = (
@@ -54,7 +54,8 @@ def parse(
 
 def _as_clinic(value: object, every: Sequence[Clinic]) -> list[Clinic]:
     """A number that no clinic has now, as it has one in the backups if there are any."""
-    number = int(value) if isinstance(value, str) and value.isascii() and value.isdecimal() else value
+    is_number = isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < MAX_DIGITS
+    number = int(str(value)) if is_number else value
     if not isinstance(number, int) or isinstance(number, bool) or number in {clinic.id for clinic in every}:
         return []
     return [Clinic(number, f"clinic {number}")]

@@ -9,12 +9,14 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 from clinic_backups.errors import (
@@ -47,6 +49,20 @@ _HINTS = {
     errno.EPERM: "The file system must support hard links.",
     errno.EROFS: "Mount the disk writable.",
 }
+
+
+class _Translated(io.RawIOBase):
+    """A file whose errors while it is read are the store's: a bad sector, a network disk that went away."""
+
+    def __init__(self, file: Any, translated: Callable[[], AbstractContextManager[None]]) -> None:
+        self._file, self._translate = file, translated
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with self._translate():
+            return int(self._file.readinto(buffer))
 
 
 class FileStore(base.ObjectStore):
@@ -106,10 +122,15 @@ class FileStore(base.ObjectStore):
 
     @contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
+        # Without waiting: a pipe that somebody put there would keep whoever opens it for ever.
         with self._translated(key):
-            stream = self._path(key).open("rb")
+            stream = os.fdopen(os.open(self._path(key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0)
         with stream:
-            yield stream
+            with self._translated(key):
+                if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                    raise FileNotFoundError(errno.ENOENT, "only a regular file is an object")
+            with io.BufferedReader(_Translated(stream, partial(self._translated, key)), PART_SIZE_BYTES) as readable:
+                yield readable
 
     def stat(self, key: str) -> ObjectInfo:
         path = self._path(key)
@@ -136,7 +157,8 @@ class FileStore(base.ObjectStore):
                 return
             with self._lock():
                 for file in (path, _beside(path)):
-                    with suppress(FileNotFoundError):
+                    # A folder under an object's key is not an object.
+                    with suppress(FileNotFoundError, IsADirectoryError):
                         file.unlink()
                 _sync_folder(path.parent)
 
@@ -265,8 +287,8 @@ class FileStore(base.ObjectStore):
 
     def _info(self, path: Path, key: str) -> ObjectInfo:
         found = path.stat()
-        if path.is_dir():
-            raise FileNotFoundError(errno.ENOENT, "a folder is not an object")
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "only a regular file is an object")
         return ObjectInfo(key, found.st_size, _moment(found.st_mtime))
 
     @contextmanager

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
 
+from clinic_backups import strict_json
+from clinic_backups.envelope_checks import usable_time
 from clinic_backups.errors import ObjectNotFound, PermanentError, PlaceMissing
 from clinic_backups.model import CONTENT_TYPE_ENVELOPE, iso
 from clinic_backups.stores.base import ObjectStore
@@ -75,10 +77,10 @@ def write_marker(marker: Marker, store: ObjectStore) -> None:
 def _parsed(data: bytes) -> Marker:
     if len(data) > MAX_BYTES:
         raise ValueError("too long")
-    found = json.loads(data)
+    found = strict_json.loads(data)
     if found["format"] != FORMAT or not isinstance(found["store_id"], str):
         raise ValueError("another format")
-    made_at = datetime.fromisoformat(found["made_at"])
-    if made_at.tzinfo is None:
-        raise ValueError("a time without an offset")
+    made_at = usable_time(found["made_at"])
+    if made_at is None:
+        raise ValueError("no time that the catalog can hold")
     return Marker(str(UUID(found["store_id"])), made_at)
