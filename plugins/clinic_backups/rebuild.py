@@ -16,7 +16,7 @@ from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.envelope_checks import harmless
 from clinic_backups.errors import IntegrityError, ObjectNotFound, PermanentError
-from clinic_backups.model import BackupRecord, Envelope, State, iso, parse_key
+from clinic_backups.model import BackupRecord, CopyState, Envelope, State, iso, parse_key
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 
 AT_A_TIME = 8
@@ -204,7 +204,8 @@ class _Clinic:
 
     def _why_bad(self, known: BackupRecord, record: BackupRecord) -> str:
         """What was found lost or damaged is not believed by its size alone: it is read. Empty: nothing is wrong."""
-        noted = self._noted.get(record.backup_id, {}).get(self._store.url)
+        otherwise: CopyState | None = "lost" if known.state == "lost" else None
+        noted = self._noted.get(record.backup_id, {}).get(self._store.url, otherwise)
         if noted == "present" and known.state == "completed":
             return ""
         self._on_step(f"{self._store.url}: reading {record.backup_id}")

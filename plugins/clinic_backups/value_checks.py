@@ -9,6 +9,7 @@ from psycopg2 import sql
 
 from clinic_backups.coverage import Problem
 from clinic_backups.declarations import FILE, spelled
+from clinic_backups.errors import PermanentError
 from clinic_backups.extract import SqlFolder
 from clinic_backups.model import Column, Table
 from clinic_backups.row_checks import identifier
@@ -83,9 +84,10 @@ class ValueChecks:
         query = sql.SQL("EXPLAIN (VERBOSE, FORMAT JSON) SELECT {} FROM ({}) AS r").format(
             sql.SQL(", ").join(sql.Identifier("r", column.name) for column in columns), sql.SQL(self._rows(table))
         )
-        plan = self._snapshot.rows(query, None, f"asking for the plan of the extract of {table.name}")[0][0][0]["Plan"]
+        plan = self._plan(table, query)
         aliases = self._aliases(plan, table.name)
-        output = plan.get("Output", [])[: len(columns)]
+        listed = plan.get("Output")
+        output = listed[: len(columns)] if isinstance(listed, list) else []
         if len(output) < len(columns):
             return columns
         computed = [
@@ -94,6 +96,16 @@ class ValueChecks:
         ]
         # All of one row: where the table is read twice, a column of the other one counts as computed.
         return min(computed, key=len, default=columns)
+
+    def _plan(self, table: Table, query: sql.Composable) -> Mapping[str, object]:
+        try:
+            with self._snapshot.savepoint():
+                found = self._snapshot.rows(query, None, f"asking for the plan of the extract of {table.name}")
+        except PermanentError:
+            self._snapshot.probe(table, self._extracts[table.name])  # which says what the extract lacks
+            raise
+        plan: Mapping[str, object] = found[0][0][0]["Plan"]
+        return plan
 
     def _aliases(self, node: Mapping[str, object], table: str) -> set[str]:
         """What the plan calls the table where it reads it, or a partition of it."""

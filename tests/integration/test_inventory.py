@@ -428,7 +428,7 @@ def test_a_hold_that_one_store_alone_noted_outlives_the_catalog(demo_database: D
     assert fleet.copy(patient=True).problems == []
     assert found(fleet.check(one.url, record=True)) == {hold_key_of(record.archive_key): "hold note recorded"}
     again = fleet.again(record)
-    assert (again.hold_reason, again.held_by, again.held_at) == ("pleito", "abogada", held_at)
+    assert (again.hold_reason, again.held_by, again.held_at) == ("pleito", "abogada (note in the store)", held_at)
     assert found(fleet.check(two.url, record=True)) == {hold_key_of(record.archive_key): "hold note written again"}
     fleet.clean(400)
     assert fleet.state(record) == "completed"
