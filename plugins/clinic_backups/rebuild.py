@@ -10,13 +10,13 @@ from itertools import groupby
 from typing import Any
 
 from clinic_backups import envelopes, stored
-from clinic_backups.catalog.copies import Copies
+from clinic_backups.catalog.copies import Copies, CopyState
 from clinic_backups.catalog.erasures import Erasure, Erasures
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.envelope_checks import harmless
 from clinic_backups.errors import IntegrityError, ObjectNotFound, PermanentError
-from clinic_backups.model import BackupRecord, CopyState, Envelope, State, iso, parse_key
+from clinic_backups.model import BackupRecord, Envelope, State, iso, parse_key
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 
 AT_A_TIME = 8

@@ -168,7 +168,7 @@ def test_a_restore_is_asked_for_planned_approved_by_the_operator_and_followed_to
         line = operator.get_by_role("row").filter(has_text=STOCK)
         expect(line.get_by_role("cell").nth(1)).to_have_text(f"{rows}", timeout=RUN_LIMIT_MS)
         answer(operator, "Reject", "The plan is rejected")
-        expect(operator.locator(".head")).to_contain_text("Failed", timeout=RUN_LIMIT_MS)
+        expect(operator.locator(".head")).to_contain_text("Rejected", timeout=RUN_LIMIT_MS)
         assert airflow.wait(undo_id, "clinic_restore") == "failed"
         assert stock(airflow) == good
     assert audited(airflow, since) == [
@@ -247,7 +247,7 @@ def test_in_airflows_own_pages_it_works_in_a_frame_a_tab_and_behind_a_tasks_link
         number, record = newest_backup(airflow, 2)
         expect(frame.locator("main")).to_contain_text(record.backup_id)
         with page.expect_download() as download:
-            frame.get_by_role("link", name="Download").click()
+            frame.get_by_role("link", name="Download", exact=True).click()
         assert hashlib.sha256(Path(download.value.path()).read_bytes()).hexdigest() == record.sha256
         assert "/plugin/backups" in page.url
 

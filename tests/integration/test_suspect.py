@@ -217,7 +217,7 @@ def test_a_table_that_was_read_as_empty_and_has_rows_is_not_believed(
 
 def test_a_count_that_takes_too_long_is_said(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     check = plausibility.check
-    monkeypatch.setattr(plausibility, "check", lambda *args: check(*args, within_seconds=0.001))
+    monkeypatch.setattr(plausibility, "check", lambda *args, **more: check(*args, within_seconds=0.001, **more))
     record = fleet.on_day(0)
     assert "were not looked for" in (record.remark or "")
     assert fleet.catalog.require(record.backup_id).remark == record.remark
