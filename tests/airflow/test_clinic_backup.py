@@ -32,9 +32,9 @@ def test_all_active_clinics_and_nothing_of_a_patient_outside_of_the_store(airflo
     (tipo,) = airflow.execute(f"SELECT tipo FROM clinic_backups.respaldo WHERE nombre_archivo = '{file}'")[0]
     assert tipo in ("completo", "incremental")
     with closing(airflow.web("admin")) as web:
-        for asked, count in ((tipo, 1), ("manual", 0)):
-            found = web.get("/backups/respaldos/", params={"buscar": file, "tipo": asked}).json()
-            assert found["count"] == count
+        for asked, there in ((tipo, True), ("manual", False)):
+            found = web.get("/backups/respaldos/", params={"clinica": 3, "tipo": asked}).json()["results"]
+            assert (file in [entry["nombre_archivo"] for entry in found]) == there
     tasks = airflow.tasks(run_id)
     assert tasks["back_up[2]"]["rendered_map_index"] == "Clínica D'Ávila"
     # One SQL script, to be read line by line.

@@ -103,9 +103,14 @@ def _show_rest(with_parts: Parts, kept: list[Decision]) -> None:
 
 def _show_unknown_holds(with_parts: Parts, clinic: int, *, ignored: bool) -> None:
     """Anybody who may write to a store can put a note there: whoever erases says whether it counts."""
-    found = list(with_parts.cleaner().unknown_holds(clinic))
-    for record, where, hold in found:
-        errors.print(f"{record.backup_id}, {escape(where)}: on hold: {escape(hold.said)}")
+    found = 0
+    try:
+        for record, where, hold in with_parts.cleaner().unknown_holds(clinic):
+            found += 1
+            errors.print(f"{record.backup_id}, {escape(where)}: on hold: {escape(hold.said)}")
+    except ClinicBackupsError as error:
+        # The erasure is recorded all the same, and deletes nothing that a store cannot be asked about.
+        errors.print(f"Not all stores could be asked for notes of holds: {escape(error.message)}")
     if found and ignored:
         errors.print("These notes are ignored: what they are about is deleted.")
     elif found:
