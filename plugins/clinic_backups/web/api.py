@@ -64,7 +64,7 @@ def make_router(services: Services) -> APIRouter:
         estado: Annotated[list[Status], Query()] = [],  # noqa: B006
         desde: Moment | None = None,
         hasta: Moment | None = None,
-        buscar: Annotated[Line, Query(description="Part of the clinic's name, its id, or the backup's id or number")] = "",
+        buscar: Annotated[Line, Query(description="The clinic's name, its id, or the backup's id or number")] = "",
         page: Page = 1,
         page_size: PageSize = 50,
     ) -> Respaldos:
