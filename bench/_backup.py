@@ -7,7 +7,7 @@ import sys
 import time
 
 from bench.children import peak_rss_bytes
-from clinic_backups.backup import utc_now
+from clinic_backups.clock import machine_now
 from clinic_backups.connections import Connection
 from clinic_backups.model import BackupRequest, Clinic
 from clinic_backups.parts import Parts
@@ -27,7 +27,7 @@ def main() -> None:
         chain_length=200,
     )
     parts = Parts(settings, connections.get)
-    StoreInit(parts.catalog, utc_now, "bench").run(parts.bare_stores.primary, take_over=True)
+    StoreInit(parts.catalog, machine_now, "bench").run(parts.bare_stores.primary, take_over=True)
     backup = parts.backup()
     began = time.perf_counter()
     record = backup.run(

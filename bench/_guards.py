@@ -15,7 +15,7 @@ from unittest import mock
 
 from bench.children import peak_rss_bytes
 from clinic_backups import gate, plausibility
-from clinic_backups.backup import utc_now
+from clinic_backups.clock import machine_now
 from clinic_backups.connections import Connection
 from clinic_backups.model import BackupRequest, Clinic, Gap, Table
 from clinic_backups.parts import Parts
@@ -58,7 +58,7 @@ def main() -> None:
         store_url=job["store_url"], recipients=(job["recipient"],), server_side_encryption="none", time_zone="UTC"
     )
     parts = Parts(settings, connections.get)
-    StoreInit(parts.catalog, utc_now, "bench").run(parts.bare_stores.primary, take_over=True)
+    StoreInit(parts.catalog, machine_now, "bench").run(parts.bare_stores.primary, take_over=True)
     found: dict[str, list[float]] = {"with": [], "with_cpu": [], "without": [], "without_cpu": []}
     clinics = iter(range(1, 1_000_000))
 

@@ -7,11 +7,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
+
+from tests.proxy import Proxy
 
 
-class SilentProxy:
+class SilentProxy(Proxy):
     """Forwards until it is told, or until what a client sends holds a certain text; then nothing, in either direction.
 
     :param host, port: of the server.
@@ -23,26 +23,10 @@ class SilentProxy:
     def __init__(
         self, host: str, port: int, *, until: bytes = b"", after_bytes: int | None = None, accepts: bool = True
     ) -> None:
-        self._server, self._until, self._after_bytes, self._accepts = (host, port), until, after_bytes, accepts
+        super().__init__(host, port)
+        self._until, self._after_bytes, self._accepts = until, after_bytes, accepts
         self.silent = 0
         self._quiet = threading.Event()
-        self._ended = False
-        self._sockets: list[socket.socket] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._ended = True
-        for each in (self._listener, *self._sockets):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
 
     def fall_silent(self) -> None:
         """All connections that there are, at once."""
@@ -54,16 +38,11 @@ class SilentProxy:
             assert time.monotonic() < deadline, "no connection fell silent"
             time.sleep(0.02)
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                self._sockets.append(client)
-                if (self.silent or self._quiet.is_set()) and not self._accepts:
-                    continue  # taken, and never answered
-                server = socket.create_connection(self._server)
-                self._sockets.append(server)
-                _Line(self, client, server).start()
+    def answers(self) -> bool:
+        return self._accepts or not (self.silent or self._quiet.is_set())
+
+    def begin(self, client: socket.socket, server: socket.socket) -> None:
+        _Line(self, client, server).start()
 
 
 class _Line:

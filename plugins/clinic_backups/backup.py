@@ -19,7 +19,7 @@ from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.progress import ProgressNotes
 from clinic_backups.catalog.records import Catalog, SameSecond
 from clinic_backups.chain import Choice, choose
-from clinic_backups.clock import Now, carried_on, machine_now, require_same_clock, require_same_server
+from clinic_backups.clock import Now, carried_on, require_same_clock, require_same_server
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import Age, parse_recipients
 from clinic_backups.errors import ClinicBackupsError, ObjectExists, ObjectLocked, PermanentError, TransientError
@@ -44,8 +44,6 @@ from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stream import ArchiveStream, OnProgress, Progress, Stored
 from clinic_backups.tenant_db import Snapshot
 
-utc_now = machine_now
-"""This machine's clock, for what has no catalog to ask. Backups, ages and terms use the catalog's."""
 TRIES = 3
 """Times that a backup is made when somebody else's object lies under the key that was drawn for it."""
 

@@ -162,7 +162,7 @@ class Cleaner:
         for record in self._catalog.find(clinic_id=clinic_id):
             if record.state not in ("completed", "lost"):
                 continue
-            if record.hold_reason is not None and (record.held_by or "").endswith(envelopes.FROM_NOTE):
+            if record.hold_reason is not None and envelopes.is_by_note(record):
                 yield record, "the catalog", envelopes.Hold(record.hold_reason, record.held_by or "", record.held_at)
             for url in self._stores.urls:
                 with self._stores.at(url) as store:
@@ -175,7 +175,7 @@ class Cleaner:
         if cleaned.erasure is None or not cleaned.erasure.ignore_unknown_holds:
             return
         for record in self._catalog.find(clinic_id=cleaned.clinic_id):
-            if _is_erased(record, cleaned) and (record.held_by or "").endswith(envelopes.FROM_NOTE):
+            if _is_erased(record, cleaned) and envelopes.is_by_note(record):
                 self._catalog.release(record, cleaned.erasure.requested_by, self._now())
 
     def _note(self, record: BackupRecord, told: _Told, cleaned: Cleaned) -> None:

@@ -58,7 +58,7 @@ def harmless(envelope: Envelope) -> Envelope:
 
 
 def usable_time(value: object) -> datetime | None:
-    """A time of a note as text; none if it is none that the catalog can hold."""
+    """The time that a text gives; ``None`` if it is not a time, or not one that the catalog can hold."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:

@@ -48,7 +48,7 @@ class Hold:
 FROM_NOTE = " (note in the store)"
 """Ends the holder's name of a hold that the catalog knows from a note alone."""
 UNREADABLE = Hold("unreadable note of a hold", "clinic-backups", None)
-"""What is believed of a note that is none: better one hold too many."""
+"""What a note that cannot be read counts as: better one hold too many."""
 
 
 class NoEnvelope(IntegrityError):
@@ -100,7 +100,7 @@ def load(archive_key: str, store: ObjectStore, *, now: datetime) -> Envelope:
     """The envelope of an archive, checked. Its texts may hold what should not be shown: see ``harmless``.
 
     :raises ObjectNotFound: it has none.
-    :raises NoEnvelope: what lies there is none, or says what cannot be.
+    :raises NoEnvelope: the object is not an envelope, or its values are not possible.
     :raises IntegrityError: it is of another archive, or of a newer format.
     """
     key = envelope_key_of(archive_key)
@@ -198,6 +198,11 @@ def load_hold(archive_key: str, store: ObjectStore) -> tuple[str, str] | None:
     """Reason and holder, each one line; none if it is not on hold. :raises IntegrityError: a note that says nothing."""
     found = _hold(archive_key, store)
     return (found.reason, found.by) if found else None
+
+
+def is_by_note(record: BackupRecord) -> bool:
+    """The record's hold was taken over from a note."""
+    return (record.held_by or "").endswith(FROM_NOTE)
 
 
 def by_note(hold: Hold) -> str:

@@ -74,8 +74,8 @@ def keys_of(store: ObjectStore, clinic_id: int) -> set[KeyParts]:
 
 
 def _is_nobodys(archive_key: str, stores: AnsweringStores, erasure: Erasure, now: datetime) -> bool:
-    """What lies there as its envelope is none, so that no catalog can take it over, and no store has a note of a
-    hold beside it that counts."""
+    """The archive's envelope is not valid in any store, so that no catalog can take it over, and no note of a hold
+    beside it counts."""
     for url in stores.urls:
         with stores.at(url) as store:
             try:

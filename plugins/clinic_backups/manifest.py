@@ -46,7 +46,12 @@ class Manifest:
 
 
 def checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
-    """The manifest, once it agrees with what was read. :raises KeyError, TypeError, ValueError: it is none."""
+    """The manifest, once it agrees with what was read.
+
+    :raises KeyError, TypeError, ValueError: the data are not a manifest.
+    :raises IntegrityError: it does not agree.
+    :raises PermanentError: a later version of this package wrote it.
+    """
     if data["format"] > FORMAT_VERSION:
         raise PermanentError(
             f"The archive has format {data['format']}; this version reads up to {FORMAT_VERSION}.",

@@ -22,7 +22,7 @@ MAX_COLUMNS, MAX_KEYS = 1_700, 10_000
 
 
 def clinic_of(data: Any) -> Clinic:
-    """:raises KeyError, TypeError, ValueError: it is none."""
+    """:raises KeyError, TypeError, ValueError: the data do not describe a clinic."""
     clinic = Clinic(**_fields(Clinic, data))
     _require(type(clinic.id) is int and 0 <= clinic.id < BIGINT, _is_name(clinic.language))
     _require(is_text(clinic.name) and len(clinic.name) <= MAX_CODE)
@@ -30,7 +30,7 @@ def clinic_of(data: Any) -> Clinic:
 
 
 def time_of(value: Any) -> datetime:
-    """:raises ValueError: it is none, or out of the range that the catalog holds."""
+    """:raises ValueError: it is not a time, or not one that the catalog can hold."""
     moment = usable_time(value)
     if moment is None:
         raise ValueError("no usable time")
@@ -38,7 +38,7 @@ def time_of(value: Any) -> datetime:
 
 
 def table_of(data: Any) -> Table:
-    """:raises KeyError, TypeError, ValueError: it is none."""
+    """:raises KeyError, TypeError, ValueError: the data do not describe a table."""
     _require(isinstance(data["columns"], list) and len(data["columns"]) <= MAX_COLUMNS)
     _require(isinstance(data["foreign_keys"], list) and len(data["foreign_keys"]) <= MAX_KEYS)
     columns = tuple(_column(column) for column in data["columns"])

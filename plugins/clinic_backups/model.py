@@ -170,7 +170,7 @@ class Envelope:
     def from_json(cls, data: dict[str, Any]) -> Envelope:
         """The envelope that :meth:`to_json` wrote; unknown keys of later versions are left aside.
 
-        :raises KeyError, TypeError, ValueError: it is none.
+        :raises KeyError, TypeError, ValueError: the data are not an envelope.
         """
         fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
         for key in ("started_at", "finished_at", "expires_at", "locked_until", "data_at"):

@@ -105,6 +105,12 @@ class Parts:
         """The same, and nobody compares their markers: for `store init`, and for reading without a catalog."""
         return self._stores(self.open_store)
 
+    def bare_store(self, url: str, conn_id: str) -> ObjectStore:
+        """A store of the settings, or, with that connection, any other one; nobody compares its marker."""
+        if self.settings.store_url and url in self.bare_stores.urls:
+            return self.bare_stores.at(url)
+        return self.open_store(url, conn_id)
+
     def identified_store(self, url: str, conn_id: str) -> ObjectStore:
         """A store that shows its id before and after what is believed of it."""
         store = self.open_store(url, conn_id)
@@ -266,7 +272,7 @@ class Parts:
     def belongs_to(self, name: str, clinic_id: int) -> bool:
         """Whether somebody who is logged in under that name is a person of the clinic, as ``user_clinics.sql`` says.
 
-        A superadmin is none.
+        A superadmin is not a person of a clinic.
         """
         query = SqlFolder(self.settings.sql_dir).user_clinics()
         found: list[tuple[Any, ...]] = []

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from clinic_backups.retention import RetentionPolicy
+from clinic_backups.strict_json import once
 
 YEAR_HOURS = 366 * 24
 LONGEST_MILLISECONDS = 2**31 - 1
@@ -22,13 +23,6 @@ def _words(value: Any) -> Any:
     return tuple(word for word in re.split(r"[\s,]+", value) if word) if isinstance(value, str) else value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands there twice")
-    return found
-
-
 def _json(value: Any) -> Any:
     """Read a JSON object; its text is never part of an error."""
     if not isinstance(value, str):
@@ -36,7 +30,7 @@ def _json(value: Any) -> Any:
     if not value.strip():
         return {}
     try:
-        return json.loads(value, object_pairs_hook=_once)
+        return json.loads(value, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
     except RecursionError:

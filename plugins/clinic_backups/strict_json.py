@@ -19,7 +19,7 @@ def loads(data: bytes, *, check_texts: bool = True) -> Any:
     """
     try:
         text = data.decode("utf-8")
-        found = json.loads(text, object_pairs_hook=_once, parse_float=_refuse_number, parse_constant=_refuse_number)
+        found = json.loads(text, object_pairs_hook=once, parse_float=_refuse_number, parse_constant=_refuse_number)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     except UnicodeDecodeError:
@@ -39,7 +39,8 @@ def is_text(value: object) -> bool:
         return False
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, as ``object_pairs_hook`` makes it. :raises ValueError: it has a key twice."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("it has a key twice")

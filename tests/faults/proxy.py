@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
+
+from tests.proxy import Proxy, close
 
 Kind = Literal["cut before", "lose answer", "stall", "kill before", "kill after"]
 KINDS: tuple[Kind, ...] = ("cut before", "lose answer", "stall", "kill before", "kill after")
@@ -37,7 +38,7 @@ class Armed:
     kill: Callable[[], object] = lambda: None
 
 
-class FaultProxy:
+class FaultProxy(Proxy):
     """Forwards, and counts the points at which a fault can happen.
 
     :param port: of the server, on this machine.
@@ -45,38 +46,25 @@ class FaultProxy:
     """
 
     def __init__(self, port: int, is_point: Callable[[bytes], bool]) -> None:
-        self._server, self.is_point = ("127.0.0.1", port), is_point
+        super().__init__("127.0.0.1", port)
+        self.is_point = is_point
         self._armed: Armed | None = None
-        self._lock, self.points, self.fired = threading.Lock(), 0, False
-        self._sockets: set[socket.socket] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._listener.getsockname()[1])
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._listener.close()
-        self.disarm()
+        self.points, self.fired = 0, False
 
     def arm(self, fault: Armed | None) -> None:
         """Count from now on, and do this fault once."""
-        with self._lock:
+        with self.lock:
             self._armed, self.points, self.fired = fault, 0, False
 
     def disarm(self) -> None:
         """No fault any more; connections that are left are cut, also those that stall."""
-        with self._lock:
-            self._armed, left = None, list(self._sockets)
-        for each in left:
-            close(each)
+        with self.lock:
+            self._armed = None
+        self.close_all()
 
     def point(self) -> Armed | None:
         """One more point; the fault that happens at it."""
-        with self._lock:
+        with self.lock:
             self.points += 1
             if self._armed is None or self.fired or self.points != self._armed.number:
                 return None
@@ -84,23 +72,11 @@ class FaultProxy:
             return self._armed
 
     def forget(self, *sockets: socket.socket) -> None:
-        with self._lock:
-            self._sockets.difference_update(sockets)
+        with self.lock:
+            self.sockets.difference_update(sockets)
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                try:
-                    server = socket.create_connection(self._server)
-                except OSError:
-                    client.close()
-                    continue
-                for each in (client, server):
-                    each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                with self._lock:
-                    self._sockets |= {client, server}
-                _Line(self, client, server).start()
+    def begin(self, client: socket.socket, server: socket.socket) -> None:
+        _Line(self, client, server).start()
 
 
 class _Line:
@@ -158,10 +134,3 @@ class _Line:
                         self._fault.kill()
                     return
             self._client.sendall(data)
-
-
-def close(each: socket.socket) -> None:
-    """At once, also for the thread that waits in it."""
-    with suppress(OSError):
-        each.shutdown(socket.SHUT_RDWR)
-    each.close()

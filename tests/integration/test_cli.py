@@ -63,6 +63,14 @@ def run(
     return call
 
 
+def restore_keys(run: Run, identity: Path, database: DemoDatabase) -> dict[str, str]:
+    """The variables of a command that backs up to a new key pair and may restore; the secret key goes to that file."""
+    return {
+        "CLINIC_BACKUPS_RECIPIENTS": run("keygen", str(identity)).out.strip(),
+        "AIRFLOW_CONN_RESTORE_DB": database.restorer_uri,
+    }
+
+
 def test_from_a_new_catalog_to_a_listed_backup(run: Run, new_database: DemoDatabase) -> None:
     early = run("backup", "--all")
     assert (early.code, early.out) == (1, "")

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from clinic_backups import connections, envelopes, preflight
-from clinic_backups.backup import ClinicBackup, utc_now
+from clinic_backups.backup import ClinicBackup
+from clinic_backups.clock import machine_now
 from clinic_backups.declarations import parse
 from clinic_backups.errors import PermanentError, SettingsError
 from clinic_backups.extract import SqlFolder
@@ -55,7 +56,7 @@ class Guard(Rig):
         """What the preflight finds about completeness."""
         findings = preflight.run(
             settings=self.settings, clinic_db=lambda: self.clinic_db, stores=lambda: Stores.of(self.store),
-            now=utc_now,
+            now=machine_now,
             catalog_version=lambda: None, count_rows=rows,
         )  # fmt: skip
         checks = ("coverage", "parents", "rows")

@@ -12,7 +12,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from clinic_backups import preflight
-from clinic_backups.backup import utc_now
+from clinic_backups.clock import machine_now
 from clinic_backups.errors import ObjectLocked, PermanentError, TransientError
 from clinic_backups.model import CONTENT_TYPE_ENVELOPE, envelope_key_of
 from clinic_backups.storage import Stores
@@ -99,7 +99,7 @@ def test_a_bucket_that_cannot_lock_is_found_by_the_preflight_and_by_the_backup(
             settings=fleet.settings.model_copy(update={"lock_days": lock_days}),
             clinic_db=lambda: fleet.clinic_db,
             stores=lambda: Stores.of(*stores),
-            now=utc_now,
+            now=machine_now,
             catalog_version=fleet.catalog.require_newest,
             count_rows=False,
         )

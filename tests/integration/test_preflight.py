@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from clinic_backups import connections, preflight
-from clinic_backups.backup import utc_now
+from clinic_backups.clock import machine_now
 from clinic_backups.encryption import generate_identity
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.preflight import Finding
@@ -61,7 +61,7 @@ class Preflight:
             settings=Settings(**self.settings),
             clinic_db=lambda: connections.parse("clinic_db", self.clinic_db),
             stores=lambda: Stores.of(self.store()),
-            now=utc_now,
+            now=machine_now,
             catalog_version=self.catalog,
             count_rows=count_rows,
         )

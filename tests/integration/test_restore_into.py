@@ -27,7 +27,7 @@ from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant_db import Snapshot
 from include.demo import database
 from tests.integration.test_archive_reader import write
-from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
+from tests.integration.test_cli import Run, restore_keys, run  # noqa: F401 - a fixture
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig
 
@@ -371,10 +371,7 @@ def test_the_command(
     tmp_path: Path,
 ) -> None:
     identity = tmp_path / "identity"
-    keys = {
-        "CLINIC_BACKUPS_RECIPIENTS": run("keygen", str(identity)).out.strip(),
-        "AIRFLOW_CONN_RESTORE_DB": demo_database.restorer_uri,
-    }
+    keys = restore_keys(run, identity, demo_database)
     annex = Annex(demo_database, FileStore(tmp_path / "store"))
     run("catalog", "migrate")
     run("store", "init")

@@ -23,7 +23,7 @@ from clinic_backups.restore.runner import RestoreRunner, close_abandoned
 from clinic_backups.restore.safety import SafetyBackup
 from clinic_backups.restore.text import as_lines, as_markdown, undo_command, undo_conf
 from clinic_backups.stores.file import FileStore
-from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
+from tests.integration.test_cli import Run, restore_keys, run  # noqa: F401 - a fixture
 from tests.integration.test_restore import STOCK, Ward
 from tests.postgres_fixtures import DemoDatabase
 
@@ -237,10 +237,7 @@ def test_the_command_plans_restores_undoes_and_needs_no_catalog(
     tmp_path: Path,
 ) -> None:
     identity = tmp_path / "identity"
-    keys = {
-        "CLINIC_BACKUPS_RECIPIENTS": run("keygen", str(identity)).out.strip(),
-        "AIRFLOW_CONN_RESTORE_DB": demo_database.restorer_uri,
-    }
+    keys = restore_keys(run, identity, demo_database)
     ward = Ward(demo_database, FileStore(tmp_path / "store"))
     run("catalog", "migrate")
     run("store", "init")

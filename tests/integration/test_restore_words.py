@@ -16,7 +16,7 @@ from clinic_backups.restore.request import parse
 from clinic_backups.restore.text import as_lines
 from clinic_backups.storage import Stores
 from clinic_backups.stores.file import FileStore
-from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
+from tests.integration.test_cli import Run, restore_keys, run  # noqa: F401 - a fixture
 from tests.integration.test_restore_runner import DAMAGE, Theatre
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped
@@ -160,10 +160,7 @@ def test_a_refused_plan_exits_with_1_in_every_mode_and_says_refused(
     tmp_path: Path,
 ) -> None:
     identity = tmp_path / "identity"
-    keys = {
-        "CLINIC_BACKUPS_RECIPIENTS": run("keygen", str(identity)).out.strip(),
-        "AIRFLOW_CONN_RESTORE_DB": demo_database.restorer_uri,
-    }
+    keys = restore_keys(run, identity, demo_database)
     run("catalog", "migrate")
     run("store", "init")
     assert run("backup", "--clinic", "1", **keys).code == 0

@@ -114,7 +114,7 @@ class Approvals:
     """The approvals of one catalog. An answer is given once, and an approval is used once.
 
     :param hours: so long a plan waits for its answer, and an approval for its restore (``APPROVAL_HOURS``).
-    :param approvers: only these may approve (``APPROVERS``); anybody where there are none.
+    :param approvers: who may approve (``APPROVERS``). Where nobody is named, anybody may.
     """
 
     def __init__(self, database: CatalogDatabase, hours: float, approvers: Sequence[str] = ()) -> None:

@@ -60,6 +60,11 @@ class Clinics:
             gone = clinic.c.clinic_id.not_in([row["clinic_id"] for row in rows])
             db.execute(clinic.update().where(clinic.c.active, gone).values(active=False))
 
+    def active_ids(self) -> set[int]:
+        """The active clinics, as the last run saw them."""
+        with self._database.transaction("reading which clinics are known") as db:
+            return set(db.execute(select(clinic.c.clinic_id).where(clinic.c.active)).scalars())
+
     def health(self, now: datetime | None = None) -> list[ClinicHealth]:
         """All active clinics, in id order. A backup of the future does not count: a clock was wrong.
 

@@ -381,7 +381,7 @@ class Catalog:
         return self._select(statement)
 
     def latest(self, clinic_id: int, now: datetime | None = None) -> BackupRecord | None:
-        """The clinic's newest completed backup; one of the future is none.
+        """The clinic's newest completed backup. One that is dated in the future does not count.
 
         :param now: by default the database's time.
         """

@@ -96,7 +96,7 @@ def verify(
 def rebuild(
     store: Annotated[str | None, typer.Option(help="URL of one store; all of the settings when left out.")] = None,
     connection: Annotated[
-        str, typer.Option(help="Airflow connection for a store that is none of the settings.")
+        str, typer.Option(help="Airflow connection for a store that the settings do not name.")
     ] = "backup_store",
     json: Json = False,
 ) -> None:
@@ -149,8 +149,7 @@ def _opened(with_parts: Parts, url: str, connection: str) -> tuple[ObjectStore, 
     :raises StoreAway: the catalog knows it, and it is not there.
     :raises PermanentError: the catalog knows the same store under another URL.
     """
-    configured = with_parts.settings.store_url and url in with_parts.bare_stores.urls
-    store = with_parts.bare_stores.at(url) if configured else with_parts.open_store(url, connection)
+    store = with_parts.bare_store(url, connection)
     known = with_parts.identities.of(store.url)
     if known is None or not known.confirmed:
         StoreInit(with_parts.catalog, with_parts.clock, f"{getpass.getuser()} (catalog rebuild)").adopt_marker(store)

@@ -15,7 +15,6 @@ from clinic_backups.model import iso
 from clinic_backups.parts import Parts
 from clinic_backups.storage import canonical
 from clinic_backups.store_init import Initialised, StoreInit
-from clinic_backups.stores.base import ObjectStore
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 store = typer.Typer(help="The stores' identities.", no_args_is_help=True)
@@ -32,7 +31,7 @@ def init(
         str | None, typer.Option(help="URL or connection of one store; all of the settings when left out.")
     ] = None,
     connection: Annotated[
-        str, typer.Option(help="Airflow connection for a store that is none of the settings.")
+        str, typer.Option(help="Airflow connection for a store that the settings do not name.")
     ] = "backup_store",
     take_over: Annotated[
         bool,
@@ -55,7 +54,7 @@ def init(
     failed: list[ClinicBackupsError] = []
     for url in _urls(with_parts, store):
         try:
-            done.append(initialise.run(_opened(with_parts, url, connection), take_over=take_over))
+            done.append(initialise.run(with_parts.bare_store(url, connection), take_over=take_over))
         except ClinicBackupsError as error:
             failed.append(error)
     if json:
@@ -97,12 +96,6 @@ def _urls(with_parts: Parts, wanted: str | None) -> tuple[str, ...]:
             hint=f"Known are {', '.join(named)}.",
         )
     return (named[wanted],)
-
-
-def _opened(with_parts: Parts, url: str, connection: str) -> ObjectStore:
-    if with_parts.settings.store_url and url in with_parts.bare_stores.urls:
-        return with_parts.bare_stores.at(url)
-    return with_parts.open_store(url, connection)
 
 
 def _moment(done: Initialised) -> str:

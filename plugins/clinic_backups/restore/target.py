@@ -25,7 +25,6 @@ _TIMELINE_OF_STANDBY = (
     "SELECT greatest((SELECT timeline_id FROM pg_control_checkpoint()),"
     " (SELECT min_recovery_end_timeline FROM pg_control_recovery()))"
 )
-GRANT_HINT = "GRANT EXECUTE ON FUNCTION pg_control_system() to both roles, so that the servers can be compared."
 
 
 class OtherDatabase(TransientError):

@@ -11,6 +11,7 @@ import re
 from clinic_backups.errors import PermanentError
 from clinic_backups.model import Table
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.strict_json import is_text
 
 # What format_type writes: a name, perhaps a modifier of numbers and words after it, perhaps an array's brackets.
 _TYPE = re.compile(r'([\w ."]{1,300})(\(\d{1,8}(?:,-?\d{1,5})?\))?((?: [a-z ]{1,30})?(?:\[\])?)')
@@ -21,14 +22,9 @@ def is_possible(table: Table) -> bool:
     columns = [column.name for column in table.columns]
     schema, _, name = table.name.partition(".")
     types = [column.type for column in table.columns]
-    if not all(isinstance(text, str) and _is_text(text) for text in (schema, name, *columns, *types)):
+    if not all(text and is_text(text) for text in (schema, name, *columns, *types)):
         return False
     return len(set(columns)) == len(columns) and all(key in columns for key in table.primary_key)
-
-
-def _is_text(text: str) -> bool:
-    """Not empty, and nothing that PostgreSQL's texts cannot hold: no NUL, no halves of characters."""
-    return bool(text) and not any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text)
 
 
 class Types:

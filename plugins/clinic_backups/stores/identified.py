@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from clinic_backups.errors import (
     ClinicBackupsError,
@@ -19,6 +19,7 @@ from clinic_backups.errors import (
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject, UnfinishedUpload
 from clinic_backups.stores.marker import MARKER_KEY, UnreadableMarker, read_marker
 
+T = TypeVar("T")
 INIT = "`clinic-backups store init`"
 
 
@@ -101,29 +102,19 @@ class IdentifiedStore(ObjectStore):
             return self.inner.stat(key)
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        with self._proven():
-            yield from self.inner.list(prefix)
-        self.identified()
+        return self._listed(self.inner.list, prefix)
 
     def all_keys(self, prefix: str = "") -> Iterator[str]:
-        with self._proven():
-            yield from self.inner.all_keys(prefix)
-        self.identified()
-
-    def delete(self, key: str) -> None:
-        with self._proven():
-            self.inner.delete(key)
-        self._require_gone(key)
-
-    def purge(self, key: str) -> None:
-        with self._proven():
-            self.inner.purge(key)
-        self._require_gone(key)
+        return self._listed(self.inner.all_keys, prefix)
 
     def unfinished(self, prefix: str = "") -> Iterator[UnfinishedUpload]:
-        with self._proven():
-            yield from self.inner.unfinished(prefix)
-        self.identified()
+        return self._listed(self.inner.unfinished, prefix)
+
+    def delete(self, key: str) -> None:
+        self._remove(self.inner.delete, key)
+
+    def purge(self, key: str) -> None:
+        self._remove(self.inner.purge, key)
 
     def abort(self, upload: UnfinishedUpload) -> None:
         with self._proven():
@@ -152,8 +143,16 @@ class IdentifiedStore(ObjectStore):
             self._asked_at = None
             raise
 
-    def _require_gone(self, key: str) -> None:
+    def _listed(self, ask: Callable[[str], Iterator[T]], prefix: str) -> Iterator[T]:
+        """What a wrong store would list as well is believed at its end."""
+        with self._proven():
+            yield from ask(prefix)
+        self.identified()
+
+    def _remove(self, remove: Callable[[str], object], key: str) -> None:
         """A deletion is proven: this store says afterwards that there is no such object."""
+        with self._proven():
+            remove(key)
         try:
             self.inner.stat(key)
         except ObjectNotFound:

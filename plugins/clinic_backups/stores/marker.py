@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 from clinic_backups import strict_json
 from clinic_backups.envelope_checks import usable_time
-from clinic_backups.errors import ObjectNotFound, PermanentError, PlaceMissing
+from clinic_backups.errors import ObjectNotFound, PermanentError
 from clinic_backups.model import CONTENT_TYPE_ENVELOPE, iso
 from clinic_backups.stores.base import ObjectStore
 
@@ -55,17 +55,6 @@ def read_marker(store: ObjectStore) -> Marker | None:
             f"{store.url}/{MARKER_KEY} is not a marker of this package.",
             hint="Look at that object and at who may write there. `clinic-backups store init` writes the marker.",
         ) from None
-
-
-def has_place(store: ObjectStore) -> bool:
-    """Whether the store's folder or bucket is there. :raises ClinicBackupsError: the store did not answer."""
-    try:
-        read_marker(store)
-    except PlaceMissing:
-        return False
-    except UnreadableMarker:
-        pass
-    return True
 
 
 def write_marker(marker: Marker, store: ObjectStore) -> None:

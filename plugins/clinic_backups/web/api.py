@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -139,9 +139,7 @@ def make_router(services: Services) -> APIRouter:
     @on_threads
     def fetch_whole(caller: CallerDep, number: Number) -> StreamingResponse:
         entry = entry_of(services, caller, number)
-        pieces, filename, size_bytes = services.actions.whole(caller, entry)
-        headers = {"Content-Disposition": f'attachment; filename="{filename}"', "Content-Length": str(size_bytes)}
-        return StreamingResponse(stream(pieces), media_type="application/x-tar", headers=headers)
+        return _file(*services.actions.whole(caller, entry), media_type="application/x-tar")
 
     @router.get(
         "/respaldos/{number}/archivo/",
@@ -151,9 +149,7 @@ def make_router(services: Services) -> APIRouter:
     @on_threads
     def fetch(caller: CallerDep, number: Number) -> StreamingResponse:
         entry = entry_of(services, caller, number)
-        pieces, filename, size_bytes = services.actions.content(caller, entry)
-        headers = {"Content-Disposition": f'attachment; filename="{filename}"', "Content-Length": str(size_bytes)}
-        return StreamingResponse(stream(pieces), media_type="application/vnd.age", headers=headers)
+        return _file(*services.actions.content(caller, entry), media_type="application/vnd.age")
 
     @router.post("/respaldos/{number}/restaurar/", status_code=202, summary="Ask for a restore of this backup")
     @on_threads
@@ -221,6 +217,11 @@ def make_router(services: Services) -> APIRouter:
         return described | {"servers": [{"url": request.scope.get("root_path") or "/"}]}
 
     return router
+
+
+def _file(pieces: Iterator[bytes], filename: str, size_bytes: int, *, media_type: str) -> StreamingResponse:
+    headers = {"Content-Disposition": f'attachment; filename="{filename}"', "Content-Length": str(size_bytes)}
+    return StreamingResponse(stream(pieces), media_type=media_type, headers=headers)
 
 
 def _iniciado(request: Request, started: Started) -> Iniciado:

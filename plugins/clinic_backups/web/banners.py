@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,11 +57,10 @@ def of_airflow(runs: Runs) -> list[Banner]:
     return found
 
 
-def of_clinics(active: Callable[[], Sequence[Clinic]], seen: Iterable[int]) -> list[Banner]:
+def of_clinics(active: Callable[[], Sequence[Clinic]], seen: Container[int]) -> list[Banner]:
     """Active clinics that no run has seen: they are in no figure of the board."""
     try:
-        known = set(seen)
-        unseen = [f"{clinic.id} {clinic.name}" for clinic in active() if clinic.id not in known]
+        unseen = [f"{clinic.id} {clinic.name}" for clinic in active() if clinic.id not in seen]
     except ClinicBackupsError as error:
         return [Banner("database", error=error.message, hint=error.hint)]
     return [Banner("unseen", len(unseen), tuple(unseen[:SHOWN]))] if unseen else []

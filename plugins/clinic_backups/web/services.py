@@ -75,10 +75,9 @@ class Services:
 
     def banners(self) -> list[Banner]:
         """What the operator must know beside the clinics' own figures."""
-        seen = [clinic.clinic_id for clinic in Clinics(self.database).health()]
         return [
             *banners.of_airflow(Runs()),
-            *banners.of_clinics(lambda: AirflowParts().clinics()[0], seen),
+            *banners.of_clinics(lambda: AirflowParts().clinics()[0], Clinics(self.database).active_ids()),
             *banners.of_approvals(self.approvals.waiting()),
         ]
 
