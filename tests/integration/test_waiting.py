@@ -356,6 +356,20 @@ def test_a_signal_in_the_first_second_is_no_traceback(rig: Rig, tmp_path: Path) 
     command.stopped_by(signal.SIGTERM)
 
 
+def test_a_signal_while_python_makes_a_dataclass_is_130_too(tmp_path: Path) -> None:
+    """Python says "killed by SIGINT" for every module of -m that was once interrupted within exec() of a string."""
+    (tmp_path / "started.py").write_text(
+        "import os, signal\nfrom clinic_backups.cli import stopping\nstopping.install()\n"
+        "try:\n    exec('import time; os.kill(os.getpid(), signal.SIGTERM); time.sleep(5)')\n"
+        "except KeyboardInterrupt:\n    stopping.leave()\n"
+    )
+    paths = f"{CHECKOUT / 'plugins'}{os.pathsep}{tmp_path}"
+    ended = subprocess.run(
+        [sys.executable, "-m", "started"], env=os.environ | {"PYTHONPATH": paths}, capture_output=True
+    )
+    assert (ended.returncode, ended.stderr[:19]) == (130, b"Stopped by SIGTERM:")
+
+
 def test_the_connection_is_an_ordinary_one_otherwise(rig: Rig) -> None:
     with closing(connect(rig.clinic_db)) as db:
         with db.cursor() as cursor, pytest.raises(psycopg2.errors.DivisionByZero):

@@ -41,6 +41,9 @@ def leave() -> None:
     print(f"Stopped by {name}: what was not finished does not count, run the command again.", file=sys.stderr)
     waiting = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
     if not waiting:
+        # A signal within exec() of a string, as in a dataclass being made, leaves a mark in Python that turns the code
+        # into a death by SIGINT when the module was started with -m. The next exec() of a string takes it away.
+        exec("")  # noqa: S102
         sys.exit(EXIT_CODE)
     _end_now()
 
