@@ -9,6 +9,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from clinic_backups_django.models import Respaldo
+from clinic_backups_django.rules import rules
 
 COLOURS = {"completado": "#1a7f37", "en_proceso": "#9a6700", "fallido": "#cf222e"}
 
@@ -26,6 +27,11 @@ class RespaldoAdmin(admin.ModelAdmin):
               "tamano", "registros_totales", "tablas", "nombre_archivo", "ruta_nube", "hash_md5", "quien", "notas",
               "error_mensaje")  # fmt: skip
     readonly_fields = fields
+
+    def get_queryset(self, request: Any) -> Any:
+        """As in the API: of the clinics that somebody may see."""
+        seen, every = rules().clinics(request.user), super().get_queryset(request)
+        return every if seen is None else every.filter(clinica_id__in=seen)
 
     @admin.display(description="estado", ordering="estado")
     def con_estado(self, respaldo: Respaldo) -> SafeString:
