@@ -13,6 +13,8 @@ from clinic_backups_django.rules import rules
 
 COLOURS = {"completado": "#1a7f37", "en_proceso": "#9a6700", "fallido": "#cf222e"}
 
+NO_BREAK = "\u00a0"
+
 
 @admin.register(Respaldo)
 class RespaldoAdmin(admin.ModelAdmin):
@@ -45,12 +47,12 @@ class RespaldoAdmin(admin.ModelAdmin):
     @admin.display(description="tamaño", ordering="tamano_bytes")
     def tamano(self, respaldo: Respaldo) -> str:
         """Of the archive."""
-        return respaldo.tamano_legible or "—"
+        return respaldo.tamano_legible.replace(" ", NO_BREAK) or "—"
 
     @admin.display(description="antigüedad", ordering="fecha_creacion")
     def antiguedad(self, respaldo: Respaldo) -> str:
         """Since when it is."""
-        return respaldo.antiguedad
+        return respaldo.antiguedad.replace(" ", NO_BREAK)
 
     @admin.display(description="vence", ordering="fecha_expiracion")
     def vence(self, respaldo: Respaldo) -> Any:

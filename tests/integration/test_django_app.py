@@ -345,7 +345,7 @@ def test_the_admin_shows_and_changes_nothing_in_spanish(project: DemoDatabase) -
     from tests.django_project.usuarios.models import Usuario
 
     boss = client("superusuario")
-    page = boss.get("/admin/clinic_backups_django/respaldo/").content.decode()
+    page = boss.get("/admin/clinic_backups_django/respaldo/").content.decode().replace("\u00a0", " ")
     for shown in ("Respaldos", "Completado", "Fallido", "12,3 MB", "hace ", "antigüedad".capitalize(), "programado"):
         assert shown in page, shown
     assert "Añadir respaldo" not in page and 'name="action"' not in page
