@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 
@@ -45,20 +45,52 @@ class Migrated:
 def migrated(manifest: Manifest, drift: Drift, there: Mapping[str, Collection[str]]) -> Migrated:
     """Follow the lines, from the names in the backup to those that are there now."""
     found = _Following(manifest, drift, there)
-    names = {now: then for then in manifest.tables if (now := found.table(then)) != then}
-    since = {then: now for now, then in names.items()}
+    since = found.tables()
     contents = {}
     for then, content in manifest.tables.items():
         name = since.get(then, then)
         contents[name] = found.content(content, name, since)
     return Migrated(
         replace(manifest, tables=contents),
-        names,
+        {now: then for then, now in since.items()},
         found.fills(contents),
         {name: frozenset(columns) for name, columns in found.confirmed.items()},
         {name: tuple(notes) for name, notes in found.notes.items()},
         tuple(found.refusals),
     )
+
+
+def renames(held: Collection[str], now: Collection[str], lines: Sequence[tuple[str, str]]) -> dict[str, str] | None:
+    """What names of then are now, of those that were renamed to one that is there; none where it cannot be told.
+
+    The backup was made before some of the lines and after the others: each number of lines that are older than it is
+    tried, the rest is followed in order, and what leads most names to such that are there now is taken.
+
+    :param lines: the name before and the name after, in the order of the migrations.
+    """
+    found: list[tuple[int, dict[str, str]]] = []
+    for older in range(len(lines) + 1):
+        names = _follow(held, lines[older:])
+        if names is not None:
+            there = sum(name in now for name in names.values())
+            changed = {then: name for then, name in names.items() if name != then and name in now}
+            found.append((there, changed))
+    best = max(there for there, _ in found)
+    wanted = [changed for there, changed in found if there == best]
+    return wanted[0] if all(changed == wanted[0] for changed in wanted) else None
+
+
+def _follow(held: Collection[str], lines: Sequence[tuple[str, str]]) -> dict[str, str] | None:
+    """Each name with what it is after the lines; none where a line would give two the same name."""
+    names = {name: name for name in held}
+    for old, new in lines:
+        for then, name in names.items():
+            if name == old:
+                if new in names.values():
+                    return None
+                names[then] = new
+                break
+    return names
 
 
 def proposed_columns(then: Table, now: Table) -> Iterator[str]:
@@ -99,16 +131,16 @@ class _Following:
         self.confirmed: dict[str, set[str]] = {}
         self.refusals: list[Refusal] = []
 
-    def table(self, then: str) -> str:
-        """What the table is called now."""
-        later = [name for name in followed(self._drift.tables, then) if name != then and name in self._there]
-        if not later or later[-1] in self._manifest.tables:
-            return then
-        if then in self._there:
-            self._refuse(then, then, later[-1], "tables")
-            return then
-        self._note(later[-1], f"The table was {then} in the backup ({FILE}).")
-        return later[-1]
+    def tables(self) -> dict[str, str]:
+        """What the renamed tables are called now, by their names of then."""
+        held = frozenset(self._manifest.tables)
+        found = renames(held, self._there.keys(), list(self._drift.tables.items()))
+        if found is None:
+            self._refuse("", "tables", self._drift.tables)
+            return {}
+        for then, now in found.items():
+            self._note(now, f"The table was {then} in the backup ({FILE}).")
+        return found
 
     def content(self, content: TableContent, name: str, tables: Mapping[str, str]) -> TableContent:
         """The same blocks, of a table with the names of now."""
@@ -137,31 +169,18 @@ class _Following:
 
     def _columns(self, table: Table, name: str) -> dict[str, str]:
         """By the names of then, those of now where they are others."""
-        now, held = self._there.get(name, ()), {column.name for column in table.columns}
+        now, held = self._there.get(name, frozenset()), frozenset(column.name for column in table.columns)
         rules = self._rules(followed(self._drift.tables, table.name))
-        renames: dict[str, str] = {}
-        for old in sorted(held & rules.keys()):
-            if rules[old] == old:
-                self.confirmed.setdefault(name, set()).add(old)
-                continue
-            later = [column for column in followed(rules, old) if column != old and column in now]
-            if not later or later[-1] in held:
-                continue
-            if old in now:
-                self._refuse(name, old, later[-1], "columns")
-            elif later[-1] in renames.values():
-                self.refusals.append(
-                    Refusal(
-                        name,
-                        f"{FILE} says of two columns of the backup's {table.name} that they are {later[-1]} now.",
-                        "Remove the line that is wrong.",
-                    )
-                )
-            else:
-                renames[old] = later[-1]
-                self.confirmed.setdefault(name, set()).add(later[-1])
-                self._note(name, f"Column {later[-1]} was {old} in the backup ({FILE}).")
-        return renames
+        same = {column for column, after in rules.items() if column == after}
+        self.confirmed.setdefault(name, set()).update(same & held)
+        found = renames(held, now, [(old, new) for old, new in rules.items() if old != new])
+        if found is None:
+            self._refuse(name, "columns", rules)
+            return {}
+        for old, new in found.items():
+            self.confirmed[name].add(new)
+            self._note(name, f"Column {new} was {old} in the backup ({FILE}).")
+        return found
 
     def _rules(self, tables: Iterator[str] | Collection[str]) -> dict[str, str]:
         wanted = set(tables)
@@ -174,13 +193,14 @@ class _Following:
     def _note(self, table: str, note: str) -> None:
         self.notes.setdefault(table, []).append(note)
 
-    def _refuse(self, table: str, old: str, new: str, what: str) -> None:
+    def _refuse(self, table: str, what: str, rules: Mapping[str, str]) -> None:
+        said = ", ".join(f"{old} -> {new}" for old, new in rules.items() if old != new)
         self.refusals.append(
             Refusal(
                 table,
-                f"{FILE} says that {old} became {new}, and {what} of both names are there now.",
-                f"Remove the line if {old} was not renamed. If another {old} was made since, rename that one for the"
-                " time of the restore.",
+                f"{FILE} can be followed in several ways for {what} of {table or 'the backup'} ({said}): from the names"
+                " alone it cannot be told which of these changes came before the backup.",
+                f"Take the lines that are older than the backup out of {FILE} for the time of the restore.",
             )
         )
 
