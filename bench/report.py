@@ -91,9 +91,10 @@ def _show(group: str, figures: list[Figure], console: Console) -> None:
 def _spread(spread: Spread | None) -> str:
     if spread is None:
         return ""
+    places = 2 if spread.max >= 2 else 3
     if spread.min == spread.max:
-        return f"{spread.median:.2f}"
-    return f"{spread.median:.2f} ({spread.min:.2f}–{spread.max:.2f})"
+        return f"{spread.median:.{places}f}"
+    return f"{spread.median:.{places}f} ({spread.min:.{places}f}–{spread.max:.{places}f})"
 
 
 def _machine() -> dict[str, Any]:

@@ -55,20 +55,25 @@ def patients_of(rows: int) -> int:
 
 
 @dataclass(frozen=True)
-class LargeClinic:
-    """A database with one clinic."""
+class Loaded:
+    """A database with clinics, and its catalog."""
 
-    rows: int
     reader: Connection
     catalog: Connection
     superuser: Connection
-
-    clinic = Clinic(1, "Banco de pruebas")
 
     @property
     def connections(self) -> dict[str, Connection]:
         """What a backup connects to."""
         return {"clinic_db": self.reader, "backup_catalog": self.catalog}
+
+
+@dataclass(frozen=True)
+class LargeClinic(Loaded):
+    """A database with one clinic."""
+
+    rows: int
+    clinic = Clinic(1, "Banco de pruebas")
 
     def queries(self) -> dict[str, str]:
         """The SELECT of each table, with columns and order, just as a backup copies it."""
@@ -124,18 +129,30 @@ class World:
         if rows not in self._clinics:
             self.require_disk(rows)
             self.say(f"Loading a clinic of about {rows:,} rows")
-            name = f"rows_{rows}"
-            database.load(self.postgres, name, clinics=1, patients=patients_of(rows))
-            roles = database.create_roles(self.postgres, name)
-            place: dict[str, Any] = {"conn_type": "postgres", "host": HOST, "port": self.postgres.port, "schema": name}
-            self._clinics[rows] = LargeClinic(
-                rows,
-                Connection("clinic_db", login=roles.reader, password=roles.reader_password, **place),
-                Connection("backup_catalog", login=roles.catalog, password=roles.catalog_password, **place),
-                Connection("clinic_db", login=self.postgres.user, password=self.postgres.password, **place),
-            )
-            Catalog(self._clinics[rows].catalog).migrate()
+            self._clinics[rows] = LargeClinic(**vars(self._load(f"rows_{rows}", 1, patients_of(rows))), rows=rows)
         return self._clinics[rows]
+
+    def small_clinics(self, clinics: int, patients: int) -> Loaded:
+        """A database with some clinics; the sixth has closed."""
+        self.say(f"Loading {clinics} clinics of {patients} patients")
+        return self._load("small", clinics, patients)
+
+    def _load(self, name: str, clinics: int, patients: int) -> Loaded:
+        database.load(self.postgres, name, clinics=clinics, patients=patients)
+        roles = database.create_roles(self.postgres, name)
+        place: dict[str, Any] = {"conn_type": "postgres", "host": HOST, "port": self.postgres.port, "schema": name}
+        loaded = Loaded(
+            Connection("clinic_db", login=roles.reader, password=roles.reader_password, **place),
+            Connection("backup_catalog", login=roles.catalog, password=roles.catalog_password, **place),
+            Connection("clinic_db", login=self.postgres.user, password=self.postgres.password, **place),
+        )
+        Catalog(loaded.catalog).migrate()
+        return loaded
+
+    @property
+    def server_pid(self) -> int:
+        """The first process of the PostgreSQL server."""
+        return int((self.postgres.data_dir / "cluster" / "postmaster.pid").read_text().split()[0])
 
     def require_disk(self, rows: int) -> None:
         """:raises BenchError: so many rows would not fit."""
