@@ -42,11 +42,13 @@ def show(figures: Iterable[Figure], console: Console) -> None:
 def _show_latencies(group: str, figures: list[Figure], console: Console) -> None:
     table = Table(title=_title(group, figures), title_justify="left")
     table.add_column("milliseconds")
-    for name in ("rounds", *figures[0].percentiles, "max"):
+    against = any(figure.ratios for figure in figures)
+    for name in ("rounds", *figures[0].percentiles, "max", *(["95th percentile, times"] if against else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for figure in figures:
         times = [*figure.percentiles.values(), figure.seconds.max]
-        table.add_row(figure.name, str(figure.rounds), *(f"{seconds * 1000:.1f}" for seconds in times))
+        ratios = [f"{ratio.median:.2f}" for ratio in figure.ratios.values()]
+        table.add_row(figure.name, str(figure.rounds), *(f"{seconds * 1000:.1f}" for seconds in times), *ratios)
     _print(table, console)
 
 

@@ -96,7 +96,7 @@ class World:
     def __init__(self, folder: Path, scale: Scale, resources: ExitStack, say: Callable[[str], None]) -> None:
         self.folder, self.scale, self.say = folder, scale, say
         self._resources = resources
-        self._clinics: dict[int, LargeClinic] = {}
+        self._clinics: dict[tuple[int, int], LargeClinic] = {}
         self.identity = pyrage.x25519.Identity.generate()
 
     @property
@@ -124,13 +124,17 @@ class World:
         self.say("Starting SeaweedFS")
         return self._resources.enter_context(servers.seaweedfs(self.folder / "s3", bucket=BUCKET))
 
-    def large_clinic(self, rows: int) -> LargeClinic:
-        """A database with one clinic of about so many rows, loaded when it is first asked for."""
-        if rows not in self._clinics:
-            self.require_disk(rows)
+    def large_clinic(self, rows: int, *, clinics: int = 1) -> LargeClinic:
+        """A database with a clinic of about so many rows, loaded when it is first asked for.
+
+        :param clinics: others are as large.
+        """
+        if (rows, clinics) not in self._clinics:
+            self.require_disk(rows * clinics)
             self.say(f"Loading a clinic of about {rows:,} rows")
-            self._clinics[rows] = LargeClinic(**vars(self._load(f"rows_{rows}", 1, patients_of(rows))), rows=rows)
-        return self._clinics[rows]
+            loaded = self._load(f"rows_{rows}_{clinics}", clinics, patients_of(rows))
+            self._clinics[rows, clinics] = LargeClinic(**vars(loaded), rows=rows)
+        return self._clinics[rows, clinics]
 
     def small_clinics(self, clinics: int, patients: int) -> Loaded:
         """A database with some clinics; the sixth has closed."""
