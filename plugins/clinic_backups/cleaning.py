@@ -24,8 +24,6 @@ from clinic_backups.errors import (
     ClinicBackupsError,
     ObjectLocked,
     ObjectNotFound,
-    SettingsError,
-    TransientError,
 )
 from clinic_backups.model import BackupRecord, CopyProblem, Loss, iso, keys_beside
 from clinic_backups.notify.losses import LossAlarm
@@ -69,7 +67,10 @@ class Cleaned:
 
 @dataclass
 class _Told:
-    """What the stores told of one clinic's backups, and the catalog does not know."""
+    """What the stores told of one clinic's backups, and the catalog does not know.
+
+    :param claimed: backups of which an erasure believes the lock only where a store tells of it.
+    """
 
     gone: set[str] = field(default_factory=set)
     locked_until: dict[str, datetime] = field(default_factory=dict)
@@ -77,6 +78,7 @@ class _Told:
     spared: dict[str, str] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     there: set[str] = field(default_factory=set)
+    claimed: set[str] = field(default_factory=set)
 
 
 class Cleaner:
@@ -165,7 +167,7 @@ class Cleaner:
             if record.hold_reason is not None and envelopes.is_by_note(record):
                 yield record, "the catalog", envelopes.Hold(record.hold_reason, record.held_by or "", record.held_at)
             for url in self._stores.urls:
-                with self._stores.at(url) as store:
+                with self._stores.at(url, clinic_id) as store:
                     hold = envelopes.unreleased_hold(record, store)
                 if hold is not None:
                     yield record, url, hold
@@ -186,20 +188,28 @@ class Cleaner:
             self._catalog.hold(record, hold.reason, envelopes.by_note(hold), hold.at)
 
     def _plan(self, cleaned: Cleaned, told: _Told) -> list[Decision]:
+        """By the records and what the stores told. Of a clinic that is erased a lock is what its store calls one:
+        the record may have it from an envelope that anybody wrote."""
         now, clinic_id = self._now(), cleaned.clinic_id
         undoing = {
             record.safety_backup_id: record.restore_id
             for record in Restores(self._catalog.database).find(clinic_id=clinic_id)
             if record.safety_backup_id is not None and now - record.started_at < UNDO_FOR
         }
+        records = self._catalog.find(clinic_id=clinic_id)
+        erased = {record.backup_id for record in records if _is_erased(record, cleaned)}
+        locked = {record.backup_id: record.locked_until for record in records if record.locked_until is not None}
+        told.claimed |= {backup_id for backup_id in erased & locked.keys() if locked[backup_id] > now}
+        locked = {backup_id: until for backup_id, until in locked.items() if backup_id not in erased}
+        locked |= told.locked_until
         return plan(
             [
                 replace(
                     record,
                     state="lost" if record.backup_id in told.gone else record.state,
-                    locked_until=told.locked_until.get(record.backup_id, record.locked_until),
+                    locked_until=locked.get(record.backup_id),
                 )
-                for record in self._catalog.find(clinic_id=clinic_id)
+                for record in records
             ],
             self._settings.retention_of(clinic_id),
             now,
@@ -229,7 +239,7 @@ class Cleaner:
         """Whether some store has it; else all of them are recorded to have lost it."""
         problems: dict[str, CopyProblem] = {}
         for url in record.stores:
-            with self._stores.at(url) as store:
+            with self._stores.at(url, record.clinic_id) as store:
                 # What the store cannot prove is read: what is older goes because this one is there.
                 seen = self._places.etags([record.backup_id], url).get(record.backup_id)
                 condition, etag = stored.look_closely(record.archive, store, seen)
@@ -255,13 +265,14 @@ class Cleaner:
         told.asked.add(record.backup_id)
         for url in urls:
             try:
-                with self._stores.at(url) as store:
+                with self._stores.at(url, record.clinic_id) as store:
                     if (until := self._locked_until(record, store)) is not None:
                         told.locked_until[record.backup_id] = max(until, told.locked_until.get(record.backup_id, until))
                     if _counts(record, cleaned) and (hold := envelopes.unreleased_hold(record, store)):
                         told.held[record.backup_id] = hold
-            except (TransientError, SettingsError) as error:
-                if not _is_erased(record, cleaned):
+            except ClinicBackupsError as error:
+                # A lock that was claimed somewhere may be real: only the store knows.
+                if not _is_erased(record, cleaned) or record.backup_id in told.claimed:
                     cleaned.fail(error)
                     told.spared[record.backup_id] = f"{url} did not say whether it is locked there"
 
@@ -296,7 +307,7 @@ class Cleaner:
         if cleaned.erasure is not None:
             for url in self._every_url():
                 try:
-                    with self._stores.at(url) as store:
+                    with self._stores.at(url, cleaned.clinic_id) as store:
                         found[url] = len(keys_of(store, cleaned.clinic_id))
                 except ClinicBackupsError as error:
                     cleaned.fail(error)
@@ -312,7 +323,7 @@ class Cleaner:
         for url in self._every_url():
             try:
                 left = purge_rest(url, self._stores, erasure, records, lock, self._now())
-                with self._stores.at(url) as store:
+                with self._stores.at(url, cleaned.clinic_id) as store:
                     deleted = max(0, before.get(url, left) - left)
                     counted = Counted(url, store.identified(), self._now(), deleted, left)
                 erasure = self._erasures.note(erasure, counted)
@@ -343,7 +354,7 @@ class Cleaner:
         gone, proof = True, list[dict[str, Any]]()
         for url in urls:
             try:
-                with self._stores.at(url) as store:
+                with self._stores.at(url, record.clinic_id) as store:
                     if _is_erased(record, cleaned):
                         remove = store.purge
                     else:
