@@ -280,7 +280,10 @@ class ClinicBackup:
                         data_at=record.started_at - lag,
                     )
                 )
-                stored = stream.run(record, snapshot, tables, queries, known, self._settings.read_seconds)
+                stored = stream.run(
+                    record, snapshot, tables, queries, known, self._settings.read_seconds,
+                    max_row_bytes=self._settings.max_row_mib * 1024 * 1024,
+                )  # fmt: skip
                 try:
                     return self._checked(record, snapshot, tables, queries, stored, backups), stored
                 except BaseException as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection as SqlConnection
@@ -17,7 +18,7 @@ from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.chain import chain_of
-from clinic_backups.clock import require_same_clock
+from clinic_backups.clock import DatabaseClock, require_same_clock, require_same_server
 from clinic_backups.envelope_checks import usable_end
 from clinic_backups.erasing import keys_of, purge_rest
 from clinic_backups.errors import (
@@ -32,6 +33,8 @@ from clinic_backups.settings import Settings
 from clinic_backups.storage import AnsweringStores, Stores
 from clinic_backups.stores.base import ObjectStore
 
+NOBODY = -1
+"""Instead of a clinic's id: what is asked of a store is about none."""
 UNDO_FOR = timedelta(days=7)
 """A restore's safety backup is kept at least so long."""
 
@@ -100,9 +103,11 @@ class Cleaner:
         run; what a store refuses stays in the catalog and is reported. Neither keeps other clinics from theirs.
 
         :param dry_run: nothing is changed, neither in the stores nor in the catalog.
-        :raises ClocksDiffer: this machine's clock is not the catalog's; nothing was changed.
+        :raises ClocksDiffer: this machine's clock, or a store's, is not the catalog's; nothing was changed.
         """
         require_same_clock(self._now)
+        if not dry_run:
+            self._require_stores_clocks()
         every = sorted({*self._catalog.clinic_ids(), *self._erasures.open_clinics()})
         busy: list[int] = []
         for number in every if clinic_id is None else [clinic_id]:
@@ -113,6 +118,27 @@ class Cleaner:
                 yield cleaned
         for number in busy:
             yield self._cleaned(number, dry_run=dry_run)
+
+    def _require_stores_clocks(self) -> None:
+        """Where the catalog's database runs on this machine, the two have one clock, which may be wrong.
+
+        :raises ClocksDiffer: a store says another time; names both.
+        """
+        if not isinstance(self._now, DatabaseClock):
+            return
+        for url in self._stores.urls:
+            at = self._time_of(url)
+            if at is not None:
+                require_same_server(self._now, f"The store {url}", partial(_same, at))
+
+    def _time_of(self, url: str) -> datetime | None:
+        """A store's clock; none where it has none. One that does not tell it deletes nothing in this run."""
+        try:
+            with self._stores.at(url, NOBODY) as store:
+                return stored.time_of(store) if store.has_clock else None
+        except ClinicBackupsError as error:
+            self._stores.give_up(url, error)
+            return None
 
     def _cleaned(self, clinic_id: int, *, dry_run: bool) -> Cleaned:
         cleaned = Cleaned(clinic_id)
@@ -375,6 +401,10 @@ class Cleaner:
                 f"{store.url} keeps {record.backup_id} locked until {iso(until)}.",
                 hint="It is deleted there by the first retention after that.",
             )
+
+
+def _same(at: datetime) -> datetime:
+    return at
 
 
 def _is_erased(record: BackupRecord, cleaned: Cleaned) -> bool:

@@ -147,6 +147,10 @@ class Outages:
             self._down[url] = error
         return url in self._down
 
+    def give_up(self, url: str, error: ClinicBackupsError) -> None:
+        """Take it for down from now on."""
+        self._down[url] = error
+
     def passed(self, url: str) -> None:
         """Something was done there without an error."""
         self._failed.pop(url, None)
@@ -162,6 +166,10 @@ class AnsweringStores:
     def urls(self) -> tuple[str, ...]:
         """All places, the primary first."""
         return self._stores.urls
+
+    def give_up(self, url: str, error: ClinicBackupsError) -> None:
+        """Do nothing there from now on, because of that error."""
+        self._outages.give_up(url, error)
 
     @contextmanager
     def at(self, url: str, clinic_id: int) -> Iterator[ObjectStore]:

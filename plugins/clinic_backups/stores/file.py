@@ -74,6 +74,7 @@ class FileStore(base.ObjectStore):
     """
 
     trusted_seconds = 0
+    has_clock = False
 
     def __init__(self, root: Path | str, *, part_size_bytes: int = PART_SIZE_BYTES) -> None:
         self.root = Path(root).absolute()
