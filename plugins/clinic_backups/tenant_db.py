@@ -19,6 +19,7 @@ from clinic_backups.database import Source, connect, raise_database_error
 from clinic_backups.errors import PermanentError
 from clinic_backups.extract import SqlFolder, file_of
 from clinic_backups.model import Clinic, Column, ForeignKey, Table
+from clinic_backups.schema_memory import Version
 from clinic_backups.table_locks import (
     Replayed,
     TableLocks,
@@ -190,6 +191,11 @@ class Snapshot:
         ((standby, now),) = self.rows("SELECT pg_is_in_recovery(), clock_timestamp()", None, doing)
         ((replayed_at,),) = self.rows(catalog_query("replayed"), None, doing) if standby else ((None,),)
         return Replayed(standby, now, replayed_at)
+
+    @property
+    def version(self) -> Version | None:
+        """Of all definitions, as this snapshot sees them; not known without ``reads``, and after :meth:`end`."""
+        return self._locks.version if self._locks is not None else None
 
     def time(self) -> datetime:
         """The server's clock now."""

@@ -107,7 +107,10 @@ class Catalog:
         return record_of(row) if row else None
 
     def rekey(self, record: BackupRecord, archive_key: str) -> BackupRecord:
-        """Begin a running backup's archive anew, under another key. :raises PermanentError: it is not running."""
+        """Begin a running backup's archive anew, under another key.
+
+        :raises PermanentError: it is not running, or another attempt of it is.
+        """
         return self._change(record, "running", archive_key=archive_key, noted=None)
 
     def decided(self, record: BackupRecord) -> BackupRecord:
@@ -162,13 +165,14 @@ class Catalog:
         :param etag: the store's mark of the archive that was just checked there, if it has any.
         :param announce: called in the same transaction: writes the mail about it into the outbox.
         :param announce_losses: called instead where it is lost.
-        :raises PermanentError: there is no such running record.
+        :raises PermanentError: there is no such running record, or it is another attempt's by now.
         """
         kept = ("backup_id",) if record.state == "completed" else ("backup_id", "noted")
         values = {name: value for name, value in values_of(record).items() if name not in kept}
         statement = (
             update(backup)
             .where(backup.c.backup_id == record.backup_id, backup.c.state == "running")
+            .where(backup.c.attempt == record.attempt)
             .values(values | {"updated_at": text("now()")})
         )
         with self.database.transaction(f"recording that backup {record.backup_id} {record.state}") as db:
@@ -177,8 +181,8 @@ class Catalog:
                 copies.lock_parent(db, built_on)
             if not db.execute(statement).rowcount:
                 raise PermanentError(
-                    f"The catalog has no running backup {record.backup_id}.",
-                    hint="It was ended or removed by somebody else: see `clinic-backups show`.",
+                    f"The catalog has no running backup {record.backup_id}, or another attempt of it runs.",
+                    hint="It was ended, removed or continued by somebody else: see `clinic-backups show`.",
                 )
             # Piece by piece: in one statement the driver would keep it several times over.
             for part, digests in enumerate(block_list):
@@ -324,6 +328,9 @@ class Catalog:
             .values(values | {"updated_at": text("now()")})
             .returning(*COLUMNS)
         )
+        if was == ("running",):
+            # An attempt that stood still while its retry began leaves the retry alone.
+            statement = statement.where(backup.c.attempt == record.attempt)
         if held is False:
             # A hold that was set after the decision wins.
             statement = statement.where(backup.c.hold_reason.is_(None))
@@ -331,7 +338,7 @@ class Catalog:
             row = db.execute(statement).mappings().one_or_none()
             if row is None:
                 raise PermanentError(
-                    f"Backup {record.backup_id} is not {' or '.join(was)}, or on hold.",
+                    f"Backup {record.backup_id} is not {' or '.join(was)}, or on hold, or another attempt of it runs.",
                     hint="See `clinic-backups show`.",
                 )
             changed = record_of(row)

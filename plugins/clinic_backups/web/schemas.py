@@ -13,6 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from clinic_backups.catalog.board import BoardLine, Standing
 from clinic_backups.catalog.history import HistoryEntry, Status, Type
 from clinic_backups.catalog.lists import BIGINT
+from clinic_backups.envelopes import is_by_note
 from clinic_backups.notify.formats import Formats
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.forms import LARGEST_PAGE, MOST_TABLES, TableName
@@ -87,6 +88,10 @@ class Respaldo(BaseModel):
     )
     creado_por_nombre: str
     notas: str
+    retencion: str | None = Field(description="Why it is kept until somebody releases it; null: it is not on hold")
+    retencion_de_nota: bool = Field(
+        description="The hold comes from a note in the store that the catalog did not make: ask who set it"
+    )
 
 
 class Respaldos(BaseModel):
@@ -240,6 +245,8 @@ def respaldo_of(entry: HistoryEntry) -> Respaldo:
         creado_por=entry.asked_by,
         creado_por_nombre=record.requested_by,
         notas=record.notes,
+        retencion=record.hold_reason,
+        retencion_de_nota=is_by_note(record),
     )
 
 
