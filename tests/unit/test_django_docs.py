@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -67,3 +69,26 @@ def test_the_connections_of_the_table_make_clients(text: str, tmp_path: Path) ->
 
 def test_there_is_one_connection_for_each_cloud() -> None:
     assert [json.loads(text)["conn_type"] for text in CONNECTIONS] == ["aws", "google_cloud_platform", "wasb"]
+
+
+def test_the_app_needs_nothing_but_django() -> None:
+    program = (
+        "import sys\n"
+        "for name in ('airflow', 'clinic_backups', 'sqlalchemy', 'fastapi', 'pydantic', 'requests'):\n"
+        "    sys.modules[name] = None\n"
+        "import django\n"
+        "django.setup()\n"
+        "from importlib import import_module\n"
+        "from pkgutil import walk_packages\n"
+        "import clinic_backups_django as app\n"
+        "found = [each.name for each in walk_packages(app.__path__, 'clinic_backups_django.')]\n"
+        "for name in found:\n"
+        "    import_module(name)\n"
+        "print(len(found))\n"
+    )
+    path = f"{CHECKOUT / 'plugins'}:{CHECKOUT}"
+    environment = {"PYTHONPATH": path, "DJANGO_SETTINGS_MODULE": "tests.django_project.settings"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert int(done.stdout or 0) >= 15, done.stderr
