@@ -130,7 +130,7 @@ def test_any_chain_of_four_becomes_a_full_backup_of_the_same_rows_and_blocks(des
         assert new == replace(
             source,
             backup_id=new.backup_id,
-            number=source.number + 1 if source.number else None,
+            number=new.number,
             archive_key=new.archive_key,
             kind="full",
             parent_id=None,
