@@ -1,6 +1,6 @@
-"""What locks, gate and proof cost inside of a small clinic's backup: ``python -m bench._guards``, the job on stdin.
+"""What locks, gate and proof cost inside of small clinics' backups: ``python -m bench._guards``, the job on stdin.
 
-The same process backs up the same clinic again and again, in turn with them and without: the functions are replaced.
+One process backs up the same clinics night after night, each night with them and without: the functions are replaced.
 """
 
 from __future__ import annotations
@@ -9,22 +9,33 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 from unittest import mock
 
-from bench.children import peak_rss_bytes
+from bench import children
 from clinic_backups import gate, plausibility
 from clinic_backups.clock import machine_now
 from clinic_backups.connections import Connection
+from clinic_backups.database import connect
+from clinic_backups.extract import SqlExtract, SqlFolder
 from clinic_backups.model import BackupRequest, Clinic, Gap, Table
 from clinic_backups.parts import Parts
-from clinic_backups.settings import Settings
+from clinic_backups.settings import PROJECT_SQL, Settings
 from clinic_backups.store_init import StoreInit
 from clinic_backups.table_locks import TableLocks, session_settings
 from clinic_backups.tenant_db import Snapshot
 
-WARM_UP = 3
+WARM_UP = 2
+UNGUARDED = 1_000_000
+"""Added to a clinic's number in the catalog: the backups without guards are those of another clinic there."""
+DAY = (
+    "INSERT INTO public.auditoria_bitacora (accion, modelo, objeto_id, agente_usuario, ocurrido_en, usuario_id)"
+    " SELECT 'alta', 'paciente', '1', 'banco', now(), min(id) FROM public.usuarios_usuario GROUP BY clinica_id",
+    "UPDATE public.usuarios_paciente SET telefono = 'hoy ' || {day} WHERE id IN"
+    " (SELECT min(id) FROM public.usuarios_paciente GROUP BY clinica_id)",
+)
+"""What each clinic does between two nights: a table has one more row, and another row is changed."""
 
 
 @contextmanager
@@ -50,41 +61,79 @@ def unguarded() -> Iterator[None]:
         yield
 
 
+class Nights:
+    """One process that backs up clinics."""
+
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        self._connections = {name: Connection(**fields) for name, fields in job["connections"].items()}
+        self._superuser, self._server_pid = Connection(**job["superuser"]), int(job["server_pid"])
+        self.clinics: list[int] = job["clinics"]
+        settings = Settings(
+            store_url=job["store_url"], recipients=(job["recipient"],), server_side_encryption="none", time_zone="UTC"
+        )
+        self._parts = Parts(settings, self._connections.get)
+        StoreInit(self._parts.catalog, machine_now, "bench").run(self._parts.bare_stores.primary, take_over=True)
+        self._day = 0
+
+    def night(self, *, guarded: bool, first: bool = False) -> dict[str, float]:
+        """Back up all clinics. Seconds of the wall clock, of this process's CPU, and of its and the server's CPU.
+
+        :param first: each is the clinic's first backup, as far as the catalog knows.
+        """
+        if first:
+            self._day += 1
+        shift = self._day * 1000 if first else 0
+        began, cpu, all_cpu = time.perf_counter(), time.process_time(), self._cpu_seconds()
+        for clinic_id in self.clinics:
+            number = clinic_id + shift + (0 if guarded else UNGUARDED)
+            # As in a nightly run, which compares the rows of all clinics once, before the first backup.
+            request = BackupRequest(Clinic(number, "Banco"), rows_compared=True)
+            queries = SqlExtract().rendered(SqlFolder(PROJECT_SQL), clinic_id)
+            if guarded:
+                self._parts.backup().run(request, queries=queries)
+            else:
+                with unguarded():
+                    self._parts.backup().run(request, queries=queries)
+        return {
+            "wall": time.perf_counter() - began,
+            "cpu": time.process_time() - cpu,
+            "all_cpu": self._cpu_seconds() - all_cpu,
+        }
+
+    def day(self) -> None:
+        """The clinics work."""
+        self._day += 1
+        with closing(connect(self._superuser)) as db, db, db.cursor() as cursor:
+            cursor.execute("; ".join(DAY).format(day=self._day))
+
+    def _cpu_seconds(self) -> float:
+        return time.process_time() + children.server_cpu_seconds(self._server_pid)
+
+
 def main() -> None:
-    """Print the seconds and the CPU seconds of each round, with and without."""
+    """Print what the nights took, with guards and without; each kind of night in turn, in changing order."""
     job = json.load(sys.stdin)
-    connections = {name: Connection(**fields) for name, fields in job["connections"].items()}
-    settings = Settings(
-        store_url=job["store_url"], recipients=(job["recipient"],), server_side_encryption="none", time_zone="UTC"
-    )
-    parts = Parts(settings, connections.get)
-    StoreInit(parts.catalog, machine_now, "bench").run(parts.bare_stores.primary, take_over=True)
-    found: dict[str, list[float]] = {"with": [], "with_cpu": [], "without": [], "without_cpu": []}
-    clinics = iter(range(1, 1_000_000))
-
-    def back_up(name: str) -> None:
-        # Each round is a clinic's first backup, as far as the catalog knows.
-        request = BackupRequest(Clinic(next(clinics), "Banco"), kind="full", rows_compared=True)
-        queries = parts_queries(job["clinic_id"])
-        began, cpu = time.perf_counter(), time.process_time()
-        parts.backup().run(request, queries=queries)
-        if name:
-            found[name].append(time.perf_counter() - began)
-            found[f"{name}_cpu"].append(time.process_time() - cpu)
-
+    nights = Nights(job)
+    if job["rounds"] == 0:
+        night = nights.night(guarded=job["guarded"])
+        answer = {
+            "night": night,
+            "process_cpu": time.process_time(),
+            # The process's own part of the server's work is that of the night: it connects to nothing before.
+            "process_all_cpu": time.process_time() + night["all_cpu"] - night["cpu"],
+        }
+        print(json.dumps({"seconds": night["wall"], "peak_rss_bytes": children.peak_rss_bytes(), **answer}))
+        return
+    found: dict[str, list[dict[str, float]]] = {}
     for number in range(job["rounds"] + WARM_UP):
-        back_up("with" if number >= WARM_UP else "")
-        with unguarded():
-            back_up("without" if number >= WARM_UP else "")
-    print(json.dumps({"seconds": sum(found["with"]), "peak_rss_bytes": peak_rss_bytes(), **found}))
-
-
-def parts_queries(clinic_id: int) -> dict[str, str]:
-    """The extracts of one clinic."""
-    from clinic_backups.extract import SqlExtract, SqlFolder
-    from clinic_backups.settings import PROJECT_SQL
-
-    return SqlExtract().rendered(SqlFolder(PROJECT_SQL), clinic_id)
+        nights.day()
+        for first in (False, True):
+            for guarded in (True, False) if number % 2 else (False, True):
+                took = nights.night(guarded=guarded, first=first)
+                if number >= WARM_UP:
+                    found.setdefault(f"{'first' if first else 'night'} {guarded}", []).append(took)
+    seconds = sum(night["wall"] for nights_ in found.values() for night in nights_)
+    print(json.dumps({"seconds": seconds, "peak_rss_bytes": children.peak_rss_bytes(), "found": found}))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,19 @@ def peak_rss_bytes(pid: int | str = "self") -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
 
 
+def server_cpu_seconds(pid: int) -> float:
+    """What a server and its processes have used of the CPU so far, also those that have ended."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(stat.parent.name) == pid:
+                ticks += sum(map(int, fields[11:15]))  # utime, stime and those of ended children: proc_pid_stat(5)
+            elif int(fields[1]) == pid:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def pipe(
     commands: Sequence[Sequence[str]], *, input_: str, environment: Mapping[str, str], output: Path | None = None
 ) -> Run:

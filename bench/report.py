@@ -42,11 +42,13 @@ def show(figures: Iterable[Figure], console: Console) -> None:
 def _show_latencies(group: str, figures: list[Figure], console: Console) -> None:
     table = Table(title=_title(group, figures), title_justify="left")
     table.add_column("milliseconds")
-    for name in ("rounds", *figures[0].percentiles, "max"):
+    against = any(figure.ratios for figure in figures)
+    for name in ("rounds", *figures[0].percentiles, "max", *(["95th percentile, times"] if against else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for figure in figures:
         times = [*figure.percentiles.values(), figure.seconds.max]
-        table.add_row(figure.name, str(figure.rounds), *(f"{seconds * 1000:.1f}" for seconds in times))
+        ratios = [f"{ratio.median:.2f}" for ratio in figure.ratios.values()]
+        table.add_row(figure.name, str(figure.rounds), *(f"{seconds * 1000:.1f}" for seconds in times), *ratios)
     _print(table, console)
 
 
@@ -91,9 +93,10 @@ def _show(group: str, figures: list[Figure], console: Console) -> None:
 def _spread(spread: Spread | None) -> str:
     if spread is None:
         return ""
+    places = 2 if spread.max >= 2 else 3
     if spread.min == spread.max:
-        return f"{spread.median:.2f}"
-    return f"{spread.median:.2f} ({spread.min:.2f}–{spread.max:.2f})"
+        return f"{spread.median:.{places}f}"
+    return f"{spread.median:.{places}f} ({spread.min:.{places}f}–{spread.max:.{places}f})"
 
 
 def _machine() -> dict[str, Any]:

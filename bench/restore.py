@@ -21,6 +21,10 @@ from clinic_backups.tenant_db import Snapshot
 GROUP = "restore of one large clinic"
 COPY_FROM = "COPY FROM files, by the server"
 SCHEMA = "clinic_look"
+ALL_GROUP = "restore of a clinic of which no row is left"
+ALL_ROWS = 150_000
+COPY_INDEXED = "COPY FROM files into tables with indexes, by the server"
+PLAN_ALL = "plan of all rows"
 ROUNDS = 3
 DAMAGED_ROWS = 1_000
 SPREAD = """WHERE id IN (
@@ -63,9 +67,28 @@ def figures(world: World) -> list[Figure]:
             note="makes the plan again, writes what differs, reads the clinic again to prove it",
         ),
     ]
-    found = measure(
-        GROUP, subjects, 1 if world.scale.quick else min(ROUNDS, world.scale.rounds), facts=facts, say=world.say
-    )
+    rounds = 1 if world.scale.quick else min(ROUNDS, world.scale.rounds)
+    found = measure(GROUP, subjects, rounds, facts=facts, say=world.say)
+    return [replace(figure, facts=dict(facts)) for figure in found] + _all_rows(world)
+
+
+def _all_rows(world: World) -> list[Figure]:
+    """Every row of the clinic is gone, and comes back."""
+    large = world.large_clinic(min(world.scale.rows, ALL_ROWS))
+    facts: dict[str, Any] = {}
+    url = (world.folder / "all").as_uri()
+    back_up(world, large.connections, url, facts)
+    facts.pop("stored_bytes")
+    restored, files = Restored(world, large, url), Files(world, large)
+    subjects = [
+        Subject(COPY_INDEXED, files.load_indexed, note="into empty tables with the same indexes and constraints"),
+        Subject(PLAN_ALL, restored.plan_all, (COPY_INDEXED,), note="rehearses the writing, and takes it back"),
+        Subject(
+            "restore of all rows", lambda: restored.apply(facts), (COPY_INDEXED,),
+            note="compares, writes, and reads all rows again to prove it",
+        ),
+    ]  # fmt: skip
+    found = measure(ALL_GROUP, subjects, min(ROUNDS, world.scale.rounds), facts=facts, say=world.say)
     return [replace(figure, facts=dict(facts)) for figure in found]
 
 
@@ -74,7 +97,7 @@ class Files:
 
     def __init__(self, world: World, large: LargeClinic) -> None:
         self._world, self._large = world, large
-        self._folder = world.folder / "csv"
+        self._folder = world.folder / f"csv_{large.rows}"
         self._folder.mkdir()
         self._folder.chmod(0o777)  # the server may be another user
         with Snapshot(large.superuser) as snapshot:
@@ -112,6 +135,28 @@ class Files:
         _execute(self._world, self._large, [sql.SQL("DROP SCHEMA copy_from CASCADE")])
         return Run(seconds)
 
+    def load_indexed(self) -> Run:
+        """Fill tables that have their indexes already; gone again afterwards."""
+        targets = {name: sql.Identifier("copy_indexed", name.partition(".")[2]) for name in self._tables}
+        made = [
+            sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL)").format(target, sql.Identifier(*name.split(".", 1)))
+            for name, target in targets.items()
+        ]
+        _execute(self._world, self._large, [sql.SQL("CREATE SCHEMA copy_indexed"), *made])
+        columns = {
+            name: sql.SQL(", ").join(sql.Identifier(column.name) for column in table.stored_columns)
+            for name, table in self._tables.items()
+        }
+        copies = [
+            sql.SQL("COPY {} ({}) FROM {} (FORMAT csv)").format(target, columns[name], self._file(name))
+            for name, target in targets.items()
+        ]
+        began = time.perf_counter()
+        _execute(self._world, self._large, copies)
+        seconds = time.perf_counter() - began
+        _execute(self._world, self._large, [sql.SQL("DROP SCHEMA copy_indexed CASCADE")])
+        return Run(seconds)
+
     def _file(self, name: str) -> sql.Composable:
         return sql.Literal(str(self._folder / f"{name}.csv"))
 
@@ -133,6 +178,7 @@ class Restored:
             "archive": asdict(source.archive),
             "chain": [asdict(archive) for archive in source.chain],
         }
+        self._rows = record.rows_total
         self._digest = ""
 
     def into(self) -> Run:
@@ -150,10 +196,24 @@ class Restored:
             raise BenchError(f"The plan would write {answer['writes']} rows, damaged are {DAMAGED_ROWS}.")
         return run
 
+    def plan_all(self) -> Run:
+        """Take all rows of the clinic away, and plan what brings them back."""
+        tables = sql.SQL(", ").join(sql.Identifier(*name.split(".", 1)) for name in self._large.queries())
+        _execute(self._world, self._large, [sql.SQL("TRUNCATE {} CASCADE").format(tables)])
+        return self.plan_what_is_gone()
+
+    def plan_what_is_gone(self) -> Run:
+        """Plan the restore of a clinic of which nothing is left."""
+        run, answer = self._measure(action="plan")
+        self._digest = answer["digest"]
+        if answer["writes"] != self._rows:
+            raise BenchError(f"The plan would write {answer['writes']} rows, gone are {self._rows}.")
+        return run
+
     def apply(self, facts: dict[str, Any]) -> Run:
         """Do what was planned. Adds the rows that were written to ``facts``."""
         run, answer = self._measure(action="apply", approved=self._digest)
-        facts["rows_written_for_the_damage"] = answer["writes"]
+        facts["rows_written"] = answer["writes"]
         return run
 
     def _measure(self, **job: Any) -> tuple[Run, dict[str, Any]]:

@@ -55,20 +55,25 @@ def patients_of(rows: int) -> int:
 
 
 @dataclass(frozen=True)
-class LargeClinic:
-    """A database with one clinic."""
+class Loaded:
+    """A database with clinics, and its catalog."""
 
-    rows: int
     reader: Connection
     catalog: Connection
     superuser: Connection
-
-    clinic = Clinic(1, "Banco de pruebas")
 
     @property
     def connections(self) -> dict[str, Connection]:
         """What a backup connects to."""
         return {"clinic_db": self.reader, "backup_catalog": self.catalog}
+
+
+@dataclass(frozen=True)
+class LargeClinic(Loaded):
+    """A database with one clinic."""
+
+    rows: int
+    clinic = Clinic(1, "Banco de pruebas")
 
     def queries(self) -> dict[str, str]:
         """The SELECT of each table, with columns and order, just as a backup copies it."""
@@ -91,7 +96,7 @@ class World:
     def __init__(self, folder: Path, scale: Scale, resources: ExitStack, say: Callable[[str], None]) -> None:
         self.folder, self.scale, self.say = folder, scale, say
         self._resources = resources
-        self._clinics: dict[int, LargeClinic] = {}
+        self._clinics: dict[tuple[int, int], LargeClinic] = {}
         self.identity = pyrage.x25519.Identity.generate()
 
     @property
@@ -119,23 +124,39 @@ class World:
         self.say("Starting SeaweedFS")
         return self._resources.enter_context(servers.seaweedfs(self.folder / "s3", bucket=BUCKET))
 
-    def large_clinic(self, rows: int) -> LargeClinic:
-        """A database with one clinic of about so many rows, loaded when it is first asked for."""
-        if rows not in self._clinics:
-            self.require_disk(rows)
+    def large_clinic(self, rows: int, *, clinics: int = 1) -> LargeClinic:
+        """A database with a clinic of about so many rows, loaded when it is first asked for.
+
+        :param clinics: others are as large.
+        """
+        if (rows, clinics) not in self._clinics:
+            self.require_disk(rows * clinics)
             self.say(f"Loading a clinic of about {rows:,} rows")
-            name = f"rows_{rows}"
-            database.load(self.postgres, name, clinics=1, patients=patients_of(rows))
-            roles = database.create_roles(self.postgres, name)
-            place: dict[str, Any] = {"conn_type": "postgres", "host": HOST, "port": self.postgres.port, "schema": name}
-            self._clinics[rows] = LargeClinic(
-                rows,
-                Connection("clinic_db", login=roles.reader, password=roles.reader_password, **place),
-                Connection("backup_catalog", login=roles.catalog, password=roles.catalog_password, **place),
-                Connection("clinic_db", login=self.postgres.user, password=self.postgres.password, **place),
-            )
-            Catalog(self._clinics[rows].catalog).migrate()
-        return self._clinics[rows]
+            loaded = self._load(f"rows_{rows}_{clinics}", clinics, patients_of(rows))
+            self._clinics[rows, clinics] = LargeClinic(**vars(loaded), rows=rows)
+        return self._clinics[rows, clinics]
+
+    def small_clinics(self, clinics: int, patients: int) -> Loaded:
+        """A database with some clinics; the sixth has closed."""
+        self.say(f"Loading {clinics} clinics of {patients} patients")
+        return self._load("small", clinics, patients)
+
+    def _load(self, name: str, clinics: int, patients: int) -> Loaded:
+        database.load(self.postgres, name, clinics=clinics, patients=patients)
+        roles = database.create_roles(self.postgres, name)
+        place: dict[str, Any] = {"conn_type": "postgres", "host": HOST, "port": self.postgres.port, "schema": name}
+        loaded = Loaded(
+            Connection("clinic_db", login=roles.reader, password=roles.reader_password, **place),
+            Connection("backup_catalog", login=roles.catalog, password=roles.catalog_password, **place),
+            Connection("clinic_db", login=self.postgres.user, password=self.postgres.password, **place),
+        )
+        Catalog(loaded.catalog).migrate()
+        return loaded
+
+    @property
+    def server_pid(self) -> int:
+        """The first process of the PostgreSQL server."""
+        return int((self.postgres.data_dir / "cluster" / "postmaster.pid").read_text().split()[0])
 
     def require_disk(self, rows: int) -> None:
         """:raises BenchError: so many rows would not fit."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jinja2 import StrictUndefined, TemplateError
+from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from clinic_backups import declarations
+from clinic_backups import declarations, drift
 from clinic_backups.declarations import Declarations
+from clinic_backups.drift import Drift
 from clinic_backups.errors import SettingsError
 
 _COMPARED = re.compile(
@@ -38,7 +41,7 @@ def render(text: str, clinic_id: int | str, *, name: str) -> str:
     """
     value = clinic_id if isinstance(clinic_id, int) else _Column(clinic_id)
     try:
-        return _END.sub("", _environment().from_string(text).render(clinic_id=value).strip())
+        return _END.sub("", _template(text).render(clinic_id=value).strip())
     except TemplateError as error:
         raise SettingsError(
             f"{name} cannot be rendered: {error}", hint="{{ clinic_id }} is the only variable of these templates."
@@ -73,6 +76,11 @@ class _Column(str):
 
     def __format__(self, how: str) -> str:
         return str(self) if not how else self._refuse()
+
+
+@lru_cache(maxsize=1024)
+def _template(text: str) -> Template:
+    return _environment().from_string(text)
 
 
 @lru_cache(maxsize=1)
@@ -125,6 +133,11 @@ class SqlFolder:
             raise SettingsError(f"Two extracts for {', '.join(twice)} in {self.path / subfolder}.", hint="Remove one.")
         return {name: self.text(f"{subfolder}/{file.name}") for name, file in zip(names, files, strict=True)}
 
+    def digest(self) -> str:
+        """Another one when the path, the list of extracts or any text that says what a backup holds is another one."""
+        texts = [str(self.path), self.clinic_table, self.text(declarations.FILE), *chain(*self.extracts().items())]
+        return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
     def clinic_columns(self) -> dict[str, frozenset[str]]:
         """The columns that each extract compares with the clinic's number: how a table says whose its rows are.
 
@@ -151,6 +164,13 @@ class SqlFolder:
     def declarations(self) -> Declarations:
         """What ``not_backed_up.txt`` leaves out on purpose. :raises SettingsError: a line cannot be read."""
         return declarations.parse(self.text(declarations.FILE))
+
+    def drift(self) -> Drift:
+        """What ``drift.txt`` says of migrations; nothing where there is no such file.
+
+        :raises SettingsError: a line cannot be read.
+        """
+        return drift.parse(self.text(drift.FILE)) if (self.path / drift.FILE).exists() else Drift()
 
     def not_backed_up(self) -> dict[str, str]:
         """Tables in no backup on purpose, of whatever class, each with its reason."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from psycopg2 import sql
@@ -19,7 +19,8 @@ from clinic_backups.extract import SqlFolder
 from clinic_backups.key_names import table_names
 from clinic_backups.model import BackupRequest, Gap, Table
 from clinic_backups.row_checks import RowChecks, identifier, one_clinic
-from clinic_backups.structure import NotedColumn, Reference
+from clinic_backups.schema_memory import MEMORY
+from clinic_backups.structure import NotedColumn, Reference, Structure
 from clinic_backups.table_locks import catalog_query
 from clinic_backups.tenant_db import Snapshot
 from clinic_backups.value_checks import ValueChecks
@@ -32,6 +33,16 @@ MAX_GAPS = 200
 """Gaps that a backup's record names."""
 
 OnUnchecked = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What one version of the definitions, and one state of the SQL folder, say whatever the clinic is."""
+
+    facts: Structure
+    coverage: Coverage
+    problems: Sequence[Problem]
+    tables: Mapping[str, Table] = field(default_factory=dict)
 
 
 def problems_of_tables(
@@ -60,11 +71,19 @@ def passed(
     :param on_unchecked: called with a sentence when the clinic's rows could not be compared in time.
     :raises PermanentError: the backup would be incomplete, and the request does not allow that.
     """
-    facts = structure.read(snapshot, names_of(folder), folder.clinic_table)
-    coverage = Coverage(facts, folder, queries)
-    found = [problem for problem in problems_of_tables(snapshot, coverage, queries) if problem.is_gap]
+    question = ("gate", folder.digest(), frozenset(queries))
+    known: _Known | None = MEMORY.get(question, snapshot.version)
+    if known is None:
+        facts = structure.read(snapshot, names_of(folder), folder.clinic_table)
+        coverage = Coverage(facts, folder, queries)
+        known = _Known(facts, coverage, coverage.problems())
+    behind = _problems_behind(snapshot, known.coverage, queries, within_seconds=WITHIN_SECONDS)
+    found = [problem for problem in (*known.problems, *behind) if problem.is_gap]
     _require(found, request)
-    tables = snapshot.tables(sorted(queries))
+    if not known.tables:
+        known = replace(known, tables=snapshot.tables(sorted(queries)))
+        MEMORY.keep(question, snapshot.version, known)
+    facts, coverage, tables = known.facts, known.coverage, dict(known.tables)
     values = ValueChecks(snapshot, facts, queries, one_clinic(request.clinic.id), folder)
     for table in tables.values():
         changed = values.problems(table, within_seconds=WITHIN_SECONDS)

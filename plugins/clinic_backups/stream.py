@@ -171,6 +171,7 @@ class Stored:
             safety_of=record.safety_of,
             data_at=record.data_at,
             suspect=record.suspect,
+            number=record.number,
         )
 
 

@@ -20,6 +20,7 @@ import psycopg2.errors
 
 from clinic_backups.database import TRANSIENT_CLASSES, raise_database_error
 from clinic_backups.errors import TransientError
+from clinic_backups.schema_memory import MEMORY, Version, shape_of
 
 PREPARE_LOCK_WAIT_MS = 100
 """Less than PostgreSQL's deadlock_timeout: a migration that waits for what we hold never finds a deadlock with us."""
@@ -55,28 +56,44 @@ class Replayed:
     """None: it is no standby, or one that cannot say."""
 
 
+@cache
+def _locked(*, with_version: bool) -> str:
+    """Oids of what is locked, whether it is a standby, when this transaction began, and the definitions' version."""
+    version = catalog_query("version") if with_version else "SELECT NULL"
+    return (
+        f"WITH mentioned (names, locked) AS ({catalog_query('mentioned')}), version (version) AS ({version})"  # noqa: S608
+        " SELECT locked, pg_is_in_recovery(), transaction_timestamp(), version FROM mentioned, version"
+    )
+
+
+_Unlocked = Mapping[tuple[str, int], tuple[str, str]]
+
+
 @dataclass(frozen=True)
 class _Definitions:
     """What one snapshot sees of the definitions that another session may change while tables are read."""
 
     relations: Mapping[int, tuple[Any, ...]]
     """By oid: the name, and where its rows lie and what it is."""
-    unlocked: Mapping[tuple[str, int], tuple[str, str]]
+    unlocked: _Unlocked
     """Functions and values of enums by kind and oid: the name, and which version it is."""
 
     @classmethod
-    def read(cls, cursor: Any, relations: Sequence[int] | None, unlocked: bool) -> _Definitions:
+    def read(
+        cls, cursor: Any, relations: Sequence[int] | None, unlocked: bool, known: _Unlocked | None = None
+    ) -> _Definitions:
+        """:param known: the functions and enums that this snapshot sees, where that was read already."""
         found: list[tuple[Any, ...]] = []
         if relations:
             cursor.execute(catalog_query("definitions"), {"relations": relations})
             found = cursor.fetchall()
-        others: list[tuple[Any, ...]] = []
-        if unlocked:
-            cursor.execute(catalog_query("unlocked"))
-            others = cursor.fetchall()
-        return cls(
-            {row[0]: row[1:] for row in found}, {(kind, oid): (name, version) for oid, name, kind, version in others}
-        )
+        if known is None:
+            others: list[tuple[Any, ...]] = []
+            if unlocked:
+                cursor.execute(catalog_query("unlocked"))
+                others = cursor.fetchall()
+            known = {(kind, oid): (name, version) for oid, name, kind, version in others}
+        return cls({row[0]: row[1:] for row in found}, known)
 
     def require_same(self, now: _Definitions) -> None:
         """:raises TransientError: something is another one now."""
@@ -114,6 +131,9 @@ class TableLocks:
     deadlock with a backup. :meth:`prove` is for the end of reading: what was touched besides (tables that a function
     reads, materialized views), and what no lock protects (functions, enums), must be now as the snapshot sees it.
 
+    Which relations the queries mention is looked up once for each version of the definitions: what was locked for
+    another clinic's is locked at once, and looked up after all where the snapshot then shows another version.
+
     :param db: a connection outside of a transaction, REPEATABLE READ.
     :param queries: a SELECT by the name that errors use.
     :param settings: of the session, set with each transaction.
@@ -137,6 +157,13 @@ class TableLocks:
         self._held: list[int] = []
         self._shape: str | None = None
         self._were_there = False
+        info = db.info
+        self._place = (info.host, info.port, info.dbname, info.user)
+        self._question = ("mentioned", self._place, shape_of(queries))
+        self.version: Version | None = None
+        """Of the definitions, as the snapshot sees them. Not asked by the first of a process: most make one backup."""
+        self._asks_version = MEMORY.is_used()
+        self._names: list[str] = []
         self.replayed: Replayed | None = None
         """As the server said just before the snapshot was taken."""
 
@@ -150,6 +177,8 @@ class TableLocks:
         deadline = time.monotonic() + self._seconds
         pause, attempt = 0.02, 0
         names: list[str] = []
+        if self._taken_as_before():
+            return
         while True:
             try:
                 names = self._mentioned()
@@ -170,6 +199,23 @@ class TableLocks:
             except psycopg2.Error as error:
                 raise_database_error(error, "locking the tables of the extracts", source="extract")
 
+    def _taken_as_before(self) -> bool:
+        """Lock what these queries mentioned before. False, with nothing locked: it is not known, or not so any more."""
+        known = MEMORY.any(self._question)
+        if known is None or self._same_as is not None:
+            return False
+        version, names = known
+        try:
+            self._begin(names)
+            # A standby is asked for its replayed moment before the snapshot.
+            if self.version == version and self.replayed is not None and not self.replayed.standby:
+                return True
+        except psycopg2.Error:
+            pass  # Locked by somebody, renamed, dropped or refused: the long way says which.
+        self._db.rollback()
+        MEMORY.forget(self._question)
+        return False
+
     def prove(self, connect: Callable[[], Any] | None) -> None:
         """At the end of reading, before what was read is believed.
 
@@ -182,14 +228,19 @@ class TableLocks:
             with self._db.cursor() as cursor:
                 cursor.execute(catalog_query("touched"), {"held": self._held})
                 late, unlocked = cursor.fetchone()
-                seen = _Definitions.read(cursor, late, unlocked)
+                seen = _Definitions.read(cursor, late, unlocked, MEMORY.get(("unlocked", self._place), self.version))
+            MEMORY.keep(("unlocked", self._place), self.version, seen.unlocked)
+            if self._names and not late:
+                # Nothing else was touched: that was all of them.
+                MEMORY.keep(self._question, self.version, self._names)
             if connect is None:
                 self._db.rollback()
             if not late and not unlocked:
                 return
             other = connect() if connect is not None else self._db
             try:
-                other.set_session(isolation_level="REPEATABLE READ", readonly=True, deferrable=False)
+                if other is not self._db:
+                    other.set_session(isolation_level="REPEATABLE READ", readonly=True, deferrable=False)
                 with other.cursor() as cursor:
                     cursor.execute(session_settings(cursor, self._settings))
                     now = _Definitions.read(cursor, late, unlocked)
@@ -232,6 +283,7 @@ class TableLocks:
         try:
             try:
                 self._begin(names)
+                self._names = names
             except refused:
                 self._db.rollback()
                 with self._db.cursor() as cursor:
@@ -254,9 +306,12 @@ class TableLocks:
             if self._same_as is not None:
                 statements.append(cursor.mogrify("SET TRANSACTION SNAPSHOT %s", (self._same_as,)).decode())
             # The first SELECT takes the snapshot: LOCK TABLE does not.
-            statements += [session_settings(cursor, self._hasty), catalog_query("mentioned")]
+            statements += [session_settings(cursor, self._hasty), _locked(with_version=self._asks_version)]
             cursor.execute("; ".join(statements))
-            _, locked, _, _ = cursor.fetchone()
+            locked, standby, began, version = cursor.fetchone()
+            self.version = (*self._place, version) if version is not None else None
+            if self.replayed is None:
+                self.replayed = Replayed(standby, began, None)
             # A snapshot of another transaction may be older than these locks: then all is proven at the end.
             self._held = list(locked or ()) if self._same_as is None else []
             if prepare:

@@ -19,6 +19,7 @@ from clinic_backups.database import Source, connect, raise_database_error
 from clinic_backups.errors import PermanentError
 from clinic_backups.extract import SqlFolder, file_of
 from clinic_backups.model import Clinic, Column, ForeignKey, Table
+from clinic_backups.schema_memory import Version
 from clinic_backups.table_locks import (
     Replayed,
     TableLocks,
@@ -191,6 +192,11 @@ class Snapshot:
         ((replayed_at,),) = self.rows(catalog_query("replayed"), None, doing) if standby else ((None,),)
         return Replayed(standby, now, replayed_at)
 
+    @property
+    def version(self) -> Version | None:
+        """Of all definitions, as this snapshot sees them; not known without ``reads``, and after :meth:`end`."""
+        return self._locks.version if self._locks is not None else None
+
     def time(self) -> datetime:
         """The server's clock now."""
         ((now,),) = self.rows("SELECT clock_timestamp()", None, "asking for the time")
@@ -293,9 +299,12 @@ class Snapshot:
                 hint="Each file in include/sql/extract is named like an existing table; remove or rename it.",
             )
         if unreadable := sorted(row[0] for row in found if not row[4]):
+            # A migration that makes another table would be the next to fail.
+            future = self.rows(catalog_query("future_rights"), {"names": unreadable}, "reading the catalog")
             raise PermanentError(
                 f"The backup's role may not read {', '.join(unreadable)}.",
-                hint=f"GRANT SELECT ON {', '.join(unreadable)} TO the role of connection clinic_db.",
+                hint=f"GRANT SELECT ON {', '.join(unreadable)} TO the role of connection clinic_db. For the tables that"
+                f" come later: {' '.join(statement for (statement,) in future)}",
             )
         return {name: tables[name] for name in names}
 

@@ -75,12 +75,14 @@ class Catalog:
     def begin(self, record: BackupRecord) -> BackupRecord:
         """Write a running record. :raises SameSecond: this clinic has a backup of the same second."""
         with self.database.transaction("recording a backup's start") as db:
-            if not db.execute(insert(backup).values(values_of(record)).on_conflict_do_nothing()).rowcount:
+            made = insert(backup).values(values_of(record)).on_conflict_do_nothing().returning(backup.c.id)
+            number = db.execute(made).scalar_one_or_none()
+            if number is None:
                 raise SameSecond(
                     f"Backup {record.backup_id} exists already: one clinic has one backup a second at most.",
                     hint="Try again in a second.",
                 )
-        return record
+        return replace(record, number=number)
 
     def resume(self, clinic_id: int, run_id: str, started_at: datetime) -> BackupRecord | None:
         """Continue the record that an earlier attempt of the same run left unfinished; none if there is none."""
@@ -195,16 +197,17 @@ class Catalog:
     def adopt(self, record: BackupRecord, *, over: tuple[State, ...] = ()) -> bool:
         """Write a completed record that the catalog does not have; returns whether it was written.
 
+        It keeps its number, where no other backup has it.
+
         :param over: a record of the same id in one of these states is written over.
         """
         values = values_of(record)
-        statement = insert(backup).values(values)
         with self.database.transaction(f"taking over backup {record.backup_id}") as db:
             new = bool(
                 db.execute(
-                    statement.on_conflict_do_update(
-                        index_elements=["backup_id"], set_=values, where=backup.c.state.in_(over)
-                    )
+                    insert(backup)
+                    .values(values | _own_number(db, record))
+                    .on_conflict_do_update(index_elements=["backup_id"], set_=values, where=backup.c.state.in_(over))
                 ).rowcount
             )
             if new:
@@ -398,6 +401,19 @@ class Catalog:
     def _select(self, statement: Select[Any]) -> list[BackupRecord]:
         with self.database.transaction("reading the catalog") as db:
             return [record_of(row) for row in db.execute(statement).mappings()]
+
+
+def _own_number(db: SqlConnection, record: BackupRecord) -> dict[str, int]:
+    """The number that a backup had in a catalog that was lost; nothing where it is not known, or taken by now."""
+    if record.number is None:
+        return {}
+    db.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('clinic_backups:numbers', 0))"))
+    if db.execute(select(backup.c.id).where(backup.c.id == record.number)).first():
+        return {}
+    # Before the insert: whoever begins a backup meanwhile gets a higher number.
+    raised = "SELECT setval(:name, greatest(:number, last_value)) FROM clinic_backups.backup_id_seq"
+    db.execute(text(raised), {"name": "clinic_backups.backup_id_seq", "number": record.number})
+    return {"id": record.number}
 
 
 def _note_stores(db: SqlConnection, record: BackupRecord, etag: str | None = None) -> None:

@@ -63,7 +63,10 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references:
     for side in (staged.wanted, staged.present):
         _analyze(workspace, side, shape, shape.key)
     wanted_ops = [INSERT] if mode == "missing" else [INSERT, UPDATE, DELETE]
-    body = _by_key(staged) if shape.key else _as_bag(staged)
+    ((is_there,),) = workspace.rows(
+        sql.SQL("SELECT EXISTS (SELECT FROM {})").format(staged.present), None, f"comparing {shape.name}"
+    )
+    body = _as_bag(staged) if not shape.key else _by_key(staged) if is_there else _all_new(staged)
     workspace.define(
         sql.SQL(
             "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT o.*, false AS moves FROM ({}) AS o WHERE op IN ({})"
@@ -118,6 +121,13 @@ def described(
     return TableDiff(staged, ops, plan, _digest(workspace, ops), moving, anew)
 
 
+def _all_new(staged: Staged) -> sql.Composed:
+    """What :func:`_by_key` gives where nothing of the clinic is present that differs: without looking at any value."""
+    return sql.SQL("SELECT 'insert' AS op, 1 AS times, {}, NULL::bytea AS present_hash FROM {} AS w").format(
+        staged.shape.as_op_key("w"), staged.wanted
+    )
+
+
 def _by_key(staged: Staged) -> sql.Composed:
     # OFFSET 0 keeps each side a row of its own: pulled up, wide tables would have more columns than a join may have.
     shape = staged.shape
@@ -163,11 +173,18 @@ def _keys(workspace: Workspace, staged: Staged, ops: sql.Identifier) -> dict[str
     shown = sql.SQL("concat_ws(', ', {})").format(columns_of(key, "o"))
     found = workspace.rows(
         sql.SQL("""
-            SELECT op, array_agg(shown ORDER BY place)
-              FROM (SELECT op, {shown} AS shown, row_number() OVER (PARTITION BY op ORDER BY {key}) AS place
-                      FROM {ops} AS o) AS numbered
-             WHERE place <= {limit}
-             GROUP BY op""").format(shown=shown, key=columns_of(key, "o"), ops=ops, limit=sql.Literal(SHOWN_KEYS)),
+            SELECT v.op, array_agg(s.shown ORDER BY s.place)
+              FROM (VALUES ('insert'), ('update'), ('delete')) AS v (op)
+             CROSS JOIN LATERAL (SELECT {shown} AS shown, row_number() OVER (ORDER BY {shown_key}) AS place
+                                   FROM (SELECT * FROM {ops} AS x WHERE x.op = v.op
+                                          ORDER BY {key} LIMIT {limit}) AS o) AS s
+             GROUP BY v.op""").format(
+            shown=shown,
+            key=columns_of(key, "x"),
+            shown_key=columns_of(key, "o"),
+            ops=ops,
+            limit=sql.Literal(SHOWN_KEYS),
+        ),
         None,
         "listing keys",
     )
