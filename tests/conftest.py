@@ -20,7 +20,7 @@ from tests import servers
 from tests.contract.buckets import LOCKED, VERSIONED
 from tests.servers import Server
 
-pytest_plugins = ["tests.postgres_fixtures", "tests.processes"]
+pytest_plugins = ["tests.postgres_fixtures", "tests.processes", "tests.django_fixtures"]
 
 # Before anything imports Airflow: its home is a folder of these tests, and nothing of the caller's settings gets in.
 for variable in [name for name in os.environ if name.startswith(("AIRFLOW", "CLINIC_BACKUPS_", "AWS_", "AZURE_"))]:

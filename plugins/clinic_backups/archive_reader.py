@@ -20,7 +20,7 @@ import zstandard
 from clinic_backups import strict_json
 from clinic_backups.archive import MANIFEST, segment_index
 from clinic_backups.blocks import MAX_BLOCK_BYTES, Block, BlockList
-from clinic_backups.bounds import Bound, Room, damaged, guess
+from clinic_backups.bounds import Bound, Room, damaged, guess, require_parsable
 from clinic_backups.encryption import Age
 from clinic_backups.manifest import Manifest as Manifest
 from clinic_backups.manifest import TableContent as TableContent
@@ -231,6 +231,7 @@ class _Reader:
     def _manifest(self, member: tarfile.TarInfo) -> Manifest:
         limit = MAX_MANIFEST_BYTES + sum(map(len, self._tables.values())) * MANIFEST_BLOCK_BYTES
         content = self._content(member, self._room.manifest_bytes(limit))
+        require_parsable(content)
         try:
             manifest = checked(strict_json.loads(content, check_texts=False), self._tables)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):

@@ -129,9 +129,30 @@ class ClinicBackup:
                 blocks = block_list(record.backup_id, stored.blocks)
                 done = self._outcomes.complete(record.completed(envelope, self._store.url), blocks, stored.archive.etag)
             except ClinicBackupsError as error:
-                error.add_note(f"Backup {record.backup_id} is stored; the catalog learns of it with the next attempt.")
-                raise
+                done = self._outlived(record, envelope, error)
             return _usable(done)
+
+    def _outlived(self, record: BackupRecord, envelope: Envelope, error: ClinicBackupsError) -> BackupRecord:
+        """The record could not be completed: what is there now, where somebody else has completed it as this backup.
+
+        This attempt stood still, and its retry or a later run has closed the record or begun it anew. What it has
+        stored is then a backup of nobody, and is removed.
+        """
+        try:
+            now = self._catalog.get(record.backup_id)
+            if now is not None and now.state in ("completed", "lost") and now.sha256 == envelope.archive.sha256:
+                return now
+            if now is None or now.state == "failed" or now.archive_key != record.archive_key:
+                with suppress(ObjectLocked):
+                    envelopes.discard(record.archive_key, self._store)
+                error.add_note("What this attempt stored was removed.")
+                raise error
+        except ClinicBackupsError as failure:
+            if failure is error:
+                raise
+            error.add_note(f"And: {failure.message}")
+        error.add_note(f"Backup {record.backup_id} is stored; the catalog learns of it with the next attempt.")
+        raise error
 
     def stop(self, reason: BaseException) -> None:
         """Make a backup that runs fail with ``reason``; from another thread or a signal handler."""
@@ -220,7 +241,9 @@ class ClinicBackup:
         same_as: str | None,
     ) -> tuple[BackupRecord, Stored]:
         clock = carried_on(self._now)
-        notes = ProgressNotes(self._catalog.database, record.backup_id, clock, on_failure=self._on_unnoted)
+        notes = ProgressNotes(
+            self._catalog.database, record.backup_id, clock, attempt=record.attempt, on_failure=self._on_unnoted
+        )
 
         def show(progress: Progress) -> None:
             notes.note(**vars(progress))
@@ -257,7 +280,10 @@ class ClinicBackup:
                         data_at=record.started_at - lag,
                     )
                 )
-                stored = stream.run(record, snapshot, tables, queries, known, self._settings.read_seconds)
+                stored = stream.run(
+                    record, snapshot, tables, queries, known, self._settings.read_seconds,
+                    max_row_bytes=self._settings.max_row_mib * 1024 * 1024,
+                )  # fmt: skip
                 try:
                     return self._checked(record, snapshot, tables, queries, stored, backups), stored
                 except BaseException as error:

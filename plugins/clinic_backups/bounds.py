@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clinic_backups.blocks import MAX_BLOCK_BYTES, MIN_BLOCK_ROWS
 from clinic_backups.encryption import DAMAGED_HINT
@@ -18,6 +18,13 @@ TABLE_BYTES, ALL_TABLES_BYTES = 4 * 1024 * 1024, 1024 * 1024
 """What a manifest may say of one table, and on top of that of all."""
 BLOCK_BYTES = 128
 """What a manifest may say of one block."""
+UNKNOWN_BYTES, UNKNOWN_RATIO = 16 * 1024 * 1024, 4
+"""Where nobody knows a backup: what a manifest may say of all tables, and so many times the archive for its blocks. A
+block's SHA-256 takes 64 characters, and at least 32 bytes of the archive."""
+PARSED_BYTES, PARSED_RATIO = 16 * 1024 * 1024, 10
+"""So much memory a manifest may take when it is parsed, and so many times its length on top: ours take four times."""
+_COSTS = ((b"[", 96), (b"{", 256), (b",", 64), (b":", 64))
+"""Bytes of memory of what each of these begins, at most, in CPython."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +35,14 @@ class Bound:
     :param rows: how many, where that is known.
     :param tables: how many, where that is known.
     :param is_guess: not from a record or an envelope, but from the archive's size.
+    :param archive_bytes: the archive's size, where its record or envelope is not believed.
     """
 
     raw_bytes: int
     rows: int | None = None
     tables: int | None = None
     is_guess: bool = False
+    archive_bytes: int | None = None
 
     @property
     def blocks(self) -> int:
@@ -45,9 +54,12 @@ class Bound:
     @property
     def manifest_bytes(self) -> int | None:
         """How long the manifest may be; none where too little is known."""
-        if self.tables is None:
-            return None
-        return ALL_TABLES_BYTES + self.tables * TABLE_BYTES + self.blocks * BLOCK_BYTES
+        limits = []
+        if self.tables is not None:
+            limits.append(ALL_TABLES_BYTES + self.tables * TABLE_BYTES + self.blocks * BLOCK_BYTES)
+        if self.archive_bytes is not None:
+            limits.append(UNKNOWN_BYTES + self.archive_bytes * UNKNOWN_RATIO)
+        return min(limits, default=None)
 
 
 def bound_of(known: BackupRecord | Envelope) -> Bound | None:
@@ -59,12 +71,23 @@ def bound_of(known: BackupRecord | Envelope) -> Bound | None:
 
 def guess(size_bytes: int, ratio: int = RATIO) -> Bound:
     """For an archive of which only the size is known."""
-    return Bound(max(LEAST_BYTES, size_bytes * ratio), is_guess=True)
+    return Bound(max(LEAST_BYTES, size_bytes * ratio), is_guess=True, archive_bytes=size_bytes)
 
 
 def smaller(told: Bound | None, guessed: Bound) -> Bound:
     """For an archive whose envelope may be made up: what it says, and no more than its size makes likely."""
-    return guessed if told is None or told.raw_bytes > guessed.raw_bytes else told
+    if told is None or told.raw_bytes > guessed.raw_bytes:
+        return guessed
+    return replace(told, archive_bytes=guessed.archive_bytes)
+
+
+def require_parsable(manifest: bytes) -> None:
+    """Before JSON of a size that is allowed is parsed: brackets and commas alone take twenty times that memory.
+
+    :raises IntegrityError: it would take more than any manifest of this package.
+    """
+    if sum(manifest.count(mark) * cost for mark, cost in _COSTS) > PARSED_BYTES + len(manifest) * PARSED_RATIO:
+        raise damaged("has a manifest that is none: parsed, it would take far more memory than one of its length")
 
 
 class Room:

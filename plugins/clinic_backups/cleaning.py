@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection as SqlConnection
@@ -17,15 +18,13 @@ from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.chain import chain_of
-from clinic_backups.clock import require_same_clock
+from clinic_backups.clock import DatabaseClock, require_same_clock, require_same_server
 from clinic_backups.envelope_checks import usable_end
 from clinic_backups.erasing import keys_of, purge_rest
 from clinic_backups.errors import (
     ClinicBackupsError,
     ObjectLocked,
     ObjectNotFound,
-    SettingsError,
-    TransientError,
 )
 from clinic_backups.model import BackupRecord, CopyProblem, Loss, iso, keys_beside
 from clinic_backups.notify.losses import LossAlarm
@@ -34,6 +33,8 @@ from clinic_backups.settings import Settings
 from clinic_backups.storage import AnsweringStores, Stores
 from clinic_backups.stores.base import ObjectStore
 
+NOBODY = -1
+"""Instead of a clinic's id: what is asked of a store is about none."""
 UNDO_FOR = timedelta(days=7)
 """A restore's safety backup is kept at least so long."""
 
@@ -69,7 +70,10 @@ class Cleaned:
 
 @dataclass
 class _Told:
-    """What the stores told of one clinic's backups, and the catalog does not know."""
+    """What the stores told of one clinic's backups, and the catalog does not know.
+
+    :param claimed: backups of which an erasure believes the lock only where a store tells of it.
+    """
 
     gone: set[str] = field(default_factory=set)
     locked_until: dict[str, datetime] = field(default_factory=dict)
@@ -77,6 +81,7 @@ class _Told:
     spared: dict[str, str] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     there: set[str] = field(default_factory=set)
+    claimed: set[str] = field(default_factory=set)
 
 
 class Cleaner:
@@ -98,9 +103,11 @@ class Cleaner:
         run; what a store refuses stays in the catalog and is reported. Neither keeps other clinics from theirs.
 
         :param dry_run: nothing is changed, neither in the stores nor in the catalog.
-        :raises ClocksDiffer: this machine's clock is not the catalog's; nothing was changed.
+        :raises ClocksDiffer: this machine's clock, or a store's, is not the catalog's; nothing was changed.
         """
         require_same_clock(self._now)
+        if not dry_run:
+            self._require_stores_clocks()
         every = sorted({*self._catalog.clinic_ids(), *self._erasures.open_clinics()})
         busy: list[int] = []
         for number in every if clinic_id is None else [clinic_id]:
@@ -111,6 +118,27 @@ class Cleaner:
                 yield cleaned
         for number in busy:
             yield self._cleaned(number, dry_run=dry_run)
+
+    def _require_stores_clocks(self) -> None:
+        """Where the catalog's database runs on this machine, the two have one clock, which may be wrong.
+
+        :raises ClocksDiffer: a store says another time; names both.
+        """
+        if not isinstance(self._now, DatabaseClock):
+            return
+        for url in self._stores.urls:
+            at = self._time_of(url)
+            if at is not None:
+                require_same_server(self._now, f"The store {url}", partial(_same, at))
+
+    def _time_of(self, url: str) -> datetime | None:
+        """A store's clock; none where it has none. One that does not tell it deletes nothing in this run."""
+        try:
+            with self._stores.at(url, NOBODY) as store:
+                return stored.time_of(store) if store.has_clock else None
+        except ClinicBackupsError as error:
+            self._stores.give_up(url, error)
+            return None
 
     def _cleaned(self, clinic_id: int, *, dry_run: bool) -> Cleaned:
         cleaned = Cleaned(clinic_id)
@@ -165,7 +193,7 @@ class Cleaner:
             if record.hold_reason is not None and envelopes.is_by_note(record):
                 yield record, "the catalog", envelopes.Hold(record.hold_reason, record.held_by or "", record.held_at)
             for url in self._stores.urls:
-                with self._stores.at(url) as store:
+                with self._stores.at(url, clinic_id) as store:
                     hold = envelopes.unreleased_hold(record, store)
                 if hold is not None:
                     yield record, url, hold
@@ -186,20 +214,28 @@ class Cleaner:
             self._catalog.hold(record, hold.reason, envelopes.by_note(hold), hold.at)
 
     def _plan(self, cleaned: Cleaned, told: _Told) -> list[Decision]:
+        """By the records and what the stores told. Of a clinic that is erased a lock is what its store calls one:
+        the record may have it from an envelope that anybody wrote."""
         now, clinic_id = self._now(), cleaned.clinic_id
         undoing = {
             record.safety_backup_id: record.restore_id
             for record in Restores(self._catalog.database).find(clinic_id=clinic_id)
             if record.safety_backup_id is not None and now - record.started_at < UNDO_FOR
         }
+        records = self._catalog.find(clinic_id=clinic_id)
+        erased = {record.backup_id for record in records if _is_erased(record, cleaned)}
+        locked = {record.backup_id: record.locked_until for record in records if record.locked_until is not None}
+        told.claimed |= {backup_id for backup_id in erased & locked.keys() if locked[backup_id] > now}
+        locked = {backup_id: until for backup_id, until in locked.items() if backup_id not in erased}
+        locked |= told.locked_until
         return plan(
             [
                 replace(
                     record,
                     state="lost" if record.backup_id in told.gone else record.state,
-                    locked_until=told.locked_until.get(record.backup_id, record.locked_until),
+                    locked_until=locked.get(record.backup_id),
                 )
-                for record in self._catalog.find(clinic_id=clinic_id)
+                for record in records
             ],
             self._settings.retention_of(clinic_id),
             now,
@@ -229,7 +265,7 @@ class Cleaner:
         """Whether some store has it; else all of them are recorded to have lost it."""
         problems: dict[str, CopyProblem] = {}
         for url in record.stores:
-            with self._stores.at(url) as store:
+            with self._stores.at(url, record.clinic_id) as store:
                 # What the store cannot prove is read: what is older goes because this one is there.
                 seen = self._places.etags([record.backup_id], url).get(record.backup_id)
                 condition, etag = stored.look_closely(record.archive, store, seen)
@@ -255,13 +291,14 @@ class Cleaner:
         told.asked.add(record.backup_id)
         for url in urls:
             try:
-                with self._stores.at(url) as store:
+                with self._stores.at(url, record.clinic_id) as store:
                     if (until := self._locked_until(record, store)) is not None:
                         told.locked_until[record.backup_id] = max(until, told.locked_until.get(record.backup_id, until))
                     if _counts(record, cleaned) and (hold := envelopes.unreleased_hold(record, store)):
                         told.held[record.backup_id] = hold
-            except (TransientError, SettingsError) as error:
-                if not _is_erased(record, cleaned):
+            except ClinicBackupsError as error:
+                # A lock that was claimed somewhere may be real: only the store knows.
+                if not _is_erased(record, cleaned) or record.backup_id in told.claimed:
                     cleaned.fail(error)
                     told.spared[record.backup_id] = f"{url} did not say whether it is locked there"
 
@@ -296,7 +333,7 @@ class Cleaner:
         if cleaned.erasure is not None:
             for url in self._every_url():
                 try:
-                    with self._stores.at(url) as store:
+                    with self._stores.at(url, cleaned.clinic_id) as store:
                         found[url] = len(keys_of(store, cleaned.clinic_id))
                 except ClinicBackupsError as error:
                     cleaned.fail(error)
@@ -312,7 +349,7 @@ class Cleaner:
         for url in self._every_url():
             try:
                 left = purge_rest(url, self._stores, erasure, records, lock, self._now())
-                with self._stores.at(url) as store:
+                with self._stores.at(url, cleaned.clinic_id) as store:
                     deleted = max(0, before.get(url, left) - left)
                     counted = Counted(url, store.identified(), self._now(), deleted, left)
                 erasure = self._erasures.note(erasure, counted)
@@ -343,7 +380,7 @@ class Cleaner:
         gone, proof = True, list[dict[str, Any]]()
         for url in urls:
             try:
-                with self._stores.at(url) as store:
+                with self._stores.at(url, record.clinic_id) as store:
                     if _is_erased(record, cleaned):
                         remove = store.purge
                     else:
@@ -364,6 +401,10 @@ class Cleaner:
                 f"{store.url} keeps {record.backup_id} locked until {iso(until)}.",
                 hint="It is deleted there by the first retention after that.",
             )
+
+
+def _same(at: datetime) -> datetime:
+    return at
 
 
 def _is_erased(record: BackupRecord, cleaned: Cleaned) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, TypeVar
 
@@ -29,6 +31,33 @@ LANGUAGES = "pl"
 TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
 TRANSIENT_STATES = ("55P03", "55006", "25P03", "25P04", "72000")
 
+RELIED_ON: Mapping[str, tuple[str, re.Pattern[str]]] = {
+    name: (wanted, re.compile(fits))
+    for name, wanted, fits in (
+        # Where the schema of PostgreSQL itself is named, others may come before it.
+        ("search_path", "pg_catalog", r'"?pg_catalog"?|(?!.*pg_catalog).*'),
+        ("datestyle", "ISO, YMD", r"ISO, .*"),
+        ("intervalstyle", "postgres", "postgres"),
+        ("extra_float_digits", "3", "[123]"),
+        ("bytea_output", "hex", "hex"),
+        ("array_nulls", "on", "on"),
+        ("transform_null_equals", "off", "off"),
+        ("gin_fuzzy_search_limit", "0", "0"),
+        ("exit_on_error", "off", "off"),
+        ("session_replication_role", "origin", "origin"),
+        # How long is waited for what is said in docs/operations.md.
+        ("statement_timeout", "0", "0"),
+        ("lock_timeout", "0", "0"),
+        ("transaction_timeout", "0", "0"),
+        ("idle_in_transaction_session_timeout", "0", "0"),
+    )
+}
+"""What our statements need, and which values of a server will do. Some have settings of their own: they set them."""
+_TRANSACTIONS = {
+    "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
+    "default_transaction_deferrable": "off",
+}
 Source = Literal["own", "extract", "file", "catalog", "migration", "restore"]
 """Whose SQL has failed. own: that of this package, reading. extract: include/sql/extract. file: another file of
 include/sql. catalog, migration: the catalog's. restore: what a restore stages, compares and writes."""
@@ -135,7 +164,6 @@ def connect(
             connection_factory=WatchedConnection, cursor_factory=WatchedCursor, **parameters
         )
         opened.reopen = lambda: psycopg2.connect(**(parameters | {"connect_timeout": ASK_SECONDS}))
-        return opened
     except psycopg2.OperationalError as error:
         # The first line says which server and why; then come advice, and what a second way to it (no TLS) gave.
         text = str(error).strip().splitlines()[0]
@@ -151,6 +179,12 @@ def connect(
             f"Connection {connection.conn_id!r} has an option that libpq does not know.",
             hint="Compare the connection's extras with PostgreSQL's documentation of connection parameters.",
         ) from None
+    try:
+        _pin(opened)
+    except psycopg2.Error as error:
+        opened.close()
+        raise_database_error(error, f"asking the server of connection {connection.conn_id!r} for its settings")
+    return opened
 
 
 def raise_database_error(error: psycopg2.Error, doing: str, *, source: Source = "own") -> NoReturn:
@@ -217,6 +251,32 @@ def is_conflict(error: BaseException) -> bool:
     """Two transactions wrote the same rows at the same moment, or waited for each other."""
     refused = refusal_of(error)
     return refused is not None and refused.state in ("40001", "40P01")
+
+
+def _pin(opened: WatchedConnection) -> None:
+    """A role's or a database's own settings change nothing here: what differs is set in each transaction.
+
+    Where nothing differs, as nearly everywhere, this costs one question.
+    """
+    opened.autocommit = True
+    try:
+        with opened.cursor() as cursor:
+            names = [*RELIED_ON, *_TRANSACTIONS]
+            cursor.execute("SELECT name, current_setting(name, true) FROM unnest(%s) AS name", (names,))
+            found = dict(cursor.fetchall())
+    finally:
+        opened.autocommit = False
+    pins = {
+        name: wanted
+        for name, (wanted, fits) in RELIED_ON.items()
+        if found[name] is not None and not fits.fullmatch(found[name])
+    }
+    # Not standard_conforming_strings: the driver has seen it, and quotes for it from here on.
+    if any(found[name] != usual for name, usual in _TRANSACTIONS.items()):
+        pins |= _TRANSACTIONS
+        opened.set_session(isolation_level="READ COMMITTED", readonly=False, deferrable=False)
+        opened.begins_alone = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; "
+    opened.pins = pins
 
 
 E = TypeVar("E", bound=ClinicBackupsError)

@@ -11,8 +11,9 @@ from clinic_backups.errors import SettingsError
 
 FILE = "not_backed_up.txt"
 _WORDS = ("derived", "shared", "rows", "may be empty")
-_PART = r"""(?: "(?:[^"]|"")+" | [^".:]+ )"""
-_SUBJECT = re.compile(rf"""\s* ( {_PART} (?: \. {_PART} ){{1,2}} ) \s* : (.*)""", re.VERBOSE | re.DOTALL)
+PART = r"""(?: "(?:[^"]|"")+" | [^".:]+ )"""
+"""A name as these files write it, as a verbose regular expression."""
+_SUBJECT = re.compile(rf"""\s* ( {PART} (?: \. {PART} ){{1,2}} ) \s* : (.*)""", re.VERBOSE | re.DOTALL)
 CLOSE = 0.75
 """How like one of these words another one is that is taken for a slip."""
 
@@ -54,12 +55,12 @@ def parse(text: str) -> Declarations:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         parts = _SUBJECT.fullmatch(line)
-        names = re.findall(_PART, parts[1], re.VERBOSE) if parts else []
-        subject, reason = ".".join(map(_unquoted, names)), parts[2].strip() if parts else ""
+        names = re.findall(PART, parts[1], re.VERBOSE) if parts else []
+        subject, reason = ".".join(map(unquoted, names)), parts[2].strip() if parts else ""
         kind = "columns" if len(names) == 3 else "left_out"
         if kind == "left_out":
             kind, reason = _class_of(reason, number)
-        if not all(map(_unquoted, names)) or not reason:
+        if not all(map(unquoted, names)) or not reason:
             raise SettingsError(
                 f"{FILE}, line {number}: {line.strip()!r} is not `schema.table: reason`.",
                 hint="Say for each table why its rows may be lost. The other forms are `schema.table: derived, reason`,"
@@ -83,7 +84,8 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _unquoted(part: str) -> str:
+def unquoted(part: str) -> str:
+    """The name that a part of a line writes, with or without quotes."""
     part = part.strip()
     return part[1:-1].replace('""', '"') if part.startswith('"') else part
 

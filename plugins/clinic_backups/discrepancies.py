@@ -144,7 +144,7 @@ def wrong_beside(record: BackupRecord, store: ObjectStore, now: datetime) -> Ite
     except (IntegrityError, ObjectNotFound):
         yield "no envelope"
     else:
-        if replace(envelope, locked_until=record.locked_until) != record.envelope():
+        if not replace(envelope, locked_until=record.locked_until).says_the_same(record.envelope()):
             yield "no envelope"
     if record.hold_reason is not None:
         try:

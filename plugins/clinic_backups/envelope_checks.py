@@ -19,6 +19,8 @@ MAX_CHAIN, MAX_TABLES, MAX_TABLE_NAME, MAX_RECIPIENTS, MAX_RECIPIENT = 250, 10_0
 MAX_GAPS, MAX_GAP = 1_000, 4_000
 MAX_TEXT = {"clinic_name": 500, "requested_by": 500, "notes": 2_000}
 MAX_SUSPECT = 10_000
+MAX_NUMBER = 2**40
+"""So that nobody who writes into a store uses up the numbers that come after it."""
 BIGINT = 2**63
 """What PostgreSQL's bigint no longer holds: each figure, and the sum of the rows, which a view adds up."""
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2199, 12, 31, tzinfo=UTC)
@@ -84,6 +86,8 @@ def _about_values(envelope: Envelope) -> str:
         return _WRONG_TYPE
     if not all(map(is_text, texts)) or not all(map(_is_count, counts)):
         return _WRONG_TYPE
+    if envelope.number is not None and not (_is_count(envelope.number) and 0 < envelope.number < MAX_NUMBER):
+        return "its envelope has a number that no backup can have"
     if len(envelope.rows) > MAX_TABLES or sum(envelope.rows.values()) >= BIGINT:
         return "its envelope counts more tables or rows than there can be"
     if len(envelope.gaps) > MAX_GAPS:

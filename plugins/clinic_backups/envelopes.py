@@ -91,7 +91,7 @@ def ensure(envelope: Envelope, store: ObjectStore, *, now: datetime) -> None:
                 hint="Nothing was changed there. Do two installations write to this store? Look at both archives, and"
                 " move the one that should not be there away by hand.",
             ) from None
-        if there != envelope:
+        if there is None or not there.says_the_same(envelope):
             store.delete(key)
             write(envelope, store, now=now)
 

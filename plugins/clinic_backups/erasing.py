@@ -32,7 +32,7 @@ def purge_rest(
     kept = {each.archive_key for each in records if each.state not in ("deleted", "failed") or not erasure.covers(each)}
     known = {each.archive_key for each in records}
     prefix = f"backups/{erasure.clinic_id}/"
-    with stores.at(url) as store:
+    with stores.at(url, erasure.clinic_id) as store:
         there = stored.by_archive(store.list(prefix))
     unknown = [key for key, objects in there.items() if stored.is_whole(objects) and key not in known]
     if unknown := [key for key in unknown if not _is_nobodys(key, stores, erasure, now)]:
@@ -42,7 +42,7 @@ def purge_rest(
             hint="Run `clinic-backups catalog rebuild`, look at them, and then erase the clinic again. What it reports"
             " as a conflict has to be moved away by hand.",
         )
-    with stores.at(url) as store:
+    with stores.at(url, erasure.clinic_id) as store:
         gone = {parts.archive_key for key in store.all_keys(prefix) if (parts := parse_key(key))} - kept
         uploads = [
             upload
@@ -51,14 +51,14 @@ def purge_rest(
         ]
     for archive_key in sorted(gone):
         lock.require()
-        with stores.at(url) as store:
+        with stores.at(url, erasure.clinic_id) as store:
             for key in keys_beside(archive_key):
                 store.purge(key)
     for upload in uploads:
         lock.require()
-        with stores.at(url) as store:
+        with stores.at(url, erasure.clinic_id) as store:
             store.abort(upload)
-    with stores.at(url) as store:
+    with stores.at(url, erasure.clinic_id) as store:
         left = keys_of(store, erasure.clinic_id)
     if still := [key for key in left if key.archive_key not in kept]:
         raise TransientError(
@@ -77,7 +77,7 @@ def _is_nobodys(archive_key: str, stores: AnsweringStores, erasure: Erasure, now
     """The archive's envelope is not valid in any store, so that no catalog can take it over, and no note of a hold
     beside it counts."""
     for url in stores.urls:
-        with stores.at(url) as store:
+        with stores.at(url, erasure.clinic_id) as store:
             try:
                 envelopes.load(archive_key, store, now=now)
                 return False

@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 from jinja2 import StrictUndefined, Template, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from clinic_backups import declarations
+from clinic_backups import declarations, drift
 from clinic_backups.declarations import Declarations
+from clinic_backups.drift import Drift
 from clinic_backups.errors import SettingsError
 
 _COMPARED = re.compile(
@@ -163,6 +164,13 @@ class SqlFolder:
     def declarations(self) -> Declarations:
         """What ``not_backed_up.txt`` leaves out on purpose. :raises SettingsError: a line cannot be read."""
         return declarations.parse(self.text(declarations.FILE))
+
+    def drift(self) -> Drift:
+        """What ``drift.txt`` says of migrations; nothing where there is no such file.
+
+        :raises SettingsError: a line cannot be read.
+        """
+        return drift.parse(self.text(drift.FILE)) if (self.path / drift.FILE).exists() else Drift()
 
     def not_backed_up(self) -> dict[str, str]:
         """Tables in no backup on purpose, of whatever class, each with its reason."""

@@ -21,10 +21,12 @@ from clinic_backups.errors import ClinicBackupsError, TransientError
 from clinic_backups.model import ArchiveInfo, BackupRecord, Loss, parse_key
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.stores.base import ObjectInfo, ObjectStore, UnfinishedUpload
+from clinic_backups.stores.identified import answers
 
 BACKUPS, PREFLIGHT = "backups/", "preflight/"
 GIVEN_UP_AFTER = 3
-"""After so many errors in a row that may pass, store or catalog is down, and the rest is not tried."""
+"""After so many errors in a row that may pass, store or catalog is down, and the rest is not tried: unless the store
+shows its marker, and they were at fewer clinics."""
 _CLINIC = re.compile(r"backups/(0|[1-9][0-9]{0,17})/")
 _PROBE = re.compile(r"preflight/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _Read = dict[str, tuple[ArchiveInfo, stored.Condition]]
@@ -100,7 +102,7 @@ class StoreCheck:
     ) -> None:
         self._catalog, self._now, self._on_step, self._on_read = catalog, now, on_step, on_read
         self._places, self._alarm = Copies(catalog.database), LossAlarm(now)
-        self._failures = 0
+        self._failures = _Failures()
 
     def run(self, store: ObjectStore, task: Task, *, clinic_id: int | None = None) -> Inventory:
         """Look at one store, or at what it has of one clinic. What fails for one clinic or object stops no other.
@@ -119,10 +121,10 @@ class StoreCheck:
             # A store that is away must not cost what comes back with it, and another one is not ours to sweep.
             stored.require_any(store, self._catalog.archive_keys)
         prefix = BACKUPS if clinic_id is None else f"{BACKUPS}{clinic_id}/"
-        found, self._failures = Inventory(store.url), 0
+        found, self._failures = Inventory(store.url), _Failures()
         uploads: dict[int, list[UnfinishedUpload]] = {}
         if task.only is None:
-            with self._noting(found, "unfinished uploads"):
+            with self._noting(found, "unfinished uploads", store):
                 uploads = _by_clinic(store.unfinished(prefix))
         seen: set[int] = set()
         for number, group in groupby(store.list(prefix), key=lambda info: _clinic_of(info.key)):
@@ -136,7 +138,7 @@ class StoreCheck:
         everybody = self._catalog.clinic_ids() if clinic_id is None else [clinic_id]
         for number in sorted({*everybody, *uploads} - seen):
             self._clinic(_Clinic(store, number, uploads.get(number, [])), [], task, found)
-        if clinic_id is None and self._failures < GIVEN_UP_AFTER:
+        if clinic_id is None and not self._failures.given_up:
             try:
                 self._probes(store, task, found)
             except ClinicBackupsError as error:
@@ -144,23 +146,23 @@ class StoreCheck:
         return found
 
     @contextmanager
-    def _noting(self, found: Inventory, what: str) -> Iterator[None]:
+    def _noting(self, found: Inventory, what: str, store: ObjectStore, clinic_id: int | None = None) -> Iterator[None]:
         """An error about one object is a problem, and no more."""
         try:
             yield
         except ClinicBackupsError as error:
-            self._failures = self._failures + 1 if isinstance(error, TransientError) else 0
-            if self._failures >= GIVEN_UP_AFTER:
+            self._failures.note(error, store, clinic_id)
+            if self._failures.given_up:
                 raise
             found.problems.append((what, error))
         else:
-            self._failures = 0
+            self._failures.passed()
 
     def _clinic(self, clinic: _Clinic, objects: Sequence[ObjectInfo], task: Task, found: Inventory) -> None:
-        if self._failures >= GIVEN_UP_AFTER:
+        if self._failures.given_up:
             found.unchecked.append(clinic.id)
             return
-        before = self._failures
+        before = self._failures.count
         try:
             self._look(clinic, objects, task, found)
         except AlreadyRunning as error:
@@ -168,11 +170,11 @@ class StoreCheck:
         except ClinicBackupsError as error:
             found.problems.append((f"clinic {clinic.id}", error))
             found.unchecked.append(clinic.id)
-            if self._failures < GIVEN_UP_AFTER:
-                self._failures = self._failures + 1 if isinstance(error, TransientError) else 0
+            if not self._failures.given_up:
+                self._failures.note(error, clinic.store, clinic.id)
         else:
-            if self._failures == before:
-                self._failures = 0
+            if self._failures.count == before:
+                self._failures.passed()
 
     def _look(self, clinic: _Clinic, objects: Sequence[ObjectInfo], task: Task, found: Inventory) -> None:
         records = self._catalog.find(clinic_id=clinic.id)
@@ -220,7 +222,7 @@ class StoreCheck:
             wanted = counted_on and (task.read or told.is_another(record))
             if wanted or record.backup_id in seem_found:
                 self._on_step(f"{clinic.store.url}: reading {record.backup_id}")
-                with self._noting(found, record.archive_key):
+                with self._noting(found, record.archive_key, clinic.store, clinic.id):
                     read[record.backup_id] = record.archive, self._through(record, clinic.store, found)
                     if task.record:
                         self._note(record, clinic.store, told, read[record.backup_id][1])
@@ -252,6 +254,8 @@ class StoreCheck:
         told = _Told({info.key: info for info in objects}, seen)
         for item in self._compared(clinic, objects, records.values(), task):
             record = records.get(item.backup_id or "")
+            if item.kind == "missing":
+                continue  # a listing may lack what is there: below the store is asked for the archive itself
             if item.kind != "found" or (record and read.get(record.backup_id) == (record.archive, "intact")):
                 known.setdefault(item.backup_id or "", set()).add(item.kind)
                 items.append(item)
@@ -259,13 +263,13 @@ class StoreCheck:
             kinds = known.get(record.backup_id, set())
             if not task.concerns(record.backup_id) or not _is_counted_on(record, clinic.store):
                 continue
-            if kinds & {"missing", "damaged"}:
-                found.archives[record.backup_id] = "missing" if "missing" in kinds else "damaged"
+            if "damaged" in kinds:
+                found.archives[record.backup_id] = "damaged"
                 continue
-            with self._noting(found, record.archive_key):
+            with self._noting(found, record.archive_key, clinic.store, clinic.id):
                 condition: stored.Told
                 archive, condition = read.get(record.backup_id) or (record.archive, told.condition(record))
-                if locked and condition in ("missing", "damaged"):
+                if condition == "missing" or (locked and condition == "damaged"):
                     condition = self._through(record, clinic.store, found)
                 if archive == record.archive:
                     found.archives[record.backup_id] = condition
@@ -291,7 +295,7 @@ class StoreCheck:
             # Whoever has the lock by now may be storing just what is about to be removed.
             lock.require()
             done = item
-            with self._noting(found, item.key):
+            with self._noting(found, item.key, clinic.store, clinic.id):
                 done = self._put_right(clinic, item, task)
             found.discrepancies.append(done)
 
@@ -310,9 +314,30 @@ class StoreCheck:
             elif info.last_modified < self._now() - OLD_ENOUGH:
                 item = Discrepancy(store.url, "debris", info.key, size_bytes=info.size_bytes)
                 if task.sweep:
-                    with self._noting(found, info.key):
+                    with self._noting(found, info.key, store):
                         item = remedies.remove(item, store)
                 found.discrepancies.append(item)
+
+
+class _Failures:
+    """Errors in a row that may pass. ``given_up``: they are not one object's, nor one clinic's."""
+
+    def __init__(self) -> None:
+        self.count, self.given_up = 0, False
+        self._clinics: set[int | None] = set()
+
+    def note(self, error: ClinicBackupsError, store: ObjectStore, clinic_id: int | None) -> None:
+        if not isinstance(error, TransientError):
+            self.passed()
+            return
+        self.count += 1
+        self._clinics.add(clinic_id)
+        if self.count >= GIVEN_UP_AFTER:
+            self.given_up = len(self._clinics) >= GIVEN_UP_AFTER or not answers(store)
+
+    def passed(self) -> None:
+        self.count = 0
+        self._clinics.clear()
 
 
 @dataclass(frozen=True)

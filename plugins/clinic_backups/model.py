@@ -160,11 +160,19 @@ class Envelope:
     """As of when its rows are, at least: earlier than the start where a standby lagged; none in older envelopes."""
     suspect: str | None = None
     """Why somebody should look at it before it is relied upon: tables and counts, no values."""
+    number: int | None = None
+    """What the clinics' application knows it by, so that a rebuilt catalog keeps it; none in older envelopes."""
     format: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; times as UTC in ISO 8601 with ``Z``."""
         return plain(self)
+
+    def says_the_same(self, other: Envelope) -> bool:
+        """Equal; an older one may lack the number."""
+        if None in (self.number, other.number):
+            other = replace(other, number=self.number)
+        return self == other
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Envelope:
@@ -270,6 +278,8 @@ class BackupRecord:
     """What could not be checked, and why."""
     noted: Envelope | None = None
     """What its envelope says, written down before the envelope: only by this a running backup is completed."""
+    number: int | None = None
+    """What the clinics' application knows it by, through the view ``respaldo``; the catalog gives it."""
     deletion: tuple[dict[str, Any], ...] = ()
     """Of one that was deleted: each store that said afterwards that it is gone, by URL and id, and when."""
     stores: tuple[str, ...] = ()

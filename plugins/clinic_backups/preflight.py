@@ -10,11 +10,11 @@ from functools import cached_property, partial
 from typing import TypeVar
 from uuid import uuid4
 
-from clinic_backups import declarations, gate, structure
+from clinic_backups import declarations, drift, gate, structure
 from clinic_backups.clock import DatabaseClock
 from clinic_backups.connections import Connection
 from clinic_backups.coverage import Coverage
-from clinic_backups.errors import ClinicBackupsError, IntegrityError
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, SettingsError
 from clinic_backups.extract import SqlFolder, render
 from clinic_backups.findings import Finding, Report, require
 from clinic_backups.model import Table
@@ -86,6 +86,7 @@ def run(
             database.check_locks()
         with report.check("coverage"), snapshot.savepoint():
             database.check_coverage()
+        database.check_drift()
         with report.check("indexes"), snapshot.savepoint():
             database.check_indexes()
         if count_rows:
@@ -242,6 +243,18 @@ class _ClinicDatabase:
             more = f" and {len(others) - SHOWN_TABLES} more" if len(others) > SHOWN_TABLES else ""
             names = ", ".join(others[:SHOWN_TABLES]) + more
             report.note("coverage", f"These tables lead to no clinic and are in no backup: {names}.")
+
+    def check_drift(self) -> None:
+        """``drift.txt`` can be read, and leads to columns that there are. Backups do not need it: only warnings."""
+        hint = f"Correct {self._folder.path / drift.FILE}: restores of older backups follow it."
+        try:
+            lines = self._folder.drift()
+        except SettingsError as error:
+            self._report.warn("drift", error.message, f"{hint} {error.hint}")
+            return
+        if lines:
+            for sentence in drift.lost(lines, structure.column_names(self._snapshot)):
+                self._report.warn("drift", sentence, hint)
 
     def check_indexes(self) -> None:
         """Each foreign key that leads to the clinic has an index: else every clinic's backup reads the whole table."""

@@ -15,9 +15,10 @@ from clinic_backups.catalog.erasures import Erasure, Erasures
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.envelope_checks import harmless
-from clinic_backups.errors import IntegrityError, ObjectNotFound, PermanentError
+from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, PermanentError
 from clinic_backups.model import BackupRecord, Envelope, State, iso, parse_key
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
+from clinic_backups.stores.identified import answers
 
 AT_A_TIME = 8
 """Envelopes that are fetched at once: each is one small request."""
@@ -157,6 +158,10 @@ class _Clinic:
             envelope = envelopes.load(key, self._store, now=self._now)
         except (IntegrityError, ObjectNotFound) as error:
             return error.message
+        except ClinicBackupsError as error:
+            if not answers(self._store):
+                raise
+            return error.message
         size_bytes = self._there[key]["archive"].size_bytes
         if envelope.archive.size_bytes != size_bytes:
             return f"the archive has {size_bytes} bytes, its envelope says otherwise"
@@ -190,7 +195,7 @@ class _Clinic:
             # What the catalog knows of it counts. Of one that was deleted and is back, that is also the end of its
             # hold: else a note that nobody removed would hold it again.
             record = replace(known.completed(_believed(known), self._store.url), deleted_at=None, error=None, hint=None)
-        hold = envelopes.unreleased_hold(known or record, self._store) if "hold" in self._there[key] else None
+        hold = self._hold(known or record) if "hold" in self._there[key] else None
         if hold is envelopes.UNREADABLE:
             self._conflict(key, "its note of a hold is none; it is kept on hold")
         try:
@@ -202,6 +207,14 @@ class _Clinic:
             why = error.message if isinstance(error, PermanentError) else "the catalog cannot hold what it says"
             self._conflict(key, why)
 
+    def _hold(self, record: BackupRecord) -> envelopes.Hold | None:
+        try:
+            return envelopes.unreleased_hold(record, self._store)
+        except ClinicBackupsError:
+            if not answers(self._store):
+                raise
+            return envelopes.UNREADABLE
+
     def _why_bad(self, known: BackupRecord, record: BackupRecord) -> str:
         """What was found lost or damaged is not believed by its size alone: it is read. Empty: nothing is wrong."""
         otherwise: CopyState | None = "lost" if known.state == "lost" else None
@@ -209,7 +222,12 @@ class _Clinic:
         if noted == "present" and known.state == "completed":
             return ""
         self._on_step(f"{self._store.url}: reading {record.backup_id}")
-        condition = stored.read_through(record.archive, self._store)
+        try:
+            condition = stored.read_through(record.archive, self._store)
+        except ClinicBackupsError as error:
+            if not answers(self._store):
+                raise
+            return error.message
         self._lock.require()
         counts = f"counts as {noted}" if noted else "is not known to be"
         return "" if condition == "intact" else f"it {counts} here, and was read: it is {condition}"

@@ -20,18 +20,15 @@ from clinic_backups.errors import (
     ObjectLocked,
     ObjectNotFound,
     PermanentError,
-    SettingsError,
     TransientError,
 )
 from clinic_backups.model import BackupRecord, CopyProblem, Loss, iso
 from clinic_backups.notify.losses import LossAlarm
-from clinic_backups.storage import Stores
+from clinic_backups.storage import Outages, Stores
 from clinic_backups.stores.base import ByteSource, ObjectStore
 
 CLOCK_TOLERANCE = timedelta(seconds=1)
 """Some stores keep a lock's end in whole seconds."""
-REFUSED_IN_A_ROW = 2
-"""So many different backups a store must refuse, one after the other, before it is taken for the store's fault."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +75,7 @@ class Replicator:
     ) -> None:
         self._catalog, self._stores, self._now, self._on_copy = catalog, stores, now, on_copy
         self._places, self._alarm = Copies(catalog.database), LossAlarm(now)
-        self._down: dict[str, ClinicBackupsError] = {}
-        self._refused: dict[str, set[str]] = {}
+        self._outages = Outages()
 
     def run(self, clinic_id: int | None = None, *, patient: bool = False) -> Replication:
         """Copy for one clinic or all, each clinic's newest backup first. What fails is reported, and stops no other.
@@ -109,8 +105,7 @@ class Replicator:
         if record is None or record.state != "completed":
             return  # retention was faster
         try:
-            if url in self._down:
-                raise self._down[url]
+            self._outages.require(url)
             self._on_copy(record, url)
             self._copy(record, url, lock, result)
         except ClinicBackupsError as error:
@@ -149,32 +144,29 @@ class Replicator:
             # From here on, whoever sets or ends a hold knows of this copy.
             self._note_hold(record, target)
         self._places.note_success(url)
-        self._refused.pop(url, None)
+        self._outages.passed(url)
 
     @contextmanager
     def _blaming(self, url: str, record: BackupRecord) -> Iterator[None]:
         """After an error of a store as a whole the rest of this run, and others for a while, do without it.
 
-        What is wrong with one object keeps nobody from copying the others.
+        What is wrong with one object, or with one clinic's, keeps nobody from copying the others.
         """
         try:
             yield
         except (ObjectExists, ObjectLocked, ObjectNotFound, IntegrityError):
             raise
-        except (TransientError, SettingsError) as error:
-            self._blame(url, error)
-            raise
-        except PermanentError as error:
-            # The bucket is gone or closed; or it is this one object's name, size or right.
-            refused = self._refused.setdefault(url, set())
-            refused.add(record.backup_id)
-            if len(refused) >= REFUSED_IN_A_ROW:
-                self._blame(url, error)
+        except (TransientError, PermanentError) as error:
+            # The bucket is gone or closed; or it is this one object's name, size, right or disk.
+            if self._outages.note(url, self._opened(url), record.clinic_id, error):
+                self._places.note_failure(url, error, self._now())
             raise
 
-    def _blame(self, url: str, error: ClinicBackupsError) -> None:
-        self._down[url] = error
-        self._places.note_failure(url, error, self._now())
+    def _opened(self, url: str) -> ObjectStore | None:
+        try:
+            return self._stores.at(url)
+        except ClinicBackupsError:
+            return None
 
     def _require_lock(self, record: BackupRecord, url: str, locked_until: datetime | None) -> None:
         """:raises PermanentError: what is there already may be deleted by anybody before the backup's lock ends."""

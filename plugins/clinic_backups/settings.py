@@ -177,6 +177,12 @@ class Settings(BaseSettings):
         description="Longest time for which a backup may keep its tables locked against migrations, before a retry. A "
         "slow store makes reading slow",
     )
+    max_row_mib: int = Field(
+        default=256,
+        ge=1,
+        le=1024,
+        description="A longer row, as CSV, fails the backup: a worker needs up to five times its length of memory",
+    )
     unpack_ratio: int = Field(
         default=200,
         ge=1,

@@ -16,7 +16,7 @@ import termios
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from typing import Any
 
@@ -69,6 +69,18 @@ class WatchedConnection(psycopg2.extensions.connection):
 
     reopen: Callable[[], psycopg2.extensions.connection] | None = None
     """Connects once more to the same server, to ask it."""
+
+    pins: Mapping[str, str] = {}
+    """Settings that begin each transaction: for it alone, as a pooling proxy may hand the session to others."""
+
+    begins_alone = ""
+    """What comes before all that, where a statement commits by itself."""
+
+    def pinned(self) -> str:
+        """What comes before a transaction's first statement; empty: nothing. It takes no snapshot, and no lock."""
+        if not self.pins or self.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
+            return ""
+        return "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in self.pins.items())
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -197,9 +209,17 @@ class WatchedCursor(psycopg2.extensions.cursor):
 
     connection: WatchedConnection
 
-    def execute(self, *arguments: Any, **options: Any) -> None:
+    def execute(self, query: Any, *arguments: Any, **options: Any) -> None:
         with self.connection.waiting():
-            super().execute(*arguments, **options)
+            if pins := self.connection.pinned():
+                if not self.connection.autocommit:
+                    # Not with this one: it may have a name, and then executes queries alone.
+                    with psycopg2.extensions.cursor(self.connection) as plain:
+                        plain.execute(pins)
+                elif isinstance(query, str):
+                    # Sent as one text they are one transaction.
+                    query = f"{self.connection.begins_alone}{pins}; {query}"
+            super().execute(query, *arguments, **options)
 
     def executemany(self, *arguments: Any, **options: Any) -> None:
         with self.connection.waiting():

@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from clinic_backups.errors import ClinicBackupsError, SettingsError, TransientError
+from clinic_backups.errors import ClinicBackupsError, PlaceMissing, SettingsError, StoreAway, TransientError
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import parse_url
+from clinic_backups.stores.identified import answers
 
 T = TypeVar("T")
 REPLICAS = "CLINIC_BACKUPS_REPLICA_STORES"
+CLINICS_IN_A_ROW = 2
+"""For so many different clinics a store must fail, one after the other, before it is taken for the store's fault."""
 
 
 def canonical(url: str) -> str:
@@ -116,28 +119,71 @@ class Stores:
         return map(self.at, self.urls)
 
 
+class Outages:
+    """Tells a store that is down from objects of it that make trouble: those keep nobody from the others."""
+
+    def __init__(self) -> None:
+        self._down: dict[str, ClinicBackupsError] = {}
+        self._failed: dict[str, set[int]] = {}
+
+    def require(self, url: str) -> None:
+        """:raises ClinicBackupsError: the store at that place is down: what it said then."""
+        if url in self._down:
+            raise self._down[url]
+
+    def note(self, url: str, store: ObjectStore | None, clinic_id: int, error: ClinicBackupsError) -> bool:
+        """After an error that may be the store's fault: whether the store is taken for down from now on.
+
+        A store that fails for a while and shows its marker is up. It is down all the same once it has failed for
+        ``CLINICS_IN_A_ROW`` different clinics, and has done nothing right in between.
+
+        :param store: none where it could not even be opened.
+        """
+        failed = self._failed.setdefault(url, set())
+        failed.add(clinic_id)
+        down = store is None or isinstance(error, (SettingsError, StoreAway, PlaceMissing))
+        down = down or len(failed) >= CLINICS_IN_A_ROW
+        if down or (store is not None and isinstance(error, TransientError) and not answers(store)):
+            self._down[url] = error
+        return url in self._down
+
+    def give_up(self, url: str, error: ClinicBackupsError) -> None:
+        """Take it for down from now on."""
+        self._down[url] = error
+
+    def passed(self, url: str) -> None:
+        """Something was done there without an error."""
+        self._failed.pop(url, None)
+
+
 class AnsweringStores:
     """Stores of which one that does not answer is not asked again, for each clinic."""
 
     def __init__(self, stores: Stores) -> None:
-        self._stores = stores
-        self._down: dict[str, ClinicBackupsError] = {}
+        self._stores, self._outages = stores, Outages()
 
     @property
     def urls(self) -> tuple[str, ...]:
         """All places, the primary first."""
         return self._stores.urls
 
+    def give_up(self, url: str, error: ClinicBackupsError) -> None:
+        """Do nothing there from now on, because of that error."""
+        self._outages.give_up(url, error)
+
     @contextmanager
-    def at(self, url: str) -> Iterator[ObjectStore]:
-        """The store at a place; what it raises while it is used is raised at once from then on, if it may be down.
+    def at(self, url: str, clinic_id: int) -> Iterator[ObjectStore]:
+        """The store at a place, for the work at a clinic. Once it is down, that is raised: see :class:`Outages`.
 
         :raises TransientError, SettingsError: it did not answer, or cannot be opened.
         """
-        if url in self._down:
-            raise self._down[url]
+        self._outages.require(url)
+        store: ObjectStore | None = None
         try:
-            yield self._stores.at(url)
-        except (TransientError, SettingsError) as error:
-            self._down[url] = error
+            store = self._stores.at(url)
+            yield store
+        except (TransientError, SettingsError, PlaceMissing) as error:
+            self._outages.note(url, store, clinic_id, error)
             raise
+        else:
+            self._outages.passed(url)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from clinic_backups.archive import ArchiveWriter, Zstd, fingerprint
 from clinic_backups.blocks import BlockList
 from clinic_backups.encryption import Age
-from clinic_backups.errors import TransientError
+from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.known_blocks import KnownBlocks
 from clinic_backups.manifest_checks import require_readable
 from clinic_backups.model import ArchiveInfo, BackupRecord, Clinic, Envelope, Table
@@ -22,6 +22,7 @@ from clinic_backups.tenant_db import Snapshot
 BATCH_BYTES = 1024 * 1024
 """Rows go from the reader to the next stage in batches of this size."""
 WAITING_BYTES = 4 * BATCH_BYTES
+MAX_ROW_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class ArchiveStream:
         queries: Mapping[str, str],
         known: KnownBlocks | None = None,
         read_seconds: float = 3600,
+        max_row_bytes: int = MAX_ROW_BYTES,
     ) -> Stored:
         """Read, pack and store; returns what the store confirmed and each table's blocks.
 
@@ -79,6 +81,8 @@ class ArchiveStream:
         :param snapshot: made with these queries as its ``reads``.
         :param known: blocks of older archives, which are not stored again.
         :param read_seconds: longest time for which the tables may stay locked.
+        :param max_row_bytes: a longer row of CSV is refused.
+        :raises PermanentError: a row is too long.
         :raises IntegrityError: the manifest could not be read again; nothing was stored.
         """
         replayed = snapshot.replayed()
@@ -96,7 +100,7 @@ class ArchiveStream:
         def upload() -> StoredObject:
             return put_archive(record, sealed, self._store, locked_until=self._locked_until)
 
-        reader = _Reader(rows, len(tables), self._on_progress)
+        reader = _Reader(rows, len(tables), self._on_progress, max_row_bytes)
         # A daemon thread: it ends with the reading, and keeps no process alive.
         limit = threading.Timer(read_seconds, lambda: self.stop(_too_slow(read_seconds)))
         limit.daemon = True
@@ -167,6 +171,7 @@ class Stored:
             safety_of=record.safety_of,
             data_at=record.data_at,
             suspect=record.suspect,
+            number=record.number,
         )
 
 
@@ -178,11 +183,21 @@ def _too_slow(seconds: float) -> TransientError:
     )
 
 
+def _too_long(table: str, size: int, most: int) -> PermanentError:
+    return PermanentError(
+        f"A row of {table} has {size:,} bytes as CSV. Rows of more than {most:,} are not backed up: a worker would need"
+        " up to five times that memory.",
+        hint="Raise CLINIC_BACKUPS_MAX_ROW_MIB where workers, and whoever restores, have the memory: see"
+        " docs/operations.md. Or keep such values outside of the table.",
+    )
+
+
 class _Reader:
     """The first stage: COPY gives row by row, and this hands on batches."""
 
-    def __init__(self, target: Rows, tables: int, on_progress: OnProgress) -> None:
+    def __init__(self, target: Rows, tables: int, on_progress: OnProgress, max_row_bytes: int) -> None:
         self._target, self._tables, self._on_progress = target, tables, on_progress
+        self._max_row_bytes = max_row_bytes
         self._rows = self._raw_bytes = 0
 
     def read(self, snapshot: Snapshot, tables: Mapping[str, Table], queries: Mapping[str, str]) -> None:
@@ -203,6 +218,9 @@ class _Reader:
                     row = yield
                     batch.append(row)
                     size += len(row)
+                # Only a batch's last row can be that long.
+                if len(row) > self._max_row_bytes:
+                    raise _too_long(table.name, len(row), self._max_row_bytes)
                 hand_on(batch, size)
 
         def hand_on(rows: list[bytes], size: int) -> None:

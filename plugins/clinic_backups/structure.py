@@ -163,3 +163,15 @@ def _reference(item: dict[str, Any]) -> Reference:
 
 def _order(reference: Reference) -> tuple[str, tuple[str, ...], str]:
     return reference.table, reference.columns, reference.parent
+
+
+def column_names(snapshot: Snapshot) -> dict[str, frozenset[str]]:
+    """The columns of every table of the database, by ``schema.table``."""
+    found = snapshot.rows(
+        "SELECT n.nspname || '.' || c.relname, array_agg(a.attname::text) FROM pg_class AS c"
+        " JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_attribute AS a ON a.attrelid = c.oid"
+        " WHERE c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped GROUP BY 1",
+        None,
+        "reading the names of columns",
+    )
+    return {table: frozenset(columns) for table, columns in found}

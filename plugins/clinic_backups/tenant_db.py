@@ -299,9 +299,12 @@ class Snapshot:
                 hint="Each file in include/sql/extract is named like an existing table; remove or rename it.",
             )
         if unreadable := sorted(row[0] for row in found if not row[4]):
+            # A migration that makes another table would be the next to fail.
+            future = self.rows(catalog_query("future_rights"), {"names": unreadable}, "reading the catalog")
             raise PermanentError(
                 f"The backup's role may not read {', '.join(unreadable)}.",
-                hint=f"GRANT SELECT ON {', '.join(unreadable)} TO the role of connection clinic_db.",
+                hint=f"GRANT SELECT ON {', '.join(unreadable)} TO the role of connection clinic_db. For the tables that"
+                f" come later: {' '.join(statement for (statement,) in future)}",
             )
         return {name: tables[name] for name in names}
 

@@ -254,7 +254,7 @@ def test_people_of_a_clinic_have_a_limit_and_operators_none(world: World) -> Non
 def test_what_fails_is_told_in_part_and_logged_whole(world: World) -> None:
     sql = world.airflow.sql / "user_clinics.sql"
     kept = sql.read_text()
-    sql.write_text("SELECT 1, 2, 3")
+    sql.write_text("SELECT 1, 2, 3, 4")
     try:
         answer = world.clients["lector"].get("/backups/respaldos/")
     finally:
@@ -262,7 +262,7 @@ def test_what_fails_is_told_in_part_and_logged_whole(world: World) -> None:
     assert (answer.status_code, "user_clinics" in answer.text) == (503, False)
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     log = (world.airflow.stack.layout.logs / "api-server.log").read_text()
-    assert "user_clinics.sql gives 3 columns" in log
+    assert "user_clinics.sql gives 4 columns" in log
 
 
 def test_a_record_whose_process_died_keeps_nobody_from_backing_up(world: World) -> None:

@@ -663,6 +663,26 @@ class TestBounds:
         with pytest.raises(IntegrityError, match=error):
             read(sealed, stored.identity, bound=KNOWN)
 
+    @pytest.mark.parametrize("text", ["[],", "{},", '{"a":1},', '[["a",1]],', '"ab",'])
+    def test_a_manifest_that_would_take_much_memory_is_not_parsed(
+        self, stored: Stored, monkeypatch: pytest.MonkeyPatch, text: str
+    ) -> None:
+        """20 MB of it need up to 600 MB: nobody knows this backup, and its archive is a few kB."""
+        content = f'{{"tables": [{text * (20_000_000 // len(text))}0]}}'.encode()
+        monkeypatch.setattr(archive_reader.strict_json, "loads", lambda *values, **options: pytest.fail("parsed"))
+        for cut, known in ((content, None), (content, guess(2_000)), (content[: 5 * 1024**2], guess(2_000))):
+            if len(cut) < len(content) and '"ab"' in text:
+                continue
+            sealed = stored.seal(zstandard.ZstdCompressor().compress(tar([("manifest.json", cut)])))
+            with pytest.raises(IntegrityError, match=r"far more memory|says that 'manifest.json' has"):
+                read(sealed, stored.identity, bound=known)
+
+    def test_an_envelope_that_is_not_believed_allows_no_longer_manifest_than_its_archive(self) -> None:
+        from clinic_backups.bounds import UNKNOWN_BYTES, smaller
+
+        told = smaller(Bound(10**6, 10**6, 10_000), guess(1_000))
+        assert (told.raw_bytes, told.manifest_bytes) == (10**6, UNKNOWN_BYTES + 4_000)
+
     @pytest.mark.parametrize("size", [2**62, 9 * 1024**2, -1])
     def test_sizes_in_a_header_that_cannot_be(self, stored: Stored, size: int) -> None:
         plain = tar([("tables/public.t/000001.json", b"")], size=size)

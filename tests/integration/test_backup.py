@@ -473,3 +473,21 @@ class faulty:
                 client.sendall(data)
         except OSError:
             pass
+
+
+def test_a_row_that_needs_too_much_memory_is_refused_by_its_table(rig: Rig) -> None:
+    rig.execute(f"""
+        UPDATE public.inventario_inventario SET nombre = nombre WHERE false;
+        ALTER TABLE public.inventario_inventario ADD COLUMN foto bytea;
+        UPDATE public.inventario_inventario SET foto = decode(repeat('00ff', {1024**2 // 2}), 'hex')
+         WHERE id = (SELECT max(id) FROM public.inventario_inventario WHERE clinica_id = 1)""")
+    rig.settings = rig.settings.model_copy(update={"max_row_mib": 1})
+    with pytest.raises(
+        PermanentError, match=r"A row of public\.inventario_inventario has 2,\d{3},\d{3} bytes"
+    ) as caught:
+        rig.run()
+    assert "CLINIC_BACKUPS_MAX_ROW_MIB" in caught.value.hint
+    assert "ff00" not in str(caught.value)
+    assert (rig.objects(), [record.state for record in rig.catalog.find()]) == ([], ["failed"])
+    rig.settings = rig.settings.model_copy(update={"max_row_mib": 3})
+    assert rig.open(rig.run()).tables == rig.rows_now()

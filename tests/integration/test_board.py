@@ -202,7 +202,8 @@ def add(fleet: Fleet, draw: random.Random, clinic_id: int, started_at: datetime,
         values |= {"deleted_at": finished_at}
     if state == "running" and draw.random() < 0.7:
         fleet.progress[backup_id] = BackupProgress("public.a", 2, 9, draw.randint(1, 99), 12345, NOW)
-    fleet.records[len(fleet.records) + 1] = BackupRecord(**values)
+    number = len(fleet.records) + 1
+    fleet.records[number] = BackupRecord(**values, number=number)
 
 
 def write(fleet: Fleet) -> None:

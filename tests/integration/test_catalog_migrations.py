@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, get_args
 
 import pytest
@@ -46,7 +47,7 @@ def test_the_view_respaldo_speaks_the_applications_words(catalog: Connection) ->
     assert (row["clinica_id"], row["tipo"], row["estado"]) == (7, "completo", "completado")
     assert (row["nombre_archivo"], row["ruta_nube"]) == ("a.age", "backups/7/a.age")
     assert (row["tablas_respaldadas"], row["registros_totales"]) == (["public.a", "public.b"], 5)
-    assert (row["tiempo_ejecucion"], row["hash_md5"], row["creado_por_id"]) == (2.5, "cd", None)
+    assert (row["tiempo_ejecucion"], row["hash_md5"], row["creado_por_id"]) == (timedelta(seconds=2.5), "cd", None)
 
 
 def test_migrations_can_be_taken_back(catalog: Connection) -> None:

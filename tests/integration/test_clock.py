@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from alembic import command
@@ -33,9 +34,11 @@ from clinic_backups.replication import Replicator
 from clinic_backups.restore.consolidate import Consolidation
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.runner import choose_backup
-from clinic_backups.stores.base import ObjectInfo
+from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject
 from clinic_backups.stores.file import FileStore
+from clinic_backups.stores.s3 import S3Store
 from clinic_backups.watch import alarm_notice
+from tests.conftest import BUCKET
 from tests.fleet import Fleet, age, objects_of, put
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
 from tests.postgres_fixtures import DemoDatabase
@@ -362,3 +365,48 @@ def test_with_a_real_clock_that_is_wrong(fleet: Fleet) -> None:
         env=os.environ | variables | {"PYTHONPATH": str(CHECKOUT / "plugins")}, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, "This machine's clock says" in done.stderr) == (75, True)
+
+
+@pytest.mark.parametrize("does", ["retention", "erasure"])
+@pytest.mark.parametrize("by", [timedelta(days=400), timedelta(minutes=-10)])
+def test_a_store_that_says_another_time_than_database_and_machine_deletes_nothing(
+    demo_database: DemoDatabase, s3_client: Any, does: str, by: timedelta
+) -> None:
+    """The database runs on this machine: their one clock is wrong, and only the store can tell."""
+    fleet = Fleet(demo_database, S3Store(s3_client, BUCKET, f"clock-{uuid4().hex}"))
+    for back in (60, 50):
+        fleet.now = datetime.now(UTC) - timedelta(days=back)
+        fleet.run(1, now=lambda: fleet.now)
+    if does == "erasure":
+        Erasures(fleet.catalog.database).request(1, reason="baja", by="ops", at=datetime.now(UTC))
+    before = objects_of(fleet.store)
+
+    def cleaner(off: timedelta) -> Cleaner:
+        one = DatabaseClock(shifted(off), machine=shifted(off))
+        return Cleaner(settings=fleet.settings, catalog=fleet.catalog, stores=fleet.stores, now=one)
+
+    with pytest.raises(ClocksDiffer, match=r"The store s3://\S+ says 20\S+Z; the catalog's database says 2"):
+        list(cleaner(by).run())
+    assert objects_of(fleet.store) == before
+    assert {record.state for record in fleet.catalog.find()} == {"completed"}
+    (cleaned,) = cleaner(timedelta(0)).run()
+    assert cleaned.deleted == (2 if does == "erasure" else 1)
+
+
+def test_a_store_that_does_not_tell_its_time_deletes_nothing(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    class Untold(FileStore):
+        has_clock = True
+
+        def put(self, key: str, source: ByteSource, **options: Any) -> StoredObject:
+            if key.startswith("preflight/"):
+                raise PermanentError("Access denied.")
+            return super().put(key, source, **options)
+
+    fleet = Fleet(demo_database, Untold(tmp_path / "store"))
+    for back in (60, 50):
+        fleet.now = datetime.now(UTC) - timedelta(days=back)
+        fleet.run(1, now=lambda: fleet.now)
+    clock = DatabaseClock(shifted(timedelta(0)), machine=shifted(timedelta(0)))
+    cleaner = Cleaner(settings=fleet.settings, catalog=fleet.catalog, stores=fleet.stores, now=clock)
+    (cleaned,) = cleaner.run()
+    assert (cleaned.deleted, cleaned.problem) == (0, "Access denied.")

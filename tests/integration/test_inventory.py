@@ -22,6 +22,7 @@ from clinic_backups.model import envelope_key_of, hold_key_of, parse_key
 from clinic_backups.stores.base import ObjectInfo, UnfinishedUpload
 from clinic_backups.stores.connect import store_from_client
 from clinic_backups.stores.file import FileStore
+from clinic_backups.stores.marker import MARKER_KEY
 from tests.conftest import BUCKET, MakeStore
 from tests.fleet import Fleet, age, flip, lose_locks, objects_of, put
 from tests.postgres_fixtures import DemoDatabase
@@ -559,7 +560,8 @@ def test_a_store_that_goes_down_is_not_asked_for_every_archive(fleet: Fleet, tmp
 
     troubled(fleet, tmp_path, open=down)
     inventory = fleet.check(record=True, read=True)
-    assert len(asked) == GIVEN_UP_AFTER
+    # Then it is asked for its marker: if it showed it, only this clinic's objects would be at fault.
+    assert (len(asked), asked[-1]) == (GIVEN_UP_AFTER + 1, MARKER_KEY)
     assert inventory.unchecked == [1, 2]
     assert [error.message for _, error in inventory.problems] == ["out of reach"] * GIVEN_UP_AFTER
 

@@ -182,6 +182,28 @@ def test_a_lost_answer_to_the_commit_is_asked_of_the_database(
         assert theatre.restores.find(clinic_id=1)[0].state == "failed"
 
 
+@pytest.mark.parametrize("note", ["note_transaction", "note_safety_backup"])
+def test_a_lost_answer_to_a_note_in_the_catalog_is_no_fault_for_good(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch, note: str
+) -> None:
+    """As the random faults found it: the note was written, and the attempt did not know."""
+    theatre.back_up()
+    theatre.execute(DAMAGE)
+    damaged, real = theatre.rows_now(1), getattr(Restores, note)
+
+    def cut(*values: Any, **options: Any) -> RestoreRecord:
+        real(*values, **options)
+        raise TransientError("the connection broke")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Restores, note, cut)
+        with pytest.raises(TransientError):
+            theatre.go(RestoreRequest(clinic_id=1))
+    assert theatre.rows_now(1) == damaged
+    assert theatre.restores.find(clinic_id=1)[0].state == "failed"
+    assert theatre.go(RestoreRequest(clinic_id=1)).state == "completed"
+
+
 def test_a_record_whose_process_died_is_closed_by_later_runs(theatre: Theatre) -> None:
     theatre.back_up()
     theatre.execute(DAMAGE)

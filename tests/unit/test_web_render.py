@@ -20,6 +20,7 @@ from starlette.testclient import TestClient
 
 from clinic_backups.catalog.board import BoardLine
 from clinic_backups.catalog.history import HistoryEntry
+from clinic_backups.envelopes import FROM_NOTE
 from clinic_backups.model import Gap
 from clinic_backups.notify.formats import Formats
 from clinic_backups.web.charts import places, trend
@@ -320,6 +321,34 @@ def test_the_trend_of_no_one_and_many_points() -> None:
     assert places([]) == []
     assert places([NOW]) == [998.0]
     assert places([NOW, NOW - timedelta(hours=1), NOW - timedelta(hours=4)]) == [998.0, 749.0, 2.0]
+
+
+@pytest.mark.parametrize(("language", "says", "asks"), [
+    ("en", "the catalog did not make", "Ask who set it"), ("es", "el catálogo no hizo", "Pregunte quién la puso"),
+])  # fmt: skip
+def test_a_hold_that_comes_from_a_note_is_shown_as_such(language: str, says: str, asks: str) -> None:
+    note = record(12, hold_reason="pleito", held_by=f"ana{FROM_NOTE}", held_at=NOW)
+    ours = record(12, hold_reason="pleito", held_by="ana", held_at=NOW)
+    for held, is_note in ((note, True), (ours, False)):
+        fake = Fake()
+        fake.entries = [HistoryEntry(12, held, ())]
+        for viewer, may_release in ((OPERATOR, True), (READER, False)):
+            with client(fake, viewer, language) as browser:
+                text = read(browser.get("ui/backups/12").text).text
+                assert (says in text, asks in text) == (is_note, is_note and may_release)
+                told = browser.get("respaldos/12/").json()
+                assert (told["retencion"], told["retencion_de_nota"]) == ("pleito", is_note)
+
+
+@pytest.mark.parametrize("language", ["es", "en"])
+def test_whoever_runs_the_system_is_told_how_one_archive_is_made_of_a_chain(language: str) -> None:
+    for viewer, sees in ((OPERATOR, True), (ADMINISTRATOR, False)):
+        with client(Fake(), viewer, language) as browser:
+            part, full = (browser.get(f"ui/backups/{number}").text for number in (12, 11))
+            told = (
+                f"clinic-backups consolidate {next(each.record.backup_id for each in entries() if each.number == 12)}"
+            )
+            assert (told in part, "consolidate" in full) == (sees, False)
 
 
 def test_what_is_suspect_is_named_and_the_command_that_accepts_it() -> None:

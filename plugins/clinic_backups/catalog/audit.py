@@ -34,6 +34,8 @@ class AuditEntry:
     address: str = ""
     detail: str = ""
     id: int = 0
+    actor_id: int | None = None
+    """Which user of the clinics' application the actor is, as ``user_clinics.sql`` says it."""
 
 
 @dataclass(frozen=True)

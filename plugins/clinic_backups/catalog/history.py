@@ -16,7 +16,7 @@ from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.lists import BIGINT, Search, Slice, Visible, ids
 from clinic_backups.catalog.progress import RunningBackup, running
 from clinic_backups.catalog.rows import COLUMNS, record_of
-from clinic_backups.catalog.tables import backup, backup_copy, clinic
+from clinic_backups.catalog.tables import audit, backup, backup_copy, clinic
 from clinic_backups.model import FUTURE_TOLERANCE, BackupRecord, Kind, State
 
 Type = Literal["completo", "incremental", "manual"]
@@ -36,6 +36,8 @@ class HistoryEntry:
     record: BackupRecord
     copies: tuple[tuple[str, str], ...] = ()
     running: RunningBackup | None = None
+    asked_by: int | None = None
+    """Which user of the clinics' application asked for it, as the view's ``creado_por_id``."""
 
     @property
     def type(self) -> Type:
@@ -86,6 +88,16 @@ _STATES: dict[Status, tuple[State, ...]] = {
     "fallido": ("failed", "lost"),
 }
 _THERE = backup.c.state.not_in(("deleting", "deleted"))
+_ASKED_BY = (
+    select(audit.c.actor_id)
+    .where(audit.c.run_id == backup.c.run_id, audit.c.clinic_id == backup.c.clinic_id, audit.c.action == "back_up")
+    .where(audit.c.actor_id.is_not(None))
+    .order_by(audit.c.id)
+    .limit(1)
+    .correlate(backup)
+    .scalar_subquery()
+    .label("asked_by")
+)
 _NEWEST_FIRST = (backup.c.started_at.desc(), backup.c.id.desc())
 _OLDEST_FIRST = (backup.c.started_at, backup.c.id)
 
@@ -247,7 +259,7 @@ def _entries(db: SqlConnection, numbers: Sequence[int]) -> list[HistoryEntry]:
     """The backups of these numbers, in their order."""
     if not numbers:
         return []
-    rows = db.execute(select(backup.c.id, *COLUMNS).where(backup.c.id == _any(numbers))).mappings().all()
+    rows = db.execute(select(backup.c.id, *COLUMNS, _ASKED_BY).where(backup.c.id == _any(numbers))).mappings().all()
     copies: dict[str, list[tuple[str, str]]] = {}
     statement = (
         select(backup_copy.c.backup_id, backup_copy.c.store_url, backup_copy.c.state)
@@ -260,7 +272,11 @@ def _entries(db: SqlConnection, numbers: Sequence[int]) -> list[HistoryEntry]:
     under_way = {found.backup_id: found for found in running(db, clinic_ids).values()} if clinic_ids else {}
     entries = {
         row["id"]: HistoryEntry(
-            row["id"], record_of(row), tuple(copies.get(row["backup_id"], ())), under_way.get(row["backup_id"])
+            row["id"],
+            record_of(row),
+            tuple(copies.get(row["backup_id"], ())),
+            under_way.get(row["backup_id"]),
+            row["asked_by"],
         )
         for row in rows
     }

@@ -62,6 +62,7 @@ class ProgressNotes:
     :meth:`note` only keeps what it is given; a thread of its own writes. A backup that takes less than two seconds
     costs the catalog nothing, and one whose catalog fails goes on without further notes.
 
+    :param attempt: of the record; another one's notes are left alone.
     :param on_failure: called once, from that thread, when a note could not be written.
     """
 
@@ -71,8 +72,10 @@ class ProgressNotes:
         backup_id: str,
         now: Callable[[], datetime],
         *,
+        attempt: int = 1,
         on_failure: Callable[[ClinicBackupsError], object] = lambda error: None,
     ) -> None:
+        self._attempt = attempt
         self._database, self._backup_id, self._now, self._on_failure = database, backup_id, now, on_failure
         self._latest: BackupProgress | None = None
         self._ended = threading.Event()
@@ -111,7 +114,8 @@ class ProgressNotes:
         statement = text("""
             WITH running AS MATERIALIZED (
                 SELECT backup_id FROM clinic_backups.backup
-                 WHERE backup_id = :backup_id AND state = 'running' FOR SHARE SKIP LOCKED)
+                 WHERE backup_id = :backup_id AND state = 'running' AND attempt = :attempt
+                   FOR SHARE SKIP LOCKED)
             INSERT INTO clinic_backups.backup_progress
                    (backup_id, table_name, table_number, tables, rows, raw_bytes, updated_at)
             SELECT backup_id, :table, :table_number, :tables, :rows, :raw_bytes, :updated_at FROM running
@@ -119,7 +123,7 @@ class ProgressNotes:
                SET table_name = excluded.table_name, table_number = excluded.table_number, tables = excluded.tables,
                    rows = excluded.rows, raw_bytes = excluded.raw_bytes, updated_at = excluded.updated_at""")
         with self._database.statement(f"noting how far {self._backup_id} is") as db:
-            db.execute(statement, {"backup_id": self._backup_id, **vars(progress)})
+            db.execute(statement, {"backup_id": self._backup_id, "attempt": self._attempt, **vars(progress)})
 
 
 def running(db: SqlConnection, clinic_ids: Sequence[int]) -> dict[int, RunningBackup]:

@@ -75,12 +75,14 @@ class Catalog:
     def begin(self, record: BackupRecord) -> BackupRecord:
         """Write a running record. :raises SameSecond: this clinic has a backup of the same second."""
         with self.database.transaction("recording a backup's start") as db:
-            if not db.execute(insert(backup).values(values_of(record)).on_conflict_do_nothing()).rowcount:
+            made = insert(backup).values(values_of(record)).on_conflict_do_nothing().returning(backup.c.id)
+            number = db.execute(made).scalar_one_or_none()
+            if number is None:
                 raise SameSecond(
                     f"Backup {record.backup_id} exists already: one clinic has one backup a second at most.",
                     hint="Try again in a second.",
                 )
-        return record
+        return replace(record, number=number)
 
     def resume(self, clinic_id: int, run_id: str, started_at: datetime) -> BackupRecord | None:
         """Continue the record that an earlier attempt of the same run left unfinished; none if there is none."""
@@ -105,7 +107,10 @@ class Catalog:
         return record_of(row) if row else None
 
     def rekey(self, record: BackupRecord, archive_key: str) -> BackupRecord:
-        """Begin a running backup's archive anew, under another key. :raises PermanentError: it is not running."""
+        """Begin a running backup's archive anew, under another key.
+
+        :raises PermanentError: it is not running, or another attempt of it is.
+        """
         return self._change(record, "running", archive_key=archive_key, noted=None)
 
     def decided(self, record: BackupRecord) -> BackupRecord:
@@ -160,13 +165,14 @@ class Catalog:
         :param etag: the store's mark of the archive that was just checked there, if it has any.
         :param announce: called in the same transaction: writes the mail about it into the outbox.
         :param announce_losses: called instead where it is lost.
-        :raises PermanentError: there is no such running record.
+        :raises PermanentError: there is no such running record, or it is another attempt's by now.
         """
         kept = ("backup_id",) if record.state == "completed" else ("backup_id", "noted")
         values = {name: value for name, value in values_of(record).items() if name not in kept}
         statement = (
             update(backup)
             .where(backup.c.backup_id == record.backup_id, backup.c.state == "running")
+            .where(backup.c.attempt == record.attempt)
             .values(values | {"updated_at": text("now()")})
         )
         with self.database.transaction(f"recording that backup {record.backup_id} {record.state}") as db:
@@ -175,8 +181,8 @@ class Catalog:
                 copies.lock_parent(db, built_on)
             if not db.execute(statement).rowcount:
                 raise PermanentError(
-                    f"The catalog has no running backup {record.backup_id}.",
-                    hint="It was ended or removed by somebody else: see `clinic-backups show`.",
+                    f"The catalog has no running backup {record.backup_id}, or another attempt of it runs.",
+                    hint="It was ended, removed or continued by somebody else: see `clinic-backups show`.",
                 )
             # Piece by piece: in one statement the driver would keep it several times over.
             for part, digests in enumerate(block_list):
@@ -191,16 +197,17 @@ class Catalog:
     def adopt(self, record: BackupRecord, *, over: tuple[State, ...] = ()) -> bool:
         """Write a completed record that the catalog does not have; returns whether it was written.
 
+        It keeps its number, where no other backup has it.
+
         :param over: a record of the same id in one of these states is written over.
         """
         values = values_of(record)
-        statement = insert(backup).values(values)
         with self.database.transaction(f"taking over backup {record.backup_id}") as db:
             new = bool(
                 db.execute(
-                    statement.on_conflict_do_update(
-                        index_elements=["backup_id"], set_=values, where=backup.c.state.in_(over)
-                    )
+                    insert(backup)
+                    .values(values | _own_number(db, record))
+                    .on_conflict_do_update(index_elements=["backup_id"], set_=values, where=backup.c.state.in_(over))
                 ).rowcount
             )
             if new:
@@ -321,6 +328,9 @@ class Catalog:
             .values(values | {"updated_at": text("now()")})
             .returning(*COLUMNS)
         )
+        if was == ("running",):
+            # An attempt that stood still while its retry began leaves the retry alone.
+            statement = statement.where(backup.c.attempt == record.attempt)
         if held is False:
             # A hold that was set after the decision wins.
             statement = statement.where(backup.c.hold_reason.is_(None))
@@ -328,7 +338,7 @@ class Catalog:
             row = db.execute(statement).mappings().one_or_none()
             if row is None:
                 raise PermanentError(
-                    f"Backup {record.backup_id} is not {' or '.join(was)}, or on hold.",
+                    f"Backup {record.backup_id} is not {' or '.join(was)}, or on hold, or another attempt of it runs.",
                     hint="See `clinic-backups show`.",
                 )
             changed = record_of(row)
@@ -391,6 +401,19 @@ class Catalog:
     def _select(self, statement: Select[Any]) -> list[BackupRecord]:
         with self.database.transaction("reading the catalog") as db:
             return [record_of(row) for row in db.execute(statement).mappings()]
+
+
+def _own_number(db: SqlConnection, record: BackupRecord) -> dict[str, int]:
+    """The number that a backup had in a catalog that was lost; nothing where it is not known, or taken by now."""
+    if record.number is None:
+        return {}
+    db.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('clinic_backups:numbers', 0))"))
+    if db.execute(select(backup.c.id).where(backup.c.id == record.number)).first():
+        return {}
+    # Before the insert: whoever begins a backup meanwhile gets a higher number.
+    raised = "SELECT setval(:name, greatest(:number, last_value)) FROM clinic_backups.backup_id_seq"
+    db.execute(text(raised), {"name": "clinic_backups.backup_id_seq", "number": record.number})
+    return {"id": record.number}
 
 
 def _note_stores(db: SqlConnection, record: BackupRecord, etag: str | None = None) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from clinic_backups.catalog.tables import backup, backup_copy
 from clinic_backups.model import BackupRecord, ChainArchive, Envelope, Gap
 
-_FIELDS = [field.name for field in fields(BackupRecord) if field.name != "stores"]
+_FIELDS = [field.name for field in fields(BackupRecord) if field.name not in ("stores", "number")]
 _STORES = (
     select(func.array_agg(aggregate_order_by(backup_copy.c.store_url, backup_copy.c.stored_at)))
     .where(backup_copy.c.backup_id == backup.c.backup_id, backup_copy.c.state == "present")
@@ -19,12 +19,12 @@ _STORES = (
     .scalar_subquery()
     .label("stores")
 )
-COLUMNS = [*(backup.c[name] for name in _FIELDS), _STORES]
+COLUMNS = [*(backup.c[name] for name in _FIELDS), backup.c.id.label("number"), _STORES]
 """What :func:`record_of` needs of a row."""
 
 
 def values_of(record: BackupRecord) -> dict[str, Any]:
-    """The row of the table ``backup``; the stores are in a table of their own."""
+    """The row of the table ``backup``; the stores are in a table of their own, and the database gives the number."""
     lists = {
         "recipients": list(record.recipients),
         "chain": [asdict(archive) for archive in record.chain],
@@ -43,6 +43,7 @@ def record_of(row: Any) -> BackupRecord:
         "gaps": tuple(Gap(**gap) for gap in row["gaps"]),
         "deletion": tuple(row["deletion"]),
         "stores": tuple(row["stores"] or ()),
+        "number": row["number"],
         "noted": Envelope.from_json(row["noted"]) if row["noted"] else None,
     }
     return BackupRecord(**({name: row[name] for name in _FIELDS} | lists))

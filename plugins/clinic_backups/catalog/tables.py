@@ -107,6 +107,7 @@ audit = Table(
     Column("run_id", Text),
     Column("address", Text, nullable=False, server_default=""),
     Column("detail", Text, nullable=False, server_default=""),
+    Column("actor_id", BigInteger),
 )
 
 # Where each backup lies: one row for each store that has it, or should have it and lost it.

@@ -12,6 +12,7 @@ from clinic_backups.cli import (
     consolidate,
     copies,
     erasure,
+    grant,
     mail,
     restore,
     restore_into,
@@ -36,6 +37,7 @@ catalog.register(app)
 consolidate.register(app)
 copies.register(app)
 erasure.register(app)
+grant.register(app)
 mail.register(app)
 restore.register(app)
 retention.register(app)

@@ -125,7 +125,9 @@ def _require_confirmation(with_parts: Parts, clinic: int, *, yes: bool) -> None:
         if record.hold_reason:
             errors.print(f"{record.backup_id} is on hold and stays: {escape(record.hold_reason)}")
         elif record.locked_until and record.locked_until > with_parts.clock():
-            errors.print(f"{record.backup_id} stays until its lock ends: {iso(record.locked_until)}")
+            errors.print(
+                f"{record.backup_id} stays if a store keeps it locked, until {iso(record.locked_until)} at most"
+            )
     if yes:
         return
     if not sys.stdin.isatty():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 
+from clinic_backups.drift import FILE, renamed_column
 from clinic_backups.errors import PermanentError
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.shape import Shape
@@ -45,7 +46,7 @@ def _convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Ref
         unlike = [_count_unlike(workspace, staged, name, way) for way in safe]
         if not safe:
             refusals.append(_refusal(shape, name, min(counts)))
-        elif name in retyped and 2 * min(unlike)[0] > min(unlike)[1]:
+        elif name in retyped - shape.confirmed and 2 * min(unlike)[0] > min(unlike)[1]:
             refusals.append(_another_meaning(shape, name, *min(unlike)))
         else:
             chosen[name] = safe[unlike.index(min(unlike))]
@@ -167,7 +168,9 @@ def _another_meaning(shape: Shape, name: str, unlike: int, rows: int) -> Refusal
         shape.name,
         f"{shape.name}.{name} was {then} in the backup and is {now} now: {unlike:,} rows of {rows:,} have other values"
         " than a conversion gives.",
-        f"ALTER TABLE {shape.name} ALTER COLUMN {name} TYPE {then} for the time of the restore, or restore without it.",
+        "If the migration kept the values, and people have changed these rows since, add"
+        f" `{renamed_column(shape.name, name, name)}` to include/sql/{FILE}. Else: ALTER TABLE {shape.name}"
+        f" ALTER COLUMN {name} TYPE {then} for the time of the restore, or restore without this table.",
     )
 
 

@@ -9,28 +9,29 @@ from typing import Any
 
 from psycopg2 import sql
 
-from clinic_backups.archive_reader import Manifest
 from clinic_backups.connections import Connection
 from clinic_backups.database import is_conflict, refusal_of
+from clinic_backups.drift import FILE
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.model import Table
 from clinic_backups.restore import sequences
 from clinic_backups.restore.adopt import adopt
 from clinic_backups.restore.archives import OnStep, Wanted
 from clinic_backups.restore.casts import convert
-from clinic_backups.restore.checks import Checks, missing_rights
+from clinic_backups.restore.checks import Checks
+from clinic_backups.restore.choosing import Choice
 from clinic_backups.restore.derived import Derived, in_the_way
 from clinic_backups.restore.diff import TableDiff, compute
 from clinic_backups.restore.live import again, digest_of_moment, leave_changed, moment_of
+from clinic_backups.restore.migrated import Migrated
 from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, Target, Wish, digest_of
 from clinic_backups.restore.proof import Proof, counted, only_planned
 from clinic_backups.restore.quiet import Quiet, decide
 from clinic_backups.restore.references import ReferenceProof
 from clinic_backups.restore.rehearsal import explain
-from clinic_backups.restore.rules import Reference, TableRules, read_references, read_rules
-from clinic_backups.restore.shape import Shape, fit
+from clinic_backups.restore.rules import Reference, TableRules
+from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader
-from clinic_backups.restore.wanted import require_known
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.write import Writer, Writes
 
@@ -43,6 +44,7 @@ class Comparison:
     """One restore, from its tables to its writing; see :class:`~clinic_backups.restore.service.ClinicRestore`.
 
     :param connection: the workspace's, for a second transaction.
+    :param migrated: the backup, under the names of now.
     :param queries: the extract of each table, rendered for the clinic.
     :param target: the database, as its server says; ``refusals`` are what is wrong with it.
     :param derived: tables that others make anew from the clinics' rows.
@@ -54,7 +56,7 @@ class Comparison:
         self,
         workspace: Workspace,
         connection: Connection,
-        manifest: Manifest,
+        migrated: Migrated,
         wish: Wish,
         queries: Mapping[str, str],
         *,
@@ -65,7 +67,7 @@ class Comparison:
         since: RestorePlan | None = None,
     ) -> None:
         self._since, self._target = since, target
-        self.workspace, self.queries, self.manifest = workspace, queries, manifest
+        self.workspace, self.queries, self.manifest, self._migrated = workspace, queries, migrated.manifest, migrated
         self._connection, self._wish, self._derived_tables, self._as_text = connection, wish, derived, as_text
         self._shapes: dict[str, Shape] = {}
         self._staged: dict[str, Staged] = {}
@@ -84,59 +86,11 @@ class Comparison:
 
     def choose(self) -> None:
         """Which tables take part, and how their columns fit."""
-        contents = self.manifest.tables
-        require_known(self._wish.tables, contents)
-        wanted = [name for name in contents if not self._wish.tables or name in self._wish.tables]
-        there = self.workspace.relations()
-        if wanted and not set(wanted) & set(there):
-            self._refuse(
-                "",
-                f"{self._target.name} has none of the {len(wanted)} tables of the backup.",
-                "Correct the connection restore_db if another database is meant, or make the tables first.",
-            )
-            return
-        for name in wanted:
-            if name not in there:
-                self._refuse(name, f"{name} is in the backup, and there is no such table now.", "Make the table again.")
-            elif name not in self.queries:
-                self._refuse(
-                    name,
-                    f"{name} is in the backup, and has no extract now.",
-                    f"Bring include/sql/extract/{name.removeprefix('public.')}.sql back, or restore without the table.",
-                )
-        for name in sorted(set(self.queries) - set(contents)):
-            if not self._wish.tables:
-                self._note(name, f"{name} was added since the backup: its rows are left as they are.")
-        wanted = [name for name in wanted if name in there and name in self.queries]
-        self._references = read_references(self.workspace, wanted)
-        around = {name for reference in self._references for name in (reference.child, reference.parent)}
-        self._rules = read_rules(self.workspace, sorted({*wanted, *around}))
-        readable = {name for name, rules in self._rules.items() if "SELECT" not in rules.missing_rights}
-        for name in [name for name in wanted if name not in readable]:
-            self._refusals.append(missing_rights(self.workspace.role(), self._target.name, name, ["SELECT"]))
-            wanted.remove(name)
-        children = {reference.child for reference in self._references}
-        self._tables = self.workspace.tables(sorted(readable & {*wanted, *children}))
-        for name in wanted:
-            self._fit(name)
-
-    def _fit(self, name: str) -> None:
-        rules = self._rules[name]
-        if uncovered := [child for child in rules.children if child not in self.queries]:
-            self._refuse(
-                name,
-                f"Other tables inherit from {name} and have no extract of their own: {', '.join(uncovered)}. A row of"
-                f" theirs would come back in {name}, without its own columns.",
-                f"Write an extract for each of them, and FROM ONLY {name} into that of {name}; make a new backup.",
-            )
-            return
-        shape = fit(
-            self.manifest.tables[name].table, self._tables[name], rules, ignore_dropped=self._wish.ignore_dropped
-        )
-        if isinstance(shape, Refusal):
-            self._refusals.append(shape)
-        else:
-            self._shapes[name] = shape
+        choice = Choice(self.workspace, self._migrated, self._wish, self.queries, self._target)
+        choice.choose()
+        self._refusals += choice.refusals
+        self._notes, self._shapes, self._tables = choice.notes, choice.shapes, choice.tables
+        self._rules, self._references = choice.rules, choice.references
 
     def stage(self, staging: Staging, read_archives: Callable[[Wanted], object]) -> None:
         """Load what differs."""
@@ -157,6 +111,7 @@ class Comparison:
                 adopted = 0
             self._adopted[name] = adopted
             self.diffs[name] = compute(self.workspace, staged, self._wish.mode, self._references)
+            self._note_filled(self.diffs[name])
             if adopted:
                 self._note(name, _adopted(adopted, self._wish.mode))
             if self._since is not None:
@@ -164,6 +119,12 @@ class Comparison:
         if self._since is not None:
             self._leave_impossible()
         self._look_around()
+
+    def _note_filled(self, diff: TableDiff) -> None:
+        count, names = diff.plan.insert, [column for column, _ in diff.staged.shape.filled]
+        if count and names:
+            rows = "1 row that comes back gets" if count == 1 else f"{count:,} rows that come back get"
+            self._note(diff.name, f"{rows} the values of {FILE} in: {', '.join(names)}.")
 
     def _leave_changed(self, name: str, since: RestorePlan) -> None:
         self.diffs[name], left = leave_changed(
@@ -187,9 +148,11 @@ class Comparison:
             )
 
     def _checks(self) -> Checks:
-        return Checks(
-            self.workspace, self.diffs, self._tables, self._references, self._derived_tables, where=self._target.name
-        )
+        # What refers to a table that is refused itself is only a consequence of that.
+        refused = {refusal.table for refusal in self._refusals} - self.diffs.keys()
+        references = [each for each in self._references if not {each.child, each.parent} & refused]
+        return Checks(self.workspace, self.diffs, self._tables, references, self._derived_tables,
+                      where=self._target.name)  # fmt: skip
 
     def _look_around(self) -> None:
         workspace, diffs, references = self.workspace, self.diffs, self._references
@@ -215,6 +178,7 @@ class Comparison:
             | {f"derived {derived.table}": str(derived.rows) for derived in self._derived}
             | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
             | ({"moment": digest_of_moment(self._moment)} if self._moment else {})
+            | {f"filled {name}": str(shape.filled) for name, shape in self._shapes.items() if shape.filled}
         )
 
     @property

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from psycopg2 import sql
 
 from clinic_backups.archive_reader import TableContent
+from clinic_backups.drift import FILE
 from clinic_backups.errors import IntegrityError, PermanentError
 from clinic_backups.model import RestoreMode
 from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff
 from clinic_backups.restore.reading import blocks_of
-from clinic_backups.restore.workspace import Workspace, row_text
+from clinic_backups.restore.workspace import Workspace, qualified, row_text
 from clinic_backups.restore.write import Writes
 
 
@@ -109,6 +110,26 @@ class Proof:
             # Rows in blocks that both sides have are there: nothing but the plan was written, and it has none of them.
             extra = self._there(name) - (self._contents[name].rows - missing)
         self._require_rows(name, missing, extra)
+        self._require_filled(name, diff)
+
+    def _require_filled(self, name: str, diff: TableDiff) -> None:
+        """:raises IntegrityError: a row that came back has another value than was said of a column that was added."""
+        shape = diff.staged.shape
+        if not shape.filled or not diff.plan.insert:
+            return
+        others = sql.SQL(" OR ").join(
+            sql.SQL("t.{}::text IS DISTINCT FROM ({})::text").format(sql.Identifier(column), value)
+            for (column, _), value in zip(shape.filled, shape.filling, strict=True)
+        )
+        query = sql.SQL("SELECT count(*) FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'insert' AND ({})").format(
+            diff.ops, qualified(name), shape.is_of("o", "t"), others
+        )
+        ((count,),) = self._workspace.rows(query, None, f"reading {name} again")
+        if count:
+            raise IntegrityError(
+                f"{count} rows of {name} would not have the values that {FILE} says for added columns.",
+                hint="Nothing was changed. A trigger changes them: turn it off for the restore, or correct the line.",
+            )
 
     def _there(self, name: str) -> int:
         query = sql.SQL("SELECT count(*) FROM (\n{}\n) AS r").format(sql.SQL(self._queries[name]))

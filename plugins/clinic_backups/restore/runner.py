@@ -15,7 +15,7 @@ from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
 from clinic_backups.connections import Connection
-from clinic_backups.errors import PermanentError, TransientError
+from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.model import BackupRecord, Clinic, iso
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
@@ -216,8 +216,9 @@ class _Attempt:
                 # Nothing was to be written. The approval is used all the same: it was for this once.
                 runner._restores.also(self._record.restore_id, self._use)
         except BaseException as error:
+            self._see_note(error)
             if self._record.transaction_id is None:
-                runner._outcomes.fail(self._record, error)
+                self._fail(error)
                 raise
             # The answer to the commit was lost: the database knows whether it happened.
             settled = runner._outcomes.settle(self._record, error, runner._status_of(self._record))
@@ -227,6 +228,25 @@ class _Attempt:
                 raise TransientError(settled.error or error.message, hint=settled.hint or "") from None
             raise
         return runner._outcomes.complete(self._record)
+
+    def _see_note(self, error: BaseException) -> None:
+        """The answer to the note of the transaction may have been lost: then the catalog has it, and this copy not."""
+        if self._record.transaction_id is not None:
+            return
+        try:
+            noted = self._runner._restores.get(self._record.restore_id)
+        except ClinicBackupsError as failure:
+            error.add_note(f"The catalog could not be asked: {failure.message}")
+            return
+        if noted is not None and noted.state == "running" and noted.transaction_id is not None:
+            self._record = replace(self._record, transaction_id=noted.transaction_id, committing_at=noted.committing_at)
+
+    def _fail(self, error: BaseException) -> None:
+        """``error`` is what counts: that the catalog could not be told is a note on it."""
+        try:
+            self._runner._outcomes.fail(self._record, error)
+        except ClinicBackupsError as failure:
+            error.add_note(f"The catalog could not be told: {failure.message}")
 
     def _save(self, snapshot: str, rows: Mapping[str, int]) -> None:
         """Save the present state, unless the approval was taken back while the archive was read."""

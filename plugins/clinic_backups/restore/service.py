@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from clinic_backups.connections import Connection
@@ -15,6 +16,7 @@ from clinic_backups.restore.archives import Archives, Fetched, OnStep, Source
 from clinic_backups.restore.comparison import Collided, Comparison
 from clinic_backups.restore.hooks import hooked
 from clinic_backups.restore.live import digest_of_moment
+from clinic_backups.restore.migrated import Migrated, migrated
 from clinic_backups.restore.model import RestorePlan, TablePlan, Wish, digest_of
 from clinic_backups.restore.rights import lacking_right
 from clinic_backups.restore.rules import read_rules
@@ -22,6 +24,7 @@ from clinic_backups.restore.staging import Staging, Unfit
 from clinic_backups.restore.target import ask, require_primary, target_of
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.settings import Settings
+from clinic_backups.structure import column_names
 from clinic_backups.tenant_db import Snapshot
 
 __all__ = ["ClinicChanged", "ClinicRestore", "Wish", "refused"]
@@ -175,11 +178,12 @@ class ClinicRestore:
         self, backup: Fetched, clinic_id: int, wish: Wish, *, as_text: bool, since: RestorePlan | None
     ) -> Iterator[Comparison]:
         folder = SqlFolder(self.settings.sql_dir)
-        queries = SqlExtract().rendered(folder, clinic_id)
+        queries, drift = SqlExtract().rendered(folder, clinic_id), folder.drift()
         timeouts = self.settings.timeouts
         begun = time.monotonic()
         with Snapshot(self.database, **timeouts) as looking:
-            names = [name for name in backup.manifest.tables if name in queries]
+            backup_now = migrated(backup.manifest, drift, column_names(looking)) if drift else Migrated(backup.manifest)
+            names = [name for name in backup_now.manifest.tables if name in queries]
             rules = read_rules(looking, names)
         # A table that the role may not read cannot be locked either: the plan refuses it.
         compared = {name: queries[name] for name in names
@@ -189,8 +193,8 @@ class ClinicRestore:
             comparison = Comparison(
                 workspace,
                 self.database,
-                backup.manifest,
-                wish,
+                backup_now,
+                replace(wish, tables=backup_now.now(wish.tables)),
                 queries,
                 target=target,
                 refusals=refusals,
@@ -205,7 +209,7 @@ class ClinicRestore:
             patience = timeouts | {"lock_timeout_seconds": max(1, int(left))}
             with Snapshot(self.database, same_as=workspace.export(), **patience) as reader:
                 staging = Staging(workspace, reader, queries, as_text=as_text)
-                comparison.stage(staging, lambda wanted: self.archives.read(backup, wanted))
+                comparison.stage(staging, lambda wanted: self.archives.read(backup, backup_now.taker(wanted)))
             workspace.prove()
             self.on_step("comparing")
             comparison.compare()

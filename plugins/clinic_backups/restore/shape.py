@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from psycopg2 import sql
 
+from clinic_backups.drift import FILE, filled_column
 from clinic_backups.model import Column, Table
 from clinic_backups.restore.meaning import changed_meaning
+from clinic_backups.restore.migrated import proposed_columns
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.rules import TableRules, compare
 
@@ -38,6 +41,10 @@ class Shape:
     """Columns of the primary key that are generated: no backup holds them, both sides compute them."""
     on_write: tuple[Refusal, ...] = ()
     """Why no row can be inserted or updated."""
+    filled: tuple[tuple[str, str], ...] = ()
+    """Columns that were added since, with the text of the value that rows get which come back."""
+    confirmed: frozenset[str] = frozenset()
+    """Columns of which somebody says that they hold the values of then, whatever their type is now."""
 
     @property
     def name(self) -> str:
@@ -58,6 +65,12 @@ class Shape:
     def kept(self) -> tuple[str, ...]:
         """Columns that the backup does not have: a row that is written again keeps its values of them."""
         return tuple(column.name for column in self.now.stored_columns if column.name not in self.columns)
+
+    @property
+    def filling(self) -> list[sql.Composed]:
+        """SQL of the values of ``filled``, each of its column's type."""
+        types = {column.name: column.type for column in self.now.columns}
+        return [sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(types[name])) for name, value in self.filled]
 
     @property
     def op_key(self) -> tuple[str, ...]:
@@ -106,8 +119,20 @@ def is_user_defined(type_: str) -> bool:
     return "." in type_.partition("(")[0]
 
 
-def fit(then: Table, now: Table, rules: TableRules, *, ignore_dropped: bool) -> Shape | Refusal:
-    """Compare a table of a backup with the same table now."""
+def fit(
+    then: Table,
+    now: Table,
+    rules: TableRules,
+    *,
+    ignore_dropped: bool,
+    fills: Mapping[str, str] = MappingProxyType({}),
+    confirmed: Collection[str] = (),
+) -> Shape | Refusal:
+    """Compare a table of a backup with the same table now.
+
+    :param fills: what columns get that were added since, as texts.
+    :param confirmed: columns that somebody says to hold the values of then.
+    """
     old = {column.name: column for column in then.stored_columns}
     new = {column.name: column for column in now.stored_columns}
     dropped = [name for name in old if name not in new]
@@ -117,11 +142,12 @@ def fit(then: Table, now: Table, rules: TableRules, *, ignore_dropped: bool) -> 
             f"{now.name} has no primary key, and its columns are others than in the backup: rows cannot be told apart.",
             "Give it the columns of the backup for the time of the restore, or restore without this table.",
         )
+    proposals = list(proposed_columns(then, now)) if dropped else []
     if dropped and not ignore_dropped:
         return Refusal(
             now.name,
             f"The backup has columns that {now.name} lacks now: {', '.join(dropped)}.",
-            "Bring the columns back, or restore without their values: ignore_dropped.",
+            f"{_renamed(proposals)}Bring the columns back, or restore without their values: ignore_dropped.",
         )
     generated = {column.name: column for column in now.columns if column.generated is not None}
     if lost := [name for name in now.primary_key if name not in old and name not in generated]:
@@ -139,12 +165,17 @@ def fit(then: Table, now: Table, rules: TableRules, *, ignore_dropped: bool) -> 
     added = [column for name, column in new.items() if name not in old and name not in were_generated]
     notes = [
         *(f"Column {name} was dropped since: its values are left out." for name in dropped),
+        *([_renamed(proposals).rstrip()] if proposals else []),
         *(
             f"Column {name} was {old[name].type} and is {new[name].type} now: its values are converted."
             for name in retyped
             if old[name].type != new[name].type
         ),
-        *(f"Column {column.name} was added since: rows that come back get its default." for column in added),
+        *(
+            f"Column {column.name} was added since: rows that come back get "
+            + (f"'{fills[column.name]}' ({FILE})." if column.name in fills else "its default.")
+            for column in added
+        ),
     ]
     return Shape(
         then=then,
@@ -154,14 +185,24 @@ def fit(then: Table, now: Table, rules: TableRules, *, ignore_dropped: bool) -> 
         same=[(column.name, column.type) for column in then.stored_columns]
         == [(column.name, column.type) for column in now.stored_columns],
         notes=tuple(notes),
-        on_insert=_unfillable(now, added),
+        on_insert=_unfillable(now, [column for column in added if column.name not in fills]),
         on_write=(
             *(_no_longer_generated(now, name) for name in no_longer),
             *(_other_meaning(now, name, said) for name in shared if (said := changed_meaning(old[name], new[name]))),
         ),
         rules=rules,
         computed=tuple(generated[name] for name in now.primary_key if name in generated),
+        filled=tuple((column.name, fills[column.name]) for column in added if column.name in fills),
+        confirmed=frozenset(confirmed),
     )
+
+
+def _renamed(lines: Sequence[str]) -> str:
+    """What to write if a column was renamed, as a sentence with a blank behind it."""
+    if not lines:
+        return ""
+    said = ", ".join(f"`{line}`" for line in lines)
+    return f"If a migration renamed columns, add to include/sql/{FILE}: {said}. Else: "
 
 
 def _no_longer_generated(now: Table, name: str) -> Refusal:
@@ -189,5 +230,7 @@ def _unfillable(now: Table, added: list[Column]) -> Refusal | None:
     return Refusal(
         now.name,
         f"Columns of {now.name} were added since, may not be NULL and have no default: {', '.join(names)}.",
-        "Give them a default for the time of the restore.",
+        f"Say in include/sql/{FILE} which value the rows that come back get there:"
+        f" {', '.join(f'`{filled_column(now.name, name, chr(8230))}`' for name in names)}. The application's migration"
+        " that added the column says which. Or give the columns a default for the time of the restore.",
     )

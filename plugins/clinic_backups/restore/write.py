@@ -205,9 +205,11 @@ def _update(diff: TableDiff, *, but_moving: bool) -> sql.Composed:
 
 def _insert(diff: TableDiff) -> sql.Composed:
     shape = diff.staged.shape
+    names = [*shape.columns, *(name for name, _ in shape.filled)]
     if shape.key:
+        values = sql.SQL(", ").join([columns_of(shape.columns, "w"), *shape.filling])
         source = sql.SQL("SELECT {} FROM {} AS o JOIN {} AS w ON {} WHERE o.op = 'insert' AND {}").format(
-            columns_of(shape.columns, "w"), diff.ops, diff.staged.wanted, shape.is_of("o", "w"), _AFTER_UPDATES
+            values, diff.ops, diff.staged.wanted, shape.is_of("o", "w"), _AFTER_UPDATES
         )
     else:
         source = sql.SQL("""
@@ -224,5 +226,5 @@ def _insert(diff: TableDiff) -> sql.Composed:
         )
     # OVERRIDING SYSTEM VALUE: identities that are always generated keep the numbers that they had.
     return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE {} RETURNING 1").format(
-        qualified(shape.name), columns_of(shape.columns), source
+        qualified(shape.name), columns_of(names), source
     )

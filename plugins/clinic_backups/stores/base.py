@@ -78,6 +78,9 @@ class ObjectStore(ABC):
     trusted_seconds: float = 60
     """For so long it is believed that the same store answers under a URL. A folder is unmounted in a moment."""
 
+    has_clock: bool = True
+    """Whether its objects' times come from a clock of its own. A folder has that of whoever writes, or of a server."""
+
     def identified(self) -> str | None:
         """The id of this store, asked for now and compared with the catalog's; none for one that nobody compares.
 

@@ -74,6 +74,7 @@ class FileStore(base.ObjectStore):
     """
 
     trusted_seconds = 0
+    has_clock = False
 
     def __init__(self, root: Path | str, *, part_size_bytes: int = PART_SIZE_BYTES) -> None:
         self.root = Path(root).absolute()
@@ -105,6 +106,7 @@ class FileStore(base.ObjectStore):
         reader = HashingReader(source)
         with self._translated(key, reader):
             self._require_root()
+            self._require_no_links(path)
             if path.exists():
                 raise self._exists(key)
             self._make_folder(path.parent)
@@ -113,7 +115,7 @@ class FileStore(base.ObjectStore):
             try:
                 self._write(part, reader)
                 self._verify(part, reader, key)
-                self._link(part, beside, path, key, metadata)
+                self._show(part, beside, path, key, metadata)
             finally:
                 for file in (part, beside):
                     with suppress(OSError):
@@ -122,19 +124,20 @@ class FileStore(base.ObjectStore):
 
     @contextmanager
     def open(self, key: str) -> Iterator[BinaryIO]:
-        # Without waiting: a pipe that somebody put there would keep whoever opens it for ever.
+        path = self._path(key)
         with self._translated(key):
-            stream = os.fdopen(os.open(self._path(key), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0)
-        with stream:
-            with self._translated(key):
-                if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                    raise FileNotFoundError(errno.ENOENT, "only a regular file is an object")
-            with io.BufferedReader(_Translated(stream, partial(self._translated, key)), PART_SIZE_BYTES) as readable:
-                yield readable
+            self._require_no_links(path)
+            stream = _opened(path)
+        with (
+            stream,
+            io.BufferedReader(_Translated(stream, partial(self._translated, key)), PART_SIZE_BYTES) as readable,
+        ):
+            yield readable
 
     def stat(self, key: str) -> ObjectInfo:
         path = self._path(key)
         with self._translated(key):
+            self._require_no_links(path)
             info = self._info(path, key)
             with suppress(FileNotFoundError):
                 info = replace(info, metadata=_metadata(_beside(path)))
@@ -147,12 +150,18 @@ class FileStore(base.ObjectStore):
             self._require_root()
 
     def all_keys(self, prefix: str = "") -> Iterator[str]:
-        return (info.key for info in self.list(prefix))
+        """:raises PermanentError: a folder is a symbolic link: of what lies behind it something may be left."""
+        with self._translated(check_list_prefix(prefix)):
+            self._require_root()
+            for info in self._walk(self.root, "", prefix, on_link=self._require_no_folder):
+                yield info.key
+            self._require_root()
 
     def delete(self, key: str) -> None:
         path = self._path(key)
         with self._translated(key):
             self._require_root()
+            self._require_no_links(path)
             if not path.parent.is_dir():
                 return
             with self._lock():
@@ -169,18 +178,20 @@ class FileStore(base.ObjectStore):
         """Hidden files of killed writers, each under the key that it was for. Their time is that of the last write."""
         with self._translated(check_list_prefix(prefix)):
             self._require_root()
-            for path in sorted(self.root.rglob(f"{OWN}*.part")):
+            for path in self._hidden(self.root, "", prefix):
                 name = _name_of(path.name)
                 key = path.with_name(name).relative_to(self.root).as_posix() if name else ""
                 if name and key.startswith(prefix):
                     with suppress(FileNotFoundError):
-                        yield UnfinishedUpload(key, _moment(path.stat().st_mtime), path.name)
+                        yield UnfinishedUpload(key, _moment(path.lstat().st_mtime), path.name)
+            self._require_root()
 
     def abort(self, upload: UnfinishedUpload) -> None:
         path = self._path(upload.key)
         if "/" in upload.token or _name_of(upload.token) != path.name:
             return
         with self._translated(upload.key), suppress(FileNotFoundError, NotADirectoryError):
+            self._require_no_links(path)
             path.with_name(upload.token).unlink()
             _sync_folder(path.parent)
 
@@ -207,6 +218,24 @@ class FileStore(base.ObjectStore):
         """:raises PlaceMissing: nothing is mounted there, or the folder was removed."""
         if not self.root.is_dir():
             raise self._no_root()
+
+    def _require_no_links(self, path: Path) -> None:
+        """:raises PermanentError: one of the folders above is a link, perhaps to where nothing is ours to change."""
+        for folder in path.parents:
+            if folder == self.root:
+                return
+            if folder.is_symlink():
+                raise self._link(folder)
+
+    def _require_no_folder(self, link: Path) -> None:
+        if link.is_dir():
+            raise self._link(link)
+
+    def _link(self, path: Path) -> PermanentError:
+        return PermanentError(
+            f"{path.as_uri()} is a symbolic link. A folder store follows none: what lies behind it is unknown.",
+            hint="Put the folder itself there, or mount its disk there; or remove the link.",
+        )
 
     def _no_root(self) -> PlaceMissing:
         return PlaceMissing(
@@ -242,7 +271,7 @@ class FileStore(base.ObjectStore):
                     hint="Check the disk, then run the backup again.",
                 )
 
-    def _link(self, part: Path, beside: Path, path: Path, key: str, metadata: Mapping[str, str] | None) -> None:
+    def _show(self, part: Path, beside: Path, path: Path, key: str, metadata: Mapping[str, str] | None) -> None:
         """Make the object visible, its metadata first: whoever sees the one sees the other."""
         with self._lock():
             if path.exists():
@@ -265,28 +294,40 @@ class FileStore(base.ObjectStore):
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """One writer at a time between the check for an object and its link; the content is written outside of it."""
-        with os.fdopen(os.open(self.root / f"{OWN}lock", os.O_CREAT | os.O_RDWR, 0o600), "r+") as file:
+        with os.fdopen(os.open(self.root / f"{OWN}lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600), "r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _walk(self, folder: Path, above: str, prefix: str) -> Iterator[ObjectInfo]:
-        """In key order: a folder sorts as its name with a slash, between ``a.b`` and ``a0``."""
-        try:
-            names = {entry.name + "/" * entry.is_dir(): entry for entry in os.scandir(folder)}
-        except FileNotFoundError:
-            return
-        for name in sorted(names):
-            key = above + name
+    def _walk(
+        self, folder: Path, above: str, prefix: str, *, on_link: Callable[[Path], object] = lambda link: None
+    ) -> Iterator[ObjectInfo]:
+        """In key order: a folder sorts as its name with a slash, between ``a.b`` and ``a0``. Links are no objects."""
+        for name in sorted(_names(folder)):
+            key, path = above + name, folder / name
             if name.startswith(OWN) or not (key.startswith(prefix) or (name[-1] == "/" and prefix.startswith(key))):
                 continue
-            if name[-1] == "/":
-                yield from self._walk(folder / name, key, prefix)
+            if path.is_symlink():
+                on_link(path)
+            elif name[-1] == "/":
+                yield from self._walk(path, key, prefix, on_link=on_link)
             else:
                 with suppress(FileNotFoundError):
-                    yield self._info(folder / name, key)
+                    yield self._info(path, key)
+
+    def _hidden(self, folder: Path, above: str, prefix: str) -> Iterator[Path]:
+        """The store's own files beside objects, in the order of their paths."""
+        for name in sorted(_names(folder)):
+            key, path = above + name, folder / name
+            if path.is_symlink():
+                continue
+            if name[-1] == "/":
+                if key.startswith(prefix) or prefix.startswith(key):
+                    yield from self._hidden(path, key, prefix)
+            elif name.startswith(OWN):
+                yield path
 
     def _info(self, path: Path, key: str) -> ObjectInfo:
-        found = path.stat()
+        found = path.lstat()
         if not stat.S_ISREG(found.st_mode):
             raise FileNotFoundError(errno.ENOENT, "only a regular file is an object")
         return ObjectInfo(key, found.st_size, _moment(found.st_mtime))
@@ -328,9 +369,33 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{OWN}{path.name}.meta")
 
 
+def _names(folder: Path) -> list[str]:
+    """What is in a folder; folders end with a slash, also links to folders. Nothing, where it was removed meanwhile."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name + "/" * entry.is_dir() for entry in entries]
+    except FileNotFoundError:
+        return []
+
+
+def _opened(path: Path) -> io.FileIO:
+    """A regular file, for reading. :raises FileNotFoundError: it is something else: a folder, a link, a pipe."""
+    # Without waiting: a pipe that somebody put there would keep whoever opens it for ever.
+    try:
+        stream = io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW))
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise FileNotFoundError(errno.ENOENT, "a symbolic link is not an object") from None
+    if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        return stream
+    stream.close()
+    raise FileNotFoundError(errno.ENOENT, "only a regular file is an object")
+
+
 def _metadata(path: Path) -> dict[str, str]:
     """What the hidden file says; nothing where somebody put something else there: nothing is decided by it."""
-    with path.open("rb") as stream:
+    with _opened(path) as stream:
         data = stream.read(MAX_METADATA_BYTES * 8)
     try:
         # Not strictly: metadata may hold any text.

@@ -23,6 +23,18 @@ T = TypeVar("T")
 INIT = "`clinic-backups store init`"
 
 
+def answers(store: ObjectStore) -> bool:
+    """Whether the store shows its marker right now: then what failed is the fault of one object, not of the store."""
+    try:
+        if store.identified() is None:
+            read_marker(store)
+    except UnreadableMarker:
+        return True
+    except ClinicBackupsError:
+        return False
+    return True
+
+
 class IdentifiedStore(ObjectStore):
     """Everything that another store does, as long as it is the one that the catalog knows under this URL.
 
@@ -38,7 +50,7 @@ class IdentifiedStore(ObjectStore):
     def __init__(
         self, inner: ObjectStore, expected: Callable[[], str | None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.inner, self.url = inner, inner.url
+        self.inner, self.url, self.has_clock = inner, inner.url, inner.has_clock
         self._expected, self._clock = expected, clock
         self._asked_at: float | None = None
 

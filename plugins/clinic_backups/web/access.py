@@ -59,21 +59,23 @@ def is_airflow_admin(user: Any) -> bool:
 
 def _viewer(name: str, email: str, rows: Iterable[Any]) -> Viewer:
     clinics: dict[int, Role] = {}
+    users: dict[int | None, int] = {}
     for row in rows:
-        try:
-            clinic_id, role = row
-        except ValueError:
+        if len(row) not in (2, 3):
             raise SettingsError(
                 f"{USER_CLINICS} gives {len(row)} columns.",
-                hint="It gives two: clinic_id and role, as its comment says.",
-            ) from None
+                hint="It gives two or three: clinic_id and role, and user_id if you like, as its comment says.",
+            )
+        clinic_id, role, user_id = (*row, None)[:3]
         if role == "superadmin":
-            return Viewer(name, email, superadmin=True)
+            return Viewer(name, email, superadmin=True, users={} if user_id is None else {None: int(user_id)})
+        if clinic_id is not None and user_id is not None:
+            users.setdefault(int(clinic_id), int(user_id))
         known: Role = "administrador" if role == "administrador" else "lector"
         # Twice in one clinic: the stronger role counts.
         if clinic_id is not None and clinics.get(int(clinic_id)) != "administrador":
             clinics[int(clinic_id)] = known
-    return Viewer(name, email, clinics=clinics)
+    return Viewer(name, email, clinics=clinics, users=users)
 
 
 def refuse_other_sites(request: Request) -> None:

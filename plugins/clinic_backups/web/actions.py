@@ -28,7 +28,7 @@ from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.text import is_line, one_line
 from clinic_backups.web.caller import Caller
-from clinic_backups.web.problems import Conflict, NotVisible, TooMany, WrongValue
+from clinic_backups.web.problems import Conflict, Denied, NotVisible, TooMany, WrongValue
 from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs, RunView
 from clinic_backups.web.whole import Part, parts_of, tar, tar_size
 
@@ -91,15 +91,31 @@ class Actions:
         self._per_hour, self._now = per_hour, now
         self._restores = Restores(database)
 
-    def back_up(self, caller: Caller, clinic_id: int, *, kind: WantedKind = "auto", notes: str = "") -> Started:
-        """Back a clinic up now. :raises Conflict: that is under way or waits already."""
+    def back_up(
+        self,
+        caller: Caller,
+        clinic_id: int,
+        *,
+        kind: WantedKind = "auto",
+        notes: str = "",
+        on_behalf_of: int | None = None,
+    ) -> Started:
+        """Back a clinic up now.
+
+        :param on_behalf_of: the application's user for whom a service asks, as a superadmin.
+        :raises Conflict: that is under way or waits already.
+        """
         caller.require("back_up", clinic_id)
+        if on_behalf_of not in (None, caller.viewer.user_in(clinic_id)) and not caller.viewer.superadmin:
+            raise Denied(
+                "Only a superadmin may ask on behalf of somebody else.", hint="Leave creado_por out of the request."
+            )
         if not self._exists(clinic_id):
             raise NotVisible(f"Clinic {clinic_id}")
         conf = {"clinic_id": clinic_id, "kind": kind, "notes": _line(notes)}
         with self._alone(clinic_id, BACKUP):
             self._refuse_while_running(clinic_id)
-            return self._start(caller, "back_up", BACKUP, clinic_id, conf, detail=kind)
+            return self._start(caller, "back_up", BACKUP, clinic_id, conf, detail=kind, on_behalf_of=on_behalf_of)
 
     def restore(
         self,
@@ -311,11 +327,14 @@ class Actions:
         *,
         backup: HistoryEntry | None = None,
         detail: str = "",
+        on_behalf_of: int | None = None,
     ) -> Started:
         self._limit(caller)
         # Written down before it is done: what cannot be recorded does not happen.
         run_id = f"web__{self._now():%Y-%m-%dT%H:%M:%S}_{token_hex(4)}"
-        self._note(caller, action, clinic_id, backup=backup, run_id=run_id, detail=detail)
+        self._note(
+            caller, action, clinic_id, backup=backup, run_id=run_id, detail=detail, on_behalf_of=on_behalf_of
+        )  # fmt: skip
         with self._telling_failure(caller, action, clinic_id, backup=backup, run_id=run_id):
             self._runs.start(dag_id, conf, by=caller.viewer.name, run_id=run_id)
         return Started(dag_id, run_id, clinic_id)
@@ -349,6 +368,7 @@ class Actions:
         backup: HistoryEntry | None = None,
         run_id: str | None = None,
         detail: str = "",
+        on_behalf_of: int | None = None,
     ) -> None:
         self._audit.write(
             AuditEntry(
@@ -361,6 +381,7 @@ class Actions:
                 run_id=run_id,
                 address=caller.address,
                 detail=detail.strip(),
+                actor_id=caller.viewer.user_in(clinic_id) if on_behalf_of is None else on_behalf_of,
             )
         )
 

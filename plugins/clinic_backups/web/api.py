@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from clinic_backups.catalog.board import Sort, Standing
-from clinic_backups.catalog.history import Status, Type
+from clinic_backups.catalog.history import HistoryEntry, Status, Type
 from clinic_backups.catalog.lists import BIGINT
 from clinic_backups.model import WantedKind
 from clinic_backups.web.access import CallerDep
-from clinic_backups.web.actions import Started
+from clinic_backups.web.actions import LINK_LASTS, Started
+from clinic_backups.web.bodies import clinic_named, json_body, read_body
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.metrics import MEDIA_TYPE as MEDIA_TYPE_METRICS
 from clinic_backups.web.metrics import exposition
@@ -44,10 +45,36 @@ from clinic_backups.web.threads import on_threads, stream
 from clinic_backups.web.whole import parts_of
 
 KINDS: Mapping[str, WantedKind] = {"auto": "auto", "completo": "full", "incremental": "incremental"}
+LONGEST_LIST = 1000
+"""Of a list that is not paged."""
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": TITLES[status], "model": ProblemBody, "content": {MEDIA_TYPE: {}}}
     for status in (401, 403, 404, 409, 413, 422, 429, 503)
 }
+
+
+async def new_backup(request: Request, caller: CallerDep) -> NuevoRespaldo:
+    """The body, after who sent it was found to be allowed to: 403 comes before 422."""
+    given = await json_body(request)
+    clinic_id = clinic_named(given)
+    if clinic_id is not None:
+        caller.require("back_up", clinic_id)
+    else:
+        caller.require_anywhere("back_up")
+    return read_body(NuevoRespaldo, given)
+
+
+@on_threads
+def to_restore(request: Request, caller: CallerDep, number: Number) -> HistoryEntry:
+    """The backup that somebody may restore."""
+    entry = entry_of(request.app.state.services, caller, number)
+    caller.require("restore", entry.record.clinic_id)
+    return entry
+
+
+async def new_restore(request: Request, entry: Annotated[HistoryEntry, Depends(to_restore)]) -> Restauracion:
+    """The body, after who sent it was found to be allowed to."""
+    return read_body(Restauracion, await json_body(request))
 
 
 def make_router(services: Services) -> APIRouter:
@@ -58,6 +85,7 @@ def make_router(services: Services) -> APIRouter:
     @on_threads
     def list_backups(
         request: Request,
+        response: Response,
         caller: CallerDep,
         clinica: Annotated[int | None, Query(ge=0, le=BIGINT - 1)] = None,
         tipo: Annotated[list[Type], Query()] = [],  # noqa: B006 - FastAPI copies it
@@ -67,7 +95,10 @@ def make_router(services: Services) -> APIRouter:
         buscar: Annotated[Line, Query(description="The clinic's name, its id, or the backup's id or number")] = "",
         page: Page = 1,
         page_size: PageSize = 50,
-    ) -> Respaldos:
+        sin_paginar: Annotated[bool, Query(description="A bare list of the newest, at most 1,000")] = False,
+    ) -> Respaldos | list[Respaldo]:
+        if sin_paginar:
+            page, page_size = 1, LONGEST_LIST
         found = services.history.page(
             visible=caller.viewer.visible,
             clinic_id=clinica,
@@ -79,6 +110,9 @@ def make_router(services: Services) -> APIRouter:
             page=page,
             per_page=page_size,
         )
+        if sin_paginar:
+            response.headers["X-Total-Count"] = str(found.total)
+            return [respaldo_of(entry) for entry in found.entries]
         return Respaldos(
             count=found.total,
             next=_other_page(request, page + 1) if page < found.pages else None,
@@ -86,19 +120,23 @@ def make_router(services: Services) -> APIRouter:
             results=[respaldo_of(entry) for entry in found.entries],
         )
 
-    @router.post("/respaldos/crear_respaldo_manual/", status_code=202, summary="Back up a clinic now")
+    @router.post(
+        "/respaldos/crear_respaldo_manual/",
+        status_code=202,
+        summary="Back up a clinic now",
+        openapi_extra=NuevoRespaldo.as_body(),
+    )
     @on_threads
-    def back_up(
-        request: Request, caller: CallerDep, pedido: Annotated[NuevoRespaldo | None, Body()] = None
-    ) -> Iniciado:
-        asked = pedido or NuevoRespaldo()
+    def back_up(request: Request, caller: CallerDep, asked: Annotated[NuevoRespaldo, Depends(new_backup)]) -> Iniciado:
         clinic_id = asked.clinica
         if clinic_id is None:
             own = caller.viewer.clinics_where("back_up")
             if own is None or len(own) != 1:
                 raise WrongValue("clinica: which clinic?", hint='Name it, for instance {"clinica": 7}.')
             clinic_id = own[0]
-        started = services.actions.back_up(caller, clinic_id, kind=KINDS[asked.tipo], notes=asked.notas)
+        started = services.actions.back_up(
+            caller, clinic_id, kind=KINDS[asked.tipo], notes=asked.notas, on_behalf_of=asked.creado_por
+        )
         return _iniciado(request, started)
 
     @router.get("/respaldos/{number}/", summary="One backup")
@@ -124,6 +162,7 @@ def make_router(services: Services) -> APIRouter:
         return Enlace(
             url=url,
             expira=link.expires_at,
+            expira_en=int(LINK_LASTS.total_seconds()),
             nombre_archivo=link.filename,
             autosuficiente=len(parts) == 1,
             cambios_desde=entry.record.parent_id if entry.record.chain else None,
@@ -151,13 +190,19 @@ def make_router(services: Services) -> APIRouter:
         entry = entry_of(services, caller, number)
         return _file(*services.actions.content(caller, entry), media_type="application/vnd.age")
 
-    @router.post("/respaldos/{number}/restaurar/", status_code=202, summary="Ask for a restore of this backup")
+    @router.post(
+        "/respaldos/{number}/restaurar/",
+        status_code=202,
+        summary="Ask for a restore of this backup",
+        openapi_extra=Restauracion.as_body(),
+    )
     @on_threads
     def restore(
-        request: Request, caller: CallerDep, number: Number, pedido: Annotated[Restauracion | None, Body()] = None
+        request: Request,
+        caller: CallerDep,
+        entry: Annotated[HistoryEntry, Depends(to_restore)],
+        asked: Annotated[Restauracion, Depends(new_restore)],
     ) -> Iniciado:
-        asked = pedido or Restauracion()
-        entry = entry_of(services, caller, number)
         started = services.actions.restore(
             caller, entry, mode=asked.modo, tables=tuple(asked.tablas), notes=asked.notas
         )

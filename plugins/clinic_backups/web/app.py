@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clinic_backups.errors import ClinicBackupsError
 from clinic_backups.text import one_line
-from clinic_backups.web import api, pages
+from clinic_backups.web import api, pages, spanish
 from clinic_backups.web.access import caller
+from clinic_backups.web.language import of_api
 from clinic_backups.web.problems import MEDIA_TYPE, Problem, TooLarge, WrongValue, of_error
 from clinic_backups.web.services import Services
 
@@ -80,21 +81,24 @@ class Guard:
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"0")
         if b"transfer-encoding" in headers or not length.isdigit() or int(length) > LARGEST_BODY_BYTES:
-            answer = _as_json(TooLarge("The request's body is too large, or does not say its length."))
+            accepted = headers.get(b"accept-language")
+            language = of_api(None if accepted is None else accepted.decode("latin-1"))
+            answer = _as_json(TooLarge("The request's body is too large, or does not say its length."), language)
             await answer(scope, receive, send_guarded)
             return
         await self._app(scope, receive, send_guarded)
 
 
-def _as_json(problem: Problem, **more: Any) -> Response:
+def _as_json(problem: Problem, language: str, **more: Any) -> Response:
     """An answer of the type application/problem+json."""
-    body = problem.body() | more
-    return JSONResponse(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
+    body = problem.body(language) | more
+    headers = problem.headers | {"Content-Language": language, "Vary": "Accept-Language"}
+    return JSONResponse(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
 
 def _answer(request: Request, problem: Problem, **more: Any) -> Response:
     if not _is_page(request):
-        return _as_json(problem, **more)
+        return _as_json(problem, of_api(request.headers.get("accept-language")), **more)
     page = pages.render_error(request, problem.status, problem.title, problem.message, problem.hint)
     page.headers.update(problem.headers)
     return page
@@ -131,18 +135,27 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
     }
     problem = Problem(str(error.detail), hint=hints.get(status, ""))
     problem.status = status
-    answer = _answer(request, problem)
+    # The framework's and Airflow's own words are English, and say no more than the status.
+    in_spanish = of_api(request.headers.get("accept-language")) == "es" and not _is_page(request)
+    own = {"detail": f"{spanish.TITLES[status]}."} if in_spanish and status in spanish.TITLES else {}
+    answer = _answer(request, problem, **own)
     answer.headers.update(error.headers or {})
     return answer
 
 
 async def _on_wrong_values(request: Request, error: RequestValidationError) -> Response:
     """Which values are wrong, and never what they were."""
-    wrong = [{"where": ".".join(map(str, item["loc"])), "what": item["msg"]} for item in error.errors()]
-    problem = WrongValue(
-        "; ".join(f"{item['where']}: {item['what']}" for item in wrong), hint="Correct these and send it again."
-    )
-    return _answer(request, problem, errors=wrong)
+    in_spanish = of_api(request.headers.get("accept-language")) == "es" and not _is_page(request)
+    wrong = [
+        {
+            "where": ".".join(map(str, item["loc"])),
+            "what": spanish.wrong_value(item["type"], item.get("ctx", {})) if in_spanish else item["msg"],
+        }
+        for item in error.errors()
+    ]
+    said = "; ".join(f"{item['where']}: {item['what']}" for item in wrong)
+    problem = WrongValue(said, hint="Correct these and send it again.")
+    return _answer(request, problem, errors=wrong, **({"detail": said} if in_spanish else {}))
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:

@@ -21,6 +21,11 @@ class Caller:
     address: str
     user: Any
 
+    def require_anywhere(self, action: Action) -> None:
+        """:raises Denied: the role allows it in no clinic."""
+        if self.viewer.clinics_where(action) == ():
+            raise Denied("Your role allows that in no clinic.", hint="Ask the clinic's administrator, or the operator.")
+
     def require(self, action: Action, clinic_id: int) -> None:
         """:raises NotVisible: for this person there is no such clinic.
         :raises Denied: the role in this clinic does not allow it."""

@@ -66,5 +66,6 @@ class WebDatabase(CatalogDatabase):
             raise
         with opened.cursor() as cursor:
             cursor.execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'")
+        opened.pins = {name: value for name, value in opened.pins.items() if name != "statement_timeout"}
         opened.commit()
         return opened

@@ -36,6 +36,11 @@ def negotiate(accepted: str) -> str:
     return max(wishes, key=lambda wish: wish[0], default=(0.0, LANGUAGES[0]))[1]
 
 
+def of_api(accepted: str | None) -> str:
+    """The language of the API's errors: that of the header, and English for programs that send none."""
+    return "en" if accepted is None else negotiate(accepted)
+
+
 def tidy(value: str, longest: int = LONGEST_TEXT) -> str:
     """What others wrote, as one line that cannot turn or hide the text around it."""
     line = one_line(value)

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from clinic_backups.catalog.board import BoardLine
+from clinic_backups.envelopes import is_by_note
 from clinic_backups.web import forms, page_actions, render
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.caller import Caller
@@ -156,6 +157,7 @@ def make_router(services: Services) -> APIRouter:
             entry=entry,
             parents=[parent for parent in parents if parent is not None],
             restored=_restored(restores).get(record.backup_id),
+            by_note=is_by_note(record),
         )
 
     @router.get("/runs/{dag_id}/{run_id:path}", name="run")

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from clinic_backups.errors import ClinicBackupsError, ObjectNotFound, PermanentError
+from clinic_backups.web import spanish
 
 MEDIA_TYPE = "application/problem+json"
 TITLES = {
@@ -41,15 +42,13 @@ class Problem(ClinicBackupsError):
         """What its status means."""
         return TITLES.get(self.status) or HTTPStatus(self.status).phrase
 
-    def body(self) -> dict[str, Any]:
+    def body(self, language: str = "en") -> dict[str, Any]:
         """The problem as https://www.rfc-editor.org/rfc/rfc9457 has it, with the member ``remedy``."""
-        return {
-            "type": "about:blank",
-            "title": self.title,
-            "status": self.status,
-            "detail": self.message,
-            "remedy": self.hint,
-        }
+        title, detail, remedy = self.title, self.message, self.hint
+        if language == "es":
+            title = spanish.TITLES.get(self.status, title)
+            detail, remedy = spanish.sentence(detail), spanish.sentence(remedy)
+        return {"type": "about:blank", "title": title, "status": self.status, "detail": detail, "remedy": remedy}
 
     @property
     def headers(self) -> dict[str, str]:

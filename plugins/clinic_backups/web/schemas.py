@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Annotated, Literal
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from babel import Locale
@@ -13,6 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from clinic_backups.catalog.board import BoardLine, Standing
 from clinic_backups.catalog.history import HistoryEntry, Status, Type
 from clinic_backups.catalog.lists import BIGINT
+from clinic_backups.envelopes import is_by_note
 from clinic_backups.notify.formats import Formats
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.forms import LARGEST_PAGE, MOST_TABLES, TableName
@@ -57,6 +58,11 @@ class Asked(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    @classmethod
+    def as_body(cls) -> dict[str, Any]:
+        """For the API's description: routes read their bodies themselves, after they know who asks."""
+        return {"requestBody": {"content": {"application/json": {"schema": cls.model_json_schema()}}}}
+
 
 class Respaldo(BaseModel):
     """One backup, with the fields that the clinics' application has always had."""
@@ -71,12 +77,21 @@ class Respaldo(BaseModel):
     tamano_legible: str
     tablas_respaldadas: list[str]
     registros_totales: int | None
-    tiempo_ejecucion: float | None = Field(description="Seconds")
+    tiempo_ejecucion: str | None = Field(
+        description="[DD] [HH:[MM:]]ss[.uuuuuu], as Django REST Framework writes durations; null while it runs"
+    )
+    segundos: float | None = Field(description="The same in seconds")
     fecha_creacion: datetime
     fecha_expiracion: datetime | None
-    creado_por: int | None = Field(description="Always null: who asked is a user of Airflow, see creado_por_nombre")
+    creado_por: int | None = Field(
+        description="The application's user who asked, where user_clinics.sql gives a user_id; null for the schedule"
+    )
     creado_por_nombre: str
     notas: str
+    retencion: str | None = Field(description="Why it is kept until somebody releases it; null: it is not on hold")
+    retencion_de_nota: bool = Field(
+        description="The hold comes from a note in the store that the catalog did not make: ask who set it"
+    )
 
 
 class Respaldos(BaseModel):
@@ -94,6 +109,9 @@ class NuevoRespaldo(Asked):
     clinica: Clinica | None = None
     tipo: Literal["auto", "completo", "incremental"] = "auto"
     notas: Line = Field(default="", description="One line; nothing of a patient")
+    creado_por: Clinica | None = Field(
+        default=None, description="The application's user for whom a service asks; only superadmins may say it"
+    )
 
 
 class Restauracion(Asked):
@@ -133,6 +151,7 @@ class Enlace(BaseModel):
 
     url: str = Field(description="A link of the store; where the store is a folder, a path of this server")
     expira: datetime
+    expira_en: int = Field(description="Seconds until then")
     nombre_archivo: str
     autosuficiente: bool = Field(description="False: this file alone cannot be restored, all of partes are needed")
     cambios_desde: str | None = Field(
@@ -193,6 +212,18 @@ class ProblemBody(BaseModel):
     remedy: str
 
 
+def duration(seconds: float | None) -> str | None:
+    """As Django's ``duration_string`` writes it: ``1 02:03:04.500000``."""
+    if seconds is None:
+        return None
+    span = timedelta(seconds=seconds)
+    minutes, left = divmod(span.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days = f"{span.days} " if span.days else ""
+    fraction = f".{span.microseconds:06d}" if span.microseconds else ""
+    return f"{days}{hours:02d}:{minutes:02d}:{left:02d}{fraction}"
+
+
 def respaldo_of(entry: HistoryEntry) -> Respaldo:
     """One backup for the clinics' application."""
     record = entry.record
@@ -207,12 +238,15 @@ def respaldo_of(entry: HistoryEntry) -> Respaldo:
         tamano_legible=SPANISH.size(record.size_bytes).replace("\u00a0", " ") if record.size_bytes is not None else "",
         tablas_respaldadas=sorted(record.rows),
         registros_totales=record.rows_total if record.rows else None,
-        tiempo_ejecucion=record.seconds,
+        tiempo_ejecucion=duration(record.seconds),
+        segundos=record.seconds,
         fecha_creacion=record.started_at,
         fecha_expiracion=record.expires_at,
-        creado_por=None,
+        creado_por=entry.asked_by,
         creado_por_nombre=record.requested_by,
         notas=record.notes,
+        retencion=record.hold_reason,
+        retencion_de_nota=is_by_note(record),
     )
 
 

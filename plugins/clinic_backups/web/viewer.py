@@ -23,12 +23,15 @@ class Viewer:
 
     :param superadmin: of all clinics, whatever ``clinics`` says.
     :param clinics: the role in each clinic, by its id.
+    :param users: which user of the clinics' application this person is in each clinic; under ``None`` that of a
+        superadmin. Empty where ``user_clinics.sql`` does not say it.
     """
 
     name: str
     email: str = ""
     superadmin: bool = False
     clinics: Mapping[int, Role] = field(default_factory=dict)
+    users: Mapping[int | None, int] = field(default_factory=dict)
 
     @property
     def visible(self) -> tuple[int, ...] | None:
@@ -38,6 +41,10 @@ class Viewer:
     def role_in(self, clinic_id: int) -> Role | None:
         """The role in one clinic; ``None``: it does not exist for this person."""
         return "superadmin" if self.superadmin else self.clinics.get(clinic_id)
+
+    def user_in(self, clinic_id: int) -> int | None:
+        """The number of this person's user in the clinics' application; ``None``: it is not known."""
+        return self.users.get(clinic_id, self.users.get(None))
 
     def may(self, action: Action, clinic_id: int) -> bool:
         """Whether this person may do that with this clinic's backups."""

@@ -1,0 +1,138 @@
+"""Which tables of a backup take part in a restore, and how their columns fit to those of now."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from psycopg2 import sql
+
+from clinic_backups.drift import FILE
+from clinic_backups.errors import PermanentError
+from clinic_backups.model import Table
+from clinic_backups.restore.checks import missing_rights
+from clinic_backups.restore.migrated import Migrated, proposed_tables
+from clinic_backups.restore.model import Refusal, Target, Wish
+from clinic_backups.restore.rules import Reference, TableRules, read_references, read_rules
+from clinic_backups.restore.shape import Shape, fit
+from clinic_backups.restore.wanted import require_known
+from clinic_backups.restore.workspace import Workspace
+
+
+class Choice:
+    """The tables that take part; what cannot take part is in ``refusals``.
+
+    :param migrated: the backup, under the names of now.
+    :param queries: the extract of each table, rendered for the clinic.
+    """
+
+    def __init__(
+        self, workspace: Workspace, migrated: Migrated, wish: Wish, queries: Mapping[str, str], target: Target
+    ) -> None:
+        self._workspace, self._migrated, self._wish = workspace, migrated, wish
+        self._manifest, self._queries, self._target = migrated.manifest, queries, target
+        self.refusals: list[Refusal] = [*migrated.refusals]
+        self.notes: dict[str, list[str]] = {name: list(notes) for name, notes in migrated.notes.items()}
+        self.shapes: dict[str, Shape] = {}
+        self.tables: dict[str, Table] = {}
+        """What PostgreSQL says of the tables that take part, and of those that refer to them."""
+        self.rules: dict[str, TableRules] = {}
+        self.references: tuple[Reference, ...] = ()
+
+    def choose(self) -> None:
+        """Which tables take part, and how their columns fit."""
+        contents = self._manifest.tables
+        require_known(self._wish.tables, contents)
+        wanted = [name for name in contents if not self._wish.tables or name in self._wish.tables]
+        there = self._workspace.relations()
+        if wanted and not set(wanted) & set(there):
+            self._refuse(
+                "",
+                f"{self._target.name} has none of the {len(wanted)} tables of the backup.",
+                "Correct the connection restore_db if another database is meant, or make the tables first.",
+            )
+            return
+        gone: list[str] = []
+        for name in wanted:
+            if name not in there:
+                gone.append(name)
+            elif name not in self._queries:
+                self._refuse(
+                    name,
+                    f"{name} is in the backup, and has no extract now.",
+                    f"Bring include/sql/extract/{name.removeprefix('public.')}.sql back, or restore without the table.",
+                )
+        self._refuse_gone(gone, there)
+        for name in sorted(set(self._queries) - set(contents)):
+            if not self._wish.tables:
+                self.notes.setdefault(name, []).append(
+                    f"{name} was added since the backup: its rows are left as they are."
+                )
+        wanted = [name for name in wanted if name in there and name in self._queries]
+        self.references = read_references(self._workspace, wanted)
+        around = {name for reference in self.references for name in (reference.child, reference.parent)}
+        self.rules = read_rules(self._workspace, sorted({*wanted, *around}))
+        readable = {name for name, rules in self.rules.items() if "SELECT" not in rules.missing_rights}
+        for name in [name for name in wanted if name not in readable]:
+            self.refusals.append(missing_rights(self._workspace.role(), self._target.name, name, ["SELECT"]))
+            wanted.remove(name)
+        children = {reference.child for reference in self.references}
+        self.tables = self._workspace.tables(sorted(readable & {*wanted, *children}))
+        for name in wanted:
+            self._fit(name)
+
+    def _refuse_gone(self, gone: Sequence[str], there: Collection[str]) -> None:
+        """Tables that the database does not have any more, each with those that it may be now."""
+        new = (self._queries.keys() & set(there)) - self._manifest.tables.keys() if gone else set[str]()
+        candidates = self._workspace.tables(sorted(new)) if new else {}
+        for name in gone:
+            lines = " or ".join(f"`{line}`" for line in proposed_tables(self._manifest.tables[name].table, candidates))
+            renamed = f"If a migration renamed it, add to include/sql/{FILE}: {lines}. Else: make" if lines else "Make"
+            self._refuse(
+                name,
+                f"{name} is in the backup, and there is no such table now.",
+                f"{renamed} the table again, or restore without it.",
+            )
+
+    def _fit(self, name: str) -> None:
+        rules = self.rules[name]
+        if uncovered := [child for child in rules.children if child not in self._queries]:
+            self._refuse(
+                name,
+                f"Other tables inherit from {name} and have no extract of their own: {', '.join(uncovered)}. A row of"
+                f" theirs would come back in {name}, without its own columns.",
+                f"Write an extract for each of them, and FROM ONLY {name} into that of {name}; make a new backup.",
+            )
+            return
+        shape = fit(
+            self._manifest.tables[name].table,
+            self.tables[name],
+            rules,
+            ignore_dropped=self._wish.ignore_dropped,
+            fills=self._migrated.fills.get(name, {}),
+            confirmed=self._migrated.confirmed.get(name, ()),
+        )
+        if isinstance(shape, Refusal):
+            self.refusals.append(shape)
+        elif wrong := [
+            column for column, value in zip(shape.filled, shape.filling, strict=True) if not self._is(value)
+        ]:
+            self._refuse(
+                name,
+                f"{FILE} gives a value for {', '.join(column for column, _ in wrong)} of {name} that its type does not"
+                " allow.",
+                "Correct the line.",
+            )
+        else:
+            self.shapes[name] = shape
+
+    def _is(self, value: sql.Composed) -> bool:
+        """The database takes this value of this type."""
+        try:
+            with self._workspace.attempt(), self._workspace.application_path():
+                self._workspace.rows(sql.SQL("SELECT {}").format(value), None, "looking at a value")
+        except PermanentError:
+            return False
+        return True
+
+    def _refuse(self, table: str, message: str, hint: str) -> None:
+        self.refusals.append(Refusal(table, message, hint))

@@ -1,0 +1,218 @@
+"""A backup's tables and columns under the names of now, as ``drift.txt`` says; and lines to propose for that file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
+
+from clinic_backups.archive_reader import Manifest, Segment, TableContent
+from clinic_backups.drift import FILE, Drift, followed, renamed_column, renamed_table
+from clinic_backups.model import Column, ForeignKey, Table
+from clinic_backups.restore.archives import Wanted
+from clinic_backups.restore.model import Refusal
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """What became of a backup's tables since.
+
+    :param manifest: the backup's, with the names of now.
+    :param names: the tables' names of then, by those of now; only of renamed ones.
+    :param fills: for each table the texts of values for columns that were added since, by column.
+    :param confirmed: for each table the columns of which a line says that they hold the same values as then.
+    :param notes: what the plan says of it, by table.
+    :param refusals: lines that cannot be followed.
+    """
+
+    manifest: Manifest
+    names: Mapping[str, str] = field(default_factory=dict)
+    fills: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    confirmed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    refusals: tuple[Refusal, ...] = ()
+
+    def now(self, tables: Collection[str]) -> tuple[str, ...]:
+        """The names of now of tables that somebody names as they were."""
+        since = {then: now for now, then in self.names.items()}
+        return tuple(since.get(name, name) for name in tables)
+
+    def taker(self, wanted: Wanted) -> Wanted:
+        """Who takes the archives' segments, under the names of now."""
+        return _Renaming(wanted, {then: now for now, then in self.names.items()}) if self.names else wanted
+
+
+def migrated(manifest: Manifest, drift: Drift, there: Mapping[str, Collection[str]]) -> Migrated:
+    """Follow the lines, from the names in the backup to those that are there now."""
+    found = _Following(manifest, drift, there)
+    since = found.tables()
+    contents = {}
+    for then, content in manifest.tables.items():
+        name = since.get(then, then)
+        contents[name] = found.content(content, name, since)
+    return Migrated(
+        replace(manifest, tables=contents),
+        {now: then for then, now in since.items()},
+        found.fills(contents),
+        {name: frozenset(columns) for name, columns in found.confirmed.items()},
+        {name: tuple(notes) for name, notes in found.notes.items()},
+        tuple(found.refusals),
+    )
+
+
+def renames(held: Collection[str], now: Collection[str], lines: Sequence[tuple[str, str]]) -> dict[str, str] | None:
+    """What names of then are now, of those that were renamed to one that is there; none where it cannot be told.
+
+    The backup was made before some of the lines and after the others: each number of lines that are older than it is
+    tried, the rest is followed in order, and what leads most names to such that are there now is taken.
+
+    :param lines: the name before and the name after, in the order of the migrations.
+    """
+    found: list[tuple[int, dict[str, str]]] = []
+    for older in range(len(lines) + 1):
+        names = _follow(held, lines[older:])
+        if names is not None:
+            there = sum(name in now for name in names.values())
+            changed = {then: name for then, name in names.items() if name != then and name in now}
+            found.append((there, changed))
+    best = max(there for there, _ in found)
+    wanted = [changed for there, changed in found if there == best]
+    return wanted[0] if all(changed == wanted[0] for changed in wanted) else None
+
+
+def _follow(held: Collection[str], lines: Sequence[tuple[str, str]]) -> dict[str, str] | None:
+    """Each name with what it is after the lines; none where a line would give two the same name."""
+    names = {name: name for name in held}
+    for old, new in lines:
+        for then, name in names.items():
+            if name == old:
+                if new in names.values():
+                    return None
+                names[then] = new
+                break
+    return names
+
+
+def proposed_columns(then: Table, now: Table) -> Iterator[str]:
+    """Lines for columns that may have been renamed: one has gone, and a new one of its type stands at its place."""
+    old, new = then.stored_columns, now.stored_columns
+    known = {column.name for column in old} & {column.name for column in new}
+    matcher = SequenceMatcher(None, [c.name for c in old], [c.name for c in new], autojunk=False)
+    for tag, i1, i2, j1, j2 in matcher.get_opcodes():
+        if tag != "replace":
+            continue
+        gone, come = _unknown(old[i1:i2], known), _unknown(new[j1:j2], known)
+        if len(gone) == len(come):
+            pairs = zip(gone, come, strict=True)
+            yield from (renamed_column(now.name, a.name, b.name) for a, b in pairs if a.type == b.type)
+            continue
+        for column in gone:
+            alike = [other for other in come if other.type == column.type]
+            if len(alike) == 1 and sum(other.type == column.type for other in gone) == 1:
+                yield renamed_column(now.name, column.name, alike[0].name)
+
+
+def proposed_tables(then: Table, candidates: Mapping[str, Table]) -> Iterator[str]:
+    """Lines for a table that may have been renamed: another one that the backup does not have has the same columns."""
+    shape = [(column.name, column.type) for column in then.columns]
+    for name, table in candidates.items():
+        if [(column.name, column.type) for column in table.columns] == shape:
+            yield renamed_table(then.name, name)
+
+
+def _unknown(columns: Collection[Column], known: Collection[str]) -> list[Column]:
+    return [column for column in columns if column.name not in known]
+
+
+class _Following:
+    def __init__(self, manifest: Manifest, drift: Drift, there: Mapping[str, Collection[str]]) -> None:
+        self._manifest, self._drift, self._there = manifest, drift, there
+        self.notes: dict[str, list[str]] = {}
+        self.confirmed: dict[str, set[str]] = {}
+        self.refusals: list[Refusal] = []
+
+    def tables(self) -> dict[str, str]:
+        """What the renamed tables are called now, by their names of then."""
+        held = frozenset(self._manifest.tables)
+        found = renames(held, self._there.keys(), list(self._drift.tables.items()))
+        if found is None:
+            self._refuse("", "tables", self._drift.tables)
+            return {}
+        for then, now in found.items():
+            self._note(now, f"The table was {then} in the backup ({FILE}).")
+        return found
+
+    def content(self, content: TableContent, name: str, tables: Mapping[str, str]) -> TableContent:
+        """The same blocks, of a table with the names of now."""
+        table = content.table
+        renames = self._columns(table, name)
+
+        def new(column: str) -> str:
+            return renames.get(column, column)
+
+        keys = tuple(self._key(key, new, tables) for key in table.foreign_keys)
+        columns = tuple(replace(column, name=new(column.name)) for column in table.columns)
+        return replace(
+            content,
+            table=Table(name, columns, tuple(map(new, table.primary_key)), keys),
+        )
+
+    def fills(self, contents: Mapping[str, TableContent]) -> dict[str, dict[str, str]]:
+        """The values of added columns, by the tables' names of now."""
+        found: dict[str, dict[str, str]] = {}
+        for (table, column), value in self._drift.fills.items():
+            for name in followed(self._drift.tables, table):
+                for called in followed(self._rules([name]), column):
+                    if name in contents and called in self._there.get(name, ()):
+                        found.setdefault(name, {})[called] = value
+        return found
+
+    def _columns(self, table: Table, name: str) -> dict[str, str]:
+        """By the names of then, those of now where they are others."""
+        now, held = self._there.get(name, frozenset()), frozenset(column.name for column in table.columns)
+        rules = self._rules(followed(self._drift.tables, table.name))
+        same = {column for column, after in rules.items() if column == after}
+        self.confirmed.setdefault(name, set()).update(same & held)
+        found = renames(held, now, [(old, new) for old, new in rules.items() if old != new])
+        if found is None:
+            self._refuse(name, "columns", rules)
+            return {}
+        for old, new in found.items():
+            self.confirmed[name].add(new)
+            self._note(name, f"Column {new} was {old} in the backup ({FILE}).")
+        return found
+
+    def _rules(self, tables: Iterator[str] | Collection[str]) -> dict[str, str]:
+        wanted = set(tables)
+        return {old: new for (table, old), new in self._drift.columns.items() if table in wanted}
+
+    def _key(self, key: ForeignKey, new: Callable[[str], str], tables: Mapping[str, str]) -> ForeignKey:
+        referenced = tables.get(key.references, key.references)
+        return replace(key, columns=tuple(map(new, key.columns)), references=referenced)
+
+    def _note(self, table: str, note: str) -> None:
+        self.notes.setdefault(table, []).append(note)
+
+    def _refuse(self, table: str, what: str, rules: Mapping[str, str]) -> None:
+        said = ", ".join(f"{old} -> {new}" for old, new in rules.items() if old != new)
+        self.refusals.append(
+            Refusal(
+                table,
+                f"{FILE} can be followed in several ways for {what} of {table or 'the backup'} ({said}): from the names"
+                " alone it cannot be told which of these changes came before the backup.",
+                f"Take the lines that are older than the backup out of {FILE} for the time of the restore.",
+            )
+        )
+
+
+class _Renaming:
+    """A :class:`~clinic_backups.restore.archives.Wanted` whose tables have other names than in the archives."""
+
+    def __init__(self, wanted: Wanted, since: Mapping[str, str]) -> None:
+        self._wanted, self._since = wanted, since
+
+    def begin(self, archive: int) -> bool:
+        return self._wanted.begin(archive)
+
+    def take(self, segment: Segment) -> None:
+        self._wanted.take(replace(segment, table=self._since.get(segment.table, segment.table)))

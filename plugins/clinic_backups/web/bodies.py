@@ -1,0 +1,52 @@
+"""JSON bodies that are read after it is known who sends them: what somebody may not do is refused before it is read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
+NOT_JSON: dict[str, Any] = {
+    "type": "json_invalid",
+    "loc": ("body",),
+    "msg": "JSON decode error",
+    "ctx": {},
+    "input": None,
+}
+
+
+async def json_body(request: Request) -> object:
+    """What the body holds; an empty one is an empty object. What is no JSON is found wrong by :func:`read_body`."""
+    content = await request.body()
+    if not content:
+        return {}
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        return NOT_JSON
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return NOT_JSON
+
+
+def read_body(model: type[Model], given: object) -> Model:
+    """The body as that model. :raises RequestValidationError: it is not."""
+    if given is NOT_JSON:
+        raise RequestValidationError([NOT_JSON])
+    try:
+        return model.model_validate({} if given is None else given)
+    except ValidationError as error:
+        found = [dict(each) | {"loc": ("body", *each["loc"])} for each in error.errors(include_url=False)]
+        raise RequestValidationError(found) from None
+
+
+def clinic_named(given: object) -> int | None:
+    """The clinic that a body names, before anything else of it is looked at; ``None``: none that can be one."""
+    named: Any = given.get("clinica") if isinstance(given, dict) else None
+    if isinstance(named, str) and named.isascii() and named.isdigit() and len(named) < 20:
+        named = int(named)
+    return named if isinstance(named, int) and not isinstance(named, bool) else None

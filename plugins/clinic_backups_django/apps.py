@@ -1,0 +1,11 @@
+"""The app, as Django lists it."""
+
+from django.apps import AppConfig
+
+
+class ClinicBackupsConfig(AppConfig):
+    """``INSTALLED_APPS = [..., "clinic_backups_django"]``."""
+
+    name = "clinic_backups_django"
+    verbose_name = "Respaldos en la nube"
+    default_auto_field = "django.db.models.BigAutoField"

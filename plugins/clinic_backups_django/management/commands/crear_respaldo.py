@@ -1,0 +1,55 @@
+"""``manage.py crear_respaldo --clinica N | --todas``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.apps import apps
+from django.core.exceptions import FieldDoesNotExist
+from django.core.management.base import BaseCommand, CommandError
+
+from clinic_backups_django.client import BackupsClient, BackupsError, client
+from clinic_backups_django.conf import conf
+
+
+class Command(BaseCommand):
+    """Asks clinic_backups for backups; each becomes a run in Airflow."""
+
+    help = "Pide un respaldo de una clínica, de varias o de todas las activas."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """What may be said."""
+        which = parser.add_mutually_exclusive_group(required=True)
+        which.add_argument("--clinica", type=int, action="append", help="número de la clínica; se puede repetir")
+        which.add_argument("--todas", action="store_true", help="todas las clínicas activas")
+        parser.add_argument("--tipo", choices=("auto", "completo", "incremental"), default="auto")
+        parser.add_argument("--notas", default="", help="una línea; sin datos de pacientes")
+
+    def handle(self, *_: Any, **options: Any) -> None:
+        """:raises CommandError: one was refused; the others were asked for."""
+        service, failed = client(), 0
+        clinics = options["clinica"] or _active()
+        for clinic_id in clinics:
+            failed += not self._ask(service, clinic_id, options)
+        if failed:
+            raise CommandError(f"{failed} de {len(clinics)} respaldos no se pudieron pedir.")
+
+    def _ask(self, service: BackupsClient, clinic_id: int, options: dict[str, Any]) -> bool:
+        try:
+            run = service.back_up(clinic_id, tipo=options["tipo"], notas=options["notas"])
+        except BackupsError as error:
+            self.stderr.write(f"Clínica {clinic_id}: {error.message}")
+            return False
+        self.stdout.write(f"Clínica {clinic_id}: se pidió el respaldo ({run.get('run_id', '')}).")
+        return True
+
+
+def _active() -> list[int]:
+    model = apps.get_model(conf().clinic_model)
+    found = model._default_manager.order_by("pk")
+    try:
+        model._meta.get_field("activa")
+    except FieldDoesNotExist:
+        return list(found.values_list("pk", flat=True))
+    return list(found.filter(activa=True).values_list("pk", flat=True))

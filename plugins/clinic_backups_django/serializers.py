@@ -1,0 +1,47 @@
+"""What the clinics' front ends get."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from clinic_backups_django.models import Respaldo
+
+
+class RespaldoSerializer(serializers.ModelSerializer):
+    """One backup. Where it is stored and what an error says in full is for whoever runs the system."""
+
+    tamano_legible = serializers.CharField(read_only=True)
+    creado_por_nombre = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Respaldo
+        fields = (
+            "id", "clinica", "clinica_nombre", "tipo", "estado", "nombre_archivo", "tamano_bytes", "tamano_legible",
+            "tablas_respaldadas", "registros_totales", "tiempo_ejecucion", "fecha_creacion", "fecha_expiracion",
+            "creado_por", "creado_por_nombre", "notas",
+        )  # fmt: skip
+        read_only_fields = fields
+
+    def get_creado_por_nombre(self, respaldo: Respaldo) -> str:
+        """The user's full name; else what the catalog says, for instance ``scheduled``."""
+        names: dict[int, Any] = self.context.get("users", {})
+        user = names.get(respaldo.creado_por_id)
+        return str(user.get_full_name() or user.get_username() if user else respaldo.creado_por_nombre)
+
+
+class NuevoRespaldoSerializer(serializers.Serializer):
+    """What to back up. Whoever sees one clinic only may leave ``clinica`` out."""
+
+    clinica = serializers.IntegerField(required=False, min_value=0)
+    tipo = serializers.ChoiceField(("auto", "completo", "incremental"), default="auto")
+    notas = serializers.CharField(required=False, allow_blank=True, default="", max_length=500)
+
+
+class RestauracionSerializer(serializers.Serializer):
+    """How to restore: ``exact`` as the backup, ``missing`` only rows that are gone, ``live`` beside people at work."""
+
+    modo = serializers.ChoiceField(("exact", "missing", "live"), default="exact")
+    tablas = serializers.ListField(child=serializers.CharField(max_length=300), default=list)
+    notas = serializers.CharField(required=False, allow_blank=True, default="", max_length=500)

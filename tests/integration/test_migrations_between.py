@@ -1,0 +1,237 @@
+"""Migrations between a backup and its restore, of the kinds that Django makes, with and without lines in drift.txt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from clinic_backups.errors import PermanentError
+from clinic_backups.preflight import run
+from clinic_backups.restore.model import Wish
+from clinic_backups.storage import Stores
+from tests.postgres_fixtures import DemoDatabase
+from tests.shapes import Shaped, shaped
+
+OWN = "clinic_id = {{ clinic_id }}"
+DDL = """
+    CREATE TABLE s.person (
+        id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, correo text NOT NULL, age int);
+    CREATE TABLE s.visit (id int PRIMARY KEY, person_id int NOT NULL REFERENCES s.person, note text);
+    INSERT INTO s.person VALUES (1, 1, 'ana@x', 30), (2, 1, 'eva@x', 40), (3, 2, 'leo@x', 50);
+    INSERT INTO s.visit VALUES (1, 1, 'v1'), (2, 2, 'v2'), (3, 3, 'v3')
+"""
+EXTRACTS = {
+    "person": OWN,
+    "visit": "person_id IN (SELECT id FROM s.person WHERE clinic_id = {{ clinic_id }})",
+}
+DAMAGE = "DELETE FROM s.visit WHERE id = 1; DELETE FROM s.person WHERE id = 1"
+RENAME = "ALTER TABLE s.person RENAME correo TO email"
+ADD = """ALTER TABLE s.person ADD alergias text NOT NULL DEFAULT 'none';
+         ALTER TABLE s.person ALTER alergias DROP DEFAULT"""
+
+
+@dataclass(frozen=True)
+class Case:
+    """``expected``: all persons after the restore, as their rows are written."""
+
+    migration: str
+    lines: str
+    expected: list[str]
+    notes: tuple[str, ...] = ()
+
+
+LEO = "(3,2,leo@x,50)"
+CASES = {
+    "a column renamed": Case(
+        RENAME, "s.person: correo -> email", ["(1,1,ana@x,30)", "(2,1,eva@x,40)", LEO],
+        ("Column email was correo in the backup (drift.txt).",),
+    ),
+    "a column renamed, and then a value of it changed by hand": Case(
+        RENAME + "; UPDATE s.person SET email = 'new@x' WHERE id = 2", "s.person: correo -> email",
+        ["(1,1,ana@x,30)", "(2,1,eva@x,40)", LEO],
+    ),
+    "renamed twice": Case(
+        RENAME + "; ALTER TABLE s.person RENAME email TO mail", "s.person: correo -> email\ns.person: email -> mail",
+        ["(1,1,ana@x,30)", "(2,1,eva@x,40)", LEO],
+    ),
+    "renamed and retyped": Case(
+        RENAME + "; ALTER TABLE s.person RENAME age TO years; ALTER TABLE s.person ALTER years TYPE bigint",
+        "s.person: correo -> email\ns.person: age -> years", ["(1,1,ana@x,30)", "(2,1,eva@x,40)", LEO],
+    ),
+    "the key renamed": Case(
+        "ALTER TABLE s.person RENAME id TO person_no", "s.person: id -> person_no",
+        ["(1,1,ana@x,30)", "(2,1,eva@x,40)", LEO],
+    ),
+    "two columns that exchanged their places in the table": Case(
+        "ALTER TABLE s.person ADD mail2 text; UPDATE s.person SET mail2 = correo; ALTER TABLE s.person DROP correo",
+        "s.person: correo -> mail2", ["(1,1,30,ana@x)", "(2,1,40,eva@x)", "(3,2,50,leo@x)"],
+    ),
+    "a column added": Case(
+        ADD, "s.person: alergias = 'it''s'", ["(1,1,ana@x,30,it's)", "(2,1,eva@x,40,none)", "(3,2,leo@x,50,none)"],
+        ("Column alergias was added since: rows that come back get 'it's' (drift.txt).",
+         "1 row that comes back gets the values of drift.txt in: alergias."),
+    ),
+    "columns of other types added": Case(
+        "ALTER TABLE s.person ADD n numeric(6,2) NOT NULL DEFAULT 1, ADD ok bool NOT NULL DEFAULT false,"
+        " ADD j json NOT NULL DEFAULT '{}', ADD a text[] NOT NULL DEFAULT '{}';"
+        "ALTER TABLE s.person ALTER n DROP DEFAULT, ALTER ok DROP DEFAULT, ALTER j DROP DEFAULT, ALTER a DROP DEFAULT",
+        "s.person: n = 2.5\ns.person: ok = true\ns.person: j = '[1, 2]'\ns.person: a = '{x}'",
+        ["(1,1,ana@x,30,2.50,t,\"[1, 2]\",{x})", "(2,1,eva@x,40,1.00,f,{},{})", "(3,2,leo@x,50,1.00,f,{},{})"],
+    ),
+    "a column added and renamed later": Case(
+        ADD + "; ALTER TABLE s.person RENAME alergias TO allergies",
+        "s.person: alergias = 'x'\ns.person: alergias -> allergies",
+        ["(1,1,ana@x,30,x)", "(2,1,eva@x,40,none)", "(3,2,leo@x,50,none)"],
+    ),
+    "lines that are of no use here": Case(
+        "SELECT 1", "s.person: nothing -> else\ns.person: correo -> email\ns.gone -> s.lost\ns.person: x = '1'",
+        ["(1,1,ana@x,30)", "(2,1,eva@x,40)", LEO],
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def rig(demo_database: DemoDatabase, tmp_path: Path) -> Shaped:
+    return shaped(demo_database, tmp_path, DDL, EXTRACTS, owner=True)
+
+
+def write(rig: Shaped, lines: str) -> None:
+    (rig.settings.sql_dir / "drift.txt").write_text(lines)
+
+
+def persons(rig: Shaped) -> list[str]:
+    return rig.everything()["s.person"]
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
+def test_values_come_back_under_the_names_of_now(rig: Shaped, case: Case) -> None:
+    record = rig.run()
+    extract = rig.settings.sql_dir / "extract/s.visit.sql"
+    rig.execute(DAMAGE, *case.migration.split(";"))
+    if "person_no" in case.migration:
+        extract.write_text(extract.read_text().replace("SELECT id FROM", "SELECT person_no FROM"))
+    write(rig, case.lines)
+    plan = rig.bring_back(record)
+    assert persons(rig) == case.expected
+    assert rig.everything()["s.visit"] == ["(1,1,v1)", "(2,2,v2)", "(3,3,v3)"]
+    told = [note for table in plan.tables for note in table.notes]
+    assert set(case.notes) <= set(told), told
+    assert rig.plan(record).writes == 0
+
+
+def test_a_renamed_table_gets_its_rows_of_a_whole_chain(rig: Shaped) -> None:
+    rig.run()
+    rig.execute("UPDATE s.visit SET note = 'later' WHERE id = 2")
+    rig.kind = "incremental"
+    record = rig.run()
+    assert record.kind == "incremental"
+    before = rig.everything()
+    rig.execute("ALTER TABLE s.visit RENAME TO appointment", "DELETE FROM s.appointment WHERE id < 3")
+    folder = rig.settings.sql_dir / "extract"
+    (folder / "s.visit.sql").rename(folder / "s.appointment.sql")
+    text = (folder / "s.appointment.sql").read_text()
+    (folder / "s.appointment.sql").write_text(text.replace("s.visit", "s.appointment"))
+    (refusal,) = rig.plan(record).refusals
+    assert "`s.visit -> s.appointment`" in refusal.hint
+    write(rig, "s.visit -> s.appointment")
+    rig.bring_back(record, tables=("s.visit",))
+    assert rig.everything()["s.appointment"] == before["s.visit"]
+    assert rig.everything()["s.person"] == before["s.person"]
+
+
+@pytest.mark.parametrize(
+    ("migration", "line"),
+    [(RENAME, "`s.person: correo -> email`"), (ADD, "`s.person: alergias = '…'`")],
+    ids=["a column renamed", "a column added"],
+)
+def test_without_a_line_it_is_proposed_and_nothing_else_is_listed(rig: Shaped, migration: str, line: str) -> None:
+    """The visit refers to a person who cannot come back: a consequence, and no refusal of its own."""
+    record = rig.run()
+    rig.execute(DAMAGE, *migration.split(";"))
+    before = rig.everything()
+    (refusal,) = rig.plan(record).refusals
+    assert refusal.table == "s.person"
+    assert line in refusal.hint
+    assert rig.everything() == before
+
+
+def test_leaving_out_a_column_that_may_have_been_renamed_is_said(rig: Shaped) -> None:
+    record = rig.run()
+    rig.execute(DAMAGE, RENAME, "ALTER TABLE s.person ALTER email DROP NOT NULL")
+    plan = rig.plan(record, ignore_dropped=True)
+    notes = [note for table in plan.tables for note in table.notes]
+    assert any("If a migration renamed columns" in note and "correo -> email" in note for note in notes), notes
+
+
+def test_a_value_that_its_type_does_not_allow_is_refused_by_name(rig: Shaped) -> None:
+    record = rig.run()
+    rig.execute(
+        DAMAGE, "ALTER TABLE s.person ADD n int NOT NULL DEFAULT 1", "ALTER TABLE s.person ALTER n DROP DEFAULT"
+    )
+    write(rig, "s.person: n = 'many'")
+    (refusal,) = rig.plan(record).refusals
+    assert "drift.txt gives a value for n of s.person that its type does not allow" in refusal.message
+
+
+def test_an_approval_is_of_the_values_that_the_plan_showed(rig: Shaped) -> None:
+    record = rig.run()
+    rig.execute(DAMAGE, *ADD.split(";"))
+    write(rig, "s.person: alergias = 'a'")
+    plan = rig.plan(record)
+    write(rig, "s.person: alergias = 'b'")
+    before = rig.everything()
+    with pytest.raises(PermanentError, match="has changed since the plan"):
+        rig.restore().apply(rig.source(record), Wish(), approved=plan.digest)
+    assert rig.everything() == before
+
+
+@pytest.mark.parametrize("owner", [True, False], ids=["the owner restores", "a role that cannot turn triggers off"])
+def test_a_trigger_does_not_change_a_filled_value(demo_database: DemoDatabase, tmp_path: Path, owner: bool) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, EXTRACTS, owner=owner)
+    record = rig.run()
+    rig.execute(
+        DAMAGE, *ADD.split(";"),
+        "CREATE FUNCTION s.other() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN NEW.alergias = 'other'; RETURN NEW; END $$",
+        "CREATE TRIGGER other BEFORE INSERT ON s.person FOR EACH ROW EXECUTE FUNCTION s.other()",
+        "ALTER TABLE s.person ENABLE ALWAYS TRIGGER other",
+    )  # fmt: skip
+    write(rig, "s.person: alergias = 'a'")
+    if owner:
+        rig.bring_back(record)
+        assert persons(rig)[0] == "(1,1,ana@x,30,a)"
+    else:
+        (refusal,) = rig.plan(record).refusals
+        assert "values that drift.txt says" in refusal.message, refusal
+
+
+def test_an_edit_after_a_type_was_widened_is_told_from_a_changed_meaning_by_a_line(rig: Shaped) -> None:
+    record = rig.run()
+    rig.execute("ALTER TABLE s.person ALTER age TYPE bigint", "UPDATE s.person SET age = age + 1 WHERE clinic_id = 1")
+    (refusal,) = rig.plan(record).refusals
+    assert "`s.person: age -> age`" in refusal.hint
+    write(rig, "s.person: age -> age")
+    rig.bring_back(record)
+    assert persons(rig)[:2] == ["(1,1,ana@x,30)", "(2,1,eva@x,40)"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [("s.person: correo -> emial", "s.person.correo became emial, and there is no such column"),
+     ("s.person: correo", "line 1: 's.person: correo' is not a change of a table")],
+)  # fmt: skip
+def test_check_names_lines_that_no_restore_can_follow(rig: Shaped, lines: str, message: str) -> None:
+    write(rig, lines)
+    found = [
+        finding
+        for finding in run(
+            settings=rig.settings, clinic_db=lambda: rig.clinic_db, stores=lambda: Stores.of(rig.store),
+            catalog_version=lambda: None, now=lambda: datetime.now(UTC), count_rows=False,
+        )
+        if finding.check == "drift"
+    ]  # fmt: skip
+    assert [finding.level for finding in found] == ["warning"]
+    assert message in found[0].message

@@ -1,0 +1,197 @@
+"""What ``drift.txt`` may say, and what the lines mean for a backup's tables."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clinic_backups import drift
+from clinic_backups.blocks import BlockList
+from clinic_backups.errors import SettingsError
+from clinic_backups.manifest import Manifest, TableContent
+from clinic_backups.model import Clinic, Column, Table
+from clinic_backups.restore.migrated import migrated, proposed_columns, proposed_tables, renames
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=8)
+
+
+def test_every_form_of_a_line() -> None:
+    found = drift.parse(
+        """# comment
+
+        public.paciente: correo -> email
+        public.paciente : alergias = ''
+        public.paciente: nota = 'it''s -> 5'
+        public.paciente: activo=true
+        s."odd.name": "a b" -> "c: d"
+        public.viejo -> public.nuevo
+        """
+    )
+    assert found.columns == {("public.paciente", "correo"): "email", ("s.odd.name", "a b"): "c: d"}
+    assert found.fills == {
+        ("public.paciente", "alergias"): "",
+        ("public.paciente", "nota"): "it's -> 5",
+        ("public.paciente", "activo"): "true",
+    }
+    assert found.tables == {"public.viejo": "public.nuevo"}
+    assert not drift.parse("# nothing\n\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["public.a", "a: b -> c", "public.a: b", "public.a: b ->", "public.a: b = now()", "public.a: b = 'x",
+     "public.a: b = ", "public.a -> b", "public.a: b = 1; DROP TABLE x", "public.a: b = 'x' || secret",
+     "public.a: b c -> d"],
+)  # fmt: skip
+def test_what_is_no_line_is_named_with_its_number(line: str) -> None:
+    with pytest.raises(SettingsError, match=r"drift\.txt, line 2: .*is not a change of a table"):
+        drift.parse(f"# first\n{line}")
+
+
+@pytest.mark.parametrize(
+    "line", ["public.a: b -> d", "public.a: b -> c", "public.a: x = '2'", "public.t -> public.v", "public.a : b->c"]
+)
+def test_a_second_line_about_the_same_is_an_error(line: str) -> None:
+    text = f"public.a: b -> c\npublic.a: x = '1'\npublic.t -> public.u\n{line}"
+    with pytest.raises(SettingsError, match=r"line 4: .* has another line already"):
+        drift.parse(text)
+
+
+@given(NAMES, NAMES, NAMES, NAMES)
+def test_what_is_proposed_can_be_read_back(schema: str, table: str, old: str, new: str) -> None:
+    name = f"{schema.replace('.', '_')}.{table}"
+    lines = [drift.renamed_column(name, old, new), drift.filled_column(name, old, new)]
+    found = drift.parse("\n".join(lines))
+    assert found.columns == {(name, old): new}
+    assert found.fills == {(name, old): new}
+    assert drift.parse(drift.renamed_table(name, f"s.{new}")).tables == {name: f"s.{new}"}
+
+
+def columns(*names: str, type_: str = "text") -> tuple[Column, ...]:
+    return tuple(Column(name, type_, False, None, "", None) for name in names)
+
+
+def backup(**tables: tuple[str, ...]) -> Manifest:
+    contents = {
+        f"s.{name}": TableContent(Table(f"s.{name}", columns(*held), held[:1], ()), 0, 0, BlockList())
+        for name, held in tables.items()
+    }
+    return Manifest("1-x", Clinic(1, "uno", "es"), datetime(2026, 1, 1, tzinfo=UTC), "", contents, ("1-x",))
+
+
+def names(manifest: Manifest) -> dict[str, list[str]]:
+    return {name: [c.name for c in content.table.columns] for name, content in manifest.tables.items()}
+
+
+def test_renames_are_followed_one_after_the_other_also_through_a_renamed_table() -> None:
+    lines = drift.parse("s.a: x -> y\ns.a -> s.b\ns.b: y -> z\ns.b -> s.c\ns.c: new = '7'")
+    found = migrated(backup(a=("id", "x")), lines, {"s.c": {"id", "z", "new"}})
+    assert names(found.manifest) == {"s.c": ["id", "z"]}
+    assert (found.names, found.fills, found.refusals) == ({"s.c": "s.a"}, {"s.c": {"new": "7"}}, ())
+    assert found.now(["s.a", "s.other"]) == ("s.c", "s.other")
+    later = migrated(backup(b=("id", "y")), lines, {"s.c": {"id", "z", "new"}})
+    assert names(later.manifest) == {"s.c": ["id", "z"]}
+    newest = migrated(backup(c=("id", "z", "new")), lines, {"s.c": {"id", "z", "new"}})
+    assert names(newest.manifest) == {"s.c": ["id", "z", "new"]}
+
+
+@pytest.mark.parametrize(
+    ("held", "now", "lines", "expected"),
+    [
+        ("a", "b", "ab", "ab"),
+        ("a", "c", "ab bc", "ac"),
+        ("b", "c", "ab bc", "bc"),
+        ("c", "c", "ab bc", ""),
+        ("ab", "bc", "bc ab", "ab bc"),  # the first made room for the second
+        ("ac", "bc", "bc ab", "ab"),  # made between the two
+        ("bc", "bc", "bc ab", ""),
+        ("ab", "ab", "ab", ""),  # made after the rename, when another `a` was there
+        ("a", "ab", "ab", None),  # renamed and then another `a` added, or the line is of no use any more
+        ("ab", "ab", "at ba tb", None),  # exchanged: before or after it looks the same
+        ("ba", "bat", "at ba tb", None),
+        ("a", "a", "ab ba", ""),
+        ("b", "a", "ab ba", "ba"),
+        ("a", "x", "ab", ""),  # leads nowhere
+        ("ab", "xb", "ax", "ax"),
+        ("ab", "y", "ay by", "by"),  # the first `y` was dropped before
+    ],
+)
+def test_names_are_followed_in_order_or_not_at_all(held: str, now: str, lines: str, expected: str | None) -> None:
+    pairs = [(line[0], line[1]) for line in lines.split()]
+    wanted = None if expected is None else {pair[0]: pair[1] for pair in expected.split()}
+    assert renames(held, now, pairs) == wanted
+
+
+@given(
+    st.sets(st.sampled_from("abcdef"), min_size=1),
+    st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("abcdefgh")), max_size=6, unique_by=lambda x: x[0]),
+    st.integers(0, 6),
+)
+def test_what_is_followed_is_what_happened_or_is_refused(
+    columns: set[str], wanted: list[tuple[str, str]], at: int
+) -> None:
+    """An oracle that renames real columns, one after the other, with a backup somewhere between."""
+    at_backup: dict[str, str] = {}
+    now, done = {name: name for name in columns}, list[tuple[str, str]]()
+    for old, new in wanted:
+        if len(done) == at:
+            at_backup = dict(now)
+        origin = next((origin for origin, name in now.items() if name == old), None)
+        if origin is not None and new not in now.values():
+            now[origin] = new
+            done.append((old, new))
+    at_backup = at_backup or dict(now)
+    truth = {at_backup[origin]: now[origin] for origin in columns if at_backup[origin] != now[origin]}
+    assert renames(set(at_backup.values()), set(now.values()), done) in (truth, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "there", "message"),
+    [
+        ("s.a: x -> y", {"s.a": {"id", "x", "y"}}, "several ways for columns of s.a (x -> y)"),
+        ("s.a -> s.b", {"s.a": {"id", "x"}, "s.b": {"id", "x"}}, "several ways for tables of the backup (s.a -> s.b)"),
+    ],
+)
+def test_what_cannot_be_told_is_refused(text: str, there: dict[str, set[str]], message: str) -> None:
+    (refusal,) = migrated(backup(a=("id", "x")), drift.parse(text), there).refusals
+    assert message in refusal.message
+
+
+@pytest.mark.parametrize("text", ["s.a: x -> y\ns.a: y -> x", "s.a -> s.b\ns.b -> s.a"])
+def test_a_circle_of_lines_ends(text: str) -> None:
+    found = migrated(backup(a=("id", "x")), drift.parse(text), {"s.a": {"id", "x"}})
+    assert names(found.manifest) == {"s.a": ["id", "x"]}
+
+
+def table(*held: tuple[str, str]) -> Table:
+    return Table("s.a", tuple(Column(name, type_, False, None, "", None) for name, type_ in held), ("id",), ())
+
+
+def test_proposals_are_of_the_same_type_at_the_same_place() -> None:
+    then = table(("id", "int"), ("a", "text"), ("b", "text"), ("c", "int"), ("d", "date"))
+    now = table(("id", "int"), ("a2", "text"), ("b", "text"), ("c2", "bigint"), ("d2", "date"), ("e", "text"))
+    assert list(proposed_columns(then, now)) == ["s.a: a -> a2", "s.a: d -> d2"]
+    assert list(proposed_columns(then, then)) == []
+    assert list(proposed_columns(then, table(("id", "int"), ("b", "text")))) == []
+
+
+def test_a_table_with_the_same_columns_is_proposed() -> None:
+    then = table(("id", "int"), ("a", "text"))
+    others = {"s.b": table(("id", "int"), ("a", "text")), "s.c": table(("id", "int"), ("a", "date"))}
+    assert list(proposed_tables(then, others)) == ["s.a -> s.b"]
+
+
+def test_lines_that_lead_nowhere_are_named() -> None:
+    there = {"s.b": {"id", "z"}}
+    fine = "s.a: x -> y\ns.a -> s.b\ns.b: y -> z\ns.a: y = '1'\ns.b: z = '2'"
+    assert list(drift.lost(drift.parse(fine), there)) == []
+    wrong = "s.b: x -> zz\ns.b: zz = '1'\ns.c: a -> b\ns.d -> s.e"
+    assert list(drift.lost(drift.parse(wrong), there)) == [
+        "drift.txt says that s.d became s.e, and there is no such table.",
+        "drift.txt says that s.b.x became zz, and there is no such column.",
+        "drift.txt says that s.c.a became b, and there is no such column.",
+        "drift.txt gives a value for s.b.zz, and there is no such column.",
+    ]
