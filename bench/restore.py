@@ -98,7 +98,7 @@ class Files:
     def __init__(self, world: World, large: LargeClinic) -> None:
         self._world, self._large = world, large
         self._folder = world.folder / f"csv_{large.rows}"
-        self._folder.mkdir()
+        self._folder.mkdir(exist_ok=True)
         self._folder.chmod(0o777)  # the server may be another user
         with Snapshot(large.superuser) as snapshot:
             self._tables = snapshot.tables(sorted(large.queries()))

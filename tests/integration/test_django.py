@@ -74,9 +74,9 @@ def rows(apps: Any = None) -> dict[str, str]:
     return found
 
 
-def restored(fleet: Fleet, record: BackupRecord, **options: Any) -> None:
+def restored(fleet: Fleet, record: BackupRecord, **wished: Any) -> None:
     """Plan and apply; Django lets go of what it has open before."""
-    source, wish = source_of(record), wish_of(RestoreRequest(clinic_id=record.clinic_id, **options))
+    source, wish = source_of(record), wish_of(RestoreRequest(clinic_id=record.clinic_id, **wished))
     plan = fleet.restore().plan(source, wish)
     assert plan.refusals == (), plan.refusals
     fleet.restore().apply(source, wish, approved=plan.digest)
@@ -221,19 +221,27 @@ def test_tables_of_the_next_migration_can_be_read_and_its_rows_come_back(practic
 
 
 def test_a_backup_from_before_the_migration_comes_back_with_a_drift_map(practice: Fleet, later: Any) -> None:
+    """The lines are those that are read from the migrations themselves."""
     record, before = practice.run(1), rows()
     apps = later()
     extract_of_the_new_model(practice)
-    (practice.settings.sql_dir / "drift.txt").write_text(
-        "public.usuarios_paciente: correo -> email\npublic.usuarios_paciente: estado_civil = 'soltero'\n"
-    )
-    apps.get_model("usuarios", "Paciente").objects.filter(clinica_id=1).update(email="roto@x.example")
+    file = practice.settings.sql_dir / "drift.txt"
+    said = command("lineas_de_migraciones", archivo=file, escribir=True)
+    assert "public.usuarios_paciente: correo -> email\n" in said
+    assert "public.usuarios_paciente: estado_civil = ''\n" in said  # the data migration is not read
+    assert command("lineas_de_migraciones", archivo=file) == "No hay líneas nuevas.\n"
+    file.write_text(file.read_text().replace("estado_civil = ''", "estado_civil = 'soltero'"))
+    patients = apps.get_model("usuarios", "Paciente").objects.filter(clinica_id=1)
+    patients.update(email="roto@x.example")
+    patients.filter(pk=2).update(estado_civil="casado")
+    lost = patients.order_by("pk").last().pk
+    patients.get(pk=lost).delete()  # by cascade, with all that hangs on it
     disconnect()
-    restored(practice, record, ignore_dropped=True)  # a field was removed: its values are lost, and somebody says so
-    patient = apps.get_model("usuarios", "Paciente")
-    assert patient.objects.get(pk=1).email == "p0@x.example"
+    restored(practice, record, ignore_dropped=True)
+    assert patients.get(pk=lost).estado_civil == "soltero"
+    assert patients.get(pk=1).email == "p0@x.example"
     assert '"correo": "p0@x.example"' in before["Paciente 1"]
-    assert set(patient.objects.filter(clinica_id=1).values_list("estado_civil", flat=True)) == {"soltero"}
+    assert patients.get(pk=2).estado_civil == "casado"  # the backup does not know it: a row that is there keeps it
 
 
 def test_a_backup_from_before_the_migration_is_refused_by_name(practice: Fleet, later: Any) -> None:
