@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import getpass
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from clinic_backups.bounds import bound_of, guess, smaller
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, human_size, print_error, print_json, print_table
 from clinic_backups.errors import ClinicBackupsError, PermanentError, StoreUnknown, TransientError
 from clinic_backups.inventory import BAD, KINDS, Inventory, Task
+from clinic_backups.model import Envelope
 from clinic_backups.parts import Parts
 from clinic_backups.rebuild import Rebuilt
 from clinic_backups.rebuild import rebuild as rebuild_from
+from clinic_backups.restore.archives import Source
 from clinic_backups.storage import canonical
 from clinic_backups.store_init import StoreInit
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.identified import IdentifiedStore
 from clinic_backups.text import one_line
+from clinic_backups.twins import Opens
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 UNSIGNED = (
@@ -109,12 +114,17 @@ def rebuild(
     with_parts.catalog.require_newest()
     reports: list[Rebuilt] = []
     failed: list[ClinicBackupsError] = []
+    opens = _opener(with_parts)
     with Steps() as steps:
         for url in with_parts.stores.urls if store is None else (canonical(store),):
             try:
                 opened, store_id = _opened(with_parts, url, connection)
-                now = with_parts.clock()
-                reports.append(rebuild_from(opened, with_parts.catalog, now, steps.step, store_id=store_id))
+                reports.append(
+                    rebuild_from(
+                        opened, with_parts.catalog, with_parts.clock(), steps.step, store_id=store_id,
+                        others=_others(with_parts, url), opens=opens,
+                    )
+                )  # fmt: skip
             except ClinicBackupsError as error:
                 failed.append(error)
     if json:
@@ -158,6 +168,31 @@ def _opened(with_parts: Parts, url: str, connection: str) -> tuple[ObjectStore, 
         return identified, identified.identified()
     except StoreUnknown:
         return store, None
+
+
+def _others(with_parts: Parts, url: str) -> list[ObjectStore]:
+    """The further stores of the settings, as far as they can be opened: they are read, and not believed."""
+    found: list[ObjectStore] = []
+    for other in with_parts.bare_stores.urls if with_parts.settings.store_url else ():
+        with suppress(ClinicBackupsError):
+            found += [with_parts.bare_stores.at(other)] if other != url else []
+    return found
+
+
+def _opener(with_parts: Parts) -> Opens | None:
+    """Reads an archive with the secret key; none where that is not here, or not usable: a rebuild needs none."""
+    try:
+        archives = with_parts.archives() if with_parts.settings.identity_file else None
+    except ClinicBackupsError:
+        return None
+    ratio = with_parts.settings.unpack_ratio
+
+    def opens(store: ObjectStore, envelope: Envelope) -> object:
+        bound = smaller(bound_of(envelope), guess(envelope.archive.size_bytes, ratio))
+        source = Source(envelope.backup_id, envelope.clinic_id, envelope.archive, envelope.chain, bound)
+        return archives.read_in(store, source) if archives else None
+
+    return opens if archives else None
 
 
 def _show_rebuilt(report: Rebuilt) -> None:
