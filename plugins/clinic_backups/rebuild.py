@@ -56,6 +56,12 @@ class Rebuilt:
     busy: list[int] = field(default_factory=list)
     strangers: int = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """The store has neither a marker nor anything of a backup: it may be another place, or not mounted."""
+        told = (self.adopted, self.known, self.conflicts, self.incomplete, self.busy)
+        return self.store_id is None and not any(told)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         conflicts = [{"key": key, "problem": problem} for key, problem in self.conflicts]
@@ -213,10 +219,7 @@ class _Clinic:
             return ""
         if self._catalog.get(envelope.backup_id) is not None:
             return ""
-        return (
-            f"the clinic was erased, with all that was begun before {iso(erasure.requested_at)}: run"
-            f" `clinic-backups erase-clinic {self._id}`, then this again, and the erasure deletes it"
-        )
+        return f"the clinic was erased, with all that was begun before {iso(erasure.requested_at)}: {again(self._id)}"
 
     def _parent_is_there(self, envelope: Envelope) -> bool:
         if envelope.parent_id is None:
@@ -288,6 +291,14 @@ class _Clinic:
 
     def _conflict(self, key: str, problem: str) -> None:
         self._report.conflicts.append((key, problem))
+
+
+def again(clinic_id: int) -> str:
+    """How an erased clinic's backups that are there again are deleted."""
+    return (
+        f"run `clinic-backups erase-clinic {clinic_id} --reason TEXT`, then `clinic-backups catalog rebuild`, and the"
+        " first one again: it deletes them"
+    )
 
 
 def _by_time(archive_key: str) -> tuple[str, str]:
