@@ -315,6 +315,12 @@ def _show(inventory: Inventory) -> None:
             ],
         )
     for found in told:
+        if found.kind == "hold note" and found.action == "recorded":
+            print(
+                f"{found.backup_id} is on hold now: by a note in {inventory.store_url} that the catalog did not make."
+                f" Its other stores get the note too. If nobody has a right to it: `clinic-backups release"
+                f" {found.backup_id}`."
+            )
         if found.needed_by:
             print(f"{found.backup_id} is needed by {', '.join(found.needed_by)}: they cannot be restored from here.")
     for what, error in inventory.problems:
