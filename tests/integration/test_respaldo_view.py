@@ -18,6 +18,7 @@ from clinic_backups.catalog import migrate
 from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.history import History
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.envelope_checks import MAX_NUMBER
 from clinic_backups.envelopes import envelope_key_of
 from clinic_backups.errors import PermanentError
 from clinic_backups.model import BackupRecord
@@ -238,6 +239,19 @@ def test_numbers_are_the_same_in_a_catalog_that_was_lost(demo_database: DemoData
     assert dict(fleet.execute_rows(numbers)) == {1: 44, 3: 42}
     assert [key for key, _ in report.conflicts] == [made[1].archive_key]
     assert fleet.on_day(1, 2).number == 45
+
+
+def test_no_number_of_an_envelope_stops_the_backups_after_it(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    fleet = Fleet(demo_database, FileStore(tmp_path / "store"))
+    made = fleet.on_day(0, 1)
+    forge(fleet, made, number=MAX_NUMBER - 1)
+    lose_catalog(fleet)
+    fleet.rebuild()
+    later = [fleet.on_day(day, clinic_id) for day in (1, 2) for clinic_id in (1, 2)]
+    assert [record.state for record in later] == ["completed"] * 4
+    assert all(record.number is not None and record.number >= MAX_NUMBER for record in later)
+    lose_catalog(fleet)
+    assert fleet.rebuild().conflicts == []
 
 
 def test_an_envelope_of_before_lacks_the_number_and_is_as_good(demo_database: DemoDatabase, tmp_path: Path) -> None:
