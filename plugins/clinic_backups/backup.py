@@ -291,7 +291,7 @@ class ClinicBackup:
                     max_row_bytes=self._settings.max_row_mib * 1024 * 1024,
                 )  # fmt: skip
                 try:
-                    return self._checked(record, snapshot, tables, queries, stored, backups, other), stored
+                    return self._checked(record, snapshot, tables, queries, stored, backups, recipients, other), stored
                 except BaseException as error:
                     envelopes.withdraw(stored.archive.key, self._store, error)
                     raise
@@ -312,6 +312,7 @@ class ClinicBackup:
         queries: Mapping[str, str],
         stored: Stored,
         backups: Sequence[BackupRecord],
+        recipients: Sequence[str],
         other_database: str,
     ) -> BackupRecord:
         """The record with what is not plausible in it. :raises TransientError: what was read is not believed."""
@@ -323,6 +324,9 @@ class ClinicBackup:
         found = plausibility.check(snapshot, tables, queries, rows, last_good, may_be_empty=may_be_empty)
         suspect = "; ".join(filter(None, (other_database, found.suspect))) or None
         record = replace(record, suspect=suspect, remark=found.remark)
+        if last_good is not None and last_good.recipients and not {*last_good.recipients} & {*recipients}:
+            other_keys = f"It is encrypted to none of the keys of {last_good.backup_id}, the last good backup."
+            record = replace(record, remark=" ".join(filter(None, (other_keys, found.remark))))
         if found.accepted and last_good is not None and not other_database:
             return replace(record, accepted_by=last_good.accepted_by, accepted_at=last_good.accepted_at)
         return record

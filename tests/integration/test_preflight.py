@@ -383,3 +383,18 @@ def test_the_mails_texts_are_read(demo: Preflight, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "email")
     (message,) = demo.found("error", "settings")
     assert "no folder 'es'" in message
+
+
+def test_the_secret_key_at_hand_belongs_to_the_recipients(demo: Preflight, tmp_path: Path) -> None:
+    identity, public = generate_identity()
+    file = tmp_path / "identity"
+    file.touch(mode=0o600)
+    file.write_text(identity)
+    demo.settings["identity_file"] = file
+    (message,) = demo.found("error", "settings")
+    assert "belongs to none of the keys in CLINIC_BACKUPS_RECIPIENTS" in message
+    demo.settings["recipients"] = (*demo.settings["recipients"], public)
+    assert demo.found("error", "settings") == []
+    demo.settings["operator_language"] = "fr"
+    (message,) = demo.found("warning", "settings")
+    assert "OPERATOR_LANGUAGE is fr" in message

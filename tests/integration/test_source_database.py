@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from clinic_backups import connections
+from clinic_backups.encryption import generate_identity
 from clinic_backups.holds import Holds
 from clinic_backups.source_database import difference
 from clinic_backups.storage import Stores
@@ -59,6 +60,14 @@ def test_after_a_move_one_word_is_enough_for_all_clinics(fleet: Fleet, staging: 
     assert [fleet.on_day(2, clinic_id).suspect for clinic_id in (1, 2)] == [None, None]
     lead_to(fleet, fleet.database)  # and back by mistake
     assert fleet.on_day(3, 2).suspect == OTHER.format(fleet.database.name, staging.name)
+
+
+def test_a_backup_for_other_keys_alone_says_so(fleet: Fleet) -> None:
+    first = fleet.on_day(0, 1)
+    assert first.remark is None
+    other = fleet.on_day(1, 1, recipients=(generate_identity()[1],))
+    assert other.remark == f"It is encrypted to none of the keys of {first.backup_id}, the last good backup."
+    assert fleet.on_day(2, 1, recipients=(*other.recipients, *first.recipients)).remark is None
 
 
 @pytest.mark.parametrize(
