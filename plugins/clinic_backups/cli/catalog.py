@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from clinic_backups.cli.environment import parts
+from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, human_size, print_error, print_json, print_table
 from clinic_backups.errors import ClinicBackupsError, PermanentError, StoreUnknown, TransientError
 from clinic_backups.inventory import BAD, KINDS, Inventory, Task
@@ -62,6 +62,7 @@ def verify(
     at or put right.
     """
     with_parts = parts()
+    require_known_clinic(with_parts, clinic)
     urls = with_parts.stores.urls if store is None else (canonical(store),)
     inventories: list[Inventory] = []
     failed: list[ClinicBackupsError] = []
