@@ -86,6 +86,10 @@ CASES = {
         "s.person: alergias = 'x'\ns.person: alergias -> allergies",
         ["(1,1,ana@x,30,x)", "(2,1,eva@x,40,none)", "(3,2,leo@x,50,none)"],
     ),
+    "a name that was given to another column": Case(
+        RENAME + "; ALTER TABLE s.person ADD correo text", "s.person: correo -> email\ns.person: correo = null",
+        ["(1,1,ana@x,30,)", "(2,1,eva@x,40,)", "(3,2,leo@x,50,)"],
+    ),
     "lines that are of no use here": Case(
         "SELECT 1", "s.person: nothing -> else\ns.person: correo -> email\ns.gone -> s.lost\ns.person: x = '1'",
         ["(1,1,ana@x,30)", "(2,1,eva@x,40)", LEO],
@@ -235,3 +239,17 @@ def test_check_names_lines_that_no_restore_can_follow(rig: Shaped, lines: str, m
     ]  # fmt: skip
     assert [finding.level for finding in found] == ["warning"]
     assert message in found[0].message
+
+
+def test_rows_without_a_value_get_the_one_that_the_migration_gave(rig: Shaped) -> None:
+    rig.execute("UPDATE s.person SET age = NULL WHERE id IN (1, 2)")
+    record = rig.run()
+    rig.execute(DAMAGE, "UPDATE s.person SET age = 7 WHERE age IS NULL", "ALTER TABLE s.person ALTER age SET NOT NULL")
+    (refusal,) = rig.plan(record).refusals
+    assert "`s.person: age = '…'`" in refusal.hint
+    write(rig, "s.person: age = 7")
+    plan = rig.bring_back(record)
+    assert persons(rig) == ["(1,1,ana@x,7)", "(2,1,eva@x,7)", LEO]
+    assert plan.writes == 2  # a person and a visit; the other row has that value already
+    notes = [note for table in plan.tables for note in table.notes]
+    assert "Column age may not be NULL any more: 2 of the backup's rows get '7' (drift.txt)." in notes

@@ -67,6 +67,19 @@ def _convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Ref
     return []
 
 
+def fill_nulls(workspace: Workspace, staged: Staged) -> Iterator[str]:
+    """Give the backup's rows a value where a column may not be NULL any more; what was done, for the plan."""
+    for name, text in staged.shape.unnulled:
+        column = sql.Identifier(name)
+        statement = sql.SQL("UPDATE {} SET {} = {} WHERE {} IS NULL").format(
+            staged.wanted, column, staged.shape.value_of(name, text), column
+        )
+        with workspace.application_path():
+            count = workspace.execute(statement, f"giving {staged.shape.name}.{name} a value")
+        if count:
+            yield f"Column {name} may not be NULL any more: {count:,} of the backup's rows get '{text}' ({FILE})."
+
+
 def _really_retyped(shape: Shape) -> set[str]:
     """Columns whose type has another name now."""
     then = {column.name: column.type for column in shape.then.columns}

@@ -113,9 +113,7 @@ class Choice:
         )
         if isinstance(shape, Refusal):
             self.refusals.append(shape)
-        elif wrong := [
-            column for column, value in zip(shape.filled, shape.filling, strict=True) if not self._is(value)
-        ]:
+        elif wrong := [column for column in (*shape.filled, *shape.unnulled) if not self._is(shape.value_of(*column))]:
             self._refuse(
                 name,
                 f"{FILE} gives a value for {', '.join(column for column, _ in wrong)} of {name} that its type does not"

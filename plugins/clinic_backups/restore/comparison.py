@@ -17,7 +17,7 @@ from clinic_backups.model import Table
 from clinic_backups.restore import sequences
 from clinic_backups.restore.adopt import adopt
 from clinic_backups.restore.archives import OnStep, Wanted
-from clinic_backups.restore.casts import convert
+from clinic_backups.restore.casts import convert, fill_nulls
 from clinic_backups.restore.checks import Checks
 from clinic_backups.restore.choosing import Choice
 from clinic_backups.restore.derived import Derived, in_the_way
@@ -105,6 +105,8 @@ class Comparison:
             if unfit := convert(self.workspace, staged, as_text=self._as_text):
                 self._refusals += unfit
                 continue
+            for note in fill_nulls(self.workspace, staged):
+                self._note(name, note)
             adopted = adopt(self.workspace, staged, self._references, self.queries.keys())
             if isinstance(adopted, Refusal):
                 self._refusals.append(adopted)
@@ -178,7 +180,11 @@ class Comparison:
             | {f"derived {derived.table}": str(derived.rows) for derived in self._derived}
             | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
             | ({"moment": digest_of_moment(self._moment)} if self._moment else {})
-            | {f"filled {name}": str(shape.filled) for name, shape in self._shapes.items() if shape.filled}
+            | {
+                f"filled {name}": str((shape.filled, shape.unnulled))
+                for name, shape in self._shapes.items()
+                if shape.filled or shape.unnulled
+            }
         )
 
     @property
