@@ -80,7 +80,14 @@ def renames(held: Collection[str], now: Collection[str], lines: Sequence[tuple[s
             found.append(((there, -unexplained), changed))
     best = max(score for score, _ in found)
     wanted = [changed for score, changed in found if score == best]
-    return wanted[0] if all(changed == wanted[0] for changed in wanted) else None
+    if not all(changed == wanted[0] for changed in wanted):
+        return None
+    # A name that has gone, and that a line leads to one that is there: the line is not left aside without a word.
+    rules = {old: new for old, new in lines if old}
+    for name in set(held) - set(now) - wanted[0].keys():
+        if any(later in now for later in followed(rules, name) if later != name):
+            return None
+    return wanted[0]
 
 
 def _follow(held: Collection[str], lines: Sequence[tuple[str, str]]) -> tuple[dict[str, str], list[str]] | None:
@@ -184,7 +191,6 @@ class _Following:
             self._refuse(name, "columns", rules)
             return {}
         for old, new in found.items():
-            self.confirmed[name].add(new)
             self._note(name, f"Column {new} was {old} in the backup ({FILE}).")
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -67,6 +68,13 @@ class Shape:
     def kept(self) -> tuple[str, ...]:
         """Columns that the backup does not have: a row that is written again keeps its values of them."""
         return tuple(column.name for column in self.now.stored_columns if column.name not in self.columns)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256, in hex, of all that decides which values come back in which columns: an approval is for them."""
+        said = (self.then.columns, self.now.columns, self.now.primary_key, self.columns, self.filled, self.unnulled,
+                sorted(self.confirmed))  # fmt: skip
+        return hashlib.sha256(repr(said).encode()).hexdigest()
 
     @property
     def filling(self) -> list[sql.Composed]:
