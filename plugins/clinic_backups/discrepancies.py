@@ -10,30 +10,35 @@ from typing import Any, Literal
 from clinic_backups import envelopes, stored
 from clinic_backups.catalog.copies import CopyState
 from clinic_backups.errors import IntegrityError, ObjectNotFound
-from clinic_backups.model import BackupRecord, hold_key_of
+from clinic_backups.model import BackupRecord, hold_key_of, parse_key
 from clinic_backups.stores.base import ObjectInfo, ObjectStore, UnfinishedUpload
 
 OLD_ENOUGH = timedelta(days=1)
 """Younger debris may belong to something that goes on."""
 
 Kind = Literal[
-    "missing", "damaged", "no store", "no envelope", "hold note", "found", "unknown backup", "debris",
-    "unfinished upload",
+    "missing", "damaged", "lost", "no store", "no envelope", "hold note", "found", "unknown backup", "erased backup",
+    "debris", "unfinished upload",
 ]  # fmt: skip
 KINDS: Mapping[Kind, str] = {
     "missing": "the catalog counts on it, and it is gone",
     "damaged": "the catalog counts on it, and it is another one",
+    "lost": "no store has a good copy, as was recorded before: if its archive is found, put it back where it was",
     "no store": "the catalog knows of no store that has it: `clinic-backups catalog rebuild` looks whether one does",
     "no envelope": "the archive is there, its envelope missing or another one",
     "hold note": "the note beside the archive does not say of its hold what the catalog says",
     "found": "the catalog does not count on it, and it is there and right",
-    "unknown backup": "a backup that the catalog does not count on: `clinic-backups catalog rebuild` takes it over",
+    "unknown backup": "a backup that the catalog does not count on: `clinic-backups catalog rebuild` takes it over, or"
+    " says why not",
+    "erased backup": "its clinic was erased, and it is there again: erase the clinic once more",
     "debris": "a part of a backup that never came to be, or was deleted",
     "unfinished upload": "an upload that was begun and never ended",
 }
 
-BAD: frozenset[Kind] = frozenset({"missing", "damaged", "no store"})
+BAD: frozenset[Kind] = frozenset({"missing", "damaged", "lost", "no store"})
 """It cannot be restored from where the catalog says, or the catalog does not say from where."""
+WRONG: frozenset[Kind] = BAD | {"erased backup"}
+"""Somebody has to do something about it."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +74,14 @@ def compare(
     objects: Iterable[ObjectInfo],
     uploads: Iterable[UnfinishedUpload],
     now: datetime,
+    erased_at: datetime | None = None,
 ) -> list[Discrepancy]:
     """Where one clinic's records and one store's objects do not agree.
 
     :param places: what the catalog says of each backup in this store, by id; nothing where it should not be there. A
         backup that should not be in any store is not in it.
     :param objects: those of the clinic whose keys are ours.
+    :param erased_at: what was begun until then was erased with its clinic.
     """
     by_key = {record.archive_key: record for record in records}
     there = stored.by_archive(objects)
@@ -88,8 +95,8 @@ def compare(
             continue
         if stored.is_whole(parts_there):
             # Whatever the catalog knows of it: what is a backup is never debris.
-            found.append(Discrepancy(store_url, "unknown backup", key, clinic_id,
-                                     size_bytes=parts_there["archive"].size_bytes))  # fmt: skip
+            kind: Kind = "erased backup" if known is None and _is_of_before(key, erased_at) else "unknown backup"
+            found.append(Discrepancy(store_url, kind, key, clinic_id, size_bytes=parts_there["archive"].size_bytes))
         elif all(info.last_modified < now - OLD_ENOUGH for info in parts_there.values()):
             found += [
                 Discrepancy(store_url, "debris", info.key, clinic_id, size_bytes=info.size_bytes)
@@ -100,6 +107,12 @@ def compare(
         for key in dict.fromkeys(upload.key for upload in uploads if upload.started_at < now - OLD_ENOUGH)
     ]
     return found
+
+
+def _is_of_before(archive_key: str, moment: datetime | None) -> bool:
+    parts = parse_key(archive_key)
+    began_at = parts.began_at if parts else None
+    return moment is not None and began_at is not None and began_at <= moment
 
 
 def _about_record(
@@ -121,8 +134,10 @@ def _about_record(
         yield Discrepancy.of(store_url, record, "found", size)
         if "hold" in there and record.hold_reason is None:
             yield Discrepancy.of(store_url, record, "hold note")
-    elif record.state == "completed" and record.backup_id not in places:
+    elif record.backup_id not in places:
         yield Discrepancy.of(store_url, record, "no store")
+    if record.state == "lost" and not record.stores and places.get(record.backup_id) is not None:
+        yield Discrepancy.of(store_url, record, "lost", record.size_bytes)
 
 
 def with_dependents(item: Discrepancy, records: Iterable[BackupRecord]) -> Discrepancy:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from clinic_backups.model import ArchiveInfo, Envelope, Gap, parse_key
+from clinic_backups.model import ArchiveInfo, Envelope, Gap, moment_of, parse_key
 from clinic_backups.strict_json import is_text
 from clinic_backups.text import JOINERS, one_line
 
@@ -49,7 +49,12 @@ def problem_of(envelope: Envelope, clinic_id: int, now: datetime) -> str:
         return "its envelope has no usable checksum"
     if envelope.safety_of is not None and not _names_one_of(envelope.safety_of, clinic_id):
         return "its envelope says that it was made before the restore of what is no backup of the clinic"
-    return _about_values(envelope) or _about_chain(envelope, clinic_id) or _about_times(envelope, now)
+    return (
+        _about_values(envelope)
+        or _about_chain(envelope, clinic_id)
+        or _about_times(envelope, now)
+        or _about_names(envelope)
+    )
 
 
 def harmless(envelope: Envelope) -> Envelope:
@@ -127,6 +132,22 @@ def _about_times(envelope: Envelope, now: datetime) -> str:
         return "its envelope has times that cannot be: of its data"
     if not all(EARLIEST <= moment <= min(now + LONGEST, LATEST) for moment in ends):
         return "its envelope has times that cannot be: until when it is kept"
+    return ""
+
+
+def _about_names(envelope: Envelope) -> str:
+    """Whether id, key and times can be those of one backup.
+
+    The id comes first. A retry keeps it, has a later start and draws another key; an earlier version kept the key too.
+    """
+    named_at, key = moment_of(envelope.backup_id), parse_key(envelope.archive.key)
+    drawn_at = key.began_at if key else None
+    if named_at is None:
+        return "its envelope has no usable backup id"
+    if envelope.started_at < named_at - AHEAD:
+        return "its envelope says that it was begun before the time that its id tells"
+    if drawn_at is None or not named_at - AHEAD <= drawn_at <= envelope.finished_at + AHEAD:
+        return "its key is of another time than its id and its envelope"
     return ""
 
 

@@ -55,6 +55,10 @@ class NoEnvelope(IntegrityError):
     """What lies there is nothing that this package wrote, or only a part of it."""
 
 
+class OtherArchive(IntegrityError):
+    """The envelope is of an archive under another key."""
+
+
 def write(envelope: Envelope, store: ObjectStore, *, now: datetime) -> None:
     """Store an envelope beside its archive: from here on the backup exists. A lock that is past is not asked for.
 
@@ -101,12 +105,13 @@ def load(archive_key: str, store: ObjectStore, *, now: datetime) -> Envelope:
 
     :raises ObjectNotFound: it has none.
     :raises NoEnvelope: the object is not an envelope, or its values are not possible.
-    :raises IntegrityError: it is of another archive, or of a newer format.
+    :raises OtherArchive: it is of another archive.
+    :raises IntegrityError: it is of a newer format.
     """
     key = envelope_key_of(archive_key)
     envelope, parts = _parsed(key, store), parse_key(key)
     if envelope.archive.key != archive_key:
-        raise IntegrityError(f"{store.url}/{key} is the envelope of another archive.", hint=_CHANGED)
+        raise OtherArchive(f"{store.url}/{key} is the envelope of another archive.", hint=_CHANGED)
     if parts is None:
         raise NoEnvelope(
             f"{archive_key} is not the key of an archive of this package.",

@@ -8,7 +8,7 @@ from datetime import datetime
 from clinic_backups import envelopes, stored
 from clinic_backups.catalog.erasures import Erasure
 from clinic_backups.catalog.locks import ClinicLock
-from clinic_backups.errors import ObjectNotFound, PermanentError, TransientError
+from clinic_backups.errors import IntegrityError, ObjectNotFound, PermanentError, TransientError
 from clinic_backups.model import BackupRecord, KeyParts, keys_beside, parse_key
 from clinic_backups.storage import AnsweringStores
 from clinic_backups.stores.base import ObjectStore
@@ -35,7 +35,15 @@ def purge_rest(
     with stores.at(url, erasure.clinic_id) as store:
         there = stored.by_archive(store.list(prefix))
     unknown = [key for key, objects in there.items() if stored.is_whole(objects) and key not in known]
-    if unknown := [key for key in unknown if not _is_nobodys(key, stores, erasure, now)]:
+    nobodys = [key for key in unknown if _is_nobodys(key, stores, erasure, now)]
+    if held := [key for key in nobodys if not erasure.ignore_unknown_holds and _has_note(key, stores, erasure)]:
+        raise PermanentError(
+            f"{url} has {len(held)} archives of clinic {erasure.clinic_id} that the catalog does not know, without a"
+            f" valid envelope and with a note of a hold: {', '.join(held[:3])}.",
+            hint="No catalog can take them over. Look at the notes beside them (they end with .hold.json); if nobody"
+            f" has a right to them: `clinic-backups erase-clinic {erasure.clinic_id} --ignore-unknown-holds`.",
+        )
+    if unknown := [key for key in unknown if key not in nobodys]:
         # Perhaps on hold: only a catalog that knows them can say so.
         raise PermanentError(
             f"{url} has {len(unknown)} backups of clinic {erasure.clinic_id} that the catalog does not know.",
@@ -74,15 +82,26 @@ def keys_of(store: ObjectStore, clinic_id: int) -> set[KeyParts]:
 
 
 def _is_nobodys(archive_key: str, stores: AnsweringStores, erasure: Erasure, now: datetime) -> bool:
-    """The archive's envelope is not valid in any store, so that no catalog can take it over, and no note of a hold
-    beside it counts."""
+    """The archive's envelope is not valid in any store, so that no catalog can take it over."""
     for url in stores.urls:
         with stores.at(url, erasure.clinic_id) as store:
             try:
                 envelopes.load(archive_key, store, now=now)
                 return False
-            except (envelopes.NoEnvelope, ObjectNotFound):
+            except (envelopes.NoEnvelope, envelopes.OtherArchive, ObjectNotFound):
                 pass
-            if not erasure.ignore_unknown_holds and envelopes.load_hold(archive_key, store) is not None:
-                return False
+            except IntegrityError:
+                return False  # of a newer version of this package
     return True
+
+
+def _has_note(archive_key: str, stores: AnsweringStores, erasure: Erasure) -> bool:
+    """A note of a hold lies beside the archive in some store, readable or not: anybody may have put it there."""
+    for url in stores.urls:
+        with stores.at(url, erasure.clinic_id) as store:
+            try:
+                if envelopes.load_hold(archive_key, store) is not None:
+                    return True
+            except IntegrityError:
+                return True
+    return False

@@ -11,12 +11,14 @@ from itertools import groupby
 
 from clinic_backups import remedies, stored
 from clinic_backups.catalog.copies import Copies, CopyState
+from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.clock import require_same_clock, require_same_server
 from clinic_backups.discrepancies import BAD as BAD
 from clinic_backups.discrepancies import KINDS as KINDS
 from clinic_backups.discrepancies import OLD_ENOUGH, Discrepancy, Kind, compare, with_dependents, wrong_beside
+from clinic_backups.discrepancies import WRONG as WRONG
 from clinic_backups.errors import ClinicBackupsError, TransientError
 from clinic_backups.model import ArchiveInfo, BackupRecord, Loss, parse_key
 from clinic_backups.notify.losses import LossAlarm
@@ -63,7 +65,8 @@ class Inventory:
     :param strangers: how many are none of ours, and were left alone.
     :param read: how each archive that was read was, by backup id.
     :param archives: how each archive that the catalog counts on is, as far as it was looked at, by backup id.
-    :param losses: what was recorded as lost; the operator's mail about it is in the outbox.
+    :param lost: what was recorded as lost before, and still is: store and catalog agree about it.
+    :param losses: what is recorded as lost now; the operator's mail about it is in the outbox.
     :param problems: what could not be looked at or put right, as (clinic or key, error).
     :param unchecked: clinics that an error kept from being looked at.
     """
@@ -74,9 +77,15 @@ class Inventory:
     read: dict[str, stored.Condition] = field(default_factory=dict)
     archives: dict[str, stored.Told] = field(default_factory=dict)
     discrepancies: list[Discrepancy] = field(default_factory=list)
+    lost: list[Discrepancy] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     problems: list[tuple[str, ClinicBackupsError]] = field(default_factory=list)
     unchecked: list[int] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> list[Discrepancy]:
+        """What somebody has to do something about."""
+        return [item for item in (*self.discrepancies, *self.lost) if item.kind in WRONG]
 
     @property
     def not_compared(self) -> list[str]:
@@ -103,6 +112,7 @@ class StoreCheck:
         self._catalog, self._now, self._on_step, self._on_read = catalog, now, on_step, on_read
         self._places, self._alarm = Copies(catalog.database), LossAlarm(now)
         self._failures = _Failures()
+        self._erased: dict[int, datetime] = {}
 
     def run(self, store: ObjectStore, task: Task, *, clinic_id: int | None = None) -> Inventory:
         """Look at one store, or at what it has of one clinic. What fails for one clinic or object stops no other.
@@ -122,6 +132,8 @@ class StoreCheck:
             stored.require_any(store, self._catalog.archive_keys)
         prefix = BACKUPS if clinic_id is None else f"{BACKUPS}{clinic_id}/"
         found, self._failures = Inventory(store.url), _Failures()
+        erasures = Erasures(self._catalog.database).find()
+        self._erased = {each.clinic_id: each.requested_at for each in reversed(erasures) if each.finished_at}
         uploads: dict[int, list[UnfinishedUpload]] = {}
         if task.only is None:
             with self._noting(found, "unfinished uploads", store):
@@ -143,6 +155,8 @@ class StoreCheck:
                 self._probes(store, task, found)
             except ClinicBackupsError as error:
                 found.problems.append((PREFLIGHT, error))
+        found.lost = [item for item in found.discrepancies if item.kind == "lost"]
+        found.discrepancies = [item for item in found.discrepancies if item.kind != "lost"]
         return found
 
     @contextmanager
@@ -206,7 +220,8 @@ class StoreCheck:
     ) -> list[Discrepancy]:
         places = self._places.of_clinic(clinic.id)
         here = {backup_id: states.get(clinic.store.url) for backup_id, states in places.items()}
-        items = compare(clinic.store.url, clinic.id, records, here, objects, clinic.uploads, self._now())
+        erased_at = self._erased.get(clinic.id)
+        items = compare(clinic.store.url, clinic.id, records, here, objects, clinic.uploads, self._now(), erased_at)
         return [item for item in items if task.concerns(item.backup_id)]
 
     def _read(self, clinic: _Clinic, items: Sequence[Discrepancy], told: _Told, task: Task, found: Inventory) -> _Read:
@@ -256,6 +271,8 @@ class StoreCheck:
             record = records.get(item.backup_id or "")
             if item.kind == "missing":
                 continue  # a listing may lack what is there: below the store is asked for the archive itself
+            if item.kind == "lost" and record and read.get(record.backup_id) == (record.archive, "intact"):
+                continue
             if item.kind != "found" or (record and read.get(record.backup_id) == (record.archive, "intact")):
                 known.setdefault(item.backup_id or "", set()).add(item.kind)
                 items.append(item)

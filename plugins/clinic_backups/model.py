@@ -463,6 +463,14 @@ class KeyParts:
     began: str
     """As ``yyyymmdd_hhmmss``."""
 
+    @property
+    def began_at(self) -> datetime | None:
+        """The same as a moment; none where it is not one."""
+        try:
+            return datetime.strptime(self.began, "%Y%m%d_%H%M%S").replace(tzinfo=UTC)
+        except ValueError:
+            return None
+
 
 def parse_key(key: str) -> KeyParts | None:
     """The reverse of :func:`archive_key_of` and its neighbours; none for a key of any other form: a stranger's."""

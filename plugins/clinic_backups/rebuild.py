@@ -19,11 +19,14 @@ from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotF
 from clinic_backups.model import BackupRecord, Envelope, State, iso, parse_key
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.stores.identified import answers
+from clinic_backups.twins import Claim, Opens, Twins, refusals
 
 AT_A_TIME = 8
 """Envelopes that are fetched at once: each is one small request."""
 BATCH = 64
 """Envelopes that are kept in memory, of up to a MiB each."""
+KEPT, SMALL_BYTES = 1_000, 64 * 1024
+"""So many of a clinic's envelopes, none larger, are kept between the look at their ids and their taking over."""
 TAKEN_OVER: tuple[State, ...] = ("failed", "deleted")
 """What the catalog says of a backup that is believed less than a store that has it: a store that comes back, say."""
 
@@ -53,6 +56,12 @@ class Rebuilt:
     busy: list[int] = field(default_factory=list)
     strangers: int = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """The store has neither a marker nor anything of a backup: it may be another place, or not mounted."""
+        told = (self.adopted, self.known, self.conflicts, self.incomplete, self.busy)
+        return self.store_id is None and not any(told)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         conflicts = [{"key": key, "problem": problem} for key, problem in self.conflicts]
@@ -66,14 +75,18 @@ def rebuild(
     on_step: Callable[[str], object] = lambda step: None,
     *,
     store_id: str | None = None,
+    others: Sequence[ObjectStore] = (),
+    opens: Opens | None = None,
 ) -> Rebuilt:
     """Write every backup of a store into the catalog that the catalog does not know. A second time changes nothing.
 
     What is wrong with one backup is reported and stops no other; neither does a clinic that is being worked at.
 
+    :param others: further stores of this installation: of two archives with one id, one may lie there.
+    :param opens: reads an archive with the key, where the key is here: it tells such archives apart.
     :raises ClinicBackupsError: the store or the catalog failed; what was written so far stays and is right.
     """
-    report = Rebuilt(store.url, store_id)
+    report, twins = Rebuilt(store.url, store_id), Twins(now, others, opens)
     # The newest of a clinic counts: one that is open again deletes what is taken over now.
     last = {erasure.clinic_id: erasure for erasure in reversed(Erasures(catalog.database).find())}
     with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="envelopes") as pool:
@@ -84,7 +97,8 @@ def rebuild(
             on_step(f"{store.url}/{folder}")
             try:
                 with catalog.lock(clinic_id, "clinic", "copies") as lock:
-                    _Clinic(clinic_id, store, catalog, now, report, pool, lock, on_step, last.get(clinic_id)).run()
+                    erasure = last.get(clinic_id)
+                    _Clinic(clinic_id, store, catalog, now, report, pool, lock, on_step, erasure, twins).run()
             except AlreadyRunning:
                 report.busy.append(clinic_id)
     return report
@@ -108,10 +122,12 @@ class _Clinic:
     def __init__(
         self, clinic_id: int, store: ObjectStore, catalog: Catalog, now: datetime, report: Rebuilt, pool: Executor,
         lock: ClinicLock, on_step: Callable[[str], object], erasure: Erasure | None,
+        twins: Twins,
     ) -> None:  # fmt: skip
         self._id, self._store, self._catalog, self._now = clinic_id, store, catalog, now
         self._report, self._pool, self._lock, self._on_step = report, pool, lock, on_step
-        self._erasure = erasure
+        self._erasure, self._twins = erasure, twins
+        self._kept: dict[str, Envelope] = {}
         self._places = Copies(catalog.database)
         self._noted = self._places.of_clinic(clinic_id)
         self._there: dict[str, dict[str, ObjectInfo]] = {}
@@ -125,9 +141,10 @@ class _Clinic:
                 whole.append(key)
             else:
                 self._report.incomplete += [info.key for info in objects.values()]
+        single = self._single(sorted(whole, key=_by_time))
         # A parent before its children. A retry keeps its name, and may be built on what has a later one: once more.
         late: list[tuple[datetime, str]] = []
-        for key, envelope in self._loaded(sorted(whole, key=_by_time)):
+        for key, envelope in self._loaded(single):
             if self._parent_is_there(envelope):
                 self._take(key, envelope)
             else:
@@ -137,6 +154,32 @@ class _Clinic:
                 self._take(key, envelope)
             else:
                 self._conflict(key, f"the backup {envelope.parent_id} that it is built on is not there")
+
+    def _single(self, keys: Sequence[str]) -> list[str]:
+        """Those that can be used. Of several with one id that the catalog does not know, at most one: the right one,
+        and not the one that comes first. The others are reported."""
+        known = {record.backup_id for record in self._catalog.find(clinic_id=self._id)}
+        usable: list[str] = []
+        claims: dict[str, list[Claim]] = {}
+        for key, envelope in self._loaded(keys):
+            usable.append(key)
+            if envelope.backup_id not in known:
+                claims.setdefault(envelope.backup_id, []).append(Claim(self._store, envelope))
+            if len(self._kept) < KEPT and self._there[key]["envelope"].size_bytes <= SMALL_BYTES:
+                self._kept[key] = envelope
+        for claim in self._twins.elsewhere(self._id, self._there):
+            if claim.envelope.backup_id in claims:
+                claims[claim.envelope.backup_id].append(claim)
+        for backup_id, found in claims.items():
+            if len(found) == 1:
+                continue
+            self._on_step(f"{self._store.url}: {len(found)} archives claim to be {backup_id}")
+            for refused, why in refusals(backup_id, found, self._twins.chosen(found)):
+                if refused.store is self._store:
+                    usable.remove(refused.key)
+                    self._conflict(refused.key, why)
+        self._lock.require()
+        return usable
 
     def _loaded(self, keys: Sequence[str]) -> Iterator[tuple[str, Envelope]]:
         """Those that can be used; the others are reported."""
@@ -154,6 +197,8 @@ class _Clinic:
 
     def _load(self, key: str) -> Envelope | str:
         """An envelope, or why it cannot be used. Whoever may write into the store may have written it."""
+        if (kept := self._kept.pop(key, None)) is not None:
+            return kept
         try:
             envelope = envelopes.load(key, self._store, now=self._now)
         except (IntegrityError, ObjectNotFound) as error:
@@ -174,10 +219,7 @@ class _Clinic:
             return ""
         if self._catalog.get(envelope.backup_id) is not None:
             return ""
-        return (
-            f"the clinic was erased, with all that was begun before {iso(erasure.requested_at)}: run"
-            f" `clinic-backups erase-clinic {self._id}`, then this again, and the erasure deletes it"
-        )
+        return f"the clinic was erased, with all that was begun before {iso(erasure.requested_at)}: {again(self._id)}"
 
     def _parent_is_there(self, envelope: Envelope) -> bool:
         if envelope.parent_id is None:
@@ -249,6 +291,14 @@ class _Clinic:
 
     def _conflict(self, key: str, problem: str) -> None:
         self._report.conflicts.append((key, problem))
+
+
+def again(clinic_id: int) -> str:
+    """How an erased clinic's backups that are there again are deleted."""
+    return (
+        f"run `clinic-backups erase-clinic {clinic_id} --reason TEXT`, then `clinic-backups catalog rebuild`, and the"
+        " first one again: it deletes them"
+    )
 
 
 def _by_time(archive_key: str) -> tuple[str, str]:

@@ -26,6 +26,19 @@ def canonical(url: str) -> str:
     return f"{place.scheme}://{place.bucket}/{place.prefix}".rstrip("/")
 
 
+def _is_nested(one: str, other: str) -> bool:
+    """One of two places lies inside the other one. Links to folders are followed for that."""
+    first, second = (_resolved(place).rstrip("/") + "/" for place in (one, other))
+    return first != second and (first.startswith(second) or second.startswith(first))
+
+
+def _resolved(place: str) -> str:
+    """One that is not a URL, of a replica with a wrong setting, lies nowhere."""
+    if not place.startswith("file://"):
+        return place
+    return Path(parse_url(place).prefix).resolve().as_uri()
+
+
 class Stores:
     """Opens each store when it is first needed: one that cannot be opened keeps nobody from the others.
 
@@ -54,6 +67,13 @@ class Stores:
                 self._wrong[place] = SettingsError(
                     f"{REPLICAS}, {conn_id}: {url} is named twice as a store.",
                     hint="A copy belongs into another bucket, region or provider.",
+                )
+            elif (outer := next((other for other in self._places if _is_nested(place, other)), None)) is not None:
+                place = f"replica {conn_id}"
+                self._wrong[place] = SettingsError(
+                    f"{REPLICAS}, {conn_id}: {url} and the store {outer} lie one inside the other.",
+                    hint="What deletes or loses the outer one takes the inner one with it. A copy belongs into another"
+                    " bucket, region or provider.",
                 )
             self._places[place] = (url, conn_id)
 

@@ -17,6 +17,8 @@ from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.marker import MARKER_KEY, Marker, UnreadableMarker, new_marker, read_marker, write_marker
 
 Outcome = Literal["made", "adopted", "known", "taken over"]
+BY_REBUILD = "(catalog rebuild)"
+"""Ends the name of who recorded a store whose marker a rebuild found."""
 TAKE_OVER = "`clinic-backups store init --take-over`"
 
 
@@ -47,11 +49,12 @@ class StoreInit:
         self._catalog, self._now, self._by = catalog, now, by
         self._identities, self._places = Identities(catalog.database), Copies(catalog.database)
 
-    def run(self, store: ObjectStore, *, take_over: bool = False) -> Initialised:
+    def run(self, store: ObjectStore, *, take_over: bool = False, new: bool = False) -> Initialised:
         """Initialise one store.
 
         :param store: the store itself, without anybody who compares its id.
         :param take_over: also where the store is marked as another one, or lacks what the catalog says is there.
+        :param new: also an empty place, although the catalog was rebuilt: it may be an old store that is not mounted.
         :raises PermanentError: it is another catalog's, or the same as another one, and what to do about that.
         :raises ClinicBackupsError: the store or the catalog failed.
         """
@@ -67,7 +70,7 @@ class StoreInit:
             if not take_over:
                 raise _foreign(store, marker)
             return Initialised(self._record(store, marker, confirmed=True), "taken over")
-        outcome: Outcome = "taken over" if take_over else self._first(store)
+        outcome: Outcome = "taken over" if take_over else self._first(store, new=new)
         store.make_place()
         # Recorded first: who dies in between leaves no marker that nobody knows.
         pending = known if known is not None and not known.confirmed else None
@@ -122,7 +125,7 @@ class StoreInit:
                 f" {other.store_url}`, this again, and `clinic-backups catalog rebuild`.",
             )
 
-    def _first(self, store: ObjectStore) -> Outcome:
+    def _first(self, store: ObjectStore, *, new: bool) -> Outcome:
         """Whether a store without a marker is new or ours. :raises PermanentError: neither can be seen."""
         expected = self._places.count_in(store.url)
         try:
@@ -132,6 +135,8 @@ class StoreInit:
             if expected:
                 raise
         if not keys and not expected:
+            if not new and any(each.recorded_by.endswith(BY_REBUILD) for each in self._identities.find()):
+                raise _empty(store)
             return "made"
         try:
             require_any(store, self._catalog.archive_keys)
@@ -146,6 +151,14 @@ class StoreInit:
                 else f"Is it mounted, and the right bucket and endpoint? If all in it is lost: {TAKE_OVER}.",
             ) from None
         return "adopted"
+
+
+def _empty(store: ObjectStore) -> PermanentError:
+    return PermanentError(
+        f"{store.url} is empty, and this catalog was rebuilt: it does not know whether a store was there before.",
+        hint="If backups should be there, mount it, or correct the URL; `clinic-backups catalog rebuild` then takes"
+        " them over. If it is a new store: `clinic-backups store init --new`.",
+    )
 
 
 def _changed(store: ObjectStore, known: StoreIdentity, marker: Marker | None) -> PermanentError:

@@ -19,6 +19,8 @@ from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
 from clinic_backups.inventory import GIVEN_UP_AFTER, Inventory
 from clinic_backups.model import envelope_key_of, hold_key_of, parse_key
+from clinic_backups.restore.model import RestoreRequest
+from clinic_backups.restore.runner import choose_backup
 from clinic_backups.stores.base import ObjectInfo, UnfinishedUpload
 from clinic_backups.stores.connect import store_from_client
 from clinic_backups.stores.file import FileStore
@@ -157,6 +159,69 @@ def test_what_is_lost_is_recorded_and_when_it_is_back_that_too(fleet: Fleet, dam
         put(store, envelope_key_of(record.archive_key), whole[envelope_key_of(record.archive_key)])
     assert found(fleet.check(record=True)) == {record.archive_key: "found recorded"}
     assert fleet.state(record) == "completed"
+
+
+@pytest.mark.parametrize("damage", ["gone", "flipped", "shorter", "forgotten"])
+def test_what_is_lost_is_told_each_time_until_it_is_back_or_deleted(fleet: Fleet, damage: str) -> None:
+    store = fleet.stores.primary
+    record = fleet.on_day(0)
+    whole = objects_of(store)[record.archive_key]
+    fleet.on_day(1, 2)
+    if damage == "flipped":
+        flip(store, record.archive_key)
+    else:
+        store.delete(record.archive_key)
+    if damage == "shorter":
+        put(store, record.archive_key, whole[:-1])
+    fleet.check(record=True, read=True)
+    assert fleet.state(record) == "lost"
+    if damage == "forgotten":
+        fleet.execute(f"DELETE FROM clinic_backups.backup_copy WHERE backup_id = '{record.backup_id}'")
+    kind = "no store" if damage == "forgotten" else "lost"
+    for task in ({}, {"read": True}, {"record": True}, {"record": True, "read": True}):
+        assert [(item.key, item.kind) for item in fleet.check(**task).wrong] == [(record.archive_key, kind)]
+    with pytest.raises(PermanentError, match=f"no completed backup; {record.backup_id} is lost: no store has"):
+        choose_backup(fleet.catalog, RestoreRequest(clinic_id=1), fleet.now)
+    store.delete(record.archive_key)
+    put(store, record.archive_key, whole)
+    assert found(fleet.check()) == {record.archive_key: "found"}
+    assert found(fleet.check(record=True)) == {record.archive_key: "found recorded"}
+    assert found(fleet.check(read=True)) == {}
+
+
+def test_what_another_store_has_is_not_lost_and_a_child_is_not_told_for_its_parent(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    fleet = Fleet(demo_database, FileStore(tmp_path / "one"), FileStore(tmp_path / "two"))
+    one, two = fleet.stores
+    fleet.kind = "auto"
+    full, child = (fleet.on_day(day, incremental_percent=10_000) for day in (0, 1))
+    fleet.copy()
+    one.delete(full.archive_key)
+    fleet.check(one.url, record=True)
+    assert found(fleet.check(one.url)) == {}
+    two.delete(full.archive_key)
+    fleet.check(two.url, record=True)
+    assert (fleet.state(full), fleet.state(child)) == ("lost", "lost")
+    for store in (one, two):
+        (item,) = fleet.check(store.url).wrong
+        assert (item.kind, item.key, item.needed_by) == ("lost", full.archive_key, (child.backup_id,))
+
+
+def test_what_comes_back_of_an_erased_clinic_is_told_as_such(fleet: Fleet) -> None:
+    store = fleet.stores.primary
+    old, other = fleet.on_day(0), fleet.on_day(0, 2)
+    erased = objects_of(store)
+    fleet.erase(1, 1)
+    later, _ = fleet.on_day(2), fleet.on_day(3)
+    for name in (old.archive_key, envelope_key_of(old.archive_key)):
+        put(store, name, erased[name])
+    fleet.execute(f"DELETE FROM clinic_backups.backup WHERE backup_id IN ('{later.backup_id}', '{other.backup_id}')")
+    for task in ({}, {"record": True, "read": True, "sweep": True}):
+        assert found(fleet.check(**task)) == {
+            old.archive_key: "erased backup", later.archive_key: "unknown backup", other.archive_key: "unknown backup",
+        }  # fmt: skip
+        assert [item.kind for item in fleet.check(**task).wrong] == ["erased backup"]
 
 
 def test_a_flipped_byte_is_found_by_reading_and_not_believed_again_by_its_size(fleet: Fleet) -> None:

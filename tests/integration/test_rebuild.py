@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -15,13 +16,16 @@ import pytest
 from clinic_backups import connections, envelopes, rebuild, strict_json
 from clinic_backups.catalog.locks import Purpose
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.encryption import generate_identity
 from clinic_backups.errors import IntegrityError, PermanentError, TransientError
-from clinic_backups.model import BackupRecord, envelope_key_of, hold_key_of
+from clinic_backups.model import BackupRecord, envelope_key_of, hold_key_of, iso
+from clinic_backups.restore.archives import Source
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.runner import choose_backup
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectInfo
 from clinic_backups.stores.file import FileStore
+from clinic_backups.twins import AGE_HEADER
 from include.demo.restore import damage
 from tests.conftest import MakeStore
 from tests.fleet import START, Fleet, flip, lose_locks, objects_of, put, reads_of
@@ -303,6 +307,138 @@ def test_a_note_of_a_hold_that_cannot_be_read_holds_and_is_reported(
     assert fleet.again(good).hold_reason is None
     everything_works(fleet, backups=2)
     assert (fleet.rebuild().conflicts, fleet.rebuild().held) == ([], 0)
+
+
+def plant(
+    fleet: Fleet, record: BackupRecord, began: str, *, number: int = 0, content: bytes = b"evil", into: Any = None,
+    **changes: Any,
+) -> str:  # fmt: skip
+    """Somebody adds an archive, and an envelope that is made after a record's; returns the archive's key."""
+    store = into or fleet.stores.primary
+    key = f"backups/1/{began[:4]}/{began[4:6]}/backup_a_1_{began}_{chr(97 + number) * 26}.tar.zst.age"
+    digests = {"sha256": hashlib.sha256(content).hexdigest(), "md5": hashlib.md5(content).hexdigest()}
+    envelope = changed(json.dumps(record.envelope().to_json()).encode(),
+                       key=key, size_bytes=len(content), **digests, **changes)  # fmt: skip
+    put(store, key, content)
+    put(store, envelope_key_of(key), envelope)
+    return key
+
+
+SEALED = AGE_HEADER + b"-> X25519 of somebody"
+
+
+@pytest.mark.parametrize(
+    ("began", "changes", "problem"),
+    [
+        ("20000101_000000", {}, "its key is of another time"),
+        ("20991231_235959", {}, "its key is of another time"),
+        ("20260231_000000", {}, "its key is of another time"),
+        ("20260901_060000", {"started_at": "2026-08-01T00:00:00Z"}, "begun before the time that its id tells"),
+        ("20260901_060000", {"backup_id": "1-20260931T060000Z"}, "no usable backup id"),
+    ],
+)
+def test_id_start_and_key_of_a_backup_agree(fleet: Fleet, began: str, changes: dict[str, Any], problem: str) -> None:
+    record, good = fleet.on_day(0), fleet.on_day(1)
+    key = plant(fleet, record, began, **changes)
+    lose_catalog(fleet)
+    report = fleet.rebuild()
+    ((conflict, why),) = report.conflicts
+    assert (conflict, problem in why) == (key, True)
+    assert {each.archive_key for each in fleet.catalog.find()} == {record.archive_key, good.archive_key}
+
+
+def test_a_retry_long_after_its_first_attempt_and_older_keys_are_known_again(fleet: Fleet) -> None:
+    first = fleet.on_day(0)
+
+    def fail(progress: object) -> None:
+        raise TransientError("out of reach")
+
+    with pytest.raises(TransientError):
+        fleet.run(1, run_id="r", on_progress=fail, now=lambda: START + timedelta(days=1))
+    fleet.later(days=40)
+    retried = fleet.run(1, run_id="r", now=lambda: fleet.now)
+    assert (retried.attempt, retried.backup_id) == (2, "1-20260902T060000Z")
+    old = plant(fleet, first, "20260901_060000")
+    for store_key in (first.archive_key, envelope_key_of(first.archive_key)):
+        fleet.store.delete(store_key)
+    older = old.removesuffix(f"_{'a' * 26}.tar.zst.age") + ".tar.zst.age"
+    put(fleet.store, older, b"evil")
+    put(fleet.store, envelope_key_of(older), changed(objects_of(fleet.store)[envelope_key_of(old)], key=older))
+    for store_key in (old, envelope_key_of(old)):
+        fleet.store.delete(store_key)
+    lose_catalog(fleet)
+    assert fleet.rebuild().conflicts == []
+    assert {each.archive_key for each in fleet.catalog.find()} == {retried.archive_key, older}
+
+
+@pytest.mark.parametrize(("when", "others"), [("first", 1), ("last", 2)])
+@pytest.mark.parametrize(
+    ("content", "changes", "told"),
+    [
+        (b"evil", {}, True),
+        (SEALED, {"sha256": "0" * 64}, True),
+        (SEALED, {}, False),
+    ],
+    ids=["garbage", "another digest", "sealed"],
+)
+def test_of_several_with_one_id_none_is_taken_over_for_its_time(
+    fleet: Fleet, when: str, content: bytes, changes: dict[str, Any], told: bool, others: int
+) -> None:
+    real, good = fleet.on_day(0), fleet.on_day(1)
+    began = "20260901_050000" if when == "first" else "20260901_063000"
+    finished_at = iso(START + timedelta(hours=1))
+    forged = [
+        plant(fleet, real, began, number=number, content=content + bytes(number), finished_at=finished_at)
+        for number in range(others)
+    ]
+    for key in forged:
+        replace_object(fleet, envelope_key_of(key), changed(objects_of(fleet.store)[envelope_key_of(key)], **changes))
+    lose_catalog(fleet)
+    report = fleet.rebuild()
+    known = {each.archive_key for each in fleet.catalog.find()}
+    if told:
+        assert {key for key, _ in report.conflicts} == {*forged}
+        assert known == {real.archive_key, good.archive_key}
+        assert all(f"{real.archive_key} was read and is right" in why for _, why in report.conflicts)
+    else:
+        assert {key for key, _ in report.conflicts} == {real.archive_key, *forged}
+        assert known == {good.archive_key}
+        assert all("--archive KEY --plan" in why and real.backup_id in why for _, why in report.conflicts)
+        # As it says: the wrong ones are moved away.
+        for key in forged:
+            fleet.store.delete(key)
+        assert fleet.rebuild().conflicts == []
+        assert {each.archive_key for each in fleet.catalog.find()} == {real.archive_key, good.archive_key}
+
+
+def test_the_real_one_may_lie_in_another_store_and_the_key_tells_them_apart(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    fleet = Fleet(demo_database, FileStore(tmp_path / "one"), FileStore(tmp_path / "two"))
+    one, two = fleet.stores
+    real = fleet.on_day(0)
+    fleet.copy()
+    for key in (real.archive_key, envelope_key_of(real.archive_key)):
+        one.delete(key)
+    forged = plant(fleet, real, "20260901_060000", content=SEALED)
+    lose_catalog(fleet)
+    for store, other, key in ((one, two, forged), (two, one, real.archive_key)):
+        report = rebuild.rebuild(store, fleet.catalog, fleet.now, others=[other])
+        assert [conflict for conflict, _ in report.conflicts] == [key]
+        assert f"{other.url}/" in report.conflicts[0][1]
+    assert fleet.catalog.find() == []
+
+    def opens(store: Any, envelope: Any) -> object:
+        return fleet.archives().read_in(store, Source(envelope.backup_id, 1, envelope.archive))
+
+    for store, other, adopted in ((one, two, 0), (two, one, 1)):
+        report = rebuild.rebuild(store, fleet.catalog, fleet.now, others=[other], opens=opens)
+        assert (report.adopted, [key for key, _ in report.conflicts]) == (adopted, [] if adopted else [forged])
+    # Whose key is another one knows nothing of either.
+    fleet.execute("TRUNCATE clinic_backups.backup CASCADE")
+    fleet.identity = generate_identity()[0]
+    report = rebuild.rebuild(two, fleet.catalog, fleet.now, others=[one], opens=opens)
+    assert (report.adopted, [key for key, _ in report.conflicts]) == (0, [real.archive_key])
 
 
 def test_texts_are_made_harmless_and_not_refused_since_a_backup_itself_may_write_them(fleet: Fleet) -> None:

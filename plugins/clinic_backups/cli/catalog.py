@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import getpass
+from contextlib import suppress
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from clinic_backups.bounds import bound_of, guess, smaller
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, human_size, print_error, print_json, print_table
+from clinic_backups.discrepancies import Discrepancy
 from clinic_backups.errors import ClinicBackupsError, PermanentError, StoreUnknown, TransientError
 from clinic_backups.inventory import BAD, KINDS, Inventory, Task
+from clinic_backups.model import Envelope, parse_key
 from clinic_backups.parts import Parts
-from clinic_backups.rebuild import Rebuilt
+from clinic_backups.rebuild import Rebuilt, again
 from clinic_backups.rebuild import rebuild as rebuild_from
+from clinic_backups.restore.archives import Source
 from clinic_backups.storage import canonical
-from clinic_backups.store_init import StoreInit
+from clinic_backups.store_init import BY_REBUILD, StoreInit
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.identified import IdentifiedStore
 from clinic_backups.text import one_line
+from clinic_backups.twins import Opens
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LOOKED_AT = 1_000
+"""Objects of a store in which no backup was found."""
 UNSIGNED = (
     "Envelopes are not signed: where somebody may have tampered with a store, look at what was added"
     " (`clinic-backups list`) before retention runs next."
@@ -58,8 +67,8 @@ def verify(
     Without --read an archive is intact where its store has a checksum or mark of it that no writer can set, and it is
     the one that was stored. An archive of which only the size fits is called "not compared".
 
-    Exit code 1 when a backup is missing, damaged or in no store that is known, 75 when not everything could be looked
-    at or put right.
+    Exit code 1 as long as a backup is missing, damaged or in no store, or one of an erased clinic is there; 75 when
+    not everything could be looked at or put right.
     """
     with_parts = parts()
     require_known_clinic(with_parts, clinic)
@@ -81,12 +90,8 @@ def verify(
             _show(inventory)
     for failure in failed:
         print_error(failure)
-    bad = sum(item.kind in BAD for each in inventories for item in each.discrepancies)
-    if bad:
-        raise PermanentError(
-            f"{bad} archives are missing or damaged, or no store is known to have them.",
-            hint="--record writes it down; then `clinic-backups replicate` brings back what another store holds.",
-        )
+    if wrong := [item for each in inventories for item in each.wrong]:
+        raise _wrong(wrong)
     if failed:
         raise TransientError(f"{len(failed)} of {len(urls)} stores were not checked.", hint="Try again.")
     if problems := sum(len(each.problems) for each in inventories):
@@ -104,18 +109,25 @@ def rebuild(
     """Write every backup that the envelopes in a store tell of into the catalog. Needs no key; may be repeated.
 
     The catalog's schema must be there: run `clinic-backups catalog migrate` first. Exit code 1 when something did not
-    fit, 75 when a store was down or a clinic was being worked at.
+    fit, or a store has neither a marker nor a backup, 75 when a store was down or a clinic was being worked at.
     """
     with_parts = parts()
     with_parts.catalog.require_newest()
     reports: list[Rebuilt] = []
     failed: list[ClinicBackupsError] = []
+    opens = _opener(with_parts)
     with Steps() as steps:
         for url in with_parts.stores.urls if store is None else (canonical(store),):
             try:
                 opened, store_id = _opened(with_parts, url, connection)
-                now = with_parts.clock()
-                reports.append(rebuild_from(opened, with_parts.catalog, now, steps.step, store_id=store_id))
+                reports.append(
+                    rebuild_from(
+                        opened, with_parts.catalog, with_parts.clock(), steps.step, store_id=store_id,
+                        others=_others(with_parts, url), opens=opens,
+                    )
+                )  # fmt: skip
+                if reports[-1].is_empty:
+                    failed.append(_nothing(opened))
             except ClinicBackupsError as error:
                 failed.append(error)
     if json:
@@ -153,7 +165,7 @@ def _opened(with_parts: Parts, url: str, connection: str) -> tuple[ObjectStore, 
     store = with_parts.bare_store(url, connection)
     known = with_parts.identities.of(store.url)
     if known is None or not known.confirmed:
-        StoreInit(with_parts.catalog, with_parts.clock, f"{getpass.getuser()} (catalog rebuild)").adopt_marker(store)
+        StoreInit(with_parts.catalog, with_parts.clock, f"{getpass.getuser()} {BY_REBUILD}").adopt_marker(store)
     identified = IdentifiedStore(store, with_parts.identities.expected(store.url))
     try:
         return identified, identified.identified()
@@ -161,8 +173,35 @@ def _opened(with_parts: Parts, url: str, connection: str) -> tuple[ObjectStore, 
         return store, None
 
 
+def _others(with_parts: Parts, url: str) -> list[ObjectStore]:
+    """The further stores of the settings, as far as they can be opened: they are read, and not believed."""
+    found: list[ObjectStore] = []
+    for other in with_parts.bare_stores.urls if with_parts.settings.store_url else ():
+        with suppress(ClinicBackupsError):
+            found += [with_parts.bare_stores.at(other)] if other != url else []
+    return found
+
+
+def _opener(with_parts: Parts) -> Opens | None:
+    """Reads an archive with the secret key; none where that is not here, or not usable: a rebuild needs none."""
+    try:
+        archives = with_parts.archives() if with_parts.settings.identity_file else None
+    except ClinicBackupsError:
+        return None
+    ratio = with_parts.settings.unpack_ratio
+
+    def opens(store: ObjectStore, envelope: Envelope) -> object:
+        bound = smaller(bound_of(envelope), guess(envelope.archive.size_bytes, ratio))
+        source = Source(envelope.backup_id, envelope.clinic_id, envelope.archive, envelope.chain, bound)
+        return archives.read_in(store, source) if archives else None
+
+    return opens if archives else None
+
+
 def _show_rebuilt(report: Rebuilt) -> None:
-    if report.store_id is None:
+    if report.is_empty:
+        print(f"{report.store_url} has no marker and holds no backup.")
+    elif report.store_id is None:
         print(f"{report.store_url} has no marker: run `clinic-backups store init` before the next backup.")
     else:
         print(f"{report.store_url} is store {report.store_id}.")
@@ -176,6 +215,33 @@ def _show_rebuilt(report: Rebuilt) -> None:
     rows += [(escape(key), "no backup: archive or envelope is missing") for key in report.incomplete]
     if rows:
         print_table("Does not fit", (("object", False), ("why", False)), rows)
+
+
+def _nothing(store: ObjectStore) -> PermanentError:
+    hint = (
+        "Is the store mounted, and are URL, endpoint and connection right? Look at these first: an empty mount point"
+        " answers like this too. Only if it is a new store: `clinic-backups store init`."
+    )
+    if other := _likely(store):
+        hint = f"Its objects lie as in {other}: give that URL. {hint}"
+    return PermanentError(f"{store.url} has no marker and holds no backup: nothing was rebuilt from it.", hint=hint)
+
+
+def _likely(store: ObjectStore) -> str:
+    """The URL of the store, where the one that was given is some folders too deep or too high; else empty."""
+    parent, _, name = store.url.rstrip("/").rpartition("/")
+    try:
+        for info in islice(store.list(), LOOKED_AT):
+            below, found, rest = info.key.rpartition("backups/")
+            if found and parse_key(found + rest):
+                return f"{store.url.rstrip('/')}/{below.rstrip('/')}"
+            if name == "backups" and parse_key(f"backups/{info.key}"):
+                return parent
+            if parent.rpartition("/")[2] == "backups" and parse_key(f"backups/{name}/{info.key}"):
+                return parent.rpartition("/")[0]
+    except ClinicBackupsError:
+        pass  # the hint says less then
+    return ""
 
 
 def _fail_after(reports: list[Rebuilt], failed: list[ClinicBackupsError]) -> None:
@@ -196,6 +262,24 @@ def _fail_after(reports: list[Rebuilt], failed: list[ClinicBackupsError]) -> Non
         raise TransientError(f"{busy} clinics were being worked at and were left out.", hint="Run it again later.")
 
 
+def _wrong(items: list[Discrepancy]) -> PermanentError:
+    bad = sum(item.kind in BAD for item in items)
+    said, hints = [], []
+    if bad:
+        said.append(f"{bad} archives are missing or damaged, or no store is known to have them.")
+    if any(item.kind in BAD and item.kind != "lost" for item in items):
+        hints.append("--record writes it down; then `clinic-backups replicate` brings back what another store holds.")
+    if any(item.kind == "lost" for item in items):
+        hints.append(
+            "What counts as lost stays so until its archive is back, or retention or an erasure deletes its record."
+            " Back the clinic up again: `clinic-backups backup --clinic ID --kind full`."
+        )
+    if erased := sorted({item.clinic_id for item in items if item.kind == "erased backup" and item.clinic_id}):
+        said.append(f"Backups of erased clinics are there again: of {', '.join(map(str, erased))}.")
+        hints.append("An old copy of the store was put back? " + " ".join(f"{again(each)}." for each in erased))
+    return PermanentError(" ".join(said), hint=" ".join(hints))
+
+
 def _plain(inventory: Inventory) -> dict[str, Any]:
     return {
         "store_url": inventory.store_url,
@@ -203,29 +287,35 @@ def _plain(inventory: Inventory) -> dict[str, Any]:
         "strangers": inventory.strangers,
         "archives": inventory.archives,
         "discrepancies": [found.to_json() for found in inventory.discrepancies],
+        "lost": [found.to_json() for found in inventory.lost],
         "problems": [{"what": what, "error": error.message, "hint": error.hint} for what, error in inventory.problems],
     }
+
+
+def _lost(inventory: Inventory) -> str:
+    return f"; {len(inventory.lost)} backups are lost, as was recorded before" if inventory.lost else ""
 
 
 def _show(inventory: Inventory) -> None:
     print(
         f"{inventory.store_url}: {inventory.objects} objects of backups, {inventory.strangers} of others, which were"
-        f" left alone; {len(inventory.discrepancies) or 'no'} discrepancies."
+        f" left alone; {len(inventory.discrepancies) or 'no'} discrepancies{_lost(inventory)}."
     )
     print(f"Intact archives: {sum(condition == 'intact' for condition in inventory.archives.values())}.")
     if left := len(inventory.not_compared):
         print(f"Not compared: {left} archives. Only their size fits; `catalog verify --read` reads them.")
-    if inventory.discrepancies:
+    told = [*inventory.discrepancies, *inventory.lost]
+    if told:
         columns = (("kind", False), ("object", False), ("size", True), ("done", False), ("means", False))
         print_table(
             "Discrepancies",
             columns,
             [
                 (found.kind, escape(found.key), human_size(found.size_bytes), found.action, KINDS[found.kind])
-                for found in inventory.discrepancies
+                for found in told
             ],
         )
-    for found in inventory.discrepancies:
+    for found in told:
         if found.needed_by:
             print(f"{found.backup_id} is needed by {', '.join(found.needed_by)}: they cannot be restored from here.")
     for what, error in inventory.problems:

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from clinic_backups.cli.environment import parts
-from clinic_backups.cli.output import print_error, print_json, print_table
+from clinic_backups.cli.output import errors, print_error, print_json, print_table
 from clinic_backups.errors import ClinicBackupsError, SettingsError
 from clinic_backups.model import iso
 from clinic_backups.parts import Parts
@@ -40,6 +40,7 @@ def init(
             help="Also a store that is marked as another one, or that lacks what the catalog says is there.",
         ),
     ] = False,
+    new: Annotated[bool, typer.Option("--new", help="Also an empty place, although this catalog was rebuilt.")] = False,
     json: Json = False,
 ) -> None:
     """Give each store its identity, once: a marker in the store, whose id the catalog knows.
@@ -54,7 +55,7 @@ def init(
     failed: list[ClinicBackupsError] = []
     for url in _urls(with_parts, store):
         try:
-            done.append(initialise.run(with_parts.bare_store(url, connection), take_over=take_over))
+            done.append(initialise.run(with_parts.bare_store(url, connection), take_over=take_over, new=new))
         except ClinicBackupsError as error:
             failed.append(error)
     if json:
@@ -63,6 +64,13 @@ def init(
         columns = (("store", False), ("id", False), ("made", False), ("now", False))
         rows = [(escape(each.identity.store_url), each.identity.store_id, _moment(each), each.outcome) for each in done]
         print_table("Stores", columns, rows)
+    for each in done:
+        if each.outcome == "made":
+            errors.print(
+                f"{escape(each.identity.store_url)} was empty: no marker and no backup. That is right for a new store."
+                " If backups should be there, it is the wrong place or not mounted: mount it, or correct the URL; then"
+                " `clinic-backups store init --take-over` and `clinic-backups catalog rebuild`."
+            )
     for other in failed[1:]:
         print_error(other)
     if failed:

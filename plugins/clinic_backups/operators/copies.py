@@ -9,7 +9,7 @@ from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
 from clinic_backups.errors import ClinicBackupsError
-from clinic_backups.inventory import BAD, KINDS, Inventory, Task
+from clinic_backups.inventory import KINDS, WRONG, Inventory, Task
 from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.operators.retention import conf_of, log_losses, wanted_clinic
@@ -88,8 +88,8 @@ def copy_missing() -> dict[str, int]:
 
 
 def _log(inventory: Inventory) -> None:
-    for found in inventory.discrepancies:
-        level = logging.ERROR if found.kind in BAD else logging.WARNING
+    for found in (*inventory.discrepancies, *inventory.lost):
+        level = logging.ERROR if found.kind in WRONG else logging.WARNING
         done = f" ({found.action})" if found.action else ""
         if found.needed_by:
             done += f"; needed by {', '.join(found.needed_by)}"

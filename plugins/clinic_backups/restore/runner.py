@@ -329,6 +329,7 @@ def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | Non
         return next((record for record in known if record.is_trusted), known[0])
     when = f" at or before {request.as_of.isoformat()}" if request.as_of else ""
     others = catalog.find(clinic_id=request.clinic_id, state="completed", data_before=before, limit=1)
+    lost = catalog.find(clinic_id=request.clinic_id, state="lost", data_before=before, limit=1)
     besides = by_id = ""
     if others and others[0].is_of_future(now):
         besides = f" except {others[0].backup_id}, whose time has not come yet: a clock was wrong"
@@ -336,10 +337,16 @@ def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | Non
     elif others:
         besides = " except copies that were made before a restore"
         by_id = " To restore such a copy, give its id."
+    if lost:
+        by_id += f" {_BACK}"
+        besides += f"; {lost[0].backup_id} is lost: no store has a good copy of it, or of what it is built on"
     raise PermanentError(
         f"Clinic {request.clinic_id} has no completed backup{when}{besides}.",
         hint=f"See clinic-backups list --clinic {request.clinic_id}.{by_id}",
     )
+
+
+_BACK = "If its archive is back in a store: clinic-backups catalog verify --record"
 
 
 def require_completed(record: BackupRecord) -> None:
@@ -348,7 +355,7 @@ def require_completed(record: BackupRecord) -> None:
         return
     hint = "Choose a completed one."
     if record.state == "lost":
-        hint += " If its archive is back in a store: clinic-backups catalog verify --record"
+        hint += f" {_BACK}"
     raise PermanentError(f"Backup {record.backup_id} is {record.state}, not completed.", hint=hint)
 
 
