@@ -8,8 +8,8 @@ down_revision = "0021"
 branch_labels = None
 depends_on = None
 
-# The rights that Django needs (DELETE, UPDATE) also allow LOCK TABLE and SELECT FOR UPDATE. PostgreSQL passes both on
-# to the tables of a view, with the rights of the view's owner. So respaldo reads respaldo_rows with the rights of whoever
+# The rights that Django needs (DELETE, UPDATE) also allow LOCK TABLE and SELECT FOR UPDATE. PostgreSQL passes both
+# on to the tables of a view, with the rights of its owner. So respaldo reads respaldo_rows with the rights of whoever
 # asks, who may only read there. Functions and CTEs would keep the locks away too; no index would be used then.
 MOVED = """
     DO $$ BEGIN
