@@ -9,8 +9,8 @@ branch_labels = None
 depends_on = None
 
 # The rights that Django needs (DELETE, UPDATE) also allow LOCK TABLE and SELECT FOR UPDATE. PostgreSQL passes both on
-# to the tables of a view, with the rights of the view's owner. So respaldo reads respaldo_rows with the rights of whoever
-# asks, who may only read there. Functions and CTEs would keep the locks away too; no index would be used then.
+# to the tables of a view, with the rights of the view's owner. So respaldo reads respaldo_rows with the rights of
+# whoever asks, who may only read there. Functions and CTEs would keep the locks away too; no index would be used then.
 MOVED = """
     DO $$ BEGIN
         EXECUTE 'CREATE VIEW clinic_backups.respaldo_rows AS '
