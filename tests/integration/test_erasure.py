@@ -396,6 +396,29 @@ def test_notes_of_holds_that_the_catalog_did_not_make_are_shown_and_keep_nothing
     assert cleaned.erasure is not None and cleaned.erasure.finished_at is not None
 
 
+@pytest.mark.parametrize("envelope", ["none", "of another archive"])
+@pytest.mark.parametrize("note", [b"garbage", b"[]", b"\xff", b'{"reason": "nadie", "by": "x"}'])
+def test_a_note_beside_what_nobody_can_take_over_names_the_word_that_ends_it(
+    fleet: Fleet, note: bytes, envelope: str
+) -> None:
+    one, two = fleet.stores
+    record = fleet.on_day(0)
+    key = record.archive_key.replace("_1_2026", "_b_1_2026")
+    put(one, key)
+    # A copy of a real envelope under another name is of another archive.
+    put(
+        one, envelope_key_of(key), b"{}" if envelope == "none" else objects_of(one)[envelope_key_of(record.archive_key)]
+    )
+    put(two, hold_key_of(key), note)
+    cleaned = fleet.erase(1, 1)
+    assert "with a note of a hold" in cleaned.problem
+    assert "--ignore-unknown-holds" in cleaned.hint
+    assert key in objects_of(one)
+    Erasures(fleet.catalog.database).request(1, reason="x", by="ops", at=fleet.now, ignore_unknown_holds=True)
+    (cleaned,) = fleet.clean(2, clinic_id=1)
+    assert (cleaned.problem, objects_of(one), objects_of(two)) == ("", {}, {})
+
+
 def test_a_hold_that_the_catalog_made_counts_whatever_is_said_of_others(fleet: Fleet) -> None:
     held = fleet.on_day(0)
     fleet.holds().hold(held.backup_id, "pleito 12", "abogada")

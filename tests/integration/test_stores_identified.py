@@ -344,3 +344,80 @@ def test_without_a_catalog_a_store_is_read_and_named(house: House, demo_database
     assert {each["store_url"]: each["store_id"] for each in reports} == by_url
     assert store_id in by_url.values()
     assert house("backup", "--clinic", "1").code == 0
+
+
+def test_a_rebuild_of_an_empty_place_is_no_success(house: House, demo_database: DemoDatabase) -> None:
+    lose_catalog(demo_database)
+    assert house("catalog", "migrate").code == 0
+    mounts = [house.unmount(store, "an empty mount point") for store in (house.store, house.replica)]
+    done = house("catalog", "rebuild")
+    said = " ".join((done.out + done.err).split())
+    assert (done.code, "Is the store mounted" in said, "nothing was rebuilt from it" in said) == (1, True, True)
+    assert "run `clinic-backups store init` before" not in said
+    for mount in mounts:
+        mount()
+    # One folder too deep, two, and one too high.
+    right, above = house.store.as_uri(), house.folder.as_uri()
+    for wrong, likely in ((f"{right}/backups", right), (f"{right}/backups/1", right), (above, right)):
+        done = house("catalog", "rebuild", "--store", wrong)
+        said = " ".join(done.err.split())
+        assert (done.code, "nothing was rebuilt from it" in said) == (1, True)
+        assert f"lie as in {likely}: " in said or f"lie as in {house.replica.as_uri()}: " in said
+    assert house("catalog", "rebuild").code == 0
+    # A rebuilt catalog cannot tell a new store from one that is not mounted.
+    house.unmount(house.replica, "an empty mount point")
+    with house.catalog.database.transaction("forgetting") as db:
+        for table in ("store_identity", "backup_copy"):
+            db.exec_driver_sql(f"DELETE FROM clinic_backups.{table} WHERE store_url = '{house.replica.as_uri()}'")
+    done = house("store", "init")
+    assert (done.code, "this catalog was rebuilt" in " ".join(done.err.split())) == (1, True)
+    assert files(house.replica) == []
+    done = house("store", "init", "--new")
+    assert (done.code, "was empty: no marker and no backup" in " ".join(done.err.split())) == (0, True)
+
+
+def test_the_first_init_says_that_the_place_was_empty(run: Run) -> None:  # noqa: F811
+    done = run("store", "init")
+    assert (done.code, "was empty" in done.err, "not mounted" in done.err) == (0, True, True)
+    assert "was empty" not in run("store", "init").err
+
+
+@pytest.mark.parametrize("inside", ["sub", "backups/1", "..", "link"])
+def test_a_store_inside_another_one_is_not_a_copy(house: House, inside: str) -> None:
+    place = house.store / inside
+    if inside == "link":
+        (house.store / "sub").mkdir()
+        place = house.folder / "link"
+        place.symlink_to(house.store / "sub")
+    url = house.folder.as_uri() if inside == ".." else place.as_uri()
+    replicas = json.dumps({"backup_replica": url})
+    for words in (["store", "init"], ["check", "--no-count"]):
+        done = house(*words, CLINIC_BACKUPS_REPLICA_STORES=replicas)
+        assert (done.code != 0, "lie one inside the other" in " ".join((done.out + done.err).split())) == (True, True)
+
+
+def test_an_erased_clinic_that_is_back_is_named_with_the_command(house: House) -> None:
+    away = house.folder / "old copy"
+    shutil.copytree(house.store, away)
+    assert house("erase-clinic", str(GONE), "--reason", "baja", "--yes").code == 0
+    shutil.copytree(away / "backups" / str(GONE), house.store / "backups" / str(GONE), dirs_exist_ok=True)
+    done = house("catalog", "verify")
+    said = " ".join((done.out + done.err).split())
+    assert done.code == 1
+    assert f"Backups of erased clinics are there again: of {GONE}." in said
+    assert f"clinic-backups erase-clinic {GONE}" in said
+    erase = ["erase-clinic", str(GONE), "--reason", "baja", "--yes"]
+    assert [house(*words).code for words in (erase, ["catalog", "rebuild"], erase)][1:] == [0, 0]
+    assert not any(f"/{GONE}/" in name for name in files(house.store))
+
+
+def test_a_lost_backup_keeps_the_check_red(house: House) -> None:
+    record = house.catalog.find(clinic_id=GONE)[0]
+    for folder in (house.store, house.replica):
+        (folder / record.archive_key).unlink()
+    for words in (["--record"], [], ["--read"], []):
+        assert house("catalog", "verify", *words).code == 1
+    done = house("catalog", "verify", "--json")
+    assert [item["backup_id"] for each in done.json() for item in each["lost"]] == [record.backup_id] * 2
+    done = house("restore", "--clinic", str(GONE), "--plan")
+    assert f"{record.backup_id} is lost" in " ".join(done.err.split())
