@@ -99,7 +99,7 @@ def _fetch(source: BinaryIO, target: ByteChannel, expected: ArchiveInfo | None) 
     while data := source.read(FETCH_BYTES):
         size += len(data)
         if expected and size > expected.size_bytes:
-            raise damaged(f"{expected.key} is longer than the {expected.size_bytes} bytes that the catalog has")
+            raise damaged(f"{expected.key} is longer than the {expected.size_bytes} bytes that it should have")
         digest.update(data)
         target.write(data)
     if expected and size < expected.size_bytes:

@@ -12,7 +12,7 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 
-from clinic_backups import envelopes, gate, plausibility
+from clinic_backups import envelopes, gate, plausibility, source_database
 from clinic_backups.archive import Zstd, block_list, schema_digest
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import ClinicLock
@@ -252,6 +252,7 @@ class ClinicBackup:
         # Before any table is locked: the catalog and the store may be slow.
         backups = self._catalog.find(clinic_id=record.clinic_id, state="completed")
         choice, known = self._decide(record, request.kind, backups, recipients)
+        source_before = self._catalog.newest_source() if request.safety_of is None else None
         stream = ArchiveStream(self._store, self._compress, self._encrypt, recipients, show, locked_until=locked_until)
         timeouts = self._settings.timeouts
         with (
@@ -266,6 +267,10 @@ class ClinicBackup:
                 folder = SqlFolder(self._settings.sql_dir)
                 tables, gaps = gate.passed(snapshot, folder, request, queries, self._on_unchecked)
                 digest = schema_digest(tables.values())
+                source = source_database.identity_of(snapshot)
+                other = source_database.difference(source_before, source)
+                if choice.chain and other:
+                    choice, known = Choice(other), None
                 if choice.chain and choice.chain[0].schema_digest != digest:
                     choice, known = self._choose(record, request.kind, backups, recipients, digest), None
                 record = self._catalog.decided(
@@ -278,6 +283,7 @@ class ClinicBackup:
                         schema_digest=digest,
                         gaps=gaps,
                         data_at=record.started_at - lag,
+                        source_db=source if request.safety_of is None else None,
                     )
                 )
                 stored = stream.run(
@@ -285,7 +291,7 @@ class ClinicBackup:
                     max_row_bytes=self._settings.max_row_mib * 1024 * 1024,
                 )  # fmt: skip
                 try:
-                    return self._checked(record, snapshot, tables, queries, stored, backups), stored
+                    return self._checked(record, snapshot, tables, queries, stored, backups, recipients, other), stored
                 except BaseException as error:
                     envelopes.withdraw(stored.archive.key, self._store, error)
                     raise
@@ -306,6 +312,8 @@ class ClinicBackup:
         queries: Mapping[str, str],
         stored: Stored,
         backups: Sequence[BackupRecord],
+        recipients: Sequence[str],
+        other_database: str,
     ) -> BackupRecord:
         """The record with what is not plausible in it. :raises TransientError: what was read is not believed."""
         rows = {name: blocks.rows for name, blocks in stored.blocks.items()}
@@ -314,8 +322,12 @@ class ClinicBackup:
         last_good = max(good, key=lambda backup: (backup.data_time, backup.backup_id)) if good else None
         may_be_empty = SqlFolder(self._settings.sql_dir).declarations().may_be_empty
         found = plausibility.check(snapshot, tables, queries, rows, last_good, may_be_empty=may_be_empty)
-        record = replace(record, suspect=found.suspect, remark=found.remark)
-        if found.accepted and last_good is not None:
+        suspect = "; ".join(filter(None, (other_database, found.suspect))) or None
+        record = replace(record, suspect=suspect, remark=found.remark)
+        if last_good is not None and last_good.recipients and not {*last_good.recipients} & {*recipients}:
+            other_keys = f"It is encrypted to none of the keys of {last_good.backup_id}, the last good backup."
+            record = replace(record, remark=" ".join(filter(None, (other_keys, found.remark))))
+        if found.accepted and last_good is not None and not other_database:
             return replace(record, accepted_by=last_good.accepted_by, accepted_at=last_good.accepted_at)
         return record
 

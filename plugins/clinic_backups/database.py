@@ -88,7 +88,8 @@ _HINTS: dict[Source, dict[str, str]] = {
         "": "Run the file's query in psql to see the whole message, and correct it in include/sql.",
     },
     "catalog": {
-        "42501": "Grant that to the role of the connection backup_catalog, or let it own the schema clinic_backups.",
+        "42501": "Is the connection backup_catalog defined here? Without it clinic_db is used, whose role only reads."
+        " If it is, grant that to its role, or let it own the schema clinic_backups.",
         "25006": "The catalog's database can only be read, as a standby can: let backup_catalog lead to the primary.",
         "": f"Nothing of this step was recorded. {_LOG}",
     },
@@ -220,9 +221,21 @@ def raise_database_error(error: psycopg2.Error, doing: str, *, source: Source = 
         refused,
         PermanentError(
             f"The database refused while {doing}{detail}{where}.",
-            hint=hints.get(state, hints[""]),
+            hint=_right(text) if state == "42501" and _right(text) else hints.get(state, hints[""]),
         ),
     ) from None
+
+
+def _right(text: str) -> str:
+    """What to grant, where it is another right than one on a table; empty: it is one, or the server's words are not
+    known."""
+    found = re.search(r"permission denied for (schema|function|sequence) (\S+)", text)
+    if not found:
+        return ""
+    right = {"schema": "USAGE", "function": "EXECUTE", "sequence": "USAGE"}[found[1]]
+    return (
+        f"GRANT {right} ON {found[1].upper()} {found[2]} TO the role of the connection, if it is the one that is meant."
+    )
 
 
 def _given_up(error: Silent, doing: str) -> TransientError:

@@ -19,7 +19,8 @@ _TABLE = rf"""{PART} \. {_NAME}"""
 _TABLE_LINE = re.compile(rf"\s* ({_TABLE}) \s* -> \s* ({_TABLE}) \s*", re.VERBOSE)
 _COLUMN_LINE = re.compile(rf"\s* ({_TABLE}) \s* : \s* ({_NAME}) \s* -> \s* ({_NAME}) \s*", re.VERBOSE)
 _FILL_LINE = re.compile(
-    rf"\s* ({_TABLE}) \s* : \s* ({_NAME}) \s* = \s* ( '(?:[^']|'')*' | [-+]?[0-9][0-9.eE+-]* | true | false ) \s*",
+    rf"\s* ({_TABLE}) \s* : \s* ({_NAME}) \s* = \s*"
+    r"( '(?:[^']|'')*' | [-+]?[0-9][0-9.eE+-]* | true | false | null ) \s*",
     re.VERBOSE | re.IGNORECASE,
 )
 
@@ -32,8 +33,11 @@ class Drift:
     """The name after a migration by the name before it."""
     columns: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """A column's name after, by table and the name before. The same name says: still the same values."""
-    fills: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """By table and added column: the text of the value that rows get which are older than the column."""
+    fills: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
+    """By table and column: the text of the value that rows get which are older than the column, or have NULL where it
+    may not be NULL any more. None: NULL, which says only that the column was added."""
+    numbers: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Of ``fills``: how many of ``columns`` stand before it in the file."""
 
     def __bool__(self) -> bool:
         return bool(self.tables or self.columns or self.fills)
@@ -49,31 +53,35 @@ def parse(text: str) -> Drift:
     """
     tables: dict[str, str] = {}
     columns: dict[tuple[str, str], str] = {}
-    fills: dict[tuple[str, str], str] = {}
+    fills: dict[tuple[str, str], str | None] = {}
+    numbers: dict[tuple[str, str], int] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         if match := _COLUMN_LINE.fullmatch(line):
-            key, known, value = (_table(match[1]), unquoted(match[2])), columns, unquoted(match[3])
+            key = _table(match[1]), unquoted(match[2])
+            if key in columns:
+                raise _twice(number, ".".join(key))
+            columns[key] = unquoted(match[3])
         elif match := _FILL_LINE.fullmatch(line):
-            key, known, value = (_table(match[1]), unquoted(match[2])), fills, _value(match[3])
+            key = _table(match[1]), unquoted(match[2])
+            if key in fills:
+                raise _twice(number, ".".join(key))
+            fills[key], numbers[key] = _value(match[3]), len(columns)
         elif match := _TABLE_LINE.fullmatch(line):
             table, after = _table(match[1]), _table(match[2])
             if table in tables:
                 raise _twice(number, table)
             tables[table] = after
-            continue
         else:
             raise SettingsError(
                 f"{FILE}, line {number}: {line.strip()!r} is not a change of a table.",
                 hint="Write `schema.table: old_column -> new_column`, `schema.table: column = 'value'` or"
-                " `schema.old_table -> schema.new_table`. A value is a text in single quotes, a number, true or false."
+                " `schema.old_table -> schema.new_table`. A value is a text in single quotes, a number, true, false or"
+                " null."
                 " A name with other signs than letters, digits and _ stands in double quotes, as in SQL.",
             )
-        if key in known:
-            raise _twice(number, ".".join(key))
-        known[key] = value
-    return Drift(tables, columns, fills)
+    return Drift(tables, columns, fills, numbers)
 
 
 def renamed_column(table: str, old: str, new: str) -> str:
@@ -127,7 +135,9 @@ def _table(text: str) -> str:
     return ".".join(unquoted(part) for part in re.findall(PART, text, re.VERBOSE))
 
 
-def _value(text: str) -> str:
+def _value(text: str) -> str | None:
+    if text.lower() == "null":
+        return None
     return text[1:-1].replace("''", "'") if text.startswith("'") else text
 
 

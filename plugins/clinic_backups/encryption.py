@@ -77,6 +77,17 @@ def public_keys(file: Path) -> tuple[str, ...]:
 
 
 def _content(file: Path) -> bytes:
+    # Said before the file is looked for: an error names the file, and this would be the key.
+    if "AGE-SECRET-KEY" in str(file).upper() or "PRIVATE KEY" in str(file):
+        raise SettingsError(
+            "CLINIC_BACKUPS_IDENTITY_FILE, or --identity, holds a secret key, and not the path of a file.",
+            hint="Write the key into a file that only its owner can read (mode 600), and give its path.",
+        )
+    if not str(file).strip(". "):
+        raise SettingsError(
+            "CLINIC_BACKUPS_IDENTITY_FILE, or --identity, is empty.",
+            hint="Give the path of the file that `clinic-backups keygen` wrote.",
+        )
     try:
         with file.open("rb") as opened:
             mode = os.fstat(opened.fileno()).st_mode

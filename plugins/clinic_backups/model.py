@@ -276,6 +276,8 @@ class BackupRecord:
     accepted_at: datetime | None = None
     remark: str | None = None
     """What could not be checked, and why."""
+    source_db: str | None = None
+    """The database that it was read from, see ``source_database``; none in older records and rebuilt catalogs."""
     noted: Envelope | None = None
     """What its envelope says, written down before the envelope: only by this a running backup is completed."""
     number: int | None = None

@@ -281,7 +281,7 @@ class Parts:
                 found += snapshot.rows(
                     query, {"email": email, "name": name}, "looking up whose clinics these are", source="file"
                 )
-        roles = [role for clinic, role in found if role == "superadmin" or clinic == clinic_id]
+        roles = [role for clinic, role, *_ in found if role == "superadmin" or clinic == clinic_id]
         return bool(roles) and "superadmin" not in roles
 
     def approval_mails(self, url: str) -> ApprovalMails:

@@ -15,7 +15,7 @@ from clinic_backups.clock import DatabaseClock
 from clinic_backups.connections import Connection
 from clinic_backups.coverage import Coverage
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, SettingsError
-from clinic_backups.extract import SqlFolder, render
+from clinic_backups.extract import USER_CLINICS, SqlFolder, render
 from clinic_backups.findings import Finding, Report, require
 from clinic_backups.model import Table
 from clinic_backups.row_checks import PLACEHOLDER, RowChecks, RowCount
@@ -199,13 +199,29 @@ class _ClinicDatabase:
                 query, None, "trying clinic_admins.sql, which must give the columns email and name", source="file"
             )
         with report.check("extracts"), snapshot.savepoint():
-            # A UNION takes no other number of columns, whether there is a row or not.
-            query = (
-                f"SELECT r.clinic_id::bigint, r.role::text FROM ((SELECT * FROM (\n{folder.user_clinics()}\n) AS q)"  # noqa: S608
-                " UNION ALL SELECT NULL, NULL) AS r (clinic_id, role)"
+            self._check_user_clinics()
+
+    def _check_user_clinics(self) -> None:
+        """It gives two columns, or three, that are what they should be."""
+        who, query = {"email": "", "name": ""}, self._folder.user_clinics()
+        doing = "trying user_clinics.sql, which must give clinic_id and role, and may give user_id as well"
+        # Joined to one row, so that there is a row to count the columns of.
+        counted = (
+            "SELECT count(*) FROM json_object_keys((SELECT row_to_json(r) FROM"  # noqa: S608
+            f" (SELECT q.* FROM (SELECT) AS one LEFT JOIN (\n{query}\n) AS q ON true LIMIT 1) AS r))"
+        )
+        ((columns,),) = self._snapshot.rows(counted, who, doing, source="file")
+        if columns not in (2, 3):
+            raise SettingsError(
+                f"{USER_CLINICS} gives {columns} columns.",
+                hint="It gives two or three: clinic_id and role, and user_id if you like, as its comment says.",
             )
-            doing = "trying user_clinics.sql, which must give the columns clinic_id and role"
-            snapshot.rows(query, {"email": "", "name": ""}, doing, source="file")
+        names = ["clinic_id::bigint", "role::text", "user_id::bigint"][:columns]
+        wanted, called = ", ".join(names), ", ".join(name.partition("::")[0] for name in names)
+        self._snapshot.rows(
+            f"SELECT {wanted} FROM (\n{query}\n) AS r ({called})",  # noqa: S608
+            who, doing, source="file",
+        )  # fmt: skip
 
     def check_extracts(self) -> None:
         """Each table exists and may be read, and its extract runs and gives all its columns."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from clinic_backups.encryption import parse_recipients
+from clinic_backups.encryption import parse_recipients, public_keys
+from clinic_backups.errors import SettingsError
 from clinic_backups.findings import Report
-from clinic_backups.notify.mail import Templates
+from clinic_backups.notify.mail import FALLBACK_LANGUAGE, Templates
 from clinic_backups.settings import PREFIX, Settings
 
 NO_CLINIC = -1
@@ -29,8 +31,41 @@ def check_settings(settings: Settings, report: Report, now: datetime) -> None:
     for clinic_id in (NO_CLINIC, *settings.clinic_retention):
         keep_days = settings.retention_of(clinic_id).keep_days
         settings.lock_end(now + timedelta(days=keep_days))
+    with report.check("settings"):
+        _look_at_language(settings, report)
+    with report.check("settings"):
+        _require_own_key(settings)
     count = len(settings.recipients)
     report.ok("settings", f"Backups are encrypted to {count} public key{'s' if count > 1 else ''}.")
+
+
+def _look_at_language(settings: Settings, report: Report) -> None:
+    languages = Templates(settings.email_dir, settings.zone).languages()
+    wanted = settings.operator_language
+    if not {wanted, re.split("[-_]", wanted)[0].lower()} & set(languages):
+        report.warn(
+            "settings",
+            f"{PREFIX}OPERATOR_LANGUAGE is {wanted}, and {settings.email_dir} has no such folder: mails are in"
+            f" {FALLBACK_LANGUAGE}.",
+            f"Choose one of {', '.join(languages)}, or add a folder.",
+        )
+
+
+def _require_own_key(settings: Settings) -> None:
+    """Where the secret key is at hand: it opens what is going to be backed up.
+
+    :raises SettingsError: it does not, or the file is none that can be used.
+    """
+    if settings.identity_file is None or not settings.recipients:
+        return
+    own = set(public_keys(settings.identity_file))
+    if not own & {" ".join(key.split()[:2]) for key in settings.recipients_of(NO_CLINIC)}:
+        raise SettingsError(
+            f"The secret key of {PREFIX}IDENTITY_FILE belongs to none of the keys in {PREFIX}RECIPIENTS: it would not"
+            " open the backups.",
+            hint=f"Is {PREFIX}RECIPIENTS somebody else's key? `clinic-backups keygen` printed the one that belongs to"
+            " the secret key.",
+        )
 
 
 def check_clinics_of_settings(settings: Settings, clinic_ids: Iterable[int], report: Report) -> None:

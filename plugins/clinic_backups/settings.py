@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from difflib import get_close_matches
@@ -18,13 +19,17 @@ from clinic_backups.errors import SettingsError
 from clinic_backups.retention import Days, Periods, RetentionPolicy
 from clinic_backups.setting_types import (
     YEAR_HOURS,
+    Addresses,
     ClinicFrequencies,
     ClinicKeys,
     ClinicPolicies,
     Frequency,
+    Keys,
     Language,
     Percent,
     Replicas,
+    SomePath,
+    StoreUrl,
     Timeout,
     WebAddress,
     Words,
@@ -32,6 +37,7 @@ from clinic_backups.setting_types import (
 )
 
 PREFIX = "CLINIC_BACKUPS_"
+_LIKE_PREFIX = re.compile(r"CLINICS?_?BACKUPS?_?")
 LONGEST_RETRY_DELAY = timedelta(minutes=30)
 PROJECT_SQL = Path(__file__).resolve().parents[2] / "include" / "sql"
 PROJECT_EMAIL = PROJECT_SQL.parent / "email"
@@ -56,10 +62,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    store_url: str = Field(
+    store_url: StoreUrl = Field(
         default="", description="Where backups go: s3://bucket/prefix, gs://…, az://container/prefix or file:///path"
     )
-    recipients: Words = Field(
+    recipients: Keys = Field(
         default=(), description="Public keys (age1… or ssh-…) that every backup is encrypted to, separated by spaces"
     )
     clinic_recipients: ClinicKeys = Field(
@@ -129,7 +135,7 @@ class Settings(BaseSettings):
         default={}, description='The same for single clinics, as JSON: {"7": "never"}'
     )
     support_contact: str = Field(default="", description="Whom a clinic may ask, as the failure mail says it")
-    operator_emails: Words = Field(
+    operator_emails: Addresses = Field(
         default=(),
         description="Who gets digests, alarms and plans that wait for approval, separated by spaces",
     )
@@ -146,7 +152,7 @@ class Settings(BaseSettings):
         default=SecretStr(""),
         description="Pinged hourly when all is well, and with /fail when not (healthchecks style)",
     )
-    identity_file: Path | None = Field(
+    identity_file: SomePath = Field(
         default=None, description="File with the secret key; only where restores run, never on workers that back up"
     )
     approvers: Words = Field(
@@ -320,6 +326,10 @@ def _unknown(environment: Iterable[str]) -> list[str]:
     known = {name.upper() for name in Settings.model_fields}
     problems = []
     for name in sorted(environment):
+        if _LIKE_PREFIX.match(name.upper()) and not name.upper().startswith(PREFIX):
+            word = _LIKE_PREFIX.sub("", name.upper())
+            if near := get_close_matches(word, known, n=1, cutoff=0.8):
+                problems.append(f"{name} is not a setting; did you mean {PREFIX}{near[0]}?")
         word = name.upper().removeprefix(PREFIX)
         if name.upper().startswith(PREFIX) and word not in known:
             near = get_close_matches(word, known, n=1)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from clinic_backups.archive import ArchiveWriter, Zstd, fingerprint
 from clinic_backups.blocks import BlockList
 from clinic_backups.encryption import Age
+from clinic_backups.envelope_checks import MAX_NUMBER
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.known_blocks import KnownBlocks
 from clinic_backups.manifest_checks import require_readable
@@ -171,7 +172,7 @@ class Stored:
             safety_of=record.safety_of,
             data_at=record.data_at,
             suspect=record.suspect,
-            number=record.number,
+            number=record.number if record.number is not None and record.number < MAX_NUMBER else None,
         )
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
-from urllib.error import HTTPError, URLError
 from urllib.parse import urljoin, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from django.core.exceptions import ImproperlyConfigured
 
 from clinic_backups_django.conf import conf
+from clinic_backups_django.transport import NoAnswer, exchange
+from clinic_backups_django.words import sentences
 
-LARGEST_ANSWER_BYTES = 16 * 1024 * 1024
 UNREACHABLE = "El servicio de respaldos no responde. Intente de nuevo en unos minutos."
 NOT_LET_IN = "El servicio de respaldos no acepta la clave de esta aplicación. Avise al equipo de soporte."
 
@@ -30,22 +30,14 @@ class BackupsError(Exception):
         self.status, self.message, self.retry_after = status, message, retry_after
 
 
-class _NoRedirects(HTTPRedirectHandler):
-    """A redirect would carry the token to wherever it leads."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-_opener = build_opener(_NoRedirects)
-
-
 @dataclass
 class BackupsClient:
     """Asks for backups, links and restores.
 
     :param url: Airflow's address.
-    :param token: a bearer token; or ``username`` and ``password``, with which one is got when it is needed.
+    :param token: a bearer token; or ``username`` and ``password``, with which one is got when it is needed, and kept
+        until it is refused.
+    :param timeout_seconds: the longest wait for all that one question needs, with its login.
     """
 
     url: str
@@ -69,87 +61,88 @@ class BackupsClient:
         asked: dict[str, Any] = {"clinica": clinic_id, "tipo": tipo, "notas": notas}
         if creado_por is not None:
             asked["creado_por"] = creado_por
-        return self._call("POST", "respaldos/crear_respaldo_manual/", asked)
+        return self._call("POST", "respaldos/crear_respaldo_manual/", asked, needs="run_id")
 
     def link(self, number: int) -> dict[str, Any]:
         """A link to a backup's archive. :raises BackupsError: there is none."""
-        found = self._call("GET", f"respaldos/{number}/descargar/")
-        # Where the store is a folder, Airflow hands the file out itself.
-        return found | {name: urljoin(self.url, found[name]) for name in ("url", "url_completo") if name in found}
-
-    def restore(self, number: int, **asked: Any) -> dict[str, Any]:
-        """Ask for a restore, which waits for its approval. :raises BackupsError: it was refused."""
-        return self._call("POST", f"respaldos/{number}/restaurar/", asked)
-
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        found = self._call("GET", f"respaldos/{number}/descargar/", needs="url")
         try:
-            return self._send(method, f"backups/{path}", body, self._bearer())
-        except BackupsError as error:
-            if error.status != 401 or not self.username:
-                raise _for_people(error) from None
-        self.token = ""
-        try:
-            return self._send(method, f"backups/{path}", body, self._bearer())
-        except BackupsError as error:
-            raise _for_people(error) from None
-
-    def _bearer(self) -> str:
-        if not self.token:
-            login = {"username": self.username, "password": self.password}
-            try:
-                self.token = str(self._send("POST", "auth/token", login)["access_token"])
-            except KeyError:
-                raise BackupsError(503, UNREACHABLE) from None
-            except BackupsError as error:
-                refused = error.status in (400, 401, 403, 422)
-                raise BackupsError(503, NOT_LET_IN if refused else error.message) from None
-        return self.token
-
-    def _send(self, method: str, path: str, body: dict[str, Any] | None, bearer: str = "") -> dict[str, Any]:
-        headers = {"Accept": "application/json", "Accept-Language": "es", "Content-Type": "application/json"}
-        if bearer:
-            headers["Authorization"] = f"Bearer {bearer}"
-        request = Request(  # noqa: S310 - the scheme was looked at
-            f"{self.url.rstrip('/')}/{path}", json.dumps(body).encode() if body is not None else None, headers,
-            method=method,
-        )  # fmt: skip
-        try:
-            with _opener.open(request, timeout=self.timeout_seconds) as answer:
-                return _object(answer.read(LARGEST_ANSWER_BYTES))
-        except HTTPError as error:
-            with error:
-                told = _object(error.read(LARGEST_ANSWER_BYTES), or_empty=True)
-            message = " ".join(str(told[name]) for name in ("detail", "remedy") if told.get(name))
-            raise BackupsError(error.code, message or UNREACHABLE, error.headers.get("Retry-After")) from None
-        except (URLError, OSError, ValueError):
+            # Where the store is a folder, Airflow hands the file out itself.
+            links = {name: urljoin(self.url, found[name]) for name in ("url", "url_completo") if found.get(name)}
+        except (ValueError, TypeError, AttributeError):
             raise BackupsError(503, UNREACHABLE) from None
+        return found | links
+
+    def restore(self, number: int, clinic_id: int, **asked: Any) -> dict[str, Any]:
+        """Ask for a restore, which waits for its approval. :raises BackupsError: it was refused, or the backup is of
+        another clinic."""
+        return self._call("POST", f"respaldos/{number}/restaurar/", {"clinica": clinic_id, **asked}, needs="run_id")
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None, *, needs: str) -> dict[str, Any]:
+        """:param needs: what an answer says that is one."""
+        until = time.monotonic() + self.timeout_seconds
+        for attempt in (1, 2):
+            token = self._bearer(until)
+            try:
+                found = self._send(method, f"backups/{path}", body, until, token)
+            except BackupsError as error:
+                if error.status != 401 or not self.username or attempt == 2:
+                    raise _for_people(error) from None
+                if self.token == token:  # else another thread has a new one already
+                    self.token = ""
+                continue
+            if not isinstance(found.get(needs), str) or not found[needs]:
+                raise BackupsError(503, UNREACHABLE)
+            return found
+        raise AssertionError("the second attempt returns or raises")
+
+    def _bearer(self, until: float) -> str:
+        if token := self.token:
+            return token
+        login = {"username": self.username, "password": self.password}
+        try:
+            found = self._send("POST", "auth/token", login, until).get("access_token")
+        except BackupsError as error:
+            refused = error.status in (400, 401, 403, 422)
+            raise BackupsError(503, NOT_LET_IN if refused else UNREACHABLE) from None
+        if not isinstance(found, str) or not found:
+            raise BackupsError(503, UNREACHABLE)
+        self.token = found
+        return found
+
+    def _send(
+        self, method: str, path: str, body: dict[str, Any] | None, until: float, bearer: str = ""
+    ) -> dict[str, Any]:
+        try:
+            answer = exchange(method, f"{self.url.rstrip('/')}/{path}", body, bearer, until)
+        except NoAnswer as error:
+            raise BackupsError(503, NOT_LET_IN if error.secret_is_wrong else UNREACHABLE) from None
+        if 200 <= answer.status < 300:
+            return answer.told
+        words = [told for name in ("detail", "remedy") if isinstance(told := answer.told.get(name), str)]
+        if not any(words) and answer.status != 401:
+            # Not the words of the API: a proxy, or something else at this address.
+            raise BackupsError(503, UNREACHABLE, answer.retry_after)
+        raise BackupsError(answer.status, sentences(words), answer.retry_after)
 
 
 def client() -> BackupsClient:
-    """The client of the project's settings."""
+    """The client of the project's settings: one for a process, which keeps its token."""
     known = conf()
-    return BackupsClient(known.url, known.token, known.username, known.password, known.timeout_seconds)
+    return _client(known.url, known.token, known.username, known.password, known.timeout_seconds)
+
+
+@lru_cache(maxsize=8)
+def _client(url: str, token: str, username: str, password: str, timeout_seconds: float) -> BackupsClient:
+    return BackupsClient(url, token, username, password, timeout_seconds)
 
 
 def _for_people(error: BackupsError) -> BackupsError:
     """The same as an answer to somebody who does not know that there is a service: its own login is not theirs."""
     if error.status == 401:
         return BackupsError(503, NOT_LET_IN)
-    if error.status == 422:
+    if error.status in (400, 422):
         return BackupsError(400, error.message)
     if error.status in (403, 404, 409, 429):
         return error
-    return BackupsError(503, error.message, error.retry_after)
-
-
-def _object(content: bytes, *, or_empty: bool = False) -> dict[str, Any]:
-    """:raises ValueError: it is no JSON object."""
-    try:
-        found = json.loads(content)
-    except ValueError:
-        found = None
-    if isinstance(found, dict):
-        return found
-    if or_empty:
-        return {}
-    raise ValueError("no JSON object")
+    return BackupsError(503, error.message if error.status == 503 else UNREACHABLE, error.retry_after)

@@ -10,25 +10,26 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, time
+from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db import models
+from django.db import connection, models
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations import (
     AddField,
     AlterField,
     AlterModelTable,
+    AlterOrderWithRespectTo,
     RenameField,
     RenameModel,
     SeparateDatabaseAndState,
-)  # fmt: skip
+)
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
-_OF_INTEREST = (AddField, AlterField, AlterModelTable, RenameField, RenameModel)
+_OF_INTEREST = (AddField, AlterField, AlterModelTable, AlterOrderWithRespectTo, RenameField, RenameModel)
 
 
 @dataclass(frozen=True)
@@ -52,34 +53,70 @@ def lines(schema: str = "public") -> Iterator[str]:
     """
     loader = MigrationLoader(None)
     state = ProjectState()
-    done = set[tuple[str, str]]()
+    done, renamed = set[tuple[str, str]](), set[str]()
     for leaf in sorted(loader.graph.leaf_nodes()):
-        for app, name in loader.graph.forwards_plan(leaf):
-            if (app, name) in done:
+        for key in loader.graph.forwards_plan(leaf):
+            if key in done:
                 continue
-            done.add((app, name))
-            for operation in loader.graph.nodes[app, name].operations:
-                yield from _lines_of(operation, app, state, schema)
+            done.add(key)
+            for app, operation in _operations(loader, key):
+                for line in _lines_of(operation, app, state, schema):
+                    subject, null, _ = line.partition(" = null")
+                    # An added column that may be NULL needs no line, unless it took the name of a renamed one.
+                    if not null or f"{subject} ->" in renamed:
+                        yield line
+                    renamed.add(f"{line.partition(' ->')[0]} ->")
+
+
+def _operations(loader: MigrationLoader, key: tuple[str, str]) -> Iterator[tuple[str, Operation]]:
+    """Of a migration; of a squashed one those that it stands for, while they are there: it leaves renames out."""
+    migration = loader.graph.nodes[key] if key in loader.graph.nodes else loader.disk_migrations[key]
+    if migration.replaces and all(tuple(each) in loader.disk_migrations for each in migration.replaces):
+        for each in migration.replaces:
+            replaced = loader.disk_migrations[tuple(each)]
+            if replaced.replaces:
+                yield from _operations(loader, tuple(each))
+            else:
+                yield from ((each[0], operation) for operation in replaced.operations)
+        return
+    yield from ((key[0], operation) for operation in migration.operations)
 
 
 def _lines_of(operation: Operation, app: str, state: ProjectState, schema: str) -> Iterator[str]:
     """Of one operation, which is done to the state."""
     if isinstance(operation, SeparateDatabaseAndState):
+        # What is done to the database only, such as a table that goes to another application.
+        beside = state.clone()
+        for inner in operation.database_operations:
+            yield from _lines_of(inner, app, beside, schema)
         for inner in operation.state_operations:
             yield from _lines_of(inner, app, state, schema)
         return
-    for inner in getattr(operation, "state_operations", None) or ():  # RunSQL
-        yield from _lines_of(inner, app, state, schema)
+    if inner_operations := getattr(operation, "state_operations", None):  # RunSQL
+        for inner in inner_operations:
+            yield from _lines_of(inner, app, state, schema)
         return
     if not isinstance(operation, _OF_INTEREST):
         operation.state_forwards(app, state)
         return
     before = _relations(state)
+    was_null = _is_null(operation, app, state) if isinstance(operation, AlterField) else False
     operation.state_forwards(app, state)
     after = _relations(state)
     yield from _renamed(before, after, operation, app, schema)
-    if isinstance(operation, AddField):
+    not_null = isinstance(operation, AlterField) and was_null and not _is_null(operation, app, state)
+    if isinstance(operation, AddField) or not_null:
         yield from _added(after, operation, app, state, schema)
+    elif isinstance(operation, AlterOrderWithRespectTo):
+        key = (app, operation.name_lower)
+        for name, column in after[key].columns.items() if key in after else ():
+            if key in before and name not in before[key].columns:
+                yield f"{_table(after[key].table, schema)}: {_spelled(column)} = 0"
+
+
+def _is_null(operation: AlterField, app: str, state: ProjectState) -> bool:
+    model = state.apps.get_model(app, operation.model_name)
+    return bool(model._meta.get_field(operation.name).null)
 
 
 def _relations(state: ProjectState) -> dict[tuple[str, ...], _Relation]:
@@ -122,49 +159,64 @@ def _later(key: tuple[str, ...], operation: Operation, app: str) -> tuple[str, .
     return key
 
 
-def _added(after: _Relations, operation: AddField, app: str, state: ProjectState, schema: str) -> Iterator[str]:
+def _added(
+    after: _Relations, operation: AddField | AlterField, app: str, state: ProjectState, schema: str
+) -> Iterator[str]:
+    """The value that the rows got that were there: of an added column, or of one that may not be NULL any more."""
     relation = after.get((app, operation.model_name_lower))
     if relation is None or operation.name not in relation.columns:
         return  # a table between two models, or one that somebody else makes
     column = f"{_table(relation.table, schema)}: {_spelled(relation.columns[operation.name])}"
     # The field of the operation has the default that was given for this migration alone.
     added = operation.field
+    if getattr(added, "generated", False):
+        return
     if getattr(added, "db_default", models.NOT_PROVIDED) is not models.NOT_PROVIDED:
         return
     if added.has_default():
         if added.default is None:
+            yield f"{column} = null"
             return
-        text = None if callable(added.default) and added.default not in (list, dict) else _text(added)
-    elif not added.null and (getattr(added, "auto_now", False) or getattr(added, "auto_now_add", False)):
+        computed = callable(added.default) and added.default not in (list, dict)
+        text = None if computed else _text(added, operation, app, state)
+    elif added.null:
+        yield f"{column} = null"  # no value, but older backups are known by it
+        return
+    elif getattr(added, "auto_now", False) or getattr(added, "auto_now_add", False):
         text = None
-    elif not added.null and added.blank and added.empty_strings_allowed:
+    elif added.blank and added.empty_strings_allowed:
         text = "''"
     else:
-        return  # NULL; or, as in an initial migration, there were no rows
+        return  # as in an initial migration, there were no rows
     yield f"{column} = {text}" if text is not None else f"# {column} = …  (the migration computed the value)"
 
 
-def _text(added: Any) -> str | None:
-    """The default as the file writes values; none where it has no plain form."""
+def _text(added: Any, operation: AddField | AlterField, app: str, state: ProjectState) -> str | None:
+    """The default as Django saves it, as the file writes values; none where it has no plain form."""
     value = added.default() if callable(added.default) else added.default
-    if isinstance(added, models.JSONField):
-        return _quoted(json.dumps(value, cls=added.encoder, ensure_ascii=False))
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | Decimal) or (isinstance(value, float) and value == value):
-        text = str(value)
+    field = state.apps.get_model(app, operation.model_name)._meta.get_field(operation.name)
+    if isinstance(field, models.JSONField):
+        return _quoted(json.dumps(field.get_prep_value(value), cls=field.encoder, ensure_ascii=False))
+    saved = field.get_db_prep_save(value, connection)
+    if isinstance(saved, bool):
+        return "true" if saved else "false"
+    if isinstance(saved, int | Decimal | float):
+        text = str(saved)
         return text if re.fullmatch(r"[-+]?[0-9][0-9.eE+-]*", text) else _quoted(text)
-    if isinstance(value, models.Choices | str | UUID):
-        return _quoted(str(getattr(value, "value", value)))
-    if isinstance(value, date | time):
-        return _quoted(value.isoformat())
-    if isinstance(value, list) and not value:
+    if isinstance(saved, str | UUID):
+        return _quoted(str(saved))
+    if isinstance(saved, date | time):
+        return _quoted(saved.isoformat())
+    if isinstance(saved, timedelta):
+        return _quoted(f"{saved.days} days {saved.seconds}.{saved.microseconds:06} seconds")
+    if isinstance(saved, list) and not saved:
         return "'{}'"
     return None
 
 
 def _quoted(text: str) -> str | None:
-    return None if "\n" in text else "'" + text.replace("'", "''") + "'"
+    """In one line; none where a sign of it would not be seen, or would end the line."""
+    return "'" + text.replace("'", "''") + "'" if text.isprintable() else None
 
 
 def _table(name: str, schema: str) -> str:
@@ -177,10 +229,26 @@ def _spelled(name: str) -> str:
     return name if re.fullmatch(r"\w+", name) else '"' + name.replace('"', '""') + '"'
 
 
+_SUBJECT = re.compile(r"#?\s*((?:[^:=>'-]|-(?!>))*(?::(?:[^:=>'-]|-(?!>))*)?)(->|=)")
+
+
+def _subject(line: str) -> str | None:
+    """What a line is about: two lines about the same are an error of the file."""
+    found = _SUBJECT.match(line.strip())
+    return "".join(found[1].split()) + found[2] if found else None
+
+
 def new_lines(known: Iterable[str], schema: str = "public") -> list[str]:
-    """Those of :func:`lines` that a file does not have yet.
+    """Those of :func:`lines` whose subject a file does not have yet, whatever it says of it.
+
+    Of two about the same column the last one counts: an earlier column of that name is gone.
 
     :param known: the file's lines.
     """
-    there = {" ".join(line.split()) for line in known}
-    return [line for line in dict.fromkeys(lines(schema)) if " ".join(line.split()) not in there]
+    there = {_subject(line) for line in known}
+    found: dict[str | None, str] = {}
+    for line in lines(schema):
+        subject = _subject(line)
+        found.pop(subject, None)
+        found[subject] = line
+    return [line for subject, line in found.items() if subject not in there]

@@ -38,10 +38,12 @@ class Respaldo(models.Model):
         FALLIDO = "fallido", "Fallido"
 
     id = models.BigIntegerField("número", primary_key=True)
-    # No rule of deletion: a backup outlives its clinic and whoever asked for it.
+    # No rule of deletion: a backup outlives its clinic and whoever asked for it. With null=True Django joins them with
+    # LEFT JOIN, so that no list loses the backups of clinics that are gone.
     clinica = models.ForeignKey(
-        conf().clinic_model, models.DO_NOTHING, db_constraint=False, related_name="+", verbose_name="clínica"
-    )
+        conf().clinic_model, models.DO_NOTHING, null=True, db_constraint=False, related_name="+",
+        verbose_name="clínica",
+    )  # fmt: skip
     tipo = models.CharField(max_length=20, choices=Tipo.choices)
     estado = models.CharField(max_length=20, choices=Estado.choices)
     nombre_archivo = models.CharField("archivo", max_length=255)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from rest_framework import serializers
+from rest_framework.validators import ProhibitSurrogateCharactersValidator
 
 from clinic_backups_django.models import Respaldo
+
+NOT_A_CHARACTER = "El texto tiene un carácter incompleto (U+{code_point:X}). Escríbalo de nuevo."
 
 
 class RespaldoSerializer(serializers.ModelSerializer):
@@ -31,17 +34,32 @@ class RespaldoSerializer(serializers.ModelSerializer):
         return str(user.get_full_name() or user.get_username() if user else respaldo.creado_por_nombre)
 
 
+class TextoField(serializers.CharField):
+    """A note. Django REST Framework has no Spanish words for half a character."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # Each field has instances of its own, but the message may belong to the class.
+        for validator in self.validators:
+            if isinstance(validator, ProhibitSurrogateCharactersValidator):
+                validator.message = NOT_A_CHARACTER
+
+
 class NuevoRespaldoSerializer(serializers.Serializer):
     """What to back up. Whoever sees one clinic only may leave ``clinica`` out."""
 
     clinica = serializers.IntegerField(required=False, min_value=0)
     tipo = serializers.ChoiceField(("auto", "completo", "incremental"), default="auto")
-    notas = serializers.CharField(required=False, allow_blank=True, default="", max_length=500)
+    notas = TextoField(required=False, allow_blank=True, default="", max_length=500)
 
 
 class RestauracionSerializer(serializers.Serializer):
-    """How to restore: ``exact`` as the backup, ``missing`` only rows that are gone, ``live`` beside people at work."""
+    """How to restore: ``exact`` as the backup, ``missing`` only rows that are gone, ``live`` beside people at work.
 
+    ``clinica`` may say of which clinic the backup is, to be compared.
+    """
+
+    clinica = serializers.IntegerField(required=False, min_value=0)
     modo = serializers.ChoiceField(("exact", "missing", "live"), default="exact")
-    tablas = serializers.ListField(child=serializers.CharField(max_length=300), default=list)
-    notas = serializers.CharField(required=False, allow_blank=True, default="", max_length=500)
+    tablas = serializers.ListField(child=TextoField(max_length=300), default=list)
+    notas = TextoField(required=False, allow_blank=True, default="", max_length=500)

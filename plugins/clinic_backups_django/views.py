@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.db import InterfaceError, OperationalError, ProgrammingError
+from django.utils import translation
 from rest_framework import filters, permissions, status, viewsets
 from rest_framework.decorators import action
 from rest_framework.exceptions import PermissionDenied, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.views import set_rollback
 
 from clinic_backups_django.client import BackupsError, client
 from clinic_backups_django.conf import conf
+from clinic_backups_django.error_texts import spanish, text_of
 from clinic_backups_django.filters import RespaldoFilter
 from clinic_backups_django.models import Respaldo
 from clinic_backups_django.rules import Action, rules
 from clinic_backups_django.serializers import NuevoRespaldoSerializer, RespaldoSerializer, RestauracionSerializer
 
+log = logging.getLogger("clinic_backups_django")
 POLL_SECONDS = 0.25
 CREATED, RUNNING = "El respaldo se creó correctamente.", "El respaldo está en proceso."
 FAILED = "El respaldo falló. Intente de nuevo; si vuelve a fallar, avise al equipo de soporte."
 DENIED = "No tiene permiso para hacer esto en esta clínica. Pídalo a la persona que la administra."
 NO_CLINIC = 'Indique la clínica: {"clinica": 7}.'
+OTHER_CLINIC = "Este respaldo no es de la clínica {}. Elija un respaldo de esa clínica."
+CATALOG_DOWN = "La lista de respaldos no está disponible. Intente de nuevo en unos minutos."
+DATABASE_ERRORS = (OperationalError, InterfaceError, ProgrammingError)
 PLANNED = "Se pidió la restauración. Empieza cuando el equipo de soporte apruebe el plan."
 
 
@@ -55,13 +64,18 @@ class RespaldoViewSet(viewsets.ReadOnlyModelViewSet):
     @action(detail=False, methods=["post"])
     def crear_respaldo_manual(self, request: Request) -> Response:
         """Back up now: 201 with the backup if it ends in time, 202 while it runs."""
+        self._require_somewhere("back_up")
         clinic_id = _clinic_of(request)
         self._require("back_up", clinic_id)
         asked = _valid(NuevoRespaldoSerializer, request)
         newest = Respaldo.objects.order_by("-id").values_list("id", flat=True).first() or 0
         user = request.user.pk if isinstance(request.user.pk, int) else None
         client().back_up(clinic_id, tipo=asked["tipo"], notas=asked["notas"], creado_por=user)
-        made = _wait(clinic_id, newest)
+        try:
+            made = _wait(clinic_id, newest)
+        except DATABASE_ERRORS:  # the backup was asked for all the same
+            log.exception("The view of backups cannot be read while a backup of clinic %s runs.", clinic_id)
+            made = None
         shown = None if made is None else self.get_serializer(made).data
         if made is not None and made.estado == Respaldo.Estado.FALLIDO:
             return Response({"error": FAILED, "respaldo": shown}, status=status.HTTP_500_INTERNAL_SERVER_ERROR)
@@ -84,16 +98,34 @@ class RespaldoViewSet(viewsets.ReadOnlyModelViewSet):
         found = self.get_object()
         self._require("restore", found.clinica_id)
         asked = _valid(RestauracionSerializer, request)
-        return Response({"mensaje": PLANNED, **client().restore(found.id, **asked)}, status=status.HTTP_202_ACCEPTED)
+        if asked.pop("clinica", found.clinica_id) != found.clinica_id:
+            return Response({"error": OTHER_CLINIC.format(request.data["clinica"])}, status=status.HTTP_409_CONFLICT)
+        run = client().restore(found.id, found.clinica_id, **asked)
+        return Response({"mensaje": PLANNED, **run}, status=status.HTTP_202_ACCEPTED)
+
+    def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """In Spanish, whatever the language of the project is."""
+        with translation.override("es"):
+            return super().dispatch(request, *args, **kwargs)
 
     def handle_exception(self, exc: Exception) -> Response:
         """Every error is ``{"error": text}``."""
+        if isinstance(exc, DATABASE_ERRORS):
+            log.error("The view of backups cannot be read: %s: %s", type(exc).__name__, exc)
+            exc = BackupsError(status.HTTP_503_SERVICE_UNAVAILABLE, CATALOG_DOWN)
         if isinstance(exc, BackupsError):
+            set_rollback()
             headers = {"Retry-After": exc.retry_after} if exc.retry_after else None
             return Response({"error": exc.message}, status=exc.status, headers=headers)
         answer: Response = super().handle_exception(exc)
-        answer.data = {"error": _text(answer.data)}
+        answer.data = {"error": spanish(exc) or text_of(answer.data)}
         return answer
+
+    def _require_somewhere(self, wanted: Action) -> None:
+        """Whoever may do it in no clinic hears so before the body is read."""
+        own = rules().clinics(self.request.user)
+        if own is not None and not any(rules().may(wanted, self.request.user, clinic_id) for clinic_id in own):
+            raise PermissionDenied(DENIED)
 
     def _require(self, wanted: Action, clinic_id: int) -> None:
         if not rules().may(wanted, self.request.user, clinic_id):
@@ -138,11 +170,3 @@ def _wait(clinic_id: int, newest: int) -> Respaldo | None:
 def _users(shown: Iterable[Respaldo]) -> dict[int, Any]:
     numbers = {respaldo.creado_por_id for respaldo in shown} - {None}
     return get_user_model()._default_manager.in_bulk(numbers) if numbers else {}
-
-
-def _text(told: Any) -> str:
-    """What Django REST Framework says of an error, as one text."""
-    if isinstance(told, dict):
-        parts = ((name, _text(value)) for name, value in told.items())
-        return " ".join(text if name in ("detail", "non_field_errors") else f"{name}: {text}" for name, text in parts)
-    return " ".join(map(_text, told)) if isinstance(told, (list, tuple)) else str(told)

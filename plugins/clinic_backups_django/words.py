@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from django.utils import timezone, translation
@@ -23,3 +24,9 @@ def age(moment: datetime) -> str:
     """``hace 3 horas``."""
     with translation.override("es"):
         return f"hace {timesince(moment, timezone.now(), depth=1)}".replace("\u00a0", " ")
+
+
+def sentences(parts: Iterable[str]) -> str:
+    """One text, with a full stop after each part that has no end of its own."""
+    found = (part.strip() for part in parts)
+    return " ".join(part if part.endswith((".", "!", "?", ":")) else f"{part}." for part in found if part)

@@ -777,3 +777,14 @@ class TestManifestsThatAreNone:
         with pytest.raises(IntegrityError, match="would not be readable"):
             stored.rig.run(2)
         assert stored.rig.objects() == before
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["AGE-SECRET-KEY-1YA3XKUY6Z72", "age-secret-key-1ya3xkuy6z72", " AGE-SECRET-KEY-1YA3XKUY6Z72\n",
+     "-----BEGIN OPENSSH PRIVATE KEY-----\nYA3XKUY6Z72\n", "# created: 2026\nAGE-SECRET-KEY-1YA3XKUY6Z72"],
+)  # fmt: skip
+def test_a_key_in_the_place_of_its_file_is_not_printed(given: str) -> None:
+    with pytest.raises(SettingsError, match="holds a secret key, and not the path") as caught:
+        load_identities(Path(given))
+    assert "YA3XKUY6Z72" not in f"{caught.value} {caught.value.hint}".upper()

@@ -310,3 +310,16 @@ def test_a_gap_fails_the_backup_and_a_word_completes_it_as_incomplete(run: Run, 
     assert [gap["table"] for gap in first["gaps"]] == ["public.nueva"]
     assert "incomplete" in run("list").out
     assert "public.nueva leads to the clinic" in run("show", first["backup_id"]).err
+
+
+@pytest.mark.parametrize("words", ["retention --dry-run --clinic 99", "catalog verify --clinic 99"])
+def test_a_clinic_that_nobody_knows_is_an_error(run: Run, words: str) -> None:
+    done = run(*words.split())
+    assert done.code == 2
+    assert "The catalog has no backup of clinic 99" in done.err
+
+
+@pytest.mark.parametrize("option", ["--as-of", "--backup"])
+def test_an_unset_variable_of_a_shell_chooses_no_backup(run: Run, option: str) -> None:
+    done = run("restore", "--clinic", "1", "--plan", option, "")
+    assert (done.code, f"{option} is empty" in done.err) == (2, True)

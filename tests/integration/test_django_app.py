@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -43,6 +51,11 @@ class Service(Fake):
         self.database: DemoDatabase | None = None
         self.logins = 0
         self.refuses_token = ""
+        self.clinic_of_all = 1
+
+    def by_number(self, number: int, visible: Any) -> Any:
+        entry = super().by_number(number, visible)
+        return entry and replace(entry, record=replace(entry.record, clinic_id=self.clinic_of_all))
 
     def back_up(self, caller: Caller, clinic_id: int, **asked: Any) -> Any:
         if self.begins and self.begins[0] == "429":
@@ -131,7 +144,7 @@ def project(django_database: DemoDatabase, server: tuple[str, Service]) -> Itera
 
     url, fake = server
     fake.asked.clear()
-    fake.begins, fake.database, fake.refuses_token = [], django_database, ""
+    fake.begins, fake.database, fake.refuses_token, fake.clinic_of_all = [], django_database, "", 1
     for clinic_id, state, day in ((1, "completed", 1), (1, "failed", 2), (2, "completed", 3)):
         record(django_database, clinic_id, state, f"2026-08-0{day}T06:00Z")
     known = {"CLINIC_MODEL": "comun.Clinica", "URL": url, "TOKEN": "t", "WAIT_SECONDS": 0}
@@ -186,7 +199,9 @@ def test_each_clinic_sees_its_own_list_and_every_field(project: DemoDatabase) ->
         ("?estado=completado", [3, 1]), ("?estado=completado&estado=fallido", [3, 2, 1]), ("?tipo=manual", []),
         ("?clinica=2", [3]), ("?desde=2026-08-02T00:00", [3, 2]), ("?hasta=2026-08-02T07:00:00", [2, 1]),
         ("?search=Clínica 2", [3]), ("?ordering=fecha_creacion", [1, 2, 3]), ("?ordering=-tamano_bytes,id", [1, 3, 2]),
-        ("?page_size=1&estado=fallido", [2]), ("?ordering=nada", [3, 2, 1]),
+        ("?page_size=1&estado=fallido", [2]), ("?ordering=nada", [3, 2, 1]), ("?estado=", [3, 2, 1]),
+        ("?tipo=&estado=completado", [3, 1]), ("?estado=&estado=fallido", [2]), ("?hasta=2026-08-02", [2, 1]),
+        ("?desde=2026-08-02&hasta=2026-08-02", [2]),
     ],
 )  # fmt: skip
 def test_filters_and_orders(project: DemoDatabase, query: str, found: list[int]) -> None:
@@ -255,6 +270,19 @@ def test_downloads_and_restores_go_to_the_api(project: DemoDatabase, server: tup
     assert fake.asked[0][:2] == ("clinic_restore", 1) and fake.asked[0][2]["notes"] == "se borró"
 
 
+def test_a_backup_of_another_clinic_is_not_restored(project: DemoDatabase, server: tuple[str, Service]) -> None:
+    fake, boss = server[1], client("superusuario")
+    path = "/api/respaldos/1/restaurar/"
+    other = boss.post(path, {"clinica": 2}, format="json")
+    assert (other.status_code, "no es de la clínica 2" in other.json()["error"]) == (409, True)
+    assert boss.post(path, {"clinica": 1}, format="json").status_code == 202
+    # The application reads another catalog than Airflow.
+    fake.clinic_of_all, asked = 7, len(fake.asked)
+    mixed = boss.post(path, {}, format="json")
+    assert (mixed.status_code, "no es de la clínica 1" in mixed.json()["error"]) == (409, True)
+    assert len(fake.asked) == asked
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "says"),
     [
@@ -262,7 +290,9 @@ def test_downloads_and_restores_go_to_the_api(project: DemoDatabase, server: tup
         ({"TOKEN": "", "USERNAME": "servicio", "PASSWORD": "otra"}, 503, "no acepta la clave"),
         ({"URL": "http://127.0.0.1:1"}, 503, "no responde"),
         ({"URL": "{url}/moved"}, 503, "no responde"),
-        ({"URL": "{url}/nothing"}, 404, ""),
+        ({"URL": "{url}/nothing"}, 503, "no responde"),
+        ({"TOKEN": "t\n"}, 503, "no acepta la clave"),
+        ({"TOKEN": "clavé"}, 503, "no acepta la clave"),
     ],
 )
 def test_a_service_that_cannot_be_used_is_not_the_users_fault(
@@ -277,6 +307,280 @@ def test_a_service_that_cannot_be_used_is_not_the_users_fault(
     with override_settings(CLINIC_BACKUPS=known):
         answer = client("administrador.1").post("/api/respaldos/crear_respaldo_manual/", {}, format="json")
     assert answer.status_code == status and says in answer.json()["error"]
+
+
+@contextmanager
+def speaking(*answers: bytes) -> Iterator[str]:
+    """A server that says these bytes, one to each question, and the last one to all that follow."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    rest, stop = list(answers), threading.Event()
+
+    def one(peer: socket.socket, said: bytes) -> None:
+        with peer, suppress(OSError):
+            peer.settimeout(5)
+            asked = b""
+            while b"\r\n\r\n" not in asked:
+                asked += peer.recv(65536)
+            if said == DRIP:
+                whole = b" " * 15 + b'{"run_id":"r","url":"https://a/b"}'
+                peer.sendall(OK + f"Content-Length: {len(whole)}\r\n\r\n".encode())
+                for piece in whole[:15]:  # each within the time that one of them may take
+                    if stop.wait(0.05):
+                        return
+                    peer.sendall(bytes([piece]))
+                peer.sendall(whole[15:])
+                return
+            peer.sendall(said)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                peer = listener.accept()[0]
+                said = rest.pop(0) if len(rest) > 1 else rest[0]
+                threading.Thread(target=one, args=(peer, said), daemon=True).start()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        stop.set()
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(10)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+DRIP = b"drip"
+STARTED = OK + b"Content-Length: 14\r\n\r\n" + b'{"run_id":"r"}'
+BROKEN = {
+    "no http": b"garbage garbage\r\n\r\n",
+    "nothing": b"",
+    "chunks that end": OK + b'Transfer-Encoding: chunked\r\n\r\n10\r\n{"a"',
+    "no chunks": OK + b'Transfer-Encoding: chunked\r\n\r\nzz\r\n{"a"',
+    "cut": OK + b'Content-Length: 100\r\n\r\n{"run_id":"r","url":"https://a/b"}',
+    "long header": OK + b"X: " + b"a" * 70000 + b"\r\n\r\n{}",
+    "html": OK + b"Content-Length: 6\r\n\r\n<html>",
+    "empty": OK + b"Content-Length: 0\r\n\r\n",
+    "list": OK + b"Content-Length: 2\r\n\r\n[]",
+    "object without a word": OK + b"Content-Length: 2\r\n\r\n{}",
+    "null": OK + b'Content-Length: 26\r\n\r\n{"url":null,"run_id":null}',
+    "wrong link": OK + b'Content-Length: 35\r\n\r\n{"url":"http://[bad/", "run_id": ""}',
+    "deep": OK + b"Content-Length: 200000\r\n\r\n" + b"[" * 200_000,
+    "no content": b"HTTP/1.1 204 X\r\n\r\n",
+    "not modified": b"HTTP/1.1 304 X\r\n\r\n",
+    "error that is cut": b"HTTP/1.1 502 Bad\r\nTransfer-Encoding: chunked\r\n\r\n10\r\nabc",
+    "error without words": b"HTTP/1.1 403 No\r\nContent-Length: 6\r\n\r\n<html>",
+    "error of a list": b'HTTP/1.1 500 X\r\nContent-Length: 14\r\n\r\n{"detail":[1]}',
+    "drip": DRIP,
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_whatever_airflow_answers_is_one_error_in_spanish(project: DemoDatabase, case: str) -> None:
+    from django.conf import settings
+    from django.test import override_settings
+
+    admin = client("administrador.1")
+    with speaking(BROKEN[case]) as url:
+        known = settings.CLINIC_BACKUPS | {"URL": url, "TIMEOUT_SECONDS": 0.3 if case == "drip" else 5}
+        with override_settings(CLINIC_BACKUPS=known):
+            for answer in (
+                admin.post("/api/respaldos/crear_respaldo_manual/", {}, format="json"),
+                admin.get("/api/respaldos/1/descargar/"),
+                admin.post("/api/respaldos/1/restaurar/", {}, format="json"),
+            ):
+                assert (answer.status_code, list(answer.json())) == (503, ["error"])
+                assert "no responde" in answer.json()["error"]
+
+
+def test_a_header_that_would_be_two_is_left_out(project: DemoDatabase) -> None:
+    from django.conf import settings
+    from django.test import override_settings
+
+    said = b'HTTP/1.1 429 X\r\nRetry-After: a\r\n b\r\nContent-Length: 18\r\n\r\n{"detail":"Basta"}'
+    with speaking(said) as url, override_settings(CLINIC_BACKUPS=settings.CLINIC_BACKUPS | {"URL": url}):
+        answer = client("administrador.1").get("/api/respaldos/1/descargar/")
+    assert (answer.status_code, answer.json(), "Retry-After" in answer.headers) == (429, {"error": "Basta."}, False)
+
+
+def test_all_clinics_are_asked_for_where_one_answer_is_broken(project: DemoDatabase) -> None:
+    from django.conf import settings
+    from django.core.management import CommandError, call_command
+    from django.test import override_settings
+
+    from tests.django_project.comun.models import Clinica
+
+    out = StringIO()
+    with speaking(BROKEN["no http"], STARTED) as url:
+        known = override_settings(CLINIC_BACKUPS=settings.CLINIC_BACKUPS | {"URL": url})
+        with known, pytest.raises(CommandError, match="1 de 2 respaldos no se pudieron pedir"):
+            call_command("crear_respaldo", "--todas", stdout=out, stderr=out)
+    assert "Clínica 1: El servicio" in out.getvalue() and "Clínica 2: se pidió el respaldo (r)" in out.getvalue()
+    Clinica.objects.update(activa=False)
+    with pytest.raises(CommandError, match="No hay clínicas activas"):
+        call_command("crear_respaldo", "--todas", stdout=out)
+
+
+def test_causes_are_in_the_log_and_no_secret_is(
+    project: DemoDatabase, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    from clinic_backups_django.client import BackupsClient, BackupsError
+
+    def told(url: str, token: str) -> str:
+        caplog.clear()
+        with pytest.raises(BackupsError):
+            BackupsClient(url, token).link(1)
+        assert {record.name for record in caplog.records} == {"clinic_backups_django"}
+        assert token.strip() not in caplog.text
+        return caplog.text
+
+    assert "refused" in told("http://127.0.0.1:1", "geheim")
+    assert "line break" in told("http://127.0.0.1:1", "geheim\n")
+    with speaking(BROKEN["cut"]) as url:
+        assert "the answer is cut" in told(url, "geheim")
+    with untrusted(tmp_path) as url:
+        assert "certificate of 127.0.0.1 is not accepted" in told(url, "geheim")
+
+
+@contextmanager
+def untrusted(folder: Path) -> Iterator[str]:
+    """A server with a certificate that nobody issued."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "otro.example")]), datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(days=1))
+    pem = made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "pem").write_bytes(pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "pem")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError), listener.accept()[0] as peer, context.wrap_socket(peer, server_side=True):
+                pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(10)
+
+
+def test_a_catalog_that_is_down_is_told_in_spanish(project: DemoDatabase, caplog: pytest.LogCaptureFixture) -> None:
+    from django.conf import settings
+    from django.db import connections
+    from django.test import override_settings
+
+    admin = client("administrador.1")
+    known = connections["respaldos"].settings_dict
+    port = known["PORT"]
+    connections["respaldos"].close()
+    known["PORT"] = "1"
+    try:
+        with override_settings(CLINIC_BACKUPS=settings.CLINIC_BACKUPS | {"DATABASE": "respaldos"}):
+            for method, path in (
+                ("get", ""), ("get", "1/"), ("get", "1/descargar/"), ("post", "1/restaurar/"),
+                ("post", "crear_respaldo_manual/"),
+            ):  # fmt: skip
+                answer = getattr(admin, method)(f"/api/respaldos/{path}")
+                assert (answer.status_code, list(answer.json())) == (503, ["error"])
+                assert "no está disponible" in answer.json()["error"]
+    finally:
+        known["PORT"] = port
+    assert "OperationalError" in caplog.text
+
+
+@pytest.mark.parametrize("language", ["es", "en-us"])
+@pytest.mark.parametrize(
+    ("method", "path", "content", "kind", "status", "says"),
+    [
+        ("get", "999/", b"", "", 404, "Ese respaldo no existe"), ("get", "?page=99", b"", "", 404, "Esa página"),
+        ("delete", "1/", b"", "", 405, "Esta operación no existe"),
+        ("post", "crear_respaldo_manual/", b"{", "application/json", 400, "no es JSON válido"),
+        ("post", "crear_respaldo_manual/", b"\xff", "application/json", 400, "no es JSON válido"),
+        ("post", "crear_respaldo_manual/", b"<a/>", "text/xml", 415, "no se acepta"),
+        ("post", "crear_respaldo_manual/", b'{"tipo":"x","clinica":1}', "application/json", 400, "no es una elección"),
+        ("post", "crear_respaldo_manual/", b'{"notas":"\\ud800","clinica":1}', "application/json", 400, "U+D800"),
+        ("post", "1/restaurar/", b'{"notas":"\\ud800"}', "application/json", 400, "incompleto (U+D800)"),
+        ("get", "?estado=x", b"", "", 400, "Escoja una opción válida"),
+    ],
+)  # fmt: skip
+def test_every_refusal_is_in_spanish_whatever_the_projects_language(
+    project: DemoDatabase, language: str, method: str, path: str, content: bytes, kind: str, status: int, says: str
+) -> None:
+    from django.test import override_settings
+    from django.utils import translation
+
+    with override_settings(LANGUAGE_CODE=language), translation.override(language):
+        asked = {"data": content, "content_type": kind} if kind else {}
+        answer = getattr(client("superusuario"), method)(f"/api/respaldos/{path}", **asked)
+        assert (answer.status_code, list(answer.json())) == (status, ["error"])
+        assert says in answer.json()["error"], answer.json()
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"), [(b"{", "application/json"), (b"<a/>", "text/xml"), (b"[]", "text/plain")]
+)
+def test_who_may_do_it_nowhere_hears_so_before_the_body_is_read(
+    project: DemoDatabase, content: bytes, kind: str
+) -> None:
+    for path in ("crear_respaldo_manual/", "1/restaurar/"):
+        answer = client("odontologo.1").post(f"/api/respaldos/{path}", content, content_type=kind)
+        assert (answer.status_code, "No tiene permiso" in answer.json()["error"]) == (403, True)
+
+
+def test_sentences_have_a_full_stop_between_them() -> None:
+    from clinic_backups_django.error_texts import text_of
+
+    told = {"detail": ["Uno", "Dos."], "tipo": ["Tres"]}
+    assert text_of(told) == "Uno. Dos. tipo: Tres."
+
+
+def test_no_list_loses_the_backups_of_a_clinic_that_is_gone(project: DemoDatabase) -> None:
+    from clinic_backups_django.models import Respaldo
+
+    record(project, 99, "completed", "2026-08-04T06:00Z")
+    for found in (
+        Respaldo.objects.select_related("clinica", "creado_por"), Respaldo.objects.order_by("clinica__nombre"),
+        Respaldo.objects.exclude(clinica__nombre="x"),
+    ):  # fmt: skip
+        assert len(found) == found.count() == 4
+
+
+def test_the_applications_own_model_hears_why_it_is_refused(project: DemoDatabase) -> None:
+    from django.db import DatabaseError, transaction
+
+    from tests.django_project.respaldos.models import Anulado
+
+    Anulado.objects.get(pk=1).save()
+    Anulado.objects.get(pk=1).delete()
+    Anulado.objects.update(creado_por=None)
+    for refused in (
+        lambda: Anulado.objects.update(notas="x"),
+        lambda: Anulado.objects.create(tipo="manual", estado="en_proceso", clinica_id=1),
+    ):
+        with pytest.raises(DatabaseError, match="use its page, its API or its command"):
+            refused()
+    with pytest.raises(DatabaseError, match="respaldo_rows"), transaction.atomic():
+        list(Anulado.objects.select_for_update())
+    assert Anulado.objects.count() == 3
+
+
+def test_one_login_serves_many_requests(project: DemoDatabase, server: tuple[str, Service]) -> None:
+    from django.conf import settings
+    from django.test import override_settings
+
+    fake, admin = server[1], client("administrador.1")
+    known = {"TOKEN": "", "USERNAME": "servicio", "PASSWORD": "clave", "TIMEOUT_SECONDS": 29}
+    fake.logins = 0
+    with override_settings(CLINIC_BACKUPS=settings.CLINIC_BACKUPS | known):
+        assert [admin.get("/api/respaldos/1/descargar/").status_code for _ in range(3)] == [200] * 3
+        assert fake.logins == 1
+        fake.refuses_token = "t1"
+        assert admin.get("/api/respaldos/1/descargar/").status_code == 200
+    assert fake.logins == 2
 
 
 def test_what_the_api_refuses_is_handed_on(project: DemoDatabase, server: tuple[str, Service]) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from clinic_backups import connections
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.errors import ClinicBackupsError
+from clinic_backups.errors import ClinicBackupsError, PermanentError
 from clinic_backups.parts import Parts
 from clinic_backups.restore.workspace import Workspace
 from tests.postgres_fixtures import DemoDatabase
@@ -202,3 +202,19 @@ def test_the_message_names_the_cause_and_the_remedy(rig: Shaped, case: Case) -> 
     assert re.search(case.says, caught.value.message.splitlines()[0]), str(caught.value)
     assert re.search(case.hint, caught.value.hint, re.DOTALL), str(caught.value)
     assert not re.search(case.never, str(caught.value)), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("statement", "right"),
+    [
+        ("REVOKE USAGE ON SCHEMA public FROM {role}, PUBLIC", "GRANT USAGE ON SCHEMA public"),
+        ("CREATE FUNCTION public.f() RETURNS int LANGUAGE sql AS 'SELECT 1';"
+         "REVOKE ALL ON FUNCTION public.f() FROM PUBLIC",
+         "GRANT EXECUTE ON FUNCTION f"),
+    ],
+)  # fmt: skip
+def test_another_right_than_one_on_a_table_is_named(rig: Shaped, statement: str, right: str) -> None:
+    rig.execute(statement.format(role=rig.database.roles.reader))
+    with parts_snapshot(parts_of(rig)) as snapshot, pytest.raises(PermanentError) as caught:
+        snapshot.rows("SELECT public.f()" if "f()" in statement else "SELECT FROM public.comun_clinica", None, "trying")
+    assert caught.value.hint.startswith(right), caught.value

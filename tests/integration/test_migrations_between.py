@@ -86,6 +86,10 @@ CASES = {
         "s.person: alergias = 'x'\ns.person: alergias -> allergies",
         ["(1,1,ana@x,30,x)", "(2,1,eva@x,40,none)", "(3,2,leo@x,50,none)"],
     ),
+    "a name that was given to another column": Case(
+        RENAME + "; ALTER TABLE s.person ADD correo text", "s.person: correo -> email\ns.person: correo = null",
+        ["(1,1,ana@x,30,)", "(2,1,eva@x,40,)", "(3,2,leo@x,50,)"],
+    ),
     "lines that are of no use here": Case(
         "SELECT 1", "s.person: nothing -> else\ns.person: correo -> email\ns.gone -> s.lost\ns.person: x = '1'",
         ["(1,1,ana@x,30)", "(2,1,eva@x,40)", LEO],
@@ -235,3 +239,114 @@ def test_check_names_lines_that_no_restore_can_follow(rig: Shaped, lines: str, m
     ]  # fmt: skip
     assert [finding.level for finding in found] == ["warning"]
     assert message in found[0].message
+
+
+def test_rows_without_a_value_get_the_one_that_the_migration_gave(rig: Shaped) -> None:
+    rig.execute("UPDATE s.person SET age = NULL WHERE id IN (1, 2)")
+    record = rig.run()
+    rig.execute(DAMAGE, "UPDATE s.person SET age = 7 WHERE age IS NULL", "ALTER TABLE s.person ALTER age SET NOT NULL")
+    (refusal,) = rig.plan(record).refusals
+    assert "`s.person: age = '…'`" in refusal.hint
+    write(rig, "s.person: age = 7")
+    plan = rig.bring_back(record)
+    assert persons(rig) == ["(1,1,ana@x,7)", "(2,1,eva@x,7)", LEO]
+    assert plan.writes == 2  # a person and a visit; the other row has that value already
+    notes = [note for table in plan.tables for note in table.notes]
+    assert "Column age may not be NULL any more: 2 of the backup's rows get '7' (drift.txt)." in notes
+
+
+CENTS = "ALTER TABLE s.person ALTER age TYPE bigint USING age * 100"
+
+
+@pytest.mark.parametrize(
+    ("statements", "lines"),
+    [
+        ((CENTS, "DELETE FROM s.visit WHERE id < 3", "DELETE FROM s.person WHERE clinic_id = 1"), ""),
+        ((CENTS, "ALTER TABLE s.person ALTER id TYPE bigint", DAMAGE), ""),
+        ((CENTS, "UPDATE s.person SET correo = upper(correo)", DAMAGE), ""),
+        ((CENTS, "ALTER TABLE s.person RENAME age TO cents", DAMAGE), "s.person: age -> cents"),
+    ],
+    ids=["all rows are gone", "the key was retyped too", "every row was changed elsewhere", "renamed as well"],
+)
+def test_values_that_a_migration_changed_are_refused_where_nothing_tells_that_it_kept_them(
+    rig: Shaped, statements: tuple[str, ...], lines: str
+) -> None:
+    record = rig.run()
+    rig.execute(*(part for statement in statements for part in statement.split(";")))
+    write(rig, lines)
+    before = rig.everything()
+    assert any(
+        "was integer in the backup and is bigint now" in refusal.message for refusal in rig.plan(record).refusals
+    )
+    assert rig.everything() == before
+
+
+def test_a_line_that_leads_to_a_column_with_the_values_of_another_one_is_refused(rig: Shaped) -> None:
+    record = rig.run()
+    rig.execute("ALTER TABLE s.person DROP correo", "ALTER TABLE s.person RENAME age TO correo")
+    write(rig, "s.person: age -> correo")
+    assert any("several ways" in refusal.message for refusal in rig.plan(record, ignore_dropped=True).refusals)
+
+
+def test_one_value_says_nobodys_clinic(rig: Shaped) -> None:
+    record = rig.run()
+    rig.execute(
+        "ALTER TABLE s.visit ADD clinic_id int REFERENCES s.clinic", "DELETE FROM s.visit WHERE id = 1",
+        "UPDATE s.visit SET clinic_id = 1 WHERE id = 2", "UPDATE s.visit SET clinic_id = 2 WHERE id = 3",
+        "ALTER TABLE s.visit ALTER clinic_id SET NOT NULL",
+    )  # fmt: skip
+    write(rig, "s.visit: clinic_id = 2")
+    (refusal,) = rig.plan(record).refusals
+    assert "gives one value for clinic_id of s.visit, which says whose a row is" in refusal.message
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        "ALTER TABLE s.person ALTER age SET DEFAULT 9",
+        "ALTER TABLE s.person ADD x text DEFAULT 'not shown'",
+        "ALTER TABLE s.person DROP age",
+        None,
+    ],
+    ids=["a default", "an added column", "a dropped column", "the lines"],
+)
+def test_an_approval_is_of_the_columns_that_the_plan_showed(rig: Shaped, later: str | None) -> None:
+    record = rig.run()
+    rig.execute(DAMAGE, "ALTER TABLE s.person ADD other text", RENAME)
+    write(rig, "s.person: correo -> email")
+    wish = Wish(ignore_dropped=True)
+    plan = rig.plan(record, ignore_dropped=True)
+    assert plan.refusals == ()
+    if later is None:
+        write(rig, "s.person: correo -> other")
+        rig.execute("ALTER TABLE s.person ALTER email DROP NOT NULL")
+    else:
+        rig.execute(later)
+    before = rig.everything()
+    with pytest.raises(PermanentError):
+        rig.restore().apply(rig.source(record), wish, approved=plan.digest)
+    assert rig.everything() == before
+
+
+@pytest.mark.parametrize(
+    "does", ["TRUNCATE s.cache", "DROP TABLE s.cache", "ALTER TABLE s.cache ADD y int", "PERFORM lo_unlink(77)"]
+)
+def test_what_a_trigger_does_to_whole_tables_undoes_the_restore(
+    demo_database: DemoDatabase, tmp_path: Path, does: str
+) -> None:
+    """The restoring role may not keep triggers quiet, and the server counts no such writes."""
+    rig = shaped(demo_database, tmp_path, DDL, EXTRACTS, lists="s.cache: made anew")
+    rig.execute(
+        "CREATE TABLE s.cache (n int)", "INSERT INTO s.cache VALUES (1), (2)", "SELECT lo_create(77)",
+        f"CREATE FUNCTION s.empties() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"
+        f" $$ BEGIN {does}; RETURN NULL; END $$",
+    )  # fmt: skip
+    record = rig.run()
+    rig.execute(
+        "DELETE FROM s.visit WHERE id = 1",
+        "CREATE TRIGGER t AFTER INSERT ON s.visit FOR EACH STATEMENT EXECUTE FUNCTION s.empties()",
+    )
+    before = rig.everything()
+    (refusal,) = rig.plan(record).refusals
+    assert "truncated, dropped, made or altered" in refusal.message, refusal
+    assert rig.everything() == before

@@ -343,7 +343,8 @@ def test_a_store_that_cannot_give_back_what_it_took_is_left_empty(demo: Prefligh
     [
         "SELECT u.clinica AS clinic_id, 'x' AS role FROM public.usuarios_usuario AS u",
         "SELECT clinica_id FROM public.usuarios_usuario",
-        "SELECT clinica_id, 'x', 1 FROM public.usuarios_usuario",
+        "SELECT clinica_id, 'x', 1, 2 FROM public.usuarios_usuario",
+        "SELECT clinica_id, 'x', email FROM public.usuarios_usuario",
         "SELECT email, name FROM airflow_user",
         "SELECT 1, 'x' FROM public.nosuch -- a table that is not there",
     ],
@@ -359,6 +360,8 @@ def test_a_query_for_the_clinics_people_may_end_as_it_likes(demo: Preflight) -> 
     for end in (";", " -- 100 %", ";\n-- end\n", " AND 'x%' LIKE 'x%%'"):
         demo.write("user_clinics.sql", text + end)
         assert demo.found("error", "extracts") == []
+    demo.write("user_clinics.sql", "SELECT clinica_id, tipo FROM public.usuarios_usuario WHERE false")
+    assert demo.found("error", "extracts") == []
 
 
 def test_clinics_that_settings_name_exist(demo: Preflight) -> None:
@@ -380,3 +383,18 @@ def test_the_mails_texts_are_read(demo: Preflight, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "email")
     (message,) = demo.found("error", "settings")
     assert "no folder 'es'" in message
+
+
+def test_the_secret_key_at_hand_belongs_to_the_recipients(demo: Preflight, tmp_path: Path) -> None:
+    identity, public = generate_identity()
+    file = tmp_path / "identity"
+    file.touch(mode=0o600)
+    file.write_text(identity)
+    demo.settings["identity_file"] = file
+    (message,) = demo.found("error", "settings")
+    assert "belongs to none of the keys in CLINIC_BACKUPS_RECIPIENTS" in message
+    demo.settings["recipients"] = (*demo.settings["recipients"], public)
+    assert demo.found("error", "settings") == []
+    demo.settings["operator_language"] = "fr"
+    (message,) = demo.found("warning", "settings")
+    assert "OPERATOR_LANGUAGE is fr" in message

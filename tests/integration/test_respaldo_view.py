@@ -18,6 +18,7 @@ from clinic_backups.catalog import migrate
 from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.history import History
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.envelope_checks import MAX_NUMBER
 from clinic_backups.envelopes import envelope_key_of
 from clinic_backups.errors import PermanentError
 from clinic_backups.model import BackupRecord
@@ -117,12 +118,122 @@ def test_the_command_gives_the_application_what_it_needs_and_no_more(
     assert as_app(app, "SELECT count(*) FROM clinic_backups.respaldo") == [(3,)]
     for forbidden in (
         "SELECT * FROM clinic_backups.backup",
+        "DELETE FROM clinic_backups.backup",
+        "DELETE FROM clinic_backups.respaldo_rows",
+        "TRUNCATE clinic_backups.respaldo",
+    ):
+        with pytest.raises(psycopg2.Error):
+            as_app(app, forbidden)
+    for told in (
         "INSERT INTO clinic_backups.respaldo (clinica_id) VALUES (1)",
         "UPDATE clinic_backups.respaldo SET notas = 'x'",
-        "DELETE FROM clinic_backups.backup",
     ):
-        with pytest.raises(errors.InsufficientPrivilege):
-            as_app(app, forbidden)
+        with pytest.raises(errors.ObjectNotInPrerequisiteState, match="use its page, its API or its command"):
+            as_app(app, told)
+    assert as_app(app, "UPDATE clinic_backups.respaldo SET notas = notas") == [(3,)]
+
+
+@pytest.mark.parametrize("view", ["clinic_backups.respaldo", "public.respaldos_respaldo"])
+def test_no_lock_that_is_taken_through_the_view_reaches_the_catalog(
+    app: DemoDatabase,
+    run: Run,  # noqa: F811
+    view: str,
+) -> None:
+    execute(app, f"GRANT CREATE ON SCHEMA public TO {app.roles.catalog}")
+    assert run("grant", "respaldo", "--to", APP, "--synonym", "public.respaldos_respaldo", "--apply").code == 0
+    for mode in ("ROW SHARE", "ROW EXCLUSIVE", "SHARE", "EXCLUSIVE", "ACCESS EXCLUSIVE"):
+        with pytest.raises(errors.InsufficientPrivilege, match="respaldo_rows"):
+            as_app(app, f"LOCK TABLE {view} IN {mode} MODE")
+    for strength in ("UPDATE", "NO KEY UPDATE", "SHARE", "KEY SHARE"):
+        with pytest.raises(errors.InsufficientPrivilege, match="respaldo_rows"):
+            as_app(app, f"SELECT id FROM {view} FOR {strength}")
+    # What the application may do holds up no backup, as long as its transaction stays open.
+    with closing(app.connect(user=APP, password="x")) as held, held.cursor() as cursor:
+        for statement in (
+            f"DELETE FROM {view}",
+            f"UPDATE {view} SET notas = notas",
+            f"UPDATE {view} SET clinica_id = 0",
+        ):
+            cursor.execute(statement)
+        cursor.execute(f"LOCK TABLE {view} IN ACCESS SHARE MODE")
+        changed = execute(app, "SET lock_timeout = '200ms'", "LOCK clinic_backups.backup IN SHARE ROW EXCLUSIVE MODE",
+                          "UPDATE clinic_backups.backup SET notes = 'x'")  # fmt: skip
+    assert changed == [(3,)]
+
+
+def test_a_list_of_one_clinic_is_read_by_the_index(app: DemoDatabase, run: Run) -> None:  # noqa: F811
+    assert run("grant", "respaldo", "--to", APP, "--apply").code == 0
+    asked = "EXPLAIN SELECT * FROM clinic_backups.respaldo WHERE clinica_id = 1 ORDER BY fecha_creacion DESC LIMIT 9"
+    plan = "\n".join(line for (line,) in as_app(app, "SET enable_seqscan = off", asked))
+    assert "Index" in plan and "clinic_id = 1" in plan and "Function Scan on respaldo" not in plan
+
+
+@pytest.mark.parametrize(
+    ("synonym", "says"),
+    [
+        ("clinic_backups.respaldo", "schema of the catalog"), ("clinic_backups.other", "schema of the catalog"),
+        ("public.a.b", "schema.name"), ("public.", "schema.name"), (f"public.{'x' * 64}", "schema.name"),
+        ("public.ours", "is there already"), ("public.t", "is there already"), ("public.no_column", "is there already"),
+    ],
+)  # fmt: skip
+def test_no_synonym_takes_the_place_of_something_else(app: DemoDatabase, run: Run, synonym: str, says: str) -> None:  # noqa: F811
+    execute(
+        app,
+        f"GRANT CREATE ON SCHEMA public TO {app.roles.catalog}",
+        "CREATE TABLE public.t AS TABLE clinic_backups.respaldo",
+        "CREATE TABLE public.no_column ()",
+        "CREATE VIEW public.ours AS TABLE clinic_backups.respaldo",
+        f"ALTER VIEW public.ours OWNER TO {app.roles.catalog}",
+    )
+    for apply in ([], ["--apply"]):
+        refused = run("grant", "respaldo", "--to", APP, "--synonym", synonym, *apply)
+        assert (refused.code, says in refused.err) == (2, True)
+    assert execute(app, "SELECT count(*) FROM clinic_backups.respaldo") == [(3,)]
+
+
+def test_a_view_that_cannot_be_read_afterwards_is_not_made(app: DemoDatabase, run: Run) -> None:  # noqa: F811
+    execute(app, "CREATE SCHEMA dental", f"GRANT USAGE, CREATE ON SCHEMA dental TO {app.roles.catalog}")
+    command = ("grant", "respaldo", "--to", APP, "--synonym", "dental.respaldo", "--apply")
+    refused = run(*command)
+    assert (refused.code, f'GRANT USAGE ON SCHEMA "dental" TO "{APP}"' in refused.err) == (1, True)
+    assert execute(app, "SELECT to_regclass('dental.respaldo')") == [(None,)]
+    execute(app, f'GRANT USAGE ON SCHEMA dental TO "{APP}"')
+    assert run(*command).code == 0
+    assert as_app(app, "SELECT count(*) FROM dental.respaldo") == [(3,)]
+
+
+@pytest.mark.parametrize(
+    ("place", "was", "path"),
+    [
+        (' IN DATABASE "{db}"', "dental, public", "dental, public, clinic_backups"),
+        ("", '"Mi Clínica", PUBLIC', '"Mi Clínica", public, clinic_backups'),
+        (' IN DATABASE "{db}"', "'a;b'", '"a;b", clinic_backups'),
+        (' IN DATABASE "{db}"', "clinic_backups, public", "clinic_backups, public"),
+    ],
+)  # fmt: skip
+def test_the_search_path_that_a_role_has_is_kept(
+    app: DemoDatabase,
+    run: Run,  # noqa: F811
+    place: str,
+    was: str,
+    path: str,
+) -> None:
+    execute(app, f'ALTER ROLE "{APP}"{place.format(db=app.name)} SET search_path = {was}')
+    for _ in range(2):
+        printed = run("grant", "respaldo", "--to", APP, "--search-path")
+        execute(app, printed.out)
+        assert as_app(app, "SHOW search_path") == [(path,)]
+    assert "names clinic_backups already" in printed.out
+
+
+def test_a_search_path_that_may_not_be_set_says_who_may(app: DemoDatabase, run: Run) -> None:  # noqa: F811
+    refused = run("grant", "respaldo", "--to", APP, "--search-path", "--apply")
+    assert (refused.code, "a superuser" in refused.err, "ALTER ROLE" in refused.err) == (1, True, True)
+    with pytest.raises(errors.InsufficientPrivilege):
+        as_app(app, "SELECT count(*) FROM clinic_backups.respaldo")
+    statement = " ".join(refused.err.replace("\n", " ").split()).partition("run: ")[2].partition(";")[0]
+    as_app(app, statement)
+    assert as_app(app, "SHOW search_path") == [('"$user", public, clinic_backups',)]
 
 
 def test_nothing_is_lost_or_changed_through_it_and_on_delete_succeeds(app: DemoDatabase, run: Run) -> None:  # noqa: F811
@@ -164,7 +275,7 @@ def test_a_synonym_and_the_search_path_lead_to_it_and_are_as_safe(app: DemoDatab
         assert run("grant", "respaldo", "--to", APP, *synonym).code == 0
     assert as_app(app, "SELECT count(*) FROM public.respaldos_respaldo") == [(3,)]
     assert as_app(app, "DELETE FROM public.respaldos_respaldo") == [(0,)]
-    with pytest.raises(errors.InsufficientPrivilege):
+    with pytest.raises(errors.ObjectNotInPrerequisiteState):
         as_app(app, "UPDATE public.respaldos_respaldo SET notas = 'x'")
     printed = run("grant", "respaldo", "--to", APP, "--search-path")
     execute(app, printed.out)
@@ -184,6 +295,8 @@ def test_rights_outlive_the_migration_and_a_view_that_is_made_of_it_is_named(app
     execute(
         app,
         "GRANT SELECT ON clinic_backups.respaldo TO PUBLIC",
+        "GRANT SELECT ON clinic_backups.respaldo_rows TO PUBLIC",
+        "GRANT USAGE ON SCHEMA clinic_backups TO PUBLIC",
         f'GRANT SELECT, DELETE ON clinic_backups.respaldo TO "{APP}" WITH GRANT OPTION',
         f'GRANT UPDATE (creado_por_id) ON clinic_backups.respaldo TO "{APP}"',
     )
@@ -197,6 +310,7 @@ def test_rights_outlive_the_migration_and_a_view_that_is_made_of_it_is_named(app
         ).scalars().all() == [None, 2.5, 84]
         migrate.upgrade(db)
     assert (execute(app, rights), execute(app, columns)) == before
+    assert as_app(app, "SELECT count(*) FROM clinic_backups.respaldo") == [(3,)]
     execute(app, "CREATE VIEW public.mis_respaldos AS SELECT id FROM clinic_backups.respaldo")
     with pytest.raises(PermanentError, match=r"mis_respaldos is made of it") as caught, engine.begin() as db:
         command.downgrade(migrate._config(db), "0020-1")
@@ -238,6 +352,19 @@ def test_numbers_are_the_same_in_a_catalog_that_was_lost(demo_database: DemoData
     assert dict(fleet.execute_rows(numbers)) == {1: 44, 3: 42}
     assert [key for key, _ in report.conflicts] == [made[1].archive_key]
     assert fleet.on_day(1, 2).number == 45
+
+
+def test_no_number_of_an_envelope_stops_the_backups_after_it(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    fleet = Fleet(demo_database, FileStore(tmp_path / "store"))
+    made = fleet.on_day(0, 1)
+    forge(fleet, made, number=MAX_NUMBER - 1)
+    lose_catalog(fleet)
+    fleet.rebuild()
+    later = [fleet.on_day(day, clinic_id) for day in (1, 2) for clinic_id in (1, 2)]
+    assert [record.state for record in later] == ["completed"] * 4
+    assert all(record.number is not None and record.number >= MAX_NUMBER for record in later)
+    lose_catalog(fleet)
+    assert fleet.rebuild().conflicts == []
 
 
 def test_an_envelope_of_before_lacks_the_number_and_is_as_good(demo_database: DemoDatabase, tmp_path: Path) -> None:

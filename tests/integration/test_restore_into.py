@@ -208,6 +208,10 @@ class TestRefused:
         with pytest.raises(PermanentError, match="has a schema una already") as caught:
             annex.into().run(source, "una")
         assert "DROP SCHEMA una CASCADE" in caught.value.hint
+        for other in ("public", "clinic_backups"):
+            with pytest.raises(PermanentError, match=f"has a schema {other} already") as caught:
+                annex.into().run(source, other)
+            assert "DROP" not in caught.value.hint
         assert annex.execute_rows("SELECT count(*) FROM una.inventario_inventario") == kept
 
     def test_a_role_that_may_not(self, annex: Annex) -> None:

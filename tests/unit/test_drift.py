@@ -26,6 +26,7 @@ def test_every_form_of_a_line() -> None:
         public.paciente : alergias = ''
         public.paciente: nota = 'it''s -> 5'
         public.paciente: activo=true
+        public.paciente: fax = NULL
         s."odd.name": "a b" -> "c: d"
         public.viejo -> public.nuevo
         """
@@ -35,6 +36,7 @@ def test_every_form_of_a_line() -> None:
         ("public.paciente", "alergias"): "",
         ("public.paciente", "nota"): "it's -> 5",
         ("public.paciente", "activo"): "true",
+        ("public.paciente", "fax"): None,
     }
     assert found.tables == {"public.viejo": "public.nuevo"}
     assert not drift.parse("# nothing\n\n")
@@ -116,11 +118,15 @@ def test_renames_are_followed_one_after_the_other_also_through_a_renamed_table()
         ("b", "a", "ab ba", "ba"),
         ("a", "x", "ab", ""),  # leads nowhere
         ("ab", "xb", "ax", "ax"),
-        ("ab", "y", "ay by", "by"),  # the first `y` was dropped before
+        ("a", "ab", "ab +a", "ab"),  # renamed, and the name given to an added one
+        ("b", "ab", "ab +a", ""),
+        ("ab", "ab", "ab +a", ""),
+        ("ab", "y", "ay by", None),  # one of them was dropped, and the lines do not say which
+        ("ab", "b", "ab", None),  # `b` was dropped, or the line is wrong
     ],
 )
 def test_names_are_followed_in_order_or_not_at_all(held: str, now: str, lines: str, expected: str | None) -> None:
-    pairs = [(line[0], line[1]) for line in lines.split()]
+    pairs = [(line[0].replace("+", ""), line[1]) for line in lines.split()]
     wanted = None if expected is None else {pair[0]: pair[1] for pair in expected.split()}
     assert renames(held, now, pairs) == wanted
 

@@ -35,6 +35,15 @@ SECRET = "geheim"
         ("REPLICA_STORES", "[" * 100_000, "JSON"),
         ("OPERATOR_LANGUAGE", "../../etc", "folder"),
         ("HEARTBEAT_URL", f"ftp://{SECRET}", "http(s) address"),
+        ("HEARTBEAT_URL", f"http://user:{SECRET}@h ost/", "http(s) address"),
+        ("TIME_ZONE", "localtime", "IANA time zone"),
+        ("CLINIC_RETENTION", '{"1": {"keep_days": 3000}, "01": {"keep_days": 1}}', "numbers of clinics"),
+        ("CLINIC_NOTIFY_SUCCESS", '{" 1": "never"}', "numbers of clinics"),
+        ("CLINIC_RECIPIENTS", '{"1.0": ["age1x"]}', "numbers of clinics"),
+        ("CLINIC_RECIPIENTS", '{"1": []}', "no key is given for clinic 1"),
+        ("OPERATOR_EMAILS", f"ana {SECRET}@x", "e-mail addresses"),
+        ("STORE_URL", "s3://bucket/prefix ", "begins or ends with a blank"),
+        ("REPLICA_STORES", '{"two": " s3://b/p"}', "begins or ends with a blank"),
     ],
 )
 def test_a_wrong_value_is_named_and_the_default_stands_in_for_it(
@@ -60,6 +69,9 @@ def test_a_wrong_value_is_named_and_the_default_stands_in_for_it(
         ("CLINIC_BACKUPS_RECIPIENT", "CLINIC_BACKUPS_RECIPIENTS"),
         ("clinic_backups_rpo_hour", "CLINIC_BACKUPS_RPO_HOURS"),
         ("CLINIC_BACKUPS_Qqqqqq", None),
+        ("CLINIC_BACKUP_KEEP_DAYS", "CLINIC_BACKUPS_KEEP_DAYS"),
+        ("CLINIC_BACKUPSKEEP_DAYS", "CLINIC_BACKUPS_KEEP_DAYS"),
+        ("CLINICS_BACKUPS_RPO_HOURS", "CLINIC_BACKUPS_RPO_HOURS"),
     ],
 )
 def test_a_name_that_is_no_setting_is_an_error(name: str, near: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +81,28 @@ def test_a_name_that_is_no_setting_is_an_error(name: str, near: str | None, monk
     assert f"{name} is not a setting" in caught.value.message
     assert ("did you mean" in caught.value.message) == (near is not None)
     assert near is None or f"did you mean {near}?" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("value", "keys"),
+    [
+        ("age1a age1b", ("age1a", "age1b")),
+        ("age1a, age1b\n age1a", ("age1a", "age1b", "age1a")),
+        ("ssh-ed25519 AAAA", ("ssh-ed25519 AAAA",)),
+        ("ssh-ed25519 AAAA ana@host age1b", ("ssh-ed25519 AAAA", "age1b")),
+        ("age1a ssh-rsa  BBBB,ssh-ed25519 AAAA", ("age1a", "ssh-rsa BBBB", "ssh-ed25519 AAAA")),
+    ],
+)
+def test_public_keys_of_both_kinds_in_one_line(
+    value: str, keys: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLINIC_BACKUPS_RECIPIENTS", value)
+    assert load().recipients == keys
+
+
+def test_an_empty_path_is_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLINIC_BACKUPS_IDENTITY_FILE", " ")
+    assert load().identity_file is None
 
 
 def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

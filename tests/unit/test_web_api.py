@@ -160,6 +160,19 @@ def test_one_backup_and_its_link_have_old_and_new_fields() -> None:
         assert link["expira_en"] == 3600 and link["expira"]
 
 
+@pytest.mark.parametrize("query", ["estado=", "tipo=", "tipo=&estado=completado", "estado=&estado=fallido"])
+def test_an_empty_choice_is_no_filter(query: str) -> None:
+    with client() as browser:
+        assert browser.get(f"/respaldos/?{query}").status_code == 200
+        assert browser.get("/respaldos/?estado=x").status_code == 422
+
+
+def test_a_restore_compares_the_clinic_that_it_is_given() -> None:
+    with client() as browser:
+        assert browser.post("/respaldos/12/restaurar/", json={"clinica": 8}).status_code == 409
+        assert browser.post("/respaldos/12/restaurar/", json={"clinica": 7}).status_code == 202
+
+
 def test_a_list_that_is_not_paged_says_how_many_there_are() -> None:
     with client(OPERATOR) as browser:
         paged = browser.get("/respaldos/?page_size=500").json()

@@ -115,9 +115,20 @@ class Catalog:
 
     def decided(self, record: BackupRecord) -> BackupRecord:
         """Write how a running backup is made: its kind, why, what it is built on, and of which tables."""
-        names = ("kind", "kind_reason", "parent_id", "chain", "schema_digest", "gaps", "data_at")
+        names = ("kind", "kind_reason", "parent_id", "chain", "schema_digest", "gaps", "data_at", "source_db")
         values = {name: value for name, value in values_of(record).items() if name in names}
         return self._change(record, "running", **values)
+
+    def newest_source(self) -> str | None:
+        """The database that the newest backup was read from which is relied upon, of whatever clinic."""
+        statement = (
+            select(backup.c.source_db)
+            .where(backup.c.good, backup.c.source_db.is_not(None))
+            .order_by(backup.c.started_at.desc(), backup.c.id.desc())
+            .limit(1)
+        )
+        with self.database.transaction("reading the catalog") as db:
+            return db.scalar(statement)
 
     def note(self, record: BackupRecord, envelope: Envelope) -> BackupRecord:
         """Write what a running backup's envelope is going to say: before the envelope, which anybody could make up.

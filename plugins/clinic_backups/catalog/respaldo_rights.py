@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from sqlalchemy import text
+import psycopg2
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import SCHEMA
-from clinic_backups.errors import SettingsError
+from clinic_backups.errors import PermanentError, SettingsError
 
-VIEW = f"{SCHEMA}.respaldo"
-RIGHTS = "SELECT, DELETE, UPDATE (clinica_id, creado_por_id)"
-"""Django deletes and clears what refers to a clinic or a user. The view's trigger lets that succeed without effect."""
+VIEW, ROWS = f"{SCHEMA}.respaldo", f"{SCHEMA}.respaldo_rows"
+RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
+"""What the view's trigger answers: on_delete succeeds without effect, and every change is refused with a hint."""
+OURS = "Made by clinic-backups grant respaldo: it can be made anew at any time."
+"""The comment of a view that is ours to replace."""
+LONGEST_NAME_BYTES = 63
+DEFAULT_PATH = '"$user", public'
+
+PATH_OF = text("""
+    SELECT substr(entry, 13)
+      FROM pg_db_role_setting, unnest(setconfig) AS entry,
+           (SELECT oid FROM pg_database WHERE datname = current_database()) AS here
+     WHERE setrole IN (0, coalesce(to_regrole(quote_ident(:role))::oid, 0)) AND setdatabase IN (0, here.oid)
+       AND entry LIKE 'search\\_path=%'
+     ORDER BY setrole = 0, setdatabase = 0 LIMIT 1""")
+"""What holds for a role in this database: its own here, its own everywhere, that of the database, that of all."""
+RELATION = text("""
+    SELECT relkind = 'v' AND obj_description(pg_class.oid, 'pg_class') IS NOT DISTINCT FROM :ours
+      FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+     WHERE nspname = :schema AND relname = :name""")
+MAY_READ = text("""
+    SELECT has_schema_privilege(:role, :schema, 'USAGE'), has_table_privilege(:role, :view, 'SELECT')""")
 
 
 @dataclass(frozen=True)
@@ -21,42 +43,107 @@ class RespaldoRights:
 
     :param role: the role that the application connects with.
     :param synonym: ``schema.name`` of a view of the same rows, for a model whose table has another name.
-    :param search_path: put the schema into the role's search path, so that ``respaldo`` alone is found.
+    :param search_path: add the schema to the role's search path, so that ``respaldo`` alone is found.
     """
 
     role: str
     synonym: str | None = None
     search_path: bool = False
 
-    def statements(self, database: str) -> list[str]:
+    def statements(self, db: Connection) -> list[str]:
         """The statements, each without its semicolon; all may be repeated.
 
-        :raises SettingsError: the synonym is no ``schema.name``.
+        :raises SettingsError: the synonym is no ``schema.name``, or names what is not ours.
         """
         role = _quoted(self.role)
-        found = [f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}", f"GRANT {RIGHTS} ON {VIEW} TO {role}"]
+        found = [
+            f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}",
+            f"GRANT {RIGHTS} ON {VIEW} TO {role}",
+            f"GRANT SELECT ON {ROWS} TO {role}",
+        ]
         if self.synonym is not None:
-            schema, dot, name = self.synonym.partition(".")
-            if not (schema and dot and name):
-                raise SettingsError(
-                    f"{self.synonym!r} does not name a view with its schema.",
-                    hint="Write it as schema.name, for instance public.respaldos_respaldo.",
-                )
+            schema, name = _free_name(db, self.synonym)
             view = f"{_quoted(schema)}.{_quoted(name)}"
             found.append(f"CREATE OR REPLACE VIEW {view} AS TABLE {VIEW}")
+            found.append(f"COMMENT ON VIEW {view} IS '{OURS}'")
             found.append(f"GRANT {RIGHTS} ON {view} TO {role}")
         if self.search_path:
-            path = f'"$user", public, {SCHEMA}'
-            found.append(f"ALTER ROLE {role} IN DATABASE {_quoted(database)} SET search_path = {path}")
+            path = _names(db.execute(PATH_OF, {"role": self.role}).scalar() or DEFAULT_PATH)
+            if SCHEMA not in path:
+                database = _quoted(db.execute(text("SELECT current_database()")).scalar_one())
+                longer = ", ".join(map(_quoted, [*path, SCHEMA]))
+                found.append(f"ALTER ROLE {role} IN DATABASE {database} SET search_path = {longer}")
         return found
 
     def apply(self, database: CatalogDatabase) -> list[str]:
-        """Run them in one transaction, as the catalog's role; returns them."""
+        """Run them in one transaction, as the catalog's role, and read the view; returns them.
+
+        :raises PermanentError: one was refused, or the role cannot read the view afterwards. Nothing was changed.
+        """
         with database.transaction(f"granting {VIEW} to {self.role}") as db:
-            statements = self.statements(db.execute(text("SELECT current_database()")).scalar_one())
+            statements = self.statements(db)
             for statement in statements:
-                db.exec_driver_sql(statement.replace("%", "%%"))
+                self._run(db, statement)
+            self._look(db)
         return statements
+
+    def _run(self, db: Connection, statement: str) -> None:
+        try:
+            db.exec_driver_sql(statement.replace("%", "%%"))
+        except DBAPIError as error:
+            refused = isinstance(error.orig, psycopg2.Error) and error.orig.pgcode == "42501"
+            if not (refused and statement.startswith("ALTER ROLE")):
+                raise
+            raise PermanentError(
+                f"The role of backup_catalog may not set the search_path of {self.role}. Nothing was changed.",
+                hint=f"Let a superuser, {self.role} itself, or a role with CREATEROLE and the ADMIN option on it run:"
+                f" {statement};  Then run this command again without --search-path.",
+            ) from None
+
+    def _look(self, db: Connection) -> None:
+        """Whether the role reads what was made."""
+        for view in (VIEW, self.synonym):
+            if view is None:
+                continue
+            schema, name = view.split(".")
+            quoted = f"{_quoted(schema)}.{_quoted(name)}"
+            look = f"SELECT * FROM {quoted} LIMIT 1"  # noqa: S608 - the name is quoted
+            db.exec_driver_sql(look.replace("%", "%%")).all()
+            usage, select = db.execute(MAY_READ, {"role": self.role, "schema": schema, "view": quoted}).one()
+            if not (usage and select):
+                raise PermanentError(
+                    f"{self.role} could not read {view} afterwards: it has no USAGE on the schema {schema}, or no"
+                    " SELECT on the view. Nothing was changed.",
+                    hint=f"GRANT USAGE ON SCHEMA {_quoted(schema)} TO {_quoted(self.role)}; and run this again.",
+                )
+
+
+def _free_name(db: Connection, synonym: str) -> tuple[str, str]:
+    """The schema and the name of a view that may be made. :raises SettingsError: it is somebody else's."""
+    parts = synonym.split(".")
+    if len(parts) != 2 or any(not 0 < len(part.encode()) <= LONGEST_NAME_BYTES for part in parts):
+        raise SettingsError(
+            f"{synonym!r} does not name a view with its schema.",
+            hint="Write it as schema.name, without quotes and with one dot, for instance public.respaldos_respaldo.",
+        )
+    schema, name = parts
+    if schema == SCHEMA:
+        raise SettingsError(
+            f"{synonym} lies in the schema of the catalog, where nothing else may be made.",
+            hint=f"Name a view in another schema, for instance public.{name}; or use {VIEW} itself without --synonym.",
+        )
+    if db.execute(RELATION, {"schema": schema, "name": name, "ours": OURS}).scalar() is False:
+        raise SettingsError(
+            f"{synonym} is there already, and is not a view that `clinic-backups grant respaldo` made.",
+            hint="Rename or drop it first, or name another view.",
+        )
+    return schema, name
+
+
+def _names(path: str) -> list[str]:
+    """The schemas of a search_path, as PostgreSQL reads it."""
+    found = re.findall(r'"((?:[^"]|"")*)"|([^",\s]+)', path)
+    return [name for name in (quoted.replace('""', '"') or plain.lower() for quoted, plain in found) if name]
 
 
 def _quoted(name: str) -> str:

@@ -68,6 +68,7 @@ backup = Table(
     Column("accepted_by", Text),
     Column("accepted_at", DateTime(timezone=True)),
     Column("remark", Text),
+    Column("source_db", Text),
     # What the envelope of a running backup is going to say: see docs/decisions/0014.
     Column("noted", JSONB(none_as_null=True)),
     # In which store, known by which id, it was found to be gone after its deletion.

@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 
 from clinic_backups.bounds import bound_of, guess, smaller
-from clinic_backups.cli.environment import parts
+from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, human_size, print_error, print_json, print_table
 from clinic_backups.discrepancies import Discrepancy
 from clinic_backups.errors import ClinicBackupsError, PermanentError, StoreUnknown, TransientError
@@ -71,6 +71,7 @@ def verify(
     not everything could be looked at or put right.
     """
     with_parts = parts()
+    require_known_clinic(with_parts, clinic)
     urls = with_parts.stores.urls if store is None else (canonical(store),)
     inventories: list[Inventory] = []
     failed: list[ClinicBackupsError] = []

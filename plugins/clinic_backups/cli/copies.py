@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from clinic_backups.cli.environment import parts
+from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, human_size, print_json, print_table
 from clinic_backups.errors import SettingsError, TransientError
 
@@ -30,6 +30,7 @@ def replicate(
         raise SettingsError(
             "There is only one store.", hint="Name others in CLINIC_BACKUPS_REPLICA_STORES, see docs/stores.md."
         )
+    require_known_clinic(with_parts, clinic)
     with Steps() as steps:
         replicator = with_parts.replicator(on_copy=lambda record, url: steps.step(f"{record.backup_id} to {url}"))
         done = replicator.run(clinic, patient=True)

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 
 from clinic_backups import connections, settings
 from clinic_backups.connections import Connection
+from clinic_backups.errors import SettingsError
 from clinic_backups.parts import Parts
 
 
 def parts() -> Parts:
     """The parts of this process. :raises SettingsError: a setting is wrong."""
     return Parts(settings.load(), _find)
+
+
+def require_known_clinic(with_parts: Parts, clinic_id: int | None) -> None:
+    """:raises SettingsError: the catalog has no backup of it: nothing would be done, without a word."""
+    if clinic_id is None or clinic_id in (known := with_parts.catalog.clinic_ids()):
+        return
+    near = get_close_matches(str(clinic_id), map(str, known), n=3, cutoff=0.4)
+    raise SettingsError(
+        f"The catalog has no backup of clinic {clinic_id}.",
+        hint=f"Did you mean {' or '.join(near)}? `clinic-backups list` shows all."
+        if near
+        else "`clinic-backups list` shows which clinics have backups.",
+    )
 
 
 def _find(conn_id: str) -> Connection | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
-from sqlalchemy import text
 
 from clinic_backups.catalog.respaldo_rights import RespaldoRights
 from clinic_backups.cli.environment import parts
@@ -39,12 +39,14 @@ def respaldo(
         str | None, typer.Option(help="SCHEMA.NAME of a view of the same rows, where the model has another db_table.")
     ] = None,
     search_path: Annotated[
-        bool, typer.Option("--search-path", help="Put the schema into the role's search_path in this database.")
+        bool,
+        typer.Option("--search-path", help="Add the schema to the end of the role's search_path in this database."),
     ] = False,
 ) -> None:
     """Let a role read the backups through the view clinic_backups.respaldo.
 
     Deletes and updates that Django makes there for on_delete succeed and change nothing; all others are refused.
+    Locks that are taken through the view do not reach the catalog's tables.
     """
     wanted, catalog = RespaldoRights(to, synonym, search_path), parts().catalog
     catalog.require_newest()
@@ -52,9 +54,11 @@ def respaldo(
         statements = wanted.apply(catalog.database)
     else:
         with catalog.database.transaction("asking for the database's name") as db:
-            statements = wanted.statements(db.execute(text("SELECT current_database()")).scalar_one())
+            statements = wanted.statements(db)
     print(MODEL)
     for statement in statements:
         print(f"{statement};")
+    if search_path and not any(statement.startswith("ALTER ROLE") for statement in statements):
+        print(f"-- The search_path of {json.dumps(to)} names clinic_backups already.")
     if apply:
         print("-- Done.")

@@ -37,8 +37,8 @@ def register(app: typer.Typer) -> None:
 
 def restore(
     clinic: Annotated[int, typer.Option(help="Id of the clinic.")],
-    backup: Annotated[str, typer.Option(help="Id of the backup; the newest when left out.")] = "",
-    as_of: Annotated[str, typer.Option(help="The newest backup at or before this time.")] = "",
+    backup: Annotated[str | None, typer.Option(help="Id of the backup; the newest when left out.")] = None,
+    as_of: Annotated[str | None, typer.Option(help="The newest backup at or before this time.")] = None,
     archive: Annotated[str, typer.Option(help="The archive's key or URL: restores without the catalog.")] = "",
     mode: Annotated[
         str,
@@ -59,8 +59,14 @@ def restore(
 ) -> None:
     """Restore one clinic: show the plan, ask, save the present state, apply exactly that plan or nothing."""
     with_parts = parts()
+    for option, value in (("--backup", backup), ("--as-of", as_of)):
+        if value is not None and not value.strip():
+            raise SettingsError(
+                f"{option} is empty.",
+                hint="Is a shell variable not set? Leave the option out for the newest backup.",
+            )
     conf = {
-        "clinic_id": clinic, "backup_id": backup, "as_of": as_of, "mode": mode, "tables": table or [],
+        "clinic_id": clinic, "backup_id": backup or "", "as_of": as_of or "", "mode": mode, "tables": table or [],
         "ignore_dropped": ignore_dropped, "other_database": other_database, "notes": notes,
     }  # fmt: skip
     by, zone = f"{getpass.getuser()} (command line)", with_parts.settings.zone

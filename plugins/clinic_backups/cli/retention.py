@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from clinic_backups.cleaning import Cleaned
-from clinic_backups.cli.environment import parts
+from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, print_json, print_table
 from clinic_backups.errors import TransientError
 from clinic_backups.model import iso
@@ -34,6 +34,7 @@ def retention(
 ) -> None:
     """Delete the backups that the policy lets go. The last good backup of a clinic never goes."""
     with_parts = parts()
+    require_known_clinic(with_parts, clinic)
     cleaner = with_parts.cleaner()
     results: list[Cleaned] = []
     with Steps() as steps:

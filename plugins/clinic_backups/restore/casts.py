@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ def _convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Ref
         unlike = [_count_unlike(workspace, staged, name, way) for way in safe]
         if not safe:
             refusals.append(_refusal(shape, name, min(counts)))
-        elif name in retyped - shape.confirmed and 2 * min(unlike)[0] > min(unlike)[1]:
+        elif name in retyped - shape.confirmed and _is_doubtful(workspace, staged, name, *min(unlike)):
             refusals.append(_another_meaning(shape, name, *min(unlike)))
         else:
             chosen[name] = safe[unlike.index(min(unlike))]
@@ -65,6 +66,19 @@ def _convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Ref
         )
     compute_keys(workspace, staged.wanted, shape)
     return []
+
+
+def fill_nulls(workspace: Workspace, staged: Staged) -> Iterator[str]:
+    """Give the backup's rows a value where a column may not be NULL any more; what was done, for the plan."""
+    for name, text in staged.shape.unnulled:
+        column = sql.Identifier(name)
+        statement = sql.SQL("UPDATE {} SET {} = {} WHERE {} IS NULL").format(
+            staged.wanted, column, staged.shape.value_of(name, text), column
+        )
+        with workspace.application_path():
+            count = workspace.execute(statement, f"giving {staged.shape.name}.{name} a value")
+        if count:
+            yield f"Column {name} may not be NULL any more: {count:,} of the backup's rows get '{text}' ({FILE})."
 
 
 def _really_retyped(shape: Shape) -> set[str]:
@@ -115,23 +129,59 @@ def _count_changed(workspace: Workspace, staged: Staged, name: str, conversion: 
 def _count_unlike(workspace: Workspace, staged: Staged, name: str, conversion: _Conversion) -> tuple[int, int]:
     """How many rows that both sides have would get another value than they have, and how many of such rows there are.
 
-    Only rows are looked at whose other columns are as in the backup: nobody but the change of the type touched them. A
-    key that was retyped itself is not joined by: any way will do.
+    Rows are looked at whose other columns are as in the backup: nobody but the change of the type touched them. If
+    there are none, all. A NULL is NULL by any conversion, and says nothing. A retyped key is compared by its texts.
     """
     shape, column = staged.shape, sql.Identifier(name)
-    if not shape.key or set(shape.key) & {*shape.retyped, *(key.name for key in shape.computed)}:
+    if not shape.key or set(shape.key) & {key.name for key in shape.computed}:
         return 0, 0
     others = [other for other in shape.columns if other not in shape.retyped]
+    if set(shape.key) & {*shape.retyped}:
+        same = sql.SQL(" AND ").join(
+            sql.SQL("w.{0}::text = p.{0}::text").format(sql.Identifier(key)) for key in shape.key
+        )
+    else:
+        same = shape.same_key("w", "p")
     query = sql.SQL(
         "SELECT count(*) FILTER (WHERE concat({}) <> concat(p.{})), count(*) FROM {} AS w JOIN {} AS p ON {}"
-        " WHERE {} = {}"
-    ).format(
-        _filled(conversion.there, sql.SQL("w.{}").format(column)), column,
-        staged.wanted, staged.present, shape.same_key("w", "p"),
-        row_text(others, "w"), row_text(others, "p"),
-    )  # fmt: skip
-    ((unlike, rows),) = workspace.rows(query, None, f"comparing values of {shape.name}.{name}")
-    return int(unlike), int(rows)
+        " WHERE w.{} IS NOT NULL AND ({})"
+    )
+    counts = list[tuple[int, int]]()
+    for which in (sql.SQL("{} = {}").format(row_text(others, "w"), row_text(others, "p")), sql.SQL("true")):
+        statement = query.format(
+            _filled(conversion.there, sql.SQL("w.{}").format(column)), column,
+            staged.wanted, staged.present, same, column, which,
+        )  # fmt: skip
+        ((unlike, rows),) = workspace.rows(statement, None, f"comparing values of {shape.name}.{name}")
+        counts.append((int(unlike), int(rows)))
+        if rows:
+            break
+    if len(counts) == 1:
+        return counts[0]
+    # People have changed these rows: values that are the same speak for the conversion, others say nothing.
+    return 0, counts[1][1] - counts[1][0]
+
+
+def _is_doubtful(workspace: Workspace, staged: Staged, name: str, unlike: int, rows: int) -> bool:
+    """Whether the change of the type may have made other values than a conversion: most rows speak for it, or none
+    speaks against it. Where only a length or a precision was changed, and where there is no value, no row has to."""
+    if rows:
+        return 2 * unlike > rows
+    then, now = (
+        next(column.type for column in table.columns if column.name == name)
+        for table in (staged.shape.then, staged.shape.now)
+    )
+    if _family(then) == _family(now):
+        return False
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {} IS NOT NULL)").format(staged.wanted, sql.Identifier(name))
+    ((has_values,),) = workspace.rows(query, None, f"looking at {staged.shape.name}.{name}")
+    return bool(has_values)
+
+
+def _family(type_: str) -> str:
+    """A type without its length or precision; text and varchar are one."""
+    name = re.sub(r"\([0-9, ]*\)", "", type_)
+    return "text" if name == "character varying" else name
 
 
 def _count_refused(workspace: Workspace, staged: Staged, name: str, conversion: _Conversion) -> int:
@@ -164,11 +214,15 @@ def _another_meaning(shape: Shape, name: str, unlike: int, rows: int) -> Refusal
     """The change of the type made other values of the rows than any way that is known here: other rows would follow."""
     then = next(column.type for column in shape.then.columns if column.name == name)
     now = next(column.type for column in shape.now.columns if column.name == name)
+    found = (
+        f"{unlike:,} rows of {rows:,} have other values than a conversion gives"
+        if rows
+        else "no row is there to tell whether the migration kept the values"
+    )
     return Refusal(
         shape.name,
-        f"{shape.name}.{name} was {then} in the backup and is {now} now: {unlike:,} rows of {rows:,} have other values"
-        " than a conversion gives.",
-        "If the migration kept the values, and people have changed these rows since, add"
+        f"{shape.name}.{name} was {then} in the backup and is {now} now: {found}.",
+        "If the migration kept the values, add"
         f" `{renamed_column(shape.name, name, name)}` to include/sql/{FILE}. Else: ALTER TABLE {shape.name}"
         f" ALTER COLUMN {name} TYPE {then} for the time of the restore, or restore without this table.",
     )

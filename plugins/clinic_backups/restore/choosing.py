@@ -113,17 +113,33 @@ class Choice:
         )
         if isinstance(shape, Refusal):
             self.refusals.append(shape)
-        elif wrong := [
-            column for column, value in zip(shape.filled, shape.filling, strict=True) if not self._is(value)
-        ]:
+        elif wrong := [column for column in (*shape.filled, *shape.unnulled) if not self._is(shape.value_of(*column))]:
             self._refuse(
                 name,
                 f"{FILE} gives a value for {', '.join(column for column, _ in wrong)} of {name} that its type does not"
                 " allow.",
                 "Correct the line.",
             )
+        elif foreign := self._foreign(name, [column for column, _ in (*shape.filled, *shape.unnulled)]):
+            self._refuse(
+                name,
+                f"{FILE} gives one value for {', '.join(foreign)} of {name}, which says whose a row is: it cannot be"
+                " right for all clinics.",
+                "Take the line out, and give the column a default for the time of the restore, or restore without this"
+                " table.",
+            )
         else:
             self.shapes[name] = shape
+
+    def _foreign(self, name: str, filled: Collection[str]) -> list[str]:
+        """Those of the columns that name a clinic, or a row that belongs to one."""
+        found = {
+            column
+            for reference in self.references
+            if reference.child == name and reference.parent in self._queries
+            for column in reference.columns
+        }
+        return sorted(found & set(filled))
 
     def _is(self, value: sql.Composed) -> bool:
         """The database takes this value of this type."""

@@ -17,7 +17,7 @@ from clinic_backups.model import Table
 from clinic_backups.restore import sequences
 from clinic_backups.restore.adopt import adopt
 from clinic_backups.restore.archives import OnStep, Wanted
-from clinic_backups.restore.casts import convert
+from clinic_backups.restore.casts import convert, fill_nulls
 from clinic_backups.restore.checks import Checks
 from clinic_backups.restore.choosing import Choice
 from clinic_backups.restore.derived import Derived, in_the_way
@@ -25,7 +25,7 @@ from clinic_backups.restore.diff import TableDiff, compute
 from clinic_backups.restore.live import again, digest_of_moment, leave_changed, moment_of
 from clinic_backups.restore.migrated import Migrated
 from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, Target, Wish, digest_of
-from clinic_backups.restore.proof import Proof, counted, only_planned
+from clinic_backups.restore.proof import Proof, counted, definitions, only_planned, require_unchanged
 from clinic_backups.restore.quiet import Quiet, decide
 from clinic_backups.restore.references import ReferenceProof
 from clinic_backups.restore.rehearsal import explain
@@ -105,6 +105,8 @@ class Comparison:
             if unfit := convert(self.workspace, staged, as_text=self._as_text):
                 self._refusals += unfit
                 continue
+            for note in fill_nulls(self.workspace, staged):
+                self._note(name, note)
             adopted = adopt(self.workspace, staged, self._references, self.queries.keys())
             if isinstance(adopted, Refusal):
                 self._refusals.append(adopted)
@@ -178,7 +180,7 @@ class Comparison:
             | {f"derived {derived.table}": str(derived.rows) for derived in self._derived}
             | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
             | ({"moment": digest_of_moment(self._moment)} if self._moment else {})
-            | {f"filled {name}": str(shape.filled) for name, shape in self._shapes.items() if shape.filled}
+            | {f"shape {name}": shape.digest for name, shape in self._shapes.items()}
         )
 
     @property
@@ -259,10 +261,11 @@ class Comparison:
         run("SET LOCAL search_path TO DEFAULT", "setting the search path")
         run("SET CONSTRAINTS ALL DEFERRED", "deferring constraints")
         self._quiet.begin(workspace)
-        before = counted(workspace)
+        before, defined = counted(workspace), definitions(workspace)
         done = Writer(workspace, self.diffs, self._references, self._quiet, self._derived).write()
         run("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
         only_planned(done, counted(workspace) - before)
+        require_unchanged(defined, definitions(workspace))
         self._quiet.end(workspace)
         run("SET LOCAL search_path = pg_catalog", "setting the search path")
         if own_proof is not None:

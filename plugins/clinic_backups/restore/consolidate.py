@@ -172,6 +172,7 @@ class Consolidation:
             requested_by=requested_by,
             notes=said,
             schema_digest=source.schema_digest,
+            source_db=source.source_db,
             gaps=source.gaps,
             safety_of=source.safety_of,
             data_at=source.data_time,

@@ -117,6 +117,8 @@ class IntoRestore:
             target = _primary(workspace)
             _require_room(workspace, schema)
             workspace.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)), f"making schema {schema}")
+            comment = sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(schema), sql.Literal(_MADE_BY_US))
+            workspace.execute(comment, f"noting who made schema {schema}")
             types = Types(workspace)
             names = _names(contents)
             copies = [_Copy(workspace, schema, names[name], content, types) for name, content in contents.items()]
@@ -159,6 +161,9 @@ class _Target(Workspace):
             ) from None
 
 
+_MADE_BY_US = "A copy of one clinic's backup, made by clinic-backups restore-into. It may be dropped."
+
+
 def _primary(workspace: Workspace) -> Target:
     """Which database it is. :raises PermanentError: it is a standby."""
     target = ask(workspace)
@@ -168,16 +173,20 @@ def _primary(workspace: Workspace) -> Target:
 
 def _require_room(workspace: Workspace, schema: str) -> None:
     """:raises PermanentError: there is such a schema, or none may be made."""
-    ((there, may, database, role),) = workspace.rows(
+    ((there, may, database, role, is_copy),) = workspace.rows(
         "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %(schema)s),"
-        " has_database_privilege(current_database(), 'CREATE'), quote_ident(current_database()), quote_ident(user)",
-        {"schema": schema},
+        " has_database_privilege(current_database(), 'CREATE'), quote_ident(current_database()), quote_ident(user),"
+        " EXISTS (SELECT FROM pg_namespace WHERE nspname = %(schema)s"
+        " AND obj_description(oid, 'pg_namespace') = %(comment)s)",
+        {"schema": schema, "comment": _MADE_BY_US},
         "looking for the schema",
     )
     if there:
         raise PermanentError(
             f"Database {database} has a schema {schema} already.",
-            hint=f"Give another --schema, or if nobody needs what is in it: DROP SCHEMA {schema} CASCADE;",
+            hint=f"Give another --schema, or if nobody needs that older copy: DROP SCHEMA {schema} CASCADE;"
+            if is_copy
+            else "Give another --schema: this one is no copy that `restore-into` made.",
         )
     if not may:
         raise PermanentError(

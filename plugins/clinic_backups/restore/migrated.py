@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 
@@ -27,7 +27,7 @@ class Migrated:
 
     manifest: Manifest
     names: Mapping[str, str] = field(default_factory=dict)
-    fills: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    fills: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
     confirmed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
@@ -66,31 +66,42 @@ def renames(held: Collection[str], now: Collection[str], lines: Sequence[tuple[s
     The backup was made before some of the lines and after the others: each number of lines that are older than it is
     tried, the rest is followed in order, and what leads most names to such that are there now is taken.
 
-    :param lines: the name before and the name after, in the order of the migrations.
+    :param lines: the name before and the name after, in the order of the migrations; an added one has no name before.
     """
-    found: list[tuple[int, dict[str, str]]] = []
+    found: list[tuple[tuple[int, int], dict[str, str]]] = []
     for older in range(len(lines) + 1):
-        names = _follow(held, lines[older:])
-        if names is not None:
+        followed_names = _follow(held, lines[older:])
+        if followed_names is not None:
+            names, added = followed_names
             there = sum(name in now for name in names.values())
+            # What is there now and came from nowhere speaks against it, where all else is equal.
+            unexplained = len(set(now) - {*names.values(), *added})
             changed = {then: name for then, name in names.items() if name != then and name in now}
-            found.append((there, changed))
-    best = max(there for there, _ in found)
-    wanted = [changed for there, changed in found if there == best]
-    return wanted[0] if all(changed == wanted[0] for changed in wanted) else None
+            found.append(((there, -unexplained), changed))
+    best = max(score for score, _ in found)
+    wanted = [changed for score, changed in found if score == best]
+    if not all(changed == wanted[0] for changed in wanted):
+        return None
+    # A name that has gone, and that a line leads to one that is there: the line is not left aside without a word.
+    rules = {old: new for old, new in lines if old}
+    for name in set(held) - set(now) - wanted[0].keys():
+        if any(later in now for later in followed(rules, name) if later != name):
+            return None
+    return wanted[0]
 
 
-def _follow(held: Collection[str], lines: Sequence[tuple[str, str]]) -> dict[str, str] | None:
-    """Each name with what it is after the lines; none where a line would give two the same name."""
-    names = {name: name for name in held}
+def _follow(held: Collection[str], lines: Sequence[tuple[str, str]]) -> tuple[dict[str, str], list[str]] | None:
+    """Each name with what it is after the lines, and what was added; none where two would have the same name."""
+    names, added = {name: name for name in held}, list[str]()
     for old, new in lines:
-        for then, name in names.items():
-            if name == old:
-                if new in names.values():
-                    return None
-                names[then] = new
-                break
-    return names
+        there = {*names.values(), *added}
+        if (not old or old in there) and new in there:
+            return None
+        if not old:
+            added.append(new)
+        added = [new if name == old else name for name in added]
+        names = {then: new if name == old else name for then, name in names.items()}
+    return names, added
 
 
 def proposed_columns(then: Table, now: Table) -> Iterator[str]:
@@ -157,12 +168,14 @@ class _Following:
             table=Table(name, columns, tuple(map(new, table.primary_key)), keys),
         )
 
-    def fills(self, contents: Mapping[str, TableContent]) -> dict[str, dict[str, str]]:
+    def fills(self, contents: Mapping[str, TableContent]) -> dict[str, dict[str, str | None]]:
         """The values of added columns, by the tables' names of now."""
-        found: dict[str, dict[str, str]] = {}
+        found: dict[str, dict[str, str | None]] = {}
         for (table, column), value in self._drift.fills.items():
-            for name in followed(self._drift.tables, table):
-                for called in followed(self._rules([name]), column):
+            path = list(followed(self._drift.tables, table))
+            rules = self._rules(path, since=self._drift.numbers[table, column])
+            for name in path:
+                for called in followed(rules, column):
                     if name in contents and called in self._there.get(name, ()):
                         found.setdefault(name, {})[called] = value
         return found
@@ -173,18 +186,27 @@ class _Following:
         rules = self._rules(followed(self._drift.tables, table.name))
         same = {column for column, after in rules.items() if column == after}
         self.confirmed.setdefault(name, set()).update(same & held)
-        found = renames(held, now, [(old, new) for old, new in rules.items() if old != new])
+        found = renames(held, now, list(self._events(followed(self._drift.tables, table.name))))
         if found is None:
             self._refuse(name, "columns", rules)
             return {}
         for old, new in found.items():
-            self.confirmed[name].add(new)
             self._note(name, f"Column {new} was {old} in the backup ({FILE}).")
         return found
 
-    def _rules(self, tables: Iterator[str] | Collection[str]) -> dict[str, str]:
-        wanted = set(tables)
-        return {old: new for (table, old), new in self._drift.columns.items() if table in wanted}
+    def _rules(self, tables: Iterable[str], since: int = 0) -> dict[str, str]:
+        wanted, lines = set(tables), list(self._drift.columns.items())[since:]
+        return {old: new for (table, old), new in lines if table in wanted}
+
+    def _events(self, tables: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Renamed and added columns in the order of the file."""
+        wanted, drift = set(tables), self._drift
+        added = [(drift.numbers[key], key[1]) for key in drift.fills if key[0] in wanted]
+        for number, ((table, old), new) in enumerate(drift.columns.items()):
+            yield from (("", column) for before, column in added if before == number)
+            if table in wanted and old != new:
+                yield old, new
+        yield from (("", column) for before, column in added if before == len(drift.columns))
 
     def _key(self, key: ForeignKey, new: Callable[[str], str], tables: Mapping[str, str]) -> ForeignKey:
         referenced = tables.get(key.references, key.references)

@@ -15,6 +15,7 @@ from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff
 from clinic_backups.restore.reading import blocks_of
 from clinic_backups.restore.workspace import Workspace, qualified, row_text
 from clinic_backups.restore.write import Writes
+from clinic_backups.table_locks import catalog_query
 
 
 def counted(workspace: Workspace) -> Writes:
@@ -46,6 +47,30 @@ def only_planned(planned: Writes, found: Writes) -> None:
                 f"{table}: {operation} touched {is_} rows, planned were {was}.",
                 hint="Nothing was changed. A trigger or a cascade writes besides the restore: turn it off for it.",
             )
+
+
+def definitions(workspace: Workspace) -> str:
+    """Which version of all definitions and large objects this transaction sees: TRUNCATE, DROP and other DDL change it.
+
+    They are in none of the server's counts of rows.
+    """
+    ((version,),) = workspace.rows(catalog_query("version"), None, "reading the version of the definitions")
+    ((large,),) = workspace.rows(
+        "SELECT count(*)::text || ' ' || coalesce(sum(hashint8(oid::bigint)), 0)::text FROM pg_largeobject_metadata",
+        None,
+        "counting large objects",
+    )
+    return f"{version} {large}"
+
+
+def require_unchanged(before: str, after: str) -> None:
+    """:raises IntegrityError: something was truncated, dropped, made or altered besides the rows."""
+    if before != after:
+        raise IntegrityError(
+            "While the rows were written, a table or another object was truncated, dropped, made or altered, or a large"
+            " object was.",
+            hint="Nothing was changed. A trigger does that: turn it off for the restore.",
+        )
 
 
 class Proof:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from psycopg2 import sql
 
 from clinic_backups.database import Refused, refusal_of
+from clinic_backups.drift import FILE, filled_column
 from clinic_backups.errors import ClinicBackupsError, PermanentError
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
@@ -37,7 +38,9 @@ def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicB
     }.get(refused.state)
     hint = {
         "23514": f"Drop or widen {refused.constraint} for the time of the restore, or restore without {name}.",
-        "23502": f"ALTER TABLE {name} ALTER COLUMN {refused.column} DROP NOT NULL; or restore without {name}.",
+        "23502": f"If a migration gave the rows a value, add it to include/sql/{FILE}:"
+        f" `{filled_column(name, refused.column or '', '…')}`. Or: ALTER TABLE {name} ALTER COLUMN {refused.column}"
+        f" DROP NOT NULL for the time of the restore; or restore without {name}.",
         "23505": f"Change or delete that other row of {name}, or restore without {name}.",
         "23P01": f"Change or delete that other row of {name}, or restore without {name}.",
     }.get(refused.state, f"Restore the tables on both sides of {refused.constraint} together.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -43,6 +44,8 @@ class Shape:
     """Why no row can be inserted or updated."""
     filled: tuple[tuple[str, str], ...] = ()
     """Columns that were added since, with the text of the value that rows get which come back."""
+    unnulled: tuple[tuple[str, str], ...] = ()
+    """Columns that may not be NULL any more, with the text of the value that rows get which had NULL."""
     confirmed: frozenset[str] = frozenset()
     """Columns of which somebody says that they hold the values of then, whatever their type is now."""
 
@@ -67,10 +70,21 @@ class Shape:
         return tuple(column.name for column in self.now.stored_columns if column.name not in self.columns)
 
     @property
+    def digest(self) -> str:
+        """SHA-256, in hex, of all that decides which values come back in which columns: an approval is for them."""
+        said = (self.then.columns, self.now.columns, self.now.primary_key, self.columns, self.filled, self.unnulled,
+                sorted(self.confirmed))  # fmt: skip
+        return hashlib.sha256(repr(said).encode()).hexdigest()
+
+    @property
     def filling(self) -> list[sql.Composed]:
         """SQL of the values of ``filled``, each of its column's type."""
+        return [self.value_of(name, value) for name, value in self.filled]
+
+    def value_of(self, name: str, text: str) -> sql.Composed:
+        """SQL of a text as a value of a column's type."""
         types = {column.name: column.type for column in self.now.columns}
-        return [sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(types[name])) for name, value in self.filled]
+        return sql.SQL("{}::{}").format(sql.Literal(text), sql.SQL(types[name]))
 
     @property
     def op_key(self) -> tuple[str, ...]:
@@ -125,12 +139,12 @@ def fit(
     rules: TableRules,
     *,
     ignore_dropped: bool,
-    fills: Mapping[str, str] = MappingProxyType({}),
+    fills: Mapping[str, str | None] = MappingProxyType({}),
     confirmed: Collection[str] = (),
 ) -> Shape | Refusal:
     """Compare a table of a backup with the same table now.
 
-    :param fills: what columns get that were added since, as texts.
+    :param fills: what columns get that were added since, or that may not be NULL any more, as texts.
     :param confirmed: columns that somebody says to hold the values of then.
     """
     old = {column.name: column for column in then.stored_columns}
@@ -158,6 +172,8 @@ def fit(
         )
     shared = tuple(name for name in old if name in new)
     # A type outside of pg_catalog may be another one under the same name: its values are looked at as texts.
+    values = {name: value for name, value in fills.items() if value is not None}
+    unnulled = [name for name in shared if name in values and new[name].not_null and not old[name].not_null]
     retyped = tuple(name for name in shared if old[name].type != new[name].type or is_user_defined(old[name].type))
     were_generated = {column.name for column in then.columns if column.generated is not None}
     # An INSERT gives such a column its default, and NULL without one: that is not what was computed then.
@@ -173,7 +189,7 @@ def fit(
         ),
         *(
             f"Column {column.name} was added since: rows that come back get "
-            + (f"'{fills[column.name]}' ({FILE})." if column.name in fills else "its default.")
+            + (f"'{values[column.name]}' ({FILE})." if column.name in values else "its default.")
             for column in added
         ),
     ]
@@ -185,14 +201,15 @@ def fit(
         same=[(column.name, column.type) for column in then.stored_columns]
         == [(column.name, column.type) for column in now.stored_columns],
         notes=tuple(notes),
-        on_insert=_unfillable(now, [column for column in added if column.name not in fills]),
+        on_insert=_unfillable(now, [column for column in added if column.name not in values]),
         on_write=(
             *(_no_longer_generated(now, name) for name in no_longer),
             *(_other_meaning(now, name, said) for name in shared if (said := changed_meaning(old[name], new[name]))),
         ),
         rules=rules,
         computed=tuple(generated[name] for name in now.primary_key if name in generated),
-        filled=tuple((column.name, fills[column.name]) for column in added if column.name in fills),
+        filled=tuple((column.name, values[column.name]) for column in added if column.name in values),
+        unnulled=tuple((name, values[name]) for name in unnulled),
         confirmed=frozenset(confirmed),
     )
 

@@ -19,9 +19,10 @@ from clinic_backups.web.bodies import clinic_named, json_body, read_body
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.metrics import MEDIA_TYPE as MEDIA_TYPE_METRICS
 from clinic_backups.web.metrics import exposition
-from clinic_backups.web.problems import MEDIA_TYPE, TITLES, WrongValue
+from clinic_backups.web.problems import MEDIA_TYPE, TITLES, Conflict, WrongValue
 from clinic_backups.web.render import Links, archive_path, whole_path
 from clinic_backups.web.schemas import (
+    Chosen,
     Clinics,
     Enlace,
     Health,
@@ -88,8 +89,8 @@ def make_router(services: Services) -> APIRouter:
         response: Response,
         caller: CallerDep,
         clinica: Annotated[int | None, Query(ge=0, le=BIGINT - 1)] = None,
-        tipo: Annotated[list[Type], Query()] = [],  # noqa: B006 - FastAPI copies it
-        estado: Annotated[list[Status], Query()] = [],  # noqa: B006
+        tipo: Annotated[list[Type], Query(), Chosen] = [],  # noqa: B006 - FastAPI copies it
+        estado: Annotated[list[Status], Query(), Chosen] = [],  # noqa: B006
         desde: Moment | None = None,
         hasta: Moment | None = None,
         buscar: Annotated[Line, Query(description="The clinic's name, its id, or the backup's id or number")] = "",
@@ -203,6 +204,11 @@ def make_router(services: Services) -> APIRouter:
         entry: Annotated[HistoryEntry, Depends(to_restore)],
         asked: Annotated[Restauracion, Depends(new_restore)],
     ) -> Iniciado:
+        if asked.clinica not in (None, entry.record.clinic_id):
+            raise Conflict(
+                f"Backup {entry.number} is not of clinic {asked.clinica}.",
+                hint="Choose a backup of that clinic. If the application shows it as one, it reads another catalog.",
+            )
         started = services.actions.restore(
             caller, entry, mode=asked.modo, tables=tuple(asked.tablas), notes=asked.notas
         )

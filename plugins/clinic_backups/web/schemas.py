@@ -34,6 +34,14 @@ def _not_like_a_number(value: object) -> object:
 Clinica = Annotated[int, Field(ge=0, le=BIGINT - 1), BeforeValidator(_not_like_a_number)]
 
 
+def _without_blanks(values: object) -> object:
+    """The entry "all" of a form's list sends an empty value: it is no choice."""
+    return [value for value in values if value != ""] if isinstance(values, list) else values
+
+
+Chosen = BeforeValidator(_without_blanks)
+
+
 def _without_nul(text: str) -> str:
     """PostgreSQL's text holds every character but this one."""
     if "\0" in text:
@@ -117,6 +125,9 @@ class NuevoRespaldo(Asked):
 class Restauracion(Asked):
     """How to restore. It is planned, and then waits for somebody to approve the plan."""
 
+    clinica: Clinica | None = Field(
+        default=None, description="Of which clinic the backup is, to be compared: another one is 409"
+    )
     modo: Literal["exact", "missing", "live"] = Field(
         default="exact",
         description="exact: as the backup; missing: only bring back rows that are gone; live: as the backup, but what"

@@ -50,6 +50,9 @@ SENTENCES: Mapping[str, str] = {
     "A hold needs a reason.": "Falta el motivo de la retención.",
     "For instance the number of the file.": "Por ejemplo, el número del expediente.",
     "Backup {number} is not on hold.": "El respaldo {number} no está retenido.",
+    "Backup {number} is not of clinic {clinic}.": "El respaldo {number} no es de la clínica {clinic}.",
+    "Choose a backup of that clinic. If the application shows it as one, it reads another catalog.": "Elija un respaldo "
+    "de esa clínica. Si la aplicación lo muestra como suyo, lee otro catálogo: avise al equipo de soporte.",
     "Nothing is to be done.": "No hay nada que hacer.",
     "The store hands this file out itself.": "Este archivo se descarga directamente del almacenamiento.",
     "Ask for its link: descargar/": "Pida su enlace: descargar/",

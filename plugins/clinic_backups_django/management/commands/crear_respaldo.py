@@ -30,6 +30,8 @@ class Command(BaseCommand):
         """:raises CommandError: one was refused; the others were asked for."""
         service, failed = client(), 0
         clinics = options["clinica"] or _active()
+        if not clinics:
+            raise CommandError("No hay clínicas activas: no se pidió ningún respaldo.")
         for clinic_id in clinics:
             failed += not self._ask(service, clinic_id, options)
         if failed:

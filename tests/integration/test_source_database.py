@@ -1,0 +1,87 @@
+"""A backup of another database than those before it is full, and suspect until somebody accepts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clinic_backups import connections
+from clinic_backups.encryption import generate_identity
+from clinic_backups.holds import Holds
+from clinic_backups.source_database import difference
+from clinic_backups.storage import Stores
+from clinic_backups.stores.file import FileStore
+from tests.fleet import Fleet
+from tests.postgres_fixtures import DemoDatabase, copy_of
+
+OTHER = "it was read from database {}, and the backups before from another one of the same server, {}"
+
+
+@pytest.fixture
+def fleet(demo_database: DemoDatabase, tmp_path: Path) -> Fleet:
+    fleet = Fleet(demo_database, FileStore(tmp_path / "store"))
+    fleet.kind = "auto"
+    return fleet
+
+
+@pytest.fixture
+def staging(demo_template: DemoDatabase) -> Iterator[DemoDatabase]:
+    with copy_of(demo_template) as copy:
+        yield copy
+
+
+def lead_to(fleet: Fleet, database: DemoDatabase) -> None:
+    fleet.clinic_db = connections.parse("clinic_db", database.reader_uri)
+
+
+def test_a_wrong_connection_is_noticed_and_nothing_is_built_on_it(fleet: Fleet, staging: DemoDatabase) -> None:
+    first = fleet.on_day(0, 1)
+    assert first.source_db is not None
+    lead_to(fleet, staging)
+    wrong, another = fleet.on_day(1, 1), fleet.on_day(1, 2)
+    said = OTHER.format(staging.name, fleet.database.name)
+    assert (wrong.kind, wrong.suspect, another.suspect) == ("full", said, said)
+    relied_upon = [record.backup_id for record in fleet.catalog.find(clinic_id=1) if record.is_trusted]
+    assert relied_upon == [first.backup_id]  # what a restore without a choice takes
+    lead_to(fleet, fleet.database)
+    right = fleet.on_day(2, 1)
+    assert (right.kind, right.suspect, right.parent_id) == ("incremental", None, first.backup_id)
+
+
+def test_after_a_move_one_word_is_enough_for_all_clinics(fleet: Fleet, staging: DemoDatabase) -> None:
+    fleet.on_day(0, 1)
+    fleet.on_day(0, 2)
+    lead_to(fleet, staging)
+    moved = fleet.on_day(1, 1)
+    holds = Holds(fleet.catalog, Stores.of(fleet.store), lambda: fleet.now)
+    holds.accept(moved.backup_id, "we moved to the new server", "ana")
+    assert [fleet.on_day(2, clinic_id).suspect for clinic_id in (1, 2)] == [None, None]
+    lead_to(fleet, fleet.database)  # and back by mistake
+    assert fleet.on_day(3, 2).suspect == OTHER.format(fleet.database.name, staging.name)
+
+
+def test_a_backup_for_other_keys_alone_says_so(fleet: Fleet) -> None:
+    first = fleet.on_day(0, 1)
+    assert first.remark is None
+    other = fleet.on_day(1, 1, recipients=(generate_identity()[1],))
+    assert other.remark == f"It is encrypted to none of the keys of {first.backup_id}, the last good backup."
+    assert fleet.on_day(2, 1, recipients=(*other.recipients, *first.recipients)).remark is None
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "differs"),
+    [
+        (None, "1/2/a", False),
+        ("1/2/a", "1/2/a", False),
+        ("1/2/a", "2/2/a", True),
+        ("1/2/a", "1/3/a", True),
+        ("1/2/a/b", "1/2/a", True),
+        ("?/2/a", "1/2/a", False),
+        ("?/2/a", "?/2/b", True),
+        ("1/2/a", "?/3/a", True),
+    ],
+)
+def test_what_is_another_database(before: str | None, now: str, differs: bool) -> None:
+    assert bool(difference(before, now)) == differs
