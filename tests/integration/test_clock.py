@@ -342,7 +342,8 @@ def test_times_that_python_cannot_read_are_put_right_by_the_migration(fleet: Fle
     assert again.size_bytes == 0
     assert again.locked_until is not None and again.locked_until.year == 2199
     assert again.finished_at == again.started_at
-    assert fleet.again(other) == other
+    # The way back and forth forgot only the database that it was read from.
+    assert fleet.again(other) == replace(other, source_db=None)
     for change in ("size_bytes = -1", "locked_until = 'infinity'", "started_at = '1999-01-01'", "raw_bytes = -5"):
         with pytest.raises(Exception, match="violates check constraint"):
             fleet.execute(f"UPDATE clinic_backups.backup SET {change} WHERE backup_id = '{other.backup_id}'")
