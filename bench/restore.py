@@ -46,10 +46,7 @@ def figures(world: World) -> list[Figure]:
     large = world.large_clinic(world.scale.rows)
     world.require_disk(large.rows)  # its CSV, and a second copy of it
     facts: dict[str, Any] = {}
-    url = (world.folder / "restored").as_uri()
-    back_up(world, large.connections, url, facts)
-    facts.pop("stored_bytes")
-    restored, hand = Restored(world, large, url), ByHand(world, large)
+    restored, hand = _backed_up(world, large, "restored", facts), ByHand(world, large)
     subjects = [
         Subject(COPY, hand.copy_to_null, note="all of the clinic's rows read; memory: psql's, not the server's"),
         Subject(COPY_FROM, Files(world, large).load, note="the same tables, types, primary keys and ANALYZE"),
@@ -72,14 +69,19 @@ def figures(world: World) -> list[Figure]:
     return [replace(figure, facts=dict(facts)) for figure in found] + _all_rows(world)
 
 
+def _backed_up(world: World, large: LargeClinic, folder: str, facts: dict[str, Any]) -> Restored:
+    """Back the clinic up into a store of its own, for its restores."""
+    url = (world.folder / folder).as_uri()
+    back_up(world, large.connections, url, facts)
+    facts.pop("stored_bytes")
+    return Restored(world, large, url)
+
+
 def _all_rows(world: World) -> list[Figure]:
     """Every row of the clinic is gone, and comes back."""
     large = world.large_clinic(min(world.scale.rows, ALL_ROWS))
     facts: dict[str, Any] = {}
-    url = (world.folder / "all").as_uri()
-    back_up(world, large.connections, url, facts)
-    facts.pop("stored_bytes")
-    restored, files = Restored(world, large, url), Files(world, large)
+    restored, files = _backed_up(world, large, "all", facts), Files(world, large)
     subjects = [
         Subject(COPY_INDEXED, files.load_indexed, note="into empty tables with the same indexes and constraints"),
         Subject(PLAN_ALL, restored.plan_all, (COPY_INDEXED,), note="rehearses the writing, and takes it back"),

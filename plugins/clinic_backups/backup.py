@@ -322,11 +322,14 @@ class ClinicBackup:
         last_good = max(good, key=lambda backup: (backup.data_time, backup.backup_id)) if good else None
         may_be_empty = SqlFolder(self._settings.sql_dir).declarations().may_be_empty
         found = plausibility.check(snapshot, tables, queries, rows, last_good, may_be_empty=may_be_empty)
-        suspect = "; ".join(filter(None, (other_database, found.suspect))) or None
-        record = replace(record, suspect=suspect, remark=found.remark)
+        other_keys = ""
         if last_good is not None and last_good.recipients and not {*last_good.recipients} & {*recipients}:
             other_keys = f"It is encrypted to none of the keys of {last_good.backup_id}, the last good backup."
-            record = replace(record, remark=" ".join(filter(None, (other_keys, found.remark))))
+        record = replace(
+            record,
+            suspect="; ".join(filter(None, (other_database, found.suspect))) or None,
+            remark=" ".join(filter(None, (other_keys, found.remark))) or None,
+        )
         if found.accepted and last_good is not None and not other_database:
             return replace(record, accepted_by=last_good.accepted_by, accepted_at=last_good.accepted_at)
         return record

@@ -81,6 +81,11 @@ def smaller(told: Bound | None, guessed: Bound) -> Bound:
     return replace(told, archive_bytes=guessed.archive_bytes)
 
 
+def believed(envelope: Envelope, ratio: int) -> Bound:
+    """For an archive of which only the envelope tells: see :func:`smaller`. ``ratio``: as for :func:`guess`."""
+    return smaller(bound_of(envelope), guess(envelope.archive.size_bytes, ratio))
+
+
 def require_parsable(manifest: bytes) -> None:
     """Before JSON of a size that is allowed is parsed: brackets and commas alone take twenty times that memory.
 

@@ -10,6 +10,7 @@ from clinic_backups.declarations import FILE, spelled
 from clinic_backups.extract import SqlFolder
 from clinic_backups.key_names import EQUAL, KeyNames, Pair
 from clinic_backups.structure import KINDS, NotedColumn, Reference, Structure, comparable, may_hold
+from clinic_backups.text import quoted
 
 
 @dataclass(frozen=True)
@@ -362,7 +363,7 @@ def _stale(name: str, problem: str) -> Problem:
 
 def _quoted(name: str) -> str:
     """A name as SQL wants it, ``schema.table`` or a column."""
-    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split(".", 1))
+    return ".".join(map(quoted, name.split(".", 1)))
 
 
 def _file(table: str) -> str:

@@ -217,11 +217,12 @@ def raise_database_error(error: psycopg2.Error, doing: str, *, source: Source = 
             ),
         ) from None
     hints = _HINTS[source]
+    right = _right(text) if state == "42501" else ""
     raise _with(
         refused,
         PermanentError(
             f"The database refused while {doing}{detail}{where}.",
-            hint=_right(text) if state == "42501" and _right(text) else hints.get(state, hints[""]),
+            hint=right or hints.get(state, hints[""]),
         ),
     ) from None
 

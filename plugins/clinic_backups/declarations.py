@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from clinic_backups.errors import SettingsError
+from clinic_backups.text import quoted
 
 FILE = "not_backed_up.txt"
 _WORDS = ("derived", "shared", "rows", "may be empty")
@@ -77,11 +78,7 @@ def parse(text: str) -> Declarations:
 def spelled(*names: str) -> str:
     """How the file names a table or a column of it; the first name may be ``schema.table``."""
     parts = [*names[0].split(".", 1), *names[1:]]
-    return ".".join(part if re.fullmatch(r"[^\s\".:#]([^\".:]*[^\s\".:])?", part) else _quoted(part) for part in parts)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return ".".join(part if re.fullmatch(r"[^\s\".:#]([^\".:]*[^\s\".:])?", part) else quoted(part) for part in parts)
 
 
 def unquoted(part: str) -> str:

@@ -9,11 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from clinic_backups.declarations import PART, unquoted
 from clinic_backups.errors import SettingsError
+from clinic_backups.text import quoted
 
 FILE = "drift.txt"
+Key = TypeVar("Key", str, tuple[str, str])
+Value = TypeVar("Value")
 _NAME = r"""(?: "(?:[^"]|"")+" | [^".:=>\s]+ )"""
 _TABLE = rf"""{PART} \. {_NAME}"""
 _TABLE_LINE = re.compile(rf"\s* ({_TABLE}) \s* -> \s* ({_TABLE}) \s*", re.VERBOSE)
@@ -42,6 +46,17 @@ class Drift:
     def __bool__(self) -> bool:
         return bool(self.tables or self.columns or self.fills)
 
+    def path(self, table: str) -> list[str]:
+        """What a table was called from then on, that name first."""
+        return list(followed(self.tables, table))
+
+    def renames(self, tables: Collection[str], since: int = 0) -> dict[str, str]:
+        """Of tables of these names: the columns' names after, by those before.
+
+        :param since: leave so many of ``columns`` aside.
+        """
+        return {old: new for (table, old), new in list(self.columns.items())[since:] if table in tables}
+
 
 def parse(text: str) -> Drift:
     """Read the file: one line for each change, blank lines and those that begin with ``#`` are left aside.
@@ -49,7 +64,7 @@ def parse(text: str) -> Drift:
     ``schema.table: old -> new`` is a renamed column, ``schema.table: column = 'value'`` the value of an added one, and
     ``schema.old -> schema.new`` a renamed table.
 
-    :raises SettingsError: a line is none of these, or says again what another line says.
+    :raises SettingsError: a line has none of these forms, or an earlier line is about the same.
     """
     tables: dict[str, str] = {}
     columns: dict[tuple[str, str], str] = {}
@@ -59,27 +74,19 @@ def parse(text: str) -> Drift:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         if match := _COLUMN_LINE.fullmatch(line):
-            key = _table(match[1]), unquoted(match[2])
-            if key in columns:
-                raise _twice(number, ".".join(key))
-            columns[key] = unquoted(match[3])
+            _add(columns, (_table(match[1]), unquoted(match[2])), unquoted(match[3]), number)
         elif match := _FILL_LINE.fullmatch(line):
             key = _table(match[1]), unquoted(match[2])
-            if key in fills:
-                raise _twice(number, ".".join(key))
-            fills[key], numbers[key] = _value(match[3]), len(columns)
+            _add(fills, key, _value(match[3]), number)
+            numbers[key] = len(columns)
         elif match := _TABLE_LINE.fullmatch(line):
-            table, after = _table(match[1]), _table(match[2])
-            if table in tables:
-                raise _twice(number, table)
-            tables[table] = after
+            _add(tables, _table(match[1]), _table(match[2]), number)
         else:
             raise SettingsError(
                 f"{FILE}, line {number}: {line.strip()!r} is not a change of a table.",
                 hint="Write `schema.table: old_column -> new_column`, `schema.table: column = 'value'` or"
                 " `schema.old_table -> schema.new_table`. A value is a text in single quotes, a number, true, false or"
-                " null."
-                " A name with other signs than letters, digits and _ stands in double quotes, as in SQL.",
+                " null. A name with other signs than letters, digits and _ stands in double quotes, as in SQL.",
             )
     return Drift(tables, columns, fills, numbers)
 
@@ -111,8 +118,8 @@ def lost(drift: Drift, there: Mapping[str, Collection[str]]) -> Iterator[str]:
     wanted = [(table, new, f"says that {table}.{old} became {new}") for (table, old), new in drift.columns.items()]
     wanted += [(table, column, f"gives a value for {table}.{column}") for table, column in drift.fills]
     for table, column, said in wanted:
-        names = {name for name in followed(drift.tables, table) if name in there}
-        rules = {before: after for (other, before), after in drift.columns.items() if other in {table, *names}}
+        names = [name for name in drift.path(table) if name in there]
+        rules = drift.renames({table, *names})
         if not any(called in there[name] for name in names for called in followed(rules, column)):
             yield f"{FILE} {said}, and there is no such column."
 
@@ -128,7 +135,7 @@ def followed(names: Mapping[str, str], name: str) -> Iterator[str]:
 
 def _spelled(*names: str) -> str:
     """Names as the file writes them, in double quotes where they have other signs than letters, digits and _."""
-    return ".".join(name if re.fullmatch(r"\w+", name) else '"' + name.replace('"', '""') + '"' for name in names)
+    return ".".join(name if re.fullmatch(r"\w+", name) else quoted(name) for name in names)
 
 
 def _table(text: str) -> str:
@@ -141,5 +148,9 @@ def _value(text: str) -> str | None:
     return text[1:-1].replace("''", "'") if text.startswith("'") else text
 
 
-def _twice(number: int, what: str) -> SettingsError:
-    return SettingsError(f"{FILE}, line {number}: {what} has another line already.", hint="Remove one.")
+def _add(known: dict[Key, Value], key: Key, value: Value, number: int) -> None:
+    """:raises SettingsError: an earlier line is about the same."""
+    if key in known:
+        what = key if isinstance(key, str) else ".".join(key)
+        raise SettingsError(f"{FILE}, line {number}: {what} has another line already.", hint="Remove one.")
+    known[key] = value

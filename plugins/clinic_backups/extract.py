@@ -181,6 +181,15 @@ class SqlFolder:
         return self.declarations().derived
 
 
+def require_user_columns(count: int) -> None:
+    """:raises SettingsError: ``user_clinics.sql`` gives another number of columns than two or three."""
+    if count not in (2, 3):
+        raise SettingsError(
+            f"{USER_CLINICS} gives {count} columns.",
+            hint="It gives two or three: clinic_id and role, and user_id if you like, as its comment says.",
+        )
+
+
 class RenderedExtracts(str):
     """The extracts of one clinic as one script, for people to read; ``queries`` are the statements themselves."""
 

@@ -15,6 +15,7 @@ from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.model import BackupRecord, ForeignKey, Table
 from clinic_backups.table_locks import catalog_query
 from clinic_backups.tenant_db import Snapshot
+from clinic_backups.text import quoted
 
 CHECK_SECONDS = 30.0
 """Longest time for each of the two counts; a clinic that needs more is backed up, and its record says so."""
@@ -133,7 +134,7 @@ def _has_no_parent(snapshot: Snapshot, tables: Mapping[str, Table], child: Table
     operators = ["pg_catalog.="] * len(key.columns)
     # With search_path pg_catalog the types of extensions have a schema before their name.
     if any("." in text for text in [*map(types.get, key.columns), *map(parents.get, key.references_columns)] if text):
-        table = '"{}"."{}"'.format(*(part.replace('"', '""') for part in child.name.split(".", 1)))
+        table = ".".join(map(quoted, child.name.split(".", 1)))
         found = snapshot.rows(catalog_query("operators"), {"table": table}, f"reading the foreign keys of {child.name}")
         operators = dict(found)[key.name]
     pairs = list(zip(key.columns, key.references_columns, operators, strict=True))

@@ -15,7 +15,7 @@ from clinic_backups.clock import DatabaseClock
 from clinic_backups.connections import Connection
 from clinic_backups.coverage import Coverage
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, SettingsError
-from clinic_backups.extract import USER_CLINICS, SqlFolder, render
+from clinic_backups.extract import SqlFolder, render, require_user_columns
 from clinic_backups.findings import Finding, Report, require
 from clinic_backups.model import Table
 from clinic_backups.row_checks import PLACEHOLDER, RowChecks, RowCount
@@ -211,11 +211,7 @@ class _ClinicDatabase:
             f" (SELECT q.* FROM (SELECT) AS one LEFT JOIN (\n{query}\n) AS q ON true LIMIT 1) AS r))"
         )
         ((columns,),) = self._snapshot.rows(counted, who, doing, source="file")
-        if columns not in (2, 3):
-            raise SettingsError(
-                f"{USER_CLINICS} gives {columns} columns.",
-                hint="It gives two or three: clinic_id and role, and user_id if you like, as its comment says.",
-            )
+        require_user_columns(columns)
         names = ["clinic_id::bigint", "role::text", "user_id::bigint"][:columns]
         wanted, called = ", ".join(names), ", ".join(name.partition("::")[0] for name in names)
         self._snapshot.rows(

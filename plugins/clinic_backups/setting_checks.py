@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
@@ -40,21 +39,20 @@ def check_settings(settings: Settings, report: Report, now: datetime) -> None:
 
 
 def _look_at_language(settings: Settings, report: Report) -> None:
-    languages = Templates(settings.email_dir, settings.zone).languages()
-    wanted = settings.operator_language
-    if not {wanted, re.split("[-_]", wanted)[0].lower()} & set(languages):
+    templates, wanted = Templates(settings.email_dir, settings.zone), settings.operator_language
+    if templates.folder_for(wanted) is None:
         report.warn(
             "settings",
             f"{PREFIX}OPERATOR_LANGUAGE is {wanted}, and {settings.email_dir} has no such folder: mails are in"
             f" {FALLBACK_LANGUAGE}.",
-            f"Choose one of {', '.join(languages)}, or add a folder.",
+            f"Choose one of {', '.join(templates.languages())}, or add a folder.",
         )
 
 
 def _require_own_key(settings: Settings) -> None:
     """Where the secret key is at hand: it opens what is going to be backed up.
 
-    :raises SettingsError: it does not, or the file is none that can be used.
+    :raises SettingsError: it does not open them, or the file cannot be used.
     """
     if settings.identity_file is None or not settings.recipients:
         return

@@ -20,10 +20,16 @@ UNKNOWN = "?"
 
 def identity_of(snapshot: Snapshot) -> str:
     """``system identifier/oid/name`` of the database; a failover and a restart change none of them."""
-    doing = "asking which database this is"
-    ((may_ask, oid, name),) = snapshot.rows(_WHO, None, doing)
-    ((system,),) = snapshot.rows(_SYSTEM, None, doing) if may_ask else ((UNKNOWN,),)
-    return f"{system}/{oid}/{name}"
+    ((may_ask, oid, name),) = snapshot.rows(_WHO, None, "asking which database this is")
+    return f"{system_identifier(snapshot, may_ask=may_ask) or UNKNOWN}/{oid}/{name}"
+
+
+def system_identifier(snapshot: Snapshot, *, may_ask: bool) -> str | None:
+    """The cluster's own; none where the role may not execute ``pg_control_system()``."""
+    if not may_ask:
+        return None
+    ((system,),) = snapshot.rows(_SYSTEM, None, "asking which server this is")
+    return str(system)
 
 
 def difference(before: str | None, now: str) -> str:

@@ -23,3 +23,8 @@ def one_line(text: str) -> str:
 def is_line(text: str) -> bool:
     """Whether a text is one line of what can be seen, as :func:`one_line` would leave it but for its spaces."""
     return "".join(character for character in text if character not in JOINERS).isprintable()
+
+
+def quoted(name: str) -> str:
+    """A name in double quotes, as SQL writes it and the lists in include/sql."""
+    return '"' + name.replace('"', '""') + '"'

@@ -16,6 +16,7 @@ from clinic_backups.row_checks import identifier
 from clinic_backups.structure import Structure
 from clinic_backups.table_locks import catalog_query
 from clinic_backups.tenant_db import Snapshot
+from clinic_backups.text import quoted
 
 _WHOLE_ROWS = re.compile(
     r"""\s* SELECT \s+ (?: (?P<star>\w+) \. )? \* \s+ FROM \s+ (?: ONLY \s+ )? (?P<table> \w+ \. (?P<name>\w+) )
@@ -186,4 +187,4 @@ def _texts(alias: str, table: Table) -> sql.Composable:
 
 def _quoted(name: str) -> str:
     """As EXPLAIN writes it, but for PostgreSQL's own words: these are then compared by their values."""
-    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
+    return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else quoted(name)

@@ -64,7 +64,7 @@ class BackupsClient:
         return self._call("POST", "respaldos/crear_respaldo_manual/", asked, needs="run_id")
 
     def link(self, number: int) -> dict[str, Any]:
-        """A link to a backup's archive. :raises BackupsError: there is none."""
+        """A link to a backup's archive. :raises BackupsError: there is no archive to link to, or it was refused."""
         found = self._call("GET", f"respaldos/{number}/descargar/", needs="url")
         try:
             # Where the store is a folder, Airflow hands the file out itself.

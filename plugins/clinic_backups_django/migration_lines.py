@@ -29,6 +29,8 @@ from django.db.migrations.operations import (
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+NULL = " = null"
+"""Ends the line of an added column without a value. A text as a value ends with a quote."""
 _OF_INTEREST = (AddField, AlterField, AlterModelTable, AlterOrderWithRespectTo, RenameField, RenameModel)
 
 
@@ -61,9 +63,8 @@ def lines(schema: str = "public") -> Iterator[str]:
             done.add(key)
             for app, operation in _operations(loader, key):
                 for line in _lines_of(operation, app, state, schema):
-                    subject, null, _ = line.partition(" = null")
                     # An added column that may be NULL needs no line, unless it took the name of a renamed one.
-                    if not null or f"{subject} ->" in renamed:
+                    if not line.endswith(NULL) or f"{line.removesuffix(NULL)} ->" in renamed:
                         yield line
                     renamed.add(f"{line.partition(' ->')[0]} ->")
 
@@ -175,12 +176,12 @@ def _added(
         return
     if added.has_default():
         if added.default is None:
-            yield f"{column} = null"
+            yield f"{column}{NULL}"
             return
         computed = callable(added.default) and added.default not in (list, dict)
         text = None if computed else _text(added, operation, app, state)
     elif added.null:
-        yield f"{column} = null"  # no value, but older backups are known by it
+        yield f"{column}{NULL}"  # no value, but older backups are known by it
         return
     elif getattr(added, "auto_now", False) or getattr(added, "auto_now_add", False):
         text = None

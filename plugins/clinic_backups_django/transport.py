@@ -15,13 +15,15 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
+BROKEN = (HTTPException, OSError, ValueError, RecursionError)
+"""What a server sends may break each layer of the client: sockets, TLS, HTTP, JSON."""
 LARGEST_ANSWER_BYTES = 16 * 1024 * 1024
 PIECE_BYTES = 64 * 1024
 log = logging.getLogger("clinic_backups_django")
 
 
 class NoAnswer(Exception):
-    """There is none that can be used. The log says why.
+    """Airflow did not give an answer that can be used. The log says why.
 
     :param secret_is_wrong: the token cannot even be sent.
     """
@@ -35,7 +37,7 @@ class NoAnswer(Exception):
 class Answer:
     """What came back.
 
-    :param told: the JSON object; of an answer that is no success ``{}`` where there is none.
+    :param told: the JSON object. An answer that is not a success may lack it: then it is ``{}``.
     """
 
     status: int
@@ -83,8 +85,7 @@ def _ask(
 ) -> None:
     try:
         came.append(_answer(method, url, body, bearer, until))
-    # What a server sends may break each layer of the client: sockets, TLS, HTTP, JSON.
-    except (HTTPException, OSError, ValueError, RecursionError) as error:
+    except BROKEN as error:
         came.append(error)
 
 
@@ -102,7 +103,7 @@ def _answer(method: str, url: str, body: dict[str, Any] | None, bearer: str, unt
             wait = error.headers.get("Retry-After", "")
             try:
                 told = _object(_read(error, until))
-            except (HTTPException, OSError, ValueError, RecursionError):
+            except BROKEN:
                 told = {}
             return Answer(error.code, told, wait if re.fullmatch(r"[0-9]{1,6}", wait) else None)
 

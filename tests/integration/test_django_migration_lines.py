@@ -76,6 +76,7 @@ PRICE = 'models.DecimalField(max_digits=5, decimal_places=1, default=decimal.Dec
 ADDED = f"""
     migrations.AddField("Person", "a", models.CharField(max_length=9, default="it's")),
     migrations.AddField("Person", "b", models.TextField(blank=True)),
+    migrations.AddField("Person", "q", models.TextField(default="age = null")),
     migrations.AddField("Person", "c", models.TextField(null=True)),
     migrations.AddField("Person", "d", models.BooleanField(default=False)),
     migrations.AddField("Person", "e", {PRICE}),
@@ -129,7 +130,8 @@ KINDS = {
     ),
     "AddField": (
         ADDED,
-        ["public.shop_person: a = 'it''s'", "public.shop_person: b = ''", "public.shop_person: d = false",
+        ["public.shop_person: a = 'it''s'", "public.shop_person: b = ''",
+            "public.shop_person: q = 'age = null'", "public.shop_person: d = false",
          "public.shop_person: e = 1.5", "public.shop_person: f = '{}'", "public.shop_person: g = '2020-01-02'",
          "# public.shop_person: h = …  (the migration computed the value)",
          "# public.shop_person: i = …  (the migration computed the value)",

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import SCHEMA
 from clinic_backups.errors import PermanentError, SettingsError
+from clinic_backups.text import quoted
 
 VIEW, ROWS = f"{SCHEMA}.respaldo", f"{SCHEMA}.respaldo_rows"
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
@@ -55,7 +56,7 @@ class RespaldoRights:
 
         :raises SettingsError: the synonym is no ``schema.name``, or names what is not ours.
         """
-        role = _quoted(self.role)
+        role = quoted(self.role)
         found = [
             f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}",
             f"GRANT {RIGHTS} ON {VIEW} TO {role}",
@@ -63,15 +64,15 @@ class RespaldoRights:
         ]
         if self.synonym is not None:
             schema, name = _free_name(db, self.synonym)
-            view = f"{_quoted(schema)}.{_quoted(name)}"
+            view = f"{quoted(schema)}.{quoted(name)}"
             found.append(f"CREATE OR REPLACE VIEW {view} AS TABLE {VIEW}")
             found.append(f"COMMENT ON VIEW {view} IS '{OURS}'")
             found.append(f"GRANT {RIGHTS} ON {view} TO {role}")
         if self.search_path:
             path = _names(db.execute(PATH_OF, {"role": self.role}).scalar() or DEFAULT_PATH)
             if SCHEMA not in path:
-                database = _quoted(db.execute(text("SELECT current_database()")).scalar_one())
-                longer = ", ".join(map(_quoted, [*path, SCHEMA]))
+                database = quoted(db.execute(text("SELECT current_database()")).scalar_one())
+                longer = ", ".join(map(quoted, [*path, SCHEMA]))
                 found.append(f"ALTER ROLE {role} IN DATABASE {database} SET search_path = {longer}")
         return found
 
@@ -106,15 +107,15 @@ class RespaldoRights:
             if view is None:
                 continue
             schema, name = view.split(".")
-            quoted = f"{_quoted(schema)}.{_quoted(name)}"
-            look = f"SELECT * FROM {quoted} LIMIT 1"  # noqa: S608 - the name is quoted
+            relation = f"{quoted(schema)}.{quoted(name)}"
+            look = f"SELECT * FROM {relation} LIMIT 1"  # noqa: S608 - the name is quoted
             db.exec_driver_sql(look.replace("%", "%%")).all()
-            usage, select = db.execute(MAY_READ, {"role": self.role, "schema": schema, "view": quoted}).one()
+            usage, select = db.execute(MAY_READ, {"role": self.role, "schema": schema, "view": relation}).one()
             if not (usage and select):
                 raise PermanentError(
                     f"{self.role} could not read {view} afterwards: it has no USAGE on the schema {schema}, or no"
                     " SELECT on the view. Nothing was changed.",
-                    hint=f"GRANT USAGE ON SCHEMA {_quoted(schema)} TO {_quoted(self.role)}; and run this again.",
+                    hint=f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(self.role)}; and run this again.",
                 )
 
 
@@ -143,8 +144,4 @@ def _free_name(db: Connection, synonym: str) -> tuple[str, str]:
 def _names(path: str) -> list[str]:
     """The schemas of a search_path, as PostgreSQL reads it."""
     found = re.findall(r'"((?:[^"]|"")*)"|([^",\s]+)', path)
-    return [name for name in (quoted.replace('""', '"') or plain.lower() for quoted, plain in found) if name]
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return [name for name in (exact.replace('""', '"') or plain.lower() for exact, plain in found) if name]

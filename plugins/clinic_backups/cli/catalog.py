@@ -10,13 +10,12 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from clinic_backups.bounds import bound_of, guess, smaller
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, human_size, print_error, print_json, print_table
 from clinic_backups.discrepancies import Discrepancy
 from clinic_backups.errors import ClinicBackupsError, PermanentError, StoreUnknown, TransientError
 from clinic_backups.inventory import BAD, KINDS, Inventory, Task
-from clinic_backups.model import Envelope, parse_key
+from clinic_backups.model import parse_key
 from clinic_backups.parts import Parts
 from clinic_backups.rebuild import Rebuilt, again
 from clinic_backups.rebuild import rebuild as rebuild_from
@@ -176,26 +175,23 @@ def _opened(with_parts: Parts, url: str, connection: str) -> tuple[ObjectStore, 
 def _others(with_parts: Parts, url: str) -> list[ObjectStore]:
     """The further stores of the settings, as far as they can be opened: they are read, and not believed."""
     found: list[ObjectStore] = []
-    for other in with_parts.bare_stores.urls if with_parts.settings.store_url else ():
-        with suppress(ClinicBackupsError):
-            found += [with_parts.bare_stores.at(other)] if other != url else []
+    if with_parts.settings.store_url:
+        for other in with_parts.bare_stores.urls:
+            with suppress(ClinicBackupsError):
+                if other != url:
+                    found.append(with_parts.bare_stores.at(other))
     return found
 
 
 def _opener(with_parts: Parts) -> Opens | None:
     """Reads an archive with the secret key; none where that is not here, or not usable: a rebuild needs none."""
+    if with_parts.settings.identity_file is None:
+        return None
     try:
-        archives = with_parts.archives() if with_parts.settings.identity_file else None
+        archives = with_parts.archives()
     except ClinicBackupsError:
         return None
-    ratio = with_parts.settings.unpack_ratio
-
-    def opens(store: ObjectStore, envelope: Envelope) -> object:
-        bound = smaller(bound_of(envelope), guess(envelope.archive.size_bytes, ratio))
-        source = Source(envelope.backup_id, envelope.clinic_id, envelope.archive, envelope.chain, bound)
-        return archives.read_in(store, source) if archives else None
-
-    return opens if archives else None
+    return lambda store, envelope: archives.read_in(store, Source.of(envelope, with_parts.settings.unpack_ratio))
 
 
 def _show_rebuilt(report: Rebuilt) -> None:

@@ -11,7 +11,6 @@ import typer
 from rich.markup import escape
 
 from clinic_backups import envelopes
-from clinic_backups.bounds import bound_of, guess, smaller
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
 from clinic_backups.clock import machine_now
@@ -143,9 +142,7 @@ def source_in_store(with_parts: Parts, archive: str, clinic_id: int) -> Source:
             f"{key} is a backup of clinic {envelope.clinic_id}, not of {clinic_id}.",
             hint=f"Give --clinic {envelope.clinic_id}, or another archive.",
         )
-    likely = guess(envelope.archive.size_bytes, with_parts.settings.unpack_ratio)
-    bound = smaller(bound_of(envelope), likely)
-    return Source(envelope.backup_id, envelope.clinic_id, envelope.archive, envelope.chain, bound)
+    return Source.of(envelope, with_parts.settings.unpack_ratio)
 
 
 def _envelope(with_parts: Parts, key: str) -> Envelope:

@@ -104,12 +104,16 @@ class Templates:
                         f"{place}: {type(error).__name__}.", hint="Every language needs the same files."
                     ) from None
 
-    def _folder_of(self, language: str) -> str:
+    def folder_for(self, language: str) -> str | None:
+        """The folder of a language: its own, or that of the language without its region; none where there is none."""
         folders = {name.replace("-", "_").lower(): name for name in self.languages()}
         wanted = language.replace("-", "_").lower()
         while wanted and wanted not in folders:
             wanted = wanted.rpartition("_")[0]
-        return folders[wanted or FALLBACK_LANGUAGE]
+        return folders.get(wanted)
+
+    def _folder_of(self, language: str) -> str:
+        return self.folder_for(language) or FALLBACK_LANGUAGE
 
     def _render(self, folder: str, name: str, facts: Mapping[str, Any]) -> str:
         try:

@@ -8,9 +8,9 @@ from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
 from clinic_backups.archive_reader import Manifest, Segment, read_archive
 from clinic_backups.blocks import OWN_ARCHIVE
-from clinic_backups.bounds import RATIO, Bound, guess
+from clinic_backups.bounds import RATIO, Bound, believed, guess
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound
-from clinic_backups.model import ArchiveInfo, ChainArchive
+from clinic_backups.model import ArchiveInfo, ChainArchive, Envelope
 from clinic_backups.storage import Stores
 from clinic_backups.stored import require_intact
 from clinic_backups.stores.base import ObjectStore
@@ -38,6 +38,12 @@ class Source:
     archive: ArchiveInfo
     chain: tuple[ChainArchive, ...] = ()
     bound: Bound | None = None
+
+    @classmethod
+    def of(cls, envelope: Envelope, unpack_ratio: int) -> Source:
+        """The backup that an envelope tells of, where no catalog does."""
+        bound = believed(envelope, unpack_ratio)
+        return cls(envelope.backup_id, envelope.clinic_id, envelope.archive, envelope.chain, bound)
 
 
 @dataclass(frozen=True)

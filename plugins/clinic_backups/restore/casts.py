@@ -81,6 +81,14 @@ def fill_nulls(workspace: Workspace, staged: Staged) -> Iterator[str]:
             yield f"Column {name} may not be NULL any more: {count:,} of the backup's rows get '{text}' ({FILE})."
 
 
+def _types(shape: Shape, name: str) -> tuple[str, str]:
+    """A column's type in the backup and now."""
+    then, now = (
+        next(column.type for column in table.columns if column.name == name) for table in (shape.then, shape.now)
+    )
+    return then, now
+
+
 def _really_retyped(shape: Shape) -> set[str]:
     """Columns whose type has another name now."""
     then = {column.name: column.type for column in shape.then.columns}
@@ -89,8 +97,7 @@ def _really_retyped(shape: Shape) -> set[str]:
 
 def _conversions(workspace: Workspace, shape: Shape, name: str) -> Iterator[_Conversion]:
     """By the types' texts first, which keeps every digit; then by a cast between the types, where there is one."""
-    now = next(column.type for column in shape.now.columns if column.name == name)
-    then = next(column.type for column in shape.then.columns if column.name == name)
+    then, now = _types(shape, name)
     known = _is_known(workspace, then)
     # concat gives what COPY writes; a cast to text says true for t, and cuts the blanks of char(n).
     back = f"concat(concat({{}}::{now})::{then})" if known else f"concat({{}}::{now})"
@@ -136,7 +143,7 @@ def _count_unlike(workspace: Workspace, staged: Staged, name: str, conversion: _
     if not shape.key or set(shape.key) & {key.name for key in shape.computed}:
         return 0, 0
     others = [other for other in shape.columns if other not in shape.retyped]
-    if set(shape.key) & {*shape.retyped}:
+    if set(shape.key) & set(shape.retyped):
         same = sql.SQL(" AND ").join(
             sql.SQL("w.{0}::text = p.{0}::text").format(sql.Identifier(key)) for key in shape.key
         )
@@ -146,20 +153,21 @@ def _count_unlike(workspace: Workspace, staged: Staged, name: str, conversion: _
         "SELECT count(*) FILTER (WHERE concat({}) <> concat(p.{})), count(*) FROM {} AS w JOIN {} AS p ON {}"
         " WHERE w.{} IS NOT NULL AND ({})"
     )
-    counts = list[tuple[int, int]]()
-    for which in (sql.SQL("{} = {}").format(row_text(others, "w"), row_text(others, "p")), sql.SQL("true")):
+
+    def counted(which: sql.Composable) -> tuple[int, int]:
         statement = query.format(
             _filled(conversion.there, sql.SQL("w.{}").format(column)), column,
             staged.wanted, staged.present, same, column, which,
         )  # fmt: skip
         ((unlike, rows),) = workspace.rows(statement, None, f"comparing values of {shape.name}.{name}")
-        counts.append((int(unlike), int(rows)))
-        if rows:
-            break
-    if len(counts) == 1:
-        return counts[0]
+        return int(unlike), int(rows)
+
+    unlike, rows = counted(sql.SQL("{} = {}").format(row_text(others, "w"), row_text(others, "p")))
+    if rows:
+        return unlike, rows
     # People have changed these rows: values that are the same speak for the conversion, others say nothing.
-    return 0, counts[1][1] - counts[1][0]
+    unlike, rows = counted(sql.SQL("true"))
+    return 0, rows - unlike
 
 
 def _is_doubtful(workspace: Workspace, staged: Staged, name: str, unlike: int, rows: int) -> bool:
@@ -167,10 +175,7 @@ def _is_doubtful(workspace: Workspace, staged: Staged, name: str, unlike: int, r
     speaks against it. Where only a length or a precision was changed, and where there is no value, no row has to."""
     if rows:
         return 2 * unlike > rows
-    then, now = (
-        next(column.type for column in table.columns if column.name == name)
-        for table in (staged.shape.then, staged.shape.now)
-    )
+    then, now = _types(staged.shape, name)
     if _family(then) == _family(now):
         return False
     query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE {} IS NOT NULL)").format(staged.wanted, sql.Identifier(name))
@@ -212,8 +217,7 @@ def _filled(template: str, value: sql.Composable) -> sql.Composed:
 
 def _another_meaning(shape: Shape, name: str, unlike: int, rows: int) -> Refusal:
     """The change of the type made other values of the rows than any way that is known here: other rows would follow."""
-    then = next(column.type for column in shape.then.columns if column.name == name)
-    now = next(column.type for column in shape.now.columns if column.name == name)
+    then, now = _types(shape, name)
     found = (
         f"{unlike:,} rows of {rows:,} have other values than a conversion gives"
         if rows
@@ -229,8 +233,7 @@ def _another_meaning(shape: Shape, name: str, unlike: int, rows: int) -> Refusal
 
 
 def _refusal(shape: Shape, name: str, changed: int) -> Refusal:
-    then = next(column.type for column in shape.then.columns if column.name == name)
-    now = next(column.type for column in shape.now.columns if column.name == name)
+    then, now = _types(shape, name)
     values = f"{changed:,} value{'s' if changed > 1 else ''}"
     if then == now:
         message = f"{values} of {shape.name}.{name} in the backup {_are(changed)} not allowed by the type {now} now."

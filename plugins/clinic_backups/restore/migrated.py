@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import SequenceMatcher
 
 from clinic_backups.archive_reader import Manifest, Segment, TableContent
 from clinic_backups.drift import FILE, Drift, followed, renamed_column, renamed_table
-from clinic_backups.model import Column, ForeignKey, Table
+from clinic_backups.model import Column, Table
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.model import Refusal
 
@@ -32,14 +32,17 @@ class Migrated:
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
 
+    @property
+    def _since(self) -> dict[str, str]:
+        return {then: now for now, then in self.names.items()}
+
     def now(self, tables: Collection[str]) -> tuple[str, ...]:
         """The names of now of tables that somebody names as they were."""
-        since = {then: now for now, then in self.names.items()}
-        return tuple(since.get(name, name) for name in tables)
+        return tuple(self._since.get(name, name) for name in tables)
 
     def taker(self, wanted: Wanted) -> Wanted:
         """Who takes the archives' segments, under the names of now."""
-        return _Renaming(wanted, {then: now for now, then in self.names.items()}) if self.names else wanted
+        return _Renaming(wanted, self._since) if self.names else wanted
 
 
 def migrated(manifest: Manifest, drift: Drift, there: Mapping[str, Collection[str]]) -> Migrated:
@@ -49,7 +52,7 @@ def migrated(manifest: Manifest, drift: Drift, there: Mapping[str, Collection[st
     contents = {}
     for then, content in manifest.tables.items():
         name = since.get(then, then)
-        contents[name] = found.content(content, name, since)
+        contents[name] = found.content(content, name)
     return Migrated(
         replace(manifest, tables=contents),
         {now: then for then, now in since.items()},
@@ -153,27 +156,20 @@ class _Following:
             self._note(now, f"The table was {then} in the backup ({FILE}).")
         return found
 
-    def content(self, content: TableContent, name: str, tables: Mapping[str, str]) -> TableContent:
-        """The same blocks, of a table with the names of now."""
+    def content(self, content: TableContent, name: str) -> TableContent:
+        """The same blocks, of a table with the names of now. Its foreign keys stay those of then: none is read."""
         table = content.table
-        renames = self._columns(table, name)
-
-        def new(column: str) -> str:
-            return renames.get(column, column)
-
-        keys = tuple(self._key(key, new, tables) for key in table.foreign_keys)
-        columns = tuple(replace(column, name=new(column.name)) for column in table.columns)
-        return replace(
-            content,
-            table=Table(name, columns, tuple(map(new, table.primary_key)), keys),
-        )
+        found = self._columns(table, name)
+        columns = tuple(replace(column, name=found.get(column.name, column.name)) for column in table.columns)
+        key = tuple(found.get(column, column) for column in table.primary_key)
+        return replace(content, table=replace(table, name=name, columns=columns, primary_key=key))
 
     def fills(self, contents: Mapping[str, TableContent]) -> dict[str, dict[str, str | None]]:
         """The values of added columns, by the tables' names of now."""
         found: dict[str, dict[str, str | None]] = {}
         for (table, column), value in self._drift.fills.items():
-            path = list(followed(self._drift.tables, table))
-            rules = self._rules(path, since=self._drift.numbers[table, column])
+            path = self._drift.path(table)
+            rules = self._drift.renames(path, since=self._drift.numbers[table, column])
             for name in path:
                 for called in followed(rules, column):
                     if name in contents and called in self._there.get(name, ()):
@@ -183,10 +179,11 @@ class _Following:
     def _columns(self, table: Table, name: str) -> dict[str, str]:
         """By the names of then, those of now where they are others."""
         now, held = self._there.get(name, frozenset()), frozenset(column.name for column in table.columns)
-        rules = self._rules(followed(self._drift.tables, table.name))
+        path = self._drift.path(table.name)
+        rules = self._drift.renames(path)
         same = {column for column, after in rules.items() if column == after}
         self.confirmed.setdefault(name, set()).update(same & held)
-        found = renames(held, now, list(self._events(followed(self._drift.tables, table.name))))
+        found = renames(held, now, list(self._events(path)))
         if found is None:
             self._refuse(name, "columns", rules)
             return {}
@@ -194,23 +191,15 @@ class _Following:
             self._note(name, f"Column {new} was {old} in the backup ({FILE}).")
         return found
 
-    def _rules(self, tables: Iterable[str], since: int = 0) -> dict[str, str]:
-        wanted, lines = set(tables), list(self._drift.columns.items())[since:]
-        return {old: new for (table, old), new in lines if table in wanted}
-
-    def _events(self, tables: Iterable[str]) -> Iterator[tuple[str, str]]:
+    def _events(self, tables: Collection[str]) -> Iterator[tuple[str, str]]:
         """Renamed and added columns in the order of the file."""
-        wanted, drift = set(tables), self._drift
-        added = [(drift.numbers[key], key[1]) for key in drift.fills if key[0] in wanted]
+        drift = self._drift
+        added = [(drift.numbers[key], key[1]) for key in drift.fills if key[0] in tables]
         for number, ((table, old), new) in enumerate(drift.columns.items()):
             yield from (("", column) for before, column in added if before == number)
-            if table in wanted and old != new:
+            if table in tables and old != new:
                 yield old, new
         yield from (("", column) for before, column in added if before == len(drift.columns))
-
-    def _key(self, key: ForeignKey, new: Callable[[str], str], tables: Mapping[str, str]) -> ForeignKey:
-        referenced = tables.get(key.references, key.references)
-        return replace(key, columns=tuple(map(new, key.columns)), references=referenced)
 
     def _note(self, table: str, note: str) -> None:
         self.notes.setdefault(table, []).append(note)

@@ -54,11 +54,11 @@ def definitions(workspace: Workspace) -> str:
 
     They are in none of the server's counts of rows.
     """
-    ((version,),) = workspace.rows(catalog_query("version"), None, "reading the version of the definitions")
-    ((large,),) = workspace.rows(
-        "SELECT count(*)::text || ' ' || coalesce(sum(hashint8(oid::bigint)), 0)::text FROM pg_largeobject_metadata",
+    ((version, large),) = workspace.rows(
+        f"SELECT ({catalog_query('version')}), (SELECT (count(*), sum(hashint8(oid::bigint)))::text"  # noqa: S608
+        " FROM pg_largeobject_metadata)",
         None,
-        "counting large objects",
+        "reading the version of the definitions",
     )
     return f"{version} {large}"
 

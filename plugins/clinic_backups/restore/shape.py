@@ -161,7 +161,8 @@ def fit(
         return Refusal(
             now.name,
             f"The backup has columns that {now.name} lacks now: {', '.join(dropped)}.",
-            f"{_renamed(proposals)}Bring the columns back, or restore without their values: ignore_dropped.",
+            (f"{_renamed(proposals)} Else: bring" if proposals else "Bring")
+            + " the columns back, or restore without their values: ignore_dropped.",
         )
     generated = {column.name: column for column in now.columns if column.generated is not None}
     if lost := [name for name in now.primary_key if name not in old and name not in generated]:
@@ -171,9 +172,9 @@ def fit(
             "Restore into another schema and take the rows over by hand.",
         )
     shared = tuple(name for name in old if name in new)
-    # A type outside of pg_catalog may be another one under the same name: its values are looked at as texts.
     values = {name: value for name, value in fills.items() if value is not None}
     unnulled = [name for name in shared if name in values and new[name].not_null and not old[name].not_null]
+    # A type outside of pg_catalog may be another one under the same name: its values are looked at as texts.
     retyped = tuple(name for name in shared if old[name].type != new[name].type or is_user_defined(old[name].type))
     were_generated = {column.name for column in then.columns if column.generated is not None}
     # An INSERT gives such a column its default, and NULL without one: that is not what was computed then.
@@ -181,7 +182,7 @@ def fit(
     added = [column for name, column in new.items() if name not in old and name not in were_generated]
     notes = [
         *(f"Column {name} was dropped since: its values are left out." for name in dropped),
-        *([_renamed(proposals).rstrip()] if proposals else []),
+        *([_renamed(proposals)] if proposals else []),
         *(
             f"Column {name} was {old[name].type} and is {new[name].type} now: its values are converted."
             for name in retyped
@@ -215,11 +216,9 @@ def fit(
 
 
 def _renamed(lines: Sequence[str]) -> str:
-    """What to write if a column was renamed, as a sentence with a blank behind it."""
-    if not lines:
-        return ""
+    """What to write if a column was renamed."""
     said = ", ".join(f"`{line}`" for line in lines)
-    return f"If a migration renamed columns, add to include/sql/{FILE}: {said}. Else: "
+    return f"If a migration renamed columns, add to include/sql/{FILE}: {said}."
 
 
 def _no_longer_generated(now: Table, name: str) -> Refusal:
@@ -244,10 +243,10 @@ def _unfillable(now: Table, added: list[Column]) -> Refusal | None:
     names = [column.name for column in added if column.not_null and column.default is None and not column.identity]
     if not names:
         return None
+    lines = ", ".join(f"`{filled_column(now.name, name, '…')}`" for name in names)
     return Refusal(
         now.name,
         f"Columns of {now.name} were added since, may not be NULL and have no default: {', '.join(names)}.",
-        f"Say in include/sql/{FILE} which value the rows that come back get there:"
-        f" {', '.join(f'`{filled_column(now.name, name, chr(8230))}`' for name in names)}. The application's migration"
-        " that added the column says which. Or give the columns a default for the time of the restore.",
+        f"Say in include/sql/{FILE} which value the rows that come back get there: {lines}. The application's"
+        " migration that added the column says which. Or give the columns a default for the time of the restore.",
     )

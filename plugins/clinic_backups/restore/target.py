@@ -9,6 +9,7 @@ from typing import Any
 from clinic_backups.connections import Connection
 from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.restore.model import Refusal, Target
+from clinic_backups.source_database import system_identifier
 from clinic_backups.tenant_db import Snapshot
 
 # A server's start stands for its identity where pg_control_system() is denied, and tells a copy of a server's files
@@ -19,7 +20,6 @@ _WHO = """
            pg_postmaster_start_time()::timestamptz(6) AT TIME ZONE 'UTC',
            has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE'),
            has_function_privilege('pg_catalog.pg_control_checkpoint()', 'EXECUTE')"""
-_SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
 _TIMELINE_OF_PRIMARY = "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int"
 _TIMELINE_OF_STANDBY = (
     "SELECT greatest((SELECT timeline_id FROM pg_control_checkpoint()),"
@@ -38,7 +38,7 @@ def ask(snapshot: Snapshot) -> Target:
     """
     doing = "asking which server this is"
     ((name, oid, version, standby, started_at, may_system, may_checkpoint),) = snapshot.rows(_WHO, None, doing)
-    ((system,),) = snapshot.rows(_SYSTEM, None, doing) if may_system else ((None,),)
+    system = system_identifier(snapshot, may_ask=may_system)
     timeline = None
     if not standby:
         ((timeline,),) = snapshot.rows(_TIMELINE_OF_PRIMARY, None, doing)

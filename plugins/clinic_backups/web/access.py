@@ -12,8 +12,7 @@ from fastapi.security.utils import get_authorization_scheme_param
 
 from clinic_backups.airflow_internals import GetUserDep
 from clinic_backups.catalog.database import CatalogDatabase
-from clinic_backups.errors import SettingsError
-from clinic_backups.extract import USER_CLINICS, SqlFolder
+from clinic_backups.extract import SqlFolder, require_user_columns
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import CrossSite
 from clinic_backups.web.threads import run
@@ -61,11 +60,7 @@ def _viewer(name: str, email: str, rows: Iterable[Any]) -> Viewer:
     clinics: dict[int, Role] = {}
     users: dict[int | None, int] = {}
     for row in rows:
-        if len(row) not in (2, 3):
-            raise SettingsError(
-                f"{USER_CLINICS} gives {len(row)} columns.",
-                hint="It gives two or three: clinic_id and role, and user_id if you like, as its comment says.",
-            )
+        require_user_columns(len(row))
         clinic_id, role, user_id = (*row, None)[:3]
         if role == "superadmin":
             return Viewer(name, email, superadmin=True, users={} if user_id is None else {None: int(user_id)})

@@ -104,6 +104,11 @@ def _answer(request: Request, problem: Problem, **more: Any) -> Response:
     return page
 
 
+def _is_spanish(request: Request) -> bool:
+    """The API answers this request in Spanish. Pages look after their language themselves."""
+    return not _is_page(request) and of_api(request.headers.get("accept-language")) == "es"
+
+
 def _is_page(request: Request) -> bool:
     path = request.url.path.removeprefix(request.scope.get("root_path", ""))
     return path in ("/", "/ui") or path.startswith("/ui/")
@@ -136,7 +141,7 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
     problem = Problem(str(error.detail), hint=hints.get(status, ""))
     problem.status = status
     # The framework's and Airflow's own words are English, and say no more than the status.
-    in_spanish = of_api(request.headers.get("accept-language")) == "es" and not _is_page(request)
+    in_spanish = _is_spanish(request)
     own = {"detail": f"{spanish.TITLES[status]}."} if in_spanish and status in spanish.TITLES else {}
     answer = _answer(request, problem, **own)
     answer.headers.update(error.headers or {})
@@ -145,7 +150,7 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
 
 async def _on_wrong_values(request: Request, error: RequestValidationError) -> Response:
     """Which values are wrong, and never what they were."""
-    in_spanish = of_api(request.headers.get("accept-language")) == "es" and not _is_page(request)
+    in_spanish = _is_spanish(request)
     wrong = [
         {
             "where": ".".join(map(str, item["loc"])),

@@ -25,6 +25,8 @@ class Base(models.Model):
 
     class Meta:
         abstract = True
+        managed = False
+        db_table = '"clinic_backups"."respaldo"'
 
 
 def _users(on_delete: Any) -> Any:
@@ -35,24 +37,12 @@ class Anulado(Base):
     clinica = models.ForeignKey(Clinica, on_delete=models.SET_NULL, null=True, related_name="+")
     creado_por = _users(models.SET_NULL)
 
-    class Meta:
-        managed = False
-        db_table = '"clinic_backups"."respaldo"'
-
 
 class EnCascada(Base):
     clinica = models.ForeignKey(Clinica, on_delete=models.CASCADE, related_name="+")
     creado_por = _users(models.CASCADE)
 
-    class Meta:
-        managed = False
-        db_table = '"clinic_backups"."respaldo"'
-
 
 class Intacto(Base):
     clinica = models.ForeignKey(Clinica, on_delete=models.DO_NOTHING, related_name="+")
     creado_por = _users(models.DO_NOTHING)
-
-    class Meta:
-        managed = False
-        db_table = '"clinic_backups"."respaldo"'
