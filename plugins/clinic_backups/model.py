@@ -55,6 +55,8 @@ class Column:
     """The expression of a stored generated column: it is not in the blocks, a restore computes it again."""
     definition: str | None = None
     """The enums and composite types in its type, as JSON (``pg_catalog/tables.sql``); none in older manifests."""
+    number: int | None = None
+    """PostgreSQL's own, which stays through a rename, and which no later column of the table gets."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class Table:
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...]
     foreign_keys: tuple[ForeignKey, ...]
+    oid: int | None = None
+    """Stays through a rename. It says something only within the manifest's database; none in older manifests."""
 
     @property
     def stored_columns(self) -> tuple[Column, ...]:

@@ -265,7 +265,7 @@ class _ClinicDatabase:
             self._report.warn("drift", error.message, f"{hint} {error.hint}")
             return
         if lines:
-            for sentence in drift.lost(lines, structure.column_names(self._snapshot)):
+            for sentence in drift.lost(lines, structure.column_numbers(self._snapshot)):
                 self._report.warn("drift", sentence, hint)
 
     def check_indexes(self) -> None:

@@ -165,13 +165,26 @@ def _order(reference: Reference) -> tuple[str, tuple[str, ...], str]:
     return reference.table, reference.columns, reference.parent
 
 
-def column_names(snapshot: Snapshot) -> dict[str, frozenset[str]]:
-    """The columns of every table of the database, by ``schema.table``."""
+def column_numbers(snapshot: Snapshot) -> dict[str, dict[str, int]]:
+    """The columns of every table of the database, by ``schema.table``, each with PostgreSQL's number."""
     found = snapshot.rows(
-        "SELECT n.nspname || '.' || c.relname, array_agg(a.attname::text) FROM pg_class AS c"
+        "SELECT n.nspname || '.' || c.relname, json_object_agg(a.attname, a.attnum) FROM pg_class AS c"
         " JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_attribute AS a ON a.attrelid = c.oid"
         " WHERE c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped GROUP BY 1",
         None,
         "reading the names of columns",
     )
-    return {table: frozenset(columns) for table, columns in found}
+    return dict(found)
+
+
+def table_oids(snapshot: Snapshot) -> dict[str, tuple[int, str | None]]:
+    """The OID of every table of the database, by ``schema.table``; and of a partition, which table it is part of."""
+    found = snapshot.rows(
+        "SELECT n.nspname || '.' || c.relname, c.oid::bigint, CASE WHEN c.relispartition THEN"
+        " (SELECT rn.nspname || '.' || r.relname FROM pg_class AS r JOIN pg_namespace AS rn ON rn.oid = r.relnamespace"
+        " WHERE r.oid = pg_partition_root(c.oid)) END"
+        " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')",
+        None,
+        "reading the names of tables",
+    )
+    return {table: (oid, root) for table, oid, root in found}

@@ -292,7 +292,7 @@ class Snapshot:
         :raises PermanentError: one does not exist or may not be read; names all of them.
         """
         found = self.rows(catalog_query("tables"), {"names": list(names)}, "reading the catalog")
-        tables = {row[0]: _table(*row[:4]) for row in found}
+        tables = {row[0]: _table(*row[:4], oid=row[5]) for row in found}
         if missing := sorted(set(names) - set(tables)):
             raise PermanentError(
                 f"No such table: {', '.join(missing)}.",
@@ -406,7 +406,12 @@ def _ordered(column: str, type_: str) -> sql.Composable:
 
 
 def _table(
-    name: str, columns: list[dict[str, Any]], key: list[str] | None, foreign_keys: list[dict[str, Any]] | None
+    name: str,
+    columns: list[dict[str, Any]],
+    key: list[str] | None,
+    foreign_keys: list[dict[str, Any]] | None,
+    *,
+    oid: int,
 ) -> Table:
     return Table(
         name=name,
@@ -418,4 +423,5 @@ def _table(
             )
             for item in foreign_keys or []
         ),
+        oid=oid,
     )

@@ -1,7 +1,8 @@
--- One row per ordinary or partitioned table among %(names)s: columns, primary key and foreign keys as JSON.
+-- One row per ordinary or partitioned table among %(names)s: columns, primary key and foreign keys as JSON, and its OID.
 SELECT n.nspname || '.' || c.relname AS name,
        (SELECT json_agg(json_build_object(
                    'name', a.attname,
+                   'number', a.attnum,
                    'type', format_type(a.atttypid, a.atttypmod),
                    'not_null', a.attnotnull,
                    'default', CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END,
@@ -72,7 +73,8 @@ SELECT n.nspname || '.' || c.relname AS name,
          WHERE f.conrelid = c.oid AND f.contype = 'f'
            -- A foreign key to a partitioned table has one entry more for each partition.
            AND NOT r.relispartition) AS foreign_keys,
-       has_table_privilege(c.oid, 'SELECT') AS readable
+       has_table_privilege(c.oid, 'SELECT') AS readable,
+       c.oid::bigint AS oid
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p')

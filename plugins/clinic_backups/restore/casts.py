@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 
-from clinic_backups.drift import FILE, renamed_column
+from clinic_backups.drift import FILE, kept_column
 from clinic_backups.errors import PermanentError
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.shape import Shape
@@ -227,8 +227,8 @@ def _another_meaning(shape: Shape, name: str, unlike: int, rows: int) -> Refusal
         shape.name,
         f"{shape.name}.{name} was {then} in the backup and is {now} now: {found}.",
         "If the migration kept the values, add"
-        f" `{renamed_column(shape.name, name, name)}` to include/sql/{FILE}. Else: ALTER TABLE {shape.name}"
-        f" ALTER COLUMN {name} TYPE {then} for the time of the restore, or restore without this table.",
+        f" `{kept_column(shape.name, name, then, now)}` to include/sql/{FILE}, with the types. Else: ALTER TABLE"
+        f" {shape.name} ALTER COLUMN {name} TYPE {then} for the time of the restore, or restore without this table.",
     )
 
 

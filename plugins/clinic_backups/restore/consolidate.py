@@ -188,7 +188,8 @@ class Consolidation:
         stores = self._archives.checked_stores(backup)
         self._on_step(f"writing {record.backup_id}")
         packed, sealed, pipeline = ByteChannel(), ByteChannel(), Pipeline()
-        writer, blocks = ArchiveWriter(packed, Zstd(), backup.manifest.snapshot_at), dict[str, BlockList]()
+        manifest, blocks = backup.manifest, dict[str, BlockList]()
+        writer = ArchiveWriter(packed, Zstd(), manifest.snapshot_at, database=manifest.database)
         merge = Merge(backup, stores, self._archives.identities, self._on_read)
         for archive in merge.archives.values():
             pipeline.add(f"read-{archive.backup_id}", archive.read, target=archive.segments)
