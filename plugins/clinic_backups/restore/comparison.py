@@ -264,7 +264,7 @@ class Comparison:
         before, defined = counted(workspace), definitions(workspace)
         done = Writer(workspace, self.diffs, self._references, self._quiet, self._derived).write()
         run("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
-        only_planned(done, counted(workspace) - before)
+        only_planned(workspace, done, counted(workspace) - before)
         require_unchanged(defined, definitions(workspace))
         self._quiet.end(workspace)
         run("SET LOCAL search_path = pg_catalog", "setting the search path")
