@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Literal
 from uuid import uuid4
 
-from clinic_backups.errors import IntegrityError, ObjectNotFound, TransientError
+from clinic_backups.errors import IntegrityError, ObjectNotFound, TransientError, afterwards
 from clinic_backups.model import CONTENT_TYPE_ARCHIVE, ArchiveInfo, BackupRecord, parse_key
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
 
@@ -101,10 +101,8 @@ def time_of(store: ObjectStore) -> datetime:
     """
     key = f"preflight/{uuid4()}"
     store.put(key, io.BytesIO(b"what time is it?"))
-    try:
+    with afterwards(lambda: store.delete(key)):
         return store.stat(key).last_modified
-    finally:
-        store.delete(key)
 
 
 def compare(archive: ArchiveInfo, info: ObjectInfo, seen: str | None) -> Told:
