@@ -30,7 +30,10 @@ _FILL_LINE = re.compile(
 
 @dataclass(frozen=True)
 class TableLine:
-    """A table was renamed. Each name is ``schema.table``."""
+    """A table was renamed; or, where both names are one, made again with the rows of the old one.
+
+    Each name is ``schema.table``.
+    """
 
     old: str
     new: str
@@ -80,7 +83,12 @@ class Drift:
     @property
     def tables(self) -> list[tuple[str, str]]:
         """The renamed tables: the name before and the name after, in order."""
-        return [(line.old, line.new) for line in self.lines if isinstance(line, TableLine)]
+        return [(line.old, line.new) for line in self.lines if isinstance(line, TableLine) and line.old != line.new]
+
+    @property
+    def kept_tables(self) -> list[str]:
+        """Names of tables that stand for the same, whatever was done to the tables."""
+        return [line.old for line in self.lines if isinstance(line, TableLine) and line.old == line.new]
 
     def path(self, table: str) -> list[str]:
         """What a table may have been called from then on, that name first."""

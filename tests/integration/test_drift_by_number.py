@@ -36,7 +36,9 @@ def write(rig: Shaped, lines: str) -> None:
 
 def proposed(refusal: Refusal) -> str:
     """The lines of the hint, without those of its second sentence."""
-    return "\n".join(LINE.findall(refusal.hint.partition(" If the names are right")[0].partition(" Else")[0]))
+    return "\n".join(
+        LINE.findall(refusal.hint.partition(" If the names are right")[0].partition(" If s.")[0].partition(" Else")[0])
+    )
 
 
 SWAP = """ALTER TABLE s.person RENAME a TO tmp; ALTER TABLE s.person RENAME b TO a;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -15,7 +16,7 @@ from clinic_backups.errors import SettingsError
 from clinic_backups.manifest import Manifest, TableContent
 from clinic_backups.model import Clinic, Column, Table
 from clinic_backups.restore.identity import Matched, in_order, match
-from clinic_backups.restore.migrated import migrated
+from clinic_backups.restore.migrated import Numbered, migrated
 from clinic_backups.restore.names import renames
 from clinic_backups.restore.proposals import proposed_columns, proposed_tables
 
@@ -258,3 +259,37 @@ def test_with_numbers_every_rename_is_followed_that_a_line_says(wanted: list[tup
     assert match(held, now, done) == Matched(truth)
     proposed = list(in_order(truth, {*held, *now}))
     assert match(held, now, proposed) == Matched(truth)
+
+
+def numbered(held: Manifest, oid: int) -> Manifest:
+    """The same backup with numbers: a table's columns are 1, 2 and so on."""
+    contents = {}
+    for name, content in held.tables.items():
+        columns = tuple(replace(column, number=at) for at, column in enumerate(content.table.columns, start=1))
+        contents[name] = replace(content, table=replace(content.table, columns=columns, oid=oid))
+    return replace(held, tables=contents)
+
+
+SWAPPED = Numbered({"s.a": (7, None)}, {"s.a": {"id": 1, "y": 2, "x": 3}})
+
+
+def test_a_backup_without_numbers_and_another_table_go_by_the_names() -> None:
+    there, held = SWAPPED.columns, backup(a=("id", "x", "y"))
+    assert migrated(held, drift.Drift(), there, SWAPPED).refusals == ()
+    assert migrated(numbered(held, 7), drift.Drift(), there).refusals == ()  # another database
+    made_again = migrated(numbered(held, 6), drift.Drift(), there, SWAPPED)
+    assert made_again.refusals == () and "made again" in made_again.notes["s.a"][0]
+    (refusal,) = migrated(numbered(held, 7), drift.Drift(), there, SWAPPED).refusals
+    assert "x is y now, y is x now" in refusal.message
+
+
+def test_a_table_that_became_a_part_of_the_one_with_its_name_was_made_again() -> None:
+    now = Numbered({"s.a": (9, None), "s.old": (7, "s.a")}, {"s.a": {"id": 1, "x": 2}, "s.old": {"id": 1, "x": 2}})
+    found = migrated(numbered(backup(a=("id", "x")), 7), drift.Drift(), now.columns, now)
+    assert found.refusals == () and names(found.manifest) == {"s.a": ["id", "x"]}
+    assert "made again" in found.notes["s.a"][0]
+    aside = Numbered({name: (oid, None) for name, (oid, _) in now.tables.items()}, now.columns)
+    (refusal,) = migrated(numbered(backup(a=("id", "x")), 7), drift.Drift(), now.columns, aside).refusals
+    assert "`s.a -> s.old`" in refusal.hint and "`s.a -> s.a`" in refusal.hint
+    kept = migrated(numbered(backup(a=("id", "x")), 7), drift.parse("s.a -> s.a"), now.columns, aside)
+    assert kept.refusals == () and "made again" in kept.notes["s.a"][0]

@@ -126,7 +126,7 @@ class _Following:
         if self._numbered is not None and len(then) == len(oids):
             # A table that was made anew with partitions may have the old one among them.
             now = {name: oid for name, (oid, root) in self._numbered.tables.items() if root not in then}
-            matched = match(then, now, lines)
+            matched = match(then, now, lines, self._drift.kept_tables)
             found = self._tables_of(matched, then, now)
         else:
             found = renames(frozenset(oids), self._there.keys(), lines)
@@ -149,7 +149,8 @@ class _Following:
                 Refusal(
                     name,
                     f"Tables were renamed since the backup, and others have their names: {said}.",
-                    f"If that is right, add to include/sql/{FILE}, in this order: {_quoted(lines)}.",
+                    f"If that is right, add to include/sql/{FILE}, in this order: {_quoted(lines)}. If {name} was made"
+                    f" again with the same values: `{renamed_table(name, name)}`.",
                 )
                 for name in matched.unsaid
             ]
