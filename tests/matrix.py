@@ -25,6 +25,7 @@ TESTS = (
     "tests/integration/test_restore_at_work.py",
     "tests/integration/test_trial.py",
     "tests/integration/test_migrations_between.py",
+    "tests/integration/test_collations.py",
 )
 
 

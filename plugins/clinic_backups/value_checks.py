@@ -143,9 +143,9 @@ class ValueChecks:
             for name in table.primary_key
         ]
         changed = [
-            sql.SQL(", count(*) FILTER (WHERE t.found AND r.{0}::text IS DISTINCT FROM t.{0}::text)").format(
-                sql.Identifier(column.name)
-            )
+            sql.SQL(
+                ', count(*) FILTER (WHERE t.found AND r.{0}::text IS DISTINCT FROM t.{0}::text COLLATE "C")'
+            ).format(sql.Identifier(column.name))
             for column in columns
         ]
         return sql.SQL(catalog_query("values_changed")).format(
