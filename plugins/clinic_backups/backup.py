@@ -25,17 +25,9 @@ from clinic_backups.encryption import Age, parse_recipients
 from clinic_backups.errors import ClinicBackupsError, ObjectExists, ObjectLocked, PermanentError, TransientError
 from clinic_backups.extract import SqlExtract, SqlFolder
 from clinic_backups.known_blocks import KnownBlocks, UnusableBlocks
-from clinic_backups.model import (
-    BackupRecord,
-    BackupRequest,
-    Clinic,
-    Envelope,
-    Table,
-    WantedKind,
-    archive_key_of,
-    backup_id_of,
-)
+from clinic_backups.model import BackupRecord, BackupRequest, Clinic, Envelope, Table, WantedKind, backup_id_of
 from clinic_backups.notify.policy import Announcer
+from clinic_backups.object_keys import archive_key_of
 from clinic_backups.outcome import Outcomes
 from clinic_backups.parents import Parents
 from clinic_backups.settings import Settings

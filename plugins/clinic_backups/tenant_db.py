@@ -16,7 +16,7 @@ from psycopg2 import sql
 
 from clinic_backups.connections import Connection
 from clinic_backups.database import Source, connect, raise_database_error
-from clinic_backups.errors import PermanentError
+from clinic_backups.errors import PermanentError, afterwards
 from clinic_backups.extract import SqlFolder, file_of
 from clinic_backups.model import Clinic, Column, ForeignKey, Table
 from clinic_backups.schema_memory import Version
@@ -236,11 +236,9 @@ class Snapshot:
     def savepoint(self) -> Iterator[None]:
         """A statement that fails inside leaves the snapshot usable; settings and locks made inside end with it."""
         self._execute("SAVEPOINT clinic_backups", "setting a savepoint")
-        try:
+        back = "ROLLBACK TO SAVEPOINT clinic_backups; RELEASE SAVEPOINT clinic_backups"
+        with afterwards(lambda: self._execute(back, "going back to the savepoint")):
             yield
-        finally:
-            back = "ROLLBACK TO SAVEPOINT clinic_backups; RELEASE SAVEPOINT clinic_backups"
-            self._execute(back, "going back to the savepoint")
 
     def rows_within(
         self, seconds: float, query: str | sql.Composable, doing: str, *, extracts: Mapping[str, str] | None = None
