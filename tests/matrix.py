@@ -27,6 +27,7 @@ TESTS = (
     "tests/integration/test_migrations_between.py",
     "tests/integration/test_drift_by_number.py",
     "tests/integration/test_refused_rightly.py",
+    "tests/integration/test_collations.py",
 )
 
 

@@ -71,6 +71,9 @@ class NotedColumn:
     in_primary_key: bool
     """It is the primary key or a part of it."""
     is_foreign_key: bool
+    """It is one, or a part of one."""
+    is_part: bool = False
+    """It is a part of foreign keys of several columns and none by itself: it may name something by itself besides."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +131,13 @@ def read(snapshot: Snapshot, names: Iterable[str] = (), clinic_table: str = "") 
     for kind, fact in snapshot.rows(query, values, "reading the catalog"):
         facts.setdefault(kind, []).append(fact)
     references = sorted({_reference(item) for item in facts.get("foreign_key", ())}, key=_order)
-    keys = {(key.table, column) for key in references for column in key.columns}
+    alone = {(key.table, key.columns[0]) for key in references if len(key.columns) == 1}
+    parts = {(key.table, column) for key in references for column in key.columns} - alone
     columns = [
         NotedColumn(
             **(item | {"oid_attributes": tuple(item["oid_attributes"] or ())}),
-            is_foreign_key=(item["table"], item["name"]) in keys,
+            is_foreign_key=(item["table"], item["name"]) in alone | parts,
+            is_part=(item["table"], item["name"]) in parts,
         )
         for item in facts.get("column", ())
     ]

@@ -19,7 +19,17 @@ SELECT n.nspname || '.' || c.relname AS name,
                         JOIN pg_operator op ON op.oid = ao.amopopr
                         JOIN pg_namespace opn ON opn.oid = op.oprnamespace
                        WHERE i.indrelid = c.oid AND i.indisprimary AND k.position <= i.indnkeyatts)),
-           -- Unique and exclusion indexes besides the primary key, unless that is an exclusion index itself. pg_depend names the columns of their expressions.
+           -- The collation of each key column by which texts of other bytes may be equal.
+           'collations', (SELECT json_agg(CASE WHEN NOT co.collisdeterministic
+                                               THEN quote_ident(con.nspname) || '.' || quote_ident(co.collname) END
+                                          ORDER BY k.position)
+                            FROM pg_index i
+                           CROSS JOIN LATERAL unnest(i.indcollation::oid[]) WITH ORDINALITY AS k (coll, position)
+                            LEFT JOIN pg_collation co ON co.oid = k.coll
+                            LEFT JOIN pg_namespace con ON con.oid = co.collnamespace
+                           WHERE i.indrelid = c.oid AND i.indisprimary AND k.position <= i.indnkeyatts),
+           -- Unique and exclusion indexes besides the primary key, unless that is an exclusion index itself. pg_depend names
+           -- the columns of their expressions.
            'unique', (SELECT json_agg(json_build_object(
                           'name', ic.relname,
                           'expressions', (SELECT json_agg(pg_get_indexdef(i.indexrelid, k::int, false) ORDER BY k)

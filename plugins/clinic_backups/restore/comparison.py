@@ -159,7 +159,9 @@ class Comparison:
     def _look_around(self) -> None:
         workspace, diffs, references = self.workspace, self.diffs, self._references
         self._refusals += self._checks().run()
-        self._sequences = sequences.uses(workspace, diffs)
+        self._sequences, unseen = sequences.uses(workspace, diffs)
+        for each in unseen:
+            self._note(each.table, each.said)
         self._refusals += sequences.refusals(self._sequences, workspace.role())
         self._derived = list(in_the_way(workspace, diffs, references, self._derived_tables))
         for derived in self._derived:

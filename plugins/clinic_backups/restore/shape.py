@@ -60,6 +60,12 @@ class Shape:
         """The primary key as it is now; empty where there is none."""
         return self.now.primary_key
 
+    def typed(self, name: str) -> str:
+        """SQL of a column's type now. A key that is compared without regard to case, for instance, stays one."""
+        type_ = next(column.type for column in self.now.columns if column.name == name)
+        collation = dict(zip(self.key, self.rules.collations, strict=False)).get(name)
+        return f"{type_} COLLATE {collation}" if collation else type_
+
     @property
     def fixed(self) -> frozenset[str]:
         """Columns that no UPDATE may write: identities that are always generated."""
