@@ -11,14 +11,13 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-import zstandard
-
 from clinic_backups.blocks import OWN_ARCHIVE, Block, BlockCutter, BlockList
+from clinic_backups.codec import Zstd
 from clinic_backups.known_blocks import KnownBlocks
 from clinic_backups.model import FORMAT_VERSION, Clinic, Column, Table, iso
 from clinic_backups.pipeline import ByteChannel
@@ -32,13 +31,6 @@ MAX_FOREIGN_BLOCKS = 600_000
 A reader cannot see these, and takes a manifest of 64 MiB: there each needs 99 bytes at most. Those of the own archive
 raise its limit.
 """
-
-
-@dataclass(frozen=True)
-class Zstd:
-    """The compression stage as a DAG file names it. ``level`` 1 is the fastest and, on clinics' CSV, also the best."""
-
-    level: int = 1
 
 
 class ArchiveWriter:
@@ -58,8 +50,7 @@ class ArchiveWriter:
         database: str | None = None,
     ) -> None:
         self._target, self._known, self._database = target, known, database
-        # With a checksum and a frame that must end: zstandard's reader ends silently on a file that was cut short.
-        self._zstd = zstandard.ZstdCompressor(level=compression.level, write_checksum=True).compressobj()
+        self._packing = compression.writer()
         self._time = int(snapshot_at.timestamp())
         self._snapshot_at = snapshot_at
         self._tables: dict[str, tuple[Table, BlockList]] = {}
@@ -93,7 +84,7 @@ class ArchiveWriter:
         self._member(MANIFEST, size, manifest_chunks(*described))
         # Two empty records end a tar file.
         self._write(bytes(2 * tarfile.BLOCKSIZE))
-        self._target.write(self._zstd.flush())
+        self._target.write(self._packing.flush())
         return {name: blocks for name, (_, blocks) in self._tables.items()}
 
     def _take(self, complete: list[tuple[bytes, Block]], at_least_bytes: int) -> None:
@@ -135,7 +126,7 @@ class ArchiveWriter:
         self._write(bytes(-size % tarfile.BLOCKSIZE))
 
     def _write(self, data: bytes) -> None:
-        self._target.write(self._zstd.compress(data))
+        self._target.write(self._packing.compress(data))
 
 
 def segment_index(blocks: Iterable[Block]) -> bytes:

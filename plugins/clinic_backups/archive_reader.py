@@ -15,12 +15,11 @@ from itertools import accumulate
 from typing import Any, BinaryIO
 from urllib.parse import quote, unquote
 
-import zstandard
-
 from clinic_backups import strict_json
 from clinic_backups.archive import MANIFEST, segment_index
 from clinic_backups.blocks import MAX_BLOCK_BYTES, Block, BlockList
 from clinic_backups.bounds import Bound, Room, damaged, guess, require_parsable
+from clinic_backups.codec import Zstd
 from clinic_backups.encryption import Age
 from clinic_backups.manifest import Manifest as Manifest
 from clinic_backups.manifest import TableContent as TableContent
@@ -37,8 +36,6 @@ MAX_MANIFEST_BYTES, MANIFEST_BLOCK_BYTES = 64 * 1024 * 1024, 128
 that was seen: all that is read of a hostile archive stays in proportion to what it really holds."""
 MAX_NAME_BYTES, FETCH_BYTES, UNPACK_BYTES = 1024, 256 * 1024, 4096
 """The last: bytes given to zstd at a time: a frame made to burst gives at most 128 KiB for four of them."""
-MAX_WINDOW_BYTES = 128 * 1024 * 1024
-"""What zstd's highest level needs; a frame that wants more memory is refused."""
 
 _MEMBER = re.compile(r"tables/([^/]+)/(\d{6,9})\.json")
 _ENTRY = re.compile(rb'\["([0-9a-f]{64})", ([1-9]\d{0,9}), ([1-9]\d{0,9})\]')
@@ -113,8 +110,7 @@ class _Unpacked:
 
     def __init__(self, packed: ByteChannel) -> None:
         self._packed = packed
-        # Not a stream_reader: that one does not tell a frame's end from a cut.
-        self._zstd = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()
+        self._frame = Zstd.reader()
         self._rest = memoryview(b"")
 
     def take(self, size: int) -> bytes:
@@ -131,18 +127,18 @@ class _Unpacked:
 
     def end(self) -> None:
         """:raises IntegrityError: there is more, or the frame did not end, or what is below failed."""
-        if self._rest or self._more() or self._zstd.unused_data or self._packed.read(1):
+        if self._rest or self._more() or self._frame.unused_data or self._packed.read(1):
             raise damaged("goes on after its end")
 
     def _more(self) -> bytes:
         """Some of what comes next, nothing at the end of the frame."""
-        while not self._zstd.eof:
+        while not self._frame.eof:
             if not (data := self._packed.read(UNPACK_BYTES)):
                 raise damaged("is cut short: its compressed stream does not end")
             try:
-                unpacked = self._zstd.decompress(data)
-            except zstandard.ZstdError:
-                raise damaged("is damaged, or none of this package: zstd cannot unpack it") from None
+                unpacked = self._frame.decompress(data)
+            except Zstd.Damaged:
+                raise damaged(f"is damaged, or none of this package: {Zstd.NAME} cannot unpack it") from None
             if unpacked:
                 return unpacked
         return b""

@@ -13,13 +13,14 @@ from dataclasses import replace
 from datetime import datetime
 
 from clinic_backups import envelopes, gate, plausibility, source_database
-from clinic_backups.archive import Zstd, block_list, schema_digest
+from clinic_backups.archive import block_list, schema_digest
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.progress import ProgressNotes
 from clinic_backups.catalog.records import Catalog, SameSecond
 from clinic_backups.chain import Choice, choose
 from clinic_backups.clock import Now, carried_on, require_same_clock, require_same_server
+from clinic_backups.codec import Zstd
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import Age, parse_recipients
 from clinic_backups.errors import ClinicBackupsError, ObjectExists, ObjectLocked, PermanentError, TransientError

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyrage
 from cryptography.hazmat.primitives.serialization import (
@@ -149,6 +149,8 @@ def _passphrase(file: Path, *, hint: str) -> SettingsError:
 @dataclass(frozen=True)
 class Age:
     """The encryption stage as a DAG file names it; the recipients come from the settings."""
+
+    SUFFIX: ClassVar[str] = ".age"
 
     def run(self, source: Any, target: Any, recipients: Sequence[str]) -> None:
         """Encrypt ``source`` to ``target``, both file-like, in constant memory.

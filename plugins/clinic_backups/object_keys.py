@@ -9,11 +9,13 @@ import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from clinic_backups.codec import Zstd
+from clinic_backups.encryption import Age
 from clinic_backups.model import Clinic
 
 ROOT = "backups/"
 """Everything of ours lies below it, but the marker and what a preflight writes."""
-SUFFIX = ".tar.zst.age"
+SUFFIX = f".tar{Zstd.SUFFIX}{Age.SUFFIX}"
 """Of archives: how they are packed, and opened without our code."""
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from clinic_backups import preflight
-from clinic_backups.archive import Zstd
 from clinic_backups.backup import ClinicBackup
 from clinic_backups.bounds import Bound, bound_of
 from clinic_backups.catalog.approvals import Approvals
@@ -21,6 +20,7 @@ from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.cleaning import Cleaner
 from clinic_backups.clock import DatabaseClock, machine_now
+from clinic_backups.codec import Zstd
 from clinic_backups.connections import Connection
 from clinic_backups.encryption import Age, load_identities, parse_recipients, public_keys
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError, TransientError

@@ -7,8 +7,9 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from clinic_backups.archive import ArchiveWriter, Zstd, fingerprint
+from clinic_backups.archive import ArchiveWriter, fingerprint
 from clinic_backups.blocks import BlockList
+from clinic_backups.codec import Zstd
 from clinic_backups.encryption import Age
 from clinic_backups.envelope_checks import MAX_NUMBER
 from clinic_backups.errors import PermanentError, TransientError

@@ -24,10 +24,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clinic_backups import archive_reader, manifest_checks
-from clinic_backups.archive import ArchiveWriter, Zstd
+from clinic_backups.archive import ArchiveWriter
 from clinic_backups.archive_reader import Manifest, Segment, count_rows, read_archive
 from clinic_backups.blocks import Block, BlockCutter, BlockList
 from clinic_backups.bounds import SOME_BLOCKS, Bound, bound_of, guess
+from clinic_backups.codec import Zstd
 from clinic_backups.encryption import Age, WrongIdentity, generate_identity, load_identities
 from clinic_backups.errors import IntegrityError, PermanentError, SettingsError, TransientError
 from clinic_backups.extract import SqlExtract, SqlFolder

@@ -19,12 +19,13 @@ import pyrage
 import pytest
 
 from clinic_backups import cli, envelopes
-from clinic_backups.archive import ArchiveWriter, Zstd
+from clinic_backups.archive import ArchiveWriter
 from clinic_backups.archive_reader import Manifest, TableContent
 from clinic_backups.blocks import CUT_MASK, MIN_BLOCK_ROWS, Block, BlockList
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.codec import Zstd
 from clinic_backups.encryption import Age, WrongIdentity, generate_identity
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
 from clinic_backups.model import ArchiveInfo, BackupRecord, Clinic, Table

@@ -1,6 +1,6 @@
 """Airflow's side: operators and tasks that call the core. A DAG file names its stages from here."""
 
-from clinic_backups.archive import Zstd
+from clinic_backups.codec import Zstd
 from clinic_backups.encryption import Age
 from clinic_backups.extract import SqlExtract
 from clinic_backups.operators.backup import ClinicBackupOperator

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from clinic_backups.archive import Zstd
 from clinic_backups.backup import ClinicBackup
+from clinic_backups.codec import Zstd
 from clinic_backups.encryption import Age
 from clinic_backups.errors import ClinicBackupsError, Interrupted
 from clinic_backups.extract import SqlExtract

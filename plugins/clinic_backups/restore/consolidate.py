@@ -14,12 +14,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection as SqlConnection
 
 from clinic_backups import envelopes
-from clinic_backups.archive import ArchiveWriter, Zstd, block_list
+from clinic_backups.archive import ArchiveWriter, block_list
 from clinic_backups.blocks import BlockList
 from clinic_backups.bounds import bound_of
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.clock import Now, require_same_clock
+from clinic_backups.codec import Zstd
 from clinic_backups.encryption import Age, WrongIdentity, parse_recipients
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError
 from clinic_backups.model import BackupRecord, Clinic, Envelope, backup_id_of
