@@ -68,6 +68,8 @@ class Adoption:
         ]
         if not ways and name not in self._loose:
             return None
+        for side in (staged.wanted, staged.present):
+            self._workspace.execute(sql.SQL("ANALYZE {}").format(side), f"analyzing {name}")
         found = self._by_key(staged, ways) if staged.shape.key else self._by_values(staged, ways)
         return found if isinstance(found, Refusal) or found.rows else None
 
@@ -236,9 +238,10 @@ class Adoption:
         )
 
     def _any(self, staged: Staged, rows: sql.Composable) -> bool:
+        # Counted: with EXISTS the planner looks for a first row by nested loops, which takes minutes where none is.
         doing = f"looking for rows of {staged.shape.name} that no extract gives"
-        ((found,),) = self._workspace.rows(sql.SQL("SELECT EXISTS (SELECT {})").format(rows), None, doing)
-        return bool(found)
+        ((found,),) = self._workspace.rows(sql.SQL("SELECT count(*) {}").format(rows), None, doing)
+        return int(found) > 0
 
     def _places(self, staged: Staged, rows: sql.Composable) -> Outside:
         query = sql.SQL(

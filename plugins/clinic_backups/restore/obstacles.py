@@ -13,7 +13,7 @@ from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.rules import Reference, UniqueRule, compare, with_child
 from clinic_backups.restore.shape import PLAIN_KEY_TYPES, has_plain_key
-from clinic_backups.restore.workspace import columns_of, qualified
+from clinic_backups.restore.workspace import columns_of, qualified, row_text
 
 
 @dataclass(frozen=True)
@@ -91,23 +91,31 @@ class Obstacles:
         names_it_now: sql.Composable = sql.SQL("")
         if shape.key:
             names_it_now = sql.SQL("AND NOT EXISTS (SELECT FROM {} AS p WHERE {} AND {})").format(
-                child.staged.present, shape.same_key("p", "w"), reference.refers("p", "t")
+                child.staged.present,
+                shape.same_key("p", "w"),
+                sql.SQL("{} = {}").format(row_text(reference.columns, "p"), row_text(reference.columns, "w")),
             )
+        # Step by step: first the few rows that are not ours, else the planner looks them up row by row.
         query = sql.SQL("""
-            SELECT {shown}, c.ctid, NULL
-              FROM {ops} AS c JOIN {wanted} AS w ON c.op <> 'delete' AND {same}
-              JOIN {parent} AS t ON {refers}
-             WHERE {was_ours} {names_it_now} AND NOT ({ours})""").format(
+            WITH w AS MATERIALIZED (SELECT c.ctid AS place_of_op, x.*
+                                      FROM {ops} AS c JOIN {wanted} AS x ON c.op <> 'delete' AND {same}),
+                 t AS MATERIALIZED (SELECT DISTINCT {named} FROM {parent} AS t JOIN w ON {refers}),
+                 other AS MATERIALIZED (SELECT * FROM t WHERE {not_ours})
+            SELECT {shown}, w.place_of_op, NULL FROM w JOIN other AS t ON {same_parent}
+             WHERE {was_ours} {names_it_now}""").format(
             shown=_shown(shape.now, "w"),
             ops=child.ops,
             wanted=child.staged.wanted,
-            same=_join_ops(child, "w", "c"),
+            same=_join_ops(child, "x", "c"),
             parent=qualified(reference.parent),
             refers=reference.refers("w", "t"),
             was_ours=was_ours,
             names_it_now=names_it_now,
-            ours=sql.SQL(" OR ").join(
-                sql.SQL("EXISTS (SELECT FROM {} AS v WHERE {})").format(rows, reference.refers("w", "v"))
+            # Not NOT (… OR …), which the planner would look up row by row.
+            named=columns_of(reference.columns, "w"),
+            same_parent=sql.SQL("{} = {}").format(row_text(reference.columns, "w"), row_text(reference.columns, "t")),
+            not_ours=sql.SQL(" AND ").join(
+                sql.SQL("NOT EXISTS (SELECT FROM {} AS v WHERE {})").format(rows, reference.refers("t", "v"))
                 for rows in ours
             ),
         )
