@@ -16,6 +16,7 @@ import pytest
 from clinic_backups.connections import Connection
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import make_client
+from clinic_backups.stores.kinds import KINDS
 from tests import servers
 from tests.contract.buckets import LOCKED, VERSIONED
 from tests.servers import Server
@@ -30,7 +31,9 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 BUCKET = "clinics"
-STORES = ("file", "s3", "gcs", "azure")
+CLOUDS = tuple(kind.module for kind in KINDS.values() if kind.conn_type)
+STORES = ("file", *CLOUDS)
+"""A kind that has no server here has no ``<module>_client`` either, and its tests fail."""
 MakeStore = Callable[..., ObjectStore]
 
 

@@ -25,6 +25,9 @@ TESTS = (
     "tests/integration/test_restore_at_work.py",
     "tests/integration/test_trial.py",
     "tests/integration/test_migrations_between.py",
+    "tests/integration/test_drift_by_number.py",
+    "tests/integration/test_refused_rightly.py",
+    "tests/integration/test_collations.py",
 )
 
 

@@ -46,12 +46,19 @@ class ArchiveWriter:
     """Writes one archive into a channel: begin a table, add its rows, end it, and so on; then finish.
 
     :param known: the blocks that lie in older archives: they are listed, and not stored again.
+    :param database: the one that is read from, see ``source_database``.
     """
 
     def __init__(
-        self, target: ByteChannel, compression: Zstd, snapshot_at: datetime, known: KnownBlocks | None = None
+        self,
+        target: ByteChannel,
+        compression: Zstd,
+        snapshot_at: datetime,
+        known: KnownBlocks | None = None,
+        *,
+        database: str | None = None,
     ) -> None:
-        self._target, self._known = target, known
+        self._target, self._known, self._database = target, known, database
         # With a checksum and a frame that must end: zstandard's reader ends silently on a file that was cut short.
         self._zstd = zstandard.ZstdCompressor(level=compression.level, write_checksum=True).compressobj()
         self._time = int(snapshot_at.timestamp())
@@ -85,7 +92,7 @@ class ArchiveWriter:
         """Write the manifest and the end of the archive. Returns the blocks of each table."""
         archives = [backup_id, *(self._known.archives if self._known is not None else ())]
         # Made twice, for its size and then for its bytes: as a whole it would grow with the clinic.
-        described = (clinic, archives, self._snapshot_at, self._tables, self._outside)
+        described = (clinic, archives, self._snapshot_at, self._tables, self._database, self._outside)
         self._member(MANIFEST, sum(map(len, manifest_chunks(*described))), manifest_chunks(*described))
         # Two empty records end a tar file.
         self._write(bytes(2 * tarfile.BLOCKSIZE))
@@ -144,12 +151,14 @@ def manifest_chunks(
     archives: Sequence[str],
     snapshot_at: datetime,
     tables: Mapping[str, tuple[Table, BlockList]],
+    database: str | None = None,
     outside: Mapping[str, int] = MappingProxyType({}),
 ) -> Iterator[bytes]:
     """The manifest's JSON in pieces: what each table is, and its blocks as [SHA-256, rows, bytes, archive].
 
     :param archives: the ids of the backups in whose archives the blocks lie, the own one first; a block's archive is
         an index into it. A full backup has only its own.
+    :param database: which one the tables' OIDs and the columns' numbers are of.
     :param outside: how many rows of a table no extract gave.
     """
     head: dict[str, Any] = {
@@ -158,6 +167,7 @@ def manifest_chunks(
         "clinic": asdict(clinic),
         "snapshot_at": iso(snapshot_at),
         "archives": list(archives),
+        "database": database,
         "fingerprint": fingerprint({name: blocks for name, (_, blocks) in tables.items()}),
     }
     yield json.dumps(head, ensure_ascii=False)[:-1].encode() + b', "tables": ['
@@ -191,13 +201,14 @@ def block_list(backup_id: str, tables: Mapping[str, BlockList]) -> Iterator[byte
 
 
 def _written(column: Column) -> dict[str, Any]:
-    return {name: value for name, value in asdict(column).items() if name != "definition"}
+    return {name: value for name, value in asdict(column).items() if name not in ("definition", "number")}
 
 
 def schema_digest(tables: Iterable[Table]) -> str:
     """SHA-256, in hex, over what decides how rows are written: the tables' columns and primary keys.
 
-    Without the definitions of types: they say what a text means, and each manifest has its own.
+    Without the definitions of types and the numbers of columns: they say what a text means and which column it is of,
+    and each manifest has its own. Blocks of older archives are taken for their bytes alone.
     """
     described = [
         [table.name, [_written(column) for column in table.columns], table.primary_key]

@@ -26,17 +26,9 @@ from clinic_backups.encryption import Age, parse_recipients
 from clinic_backups.errors import ClinicBackupsError, ObjectExists, ObjectLocked, PermanentError, TransientError
 from clinic_backups.extract import SqlExtract, SqlFolder
 from clinic_backups.known_blocks import KnownBlocks, UnusableBlocks
-from clinic_backups.model import (
-    BackupRecord,
-    BackupRequest,
-    Clinic,
-    Envelope,
-    Table,
-    WantedKind,
-    archive_key_of,
-    backup_id_of,
-)
+from clinic_backups.model import BackupRecord, BackupRequest, Clinic, Envelope, Table, WantedKind, backup_id_of
 from clinic_backups.notify.policy import Announcer
+from clinic_backups.object_keys import archive_key_of
 from clinic_backups.outcome import Outcomes
 from clinic_backups.outside import Outside
 from clinic_backups.parents import Parents
@@ -294,7 +286,7 @@ class ClinicBackup:
                 )
                 stored = stream.run(
                     record, snapshot, tables, queries, known, self._settings.read_seconds,
-                    max_row_bytes=self._settings.max_row_mib * 1024 * 1024, outside=self._outside,
+                    max_row_bytes=self._settings.max_row_mib * 1024 * 1024, database=source, outside=self._outside,
                 )  # fmt: skip
                 try:
                     return self._checked(record, snapshot, tables, queries, stored, backups, recipients, other), stored

@@ -26,8 +26,9 @@ from clinic_backups.errors import (
     ObjectLocked,
     ObjectNotFound,
 )
-from clinic_backups.model import BackupRecord, CopyProblem, Loss, iso, keys_beside
+from clinic_backups.model import BackupRecord, CopyProblem, Loss, iso
 from clinic_backups.notify.losses import LossAlarm
+from clinic_backups.object_keys import keys_beside
 from clinic_backups.retention import Decision, last_good, plan
 from clinic_backups.settings import Settings
 from clinic_backups.storage import AnsweringStores, Stores

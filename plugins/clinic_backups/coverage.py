@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from clinic_backups.declarations import FILE, spelled
 from clinic_backups.extract import SqlFolder
-from clinic_backups.key_names import EQUAL, KeyNames, Pair
+from clinic_backups.key_names import KeyNames, Pair
+from clinic_backups.links import Links
 from clinic_backups.structure import KINDS, NotedColumn, Reference, Structure, comparable, may_hold
 from clinic_backups.text import quoted
 
@@ -55,6 +56,10 @@ class Coverage:
         self._structure, self._folder, self._extracts = structure, folder.path, frozenset(extracts)
         self._clinic_table, self._declared = folder.clinic_table, folder.declarations()
         self._names = KeyNames(structure, folder, self._extracts)
+        self._links = Links(
+            structure, self._names, self._extracts, self._declared.columns, self._clinic_table,
+            folder.clinic_columns().get(self._clinic_table, ()),
+        )  # fmt: skip
         real = {(key.table, key.parent) for key in structure.references}
         self._by_keys = chains(self._clinic_table, real)
         """The tables that lead to the clinic by foreign keys."""
@@ -86,30 +91,8 @@ class Coverage:
         ]
 
     def links(self) -> list[Reference]:
-        """What the rows of each extract name in other extracts: foreign keys, and columns named like one.
-
-        Those whose column is declared are left aside.
-        """
-        found = [
-            key for key in self._structure.references
-            if key.table in self._extracts and key.parent in self._extracts and not self._is_declared(key)
-        ]  # fmt: skip
-        for column in self._structure.columns:
-            meant = self._names.meant_by(column)
-            if (
-                column.table in self._extracts
-                and meant is not None
-                and comparable(meant.type, column.type)
-                and meant.parent in self._extracts
-                and not self._is_settled(column)
-            ):
-                found.append(
-                    Reference(
-                        column.table, (column.name,), meant.parent, meant.parent_columns, (EQUAL,),
-                        column.type, enforced=False,
-                    )
-                )  # fmt: skip
-        return found
+        """What the rows of each extract name in other extracts."""
+        return self._links.all()
 
     def oid_columns(self) -> list[NotedColumn]:
         """Columns of extracted tables that name a large object if one of that number exists."""
@@ -240,10 +223,8 @@ class Coverage:
 
     def _is_settled(self, column: NotedColumn) -> bool:
         declared = f"{column.table}.{column.name}" in self._declared.columns
-        return declared or column.is_foreign_key or column.table == self._clinic_table
-
-    def _is_declared(self, key: Reference) -> bool:
-        return any(f"{key.table}.{column}" in self._declared.columns for column in key.columns)
+        is_key = column.is_foreign_key and not column.is_part
+        return declared or is_key or column.table == self._clinic_table
 
     def _unsupported(self) -> Iterable[Problem]:
         """Extracts of what cannot be read or written back row by row."""
@@ -304,7 +285,7 @@ class Coverage:
         needed: dict[str, list[str]] = {}
         for key in self._structure.references:
             settled = self._extracts | self._declared.tables.keys() | self.chains.keys()
-            if key.table in self._extracts and key.parent not in settled and not self._is_declared(key):
+            if key.table in self._extracts and key.parent not in settled and not self._links.is_declared(key):
                 needed.setdefault(key.parent, []).append(f"{key.table} ({', '.join(key.columns)})")
         for parent, children in sorted(needed.items()):
             yield Problem(

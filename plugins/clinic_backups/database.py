@@ -273,13 +273,11 @@ def _pin(opened: WatchedConnection) -> None:
     Where nothing differs, as nearly everywhere, this costs one question.
     """
     opened.autocommit = True
-    try:
-        with opened.cursor() as cursor:
-            names = [*RELIED_ON, *_TRANSACTIONS]
-            cursor.execute("SELECT name, current_setting(name, true) FROM unnest(%s) AS name", (names,))
-            found = dict(cursor.fetchall())
-    finally:
-        opened.autocommit = False
+    with opened.cursor() as cursor:
+        names = [*RELIED_ON, *_TRANSACTIONS]
+        cursor.execute("SELECT name, current_setting(name, true) FROM unnest(%s) AS name", (names,))
+        found = dict(cursor.fetchall())
+    opened.autocommit = False
     pins = {
         name: wanted
         for name, (wanted, fits) in RELIED_ON.items()

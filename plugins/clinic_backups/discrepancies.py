@@ -10,7 +10,8 @@ from typing import Any, Literal
 from clinic_backups import envelopes, stored
 from clinic_backups.catalog.copies import CopyState
 from clinic_backups.errors import IntegrityError, ObjectNotFound
-from clinic_backups.model import BackupRecord, hold_key_of, parse_key
+from clinic_backups.model import BackupRecord
+from clinic_backups.object_keys import hold_key_of, parse_key
 from clinic_backups.stores.base import ObjectInfo, ObjectStore, UnfinishedUpload
 
 OLD_ENOUGH = timedelta(days=1)

@@ -1,27 +1,26 @@
 """``drift.txt``: what the application's migrations did to columns and tables, confirmed by a person, line by line.
 
-A restore reads it: PostgreSQL's catalog shows that a column has gone and another one has come, and never that the one
-became the other.
+A restore reads it: PostgreSQL's catalog knows which column is still the one of the backup, whatever its name, and never
+what the values of another one were made of.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TypeVar
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from clinic_backups.declarations import PART, unquoted
 from clinic_backups.errors import SettingsError
 from clinic_backups.text import quoted
 
 FILE = "drift.txt"
-Key = TypeVar("Key", str, tuple[str, str])
-Value = TypeVar("Value")
-_NAME = r"""(?: "(?:[^"]|"")+" | [^".:=>\s]+ )"""
+_NAME = r"""(?: "(?:[^"]|"")+" | [^".:=>\s()]+ )"""
 _TABLE = rf"""{PART} \. {_NAME}"""
+# What stands in parentheses behind a column: a type, which may have quoted names and one pair of parentheses itself.
+_WHAT = r"""(?: \s* \( ( (?: "(?:[^"]|"")+" | [^"()] | \([^"()]*\) )+ ) \) )?"""
 _TABLE_LINE = re.compile(rf"\s* ({_TABLE}) \s* -> \s* ({_TABLE}) \s*", re.VERBOSE)
-_COLUMN_LINE = re.compile(rf"\s* ({_TABLE}) \s* : \s* ({_NAME}) \s* -> \s* ({_NAME}) \s*", re.VERBOSE)
+_COLUMN_LINE = re.compile(rf"\s* ({_TABLE}) \s* : \s* ({_NAME}) {_WHAT} \s* -> \s* ({_NAME}) {_WHAT} \s*", re.VERBOSE)
 _FILL_LINE = re.compile(
     rf"\s* ({_TABLE}) \s* : \s* ({_NAME}) \s* = \s*"
     r"( '(?:[^']|'')*' | [-+]?[0-9][0-9.eE+-]* | true | false | null ) \s*",
@@ -30,70 +29,202 @@ _FILL_LINE = re.compile(
 
 
 @dataclass(frozen=True)
-class Drift:
-    """What the lines say. A table is ``schema.table``, under the name that it had when the line was written."""
+class TableLine:
+    """A table was renamed; or, where both names are one, made again with the rows of the old one.
 
-    tables: Mapping[str, str] = field(default_factory=dict)
-    """The name after a migration by the name before it."""
-    columns: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """A column's name after, by table and the name before. The same name says: still the same values."""
-    fills: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
-    """By table and column: the text of the value that rows get which are older than the column, or have NULL where it
-    may not be NULL any more. None: NULL, which says only that the column was added."""
-    numbers: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """Of ``fills``: how many of ``columns`` stand before it in the file."""
+    Each name is ``schema.table``.
+    """
+
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class ColumnLine:
+    """A column was renamed; or, where both names are one, its values were kept through a change.
+
+    :param table: the name that the table had when the line was written.
+    :param was: what the column was, its type, or its number and type; empty where the line does not say.
+    :param becomes: what it is after the change.
+    """
+
+    table: str
+    old: str
+    new: str
+    was: str = ""
+    becomes: str = ""
+
+
+@dataclass(frozen=True)
+class FillLine:
+    """A column was added.
+
+    :param value: the text of the value that rows get which are older than the column, or have NULL where it may not be
+        NULL any more. None: NULL, which says only that the column was added.
+    """
+
+    table: str
+    column: str
+    value: str | None
+
+
+Line = TableLine | ColumnLine | FillLine
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The lines, in the order of the migrations."""
+
+    lines: tuple[Line, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.tables or self.columns or self.fills)
+        return bool(self.lines)
+
+    @property
+    def tables(self) -> list[tuple[str, str]]:
+        """The renamed tables: the name before and the name after, in order."""
+        return [(line.old, line.new) for line in self.lines if isinstance(line, TableLine) and line.old != line.new]
+
+    @property
+    def kept_tables(self) -> list[str]:
+        """Names of tables that stand for the same, whatever was done to the tables."""
+        return [line.old for line in self.lines if isinstance(line, TableLine) and line.old == line.new]
 
     def path(self, table: str) -> list[str]:
-        """What a table was called from then on, that name first."""
-        return list(followed(self.tables, table))
+        """What a table may have been called from then on, that name first."""
+        names = [table]
+        for old, new in self.tables:
+            if old in names and new not in names:
+                names.append(new)
+        return names
 
-    def renames(self, tables: Collection[str], since: int = 0) -> dict[str, str]:
-        """Of tables of these names: the columns' names after, by those before.
+    def events(self, tables: Collection[str], since: int = 0) -> list[tuple[str, str]]:
+        """What happened to the columns of tables of these names, in order: see :func:`event`.
 
-        :param since: leave so many of ``columns`` aside.
+        :param since: leave so many lines aside.
         """
-        return {old: new for (table, old), new in list(self.columns.items())[since:] if table in tables}
+        return [found for line in self.lines[since:] if (found := event(line, tables)) is not None]
+
+    def kept(self, tables: Collection[str]) -> tuple[ColumnLine, ...]:
+        """The lines that say of columns of these tables that they have the same values before and after a change."""
+        return tuple(
+            line
+            for line in self.lines
+            if isinstance(line, ColumnLine) and line.table in tables and (line.old == line.new or line.was)
+        )
+
+
+def event(line: Line, tables: Collection[str]) -> tuple[str, str] | None:
+    """A column's name before and after; an added column has none before. None: the line says nothing of the kind."""
+    if isinstance(line, TableLine) or line.table not in tables:
+        return None
+    if isinstance(line, FillLine):
+        return "", line.column
+    return (line.old, line.new) if line.old != line.new else None
 
 
 def parse(text: str) -> Drift:
     """Read the file: one line for each change, blank lines and those that begin with ``#`` are left aside.
 
-    ``schema.table: old -> new`` is a renamed column, ``schema.table: column = 'value'`` the value of an added one, and
-    ``schema.old -> schema.new`` a renamed table.
+    ``schema.table: old -> new`` is a renamed column, ``schema.table: column (type) -> column (type)`` one whose values
+    are the same, ``schema.table: column = 'value'`` the value of an added one, and ``schema.old -> schema.new`` a
+    renamed table.
 
     :raises SettingsError: a line has none of these forms, or an earlier line is about the same.
     """
-    tables: dict[str, str] = {}
-    columns: dict[tuple[str, str], str] = {}
-    fills: dict[tuple[str, str], str | None] = {}
-    numbers: dict[tuple[str, str], int] = {}
+    lines: list[tuple[int, Line]] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        if match := _COLUMN_LINE.fullmatch(line):
-            _add(columns, (_table(match[1]), unquoted(match[2])), unquoted(match[3]), number)
-        elif match := _FILL_LINE.fullmatch(line):
-            key = _table(match[1]), unquoted(match[2])
-            _add(fills, key, _value(match[3]), number)
-            numbers[key] = len(columns)
-        elif match := _TABLE_LINE.fullmatch(line):
-            _add(tables, _table(match[1]), _table(match[2]), number)
-        else:
+        found = _line(line)
+        if found is None:
             raise SettingsError(
                 f"{FILE}, line {number}: {line.strip()!r} is not a change of a table.",
-                hint="Write `schema.table: old_column -> new_column`, `schema.table: column = 'value'` or"
-                " `schema.old_table -> schema.new_table`. A value is a text in single quotes, a number, true, false or"
-                " null. A name with other signs than letters, digits and _ stands in double quotes, as in SQL.",
+                hint="Write `schema.table: old_column -> new_column`, `schema.table: column = 'value'`,"
+                " `schema.table: column (old type) -> column (new type)` or `schema.old_table -> schema.new_table`. A"
+                " value is a text in single quotes, a number, true, false or null. A name with other signs than"
+                " letters, digits and _ stands in double quotes, as in SQL.",
             )
-    return Drift(tables, columns, fills, numbers)
+        _require_new(lines, found, number)
+        lines.append((number, found))
+    return Drift(tuple(line for _, line in lines))
+
+
+def _line(line: str) -> Line | None:
+    if match := _COLUMN_LINE.fullmatch(line):
+        old, new = unquoted(match[2]), unquoted(match[4])
+        was, becomes = ((match[group] or "").strip() for group in (3, 5))
+        # Only together they say between what the values stayed the same.
+        return ColumnLine(_table(match[1]), old, new, was, becomes) if bool(was) == bool(becomes) else None
+    if match := _FILL_LINE.fullmatch(line):
+        return FillLine(_table(match[1]), unquoted(match[2]), _value(match[3]))
+    if match := _TABLE_LINE.fullmatch(line):
+        return TableLine(_table(match[1]), _table(match[2]))
+    return None
+
+
+def _require_new(known: Sequence[tuple[int, Line]], line: Line, number: int) -> None:
+    """:raises SettingsError: an earlier line says what became of the same name, and none between gives it again."""
+    for before, earlier in reversed(known):
+        if _gives(earlier, line):
+            return
+        if _repeats(earlier, line):
+            name = line.old if isinstance(line, TableLine) else f"{line.table}.{_subject(line)}"
+            raise SettingsError(
+                f"{FILE}, line {number}: {name} has another line already, line {before}.",
+                hint=f"Remove one. {_again(line)}",
+            )
+
+
+def _subject(line: ColumnLine | FillLine) -> str:
+    return line.old if isinstance(line, ColumnLine) else line.column
+
+
+def _repeats(earlier: Line, line: Line) -> bool:
+    """Both lines say what became of the same name."""
+    if isinstance(earlier, TableLine) or isinstance(line, TableLine):
+        return isinstance(earlier, TableLine) and isinstance(line, TableLine) and earlier.old == line.old
+    if isinstance(earlier, ColumnLine) and isinstance(line, ColumnLine) and line.old == line.new:
+        return earlier == line
+    kept = isinstance(earlier, ColumnLine) and earlier.old == earlier.new
+    same = earlier.table == line.table and type(earlier) is type(line) and _subject(earlier) == _subject(line)
+    return same and not kept
+
+
+def _gives(earlier: Line, line: Line) -> bool:
+    """After the earlier line the other one's name is of another column or table than before."""
+    if isinstance(earlier, TableLine) or isinstance(line, TableLine):
+        both = isinstance(earlier, TableLine) and isinstance(line, TableLine)
+        return both and earlier.new == line.old != earlier.old  # type: ignore[union-attr]
+    if earlier.table != line.table:
+        return False
+    if isinstance(earlier, FillLine):
+        return isinstance(line, ColumnLine) and line.old != line.new and earlier.column == line.old
+    if earlier.old == earlier.new:
+        return False
+    return earlier.new == _subject(line) or (isinstance(line, FillLine) and earlier.old == line.column)
+
+
+def _again(line: Line) -> str:
+    """What is to be done where the name was really given twice."""
+    if isinstance(line, TableLine):
+        return (
+            "If another table got the name in between, keep the line of the one that older backups hold, and exchange"
+            " the lines when a backup from between is restored."
+        )
+    if isinstance(line, FillLine):
+        return "If the column was dropped and added again, the later line is right for older backups."
+    return f"If another column got the name in between, say so between them: `{_added(line.table, line.old)}`."
 
 
 def renamed_column(table: str, old: str, new: str) -> str:
     """The line that says so."""
     return f"{_spelled(*table.split('.', 1))}: {_spelled(old)} -> {_spelled(new)}"
+
+
+def kept_column(table: str, name: str, was: str, becomes: str) -> str:
+    """The line that says so."""
+    return f"{_spelled(*table.split('.', 1))}: {_spelled(name)} ({was}) -> {_spelled(name)} ({becomes})"
 
 
 def renamed_table(old: str, new: str) -> str:
@@ -107,30 +238,43 @@ def filled_column(table: str, column: str, value: str) -> str:
     return f"{_spelled(*table.split('.', 1))}: {_spelled(column)} = '{escaped}'"
 
 
+def _added(table: str, column: str) -> str:
+    return f"{_spelled(*table.split('.', 1))}: {_spelled(column)} = null"
+
+
 def lost(drift: Drift, there: Mapping[str, Collection[str]]) -> Iterator[str]:
-    """Lines that lead to a column or a table that is not there, each as a sentence.
+    """Lines that lead to a column or a table that is not there, or do not say enough, each as a sentence.
 
     :param there: the columns of every table, by ``schema.table``.
     """
-    for old, new in drift.tables.items():
-        if not any(name in there for name in followed(drift.tables, new)):
-            yield f"{FILE} says that {old} became {new}, and there is no such table."
-    wanted = [(table, new, f"says that {table}.{old} became {new}") for (table, old), new in drift.columns.items()]
-    wanted += [(table, column, f"gives a value for {table}.{column}") for table, column in drift.fills]
-    for table, column, said in wanted:
-        names = [name for name in drift.path(table) if name in there]
-        rules = drift.renames({table, *names})
-        if not any(called in there[name] for name in names for called in followed(rules, column)):
+    for number, line in enumerate(drift.lines):
+        since = Drift(drift.lines[number + 1 :])
+        if isinstance(line, TableLine):
+            if not any(name in there for name in since.path(line.new)):
+                yield f"{FILE} says that {line.old} became {line.new}, and there is no such table."
+            continue
+        if isinstance(line, ColumnLine):
+            column, said = line.new, f"says that {line.table}.{line.old} became {line.new}"
+        else:
+            column, said = line.column, f"gives a value for {line.table}.{line.column}"
+        names = [name for name in drift.path(line.table) if name in there]
+        called = reached(column, drift.events({line.table, *names}))
+        if not any(one in there[name] for name in names for one in called):
             yield f"{FILE} {said}, and there is no such column."
+        elif isinstance(line, ColumnLine) and line.old == line.new and not line.was:
+            yield (
+                f"{FILE} says that {line.table}.{line.old} kept its values, and not through which change: write"
+                f" `{_spelled(line.old)} (old type) -> {_spelled(line.new)} (new type)`."
+            )
 
 
-def followed(names: Mapping[str, str], name: str) -> Iterator[str]:
-    """A name, and those that it had after it, in order; a circle is gone round once."""
-    seen = set[str]()
-    while name not in seen:
-        yield name
-        seen.add(name)
-        name = names.get(name, name)
+def reached(name: str, lines: Sequence[tuple[str, str]]) -> list[str]:
+    """A name, and those that its column gets by lines in their order."""
+    names = [name]
+    for old, new in lines:
+        if old and old == names[-1]:
+            names.append(new)
+    return names
 
 
 def _spelled(*names: str) -> str:
@@ -146,11 +290,3 @@ def _value(text: str) -> str | None:
     if text.lower() == "null":
         return None
     return text[1:-1].replace("''", "'") if text.startswith("'") else text
-
-
-def _add(known: dict[Key, Value], key: Key, value: Value, number: int) -> None:
-    """:raises SettingsError: an earlier line is about the same."""
-    if key in known:
-        what = key if isinstance(key, str) else ".".join(key)
-        raise SettingsError(f"{FILE}, line {number}: {what} has another line already.", hint="Remove one.")
-    known[key] = value

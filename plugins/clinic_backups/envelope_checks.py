@@ -11,7 +11,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from clinic_backups.model import ArchiveInfo, Envelope, Gap, moment_of, parse_key
+from clinic_backups.model import ArchiveInfo, Envelope, Gap, moment_of
+from clinic_backups.object_keys import parse_key
 from clinic_backups.strict_json import is_text
 from clinic_backups.text import JOINERS, one_line
 

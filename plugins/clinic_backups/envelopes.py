@@ -11,16 +11,8 @@ from typing import Any
 from clinic_backups import strict_json
 from clinic_backups.envelope_checks import problem_of, usable_time
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectExists, ObjectNotFound
-from clinic_backups.model import (
-    CONTENT_TYPE_ENVELOPE,
-    FORMAT_VERSION,
-    BackupRecord,
-    Envelope,
-    envelope_key_of,
-    hold_key_of,
-    iso,
-    parse_key,
-)
+from clinic_backups.model import CONTENT_TYPE_ENVELOPE, FORMAT_VERSION, BackupRecord, Envelope, iso
+from clinic_backups.object_keys import envelope_key_of, hold_key_of, parse_key
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.text import one_line
 

@@ -9,7 +9,8 @@ from clinic_backups import envelopes, stored
 from clinic_backups.catalog.erasures import Erasure
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.errors import IntegrityError, ObjectNotFound, PermanentError, TransientError
-from clinic_backups.model import BackupRecord, KeyParts, keys_beside, parse_key
+from clinic_backups.model import BackupRecord
+from clinic_backups.object_keys import KeyParts, keys_beside, parse_key, prefix_of
 from clinic_backups.storage import AnsweringStores
 from clinic_backups.stores.base import ObjectStore
 
@@ -31,7 +32,7 @@ def purge_rest(
     """
     kept = {each.archive_key for each in records if each.state not in ("deleted", "failed") or not erasure.covers(each)}
     known = {each.archive_key for each in records}
-    prefix = f"backups/{erasure.clinic_id}/"
+    prefix = prefix_of(erasure.clinic_id)
     with stores.at(url, erasure.clinic_id) as store:
         there = stored.by_archive(store.list(prefix))
     unknown = [key for key, objects in there.items() if stored.is_whole(objects) and key not in known]
@@ -78,7 +79,7 @@ def purge_rest(
 
 def keys_of(store: ObjectStore, clinic_id: int) -> set[KeyParts]:
     """What is left of a clinic's backups in a store, hidden versions too."""
-    return {parts for key in store.all_keys(f"backups/{clinic_id}/") if (parts := parse_key(key))}
+    return {parts for key in store.all_keys(prefix_of(clinic_id)) if (parts := parse_key(key))}
 
 
 def _is_nobodys(archive_key: str, stores: AnsweringStores, erasure: Erasure, now: datetime) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 
 class ClinicBackupsError(Exception):
@@ -35,6 +37,18 @@ def to_record(error: BaseException) -> tuple[str, str | None]:
 def frames(error: BaseException) -> str:
     """Where an unexpected error came from: the traceback without any error's text, and without its causes' texts."""
     return f"{to_record(error)[0]}\n{''.join(traceback.format_tb(error.__traceback__))}"
+
+
+@contextmanager
+def afterwards(clean_up: Callable[[], object]) -> Iterator[None]:
+    """Clean up after the block. An error of the block is raised, also where the cleaning up fails because of it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(Exception):
+            clean_up()
+        raise
+    clean_up()
 
 
 class TransientError(ClinicBackupsError):

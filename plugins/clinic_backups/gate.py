@@ -18,7 +18,8 @@ from clinic_backups.errors import PermanentError
 from clinic_backups.extract import SqlFolder
 from clinic_backups.key_names import table_names
 from clinic_backups.model import BackupRequest, Gap, Table
-from clinic_backups.row_checks import RowChecks, identifier, one_clinic
+from clinic_backups.row_checks import RowChecks, one_clinic
+from clinic_backups.row_sql import identifier
 from clinic_backups.schema_memory import MEMORY
 from clinic_backups.structure import NotedColumn, Reference, Structure
 from clinic_backups.table_locks import catalog_query

@@ -20,16 +20,17 @@ from clinic_backups.discrepancies import KINDS as KINDS
 from clinic_backups.discrepancies import OLD_ENOUGH, Discrepancy, Kind, compare, with_dependents, wrong_beside
 from clinic_backups.discrepancies import WRONG as WRONG
 from clinic_backups.errors import ClinicBackupsError, TransientError
-from clinic_backups.model import ArchiveInfo, BackupRecord, Loss, parse_key
+from clinic_backups.model import ArchiveInfo, BackupRecord, Loss
 from clinic_backups.notify.losses import LossAlarm
+from clinic_backups.object_keys import ROOT, parse_key
 from clinic_backups.stores.base import ObjectInfo, ObjectStore, UnfinishedUpload
 from clinic_backups.stores.identified import answers
 
-BACKUPS, PREFLIGHT = "backups/", "preflight/"
+PREFLIGHT = "preflight/"
 GIVEN_UP_AFTER = 3
 """After so many errors in a row that may pass, store or catalog is down, and the rest is not tried: unless the store
 shows its marker, and they were at fewer clinics."""
-_CLINIC = re.compile(r"backups/(0|[1-9][0-9]{0,17})/")
+_CLINIC = re.compile(ROOT + r"(0|[1-9][0-9]{0,17})/")
 _PROBE = re.compile(r"preflight/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _Read = dict[str, tuple[ArchiveInfo, stored.Condition]]
 """Which archives were read, by backup id, and how they were."""
@@ -130,7 +131,7 @@ class StoreCheck:
         if (task.record or task.sweep) and store.url in self._places.store_urls():
             # A store that is away must not cost what comes back with it, and another one is not ours to sweep.
             stored.require_any(store, self._catalog.archive_keys)
-        prefix = BACKUPS if clinic_id is None else f"{BACKUPS}{clinic_id}/"
+        prefix = ROOT if clinic_id is None else f"{ROOT}{clinic_id}/"
         found, self._failures = Inventory(store.url), _Failures()
         erasures = Erasures(self._catalog.database).find()
         self._erased = {each.clinic_id: each.requested_at for each in reversed(erasures) if each.finished_at}
@@ -262,7 +263,7 @@ class StoreCheck:
     ) -> list[Discrepancy]:
         """What is still so: much was stored and deleted since the listing, and while archives were read."""
         records = {record.backup_id: record for record in self._catalog.find(clinic_id=clinic.id)}
-        objects = [info for info in clinic.store.list(f"{BACKUPS}{clinic.id}/") if parse_key(info.key) is not None]
+        objects = [info for info in clinic.store.list(f"{ROOT}{clinic.id}/") if parse_key(info.key) is not None]
         items: list[Discrepancy] = []
         known: dict[str, set[Kind]] = {}
         seen = self._places.etags(records, clinic.store.url)

@@ -42,6 +42,8 @@ class Manifest:
     fingerprint: str
     tables: Mapping[str, TableContent]
     archives: tuple[str, ...]
+    database: str | None = None
+    """The one that it was read from, see ``source_database``: numbers of tables and columns are of it."""
 
     def needed(self) -> list[int]:
         """Which others of ``archives`` hold blocks of this backup."""
@@ -83,7 +85,8 @@ def checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
     if data["fingerprint"] != total:
         raise damaged("has a manifest with another fingerprint than its blocks")
     clinic, snapshot_at = manifest_checks.clinic_of(data["clinic"]), manifest_checks.time_of(data["snapshot_at"])
-    return Manifest(str(data["backup_id"]), clinic, snapshot_at, total, contents, archives)
+    database = manifest_checks.database_of(data.get("database"))
+    return Manifest(str(data["backup_id"]), clinic, snapshot_at, total, contents, archives, database)
 
 
 def _listed(entries: list[Any], seen: BlockList, archives: int, table: str) -> BlockList:

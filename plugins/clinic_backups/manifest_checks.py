@@ -45,14 +45,26 @@ def table_of(data: Any) -> Table:
     names = [column.name for column in columns]
     key = _names(data["primary_key"])
     _require(_is_name(data["name"]), len(set(names)) == len(names), set(key) <= set(names), len(set(key)) == len(key))
-    return Table(data["name"], columns, key, tuple(_foreign_key(each) for each in data["foreign_keys"]))
+    oid, numbers = data.get("oid"), [column.number for column in columns if column.number is not None]
+    _require(_is_number(oid, 2**32), len(set(numbers)) == len(numbers))
+    return Table(data["name"], columns, key, tuple(_foreign_key(each) for each in data["foreign_keys"]), oid)
 
 
-def require_readable(clinic: Clinic, snapshot_at: datetime, tables: Iterable[Table]) -> None:
+def database_of(value: Any) -> str | None:
+    """Which database the rows are of; none in older manifests. :raises ValueError: no database is called so."""
+    _require(value is None or (_is_name(value) and value.count("/") >= 2))
+    found: str | None = value
+    return found
+
+
+def require_readable(
+    clinic: Clinic, snapshot_at: datetime, tables: Iterable[Table], database: str | None = None
+) -> None:
     """Before a manifest is written. :raises IntegrityError: it could not be read again."""
     try:
         clinic_of(_as_json(clinic))
         time_of(snapshot_at.isoformat())
+        database_of(database)
         for table in tables:
             table_of(_as_json(table))
     except (KeyError, TypeError, ValueError):
@@ -70,7 +82,7 @@ def _column(data: Any) -> Column:
     column = Column(**_fields(Column, data))
     _require(_is_name(column.name), column.type is not None and _is_code(column.type), type(column.not_null) is bool)
     _require(column.identity in ("", "always", "by default"), _is_code(column.default), _is_code(column.generated))
-    _require(_is_code(column.definition, MAX_DEFINITION))
+    _require(_is_code(column.definition, MAX_DEFINITION), _is_number(column.number, 2**15))
     return column
 
 
@@ -95,6 +107,10 @@ def _is_name(value: object) -> bool:
 
 def _is_code(value: object, most: int = MAX_CODE) -> bool:
     return value is None or (isinstance(value, str) and len(value) <= most and is_text(value))
+
+
+def _is_number(value: object, end: int) -> bool:
+    return value is None or (type(value) is int and 0 < value < end)
 
 
 def _require(*conditions: bool) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import re
-import secrets
-import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -55,6 +52,8 @@ class Column:
     """The expression of a stored generated column: it is not in the blocks, a restore computes it again."""
     definition: str | None = None
     """The enums and composite types in its type, as JSON (``pg_catalog/tables.sql``); none in older manifests."""
+    number: int | None = None
+    """PostgreSQL's own, which stays through a rename, and which no later column of the table gets."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,8 @@ class Table:
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...]
     foreign_keys: tuple[ForeignKey, ...]
+    oid: int | None = None
+    """Stays through a rename. It says something only within the manifest's database; none in older manifests."""
 
     @property
     def stored_columns(self) -> tuple[Column, ...]:
@@ -411,12 +412,6 @@ def iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def slug(name: str) -> str:
-    """ASCII letters, digits and single underscores: ``Clínica D'Ávila`` becomes ``clinica_d_avila``; never empty."""
-    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    return re.sub(r"[^a-z0-9]+", "_", ascii_name.lower()).strip("_")[:60].rstrip("_") or "clinica"
-
-
 def backup_id_of(clinic_id: int, started_at: datetime) -> str:
     """Readable and unique: one clinic has at most one backup a second."""
     return f"{clinic_id}-{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
@@ -428,69 +423,3 @@ def moment_of(backup_id: str) -> datetime | None:
         return datetime.strptime(backup_id.rpartition("-")[2], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:
         return None
-
-
-def archive_key_of(clinic: Clinic, started_at: datetime) -> str:
-    """A new object key of DESIGN.md's layout, below the store's prefix; times in UTC.
-
-    It ends with 128 random bits: what somebody puts into the store in advance is never in the way.
-    """
-    utc = started_at.astimezone(UTC)
-    name = f"backup_{slug(clinic.name)}_{clinic.id}_{utc:%Y%m%d_%H%M%S}_{_random()}.tar.zst.age"
-    return f"backups/{clinic.id}/{utc:%Y}/{utc:%m}/{name}"
-
-
-def _random() -> str:
-    return base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
-
-
-# Keys of earlier versions end with the time.
-_ARCHIVE_KEY = re.compile(
-    r"backups/([0-9]{1,18})/[0-9]{4}/[0-9]{2}/"
-    r"backup_[a-z0-9_]+_([0-9]{1,18})_([0-9]{8}_[0-9]{6})(?:_[a-z2-7]{26})?(?=\.)"
-)
-_ENDINGS = {".tar.zst.age": "archive", ".json": "envelope", ".hold.json": "hold"}
-
-
-@dataclass(frozen=True)
-class KeyParts:
-    """An object's key taken apart: whose it is, beside which archive it lies, what it is, and when it was begun."""
-
-    clinic_id: int
-    archive_key: str
-    part: str
-    """archive, envelope or hold"""
-    began: str
-    """As ``yyyymmdd_hhmmss``."""
-
-    @property
-    def began_at(self) -> datetime | None:
-        """The same as a moment; none where it is not one."""
-        try:
-            return datetime.strptime(self.began, "%Y%m%d_%H%M%S").replace(tzinfo=UTC)
-        except ValueError:
-            return None
-
-
-def parse_key(key: str) -> KeyParts | None:
-    """The reverse of :func:`archive_key_of` and its neighbours; none for a key of any other form: a stranger's."""
-    found = _ARCHIVE_KEY.match(key)
-    if found is None or int(found[1]) != int(found[2]) or found[1] != str(int(found[1])):
-        return None
-    part = _ENDINGS.get(key[found.end() :])
-    return KeyParts(int(found[1]), found[0] + ".tar.zst.age", part, found[3]) if part else None
-
-
-def hold_key_of(archive_key: str) -> str:
-    """The note beside an archive that says that it is on hold: a catalog that was lost must not end holds."""
-    return archive_key.removesuffix(".tar.zst.age") + ".hold.json"
-
-
-def envelope_key_of(archive_key: str) -> str:
-    """The envelope lies beside its archive."""
-    return archive_key.removesuffix(".tar.zst.age") + ".json"
-
-
-def keys_beside(archive_key: str) -> tuple[str, ...]:
-    """All objects of one backup, in the order in which they are deleted: what has no archive any more is none."""
-    return archive_key, envelope_key_of(archive_key), hold_key_of(archive_key)

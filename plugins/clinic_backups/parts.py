@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from clinic_backups import preflight
+from clinic_backups.archive import Zstd
 from clinic_backups.backup import ClinicBackup
 from clinic_backups.bounds import Bound, bound_of
 from clinic_backups.catalog.approvals import Approvals
@@ -21,12 +22,13 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.cleaning import Cleaner
 from clinic_backups.clock import DatabaseClock, machine_now
 from clinic_backups.connections import Connection
-from clinic_backups.encryption import load_identities, parse_recipients, public_keys
+from clinic_backups.encryption import Age, load_identities, parse_recipients, public_keys
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError, TransientError
-from clinic_backups.extract import SqlFolder, render
+from clinic_backups.extract import SqlExtract, SqlFolder, render
+from clinic_backups.gate import OnUnchecked
 from clinic_backups.holds import Holds
 from clinic_backups.inventory import StoreCheck
-from clinic_backups.model import Clinic, CopyProblem
+from clinic_backups.model import BackupRecord, Clinic, CopyProblem
 from clinic_backups.notify.approval_mails import ApprovalMails
 from clinic_backups.notify.delivered import Delivered
 from clinic_backups.notify.losses import LossAlarm
@@ -34,7 +36,7 @@ from clinic_backups.notify.policy import Announcer
 from clinic_backups.outcome import Outcomes
 from clinic_backups.replication import Replicator
 from clinic_backups.restore import trial
-from clinic_backups.restore.archives import Archives, OnStep, Source
+from clinic_backups.restore.archives import Archives, OnBadCopy, OnRead, OnStep, Source
 from clinic_backups.restore.consolidate import Consolidation
 from clinic_backups.restore.copying import CopyRunner
 from clinic_backups.restore.into import IntoRestore
@@ -47,10 +49,39 @@ from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import open_store
 from clinic_backups.stores.identified import IdentifiedStore
+from clinic_backups.stream import OnProgress
 from clinic_backups.tenant_db import Snapshot
 from clinic_backups.verification import CheckedCopy, Verifier
 
 FindConnection = Callable[[str], Connection | None]
+
+
+class Listening(TypedDict, total=False):
+    """Who is told how far the reading of archives is."""
+
+    on_step: OnStep
+    on_read: OnRead
+
+
+class Reading(Listening, total=False):
+    """What else :class:`Archives` takes: what is known of backups, and who is told of a bad copy."""
+
+    on_bad_copy: OnBadCopy
+    bound_of: Callable[[str], Bound | None]
+
+
+class Stages(TypedDict, total=False):
+    """What a :class:`ClinicBackup` takes besides the settings, the store and the catalog."""
+
+    settings: Settings
+    clinic_db: Connection
+    extract: SqlExtract
+    compress: Zstd
+    encrypt: Age
+    announcer: Announcer
+    on_progress: OnProgress
+    on_unnoted: Callable[[ClinicBackupsError], object]
+    on_unchecked: OnUnchecked
 
 
 class Parts:
@@ -192,12 +223,13 @@ class Parts:
             post.expire()
         return post.deliver(clinic_id=clinic_id, limit_seconds=limit_seconds)
 
-    def backup(self, **stages: Any) -> ClinicBackup:
-        """A :class:`ClinicBackup` of these parts; ``stages`` are its further arguments."""
+    def backup(self, **stages: Unpack[Stages]) -> ClinicBackup:
+        """A :class:`ClinicBackup` of these parts; what ``stages`` names takes the place of a part."""
+        stages.setdefault("settings", self.settings)
+        stages.setdefault("announcer", self.announcer)
         if "clinic_db" not in stages:
             stages["clinic_db"] = self.clinic_db
-        given = {"settings": self.settings, "announcer": self.announcer, **stages}
-        return ClinicBackup(store=self.store, catalog=self.catalog, **given)
+        return ClinicBackup(store=self.store, catalog=self.catalog, **stages)
 
     def require_settings(self, clinics: Iterable[Clinic]) -> None:
         """Fail before the first clinic where a setting, a key or the catalog's version would fail each of them.
@@ -229,7 +261,7 @@ class Parts:
         """The database that copies are made in: ``restore_target``, or else the clinics' own."""
         return self._find("restore_target") or self.restore_db
 
-    def archives(self, identity_file: Path | None = None, **options: Any) -> Archives:
+    def archives(self, identity_file: Path | None = None, **options: Unpack[Reading]) -> Archives:
         """What reads backups. :raises SettingsError: there is no identity file, or no usable one."""
         file = identity_file or self.settings.identity_file
         if file is None:
@@ -244,20 +276,19 @@ class Parts:
         identity_file: Path | None = None,
         *,
         database: Connection | None = None,
-        on_step: OnStep = lambda step: None,
-        **options: Any,
+        **options: Unpack[Reading],
     ) -> ClinicRestore:
         """What plans and applies restores. :raises SettingsError: see :meth:`archives`."""
-        archives = self.archives(identity_file, on_step=on_step, **options)
+        archives = self.archives(identity_file, **options)
         return ClinicRestore(
             settings=self.settings, restore_db=database or self.restore_db, clinic_db=self._find("clinic_db"),
-            archives=archives, on_step=on_step,
+            archives=archives, on_step=archives.on_step,
         )  # fmt: skip
 
-    def restores(self, identity_file: Path | None = None, **options: Any) -> RestoreRunner:
+    def restores(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> RestoreRunner:
         """Restores with their records."""
         restore = self.clinic_restore(
-            identity_file, on_bad_copy=self._note_bad_copy, bound_of=self.known_bound, **options
+            identity_file, on_bad_copy=self._note_bad_copy, bound_of=self.known_bound, **listening
         )
         return RestoreRunner(
             restore=restore, catalog=self.catalog, restore_db=self.restore_db, safety=self.safety(identity_file),
@@ -288,23 +319,23 @@ class Parts:
         """What is told of plans that wait, and of answers. :param url: of Airflow; empty where it is not known."""
         return ApprovalMails(self.catalog, self.outbox, self.belongs_to, url, self.clock)
 
-    def copies_to_approve(self, identity_file: Path | None = None, **options: Any) -> CopyRunner:
+    def copies_to_approve(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> CopyRunner:
         """Copies into new schemas that somebody approves before."""
         return CopyRunner(
-            copier=self.copier(identity_file, bound_of=self.known_bound, **options),
+            copier=self.copier(identity_file, bound_of=self.known_bound, **listening),
             catalog=self.catalog,
             approvals=self.approvals,
         )
 
-    def consolidation(self, identity_file: Path | None = None, **steps: Any) -> Consolidation:
+    def consolidation(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Consolidation:
         """Makes full backups out of incremental ones; the clinics' database is not asked for anything."""
-        archives = self.archives(identity_file, on_bad_copy=self._note_bad_copy, bound_of=self.known_bound, **steps)
+        archives = self.archives(identity_file, on_bad_copy=self._note_bad_copy, bound_of=self.known_bound, **listening)
         return Consolidation(
             settings=self.settings, catalog=self.catalog, archives=archives, store=self.store, announcer=self.announcer,
-            **steps,
+            **listening,
         )  # fmt: skip
 
-    def copier(self, identity_file: Path | None = None, **options: Any) -> IntoRestore:
+    def copier(self, identity_file: Path | None = None, **options: Unpack[Reading]) -> IntoRestore:
         """Makes copies of clinics in new schemas."""
         return IntoRestore(self.clinic_restore(identity_file, database=self.copy_target, **options))
 
@@ -324,9 +355,9 @@ class Parts:
         """Applies the retention policy, and erasures."""
         return Cleaner(settings=self.settings, catalog=self.catalog, stores=self.stores, now=self.clock)
 
-    def replicator(self, **options: Any) -> Replicator:
+    def replicator(self, on_copy: Callable[[BackupRecord, str], object] = lambda record, url: None) -> Replicator:
         """Makes the copies that stores lack."""
-        return Replicator(catalog=self.catalog, stores=self.stores, now=self.clock, **options)
+        return Replicator(catalog=self.catalog, stores=self.stores, now=self.clock, on_copy=on_copy)
 
     def holds(self) -> Holds:
         """Sets and ends holds."""
@@ -336,13 +367,15 @@ class Parts:
         """The erasures of clinics that left."""
         return Erasures(self.catalog.database)
 
-    def store_check(self, **options: Any) -> StoreCheck:
+    def store_check(self, **listening: Unpack[Listening]) -> StoreCheck:
         """Compares the stores with the catalog."""
-        return StoreCheck(catalog=self.catalog, now=self.clock, **options)
+        return StoreCheck(catalog=self.catalog, now=self.clock, **listening)
 
-    def verifier(self, *, on_copy: Callable[[CheckedCopy], object] = lambda copy: None, **steps: Any) -> Verifier:
+    def verifier(
+        self, *, on_copy: Callable[[CheckedCopy], object] = lambda copy: None, **listening: Unpack[Listening]
+    ) -> Verifier:
         """Reads every copy of one backup."""
-        check = self.store_check(**steps)
+        check = self.store_check(**listening)
         return Verifier(catalog=self.catalog, stores=self.stores, check=check, now=self.clock, on_copy=on_copy)
 
     def copies(self) -> Copies:

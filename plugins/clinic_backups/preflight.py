@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import cached_property, partial
@@ -265,7 +265,7 @@ class _ClinicDatabase:
             self._report.warn("drift", error.message, f"{hint} {error.hint}")
             return
         if lines:
-            for sentence in drift.lost(lines, structure.column_names(self._snapshot)):
+            for sentence in drift.lost(lines, structure.column_numbers(self._snapshot)):
                 self._report.warn("drift", sentence, hint)
 
     def check_indexes(self) -> None:
@@ -305,15 +305,36 @@ class _ClinicDatabase:
             self._folder,
         )
         values = ValueChecks(self._snapshot, self._structure, extracts, self._clinics_query, self._folder)
+        counted: list[tuple[Table, RowCount]] = []
         for table in tables.values():
             ask = partial(values.problems, table, within_seconds=COUNT_TIMEOUT_SECONDS)
             for problem in self._in_time(table, "compared with their values", ask) or ():
                 self._report.error(problem.check, problem.reason, problem.remedy, gap=True)
             count = self._in_time(table, "counted", partial(checks.count, table, within_seconds=COUNT_TIMEOUT_SECONDS))
             if count is not None:
+                counted.append((table, count))
                 self._check_rows_of(table, checks, count)
-        if tables:
-            self._report.ok("rows", f"Each row of {len(tables)} tables is in one clinic's backup.")
+        self._say_compared(counted)
+
+    def _say_compared(self, counted: Sequence[tuple[Table, RowCount]]) -> None:
+        """What was compared with what, and that only as far as it was."""
+        if not counted or any(item.check == "rows" and item.level == "error" for item in self._report.findings):
+            return
+        bare, declared = sum(not table.primary_key for table, _ in counted), self._folder.declarations().rows
+        how = [f"{len(counted) - bare} by their primary keys"] if bare < len(counted) else []
+        how += [f"{bare} without one by whole rows and how often each is there"] if bare else []
+        rows = sum(count.in_table for _, count in counted)
+        meant, others = (
+            sum(count.left_out for table, count in counted if (table.name in declared) == is_meant)
+            for is_meant in (True, False)
+        )
+        left = [f"{meant:,} are left out on purpose"] if meant else []
+        left += [f"{others:,} belong to no clinic"] if others else []
+        self._report.note(
+            "rows",
+            f"{len(counted)} tables were compared with the backups of all clinics, {' and '.join(how)}:"
+            f" {', '.join([f'{rows - meant - others:,} rows are in one backup each', *left])}.",
+        )
 
     def _in_time(self, table: Table, what: str, ask: Callable[[], Answer | None]) -> Answer | None:
         """The answer; ``None`` and a warning where there is none within ``COUNT_TIMEOUT_SECONDS``."""
@@ -343,7 +364,7 @@ class _ClinicDatabase:
         # What costs more is asked only where the count says that there is something to find.
         ask = partial(
             checks.problems, [table.name], within_seconds=COUNT_TIMEOUT_SECONDS, missing=count.left_out > 0,
-            twice=too_many, several=too_many,
+            twice=too_many, several=too_many, in_part=count.left_out > 0,
         )  # fmt: skip
         for problem in self._in_time(table, "compared with those that they name", ask) or ():
             self._report.error(problem.check, problem.reason, problem.remedy, gap=True)

@@ -16,7 +16,8 @@ from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.envelope_checks import harmless
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, PermanentError
-from clinic_backups.model import BackupRecord, Envelope, State, iso, parse_key
+from clinic_backups.model import BackupRecord, Envelope, State, iso
+from clinic_backups.object_keys import ROOT, parse_key, prefix_of
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.stores.identified import answers
 from clinic_backups.twins import Claim, Opens, Twins, refusals
@@ -90,7 +91,7 @@ def rebuild(
     # The newest of a clinic counts: one that is open again deletes what is taken over now.
     last = {erasure.clinic_id: erasure for erasure in reversed(Erasures(catalog.database).find())}
     with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="envelopes") as pool:
-        for folder, group in groupby(store.list("backups/"), key=lambda info: "/".join(info.key.split("/")[:2])):
+        for folder, group in groupby(store.list(ROOT), key=lambda info: "/".join(info.key.split("/")[:2])):
             clinic_id = _looked_over(group, report)
             if clinic_id is None:
                 continue
@@ -134,7 +135,7 @@ class _Clinic:
 
     def run(self) -> None:
         # Again: what was stored or deleted since the first listing is settled by now.
-        self._there = stored.by_archive(self._store.list(f"backups/{self._id}/"))
+        self._there = stored.by_archive(self._store.list(prefix_of(self._id)))
         whole: list[str] = []
         for key, objects in self._there.items():
             if stored.is_whole(objects):

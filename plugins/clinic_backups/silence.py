@@ -26,6 +26,10 @@ import psycopg2.extensions
 ASK_SECONDS = 15
 """Longest time for a new connection and its answer."""
 CANCEL_SECONDS = 3
+ON_ITS_WAY_SECONDS = 0.2
+"""A server that has ended a statement says so to others a moment before its answer has come."""
+EXACT_SECONDS = 0.1
+"""How exactly the operating system tells when a byte came."""
 # Of struct tcp_info of Linux: milliseconds since the last data came in.
 _LAST_DATA_RECEIVED = slice(52, 56)
 # What our own backend does. ClientRead and ClientWrite: it waits for us, while we wait for it.
@@ -161,19 +165,23 @@ class WatchedConnection(psycopg2.extensions.connection):
     def _ask(self, heard: float) -> None:
         try:
             answers: list[bool] = []
-            _within(ASK_SECONDS, lambda: answers.append(self._server_works()))
+            _within(ASK_SECONDS, lambda: answers.append(self._server_works(heard)))
             now = time.monotonic()
             if answers == [True]:
                 self._excused_at = now
-            elif self._waits and max(min(self._waits.values(), default=now), self._heard_at(now)) <= heard + 0.5:
-                # It was silent all that time.
+            elif self._is_silent_since(heard):
                 self.hang_up(now - heard)
         finally:
             self._asking = False
 
-    def _server_works(self) -> bool:
+    def _is_silent_since(self, heard: float) -> bool:
+        """Whether somebody still waits for what was waited for then, and no byte came since."""
+        waits = list(self._waits.values())
+        return bool(waits) and max(min(waits), self._heard_at(time.monotonic())) <= heard + EXACT_SECONDS
+
+    def _server_works(self, heard: float) -> bool:
         """Whether the server says that it works at our statement. If it does not, its process is ended: it would keep
-        the locks of whoever does not wait for it any more."""
+        the locks of whoever does not wait for it any more. While it was asked, it may have answered the statement."""
         if self.reopen is None:
             return False
         pid = self.info.backend_pid
@@ -183,7 +191,9 @@ class WatchedConnection(psycopg2.extensions.connection):
                 cursor.execute(_WORKS, {"pid": pid})
                 works, known = cursor.fetchone() or (False, False)
                 if known and not works:
-                    cursor.execute(_END, {"pid": pid})
+                    time.sleep(ON_ITS_WAY_SECONDS)
+                    if self._is_silent_since(heard):
+                        cursor.execute(_END, {"pid": pid})
                 elif not known:
                     cursor.execute(_SOME_WORKS, {"seconds": Limits.silence_seconds})
                     (works,) = cursor.fetchone() or (False,)

@@ -32,6 +32,14 @@ def system_identifier(snapshot: Snapshot, *, may_ask: bool) -> str | None:
     return str(system)
 
 
+def is_same(one: str | None, other: str | None) -> bool:
+    """Both are known to be one database of one server, whatever it is called: its OIDs mean the same then."""
+    if one is None or other is None:
+        return False
+    (system, oid, _), (other_system, other_oid, _) = one.split("/", 2), other.split("/", 2)
+    return system != UNKNOWN and (system, oid) == (other_system, other_oid)
+
+
 def difference(before: str | None, now: str) -> str:
     """Why ``now`` is another database than ``before``, in a sentence; empty where it is not, or nobody knows."""
     if before is None or before == now:

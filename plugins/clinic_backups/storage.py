@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from clinic_backups.errors import ClinicBackupsError, PlaceMissing, SettingsError, StoreAway, TransientError
 from clinic_backups.stores.base import ObjectStore
-from clinic_backups.stores.connect import parse_url
 from clinic_backups.stores.identified import answers
+from clinic_backups.stores.kinds import parse_url
 
 T = TypeVar("T")
 REPLICAS = "CLINIC_BACKUPS_REPLICA_STORES"
@@ -21,7 +21,7 @@ CLINICS_IN_A_ROW = 2
 def canonical(url: str) -> str:
     """A store's URL as the store itself writes it. :raises SettingsError: it is none."""
     place = parse_url(url)
-    if place.scheme == "file":
+    if not place.kind.conn_type:
         return Path(place.prefix).absolute().as_uri()
     return f"{place.scheme}://{place.bucket}/{place.prefix}".rstrip("/")
 

@@ -11,7 +11,7 @@ from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.identities import Identities, StoreIdentity
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.errors import ObjectExists, PermanentError, PlaceMissing, TransientError
-from clinic_backups.model import parse_key
+from clinic_backups.object_keys import ROOT, parse_key
 from clinic_backups.stored import require_any
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.marker import MARKER_KEY, Marker, UnreadableMarker, new_marker, read_marker, write_marker
@@ -129,7 +129,7 @@ class StoreInit:
         """Whether a store without a marker is new or ours. :raises PermanentError: neither can be seen."""
         expected = self._places.count_in(store.url)
         try:
-            keys = [parts for info in store.list("backups/") if (parts := parse_key(info.key))]
+            keys = [parts for info in store.list(ROOT) if (parts := parse_key(info.key))]
         except PlaceMissing:
             keys = []
             if expected:

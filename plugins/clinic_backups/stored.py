@@ -10,8 +10,9 @@ from itertools import groupby
 from typing import Literal
 from uuid import uuid4
 
-from clinic_backups.errors import IntegrityError, ObjectNotFound, TransientError
-from clinic_backups.model import CONTENT_TYPE_ARCHIVE, ArchiveInfo, BackupRecord, parse_key
+from clinic_backups.errors import IntegrityError, ObjectNotFound, TransientError, afterwards
+from clinic_backups.model import CONTENT_TYPE_ARCHIVE, ArchiveInfo, BackupRecord
+from clinic_backups.object_keys import ROOT, parse_key
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
 
 Condition = Literal["intact", "missing", "damaged"]
@@ -82,7 +83,7 @@ def require_any(store: ObjectStore, keys_of: Callable[[int], Container[str]]) ->
     :param keys_of: the keys of a clinic's archives, as the catalog knows them.
     :raises TransientError: the store holds no backup of anybody: it is another one, or not mounted.
     """
-    ours = filter(None, (parse_key(info.key) for info in store.list("backups/")))
+    ours = filter(None, (parse_key(info.key) for info in store.list(ROOT)))
     for clinic_id, group in groupby(ours, key=lambda parts: parts.clinic_id):
         known = keys_of(clinic_id)
         if any(parts.archive_key in known for parts in group):
@@ -101,10 +102,8 @@ def time_of(store: ObjectStore) -> datetime:
     """
     key = f"preflight/{uuid4()}"
     store.put(key, io.BytesIO(b"what time is it?"))
-    try:
+    with afterwards(lambda: store.delete(key)):
         return store.stat(key).last_modified
-    finally:
-        store.delete(key)
 
 
 def compare(archive: ArchiveInfo, info: ObjectInfo, seen: str | None) -> Told:

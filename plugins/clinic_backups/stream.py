@@ -74,6 +74,7 @@ class ArchiveStream:
         known: KnownBlocks | None = None,
         read_seconds: float = 3600,
         max_row_bytes: int = MAX_ROW_BYTES,
+        database: str | None = None,
         outside: Mapping[str, Outside] = MappingProxyType({}),
     ) -> Stored:
         """Read, pack and store; returns what the store confirmed and each table's blocks.
@@ -86,6 +87,7 @@ class ArchiveStream:
         :param known: blocks of older archives, which are not stored again.
         :param read_seconds: longest time for which the tables may stay locked.
         :param max_row_bytes: a longer row of CSV is refused.
+        :param database: which one the snapshot is of, see ``source_database``.
         :param outside: rows that no extract gives, and that are read all the same.
         :raises PermanentError: a row is too long.
         :raises IntegrityError: the manifest could not be read again; nothing was stored.
@@ -94,10 +96,10 @@ class ArchiveStream:
         snapshot_at = replayed.replayed_at or replayed.now
         rows: Rows = Channel(WAITING_BYTES)
         packed, sealed = ByteChannel(), ByteChannel()
-        writer = ArchiveWriter(packed, self._compress, snapshot_at, known)
+        writer = ArchiveWriter(packed, self._compress, snapshot_at, known, database=database)
         blocks: dict[str, BlockList] = {}
         clinic = Clinic(record.clinic_id, record.clinic_name)
-        require_readable(clinic, snapshot_at, tables.values())
+        require_readable(clinic, snapshot_at, tables.values(), database)
 
         def pack() -> None:
             blocks.update(_pack(writer, rows, clinic, record.backup_id, outside))

@@ -71,6 +71,9 @@ class NotedColumn:
     in_primary_key: bool
     """It is the primary key or a part of it."""
     is_foreign_key: bool
+    """It is one, or a part of one."""
+    is_part: bool = False
+    """It is a part of foreign keys of several columns and none by itself: it may name something by itself besides."""
 
 
 @dataclass(frozen=True)
@@ -128,11 +131,13 @@ def read(snapshot: Snapshot, names: Iterable[str] = (), clinic_table: str = "") 
     for kind, fact in snapshot.rows(query, values, "reading the catalog"):
         facts.setdefault(kind, []).append(fact)
     references = sorted({_reference(item) for item in facts.get("foreign_key", ())}, key=_order)
-    keys = {(key.table, column) for key in references for column in key.columns}
+    alone = {(key.table, key.columns[0]) for key in references if len(key.columns) == 1}
+    parts = {(key.table, column) for key in references for column in key.columns} - alone
     columns = [
         NotedColumn(
             **(item | {"oid_attributes": tuple(item["oid_attributes"] or ())}),
-            is_foreign_key=(item["table"], item["name"]) in keys,
+            is_foreign_key=(item["table"], item["name"]) in alone | parts,
+            is_part=(item["table"], item["name"]) in parts,
         )
         for item in facts.get("column", ())
     ]
@@ -165,13 +170,26 @@ def _order(reference: Reference) -> tuple[str, tuple[str, ...], str]:
     return reference.table, reference.columns, reference.parent
 
 
-def column_names(snapshot: Snapshot) -> dict[str, frozenset[str]]:
-    """The columns of every table of the database, by ``schema.table``."""
+def column_numbers(snapshot: Snapshot) -> dict[str, dict[str, int]]:
+    """The columns of every table of the database, by ``schema.table``, each with PostgreSQL's number."""
     found = snapshot.rows(
-        "SELECT n.nspname || '.' || c.relname, array_agg(a.attname::text) FROM pg_class AS c"
+        "SELECT n.nspname || '.' || c.relname, json_object_agg(a.attname, a.attnum) FROM pg_class AS c"
         " JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_attribute AS a ON a.attrelid = c.oid"
         " WHERE c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped GROUP BY 1",
         None,
         "reading the names of columns",
     )
-    return {table: frozenset(columns) for table, columns in found}
+    return dict(found)
+
+
+def table_oids(snapshot: Snapshot) -> dict[str, tuple[int, str | None]]:
+    """The OID of every table of the database, by ``schema.table``; and of a partition, which table it is part of."""
+    found = snapshot.rows(
+        "SELECT n.nspname || '.' || c.relname, c.oid::bigint, CASE WHEN c.relispartition THEN"
+        " (SELECT rn.nspname || '.' || r.relname FROM pg_class AS r JOIN pg_namespace AS rn ON rn.oid = r.relnamespace"
+        " WHERE r.oid = pg_partition_root(c.oid)) END"
+        " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')",
+        None,
+        "reading the names of tables",
+    )
+    return {table: (oid, root) for table, oid, root in found}

@@ -19,7 +19,7 @@ import psycopg2
 import psycopg2.errors
 
 from clinic_backups.database import TRANSIENT_CLASSES, raise_database_error
-from clinic_backups.errors import TransientError
+from clinic_backups.errors import TransientError, afterwards
 from clinic_backups.schema_memory import MEMORY, Version, shape_of
 
 PREPARE_LOCK_WAIT_MS = 100
@@ -238,17 +238,12 @@ class TableLocks:
             if not late and not unlocked:
                 return
             other = connect() if connect is not None else self._db
-            try:
+            with afterwards(other.rollback if other is self._db else other.close):
                 if other is not self._db:
                     other.set_session(isolation_level="REPEATABLE READ", readonly=True, deferrable=False)
                 with other.cursor() as cursor:
                     cursor.execute(session_settings(cursor, self._settings))
                     now = _Definitions.read(cursor, late, unlocked)
-            finally:
-                if other is self._db:
-                    other.rollback()
-                else:
-                    other.close()
         except psycopg2.Error as error:
             raise_database_error(error, "comparing the tables with the snapshot")
         seen.require_same(now)
@@ -327,13 +322,11 @@ class TableLocks:
         guilty, found = "the extracts", error
         for table, query in self._queries.items():
             try:
-                with self._db.cursor() as cursor:
+                with afterwards(self._db.rollback), self._db.cursor() as cursor:
                     cursor.execute(f"{session_settings(cursor, self._settings)}; {_prepare(query)}")
             except psycopg2.Error as failure:
                 guilty, found = f"the extract of {table}", failure
                 break
-            finally:
-                self._db.rollback()
         if isinstance(found, MISSING) and (self._were_there or (before is not None and before != _shape(self._db))):
             raise _definition_changed(f"reading {guilty}")
         raise_database_error(found, f"trying {guilty}", source="extract")

@@ -16,7 +16,7 @@ from psycopg2 import sql
 
 from clinic_backups.connections import Connection
 from clinic_backups.database import Source, connect, raise_database_error
-from clinic_backups.errors import PermanentError
+from clinic_backups.errors import PermanentError, afterwards
 from clinic_backups.extract import SqlFolder, file_of
 from clinic_backups.model import Clinic, Column, ForeignKey, Table
 from clinic_backups.schema_memory import Version
@@ -236,11 +236,9 @@ class Snapshot:
     def savepoint(self) -> Iterator[None]:
         """A statement that fails inside leaves the snapshot usable; settings and locks made inside end with it."""
         self._execute("SAVEPOINT clinic_backups", "setting a savepoint")
-        try:
+        back = "ROLLBACK TO SAVEPOINT clinic_backups; RELEASE SAVEPOINT clinic_backups"
+        with afterwards(lambda: self._execute(back, "going back to the savepoint")):
             yield
-        finally:
-            back = "ROLLBACK TO SAVEPOINT clinic_backups; RELEASE SAVEPOINT clinic_backups"
-            self._execute(back, "going back to the savepoint")
 
     def rows_within(
         self, seconds: float, query: str | sql.Composable, doing: str, *, extracts: Mapping[str, str] | None = None
@@ -292,7 +290,7 @@ class Snapshot:
         :raises PermanentError: one does not exist or may not be read; names all of them.
         """
         found = self.rows(catalog_query("tables"), {"names": list(names)}, "reading the catalog")
-        tables = {row[0]: _table(*row[:4]) for row in found}
+        tables = {row[0]: _table(*row[:4], oid=row[5]) for row in found}
         if missing := sorted(set(names) - set(tables)):
             raise PermanentError(
                 f"No such table: {', '.join(missing)}.",
@@ -406,7 +404,12 @@ def _ordered(column: str, type_: str) -> sql.Composable:
 
 
 def _table(
-    name: str, columns: list[dict[str, Any]], key: list[str] | None, foreign_keys: list[dict[str, Any]] | None
+    name: str,
+    columns: list[dict[str, Any]],
+    key: list[str] | None,
+    foreign_keys: list[dict[str, Any]] | None,
+    *,
+    oid: int,
 ) -> Table:
     return Table(
         name=name,
@@ -418,4 +421,5 @@ def _table(
             )
             for item in foreign_keys or []
         ),
+        oid=oid,
     )

@@ -9,6 +9,7 @@ from datetime import datetime
 from clinic_backups import envelopes, stored
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound
 from clinic_backups.model import Envelope
+from clinic_backups.object_keys import prefix_of
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 
 AGE_HEADER = b"age-encryption.org/v1\n"
@@ -46,7 +47,7 @@ class Twins:
         """
         for store in self._others:
             try:
-                there = stored.by_archive(store.list(f"backups/{clinic_id}/"))
+                there = stored.by_archive(store.list(prefix_of(clinic_id)))
                 for key, objects in there.items():
                     if stored.is_whole(objects) and not _is_copy(objects, here.get(key, {})):
                         yield from self._claim(key, store)

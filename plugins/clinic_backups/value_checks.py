@@ -12,7 +12,7 @@ from clinic_backups.declarations import FILE, spelled
 from clinic_backups.errors import PermanentError
 from clinic_backups.extract import SqlFolder
 from clinic_backups.model import Column, Table
-from clinic_backups.row_checks import identifier
+from clinic_backups.row_sql import identifier
 from clinic_backups.structure import Structure
 from clinic_backups.table_locks import catalog_query
 from clinic_backups.tenant_db import Snapshot
@@ -132,7 +132,7 @@ class ValueChecks:
         if not table.primary_key:
             return sql.SQL(catalog_query("values_unkeyed")).format(
                 rows=sql.SQL(self._rows(table)), table=of_table,
-                ours=_texts("r", table), theirs=_texts("t", table),
+                ours=self._texts("r", table), theirs=self._texts("t", table),
                 changed=sql.SQL("").join(sql.SQL(", 0") for _ in columns),
             )  # fmt: skip
         types = {column.name: column.type for column in table.columns}
@@ -143,15 +143,21 @@ class ValueChecks:
             for name in table.primary_key
         ]
         changed = [
-            sql.SQL(", count(*) FILTER (WHERE t.found AND r.{0}::text IS DISTINCT FROM t.{0}::text)").format(
-                sql.Identifier(column.name)
-            )
+            sql.SQL(
+                ', count(*) FILTER (WHERE t.found AND r.{0}::text IS DISTINCT FROM t.{0}::text COLLATE "C")'
+            ).format(sql.Identifier(column.name))
             for column in columns
         ]
         return sql.SQL(catalog_query("values_changed")).format(
             rows=sql.SQL(self._rows(table)), table=of_table, same=sql.SQL(" AND ").join(same),
             changed=sql.SQL("").join(changed),
         )  # fmt: skip
+
+    def _texts(self, alias: str, table: Table) -> sql.Composable:
+        columns = [c.name for c in table.stored_columns if f"{table.name}.{c.name}" not in self._declared]
+        return sql.SQL("ROW({})::text").format(
+            sql.SQL(", ").join(sql.Identifier(alias, column) + sql.SQL("::text") for column in columns)
+        )
 
 
 def _gives_whole_rows(table: str, extract: str) -> bool:
@@ -177,12 +183,6 @@ def _names_plainly(table: str, extract: str) -> bool:
     renamed = rf"""{named}\s*\*?\s*(AS\s+)?(?!(?:where|on|using)\b)("[^"]+"|\w+)?\s*\("""
     text = _COMMENT.sub("", extract)
     return bool(re.search(named, text)) and not re.search(renamed, text, re.IGNORECASE)
-
-
-def _texts(alias: str, table: Table) -> sql.Composable:
-    return sql.SQL("ROW({})::text").format(
-        sql.SQL(", ").join(sql.Identifier(alias, column.name) + sql.SQL("::text") for column in table.stored_columns)
-    )
 
 
 def _quoted(name: str) -> str:

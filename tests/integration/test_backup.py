@@ -26,7 +26,8 @@ from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.encryption import generate_identity
 from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
-from clinic_backups.model import BackupRecord, Envelope, envelope_key_of
+from clinic_backups.model import BackupRecord, Envelope
+from clinic_backups.object_keys import envelope_key_of
 from clinic_backups.settings import Settings
 from clinic_backups.stores.file import FileStore
 from tests.conftest import BUCKET, MakeStore

@@ -16,7 +16,8 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores
 from clinic_backups.cleaning import Cleaner
 from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
-from clinic_backups.model import BackupRecord, envelope_key_of, hold_key_of, keys_beside
+from clinic_backups.model import BackupRecord
+from clinic_backups.object_keys import envelope_key_of, hold_key_of, keys_beside
 from clinic_backups.settings import Settings
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectInfo, ObjectStore

@@ -27,7 +27,8 @@ from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.encryption import Age, WrongIdentity, generate_identity
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
-from clinic_backups.model import ArchiveInfo, BackupRecord, Clinic, Table, envelope_key_of
+from clinic_backups.model import ArchiveInfo, BackupRecord, Clinic, Table
+from clinic_backups.object_keys import envelope_key_of
 from clinic_backups.pipeline import ByteChannel, Pipeline
 from clinic_backups.restore import merge as merging
 from clinic_backups.restore.archives import Fetched, Source

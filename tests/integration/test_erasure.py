@@ -18,7 +18,7 @@ from clinic_backups.catalog.restores import RestoreRecord, Restores
 from clinic_backups.encryption import generate_identity
 from clinic_backups.envelopes import FROM_NOTE, write_hold
 from clinic_backups.errors import ClinicBackupsError, ObjectLocked, PermanentError, TransientError
-from clinic_backups.model import envelope_key_of, hold_key_of
+from clinic_backups.object_keys import envelope_key_of, hold_key_of
 from clinic_backups.settings import Settings
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectInfo

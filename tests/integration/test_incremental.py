@@ -24,7 +24,8 @@ from clinic_backups.blocks import CUT_MASK, MAX_ARCHIVES, MIN_BLOCK_ROWS, OWN_AR
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.encryption import generate_identity
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, TransientError
-from clinic_backups.model import BackupRecord, WantedKind, envelope_key_of
+from clinic_backups.model import BackupRecord, WantedKind
+from clinic_backups.object_keys import envelope_key_of
 from clinic_backups.restore import archives
 from clinic_backups.restore.runner import source_of
 from clinic_backups.restore.service import Wish

@@ -18,7 +18,7 @@ from clinic_backups import envelopes
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
 from clinic_backups.inventory import GIVEN_UP_AFTER, Inventory
-from clinic_backups.model import envelope_key_of, hold_key_of, parse_key
+from clinic_backups.object_keys import envelope_key_of, hold_key_of, parse_key
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.runner import choose_backup
 from clinic_backups.stores.base import ObjectInfo, UnfinishedUpload

@@ -12,7 +12,7 @@ import pytest
 
 from clinic_backups import envelopes
 from clinic_backups.errors import ObjectNotFound, SettingsError, TransientError
-from clinic_backups.model import envelope_key_of, hold_key_of
+from clinic_backups.object_keys import envelope_key_of, hold_key_of
 from clinic_backups.restore.request import parse
 from clinic_backups.storage import Stores
 from clinic_backups.stores.file import FileStore

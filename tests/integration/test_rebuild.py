@@ -18,7 +18,8 @@ from clinic_backups.catalog.locks import Purpose
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.encryption import generate_identity
 from clinic_backups.errors import IntegrityError, PermanentError, TransientError
-from clinic_backups.model import BackupRecord, envelope_key_of, hold_key_of, iso
+from clinic_backups.model import BackupRecord, iso
+from clinic_backups.object_keys import envelope_key_of, hold_key_of
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.runner import choose_backup

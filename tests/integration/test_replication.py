@@ -25,8 +25,9 @@ from clinic_backups.errors import (
     SettingsError,
     TransientError,
 )
-from clinic_backups.model import BackupRecord, Loss, envelope_key_of, hold_key_of, iso
+from clinic_backups.model import BackupRecord, Loss, iso
 from clinic_backups.notify.losses import LISTED, LossAlarm
+from clinic_backups.object_keys import envelope_key_of, hold_key_of
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.runner import source_of, wish_of
 from clinic_backups.storage import Stores, canonical

@@ -19,9 +19,9 @@ from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.history import History
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.envelope_checks import MAX_NUMBER
-from clinic_backups.envelopes import envelope_key_of
 from clinic_backups.errors import PermanentError
 from clinic_backups.model import BackupRecord
+from clinic_backups.object_keys import envelope_key_of
 from clinic_backups.stores.file import FileStore
 from tests.fleet import START, Fleet
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture

@@ -328,7 +328,7 @@ def test_a_value_that_its_new_type_keeps_comes_back(plain: Shaped, drift: str) -
     plain.execute("DELETE FROM s.t WHERE id = 1", f"UPDATE s.t SET {changed} WHERE id = 2")
     if "flag" in drift:  # it is NULL there, which shows nothing: somebody has to say so
         assert any("no row is there to tell" in refusal.message for refusal in plain.plan(record).refusals)
-        (plain.settings.sql_dir / "drift.txt").write_text("s.t: flag -> flag")
+        (plain.settings.sql_dir / "drift.txt").write_text("s.t: flag (boolean) -> flag (integer)")
     plain.bring_back(record)
     if "ratio" not in drift:  # the cast of ALTER TABLE itself rounds: the backup knows the digits
         assert plain.everything() == before
@@ -364,6 +364,52 @@ def test_the_next_number_of_every_sequence_is_free(demo_database: DemoDatabase, 
     rig.bring_back(record)
     rig.execute(*(f"INSERT INTO s.t (id, clinic_id) VALUES ({n}, 1)" for n in range(1001, 1006)))
     assert rig.execute_rows("SELECT bool_and(odd % 2 = 1) FROM s.t") == [(True,)]
+
+
+UNSEEN = {
+    "a domain": "CREATE DOMAIN s.d AS int DEFAULT nextval('s.q'); CREATE TABLE s.t (id s.d PRIMARY KEY, {});",
+    "a domain of a domain": "CREATE DOMAIN s.c AS int DEFAULT nextval('s.q'); CREATE DOMAIN s.d AS s.c;"
+    "CREATE TABLE s.t (id s.d PRIMARY KEY, {});",
+    "standard SQL": "CREATE FUNCTION s.f() RETURNS bigint LANGUAGE sql RETURN nextval('s.q');"
+    "CREATE TABLE s.t (id int PRIMARY KEY DEFAULT s.f(), {});",
+    "functions in each other": "CREATE FUNCTION s.f() RETURNS bigint LANGUAGE sql RETURN nextval('s.q');"
+    "CREATE FUNCTION s.g() RETURNS bigint LANGUAGE sql RETURN s.f() + 0;"
+    "CREATE TABLE s.t (id int PRIMARY KEY DEFAULT s.g(), {});",
+    "a function's text": "CREATE FUNCTION s.f() RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RETURN NEXTVAL ('q'); END $$"
+    " SET search_path = s; CREATE TABLE s.t (id int PRIMARY KEY DEFAULT s.f(), {});",
+    "a domain's function": "CREATE FUNCTION s.f() RETURNS bigint LANGUAGE sql AS $$ SELECT nextval('s.q') $$;"
+    "CREATE DOMAIN s.d AS int DEFAULT s.f(); CREATE TABLE s.t (id s.d PRIMARY KEY, {});",
+    "no default": "CREATE TABLE s.t (id int PRIMARY KEY, {}); ALTER SEQUENCE s.q OWNED BY s.t.id;",
+    "a trigger": "CREATE TABLE s.t (id int PRIMARY KEY, {}); CREATE FUNCTION s.f() RETURNS trigger LANGUAGE plpgsql AS"
+    " $$ BEGIN IF NEW.id IS NULL THEN NEW.id := nextval('s.q'); END IF; RETURN NEW; END $$;"
+    "CREATE TRIGGER g BEFORE INSERT ON s.t FOR EACH ROW EXECUTE FUNCTION s.f();",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_a_sequence_is_found_wherever_it_is_used(demo_database: DemoDatabase, tmp_path: Path, name: str) -> None:
+    ddl = "CREATE SEQUENCE s.q;" + UNSEEN[name].format("clinic_id int REFERENCES s.clinic")
+    value = "nextval('s.q')" if name == "no default" else "NULL" if name == "a trigger" else "DEFAULT"
+    ddl += "".join(f"INSERT INTO s.t VALUES ({value}, {1 + n % 2});" for n in range(6))
+    rig = shaped(demo_database, tmp_path, ddl, {"t": OWN})
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.t WHERE id > 2", "SELECT setval('s.q', 3, false)")
+    assert not any("cannot be seen" in note for table in rig.bring_back(record).tables for note in table.notes)
+    rig.execute(f"INSERT INTO s.t VALUES ({value}, 1)", f"INSERT INTO s.t VALUES ({value}, 2)")
+
+
+def test_a_function_that_hides_its_sequence_is_named(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    ddl = (
+        "CREATE SEQUENCE s.q; CREATE FUNCTION s.f() RETURNS bigint LANGUAGE plpgsql AS $$ DECLARE n bigint;"
+        " BEGIN EXECUTE 'SELECT next' || 'val(''s.q'')' INTO n; RETURN n; END $$;"
+        "CREATE TABLE s.t (id int PRIMARY KEY DEFAULT s.f(), clinic_id int REFERENCES s.clinic, n int DEFAULT s.f());"
+        "INSERT INTO s.t (clinic_id) VALUES (1), (2)"
+    )
+    rig = shaped(demo_database, tmp_path, ddl, {"t": OWN})
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.t WHERE clinic_id = 1")
+    (note,) = [note for table in rig.plan(record).tables for note in table.notes if "cannot be seen" in note]
+    assert "The default of s.t.id calls s.f" in note
 
 
 def test_a_sequence_that_may_not_be_set_is_refused_in_the_plan(demo_database: DemoDatabase, tmp_path: Path) -> None:
@@ -513,7 +559,7 @@ def test_a_type_that_was_made_anew_under_its_name_changes_no_value(
         "DELETE FROM s.x WHERE id = 1",
         f"ALTER {was.split()[0]} s.price RENAME TO old",
         f"CREATE {becomes}",
-        "ALTER TABLE s.x DROP COLUMN v, ADD COLUMN v s.price",
+        "ALTER TABLE s.x ALTER v TYPE s.price USING v::text::s.price",
     )
     (refusal,) = rig.plan(record).refusals
     assert "1 value of s.x.v in the backup is not allowed" in refusal.message

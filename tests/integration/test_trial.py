@@ -43,6 +43,17 @@ def test_a_role_that_may_write_all_is_told_so_and_nothing_changes(demo_database:
     assert rig.everything() == before
 
 
+def test_a_default_that_hides_its_sequence_is_named(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    hidden = """;
+        CREATE FUNCTION s.f() RETURNS bigint LANGUAGE plpgsql AS $$
+            DECLARE n bigint; BEGIN EXECUTE 'SELECT next' || 'val(''s.numbers'')' INTO n; RETURN n; END $$;
+        ALTER TABLE s.t ALTER id SET DEFAULT s.f()
+    """
+    rig = shaped(demo_database, tmp_path, DDL + hidden, EXTRACTS)
+    (finding,) = [finding for finding in trial(rig) if finding.level == "warning"]
+    assert "The default of s.t.id calls s.f" in finding.message and "body in standard SQL" in finding.hint
+
+
 HOOKS = {
     "VACUUM s.t": "VACUUM cannot run inside a transaction block",
     "CREATE INDEX CONCURRENTLY n ON s.t (id)": "CREATE INDEX CONCURRENTLY cannot run inside",

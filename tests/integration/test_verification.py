@@ -12,7 +12,8 @@ import pytest
 
 from clinic_backups.errors import ClinicBackupsError, ObjectNotFound, PermanentError, TransientError
 from clinic_backups.inventory import StoreCheck
-from clinic_backups.model import BackupRecord, envelope_key_of
+from clinic_backups.model import BackupRecord
+from clinic_backups.object_keys import envelope_key_of
 from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.file import FileStore

@@ -16,8 +16,10 @@ from clinic_backups.connections import Connection, parse
 from clinic_backups.errors import ClinicBackupsError, PermanentError, PlaceMissing, SettingsError
 from clinic_backups.stores import connect
 from clinic_backups.stores._wire import content_disposition, decode_metadata, encode_metadata
-from clinic_backups.stores.connect import StoreUrl, conditional_writes, make_client, open_store, parse_url
+from clinic_backups.stores.connect import make_client, open_store
 from clinic_backups.stores.file import FileStore
+from clinic_backups.stores.kinds import StoreUrl, parse_url
+from clinic_backups.stores.s3 import conditional_writes
 
 SECRET = "dGhlLXNlY3JldA"
 

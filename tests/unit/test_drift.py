@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,10 +11,14 @@ from hypothesis import strategies as st
 
 from clinic_backups import drift
 from clinic_backups.blocks import BlockList
+from clinic_backups.drift import ColumnLine, FillLine, TableLine
 from clinic_backups.errors import SettingsError
 from clinic_backups.manifest import Manifest, TableContent
 from clinic_backups.model import Clinic, Column, Table
-from clinic_backups.restore.migrated import migrated, proposed_columns, proposed_tables, renames
+from clinic_backups.restore.identity import Matched, in_order, match
+from clinic_backups.restore.migrated import Numbered, migrated
+from clinic_backups.restore.names import renames
+from clinic_backups.restore.proposals import proposed_columns, proposed_tables
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=8)
 
@@ -28,17 +33,23 @@ def test_every_form_of_a_line() -> None:
         public.paciente: activo=true
         public.paciente: fax = NULL
         s."odd.name": "a b" -> "c: d"
+        public.paciente: precio (numeric(10,2)) -> precio (s."odd )"[])
+        public.paciente: edad (column 4, integer) -> años ( column 7, bigint )
         public.viejo -> public.nuevo
         """
     )
-    assert found.columns == {("public.paciente", "correo"): "email", ("s.odd.name", "a b"): "c: d"}
-    assert found.fills == {
-        ("public.paciente", "alergias"): "",
-        ("public.paciente", "nota"): "it's -> 5",
-        ("public.paciente", "activo"): "true",
-        ("public.paciente", "fax"): None,
-    }
-    assert found.tables == {"public.viejo": "public.nuevo"}
+    paciente = "public.paciente"
+    assert found.lines == (
+        ColumnLine(paciente, "correo", "email"),
+        FillLine(paciente, "alergias", ""),
+        FillLine(paciente, "nota", "it's -> 5"),
+        FillLine(paciente, "activo", "true"),
+        FillLine(paciente, "fax", None),
+        ColumnLine("s.odd.name", "a b", "c: d"),
+        ColumnLine(paciente, "precio", "precio", "numeric(10,2)", 's."odd )"[]'),
+        ColumnLine(paciente, "edad", "años", "column 4, integer", "column 7, bigint"),
+        TableLine("public.viejo", "public.nuevo"),
+    )
     assert not drift.parse("# nothing\n\n")
 
 
@@ -46,7 +57,7 @@ def test_every_form_of_a_line() -> None:
     "line",
     ["public.a", "a: b -> c", "public.a: b", "public.a: b ->", "public.a: b = now()", "public.a: b = 'x",
      "public.a: b = ", "public.a -> b", "public.a: b = 1; DROP TABLE x", "public.a: b = 'x' || secret",
-     "public.a: b c -> d"],
+     "public.a: b c -> d", "public.a: b (integer) -> b", "public.a: b -> b (integer)", "public.a: b () -> b ()"],
 )  # fmt: skip
 def test_what_is_no_line_is_named_with_its_number(line: str) -> None:
     with pytest.raises(SettingsError, match=r"drift\.txt, line 2: .*is not a change of a table"):
@@ -58,8 +69,19 @@ def test_what_is_no_line_is_named_with_its_number(line: str) -> None:
 )
 def test_a_second_line_about_the_same_is_an_error(line: str) -> None:
     text = f"public.a: b -> c\npublic.a: x = '1'\npublic.t -> public.u\n{line}"
-    with pytest.raises(SettingsError, match=r"line 4: .* has another line already"):
+    with pytest.raises(SettingsError, match=r"line 4: .* has another line already, line [123]") as refused:
         drift.parse(text)
+    assert (refused.value.hint or "").startswith("Remove one. If ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["s.a: b -> c\ns.a: c -> b\ns.a: b -> c", "s.a: b -> c\ns.a: b = null\ns.a: b -> d",
+     "s.a -> s.b\ns.b -> s.a\ns.a -> s.b",
+     "s.a: b = '1'\ns.a: b -> c\ns.a: b = '2'", "s.a: b (int) -> b (text)\ns.a: b (text) -> b (int)\ns.a: b -> c"],
+)  # fmt: skip
+def test_a_name_that_was_given_again_may_have_another_line(text: str) -> None:
+    assert len(drift.parse(text).lines) == len(text.split("\n"))
 
 
 @given(NAMES, NAMES, NAMES, NAMES)
@@ -67,9 +89,10 @@ def test_what_is_proposed_can_be_read_back(schema: str, table: str, old: str, ne
     name = f"{schema.replace('.', '_')}.{table}"
     lines = [drift.renamed_column(name, old, new), drift.filled_column(name, old, new)]
     found = drift.parse("\n".join(lines))
-    assert found.columns == {(name, old): new}
-    assert found.fills == {(name, old): new}
-    assert drift.parse(drift.renamed_table(name, f"s.{new}")).tables == {name: f"s.{new}"}
+    assert found.lines == (ColumnLine(name, old, new), FillLine(name, old, new))
+    assert drift.parse(drift.renamed_table(name, f"s.{new}")).tables == [(name, f"s.{new}")]
+    kept = drift.kept_column(name, old, "numeric(5,2)", f"s.{drift.quoted(new)}")
+    assert drift.parse(kept).lines == (ColumnLine(name, old, old, "numeric(5,2)", f"s.{drift.quoted(new)}"),)
 
 
 def columns(*names: str, type_: str = "text") -> tuple[Column, ...]:
@@ -196,8 +219,77 @@ def test_lines_that_lead_nowhere_are_named() -> None:
     assert list(drift.lost(drift.parse(fine), there)) == []
     wrong = "s.b: x -> zz\ns.b: zz = '1'\ns.c: a -> b\ns.d -> s.e"
     assert list(drift.lost(drift.parse(wrong), there)) == [
-        "drift.txt says that s.d became s.e, and there is no such table.",
         "drift.txt says that s.b.x became zz, and there is no such column.",
-        "drift.txt says that s.c.a became b, and there is no such column.",
         "drift.txt gives a value for s.b.zz, and there is no such column.",
+        "drift.txt says that s.c.a became b, and there is no such column.",
+        "drift.txt says that s.d became s.e, and there is no such table.",
     ]
+
+
+def test_a_line_that_says_not_of_which_change_is_named() -> None:
+    (said,) = drift.lost(drift.parse("s.a: x -> x\ns.a: x (int) -> x (text)"), {"s.a": {"x"}})
+    assert said.endswith("kept its values, and not through which change: write `x (old type) -> x (new type)`.")
+
+
+def test_numbers_tell_what_names_do_not() -> None:
+    swapped = {"a": 1, "b": 2}, {"b": 1, "a": 2}
+    assert match(*swapped, []).unsaid == {"a": "b", "b": "a"}
+    assert match(*swapped, [("a", "t"), ("b", "a"), ("t", "b")]).names == {"a": "b", "b": "a"}
+    assert match({"a": 1, "b": 2}, {"a": 3, "b": 4}, []) == Matched()  # made again: names stay, and are compared later
+    # Values moved into a new column, where a line says so; into two of them it cannot be.
+    assert match({"a": 1}, {"c": 2}, [("a", "c")]).names == {"a": "c"}
+    assert match({"a": 1}, {"c": 2, "d": 3}, [("a", "c"), ("c", "d")]).names == {"a": "d"}
+    assert match({"a": 1}, {"c": 2, "d": 3}, [("a", "c"), ("", "a"), ("a", "d")]).several == ("a",)
+    assert match({"a": 1, "b": 2}, {"c": 3}, [("a", "c"), ("b", "c")]).several == ("a", "b")
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcde")), max_size=6), st.integers(0, 6))
+def test_with_numbers_every_rename_is_followed_that_a_line_says(wanted: list[tuple[str, str]], at: int) -> None:
+    """An oracle that renames real columns, with a backup somewhere between."""
+    now, done, held = {name: number for number, name in enumerate("abc")}, list[tuple[str, str]](), {}
+    for old, new in wanted:
+        if len(done) == at:
+            held = dict(now)
+        if old in now and new not in now:
+            now[new] = now.pop(old)
+            done.append((old, new))
+    held = held or dict(now)
+    names = {number: name for name, number in now.items()}
+    truth = {name: names[number] for name, number in held.items() if names[number] != name}
+    assert match(held, now, done) == Matched(truth)
+    proposed = list(in_order(truth, {*held, *now}))
+    assert match(held, now, proposed) == Matched(truth)
+
+
+def numbered(held: Manifest, oid: int) -> Manifest:
+    """The same backup with numbers: a table's columns are 1, 2 and so on."""
+    contents = {}
+    for name, content in held.tables.items():
+        columns = tuple(replace(column, number=at) for at, column in enumerate(content.table.columns, start=1))
+        contents[name] = replace(content, table=replace(content.table, columns=columns, oid=oid))
+    return replace(held, tables=contents)
+
+
+SWAPPED = Numbered({"s.a": (7, None)}, {"s.a": {"id": 1, "y": 2, "x": 3}})
+
+
+def test_a_backup_without_numbers_and_another_table_go_by_the_names() -> None:
+    there, held = SWAPPED.columns, backup(a=("id", "x", "y"))
+    assert migrated(held, drift.Drift(), there, SWAPPED).refusals == ()
+    assert migrated(numbered(held, 7), drift.Drift(), there).refusals == ()  # another database
+    made_again = migrated(numbered(held, 6), drift.Drift(), there, SWAPPED)
+    assert made_again.refusals == () and "made again" in made_again.notes["s.a"][0]
+    (refusal,) = migrated(numbered(held, 7), drift.Drift(), there, SWAPPED).refusals
+    assert "x is y now, y is x now" in refusal.message
+
+
+def test_a_table_that_became_a_part_of_the_one_with_its_name_was_made_again() -> None:
+    now = Numbered({"s.a": (9, None), "s.old": (7, "s.a")}, {"s.a": {"id": 1, "x": 2}, "s.old": {"id": 1, "x": 2}})
+    found = migrated(numbered(backup(a=("id", "x")), 7), drift.Drift(), now.columns, now)
+    assert found.refusals == () and names(found.manifest) == {"s.a": ["id", "x"]}
+    assert "made again" in found.notes["s.a"][0]
+    aside = Numbered({name: (oid, None) for name, (oid, _) in now.tables.items()}, now.columns)
+    (refusal,) = migrated(numbered(backup(a=("id", "x")), 7), drift.Drift(), now.columns, aside).refusals
+    assert "`s.a -> s.old`" in refusal.hint and "`s.a -> s.a`" in refusal.hint
+    kept = migrated(numbered(backup(a=("id", "x")), 7), drift.parse("s.a -> s.a"), now.columns, aside)
+    assert kept.refusals == () and "made again" in kept.notes["s.a"][0]

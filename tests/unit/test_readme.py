@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
 from clinic_backups.settings import PROJECT_SQL, Settings
-from clinic_backups.stores.connect import CONNECTION_TYPES
+from clinic_backups.stores.kinds import KINDS
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 README = (CHECKOUT / "README.md").read_text()
@@ -37,9 +37,9 @@ def test_every_setting_is_in_the_table_as_the_code_has_it() -> None:
 def test_every_file_kind_of_the_sql_folder_and_every_store_is_named() -> None:
     for path in PROJECT_SQL.glob("*.*"):
         assert f"`{path.name}`" in README
-    for scheme, conn_type in CONNECTION_TYPES.items():
-        assert f"`{scheme}://" in README
-        assert f"`{conn_type}`" in README or not conn_type
+    for kind in KINDS.values():
+        assert f"`{kind.scheme}://" in README
+        assert f"`{kind.conn_type}`" in README or not kind.conn_type
 
 
 def test_links_lead_somewhere() -> None:

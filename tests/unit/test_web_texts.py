@@ -16,7 +16,7 @@ from clinic_backups.catalog.board import Standing
 from clinic_backups.catalog.copies import CopyState
 from clinic_backups.model import Kind, RestoreMode, Trigger
 from clinic_backups.notify.formats import Formats
-from clinic_backups.stores.connect import CONNECTION_TYPES
+from clinic_backups.stores.kinds import KINDS
 from clinic_backups.web.banners import Kind as BannerKind
 from clinic_backups.web.forms import FLASHES
 from clinic_backups.web.language import LANGUAGES, Texts, load, negotiate
@@ -40,7 +40,7 @@ WORDS: Mapping[str, set[str]] = {
     "failure.": {"failed", "lost"},
     "mode.": {*get_args(RestoreMode), "into"},
     "copy.": set(get_args(CopyState)),
-    "store.": set(CONNECTION_TYPES),
+    "store.": set(KINDS),
     "role.": set(get_args(Role)),
     "trend.": {"size_bytes", "rows"},
     "flash.": set(FLASHES),

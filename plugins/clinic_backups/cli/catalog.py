@@ -15,7 +15,7 @@ from clinic_backups.cli.output import Steps, errors, human_size, print_error, pr
 from clinic_backups.discrepancies import Discrepancy
 from clinic_backups.errors import ClinicBackupsError, PermanentError, StoreUnknown, TransientError
 from clinic_backups.inventory import BAD, KINDS, Inventory, Task
-from clinic_backups.model import parse_key
+from clinic_backups.object_keys import ROOT, parse_key
 from clinic_backups.parts import Parts
 from clinic_backups.rebuild import Rebuilt, again
 from clinic_backups.rebuild import rebuild as rebuild_from
@@ -228,12 +228,12 @@ def _likely(store: ObjectStore) -> str:
     parent, _, name = store.url.rstrip("/").rpartition("/")
     try:
         for info in islice(store.list(), LOOKED_AT):
-            below, found, rest = info.key.rpartition("backups/")
+            below, found, rest = info.key.rpartition(ROOT)
             if found and parse_key(found + rest):
                 return f"{store.url.rstrip('/')}/{below.rstrip('/')}"
-            if name == "backups" and parse_key(f"backups/{info.key}"):
+            if f"{name}/" == ROOT and parse_key(ROOT + info.key):
                 return parent
-            if parent.rpartition("/")[2] == "backups" and parse_key(f"backups/{name}/{info.key}"):
+            if f"{parent.rpartition('/')[2]}/" == ROOT and parse_key(f"{ROOT}{name}/{info.key}"):
                 return parent.rpartition("/")[0]
     except ClinicBackupsError:
         pass  # the hint says less then

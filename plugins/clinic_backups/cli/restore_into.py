@@ -14,6 +14,7 @@ from clinic_backups.cli.output import Steps, errors, print_json, print_table
 from clinic_backups.cli.restore import Json, source_in_store
 from clinic_backups.errors import SettingsError
 from clinic_backups.model import iso
+from clinic_backups.parts import Reading
 from clinic_backups.restore.into import IntoReport, require_schema_name
 from clinic_backups.restore.request import parse
 from clinic_backups.restore.runner import choose_backup, source_of
@@ -47,11 +48,14 @@ def restore_into(
     if archive and (backup or as_of):
         raise SettingsError("Which backup?", hint="--archive names it; leave --backup and --as-of out.")
     if archive:
-        source, known = source_in_store(with_parts, archive, clinic), {}
+        source = source_in_store(with_parts, archive, clinic)
     else:
-        source, known = source_of(choose_backup(with_parts.catalog, request)), {"bound_of": with_parts.known_bound}
+        source = source_of(choose_backup(with_parts.catalog, request))
     with Steps() as steps:
-        copier = with_parts.copier(identity, on_step=steps.step, on_read=steps.read, **known)
+        reading = Reading(on_step=steps.step, on_read=steps.read)
+        if not archive:
+            reading["bound_of"] = with_parts.known_bound
+        copier = with_parts.copier(identity, **reading)
         report = copier.run(source, schema, request.tables)
     if json:
         print_json(report.to_json())

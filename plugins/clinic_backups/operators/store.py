@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 from copy import copy
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
+from clinic_backups.connections import Connection
 from clinic_backups.operators.connections import find_connection
 from clinic_backups.settings import Settings
 from clinic_backups.stores.base import ObjectStore
-from clinic_backups.stores.connect import (
-    conditional_writes,
-    open_store,
-    parse_url,
-    require_type,
-    s3_config,
-    store_from_client,
-)
+from clinic_backups.stores.connect import open_store, require_type, store_from_client
+from clinic_backups.stores.kinds import AirflowHook, parse_url
 
 
 @dataclass(frozen=True)
@@ -32,43 +28,27 @@ class Store:
 
     def open(self, settings: Settings, url: str, conn_id: str) -> ObjectStore:
         """The store at a URL. :raises SettingsError: the URL or the connection is wrong."""
-        scheme = parse_url(url).scheme
-        connection = find_connection(conn_id) if scheme != "file" else None
-        if connection is None:
+        module = parse_url(url).kind.load()
+        connection = find_connection(conn_id) if module.HOOK is not None else None
+        if connection is None or module.HOOK is None:
             return open_store(url, None, **settings.store_options(url))
         require_type(connection, url)
-        hooks = {"s3": lambda: _s3(conn_id, s3_config(connection)), "gs": lambda: _gcs(conn_id)}
-        client = hooks.get(scheme, lambda: _azure(conn_id))()
-        return store_from_client(
-            url, client, **settings.store_options(url), conditional_writes=conditional_writes(connection.extra)
-        )
+        client = _client(module.HOOK, connection)
+        return store_from_client(url, client, extra=connection.extra, **settings.store_options(url))
 
 
-def _s3(conn_id: str, config: Any) -> Any:
-    from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+def _client(hook: AirflowHook, connection: Connection) -> Any:
+    module, _, name = hook.path.rpartition(".")
+    base: Any = getattr(import_module(module), name)
 
-    return S3Hook(aws_conn_id=conn_id, config=config).get_conn()
-
-
-def _gcs(conn_id: str) -> Any:
-    from airflow.providers.google.cloud.hooks.gcs import GCSHook
-
-    return GCSHook(gcp_conn_id=conn_id).get_conn()
-
-
-def _azure(conn_id: str) -> Any:
-    from airflow.providers.microsoft.azure.hooks.wasb import WasbHook
-    from airflow.sdk import Connection
-
-    from clinic_backups.stores.azure import CLIENT_OPTIONS
-
-    class BoundedWasbHook(WasbHook):
-        """With our time-outs: the hook hands the connection's extra to the client, and has no other way in."""
+    class Hook(base):  # type: ignore[misc]
+        """The provider's, with our time-outs."""
 
         @classmethod
-        def get_connection(cls, conn_id: str) -> Connection:
-            connection = copy(super().get_connection(conn_id))
-            connection.extra = json.dumps(CLIENT_OPTIONS | connection.extra_dejson)
-            return connection
+        def get_connection(cls, conn_id: str) -> Any:
+            found = copy(super().get_connection(conn_id))
+            found.extra = json.dumps({**hook.extra, **found.extra_dejson})
+            return found
 
-    return BoundedWasbHook(wasb_conn_id=conn_id).get_conn()
+    made = (Hook if hook.extra else base)(**{hook.conn_argument: connection.conn_id}, **hook.arguments(connection))
+    return made.get_conn()

@@ -1,4 +1,5 @@
--- One table's rows against all clinics' backups: rows in no backup, rows in all backups together, rows in the table.
+-- One table's rows against all clinics' backups: rows in no backup, rows that the backups have too often, rows in the
+-- table.
 -- The extract has clinica_del_respaldo.id where a backup has the clinic's number, so that one hash join finds the rows
 -- of all clinics. NOT MATERIALIZED lets both uses run in parallel workers: 1.0 s instead of 1.6 s for a million rows.
 -- ONLY: what inherits from a table has an extract of its own.
@@ -10,7 +11,9 @@ WITH backed_up AS NOT MATERIALIZED (
      CROSS JOIN LATERAL (
 {extract}
            ) AS r
+), counted (in_no_backup, in_backups, in_table) AS (
+    SELECT (SELECT count(*) FROM {table} AS t WHERE NOT EXISTS (SELECT FROM backed_up AS b WHERE {same})),
+           (SELECT count(*) FROM backed_up),
+           (SELECT count(*) FROM {table})
 )
-SELECT (SELECT count(*) FROM {only}{table} AS t WHERE NOT EXISTS (SELECT FROM backed_up AS b WHERE {same})),
-       (SELECT count(*) FROM backed_up),
-       (SELECT count(*) FROM {only}{table})
+SELECT in_no_backup, in_backups - (in_table - in_no_backup), in_table FROM counted

@@ -1,5 +1,7 @@
 -- Every foreign key that one of the tables %(names)s has, or that refers to one of them. A partition stands for the table
 -- that it is part of; what PostgreSQL made for partitions by itself (conparentid) is left out.
+-- One of PostgreSQL 18 that is not enforced is only a remark. One with a PERIOD is PostgreSQL's own to check: several rows
+-- of the parent together may be what a row refers to.
 -- Operators compare the referenced column, on the left, with the referring one.
 SELECT DISTINCT
        f.conname,
@@ -18,13 +20,13 @@ SELECT DISTINCT
        f.confdeltype::text,
        f.confupdtype::text,
        -- MATCH SIMPLE between whole tables, of which neither inherits, on columns that are stored as they are written.
-       f.confmatchtype = 's' AND NOT c0.relispartition AND NOT p0.relispartition
+       f.confmatchtype = 's' AND NOT p18.period AND NOT c0.relispartition AND NOT p0.relispartition
            AND NOT EXISTS (SELECT FROM pg_inherits h JOIN pg_class hc ON hc.oid = h.inhrelid
                             WHERE h.inhparent IN (f.conrelid, f.confrelid) AND NOT hc.relispartition)
            AND NOT EXISTS (SELECT FROM pg_attribute a
                             WHERE a.attgenerated <> '' AND (a.attrelid = f.conrelid AND a.attnum = ANY (f.conkey)
                                                             OR a.attrelid = f.confrelid AND a.attnum = ANY (f.confkey))),
-       NOT c0.relispartition AND NOT p0.relispartition,
+       NOT c0.relispartition AND NOT p0.relispartition AND NOT p18.period,
        has_table_privilege(f.conrelid, 'SELECT') AND has_table_privilege(child.oid, 'SELECT'),
        has_table_privilege(f.confrelid, 'SELECT') AND has_table_privilege(parent.oid, 'SELECT')
   FROM pg_constraint f
@@ -34,6 +36,8 @@ SELECT DISTINCT
   JOIN pg_namespace cn ON cn.oid = child.relnamespace
   JOIN pg_class parent ON parent.oid = COALESCE(pg_partition_root(f.confrelid), f.confrelid)
   JOIN pg_namespace pn ON pn.oid = parent.relnamespace
- WHERE f.contype = 'f' AND f.conparentid = 0
+ CROSS JOIN LATERAL (SELECT COALESCE((to_jsonb(f) ->> 'conperiod')::boolean, false)) AS p18 (period)
+ WHERE COALESCE((to_jsonb(f) ->> 'conenforced')::boolean, true)
+   AND f.contype = 'f' AND f.conparentid = 0
    AND (cn.nspname || '.' || child.relname = ANY (%(names)s) OR pn.nspname || '.' || parent.relname = ANY (%(names)s))
  ORDER BY 2, 1

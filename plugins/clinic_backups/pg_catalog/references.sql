@@ -5,4 +5,4 @@ SELECT DISTINCT cn.nspname || '.' || child.relname, pn.nspname || '.' || parent.
   JOIN pg_namespace cn ON cn.oid = child.relnamespace
   JOIN pg_class parent ON parent.oid = COALESCE(pg_partition_root(f.confrelid), f.confrelid)
   JOIN pg_namespace pn ON pn.oid = parent.relnamespace
- WHERE f.contype = 'f'
+ WHERE f.contype = 'f' AND COALESCE((to_jsonb(f) ->> 'conenforced')::boolean, true)

@@ -1,8 +1,16 @@
 -- What a restore has to know of each table among %(names)s besides its columns, as JSON.
 SELECT n.nspname || '.' || c.relname AS name,
        json_build_object(
-           -- The equality operator of each key column, by the operator class of the primary key's index.
-           'equals', (SELECT json_agg(quote_ident(opn.nspname) || '.' || op.oprname ORDER BY k.position)
+           -- The equality operator of each key column, by the operator class of the primary key's index. Of a key WITHOUT
+           -- OVERLAPS (PostgreSQL 18) the constraint knows them, but for the last column: two rows with the same one overlap.
+           'equals', COALESCE((SELECT json_agg(CASE WHEN k.position = cardinality(x.conexclop) THEN 'pg_catalog.='
+                                                    ELSE quote_ident(opn.nspname) || '.' || op.oprname END
+                                               ORDER BY k.position)
+                                 FROM pg_constraint x
+                                CROSS JOIN LATERAL unnest(x.conexclop) WITH ORDINALITY AS k (operator, position)
+                                 JOIN pg_operator op ON op.oid = k.operator
+                                 JOIN pg_namespace opn ON opn.oid = op.oprnamespace
+                                WHERE x.conrelid = c.oid AND x.contype = 'p'), (SELECT json_agg(quote_ident(opn.nspname) || '.' || op.oprname ORDER BY k.position)
                         FROM pg_index i
                        CROSS JOIN LATERAL unnest(i.indclass::oid[]) WITH ORDINALITY AS k (opclass, position)
                         JOIN pg_opclass oc ON oc.oid = k.opclass
@@ -10,8 +18,18 @@ SELECT n.nspname || '.' || c.relname AS name,
                          AND ao.amoprighttype = oc.opcintype AND ao.amopstrategy = 3
                         JOIN pg_operator op ON op.oid = ao.amopopr
                         JOIN pg_namespace opn ON opn.oid = op.oprnamespace
-                       WHERE i.indrelid = c.oid AND i.indisprimary AND k.position <= i.indnkeyatts),
-           -- Unique and exclusion indexes besides the primary key. pg_depend names the columns of their expressions.
+                       WHERE i.indrelid = c.oid AND i.indisprimary AND k.position <= i.indnkeyatts)),
+           -- The collation of each key column by which texts of other bytes may be equal.
+           'collations', (SELECT json_agg(CASE WHEN NOT co.collisdeterministic
+                                               THEN quote_ident(con.nspname) || '.' || quote_ident(co.collname) END
+                                          ORDER BY k.position)
+                            FROM pg_index i
+                           CROSS JOIN LATERAL unnest(i.indcollation::oid[]) WITH ORDINALITY AS k (coll, position)
+                            LEFT JOIN pg_collation co ON co.oid = k.coll
+                            LEFT JOIN pg_namespace con ON con.oid = co.collnamespace
+                           WHERE i.indrelid = c.oid AND i.indisprimary AND k.position <= i.indnkeyatts),
+           -- Unique and exclusion indexes besides the primary key, unless that is an exclusion index itself. pg_depend names
+           -- the columns of their expressions.
            'unique', (SELECT json_agg(json_build_object(
                           'name', ic.relname,
                           'expressions', (SELECT json_agg(pg_get_indexdef(i.indexrelid, k::int, false) ORDER BY k)
@@ -51,7 +69,7 @@ SELECT n.nspname || '.' || c.relname AS name,
                       ) ORDER BY ic.relname)
                         FROM pg_index i
                         JOIN pg_class ic ON ic.oid = i.indexrelid
-                       WHERE (i.indisunique OR i.indisexclusion) AND NOT i.indisprimary AND i.indisvalid
+                       WHERE (i.indisunique OR i.indisexclusion) AND (i.indisexclusion OR NOT i.indisprimary) AND i.indisvalid
                          -- A partition's own too, unless the whole table has it.
                          AND (i.indrelid = c.oid
                               OR c.relkind = 'p' AND pg_partition_root(i.indrelid) = c.oid

@@ -36,11 +36,14 @@ managed AS MATERIALIZED (
      WHERE p.proname = 'lo_manage'
 ), -- A partition stands for the table it is part of; what it has from there is named there.
 foreign_key AS MATERIALIZED (
-    SELECT f.conrelid, f.conkey, f.confkey, f.conpfeqop, child.name AS child, parent.oid AS parent_oid,
+    SELECT f.conrelid, f.conkey[:c.compared] AS conkey, f.confkey[:c.compared] AS confkey,
+           f.conpfeqop[:c.compared] AS conpfeqop, child.name AS child, parent.oid AS parent_oid,
            parent.name AS parent
       FROM pg_constraint f
       JOIN relation child ON child.oid = COALESCE(pg_partition_root(f.conrelid), f.conrelid)
       JOIN relation parent ON parent.oid = COALESCE(pg_partition_root(f.confrelid), f.confrelid)
+           -- A PERIOD (PostgreSQL 18) is compared in its own way: the columns before it say whose a row is.
+     CROSS JOIN LATERAL (SELECT cardinality(f.conkey) - COALESCE((to_jsonb(f) ->> 'conperiod')::boolean::int, 0)) AS c (compared)
      WHERE f.contype = 'f' AND f.conparentid = 0
 ), -- Columns by the stem of their name: without case, underscores and words such as "id". Python looks more closely.
 stem AS MATERIALIZED (

@@ -1,10 +1,12 @@
--- One row per ordinary or partitioned table among %(names)s: columns, primary key and foreign keys as JSON.
+-- One row per ordinary or partitioned table among %(names)s: columns, primary key and foreign keys as JSON, and its OID.
 SELECT n.nspname || '.' || c.relname AS name,
        (SELECT json_agg(json_build_object(
                    'name', a.attname,
+                   'number', a.attnum,
                    'type', format_type(a.atttypid, a.atttypmod),
                    'not_null', a.attnotnull,
-                   'default', CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END,
+                   'default', CASE WHEN a.attgenerated = '' AND a.attidentity = '' THEN COALESCE(
+                       pg_get_expr(d.adbin, d.adrelid), (SELECT t.typdefault FROM pg_type t WHERE t.oid = a.atttypid AND t.typtype = 'd')) END,
                    'identity', CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'by default' ELSE '' END,
                    'generated', CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END,
                    -- The enums and composite types in the column's type, which name their values by labels and places:
@@ -54,11 +56,13 @@ SELECT n.nspname || '.' || c.relname AS name,
                    'name', f.conname,
                    'columns', (SELECT json_agg(a.attname ORDER BY k.position)
                                  FROM unnest(f.conkey) WITH ORDINALITY AS k (attnum, position)
-                                 JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.attnum),
+                                 JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.attnum
+                                WHERE k.position <= k18.compared),
                    'references', rn.nspname || '.' || r.relname,
                    'references_columns', (SELECT json_agg(a.attname ORDER BY k.position)
                                             FROM unnest(f.confkey) WITH ORDINALITY AS k (attnum, position)
-                                            JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum),
+                                            JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum
+                                           WHERE k.position <= k18.compared),
                    'deferrable', f.condeferrable,
                    -- An index serves when its first key columns are the foreign key's, in any order.
                    'indexed', EXISTS (SELECT FROM pg_index i
@@ -69,10 +73,13 @@ SELECT n.nspname || '.' || c.relname AS name,
           FROM pg_constraint f
           JOIN pg_class r ON r.oid = f.confrelid
           JOIN pg_namespace rn ON rn.oid = r.relnamespace
-         WHERE f.conrelid = c.oid AND f.contype = 'f'
+         -- Of PostgreSQL 18: one that is not enforced is only a remark, and a PERIOD is compared in its own way.
+         CROSS JOIN LATERAL (SELECT cardinality(f.conkey) - COALESCE((to_jsonb(f) ->> 'conperiod')::boolean::int, 0)) AS k18 (compared)
+         WHERE COALESCE((to_jsonb(f) ->> 'conenforced')::boolean, true) AND f.conrelid = c.oid AND f.contype = 'f'
            -- A foreign key to a partitioned table has one entry more for each partition.
            AND NOT r.relispartition) AS foreign_keys,
-       has_table_privilege(c.oid, 'SELECT') AS readable
+       has_table_privilege(c.oid, 'SELECT') AS readable,
+       c.oid::bigint AS oid
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p')

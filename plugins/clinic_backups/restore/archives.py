@@ -100,7 +100,7 @@ class Archives:
     ) -> None:
         self._bound_of, self._unpack_ratio = bound_of, unpack_ratio
         self._stores, self.identities = stores, identities
-        self._on_step, self._on_read, self._on_bad_copy = on_step, on_read, on_bad_copy
+        self.on_step, self._on_read, self._on_bad_copy = on_step, on_read, on_bad_copy
 
     def fetch(self, source: Source, *, keep: bool = True) -> Fetched:
         """Read the backup's own archive to its end, before anything else: the manifest is its last member.
@@ -141,7 +141,7 @@ class Archives:
                 if number != OWN_ARCHIVE:
                     self._read_parent(number, source, taker)
                 elif backup.segments is None:
-                    self._on_step(f"reading {source.backup_id}")
+                    self.on_step(f"reading {source.backup_id}")
                     self.read_in(backup.store, source, taker.take)
                 else:
                     for segment in backup.segments:
@@ -205,7 +205,7 @@ class Archives:
 
     def _first_good(self, source: Source, doing: str, check: Callable[[ObjectStore], T]) -> tuple[ObjectStore, T]:
         what = f"{doing} the archive of {source.backup_id}"
-        self._on_step(what)
+        self.on_step(what)
 
         failures: list[ClinicBackupsError] = []
 
@@ -213,7 +213,7 @@ class Archives:
             failures.append(error)
             self._on_bad_copy(source, url, error)
             if url != self._stores.urls[-1]:
-                self._on_step(f"{what} in {self._stores.urls[self._stores.urls.index(url) + 1]}")
+                self.on_step(f"{what} in {self._stores.urls[self._stores.urls.index(url) + 1]}")
 
         try:
             return self._stores.first(check, pass_over)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 
-from clinic_backups.drift import FILE, renamed_column
+from clinic_backups.drift import FILE, kept_column
 from clinic_backups.errors import PermanentError
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.shape import Shape
@@ -54,10 +54,9 @@ def _convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Ref
     if refusals:
         return refusals
     if chosen:
-        now = {column.name: column.type for column in shape.now.columns}
         changes = sql.SQL(", ").join(
             sql.SQL("ALTER COLUMN {0} TYPE {1} USING {2}").format(
-                sql.Identifier(name), sql.SQL(now[name]), _filled(conversion.there, sql.Identifier(name))
+                sql.Identifier(name), sql.SQL(shape.typed(name)), _filled(conversion.there, sql.Identifier(name))
             )
             for name, conversion in chosen.items()
         )
@@ -145,7 +144,7 @@ def _count_unlike(workspace: Workspace, staged: Staged, name: str, conversion: _
     others = [other for other in shape.columns if other not in shape.retyped]
     if set(shape.key) & set(shape.retyped):
         same = sql.SQL(" AND ").join(
-            sql.SQL("w.{0}::text = p.{0}::text").format(sql.Identifier(key)) for key in shape.key
+            sql.SQL('w.{0}::text = p.{0}::text COLLATE "C"').format(sql.Identifier(key)) for key in shape.key
         )
     else:
         same = shape.same_key("w", "p")
@@ -227,8 +226,8 @@ def _another_meaning(shape: Shape, name: str, unlike: int, rows: int) -> Refusal
         shape.name,
         f"{shape.name}.{name} was {then} in the backup and is {now} now: {found}.",
         "If the migration kept the values, add"
-        f" `{renamed_column(shape.name, name, name)}` to include/sql/{FILE}. Else: ALTER TABLE {shape.name}"
-        f" ALTER COLUMN {name} TYPE {then} for the time of the restore, or restore without this table.",
+        f" `{kept_column(shape.name, name, then, now)}` to include/sql/{FILE}, with the types. Else: ALTER TABLE"
+        f" {shape.name} ALTER COLUMN {name} TYPE {then} for the time of the restore, or restore without this table.",
     )
 
 

@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 
 from psycopg2 import sql
 
-from clinic_backups.drift import FILE
+from clinic_backups.drift import FILE, renamed_table
 from clinic_backups.errors import PermanentError
 from clinic_backups.model import Table
 from clinic_backups.restore.checks import missing_rights
-from clinic_backups.restore.migrated import Migrated, proposed_tables
+from clinic_backups.restore.migrated import Migrated
 from clinic_backups.restore.model import Refusal, Target, Wish
+from clinic_backups.restore.proposals import proposed_tables
 from clinic_backups.restore.rules import Reference, TableRules, read_references, read_rules
 from clinic_backups.restore.shape import Shape, fit
 from clinic_backups.restore.wanted import require_known
@@ -30,7 +31,7 @@ class Choice:
     ) -> None:
         self._workspace, self._migrated, self._wish = workspace, migrated, wish
         self._manifest, self._queries, self._target = migrated.manifest, queries, target
-        self.refusals: list[Refusal] = [*migrated.refusals]
+        self.refusals: list[Refusal] = []
         self.notes: dict[str, list[str]] = {name: list(notes) for name, notes in migrated.notes.items()}
         self.shapes: dict[str, Shape] = {}
         self.tables: dict[str, Table] = {}
@@ -43,6 +44,8 @@ class Choice:
         contents = self._manifest.tables
         require_known(self._wish.tables, contents)
         wanted = [name for name in contents if not self._wish.tables or name in self._wish.tables]
+        self.refusals += [refusal for refusal in self._migrated.refusals if refusal.table in {"", *wanted}]
+        wanted = [name for name in wanted if name not in {refusal.table for refusal in self.refusals}]
         there = self._workspace.relations()
         if wanted and not set(wanted) & set(there):
             self._refuse(
@@ -85,7 +88,9 @@ class Choice:
         new = (self._queries.keys() & set(there)) - self._manifest.tables.keys() if gone else set[str]()
         candidates = self._workspace.tables(sorted(new)) if new else {}
         for name in gone:
-            lines = " or ".join(f"`{line}`" for line in proposed_tables(self._manifest.tables[name].table, candidates))
+            table, known = self._manifest.tables[name].table, self._migrated.renamed.get(name)
+            proposed = [renamed_table(name, known)] if known else proposed_tables(table, candidates)
+            lines = " or ".join(f"`{line}`" for line in proposed)
             renamed = f"If a migration renamed it, add to include/sql/{FILE}: {lines}. Else: make" if lines else "Make"
             self._refuse(
                 name,
@@ -109,7 +114,9 @@ class Choice:
             rules,
             ignore_dropped=self._wish.ignore_dropped,
             fills=self._migrated.fills.get(name, {}),
-            confirmed=self._migrated.confirmed.get(name, ()),
+            kept=self._migrated.kept.get(name, ()),
+            made_again=self._migrated.made_again.get(name, ()),
+            renamed=self._migrated.renamed_columns.get(name),
         )
         if isinstance(shape, Refusal):
             self.refusals.append(shape)

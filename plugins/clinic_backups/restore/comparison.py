@@ -189,7 +189,9 @@ class Comparison:
     def _look_around(self) -> None:
         workspace, diffs, references = self.workspace, self.diffs, self._references
         self._refusals += self._checks().run()
-        self._sequences = sequences.uses(workspace, diffs)
+        self._sequences, unseen = sequences.uses(workspace, diffs)
+        for each in unseen:
+            self._note(each.table, each.said)
         self._refusals += sequences.refusals(self._sequences, workspace.role())
         self._derived = list(in_the_way(workspace, diffs, references, self._declared.derived))
         for derived in self._derived:
@@ -304,7 +306,7 @@ class Comparison:
         before, defined = counted(workspace), definitions(workspace)
         done = Writer(workspace, self.diffs, self._references, self._quiet, self._derived).write()
         run("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
-        only_planned(done, counted(workspace) - before)
+        only_planned(workspace, done, counted(workspace) - before)
         require_unchanged(defined, definitions(workspace))
         self._quiet.end(workspace)
         run("SET LOCAL search_path = pg_catalog", "setting the search path")

@@ -22,14 +22,9 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.clock import Now, require_same_clock
 from clinic_backups.encryption import Age, WrongIdentity, parse_recipients
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError
-from clinic_backups.model import (
-    BackupRecord,
-    Clinic,
-    Envelope,
-    archive_key_of,
-    backup_id_of,
-)
+from clinic_backups.model import BackupRecord, Clinic, Envelope, backup_id_of
 from clinic_backups.notify.policy import Announcer, Cause
+from clinic_backups.object_keys import archive_key_of
 from clinic_backups.outcome import Outcomes
 from clinic_backups.pipeline import ByteChannel, Pipeline
 from clinic_backups.restore.archives import Archives, Fetched, OnRead, Source
@@ -188,7 +183,8 @@ class Consolidation:
         stores = self._archives.checked_stores(backup)
         self._on_step(f"writing {record.backup_id}")
         packed, sealed, pipeline = ByteChannel(), ByteChannel(), Pipeline()
-        writer, blocks = ArchiveWriter(packed, Zstd(), backup.manifest.snapshot_at), dict[str, BlockList]()
+        manifest, blocks = backup.manifest, dict[str, BlockList]()
+        writer = ArchiveWriter(packed, Zstd(), manifest.snapshot_at, database=manifest.database)
         merge = Merge(backup, stores, self._archives.identities, self._on_read)
         for archive in merge.archives.values():
             pipeline.add(f"read-{archive.backup_id}", archive.read, target=archive.segments)

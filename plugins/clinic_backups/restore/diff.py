@@ -241,8 +241,9 @@ def _updates(staged: Staged, ops: sql.Identifier) -> sql.Composed:
 
 
 def _differs(names: Sequence[str]) -> sql.Composed:
+    """By the texts' bytes: a collation may call others equal."""
     return sql.SQL(" OR ").join(
-        sql.SQL("w.{0}::text IS DISTINCT FROM p.{0}::text").format(sql.Identifier(name)) for name in names
+        sql.SQL('w.{0}::text IS DISTINCT FROM p.{0}::text COLLATE "C"').format(sql.Identifier(name)) for name in names
     )
 
 

@@ -15,7 +15,7 @@ import psycopg2
 
 from clinic_backups.connections import Connection
 from clinic_backups.database import connect, raise_database_error
-from clinic_backups.errors import ClinicBackupsError, PermanentError
+from clinic_backups.errors import ClinicBackupsError, PermanentError, afterwards
 from clinic_backups.extract import SqlFolder, render
 
 BEFORE, AFTER = "before_restore.sql", "after_restore.sql"
@@ -81,12 +81,11 @@ def try_hook(connection: Connection, folder: SqlFolder, name: str, clinic_id: in
         raise PermanentError(f"{name} has the statement {found[1].upper()}, which ends its transaction.", hint=hint)
     with closing(connect(connection)) as db, db.cursor() as cursor:
         try:
-            cursor.execute("SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '60s'")
-            cursor.execute(statements)
+            with afterwards(db.rollback):
+                cursor.execute("SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '60s'")
+                cursor.execute(statements)
         except psycopg2.Error as error:
             try:
                 raise_database_error(error, f"trying {name}")
             except PermanentError as failed:
                 raise PermanentError(failed.message, hint=hint) from None
-        finally:
-            db.rollback()

@@ -1,16 +1,28 @@
-"""A backup's tables and columns under the names of now, as ``drift.txt`` says; and lines to propose for that file."""
+"""A backup's tables and columns under the names of now, as ``drift.txt`` says."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import SequenceMatcher
 
 from clinic_backups.archive_reader import Manifest, Segment, TableContent
-from clinic_backups.drift import FILE, Drift, followed, renamed_column, renamed_table
+from clinic_backups.drift import (
+    FILE,
+    ColumnLine,
+    Drift,
+    FillLine,
+    kept_column,
+    reached,
+    renamed_column,
+    renamed_table,
+)
 from clinic_backups.model import Column, Table
 from clinic_backups.restore.archives import Wanted
+from clinic_backups.restore.identity import Matched, in_order, match, what_column
 from clinic_backups.restore.model import Refusal
+from clinic_backups.restore.names import renames
+
+_Lines = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -20,7 +32,10 @@ class Migrated:
     :param manifest: the backup's, with the names of now.
     :param names: the tables' names of then, by those of now; only of renamed ones.
     :param fills: for each table the texts of values for columns that were added since, by column.
-    :param confirmed: for each table the columns of which a line says that they hold the same values as then.
+    :param kept: for each table the lines that say of columns that they hold the same values as then.
+    :param made_again: for each table the columns that were dropped since, and whose name another one has now.
+    :param renamed: what the database says that tables are called now, of those that no line is about.
+    :param renamed_columns: the same of each table's columns; nothing of a table where the database does not know.
     :param notes: what the plan says of it, by table.
     :param refusals: lines that cannot be followed.
     """
@@ -28,7 +43,10 @@ class Migrated:
     manifest: Manifest
     names: Mapping[str, str] = field(default_factory=dict)
     fills: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict)
-    confirmed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    kept: Mapping[str, tuple[ColumnLine, ...]] = field(default_factory=dict)
+    made_again: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    renamed_columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     refusals: tuple[Refusal, ...] = ()
 
@@ -45,9 +63,18 @@ class Migrated:
         return _Renaming(wanted, self._since) if self.names else wanted
 
 
-def migrated(manifest: Manifest, drift: Drift, there: Mapping[str, Collection[str]]) -> Migrated:
-    """Follow the lines, from the names in the backup to those that are there now."""
-    found = _Following(manifest, drift, there)
+def migrated(
+    manifest: Manifest,
+    drift: Drift,
+    there: Mapping[str, Collection[str]],
+    numbered: Numbered | None = None,
+) -> Migrated:
+    """Follow the lines, from the names in the backup to those that are there now.
+
+    :param there: the columns of every table of now.
+    :param numbered: the numbers of now, where they mean the same as those of the backup: it is of this very database.
+    """
+    found = _Following(manifest, drift, there, numbered)
     since = found.tables()
     contents = {}
     for then, content in manifest.tables.items():
@@ -57,104 +84,84 @@ def migrated(manifest: Manifest, drift: Drift, there: Mapping[str, Collection[st
         replace(manifest, tables=contents),
         {now: then for then, now in since.items()},
         found.fills(contents),
-        {name: frozenset(columns) for name, columns in found.confirmed.items()},
+        found.kept,
+        found.made_again,
+        found.renamed,
+        found.renamed_columns,
         {name: tuple(notes) for name, notes in found.notes.items()},
         tuple(found.refusals),
     )
 
 
-def renames(held: Collection[str], now: Collection[str], lines: Sequence[tuple[str, str]]) -> dict[str, str] | None:
-    """What names of then are now, of those that were renamed to one that is there; none where it cannot be told.
+@dataclass(frozen=True)
+class Numbered:
+    """The numbers that the database has now.
 
-    The backup was made before some of the lines and after the others: each number of lines that are older than it is
-    tried, the rest is followed in order, and what leads most names to such that are there now is taken.
-
-    :param lines: the name before and the name after, in the order of the migrations; an added one has no name before.
+    :param tables: each table's OID; and of a partition, which table it is part of.
+    :param columns: for each table the numbers of its columns.
     """
-    found: list[tuple[tuple[int, int], dict[str, str]]] = []
-    for older in range(len(lines) + 1):
-        followed_names = _follow(held, lines[older:])
-        if followed_names is not None:
-            names, added = followed_names
-            there = sum(name in now for name in names.values())
-            # What is there now and came from nowhere speaks against it, where all else is equal.
-            unexplained = len(set(now) - {*names.values(), *added})
-            changed = {then: name for then, name in names.items() if name != then and name in now}
-            found.append(((there, -unexplained), changed))
-    best = max(score for score, _ in found)
-    wanted = [changed for score, changed in found if score == best]
-    if not all(changed == wanted[0] for changed in wanted):
-        return None
-    # A name that has gone, and that a line leads to one that is there: the line is not left aside without a word.
-    rules = {old: new for old, new in lines if old}
-    for name in set(held) - set(now) - wanted[0].keys():
-        if any(later in now for later in followed(rules, name) if later != name):
-            return None
-    return wanted[0]
 
-
-def _follow(held: Collection[str], lines: Sequence[tuple[str, str]]) -> tuple[dict[str, str], list[str]] | None:
-    """Each name with what it is after the lines, and what was added; none where two would have the same name."""
-    names, added = {name: name for name in held}, list[str]()
-    for old, new in lines:
-        there = {*names.values(), *added}
-        if (not old or old in there) and new in there:
-            return None
-        if not old:
-            added.append(new)
-        added = [new if name == old else name for name in added]
-        names = {then: new if name == old else name for then, name in names.items()}
-    return names, added
-
-
-def proposed_columns(then: Table, now: Table) -> Iterator[str]:
-    """Lines for columns that may have been renamed: one has gone, and a new one of its type stands at its place."""
-    old, new = then.stored_columns, now.stored_columns
-    known = {column.name for column in old} & {column.name for column in new}
-    matcher = SequenceMatcher(None, [c.name for c in old], [c.name for c in new], autojunk=False)
-    for tag, i1, i2, j1, j2 in matcher.get_opcodes():
-        if tag != "replace":
-            continue
-        gone, come = _unknown(old[i1:i2], known), _unknown(new[j1:j2], known)
-        if len(gone) == len(come):
-            pairs = zip(gone, come, strict=True)
-            yield from (renamed_column(now.name, a.name, b.name) for a, b in pairs if a.type == b.type)
-            continue
-        for column in gone:
-            alike = [other for other in come if other.type == column.type]
-            if len(alike) == 1 and sum(other.type == column.type for other in gone) == 1:
-                yield renamed_column(now.name, column.name, alike[0].name)
-
-
-def proposed_tables(then: Table, candidates: Mapping[str, Table]) -> Iterator[str]:
-    """Lines for a table that may have been renamed: another one that the backup does not have has the same columns."""
-    shape = [(column.name, column.type) for column in then.columns]
-    for name, table in candidates.items():
-        if [(column.name, column.type) for column in table.columns] == shape:
-            yield renamed_table(then.name, name)
-
-
-def _unknown(columns: Collection[Column], known: Collection[str]) -> list[Column]:
-    return [column for column in columns if column.name not in known]
+    tables: Mapping[str, tuple[int, str | None]]
+    columns: Mapping[str, Mapping[str, int]]
 
 
 class _Following:
-    def __init__(self, manifest: Manifest, drift: Drift, there: Mapping[str, Collection[str]]) -> None:
-        self._manifest, self._drift, self._there = manifest, drift, there
+    def __init__(
+        self, manifest: Manifest, drift: Drift, there: Mapping[str, Collection[str]], numbered: Numbered | None
+    ) -> None:
+        self._manifest, self._drift, self._there, self._numbered = manifest, drift, there, numbered
         self.notes: dict[str, list[str]] = {}
-        self.confirmed: dict[str, set[str]] = {}
+        self.kept: dict[str, tuple[ColumnLine, ...]] = {}
+        self.made_again: dict[str, tuple[str, ...]] = {}
+        self.renamed: dict[str, str] = {}
+        self.renamed_columns: dict[str, Mapping[str, str]] = {}
         self.refusals: list[Refusal] = []
 
     def tables(self) -> dict[str, str]:
         """What the renamed tables are called now, by their names of then."""
-        held = frozenset(self._manifest.tables)
-        found = renames(held, self._there.keys(), list(self._drift.tables.items()))
+        lines = self._drift.tables
+        oids = {name: content.table.oid for name, content in self._manifest.tables.items()}
+        then = {name: oid for name, oid in oids.items() if oid is not None}
+        found: Mapping[str, str] | None
+        if self._numbered is not None and len(then) == len(oids):
+            # A table that was made anew with partitions may have the old one among them.
+            now = {name: oid for name, (oid, root) in self._numbered.tables.items() if root not in then}
+            matched = match(then, now, lines, self._drift.kept_tables)
+            found = self._tables_of(matched, then, now)
+        else:
+            found = renames(frozenset(oids), self._there.keys(), lines)
         if found is None:
-            self._refuse("", "tables", self._drift.tables)
+            self._refuse("", "tables", lines)
             return {}
-        for then, now in found.items():
-            self._note(now, f"The table was {then} in the backup ({FILE}).")
-        return found
+        for before, name in found.items():
+            if name in self._there:
+                self._note(name, f"The table was {before} in the backup ({FILE}).")
+        return dict(found)
+
+    def _tables_of(self, matched: Matched, then: Mapping[str, int], now: Mapping[str, int]) -> Mapping[str, str] | None:
+        if matched.several:
+            return None
+        self.renamed = dict(matched.unsaid)
+        if not _is_plain(matched.unsaid, then, now):
+            lines = [renamed_table(old, new) for old, new in in_order(matched.unsaid, {*then, *now})]
+            said = ", ".join(f"{old} is {new} now" for old, new in matched.unsaid.items())
+            self.refusals += [
+                Refusal(
+                    name,
+                    f"Tables were renamed since the backup, and others have their names: {said}.",
+                    f"If that is right, add to include/sql/{FILE}, in this order: {_quoted(lines)}. If {name} was made"
+                    f" again with the same values: `{renamed_table(name, name)}`.",
+                )
+                for name in matched.unsaid
+            ]
+        for name, oid in then.items():
+            if name not in {*matched.names, *matched.unsaid} and now.get(name, oid) != oid:
+                self._note(
+                    name,
+                    "The table was dropped and made again since the backup: its columns are taken by their names. Look"
+                    " whether they still mean the same.",
+                )
+        return matched.names
 
     def content(self, content: TableContent, name: str) -> TableContent:
         """The same blocks, of a table with the names of now. Its foreign keys stay those of then: none is read."""
@@ -167,45 +174,98 @@ class _Following:
     def fills(self, contents: Mapping[str, TableContent]) -> dict[str, dict[str, str | None]]:
         """The values of added columns, by the tables' names of now."""
         found: dict[str, dict[str, str | None]] = {}
-        for (table, column), value in self._drift.fills.items():
-            path = self._drift.path(table)
-            rules = self._drift.renames(path, since=self._drift.numbers[table, column])
+        for number, line in enumerate(self._drift.lines):
+            if not isinstance(line, FillLine):
+                continue
+            path = self._drift.path(line.table)
+            later = self._drift.events(path, since=number + 1)
             for name in path:
-                for called in followed(rules, column):
-                    if name in contents and called in self._there.get(name, ()):
-                        found.setdefault(name, {})[called] = value
+                if name not in contents:
+                    continue
+                # A line may be written before its migration is run: the last of the names that is there. One that a
+                # later line gives to another column is not this one's any more.
+                names = reached(line.column, later)
+                given = {new for old, new in later if old not in names}
+                called = [one for one in names if one in self._there.get(name, ()) and one not in given]
+                if called:
+                    found.setdefault(name, {})[called[-1]] = line.value
         return found
 
-    def _columns(self, table: Table, name: str) -> dict[str, str]:
+    def _columns(self, table: Table, name: str) -> Mapping[str, str]:
         """By the names of then, those of now where they are others."""
-        now, held = self._there.get(name, frozenset()), frozenset(column.name for column in table.columns)
         path = self._drift.path(table.name)
-        rules = self._drift.renames(path)
-        same = {column for column, after in rules.items() if column == after}
-        self.confirmed.setdefault(name, set()).update(same & held)
-        found = renames(held, now, list(self._events(path)))
+        lines = self._drift.events(path)
+        self.kept[name] = self._drift.kept({*path, name})
+        then = {column.name: column.number for column in table.columns}
+        numbers = {column: number for column, number in then.items() if number is not None}
+        found: Mapping[str, str] | None
+        now = self._numbers_of(table, name)
+        if now is not None and len(numbers) == len(then):
+            found = self._columns_of(table, name, (numbers, now), lines)
+        else:
+            found = renames(then.keys(), self._there.get(name, frozenset()), lines)
         if found is None:
-            self._refuse(name, "columns", rules)
+            self._refuse(name, "columns", lines)
             return {}
         for old, new in found.items():
-            self._note(name, f"Column {new} was {old} in the backup ({FILE}).")
+            if new in self._there.get(name, ()):
+                self._note(name, f"Column {new} was {old} in the backup ({FILE}).")
         return found
 
-    def _events(self, tables: Collection[str]) -> Iterator[tuple[str, str]]:
-        """Renamed and added columns in the order of the file."""
-        drift = self._drift
-        added = [(drift.numbers[key], key[1]) for key in drift.fills if key[0] in tables]
-        for number, ((table, old), new) in enumerate(drift.columns.items()):
-            yield from (("", column) for before, column in added if before == number)
-            if table in tables and old != new:
-                yield old, new
-        yield from (("", column) for before, column in added if before == len(drift.columns))
+    def _numbers_of(self, table: Table, name: str) -> Mapping[str, int] | None:
+        """The numbers of a table's columns, if they mean the same as then: it is the very table."""
+        if self._numbered is None or table.oid is None:
+            return None
+        oid, _ = self._numbered.tables.get(name, (None, None))
+        return self._numbered.columns.get(name, {}) if oid == table.oid else None
+
+    def _columns_of(
+        self, table: Table, name: str, numbers: tuple[Mapping[str, int], Mapping[str, int]], lines: _Lines
+    ) -> Mapping[str, str] | None:
+        then, now = numbers
+        kept = [column.name for column in table.columns if self._is_kept(column, now.get(column.name), name)]
+        matched = match(then, now, lines, kept)
+        if matched.several:
+            return None
+        self.renamed_columns[name] = dict(matched.unsaid)
+        self.made_again[name] = tuple(
+            column
+            for column, number in then.items()
+            if column not in {*matched.names, *matched.unsaid} and now.get(column, number) != number
+        )
+        if not _is_plain(matched.unsaid, then, now):
+            self._refuse_unsaid(table, name, matched.unsaid, now)
+        return matched.names
+
+    def _is_kept(self, column: Column, number: int | None, name: str) -> bool:
+        """A line says that another column has the values of this one, of the same name."""
+        return any(
+            line.old == line.new == column.name
+            and line.was == what_column(column)
+            and line.becomes.startswith(f"column {number}, ")
+            for line in self.kept[name]
+        )
+
+    def _refuse_unsaid(self, table: Table, name: str, unsaid: Mapping[str, str], now: Mapping[str, int]) -> None:
+        held = {column.name: column for column in table.columns}
+        lines = [renamed_column(name, old, new) for old, new in in_order(unsaid, {*held, *now})]
+        kept = [kept_column(name, old, what_column(held[old]), f"column {now[old]}, …") for old in unsaid if old in now]
+        self.refusals.append(
+            Refusal(
+                name,
+                f"Columns of {name} were renamed since the backup, and others have their names:"
+                f" {', '.join(f'{old} is {new} now' for old, new in unsaid.items())}.",
+                f"If that is right, add to include/sql/{FILE}, in this order: {_quoted(lines)}."
+                + (f" If the names are right and the values were moved, with the type of now: {_quoted(kept)}."
+                   if kept else ""),
+            )
+        )  # fmt: skip
 
     def _note(self, table: str, note: str) -> None:
         self.notes.setdefault(table, []).append(note)
 
-    def _refuse(self, table: str, what: str, rules: Mapping[str, str]) -> None:
-        said = ", ".join(f"{old} -> {new}" for old, new in rules.items() if old != new)
+    def _refuse(self, table: str, what: str, lines: _Lines) -> None:
+        said = ", ".join(f"{old} -> {new}" for old, new in lines if old)
         self.refusals.append(
             Refusal(
                 table,
@@ -214,6 +274,15 @@ class _Following:
                 f"Take the lines that are older than the backup out of {FILE} for the time of the restore.",
             )
         )
+
+
+def _is_plain(unsaid: Mapping[str, str], then: Collection[str], now: Collection[str]) -> bool:
+    """Nothing else has the names of then, or had those of now: by the names alone they are only missing."""
+    return not any(old in now or new in then for old, new in unsaid.items())
+
+
+def _quoted(lines: Sequence[str]) -> str:
+    return ", ".join(f"`{line}`" for line in lines)
 
 
 class _Renaming:

@@ -27,6 +27,13 @@ def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicB
     diff = diffs.get(name)
     rows = _count(workspace, diff, refused) if diff is not None else None
     many = f"{rows} row{'s' if rows != 1 else ''} of the backup" if rows else "at least one row of the backup"
+    if refused.state == "23514" and not refused.constraint:
+        return Refusal(
+            name,
+            f"{name} has no partition for at least one row of the backup.",
+            f"Was one detached or dropped? ALTER TABLE {name} ATTACH PARTITION … again, or make one for these rows; or"
+            f" restore without {name}.",
+        )
     what = {
         "23514": f"Constraint {refused.constraint} of {name} refuses {many}.",
         "23502": f"Column {refused.column} of {name} may not be empty now, and is in {many}.",

@@ -43,6 +43,7 @@ class TableRules:
     """What else is to be known of one table.
 
     :param equals: the equality operator of each column of the primary key, qualified: ``pg_catalog.=``.
+    :param collations: of each column of the primary key, the collation by which texts of other bytes may be equal.
     :param deferrable_key: its primary key is checked at the end of the transaction.
     :param children: tables that inherit from it and are no partitions.
     :param missing_rights: of SELECT, INSERT, UPDATE and DELETE, those that this role does not have.
@@ -55,6 +56,7 @@ class TableRules:
     children: tuple[str, ...] = ()
     missing_rights: tuple[str, ...] = ()
     owned: bool = False
+    collations: tuple[str | None, ...] = ()
 
     @property
     def immediate_columns(self) -> frozenset[str]:
@@ -149,5 +151,5 @@ def _rules(found: dict[str, Any]) -> TableRules:
         )
         for rule in found["unique"] or ()
     ]
-    lists = {key: tuple(found[key] or ()) for key in ("equals", "children", "missing_rights")}
+    lists = {key: tuple(found[key] or ()) for key in ("equals", "collations", "children", "missing_rights")}
     return TableRules(**lists, unique=tuple(unique), deferrable_key=found["deferrable_key"], owned=found["owned"])

@@ -23,7 +23,7 @@ FEW_STEPS = 200
 
 @dataclass(frozen=True)
 class SequenceUse:
-    """A column that takes its numbers from a sequence: by its default, owned or not, or as an identity.
+    """A column that takes its numbers from a sequence: by a default, a function, a trigger, as owner or as an identity.
 
     :param sequence: qualified and quoted.
     :param numbers: the column is a number; else a text is made of the sequence's number.
@@ -44,19 +44,41 @@ class SequenceUse:
     type: str = "bigint"
 
 
-def uses(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> list[SequenceUse]:
+@dataclass(frozen=True)
+class Unseen:
+    """A unique column whose default calls a function of which nothing tells the sequence.
+
+    :param function: qualified and quoted.
+    """
+
+    table: str
+    column: str
+    function: str
+
+    @property
+    def said(self) -> str:
+        return (
+            f"The default of {self.table}.{self.column} calls {self.function}, and what that takes numbers from cannot"
+            " be seen: after a restore it may give a value that a row has."
+        )
+
+
+def read(workspace: Workspace, names: Sequence[str]) -> tuple[list[SequenceUse], list[Unseen]]:
+    """What the columns of these tables take their numbers from."""
+    found = workspace.rows(catalog_query("sequences"), {"names": list(names)}, "looking for sequences")
+    seen = [SequenceUse(*row) for row in found if row[2] is not None]
+    return seen, [Unseen(row[0], row[1], row[9]) for row in found if row[2] is None]
+
+
+def uses(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> tuple[list[SequenceUse], list[Unseen]]:
     """Sequences of tables that are written, with every column of the database that takes its numbers from them."""
     written = {name for name, diff in diffs.items() if diff.plan.insert or diff.plan.update}
     if not written:
-        return []
-    every = list(workspace.relations())
-    found = [
-        SequenceUse(*row)
-        for row in workspace.rows(catalog_query("sequences"), {"names": every}, "looking for sequences")
-    ]
+        return [], []
+    found, unseen = read(workspace, list(workspace.relations()))
     # Other tables may take their numbers from the same sequence.
     moved = {use.sequence for use in found if use.table in written}
-    return [use for use in found if use.sequence in moved]
+    return [use for use in found if use.sequence in moved], [each for each in unseen if each.table in written]
 
 
 def refusals(found: Sequence[SequenceUse], role: str) -> Iterator[Refusal]:

@@ -10,13 +10,15 @@ from typing import TypeVar
 
 from clinic_backups.connections import Connection
 from clinic_backups.database import is_conflict, refusal_of
+from clinic_backups.drift import Drift
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.extract import SqlExtract, SqlFolder
+from clinic_backups.manifest import Manifest
 from clinic_backups.restore.archives import Archives, Fetched, OnStep, Source
 from clinic_backups.restore.comparison import Collided, Comparison, Present
 from clinic_backups.restore.hooks import hooked
 from clinic_backups.restore.live import digest_of_moment
-from clinic_backups.restore.migrated import Migrated, migrated
+from clinic_backups.restore.migrated import Migrated, Numbered, migrated
 from clinic_backups.restore.model import RestorePlan, TablePlan, Wish, digest_of
 from clinic_backups.restore.rights import lacking_right
 from clinic_backups.restore.rules import read_rules
@@ -24,7 +26,8 @@ from clinic_backups.restore.staging import Staging, Unfit
 from clinic_backups.restore.target import ask, require_primary, target_of
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.settings import Settings
-from clinic_backups.structure import column_names
+from clinic_backups.source_database import identity_of, is_same
+from clinic_backups.structure import column_numbers, table_oids
 from clinic_backups.tenant_db import Snapshot
 
 __all__ = ["ClinicChanged", "ClinicRestore", "Wish", "refused"]
@@ -181,7 +184,7 @@ class ClinicRestore:
         timeouts = self.settings.timeouts
         begun = time.monotonic()
         with Snapshot(self.database, **timeouts) as looking:
-            backup_now = migrated(backup.manifest, drift, column_names(looking)) if drift else Migrated(backup.manifest)
+            backup_now = _under_names_of_now(backup.manifest, drift, looking)
             names = [name for name in backup_now.manifest.tables if name in queries]
             rules = read_rules(looking, names)
         # A table that the role may not read cannot be locked either: the plan refuses it.
@@ -213,6 +216,12 @@ class ClinicRestore:
             self.on_step("comparing")
             comparison.compare()
             yield comparison
+
+
+def _under_names_of_now(manifest: Manifest, drift: Drift, looking: Snapshot) -> Migrated:
+    columns = column_numbers(looking)
+    same = is_same(manifest.database, identity_of(looking))
+    return migrated(manifest, drift, columns, Numbered(table_oids(looking), columns) if same else None)
 
 
 def _require_plan(plan: RestorePlan | None, approved: str) -> RestorePlan:

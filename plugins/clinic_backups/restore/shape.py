@@ -9,11 +9,12 @@ from types import MappingProxyType
 
 from psycopg2 import sql
 
-from clinic_backups.drift import FILE, filled_column
+from clinic_backups.drift import FILE, ColumnLine, filled_column, kept_column
 from clinic_backups.model import Column, Table
+from clinic_backups.restore.identity import what, what_column
 from clinic_backups.restore.meaning import changed_meaning
-from clinic_backups.restore.migrated import proposed_columns
 from clinic_backups.restore.model import Refusal
+from clinic_backups.restore.proposals import proposed_columns
 from clinic_backups.restore.rules import TableRules, compare
 
 
@@ -58,6 +59,12 @@ class Shape:
     def key(self) -> tuple[str, ...]:
         """The primary key as it is now; empty where there is none."""
         return self.now.primary_key
+
+    def typed(self, name: str) -> str:
+        """SQL of a column's type now. A key that is compared without regard to case, for instance, stays one."""
+        type_ = next(column.type for column in self.now.columns if column.name == name)
+        collation = dict(zip(self.key, self.rules.collations, strict=False)).get(name)
+        return f"{type_} COLLATE {collation}" if collation else type_
 
     @property
     def fixed(self) -> frozenset[str]:
@@ -140,15 +147,28 @@ def fit(
     *,
     ignore_dropped: bool,
     fills: Mapping[str, str | None] = MappingProxyType({}),
-    confirmed: Collection[str] = (),
+    kept: Collection[ColumnLine] = (),
+    made_again: Collection[str] = (),
+    renamed: Mapping[str, str] | None = None,
 ) -> Shape | Refusal:
     """Compare a table of a backup with the same table now.
 
     :param fills: what columns get that were added since, or that may not be NULL any more, as texts.
-    :param confirmed: columns that somebody says to hold the values of then.
+    :param kept: lines that say of columns that they hold the values of then.
+    :param made_again: columns that have the name of one of then, and are another one.
+    :param renamed: what columns of then are called now, of which no line says so; none where nobody knows.
     """
     old = {column.name: column for column in then.stored_columns}
     new = {column.name: column for column in now.stored_columns}
+    confirmed = {name for name in old if name in new and _is_kept(old[name], new[name], kept)}
+    others = [
+        name
+        for name in made_again
+        if name in old and name in new and not _is_kept(old[name], new[name], kept, by_number=True)
+    ]
+    if others and not ignore_dropped:
+        return _made_again(now, [(old[name], new[name]) for name in others])
+    old = {name: column for name, column in old.items() if name not in others}
     dropped = [name for name in old if name not in new]
     if not now.primary_key and set(old) != set(new):
         return Refusal(
@@ -156,7 +176,7 @@ def fit(
             f"{now.name} has no primary key, and its columns are others than in the backup: rows cannot be told apart.",
             "Give it the columns of the backup for the time of the restore, or restore without this table.",
         )
-    proposals = list(proposed_columns(then, now)) if dropped else []
+    proposals = list(proposed_columns(then, now, renamed)) if dropped else []
     if dropped and not ignore_dropped:
         return Refusal(
             now.name,
@@ -181,7 +201,7 @@ def fit(
     no_longer = [name for name in new if name in were_generated]
     added = [column for name, column in new.items() if name not in old and name not in were_generated]
     notes = [
-        *(f"Column {name} was dropped since: its values are left out." for name in dropped),
+        *(f"Column {name} was dropped since: its values are left out." for name in (*dropped, *others)),
         *([_renamed(proposals)] if proposals else []),
         *(
             f"Column {name} was {old[name].type} and is {new[name].type} now: its values are converted."
@@ -199,7 +219,8 @@ def fit(
         now=now,
         columns=shared,
         retyped=retyped,
-        same=[(column.name, column.type) for column in then.stored_columns]
+        same=not others
+        and [(column.name, column.type) for column in then.stored_columns]
         == [(column.name, column.type) for column in now.stored_columns],
         notes=tuple(notes),
         on_insert=_unfillable(now, [column for column in added if column.name not in values]),
@@ -212,6 +233,32 @@ def fit(
         filled=tuple((column.name, values[column.name]) for column in added if column.name in values),
         unnulled=tuple((name, values[name]) for name in unnulled),
         confirmed=frozenset(confirmed),
+    )
+
+
+def _is_kept(then: Column, now: Column, lines: Collection[ColumnLine], *, by_number: bool = False) -> bool:
+    """A line says that the values are the same: between these very types, or between these very columns.
+
+    One that does not say between what counts for backups without the numbers of columns: it was the only form then.
+
+    :param by_number: it must name the columns.
+    """
+    pairs = [(what_column(then), what_column(now))]
+    if not by_number:
+        pairs += [(what(then), what(now)), *([("", "")] if then.number is None else [])]
+    return any(line.new == now.name and (line.was, line.becomes) in pairs for line in lines)
+
+
+def _made_again(now: Table, columns: Sequence[tuple[Column, Column]]) -> Refusal:
+    lines = ", ".join(
+        f"`{kept_column(now.name, new.name, what_column(old), what_column(new))}`" for old, new in columns
+    )
+    return Refusal(
+        now.name,
+        f"Columns of {now.name} were dropped since the backup, and others were made under their names:"
+        f" {', '.join(column.name for _, column in columns)}.",
+        f"If the migration gave them the same values, add to include/sql/{FILE}: {lines}. Else restore without their"
+        " values: ignore_dropped.",
     )
 
 

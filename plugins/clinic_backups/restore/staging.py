@@ -74,11 +74,16 @@ class Staging:
             f"wanted_{index}",
             # Dropped and retyped columns come as texts; what is to be cast is cast once all is loaded.
             [
-                (c.name, "text" if self._as_text or now.get(c.name) != c.type or is_user_defined(c.type) else c.type)
+                (
+                    c.name,
+                    "text"
+                    if self._as_text or now.get(c.name) != c.type or is_user_defined(c.type)
+                    else shape.typed(c.name),
+                )
                 for c in shape.then.stored_columns
             ],
         )
-        present = self._workspace.stage(f"present_{index}", [(name, now[name]) for name in shape.columns])
+        present = self._workspace.stage(f"present_{index}", [(name, shape.typed(name)) for name in shape.columns])
         query = self._queries[shape.name]
         digests = Counter(block.digest for block in content.blocks)
         if not shape.same or content.outside:
@@ -118,7 +123,7 @@ def compute_keys(workspace: Workspace, table: sql.Identifier, shape: Shape) -> N
     """Add the generated columns of the primary key to a temporary table that is loaded."""
     for column in shape.computed:
         statement = sql.SQL("ALTER TABLE {} ADD COLUMN {} {} GENERATED ALWAYS AS ({}) STORED").format(
-            table, sql.Identifier(column.name), sql.SQL(column.type), sql.SQL(column.generated or "")
+            table, sql.Identifier(column.name), sql.SQL(shape.typed(column.name)), sql.SQL(column.generated or "")
         )
         workspace.define(statement, f"computing {shape.name}.{column.name}")
 

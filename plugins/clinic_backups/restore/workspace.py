@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import psycopg2
 from psycopg2 import sql
 
 from clinic_backups.database import Source, raise_database_error, refusal_of
-from clinic_backups.errors import PermanentError
+from clinic_backups.errors import ClinicBackupsError, PermanentError
 from clinic_backups.model import Table
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant_db import Snapshot, require_column
@@ -53,10 +53,11 @@ class Workspace(Snapshot):
         try:
             yield
         except BaseException:
-            self.execute("ROLLBACK TO SAVEPOINT attempt", "going back to the savepoint")
+            with suppress(ClinicBackupsError):  # without a connection there is nothing to go back to
+                back = "ROLLBACK TO SAVEPOINT attempt; RELEASE SAVEPOINT attempt"
+                self.execute(back, "going back to the savepoint")
             raise
-        finally:
-            self.execute("RELEASE SAVEPOINT attempt", "releasing the savepoint")
+        self.execute("RELEASE SAVEPOINT attempt", "releasing the savepoint")
 
     def execute(self, statement: sql.Composable | str, doing: str, values: Sequence[Any] | None = None) -> int:
         """Run a statement; returns how many rows it touched."""

@@ -25,26 +25,22 @@ from azure.storage.blob import (
 )
 
 from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.stores._azure_client import CLIENT_OPTIONS, REQUEST, make_client
 from clinic_backups.stores._azure_errors import Meaning, meaning_of
 from clinic_backups.stores._cloud import CloudStore
-from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS, Found, Upload, Version
+from clinic_backups.stores._provider import Found, Upload, Version
 from clinic_backups.stores._wire import check_expiry, content_disposition
 from clinic_backups.stores.base import LockMode, ObjectInfo, UnfinishedUpload
+from clinic_backups.stores.kinds import AirflowHook, StoreConfig, StoreUrl
+
+__all__ = ["CLIENT_OPTIONS", "HOOK", "AzureStore", "make_client", "make_store"]
+
+# The hook hands the connection's extra to the client, and has no other way in.
+HOOK = AirflowHook("airflow.providers.microsoft.azure.hooks.wasb.WasbHook", "wasb_conn_id", extra=CLIENT_OPTIONS)
 
 # At most 50,000 blocks: https://learn.microsoft.com/rest/api/storageservices/put-block-list
 PART_SIZE_BYTES = 16 * 1024 * 1024
 MAX_BLOCKS = 50_000
-REQUEST: dict[str, Any] = {"connection_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
-
-# For every BlobServiceClient of the stores: bounded retries, and downloads in small pieces instead of 32 MiB at once.
-CLIENT_OPTIONS: dict[str, Any] = {
-    "retry_total": 3,
-    "initial_backoff": 2,
-    "max_single_get_size": 4 * 1024 * 1024,
-    "max_chunk_get_size": 4 * 1024 * 1024,
-    **REQUEST,
-}
-
 _TAKEN = frozenset({"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet"})
 _NO_CONTAINER = frozenset({"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled"})
 _LOCKED = frozenset({"BlobImmutableDueToPolicy", "BlobImmutableDueToLegalHold"})
@@ -324,3 +320,8 @@ def _code(error: Exception) -> str:
     """The service's word. The SDK gives some as an enumeration, whose text is another one than its value."""
     code = getattr(error, "error_code", None) or ""
     return str(getattr(code, "value", code))
+
+
+def make_store(client: Any, place: StoreUrl, config: StoreConfig) -> AzureStore:
+    """The store at a place. :param client: a ``BlobServiceClient``."""
+    return AzureStore(client, place.bucket, place.prefix, encryption=config.encryption, lock_mode=config.lock_mode)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
+from clinic_backups.connections import Connection
 from clinic_backups.errors import (
     ClinicBackupsError,
     IntegrityError,
@@ -26,12 +27,14 @@ from clinic_backups.errors import (
     ObjectNotFound,
     PermanentError,
     PlaceMissing,
+    SettingsError,
     TransientError,
 )
 from clinic_backups.stores import base
 from clinic_backups.stores._hashing import HashingReader
 from clinic_backups.stores._wire import MAX_METADATA_BYTES, check_key, check_list_prefix, encode_metadata
 from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject, UnfinishedUpload
+from clinic_backups.stores.kinds import StoreConfig, StoreUrl
 
 PART_SIZE_BYTES = 1024 * 1024
 # Names of the store's own files: unfinished objects, metadata and the lock. No key can have such a part.
@@ -49,6 +52,9 @@ _HINTS = {
     errno.EPERM: "The file system must support hard links.",
     errno.EROFS: "Mount the disk writable.",
 }
+
+
+HOOK = None
 
 
 class _Translated(io.RawIOBase):
@@ -420,3 +426,17 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_client(connection: Connection) -> None:
+    """A folder needs no client."""
+
+
+def make_store(client: None, place: StoreUrl, config: StoreConfig) -> FileStore:
+    """The store in a folder. :raises SettingsError: it cannot do the encryption."""
+    if config.encryption[0] == "kms":
+        raise SettingsError(
+            "A local folder cannot encrypt with a KMS key.",
+            hint="Set CLINIC_BACKUPS_SERVER_SIDE_ENCRYPTION=none; archives are encrypted before they are stored.",
+        )
+    return FileStore(Path(place.prefix))

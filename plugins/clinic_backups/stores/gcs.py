@@ -19,17 +19,24 @@ from requests.exceptions import RequestException
 
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
 from clinic_backups.stores._cloud import CloudStore
+from clinic_backups.stores._gcs_client import make_client
 from clinic_backups.stores._gcs_errors import BUSY, cause_of, cause_of_refresh, reasons_of
 from clinic_backups.stores._hashing import HashingReader
 from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS, Found, Upload, Version
 from clinic_backups.stores._wire import check_expiry, content_disposition
 from clinic_backups.stores.base import LockMode, ObjectInfo, UnfinishedUpload
+from clinic_backups.stores.kinds import AirflowHook, StoreConfig, StoreUrl
 
 # A multiple of 256 KiB: https://cloud.google.com/storage/docs/performing-resumable-uploads#chunked-upload
 PART_SIZE_BYTES = 8 * 1024 * 1024
 REQUEST: dict[str, Any] = {"timeout": (CONNECT_SECONDS, READ_SECONDS), "retry": DEFAULT_RETRY.with_timeout(60.0)}
 
 _LOCKED_REASONS = frozenset({"retentionPolicyNotMet", "objectUnderActiveHold"})
+
+
+__all__ = ["HOOK", "GcsStore", "make_client", "make_store"]
+
+HOOK = AirflowHook("airflow.providers.google.cloud.hooks.gcs.GCSHook", "gcp_conn_id")
 
 
 class GcsStore(CloudStore):
@@ -292,3 +299,8 @@ def _is_locked(error: Exception) -> bool:
     reasons = {item.get("reason") for item in getattr(error, "errors", ())}
     # In many answers the reason is just "forbidden", and the message says that a policy or a hold is why.
     return bool(reasons & _LOCKED_REASONS) or "cannot be deleted" in str(getattr(error, "message", ""))
+
+
+def make_store(client: Any, place: StoreUrl, config: StoreConfig) -> GcsStore:
+    """The store at a place. :param client: a ``google.cloud.storage.Client``."""
+    return GcsStore(client, place.bucket, place.prefix, encryption=config.encryption, lock_mode=config.lock_mode)

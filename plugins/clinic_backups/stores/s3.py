@@ -6,13 +6,12 @@ import hashlib
 import re
 from base64 import b64encode
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from itertools import chain
 from typing import Any, ClassVar
 
-from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -29,25 +28,24 @@ from botocore.exceptions import (
 from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.stores import _s3_versions
 from clinic_backups.stores._cloud import CloudStore
-from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS, Found, Upload, Version
+from clinic_backups.stores._provider import Found, Upload, Version
+from clinic_backups.stores._s3_client import CLIENT_CONFIG, make_client, s3_config
 from clinic_backups.stores._s3_errors import DENIED, EXPIRED_CODES, TRANSIENT_CODES, WORDLESS, cause_of, error_code
 from clinic_backups.stores._wire import check_expiry, content_disposition
 from clinic_backups.stores.base import LockMode, ObjectInfo, UnfinishedUpload
+from clinic_backups.stores.kinds import AirflowHook, StoreConfig, StoreUrl
+
+__all__ = ["CLIENT_CONFIG", "HOOK", "S3Store", "make_client", "make_store"]
+
+HOOK = AirflowHook(
+    "airflow.providers.amazon.aws.hooks.s3.S3Hook",
+    "aws_conn_id",
+    arguments=lambda connection: {"config": s3_config(connection)},
+)
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html: parts of 5 MiB to 5 GiB, at most 10,000 of them.
 PART_SIZE_BYTES = 16 * 1024 * 1024
 MAX_PARTS = 10_000
-
-# For every S3 client of the stores, also for S3Hook(config=...). The checksums that botocore adds by itself are off:
-# some services refuse their headers, and every request of S3Store carries Content-MD5, which all of them check.
-CLIENT_CONFIG = Config(
-    connect_timeout=CONNECT_SECONDS,
-    read_timeout=READ_SECONDS,
-    retries={"mode": "standard", "total_max_attempts": 4},
-    signature_version="s3v4",
-    request_checksum_calculation="when_required",
-    response_checksum_validation="when_required",
-)
 
 _PLAIN_ETAG = re.compile(r"[0-9a-f]{32}\Z")
 _MULTIPART_ETAG = re.compile(r"[0-9a-f]{32}-[0-9]+\Z")
@@ -306,3 +304,16 @@ class S3Store(CloudStore):
 
 def _md5(data: bytes | bytearray) -> bytes:
     return hashlib.md5(data, usedforsecurity=False).digest()
+
+
+def make_store(client: Any, place: StoreUrl, config: StoreConfig) -> S3Store:
+    """The store at a place. :param client: a boto3 S3 client."""
+    return S3Store(
+        client, place.bucket, place.prefix, conditional_writes=conditional_writes(config.extra),
+        encryption=config.encryption, lock_mode=config.lock_mode,
+    )  # fmt: skip
+
+
+def conditional_writes(extra: Mapping[str, Any]) -> bool:
+    """The connection extra ``"conditional_writes"``: false for services without ``If-None-Match``, as Backblaze B2."""
+    return str(extra.get("conditional_writes", True)).lower() not in ("false", "0", "no")

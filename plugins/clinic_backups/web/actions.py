@@ -22,6 +22,7 @@ from clinic_backups.catalog.restores import Restores
 from clinic_backups.envelopes import MAX_REASON
 from clinic_backups.errors import ClinicBackupsError
 from clinic_backups.model import BackupRecord, RestoreMode, WantedKind
+from clinic_backups.object_keys import SUFFIX
 from clinic_backups.restore.model import RestorePlan
 from clinic_backups.restore.result import completed_by
 from clinic_backups.storage import Stores
@@ -238,7 +239,7 @@ class Actions:
         places = {part.backup_id: self._place_of(part, stores) for part in parts}
         self._limit(caller)
         self._note(caller, "fetch", record.clinic_id, backup=backup, detail=f"{len(parts)} archives")
-        name = f"{record.archive_key.rpartition('/')[2].removesuffix('.tar.zst.age')}_con_todo.tar"
+        name = f"{record.archive_key.rpartition('/')[2].removesuffix(SUFFIX)}_con_todo.tar"
         pieces = tar(
             record.backup_id, parts, lambda part: _content(places[part.backup_id], part.archive.key), self._now()
         )

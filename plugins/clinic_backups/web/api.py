@@ -41,7 +41,7 @@ from clinic_backups.web.schemas import (
     clinic_of,
     respaldo_of,
 )
-from clinic_backups.web.services import Services, entry_of
+from clinic_backups.web.services import Services, ServicesDep, entry_of
 from clinic_backups.web.threads import on_threads, stream
 from clinic_backups.web.whole import parts_of
 
@@ -52,6 +52,9 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": TITLES[status], "model": ProblemBody, "content": {MEDIA_TYPE: {}}}
     for status in (401, 403, 404, 409, 413, 422, 429, 503)
 }
+
+
+router = APIRouter(responses=PROBLEMS)
 
 
 async def new_backup(request: Request, caller: CallerDep) -> NuevoRespaldo:
@@ -66,9 +69,9 @@ async def new_backup(request: Request, caller: CallerDep) -> NuevoRespaldo:
 
 
 @on_threads
-def to_restore(request: Request, caller: CallerDep, number: Number) -> HistoryEntry:
+def to_restore(caller: CallerDep, services: ServicesDep, number: Number) -> HistoryEntry:
     """The backup that somebody may restore."""
-    entry = entry_of(request.app.state.services, caller, number)
+    entry = entry_of(services, caller, number)
     caller.require("restore", entry.record.clinic_id)
     return entry
 
@@ -78,196 +81,205 @@ async def new_restore(request: Request, entry: Annotated[HistoryEntry, Depends(t
     return read_body(Restauracion, await json_body(request))
 
 
-def make_router(services: Services) -> APIRouter:
-    """All routes of the API."""
-    router = APIRouter(responses=PROBLEMS)
-
-    @router.get("/respaldos/", summary="List backups, the newest first")
-    @on_threads
-    def list_backups(
-        request: Request,
-        response: Response,
-        caller: CallerDep,
-        clinica: Annotated[int | None, Query(ge=0, le=BIGINT - 1)] = None,
-        tipo: Annotated[list[Type], Query(), Chosen] = [],  # noqa: B006 - FastAPI copies it
-        estado: Annotated[list[Status], Query(), Chosen] = [],  # noqa: B006
-        desde: Moment | None = None,
-        hasta: Moment | None = None,
-        buscar: Annotated[Line, Query(description="The clinic's name, its id, or the backup's id or number")] = "",
-        page: Page = 1,
-        page_size: PageSize = 50,
-        sin_paginar: Annotated[bool, Query(description="A bare list of the newest, at most 1,000")] = False,
-    ) -> Respaldos | list[Respaldo]:
-        if sin_paginar:
-            page, page_size = 1, LONGEST_LIST
-        found = services.history.page(
-            visible=caller.viewer.visible,
-            clinic_id=clinica,
-            types=tipo,
-            states=estado,
-            since=desde,
-            until=hasta,
-            search=buscar,
-            page=page,
-            per_page=page_size,
-        )
-        if sin_paginar:
-            response.headers["X-Total-Count"] = str(found.total)
-            return [respaldo_of(entry) for entry in found.entries]
-        return Respaldos(
-            count=found.total,
-            next=_other_page(request, page + 1) if page < found.pages else None,
-            previous=_other_page(request, page - 1) if page > 1 else None,
-            results=[respaldo_of(entry) for entry in found.entries],
-        )
-
-    @router.post(
-        "/respaldos/crear_respaldo_manual/",
-        status_code=202,
-        summary="Back up a clinic now",
-        openapi_extra=NuevoRespaldo.as_body(),
+@router.get("/respaldos/", summary="List backups, the newest first")
+@on_threads
+def list_backups(
+    request: Request,
+    response: Response,
+    caller: CallerDep,
+    services: ServicesDep,
+    clinica: Annotated[int | None, Query(ge=0, le=BIGINT - 1)] = None,
+    tipo: Annotated[list[Type], Query(), Chosen] = [],  # noqa: B006 - FastAPI copies it
+    estado: Annotated[list[Status], Query(), Chosen] = [],  # noqa: B006
+    desde: Moment | None = None,
+    hasta: Moment | None = None,
+    buscar: Annotated[Line, Query(description="The clinic's name, its id, or the backup's id or number")] = "",
+    page: Page = 1,
+    page_size: PageSize = 50,
+    sin_paginar: Annotated[bool, Query(description="A bare list of the newest, at most 1,000")] = False,
+) -> Respaldos | list[Respaldo]:
+    if sin_paginar:
+        page, page_size = 1, LONGEST_LIST
+    found = services.history.page(
+        visible=caller.viewer.visible,
+        clinic_id=clinica,
+        types=tipo,
+        states=estado,
+        since=desde,
+        until=hasta,
+        search=buscar,
+        page=page,
+        per_page=page_size,
     )
-    @on_threads
-    def back_up(request: Request, caller: CallerDep, asked: Annotated[NuevoRespaldo, Depends(new_backup)]) -> Iniciado:
-        clinic_id = asked.clinica
-        if clinic_id is None:
-            own = caller.viewer.clinics_where("back_up")
-            if own is None or len(own) != 1:
-                raise WrongValue("clinica: which clinic?", hint='Name it, for instance {"clinica": 7}.')
-            clinic_id = own[0]
-        started = services.actions.back_up(
-            caller, clinic_id, kind=KINDS[asked.tipo], notes=asked.notas, on_behalf_of=asked.creado_por
-        )
-        return _iniciado(request, started)
-
-    @router.get("/respaldos/{number}/", summary="One backup")
-    @on_threads
-    def one_backup(caller: CallerDep, number: Number) -> Respaldo:
-        return respaldo_of(entry_of(services, caller, number))
-
-    @router.get("/respaldos/{number}/descargar/", summary="A link to the encrypted archive, for one hour")
-    @on_threads
-    def download(request: Request, caller: CallerDep, number: Number) -> Enlace:
-        entry = entry_of(services, caller, number)
-        link = services.actions.download(caller, entry)
-        url = link.url or archive_path(request, number)  # a folder signs no links
-        parts = [
-            Parte(
-                respaldo=part.backup_id,
-                nombre_archivo=part.filename,
-                tamano_bytes=part.archive.size_bytes,
-                sha256=part.archive.sha256,
-            )
-            for part in parts_of(entry.record)
-        ]
-        return Enlace(
-            url=url,
-            expira=link.expires_at,
-            expira_en=int(LINK_LASTS.total_seconds()),
-            nombre_archivo=link.filename,
-            autosuficiente=len(parts) == 1,
-            cambios_desde=entry.record.parent_id if entry.record.chain else None,
-            url_completo=whole_path(request, number),
-            partes=parts,
-        )
-
-    @router.get(
-        "/respaldos/{number}/completo/",
-        summary="The archive and all that it is built on, as one tar with how to open them",
-        response_class=StreamingResponse,
+    if sin_paginar:
+        response.headers["X-Total-Count"] = str(found.total)
+        return [respaldo_of(entry) for entry in found.entries]
+    return Respaldos(
+        count=found.total,
+        next=_other_page(request, page + 1) if page < found.pages else None,
+        previous=_other_page(request, page - 1) if page > 1 else None,
+        results=[respaldo_of(entry) for entry in found.entries],
     )
-    @on_threads
-    def fetch_whole(caller: CallerDep, number: Number) -> StreamingResponse:
-        entry = entry_of(services, caller, number)
-        return _file(*services.actions.whole(caller, entry), media_type="application/x-tar")
 
-    @router.get(
-        "/respaldos/{number}/archivo/",
-        summary="The encrypted archive itself, of stores that sign no links",
-        response_class=StreamingResponse,
-    )
-    @on_threads
-    def fetch(caller: CallerDep, number: Number) -> StreamingResponse:
-        entry = entry_of(services, caller, number)
-        return _file(*services.actions.content(caller, entry), media_type="application/vnd.age")
 
-    @router.post(
-        "/respaldos/{number}/restaurar/",
-        status_code=202,
-        summary="Ask for a restore of this backup",
-        openapi_extra=Restauracion.as_body(),
+@router.post(
+    "/respaldos/crear_respaldo_manual/",
+    status_code=202,
+    summary="Back up a clinic now",
+    openapi_extra=NuevoRespaldo.as_body(),
+)
+@on_threads
+def back_up(
+    request: Request, caller: CallerDep, services: ServicesDep, asked: Annotated[NuevoRespaldo, Depends(new_backup)]
+) -> Iniciado:
+    clinic_id = asked.clinica
+    if clinic_id is None:
+        own = caller.viewer.clinics_where("back_up")
+        if own is None or len(own) != 1:
+            raise WrongValue("clinica: which clinic?", hint='Name it, for instance {"clinica": 7}.')
+        clinic_id = own[0]
+    started = services.actions.back_up(
+        caller, clinic_id, kind=KINDS[asked.tipo], notes=asked.notas, on_behalf_of=asked.creado_por
     )
-    @on_threads
-    def restore(
-        request: Request,
-        caller: CallerDep,
-        entry: Annotated[HistoryEntry, Depends(to_restore)],
-        asked: Annotated[Restauracion, Depends(new_restore)],
-    ) -> Iniciado:
-        if asked.clinica not in (None, entry.record.clinic_id):
-            raise Conflict(
-                f"Backup {entry.number} is not of clinic {asked.clinica}.",
-                hint="Choose a backup of that clinic. If the application shows it as one, it reads another catalog.",
-            )
-        started = services.actions.restore(
-            caller, entry, mode=asked.modo, tables=tuple(asked.tablas), notes=asked.notas
+    return _iniciado(request, started)
+
+
+@router.get("/respaldos/{number}/", summary="One backup")
+@on_threads
+def one_backup(caller: CallerDep, services: ServicesDep, number: Number) -> Respaldo:
+    return respaldo_of(entry_of(services, caller, number))
+
+
+@router.get("/respaldos/{number}/descargar/", summary="A link to the encrypted archive, for one hour")
+@on_threads
+def download(request: Request, caller: CallerDep, services: ServicesDep, number: Number) -> Enlace:
+    entry = entry_of(services, caller, number)
+    link = services.actions.download(caller, entry)
+    url = link.url or archive_path(request, number)  # a folder signs no links
+    parts = [
+        Parte(
+            respaldo=part.backup_id,
+            nombre_archivo=part.filename,
+            tamano_bytes=part.archive.size_bytes,
+            sha256=part.archive.sha256,
         )
-        return _iniciado(request, started)
-
-    @router.get("/clinics/", summary="How the clinics stand")
-    @on_threads
-    def clinics(
-        caller: CallerDep,
-        search: Line = "",
-        standing: Standing | None = None,
-        sort: Sort = "standing",
-        descending: bool = False,
-        page: Page = 1,
-        page_size: PageSize = 50,
-    ) -> Clinics:
-        found = services.board.page(
-            visible=caller.viewer.visible,
-            now=services.now(),
-            objective_hours=services.settings.rpo_hours,
-            search=search,
-            standing=standing,
-            sort=sort,
-            descending=descending,
-            page=page,
-            per_page=page_size,
-        )
-        return Clinics(count=found.total, results=[clinic_of(line, caller) for line in found.lines])
-
-    def alerts_for(caller: Caller) -> list[str]:
-        return [banner.kind for banner in services.banners()] if caller.viewer.superadmin else []
-
-    @router.get("/health", summary="How many of your clinics are late")
-    @on_threads
-    def health(caller: CallerDep) -> Health:
-        objective = services.settings.rpo_hours
-        counts = services.board.counts(visible=caller.viewer.visible, now=services.now(), objective_hours=objective)
-        status: Literal["ok", "late"] = "late" if counts.late or counts.never else "ok"
-        next_run, alerts = services.actions.next_run(), alerts_for(caller)
-        return Health(status=status, objective_hours=objective, next_run=next_run, alerts=alerts, **asdict(counts))
-
-    @router.get(
-        "/metrics",
-        summary="Figures of your clinics for Prometheus",
-        response_class=PlainTextResponse,
-        responses={200: {"content": {MEDIA_TYPE_METRICS: {}}}},
+        for part in parts_of(entry.record)
+    ]
+    return Enlace(
+        url=url,
+        expira=link.expires_at,
+        expira_en=int(LINK_LASTS.total_seconds()),
+        nombre_archivo=link.filename,
+        autosuficiente=len(parts) == 1,
+        cambios_desde=entry.record.parent_id if entry.record.chain else None,
+        url_completo=whole_path(request, number),
+        partes=parts,
     )
-    @on_threads
-    def metrics(caller: CallerDep) -> Response:
-        now = services.now()
-        text = exposition(services.board.metrics(visible=caller.viewer.visible, now=now), now, alerts_for(caller))
-        return Response(text, media_type=MEDIA_TYPE_METRICS)
 
-    @router.get("/openapi.json", summary="This description")
-    async def description(request: Request) -> dict[str, Any]:
-        described: dict[str, Any] = request.app.openapi()
-        return described | {"servers": [{"url": request.scope.get("root_path") or "/"}]}
 
-    return router
+@router.get(
+    "/respaldos/{number}/completo/",
+    summary="The archive and all that it is built on, as one tar with how to open them",
+    response_class=StreamingResponse,
+)
+@on_threads
+def fetch_whole(caller: CallerDep, services: ServicesDep, number: Number) -> StreamingResponse:
+    entry = entry_of(services, caller, number)
+    return _file(*services.actions.whole(caller, entry), media_type="application/x-tar")
+
+
+@router.get(
+    "/respaldos/{number}/archivo/",
+    summary="The encrypted archive itself, of stores that sign no links",
+    response_class=StreamingResponse,
+)
+@on_threads
+def fetch(caller: CallerDep, services: ServicesDep, number: Number) -> StreamingResponse:
+    entry = entry_of(services, caller, number)
+    return _file(*services.actions.content(caller, entry), media_type="application/vnd.age")
+
+
+@router.post(
+    "/respaldos/{number}/restaurar/",
+    status_code=202,
+    summary="Ask for a restore of this backup",
+    openapi_extra=Restauracion.as_body(),
+)
+@on_threads
+def restore(
+    request: Request,
+    caller: CallerDep,
+    services: ServicesDep,
+    entry: Annotated[HistoryEntry, Depends(to_restore)],
+    asked: Annotated[Restauracion, Depends(new_restore)],
+) -> Iniciado:
+    if asked.clinica not in (None, entry.record.clinic_id):
+        raise Conflict(
+            f"Backup {entry.number} is not of clinic {asked.clinica}.",
+            hint="Choose a backup of that clinic. If the application shows it as one, it reads another catalog.",
+        )
+    started = services.actions.restore(caller, entry, mode=asked.modo, tables=tuple(asked.tablas), notes=asked.notas)
+    return _iniciado(request, started)
+
+
+@router.get("/clinics/", summary="How the clinics stand")
+@on_threads
+def clinics(
+    caller: CallerDep,
+    services: ServicesDep,
+    search: Line = "",
+    standing: Standing | None = None,
+    sort: Sort = "standing",
+    descending: bool = False,
+    page: Page = 1,
+    page_size: PageSize = 50,
+) -> Clinics:
+    found = services.board.page(
+        visible=caller.viewer.visible,
+        now=services.now(),
+        objective_hours=services.settings.rpo_hours,
+        search=search,
+        standing=standing,
+        sort=sort,
+        descending=descending,
+        page=page,
+        per_page=page_size,
+    )
+    return Clinics(count=found.total, results=[clinic_of(line, caller) for line in found.lines])
+
+
+def alerts_for(caller: Caller, services: Services) -> list[str]:
+    """The kinds of what the operator must know; nothing for anybody else."""
+    return [banner.kind for banner in services.banners()] if caller.viewer.superadmin else []
+
+
+@router.get("/health", summary="How many of your clinics are late")
+@on_threads
+def health(caller: CallerDep, services: ServicesDep) -> Health:
+    objective = services.settings.rpo_hours
+    counts = services.board.counts(visible=caller.viewer.visible, now=services.now(), objective_hours=objective)
+    status: Literal["ok", "late"] = "late" if counts.late or counts.never else "ok"
+    next_run, alerts = services.actions.next_run(), alerts_for(caller, services)
+    return Health(status=status, objective_hours=objective, next_run=next_run, alerts=alerts, **asdict(counts))
+
+
+@router.get(
+    "/metrics",
+    summary="Figures of your clinics for Prometheus",
+    response_class=PlainTextResponse,
+    responses={200: {"content": {MEDIA_TYPE_METRICS: {}}}},
+)
+@on_threads
+def metrics(caller: CallerDep, services: ServicesDep) -> Response:
+    now = services.now()
+    text = exposition(services.board.metrics(visible=caller.viewer.visible, now=now), now, alerts_for(caller, services))
+    return Response(text, media_type=MEDIA_TYPE_METRICS)
+
+
+@router.get("/openapi.json", summary="This description")
+async def description(request: Request) -> dict[str, Any]:
+    described: dict[str, Any] = request.app.openapi()
+    return described | {"servers": [{"url": request.scope.get("root_path") or "/"}]}
 
 
 def _file(pieces: Iterator[bytes], filename: str, size_bytes: int, *, media_type: str) -> StreamingResponse:

@@ -50,8 +50,8 @@ def make_app(services: Services | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services or Services()
-    app.include_router(api.make_router(app.state.services))
-    app.include_router(pages.make_router(app.state.services), include_in_schema=False)
+    app.include_router(api.router)
+    app.include_router(pages.router)
     app.exception_handler(HTTPException)(_on_http_error)
     app.exception_handler(RequestValidationError)(_on_wrong_values)
     app.exception_handler(ClinicBackupsError)(_on_our_error)

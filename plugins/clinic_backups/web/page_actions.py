@@ -14,94 +14,105 @@ from clinic_backups.web.actions import Started
 from clinic_backups.web.problems import NotVisible, WrongValue
 from clinic_backups.web.render import Links, archive_path, whole_path
 from clinic_backups.web.runs import RESTORE
-from clinic_backups.web.services import Services, entry_of
+from clinic_backups.web.services import ServicesDep, entry_of
 from clinic_backups.web.threads import on_threads
 
 Line = Annotated[str, Form(max_length=2000)]
 Sure = Annotated[bool, Form()]
 
 
-def add_to(router: APIRouter, services: Services) -> None:
-    """The routes that change something, and the one that hands out a backup."""
+router = APIRouter(include_in_schema=False)
+"""The routes that change something, and those that hand out a backup."""
 
-    @router.post("/clinics/{clinic_id}/back-up")
-    @on_threads
-    def back_up(
-        request: Request,
-        caller: CallerDep,
-        clinic_id: int,
-        kind: Annotated[WantedKind, Form()] = "auto",
-        notes: Line = "",
-    ) -> Response:
-        return _follow(request, services.actions.back_up(caller, clinic_id, kind=kind, notes=notes), "backing_up")
 
-    @router.post("/clinics/{clinic_id}/restore")
-    @on_threads
-    def restore(
-        request: Request,
-        caller: CallerDep,
-        clinic_id: int,
-        backup: Annotated[int, Form()],
-        mode: Annotated[RestoreMode, Form()] = "exact",
-        tables: Annotated[list[forms.TableName], Form(max_length=forms.MOST_TABLES)] = [],  # noqa: B006
-        notes: Line = "",
-    ) -> Response:
-        caller.require("restore", clinic_id)
-        entry = entry_of(services, caller, backup)
-        if entry.record.clinic_id != clinic_id:
-            raise NotVisible(f"Backup {backup}")
-        started = services.actions.restore(caller, entry, mode=mode, tables=tuple(tables), notes=notes)
-        return _follow(request, started, "planning")
+@router.post("/clinics/{clinic_id}/back-up")
+@on_threads
+def back_up(
+    request: Request,
+    caller: CallerDep,
+    services: ServicesDep,
+    clinic_id: int,
+    kind: Annotated[WantedKind, Form()] = "auto",
+    notes: Line = "",
+) -> Response:
+    return _follow(request, services.actions.back_up(caller, clinic_id, kind=kind, notes=notes), "backing_up")
 
-    @router.post("/runs/clinic_restore/{run_id:path}/answer")
-    @on_threads
-    def answer(
-        request: Request,
-        caller: CallerDep,
-        run_id: str,
-        approve: Annotated[bool, Form()],
-        sure: Sure = False,
-        plan: Annotated[str, Form(max_length=200)] = "",
-        reason: Line = "",
-    ) -> Response:
-        if not forms.is_run_id(run_id):
-            raise NotVisible("The restore")
-        _require_sure(sure or not approve)
-        services.actions.answer(caller, run_id, approve=approve, plan_digest=plan, reason=reason)
-        flash = "approved" if approve else "rejected"
-        return RedirectResponse(Links.of(request).url("runs", RESTORE, run_id, query={"done": flash}), status_code=303)
 
-    @router.post("/backups/{number}/hold")
-    @on_threads
-    def hold(request: Request, caller: CallerDep, number: int, reason: Line = "") -> Response:
-        return _follow(request, services.actions.hold(caller, entry_of(services, caller, number), reason), "holding")
+@router.post("/clinics/{clinic_id}/restore")
+@on_threads
+def restore(
+    request: Request,
+    caller: CallerDep,
+    services: ServicesDep,
+    clinic_id: int,
+    backup: Annotated[int, Form()],
+    mode: Annotated[RestoreMode, Form()] = "exact",
+    tables: Annotated[list[forms.TableName], Form(max_length=forms.MOST_TABLES)] = [],  # noqa: B006
+    notes: Line = "",
+) -> Response:
+    caller.require("restore", clinic_id)
+    entry = entry_of(services, caller, backup)
+    if entry.record.clinic_id != clinic_id:
+        raise NotVisible(f"Backup {backup}")
+    started = services.actions.restore(caller, entry, mode=mode, tables=tuple(tables), notes=notes)
+    return _follow(request, started, "planning")
 
-    @router.post("/backups/{number}/release")
-    @on_threads
-    def release(request: Request, caller: CallerDep, number: int, sure: Sure = False) -> Response:
-        entry = entry_of(services, caller, number)
-        caller.require("release", entry.record.clinic_id)
-        _require_sure(sure)
-        return _follow(request, services.actions.release(caller, entry), "releasing")
 
-    @router.post("/backups/{number}/verify")
-    @on_threads
-    def verify(request: Request, caller: CallerDep, number: int) -> Response:
-        return _follow(request, services.actions.verify(caller, entry_of(services, caller, number)), "verifying")
+@router.post("/runs/clinic_restore/{run_id:path}/answer")
+@on_threads
+def answer(
+    request: Request,
+    caller: CallerDep,
+    services: ServicesDep,
+    run_id: str,
+    approve: Annotated[bool, Form()],
+    sure: Sure = False,
+    plan: Annotated[str, Form(max_length=200)] = "",
+    reason: Line = "",
+) -> Response:
+    if not forms.is_run_id(run_id):
+        raise NotVisible("The restore")
+    _require_sure(sure or not approve)
+    services.actions.answer(caller, run_id, approve=approve, plan_digest=plan, reason=reason)
+    flash = "approved" if approve else "rejected"
+    return RedirectResponse(Links.of(request).url("runs", RESTORE, run_id, query={"done": flash}), status_code=303)
 
-    # A link and no form: browsers let no form lead to another host, where the stores are (CSP, form-action).
-    @router.get("/backups/{number}/download")
-    @on_threads
-    def download(request: Request, caller: CallerDep, number: int) -> Response:
-        link = services.actions.download(caller, entry_of(services, caller, number))
-        # A folder signs no links.
-        return RedirectResponse(link.url or archive_path(request, number), status_code=303)
 
-    @router.get("/backups/{number}/download-whole")
-    @on_threads
-    def download_whole(request: Request, caller: CallerDep, number: int) -> Response:
-        caller.require("download", entry_of(services, caller, number).record.clinic_id)
-        return RedirectResponse(whole_path(request, number), status_code=303)
+@router.post("/backups/{number}/hold")
+@on_threads
+def hold(request: Request, caller: CallerDep, services: ServicesDep, number: int, reason: Line = "") -> Response:
+    return _follow(request, services.actions.hold(caller, entry_of(services, caller, number), reason), "holding")
+
+
+@router.post("/backups/{number}/release")
+@on_threads
+def release(request: Request, caller: CallerDep, services: ServicesDep, number: int, sure: Sure = False) -> Response:
+    entry = entry_of(services, caller, number)
+    caller.require("release", entry.record.clinic_id)
+    _require_sure(sure)
+    return _follow(request, services.actions.release(caller, entry), "releasing")
+
+
+@router.post("/backups/{number}/verify")
+@on_threads
+def verify(request: Request, caller: CallerDep, services: ServicesDep, number: int) -> Response:
+    return _follow(request, services.actions.verify(caller, entry_of(services, caller, number)), "verifying")
+
+
+# A link and no form: browsers let no form lead to another host, where the stores are (CSP, form-action).
+@router.get("/backups/{number}/download")
+@on_threads
+def download(request: Request, caller: CallerDep, services: ServicesDep, number: int) -> Response:
+    link = services.actions.download(caller, entry_of(services, caller, number))
+    # A folder signs no links.
+    return RedirectResponse(link.url or archive_path(request, number), status_code=303)
+
+
+@router.get("/backups/{number}/download-whole")
+@on_threads
+def download_whole(request: Request, caller: CallerDep, services: ServicesDep, number: int) -> Response:
+    caller.require("download", entry_of(services, caller, number).record.clinic_id)
+    return RedirectResponse(whole_path(request, number), status_code=303)
 
 
 def _require_sure(sure: bool) -> None:

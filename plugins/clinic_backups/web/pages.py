@@ -19,7 +19,7 @@ from clinic_backups.web.access import CallerDep
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import NotVisible
 from clinic_backups.web.runs import BACKUP, RunView
-from clinic_backups.web.services import Services, entry_of
+from clinic_backups.web.services import Services, ServicesDep, entry_of
 from clinic_backups.web.steps import steps_of
 from clinic_backups.web.threads import on_threads
 from clinic_backups.web.viewer import Action
@@ -31,234 +31,257 @@ RECENT_DAYS = 14
 UTC_ZONE = ZoneInfo("UTC")
 
 
-def make_router(services: Services) -> APIRouter:
-    """All pages, and the forms in them."""
-    router = APIRouter(prefix="/ui", include_in_schema=False)
-    outside = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False)
+"""All pages, and the forms in them."""
+ui = APIRouter(prefix="/ui", include_in_schema=False)
 
-    @outside.get("/")
-    @outside.get("/ui")
-    async def way_in(request: Request) -> Response:
-        return RedirectResponse(render.Links.of(request)(""), status_code=303)
 
-    page_actions.add_to(router, services)
+@router.get("/")
+@router.get("/ui")
+async def way_in(request: Request) -> Response:
+    return RedirectResponse(render.Links.of(request)(""), status_code=303)
 
-    @router.get("/", name="board")
-    @on_threads
-    def board(request: Request, caller: CallerDep) -> Response:
-        query = forms.BoardQuery.of(request.query_params)
-        now, objective = services.now(), services.settings.rpo_hours
-        found = services.board.page(
-            visible=caller.viewer.visible,
-            now=now,
-            objective_hours=objective,
-            search=query.q,
-            standing=query.standing,
-            running_only=query.running,
-            failed_only=query.failed,
-            active=None if query.all else True,
-            sort=query.sort,
-            descending=query.desc,
-            page=query.page,
-        )
-        counts = services.board.counts(visible=caller.viewer.visible, now=now, objective_hours=objective)
-        link = render.Links.of(request)
-        return show(
-            request,
-            "board.html",
-            caller,
-            board=found,
-            counts=counts,
-            banners=services.banners() if caller.viewer.superadmin else [],
-            query=query,
-            next_run=services.actions.next_run(),
-            objective_hours=objective,
-            pager_link=lambda page: link("", query=query.values(page=page)),
-        )
 
-    @router.get("/clinics/{clinic_id}", name="clinic")
-    @on_threads
-    def clinic(request: Request, caller: CallerDep, clinic_id: int) -> Response:
-        line = line_of(caller, clinic_id)
-        history = services.history.page(
-            visible=caller.viewer.visible,
-            clinic_id=clinic_id,
-            page=forms.page_of(request.query_params),
-            per_page=BACKUPS_PER_PAGE,
-        )
-        restores = services.actions.restores(caller, clinic_id)
-        audit = None
-        if caller.viewer.may("audit", clinic_id):
-            audit = services.audit.page(visible=caller.viewer.visible, clinic_id=clinic_id, per_page=RECENT)
-        link = render.Links.of(request)
-        return show(
-            request,
-            "clinic.html",
-            caller,
-            clinic_id,
-            line=line,
-            history=history,
-            restores=restores,
-            restored=_restored(restores),
-            queued=services.actions.queued(clinic_id),
-            next_run=services.actions.next_run(),
-            audit=audit,
-            pager_link=lambda page: link("clinics", clinic_id, query={"page": str(page)}),
-        )
+@ui.get("/", name="board")
+@on_threads
+def board(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
+    query = forms.BoardQuery.of(request.query_params)
+    now, objective = services.now(), services.settings.rpo_hours
+    found = services.board.page(
+        visible=caller.viewer.visible,
+        now=now,
+        objective_hours=objective,
+        search=query.q,
+        standing=query.standing,
+        running_only=query.running,
+        failed_only=query.failed,
+        active=None if query.all else True,
+        sort=query.sort,
+        descending=query.desc,
+        page=query.page,
+    )
+    counts = services.board.counts(visible=caller.viewer.visible, now=now, objective_hours=objective)
+    link = render.Links.of(request)
+    return show(
+        request,
+        "board.html",
+        caller,
+        services,
+        board=found,
+        counts=counts,
+        banners=services.banners() if caller.viewer.superadmin else [],
+        query=query,
+        next_run=services.actions.next_run(),
+        objective_hours=objective,
+        pager_link=lambda page: link("", query=query.values(page=page)),
+    )
 
-    @router.get("/clinics/{clinic_id}/runs/{run_id:path}", name="backup_of_run")
-    @on_threads
-    def backup_of_run(request: Request, caller: CallerDep, clinic_id: int, run_id: str) -> Response:
-        line = line_of(caller, clinic_id)
-        entry = services.history.of_run(clinic_id, run_id, caller.viewer.visible)
-        if entry is not None:
-            links = render.Links.of(request)
-            return RedirectResponse(links.url("backups", entry.number), status_code=303)
-        return show(request, "none_yet.html", caller, clinic_id, line=line, run_id=run_id)
 
-    @router.get("/clinics/{clinic_id}/restore", name="restore_dialog")
-    @on_threads
-    def restore_dialog(request: Request, caller: CallerDep, clinic_id: int) -> Response:
-        caller.require("restore", clinic_id)
-        line = line_of(caller, clinic_id)
-        moments = services.history.moments(clinic_id)
-        wanted = forms.number(request.query_params, "backup")
-        usual = next((moment for moment in moments if moment.safety_of is None), None)
-        chosen = next((moment for moment in moments if moment.number == wanted), usual)
-        entry = services.history.by_number(chosen.number, caller.viewer.visible) if chosen else None
-        zone = services.settings.zone
-        days = [list(day) for _, day in groupby(moments, lambda moment: moment.started_at.astimezone(zone).date())]
-        return show(
-            request,
-            "restore.html",
-            caller,
-            clinic_id,
-            line=line,
-            moments=moments,
-            recent=days[:RECENT_DAYS],
-            earlier=days[RECENT_DAYS:],
-            chosen=chosen,
-            tables=sorted(entry.record.rows) if entry else [],
-        )
+@ui.get("/clinics/{clinic_id}", name="clinic")
+@on_threads
+def clinic(request: Request, caller: CallerDep, services: ServicesDep, clinic_id: int) -> Response:
+    line = line_of(caller, services, clinic_id)
+    history = services.history.page(
+        visible=caller.viewer.visible,
+        clinic_id=clinic_id,
+        page=forms.page_of(request.query_params),
+        per_page=BACKUPS_PER_PAGE,
+    )
+    restores = services.actions.restores(caller, clinic_id)
+    audit = None
+    if caller.viewer.may("audit", clinic_id):
+        audit = services.audit.page(visible=caller.viewer.visible, clinic_id=clinic_id, per_page=RECENT)
+    link = render.Links.of(request)
+    return show(
+        request,
+        "clinic.html",
+        caller,
+        services,
+        clinic_id,
+        line=line,
+        history=history,
+        restores=restores,
+        restored=_restored(restores),
+        queued=services.actions.queued(clinic_id),
+        next_run=services.actions.next_run(),
+        audit=audit,
+        pager_link=lambda page: link("clinics", clinic_id, query={"page": str(page)}),
+    )
 
-    @router.get("/backups/{number}", name="backup")
-    @on_threads
-    def backup(request: Request, caller: CallerDep, number: int) -> Response:
-        entry = entry_of(services, caller, number)
-        record, visible = entry.record, caller.viewer.visible
-        built_on = [record.parent_id, record.chain[-1].backup_id] if record.chain else [record.parent_id]
-        parents = [services.history.by_id(backup_id, visible) for backup_id in dict.fromkeys(built_on) if backup_id]
-        restores = services.actions.restores(caller, record.clinic_id)
-        return show(
-            request,
-            "backup.html",
-            caller,
-            record.clinic_id,
-            entry=entry,
-            parents=[parent for parent in parents if parent is not None],
-            restored=_restored(restores).get(record.backup_id),
-            by_note=is_by_note(record),
-        )
 
-    @router.get("/runs/{dag_id}/{run_id:path}", name="run")
-    @on_threads
-    def run(request: Request, caller: CallerDep, dag_id: str, run_id: str) -> Response:
-        found = services.actions.run(caller, dag_id, run_id) if forms.is_run_id(run_id) else None
-        if found is None:
-            raise NotVisible("The run")
-        visible = caller.viewer.visible
-        line = _line(found.clinic_id) if found.clinic_id is not None else None
-        made = undo = source = None
-        if found.clinic_id is not None and dag_id == BACKUP:
-            made = services.history.of_run(found.clinic_id, run_id, visible)
-        if found.result and isinstance(found.result.get("undo"), str):
-            undo = services.history.by_id(found.result["undo"], visible)
-        backup_id = found.plan.backup_id if found.plan else found.conf.get("backup_id")
-        if isinstance(backup_id, str):
-            source = services.history.by_id(backup_id, visible)
-        return show(
-            request,
-            "run.html",
-            caller,
-            found.clinic_id,
-            run=found,
-            line=line,
-            steps=steps_of(found),
-            made=made,
-            undo=undo,
-            source=source,
-            approval_hours=services.settings.approval_hours,
-        )
+@ui.get("/clinics/{clinic_id}/runs/{run_id:path}", name="backup_of_run")
+@on_threads
+def backup_of_run(request: Request, caller: CallerDep, services: ServicesDep, clinic_id: int, run_id: str) -> Response:
+    line = line_of(caller, services, clinic_id)
+    entry = services.history.of_run(clinic_id, run_id, caller.viewer.visible)
+    if entry is not None:
+        links = render.Links.of(request)
+        return RedirectResponse(links.url("backups", entry.number), status_code=303)
+    return show(request, "none_yet.html", caller, services, clinic_id, line=line, run_id=run_id)
 
-    @router.get("/audit", name="audit")
-    @on_threads
-    def audit(request: Request, caller: CallerDep) -> Response:
-        params = request.query_params
-        wanted = {"clinic": forms.words(params, "clinic"), "actor": forms.words(params, "actor")}
-        found = services.audit.page(
-            visible=caller.viewer.clinics_where("audit"),
-            clinic_id=forms.number(params, "clinic"),
-            actor=wanted["actor"] or None,
-            page=forms.page_of(params),
-        )
-        link = render.Links.of(request)
-        kept = {name: value for name, value in wanted.items() if value}
-        return show(
-            request,
-            "audit.html",
-            caller,
-            audit=found,
-            wanted=wanted,
-            pager_link=lambda page: link("audit", query=kept | {"page": str(page)}),
-        )
 
-    @router.get("/dag/{dag_id}", name="dag")
-    @on_threads
-    def dag(request: Request, caller: CallerDep, dag_id: str) -> Response:
-        now, objective = services.now(), services.settings.rpo_hours
-        known: dict[str, Any] = {"visible": caller.viewer.visible, "now": now, "objective_hours": objective}
-        return show(
-            request,
-            "dag.html",
-            caller,
-            ours=dag_id.startswith("clinic_"),
-            counts=services.board.counts(**known),
-            lines=services.board.page(**known, per_page=WORST).lines,
-            next_run=services.actions.next_run(),
-            objective_hours=objective,
-        )
+@ui.get("/clinics/{clinic_id}/restore", name="restore_dialog")
+@on_threads
+def restore_dialog(request: Request, caller: CallerDep, services: ServicesDep, clinic_id: int) -> Response:
+    caller.require("restore", clinic_id)
+    line = line_of(caller, services, clinic_id)
+    moments = services.history.moments(clinic_id)
+    wanted = forms.number(request.query_params, "backup")
+    usual = next((moment for moment in moments if moment.safety_of is None), None)
+    chosen = next((moment for moment in moments if moment.number == wanted), usual)
+    entry = services.history.by_number(chosen.number, caller.viewer.visible) if chosen else None
+    zone = services.settings.zone
+    days = [list(day) for _, day in groupby(moments, lambda moment: moment.started_at.astimezone(zone).date())]
+    return show(
+        request,
+        "restore.html",
+        caller,
+        services,
+        clinic_id,
+        line=line,
+        moments=moments,
+        recent=days[:RECENT_DAYS],
+        earlier=days[RECENT_DAYS:],
+        chosen=chosen,
+        tables=sorted(entry.record.rows) if entry else [],
+    )
 
-    @router.get("/static/{name}", name="static")
-    async def static(request: Request, name: str) -> Response:
-        found = render.static_file(name)
-        if found is None:
-            raise NotVisible("The file")
-        content, media_type, version = found
-        fresh = request.query_params.get("v") == version
-        kept = "private, max-age=31536000, immutable" if fresh else "private, max-age=300"
-        return Response(content, media_type=media_type, headers={"Cache-Control": kept})
 
-    def show(
-        request: Request, template: str, caller: Caller, clinic_id: int | None = None, **facts: Any
-    ) -> HTMLResponse:
-        """A page for somebody, with what this person may do with that clinic."""
-        now, zone = services.now(), services.settings.zone
-        may = {action: clinic_id is not None and caller.viewer.may(action, clinic_id) for action in get_args(Action)}
-        known: dict[str, Any] = {"viewer": caller.viewer, "may": may, "now": now, "today": now.astimezone(zone).date()}
-        return render.page(request, template, zone=zone, **known | facts)
+@ui.get("/backups/{number}", name="backup")
+@on_threads
+def backup(request: Request, caller: CallerDep, services: ServicesDep, number: int) -> Response:
+    entry = entry_of(services, caller, number)
+    record, visible = entry.record, caller.viewer.visible
+    built_on = [record.parent_id, record.chain[-1].backup_id] if record.chain else [record.parent_id]
+    parents = [services.history.by_id(backup_id, visible) for backup_id in dict.fromkeys(built_on) if backup_id]
+    restores = services.actions.restores(caller, record.clinic_id)
+    return show(
+        request,
+        "backup.html",
+        caller,
+        services,
+        record.clinic_id,
+        entry=entry,
+        parents=[parent for parent in parents if parent is not None],
+        restored=_restored(restores).get(record.backup_id),
+        by_note=is_by_note(record),
+    )
 
-    def line_of(caller: Caller, clinic_id: int) -> BoardLine:
-        """How a clinic stands. :raises NotVisible: there is none, or none for this person."""
-        line = _line(clinic_id) if caller.viewer.may("see", clinic_id) else None
-        if line is None:
-            raise NotVisible(f"Clinic {clinic_id}")
-        return line
 
-    def _line(clinic_id: int) -> BoardLine | None:
-        return services.board.clinic(clinic_id, now=services.now(), objective_hours=services.settings.rpo_hours)
+@ui.get("/runs/{dag_id}/{run_id:path}", name="run")
+@on_threads
+def run(request: Request, caller: CallerDep, services: ServicesDep, dag_id: str, run_id: str) -> Response:
+    found = services.actions.run(caller, dag_id, run_id) if forms.is_run_id(run_id) else None
+    if found is None:
+        raise NotVisible("The run")
+    visible = caller.viewer.visible
+    line = _line(services, found.clinic_id) if found.clinic_id is not None else None
+    made = undo = source = None
+    if found.clinic_id is not None and dag_id == BACKUP:
+        made = services.history.of_run(found.clinic_id, run_id, visible)
+    if found.result and isinstance(found.result.get("undo"), str):
+        undo = services.history.by_id(found.result["undo"], visible)
+    backup_id = found.plan.backup_id if found.plan else found.conf.get("backup_id")
+    if isinstance(backup_id, str):
+        source = services.history.by_id(backup_id, visible)
+    return show(
+        request,
+        "run.html",
+        caller,
+        services,
+        found.clinic_id,
+        run=found,
+        line=line,
+        steps=steps_of(found),
+        made=made,
+        undo=undo,
+        source=source,
+        approval_hours=services.settings.approval_hours,
+    )
 
-    outside.include_router(router)
-    return outside
+
+@ui.get("/audit", name="audit")
+@on_threads
+def audit(request: Request, caller: CallerDep, services: ServicesDep) -> Response:
+    params = request.query_params
+    wanted = {"clinic": forms.words(params, "clinic"), "actor": forms.words(params, "actor")}
+    found = services.audit.page(
+        visible=caller.viewer.clinics_where("audit"),
+        clinic_id=forms.number(params, "clinic"),
+        actor=wanted["actor"] or None,
+        page=forms.page_of(params),
+    )
+    link = render.Links.of(request)
+    kept = {name: value for name, value in wanted.items() if value}
+    return show(
+        request,
+        "audit.html",
+        caller,
+        services,
+        audit=found,
+        wanted=wanted,
+        pager_link=lambda page: link("audit", query=kept | {"page": str(page)}),
+    )
+
+
+@ui.get("/dag/{dag_id}", name="dag")
+@on_threads
+def dag(request: Request, caller: CallerDep, services: ServicesDep, dag_id: str) -> Response:
+    now, objective = services.now(), services.settings.rpo_hours
+    known: dict[str, Any] = {"visible": caller.viewer.visible, "now": now, "objective_hours": objective}
+    return show(
+        request,
+        "dag.html",
+        caller,
+        services,
+        ours=dag_id.startswith("clinic_"),
+        counts=services.board.counts(**known),
+        lines=services.board.page(**known, per_page=WORST).lines,
+        next_run=services.actions.next_run(),
+        objective_hours=objective,
+    )
+
+
+@ui.get("/static/{name}", name="static")
+async def static(request: Request, name: str) -> Response:
+    found = render.static_file(name)
+    if found is None:
+        raise NotVisible("The file")
+    content, media_type, version = found
+    fresh = request.query_params.get("v") == version
+    kept = "private, max-age=31536000, immutable" if fresh else "private, max-age=300"
+    return Response(content, media_type=media_type, headers={"Cache-Control": kept})
+
+
+def show(
+    request: Request,
+    template: str,
+    caller: Caller,
+    services: Services,
+    clinic_id: int | None = None,
+    **facts: Any,
+) -> HTMLResponse:
+    """A page for somebody, with what this person may do with that clinic."""
+    now, zone = services.now(), services.settings.zone
+    may = {action: clinic_id is not None and caller.viewer.may(action, clinic_id) for action in get_args(Action)}
+    known: dict[str, Any] = {"viewer": caller.viewer, "may": may, "now": now, "today": now.astimezone(zone).date()}
+    return render.page(request, template, zone=zone, **known | facts)
+
+
+def line_of(caller: Caller, services: Services, clinic_id: int) -> BoardLine:
+    """How a clinic stands. :raises NotVisible: there is none, or none for this person."""
+    line = _line(services, clinic_id) if caller.viewer.may("see", clinic_id) else None
+    if line is None:
+        raise NotVisible(f"Clinic {clinic_id}")
+    return line
+
+
+def _line(services: Services, clinic_id: int) -> BoardLine | None:
+    return services.board.clinic(clinic_id, now=services.now(), objective_hours=services.settings.rpo_hours)
+
+
+ui.include_router(page_actions.router)
+router.include_router(ui)
 
 
 def render_error(request: Request, status: int, title: str, message: str, hint: str) -> HTMLResponse:

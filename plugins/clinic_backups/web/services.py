@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import cached_property
+from typing import Annotated
+
+from fastapi import Depends, Request
 
 from clinic_backups import settings
 from clinic_backups.catalog.approvals import Approvals
@@ -100,6 +103,15 @@ class Services:
         """Whether there is such a clinic; one that is new is not in the catalog yet."""
         known = self.board.clinic(clinic_id, now=self.now(), objective_hours=self.settings.rpo_hours)
         return known is not None or any(clinic.id == clinic_id for clinic in AirflowParts().clinics()[1])
+
+
+async def services_of(request: Request) -> Services:
+    """Those of the application that a request came to."""
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]
 
 
 def _catalog_connection() -> Connection:

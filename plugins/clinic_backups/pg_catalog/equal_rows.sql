@@ -1,0 +1,13 @@
+-- How often each row of a table without key is in the table and in the backups, by its text: of the rows that name a row
+-- of a backup, which have an index to be found by.
+{name} AS MATERIALIZED (
+    SELECT fila, COALESCE(t.times, 0) AS in_table, COALESCE(b.times, 0) AS in_backups
+      FROM (SELECT {row} AS fila, count(*) AS times
+              FROM {table} AS r
+             WHERE EXISTS (SELECT FROM {parent} AS p WHERE {same})
+             GROUP BY 1) AS t
+      FULL JOIN (SELECT r.fila_del_respaldo AS fila, count(*) AS times
+                   FROM {child} AS r
+                  WHERE EXISTS (SELECT FROM {parent} AS p WHERE {same})
+                  GROUP BY 1) AS b USING (fila)
+)

@@ -1,0 +1,37 @@
+"""What a connection's extra says, as Airflow's providers read it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from clinic_backups.connections import Connection
+from clinic_backups.errors import SettingsError
+
+
+def text(connection: Connection, name: str) -> str:
+    """A text in the extra, under its name or under the long one that older Airflows wrote."""
+    value = connection.extra.get(name) or connection.extra.get(f"extra__{connection.conn_type}__{name}")
+    return value if isinstance(value, str) else ""
+
+
+def mapping(connection: Connection, name: str) -> Mapping[str, Any]:
+    """An object in the extra, also when it is written as JSON text."""
+    value = connection.extra.get(name) or connection.extra.get(f"extra__{connection.conn_type}__{name}") or {}
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        found = None
+    if not isinstance(found, Mapping):
+        raise SettingsError(
+            f"Connection {connection.conn_id!r}: {name} in the extra is not a JSON object.", hint="Correct the extra."
+        )
+    return found
+
+
+def unusable(connection: Connection, error: Exception, wanted: str) -> SettingsError:
+    return SettingsError(
+        f"No client can be made from connection {connection.conn_id!r} ({type(error).__name__}).",
+        hint=f"Check its {wanted}.",
+    )

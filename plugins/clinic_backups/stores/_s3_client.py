@@ -1,0 +1,78 @@
+"""The client of an S3 connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+from botocore.exceptions import BotoCoreError
+from botocore.session import get_session
+
+from clinic_backups.connections import Connection
+from clinic_backups.errors import SettingsError
+from clinic_backups.stores._extras import mapping, unusable
+from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS
+
+# For every S3 client of the stores, also for S3Hook(config=...). The checksums that botocore adds by itself are off:
+# some services refuse their headers, and every request of S3Store carries Content-MD5, which all of them check.
+CLIENT_CONFIG = Config(
+    connect_timeout=CONNECT_SECONDS,
+    read_timeout=READ_SECONDS,
+    retries={"mode": "standard", "total_max_attempts": 4},
+    signature_version="s3v4",
+    request_checksum_calculation="when_required",
+    response_checksum_validation="when_required",
+)
+
+
+def make_client(connection: Connection) -> Any:
+    extra = connection.extra
+    if bool(connection.login) != bool(connection.password):
+        raise SettingsError(
+            f"Connection {connection.conn_id!r} has only one half of a key pair.",
+            hint="Set both login (access key) and password (secret key), or neither for this machine's own role.",
+        )
+    endpoint = _s3_endpoint(connection)
+    try:
+        config = s3_config(connection)
+        session = boto3.Session(
+            aws_access_key_id=connection.login or None,
+            aws_secret_access_key=connection.password or None,
+            aws_session_token=extra.get("aws_session_token"),
+            region_name=extra.get("region_name") or ("us-east-1" if endpoint else None),
+        )
+        if extra.get("role_arn"):
+            session = _with_role(session, extra["role_arn"], mapping(connection, "assume_role_kwargs"))
+        return session.client("s3", endpoint_url=endpoint, config=config, verify=extra.get("verify"))
+    except (BotoCoreError, ValueError, TypeError) as error:
+        raise unusable(connection, error, "login, password and, in the extra, region_name and endpoint_url") from None
+
+
+def s3_config(connection: Connection) -> Any:
+    """The ``botocore`` configuration for a connection: ours, then what its extra says in ``config_kwargs``."""
+    config = CLIENT_CONFIG
+    if _s3_endpoint(connection):
+        # Names of buckets below a host of one's own seldom resolve.
+        config = config.merge(Config(s3={"addressing_style": "path"}))
+    return config.merge(Config(**mapping(connection, "config_kwargs")))
+
+
+def _s3_endpoint(connection: Connection) -> str | None:
+    services = mapping(connection, "service_config")
+    return services.get("s3", {}).get("endpoint_url") or connection.extra.get("endpoint_url") or None
+
+
+def _with_role(session: Any, role_arn: str, arguments: Mapping[str, Any]) -> Any:
+    """A session whose credentials are those of the role, renewed before they expire: an upload may outlast them."""
+    fetcher = AssumeRoleCredentialFetcher(
+        client_creator=lambda service, **options: session.client(service, **options),
+        source_credentials=session.get_credentials(),
+        role_arn=role_arn,
+        extra_args={"RoleSessionName": "clinic-backups"} | dict(arguments),
+    )
+    assumed = get_session()
+    assumed._credentials = DeferredRefreshableCredentials(refresh_using=fetcher.fetch_credentials, method="assume-role")
+    return boto3.Session(botocore_session=assumed, region_name=session.region_name)

@@ -1,0 +1,158 @@
+"""What a restore refused although it is possible, or refused in words that help nobody."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_trial import trial
+from tests.postgres_fixtures import DemoDatabase
+from tests.shapes import Shaped, shaped
+
+OWN = "clinic_id = {{ clinic_id }}"
+DDL = """
+    CREATE TABLE s.parent (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, name text);
+    CREATE TABLE s.child (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, parent_id int);
+    INSERT INTO s.parent VALUES (1, 1, 'p1'), (2, 2, 'p2');
+    INSERT INTO s.child VALUES (1, 1, 1), (2, 2, 2)
+"""
+
+
+def version(database: DemoDatabase) -> int:
+    with closing(database.connect()) as db:
+        return int(db.server_version) // 10_000
+
+
+def test_a_part_that_was_detached_is_said(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(
+        demo_database, tmp_path,
+        """CREATE TABLE s.t (id int, clinic_id int NOT NULL REFERENCES s.clinic, PRIMARY KEY (id))
+               PARTITION BY RANGE (id);
+           CREATE TABLE s.t1 PARTITION OF s.t FOR VALUES FROM (0) TO (10);
+           CREATE TABLE s.t2 PARTITION OF s.t FOR VALUES FROM (10) TO (20);
+           INSERT INTO s.t VALUES (1, 1), (2, 2), (11, 1), (12, 1)""",
+        {"t": OWN}, owner=True,
+    )  # fmt: skip
+    record = rig.run()
+    rig.execute("ALTER TABLE s.t DETACH PARTITION s.t2")
+    (refusal,) = rig.plan(record).refusals
+    assert refusal.message == "s.t has no partition for at least one row of the backup."
+    assert "ATTACH PARTITION" in refusal.hint
+
+
+@pytest.mark.parametrize("type_", ["s.state", "s.state_of"], ids=["a domain", "a domain over a domain"])
+def test_a_default_may_be_that_of_a_domain(demo_database: DemoDatabase, tmp_path: Path, type_: str) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, {"parent": OWN, "child": OWN}, owner=True)
+    record = rig.run()
+    rig.execute(
+        "CREATE DOMAIN s.state AS text DEFAULT 'open'", "CREATE DOMAIN s.state_of AS s.state",
+        f"ALTER TABLE s.parent ADD state {type_} NOT NULL", "DELETE FROM s.parent WHERE id = 1",
+    )  # fmt: skip
+    plan = rig.bring_back(record)
+    assert rig.everything()["s.parent"][0] == "(1,1,p1,open)"
+    notes = [note for table in plan.tables for note in table.notes]
+    assert "Column state was added since: rows that come back get its default." in notes
+
+
+@pytest.mark.parametrize("owner", [True, False], ids=["triggers are kept quiet", "triggers fire"])
+def test_a_foreign_key_that_is_not_enforced_is_none(demo_database: DemoDatabase, tmp_path: Path, owner: bool) -> None:
+    if version(demo_database) < 18:
+        pytest.skip("NOT ENFORCED foreign keys are of PostgreSQL 18")
+    rig = shaped(
+        demo_database, tmp_path,
+        f"{DDL}; ALTER TABLE s.child ADD CONSTRAINT loose FOREIGN KEY (parent_id) REFERENCES s.parent NOT ENFORCED",
+        {"parent": OWN, "child": OWN}, owner=owner,
+    )  # fmt: skip
+    rig.execute("INSERT INTO s.child VALUES (3, 1, 77)")
+    record = rig.run()
+    assert record.suspect is None
+    before = rig.everything()
+    rig.execute("DELETE FROM s.child WHERE clinic_id = 1", "INSERT INTO s.parent VALUES (5, 1, 'new')",
+                "INSERT INTO s.child VALUES (9, 2, 5)")  # fmt: skip
+    rig.bring_back(record)
+    assert rig.everything() == before | {"s.child": [*before["s.child"], "(9,2,5)"]}
+
+
+TRIES = """
+    CREATE FUNCTION s.tries() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+    BEGIN
+        BEGIN
+            {does};
+            RAISE EXCEPTION 'not this time';
+        EXCEPTION WHEN OTHERS THEN NULL;
+        END;
+        {stays}
+        RETURN NEW;
+    END $$"""
+
+
+@pytest.mark.parametrize(
+    ("does", "stays", "goes"),
+    [
+        ("INSERT INTO s.log VALUES (2)", "", True),
+        ("INSERT INTO s.child VALUES (77, 1, 1)", "", True),
+        ("UPDATE s.log SET n = 5", "", True),
+        ("INSERT INTO s.log VALUES (2), (3)", "INSERT INTO s.log VALUES (9);", False),
+        ("INSERT INTO s.log VALUES (2)", "UPDATE s.log SET n = n;", False),
+        ("INSERT INTO s.log VALUES (2)", "DELETE FROM s.log;", False),
+        ("INSERT INTO s.child VALUES (77, 1, 1)", "INSERT INTO s.child VALUES (78, 2, 1);", False),
+    ],
+)
+def test_what_a_trigger_takes_back_is_no_write_of_its(
+    demo_database: DemoDatabase, tmp_path: Path, does: str, stays: str, goes: bool
+) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, {"parent": OWN, "child": OWN}, lists="s.log: made anew")
+    rig.execute("CREATE TABLE s.log (n int)", "INSERT INTO s.log VALUES (1)",
+                f"GRANT SELECT ON s.log TO {demo_database.roles.restorer}")  # fmt: skip
+    record = rig.run()
+    rig.execute(
+        "DELETE FROM s.parent WHERE id = 1", TRIES.format(does=does, stays=stays),
+        "CREATE TRIGGER t BEFORE INSERT ON s.parent FOR EACH ROW EXECUTE FUNCTION s.tries()",
+    )  # fmt: skip
+    before = rig.everything()
+    if goes:
+        rig.bring_back(record)
+        assert rig.everything() == before | {"s.parent": ["(1,1,p1)", "(2,2,p2)"]}
+    else:
+        (refusal,) = rig.plan(record).refusals
+        assert "planned were" in refusal.message
+        assert rig.everything() == before
+
+
+# A range stands for the number, whose operators are those of the extension btree_gist: it is not everywhere.
+TEMPORAL = """
+    CREATE TABLE s.price (no int4range, during daterange, clinic_id int NOT NULL REFERENCES s.clinic, amount int,
+                          PRIMARY KEY (no, during WITHOUT OVERLAPS));
+    INSERT INTO s.price VALUES ('[1,2)', '[2026-01-01,2026-02-01)', 1, 10), ('[1,2)', '[2026-02-01,2026-03-01)', 1, 20),
+                               ('[2,3)', '[2026-01-01,2027-01-01)', 2, 30);
+    CREATE TABLE s.sale (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, price int4range,
+                         during daterange, FOREIGN KEY (price, PERIOD during) REFERENCES s.price (no, PERIOD during));
+    INSERT INTO s.sale VALUES (1, 1, '[1,2)', '[2026-01-20,2026-02-10)'), (2, 2, '[2,3)', '[2026-01-20,2026-02-10)')
+"""
+
+
+@pytest.mark.parametrize("owner", [True, False], ids=["triggers are kept quiet", "triggers fire"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "DELETE FROM s.sale WHERE id = 1; DELETE FROM s.price WHERE clinic_id = 1",
+        "UPDATE s.price SET amount = 0 WHERE clinic_id = 1",
+        "DELETE FROM s.sale WHERE id = 1;"
+        "UPDATE s.price SET during = '[2026-02-15,2026-03-01)' WHERE no = '[1,2)' AND amount = 20;"
+        "INSERT INTO s.price VALUES ('[1,2)', '[2026-02-01,2026-02-15)', 1, 15)",
+    ],
+    ids=["deleted", "changed", "split"],
+)
+def test_keys_without_overlaps_come_back(demo_database: DemoDatabase, tmp_path: Path, damage: str, owner: bool) -> None:
+    if version(demo_database) < 18:
+        pytest.skip("WITHOUT OVERLAPS is of PostgreSQL 18")
+    rig: Shaped = shaped(demo_database, tmp_path, TEMPORAL, {"price": OWN, "sale": OWN}, owner=owner)
+    record = rig.run()
+    assert record.suspect is None
+    before = rig.everything()
+    rig.execute(*damage.split(";"))
+    assert [finding for finding in trial(rig) if finding.level == "error"] == []
+    rig.bring_back(record)
+    assert rig.everything() == before
