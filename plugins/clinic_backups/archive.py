@@ -13,6 +13,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -54,13 +55,16 @@ class ArchiveWriter:
         self._time = int(snapshot_at.timestamp())
         self._snapshot_at = snapshot_at
         self._tables: dict[str, tuple[Table, BlockList]] = {}
+        self._outside: dict[str, int] = {}
         self._foreign = 0
 
-    def begin(self, table: Table) -> None:
-        """The next rows are this table's."""
+    def begin(self, table: Table, *, outside: int = 0) -> None:
+        """The next rows are this table's; no extract gave ``outside`` of them."""
         self._cutter, self._blocks, self._segments = BlockCutter(), BlockList(), 0
         self._name, self._waiting, self._waiting_bytes = table.name, list[tuple[bytes, Block]](), 0
         self._tables[table.name] = (table, self._blocks)
+        if outside:
+            self._outside[table.name] = outside
         self._folder = f"tables/{quote(table.name, safe='.-_~ ')}"
 
     def add(self, rows: list[bytes]) -> None:
@@ -79,9 +83,8 @@ class ArchiveWriter:
         """Write the manifest and the end of the archive. Returns the blocks of each table."""
         archives = [backup_id, *(self._known.archives if self._known is not None else ())]
         # Made twice, for its size and then for its bytes: as a whole it would grow with the clinic.
-        described = clinic, archives, self._snapshot_at, self._tables, self._database
-        size = sum(map(len, manifest_chunks(*described)))
-        self._member(MANIFEST, size, manifest_chunks(*described))
+        described = (clinic, archives, self._snapshot_at, self._tables, self._database, self._outside)
+        self._member(MANIFEST, sum(map(len, manifest_chunks(*described))), manifest_chunks(*described))
         # Two empty records end a tar file.
         self._write(bytes(2 * tarfile.BLOCKSIZE))
         self._target.write(self._packing.flush())
@@ -140,12 +143,14 @@ def manifest_chunks(
     snapshot_at: datetime,
     tables: Mapping[str, tuple[Table, BlockList]],
     database: str | None = None,
+    outside: Mapping[str, int] = MappingProxyType({}),
 ) -> Iterator[bytes]:
     """The manifest's JSON in pieces: what each table is, and its blocks as [SHA-256, rows, bytes, archive].
 
     :param archives: the ids of the backups in whose archives the blocks lie, the own one first; a block's archive is
         an index into it. A full backup has only its own.
     :param database: which one the tables' OIDs and the columns' numbers are of.
+    :param outside: how many rows of a table no extract gave.
     """
     head: dict[str, Any] = {
         "format": FORMAT_VERSION,
@@ -159,6 +164,8 @@ def manifest_chunks(
     yield json.dumps(head, ensure_ascii=False)[:-1].encode() + b', "tables": ['
     for number, (table, blocks) in enumerate(tables.values()):
         described = asdict(table) | {"rows": blocks.rows, "size_bytes": blocks.size_bytes}
+        if table.name in outside:
+            described["outside"] = outside[table.name]
         yield (b", " if number else b"") + json.dumps(described, ensure_ascii=False)[:-1].encode() + b', "blocks": ['
         for position, (block, archive) in enumerate(zip(blocks, blocks.archives, strict=True)):
             comma = ", " if position else ""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
+from types import MappingProxyType
 
 from clinic_backups import envelopes, gate, plausibility, source_database
 from clinic_backups.archive import block_list, schema_digest
@@ -30,6 +31,7 @@ from clinic_backups.model import BackupRecord, BackupRequest, Clinic, Envelope, 
 from clinic_backups.notify.policy import Announcer
 from clinic_backups.object_keys import archive_key_of
 from clinic_backups.outcome import Outcomes
+from clinic_backups.outside import Outside
 from clinic_backups.parents import Parents
 from clinic_backups.settings import Settings
 from clinic_backups.standby import lag_of
@@ -80,6 +82,7 @@ class ClinicBackup:
         self._parents = Parents(store, catalog, now)
         self._stream: ArchiveStream | None = None
         self._stopped: BaseException | None = None
+        self._outside: Mapping[str, Outside] = {}
 
     def run(
         self,
@@ -88,12 +91,14 @@ class ClinicBackup:
         queries: Mapping[str, str] | None = None,
         held: ClinicLock | None = None,
         same_as: str | None = None,
+        outside: Mapping[str, Outside] = MappingProxyType({}),
     ) -> BackupRecord:
         """Back up; returns the completed record. A failure is recorded and raised.
 
         :param queries: the SELECT of each table, rendered already; by default they are rendered here.
         :param held: the clinic's lock, where the caller holds it.
         :param same_as: the name of an exported snapshot: what it sees is backed up.
+        :param outside: rows in it that no extract gives, and that are backed up too.
         :raises AlreadyRunning: another process backs up this clinic; nothing was recorded.
         :raises ClocksDiffer: this machine's clock is not the catalog's; nothing was recorded.
         :raises SettingsError: no recipient, a wrong one, or a wrong extract; nothing was recorded.
@@ -101,6 +106,7 @@ class ClinicBackup:
         :raises TransientError, PermanentError: the database, the store or the catalog failed; or what it is built on
             was lost meanwhile.
         """
+        self._outside = outside
         recipients = self._settings.recipients_of(request.clinic.id)
         parse_recipients(recipients)
         if queries is None:
@@ -281,7 +287,7 @@ class ClinicBackup:
                 )
                 stored = stream.run(
                     record, snapshot, tables, queries, known, self._settings.read_seconds,
-                    max_row_bytes=self._settings.max_row_mib * 1024 * 1024, database=source,
+                    max_row_bytes=self._settings.max_row_mib * 1024 * 1024, database=source, outside=self._outside,
                 )  # fmt: skip
                 try:
                     return self._checked(record, snapshot, tables, queries, stored, backups, recipients, other), stored

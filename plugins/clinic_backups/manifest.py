@@ -17,12 +17,16 @@ from clinic_backups.model import FORMAT_VERSION, Clinic, Table
 
 @dataclass(frozen=True)
 class TableContent:
-    """One table as the archive has it."""
+    """One table as the archive has it.
+
+    :param outside: so many of the rows no extract gave: a restore's copy of the present state holds what it changes.
+    """
 
     table: Table
     rows: int
     size_bytes: int
     blocks: BlockList
+    outside: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,10 @@ def checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
         blocks = _listed(described["blocks"], seen.get(table.name, BlockList()), len(archives), table.name)
         if (described["rows"], described["size_bytes"]) != (blocks.rows, blocks.size_bytes):
             raise damaged(f"has other rows of {table.name!r} than its manifest says")
-        contents[table.name] = TableContent(table, blocks.rows, blocks.size_bytes, blocks)
+        outside = described.get("outside", 0)
+        if type(outside) is not int or not 0 <= outside <= blocks.rows:
+            raise damaged(f"has a manifest with a number of rows outside of {table.name!r} that cannot be")
+        contents[table.name] = TableContent(table, blocks.rows, blocks.size_bytes, blocks, outside)
     if list(seen) != [name for name in contents if name in seen] or len(contents) < len(data["tables"]):
         raise damaged("has a table that its manifest does not list, lists twice, or in another order")
     total = fingerprint({name: content.blocks for name, content in contents.items()})

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from clinic_backups.archive import ArchiveWriter, fingerprint
 from clinic_backups.blocks import BlockList
@@ -16,6 +17,7 @@ from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.known_blocks import KnownBlocks
 from clinic_backups.manifest_checks import require_readable
 from clinic_backups.model import ArchiveInfo, BackupRecord, Clinic, Envelope, Table
+from clinic_backups.outside import Outside
 from clinic_backups.pipeline import ByteChannel, Channel, Pipeline
 from clinic_backups.stored import put_archive
 from clinic_backups.stores.base import ObjectStore, StoredObject
@@ -74,6 +76,7 @@ class ArchiveStream:
         read_seconds: float = 3600,
         max_row_bytes: int = MAX_ROW_BYTES,
         database: str | None = None,
+        outside: Mapping[str, Outside] = MappingProxyType({}),
     ) -> Stored:
         """Read, pack and store; returns what the store confirmed and each table's blocks.
 
@@ -86,6 +89,7 @@ class ArchiveStream:
         :param read_seconds: longest time for which the tables may stay locked.
         :param max_row_bytes: a longer row of CSV is refused.
         :param database: which one the snapshot is of, see ``source_database``.
+        :param outside: rows that no extract gives, and that are read all the same.
         :raises PermanentError: a row is too long.
         :raises IntegrityError: the manifest could not be read again; nothing was stored.
         """
@@ -99,11 +103,12 @@ class ArchiveStream:
         require_readable(clinic, snapshot_at, tables.values(), database)
 
         def pack() -> None:
-            blocks.update(_pack(writer, rows, clinic, record.backup_id))
+            blocks.update(_pack(writer, rows, clinic, record.backup_id, outside))
 
         def upload() -> StoredObject:
             return put_archive(record, sealed, self._store, locked_until=self._locked_until)
 
+        also = {name: more.added_to(queries[name], tables[name]) for name, more in outside.items()}
         reader = _Reader(rows, len(tables), self._on_progress, max_row_bytes)
         # A daemon thread: it ends with the reading, and keeps no process alive.
         limit = threading.Timer(read_seconds, lambda: self.stop(_too_slow(read_seconds)))
@@ -111,7 +116,7 @@ class ArchiveStream:
 
         def read() -> None:
             try:
-                reader.read(snapshot, tables, queries)
+                reader.read(snapshot, tables, dict(queries) | also)
                 snapshot.prove_and_end()
             finally:
                 limit.cancel()
@@ -243,7 +248,9 @@ class _Reader:
         self._on_progress(Progress(table, number, self._tables, self._rows, self._raw_bytes))
 
 
-def _pack(writer: ArchiveWriter, source: Rows, clinic: Clinic, backup_id: str) -> Mapping[str, BlockList]:
+def _pack(
+    writer: ArchiveWriter, source: Rows, clinic: Clinic, backup_id: str, outside: Mapping[str, Outside]
+) -> Mapping[str, BlockList]:
     """The second stage: blocks, hashes, tar and zstd."""
     open_table = False
     while (item := source.get()) is not None:
@@ -252,7 +259,7 @@ def _pack(writer: ArchiveWriter, source: Rows, clinic: Clinic, backup_id: str) -
             continue
         if open_table:
             writer.end()
-        writer.begin(item)
+        writer.begin(item, outside=outside[item.name].rows if item.name in outside else 0)
         open_table = True
     if open_table:
         writer.end()

@@ -44,7 +44,7 @@ def apply(rig: Shaped, record: BackupRecord, plan: RestorePlan, *meanwhile: str,
     """Apply a plan; others write after its comparison and before its writing, once."""
     todo = [*meanwhile]
 
-    def save(snapshot: str, rows: object) -> None:
+    def save(present: object) -> None:
         while todo:
             rig.execute(todo.pop(0))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from psycopg2 import sql
 
+from clinic_backups.declarations import Declarations
 from clinic_backups.errors import PermanentError
 from clinic_backups.model import Table
 from clinic_backups.restore.diff import TableDiff
@@ -24,7 +25,8 @@ class Checks:
 
     :param tables: what PostgreSQL says of the restored tables and of those that refer to them.
     :param references: the foreign keys from and to the restored tables.
-    :param derived: tables whose rows are deleted where they stand in the way.
+    :param declared: what somebody said of tables and columns: rows of derived ones go where they are in the way.
+    :param queries: the extract of each table.
     :param where: the database, for people.
     """
 
@@ -34,12 +36,13 @@ class Checks:
         diffs: Mapping[str, TableDiff],
         tables: Mapping[str, Table],
         references: Sequence[Reference],
-        derived: Collection[str] = (),
+        declared: Declarations,
+        queries: Mapping[str, str],
         *,
         where: str = "",
     ) -> None:
         self._workspace, self._diffs, self._where = workspace, diffs, where
-        self._obstacles = Obstacles(diffs, tables, references, derived)
+        self._obstacles = Obstacles(diffs, tables, references, declared, queries)
 
     def run(self) -> Iterator[Refusal]:
         """All refusals, table by table."""
@@ -58,7 +61,7 @@ class Checks:
     def leave(self) -> Counter[str]:
         """Take the operations that cannot be done out of the tables' operations; returns how many of each table."""
         left: Counter[str] = Counter()
-        for obstacle in (*self._obstacles.of_strangers(), *self._obstacles.all()):
+        for obstacle in self._obstacles.all():
             statement = sql.SQL("DELETE FROM {} AS x WHERE x.ctid IN (SELECT f.place FROM ({}) AS f (a, place, b))")
             with self._path(obstacle):
                 left[obstacle.diff.name] += self._workspace.execute(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from psycopg2 import sql
 
 from clinic_backups.connections import Connection
 from clinic_backups.database import is_conflict, refusal_of
+from clinic_backups.declarations import Declarations
 from clinic_backups.drift import FILE
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.model import Table
+from clinic_backups.outside import Outside
 from clinic_backups.restore import sequences
 from clinic_backups.restore.adopt import adopt
 from clinic_backups.restore.archives import OnStep, Wanted
@@ -22,6 +24,7 @@ from clinic_backups.restore.checks import Checks
 from clinic_backups.restore.choosing import Choice
 from clinic_backups.restore.derived import Derived, in_the_way
 from clinic_backups.restore.diff import TableDiff, compute
+from clinic_backups.restore.kept import KeptColumns
 from clinic_backups.restore.live import again, digest_of_moment, leave_changed, moment_of
 from clinic_backups.restore.migrated import Migrated
 from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, Target, Wish, digest_of
@@ -36,6 +39,20 @@ from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.write import Writer, Writes
 
 
+@dataclass(frozen=True)
+class Present:
+    """What a restore saw before it writes.
+
+    :param snapshot: the name of the exported snapshot.
+    :param rows: how many rows of the clinic each table has in it.
+    :param outside: those of them that no extract gives.
+    """
+
+    snapshot: str
+    rows: Mapping[str, int]
+    outside: Mapping[str, Outside]
+
+
 class Collided(PermanentError):
     """A constraint forbids what was rehearsed well: somebody has written at the same moment. Nothing was changed."""
 
@@ -47,7 +64,7 @@ class Comparison:
     :param migrated: the backup, under the names of now.
     :param queries: the extract of each table, rendered for the clinic.
     :param target: the database, as its server says; ``refusals`` are what is wrong with it.
-    :param derived: tables that others make anew from the clinics' rows.
+    :param declared: what somebody said of tables and columns in ``not_backed_up.txt``.
     :param as_text: every value of the backup was loaded as a text.
     :param since: of the mode ``live``: the plan that was approved. What changed since is left as it is.
     """
@@ -62,17 +79,17 @@ class Comparison:
         *,
         target: Target,
         refusals: Sequence[Refusal] = (),
-        derived: Collection[str] = (),
+        declared: Declarations,
         as_text: bool = False,
         since: RestorePlan | None = None,
     ) -> None:
         self._since, self._target = since, target
         self.workspace, self.queries, self.manifest, self._migrated = workspace, queries, migrated.manifest, migrated
-        self._connection, self._wish, self._derived_tables, self._as_text = connection, wish, derived, as_text
+        self._connection, self._wish, self._declared, self._as_text = connection, wish, declared, as_text
         self._shapes: dict[str, Shape] = {}
         self._staged: dict[str, Staged] = {}
         self._refusals: list[Refusal] = [*refusals]
-        self._adopted: dict[str, int] = {}
+        self._outside: dict[str, Outside] = {}
         self._notes: dict[str, list[str]] = {}
         self._tables: dict[str, Table] = {}
         self._rules: dict[str, TableRules] = {}
@@ -101,26 +118,39 @@ class Comparison:
 
     def compare(self) -> None:
         """Compute what is to be written, and what stands in the way."""
+        converted: dict[str, Staged] = {}
         for name, staged in self._staged.items():
             if unfit := convert(self.workspace, staged, as_text=self._as_text):
                 self._refusals += unfit
                 continue
             for note in fill_nulls(self.workspace, staged):
                 self._note(name, note)
-            adopted = adopt(self.workspace, staged, self._references, self.queries.keys())
-            if isinstance(adopted, Refusal):
-                self._refusals.append(adopted)
-                adopted = 0
-            self._adopted[name] = adopted
+            converted[name] = staged
+        self._adopt(converted)
+        for name, staged in converted.items():
             self.diffs[name] = compute(self.workspace, staged, self._wish.mode, self._references)
             self._note_filled(self.diffs[name])
-            if adopted:
-                self._note(name, _adopted(adopted, self._wish.mode))
             if self._since is not None:
                 self._leave_changed(name, self._since)
         if self._since is not None:
             self._leave_impossible()
         self._look_around()
+
+    def _adopt(self, staged: Mapping[str, Staged]) -> None:
+        for name, found in adopt(self.workspace, staged, self._references, self.queries, self._loose):
+            if isinstance(found, Refusal):
+                self._refusals.append(found)
+                continue
+            self._outside[name] = self._outside.get(name, Outside()) + found
+            if found.changed:
+                self._note(name, _adopted(found.changed, self._wish.mode, left_out=name in self._loose))
+
+    @property
+    def _loose(self) -> set[str]:
+        """Tables of which the extract does not give all rows of the clinic: as somebody says, or the backup itself."""
+        return {
+            name for name, content in self.manifest.tables.items() if name in self._declared.rows or content.outside
+        }
 
     def _note_filled(self, diff: TableDiff) -> None:
         count, names = diff.plan.insert, [column for column, _ in diff.staged.shape.filled]
@@ -153,7 +183,7 @@ class Comparison:
         # What refers to a table that is refused itself is only a consequence of that.
         refused = {refusal.table for refusal in self._refusals} - self.diffs.keys()
         references = [each for each in self._references if not {each.child, each.parent} & refused]
-        return Checks(self.workspace, self.diffs, self._tables, references, self._derived_tables,
+        return Checks(self.workspace, self.diffs, self._tables, references, self._declared, self.queries,
                       where=self._target.name)  # fmt: skip
 
     def _look_around(self) -> None:
@@ -163,7 +193,7 @@ class Comparison:
         for each in unseen:
             self._note(each.table, each.said)
         self._refusals += sequences.refusals(self._sequences, workspace.role())
-        self._derived = list(in_the_way(workspace, diffs, references, self._derived_tables))
+        self._derived = list(in_the_way(workspace, diffs, references, self._declared.derived))
         for derived in self._derived:
             self._note(
                 derived.table,
@@ -185,17 +215,16 @@ class Comparison:
             | {f"shape {name}": shape.digest for name, shape in self._shapes.items()}
         )
 
-    @property
-    def rows_now(self) -> dict[str, int]:
-        """How many rows the clinic has in each table that is compared, without those that lost their way to it."""
-        return {
+    def present(self) -> Present:
+        """What the copy of the present state has to hold."""
+        rows = {
             name: staged.matched
-            - self._adopted.get(name, 0)
             + self.workspace.rows(
                 sql.SQL("SELECT count(*) FROM {}").format(staged.present), None, f"counting the rows of {name}"
             )[0][0]
             for name, staged in self._staged.items()
         }
+        return Present(self.workspace.export(), rows, self._outside)
 
     @property
     def writes(self) -> int:
@@ -209,15 +238,24 @@ class Comparison:
 
         :raises TransientError: it may pass by itself, as a lock of somebody else does.
         """
-        if self._refusals or not self.writes:
+        if self._refusals:
             return
         try:
             with self.workspace.savepoint():
-                before = sequences.positions(self.workspace)
-                self._write()
+                before = sequences.positions(self.workspace) if self.writes else {}
+                if self.writes:
+                    self._write()
                 self._proof.written(fired=self._quiet.how == "fire")
-                moved = sequences.moved(self.workspace, before)
+                hidden = self._proof.not_given()
+                moved = sequences.moved(self.workspace, before) if self.writes else {}
             self._notes_of_sequences(moved)
+            for name, count in hidden.items():
+                rows = (
+                    "1 row that the extract leaves out now comes"
+                    if count == 1
+                    else (f"{count:,} rows that the extract leaves out now come")
+                )
+                self._note(name, f"{rows} back: a restore of the copy that is made before does not take them away.")
         except PermanentError as error:
             self._refusals.append(explain(self.workspace, self.diffs, error))
         except TransientError as error:
@@ -259,6 +297,8 @@ class Comparison:
         if self._quiet.how == "replica":
             own_proof = ReferenceProof(workspace, self._connection, self.diffs, self._references)
             own_proof.begin()
+        kept = KeptColumns(workspace, self.diffs)
+        kept.begin()
         # The application's own triggers and constraints expect the role's own search path.
         run("SET LOCAL search_path TO DEFAULT", "setting the search path")
         run("SET CONSTRAINTS ALL DEFERRED", "deferring constraints")
@@ -270,13 +310,14 @@ class Comparison:
         require_unchanged(defined, definitions(workspace))
         self._quiet.end(workspace)
         run("SET LOCAL search_path = pg_catalog", "setting the search path")
+        kept.prove()
         if own_proof is not None:
             own_proof.prove()
         return done
 
     @property
     def _proof(self) -> Proof:
-        return Proof(self.workspace, self._wish.mode, self.diffs, self.manifest.tables, self.queries)
+        return Proof(self.workspace, self._wish.mode, self.diffs, self.manifest.tables, self.queries, loose=self._loose)
 
     @property
     def plan(self) -> RestorePlan:
@@ -301,10 +342,10 @@ class Comparison:
 
     def _notes_of_sequences(self, moved: Mapping[str, int]) -> None:
         """A sequence takes no number back, not even of what was rolled back."""
-        written = next(name for name, diff in self.diffs.items() if diff.plan.writes)
+        written = [name for name, diff in self.diffs.items() if diff.plan.writes]
         for sequence, numbers in moved.items():
             self._note(
-                written,
+                written[0],
                 f"The sequence {sequence} went on by {numbers:,} while this plan was rehearsed, and goes on when it is"
                 " applied: a trigger or a default takes numbers from it, or somebody else did.",
             )
@@ -316,8 +357,12 @@ class Comparison:
         self._refusals.append(Refusal(table, message, hint))
 
 
-def _adopted(count: int, mode: str) -> str:
-    rows = f"{count:,} row{'s' if count > 1 else ''} of the clinic lost the way to it (a foreign key was set to NULL)"
+def _adopted(count: int, mode: str, *, left_out: bool) -> str:
+    many = count > 1
+    why = "that the extract leaves out now" if left_out else "lost the way to it (a foreign key was set to NULL)"
+    rows = (
+        f"{count:,} row{'s' if many else ''} of the clinic {why}{', and differ' + 's' * (not many) if left_out else ''}"
+    )
     if mode == "missing":
         return f"{rows}: the mode `missing` changes no row, use `exact` to get them back."
-    return f"{rows}: it is set again. The safety backup cannot have such rows."
+    return f"{rows}: {'they are' if many else 'it is'} set again. The safety backup holds what is there now."

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg2 import sql
 
+from clinic_backups.declarations import Declarations
 from clinic_backups.model import Table
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.rules import Reference, UniqueRule, compare, with_child
 from clinic_backups.restore.shape import PLAIN_KEY_TYPES, has_plain_key
-from clinic_backups.restore.workspace import columns_of, qualified
+from clinic_backups.restore.workspace import columns_of, qualified, row_text
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,10 @@ class Obstacles:
         diffs: Mapping[str, TableDiff],
         tables: Mapping[str, Table],
         references: Sequence[Reference],
-        derived: Collection[str],
+        declared: Declarations,
+        queries: Mapping[str, str],
     ) -> None:
-        self._diffs, self._tables, self._derived = diffs, tables, derived
+        self._diffs, self._tables, self._declared, self._queries = diffs, tables, declared, queries
         # What this role may not read, and what is true of one partition alone, is PostgreSQL's to check.
         self._looked_at = [
             reference
@@ -51,36 +53,87 @@ class Obstacles:
         ]
 
     def of_strangers(self) -> Iterator[Obstacle]:
-        """Rows to write that would belong to a row of somebody else, who has the key of their parent by now."""
+        """Rows to write that would belong to a row which is there and not this clinic's, or not any more.
+
+        What a row refers to already may stay as it is. So may what somebody has said of a column or of a table.
+        """
         for reference in self._looked_at:
             child, parent = self._diffs.get(reference.child), self._diffs.get(reference.parent)
             if (
                 child is None
-                or parent is None
-                or not (child.plan.insert + child.plan.update and parent.plan.insert and parent.staged.shape.key)
+                or not child.plan.insert + child.plan.update
+                or reference.parent not in self._queries
                 or not set(reference.columns) <= set(child.staged.shape.columns)
             ):
                 continue
-            query = sql.SQL("""
-                SELECT '', c.ctid, NULL
-                  FROM {child_ops} AS c JOIN {child_wanted} AS w ON c.op <> 'delete' AND {child_same}
-                  JOIN {parent_wanted} AS v ON {refers}
-                  JOIN {parent_ops} AS o ON o.op = 'insert' AND {parent_same}
-                  JOIN {parent} AS t ON {there}""").format(
-                child_ops=child.ops,
-                child_wanted=child.staged.wanted,
-                child_same=_join_ops(child, "w", "c"),
-                parent_wanted=parent.staged.wanted,
-                refers=reference.refers("w", "v"),
-                parent_ops=parent.ops,
-                parent_same=parent.staged.shape.is_of("o", "v"),
-                parent=qualified(parent.name),
-                there=parent.staged.shape.is_of("o", "t"),
+            was_ours = parent is not None and set(reference.parent_columns) <= {
+                *parent.staged.shape.columns,
+                *parent.staged.shape.key,
+            }
+            if not was_ours and self._may_be_others(reference):
+                continue
+            yield self._of_strangers(reference, child, parent if was_ours else None)
+
+    def _may_be_others(self, reference: Reference) -> bool:
+        """What no extract gives is not another clinic's for that alone."""
+        columns = {f"{reference.child}.{column}" for column in reference.columns}
+        return bool(columns & set(self._declared.columns)) or reference.parent in self._declared.rows
+
+    def _of_strangers(self, reference: Reference, child: TableDiff, parent: TableDiff | None) -> Obstacle:
+        shape = child.staged.shape
+        ours = [sql.SQL("(\n{}\n)").format(sql.SQL(self._queries[reference.parent]))]
+        was_ours: sql.Composable = sql.SQL("true")
+        if parent is not None:
+            ours.append(sql.Composed([parent.staged.present]))
+            was_ours = sql.SQL("EXISTS (SELECT FROM {} AS b WHERE {})").format(
+                parent.staged.wanted, reference.refers("w", "b")
             )
-            yield Obstacle(child, query, lambda count, keys, missing: Refusal("", "", ""))
+        names_it_now: sql.Composable = sql.SQL("")
+        if shape.key:
+            names_it_now = sql.SQL("AND NOT EXISTS (SELECT FROM {} AS p WHERE {} AND {})").format(
+                child.staged.present,
+                shape.same_key("p", "w"),
+                sql.SQL("{} = {}").format(row_text(reference.columns, "p"), row_text(reference.columns, "w")),
+            )
+        # Step by step: first the few rows that are not ours, else the planner looks them up row by row.
+        query = sql.SQL("""
+            WITH w AS MATERIALIZED (SELECT c.ctid AS place_of_op, x.*
+                                      FROM {ops} AS c JOIN {wanted} AS x ON c.op <> 'delete' AND {same}),
+                 t AS MATERIALIZED (SELECT DISTINCT {named} FROM {parent} AS t JOIN w ON {refers}),
+                 other AS MATERIALIZED (SELECT * FROM t WHERE {not_ours})
+            SELECT {shown}, w.place_of_op, NULL FROM w JOIN other AS t ON {same_parent}
+             WHERE {was_ours} {names_it_now}""").format(
+            shown=_shown(shape.now, "w"),
+            ops=child.ops,
+            wanted=child.staged.wanted,
+            same=_join_ops(child, "x", "c"),
+            parent=qualified(reference.parent),
+            refers=reference.refers("w", "t"),
+            was_ours=was_ours,
+            names_it_now=names_it_now,
+            # Not NOT (… OR …), which the planner would look up row by row.
+            named=columns_of(reference.columns, "w"),
+            same_parent=sql.SQL("{} = {}").format(row_text(reference.columns, "w"), row_text(reference.columns, "t")),
+            not_ours=sql.SQL(" AND ").join(
+                sql.SQL("NOT EXISTS (SELECT FROM {} AS v WHERE {})").format(rows, reference.refers("t", "v"))
+                for rows in ours
+            ),
+        )
+        return Obstacle(
+            child,
+            query,
+            lambda count, keys, missing: Refusal(
+                shape.name,
+                f"{count} rows of {shape.name} would belong to rows of {reference.parent} that are of another clinic"
+                f" now, or of none ({reference.name}): {keys}.",
+                f"Give those rows of {reference.parent} back first, or restore without {shape.name}. If {shape.name}"
+                f" may name rows of other clinics, declare the column in include/sql/not_backed_up.txt.",
+            ),
+        )
 
     def all(self) -> Iterator[Obstacle]:
         """Each of them; a query that finds no row is no obstacle."""
+        yield from self.of_strangers()
         for diff in self._diffs.values():
             shape, writes = diff.staged.shape, diff.plan.insert or diff.plan.update
             if diff.plan.insert and shape.key:
@@ -93,7 +146,7 @@ class Obstacles:
                     yield from self._missing_parents(diff, reference)
         for reference in self._looked_at:
             parent = self._diffs.get(reference.parent)
-            if parent is not None and parent.plan.delete and reference.child not in self._derived:
+            if parent is not None and parent.plan.delete and reference.child not in self._declared.derived:
                 yield from self._orphans(reference)
 
     def _taken_keys(self, diff: TableDiff) -> Obstacle:

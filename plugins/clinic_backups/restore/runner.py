@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -18,6 +18,7 @@ from clinic_backups.connections import Connection
 from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.model import BackupRecord, Clinic, iso
 from clinic_backups.restore.archives import Source
+from clinic_backups.restore.comparison import Present
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.outcome import RestoreOutcomes, TransactionStatus, status_in
 from clinic_backups.restore.safety import SafetyBackup
@@ -248,17 +249,16 @@ class _Attempt:
         except ClinicBackupsError as failure:
             error.add_note(f"The catalog could not be told: {failure.message}")
 
-    def _save(self, snapshot: str, rows: Mapping[str, int]) -> None:
+    def _save(self, present: Present) -> None:
         """Save the present state, unless the approval was taken back while the archive was read."""
         runner = self._runner
         runner._approvals.usable(self._approved.id)
         saved = runner._safety.take(
             Clinic(self._plan.clinic_id, self._plan.clinic_name),
+            present,
             of=self._plan.backup_id,
             tables=self._request.tables,
             requested_by=self._request.requested_by,
-            snapshot=snapshot,
-            rows=rows,
             lock=self._lock,
         )
         if saved is not None:

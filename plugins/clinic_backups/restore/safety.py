@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from psycopg2 import sql
 
@@ -12,6 +12,7 @@ from clinic_backups.connections import Connection
 from clinic_backups.errors import IntegrityError
 from clinic_backups.extract import SqlExtract, SqlFolder
 from clinic_backups.model import BackupRecord, BackupRequest, Clinic
+from clinic_backups.restore.comparison import Present
 from clinic_backups.settings import Settings
 from clinic_backups.tenant_db import Snapshot
 
@@ -29,24 +30,22 @@ class SafetyBackup:
     def take(
         self,
         clinic: Clinic,
+        present: Present,
         *,
         of: str,
         requested_by: str,
-        snapshot: str,
-        rows: Mapping[str, int],
         lock: ClinicLock,
         tables: Sequence[str] = (),
     ) -> BackupRecord | None:
         """Back up what the plan saw; none where no table has a row of the clinic.
 
+        :param present: what the plan saw.
         :param of: the backup that is about to be restored; ``tables``: only these of it, which its notes name.
-        :param snapshot: the exported snapshot in which the plan was made.
-        :param rows: how many rows of each table the plan saw in it.
         :param lock: the clinic's, which the restore holds.
         :raises IntegrityError: the backup does not hold what the plan saw.
         :raises ClinicBackupsError: see :meth:`ClinicBackup.run`.
         """
-        if not any(rows.values()) and self._is_empty(clinic.id, snapshot):
+        if not any(present.rows.values()) and self._is_empty(clinic.id, present.snapshot):
             return None
         # Without the run's id: what an earlier attempt of the run has stored is another moment's state, and a backup
         # with that id would go on from there.
@@ -57,8 +56,8 @@ class SafetyBackup:
             # A restore must not wait until somebody has written an extract: the record says what it lacks.
             allow_gaps=True,
         )  # fmt: skip
-        saved = self._backup.run(request, held=lock, same_as=snapshot)
-        for name, count in rows.items():
+        saved = self._backup.run(request, held=lock, same_as=present.snapshot, outside=present.outside)
+        for name, count in present.rows.items():
             if saved.rows.get(name, 0) != count:
                 raise IntegrityError(
                     f"The safety backup {saved.backup_id} is not what the plan saw: {name} has"

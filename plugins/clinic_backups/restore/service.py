@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
@@ -15,7 +15,7 @@ from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.extract import SqlExtract, SqlFolder
 from clinic_backups.manifest import Manifest
 from clinic_backups.restore.archives import Archives, Fetched, OnStep, Source
-from clinic_backups.restore.comparison import Collided, Comparison
+from clinic_backups.restore.comparison import Collided, Comparison, Present
 from clinic_backups.restore.hooks import hooked
 from clinic_backups.restore.live import digest_of_moment
 from clinic_backups.restore.migrated import Migrated, Numbered, migrated
@@ -41,9 +41,8 @@ class ClinicChanged(PermanentError):
     """The clinic is not as it was when the plan was approved."""
 
 
-Save = Callable[[str, Mapping[str, int]], object]
-"""Saves the present state: it is told the name of the exported snapshot that the plan was made in, and how many rows
-each table has in it, as the plan counted them."""
+Save = Callable[[Present], object]
+"""Saves the present state, as the plan saw it."""
 
 
 class ClinicRestore:
@@ -117,7 +116,7 @@ class ClinicRestore:
                 raise _changed(source.clinic_id, now, plan)
             if now.writes and save is not None:
                 self.on_step("saving the present state")
-                save(comparison.workspace.export(), comparison.rows_now)
+                save(comparison.present())
             if now.writes:
                 self.on_step(f"writing {now.writes:,} rows")
             comparison.write(self.on_step)
@@ -201,7 +200,7 @@ class ClinicRestore:
                 queries,
                 target=target,
                 refusals=refusals,
-                derived=folder.derived().keys(),
+                declared=folder.declarations(),
                 as_text=as_text,
                 since=since,
             )

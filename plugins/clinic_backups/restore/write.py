@@ -136,7 +136,7 @@ _AFTER_DELETES = sql.SQL("(SELECT rows FROM deleted) IS NOT NULL")
 _AFTER_UPDATES = sql.SQL("(SELECT rows FROM deleted) IS NOT NULL AND (SELECT rows FROM updated) IS NOT NULL")
 
 
-def _target(diff: TableDiff) -> sql.Composable:
+def target(diff: TableDiff) -> sql.Composable:
     """The table alone, without those that inherit from it."""
     only = sql.SQL("ONLY ") if diff.staged.shape.rules.children else sql.SQL("")
     return only + qualified(diff.name)
@@ -146,7 +146,7 @@ def _delete(diff: TableDiff) -> sql.Composed:
     shape = diff.staged.shape
     if shape.key:
         return sql.SQL("DELETE FROM {} AS t USING {} AS o WHERE o.op = 'delete' AND {} RETURNING 1").format(
-            _target(diff), diff.ops, shape.is_of("o", "t")
+            target(diff), diff.ops, shape.is_of("o", "t")
         )
     # Rows without key that are equal in every column are the same clinic's, and which of them goes is all one.
     return sql.SQL("""
@@ -158,12 +158,12 @@ def _delete(diff: TableDiff) -> sql.Composed:
                          WHERE {text} IN (SELECT row_text FROM {ops} WHERE op = 'delete')) AS n
                   JOIN {ops} AS o ON o.op = 'delete' AND o.row_text = n.row_text AND n.number <= o.times) AS g
          WHERE t.tableoid = g.part AND t.ctid = g.place
-     RETURNING 1""").format(target=_target(diff), ops=diff.ops, text=row_text(shape.columns, "x"))
+     RETURNING 1""").format(target=target(diff), ops=diff.ops, text=row_text(shape.columns, "x"))
 
 
 def _take_out(diff: TableDiff) -> sql.Composed:
     return sql.SQL("DELETE FROM {} AS t USING {} AS o WHERE o.moves AND {} RETURNING t.*").format(
-        _target(diff), diff.ops, diff.staged.shape.is_of("o", "t")
+        target(diff), diff.ops, diff.staged.shape.is_of("o", "t")
     )
 
 
@@ -188,7 +188,7 @@ def _update(diff: TableDiff, *, but_moving: bool) -> sql.Composed:
     return sql.SQL(
         "UPDATE {} AS t SET {} FROM {} AS o JOIN {} AS w ON {} WHERE o.op = 'update' {} AND {} AND {} RETURNING 1"
     ).format(
-        _target(diff),
+        target(diff),
         sql.SQL(", ").join(
             sql.SQL("{} = {}").format(sql.Identifier(name), sql.Identifier("w", name))
             for name in diff.plan.columns

@@ -1,0 +1,53 @@
+"""Columns that the backup does not have: rows that stay keep what they hold there, whatever a trigger makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from psycopg2 import sql
+
+from clinic_backups.errors import IntegrityError
+from clinic_backups.restore.diff import TableDiff
+from clinic_backups.restore.workspace import Workspace, columns_of, qualified, row_text
+
+
+class KeptColumns:
+    """Compares them: :meth:`begin` before the writing, :meth:`prove` after it."""
+
+    def __init__(self, workspace: Workspace, diffs: Mapping[str, TableDiff]) -> None:
+        self._workspace = workspace
+        self._tables = [
+            (diff, sql.Identifier("pg_temp", f"kept_{diff.staged.index}"))
+            for diff in diffs.values()
+            # Without a key a table has the columns of the backup, or is refused.
+            if diff.plan.update and diff.staged.shape.kept and diff.staged.shape.key
+        ]
+
+    def begin(self) -> None:
+        """Note what the rows hold there that are going to be updated."""
+        for diff, _ in self._tables:
+            shape = diff.staged.shape
+            statement = sql.SQL(
+                "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {}, {} AS kept"
+                " FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'update'"
+            ).format(
+                sql.Identifier(f"kept_{diff.staged.index}"), columns_of(shape.op_key, "o"),
+                row_text(shape.kept, "t"), diff.ops, qualified(diff.name), shape.is_of("o", "t"),
+            )  # fmt: skip
+            self._workspace.define(statement, f"noting what {diff.name} has besides the backup's columns")
+
+    def prove(self) -> None:
+        """:raises IntegrityError: a row that stays holds another value there."""
+        for diff, before in self._tables:
+            shape = diff.staged.shape
+            query = sql.SQL("SELECT count(*) FROM {} AS k JOIN {} AS t ON {} WHERE k.kept <> {}").format(
+                before, qualified(diff.name), shape.is_of("k", "t"), row_text(shape.kept, "t")
+            )
+            ((count,),) = self._workspace.rows(query, None, f"reading {diff.name} again")
+            if count:
+                raise IntegrityError(
+                    f"{count} row{'s' if count > 1 else ''} of {diff.name} would not keep the values of columns that"
+                    f" the backup does not have: {', '.join(shape.kept)}.",
+                    hint="Nothing was changed. A trigger changes them: turn it off for the restore, or GRANT SET ON"
+                    " PARAMETER session_replication_role TO the role of restore_db.",
+                )
