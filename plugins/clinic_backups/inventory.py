@@ -20,6 +20,7 @@ from clinic_backups.discrepancies import KINDS as KINDS
 from clinic_backups.discrepancies import OLD_ENOUGH, Discrepancy, Kind, compare, with_dependents, wrong_beside
 from clinic_backups.discrepancies import WRONG as WRONG
 from clinic_backups.errors import ClinicBackupsError, TransientError
+from clinic_backups.listening import NOBODY, Listener
 from clinic_backups.model import ArchiveInfo, BackupRecord, Loss
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.object_keys import ROOT, parse_key
@@ -98,8 +99,7 @@ class StoreCheck:
     """Compares stores with the catalog, clinic by clinic, so that memory is that of one clinic.
 
     :param now: the clock.
-    :param on_step: told what is looked at.
-    :param on_read: told how many bytes of how many of an archive are read.
+    :param listener: told what is looked at, and how far the reading of an archive is.
     """
 
     def __init__(
@@ -107,10 +107,9 @@ class StoreCheck:
         *,
         catalog: Catalog,
         now: Callable[[], datetime],
-        on_step: Callable[[str], object] = lambda step: None,
-        on_read: Callable[[int, int], object] = lambda done, total: None,
+        listener: Listener = NOBODY,
     ) -> None:
-        self._catalog, self._now, self._on_step, self._on_read = catalog, now, on_step, on_read
+        self._catalog, self._now, self._listener = catalog, now, listener
         self._places, self._alarm = Copies(catalog.database), LossAlarm(now)
         self._failures = _Failures()
         self._erased: dict[int, datetime] = {}
@@ -122,7 +121,7 @@ class StoreCheck:
             is to be swept, and the store's is not.
         :raises ClinicBackupsError: the store cannot be listed, or the catalog not be read.
         """
-        self._on_step(f"listing {store.url}")
+        self._listener.step(f"listing {store.url}")
         if task.record or task.sweep:
             require_same_clock(self._now)
         if task.sweep:
@@ -202,7 +201,7 @@ class StoreCheck:
                 record.backup_id: told.condition(record) for record in here if _is_counted_on(record, clinic.store)
             }
             return
-        self._on_step(f"{clinic.store.url}: clinic {clinic.id}")
+        self._listener.step(f"{clinic.store.url}: clinic {clinic.id}")
         # Without the locks: it may take hours.
         read = self._read(clinic, items, told, task, found)
         looked = Inventory(clinic.store.url)
@@ -237,7 +236,7 @@ class StoreCheck:
             counted_on = _is_counted_on(record, clinic.store) and record.backup_id not in at_odds
             wanted = counted_on and (task.read or told.is_another(record))
             if wanted or record.backup_id in seem_found:
-                self._on_step(f"{clinic.store.url}: reading {record.backup_id}")
+                self._listener.step(f"{clinic.store.url}: reading {record.backup_id}")
                 with self._noting(found, record.archive_key, clinic.store, clinic.id):
                     read[record.backup_id] = record.archive, self._through(record, clinic.store, found)
                     if task.record:
@@ -254,7 +253,7 @@ class StoreCheck:
 
     def _through(self, record: BackupRecord, store: ObjectStore, found: Inventory) -> stored.Condition:
         archive = record.archive
-        condition = stored.read_through(archive, store, lambda done: self._on_read(done, archive.size_bytes))
+        condition = stored.read_through(archive, store, lambda done: self._listener.read(done, archive.size_bytes))
         found.read[record.backup_id] = condition
         return condition
 

@@ -28,6 +28,7 @@ from clinic_backups.extract import SqlExtract, SqlFolder, render
 from clinic_backups.gate import OnUnchecked
 from clinic_backups.holds import Holds
 from clinic_backups.inventory import StoreCheck
+from clinic_backups.listening import Listener
 from clinic_backups.model import BackupRecord, Clinic, CopyProblem
 from clinic_backups.notify.approval_mails import ApprovalMails
 from clinic_backups.notify.delivered import Delivered
@@ -36,7 +37,7 @@ from clinic_backups.notify.policy import Announcer
 from clinic_backups.outcome import Outcomes
 from clinic_backups.replication import Replicator
 from clinic_backups.restore import trial
-from clinic_backups.restore.archives import Archives, OnBadCopy, OnRead, OnStep, Source
+from clinic_backups.restore.archives import Archives, OnBadCopy, Source
 from clinic_backups.restore.consolidate import Consolidation
 from clinic_backups.restore.copying import CopyRunner
 from clinic_backups.restore.into import IntoRestore
@@ -57,10 +58,9 @@ FindConnection = Callable[[str], Connection | None]
 
 
 class Listening(TypedDict, total=False):
-    """Who is told how far the reading of archives is."""
+    """Who is told how far a long work is."""
 
-    on_step: OnStep
-    on_read: OnRead
+    listener: Listener
 
 
 class Reading(Listening, total=False):
@@ -282,7 +282,7 @@ class Parts:
         archives = self.archives(identity_file, **options)
         return ClinicRestore(
             settings=self.settings, restore_db=database or self.restore_db, clinic_db=self._find("clinic_db"),
-            archives=archives, on_step=archives.on_step,
+            archives=archives, listener=archives.listener,
         )  # fmt: skip
 
     def restores(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> RestoreRunner:

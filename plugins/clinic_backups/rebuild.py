@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -16,6 +16,7 @@ from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.envelope_checks import harmless
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, PermanentError
+from clinic_backups.listening import NOBODY, Listener
 from clinic_backups.model import BackupRecord, Envelope, State, iso
 from clinic_backups.object_keys import ROOT, parse_key, prefix_of
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
@@ -73,7 +74,7 @@ def rebuild(
     store: ObjectStore,
     catalog: Catalog,
     now: datetime,
-    on_step: Callable[[str], object] = lambda step: None,
+    listener: Listener = NOBODY,
     *,
     store_id: str | None = None,
     others: Sequence[ObjectStore] = (),
@@ -95,11 +96,11 @@ def rebuild(
             clinic_id = _looked_over(group, report)
             if clinic_id is None:
                 continue
-            on_step(f"{store.url}/{folder}")
+            listener.step(f"{store.url}/{folder}")
             try:
                 with catalog.lock(clinic_id, "clinic", "copies") as lock:
                     erasure = last.get(clinic_id)
-                    _Clinic(clinic_id, store, catalog, now, report, pool, lock, on_step, erasure, twins).run()
+                    _Clinic(clinic_id, store, catalog, now, report, pool, lock, listener, erasure, twins).run()
             except AlreadyRunning:
                 report.busy.append(clinic_id)
     return report
@@ -122,11 +123,11 @@ class _Clinic:
 
     def __init__(
         self, clinic_id: int, store: ObjectStore, catalog: Catalog, now: datetime, report: Rebuilt, pool: Executor,
-        lock: ClinicLock, on_step: Callable[[str], object], erasure: Erasure | None,
+        lock: ClinicLock, listener: Listener, erasure: Erasure | None,
         twins: Twins,
     ) -> None:  # fmt: skip
         self._id, self._store, self._catalog, self._now = clinic_id, store, catalog, now
-        self._report, self._pool, self._lock, self._on_step = report, pool, lock, on_step
+        self._report, self._pool, self._lock, self._listener = report, pool, lock, listener
         self._erasure, self._twins = erasure, twins
         self._kept: dict[str, Envelope] = {}
         self._places = Copies(catalog.database)
@@ -174,7 +175,7 @@ class _Clinic:
         for backup_id, found in claims.items():
             if len(found) == 1:
                 continue
-            self._on_step(f"{self._store.url}: {len(found)} archives claim to be {backup_id}")
+            self._listener.step(f"{self._store.url}: {len(found)} archives claim to be {backup_id}")
             for refused, why in refusals(backup_id, found, self._twins.chosen(found)):
                 if refused.store is self._store:
                     usable.remove(refused.key)
@@ -264,7 +265,7 @@ class _Clinic:
         noted = self._noted.get(record.backup_id, {}).get(self._store.url, otherwise)
         if noted == "present" and known.state == "completed":
             return ""
-        self._on_step(f"{self._store.url}: reading {record.backup_id}")
+        self._listener.step(f"{self._store.url}: reading {record.backup_id}")
         try:
             condition = stored.read_through(record.archive, self._store)
         except ClinicBackupsError as error:

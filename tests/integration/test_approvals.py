@@ -15,6 +15,7 @@ from clinic_backups import connections
 from clinic_backups.catalog.approvals import Approval, Approvals, NotApproved, Proposal, use
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.errors import IntegrityError, PermanentError, TransientError
+from clinic_backups.listening import Listener
 from clinic_backups.model import BackupRecord, Envelope
 from clinic_backups.restore.approving import approver_of, conf_problem
 from clinic_backups.restore.copying import CopyRunner
@@ -253,7 +254,7 @@ def test_an_approval_that_is_taken_back_meanwhile_stops_the_restore_at_each_poin
             if step.startswith(begins):
                 theatre.approvals().withdraw(RUN)
 
-        runner._restore.on_step = meanwhile
+        runner._restore.listener = Listener(meanwhile)
         with pytest.raises(NotApproved, match="was replaced"):
             runner.apply(approved)
         assert theatre.rows_now(1) == damaged
@@ -317,7 +318,7 @@ def test_the_safety_copy_is_of_what_the_plan_saw_and_is_chosen_by_its_id_only(th
                 " VALUES ('TARDE', 'tarde', 1, 1, 1)"
             )
 
-    runner._restore.on_step = late
+    runner._restore.listener = Listener(late)
     record = runner.apply(theatre.approved(RestoreRequest(clinic_id=1), runner))
     (copy,) = [record for record in theatre.catalog.find() if record.safety_of is not None]
     assert (copy.backup_id, copy.safety_of) == (record.safety_backup_id, first.backup_id)

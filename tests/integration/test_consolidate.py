@@ -28,6 +28,7 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.codec import Zstd
 from clinic_backups.encryption import Age, WrongIdentity, generate_identity
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
+from clinic_backups.listening import Listener
 from clinic_backups.model import ArchiveInfo, BackupRecord, Clinic, Table
 from clinic_backups.object_keys import envelope_key_of
 from clinic_backups.pipeline import ByteChannel, Pipeline
@@ -322,7 +323,7 @@ class TestAbsent:
                 path.write_bytes(content[records[1].archive_key])
 
         with pytest.raises(PermanentError) as caught:
-            desk.consolidate(records[-1], on_step=spoil)
+            desk.consolidate(records[-1], listener=Listener(spoil))
         absent(caught.value)
 
     def test_a_store_that_fails_on_the_way(
@@ -361,7 +362,7 @@ class TestAbsent:
                 patch.setattr("clinic_backups.stream.fingerprint", lambda blocks: "another")
             if fault == "envelope":
                 patch.setattr(envelopes, "write", fail)
-            desk.consolidate(source, on_step=cut)
+            desk.consolidate(source, listener=Listener(cut))
         absent(caught.value)
 
     def test_a_killed_process(self, desk: Desk) -> None:

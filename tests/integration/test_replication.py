@@ -25,6 +25,7 @@ from clinic_backups.errors import (
     SettingsError,
     TransientError,
 )
+from clinic_backups.listening import Listener
 from clinic_backups.model import BackupRecord, Loss, iso
 from clinic_backups.notify.losses import LISTED, LossAlarm
 from clinic_backups.object_keys import envelope_key_of, hold_key_of
@@ -248,7 +249,7 @@ def test_a_restore_takes_the_next_store_when_the_first_has_no_good_copy(
     bad: list[tuple[str, ClinicBackupsError]] = []
     steps: list[str] = []
     restore = fleet.restore(
-        stores, on_bad_copy=lambda source, url, error: bad.append((url, error)), on_step=steps.append
+        stores, on_bad_copy=lambda source, url, error: bad.append((url, error)), listener=Listener(steps.append)
     )
 
     source, wish = source_of(record), wish_of(RestoreRequest(clinic_id=1))

@@ -13,6 +13,7 @@ import pytest
 from clinic_backups import connections
 from clinic_backups.encryption import generate_identity
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError
+from clinic_backups.listening import Listener
 from clinic_backups.model import ArchiveInfo, BackupRecord
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.model import RestorePlan, TablePlan
@@ -395,7 +396,7 @@ def test_a_row_that_somebody_else_writes_meanwhile_stops_the_restore(ward: Ward)
             done.append(True)
             ward.execute(f"UPDATE {STOCK} SET nombre = 'vivo' WHERE clinica_id = 1 AND id / 6 % 2 = 0")
 
-    restore.on_step = meanwhile
+    restore.listener = Listener(meanwhile)
     # It compares again, and the clinic is another one by then.
     with pytest.raises(ClinicChanged):
         restore.apply(ward.source(record), Wish(), approved=plan.digest)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from clinic_backups.errors import ClinicBackupsError, PermanentError
+from clinic_backups.listening import Listener
 from clinic_backups.restore.model import RestorePlan, Wish
 from clinic_backups.restore.service import ClinicChanged
 from tests.postgres_fixtures import DemoDatabase
@@ -147,7 +148,7 @@ def test_a_row_that_is_written_at_the_same_moment_is_looked_at_again(rig: Shaped
             rig.execute("UPDATE s.t SET v = 'x' WHERE id = 150")
             rig.execute("UPDATE s.t SET v = 'damaged' WHERE id = 150")
 
-    restore.on_step = meanwhile
+    restore.listener = Listener(meanwhile)
     restore.apply(rig.source(record), Wish(), approved=plan.digest)
     assert any("comparing again" in step for step in steps)
     assert rig.everything() == before
@@ -166,7 +167,7 @@ def test_the_hooks_run_before_and_after_whatever_happens(rig: Shaped, demo_datab
     plan = rig.plan(record)
     assert rig.execute_rows("SELECT count(*) FROM s.closed") == [(0,)]
     restore, seen = rig.restore(), list[int]()
-    restore.on_step = lambda step: seen.append(rig.execute_rows("SELECT count(*) FROM s.closed")[0][0])
+    restore.listener = Listener(lambda step: seen.append(rig.execute_rows("SELECT count(*) FROM s.closed")[0][0]))
     restore.apply(rig.source(record), Wish(), approved=plan.digest)
     assert seen[1:-1] and set(seen[1:-1]) == {1}
     assert rig.execute_rows("SELECT count(*) FROM s.closed") == [(0,)]
@@ -213,7 +214,7 @@ def test_in_replica_role_a_new_reference_to_a_row_that_goes_stops_the_restore(
             done.append(True)
             rig.execute("INSERT INTO s.other VALUES (1, 1001)")
 
-    restore.on_step = meanwhile
+    restore.listener = Listener(meanwhile)
     with pytest.raises(ClinicBackupsError, match="refer to rows of"):
         restore.apply(rig.source(record), Wish(), approved=plan.digest)
     assert rig.execute_rows("SELECT v FROM s.t WHERE id = 1001") == [("goes",)]

@@ -16,6 +16,7 @@ import pytest
 
 from clinic_backups import connections
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError
+from clinic_backups.listening import Listener
 from clinic_backups.model import ArchiveInfo, BackupRecord, Column, ForeignKey, Table
 from clinic_backups.restore import archives
 from clinic_backups.restore.archives import Archives, Source
@@ -115,7 +116,7 @@ class TestWhole:
     def test_a_clinic_beside_itself(self, annex: Annex) -> None:
         record, steps = annex.run(1), list[str]()
         before = annex.rows_now(1)
-        report = annex.into(on_step=steps.append).run(annex.source(record), "clinic_1_look")
+        report = annex.into(listener=Listener(steps.append)).run(annex.source(record), "clinic_1_look")
         assert annex.rows_in(report) == before == annex.rows_now(1)
         assert {table.table: table.rows for table in report.tables} == record.rows
         assert (report.rows, report.backup_id, report.clinic_id) == (record.rows_total, record.backup_id, 1)

@@ -180,6 +180,7 @@ sys.path[:0] = {path!r}
 from pathlib import Path
 from clinic_backups import connections
 from clinic_backups.encryption import load_identities
+from clinic_backups.listening import Listener
 from clinic_backups.model import ArchiveInfo
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.service import ClinicRestore, Wish
@@ -189,8 +190,8 @@ from clinic_backups.stores.file import FileStore
 said = lambda step: print(step, flush=True)
 restore = ClinicRestore(
     settings=Settings(), restore_db=connections.parse("restore_db", {database!r}),
-    archives=Archives(Stores.of(FileStore({store!r})), load_identities(Path({identity!r})), on_step=said),
-    on_step=said)
+    archives=Archives(Stores.of(FileStore({store!r})), load_identities(Path({identity!r})), listener=Listener(said)),
+    listener=Listener(said))
 source = Source({backup_id!r}, 1, ArchiveInfo(*{archive!r}))
 restore.apply(source, Wish(), approved={digest!r}, on_commit=lambda xid: print("committing", xid, flush=True))
 print("done", flush=True)

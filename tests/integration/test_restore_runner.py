@@ -16,6 +16,7 @@ from clinic_backups.catalog.approvals import Approval, Approvals
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
 from clinic_backups.errors import PermanentError, SettingsError, TransientError
+from clinic_backups.listening import Listener
 from clinic_backups.model import BackupRecord, Clinic, RestoreMode
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.request import parse
@@ -134,7 +135,7 @@ def test_while_a_restore_runs_no_backup_of_the_clinic_begins_and_the_other_way_r
                 theatre.run(1)
             seen.append(theatre.run(2).state)
 
-    runner._restore.on_step = meanwhile
+    runner._restore.listener = Listener(meanwhile)
     runner.apply(approved)
     assert seen == ["completed"]
     with theatre.catalog.lock(1), pytest.raises(AlreadyRunning):

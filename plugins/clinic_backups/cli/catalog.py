@@ -75,7 +75,7 @@ def verify(
     inventories: list[Inventory] = []
     failed: list[ClinicBackupsError] = []
     with Steps() as steps:
-        check = with_parts.store_check(on_step=steps.step)
+        check = with_parts.store_check(listener=steps.listener)
         for url in urls:
             try:
                 task = Task(record=record, sweep=sweep, read=read)
@@ -121,7 +121,7 @@ def rebuild(
                 opened, store_id = _opened(with_parts, url, connection)
                 reports.append(
                     rebuild_from(
-                        opened, with_parts.catalog, with_parts.clock(), steps.step, store_id=store_id,
+                        opened, with_parts.catalog, with_parts.clock(), steps.listener, store_id=store_id,
                         others=_others(with_parts, url), opens=opens,
                     )
                 )  # fmt: skip

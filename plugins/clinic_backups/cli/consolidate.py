@@ -25,7 +25,7 @@ def consolidate(
 ) -> None:
     """Make a full backup out of an incremental one and what it is built on; the clinics' database is not read."""
     with_parts, steps = parts(), Steps()
-    consolidation = with_parts.consolidation(identity, on_step=steps.step, on_read=steps.read)
+    consolidation = with_parts.consolidation(identity, listener=steps.listener)
     with steps:
         done = consolidation.run(backup_id, requested_by=f"{getpass.getuser()} (command line)")
     record = done.record

@@ -59,7 +59,7 @@ def verify(backup_id: str, json: Json = False) -> None:
     Exit code 1 when a copy is missing or damaged, 75 when not all could be looked at.
     """
     with Steps() as steps:
-        done = parts().verifier(on_step=steps.step, on_read=steps.read).run(backup_id)
+        done = parts().verifier(listener=steps.listener).run(backup_id)
     if json:
         print_json([
             {"backup_id": copy.backup_id, "store_url": copy.store_url, "size_bytes": copy.size_bytes,

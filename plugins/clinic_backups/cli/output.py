@@ -22,6 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 from clinic_backups.errors import ClinicBackupsError, SettingsError, TransientError
+from clinic_backups.listening import Listener
 from clinic_backups.model import BackupRecord, iso
 from clinic_backups.stream import OnProgress
 from clinic_backups.stream import Progress as BackupProgress
@@ -188,6 +189,11 @@ class Steps:
         bar, self._bar = self._bar, None
         if bar is not None:
             bar.stop()
+
+    @property
+    def listener(self) -> Listener:
+        """Whom the work tells."""
+        return Listener(self.step, self.read)
 
     def step(self, text: str) -> None:
         """The next step, of which it is not known how long it takes."""

@@ -76,7 +76,7 @@ def restore(
         _without_catalog(with_parts, request, archive, identity, only_plan=plan, yes=yes, json=json)
         return
     steps = Steps()
-    runner = with_parts.restores(identity, on_step=steps.step, on_read=steps.read)
+    runner = with_parts.restores(identity, listener=steps.listener)
     with steps:
         made = runner.plan(request)
     _show_plan(made, json=json and plan)
@@ -114,7 +114,7 @@ def _without_catalog(
     """Everything from the store: no record, no lock, and no safety backup."""
     source = source_in_store(with_parts, archive, request.clinic_id)
     steps = Steps()
-    service: ClinicRestore = with_parts.clinic_restore(identity, on_step=steps.step, on_read=steps.read)
+    service: ClinicRestore = with_parts.clinic_restore(identity, listener=steps.listener)
     with steps:
         made = service.plan(source, wish_of(request))
     _show_plan(made, json=json)

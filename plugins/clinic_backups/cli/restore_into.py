@@ -52,7 +52,7 @@ def restore_into(
     else:
         source = source_of(choose_backup(with_parts.catalog, request))
     with Steps() as steps:
-        reading = Reading(on_step=steps.step, on_read=steps.read)
+        reading = Reading(listener=steps.listener)
         if not archive:
             reading["bound_of"] = with_parts.known_bound
         copier = with_parts.copier(identity, **reading)

@@ -10,6 +10,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from clinic_backups.errors import ClinicBackupsError
 from clinic_backups.inventory import KINDS, WRONG, Inventory, Task
+from clinic_backups.listening import Listener
 from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.operators.retention import conf_of, log_losses, wanted_clinic
@@ -48,7 +49,7 @@ def check_stores() -> dict[str, int]:
         clinic_id = wanted_clinic(parts, conf)
         changing = not flag(conf, "dry_run")
         wanted = Task(record=changing, sweep=changing and flag(conf, "sweep"), read=flag(conf, "read"))
-        check = parts.store_check(on_step=log.debug)
+        check = parts.store_check(listener=Listener(log.debug))
         inventories: list[Inventory] = []
         failed: list[str] = []
         for url in parts.stores.urls:

@@ -17,6 +17,7 @@ from airflow.sdk.definitions.param import ParamsDict
 from clinic_backups.catalog.approvals import AGAIN, Answer, Approval, NotApproved
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.errors import ClinicBackupsError
+from clinic_backups.listening import Listener
 from clinic_backups.model import Clinic
 from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.link import airflow_url
@@ -45,10 +46,10 @@ def plan() -> dict[str, Any]:
         parts.approvals.withdraw(_run_id(get_current_context()))
         request, _ = _request(parts)
         if request.into_schema is not None:
-            proposed = parts.copies_to_approve(on_step=log.info).propose(request)
+            proposed = parts.copies_to_approve(listener=Listener(log.info)).propose(request)
             log.info("A copy of %s is to be made in schema %s.", proposed.backup_id, request.into_schema)
             return {"backup_id": proposed.backup_id, "target": proposed.target}
-        runner = parts.restores(on_step=log.info)
+        runner = parts.restores(listener=Listener(log.info))
         made = runner.plan(request)
         for line in as_lines(made):
             log.info("%s", line)
@@ -141,7 +142,7 @@ def apply() -> dict[str, Any]:
         if approved.plan is None:
             return _copy(parts, approved)
         try:
-            record = parts.restores(on_step=log.info).apply(approved)
+            record = parts.restores(listener=Listener(log.info)).apply(approved)
         finally:
             log_delivery(log, parts.deliver)
     rows, saved = record.plan["writes"], record.safety_backup_id
@@ -189,7 +190,7 @@ def report(applied: Any) -> None:
 
 
 def _copy(parts: AirflowParts, approved: Approval) -> dict[str, Any]:
-    made = parts.copies_to_approve(on_step=log.info).apply(approved)
+    made = parts.copies_to_approve(listener=Listener(log.info)).apply(approved)
     for table in made.tables:
         log.info("%s: %s rows%s", table.name, f"{table.rows:,}", "".join(f"; {note}" for note in table.notes))
     log.info("This copy holds patients' data. When nobody needs it any more: DROP SCHEMA %s CASCADE", made.schema)

@@ -7,6 +7,7 @@ import logging
 from airflow.sdk import get_current_context, task
 
 from clinic_backups.errors import SettingsError
+from clinic_backups.listening import Listener
 from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.parts import AirflowParts
@@ -33,7 +34,7 @@ def verify() -> dict[str, int]:
             raise SettingsError("Which backup?", hint='Give its id: {"backup_id": "7-20261124T060000Z"}')
         parts = AirflowParts()
         try:
-            done = parts.verifier(on_step=log.info, on_read=show, on_copy=_log_copy).run(backup_id)
+            done = parts.verifier(listener=Listener(log.info, show), on_copy=_log_copy).run(backup_id)
         finally:
             log_delivery(log, parts.deliver)
         log_losses(log, done.losses)

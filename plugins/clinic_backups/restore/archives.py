@@ -10,14 +10,13 @@ from clinic_backups.archive_reader import Manifest, Segment, read_archive
 from clinic_backups.blocks import OWN_ARCHIVE
 from clinic_backups.bounds import RATIO, Bound, believed, guess
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound
+from clinic_backups.listening import NOBODY, Listener
 from clinic_backups.model import ArchiveInfo, ChainArchive, Envelope
 from clinic_backups.storage import Stores
 from clinic_backups.stored import require_intact
 from clinic_backups.stores.base import ObjectStore
 
 T = TypeVar("T")
-OnStep = Callable[[str], object]
-OnRead = Callable[[int, int], object]
 OnBadCopy = Callable[["Source", str, ClinicBackupsError], object]
 
 KEPT_BYTES = 32 * 1024 * 1024
@@ -80,8 +79,7 @@ class Archives:
     Where a store has no copy of an archive, or a damaged one, or does not answer, the next one is tried.
 
     :param identities: secret keys, of which one opens the archives.
-    :param on_step: told what is being done.
-    :param on_read: told how many bytes of how many of an archive are read, from another thread.
+    :param listener: told what is being done, and how far the reading of an archive is.
     :param bound_of: tells by their ids what backups hold that others are built on; none where that is not known.
     :param unpack_ratio: so many times its size an archive may unpack to, where nothing is known of its backup.
     :param on_bad_copy: told of the source, a store's URL and its error before the next store is tried.
@@ -92,15 +90,14 @@ class Archives:
         stores: Stores,
         identities: Sequence[Any],
         *,
-        on_step: OnStep = lambda step: None,
-        on_read: OnRead = lambda done, total: None,
+        listener: Listener = NOBODY,
         on_bad_copy: OnBadCopy = lambda source, url, error: None,
         bound_of: Callable[[str], Bound | None] = lambda backup_id: None,
         unpack_ratio: int = RATIO,
     ) -> None:
         self._bound_of, self._unpack_ratio = bound_of, unpack_ratio
         self._stores, self.identities = stores, identities
-        self.on_step, self._on_read, self._on_bad_copy = on_step, on_read, on_bad_copy
+        self.listener, self._on_bad_copy = listener, on_bad_copy
 
     def fetch(self, source: Source, *, keep: bool = True) -> Fetched:
         """Read the backup's own archive to its end, before anything else: the manifest is its last member.
@@ -141,7 +138,7 @@ class Archives:
                 if number != OWN_ARCHIVE:
                     self._read_parent(number, source, taker)
                 elif backup.segments is None:
-                    self.on_step(f"reading {source.backup_id}")
+                    self.listener.step(f"reading {source.backup_id}")
                     self.read_in(backup.store, source, taker.take)
                 else:
                     for segment in backup.segments:
@@ -165,7 +162,7 @@ class Archives:
         :raises ClinicBackupsError: it is not the one that is wanted.
         """
         with store.open(source.archive.key) as stream:
-            counted = cast(BinaryIO, _Counted(stream, source.archive.size_bytes, self._on_read))
+            counted = cast(BinaryIO, _Counted(stream, source.archive.size_bytes, self.listener))
             manifest = read_archive(
                 counted, self.identities, expected=source.archive, bound=self._bounded(source).bound,
                 on_segment=on_segment,
@@ -198,14 +195,14 @@ class Archives:
 
     def _checked(self, source: Source) -> ObjectStore:
         def check(store: ObjectStore) -> None:
-            require_intact(source.archive, store, lambda done: self._on_read(done, source.archive.size_bytes))
+            require_intact(source.archive, store, lambda done: self.listener.read(done, source.archive.size_bytes))
 
         store, _ = self._first_good(source, "checking", check)
         return store
 
     def _first_good(self, source: Source, doing: str, check: Callable[[ObjectStore], T]) -> tuple[ObjectStore, T]:
         what = f"{doing} the archive of {source.backup_id}"
-        self.on_step(what)
+        self.listener.step(what)
 
         failures: list[ClinicBackupsError] = []
 
@@ -213,7 +210,7 @@ class Archives:
             failures.append(error)
             self._on_bad_copy(source, url, error)
             if url != self._stores.urls[-1]:
-                self.on_step(f"{what} in {self._stores.urls[self._stores.urls.index(url) + 1]}")
+                self.listener.step(f"{what} in {self._stores.urls[self._stores.urls.index(url) + 1]}")
 
         try:
             return self._stores.first(check, pass_over)
@@ -278,11 +275,11 @@ class _Kept:
 class _Counted:
     """A stream that tells how much of it has been read."""
 
-    def __init__(self, stream: BinaryIO, total: int, on_read: OnRead) -> None:
-        self._stream, self._total, self._on_read, self._done = stream, total, on_read, 0
+    def __init__(self, stream: BinaryIO, total: int, listener: Listener) -> None:
+        self._stream, self._total, self._listener, self._done = stream, total, listener, 0
 
     def read(self, size: int = -1, /) -> bytes:
         data = self._stream.read(size)
         self._done += len(data)
-        self._on_read(self._done, self._total)
+        self._listener.read(self._done, self._total)
         return data

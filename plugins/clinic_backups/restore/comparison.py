@@ -14,11 +14,12 @@ from clinic_backups.database import is_conflict, refusal_of
 from clinic_backups.declarations import Declarations
 from clinic_backups.drift import FILE
 from clinic_backups.errors import PermanentError, TransientError
+from clinic_backups.listening import Listener
 from clinic_backups.model import Table
 from clinic_backups.outside import Outside
 from clinic_backups.restore import sequences
 from clinic_backups.restore.adopt import adopt
-from clinic_backups.restore.archives import OnStep, Wanted
+from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.casts import convert, fill_nulls
 from clinic_backups.restore.checks import Checks
 from clinic_backups.restore.choosing import Choice
@@ -264,7 +265,7 @@ class Comparison:
             written = next(name for name, diff in self.diffs.items() if diff.plan.writes)
             self._note(written, "The rehearsal was not finished: somebody wrote the same rows at that moment.")
 
-    def write(self, on_step: OnStep) -> Writes:
+    def write(self, listener: Listener) -> Writes:
         """Write for good, prove it, and move the sequences. The caller commits.
 
         :raises ClinicBackupsError: a constraint, or the proof, forbids it.
@@ -272,7 +273,7 @@ class Comparison:
         done: Writes = Writes()
         if self.writes:
             done = self._write_or_explain()
-        on_step("reading the clinic again")
+        listener.step("reading the clinic again")
         self._proof.whole()
         if self.writes:
             sequences.advance(self.workspace, self._sequences)

@@ -7,7 +7,6 @@ the one whose turn it is. Nothing waits on a disk; memory grows with the number 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -23,12 +22,13 @@ from clinic_backups.clock import Now, require_same_clock
 from clinic_backups.codec import Zstd
 from clinic_backups.encryption import Age, WrongIdentity, parse_recipients
 from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError
+from clinic_backups.listening import NOBODY, Listener
 from clinic_backups.model import BackupRecord, Clinic, Envelope, backup_id_of
 from clinic_backups.notify.policy import Announcer, Cause
 from clinic_backups.object_keys import archive_key_of
 from clinic_backups.outcome import Outcomes
 from clinic_backups.pipeline import ByteChannel, Pipeline
-from clinic_backups.restore.archives import Archives, Fetched, OnRead, Source
+from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.restore.merge import Merge
 from clinic_backups.restore.runner import require_completed, source_of
 from clinic_backups.settings import Settings
@@ -61,8 +61,7 @@ class Consolidation:
     :param archives: checks the archives, and finds for each a store whose copy is good.
     :param store: where the new one goes.
     :param announcer: who is told of earlier backups of the clinic that turn out to have died.
-    :param on_step: told what is being done.
-    :param on_read: told how many bytes of how many are done, from another thread.
+    :param listener: told what is being done, and how far it is.
     """
 
     def __init__(
@@ -74,12 +73,11 @@ class Consolidation:
         store: ObjectStore,
         announcer: Announcer | None = None,
         now: Now | None = None,
-        on_step: Callable[[str], object] = lambda step: None,
-        on_read: OnRead = lambda done, total: None,
+        listener: Listener = NOBODY,
     ) -> None:
         self._settings, self._catalog, self._archives, self._store = settings, catalog, archives, store
         self._now = now = now or catalog.clock
-        self._on_step, self._on_read = on_step, on_read
+        self._listener = listener
         self._outcomes = Outcomes(catalog, lambda: store, _Silent(), now)
         self._of_dead = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
 
@@ -182,11 +180,11 @@ class Consolidation:
     ) -> Stored:
         # What is uploaded while it is read cannot be taken back when a copy turns out to be damaged.
         stores = self._archives.checked_stores(backup)
-        self._on_step(f"writing {record.backup_id}")
+        self._listener.step(f"writing {record.backup_id}")
         packed, sealed, pipeline = ByteChannel(), ByteChannel(), Pipeline()
         manifest, blocks = backup.manifest, dict[str, BlockList]()
         writer = ArchiveWriter(packed, Zstd(), manifest.snapshot_at, database=manifest.database)
-        merge = Merge(backup, stores, self._archives.identities, self._on_read)
+        merge = Merge(backup, stores, self._archives.identities, self._listener)
         for archive in merge.archives.values():
             pipeline.add(f"read-{archive.backup_id}", archive.read, target=archive.segments)
         pipeline.add("merge", lambda: blocks.update(merge.into(writer, record.backup_id)), target=packed)
@@ -200,7 +198,7 @@ class Consolidation:
     def _verify(self, envelope: Envelope, source: BackupRecord) -> bool:
         """Read it back where that is possible. :raises IntegrityError: it does not hold what its source does."""
         found = {envelope.fingerprint}
-        self._on_step(f"reading {envelope.backup_id} back")
+        self._listener.step(f"reading {envelope.backup_id} back")
         try:
             new = Source(envelope.backup_id, envelope.clinic_id, envelope.archive, bound=bound_of(envelope))
             found.add(self._archives.read_in(self._store, new).fingerprint)

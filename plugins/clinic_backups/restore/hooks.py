@@ -8,7 +8,7 @@ would be another one by then.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import psycopg2
@@ -17,6 +17,7 @@ from clinic_backups.connections import Connection
 from clinic_backups.database import connect, raise_database_error
 from clinic_backups.errors import ClinicBackupsError, PermanentError, afterwards
 from clinic_backups.extract import SqlFolder, render
+from clinic_backups.listening import Listener
 
 BEFORE, AFTER = "before_restore.sql", "after_restore.sql"
 
@@ -28,31 +29,27 @@ _COMMENT = re.compile(r"--[^\n]*|/\*[^*]*\*/")
 
 
 @contextmanager
-def hooked(
-    connection: Connection, folder: SqlFolder, clinic_id: int, on_step: Callable[[str], object]
-) -> Iterator[None]:
+def hooked(connection: Connection, folder: SqlFolder, clinic_id: int, listener: Listener) -> Iterator[None]:
     """Run the hook before, and the one after whatever happens inside.
 
     :raises PermanentError: a hook failed; where the one before fails nothing else was done.
     """
-    _run(connection, folder, BEFORE, clinic_id, on_step)
+    _run(connection, folder, BEFORE, clinic_id, listener)
     try:
         yield
     except BaseException as error:
         try:
-            _run(connection, folder, AFTER, clinic_id, on_step)
+            _run(connection, folder, AFTER, clinic_id, listener)
         except ClinicBackupsError as failure:
             error.add_note(f"{failure.message} {failure.hint}")
         raise
-    _run(connection, folder, AFTER, clinic_id, on_step)
+    _run(connection, folder, AFTER, clinic_id, listener)
 
 
-def _run(
-    connection: Connection, folder: SqlFolder, name: str, clinic_id: int, on_step: Callable[[str], object]
-) -> None:
+def _run(connection: Connection, folder: SqlFolder, name: str, clinic_id: int, listener: Listener) -> None:
     if not (folder.path / name).is_file():
         return
-    on_step(f"running {name}")
+    listener.step(f"running {name}")
     statements = render(folder.text(name), clinic_id, name=name)
     try:
         with closing(connect(connection)) as db, db, db.cursor() as cursor:

@@ -15,8 +15,9 @@ from psycopg2 import sql
 from clinic_backups.archive_reader import Manifest, TableContent
 from clinic_backups.blocks import BlockList
 from clinic_backups.errors import IntegrityError, PermanentError, SettingsError
+from clinic_backups.listening import Listener
 from clinic_backups.model import Table, iso
-from clinic_backups.restore.archives import OnStep, Source
+from clinic_backups.restore.archives import Source
 from clinic_backups.restore.model import Target
 from clinic_backups.restore.reading import blocks_of
 from clinic_backups.restore.service import ClinicRestore
@@ -125,10 +126,10 @@ class IntoRestore:
             for copy in copies:
                 copy.create()
             staged = {copy.was.name: copy.staged(index) for index, copy in enumerate(copies)}
-            with WantedLoader(workspace, staged, _steps(contents, self._restore.on_step)) as wanted:
+            with WantedLoader(workspace, staged, _steps(contents, self._restore.listener)) as wanted:
                 self._restore.archives.read(backup, wanted)
             for copy in copies:
-                self._restore.on_step(f"checking {one_line(copy.was.name)}")
+                self._restore.listener.step(f"checking {one_line(copy.was.name)}")
                 copy.finish()
             before_commit(target)
             workspace.commit()
@@ -223,13 +224,13 @@ def _names(contents: Mapping[str, TableContent]) -> dict[str, str]:
     return names
 
 
-def _steps(contents: Mapping[str, TableContent], on_step: OnStep) -> Callable[[str, int], None]:
-    """Tells ``on_step`` of a table's end, and of the way there where that is long."""
+def _steps(contents: Mapping[str, TableContent], listener: Listener) -> Callable[[str, int], None]:
+    """Tells of a table's end, and of the way there where that is long."""
     told: Counter[str] = Counter()
 
     def loaded(table: str, rows: int) -> None:
         if rows == contents[table].rows or rows // STEP_ROWS > told[table] // STEP_ROWS:
-            on_step(f"loading {one_line(table)}: {rows:,} of {contents[table].rows:,} rows")
+            listener.step(f"loading {one_line(table)}: {rows:,} of {contents[table].rows:,} rows")
             told[table] = rows
 
     return loaded

@@ -13,8 +13,9 @@ from clinic_backups.archive_reader import Segment, TableContent, read_archive
 from clinic_backups.blocks import Block, BlockList
 from clinic_backups.errors import PermanentError
 from clinic_backups.known_blocks import POSITION_BITS, index_entry, sorted_index
+from clinic_backups.listening import Listener
 from clinic_backups.pipeline import Cancelled, Channel
-from clinic_backups.restore.archives import Fetched, OnRead, Source
+from clinic_backups.restore.archives import Fetched, Source
 from clinic_backups.stores.base import ObjectStore
 
 KEPT_BYTES = 16 * 1024 * 1024
@@ -29,9 +30,9 @@ class Merge:
     """
 
     def __init__(
-        self, backup: Fetched, stores: Mapping[int, ObjectStore], identities: Sequence[Any], on_read: OnRead
+        self, backup: Fetched, stores: Mapping[int, ObjectStore], identities: Sequence[Any], listener: Listener
     ) -> None:
-        self._manifest, self._on_read = backup.manifest, on_read
+        self._manifest, self._listener = backup.manifest, listener
         tables = backup.manifest.tables
         self._done, self._total = 0, sum(content.size_bytes for content in tables.values())
         order = {name: number for number, name in enumerate(tables)}
@@ -68,7 +69,7 @@ class Merge:
     def _write(self, writer: ArchiveWriter, segment: list[tuple[bytes, Block]], size: int) -> None:
         writer.add_blocks(segment)
         self._done += size
-        self._on_read(self._done, self._total)
+        self._listener.read(self._done, self._total)
 
     def _blocks(self, content: TableContent) -> Iterator[tuple[bytes, Block]]:
         kept = _Kept(content.blocks)

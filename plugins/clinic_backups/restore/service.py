@@ -13,8 +13,9 @@ from clinic_backups.database import is_conflict, refusal_of
 from clinic_backups.drift import Drift
 from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.extract import SqlExtract, SqlFolder
+from clinic_backups.listening import NOBODY, Listener
 from clinic_backups.manifest import Manifest
-from clinic_backups.restore.archives import Archives, Fetched, OnStep, Source
+from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.restore.comparison import Collided, Comparison, Present
 from clinic_backups.restore.hooks import hooked
 from clinic_backups.restore.live import digest_of_moment
@@ -54,7 +55,7 @@ class ClinicRestore:
     :param restore_db: a role that may read and write the clinics' tables.
     :param clinic_db: where backups are read from; none where it is not defined.
     :param archives: fetches and checks the backups.
-    :param on_step: told what is being done.
+    :param listener: told what is being done.
     """
 
     def __init__(
@@ -64,9 +65,9 @@ class ClinicRestore:
         restore_db: Connection,
         archives: Archives,
         clinic_db: Connection | None = None,
-        on_step: OnStep = lambda step: None,
+        listener: Listener = NOBODY,
     ) -> None:
-        self.settings, self.database, self.on_step, self.archives = settings, restore_db, on_step, archives
+        self.settings, self.database, self.listener, self.archives = settings, restore_db, listener, archives
         self.clinic_db = clinic_db
 
     def plan(self, source: Source, wish: Wish) -> RestorePlan:
@@ -76,7 +77,7 @@ class ClinicRestore:
         """
 
         def rehearse(comparison: Comparison) -> RestorePlan:
-            self.on_step("rehearsing")
+            self.listener.step("rehearsing")
             comparison.rehearse()
             return comparison.plan
 
@@ -115,11 +116,11 @@ class ClinicRestore:
             if since is None and now.digest != approved:
                 raise _changed(source.clinic_id, now, plan)
             if now.writes and save is not None:
-                self.on_step("saving the present state")
+                self.listener.step("saving the present state")
                 save(comparison.present())
             if now.writes:
-                self.on_step(f"writing {now.writes:,} rows")
-            comparison.write(self.on_step)
+                self.listener.step(f"writing {now.writes:,} rows")
+            comparison.write(self.listener)
             if now.writes:
                 ((xid,),) = comparison.workspace.rows("SELECT pg_current_xact_id()::text", None, "asking for the id")
                 on_commit(str(xid))
@@ -127,7 +128,7 @@ class ClinicRestore:
             comparison.workspace.commit()
             return now
 
-        with hooked(self.database, SqlFolder(self.settings.sql_dir), source.clinic_id, self.on_step):
+        with hooked(self.database, SqlFolder(self.settings.sql_dir), source.clinic_id, self.listener):
             try:
                 return self._compared(source, wish, write, since=since)
             except TransientError as error:
@@ -159,7 +160,7 @@ class ClinicRestore:
             except Unfit:
                 if as_text:
                     raise
-                self.on_step("loading the values as texts: a type does not take all of them")
+                self.listener.step("loading the values as texts: a type does not take all of them")
                 as_text = True
             except Collided as error:
                 if tries == TRIES:
@@ -168,12 +169,12 @@ class ClinicRestore:
                         hint=f"Nothing was changed. {error.hint} Then make a new plan and approve it.",
                     ) from None
                 tries += 1
-                self.on_step("somebody wrote at the same moment: comparing again")
+                self.listener.step("somebody wrote at the same moment: comparing again")
             except TransientError as error:
                 if not is_conflict(error) or tries == TRIES:
                     raise
                 tries += 1
-                self.on_step("somebody wrote the same rows: comparing again")
+                self.listener.step("somebody wrote the same rows: comparing again")
 
     @contextmanager
     def _comparison(
@@ -205,7 +206,7 @@ class ClinicRestore:
                 since=since,
             )
             comparison.choose()
-            self.on_step("reading the clinic as it is")
+            self.listener.step("reading the clinic as it is")
             # Who waits for our locks holds the reader up as well: one lock timeout for both together.
             left = timeouts["lock_timeout_seconds"] - (time.monotonic() - begun)
             patience = timeouts | {"lock_timeout_seconds": max(1, int(left))}
@@ -213,7 +214,7 @@ class ClinicRestore:
                 staging = Staging(workspace, reader, queries, as_text=as_text)
                 comparison.stage(staging, lambda wanted: self.archives.read(backup, backup_now.taker(wanted)))
             workspace.prove()
-            self.on_step("comparing")
+            self.listener.step("comparing")
             comparison.compare()
             yield comparison
 
