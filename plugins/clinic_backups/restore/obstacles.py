@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg2 import sql
@@ -97,12 +97,13 @@ class Obstacles:
             )
         # Step by step: first the few rows that are not ours, else the planner looks them up row by row.
         query = sql.SQL("""
-            WITH w AS MATERIALIZED (SELECT c.ctid AS place_of_op, x.*
+            WITH w AS MATERIALIZED (SELECT c.ctid AS {place}, x.*
                                       FROM {ops} AS c JOIN {wanted} AS x ON c.op <> 'delete' AND {same}),
                  t AS MATERIALIZED (SELECT DISTINCT {named} FROM {parent} AS t JOIN w ON {refers}),
                  other AS MATERIALIZED (SELECT * FROM t WHERE {not_ours})
-            SELECT {shown}, w.place_of_op, NULL FROM w JOIN other AS t ON {same_parent}
+            SELECT {shown}, w.{place}, NULL FROM w JOIN other AS t ON {same_parent}
              WHERE {was_ours} {names_it_now}""").format(
+            place=sql.Identifier(_unused("place", (column.name for column in shape.now.columns))),
             shown=_shown(shape.now, "w"),
             ops=child.ops,
             wanted=child.staged.wanted,
@@ -345,3 +346,11 @@ def _plain_text(table: Table, columns: Sequence[str], alias: str) -> sql.Composa
 
 def _none_null(columns: Sequence[str], alias: str) -> sql.Composed:
     return sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(alias, name)) for name in columns)
+
+
+def _unused(name: str, columns: Iterable[str]) -> str:
+    """A name that stands beside all columns of a table."""
+    taken = set(columns)
+    while name in taken:
+        name += "_"
+    return name
