@@ -7,12 +7,12 @@ import sys
 import time
 
 from bench.children import peak_rss_bytes
-from clinic_backups.clock import machine_now
-from clinic_backups.connections import Connection
-from clinic_backups.model import BackupRequest, Clinic
-from clinic_backups.parts import Parts
-from clinic_backups.settings import Settings
-from clinic_backups.store_init import StoreInit
+from clinic_backups.app import Parts
+from clinic_backups.base.clock import machine_now
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.model import BackupRequest, Clinic
+from clinic_backups.base.settings import Settings
+from clinic_backups.maintenance.store_init import StoreInit
 
 
 def main() -> None:

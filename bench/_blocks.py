@@ -12,10 +12,10 @@ import time
 import zstandard
 
 from bench.children import peak_rss_bytes
-from clinic_backups.blocks import DIGEST_BYTES
+from clinic_backups.archive.blocks import DIGEST_BYTES
+from clinic_backups.archive.known_blocks import KnownBlocks
+from clinic_backups.base.connections import Connection
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.connections import Connection
-from clinic_backups.known_blocks import KnownBlocks
 
 
 def main() -> None:

@@ -14,17 +14,17 @@ from typing import Any
 from unittest import mock
 
 from bench import children
-from clinic_backups import gate, plausibility
-from clinic_backups.clock import machine_now
-from clinic_backups.connections import Connection
-from clinic_backups.database import connect
-from clinic_backups.extract import SqlExtract, SqlFolder
-from clinic_backups.model import BackupRequest, Clinic, Gap, Table
-from clinic_backups.parts import Parts
-from clinic_backups.settings import PROJECT_SQL, Settings
-from clinic_backups.store_init import StoreInit
-from clinic_backups.table_locks import TableLocks, session_settings
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.app import Parts
+from clinic_backups.base.clock import machine_now
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.database import connect, session_settings
+from clinic_backups.base.model import BackupRequest, Clinic, Gap, Table
+from clinic_backups.base.settings import PROJECT_SQL, Settings
+from clinic_backups.maintenance.store_init import StoreInit
+from clinic_backups.tenant import gate, plausibility
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.table_locks import TableLocks
+from clinic_backups.tenant.tenant_db import Snapshot
 
 WARM_UP = 2
 UNGUARDED = 1_000_000

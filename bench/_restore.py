@@ -11,13 +11,13 @@ from typing import Any
 import pyrage
 
 from bench.children import peak_rss_bytes
-from clinic_backups.connections import Connection
-from clinic_backups.model import ChainArchive
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.model import ChainArchive
+from clinic_backups.base.settings import Settings
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.into import IntoRestore
 from clinic_backups.restore.service import ClinicRestore, Wish
-from clinic_backups.settings import Settings
-from clinic_backups.storage import Stores
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.connect import open_store
 
 

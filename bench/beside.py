@@ -15,7 +15,7 @@ from bench.figures import BenchError, Figure, Spread, percentile
 from bench.large_clinic import back_up
 from bench.restore import Restored
 from bench.world import LargeClinic, Loaded, World
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant.tenant_db import Snapshot
 
 GROUP = "small statements of another clinic beside the restore of a large one"
 ROWS = 500_000

@@ -12,7 +12,7 @@ from dataclasses import replace
 from bench.figures import Figure, Run, Subject, measure
 from bench.large_clinic import COPY, ByHand, measured_backup
 from bench.world import World
-from clinic_backups.connections import Connection
+from clinic_backups.base.connections import Connection
 
 GROUP = "an incremental backup of one large clinic, nothing changed, over slow lines"
 DIGESTS = "digests of each 128 rows, by the server"

@@ -19,7 +19,7 @@ from bench.figures import BenchError, Figure, Run, Spread
 from bench.large_clinic import COPY, ByHand, measured_backup
 from bench.restore import Restored
 from bench.world import LargeClinic, World
-from clinic_backups.object_keys import envelope_key_of
+from clinic_backups.archive.object_keys import envelope_key_of
 
 GROUP = "incremental backups of one large clinic"
 FULL = "full backup"

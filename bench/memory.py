@@ -9,7 +9,7 @@ from bench.figures import Figure, Run, Subject, measure
 from bench.large_clinic import back_up
 from bench.stack import BenchStack, airflow
 from bench.world import World, patients_of
-from clinic_backups import connections
+from clinic_backups.base import connections
 from include.demo.stack import DAG_ID
 
 GROUP = "memory"

@@ -14,12 +14,12 @@ from typing import Any
 import pyrage
 
 from bench.figures import BenchError
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.model import Clinic
+from clinic_backups.base.settings import PROJECT_SQL
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.connections import Connection
-from clinic_backups.extract import SqlExtract, SqlFolder
-from clinic_backups.model import Clinic
-from clinic_backups.settings import PROJECT_SQL
-from clinic_backups.tenant_db import SESSION, Snapshot
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.tenant_db import SESSION, Snapshot
 from include.demo import database
 from include.demo.postgres import HOST, THROWAWAY, EmbeddedPostgres
 from tests import servers

@@ -37,7 +37,7 @@ from datetime import timedelta
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import Param, dag
 
-from clinic_backups import settings
+from clinic_backups.base import settings
 from clinic_backups.operators import OWNER
 from clinic_backups.operators.copies import check_stores, copy_missing
 from clinic_backups.operators.retention import clean

@@ -20,7 +20,7 @@ from datetime import timedelta
 
 from airflow.sdk import dag
 
-from clinic_backups import settings
+from clinic_backups.base import settings
 from clinic_backups.operators import OWNER, watch
 from clinic_backups.operators.timetable import OnTimeTimetable
 

@@ -41,7 +41,7 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag
 
-from clinic_backups import settings
+from clinic_backups.base import settings
 from clinic_backups.operators import OWNER
 from clinic_backups.operators.restore import PlanApproval, apply, plan, report
 

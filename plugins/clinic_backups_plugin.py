@@ -40,7 +40,7 @@ def _timetables() -> list[Any]:
 
 
 def _base_path() -> str:
-    from clinic_backups.airflow_internals import conf
+    from clinic_backups.operators.airflow_internals import conf
 
     # Airflow may lie below a path, and its UI takes these addresses as they are.
     return urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
@@ -101,7 +101,7 @@ def _substitute() -> Any:
 
     why = problems["the page"]
     try:
-        from clinic_backups.airflow_internals import get_import_errors
+        from clinic_backups.operators.airflow_internals import get_import_errors
 
         get_import_errors()["clinic_backups: the page"] = why
     except Exception:

@@ -13,10 +13,10 @@ import pytest
 from psycopg2 import sql
 from sqlalchemy import NullPool, create_engine
 
+from clinic_backups.base.connections import parse
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.respaldo_rights import RespaldoRights
-from clinic_backups.connections import parse
 from include.demo import database
 from include.demo.postgres import EmbeddedPostgres
 from tests.postgres_fixtures import DemoDatabase, copy_of

@@ -11,21 +11,21 @@ from typing import Any
 
 import pyrage
 
-from clinic_backups import connections
+from clinic_backups.base import connections
+from clinic_backups.base.model import BackupRecord
 from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasures
-from clinic_backups.cleaning import Cleaned, Cleaner
-from clinic_backups.holds import Holds
-from clinic_backups.inventory import Inventory, StoreCheck, Task
-from clinic_backups.model import BackupRecord
-from clinic_backups.rebuild import Rebuilt, rebuild
-from clinic_backups.replication import Replication, Replicator
+from clinic_backups.maintenance.cleaning import Cleaned, Cleaner
+from clinic_backups.maintenance.holds import Holds
+from clinic_backups.maintenance.inventory import Inventory, StoreCheck, Task
+from clinic_backups.maintenance.rebuild import Rebuilt, rebuild
+from clinic_backups.maintenance.replication import Replication, Replicator
 from clinic_backups.restore.archives import Archives
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.runner import source_of, wish_of
 from clinic_backups.restore.service import ClinicRestore
-from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.configured import Stores
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig
 

@@ -12,7 +12,7 @@ from typing import cast
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from clinic_backups.connections import Connection
+from clinic_backups.base.connections import Connection
 from tests.servers import HOST, free_ports
 
 

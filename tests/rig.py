@@ -15,17 +15,17 @@ from typing import Any
 import pyrage
 import zstandard
 
-from clinic_backups import connections
-from clinic_backups.backup import ClinicBackup
+from clinic_backups.archive.encryption import generate_identity
+from clinic_backups.backup.backup import ClinicBackup
+from clinic_backups.base import connections
+from clinic_backups.base.model import BackupRecord, BackupRequest, Clinic, WantedKind
+from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.encryption import generate_identity
-from clinic_backups.extract import SqlExtract, SqlFolder
-from clinic_backups.model import BackupRecord, BackupRequest, Clinic, WantedKind
-from clinic_backups.settings import Settings
-from clinic_backups.store_init import StoreInit
+from clinic_backups.maintenance.store_init import StoreInit
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.marker import MARKER_KEY
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.tenant_db import Snapshot
 from tests.postgres_fixtures import DemoDatabase
 
 GATE = 4711

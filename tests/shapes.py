@@ -9,12 +9,12 @@ from typing import Any
 
 import pyrage
 
-from clinic_backups import connections
-from clinic_backups.model import BackupRecord
+from clinic_backups.base import connections
+from clinic_backups.base.model import BackupRecord
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.model import RestorePlan, Wish
 from clinic_backups.restore.service import ClinicRestore
-from clinic_backups.storage import Stores
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig

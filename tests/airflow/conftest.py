@@ -18,11 +18,11 @@ import httpx
 import psycopg2
 import pytest
 
-from clinic_backups import connections
+from clinic_backups.base import connections
+from clinic_backups.base.model import BackupRecord
+from clinic_backups.base.settings import PROJECT_SQL
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.model import BackupRecord
 from clinic_backups.operators import pool
-from clinic_backups.settings import PROJECT_SQL
 from include.demo import databases
 from include.demo.api import AirflowApi
 from include.demo.layout import CHECKOUT, WEB_USERS, Layout, Secrets, write_private

@@ -21,8 +21,8 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, FrameLocator, Locator, Page, expect
 
+from clinic_backups.base.model import BackupRecord
 from clinic_backups.catalog.restores import Restores
-from clinic_backups.model import BackupRecord
 from include.demo.layout import CLINIC_ADMIN, WEB_USER
 from tests.airflow import browser
 from tests.airflow.browser import RUN_LIMIT_MS, People

@@ -10,9 +10,9 @@ from uuid import uuid4
 
 import pytest
 
-from clinic_backups.errors import SettingsError
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.settings import Settings
 from clinic_backups.operators import Store
-from clinic_backups.settings import Settings
 from tests.conftest import BUCKET
 from tests.servers import Server
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from clinic_backups.connections import Connection
-from clinic_backups.errors import ClinicBackupsError, ObjectExists, PermanentError, TransientError
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import ClinicBackupsError, ObjectExists, PermanentError, TransientError
 from clinic_backups.stores.base import ObjectStore, UnfinishedUpload
 from clinic_backups.stores.connect import make_client, open_store, store_from_client
 from clinic_backups.stores.file import FileStore
@@ -300,7 +300,7 @@ class TestKilledProcess:
     PROGRAM = """
 import json, sys, time
 sys.path.insert(0, "plugins")
-from clinic_backups.connections import Connection
+from clinic_backups.base.connections import Connection
 from clinic_backups.stores.connect import open_store
 
 class Source:
@@ -395,7 +395,7 @@ class TestMemory:
 import json, os, re, sys
 from pathlib import Path
 sys.path.insert(0, "plugins")
-from clinic_backups.connections import Connection
+from clinic_backups.base.connections import Connection
 from clinic_backups.stores.connect import open_store
 
 class Source:

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import pytest
 
-from clinic_backups.errors import ObjectNotFound, PermanentError, StoreAway, StoreUnknown, TransientError
+from clinic_backups.base.errors import ObjectNotFound, PermanentError, StoreAway, StoreUnknown, TransientError
 from clinic_backups.stores.base import ObjectStore, UnfinishedUpload
 from clinic_backups.stores.file import FileStore
 from clinic_backups.stores.identified import IdentifiedStore

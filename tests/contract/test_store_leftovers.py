@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from clinic_backups.errors import IntegrityError, ObjectLocked, PermanentError, PlaceMissing, TransientError
+from clinic_backups.base.errors import IntegrityError, ObjectLocked, PermanentError, PlaceMissing, TransientError
 from clinic_backups.stores.base import ObjectStore, UnfinishedUpload
 from tests.conftest import BUCKET, MakeStore
 from tests.contract.buckets import PART, VERSIONED, Bucket, denied, keys, read

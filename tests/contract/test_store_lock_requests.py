@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import requests
 
-from clinic_backups.errors import ObjectLocked, PermanentError
+from clinic_backups.base.errors import ObjectLocked, PermanentError
 from clinic_backups.stores.base import ObjectStore
 from tests.conftest import BUCKET, MakeStore
 from tests.contract.buckets import MODES, PART, keys, read, soon

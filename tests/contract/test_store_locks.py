@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from clinic_backups.errors import ObjectLocked, PermanentError
+from clinic_backups.base.errors import ObjectLocked, PermanentError
 from clinic_backups.stores import _cloud
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.file import FileStore

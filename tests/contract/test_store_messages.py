@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from clinic_backups.connections import Connection
-from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.stores._azure_errors import meaning_of
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import open_store

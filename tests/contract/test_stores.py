@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from clinic_backups.errors import (
+from clinic_backups.base.errors import (
     IntegrityError,
     ObjectExists,
     ObjectNotFound,

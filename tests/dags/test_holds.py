@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from clinic_backups.settings import Settings
+from clinic_backups.base.settings import Settings
 
 
 class Asked:

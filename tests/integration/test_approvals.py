@@ -11,12 +11,12 @@ from typing import Any
 import psycopg2
 import pytest
 
-from clinic_backups import connections
+from clinic_backups.base import connections
+from clinic_backups.base.errors import IntegrityError, PermanentError, TransientError
+from clinic_backups.base.listening import Listener
+from clinic_backups.base.model import BackupRecord, Envelope
 from clinic_backups.catalog.approvals import Approval, Approvals, NotApproved, Proposal, use
 from clinic_backups.catalog.restores import Restores
-from clinic_backups.errors import IntegrityError, PermanentError, TransientError
-from clinic_backups.listening import Listener
-from clinic_backups.model import BackupRecord, Envelope
 from clinic_backups.restore.approving import approver_of, conf_problem
 from clinic_backups.restore.copying import CopyRunner
 from clinic_backups.restore.into import IntoRestore

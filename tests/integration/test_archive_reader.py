@@ -23,19 +23,20 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_backups import archive_reader, manifest_checks
-from clinic_backups.archive import ArchiveWriter
-from clinic_backups.archive_reader import Manifest, Segment, count_rows, read_archive
-from clinic_backups.blocks import Block, BlockCutter, BlockList
-from clinic_backups.bounds import SOME_BLOCKS, Bound, bound_of, guess
-from clinic_backups.codec import Zstd
-from clinic_backups.encryption import Age, WrongIdentity, generate_identity, load_identities
-from clinic_backups.errors import IntegrityError, PermanentError, SettingsError, TransientError
-from clinic_backups.extract import SqlExtract, SqlFolder
-from clinic_backups.model import ArchiveInfo, BackupRecord, Clinic, Column, Table
-from clinic_backups.pipeline import ByteChannel, Pipeline
+from clinic_backups.archive import manifest_checks
+from clinic_backups.archive import reader as archive_reader
+from clinic_backups.archive.blocks import Block, BlockCutter, BlockList
+from clinic_backups.archive.bounds import SOME_BLOCKS, Bound, bound_of, guess
+from clinic_backups.archive.codec import Zstd
+from clinic_backups.archive.encryption import Age, WrongIdentity, generate_identity, load_identities
+from clinic_backups.archive.reader import Manifest, Segment, count_rows, read_archive
+from clinic_backups.archive.writer import ArchiveWriter
+from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError, TransientError
+from clinic_backups.base.model import ArchiveInfo, BackupRecord, Clinic, Column, Table
+from clinic_backups.base.pipeline import ByteChannel, Pipeline
 from clinic_backups.stores.file import FileStore
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.tenant_db import Snapshot
 from tests.postgres_fixtures import DemoDatabase, copy_of
 from tests.rig import Rig
 from tests.servers import CHECKOUT
@@ -213,7 +214,7 @@ class TestWhole:
         (tmp_path / "identity").touch(0o600)
         (tmp_path / "identity").write_text(secret)
         program = (
-            "import re, sys; from pathlib import Path; from clinic_backups import archive_reader, encryption\n"
+            "import re, sys; from pathlib import Path; from clinic_backups.archive import encryption, reader\n"
             "peak = lambda: int(re.search('VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]) // 1024\n"
             "folder, before = Path(sys.argv[1]), peak()\n"
             "with (folder / 'sealed').open('rb') as source:\n"
@@ -679,7 +680,7 @@ class TestBounds:
                 read(sealed, stored.identity, bound=known)
 
     def test_an_envelope_that_is_not_believed_allows_no_longer_manifest_than_its_archive(self) -> None:
-        from clinic_backups.bounds import UNKNOWN_BYTES, smaller
+        from clinic_backups.archive.bounds import UNKNOWN_BYTES, smaller
 
         told = smaller(Bound(10**6, 10**6, 10_000), guess(1_000))
         assert (told.raw_bytes, told.manifest_bytes) == (10**6, UNKNOWN_BYTES + 4_000)

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 import psycopg2
 import pytest
 
-from clinic_backups import connections
+from clinic_backups.base import connections
+from clinic_backups.base.errors import PermanentError
 from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.errors import PermanentError
 from tests.postgres_fixtures import DemoDatabase
 
 NOW = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)

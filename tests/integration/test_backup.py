@@ -21,14 +21,14 @@ from uuid import uuid4
 
 import pytest
 
-from clinic_backups import envelopes
+from clinic_backups.archive.encryption import generate_identity
+from clinic_backups.archive.object_keys import envelope_key_of
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
+from clinic_backups.base.model import BackupRecord, Envelope
+from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.encryption import generate_identity
-from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
-from clinic_backups.model import BackupRecord, Envelope
-from clinic_backups.object_keys import envelope_key_of
-from clinic_backups.settings import Settings
+from clinic_backups.stores import envelopes
 from clinic_backups.stores.file import FileStore
 from tests.conftest import BUCKET, MakeStore
 from tests.postgres_fixtures import DemoDatabase
@@ -239,7 +239,7 @@ class TestAbsent:
     def test_a_store_that_fails_in_the_middle(
         self, demo_database: DemoDatabase, s3_connection: Any, s3_server: Server, fault: str
     ) -> None:
-        from clinic_backups.connections import Connection
+        from clinic_backups.base.connections import Connection
         from clinic_backups.stores.connect import make_client
         from clinic_backups.stores.s3 import S3Store
 
@@ -407,7 +407,7 @@ class TestKilled:
 
 
 def test_an_envelope_survives_its_own_json() -> None:
-    from clinic_backups.model import ArchiveInfo
+    from clinic_backups.base.model import ArchiveInfo
 
     moment = datetime(2026, 11, 24, 6, 0, 1, 234567, tzinfo=UTC)
     envelope = Envelope(

@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from clinic_backups import envelopes
+from clinic_backups.app import Parts
+from clinic_backups.archive.object_keys import archive_key_of, envelope_key_of, parse_key
+from clinic_backups.backup.outcome import Outcomes
+from clinic_backups.base.errors import IntegrityError, ObjectExists, PermanentError, TransientError
+from clinic_backups.base.model import BackupRecord, Column, Table
 from clinic_backups.cli.restore import source_in_store
-from clinic_backups.errors import IntegrityError, ObjectExists, PermanentError, TransientError
-from clinic_backups.model import BackupRecord, Column, Table
 from clinic_backups.notify.policy import Announcer
-from clinic_backups.object_keys import archive_key_of, envelope_key_of, parse_key
-from clinic_backups.outcome import Outcomes
-from clinic_backups.parts import Parts
 from clinic_backups.restore.runner import source_of
+from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import StoredObject
 from clinic_backups.stores.file import FileStore
 from tests.fleet import Fleet, objects_of, put

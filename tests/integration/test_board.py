@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, text
 
-from clinic_backups import connections
+from clinic_backups.base import connections
+from clinic_backups.base.model import BackupRecord, Clinic, backup_id_of
 from clinic_backups.catalog.board import SORTS, Board, BoardLine, ClinicMetrics, Counts, RunningBackup, TrendPoint
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.history import History, HistoryEntry
@@ -20,7 +21,6 @@ from clinic_backups.catalog.progress import BackupProgress
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.rows import values_of
 from clinic_backups.catalog.tables import backup, backup_copy, backup_progress, clinic, restore
-from clinic_backups.model import BackupRecord, Clinic, backup_id_of
 from tests.postgres_fixtures import DemoDatabase, copy_of
 
 NOW = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)

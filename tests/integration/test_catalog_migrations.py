@@ -10,10 +10,10 @@ from alembic import command
 from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
+from clinic_backups.base.errors import PermanentError
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.outbox import MailKind
 from clinic_backups.catalog.tables import SCHEMA, metadata, notification, restore
-from clinic_backups.errors import PermanentError
 from tests.postgres_fixtures import DemoDatabase
 
 

@@ -11,16 +11,16 @@ from uuid import uuid4
 
 import pytest
 
-from clinic_backups import envelopes
+from clinic_backups.archive.object_keys import envelope_key_of, hold_key_of, keys_beside
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.base.model import BackupRecord
+from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores
-from clinic_backups.cleaning import Cleaner
-from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
-from clinic_backups.model import BackupRecord
-from clinic_backups.object_keys import envelope_key_of, hold_key_of, keys_beside
-from clinic_backups.settings import Settings
-from clinic_backups.storage import Stores
+from clinic_backups.maintenance.cleaning import Cleaner
+from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from clinic_backups.stores.marker import MARKER_KEY
 from tests.conftest import MakeStore

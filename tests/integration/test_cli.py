@@ -14,9 +14,9 @@ import pyrage
 import pytest
 
 from clinic_backups import cli
+from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.catalog.migrate import newest
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.encryption import generate_identity
 from tests.postgres_fixtures import DemoDatabase
 
 
@@ -113,7 +113,7 @@ def test_the_kind_that_is_asked_for_is_made(run: Run) -> None:
 def test_one_clinics_failure_does_not_stop_the_others(run: Run, demo_database: DemoDatabase) -> None:
     run("catalog", "migrate")
     run("store", "init")
-    from clinic_backups import connections
+    from clinic_backups.base import connections
 
     catalog = Catalog(connections.parse("backup_catalog", demo_database.catalog_uri))
     with catalog.lock(2):

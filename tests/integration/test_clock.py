@@ -16,28 +16,28 @@ import pytest
 from alembic import command
 from sqlalchemy import NullPool, create_engine
 
-from clinic_backups import clock, connections
+from clinic_backups.app import Parts
+from clinic_backups.base import clock, connections
+from clinic_backups.base.clock import ClocksDiffer, DatabaseClock
+from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.model import BackupRecord, Clinic
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.history import History
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.cleaning import Cleaner
-from clinic_backups.clock import ClocksDiffer, DatabaseClock
-from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.inventory import StoreCheck, Task
-from clinic_backups.model import BackupRecord, Clinic
+from clinic_backups.maintenance.cleaning import Cleaner
+from clinic_backups.maintenance.inventory import StoreCheck, Task
+from clinic_backups.maintenance.replication import Replicator
+from clinic_backups.maintenance.watch import alarm_notice
 from clinic_backups.notify.digest import overdue_facts
-from clinic_backups.parts import Parts
-from clinic_backups.replication import Replicator
 from clinic_backups.restore.consolidate import Consolidation
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.runner import choose_backup
 from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject
 from clinic_backups.stores.file import FileStore
 from clinic_backups.stores.s3 import S3Store
-from clinic_backups.watch import alarm_notice
 from tests.conftest import BUCKET
 from tests.fleet import Fleet, age, objects_of, put
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from clinic_backups.errors import PermanentError
+from clinic_backups.base.errors import PermanentError
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import shaped
 

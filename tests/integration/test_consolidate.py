@@ -18,24 +18,25 @@ from zlib import crc32
 import pyrage
 import pytest
 
-from clinic_backups import cli, envelopes
-from clinic_backups.archive import ArchiveWriter
-from clinic_backups.archive_reader import Manifest, TableContent
-from clinic_backups.blocks import CUT_MASK, MIN_BLOCK_ROWS, Block, BlockList
+from clinic_backups import cli
+from clinic_backups.archive.blocks import CUT_MASK, MIN_BLOCK_ROWS, Block, BlockList
+from clinic_backups.archive.codec import Zstd
+from clinic_backups.archive.encryption import Age, WrongIdentity, generate_identity
+from clinic_backups.archive.object_keys import envelope_key_of
+from clinic_backups.archive.reader import Manifest, TableContent
+from clinic_backups.archive.writer import ArchiveWriter
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
+from clinic_backups.base.listening import Listener
+from clinic_backups.base.model import ArchiveInfo, BackupRecord, Clinic, Table
+from clinic_backups.base.pipeline import ByteChannel, Pipeline
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.codec import Zstd
-from clinic_backups.encryption import Age, WrongIdentity, generate_identity
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
-from clinic_backups.listening import Listener
-from clinic_backups.model import ArchiveInfo, BackupRecord, Clinic, Table
-from clinic_backups.object_keys import envelope_key_of
-from clinic_backups.pipeline import ByteChannel, Pipeline
 from clinic_backups.restore import merge as merging
 from clinic_backups.restore.archives import Fetched, Source
 from clinic_backups.restore.consolidate import Consolidated, Consolidation
 from clinic_backups.restore.merge import Merge
+from clinic_backups.stores import envelopes
 from clinic_backups.stores.connect import store_from_client
 from clinic_backups.stores.file import FileStore
 from tests.child import answer_of
@@ -359,7 +360,7 @@ class TestAbsent:
 
         with monkeypatch.context() as patch, pytest.raises(ClinicBackupsError) as caught:
             if fault == "other rows":
-                patch.setattr("clinic_backups.stream.fingerprint", lambda blocks: "another")
+                patch.setattr("clinic_backups.backup.stream.fingerprint", lambda blocks: "another")
             if fault == "envelope":
                 patch.setattr(envelopes, "write", fail)
             desk.consolidate(source, listener=Listener(cut))
@@ -518,12 +519,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 sys.path.insert(0, "plugins")
 import pyrage
-from clinic_backups import connections
+from clinic_backups.base import connections
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore.consolidate import Consolidation
 from clinic_backups.restore.archives import Archives
-from clinic_backups.settings import Settings
-from clinic_backups.storage import Stores
+from clinic_backups.base.settings import Settings
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 
 def peak(): return int(re.search("VmHWM:\\\\s+([0-9]+)", Path("/proc/self/status").read_text())[1]) // 1024

@@ -13,14 +13,14 @@ import psycopg2
 import pytest
 from sqlalchemy import NullPool, create_engine
 
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.model import BackupRecord
+from clinic_backups.base.settings import PROJECT_SQL
 from clinic_backups.catalog import migrate
-from clinic_backups.errors import PermanentError
-from clinic_backups.extract import SqlFolder, render
-from clinic_backups.model import BackupRecord
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.runner import source_of, wish_of
-from clinic_backups.settings import PROJECT_SQL
 from clinic_backups.stores.file import FileStore
+from clinic_backups.tenant.extract import SqlFolder, render
 from include.demo import database
 from include.demo.postgres import EmbeddedPostgres, PostgresError
 from tests.django_fixtures import APP, APP_PASSWORD, disconnect

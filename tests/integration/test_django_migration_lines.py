@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clinic_backups import drift
+from clinic_backups.tenant import drift
 
 CHECKOUT = Path(__file__).parents[2]
 MODELS = """

@@ -12,17 +12,17 @@ from uuid import uuid4
 import pyrage
 import pytest
 
+from clinic_backups.archive.encryption import generate_identity
+from clinic_backups.archive.object_keys import envelope_key_of, hold_key_of
+from clinic_backups.base.errors import ClinicBackupsError, ObjectLocked, PermanentError, TransientError
+from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.erasures import Erasure, Erasures
 from clinic_backups.catalog.outbox import Notice, Outbox
 from clinic_backups.catalog.restores import RestoreRecord, Restores
-from clinic_backups.encryption import generate_identity
-from clinic_backups.envelopes import FROM_NOTE, write_hold
-from clinic_backups.errors import ClinicBackupsError, ObjectLocked, PermanentError, TransientError
-from clinic_backups.object_keys import envelope_key_of, hold_key_of
-from clinic_backups.settings import Settings
-from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectInfo
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.connect import store_from_client
+from clinic_backups.stores.envelopes import FROM_NOTE, write_hold
 from clinic_backups.stores.file import FileStore
 from tests.conftest import MakeStore
 from tests.contract.buckets import VERSIONED

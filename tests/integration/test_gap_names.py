@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clinic_backups.errors import PermanentError
-from clinic_backups.key_names import stems
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.tenant.key_names import stems
 from tests.integration.test_gaps import Guard
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped

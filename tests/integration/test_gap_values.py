@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clinic_backups.errors import PermanentError
-from clinic_backups.value_checks import _gives_whole_rows
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.tenant.value_checks import _gives_whole_rows
 from tests.integration.test_gaps import Guard
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped

@@ -14,18 +14,20 @@ from typing import Any
 
 import pytest
 
-from clinic_backups import connections, envelopes, preflight
-from clinic_backups.backup import ClinicBackup
-from clinic_backups.clock import machine_now
-from clinic_backups.declarations import parse
-from clinic_backups.errors import PermanentError, SettingsError
-from clinic_backups.extract import SqlFolder
-from clinic_backups.model import BackupRecord, Clinic, Envelope
-from clinic_backups.parts import Parts
+from clinic_backups.app import Parts
+from clinic_backups.backup import preflight
+from clinic_backups.backup.backup import ClinicBackup
+from clinic_backups.base import connections
+from clinic_backups.base.clock import machine_now
+from clinic_backups.base.errors import PermanentError, SettingsError
+from clinic_backups.base.model import BackupRecord, Clinic, Envelope
+from clinic_backups.base.settings import PROJECT_SQL
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.settings import PROJECT_SQL
-from clinic_backups.storage import Stores
+from clinic_backups.stores import envelopes
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
+from clinic_backups.tenant.declarations import parse
+from clinic_backups.tenant.extract import SqlFolder
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig
 from tests.shapes import shaped
@@ -534,7 +536,7 @@ class TestRows:
         assert guard.run(1).rows["public.pieza"] == 1
 
     def test_what_takes_too_long_is_said(self, guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("clinic_backups.gate.WITHIN_SECONDS", 0.2)
+        monkeypatch.setattr("clinic_backups.tenant.gate.WITHIN_SECONDS", 0.2)
         guard.write("extract/comun_clinica.sql", (guard.sql / "extract/comun_clinica.sql").read_text().replace(
             "WHERE", "CROSS JOIN pg_sleep(0.5) WHERE"))  # fmt: skip
         said: list[str] = []
@@ -580,7 +582,7 @@ class TestMarked:
         {"gaps": [{"table": "a", "reason": "x"}] * 1001},
     ])  # fmt: skip
     def test_an_envelope_with_absurd_gaps_is_not_usable(self, guard: Guard, change: dict[str, Any]) -> None:
-        from clinic_backups.envelope_checks import problem_of
+        from clinic_backups.archive.envelope_checks import problem_of
 
         record = guard.run(1)
         data = record.envelope().to_json()

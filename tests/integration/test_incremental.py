@@ -18,20 +18,20 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from clinic_backups import archive
-from clinic_backups.archive_reader import MAX_MANIFEST_BYTES
-from clinic_backups.blocks import CUT_MASK, MAX_ARCHIVES, MIN_BLOCK_ROWS, OWN_ARCHIVE
+from clinic_backups.archive import writer as archive
+from clinic_backups.archive.blocks import CUT_MASK, MAX_ARCHIVES, MIN_BLOCK_ROWS, OWN_ARCHIVE
+from clinic_backups.archive.encryption import generate_identity
+from clinic_backups.archive.object_keys import envelope_key_of
+from clinic_backups.archive.reader import MAX_MANIFEST_BYTES
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, TransientError
+from clinic_backups.base.model import BackupRecord, WantedKind
 from clinic_backups.catalog.erasures import Erasures
-from clinic_backups.encryption import generate_identity
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, TransientError
-from clinic_backups.model import BackupRecord, WantedKind
-from clinic_backups.object_keys import envelope_key_of
 from clinic_backups.restore import archives
 from clinic_backups.restore.runner import source_of
 from clinic_backups.restore.service import Wish
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from tests.conftest import MakeStore
 from tests.fleet import START, Fleet, flip, objects_of, put, reads_of
@@ -594,7 +594,7 @@ def test_retention_tells_once_of_a_chain_whose_full_one_is_gone(chain: Chain) ->
 def die_after_the_envelope(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backup is whole in the store, and the catalog does not learn of it."""
     with monkeypatch.context() as patch:
-        patch.setattr("clinic_backups.outcome.Outcomes.complete", lambda *arguments: 1 / 0)
+        patch.setattr("clinic_backups.backup.outcome.Outcomes.complete", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             chain.next()
 

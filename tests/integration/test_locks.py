@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from clinic_backups import preflight
-from clinic_backups.clock import machine_now
-from clinic_backups.errors import ObjectLocked, PermanentError, TransientError
-from clinic_backups.model import CONTENT_TYPE_ENVELOPE
-from clinic_backups.object_keys import envelope_key_of
-from clinic_backups.storage import Stores
+from clinic_backups.archive.object_keys import envelope_key_of
+from clinic_backups.backup import preflight
+from clinic_backups.base.clock import machine_now
+from clinic_backups.base.errors import ObjectLocked, PermanentError, TransientError
+from clinic_backups.base.model import CONTENT_TYPE_ENVELOPE
 from clinic_backups.stores.base import ByteSource, ObjectStore, StoredObject
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.connect import store_from_client
 from clinic_backups.stores.file import FileStore
 from tests.contract.buckets import LOCKED, VERSIONED

@@ -12,11 +12,11 @@ import pytest
 from alembic import command
 from sqlalchemy import text
 
-from clinic_backups import connections
+from clinic_backups.app import Parts
+from clinic_backups.base import connections
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.errors import ClinicBackupsError, PermanentError
-from clinic_backups.parts import Parts
 from clinic_backups.restore.workspace import Workspace
 from tests.postgres_fixtures import DemoDatabase
 from tests.servers import free_ports
@@ -144,7 +144,7 @@ def parts_of(rig: Shaped) -> Parts:
 
 
 def parts_snapshot(parts: Parts) -> Any:
-    from clinic_backups.tenant_db import Snapshot
+    from clinic_backups.tenant.tenant_db import Snapshot
 
     return Snapshot(parts.clinic_db)
 

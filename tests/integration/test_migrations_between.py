@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from clinic_backups.errors import PermanentError
-from clinic_backups.preflight import run
+from clinic_backups.backup.preflight import run
+from clinic_backups.base.errors import PermanentError
 from clinic_backups.restore.model import Wish
-from clinic_backups.storage import Stores
+from clinic_backups.stores.configured import Stores
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped
 

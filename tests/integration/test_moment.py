@@ -15,13 +15,13 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from clinic_backups import connections
-from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.extract import SqlFolder
-from clinic_backups.model import BackupRecord
+from clinic_backups.base import connections
+from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.model import BackupRecord
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.file import FileStore
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.tenant_db import Snapshot
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig, once
 

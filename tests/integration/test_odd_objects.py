@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from clinic_backups import envelopes
-from clinic_backups.errors import ObjectNotFound, SettingsError, TransientError
-from clinic_backups.object_keys import envelope_key_of, hold_key_of
+from clinic_backups.archive.object_keys import envelope_key_of, hold_key_of
+from clinic_backups.base.errors import ObjectNotFound, SettingsError, TransientError
 from clinic_backups.restore.request import parse
-from clinic_backups.storage import Stores
+from clinic_backups.stores import envelopes
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from clinic_backups.stores.marker import MARKER_KEY, UnreadableMarker, read_marker
 from tests.fleet import Fleet, objects_of, put

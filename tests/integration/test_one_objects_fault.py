@@ -10,11 +10,11 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from clinic_backups.base.errors import PermanentError, StoreAway, TransientError
+from clinic_backups.base.model import BackupRecord, iso
 from clinic_backups.catalog.erasures import Erasures
-from clinic_backups.errors import PermanentError, StoreAway, TransientError
-from clinic_backups.model import BackupRecord, iso
-from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from clinic_backups.stores.identified import IdentifiedStore
 from clinic_backups.stores.marker import MARKER_KEY
@@ -125,7 +125,7 @@ def test_a_store_that_is_down_is_asked_once_in_a_retention(fleet: Fleet, tmp_pat
 
 
 def test_another_store_in_its_place_is_down_at_once(tmp_path: Path) -> None:
-    from clinic_backups.storage import AnsweringStores, Outages
+    from clinic_backups.stores.configured import AnsweringStores, Outages
 
     store = FileStore(tmp_path / "one")
     store.make_place()
@@ -143,7 +143,7 @@ def test_three_objects_that_cannot_be_read_stop_no_check_of_other_clinics(fleet:
     bad = [fleet.on_day(day, 1) for day in range(4)]
     good = fleet.on_day(4, 2)
     odd = Odd(tmp_path / "one", "backups/1/")
-    from clinic_backups.inventory import StoreCheck, Task
+    from clinic_backups.maintenance.inventory import StoreCheck, Task
 
     found = StoreCheck(catalog=fleet.catalog, now=lambda: fleet.now).run(identified(fleet, odd), Task(read=True))
     assert {key for key, _ in found.problems} == {record.archive_key for record in bad}

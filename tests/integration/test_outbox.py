@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from clinic_backups import connections, settings
+from clinic_backups.app import Parts
+from clinic_backups.base import connections, settings
+from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.model import BackupRecord
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.outbox import Outbox, Recipient, Settle
-from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.model import BackupRecord
 from clinic_backups.notify.mail import Templates
 from clinic_backups.notify.policy import Announcer
 from clinic_backups.notify.post import Post
-from clinic_backups.parts import Parts
 from clinic_backups.stores.file import FileStore
 from tests.mailbox import mailbox
 from tests.postgres_fixtures import DemoDatabase
@@ -258,7 +258,7 @@ def test_when_the_clinics_database_is_down_the_last_recipients_are_told(office: 
 
 
 def connect_to_nothing(clinic_id: int) -> list[Recipient]:
-    from clinic_backups.database import connect
+    from clinic_backups.base.database import connect
 
     connect(connections.parse("clinic_db", "postgres://u:p@127.0.0.1:1/x"))
     return []

@@ -12,10 +12,10 @@ import psycopg2
 import pytest
 from sqlalchemy import text
 
-from clinic_backups import connections
+from clinic_backups.base import connections
+from clinic_backups.base.database import RELIED_ON, connect
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.database import RELIED_ON, connect
 from tests.integration.test_cli import Run, restore_keys, run  # noqa: F401 - a fixture
 from tests.integration.test_server_checks import ODD
 from tests.postgres_fixtures import DemoDatabase

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from clinic_backups import connections, preflight
-from clinic_backups.clock import machine_now
-from clinic_backups.encryption import generate_identity
-from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.preflight import Finding
-from clinic_backups.settings import PROJECT_EMAIL, PROJECT_SQL, Settings
-from clinic_backups.storage import Stores
+from clinic_backups.archive.encryption import generate_identity
+from clinic_backups.backup import preflight
+from clinic_backups.backup.preflight import Finding
+from clinic_backups.base import connections
+from clinic_backups.base.clock import machine_now
+from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.settings import PROJECT_EMAIL, PROJECT_SQL, Settings
 from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.connect import open_store
 from clinic_backups.stores.file import FileStore
 from tests.postgres_fixtures import DemoDatabase

@@ -13,20 +13,22 @@ from uuid import uuid4
 
 import pytest
 
-from clinic_backups import connections, envelopes, rebuild, strict_json
+from clinic_backups.archive.encryption import generate_identity
+from clinic_backups.archive.object_keys import envelope_key_of, hold_key_of
+from clinic_backups.base import connections, strict_json
+from clinic_backups.base.errors import IntegrityError, PermanentError, TransientError
+from clinic_backups.base.model import BackupRecord, iso
 from clinic_backups.catalog.locks import Purpose
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.encryption import generate_identity
-from clinic_backups.errors import IntegrityError, PermanentError, TransientError
-from clinic_backups.model import BackupRecord, iso
-from clinic_backups.object_keys import envelope_key_of, hold_key_of
+from clinic_backups.maintenance import rebuild
+from clinic_backups.maintenance.twins import AGE_HEADER
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.runner import choose_backup
-from clinic_backups.storage import Stores
+from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectInfo
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
-from clinic_backups.twins import AGE_HEADER
 from include.demo.restore import damage
 from tests.conftest import MakeStore
 from tests.fleet import START, Fleet, flip, lose_locks, objects_of, put, reads_of

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from clinic_backups import gate, structure, table_locks
-from clinic_backups.errors import PermanentError
-from clinic_backups.schema_memory import SchemaMemory
+from clinic_backups.base.errors import PermanentError
 from clinic_backups.stores.file import FileStore
+from clinic_backups.tenant import gate, structure, table_locks
+from clinic_backups.tenant.schema_memory import SchemaMemory
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig
 

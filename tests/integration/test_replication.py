@@ -15,9 +15,8 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import event
 
-from clinic_backups import envelopes
-from clinic_backups.catalog.outbox import Outbox
-from clinic_backups.errors import (
+from clinic_backups.archive.object_keys import envelope_key_of, hold_key_of
+from clinic_backups.base.errors import (
     ClinicBackupsError,
     IntegrityError,
     ObjectNotFound,
@@ -25,14 +24,15 @@ from clinic_backups.errors import (
     SettingsError,
     TransientError,
 )
-from clinic_backups.listening import Listener
-from clinic_backups.model import BackupRecord, Loss, iso
+from clinic_backups.base.listening import Listener
+from clinic_backups.base.model import BackupRecord, Loss, iso
+from clinic_backups.catalog.outbox import Outbox
 from clinic_backups.notify.losses import LISTED, LossAlarm
-from clinic_backups.object_keys import envelope_key_of, hold_key_of
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.runner import source_of, wish_of
-from clinic_backups.storage import Stores, canonical
+from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
+from clinic_backups.stores.configured import Stores, canonical
 from clinic_backups.stores.file import FileStore
 from tests.conftest import MakeStore
 from tests.fleet import START, Fleet, flip, objects_of, put

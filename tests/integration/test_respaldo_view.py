@@ -13,15 +13,15 @@ from alembic import command
 from psycopg2 import errors
 from sqlalchemy import NullPool, create_engine, text
 
-from clinic_backups import connections
+from clinic_backups.archive.envelope_checks import MAX_NUMBER
+from clinic_backups.archive.object_keys import envelope_key_of
+from clinic_backups.base import connections
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.model import BackupRecord
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.history import History
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.envelope_checks import MAX_NUMBER
-from clinic_backups.errors import PermanentError
-from clinic_backups.model import BackupRecord
-from clinic_backups.object_keys import envelope_key_of
 from clinic_backups.stores.file import FileStore
 from tests.fleet import START, Fleet
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture

@@ -10,15 +10,15 @@ from typing import Any
 import pyrage
 import pytest
 
-from clinic_backups import connections
-from clinic_backups.encryption import generate_identity
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError
-from clinic_backups.listening import Listener
-from clinic_backups.model import ArchiveInfo, BackupRecord
+from clinic_backups.archive.encryption import generate_identity
+from clinic_backups.base import connections
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError
+from clinic_backups.base.listening import Listener
+from clinic_backups.base.model import ArchiveInfo, BackupRecord
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.model import RestorePlan, TablePlan
 from clinic_backups.restore.service import ClinicChanged, ClinicRestore, Wish
-from clinic_backups.storage import Stores
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from include.demo.restore import damage
 from tests.postgres_fixtures import DemoDatabase
@@ -122,7 +122,7 @@ def test_a_deleted_clinic_comes_back_whole(ward: Ward) -> None:
 
 def queries(ward: Ward, clinic_id: int) -> dict[str, str]:
     """Extracts, those that hang on others first."""
-    from clinic_backups.extract import SqlExtract, SqlFolder
+    from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 
     found = SqlExtract().rendered(SqlFolder(ward.settings.sql_dir), clinic_id)
     return dict(sorted(found.items(), key=lambda item: -item[1].count("JOIN")))

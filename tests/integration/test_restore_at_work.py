@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from clinic_backups.errors import ClinicBackupsError, PermanentError
-from clinic_backups.listening import Listener
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError
+from clinic_backups.base.listening import Listener
 from clinic_backups.restore.model import RestorePlan, Wish
 from clinic_backups.restore.service import ClinicChanged
 from tests.postgres_fixtures import DemoDatabase

@@ -14,18 +14,18 @@ from typing import Any
 import pyrage
 import pytest
 
-from clinic_backups import connections
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError
-from clinic_backups.listening import Listener
-from clinic_backups.model import ArchiveInfo, BackupRecord, Column, ForeignKey, Table
+from clinic_backups.base import connections
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError
+from clinic_backups.base.listening import Listener
+from clinic_backups.base.model import ArchiveInfo, BackupRecord, Column, ForeignKey, Table
 from clinic_backups.restore import archives
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.into import IntoReport, IntoRestore
 from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.restore.untrusted import is_possible
-from clinic_backups.storage import Stores
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant.tenant_db import Snapshot
 from include.demo import database
 from tests.integration.test_archive_reader import write
 from tests.integration.test_cli import Run, restore_keys, run  # noqa: F401 - a fixture

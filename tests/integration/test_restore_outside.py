@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from clinic_backups.model import BackupRecord, Clinic
+from clinic_backups.base.model import BackupRecord, Clinic
 from clinic_backups.restore.model import RestorePlan, Wish
 from clinic_backups.restore.safety import SafetyBackup
 from tests.postgres_fixtures import DemoDatabase

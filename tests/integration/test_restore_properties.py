@@ -178,14 +178,14 @@ KILLED = """
 import sys, json
 sys.path[:0] = {path!r}
 from pathlib import Path
-from clinic_backups import connections
-from clinic_backups.encryption import load_identities
-from clinic_backups.listening import Listener
-from clinic_backups.model import ArchiveInfo
+from clinic_backups.base import connections
+from clinic_backups.archive.encryption import load_identities
+from clinic_backups.base.listening import Listener
+from clinic_backups.base.model import ArchiveInfo
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.service import ClinicRestore, Wish
-from clinic_backups.settings import Settings
-from clinic_backups.storage import Stores
+from clinic_backups.base.settings import Settings
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 said = lambda step: print(step, flush=True)
 restore = ClinicRestore(

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from clinic_backups import connections
+from clinic_backups.app import Parts
+from clinic_backups.base import connections
 from clinic_backups.catalog.restores import Restores
-from clinic_backups.parts import Parts
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.file import FileStore

@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from clinic_backups import connections, settings
+from clinic_backups.app import Parts
+from clinic_backups.base import connections, settings
+from clinic_backups.base.errors import IntegrityError, PermanentError, TransientError
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.outbox import Outbox
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
-from clinic_backups.errors import IntegrityError, PermanentError, TransientError
 from clinic_backups.notify.mail import Templates
 from clinic_backups.notify.post import Post
-from clinic_backups.parts import Parts
 from clinic_backups.restore.model import RestorePlan, TablePlan
 from clinic_backups.restore.outcome import RestoreOutcomes, transaction_status
 from clinic_backups.stores.file import FileStore

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from clinic_backups import connections
+from clinic_backups.backup.server_checks import check_encoding, check_locks
+from clinic_backups.base import connections
+from clinic_backups.base.findings import Report
 from clinic_backups.catalog.board import ClinicMetrics
 from clinic_backups.catalog.locks import lock_clinic
-from clinic_backups.findings import Report
-from clinic_backups.server_checks import check_encoding, check_locks
-from clinic_backups.table_locks import catalog_query
-from clinic_backups.tenant_db import SESSION, Snapshot
+from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.tenant_db import SESSION, Snapshot
 from clinic_backups.web.metrics import exposition
 from clinic_backups.web.schemas import NuevoRespaldo
 from include.demo import database as demo

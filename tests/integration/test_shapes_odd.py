@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import clinic_backups
-from clinic_backups.errors import PermanentError
+from clinic_backups.base.errors import PermanentError
 from tests.integration.test_shapes import CHILD, CHILDREN, OWN, require_extensions
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import shaped
@@ -42,7 +42,7 @@ class Odd:
 def internal_names() -> list[str]:
     """Every name that SQL of the package gives to a column or a table, and those that it asks for."""
     names = {f"{letter}{number}" for letter in "ek" for number in range(3)}
-    for source in [*SOURCES.glob("restore/*.py"), *SOURCES.glob("pg_catalog/*.sql"), *SOURCES.glob("*.py")]:
+    for source in [*SOURCES.rglob("*.py"), *SOURCES.rglob("pg_catalog/*.sql")]:
         text = source.read_text()
         names |= set(re.findall(r"\bAS (?:MATERIALIZED )?([a-z_]\w*)", text))
         names |= set(re.findall(r"\b[a-z]{1,2}\.([a-z_]\w*)", text))

@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from clinic_backups import connections
-from clinic_backups.connections import Connection
-from clinic_backups.errors import PermanentError, SettingsError, TransientError
+from clinic_backups.base import connections
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import PermanentError, SettingsError, TransientError
 from clinic_backups.notify.mail import Mail
 from clinic_backups.notify.message import message
 from clinic_backups.notify.smtp import MailServer, RecipientRefused, ServerUnavailable

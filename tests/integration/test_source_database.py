@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from clinic_backups import connections
-from clinic_backups.encryption import generate_identity
-from clinic_backups.holds import Holds
-from clinic_backups.source_database import difference
-from clinic_backups.storage import Stores
+from clinic_backups.archive.encryption import generate_identity
+from clinic_backups.base import connections
+from clinic_backups.maintenance.holds import Holds
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
+from clinic_backups.tenant.source_database import difference
 from tests.fleet import Fleet
 from tests.postgres_fixtures import DemoDatabase, copy_of
 

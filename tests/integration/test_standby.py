@@ -15,16 +15,16 @@ from typing import Any
 import psycopg2
 import pytest
 
-from clinic_backups import connections
+from clinic_backups.base import connections
+from clinic_backups.base.errors import TransientError
+from clinic_backups.base.findings import Report
+from clinic_backups.base.model import Clinic
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics
-from clinic_backups.errors import TransientError
-from clinic_backups.findings import Report
-from clinic_backups.model import Clinic
-from clinic_backups.standby import check_standby
 from clinic_backups.stores.file import FileStore
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant.standby import check_standby
+from clinic_backups.tenant.tenant_db import Snapshot
 from include.demo import database
 from include.demo.postgres import SERVER_USER, THROWAWAY, EmbeddedPostgres
 from tests.postgres_fixtures import DemoDatabase, server_folder

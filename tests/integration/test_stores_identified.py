@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from clinic_backups import connections
+from clinic_backups.archive.encryption import generate_identity
+from clinic_backups.archive.object_keys import hold_key_of
+from clinic_backups.base import connections
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.encryption import generate_identity
-from clinic_backups.object_keys import hold_key_of
 from clinic_backups.stores.file import FileStore
 from clinic_backups.stores.marker import MARKER_KEY, new_marker, write_marker
 from include.demo.database import create_roles

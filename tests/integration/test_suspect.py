@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from clinic_backups import plausibility
+from clinic_backups.archive.envelope_checks import problem_of
+from clinic_backups.backup.stream import ArchiveStream
+from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.model import BackupRecord, Clinic, Envelope
 from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics
-from clinic_backups.envelope_checks import problem_of
-from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.model import BackupRecord, Clinic, Envelope
 from clinic_backups.notify.digest import digest_facts
 from clinic_backups.stores.file import FileStore
-from clinic_backups.stream import ArchiveStream
+from clinic_backups.tenant import plausibility
 from tests.fleet import Fleet
 from tests.postgres_fixtures import DemoDatabase
 

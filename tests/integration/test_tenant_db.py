@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from clinic_backups import connections, structure
-from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
-from clinic_backups.table_locks import catalog_query
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.base import connections
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.tenant import structure
+from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.tenant_db import Snapshot
 from tests.postgres_fixtures import DemoDatabase
 
 # One value, and one awkward value, of each family of types.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clinic_backups import connections
-from clinic_backups.findings import Finding, Report
+from clinic_backups.base import connections
+from clinic_backups.base.findings import Finding, Report
 from clinic_backups.restore.trial import try_tables
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped

@@ -10,11 +10,12 @@ from uuid import uuid4
 import pytest
 from psycopg2 import sql
 
-from clinic_backups import cli, connections
-from clinic_backups.database import refusal_of
-from clinic_backups.errors import ClinicBackupsError, frames, to_record
+from clinic_backups import cli
+from clinic_backups.base import connections
+from clinic_backups.base.database import refusal_of
+from clinic_backups.base.errors import ClinicBackupsError, frames, to_record
 from clinic_backups.operators.connections import failing_clearly
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant.tenant_db import Snapshot
 from tests.postgres_fixtures import DemoDatabase, copy_of
 
 MARK = f"zacarias{uuid4().hex}"

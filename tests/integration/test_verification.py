@@ -10,14 +10,14 @@ from typing import BinaryIO
 
 import pytest
 
-from clinic_backups.errors import ClinicBackupsError, ObjectNotFound, PermanentError, TransientError
-from clinic_backups.inventory import StoreCheck
-from clinic_backups.model import BackupRecord
-from clinic_backups.object_keys import envelope_key_of
-from clinic_backups.storage import Stores
+from clinic_backups.archive.object_keys import envelope_key_of
+from clinic_backups.base.errors import ClinicBackupsError, ObjectNotFound, PermanentError, TransientError
+from clinic_backups.base.model import BackupRecord
+from clinic_backups.maintenance.inventory import StoreCheck
+from clinic_backups.maintenance.verification import Verification, Verifier
 from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
-from clinic_backups.verification import Verification, Verifier
 from tests.conftest import MakeStore
 from tests.fleet import Fleet, flip, objects_of, put, reads_of
 from tests.integration.test_incremental import Chain

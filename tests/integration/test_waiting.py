@@ -19,20 +19,20 @@ from typing import Any
 import psycopg2
 import pytest
 
-from clinic_backups import connections
+from clinic_backups.base import connections
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.database import connect
+from clinic_backups.base.errors import TransientError
+from clinic_backups.base.silence import Limits, Silent
 from clinic_backups.catalog import locks
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.connections import Connection
-from clinic_backups.database import connect
-from clinic_backups.errors import TransientError
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.runner import source_of
 from clinic_backups.restore.service import Wish
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.silence import Limits, Silent
 from clinic_backups.stores.file import FileStore
 from clinic_backups.stores.s3 import S3Store
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant.tenant_db import Snapshot
 from include.demo.postgres import HOST
 from tests.integration.test_restore_runner import Theatre
 from tests.postgres_fixtures import DemoDatabase
@@ -45,8 +45,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Limits, "silence_seconds", 0.4)
-    monkeypatch.setattr("clinic_backups.silence.ASK_SECONDS", 2)
-    monkeypatch.setattr("clinic_backups.database.ASK_SECONDS", 2)
+    monkeypatch.setattr("clinic_backups.base.silence.ASK_SECONDS", 2)
+    monkeypatch.setattr("clinic_backups.base.database.ASK_SECONDS", 2)
 
 
 def patiently() -> None:

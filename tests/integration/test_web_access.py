@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from clinic_backups import connections
-from clinic_backups.errors import SettingsError, TransientError
-from clinic_backups.extract import SqlFolder
-from clinic_backups.settings import PROJECT_SQL
+from clinic_backups.base import connections
+from clinic_backups.base.errors import SettingsError, TransientError
+from clinic_backups.base.settings import PROJECT_SQL
+from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.web.access import Access, refuse_other_sites
 from clinic_backups.web.databases import WebDatabase
 from clinic_backups.web.problems import CrossSite, Unavailable

@@ -11,10 +11,10 @@ from pathlib import Path
 import pyrage
 import pytest
 
+from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.history import HistoryEntry
-from clinic_backups.errors import ClinicBackupsError
-from clinic_backups.storage import Stores
+from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from clinic_backups.web.actions import Actions
 from clinic_backups.web.caller import Caller

@@ -7,8 +7,8 @@ from hashlib import sha256
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_backups import blocks
-from clinic_backups.blocks import Block, BlockCutter, BlockList
+from clinic_backups.archive import blocks
+from clinic_backups.archive.blocks import Block, BlockCutter, BlockList
 
 ROWS = st.lists(st.binary(min_size=1, max_size=40), max_size=600)
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_backups.archive import block_list, fingerprint, schema_digest
-from clinic_backups.blocks import OWN_ARCHIVE, Block, BlockList
-from clinic_backups.chain import Choice, chain_of, choose
-from clinic_backups.known_blocks import KnownBlocks, UnusableBlocks
-from clinic_backups.model import BackupRecord, Column, Table
-from clinic_backups.settings import Settings
+from clinic_backups.archive.blocks import OWN_ARCHIVE, Block, BlockList
+from clinic_backups.archive.chain import Choice, chain_of, choose
+from clinic_backups.archive.known_blocks import KnownBlocks, UnusableBlocks
+from clinic_backups.archive.writer import block_list, fingerprint, schema_digest
+from clinic_backups.base.model import BackupRecord, Column, Table
+from clinic_backups.base.settings import Settings
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 

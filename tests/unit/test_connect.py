@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_backups.connections import Connection, parse
-from clinic_backups.errors import ClinicBackupsError, PermanentError, PlaceMissing, SettingsError
+from clinic_backups.base.connections import Connection, parse
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, PlaceMissing, SettingsError
 from clinic_backups.stores import connect
 from clinic_backups.stores._wire import content_disposition, decode_metadata, encode_metadata
 from clinic_backups.stores.connect import make_client, open_store

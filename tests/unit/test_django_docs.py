@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from clinic_backups.connections import parse
+from clinic_backups.base.connections import parse
 from clinic_backups.stores.connect import make_client
 from tests.integration.test_django_app import FIELDS
 from tests.integration.test_respaldo_view import TYPES

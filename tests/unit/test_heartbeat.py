@@ -11,10 +11,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from clinic_backups import watch
-from clinic_backups.errors import SettingsError, TransientError
-from clinic_backups.settings import load
-from clinic_backups.watch import ping
+from clinic_backups.base.errors import SettingsError, TransientError
+from clinic_backups.base.settings import load
+from clinic_backups.maintenance import watch
+from clinic_backups.maintenance.watch import ping
 from tests.servers import HOST
 
 

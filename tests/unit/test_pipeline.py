@@ -9,9 +9,9 @@ import threading
 import pyrage
 import pytest
 
-from clinic_backups.encryption import Age, generate_identity, parse_recipients
-from clinic_backups.errors import SettingsError
-from clinic_backups.pipeline import ByteChannel, Pipeline
+from clinic_backups.archive.encryption import Age, generate_identity, parse_recipients
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.pipeline import ByteChannel, Pipeline
 
 
 class Broken(Exception):

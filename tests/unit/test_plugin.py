@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from clinic_backups import airflow_internals
+from clinic_backups.operators import airflow_internals
 from tests.servers import CHECKOUT
 
 PLUGIN = CHECKOUT / "plugins" / "clinic_backups_plugin.py"

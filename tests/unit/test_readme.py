@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
-from clinic_backups.settings import PROJECT_SQL, Settings
+from clinic_backups.base.settings import PROJECT_SQL, Settings
 from clinic_backups.stores.kinds import KINDS
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clinic_backups.model import BackupRecord
-from clinic_backups.retention import Decision, RetentionPolicy, plan
+from clinic_backups.base.model import BackupRecord
+from clinic_backups.base.retention import Decision, RetentionPolicy, plan
 
 ZONE = ZoneInfo("America/Santiago")  # has daylight saving
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clinic_backups.schema_memory import SchemaMemory, shape_of
+from clinic_backups.tenant.schema_memory import SchemaMemory, shape_of
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from clinic_backups.errors import SettingsError
-from clinic_backups.settings import Settings, load, load_usable
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.settings import Settings, load, load_usable
 
 SECRET = "geheim"
 

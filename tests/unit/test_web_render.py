@@ -18,11 +18,11 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
+from clinic_backups.base.model import Gap
 from clinic_backups.catalog.board import BoardLine
 from clinic_backups.catalog.history import HistoryEntry
-from clinic_backups.envelopes import FROM_NOTE
-from clinic_backups.model import Gap
 from clinic_backups.notify.formats import Formats
+from clinic_backups.stores.envelopes import FROM_NOTE
 from clinic_backups.web.charts import places, trend
 from clinic_backups.web.language import Texts
 from clinic_backups.web.viewer import Viewer

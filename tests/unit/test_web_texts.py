@@ -12,9 +12,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from babel import Locale
 
+from clinic_backups.base.model import Kind, RestoreMode, Trigger
 from clinic_backups.catalog.board import Standing
 from clinic_backups.catalog.copies import CopyState
-from clinic_backups.model import Kind, RestoreMode, Trigger
 from clinic_backups.notify.formats import Formats
 from clinic_backups.stores.kinds import KINDS
 from clinic_backups.web.banners import Kind as BannerKind

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Select, func, insert, select, text, update
 
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.model import iso
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import approval
-from clinic_backups.errors import PermanentError
-from clinic_backups.model import iso
 
 Answer = Literal["approved", "rejected"]
 How = Literal["ui", "conf", "command"]

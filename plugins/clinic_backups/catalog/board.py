@@ -9,13 +9,13 @@ from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection as SqlConnection
 
+from clinic_backups.base.model import FUTURE_TOLERANCE, Kind
 from clinic_backups.catalog import board_sql as sql
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.lists import Search, Slice, Visible, ids
 from clinic_backups.catalog.progress import BackupProgress as BackupProgress
 from clinic_backups.catalog.progress import RunningBackup as RunningBackup
 from clinic_backups.catalog.progress import running
-from clinic_backups.model import FUTURE_TOLERANCE, Kind
 
 Standing = Literal["ok", "late", "never"]
 """never: no good backup at all; late: the last one is older than the objective."""

@@ -11,10 +11,10 @@ from sqlalchemy import ColumnElement, Row, Subquery, case, delete, exists, func,
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy.dialects.postgresql import insert
 
+from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, CopyProblem, Loss
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, backup_copy, store, store_identity
-from clinic_backups.errors import ClinicBackupsError
-from clinic_backups.model import FUTURE_TOLERANCE, BackupRecord, CopyProblem, Loss
 
 CopyState = Literal["present", "lost", "damaged"]
 Announce = Callable[[SqlConnection, list[Loss]], object]

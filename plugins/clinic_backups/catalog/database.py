@@ -14,9 +14,9 @@ from sqlalchemy import Engine, create_engine, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from clinic_backups.connections import Connection
-from clinic_backups.database import Source, connect, raise_database_error
-from clinic_backups.errors import PermanentError, TransientError
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.database import Source, connect, raise_database_error
+from clinic_backups.base.errors import PermanentError, TransientError
 
 NO_TABLE, NO_SCHEMA, NO_COLUMN = "42P01", "3F000", "42703"
 

@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import delete, func, insert, literal, select, update
 
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.model import BackupRecord, plain
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, clinic, erasure, notification, restore
-from clinic_backups.errors import PermanentError
-from clinic_backups.model import BackupRecord, plain
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import BigInteger
 
+from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Kind, State
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.lists import BIGINT, Search, Slice, Visible, ids
 from clinic_backups.catalog.progress import RunningBackup, running
 from clinic_backups.catalog.rows import COLUMNS, record_of
 from clinic_backups.catalog.tables import audit, backup, backup_copy, clinic
-from clinic_backups.model import FUTURE_TOLERANCE, BackupRecord, Kind, State
 
 Type = Literal["completo", "incremental", "manual"]
 Status = Literal["en_proceso", "completado", "fallido"]

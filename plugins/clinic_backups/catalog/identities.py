@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from clinic_backups.base.model import plain
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import store_identity
-from clinic_backups.model import plain
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,11 @@ from typing import Any, Literal
 
 import psycopg2
 
+from clinic_backups.base.clock import DatabaseClock
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.database import raise_database_error, session_settings
+from clinic_backups.base.errors import TransientError
 from clinic_backups.catalog.database import connect_catalog
-from clinic_backups.clock import DatabaseClock
-from clinic_backups.connections import Connection
-from clinic_backups.database import raise_database_error
-from clinic_backups.errors import TransientError
-from clinic_backups.table_locks import session_settings
 
 Purpose = Literal["clinic", "copies"]
 """``clinic``: a backup or restore; ``copies``: copying its backups to further stores. Whoever deletes takes both."""

@@ -10,8 +10,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
+from clinic_backups.base.errors import PermanentError
 from clinic_backups.catalog.tables import SCHEMA
-from clinic_backups.errors import PermanentError
 
 
 def upgrade(connection: Connection) -> str:

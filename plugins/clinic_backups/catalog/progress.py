@@ -11,8 +11,8 @@ from types import TracebackType
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import text
 
+from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.catalog.database import CatalogDatabase
-from clinic_backups.errors import ClinicBackupsError
 
 SECONDS_BETWEEN_NOTES = 2.0
 

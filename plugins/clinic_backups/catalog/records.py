@@ -12,15 +12,15 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Select, delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
+from clinic_backups.base.clock import DIFFERENCE_SECONDS, DatabaseClock, Now
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Envelope, State, iso
 from clinic_backups.catalog import copies, migrate
 from clinic_backups.catalog.database import CatalogDatabase, time_of
 from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
 from clinic_backups.catalog.rows import COLUMNS, record_of, values_of
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
-from clinic_backups.clock import DIFFERENCE_SECONDS, DatabaseClock, Now
-from clinic_backups.connections import Connection
-from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.model import FUTURE_TOLERANCE, BackupRecord, Envelope, State, iso
 
 PIECES_AT_A_TIME = 4
 """Of a list of blocks, half a MiB each."""
@@ -172,7 +172,7 @@ class Catalog:
     ) -> BackupRecord:
         """Write a record that is completed or failed now; one that is lost at once, where its parent was meanwhile.
 
-        :param block_list: pieces of :func:`clinic_backups.archive.block_list`.
+        :param block_list: pieces of :func:`clinic_backups.archive.writer.block_list`.
         :param etag: the store's mark of the archive that was just checked there, if it has any.
         :param announce: called in the same transaction: writes the mail about it into the outbox.
         :param announce_losses: called instead where it is lost.

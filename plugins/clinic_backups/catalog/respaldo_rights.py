@@ -9,10 +9,10 @@ import psycopg2
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
+from clinic_backups.base.errors import PermanentError, SettingsError
+from clinic_backups.base.text import quoted
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import SCHEMA
-from clinic_backups.errors import PermanentError, SettingsError
-from clinic_backups.text import quoted
 
 VIEW, ROWS = f"{SCHEMA}.respaldo", f"{SCHEMA}.respaldo_rows"
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE"

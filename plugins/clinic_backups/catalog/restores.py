@@ -11,10 +11,10 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from clinic_backups.base.errors import PermanentError, TransientError, to_record
+from clinic_backups.base.model import RestoreMode, State, plain
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import restore
-from clinic_backups.errors import PermanentError, TransientError, to_record
-from clinic_backups.model import RestoreMode, State, plain
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
+from clinic_backups.base.model import BackupRecord, ChainArchive, Envelope, Gap
 from clinic_backups.catalog.tables import backup, backup_copy
-from clinic_backups.model import BackupRecord, ChainArchive, Envelope, Gap
 
 _FIELDS = [field.name for field in fields(BackupRecord) if field.name not in ("stores", "number")]
 _STORES = (

@@ -30,7 +30,7 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:  # noqa: BLE001 - its text may hold anything, also a patient's name
-        from clinic_backups.errors import frames
+        from clinic_backups.base.errors import frames
 
         print(frames(error), file=sys.stderr)
         sys.exit(1)

@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.cli import (
     backups,
     catalog,
@@ -21,7 +22,6 @@ from clinic_backups.cli import (
     store,
 )
 from clinic_backups.cli.output import exit_code, print_error
-from clinic_backups.errors import ClinicBackupsError
 
 app = typer.Typer(
     name="clinic-backups",

@@ -9,6 +9,11 @@ from typing import Annotated, Any, get_args
 import typer
 from rich.markup import escape
 
+from clinic_backups.app import Parts
+from clinic_backups.backup.selection import Selection, select
+from clinic_backups.base.errors import ClinicBackupsError, SettingsError
+from clinic_backups.base.model import BackupRecord, BackupRequest, Clinic, State
+from clinic_backups.base.text import one_line
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import (
     BACKUP_COLUMNS,
@@ -24,11 +29,6 @@ from clinic_backups.cli.output import (
     progress_bar,
     state_of,
 )
-from clinic_backups.errors import ClinicBackupsError, SettingsError
-from clinic_backups.model import BackupRecord, BackupRequest, Clinic, State
-from clinic_backups.parts import Parts
-from clinic_backups.selection import Selection, select
-from clinic_backups.text import one_line
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 STATES: tuple[State, ...] = get_args(State)

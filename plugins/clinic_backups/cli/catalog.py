@@ -10,22 +10,22 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from clinic_backups.app import Parts
+from clinic_backups.archive.object_keys import ROOT, parse_key
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, StoreUnknown, TransientError
+from clinic_backups.base.text import one_line
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, human_size, print_error, print_json, print_table
-from clinic_backups.discrepancies import Discrepancy
-from clinic_backups.errors import ClinicBackupsError, PermanentError, StoreUnknown, TransientError
-from clinic_backups.inventory import BAD, KINDS, Inventory, Task
-from clinic_backups.object_keys import ROOT, parse_key
-from clinic_backups.parts import Parts
-from clinic_backups.rebuild import Rebuilt, again
-from clinic_backups.rebuild import rebuild as rebuild_from
+from clinic_backups.maintenance.discrepancies import Discrepancy
+from clinic_backups.maintenance.inventory import BAD, KINDS, Inventory, Task
+from clinic_backups.maintenance.rebuild import Rebuilt, again
+from clinic_backups.maintenance.rebuild import rebuild as rebuild_from
+from clinic_backups.maintenance.store_init import BY_REBUILD, StoreInit
+from clinic_backups.maintenance.twins import Opens
 from clinic_backups.restore.archives import Source
-from clinic_backups.storage import canonical
-from clinic_backups.store_init import BY_REBUILD, StoreInit
 from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.configured import canonical
 from clinic_backups.stores.identified import IdentifiedStore
-from clinic_backups.text import one_line
-from clinic_backups.twins import Opens
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LOOKED_AT = 1_000

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from clinic_backups.base.errors import SettingsError, TransientError
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, human_size, print_json, print_table
-from clinic_backups.errors import SettingsError, TransientError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

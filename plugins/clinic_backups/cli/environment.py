@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from difflib import get_close_matches
 
-from clinic_backups import connections, settings
-from clinic_backups.connections import Connection
-from clinic_backups.errors import SettingsError
-from clinic_backups.parts import Parts
+from clinic_backups.app import Parts
+from clinic_backups.base import connections, settings
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import SettingsError
 
 
 def parts() -> Parts:

@@ -10,15 +10,15 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from clinic_backups.app import Parts
+from clinic_backups.base.clock import require_same_clock
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
+from clinic_backups.base.model import BackupRecord, iso
+from clinic_backups.base.retention import Decision
 from clinic_backups.catalog.erasures import Erasure
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import errors, human_size, print_json, print_table
-from clinic_backups.clock import require_same_clock
-from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
-from clinic_backups.holds import require_reason
-from clinic_backups.model import BackupRecord, iso
-from clinic_backups.parts import Parts
-from clinic_backups.retention import Decision
+from clinic_backups.maintenance.holds import require_reason
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from clinic_backups.base.errors import TransientError
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import errors, print_json
-from clinic_backups.errors import TransientError
 
 
 def register(app: typer.Typer) -> None:

@@ -21,12 +21,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from clinic_backups.errors import ClinicBackupsError, SettingsError, TransientError
-from clinic_backups.listening import Listener
-from clinic_backups.model import BackupRecord, iso
-from clinic_backups.stream import OnProgress
-from clinic_backups.stream import Progress as BackupProgress
-from clinic_backups.text import one_line
+from clinic_backups.backup.stream import OnProgress
+from clinic_backups.backup.stream import Progress as BackupProgress
+from clinic_backups.base.errors import ClinicBackupsError, SettingsError, TransientError
+from clinic_backups.base.listening import Listener
+from clinic_backups.base.model import BackupRecord, iso
+from clinic_backups.base.text import one_line
 
 FAILED, WRONG_CALL, TRY_AGAIN = 1, 2, 75
 STYLES = {

@@ -10,19 +10,19 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from clinic_backups import envelopes
+from clinic_backups.app import Parts
+from clinic_backups.base.clock import machine_now
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError
+from clinic_backups.base.model import Envelope
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
-from clinic_backups.clock import machine_now
-from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError
-from clinic_backups.model import Envelope
-from clinic_backups.parts import Parts
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.request import parse
 from clinic_backups.restore.runner import wish_of
 from clinic_backups.restore.service import ClinicRestore, refused
 from clinic_backups.restore.text import as_lines, left_as_they_are, undo_command
+from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.marker import read_marker
 

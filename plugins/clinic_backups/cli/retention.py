@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from clinic_backups.cleaning import Cleaned
+from clinic_backups.base.errors import TransientError
+from clinic_backups.base.model import iso
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, print_json, print_table
-from clinic_backups.errors import TransientError
-from clinic_backups.model import iso
+from clinic_backups.maintenance.cleaning import Cleaned
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

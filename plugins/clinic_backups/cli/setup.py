@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from clinic_backups.archive.encryption import generate_identity
+from clinic_backups.backup.preflight import require
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.model import iso
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import errors, print_json, print_table, styled
-from clinic_backups.encryption import generate_identity
-from clinic_backups.errors import SettingsError
-from clinic_backups.model import iso
-from clinic_backups.preflight import require
 
 
 def register(app: typer.Typer) -> None:

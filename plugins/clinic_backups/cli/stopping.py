@@ -59,7 +59,7 @@ def _wake(read_end: int) -> None:
         if not {*data} & {int(number) for number in SIGNALS}:
             continue
         with suppress(ImportError):
-            from clinic_backups.silence import WATCH
+            from clinic_backups.base.silence import WATCH
 
             WATCH.stop_waiting()
         time.sleep(GRACE_SECONDS)

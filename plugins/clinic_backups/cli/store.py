@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from clinic_backups.app import Parts
+from clinic_backups.base.errors import ClinicBackupsError, SettingsError
+from clinic_backups.base.model import iso
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import errors, print_error, print_json, print_table
-from clinic_backups.errors import ClinicBackupsError, SettingsError
-from clinic_backups.model import iso
-from clinic_backups.parts import Parts
-from clinic_backups.storage import canonical
-from clinic_backups.store_init import Initialised, StoreInit
+from clinic_backups.maintenance.store_init import Initialised, StoreInit
+from clinic_backups.stores.configured import canonical
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 store = typer.Typer(help="The stores' identities.", no_args_is_help=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from clinic_backups.base.model import BackupRecord, Clinic, iso
 from clinic_backups.catalog.clinics import ClinicHealth, Shrunk
-from clinic_backups.model import BackupRecord, Clinic, iso
 
 UNDELIVERED_AFTER = timedelta(days=1)
 

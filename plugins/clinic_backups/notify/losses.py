@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy import ARRAY, BigInteger, Text, any_, literal, select, update
 from sqlalchemy import Connection as SqlConnection
 
+from clinic_backups.base.model import Loss, iso
 from clinic_backups.catalog.outbox import Notice, queue
 from clinic_backups.catalog.tables import backup, backup_copy, notification
-from clinic_backups.model import Loss, iso
 
 LISTED = 200
 """So many losses are told one by one; of the others only how many they are."""

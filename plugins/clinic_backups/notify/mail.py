@@ -27,9 +27,9 @@ from jinja2 import (
 )
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from clinic_backups.errors import SettingsError
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.text import one_line
 from clinic_backups.notify.formats import FILTERS, Formats
-from clinic_backups.text import one_line
 
 FALLBACK_LANGUAGE = "es"
 LIST_LIMIT = 50

@@ -11,9 +11,9 @@ from email.policy import EmailPolicy
 from email.utils import parseaddr
 from typing import Any
 
-from clinic_backups.errors import PermanentError
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.text import one_line
 from clinic_backups.notify.mail import Mail
-from clinic_backups.text import one_line
 
 NAME_LIMIT = 200
 ATOM = r"[^\s@,;:<>()\[\]\"\\.]+"

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import text
 
+from clinic_backups.base.errors import Interrupted, TransientError
+from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, iso
 from clinic_backups.catalog.outbox import Notice, queue
-from clinic_backups.errors import Interrupted, TransientError
-from clinic_backups.model import FUTURE_TOLERANCE, BackupRecord, iso
 
 NotifySuccess = Literal["each", "weekly", "never"]
 Cause = Literal["transient", "permanent", "interrupted"]

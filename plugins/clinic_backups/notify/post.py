@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError
 from clinic_backups.catalog.outbox import Letter, Outbox, Recipient, Settle
-from clinic_backups.connections import Connection
-from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError
 from clinic_backups.notify.delivered import Delivered
 from clinic_backups.notify.mail import Templates
 from clinic_backups.notify.message import ADDRESS, message, split_sender

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection as SqlConnection
 
+from clinic_backups.base.model import iso
 from clinic_backups.catalog.outbox import Notice, queue
 from clinic_backups.catalog.restores import RestoreRecord
-from clinic_backups.model import iso
 
 RestoreOutcome = Literal["completed", "failed", "unknown"]
 """``failed``: nothing was changed. ``unknown``: its process died while it committed, and nobody can say any more."""

@@ -14,10 +14,10 @@ from email.policy import SMTP, SMTPUTF8
 from types import TracebackType
 from typing import Any
 
-from clinic_backups.connections import Connection
-from clinic_backups.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
+from clinic_backups.base.text import one_line
 from clinic_backups.notify.message import check_address, split_sender
-from clinic_backups.text import one_line
 
 LONGEST_STEP_SECONDS = 30.0
 QUIT_SECONDS = 5.0

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from clinic_backups.backup import ClinicBackup
-from clinic_backups.codec import Zstd
-from clinic_backups.encryption import Age
-from clinic_backups.errors import ClinicBackupsError, Interrupted
-from clinic_backups.extract import SqlExtract
-from clinic_backups.model import BackupRequest, Clinic
+from clinic_backups.archive.codec import Zstd
+from clinic_backups.archive.encryption import Age
+from clinic_backups.backup.backup import ClinicBackup
+from clinic_backups.backup.stream import Progress
+from clinic_backups.base.errors import ClinicBackupsError, Interrupted
+from clinic_backups.base.model import BackupRequest, Clinic
 from clinic_backups.operators.connections import failing_clearly, log_delivery, run_type_of
 from clinic_backups.operators.copies import copy_without_failing
 from clinic_backups.operators.link import BackupLink
 from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.operators.store import Store
-from clinic_backups.stream import Progress
+from clinic_backups.tenant.extract import SqlExtract
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -14,8 +14,8 @@ from airflow.sdk.exceptions import (
     AirflowRuntimeError,
 )
 
-from clinic_backups.connections import Connection
-from clinic_backups.errors import ClinicBackupsError, PermanentError, frames, to_record
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, frames, to_record
 from clinic_backups.notify.delivered import Delivered
 
 PROBLEM_KEY = "problem"

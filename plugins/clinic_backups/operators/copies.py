@@ -8,14 +8,14 @@ from typing import Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from clinic_backups.errors import ClinicBackupsError
-from clinic_backups.inventory import KINDS, WRONG, Inventory, Task
-from clinic_backups.listening import Listener
+from clinic_backups.backup.selection import flag
+from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.listening import Listener
+from clinic_backups.maintenance.inventory import KINDS, WRONG, Inventory, Task
+from clinic_backups.maintenance.replication import Replication
 from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.operators.retention import conf_of, log_losses, wanted_clinic
-from clinic_backups.replication import Replication
-from clinic_backups.selection import flag
 
 log = logging.getLogger(__name__)
 

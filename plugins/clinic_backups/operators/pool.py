@@ -26,7 +26,7 @@ def on_starting(component: object) -> None:
     """Make the pool, in a process of Airflow that has its database: scheduler, DAG processor, triggerer."""
     if type(component).__name__ != "Job":
         return
-    from clinic_backups.airflow_internals import create_session
+    from clinic_backups.operators.airflow_internals import create_session
 
     with create_session() as session:
         _slots(session.connection())
@@ -40,7 +40,7 @@ def on_dag_run_running(dag_run: Any, msg: str) -> None:
     from sqlalchemy import delete, insert
     from sqlalchemy.orm import object_session
 
-    from clinic_backups.airflow_internals import XComModel
+    from clinic_backups.operators.airflow_internals import XComModel
 
     session = object_session(dag_run)
     if session is None:
@@ -60,7 +60,7 @@ def _slots(connection: Any) -> int:
     from sqlalchemy import insert, select
     from sqlalchemy.exc import IntegrityError
 
-    from clinic_backups.airflow_internals import Pool
+    from clinic_backups.operators.airflow_internals import Pool
 
     slots = connection.scalar(select(Pool.slots).where(Pool.pool == NAME))
     if slots is None:

@@ -9,11 +9,11 @@ from typing import Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from clinic_backups.errors import SettingsError
-from clinic_backups.model import Loss
+from clinic_backups.backup.selection import flag, require_known_keys, select
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.model import Loss
 from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.parts import AirflowParts
-from clinic_backups.selection import flag, require_known_keys, select
 
 log = logging.getLogger(__name__)
 KEYS = ("clinic_id", "dry_run", "sweep", "read")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from clinic_backups.connections import Connection
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.settings import Settings
 from clinic_backups.operators.connections import find_connection
-from clinic_backups.settings import Settings
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import open_store, require_type, store_from_client
 from clinic_backups.stores.kinds import AirflowHook, parse_url

@@ -12,20 +12,20 @@ from airflow.sdk import get_current_context, task
 from airflow.sdk.configuration import conf as airflow_conf
 from airflow.sdk.exceptions import AirflowFailException
 
-from clinic_backups import watch as watching
+from clinic_backups.backup.preflight import require
+from clinic_backups.backup.selection import flag, for_all_clinics, select
+from clinic_backups.base.errors import ClinicBackupsError, SettingsError
+from clinic_backups.base.findings import OF_RUN, Finding
+from clinic_backups.base.model import BackupRecord, Clinic, plain
+from clinic_backups.base.settings import load_usable
 from clinic_backups.catalog.outbox import Notice
-from clinic_backups.errors import ClinicBackupsError, SettingsError
-from clinic_backups.findings import OF_RUN, Finding
-from clinic_backups.model import BackupRecord, Clinic, plain
+from clinic_backups.maintenance import watch as watching
 from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_complete, overdue_facts
 from clinic_backups.operators import pool
 from clinic_backups.operators.connections import failing_clearly, log_delivery, problem_of
 from clinic_backups.operators.link import airflow_url
 from clinic_backups.operators.parts import AirflowParts
-from clinic_backups.preflight import require
 from clinic_backups.restore.runner import close_abandoned
-from clinic_backups.selection import flag, for_all_clinics, select
-from clinic_backups.settings import load_usable
 
 log = logging.getLogger(__name__)
 LEVELS = {"ok": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}

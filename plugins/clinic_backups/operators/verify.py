@@ -6,13 +6,13 @@ import logging
 
 from airflow.sdk import get_current_context, task
 
-from clinic_backups.errors import SettingsError
-from clinic_backups.listening import Listener
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.listening import Listener
+from clinic_backups.maintenance.verification import CheckedCopy
 from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.operators.retention import conf_of, log_losses
-from clinic_backups.verification import CheckedCopy
 
 log = logging.getLogger(__name__)
 KEYS = ("backup_id",)

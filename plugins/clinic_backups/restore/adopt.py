@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from psycopg2 import sql
 
-from clinic_backups.outside import Outside
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.rules import Reference, with_child
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.workspace import Workspace, columns_of, qualified, row_text
+from clinic_backups.tenant.outside import Outside
 
 
 def adopt(

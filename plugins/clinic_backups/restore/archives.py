@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Protocol, TypeVar, cast
 
-from clinic_backups.archive_reader import Manifest, Segment, read_archive
-from clinic_backups.blocks import OWN_ARCHIVE
-from clinic_backups.bounds import RATIO, Bound, believed, guess
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectNotFound
-from clinic_backups.listening import NOBODY, Listener
-from clinic_backups.model import ArchiveInfo, ChainArchive, Envelope
-from clinic_backups.storage import Stores
-from clinic_backups.stored import require_intact
+from clinic_backups.archive.blocks import OWN_ARCHIVE
+from clinic_backups.archive.bounds import RATIO, Bound, believed, guess
+from clinic_backups.archive.reader import Manifest, Segment, read_archive
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound
+from clinic_backups.base.listening import NOBODY, Listener
+from clinic_backups.base.model import ArchiveInfo, ChainArchive, Envelope
 from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.condition import require_intact
+from clinic_backups.stores.configured import Stores
 
 T = TypeVar("T")
 OnBadCopy = Callable[["Source", str, ClinicBackupsError], object]

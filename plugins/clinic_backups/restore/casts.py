@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 
-from clinic_backups.drift import FILE, kept_column
-from clinic_backups.errors import PermanentError
+from clinic_backups.base.errors import PermanentError
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, compute_keys
 from clinic_backups.restore.workspace import Workspace, row_text
+from clinic_backups.tenant.drift import FILE, kept_column
 
 
 @dataclass(frozen=True)

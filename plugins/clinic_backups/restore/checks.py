@@ -8,14 +8,14 @@ from contextlib import contextmanager, suppress
 
 from psycopg2 import sql
 
-from clinic_backups.declarations import Declarations
-from clinic_backups.errors import PermanentError
-from clinic_backups.model import Table
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.model import Table
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.obstacles import Obstacle, Obstacles
 from clinic_backups.restore.rules import Reference
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.tenant.declarations import Declarations
 
 SHOWN, SHOWN_MISSING = 5, 20
 

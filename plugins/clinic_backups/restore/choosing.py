@@ -6,9 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from psycopg2 import sql
 
-from clinic_backups.drift import FILE, renamed_table
-from clinic_backups.errors import PermanentError
-from clinic_backups.model import Table
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.model import Table
 from clinic_backups.restore.checks import missing_rights
 from clinic_backups.restore.migrated import Migrated
 from clinic_backups.restore.model import Refusal, Target, Wish
@@ -17,6 +16,7 @@ from clinic_backups.restore.rules import Reference, TableRules, read_references,
 from clinic_backups.restore.shape import Shape, fit
 from clinic_backups.restore.wanted import require_known
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.tenant.drift import FILE, renamed_table
 
 
 class Choice:

@@ -9,14 +9,11 @@ from typing import Any
 
 from psycopg2 import sql
 
-from clinic_backups.connections import Connection
-from clinic_backups.database import is_conflict, refusal_of
-from clinic_backups.declarations import Declarations
-from clinic_backups.drift import FILE
-from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.listening import Listener
-from clinic_backups.model import Table
-from clinic_backups.outside import Outside
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.database import is_conflict, refusal_of
+from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.listening import Listener
+from clinic_backups.base.model import Table
 from clinic_backups.restore import sequences
 from clinic_backups.restore.adopt import adopt
 from clinic_backups.restore.archives import Wanted
@@ -38,6 +35,9 @@ from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.write import Writer, Writes
+from clinic_backups.tenant.declarations import Declarations
+from clinic_backups.tenant.drift import FILE
+from clinic_backups.tenant.outside import Outside
 
 
 @dataclass(frozen=True)

@@ -12,29 +12,29 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection as SqlConnection
 
-from clinic_backups import envelopes
-from clinic_backups.archive import ArchiveWriter, block_list
-from clinic_backups.blocks import BlockList
-from clinic_backups.bounds import bound_of
+from clinic_backups.archive.blocks import BlockList
+from clinic_backups.archive.bounds import bound_of
+from clinic_backups.archive.codec import Zstd
+from clinic_backups.archive.encryption import Age, WrongIdentity, parse_recipients
+from clinic_backups.archive.object_keys import archive_key_of
+from clinic_backups.archive.writer import ArchiveWriter, block_list
+from clinic_backups.backup.outcome import Outcomes
+from clinic_backups.backup.stream import Stored
+from clinic_backups.base.clock import Now, require_same_clock
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, PermanentError
+from clinic_backups.base.listening import NOBODY, Listener
+from clinic_backups.base.model import BackupRecord, Clinic, Envelope, backup_id_of
+from clinic_backups.base.pipeline import ByteChannel, Pipeline
+from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.clock import Now, require_same_clock
-from clinic_backups.codec import Zstd
-from clinic_backups.encryption import Age, WrongIdentity, parse_recipients
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError
-from clinic_backups.listening import NOBODY, Listener
-from clinic_backups.model import BackupRecord, Clinic, Envelope, backup_id_of
 from clinic_backups.notify.policy import Announcer, Cause
-from clinic_backups.object_keys import archive_key_of
-from clinic_backups.outcome import Outcomes
-from clinic_backups.pipeline import ByteChannel, Pipeline
 from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.restore.merge import Merge
 from clinic_backups.restore.runner import require_completed, source_of
-from clinic_backups.settings import Settings
-from clinic_backups.stored import put_archive
+from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore, StoredObject
-from clinic_backups.stream import Stored
+from clinic_backups.stores.condition import put_archive
 
 
 @dataclass(frozen=True)

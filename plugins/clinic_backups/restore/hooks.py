@@ -13,11 +13,11 @@ from contextlib import closing, contextmanager
 
 import psycopg2
 
-from clinic_backups.connections import Connection
-from clinic_backups.database import connect, raise_database_error
-from clinic_backups.errors import ClinicBackupsError, PermanentError, afterwards
-from clinic_backups.extract import SqlFolder, render
-from clinic_backups.listening import Listener
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.database import connect, raise_database_error
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, afterwards
+from clinic_backups.base.listening import Listener
+from clinic_backups.tenant.extract import SqlFolder, render
 
 BEFORE, AFTER = "before_restore.sql", "after_restore.sql"
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from clinic_backups.drift import reached
-from clinic_backups.model import Column
+from clinic_backups.base.model import Column
+from clinic_backups.tenant.drift import reached
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,12 @@ from typing import Any
 
 from psycopg2 import sql
 
-from clinic_backups.archive_reader import Manifest, TableContent
-from clinic_backups.blocks import BlockList
-from clinic_backups.errors import IntegrityError, PermanentError, SettingsError
-from clinic_backups.listening import Listener
-from clinic_backups.model import Table, iso
+from clinic_backups.archive.blocks import BlockList
+from clinic_backups.archive.reader import Manifest, TableContent
+from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError
+from clinic_backups.base.listening import Listener
+from clinic_backups.base.model import Table, iso
+from clinic_backups.base.text import one_line
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.model import Target
 from clinic_backups.restore.reading import blocks_of
@@ -28,7 +29,6 @@ from clinic_backups.restore.untrusted import Types, is_possible
 from clinic_backups.restore.wanted import require_known
 from clinic_backups.restore.workspace import Workspace, columns_of
 from clinic_backups.stores.base import ByteSource
-from clinic_backups.text import one_line
 
 STEP_ROWS = 250_000
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from psycopg2 import sql
 
-from clinic_backups.errors import IntegrityError
+from clinic_backups.base.errors import IntegrityError
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.workspace import Workspace, columns_of, qualified, row_text
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from clinic_backups.archive import SEGMENT_BYTES, ArchiveWriter
-from clinic_backups.archive_reader import Segment, TableContent, read_archive
-from clinic_backups.blocks import Block, BlockList
-from clinic_backups.errors import PermanentError
-from clinic_backups.known_blocks import POSITION_BITS, index_entry, sorted_index
-from clinic_backups.listening import Listener
-from clinic_backups.pipeline import Cancelled, Channel
+from clinic_backups.archive.blocks import Block, BlockList
+from clinic_backups.archive.known_blocks import POSITION_BITS, index_entry, sorted_index
+from clinic_backups.archive.reader import Segment, TableContent, read_archive
+from clinic_backups.archive.writer import SEGMENT_BYTES, ArchiveWriter
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.listening import Listener
+from clinic_backups.base.pipeline import Cancelled, Channel
 from clinic_backups.restore.archives import Fetched, Source
 from clinic_backups.stores.base import ObjectStore
 

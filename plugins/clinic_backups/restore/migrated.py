@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from clinic_backups.archive_reader import Manifest, Segment, TableContent
-from clinic_backups.drift import (
+from clinic_backups.archive.reader import Manifest, Segment, TableContent
+from clinic_backups.base.model import Column, Table
+from clinic_backups.restore.archives import Wanted
+from clinic_backups.restore.identity import Matched, in_order, match, what_column
+from clinic_backups.restore.model import Refusal
+from clinic_backups.restore.names import renames
+from clinic_backups.tenant.drift import (
     FILE,
     ColumnLine,
     Drift,
@@ -16,11 +21,6 @@ from clinic_backups.drift import (
     renamed_column,
     renamed_table,
 )
-from clinic_backups.model import Column, Table
-from clinic_backups.restore.archives import Wanted
-from clinic_backups.restore.identity import Matched, in_order, match, what_column
-from clinic_backups.restore.model import Refusal
-from clinic_backups.restore.names import renames
 
 _Lines = Sequence[tuple[str, str]]
 

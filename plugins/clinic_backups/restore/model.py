@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from clinic_backups.model import RestoreMode, iso, plain
-from clinic_backups.text import one_line
+from clinic_backups.base.model import RestoreMode, iso, plain
+from clinic_backups.base.text import one_line
 
 MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live")
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 
-from clinic_backups.declarations import Declarations
-from clinic_backups.model import Table
+from clinic_backups.base.model import Table
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.rules import Reference, UniqueRule, compare, with_child
 from clinic_backups.restore.shape import PLAIN_KEY_TYPES, has_plain_key
 from clinic_backups.restore.workspace import columns_of, qualified, row_text
+from clinic_backups.tenant.declarations import Declarations
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from functools import partial
 import psycopg2
 from psycopg2.errors import InvalidParameterValue
 
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.database import connect, raise_database_error
+from clinic_backups.base.errors import Interrupted, PermanentError, TransientError
 from clinic_backups.catalog.restores import RestoreRecord, Restores
-from clinic_backups.connections import Connection
-from clinic_backups.database import connect, raise_database_error
-from clinic_backups.errors import Interrupted, PermanentError, TransientError
 from clinic_backups.notify.restore_notice import RestoreOutcome, announce
 from clinic_backups.restore.model import Target
 from clinic_backups.restore.target import OtherDatabase, ask, at_same_place, same_server
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant.tenant_db import Snapshot
 
 TransactionStatus = Callable[[str], str | None]
 

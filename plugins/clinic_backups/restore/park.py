@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from psycopg2 import sql
 
-from clinic_backups.database import refusal_of
-from clinic_backups.errors import PermanentError
-from clinic_backups.model import Column
+from clinic_backups.base.database import refusal_of
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.model import Column
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.rules import Reference
 from clinic_backups.restore.workspace import Workspace, columns_of, qualified

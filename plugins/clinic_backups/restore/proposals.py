@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from difflib import SequenceMatcher
 
-from clinic_backups.drift import renamed_column, renamed_table
-from clinic_backups.model import Column, Table
+from clinic_backups.base.model import Column, Table
+from clinic_backups.tenant.drift import renamed_column, renamed_table
 
 
 def proposed_columns(then: Table, now: Table, renamed: Mapping[str, str] | None = None) -> Iterator[str]:

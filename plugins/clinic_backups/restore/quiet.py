@@ -15,14 +15,14 @@ from typing import Literal
 
 from psycopg2 import sql
 
-from clinic_backups.database import refusal_of
-from clinic_backups.errors import PermanentError, TransientError
+from clinic_backups.base.database import refusal_of
+from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.restore.derived import Derived
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.rules import Reference, TableRules, cascading
 from clinic_backups.restore.workspace import Workspace, qualified
-from clinic_backups.table_locks import catalog_query
+from clinic_backups.tenant.pg_catalog import catalog_query
 
 MANY_ROWS = 20_000
 """With so many rows foreign keys are proven for all rows at once, where the role allows it: in half the time."""

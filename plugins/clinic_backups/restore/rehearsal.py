@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from psycopg2 import sql
 
-from clinic_backups.database import Refused, refusal_of
-from clinic_backups.drift import FILE, filled_column
-from clinic_backups.errors import ClinicBackupsError, PermanentError
+from clinic_backups.base.database import Refused, refusal_of
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.park import CannotMove
 from clinic_backups.restore.workspace import Workspace, qualified
+from clinic_backups.tenant.drift import FILE, filled_column
 
 
 def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicBackupsError) -> Refusal:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.catalog.approvals import Approval, Approvals
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores
-from clinic_backups.connections import Connection
-from clinic_backups.errors import PermanentError, TransientError
 from clinic_backups.restore.outcome import RestoreOutcomes, status_in
 
 NOTHING = "The clinic was not restored and nothing was changed: see the first task that failed."

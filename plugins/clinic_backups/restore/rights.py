@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from clinic_backups.connections import Connection
-from clinic_backups.errors import PermanentError
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import PermanentError
 from clinic_backups.restore.target import ask
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant.tenant_db import Snapshot
 
 _DENIED = re.compile(r"permission denied for (table|view|schema|sequence|function|database) (\S+)")
 _RIGHTS = {

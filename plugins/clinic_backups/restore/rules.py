@@ -8,8 +8,8 @@ from typing import Any
 
 from psycopg2 import sql
 
-from clinic_backups.table_locks import catalog_query
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.tenant_db import Snapshot
 
 NO_ACTION = "a"
 """``pg_constraint.confdeltype``: what refers to a row keeps it from being deleted, and nothing else happens."""

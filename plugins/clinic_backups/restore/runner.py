@@ -9,14 +9,14 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection as SqlConnection
 
-from clinic_backups.bounds import bound_of
+from clinic_backups.archive.bounds import bound_of
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.base.model import BackupRecord, Clinic, iso
 from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotApproved, Proposal, use
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
-from clinic_backups.connections import Connection
-from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
-from clinic_backups.model import BackupRecord, Clinic, iso
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.comparison import Present
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
@@ -25,7 +25,7 @@ from clinic_backups.restore.safety import SafetyBackup
 from clinic_backups.restore.service import ClinicRestore, Wish
 from clinic_backups.restore.target import OtherDatabase, ask
 from clinic_backups.restore.text import as_markdown
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant.tenant_db import Snapshot
 
 
 class RestoreRunner:

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from psycopg2 import sql
 
-from clinic_backups.backup import ClinicBackup
+from clinic_backups.backup.backup import ClinicBackup
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import IntegrityError
+from clinic_backups.base.model import BackupRecord, BackupRequest, Clinic
+from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.locks import ClinicLock
-from clinic_backups.connections import Connection
-from clinic_backups.errors import IntegrityError
-from clinic_backups.extract import SqlExtract, SqlFolder
-from clinic_backups.model import BackupRecord, BackupRequest, Clinic
 from clinic_backups.restore.comparison import Present
-from clinic_backups.settings import Settings
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.tenant_db import Snapshot
 
 
 class SafetyBackup:

@@ -12,7 +12,7 @@ from psycopg2 import sql
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.workspace import Workspace, qualified
-from clinic_backups.table_locks import catalog_query
+from clinic_backups.tenant.pg_catalog import catalog_query
 
 ENOUGH_FREE = 1000
 """Numbers that are free from where a sequence is; with fewer it looks for a better place."""

@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
-from clinic_backups.connections import Connection
-from clinic_backups.database import is_conflict, refusal_of
-from clinic_backups.drift import Drift
-from clinic_backups.errors import PermanentError, TransientError
-from clinic_backups.extract import SqlExtract, SqlFolder
-from clinic_backups.listening import NOBODY, Listener
-from clinic_backups.manifest import Manifest
+from clinic_backups.archive.manifest import Manifest
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.database import is_conflict, refusal_of
+from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.listening import NOBODY, Listener
+from clinic_backups.base.settings import Settings
 from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.restore.comparison import Collided, Comparison, Present
 from clinic_backups.restore.hooks import hooked
@@ -26,10 +25,11 @@ from clinic_backups.restore.rules import read_rules
 from clinic_backups.restore.staging import Staging, Unfit
 from clinic_backups.restore.target import ask, require_primary, target_of
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.settings import Settings
-from clinic_backups.source_database import identity_of, is_same
-from clinic_backups.structure import column_numbers, table_oids
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant.drift import Drift
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.source_database import identity_of, is_same
+from clinic_backups.tenant.structure import column_numbers, table_oids
+from clinic_backups.tenant.tenant_db import Snapshot
 
 __all__ = ["ClinicChanged", "ClinicRestore", "Wish", "refused"]
 

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 
-from clinic_backups.archive_reader import Segment, TableContent
-from clinic_backups.blocks import Block, BlockList
-from clinic_backups.database import refusal_of
-from clinic_backups.errors import IntegrityError, PermanentError
-from clinic_backups.pipeline import ByteChannel, Cancelled, Pipeline
+from clinic_backups.archive.blocks import Block, BlockList
+from clinic_backups.archive.reader import Segment, TableContent
+from clinic_backups.base.database import refusal_of
+from clinic_backups.base.errors import IntegrityError, PermanentError
+from clinic_backups.base.pipeline import ByteChannel, Cancelled, Pipeline
 from clinic_backups.restore.reading import read_blocks
 from clinic_backups.restore.shape import Shape, is_user_defined
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant.tenant_db import Snapshot
 
 
 class Unfit(PermanentError):

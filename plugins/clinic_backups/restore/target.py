@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from clinic_backups.connections import Connection
-from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.restore.model import Refusal, Target
-from clinic_backups.source_database import system_identifier
-from clinic_backups.tenant_db import Snapshot
+from clinic_backups.tenant.source_database import system_identifier
+from clinic_backups.tenant.tenant_db import Snapshot
 
 # A server's start stands for its identity where pg_control_system() is denied, and tells a copy of a server's files
 # from the server itself: both have the same system identifier.

@@ -6,10 +6,10 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 
+from clinic_backups.base.model import BackupRecord, RestoreMode, iso
+from clinic_backups.base.text import one_line
 from clinic_backups.catalog.restores import RestoreRecord
-from clinic_backups.model import BackupRecord, RestoreMode, iso
 from clinic_backups.restore.model import RestorePlan, RestoreRequest, TablePlan, Target
-from clinic_backups.text import one_line
 
 NOT_COMPARED = (
     "It was not compared with the database that backups are read from: the connection clinic_db is not defined here"

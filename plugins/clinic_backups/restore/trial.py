@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from psycopg2 import sql
 
-from clinic_backups.connections import Connection
-from clinic_backups.errors import PermanentError
-from clinic_backups.extract import SqlExtract, SqlFolder
-from clinic_backups.findings import Finding, Report
-from clinic_backups.model import Table
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.findings import Finding, Report
+from clinic_backups.base.model import Table
+from clinic_backups.base.settings import Settings
 from clinic_backups.restore import hooks, sequences
 from clinic_backups.restore.quiet import may_replica
 from clinic_backups.restore.rules import NO_ACTION, Reference, TableRules, read_references, read_rules, with_parent
 from clinic_backups.restore.workspace import Workspace, columns_of, qualified
-from clinic_backups.settings import Settings
-from clinic_backups.table_locks import catalog_query
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.pg_catalog import catalog_query
 
 CHECK = "restore"
 

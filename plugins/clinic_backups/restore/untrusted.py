@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 
-from clinic_backups.errors import PermanentError
-from clinic_backups.model import Table
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.model import Table
+from clinic_backups.base.strict_json import is_text
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.strict_json import is_text
 
 # What format_type writes: a name, perhaps a modifier of numbers and words after it, perhaps an array's brackets.
 _TYPE = re.compile(r'([\w ."]{1,300})(\(\d{1,8}(?:,-?\d{1,5})?\))?((?: [a-z ]{1,30})?(?:\[\])?)')

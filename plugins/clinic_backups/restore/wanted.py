@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 
-from clinic_backups.errors import SettingsError
-from clinic_backups.text import one_line
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.text import one_line
 
 
 def require_known(wanted: Collection[str], known: Collection[str]) -> None:

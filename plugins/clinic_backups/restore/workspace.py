@@ -9,11 +9,11 @@ from typing import Any, cast
 import psycopg2
 from psycopg2 import sql
 
-from clinic_backups.database import Source, raise_database_error, refusal_of
-from clinic_backups.errors import ClinicBackupsError, PermanentError
-from clinic_backups.model import Table
+from clinic_backups.base.database import Source, raise_database_error, refusal_of
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError
+from clinic_backups.base.model import Table
 from clinic_backups.stores.base import ByteSource
-from clinic_backups.tenant_db import Snapshot, require_column
+from clinic_backups.tenant.tenant_db import Snapshot, require_column
 
 
 def qualified(table: str) -> sql.Identifier:

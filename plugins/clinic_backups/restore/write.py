@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from psycopg2 import sql
 
-from clinic_backups.errors import IntegrityError
+from clinic_backups.base.errors import IntegrityError
 from clinic_backups.restore.derived import Derived
 from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff
 from clinic_backups.restore.park import park

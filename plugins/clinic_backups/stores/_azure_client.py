@@ -8,7 +8,7 @@ from azure.core.exceptions import AzureError
 from azure.identity import ClientSecretCredential, DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient
 
-from clinic_backups.connections import Connection
+from clinic_backups.base.connections import Connection
 from clinic_backups.stores._extras import text, unusable
 from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS
 

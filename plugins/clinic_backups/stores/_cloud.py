@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO
 
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, ObjectExists, PermanentError, TransientError
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectExists, PermanentError, TransientError
 from clinic_backups.stores._hashing import HashingReader
 from clinic_backups.stores._provider import PUT_ID, Found, Provider, Upload, Version, show_time
 from clinic_backups.stores._wire import check_list_prefix, encode_metadata

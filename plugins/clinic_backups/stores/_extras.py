@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from clinic_backups.connections import Connection
-from clinic_backups.errors import SettingsError
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import SettingsError
 
 
 def text(connection: Connection, name: str) -> str:

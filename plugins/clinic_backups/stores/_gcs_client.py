@@ -9,7 +9,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage  # type: ignore[attr-defined]
 from google.oauth2 import service_account
 
-from clinic_backups.connections import Connection
+from clinic_backups.base.connections import Connection
 from clinic_backups.stores._extras import mapping, text, unusable
 
 

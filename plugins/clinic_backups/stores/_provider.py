@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from clinic_backups.errors import (
+from clinic_backups.base.errors import (
     ClinicBackupsError,
     ObjectExists,
     ObjectLocked,

@@ -11,8 +11,8 @@ from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshabl
 from botocore.exceptions import BotoCoreError
 from botocore.session import get_session
 
-from clinic_backups.connections import Connection
-from clinic_backups.errors import SettingsError
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import SettingsError
 from clinic_backups.stores._extras import mapping, unusable
 from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from urllib.parse import quote, unquote
 
-from clinic_backups.errors import PermanentError
+from clinic_backups.base.errors import PermanentError
 
 MAX_KEY_BYTES = 1024
 # S3 takes 2 KB of names and values together, Azure and Google Cloud Storage 8 KB. 64 bytes stay for the put id.

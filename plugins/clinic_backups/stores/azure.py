@@ -24,7 +24,7 @@ from azure.storage.blob import (
     generate_blob_sas,
 )
 
-from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.stores._azure_client import CLIENT_OPTIONS, REQUEST, make_client
 from clinic_backups.stores._azure_errors import Meaning, meaning_of
 from clinic_backups.stores._cloud import CloudStore

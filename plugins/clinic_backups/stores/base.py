@@ -66,10 +66,10 @@ class UnfinishedUpload:
 class ObjectStore(ABC):
     """A bucket, container or folder below one prefix. Keys are relative to that prefix, with ``/`` between parts.
 
-    Every method raises :class:`~clinic_backups.errors.TransientError` when a retry may help (connection, time-out,
-    HTTP 429 and 5xx) and :class:`~clinic_backups.errors.PermanentError` when not (no such bucket, access denied), each
-    with a hint. A folder or bucket that is not there is a :class:`~clinic_backups.errors.PlaceMissing`, and never an
-    object that is not there. No method logs and goes on. Messages never hold credentials or signed URLs.
+    Every method raises :class:`TransientError` when a retry may help (connection, time-out, HTTP 429 and 5xx) and
+    :class:`PermanentError` when not (no such bucket, access denied), each with a hint. A folder or bucket that is not
+    there is a :class:`PlaceMissing`, and never an object that is not there. No method logs and goes on. Messages never
+    hold credentials or signed URLs.
     """
 
     url: str

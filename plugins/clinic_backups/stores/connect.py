@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from clinic_backups.connections import Connection
-from clinic_backups.errors import SettingsError
-from clinic_backups.settings import StoreOptions
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.settings import StoreOptions
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.kinds import KINDS, StoreConfig, parse_url
 

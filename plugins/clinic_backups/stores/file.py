@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-from clinic_backups.connections import Connection
-from clinic_backups.errors import (
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import (
     ClinicBackupsError,
     IntegrityError,
     ObjectExists,

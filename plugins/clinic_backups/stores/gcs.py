@@ -17,7 +17,7 @@ from google.cloud.storage.fileio import BlobReader, BlobWriter
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.exceptions import RequestException
 
-from clinic_backups.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
 from clinic_backups.stores._cloud import CloudStore
 from clinic_backups.stores._gcs_client import make_client
 from clinic_backups.stores._gcs_errors import BUSY, cause_of, cause_of_refresh, reasons_of

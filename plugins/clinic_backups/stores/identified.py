@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from typing import BinaryIO, TypeVar
 
-from clinic_backups.errors import (
+from clinic_backups.base.errors import (
     ClinicBackupsError,
     ObjectNotFound,
     PlaceMissing,

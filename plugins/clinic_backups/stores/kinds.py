@@ -9,8 +9,8 @@ from importlib import import_module
 from typing import Any, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
-from clinic_backups.connections import Connection
-from clinic_backups.errors import PermanentError, SettingsError
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.stores._wire import check_key
 from clinic_backups.stores.base import LockMode, ObjectStore
 

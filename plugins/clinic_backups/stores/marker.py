@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from clinic_backups import strict_json
-from clinic_backups.envelope_checks import usable_time
-from clinic_backups.errors import ObjectNotFound, PermanentError
-from clinic_backups.model import CONTENT_TYPE_ENVELOPE, iso
+from clinic_backups.archive.envelope_checks import usable_time
+from clinic_backups.base import strict_json
+from clinic_backups.base.errors import ObjectNotFound, PermanentError
+from clinic_backups.base.model import CONTENT_TYPE_ENVELOPE, iso
 from clinic_backups.stores.base import ObjectStore
 
 MARKER_KEY = "clinic-backups-store.json"

@@ -25,7 +25,7 @@ from botocore.exceptions import (
     ConnectionError as BotoConnectionError,
 )
 
-from clinic_backups.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.stores import _s3_versions
 from clinic_backups.stores._cloud import CloudStore
 from clinic_backups.stores._provider import Found, Upload, Version

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from fastapi.security.utils import get_authorization_scheme_param
 
-from clinic_backups.airflow_internals import GetUserDep
 from clinic_backups.catalog.database import CatalogDatabase
-from clinic_backups.extract import SqlFolder, require_user_columns
+from clinic_backups.operators.airflow_internals import GetUserDep
+from clinic_backups.tenant.extract import SqlFolder, require_user_columns
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import CrossSite
 from clinic_backups.web.threads import run

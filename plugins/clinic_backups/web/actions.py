@@ -13,21 +13,21 @@ from datetime import datetime, timedelta
 from secrets import token_hex
 from typing import Any
 
+from clinic_backups.archive.object_keys import SUFFIX
+from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.model import BackupRecord, RestoreMode, WantedKind
+from clinic_backups.base.text import is_line, one_line
 from clinic_backups.catalog.approvals import Approval, Approvals
 from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.history import HistoryEntry
 from clinic_backups.catalog.locks import TRY_LOCK, lock_name
 from clinic_backups.catalog.restores import Restores
-from clinic_backups.envelopes import MAX_REASON
-from clinic_backups.errors import ClinicBackupsError
-from clinic_backups.model import BackupRecord, RestoreMode, WantedKind
-from clinic_backups.object_keys import SUFFIX
 from clinic_backups.restore.model import RestorePlan
 from clinic_backups.restore.result import completed_by
-from clinic_backups.storage import Stores
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
-from clinic_backups.text import is_line, one_line
+from clinic_backups.stores.configured import Stores
+from clinic_backups.stores.envelopes import MAX_REASON
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, TooMany, WrongValue
 from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs, RunView

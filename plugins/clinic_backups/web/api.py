@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
+from clinic_backups.base.model import WantedKind
 from clinic_backups.catalog.board import Sort, Standing
 from clinic_backups.catalog.history import HistoryEntry, Status, Type
 from clinic_backups.catalog.lists import BIGINT
-from clinic_backups.model import WantedKind
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.actions import LINK_LASTS, Started
 from clinic_backups.web.bodies import clinic_named, json_body, read_body

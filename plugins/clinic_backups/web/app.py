@@ -13,8 +13,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clinic_backups.errors import ClinicBackupsError
-from clinic_backups.text import one_line
+from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.text import one_line
 from clinic_backups.web import api, pages, spanish
 from clinic_backups.web.access import caller
 from clinic_backups.web.language import of_api

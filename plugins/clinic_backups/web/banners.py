@@ -6,9 +6,9 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.model import Clinic
 from clinic_backups.catalog.approvals import Approval
-from clinic_backups.errors import ClinicBackupsError
-from clinic_backups.model import Clinic
 from clinic_backups.web.runs import BACKUP, Runs
 
 Kind = Literal["unknown", "paused", "no_pool", "no_slots", "failed", "unseen", "database", "waiting"]

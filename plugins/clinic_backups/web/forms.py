@@ -9,9 +9,9 @@ from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import StringConstraints
 
+from clinic_backups.base.text import one_line
 from clinic_backups.catalog.board import SORTS, Sort, Standing
 from clinic_backups.catalog.lists import BIGINT
-from clinic_backups.text import one_line
 
 LARGEST_PAGE = 100_000
 LONGEST_SEARCH = 200

@@ -10,8 +10,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from clinic_backups.base.text import one_line
 from clinic_backups.notify.formats import Formats
-from clinic_backups.text import one_line
 
 FOLDER = Path(__file__).with_name("texts")
 LANGUAGES = ("es", "en")

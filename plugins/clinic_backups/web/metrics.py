@@ -10,8 +10,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as MEDIA_TYPE
 from prometheus_client.registry import Collector
 
+from clinic_backups.base.text import one_line
 from clinic_backups.catalog.board import ClinicMetrics
-from clinic_backups.text import one_line
 
 __all__ = ["MEDIA_TYPE", "exposition"]
 Figure = Callable[[ClinicMetrics], float | None]

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from clinic_backups.catalog.board import BoardLine
-from clinic_backups.envelopes import is_by_note
+from clinic_backups.stores.envelopes import is_by_note
 from clinic_backups.web import forms, page_actions, render
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.caller import Caller

@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Any
 
-from clinic_backups.errors import ClinicBackupsError, ObjectNotFound, PermanentError
+from clinic_backups.base.errors import ClinicBackupsError, ObjectNotFound, PermanentError
 from clinic_backups.web import spanish
 
 MEDIA_TYPE = "application/problem+json"

@@ -17,7 +17,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from clinic_backups.model import iso, moment_of
+from clinic_backups.base.model import iso, moment_of
 from clinic_backups.notify.formats import FILTERS, Formats
 from clinic_backups.web import charts
 from clinic_backups.web.actions import DAG_OF

@@ -15,7 +15,9 @@ from sqlalchemy import Select, and_, or_, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from clinic_backups.airflow_internals import (
+from clinic_backups.backup.selection import for_all_clinics
+from clinic_backups.operators import pool
+from clinic_backups.operators.airflow_internals import (
     DagModel,
     DagRun,
     DagRunTriggeredByType,
@@ -29,12 +31,10 @@ from clinic_backups.airflow_internals import (
     trigger_dag,
     update_hitl_detail,
 )
-from clinic_backups.operators import pool
 from clinic_backups.operators.connections import PROBLEM_KEY
 from clinic_backups.operators.restore import REFUSED_KEY
 from clinic_backups.restore.approving import REASON
 from clinic_backups.restore.model import RestorePlan
-from clinic_backups.selection import for_all_clinics
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, Unavailable
 
 BACKUP, RESTORE, HOLD, VERIFY = "clinic_backup", "clinic_restore", "clinic_backup_hold", "clinic_backup_verify"

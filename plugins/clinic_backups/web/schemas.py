@@ -13,8 +13,8 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from clinic_backups.catalog.board import BoardLine, Standing
 from clinic_backups.catalog.history import HistoryEntry, Status, Type
 from clinic_backups.catalog.lists import BIGINT
-from clinic_backups.envelopes import is_by_note
 from clinic_backups.notify.formats import Formats
+from clinic_backups.stores.envelopes import is_by_note
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.forms import LARGEST_PAGE, MOST_TABLES, TableName
 

@@ -8,18 +8,18 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from clinic_backups import settings
+from clinic_backups.base import settings
+from clinic_backups.base.clock import DatabaseClock, Now
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.database import time_of
 from clinic_backups.catalog.history import History, HistoryEntry
-from clinic_backups.clock import DatabaseClock, Now
-from clinic_backups.connections import Connection
-from clinic_backups.extract import SqlFolder
 from clinic_backups.operators.parts import AirflowParts
-from clinic_backups.settings import Settings
+from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.web import banners
 from clinic_backups.web.access import Access
 from clinic_backups.web.actions import Actions

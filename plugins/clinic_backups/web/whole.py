@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from clinic_backups.errors import IntegrityError
-from clinic_backups.model import ArchiveInfo, BackupRecord
+from clinic_backups.base.errors import IntegrityError
+from clinic_backups.base.model import ArchiveInfo, BackupRecord
 
 BLOCK = tarfile.BLOCKSIZE
 END = b"\0" * (2 * BLOCK)

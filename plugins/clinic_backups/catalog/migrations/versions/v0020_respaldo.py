@@ -3,7 +3,7 @@
 from alembic import op
 from sqlalchemy import text
 
-from clinic_backups.errors import PermanentError
+from clinic_backups.base.errors import PermanentError
 
 revision = "0020"
 down_revision = "0017"

@@ -1,0 +1,415 @@
+"""The parts of one process, made from its settings and connections when they are first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from clinic_backups.archive.bounds import Bound, bound_of
+from clinic_backups.archive.codec import Zstd
+from clinic_backups.archive.encryption import Age, load_identities, parse_recipients, public_keys
+from clinic_backups.backup import preflight
+from clinic_backups.backup.backup import ClinicBackup
+from clinic_backups.backup.outcome import Outcomes
+from clinic_backups.backup.stream import OnProgress
+from clinic_backups.base.clock import DatabaseClock, machine_now
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError, TransientError
+from clinic_backups.base.listening import Listener
+from clinic_backups.base.model import BackupRecord, Clinic, CopyProblem
+from clinic_backups.base.settings import Settings
+from clinic_backups.base.silence import Limits
+from clinic_backups.catalog.approvals import Approvals
+from clinic_backups.catalog.clinics import Clinics
+from clinic_backups.catalog.copies import Copies
+from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.catalog.identities import Identities
+from clinic_backups.catalog.outbox import Outbox, Recipient
+from clinic_backups.catalog.records import Catalog
+from clinic_backups.maintenance.cleaning import Cleaner
+from clinic_backups.maintenance.holds import Holds
+from clinic_backups.maintenance.inventory import StoreCheck
+from clinic_backups.maintenance.replication import Replicator
+from clinic_backups.maintenance.verification import CheckedCopy, Verifier
+from clinic_backups.notify.approval_mails import ApprovalMails
+from clinic_backups.notify.delivered import Delivered
+from clinic_backups.notify.losses import LossAlarm
+from clinic_backups.notify.policy import Announcer
+from clinic_backups.restore import trial
+from clinic_backups.restore.archives import Archives, OnBadCopy, Source
+from clinic_backups.restore.consolidate import Consolidation
+from clinic_backups.restore.copying import CopyRunner
+from clinic_backups.restore.into import IntoRestore
+from clinic_backups.restore.runner import RestoreRunner
+from clinic_backups.restore.safety import SafetyBackup
+from clinic_backups.restore.service import ClinicRestore
+from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.configured import Stores
+from clinic_backups.stores.connect import open_store
+from clinic_backups.stores.identified import IdentifiedStore
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder, render
+from clinic_backups.tenant.gate import OnUnchecked
+from clinic_backups.tenant.tenant_db import Snapshot
+
+FindConnection = Callable[[str], Connection | None]
+
+
+class Listening(TypedDict, total=False):
+    """Who is told how far a long work is."""
+
+    listener: Listener
+
+
+class Reading(Listening, total=False):
+    """What else :class:`Archives` takes: what is known of backups, and who is told of a bad copy."""
+
+    on_bad_copy: OnBadCopy
+    bound_of: Callable[[str], Bound | None]
+
+
+class Stages(TypedDict, total=False):
+    """What a :class:`ClinicBackup` takes besides the settings, the store and the catalog."""
+
+    settings: Settings
+    clinic_db: Connection
+    extract: SqlExtract
+    compress: Zstd
+    encrypt: Age
+    announcer: Announcer
+    on_progress: OnProgress
+    on_unnoted: Callable[[ClinicBackupsError], object]
+    on_unchecked: OnUnchecked
+
+
+class Parts:
+    """What the commands and the tasks work with.
+
+    :param find: looks a connection up by its name; ``None`` where nobody has defined it.
+    """
+
+    def __init__(self, settings: Settings, find: FindConnection) -> None:
+        self.settings = settings
+        self._find = find
+        Limits.silence_seconds = settings.silence_seconds
+        Limits.longest_seconds = settings.statement_timeout_seconds + settings.silence_seconds
+
+    @cached_property
+    def clinic_db(self) -> Connection:
+        """The clinics' database. :raises SettingsError: the connection is not defined."""
+        found = self._find("clinic_db")
+        if found is None:
+            raise SettingsError(
+                "Connection 'clinic_db' is not defined.",
+                hint="Set AIRFLOW_CONN_CLINIC_DB=postgres://user:password@host:5432/database, or create it in Airflow.",
+            )
+        return found
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """What was backed up when."""
+        limit = self.settings.clock_difference_seconds
+        return Catalog(self.catalog_connection, clock_difference_seconds=limit)
+
+    @property
+    def clock(self) -> DatabaseClock:
+        """The one clock: the catalog's."""
+        return self.catalog.clock
+
+    @property
+    def catalog_connection(self) -> Connection:
+        """Where the catalog is: by default in the clinics' own database."""
+        return self._find("backup_catalog") or self.clinic_db
+
+    @cached_property
+    def stores(self) -> Stores:
+        """The stores of the settings. :raises SettingsError: there is none, or one's URL is wrong."""
+        return self._stores(self.identified_store)
+
+    def _stores(self, opened: Callable[[str, str], ObjectStore]) -> Stores:
+        return Stores(self.settings.require_store_url(), self.settings.replica_stores, opened)
+
+    @cached_property
+    def bare_stores(self) -> Stores:
+        """The same, and nobody compares their markers: for `store init`, and for reading without a catalog."""
+        return self._stores(self.open_store)
+
+    def bare_store(self, url: str, conn_id: str) -> ObjectStore:
+        """A store of the settings, or, with that connection, any other one; nobody compares its marker."""
+        if self.settings.store_url and url in self.bare_stores.urls:
+            return self.bare_stores.at(url)
+        return self.open_store(url, conn_id)
+
+    def identified_store(self, url: str, conn_id: str) -> ObjectStore:
+        """A store that shows its id before and after what is believed of it."""
+        store = self.open_store(url, conn_id)
+        return IdentifiedStore(store, self.identities.expected(store.url))
+
+    @cached_property
+    def identities(self) -> Identities:
+        """Which store lies under which URL."""
+        return Identities(self.catalog.database)
+
+    def without_catalog(self) -> None:
+        """From here on stores are taken as they answer: no catalog says which ones they should be."""
+        self.stores = self.bare_stores
+
+    @property
+    def store(self) -> ObjectStore:
+        """The store that backups go to."""
+        return self.stores.primary
+
+    def open_store(self, url: str, conn_id: str) -> ObjectStore:
+        """Any store; without a connection of that name, with the credentials that the machine itself has."""
+        return open_store(url, self._find(conn_id), **self.settings.store_options(url))
+
+    def clinics(self) -> tuple[list[Clinic], list[Clinic]]:
+        """The active clinics, and all of them, in id order."""
+        folder = SqlFolder(self.settings.sql_dir)
+        with Snapshot(self.clinic_db) as snapshot:
+            return snapshot.clinics(folder, "active_clinics.sql"), snapshot.clinics(folder, "all_clinics.sql")
+
+    def admins(self, clinic_id: int) -> list[Recipient]:
+        """Who gets the mails about one clinic, as ``clinic_admins.sql`` says."""
+        folder, file = SqlFolder(self.settings.sql_dir), "clinic_admins.sql"
+        with Snapshot(self.clinic_db) as snapshot:
+            rows = snapshot.rows(
+                render(folder.text(file), clinic_id, name=file), None, f"running {file}", source="file"
+            )
+        return [Recipient(str(address), str(name or "")) for address, name in rows]
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        """The mails that wait."""
+        return Outbox(self.catalog.database)
+
+    @cached_property
+    def known_clinics(self) -> Clinics:
+        """The clinics as the catalog knows them."""
+        return Clinics(self.catalog.database)
+
+    @cached_property
+    def announcer(self) -> Announcer:
+        """What is told of an outcome."""
+        return Announcer(self.settings.notify_success, self.settings.clinic_notify_success)
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """Closes records."""
+        return Outcomes(self.catalog, lambda: self.store, self.announcer, self.clock)
+
+    def deliver(self, *, clinic_id: int | None = None, limit_seconds: float = 600) -> Delivered:
+        """Send the mails that are due, of one clinic or all. See :meth:`Post.deliver`."""
+        # Mail is imported and set up only when there is some.
+        from clinic_backups.notify.mail import Templates
+        from clinic_backups.notify.post import Post
+
+        settings = self.settings
+        if clinic_id is not None and not self.outbox.has_work(clinic_id, self.clock()):
+            return Delivered()
+        post = Post(
+            outbox=self.outbox,
+            server=self._find("smtp_default"),
+            templates=Templates(settings.email_dir, settings.zone, support_contact=settings.support_contact),
+            admins=self.admins,
+            operators=settings.operator_emails,
+            approvers=settings.approvers,
+            operator_language=settings.operator_language,
+            now=self.clock,
+        )
+        if clinic_id is None:
+            post.expire()
+        return post.deliver(clinic_id=clinic_id, limit_seconds=limit_seconds)
+
+    def backup(self, **stages: Unpack[Stages]) -> ClinicBackup:
+        """A :class:`ClinicBackup` of these parts; what ``stages`` names takes the place of a part."""
+        stages.setdefault("settings", self.settings)
+        stages.setdefault("announcer", self.announcer)
+        if "clinic_db" not in stages:
+            stages["clinic_db"] = self.clinic_db
+        return ClinicBackup(store=self.store, catalog=self.catalog, **stages)
+
+    def require_settings(self, clinics: Iterable[Clinic]) -> None:
+        """Fail before the first clinic where a setting, a key or the catalog's version would fail each of them.
+
+        :raises SettingsError, PermanentError: with the remedy.
+        :raises ClocksDiffer: this machine's clock is not the catalog's.
+        """
+        for recipients in {self.settings.recipients_of(clinic.id) for clinic in clinics}:
+            parse_recipients(recipients)
+        self.catalog.require_newest()
+        self.clock.require_same()
+        # A store that is away may come back: then each clinic's backup says so.
+        with suppress(TransientError):
+            self.store.identified()
+
+    @cached_property
+    def restore_db(self) -> Connection:
+        """The clinics' database for a role that may write. :raises SettingsError: the connection is not defined."""
+        found = self._find("restore_db")
+        if found is None:
+            raise SettingsError(
+                "Connection 'restore_db' is not defined.",
+                hint="Set AIRFLOW_CONN_RESTORE_DB to a role that may read and write the clinics' tables.",
+            )
+        return found
+
+    @cached_property
+    def copy_target(self) -> Connection:
+        """The database that copies are made in: ``restore_target``, or else the clinics' own."""
+        return self._find("restore_target") or self.restore_db
+
+    def archives(self, identity_file: Path | None = None, **options: Unpack[Reading]) -> Archives:
+        """What reads backups. :raises SettingsError: there is no identity file, or no usable one."""
+        file = identity_file or self.settings.identity_file
+        if file is None:
+            raise SettingsError(
+                "No identity file is named, and without the secret key no backup can be opened.",
+                hint="Set CLINIC_BACKUPS_IDENTITY_FILE, or give --identity FILE.",
+            )
+        return Archives(self.stores, load_identities(file), unpack_ratio=self.settings.unpack_ratio, **options)
+
+    def clinic_restore(
+        self,
+        identity_file: Path | None = None,
+        *,
+        database: Connection | None = None,
+        **options: Unpack[Reading],
+    ) -> ClinicRestore:
+        """What plans and applies restores. :raises SettingsError: see :meth:`archives`."""
+        archives = self.archives(identity_file, **options)
+        return ClinicRestore(
+            settings=self.settings, restore_db=database or self.restore_db, clinic_db=self._find("clinic_db"),
+            archives=archives, listener=archives.listener,
+        )  # fmt: skip
+
+    def restores(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> RestoreRunner:
+        """Restores with their records."""
+        restore = self.clinic_restore(
+            identity_file, on_bad_copy=self._note_bad_copy, bound_of=self.known_bound, **listening
+        )
+        return RestoreRunner(
+            restore=restore, catalog=self.catalog, restore_db=self.restore_db, safety=self.safety(identity_file),
+            approvals=self.approvals, now=self.clock,
+        )  # fmt: skip
+
+    @cached_property
+    def approvals(self) -> Approvals:
+        """The approvals of restores."""
+        return Approvals(self.catalog.database, self.settings.approval_hours, self.settings.approvers)
+
+    def belongs_to(self, name: str, clinic_id: int) -> bool:
+        """Whether somebody who is logged in under that name is a person of the clinic, as ``user_clinics.sql`` says.
+
+        A superadmin is not a person of a clinic.
+        """
+        query = SqlFolder(self.settings.sql_dir).user_clinics()
+        found: list[tuple[Any, ...]] = []
+        with Snapshot(self.clinic_db) as snapshot:
+            for email in ("", name) if "@" in name else ("",):
+                found += snapshot.rows(
+                    query, {"email": email, "name": name}, "looking up whose clinics these are", source="file"
+                )
+        roles = [role for clinic, role, *_ in found if role == "superadmin" or clinic == clinic_id]
+        return bool(roles) and "superadmin" not in roles
+
+    def approval_mails(self, url: str) -> ApprovalMails:
+        """What is told of plans that wait, and of answers. :param url: of Airflow; empty where it is not known."""
+        return ApprovalMails(self.catalog, self.outbox, self.belongs_to, url, self.clock)
+
+    def copies_to_approve(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> CopyRunner:
+        """Copies into new schemas that somebody approves before."""
+        return CopyRunner(
+            copier=self.copier(identity_file, bound_of=self.known_bound, **listening),
+            catalog=self.catalog,
+            approvals=self.approvals,
+        )
+
+    def consolidation(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Consolidation:
+        """Makes full backups out of incremental ones; the clinics' database is not asked for anything."""
+        archives = self.archives(identity_file, on_bad_copy=self._note_bad_copy, bound_of=self.known_bound, **listening)
+        return Consolidation(
+            settings=self.settings, catalog=self.catalog, archives=archives, store=self.store, announcer=self.announcer,
+            **listening,
+        )  # fmt: skip
+
+    def copier(self, identity_file: Path | None = None, **options: Unpack[Reading]) -> IntoRestore:
+        """Makes copies of clinics in new schemas."""
+        return IntoRestore(self.clinic_restore(identity_file, database=self.copy_target, **options))
+
+    def safety(self, identity_file: Path | None = None) -> SafetyBackup:
+        """Saves clinics before they are restored, through the restore's own connection.
+
+        Where the settings name no recipients, a copy is encrypted to the keys that open the backup itself.
+        """
+        settings, file = self.settings, identity_file or self.settings.identity_file
+        if not settings.recipients and file is not None:
+            settings = settings.model_copy(update={"recipients": public_keys(file)})
+        # The restore's own mail tells of it.
+        backup = self.backup(announcer=Announcer("never"), clinic_db=self.restore_db, settings=settings)
+        return SafetyBackup(settings=settings, backup=backup, restore_db=self.restore_db)
+
+    def cleaner(self) -> Cleaner:
+        """Applies the retention policy, and erasures."""
+        return Cleaner(settings=self.settings, catalog=self.catalog, stores=self.stores, now=self.clock)
+
+    def replicator(self, on_copy: Callable[[BackupRecord, str], object] = lambda record, url: None) -> Replicator:
+        """Makes the copies that stores lack."""
+        return Replicator(catalog=self.catalog, stores=self.stores, now=self.clock, on_copy=on_copy)
+
+    def holds(self) -> Holds:
+        """Sets and ends holds."""
+        return Holds(self.catalog, self.stores, self.clock)
+
+    def erasures(self) -> Erasures:
+        """The erasures of clinics that left."""
+        return Erasures(self.catalog.database)
+
+    def store_check(self, **listening: Unpack[Listening]) -> StoreCheck:
+        """Compares the stores with the catalog."""
+        return StoreCheck(catalog=self.catalog, now=self.clock, **listening)
+
+    def verifier(
+        self, *, on_copy: Callable[[CheckedCopy], object] = lambda copy: None, **listening: Unpack[Listening]
+    ) -> Verifier:
+        """Reads every copy of one backup."""
+        check = self.store_check(**listening)
+        return Verifier(catalog=self.catalog, stores=self.stores, check=check, now=self.clock, on_copy=on_copy)
+
+    def copies(self) -> Copies:
+        """Where backups lie."""
+        return Copies(self.catalog.database)
+
+    def known_bound(self, backup_id: str) -> Bound | None:
+        """What the catalog says that a backup holds."""
+        record = self.catalog.get(backup_id)
+        return bound_of(record) if record is not None else None
+
+    def _note_bad_copy(self, source: Source, url: str, error: ClinicBackupsError) -> None:
+        """A restore found out that a store lost a backup."""
+        record = self.catalog.get(source.backup_id)
+        if record is None or url not in record.stores:
+            return
+        if isinstance(error, (ObjectNotFound, IntegrityError)):
+            problem: CopyProblem = "missing" if isinstance(error, ObjectNotFound) else "damaged"
+            self.copies().lose(record, url, problem, self.clock(), LossAlarm(self.clock))
+
+    def preflight(self, *, count_rows: bool = True, try_restores: bool = False) -> list[preflight.Finding]:
+        """Check everything that a backup needs.
+
+        :param try_restores: also write one row of each table with the restoring role, and take it back.
+        """
+        found = preflight.run(
+            settings=self.settings,
+            clinic_db=lambda: self.clinic_db,
+            stores=lambda: self.stores,
+            catalog_version=lambda: self.catalog.require_newest(),
+            clock=lambda: self.clock,
+            now=machine_now,
+            count_rows=count_rows,
+        )
+        if try_restores:
+            found += trial.findings(self.settings, self._find("restore_db"))
+        return found

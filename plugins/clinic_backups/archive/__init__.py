@@ -1,0 +1,1 @@
+"""The format: blocks, encryption, manifests, chains, and the checks of what comes out of a store."""

@@ -1,0 +1,205 @@
+"""Encryption with age (https://age-encryption.org/v1): to public keys, so that workers cannot read backups."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyrage
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+    load_ssh_private_key,
+)
+
+from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError
+
+DAMAGED_HINT = "Fetch another copy, or restore another backup: `clinic-backups list --clinic N` shows them."
+MAX_IDENTITY_FILE_BYTES = 64 * 1024
+
+
+class WrongIdentity(PermanentError):
+    """None of the secret keys opens the archive."""
+
+
+def generate_identity() -> tuple[str, str]:
+    """A new key pair: the secret identity and the public recipient."""
+    identity = pyrage.x25519.Identity.generate()
+    return str(identity), str(identity.to_public())
+
+
+def parse_recipients(recipients: Sequence[str]) -> list[Any]:
+    """Public keys as ``pyrage`` wants them. :raises SettingsError: one is none; names it unless it is a secret key."""
+    return [_parse(recipient) for recipient in recipients]
+
+
+def _parse(recipient: str) -> Any:
+    if any(words in recipient.upper() for words in ("SECRET-KEY", "PRIVATE KEY")):
+        raise SettingsError(
+            "A recipient is a SECRET key; workers must only have public ones.",
+            hint="Set CLINIC_BACKUPS_RECIPIENTS to the age1… line that `clinic-backups keygen` printed.",
+        )
+    kind = pyrage.ssh if recipient.startswith("ssh-") else pyrage.x25519
+    try:
+        return kind.Recipient.from_str(recipient)
+    except pyrage.RecipientError:
+        raise SettingsError(
+            f"Recipient {recipient!r} is not an age or ssh public key.",
+            hint="Public keys look like age1… and come from `clinic-backups keygen`.",
+        ) from None
+
+
+def load_identities(file: Path) -> tuple[Any, ...]:
+    """The secret keys in a file: ``AGE-SECRET-KEY-1…`` lines among comments, or one OpenSSH private key.
+
+    :raises SettingsError: it is missing, open to others than its owner, has no usable key, or wants a passphrase.
+        Names the file and never its content.
+    """
+    return _identities(_content(file), file)
+
+
+def public_keys(file: Path) -> tuple[str, ...]:
+    """The recipients whose backups the secret keys in a file open.
+
+    :raises SettingsError: see :func:`load_identities`.
+    """
+    data = _content(file)
+    identities = _identities(data, file)
+    if b"-----BEGIN" not in data:
+        return tuple(str(identity.to_public()) for identity in identities)
+    load = load_ssh_private_key if b"OPENSSH PRIVATE KEY" in data else load_pem_private_key
+    public = load(data, password=None).public_key()
+    return (public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),)
+
+
+def _content(file: Path) -> bytes:
+    # Said before the file is looked for: an error names the file, and this would be the key.
+    if "AGE-SECRET-KEY" in str(file).upper() or "PRIVATE KEY" in str(file):
+        raise SettingsError(
+            "CLINIC_BACKUPS_IDENTITY_FILE, or --identity, holds a secret key, and not the path of a file.",
+            hint="Write the key into a file that only its owner can read (mode 600), and give its path.",
+        )
+    if not str(file).strip(". "):
+        raise SettingsError(
+            "CLINIC_BACKUPS_IDENTITY_FILE, or --identity, is empty.",
+            hint="Give the path of the file that `clinic-backups keygen` wrote.",
+        )
+    try:
+        with file.open("rb") as opened:
+            mode = os.fstat(opened.fileno()).st_mode
+            data = opened.read(MAX_IDENTITY_FILE_BYTES)
+    except OSError as error:
+        raise SettingsError(
+            f"The identity file {file} cannot be read: {error.strerror}.",
+            hint="Name the file that `clinic-backups keygen` wrote: it holds the secret key that opens backups.",
+        ) from None
+    if mode & 0o077:
+        raise SettingsError(
+            f"The identity file {file} can be read or changed by others than its owner (mode {mode & 0o777:04o}).",
+            hint=f"chmod 600 {file}",
+        )
+    return data
+
+
+def _identities(data: bytes, file: Path) -> tuple[Any, ...]:
+    if data.startswith((b"age-encryption.org/", b"-----BEGIN AGE ENCRYPTED FILE")):
+        raise _passphrase(file, hint=f"Decrypt it first: (umask 077; age --decrypt {file} > identity.txt)")
+    if b"-----BEGIN" in data:
+        return (_ssh_identity(data, file),)
+    lines = data.decode("utf-8-sig", "replace").splitlines()
+    keys = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()[:1] not in ("", "#")]
+    if not keys:
+        raise _no_identity(f"The identity file {file} holds no key")
+    return tuple(_identity(key, f"Line {number} of the identity file {file}") for number, key in keys)
+
+
+def _identity(key: str, where: str) -> Any:
+    if key.startswith(("age1", "ssh-")):
+        raise _no_identity(f"{where} is a public key, which opens nothing")
+    try:
+        return pyrage.x25519.Identity.from_str(key)
+    except pyrage.IdentityError:
+        raise _no_identity(f"{where} is not a secret key") from None
+
+
+def _ssh_identity(data: bytes, file: Path) -> Any:
+    try:
+        return pyrage.ssh.Identity.from_buffer(data)
+    except pyrage.IdentityError as error:
+        if any(words in str(error) for words in ("must be decrypted", "Encrypted")):
+            hint = f"Make a copy without one, and remove it afterwards: ssh-keygen -p -N '' -f <copy of {file}>"
+            raise _passphrase(file, hint=hint) from None
+        raise SettingsError(
+            f"The identity file {file} is not an SSH key that age can use.", hint="It can use ssh-ed25519 and ssh-rsa."
+        ) from None
+
+
+def _no_identity(message: str) -> SettingsError:
+    return SettingsError(f"{message}.", hint="It takes AGE-SECRET-KEY-1… lines, or one OpenSSH private key.")
+
+
+def _passphrase(file: Path, *, hint: str) -> SettingsError:
+    return SettingsError(f"The identity file {file} is protected by a passphrase.", hint=hint)
+
+
+@dataclass(frozen=True)
+class Age:
+    """The encryption stage as a DAG file names it; the recipients come from the settings."""
+
+    SUFFIX: ClassVar[str] = ".age"
+
+    def run(self, source: Any, target: Any, recipients: Sequence[str]) -> None:
+        """Encrypt ``source`` to ``target``, both file-like, in constant memory.
+
+        :raises SettingsError: no recipient, or one that is no public key; nothing was read or written then.
+        """
+        if not recipients:
+            raise SettingsError("No recipient: a backup is never written unencrypted.", hint="See `keygen`.")
+        pyrage.encrypt_io(source, target, parse_recipients(recipients))
+
+    def open(self, source: Any, target: Any, identities: Sequence[Any]) -> None:
+        """Decrypt ``source`` to ``target``, both file-like, in constant memory.
+
+        Reads to the end, and what was written is true only once this returns: of a file that is cut or damaged, all
+        before comes first.
+
+        :param identities: from :func:`load_identities`.
+        :raises WrongIdentity: it is encrypted to other keys.
+        :raises IntegrityError: it is no age file, cut short or damaged, or goes on after its end.
+        """
+        try:
+            pyrage.decrypt_io(source, target, list(identities))
+        except pyrage.DecryptError as error:
+            raise _decrypt_error(str(error)) from None
+        except OSError as error:
+            # An error of source or target has a number or a class of its own; pyrage's own has neither.
+            if type(error) is not OSError or error.errno is not None:
+                raise
+            raise _decrypt_error(str(error)) from None
+
+
+_DECRYPT_ERRORS = {
+    "age file is truncated": "The archive is cut short.",
+    "failed to fill whole buffer": "The archive is cut short: its header does not end.",
+    "Incomplete header": "The archive is cut short: its header does not end.",
+    "Header is invalid": "This is no archive of this package, or its first bytes are damaged: it is no age file.",
+    "Unknown age format": "The archive's age header is damaged, or of a later version of age.",
+}
+"""By how the ``age`` library's error begins; its others are of the authentication."""
+
+
+def _decrypt_error(text: str) -> PermanentError:
+    if text.startswith("No matching keys"):
+        return WrongIdentity(
+            "The archive is not encrypted to this key.",
+            hint="`clinic-backups show ID` lists the recipients: use the identity file of one of them. With the right"
+            " key, the archive's header is damaged.",
+        )
+    for beginning, message in _DECRYPT_ERRORS.items():
+        if text.startswith(beginning):
+            return IntegrityError(message, hint=DAMAGED_HINT)
+    return IntegrityError("The archive is damaged or cut short: age does not authenticate it.", hint=DAMAGED_HINT)

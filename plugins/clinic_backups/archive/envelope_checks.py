@@ -1,0 +1,182 @@
+"""Whether an envelope can be believed as far as the catalog needs it: who may write into a store may make one up.
+
+Whatever is read out of a store passes these checks, and whatever is written there passes them before it is written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from clinic_backups.archive.object_keys import parse_key
+from clinic_backups.base.model import ArchiveInfo, Envelope, Gap, moment_of
+from clinic_backups.base.strict_json import is_text
+from clinic_backups.base.text import JOINERS, one_line
+
+MAX_CHAIN, MAX_TABLES, MAX_TABLE_NAME, MAX_RECIPIENTS, MAX_RECIPIENT = 250, 10_000, 300, 100, 4_000
+MAX_GAPS, MAX_GAP = 1_000, 4_000
+MAX_TEXT = {"clinic_name": 500, "requested_by": 500, "notes": 2_000}
+MAX_SUSPECT = 10_000
+MAX_NUMBER = 2**31
+"""Higher numbers are in no envelope and are believed of none. A forged one just below it moves the numbers up,
+and what follows is written without: a store's words stop no backup."""
+BIGINT = 2**63
+"""What PostgreSQL's bigint no longer holds: each figure, and the sum of the rows, which a view adds up."""
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2199, 12, 31, tzinfo=UTC)
+"""What the catalog's CHECK constraints allow."""
+AHEAD = timedelta(days=1)
+"""What has happened may be so much later than now: clocks of other machines were written down as well."""
+LONGEST = timedelta(days=36_500 + 365 + 1)
+"""From now on, the latest end of a term or a lock that the settings can make."""
+_SHA256, _MD5 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{32}")
+_WRONG_TYPE = "its envelope has values of a wrong type"
+
+
+def problem_of(envelope: Envelope, clinic_id: int, now: datetime) -> str:
+    """Why the envelope that lies in a clinic's folder cannot be used; empty where it can.
+
+    Everything that reaches the catalog is looked at: one value that cannot be read back would stop every clinic.
+    """
+    if envelope.clinic_id != clinic_id or isinstance(envelope.clinic_id, bool):
+        return f"it lies in the folder of clinic {clinic_id}, its envelope names another"
+    if not _is_backup_id(envelope.backup_id, clinic_id):
+        return "its envelope has no usable backup id"
+    if envelope.kind not in ("full", "incremental") or envelope.trigger not in ("scheduled", "manual"):
+        return "its envelope is of no known kind"
+    if not _is_archive(envelope.archive) or not _is_hex(envelope.fingerprint, _SHA256):
+        return "its envelope has no usable checksum"
+    if envelope.safety_of is not None and not _names_one_of(envelope.safety_of, clinic_id):
+        return "its envelope says that it was made before the restore of what is no backup of the clinic"
+    return (
+        _about_values(envelope)
+        or _about_chain(envelope, clinic_id)
+        or _about_times(envelope, now)
+        or _about_names(envelope)
+    )
+
+
+def harmless(envelope: Envelope) -> Envelope:
+    """Its texts as they may be shown. They are not refused: names come from a database and notes from anybody."""
+    texts: dict[str, Any] = {name: _shown(getattr(envelope, name), most) for name, most in MAX_TEXT.items()}
+    gaps = tuple(Gap(_shown(gap.table, MAX_GAP), _shown(gap.reason, MAX_GAP)) for gap in envelope.gaps)
+    suspect = None if envelope.suspect is None else _shown(envelope.suspect, MAX_SUSPECT)
+    return replace(envelope, **texts, gaps=gaps, suspect=suspect)
+
+
+def usable_time(value: object) -> datetime | None:
+    """The time that a text gives; ``None`` if it is not a time, or not one that the catalog can hold."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    if moment is None or moment.tzinfo is None or not EARLIEST <= moment <= LATEST:
+        return None
+    return moment.astimezone(UTC)
+
+
+def usable_end(moment: datetime | None, now: datetime) -> datetime | None:
+    """The end of a lock as a provider tells it, not later than any that the settings can make; none stays none."""
+    latest = min(now + LONGEST, LATEST)
+    return None if moment is None else moment if moment <= latest else latest
+
+
+def _about_values(envelope: Envelope) -> str:
+    if not isinstance(envelope.rows, dict) or type(envelope.format) is not int or envelope.format < 1:
+        return _WRONG_TYPE
+    gaps = [text for gap in envelope.gaps for text in (gap.table, gap.reason)]
+    texts = (*(getattr(envelope, name) for name in MAX_TEXT), *envelope.recipients, *envelope.rows, *gaps)
+    counts = (envelope.raw_bytes, *envelope.rows.values())
+    if envelope.suspect is not None and not is_text(envelope.suspect):
+        return _WRONG_TYPE
+    if not all(map(is_text, texts)) or not all(map(_is_count, counts)):
+        return _WRONG_TYPE
+    if envelope.number is not None and not (_is_count(envelope.number) and 0 < envelope.number < MAX_NUMBER):
+        return "its envelope has a number that no backup can have"
+    if len(envelope.rows) > MAX_TABLES or sum(envelope.rows.values()) >= BIGINT:
+        return "its envelope counts more tables or rows than there can be"
+    if len(envelope.gaps) > MAX_GAPS:
+        return "its envelope names more gaps than there can be"
+    if not _are_names(envelope.rows, MAX_TABLE_NAME):
+        return "its envelope has names of tables that are none"
+    if len(envelope.recipients) > MAX_RECIPIENTS or not _are_names(envelope.recipients, MAX_RECIPIENT):
+        return "its envelope has public keys that are none"
+    return ""
+
+
+def _about_chain(envelope: Envelope, clinic_id: int) -> str:
+    parent_id, chain = envelope.parent_id, envelope.chain
+    if envelope.kind == "full":
+        return "" if parent_id is None and not chain else "its envelope says that a full backup is built on another"
+    right = _is_backup_id(parent_id, clinic_id) and parent_id != envelope.backup_id and 0 < len(chain) <= MAX_CHAIN
+    if not right or chain[0].backup_id != parent_id:
+        return "its envelope does not say what it is built on"
+    for archive in chain:
+        parsed = parse_key(archive.key) if isinstance(archive.key, str) else None
+        ours = parsed is not None and (parsed.clinic_id, parsed.part) == (clinic_id, "archive")
+        if not ours or not _is_backup_id(archive.backup_id, clinic_id) or not _is_archive(archive):
+            return "its envelope says that it is built on what is no archive of the clinic"
+    return ""
+
+
+def _about_times(envelope: Envelope, now: datetime) -> str:
+    started_at, finished_at = envelope.started_at, envelope.finished_at
+    data_at = envelope.data_at
+    ends = [envelope.expires_at, *([envelope.locked_until] if envelope.locked_until is not None else [])]
+    if any(moment.tzinfo is None for moment in (started_at, finished_at, *([data_at] if data_at else []), *ends)):
+        return "its envelope has times without a zone"
+    if not EARLIEST <= started_at <= finished_at <= now + AHEAD:
+        return "its envelope has times that cannot be: of its start or its end"
+    if data_at is not None and not EARLIEST <= data_at <= finished_at:
+        return "its envelope has times that cannot be: of its data"
+    if not all(EARLIEST <= moment <= min(now + LONGEST, LATEST) for moment in ends):
+        return "its envelope has times that cannot be: until when it is kept"
+    return ""
+
+
+def _about_names(envelope: Envelope) -> str:
+    """Whether id, key and times can be those of one backup.
+
+    The id comes first. A retry keeps it, has a later start and draws another key; an earlier version kept the key too.
+    """
+    named_at, key = moment_of(envelope.backup_id), parse_key(envelope.archive.key)
+    drawn_at = key.began_at if key else None
+    if named_at is None:
+        return "its envelope has no usable backup id"
+    if envelope.started_at < named_at - AHEAD:
+        return "its envelope says that it was begun before the time that its id tells"
+    if drawn_at is None or not named_at - AHEAD <= drawn_at <= envelope.finished_at + AHEAD:
+        return "its key is of another time than its id and its envelope"
+    return ""
+
+
+def _is_backup_id(value: object, clinic_id: int) -> bool:
+    return isinstance(value, str) and re.fullmatch(rf"{clinic_id}-[0-9]{{8}}T[0-9]{{6}}Z", value) is not None
+
+
+def _names_one_of(value: object, clinic_id: int) -> bool:
+    """Less strict: nothing is looked for by it, and a copy that nobody may store would forbid a restore."""
+    return isinstance(value, str) and re.fullmatch(rf"{clinic_id}-[0-9A-Za-z-]{{1,60}}", value) is not None
+
+
+def _is_archive(archive: ArchiveInfo) -> bool:
+    return _is_hex(archive.sha256, _SHA256) and _is_hex(archive.md5, _MD5) and _is_count(archive.size_bytes)
+
+
+def _is_hex(value: object, form: re.Pattern[str]) -> bool:
+    return isinstance(value, str) and form.fullmatch(value) is not None
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < BIGINT
+
+
+def _are_names(texts: Iterable[str], most: int) -> bool:
+    return all(0 < len(text) <= most and text.isprintable() for text in texts)
+
+
+def _shown(text: str, most: int) -> str:
+    seen = all(character.isprintable() or character in JOINERS for character in text)
+    return (text if seen else one_line(text))[:most]

@@ -1,0 +1,121 @@
+"""Which blocks lie in the archives of a chain, so that an incremental need not store them again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from clinic_backups.archive.blocks import DIGEST_BYTES, OWN_ARCHIVE
+
+PREFIX_BYTES, POSITION_BITS = 5, 24
+"""An entry is the digest's first five bytes and its position: 8 bytes, and 16 million blocks of a table in a chain."""
+
+
+def index_entry(digest: bytes | bytearray, position: int) -> int:
+    """A block's place in an index that is sorted by digest, then position."""
+    return int.from_bytes(digest[:PREFIX_BYTES]) << POSITION_BITS | position
+
+
+def sorted_index(digests: Iterable[bytes | bytearray]) -> array[int]:
+    """The entries of a table's blocks, sorted."""
+    # By their first byte: sorted as a whole they would all be Python's numbers at once, ten times as large.
+    parts = [array("Q") for _ in range(256)]
+    for position, digest in enumerate(digests):
+        parts[digest[0]].append(index_entry(digest, position))
+    index = array("Q")
+    for part in parts:
+        index.extend(sorted(part))
+    return index
+
+
+class UnusableBlocks(ValueError):
+    """The catalog's list of a backup's blocks is none."""
+
+
+class KnownBlocks:
+    """The digests of all blocks in the archives of a chain, by table; 40 bytes for each.
+
+    :param archives: the backups' ids, the newest first, in the order in which :meth:`add` gets their lists. A block's
+        archive is an index into the manifest's list, where the new backup's own comes before them.
+    """
+
+    def __init__(self, archives: Sequence[str]) -> None:
+        self.archives = tuple(archives)
+        self._tables: dict[str, _Table] = {}
+        self._added = 0
+
+    def add(self, pieces: Iterable[bytes], fingerprint: str | None = None) -> None:
+        """Take the next archive's list, in the pieces in which :func:`.writer.block_list` wrote it.
+
+        :param fingerprint: what else is known of the blocks in that archive; a full backup's own fingerprint.
+        :raises UnusableBlocks: it is none, cut short, damaged, or another backup's; then this knows nothing any more.
+        """
+        rest = iter(pieces)
+        tables, listed = _head(next(rest, b""), self.archives[self._added])
+        self._added += 1
+        total, piece = hashlib.sha256(), b""
+        for name, count in tables:
+            table = self._tables.setdefault(name, _Table())
+            total.update(f"{name}\0{count}\0".encode())
+            wanted = count * DIGEST_BYTES
+            while wanted > 0:
+                piece = piece or next(rest, b"")
+                if not piece:
+                    raise UnusableBlocks
+                part, piece = piece[:wanted], piece[wanted:]
+                total.update(part)
+                table.digests += part
+                wanted -= len(part)
+            table.ends.append(len(table.digests) // DIGEST_BYTES)
+            table.archives.append(self._added)
+            table.index = None
+        if piece or next(rest, b"") or total.hexdigest() != listed or fingerprint not in (None, listed):
+            raise UnusableBlocks
+
+    def find(self, table: str, digest: bytes) -> int:
+        """The archive that holds the block; :data:`OWN_ARCHIVE` where none does, so that the own one is to."""
+        found = self._tables.get(table)
+        return found.find(digest) if found is not None else OWN_ARCHIVE
+
+    def __len__(self) -> int:
+        """How many blocks."""
+        return sum(len(table.digests) // DIGEST_BYTES for table in self._tables.values())
+
+
+def _head(line: bytes, backup_id: str) -> tuple[list[tuple[str, int]], str]:
+    """Each table and how many blocks, and the fingerprint of them all. :raises UnusableBlocks: another backup's."""
+    try:
+        head = json.loads(line)
+        tables = [(str(name), int(count)) for name, count in head["tables"]]
+        known, fingerprint = str(head["backup_id"]), str(head["fingerprint"])
+    except (ValueError, TypeError, KeyError):
+        raise UnusableBlocks from None
+    if known != backup_id:
+        raise UnusableBlocks
+    return tables, fingerprint
+
+
+@dataclass
+class _Table:
+    digests: bytearray = field(default_factory=bytearray)
+    ends: list[int] = field(default_factory=list)
+    archives: list[int] = field(default_factory=list)
+    index: array[int] | None = None
+
+    def find(self, digest: bytes) -> int:
+        if self.index is None:
+            starts = range(0, len(self.digests), DIGEST_BYTES)
+            self.index = sorted_index(self.digests[start : start + PREFIX_BYTES] for start in starts)
+        index = self.index
+        first = index_entry(digest, 0)
+        for at in range(bisect_left(index, first), len(index)):
+            if index[at] >> POSITION_BITS != first >> POSITION_BITS:
+                break
+            position = index[at] & ((1 << POSITION_BITS) - 1)
+            if self.digests[position * DIGEST_BYTES : (position + 1) * DIGEST_BYTES] == digest:
+                return self.archives[bisect_left(self.ends, position + 1)]
+        return OWN_ARCHIVE

@@ -1,0 +1,106 @@
+"""What an archive says of itself in its last member, and that this agrees with what was read before it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from clinic_backups.archive import manifest_checks
+from clinic_backups.archive.blocks import DIGEST_BYTES, MAX_ARCHIVES, OWN_ARCHIVE, Block, BlockList
+from clinic_backups.archive.bounds import damaged
+from clinic_backups.archive.writer import fingerprint
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.model import FORMAT_VERSION, Clinic, Table
+
+
+@dataclass(frozen=True)
+class TableContent:
+    """One table as the archive has it.
+
+    :param outside: so many of the rows no extract gave: a restore's copy of the present state holds what it changes.
+    """
+
+    table: Table
+    rows: int
+    size_bytes: int
+    blocks: BlockList
+    outside: int = 0
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an archive says of itself, and holds. ``tables`` by ``schema.table``, in the archive's order.
+
+    :param archives: the backups in whose archives the blocks lie, the own one first: see ``BlockList.archives``.
+    """
+
+    backup_id: str
+    clinic: Clinic
+    snapshot_at: datetime
+    fingerprint: str
+    tables: Mapping[str, TableContent]
+    archives: tuple[str, ...]
+    database: str | None = None
+    """The one that it was read from, see ``source_database``: numbers of tables and columns are of it."""
+
+    def needed(self) -> list[int]:
+        """Which others of ``archives`` hold blocks of this backup."""
+        used = set[int]().union(*(content.blocks.archives for content in self.tables.values()))
+        return sorted(used - {OWN_ARCHIVE})
+
+
+def checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
+    """The manifest, once it agrees with what was read.
+
+    :raises KeyError, TypeError, ValueError: the data are not a manifest.
+    :raises IntegrityError: it does not agree.
+    :raises PermanentError: a later version of this package wrote it.
+    """
+    if data["format"] > FORMAT_VERSION:
+        raise PermanentError(
+            f"The archive has format {data['format']}; this version reads up to {FORMAT_VERSION}.",
+            hint="Use a newer version of this package.",
+        )
+    contents: dict[str, TableContent] = {}
+    archives = tuple(map(str, data["archives"]))
+    if archives[:1] != (data["backup_id"],) or len(set(archives)) < len(archives) or len(archives) > MAX_ARCHIVES + 1:
+        raise damaged("has a manifest of other archives")
+    for described in data["tables"]:
+        try:
+            table = manifest_checks.table_of(described)
+        except (KeyError, TypeError, ValueError):
+            raise damaged("has a manifest that describes a table in a way that no database does") from None
+        blocks = _listed(described["blocks"], seen.get(table.name, BlockList()), len(archives), table.name)
+        if (described["rows"], described["size_bytes"]) != (blocks.rows, blocks.size_bytes):
+            raise damaged(f"has other rows of {table.name!r} than its manifest says")
+        outside = described.get("outside", 0)
+        if type(outside) is not int or not 0 <= outside <= blocks.rows:
+            raise damaged(f"has a manifest with a number of rows outside of {table.name!r} that cannot be")
+        contents[table.name] = TableContent(table, blocks.rows, blocks.size_bytes, blocks, outside)
+    if list(seen) != [name for name in contents if name in seen] or len(contents) < len(data["tables"]):
+        raise damaged("has a table that its manifest does not list, lists twice, or in another order")
+    total = fingerprint({name: content.blocks for name, content in contents.items()})
+    if data["fingerprint"] != total:
+        raise damaged("has a manifest with another fingerprint than its blocks")
+    clinic, snapshot_at = manifest_checks.clinic_of(data["clinic"]), manifest_checks.time_of(data["snapshot_at"])
+    database = manifest_checks.database_of(data.get("database"))
+    return Manifest(str(data["backup_id"]), clinic, snapshot_at, total, contents, archives, database)
+
+
+def _listed(entries: list[Any], seen: BlockList, archives: int, table: str) -> BlockList:
+    """A table's blocks as the manifest lists them; those in the own archive must be those that were seen, in order."""
+    listed, own = BlockList(), iter(seen)
+    for digest, rows, size, archive in entries:
+        if type(rows) is not int or type(size) is not int or type(archive) is not int or not 0 <= archive < archives:
+            raise ValueError(table)
+        if not (0 < rows < 2**32 and 0 < size < 2**32) or len(found := bytes.fromhex(digest)) != DIGEST_BYTES:
+            raise ValueError(table)
+        block = Block(found, rows, size)
+        if archive == OWN_ARCHIVE and next(own, None) != block:
+            raise damaged(f"has other blocks of {table!r} than its manifest lists")
+        listed.append(block, archive)
+    if next(own, None) is not None:
+        raise damaged(f"has other blocks of {table!r} than its manifest lists")
+    return listed

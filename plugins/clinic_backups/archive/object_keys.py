@@ -1,0 +1,96 @@
+"""Where the objects of backups lie in a store, below its prefix: ``backups/<clinic>/<year>/<month>/<name>``."""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+import unicodedata
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from clinic_backups.archive.codec import Zstd
+from clinic_backups.archive.encryption import Age
+from clinic_backups.base.model import Clinic
+
+ROOT = "backups/"
+"""Everything of ours lies below it, but the marker and what a preflight writes."""
+SUFFIX = f".tar{Zstd.SUFFIX}{Age.SUFFIX}"
+"""Of archives: how they are packed, and opened without our code."""
+
+
+def prefix_of(clinic_id: int) -> str:
+    """What all keys of one clinic begin with."""
+    return f"{ROOT}{clinic_id}/"
+
+
+def slug(name: str) -> str:
+    """ASCII letters, digits and single underscores: ``Clínica D'Ávila`` becomes ``clinica_d_avila``; never empty."""
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "_", ascii_name.lower()).strip("_")[:60].rstrip("_") or "clinica"
+
+
+def archive_key_of(clinic: Clinic, started_at: datetime) -> str:
+    """A new archive's key; times in UTC: ``backups/7/2026/11/backup_sonrisas_7_20261126_020003_….tar.zst.age``.
+
+    It ends with 128 random bits: what somebody puts into the store in advance is never in the way.
+    """
+    utc = started_at.astimezone(UTC)
+    name = f"backup_{slug(clinic.name)}_{clinic.id}_{utc:%Y%m%d_%H%M%S}_{_random()}{SUFFIX}"
+    return f"{prefix_of(clinic.id)}{utc:%Y}/{utc:%m}/{name}"
+
+
+def _random() -> str:
+    return base64.b32encode(secrets.token_bytes(16)).decode().rstrip("=").lower()
+
+
+# Keys of earlier versions end with the time.
+_ARCHIVE_KEY = re.compile(
+    ROOT + r"([0-9]{1,18})/[0-9]{4}/[0-9]{2}/"
+    r"backup_[a-z0-9_]+_([0-9]{1,18})_([0-9]{8}_[0-9]{6})(?:_[a-z2-7]{26})?(?=\.)"
+)
+_ENDINGS = {SUFFIX: "archive", ".json": "envelope", ".hold.json": "hold"}
+
+
+@dataclass(frozen=True)
+class KeyParts:
+    """An object's key taken apart: whose it is, beside which archive it lies, what it is, and when it was begun."""
+
+    clinic_id: int
+    archive_key: str
+    part: str
+    """archive, envelope or hold"""
+    began: str
+    """As ``yyyymmdd_hhmmss``."""
+
+    @property
+    def began_at(self) -> datetime | None:
+        """The same as a moment; none where it is not one."""
+        try:
+            return datetime.strptime(self.began, "%Y%m%d_%H%M%S").replace(tzinfo=UTC)
+        except ValueError:
+            return None
+
+
+def parse_key(key: str) -> KeyParts | None:
+    """The reverse of :func:`archive_key_of` and its neighbours; none for a key of any other form: a stranger's."""
+    found = _ARCHIVE_KEY.match(key)
+    if found is None or int(found[1]) != int(found[2]) or found[1] != str(int(found[1])):
+        return None
+    part = _ENDINGS.get(key[found.end() :])
+    return KeyParts(int(found[1]), found[0] + SUFFIX, part, found[3]) if part else None
+
+
+def hold_key_of(archive_key: str) -> str:
+    """The note beside an archive that says that it is on hold: a catalog that was lost must not end holds."""
+    return archive_key.removesuffix(SUFFIX) + ".hold.json"
+
+
+def envelope_key_of(archive_key: str) -> str:
+    """The envelope lies beside its archive."""
+    return archive_key.removesuffix(SUFFIX) + ".json"
+
+
+def keys_beside(archive_key: str) -> tuple[str, ...]:
+    """All objects of one backup, in the order in which they are deleted: what has no archive any more is none."""
+    return archive_key, envelope_key_of(archive_key), hold_key_of(archive_key)

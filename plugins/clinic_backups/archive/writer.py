@@ -1,0 +1,218 @@
+"""The archive, format 1: zstd( tar ) of segments of blocks, with the manifest as its last member.
+
+A segment is a run of whole blocks of one table, about one batch long: ``tables/<schema.table>/000001.csv``, preceded by
+``000001.json``, which lists digest, rows and bytes of its blocks, so that a restore can check and choose blocks while
+it streams (docs/decisions/0003).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote
+
+from clinic_backups.archive.blocks import OWN_ARCHIVE, Block, BlockCutter, BlockList
+from clinic_backups.archive.codec import Zstd
+from clinic_backups.archive.known_blocks import KnownBlocks
+from clinic_backups.base.model import FORMAT_VERSION, Clinic, Column, Table, iso
+from clinic_backups.base.pipeline import ByteChannel
+
+MANIFEST = "manifest.json"
+SEGMENT_BYTES = 1024 * 1024
+"""New blocks of an incremental wait for so many bytes, as a batch of a full backup has."""
+MAX_FOREIGN_BLOCKS = 600_000
+"""So many blocks of an incremental may lie in other archives, about 77 million rows; any more are stored again.
+
+A reader cannot see these, and takes a manifest of 64 MiB: there each needs 99 bytes at most. Those of the own archive
+raise its limit.
+"""
+
+
+class ArchiveWriter:
+    """Writes one archive into a channel: begin a table, add its rows, end it, and so on; then finish.
+
+    :param known: the blocks that lie in older archives: they are listed, and not stored again.
+    :param database: the one that is read from, see ``source_database``.
+    """
+
+    def __init__(
+        self,
+        target: ByteChannel,
+        compression: Zstd,
+        snapshot_at: datetime,
+        known: KnownBlocks | None = None,
+        *,
+        database: str | None = None,
+    ) -> None:
+        self._target, self._known, self._database = target, known, database
+        self._packing = compression.writer()
+        self._time = int(snapshot_at.timestamp())
+        self._snapshot_at = snapshot_at
+        self._tables: dict[str, tuple[Table, BlockList]] = {}
+        self._outside: dict[str, int] = {}
+        self._foreign = 0
+
+    def begin(self, table: Table, *, outside: int = 0) -> None:
+        """The next rows are this table's; no extract gave ``outside`` of them."""
+        self._cutter, self._blocks, self._segments = BlockCutter(), BlockList(), 0
+        self._name, self._waiting, self._waiting_bytes = table.name, list[tuple[bytes, Block]](), 0
+        self._tables[table.name] = (table, self._blocks)
+        if outside:
+            self._outside[table.name] = outside
+        self._folder = f"tables/{quote(table.name, safe='.-_~ ')}"
+
+    def add(self, rows: list[bytes]) -> None:
+        """Some whole CSV rows of the table."""
+        self._take(self._cutter.feed(rows), SEGMENT_BYTES)
+
+    def add_blocks(self, segment: list[tuple[bytes, Block]]) -> None:
+        """Some blocks of the table that are cut already, as one segment."""
+        self._take(segment, 0)
+
+    def end(self) -> None:
+        """The table has no more rows."""
+        self._take(self._cutter.finish(), 0)
+
+    def finish(self, clinic: Clinic, backup_id: str) -> Mapping[str, BlockList]:
+        """Write the manifest and the end of the archive. Returns the blocks of each table."""
+        archives = [backup_id, *(self._known.archives if self._known is not None else ())]
+        # Made twice, for its size and then for its bytes: as a whole it would grow with the clinic.
+        described = (clinic, archives, self._snapshot_at, self._tables, self._database, self._outside)
+        self._member(MANIFEST, sum(map(len, manifest_chunks(*described))), manifest_chunks(*described))
+        # Two empty records end a tar file.
+        self._write(bytes(2 * tarfile.BLOCKSIZE))
+        self._target.write(self._packing.flush())
+        return {name: blocks for name, (_, blocks) in self._tables.items()}
+
+    def _take(self, complete: list[tuple[bytes, Block]], at_least_bytes: int) -> None:
+        """List the next blocks; those that are new wait until they are worth a segment."""
+        if self._known is None:
+            for _, block in complete:
+                self._blocks.append(block)
+            self._segment(complete)
+            return
+        for data, block in complete:
+            room = self._foreign < MAX_FOREIGN_BLOCKS
+            archive = self._known.find(self._name, block.digest) if room else OWN_ARCHIVE
+            self._blocks.append(block, archive)
+            if archive == OWN_ARCHIVE:
+                self._waiting.append((data, block))
+                self._waiting_bytes += block.size_bytes
+            else:
+                self._foreign += 1
+        if self._waiting_bytes >= at_least_bytes:
+            self._segment(self._waiting)
+            self._waiting, self._waiting_bytes = [], 0
+
+    def _segment(self, segment: list[tuple[bytes, Block]]) -> None:
+        if not segment:
+            return
+        self._segments += 1
+        index = segment_index(block for _, block in segment)
+        size = sum(block.size_bytes for _, block in segment)
+        self._member(f"{self._folder}/{self._segments:06}.json", len(index), [index])
+        # One call of the compressor for all of it: each gives the other threads a turn.
+        self._member(f"{self._folder}/{self._segments:06}.csv", size, [b"".join(data for data, _ in segment)])
+
+    def _member(self, name: str, size: int, chunks: Iterable[bytes]) -> None:
+        header = tarfile.TarInfo(name)
+        header.size, header.mtime, header.mode = size, self._time, 0o600
+        self._write(header.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict"))
+        for chunk in chunks:
+            self._write(chunk)
+        self._write(bytes(-size % tarfile.BLOCKSIZE))
+
+    def _write(self, data: bytes) -> None:
+        self._target.write(self._packing.compress(data))
+
+
+def segment_index(blocks: Iterable[Block]) -> bytes:
+    """The member before a segment: its blocks as [SHA-256, rows, bytes]. The reader wants exactly these bytes."""
+    return json.dumps({"blocks": [[block.digest.hex(), block.rows, block.size_bytes] for block in blocks]}).encode()
+
+
+def manifest_chunks(
+    clinic: Clinic,
+    archives: Sequence[str],
+    snapshot_at: datetime,
+    tables: Mapping[str, tuple[Table, BlockList]],
+    database: str | None = None,
+    outside: Mapping[str, int] = MappingProxyType({}),
+) -> Iterator[bytes]:
+    """The manifest's JSON in pieces: what each table is, and its blocks as [SHA-256, rows, bytes, archive].
+
+    :param archives: the ids of the backups in whose archives the blocks lie, the own one first; a block's archive is
+        an index into it. A full backup has only its own.
+    :param database: which one the tables' OIDs and the columns' numbers are of.
+    :param outside: how many rows of a table no extract gave.
+    """
+    head: dict[str, Any] = {
+        "format": FORMAT_VERSION,
+        "backup_id": archives[0],
+        "clinic": asdict(clinic),
+        "snapshot_at": iso(snapshot_at),
+        "archives": list(archives),
+        "database": database,
+        "fingerprint": fingerprint({name: blocks for name, (_, blocks) in tables.items()}),
+    }
+    yield json.dumps(head, ensure_ascii=False)[:-1].encode() + b', "tables": ['
+    for number, (table, blocks) in enumerate(tables.values()):
+        described = asdict(table) | {"rows": blocks.rows, "size_bytes": blocks.size_bytes}
+        if table.name in outside:
+            described["outside"] = outside[table.name]
+        yield (b", " if number else b"") + json.dumps(described, ensure_ascii=False)[:-1].encode() + b', "blocks": ['
+        for position, (block, archive) in enumerate(zip(blocks, blocks.archives, strict=True)):
+            comma = ", " if position else ""
+            yield f'{comma}["{block.digest.hex()}", {block.rows}, {block.size_bytes}, {archive}]'.encode()
+        yield b"]}"
+    yield b"]}\n"
+
+
+def block_list(backup_id: str, tables: Mapping[str, BlockList]) -> Iterator[bytes]:
+    """What the catalog keeps of the blocks in a backup's own archive: a line of JSON, and all digests, in pieces.
+
+    The line says whose they are, their fingerprint, and ``[[table, blocks], …]`` in the order of the names; a digest is
+    32 bytes. :class:`~clinic_backups.archive.known_blocks.KnownBlocks` reads it, and believes no other backup's.
+    """
+    own = {name: tables[name].own() for name in sorted(tables)}
+    head = {
+        "backup_id": backup_id,
+        "fingerprint": fingerprint(own),
+        "tables": [[name, len(blocks)] for name, blocks in own.items()],
+    }
+    yield json.dumps(head).encode() + b"\n"
+    for blocks in own.values():
+        yield from blocks.digest_pieces()
+
+
+def _written(column: Column) -> dict[str, Any]:
+    return {name: value for name, value in asdict(column).items() if name not in ("definition", "number")}
+
+
+def schema_digest(tables: Iterable[Table]) -> str:
+    """SHA-256, in hex, over what decides how rows are written: the tables' columns and primary keys.
+
+    Without the definitions of types and the numbers of columns: they say what a text means and which column it is of,
+    and each manifest has its own. Blocks of older archives are taken for their bytes alone.
+    """
+    described = [
+        [table.name, [_written(column) for column in table.columns], table.primary_key]
+        for table in sorted(tables, key=lambda table: table.name)
+    ]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+
+def fingerprint(tables: Mapping[str, BlockList]) -> str:
+    """SHA-256, in hex, over the tables' names and block digests: equal for two backups that hold the same rows."""
+    total = hashlib.sha256()
+    for name in sorted(tables):
+        total.update(f"{name}\0{len(tables[name])}\0".encode())
+        for piece in tables[name].digest_pieces():
+            total.update(piece)
+    return total.hexdigest()

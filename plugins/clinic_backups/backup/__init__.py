@@ -1,0 +1,1 @@
+"""One backup of one clinic, and what is checked before a run."""

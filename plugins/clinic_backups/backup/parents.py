@@ -1,0 +1,63 @@
+"""What an incremental backup is to be built on, as the store that it goes to has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from clinic_backups.base.model import BackupRecord
+from clinic_backups.catalog.copies import Copies
+from clinic_backups.catalog.records import Catalog
+from clinic_backups.notify.losses import LossAlarm
+from clinic_backups.stores import envelopes
+from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.condition import look, look_closely, require_any
+
+
+class Parents:
+    """Looks after a chain in one store. The caller holds the clinic's lock.
+
+    :param now: the clock.
+    """
+
+    def __init__(self, store: ObjectStore, catalog: Catalog, now: Callable[[], datetime]) -> None:
+        self._store, self._catalog, self._now = store, catalog, now
+        self._places = Copies(catalog.database)
+
+    def require_store(self, backups: Sequence[BackupRecord]) -> None:
+        """Before a backup that is built on none of them goes there.
+
+        :raises TransientError: some should lie in the store, and it is empty: it is not mounted, or another one.
+        """
+        here = next((backup for backup in backups if self._store.url in backup.stores), None)
+        if here is not None and look(here.archive, self._store) == "missing":
+            self._require_any()
+
+    def problem(self, chain: Sequence[BackupRecord]) -> str:
+        """Why nothing can be built on a chain; empty where all of it is there as recorded.
+
+        Size and MD5 are compared where the store computed the MD5, else its mark of the object that was stored. An
+        archive without either is read: in a folder each time, in a bucket once. A loss is recorded, and the operator
+        told. An envelope that is gone is written again: a rebuilt catalog would not take what is built on its backup.
+
+        :raises ClinicBackupsError: the store failed.
+        """
+        seen = self._places.etags([parent.backup_id for parent in chain], self._store.url)
+        for parent in chain:
+            what = f"the archive of {parent.backup_id}, which it would be built on,"
+            before = seen.get(parent.backup_id)
+            condition, etag = look_closely(parent.archive, self._store, before)
+            if condition != "intact" and self._store.url not in parent.stores:
+                return f"{what} is not in this store"
+            if condition != "intact":
+                self._require_any()
+                self._places.lose(parent, self._store.url, condition, self._now(), LossAlarm(self._now))
+                return f"{what} is not in the store as recorded"
+            if etag is not None and etag != before:
+                self._places.note_etag(parent.backup_id, self._store.url, etag)
+            if not envelopes.exists(parent.archive_key, self._store):
+                envelopes.ensure(parent.envelope(), self._store, now=self._now())
+        return ""
+
+    def _require_any(self) -> None:
+        require_any(self._store, self._catalog.archive_keys)

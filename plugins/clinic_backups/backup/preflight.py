@@ -1,0 +1,384 @@
+"""The preflight: what would make tonight's backups fail, or leave something out, found before the first one starts."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+from functools import cached_property, partial
+from typing import TypeVar
+from uuid import uuid4
+
+from clinic_backups.backup.server_checks import check_encoding, check_locks
+from clinic_backups.backup.setting_checks import check_clinics_of_settings, check_settings
+from clinic_backups.base.clock import DatabaseClock
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, SettingsError
+from clinic_backups.base.findings import Finding, Report, require
+from clinic_backups.base.model import Table
+from clinic_backups.base.settings import Settings
+from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.configured import Stores
+from clinic_backups.tenant import declarations, drift, gate, structure
+from clinic_backups.tenant.coverage import Coverage
+from clinic_backups.tenant.extract import SqlFolder, render, require_user_columns
+from clinic_backups.tenant.row_checks import PLACEHOLDER, RowChecks, RowCount
+from clinic_backups.tenant.standby import check_standby
+from clinic_backups.tenant.structure import Structure
+from clinic_backups.tenant.tenant_db import Snapshot
+from clinic_backups.tenant.value_checks import ValueChecks
+
+__all__ = ["COUNT_TIMEOUT_SECONDS", "Finding", "require", "run"]
+
+COUNT_TIMEOUT_SECONDS = 60
+"""Longest time that each of two queries about one table's rows may take; a table that needs more is not counted."""
+
+
+def run(
+    *,
+    settings: Settings,
+    clinic_db: Callable[[], Connection],
+    stores: Callable[[], Stores],
+    catalog_version: Callable[[], object],
+    now: Callable[[], datetime],
+    clock: Callable[[], DatabaseClock] | None = None,
+    count_rows: bool = True,
+) -> list[Finding]:
+    """Run every check, whatever the others find, and return all findings in the checks' order.
+
+    Nothing is written but one small object below ``preflight/`` in the store, which is deleted again.
+
+    :param clinic_db: gives the connection to the clinics' database; what it raises is a finding.
+    :param stores: gives the stores; what it raises is a finding.
+    :param catalog_version: raises when the catalog cannot be reached or is not at its newest migration.
+    :param now: for what the settings make of it: terms, locks, and the like.
+    :param clock: gives the catalog's clock; without it no clocks are compared.
+    :param count_rows: also compare the rows of all clinics with the extracts, see ``COUNT_TIMEOUT_SECONDS``.
+    """
+    report = Report()
+    check_settings(settings, report, now())
+    with report.check("store"):
+        known = stores()
+        _check_lock(known.primary, settings, report)
+        _check_store(known.primary, report)
+        for url in known.urls[1:]:
+            _check_replica(url, known, settings, report)
+    one_clock: DatabaseClock | None = None
+    with report.check("catalog"):
+        catalog_version()
+        report.ok("catalog", "The catalog is at its newest migration.")
+        one_clock = clock() if clock is not None else None
+    if one_clock is not None:
+        with report.check("clock"):
+            one_clock.require_same()
+            report.ok("clock", "This machine's clock agrees with the catalog's.")
+    with report.check("database"), Snapshot(clinic_db(), **settings.timeouts) as snapshot:
+        database = _ClinicDatabase(snapshot, settings, report)
+        if one_clock is not None:
+            with report.check("clock"):
+                one_clock.require_same_as("The clinics' database", snapshot.time)
+        check_standby(snapshot, settings.standby_lag_seconds, report)
+        check_encoding(snapshot, report)
+        database.check_clinics()
+        with report.check("extracts"):
+            database.check_extracts()
+            database.check_locks()
+        with report.check("coverage"), snapshot.savepoint():
+            database.check_coverage()
+        database.check_drift()
+        with report.check("indexes"), snapshot.savepoint():
+            database.check_indexes()
+        if count_rows:
+            database.check_rows()
+    return list(dict.fromkeys(report.findings))
+
+
+def _check_store(store: ObjectStore, report: Report) -> None:
+    known_as = store.identified()
+    key, content = f"preflight/{uuid4()}", uuid4().bytes
+    try:
+        store.put(key, io.BytesIO(content))
+        with store.open(key) as stream:
+            read = stream.read()
+        if read != content or store.stat(key).size_bytes != len(content):
+            raise IntegrityError(
+                f"{store.url} gave back other bytes than were written to {key}.",
+                hint="Look for a proxy, a cache or a policy between here and the store that changes objects.",
+            )
+    except BaseException:
+        # The object may be there or not; the error that counts is the first one.
+        with suppress(ClinicBackupsError):
+            store.delete(key)
+        raise
+    store.delete(key)
+    named = f" It is store {known_as}." if known_as else ""
+    report.ok("store", f"{store.url} can be written, read and deleted in.{named}")
+
+
+def _check_lock(store: ObjectStore, settings: Settings, report: Report) -> None:
+    if settings.lock_days and (problem := store.lock_problem()):
+        report.error(
+            "store",
+            f"CLINIC_BACKUPS_LOCK_DAYS is {settings.lock_days}, and {problem}",
+            "Use a bucket that can lock objects, see docs/stores.md, or set CLINIC_BACKUPS_LOCK_DAYS=0.",
+        )
+
+
+def _check_replica(url: str, stores: Stores, settings: Settings, report: Report) -> None:
+    """A replica that cannot be used is a warning: copies are made later, and the backups do not wait for it."""
+    of_replica = Report()
+    with of_replica.check("store"):
+        store = stores.at(url)
+        _check_lock(store, settings, of_replica)
+        _check_store(store, of_replica)
+    for finding in of_replica.findings:
+        if finding.level == "error":
+            report.warn("store", f"Replica {url}: {finding.message}", finding.hint)
+
+
+SHOWN_TABLES = 20
+Answer = TypeVar("Answer")
+
+
+class _ClinicDatabase:
+    """The checks that look into the clinics' database, all in one snapshot."""
+
+    def __init__(self, snapshot: Snapshot, settings: Settings, report: Report) -> None:
+        self._snapshot = snapshot
+        self._settings = settings
+        self._folder = SqlFolder(settings.sql_dir)
+        self._report = report
+        self._clinic_id = 0
+        """The clinic that the extracts are tried with."""
+        self._tables: list[Table] = []
+        """Those whose extract runs."""
+        self._clinics_query: str | None = None
+        """``all_clinics.sql``, once it ran."""
+
+    @cached_property
+    def _extracts(self) -> dict[str, str]:
+        return self._folder.extracts()
+
+    @cached_property
+    def _structure(self) -> Structure:
+        return structure.read(self._snapshot, gate.names_of(self._folder), self._folder.clinic_table)
+
+    @cached_property
+    def _coverage(self) -> Coverage:
+        return Coverage(self._structure, self._folder, self._extracts)
+
+    def check_clinics(self) -> None:
+        """The queries that name the clinics and their administrators."""
+        report, snapshot, folder = self._report, self._snapshot, self._folder
+        with report.check("extracts"):
+            with snapshot.savepoint():
+                clinics = snapshot.clinics(folder, "all_clinics.sql")
+            self._clinic_id = clinics[0].id if clinics else 0
+            self._clinics_query = folder.text("all_clinics.sql")
+            check_clinics_of_settings(self._settings, [clinic.id for clinic in clinics], report)
+            with snapshot.savepoint():
+                active = snapshot.clinics(folder, "active_clinics.sql")
+            if unknown := sorted({clinic.id for clinic in active} - {clinic.id for clinic in clinics}):
+                report.error(
+                    "extracts",
+                    f"active_clinics.sql gives clinics that all_clinics.sql does not: {', '.join(map(str, unknown))}.",
+                    f"Correct {folder.path / 'all_clinics.sql'}: it must give every clinic.",
+                )
+            elif not active:
+                report.warn(
+                    "extracts",
+                    f"active_clinics.sql gives no clinic (all_clinics.sql gives {len(clinics)}): nothing is backed up.",
+                    f"If clinics should be backed up, correct {folder.path / 'active_clinics.sql'}.",
+                )
+        with report.check("extracts"), snapshot.savepoint():
+            admins = render(folder.text("clinic_admins.sql"), self._clinic_id, name="clinic_admins.sql")
+            # Comments may end the query: the parenthesis goes on a line of its own.
+            query = f"SELECT FROM (SELECT r.email, r.name FROM (\n{admins}\n) AS r) AS s LIMIT 1"  # noqa: S608
+            snapshot.rows(
+                query, None, "trying clinic_admins.sql, which must give the columns email and name", source="file"
+            )
+        with report.check("extracts"), snapshot.savepoint():
+            self._check_user_clinics()
+
+    def _check_user_clinics(self) -> None:
+        """It gives two columns, or three, that are what they should be."""
+        who, query = {"email": "", "name": ""}, self._folder.user_clinics()
+        doing = "trying user_clinics.sql, which must give clinic_id and role, and may give user_id as well"
+        # Joined to one row, so that there is a row to count the columns of.
+        counted = (
+            "SELECT count(*) FROM json_object_keys((SELECT row_to_json(r) FROM"  # noqa: S608
+            f" (SELECT q.* FROM (SELECT) AS one LEFT JOIN (\n{query}\n) AS q ON true LIMIT 1) AS r))"
+        )
+        ((columns,),) = self._snapshot.rows(counted, who, doing, source="file")
+        require_user_columns(columns)
+        names = ["clinic_id::bigint", "role::text", "user_id::bigint"][:columns]
+        wanted, called = ", ".join(names), ", ".join(name.partition("::")[0] for name in names)
+        self._snapshot.rows(
+            f"SELECT {wanted} FROM (\n{query}\n) AS r ({called})",  # noqa: S608
+            who, doing, source="file",
+        )  # fmt: skip
+
+    def check_extracts(self) -> None:
+        """Each table exists and may be read, and its extract runs and gives all its columns."""
+        for name, text in self._extracts.items():
+            relation = self._structure.relations.get(name)
+            if relation is not None and relation.kind not in "rp":
+                continue  # check_coverage says what is to be done with a view
+            with self._report.check("extracts"), self._snapshot.savepoint():
+                table = self._snapshot.tables([name])[name]
+                self._snapshot.probe(table, render(text, self._clinic_id, name=f"extract/{name}"))
+                self._tables.append(table)
+        self._report.ok("extracts", f"{len(self._tables)} extracts run.")
+
+    def check_locks(self) -> None:
+        """There is room for the locks that a backup takes."""
+        check_locks(self._snapshot, self._extracts, self._report)
+
+    def check_coverage(self) -> None:
+        """Nothing that leads to a clinic is left out without a reason; no extract is of what cannot be backed up."""
+        report, running = self._report, {table.name for table in self._tables}
+        extracts = {
+            name: render(text, self._clinic_id, name=f"extract/{name}")
+            for name, text in self._extracts.items()
+            if name in running
+        }
+        for problem in gate.problems_of_tables(
+            self._snapshot, self._coverage, extracts, within_seconds=COUNT_TIMEOUT_SECONDS
+        ):
+            if problem.is_gap:
+                report.error(problem.check, problem.reason, problem.remedy, gap=True)
+            else:
+                report.warn(problem.check, problem.reason, problem.remedy)
+        report.ok("coverage", f"All {len(self._coverage.chains)} tables that lead to a clinic are accounted for.")
+        if others := self._coverage.unclassed():
+            more = f" and {len(others) - SHOWN_TABLES} more" if len(others) > SHOWN_TABLES else ""
+            names = ", ".join(others[:SHOWN_TABLES]) + more
+            report.note("coverage", f"These tables lead to no clinic and are in no backup: {names}.")
+
+    def check_drift(self) -> None:
+        """``drift.txt`` can be read, and leads to columns that there are. Backups do not need it: only warnings."""
+        hint = f"Correct {self._folder.path / drift.FILE}: restores of older backups follow it."
+        try:
+            lines = self._folder.drift()
+        except SettingsError as error:
+            self._report.warn("drift", error.message, f"{hint} {error.hint}")
+            return
+        if lines:
+            for sentence in drift.lost(lines, structure.column_numbers(self._snapshot)):
+                self._report.warn("drift", sentence, hint)
+
+    def check_indexes(self) -> None:
+        """Each foreign key that leads to the clinic has an index: else every clinic's backup reads the whole table."""
+        for table in self._tables:
+            wanted = {
+                key.columns: key.references
+                for key in table.foreign_keys
+                if key.references in self._coverage.chains and not key.indexed
+            }
+            for columns, references in wanted.items():
+                partitioned = self._structure.relations[table.name].kind == "p"
+                self._report.warn(
+                    "indexes",
+                    f"{table.name} has no index on its foreign key ({', '.join(columns)}) to {references}.",
+                    self._snapshot.create_index(table.name, columns, partitioned=partitioned),
+                )
+        if self._tables:
+            self._report.ok("indexes", "All foreign keys that lead to a clinic have an index.")
+
+    def check_rows(self) -> None:
+        """Each row of a clinic is in that clinic's backup, once. What cannot be counted is a warning."""
+        if self._clinics_query is None:
+            return
+        extracts: dict[str, str] = {}
+        for table in self._tables:
+            with self._report.check("rows"):
+                extracts[table.name] = render(self._extracts[table.name], PLACEHOLDER, name=f"extract/{table.name}")
+        tables = {table.name: table for table in self._tables if table.name in extracts}
+        checks = RowChecks(
+            self._snapshot,
+            self._structure,
+            tables,
+            extracts,
+            self._clinics_query,
+            self._coverage.links(),
+            self._folder,
+        )
+        values = ValueChecks(self._snapshot, self._structure, extracts, self._clinics_query, self._folder)
+        counted: list[tuple[Table, RowCount]] = []
+        for table in tables.values():
+            ask = partial(values.problems, table, within_seconds=COUNT_TIMEOUT_SECONDS)
+            for problem in self._in_time(table, "compared with their values", ask) or ():
+                self._report.error(problem.check, problem.reason, problem.remedy, gap=True)
+            count = self._in_time(table, "counted", partial(checks.count, table, within_seconds=COUNT_TIMEOUT_SECONDS))
+            if count is not None:
+                counted.append((table, count))
+                self._check_rows_of(table, checks, count)
+        self._say_compared(counted)
+
+    def _say_compared(self, counted: Sequence[tuple[Table, RowCount]]) -> None:
+        """What was compared with what, and that only as far as it was."""
+        if not counted or any(item.check == "rows" and item.level == "error" for item in self._report.findings):
+            return
+        bare, declared = sum(not table.primary_key for table, _ in counted), self._folder.declarations().rows
+        how = [f"{len(counted) - bare} by their primary keys"] if bare < len(counted) else []
+        how += [f"{bare} without one by whole rows and how often each is there"] if bare else []
+        rows = sum(count.in_table for _, count in counted)
+        meant, others = (
+            sum(count.left_out for table, count in counted if (table.name in declared) == is_meant)
+            for is_meant in (True, False)
+        )
+        left = [f"{meant:,} are left out on purpose"] if meant else []
+        left += [f"{others:,} belong to no clinic"] if others else []
+        self._report.note(
+            "rows",
+            f"{len(counted)} tables were compared with the backups of all clinics, {' and '.join(how)}:"
+            f" {', '.join([f'{rows - meant - others:,} rows are in one backup each', *left])}.",
+        )
+
+    def _in_time(self, table: Table, what: str, ask: Callable[[], Answer | None]) -> Answer | None:
+        """The answer; ``None`` and a warning where there is none within ``COUNT_TIMEOUT_SECONDS``."""
+        try:
+            answer = ask()
+        except ClinicBackupsError as error:
+            self._report.warn("rows", f"The rows of {table.name} were not {what}: {error.message}", error.hint)
+            return None
+        if answer is None:
+            self._report.warn(
+                "rows",
+                f"The rows of {table.name} were not {what} within {COUNT_TIMEOUT_SECONDS} s.",
+                "Nothing fails for it. See EXPLAIN: an extract that is no plain join is run once for each clinic.",
+            )
+        return answer
+
+    def _check_rows_of(self, table: Table, checks: RowChecks, count: RowCount) -> None:
+        too_many = count.too_many > 0
+        if too_many:
+            self._report.error(
+                "rows",
+                f"{table.name}: the backups of all clinics would hold {count.too_many} rows too many: rows are in the"
+                " backups of several clinics, or twice in one.",
+                "Correct the extract: each row belongs to one clinic, and a join must not multiply it.",
+                gap=True,
+            )
+        # What costs more is asked only where the count says that there is something to find.
+        ask = partial(
+            checks.problems, [table.name], within_seconds=COUNT_TIMEOUT_SECONDS, missing=count.left_out > 0,
+            twice=too_many, several=too_many, in_part=count.left_out > 0,
+        )  # fmt: skip
+        for problem in self._in_time(table, "compared with those that they name", ask) or ():
+            self._report.error(problem.check, problem.reason, problem.remedy, gap=True)
+        self._say_left_out(table.name, count.left_out, count.in_table)
+
+    def _say_left_out(self, name: str, left_out: int, in_table: int) -> None:
+        reason = self._folder.declarations().rows.get(name)
+        if left_out and reason is not None:
+            self._report.note("rows", f"{name}: {left_out} of {in_table} rows are left out on purpose: {reason}.")
+        elif left_out:
+            self._report.warn(
+                "rows",
+                f"{name}: {left_out} of {in_table} rows belong to no clinic and are in no backup.",
+                "Nothing is to be done if they are the SaaS's own; if they are a clinic's, correct the extract."
+                f" To say that it is meant so, add `{declarations.spelled(name)}: rows, reason` to"
+                f" {self._folder.path / declarations.FILE}.",
+            )

@@ -1,0 +1,123 @@
+"""Which clinics a run is for: what somebody wrote into the conf, checked against the clinics that exist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from clinic_backups.base.errors import PermanentError, SettingsError
+from clinic_backups.base.model import Clinic, WantedKind
+from clinic_backups.base.text import is_line
+
+KEYS = ("clinic_id", "clinic_ids", "kind", "notes", "allow_gaps")
+KINDS: tuple[WantedKind, ...] = get_args(WantedKind)
+MAX_NOTES = 500
+MAX_ID = 2**63 - 1
+MAX_DIGITS = 20
+SHOWN_CLINICS = 100
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The clinics to back up, in id order, and what is said about their backups."""
+
+    clinics: tuple[Clinic, ...]
+    kind: WantedKind
+    notes: str
+    allow_gaps: bool = False
+
+
+def require_known_keys(conf: Mapping[str, Any], known: Sequence[str]) -> None:
+    """:raises SettingsError: a key is misspelt, which must not mean "all clinics"."""
+    if unknown := sorted(set(conf) - set(known)):
+        raise SettingsError(
+            f"The conf has unknown keys: {', '.join(map(repr, unknown))}.", hint=f"Known are {', '.join(known)}."
+        )
+
+
+def for_all_clinics(conf: Mapping[str, Any] | None) -> bool:
+    """Whether a run's conf names no clinic: then it is for all active ones."""
+    return all((conf or {}).get(key) is None for key in ("clinic_id", "clinic_ids"))
+
+
+def flag(conf: Mapping[str, Any], key: str) -> bool:
+    """A key that is true, or false, also when it is left out. :raises SettingsError: it is neither."""
+    value = conf.get(key)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise SettingsError(f"{key} is neither true nor false.", hint="Write true or leave it out.")
+    return value
+
+
+def select(conf: Mapping[str, Any], *, active: Sequence[Clinic], every: Sequence[Clinic]) -> Selection:
+    """Read a run's conf: ``clinic_id`` (one), ``clinic_ids`` (several) or neither (all active), ``kind``, ``notes``,
+    ``allow_gaps``.
+
+    An explicit id also selects an inactive clinic.
+
+    :raises SettingsError: a value is wrong or names no clinic; the hint lists the clinics that exist.
+    :raises PermanentError: neither is given and no clinic is active.
+    """
+    require_known_keys(conf, KEYS)
+    wanted = _ids(conf, every)
+    if wanted is None:
+        clinics = tuple(active)
+        if not clinics:
+            raise PermanentError(
+                "No clinic is active, so nothing would be backed up.", hint="Check include/sql/active_clinics.sql."
+            )
+    else:
+        known = {clinic.id: clinic for clinic in every}
+        if missing := [id_ for id_ in wanted if id_ not in known]:
+            raise _wrong(f"No clinic has the id {', '.join(map(str, missing))}.", every)
+        clinics = tuple(known[id_] for id_ in wanted)
+    return Selection(clinics, _kind(conf.get("kind")), _notes(conf.get("notes")), flag(conf, "allow_gaps"))
+
+
+def _ids(conf: Mapping[str, Any], every: Sequence[Clinic]) -> list[int] | None:
+    one, several = conf.get("clinic_id"), conf.get("clinic_ids")
+    if one is not None and several is not None:
+        raise _wrong("The conf has both clinic_id and clinic_ids.", every)
+    if one is not None:
+        return [_id(one, "clinic_id", every)]
+    if several is None:
+        return None
+    if not isinstance(several, list) or not several:
+        raise _wrong("clinic_ids is not a list with at least one id.", every)
+    return sorted({_id(value, "clinic_ids", every) for value in several})
+
+
+def _id(value: object, key: str, every: Sequence[Clinic]) -> int:
+    # The trigger form sends a number that was typed as text.
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < MAX_DIGITS:
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_ID:
+        raise _wrong(f"{key}: {str(value)[:40]!r} is not the id of a clinic, which is a positive whole number.", every)
+    return value
+
+
+def _kind(value: object) -> WantedKind:
+    if value is None or value == "":
+        return "auto"
+    for kind in KINDS:
+        if value == kind:
+            return kind
+    raise SettingsError(f"kind: {str(value)[:40]!r} is unknown.", hint=f"Known are {', '.join(KINDS)}.")
+
+
+def _notes(value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > MAX_NOTES or not is_line(value):
+        raise SettingsError(
+            f"notes is not one line of at most {MAX_NOTES} characters.", hint="Shorten it; leave out patients' data."
+        )
+    return value
+
+
+def _wrong(message: str, every: Sequence[Clinic]) -> SettingsError:
+    names = ", ".join(f"{clinic.id} {clinic.name}" for clinic in every[:SHOWN_CLINICS])
+    more = f" and {len(every) - SHOWN_CLINICS} more" if len(every) > SHOWN_CLINICS else ""
+    return SettingsError(message, hint=f"The clinics are: {names or 'none'}{more}.")

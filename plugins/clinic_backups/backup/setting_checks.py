@@ -1,0 +1,78 @@
+"""What the settings say, computed for every clinic before a run: a wrong one fails here and not after an upload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from clinic_backups.archive.encryption import parse_recipients, public_keys
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.findings import Report
+from clinic_backups.base.settings import PREFIX, Settings
+from clinic_backups.notify.mail import FALLBACK_LANGUAGE, Templates
+
+NO_CLINIC = -1
+"""What such a clinic would have is what every clinic has that no setting names."""
+OF_CLINICS = ("clinic_recipients", "clinic_retention", "clinic_notify_success")
+
+
+def check_settings(settings: Settings, report: Report, now: datetime) -> None:
+    """Everything that is computed from settings, as a backup computes it."""
+    with report.check("settings"):
+        settings.require_store_url()
+    with report.check("settings"):
+        parse_recipients(settings.recipients_of(NO_CLINIC))
+    for clinic_id, recipients in sorted(settings.clinic_recipients.items()):
+        with report.check("settings", f"{PREFIX}CLINIC_RECIPIENTS, clinic {clinic_id}: "):
+            parse_recipients(recipients)
+    with report.check("settings"):
+        Templates(settings.email_dir, settings.zone).check()
+    for clinic_id in (NO_CLINIC, *settings.clinic_retention):
+        keep_days = settings.retention_of(clinic_id).keep_days
+        settings.lock_end(now + timedelta(days=keep_days))
+    with report.check("settings"):
+        _look_at_language(settings, report)
+    with report.check("settings"):
+        _require_own_key(settings)
+    count = len(settings.recipients)
+    report.ok("settings", f"Backups are encrypted to {count} public key{'s' if count > 1 else ''}.")
+
+
+def _look_at_language(settings: Settings, report: Report) -> None:
+    templates, wanted = Templates(settings.email_dir, settings.zone), settings.operator_language
+    if templates.folder_for(wanted) is None:
+        report.warn(
+            "settings",
+            f"{PREFIX}OPERATOR_LANGUAGE is {wanted}, and {settings.email_dir} has no such folder: mails are in"
+            f" {FALLBACK_LANGUAGE}.",
+            f"Choose one of {', '.join(templates.languages())}, or add a folder.",
+        )
+
+
+def _require_own_key(settings: Settings) -> None:
+    """Where the secret key is at hand: it opens what is going to be backed up.
+
+    :raises SettingsError: it does not open them, or the file cannot be used.
+    """
+    if settings.identity_file is None or not settings.recipients:
+        return
+    own = set(public_keys(settings.identity_file))
+    if not own & {" ".join(key.split()[:2]) for key in settings.recipients_of(NO_CLINIC)}:
+        raise SettingsError(
+            f"The secret key of {PREFIX}IDENTITY_FILE belongs to none of the keys in {PREFIX}RECIPIENTS: it would not"
+            " open the backups.",
+            hint=f"Is {PREFIX}RECIPIENTS somebody else's key? `clinic-backups keygen` printed the one that belongs to"
+            " the secret key.",
+        )
+
+
+def check_clinics_of_settings(settings: Settings, clinic_ids: Iterable[int], report: Report) -> None:
+    """Each clinic that a setting names exists: a wrong number there changes nothing, and nobody notices."""
+    known = set(clinic_ids)
+    for name in OF_CLINICS:
+        if unknown := sorted(set(getattr(settings, name)) - known):
+            report.warn(
+                "settings",
+                f"{PREFIX}{name.upper()} names clinics that do not exist: {', '.join(map(str, unknown))}.",
+                "Correct the numbers, or take them out.",
+            )

@@ -1,0 +1,266 @@
+"""From the database to the store: COPY, blocks, tar, zstd, age and the upload, in stages that overlap."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import MappingProxyType
+
+from clinic_backups.archive.blocks import BlockList
+from clinic_backups.archive.codec import Zstd
+from clinic_backups.archive.encryption import Age
+from clinic_backups.archive.envelope_checks import MAX_NUMBER
+from clinic_backups.archive.known_blocks import KnownBlocks
+from clinic_backups.archive.manifest_checks import require_readable
+from clinic_backups.archive.writer import ArchiveWriter, fingerprint
+from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.model import ArchiveInfo, BackupRecord, Clinic, Envelope, Table
+from clinic_backups.base.pipeline import ByteChannel, Channel, Pipeline
+from clinic_backups.stores.base import ObjectStore, StoredObject
+from clinic_backups.stores.condition import put_archive
+from clinic_backups.tenant.outside import Outside
+from clinic_backups.tenant.tenant_db import Snapshot
+
+BATCH_BYTES = 1024 * 1024
+"""Rows go from the reader to the next stage in batches of this size."""
+WAITING_BYTES = 4 * BATCH_BYTES
+MAX_ROW_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the reading is: table ``table_number`` of ``tables``, and all rows and CSV bytes so far."""
+
+    table: str
+    table_number: int
+    tables: int
+    rows: int
+    raw_bytes: int
+
+
+OnProgress = Callable[[Progress], object]
+Rows = Channel[Table | list[bytes]]
+"""A table announces itself before its rows, which follow in batches."""
+
+
+class ArchiveStream:
+    """Streams one snapshot into one stored archive.
+
+    :param on_progress: called about once for each MiB that was read, from the reading thread.
+    :param locked_until: the store is asked to let nobody delete the archive before.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        compress: Zstd,
+        encrypt: Age,
+        recipients: tuple[str, ...],
+        on_progress: OnProgress,
+        *,
+        locked_until: datetime | None = None,
+    ) -> None:
+        self._store, self._compress, self._encrypt, self._recipients = store, compress, encrypt, recipients
+        self._on_progress, self._locked_until = on_progress, locked_until
+        self._pipeline = Pipeline()
+
+    def run(
+        self,
+        record: BackupRecord,
+        snapshot: Snapshot,
+        tables: Mapping[str, Table],
+        queries: Mapping[str, str],
+        known: KnownBlocks | None = None,
+        read_seconds: float = 3600,
+        max_row_bytes: int = MAX_ROW_BYTES,
+        database: str | None = None,
+        outside: Mapping[str, Outside] = MappingProxyType({}),
+    ) -> Stored:
+        """Read, pack and store; returns what the store confirmed and each table's blocks.
+
+        When a stage fails, the upload is aborted, nothing stays in the store, and that stage's own error is raised.
+
+        The snapshot's transaction, and with it every lock, ends when the last row was read, not when it is stored.
+
+        :param snapshot: made with these queries as its ``reads``.
+        :param known: blocks of older archives, which are not stored again.
+        :param read_seconds: longest time for which the tables may stay locked.
+        :param max_row_bytes: a longer row of CSV is refused.
+        :param database: which one the snapshot is of, see ``source_database``.
+        :param outside: rows that no extract gives, and that are read all the same.
+        :raises PermanentError: a row is too long.
+        :raises IntegrityError: the manifest could not be read again; nothing was stored.
+        """
+        replayed = snapshot.replayed()
+        snapshot_at = replayed.replayed_at or replayed.now
+        rows: Rows = Channel(WAITING_BYTES)
+        packed, sealed = ByteChannel(), ByteChannel()
+        writer = ArchiveWriter(packed, self._compress, snapshot_at, known, database=database)
+        blocks: dict[str, BlockList] = {}
+        clinic = Clinic(record.clinic_id, record.clinic_name)
+        require_readable(clinic, snapshot_at, tables.values(), database)
+
+        def pack() -> None:
+            blocks.update(_pack(writer, rows, clinic, record.backup_id, outside))
+
+        def upload() -> StoredObject:
+            return put_archive(record, sealed, self._store, locked_until=self._locked_until)
+
+        also = {name: more.added_to(queries[name], tables[name]) for name, more in outside.items()}
+        reader = _Reader(rows, len(tables), self._on_progress, max_row_bytes)
+        # A daemon thread: it ends with the reading, and keeps no process alive.
+        limit = threading.Timer(read_seconds, lambda: self.stop(_too_slow(read_seconds)))
+        limit.daemon = True
+
+        def read() -> None:
+            try:
+                reader.read(snapshot, tables, dict(queries) | also)
+                snapshot.prove_and_end()
+            finally:
+                limit.cancel()
+
+        self._pipeline.add("read", read, target=rows)
+        self._pipeline.add("pack", pack, source=rows, target=packed)
+        self._pipeline.add(
+            "encrypt", lambda: self._encrypt.run(packed, sealed, self._recipients), source=packed, target=sealed
+        )
+        limit.start()
+        try:
+            return Stored(self._pipeline.run(upload, on_failure=snapshot.cancel), blocks)
+        finally:
+            limit.cancel()
+
+    def stop(self, reason: BaseException) -> None:
+        """Make :meth:`run` fail with ``reason``; from another thread or a signal handler."""
+        self._pipeline.abort(reason)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An archive in the store, and the blocks of each table by ``schema.table``."""
+
+    archive: StoredObject
+    blocks: Mapping[str, BlockList]
+
+    def envelope(
+        self,
+        record: BackupRecord,
+        recipients: tuple[str, ...],
+        finished_at: datetime,
+        *,
+        keep_days: int,
+        locked_until: datetime | None,
+    ) -> Envelope:
+        """The envelope of the backup that this is."""
+        archive = self.archive
+        # A clock that was set back in between must not end it before it began.
+        finished_at = max(record.started_at, finished_at)
+        return Envelope(
+            backup_id=record.backup_id,
+            clinic_id=record.clinic_id,
+            clinic_name=record.clinic_name,
+            kind=record.kind,
+            trigger=record.trigger,
+            parent_id=record.parent_id,
+            chain=record.chain,
+            gaps=record.gaps,
+            started_at=record.started_at,
+            finished_at=finished_at,
+            expires_at=finished_at + timedelta(days=keep_days),
+            archive=ArchiveInfo(archive.key, archive.size_bytes, archive.sha256, archive.md5),
+            rows={name: blocks.rows for name, blocks in self.blocks.items()},
+            raw_bytes=sum(blocks.size_bytes for blocks in self.blocks.values()),
+            recipients=recipients,
+            fingerprint=fingerprint(self.blocks),
+            requested_by=record.requested_by,
+            notes=record.notes,
+            locked_until=locked_until,
+            safety_of=record.safety_of,
+            data_at=record.data_at,
+            suspect=record.suspect,
+            number=record.number if record.number is not None and record.number < MAX_NUMBER else None,
+        )
+
+
+def _too_slow(seconds: float) -> TransientError:
+    return TransientError(
+        f"Reading took longer than {seconds:g} seconds, and the tables were locked against migrations all that time.",
+        hint="Was the store slow just now? Then a retry helps. Else raise CLINIC_BACKUPS_READ_SECONDS: a migration, and"
+        " everybody behind it, may then have to wait for so long.",
+    )
+
+
+def _too_long(table: str, size: int, most: int) -> PermanentError:
+    return PermanentError(
+        f"A row of {table} has {size:,} bytes as CSV. Rows of more than {most:,} are not backed up: a worker would need"
+        " up to five times that memory.",
+        hint="Raise CLINIC_BACKUPS_MAX_ROW_MIB where workers, and whoever restores, have the memory: see"
+        " docs/operations.md. Or keep such values outside of the table.",
+    )
+
+
+class _Reader:
+    """The first stage: COPY gives row by row, and this hands on batches."""
+
+    def __init__(self, target: Rows, tables: int, on_progress: OnProgress, max_row_bytes: int) -> None:
+        self._target, self._tables, self._on_progress = target, tables, on_progress
+        self._max_row_bytes = max_row_bytes
+        self._rows = self._raw_bytes = 0
+
+    def read(self, snapshot: Snapshot, tables: Mapping[str, Table], queries: Mapping[str, str]) -> None:
+        for number, (name, table) in enumerate(tables.items(), start=1):
+            self._report(name, number)
+            self._target.put(table)
+            self._read_table(snapshot, table, queries[name], number)
+
+    def _read_table(self, snapshot: Snapshot, table: Table, query: str, number: int) -> None:
+        batch: list[bytes] = []
+
+        def take() -> Generator[None, bytes, None]:
+            # A generator: resuming one costs half of a call, a million times for each million rows.
+            nonlocal batch
+            while True:
+                batch, size = [], 0
+                while size < BATCH_BYTES:
+                    row = yield
+                    batch.append(row)
+                    size += len(row)
+                # Only a batch's last row can be that long.
+                if len(row) > self._max_row_bytes:
+                    raise _too_long(table.name, len(row), self._max_row_bytes)
+                hand_on(batch, size)
+
+        def hand_on(rows: list[bytes], size: int) -> None:
+            with snapshot.not_waiting():
+                self._target.put(rows, size)
+            self._rows += len(rows)
+            self._raw_bytes += size
+            self._report(table.name, number)
+
+        taker = take()
+        next(taker)
+        snapshot.copy(table, query, taker.send)
+        hand_on(batch, sum(map(len, batch)))
+
+    def _report(self, table: str, number: int) -> None:
+        self._on_progress(Progress(table, number, self._tables, self._rows, self._raw_bytes))
+
+
+def _pack(
+    writer: ArchiveWriter, source: Rows, clinic: Clinic, backup_id: str, outside: Mapping[str, Outside]
+) -> Mapping[str, BlockList]:
+    """The second stage: blocks, hashes, tar and zstd."""
+    open_table = False
+    while (item := source.get()) is not None:
+        if isinstance(item, list):
+            writer.add(item)
+            continue
+        if open_table:
+            writer.end()
+        writer.begin(item, outside=outside[item.name].rows if item.name in outside else 0)
+        open_table = True
+    if open_table:
+        writer.end()
+    return writer.finish(clinic, backup_id)

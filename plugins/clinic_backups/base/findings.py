@@ -1,0 +1,91 @@
+"""Findings of the preflight: what was looked at, what came out, and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
+
+Level = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result of the preflight."""
+
+    check: str
+    """settings, store, catalog, database, clock, pool, extracts, coverage, parents, indexes, rows or restore"""
+    level: Level
+    message: str
+    """What was found; never a secret, never a value of a patient's row."""
+    hint: str = ""
+    """The remedy."""
+    transient: bool = False
+    """An error that may pass by itself."""
+    gap: bool = False
+    """An error that says what backups would lack: whoever allows gaps may pass over it."""
+
+    def to_json(self) -> dict[str, str]:
+        return {"check": self.check, "level": self.level, "message": self.message, "hint": self.hint}
+
+
+@dataclass
+class Report:
+    """Collects findings in the order in which they are made."""
+
+    findings: list[Finding] = field(default_factory=list)
+
+    def ok(self, check: str, message: str) -> None:
+        """Only when nothing else was found."""
+        if all(finding.check != check or finding.level == "ok" for finding in self.findings):
+            self.findings.append(Finding(check, "ok", message))
+
+    def warn(self, check: str, message: str, hint: str) -> None:
+        self.findings.append(Finding(check, "warning", message, hint))
+
+    def error(self, check: str, message: str, hint: str, *, transient: bool = False, gap: bool = False) -> None:
+        self.findings.append(Finding(check, "error", message, hint, transient, gap))
+
+    def note(self, check: str, message: str) -> None:
+        """Something that is well, and that somebody should know."""
+        self.findings.append(Finding(check, "ok", message))
+
+    @contextmanager
+    def check(self, check: str, prefix: str = "") -> Iterator[None]:
+        """An error inside becomes a finding, and the preflight goes on."""
+        try:
+            yield
+        except ClinicBackupsError as error:
+            transient = isinstance(error, TransientError)
+            self.error(check, prefix + error.message, error.hint, transient=transient)
+
+
+OF_RUN = ("settings", "store", "catalog", "database", "clock", "pool")
+"""What every backup of a run needs. What another check finds is a fault of the backups that it touches."""
+
+
+def require(findings: Sequence[Finding], *, allow_gaps: bool = False, checks: Collection[str] | None = None) -> None:
+    """Pass if there is no error; warnings pass.
+
+    :param allow_gaps: errors that say what backups would lack pass too: each backup is marked with them.
+    :param checks: only errors of these checks count; of all where it is left out.
+    :raises PermanentError: there is an error that stays; the message lists all errors, each with its hint.
+    :raises TransientError: there are errors, and all may pass by themselves.
+    """
+    errors = [
+        item
+        for item in findings
+        if item.level == "error" and not (allow_gaps and item.gap) and (checks is None or item.check in checks)
+    ]
+    if not errors:
+        return
+    lines = [f"[{item.check}] {item.message}" + (f"\n  HINT: {item.hint}" if item.hint else "") for item in errors]
+    kind = TransientError if all(item.transient for item in errors) else PermanentError
+    count = f"{len(errors)} error{'s' if len(errors) > 1 else ''}"
+    raise kind(
+        "\n".join([f"The preflight found {count}.", *lines]),
+        hint="A retry may help." if kind is TransientError else "`clinic-backups check` shows when all is well.",
+    )

@@ -1,0 +1,425 @@
+"""The nouns that the layers share. All frozen, none of them knows where it is stored."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, astuple, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal
+
+from clinic_backups.base.errors import PermanentError, to_record
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+FORMAT_VERSION = 1
+CONTENT_TYPE_ARCHIVE = "application/vnd.age"
+CONTENT_TYPE_ENVELOPE = "application/json"
+FUTURE_TOLERANCE = timedelta(minutes=2)
+"""What was begun just before is not of the future, where the server that took over is behind by a little."""
+
+Kind = Literal["full", "incremental"]
+WantedKind = Literal["auto", "full", "incremental"]
+RestoreMode = Literal["exact", "missing", "live"]
+CopyProblem = Literal["missing", "damaged"]
+LossProblem = Literal["missing", "damaged", "incomplete"]
+"""incomplete: it is there, and one that it is built on is gone."""
+Trigger = Literal["scheduled", "manual"]
+_SAFETY_NOTES = re.compile(r"before the restore of ([0-9]+-[0-9]{8}T[0-9]{6}Z)")
+State = Literal["running", "completed", "failed", "lost", "deleting", "deleted"]
+
+
+@dataclass(frozen=True)
+class Clinic:
+    """One tenant, as ``include/sql/all_clinics.sql`` names it."""
+
+    id: int
+    name: str
+    language: str = "es"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table; ``type`` as PostgreSQL's ``format_type`` spells it."""
+
+    name: str
+    type: str
+    not_null: bool
+    default: str | None
+    identity: Literal["", "always", "by default"]
+    generated: str | None
+    """The expression of a stored generated column: it is not in the blocks, a restore computes it again."""
+    definition: str | None = None
+    """The enums and composite types in its type, as JSON (``pg_catalog/tables.sql``); none in older manifests."""
+    number: int | None = None
+    """PostgreSQL's own, which stays through a rename, and which no later column of the table gets."""
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    """``columns`` of this table point to ``references_columns`` of ``references`` (``schema.table``)."""
+
+    name: str
+    columns: tuple[str, ...]
+    references: str
+    references_columns: tuple[str, ...]
+    deferrable: bool
+    indexed: bool
+    """An index starts with these columns, so that rows can be found from the other side."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What PostgreSQL's own catalog says of one table. ``name`` is ``schema.table``, unquoted."""
+
+    name: str
+    columns: tuple[Column, ...]
+    primary_key: tuple[str, ...]
+    foreign_keys: tuple[ForeignKey, ...]
+    oid: int | None = None
+    """Stays through a rename. It says something only within the manifest's database; none in older manifests."""
+
+    @property
+    def stored_columns(self) -> tuple[Column, ...]:
+        """The columns whose values are in the blocks, in table order."""
+        return tuple(column for column in self.columns if column.generated is None)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Something that a backup lacks: the table, and a sentence why."""
+
+    table: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A store does not hold what the catalog says: the archive is gone, or is another one than was stored."""
+
+    clinic_id: int
+    clinic_name: str
+    backup_id: str
+    store_url: str
+    problem: LossProblem
+
+    @classmethod
+    def of(cls, record: BackupRecord, store_url: str, problem: LossProblem) -> Loss:
+        """The loss of one copy of a backup."""
+        return cls(record.clinic_id, record.clinic_name, record.backup_id, store_url, problem)
+
+
+@dataclass(frozen=True)
+class ArchiveInfo:
+    """The stored archive: its key below the store's prefix, its size and its digests in lower-case hex."""
+
+    key: str
+    size_bytes: int
+    sha256: str
+    md5: str
+
+
+@dataclass(frozen=True)
+class ChainArchive(ArchiveInfo):
+    """The archive of a backup that an incremental one is built on."""
+
+    backup_id: str
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """The public description of one backup and its commit point: written last, and nothing of a patient in it."""
+
+    backup_id: str
+    clinic_id: int
+    clinic_name: str
+    kind: Kind
+    trigger: Trigger
+    parent_id: str | None
+    started_at: datetime
+    finished_at: datetime
+    expires_at: datetime
+    archive: ArchiveInfo
+    rows: dict[str, int]
+    """Rows per table, by ``schema.table``."""
+    raw_bytes: int
+    """Bytes of CSV in all blocks, before compression."""
+    recipients: tuple[str, ...]
+    fingerprint: str
+    requested_by: str
+    notes: str = ""
+    locked_until: datetime | None = None
+    """Until then its stores were asked to let nobody delete it."""
+    chain: tuple[ChainArchive, ...] = ()
+    """What an incremental is built on: its parent first, the full one last."""
+    gaps: tuple[Gap, ...] = ()
+    """What is not in it although it should be; somebody allowed that."""
+    safety_of: str | None = None
+    """Of a copy that was made before a restore: the backup that was restored."""
+    data_at: datetime | None = None
+    """As of when its rows are, at least: earlier than the start where a standby lagged; none in older envelopes."""
+    suspect: str | None = None
+    """Why somebody should look at it before it is relied upon: tables and counts, no values."""
+    number: int | None = None
+    """What the clinics' application knows it by, so that a rebuilt catalog keeps it; none in older envelopes."""
+    format: int = FORMAT_VERSION
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types; times as UTC in ISO 8601 with ``Z``."""
+        return plain(self)
+
+    def says_the_same(self, other: Envelope) -> bool:
+        """Equal; an older one may lack the number."""
+        if None in (self.number, other.number):
+            other = replace(other, number=self.number)
+        return self == other
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Envelope:
+        """The envelope that :meth:`to_json` wrote; unknown keys of later versions are left aside.
+
+        :raises KeyError, TypeError, ValueError: the data are not an envelope.
+        """
+        fields = {key: data[key] for key in cls.__dataclass_fields__ if key in data}
+        for key in ("started_at", "finished_at", "expires_at", "locked_until", "data_at"):
+            if fields.get(key) is not None or key not in ("locked_until", "data_at"):
+                fields[key] = _in_utc(datetime.fromisoformat(fields[key]))
+        fields["archive"] = ArchiveInfo(**fields["archive"])
+        if not all(isinstance(fields.get(key, []), (list, tuple)) for key in ("recipients", "chain", "gaps")):
+            raise TypeError("recipients, chain and gaps are lists")
+        fields["recipients"] = tuple(fields["recipients"])
+        fields["chain"] = tuple(ChainArchive(**archive) for archive in fields.get("chain", ()))
+        fields["gaps"] = tuple(Gap(**gap) for gap in fields.get("gaps", ()))
+        if "safety_of" not in fields:
+            # Written before there was this field: the notes said it.
+            found = _SAFETY_NOTES.fullmatch(str(fields.get("notes", "")))
+            fields["safety_of"] = found[1] if found else None
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class BackupRequest:
+    """What somebody asks for: one backup of one clinic."""
+
+    clinic: Clinic
+    trigger: Trigger = "manual"
+    requested_by: str = ""
+    notes: str = ""
+    run_id: str | None = None
+    """Airflow's run id: a retry with the same one continues the same record."""
+    kind: WantedKind = "auto"
+    retries_left: bool = False
+    """A transient failure will be tried again, and is not told to anybody yet."""
+    allow_gaps: bool = False
+    """Somebody said that an incomplete backup is better than none: it is marked as incomplete."""
+    rows_compared: bool = False
+    """The preflight of the same run has just compared the rows of all clinics with the extracts."""
+    safety_of: str | None = None
+    """The present state is saved before this backup is restored."""
+
+
+@dataclass(frozen=True)
+class BackupRecord:
+    """One line of the catalog."""
+
+    backup_id: str
+    clinic_id: int
+    clinic_name: str
+    kind: Kind
+    trigger: Trigger
+    state: State
+    started_at: datetime
+    archive_key: str
+    attempt: int = 1
+    parent_id: str | None = None
+    requested_by: str = ""
+    notes: str = ""
+    run_id: str | None = None
+    finished_at: datetime | None = None
+    expires_at: datetime | None = None
+    size_bytes: int | None = None
+    raw_bytes: int | None = None
+    sha256: str | None = None
+    md5: str | None = None
+    rows: dict[str, int] = field(default_factory=dict)
+    fingerprint: str | None = None
+    recipients: tuple[str, ...] = ()
+    error: str | None = None
+    hint: str | None = None
+    hold_reason: str | None = None
+    """Why it is kept until it is released, whatever the policy says."""
+    held_by: str | None = None
+    held_at: datetime | None = None
+    """Since when; none where that is not known."""
+    released_by: str | None = None
+    """Who ended its last hold."""
+    released_at: datetime | None = None
+    deleted_at: datetime | None = None
+    locked_until: datetime | None = None
+    """Until then its stores let nobody delete it."""
+    chain: tuple[ChainArchive, ...] = ()
+    """What an incremental is built on: its parent first, the full one last."""
+    kind_reason: str | None = None
+    """Why it is full or incremental."""
+    schema_digest: str | None = None
+    """Of the tables that it was read from; none in a rebuilt catalog."""
+    gaps: tuple[Gap, ...] = ()
+    """What is not in it although it should be; somebody allowed that."""
+    safety_of: str | None = None
+    """Of a copy that was made before a restore: the backup that was restored. Never chosen unless it is named."""
+    data_at: datetime | None = None
+    """As of when its rows are, at least; none where that was not written down: use :attr:`data_time`."""
+    suspect: str | None = None
+    """Why it is not relied upon until somebody accepts it: tables and counts, no values."""
+    accepted_by: str | None = None
+    """Who looked at what is suspect and found it right."""
+    accepted_at: datetime | None = None
+    remark: str | None = None
+    """What could not be checked, and why."""
+    source_db: str | None = None
+    """The database that it was read from, see ``source_database``; none in older records and rebuilt catalogs."""
+    noted: Envelope | None = None
+    """What its envelope says, written down before the envelope: only by this a running backup is completed."""
+    number: int | None = None
+    """What the clinics' application knows it by, through the view ``respaldo``; the catalog gives it."""
+    deletion: tuple[dict[str, Any], ...] = ()
+    """Of one that was deleted: each store that said afterwards that it is gone, by URL and id, and when."""
+    stores: tuple[str, ...] = ()
+    """URLs of the stores that hold it, as far as is known."""
+
+    @classmethod
+    def of(cls, envelope: Envelope, store_url: str) -> BackupRecord:
+        """What the catalog would know of a backup that was found in a store."""
+        known: dict[str, Any] = {name: getattr(envelope, name) for name in cls.__dataclass_fields__
+                                 if name in Envelope.__dataclass_fields__}  # fmt: skip
+        record = cls(**known | {"state": "completed", "archive_key": envelope.archive.key})
+        return record.completed(envelope, store_url)
+
+    @property
+    def data_time(self) -> datetime:
+        """As of when its rows are: what its age is counted from."""
+        return self.data_at or self.started_at
+
+    @property
+    def is_trusted(self) -> bool:
+        """Nothing in it is suspect, or somebody accepted that: it may be built on, and counts as the last good one."""
+        return self.suspect is None or self.accepted_at is not None
+
+    @property
+    def rows_total(self) -> int:
+        return sum(self.rows.values())
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time of the attempt that finished it."""
+        return (self.finished_at - self.started_at).total_seconds() if self.finished_at else None
+
+    def completed(self, envelope: Envelope, store_url: str) -> BackupRecord:
+        """This record once the backup is stored as the envelope says."""
+        return replace(
+            self,
+            state="completed",
+            stores=(store_url,),
+            locked_until=envelope.locked_until,
+            archive_key=envelope.archive.key,
+            kind=envelope.kind,
+            parent_id=envelope.parent_id,
+            chain=envelope.chain,
+            gaps=envelope.gaps,
+            started_at=envelope.started_at,
+            finished_at=envelope.finished_at,
+            expires_at=envelope.expires_at,
+            size_bytes=envelope.archive.size_bytes,
+            raw_bytes=envelope.raw_bytes,
+            sha256=envelope.archive.sha256,
+            md5=envelope.archive.md5,
+            rows=envelope.rows,
+            fingerprint=envelope.fingerprint,
+            recipients=envelope.recipients,
+            data_at=envelope.data_at,
+            suspect=envelope.suspect,
+            noted=None,
+        )
+
+    def envelope(self) -> Envelope:
+        """Its envelope once more. :raises ValueError: it was never completed."""
+        missing = [name for name in ("finished_at", "expires_at", "size_bytes", "sha256", "md5", "fingerprint")
+                   if getattr(self, name) is None]  # fmt: skip
+        if missing:
+            raise ValueError(f"{self.backup_id} has no {', '.join(missing)}")
+        known: dict[str, Any] = {name: getattr(self, name) for name in Envelope.__dataclass_fields__
+                                 if name not in ("archive", "format")}  # fmt: skip
+        # In the order in which a backup writes them: the catalog does not keep it.
+        rows = dict(sorted(self.rows.items()))
+        return Envelope(**known | {"rows": rows, "archive": ArchiveInfo(*astuple(self.archive)[:4])})
+
+    @property
+    def archive(self) -> ChainArchive:
+        """Where its archive lies and what it is. :raises PermanentError: it was never completed."""
+        if self.size_bytes is None or self.sha256 is None or self.md5 is None:
+            raise PermanentError(
+                f"The catalog does not say what the archive of {self.backup_id} is.", hint="Choose another backup."
+            )
+        return ChainArchive(self.archive_key, self.size_bytes, self.sha256, self.md5, self.backup_id)
+
+    def failed(self, error: BaseException, finished_at: datetime) -> BackupRecord:
+        """This record after a failure, with the error's text and hint where it is one of ours."""
+        text, hint = to_record(error)
+        # A clock that was set back in between must not end it before it began.
+        ended_at = max(self.started_at, finished_at)
+        return replace(self, state="failed", finished_at=ended_at, error=text, hint=hint)
+
+    def is_of_future(self, now: datetime) -> bool:
+        """Its times have not come yet: a clock was wrong, or somebody made it up. It is not taken for the newest."""
+        return max(self.started_at, self.data_time) > now + FUTURE_TOLERANCE
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types with the derived figures, for ``--json``."""
+        known = plain(replace(self, noted=None))
+        del known["noted"]
+        return known | {"rows_total": self.rows_total, "seconds": self.seconds, "key": self.archive_key}
+
+
+def parents_of(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> Iterator[BackupRecord | None]:
+    """What a backup is built on, down to its full one; ends with ``None`` where that is not known."""
+    seen = {backup.backup_id}
+    while backup.parent_id is not None:
+        parent = known.get(backup.parent_id)
+        if parent is None or parent.backup_id in seen:
+            yield None
+            return
+        seen.add(parent.backup_id)
+        yield parent
+        backup = parent
+
+
+def plain(record: DataclassInstance) -> dict[str, Any]:
+    """A dataclass as plain JSON types, its times as :func:`iso` writes them."""
+    return {key: iso(value) if isinstance(value, datetime) else value for key, value in asdict(record).items()}
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """The same moment; one without a zone, or that UTC cannot say, stays as it is and is refused by who checks it."""
+    try:
+        return moment.astimezone(UTC) if moment.tzinfo is not None else moment
+    except OverflowError:
+        return moment
+
+
+def iso(moment: datetime) -> str:
+    """UTC in ISO 8601 with ``Z``."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def backup_id_of(clinic_id: int, started_at: datetime) -> str:
+    """Readable and unique: one clinic has at most one backup a second."""
+    return f"{clinic_id}-{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def moment_of(backup_id: str) -> datetime | None:
+    """The reverse of :func:`backup_id_of`: when that backup was begun; none for an id of another form."""
+    try:
+        return datetime.strptime(backup_id.rpartition("-")[2], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None

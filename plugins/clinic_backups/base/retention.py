@@ -1,0 +1,188 @@
+"""Which backups stay and which go, as pure functions: every decision has its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from clinic_backups.base.model import BackupRecord, parents_of
+
+Days = Annotated[int, Field(ge=1, le=36_500)]
+"""A term that is counted in days."""
+Periods = Annotated[int, Field(ge=0, le=10_000)]
+"""Of how many periods the newest backup is kept."""
+
+
+class RetentionPolicy(BaseModel):
+    """How long backups are kept: all for ``keep_days``, then the newest of so many days, weeks, months and years.
+
+    Grandfather-father-son. The periods are counted from where ``keep_days`` ends; one without a backup does not count.
+    The days are those of the settings' time zone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keep_days: Days = 30
+    daily: Periods = 0
+    weekly: Periods = 0
+    monthly: Periods = 0
+    yearly: Periods = 0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One backup stays or goes, and why."""
+
+    backup: BackupRecord
+    keep: bool
+    reason: str
+
+
+PERIODS: tuple[tuple[str, Callable[[datetime], object]], ...] = (
+    ("daily", lambda moment: moment.date()),
+    ("weekly", lambda moment: moment.isocalendar()[:2]),
+    ("monthly", lambda moment: (moment.year, moment.month)),
+    ("yearly", lambda moment: moment.year),
+)
+
+
+def plan(
+    backups: Iterable[BackupRecord],
+    policy: RetentionPolicy,
+    now: datetime,
+    *,
+    zone: tzinfo,
+    undoing: Mapping[str, str] | None = None,
+    erased_at: datetime | None = None,
+    spared: Mapping[str, str] | None = None,
+) -> list[Decision]:
+    """Decide on one clinic's completed and lost backups, the newest first.
+
+    Never goes: the last good backup, as :func:`last_good` finds it; anything, while there is no good one; one on hold;
+    one that its stores keep locked; one that a kept backup needs; one that undoes a recent restore; one before the day
+    that it was promised until. Of an erased clinic only holds and locks keep what was begun before the erasure.
+
+    A copy that was made before a restore holds the state that somebody wanted to be rid of. It has its own term and its
+    holds, and never stands for a backup: neither as the last good one nor in a period.
+
+    :param undoing: backups that undo a recent restore, with the restore's id.
+    :param erased_at: when somebody asked that the clinic be erased.
+    :param spared: why a backup stays whatever else is known of it.
+    """
+    ended = sorted(
+        (backup for backup in backups if backup.state in ("completed", "lost") and backup.finished_at is not None),
+        key=lambda backup: (backup.started_at, backup.backup_id),
+        reverse=True,
+    )
+    erased = {backup.backup_id for backup in ended if erased_at is not None and backup.started_at <= erased_at}
+    known = {backup.backup_id: backup for backup in ended}
+    good = [each for each in ended if each.backup_id not in erased and _counts(each, known)]
+    trusted = _trusted(good)
+    last = {backup.backup_id for backup in _last(trusted, now)}
+    reasons: dict[str, str] = {}
+    for backup in ended:
+        reason = _forced(backup, now) or (spared or {}).get(backup.backup_id, "")
+        if not reason and backup.backup_id not in erased:
+            reason = _own_reason(backup, backup.backup_id in last, policy, now, undoing or {})
+            if not reason and not trusted:
+                # A store that is away for a while must not cost what comes back with it.
+                reason = "the clinic has no good backup" if not good else "all of the clinic's backups are suspect"
+        if reason:
+            reasons[backup.backup_id] = reason
+    _keep_periods([each for each in trusted if not _is_young(each, policy, now)], policy, zone, reasons)
+    _keep_needed(ended, known, reasons)
+    gone = f"older than {policy.keep_days} days"
+    return [
+        Decision(
+            backup,
+            backup.backup_id in reasons,
+            reasons.get(backup.backup_id, "its clinic is erased" if backup.backup_id in erased else gone),
+        )
+        for backup in ended
+    ]
+
+
+def last_good(backups: Iterable[BackupRecord], known: Mapping[str, BackupRecord], now: datetime) -> list[BackupRecord]:
+    """The backup to go back to: completed like all that it is built on, not suspect, and not made before a restore.
+
+    Two, where the newest one is of the future: the clock was wrong once. None where there is no such backup.
+
+    :param known: all that these may be built on, by their ids.
+    """
+    return _last(_trusted(each for each in backups if _counts(each, known)), now)
+
+
+def _counts(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> bool:
+    """It can be restored, and is no copy of the state that a restore has replaced."""
+    return backup.safety_of is None and is_good(backup, known)
+
+
+def _trusted(good: Iterable[BackupRecord]) -> list[BackupRecord]:
+    """The newest data first. A suspect one is kept as any other, and never instead of the last that is not."""
+    return sorted(
+        (backup for backup in good if backup.is_trusted),
+        key=lambda backup: (backup.data_time, backup.started_at, backup.backup_id),
+        reverse=True,
+    )
+
+
+def _last(trusted: Sequence[BackupRecord], now: datetime) -> list[BackupRecord]:
+    found = [*trusted[:1], *[each for each in trusted if each.data_time <= now][:1]]
+    return list({each.backup_id: each for each in found}.values())
+
+
+def is_good(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> bool:
+    """It can be restored: it is completed, and all that it is built on too."""
+    return all(each is not None and each.state == "completed" for each in (backup, *parents_of(backup, known)))
+
+
+def _forced(backup: BackupRecord, now: datetime) -> str:
+    """What keeps a backup whatever anybody wants."""
+    if backup.hold_reason is not None:
+        return f"on hold: {backup.hold_reason}"
+    if backup.locked_until is not None and backup.locked_until > now:
+        return f"locked until {backup.locked_until.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return ""
+
+
+def _own_reason(
+    backup: BackupRecord, last: bool, policy: RetentionPolicy, now: datetime, undoing: Mapping[str, str]
+) -> str:
+    if last:
+        return "the clinic's last good backup"
+    if backup.backup_id in undoing:
+        return f"undoes restore {undoing[backup.backup_id]}"
+    if _is_young(backup, policy, now):
+        return f"not older than {policy.keep_days} days"
+    if backup.expires_at is not None and backup.expires_at > now:
+        return f"promised until {backup.expires_at:%Y-%m-%d}"
+    return ""
+
+
+def _is_young(backup: BackupRecord, policy: RetentionPolicy, now: datetime) -> bool:
+    return (backup.finished_at or backup.started_at) + timedelta(days=policy.keep_days) > now
+
+
+def _keep_periods(good: Sequence[BackupRecord], policy: RetentionPolicy, zone: tzinfo, reasons: dict[str, str]) -> None:
+    for name, period_of in PERIODS:
+        wanted, seen = getattr(policy, name), set[object]()
+        for backup in good:
+            period = period_of((backup.finished_at or backup.started_at).astimezone(zone))
+            if period not in seen and len(seen) < wanted:
+                seen.add(period)
+                reasons.setdefault(backup.backup_id, f"{name} {len(seen)} of {wanted}")
+
+
+def _keep_needed(ended: Sequence[BackupRecord], known: Mapping[str, BackupRecord], reasons: dict[str, str]) -> None:
+    """What a kept incremental is built on, down to its full backup."""
+    for backup in ended:
+        child = backup
+        for parent in parents_of(backup, known):
+            if child.backup_id not in reasons or parent is None:
+                break
+            reasons.setdefault(parent.backup_id, f"needed by {child.backup_id}")
+            child = parent

@@ -1,0 +1,131 @@
+"""How the text of an environment variable becomes the value of a setting, and within which bounds."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+from clinic_backups.base.retention import RetentionPolicy
+from clinic_backups.base.strict_json import once
+
+YEAR_HOURS = 366 * 24
+LONGEST_MILLISECONDS = 2**31 - 1
+"""What PostgreSQL takes as a timeout."""
+
+
+def _words(value: Any) -> Any:
+    """Split ``"age1a, age1b age1c"`` at commas and white space."""
+    return tuple(word for word in re.split(r"[\s,]+", value) if word) if isinstance(value, str) else value
+
+
+_KEY = re.compile(r"(ssh-[\w@.-]+\s+[^\s,]+)(?:[ \t]+[^\s,]+@[^\s,]+)?|([^\s,]+)")
+"""A public key: an SSH one has its type before it, and may have a comment behind it."""
+
+
+def _keys(value: Any) -> Any:
+    """Split ``"age1a, ssh-ed25519 AAAA ana@host"`` into keys."""
+    if not isinstance(value, str):
+        return value
+    return tuple(" ".join((ssh or other).split()) for ssh, other in _KEY.findall(value))
+
+
+def _json(value: Any) -> Any:
+    """Read a JSON object; its text is never part of an error."""
+    if not isinstance(value, str):
+        return value
+    if not value.strip():
+        return {}
+    try:
+        return json.loads(value, object_pairs_hook=once)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
+    except RecursionError:
+        raise ValueError("not JSON that can be read") from None
+
+
+def _by_clinic(value: Any) -> Any:
+    """A JSON object whose names are clinics' numbers, each written in one way only."""
+    data = _json(value)
+    if isinstance(data, dict) and not all(re.fullmatch(r"0|-?[1-9][0-9]*", str(name)) for name in data):
+        raise ValueError('its names are the numbers of clinics, such as "7"')
+    return data
+
+
+def _none_without_key(value: dict[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
+    if without := sorted(clinic_id for clinic_id, keys in value.items() if not keys):
+        raise ValueError(f"no key is given for clinic {', '.join(map(str, without))}: take it out, or give one")
+    return value
+
+
+def _without_blanks(value: str) -> str:
+    if value != value.strip():
+        raise ValueError("it begins or ends with a blank")
+    return value
+
+
+def _mail_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(re.fullmatch(r"[^@\s<>]+@[^@\s<>.]+(\.[^@\s<>.]+)*", address) for address in value):
+        raise ValueError("not e-mail addresses, separated by spaces")
+    return value
+
+
+def _path_or_none(value: Any) -> Any:
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+def _connection_ids(value: dict[str, str]) -> dict[str, str]:
+    if not all(re.fullmatch(r"[A-Za-z0-9_.-]{1,200}", name) and name != "backup_store" for name in value):
+        raise ValueError("its names are those of Airflow connections, others than backup_store")
+    for url in value.values():
+        _without_blanks(url)
+    return value
+
+
+def _web_address(value: SecretStr) -> SecretStr:
+    if value.get_secret_value() and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", value.get_secret_value()):
+        raise ValueError("not an http(s) address")
+    return value
+
+
+def _known_zone(value: str) -> str:
+    try:
+        if value in ("localtime", "posixrules", "Factory"):  # what a machine is set to, and not a zone
+            raise ValueError(value)
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("not an IANA time zone such as America/La_Paz") from None
+    return value
+
+
+def _language(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,20}", value):
+        raise ValueError("not the name of a folder in the folder of the mails' texts, such as es")
+    return value
+
+
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+"""Separated by spaces or commas."""
+Frequency = Literal["each", "weekly", "never"]
+Keys = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_keys)]
+"""Public keys, separated by spaces, commas or line ends."""
+Addresses = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words), AfterValidator(_mail_addresses)]
+StoreUrl = Annotated[str, AfterValidator(_without_blanks)]
+SomePath = Annotated[Path | None, BeforeValidator(_path_or_none)]
+ClinicKeys = Annotated[
+    dict[int, tuple[str, ...]], NoDecode, BeforeValidator(_by_clinic), AfterValidator(_none_without_key)
+]
+ClinicPolicies = Annotated[dict[int, RetentionPolicy], NoDecode, BeforeValidator(_by_clinic)]
+ClinicFrequencies = Annotated[dict[int, Frequency], NoDecode, BeforeValidator(_by_clinic)]
+Replicas = Annotated[dict[str, str], NoDecode, BeforeValidator(_json), AfterValidator(_connection_ids)]
+ZoneName = Annotated[str, AfterValidator(_known_zone)]
+Language = Annotated[str, AfterValidator(_language)]
+WebAddress = Annotated[SecretStr, AfterValidator(_web_address)]
+Percent = Annotated[int, Field(ge=1, le=100)]
+Timeout = Annotated[int, Field(ge=1, le=LONGEST_MILLISECONDS // 1000)]
+"""Seconds that PostgreSQL waits."""

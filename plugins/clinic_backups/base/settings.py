@@ -1,0 +1,337 @@
+"""Settings of the package, read from ``CLINIC_BACKUPS_*`` environment variables."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.retention import Days, Periods, RetentionPolicy
+from clinic_backups.base.setting_types import (
+    YEAR_HOURS,
+    Addresses,
+    ClinicFrequencies,
+    ClinicKeys,
+    ClinicPolicies,
+    Frequency,
+    Keys,
+    Language,
+    Percent,
+    Replicas,
+    SomePath,
+    StoreUrl,
+    Timeout,
+    WebAddress,
+    Words,
+    ZoneName,
+)
+
+PREFIX = "CLINIC_BACKUPS_"
+_LIKE_PREFIX = re.compile(r"CLINICS?_?BACKUPS?_?")
+LONGEST_RETRY_DELAY = timedelta(minutes=30)
+PROJECT_SQL = Path(__file__).resolve().parents[3] / "include" / "sql"
+PROJECT_EMAIL = PROJECT_SQL.parent / "email"
+
+
+class Timeouts(TypedDict):
+    """How long the clinics' database may take."""
+
+    statement_timeout_seconds: int
+    lock_timeout_seconds: int
+
+
+class StoreOptions(TypedDict):
+    """What is asked of a store on top of keeping objects."""
+
+    encryption: tuple[Literal["none", "AES256", "kms"], str]
+    lock_mode: Literal["governance", "compliance"]
+
+
+class Settings(BaseSettings):
+    """All settings of one process; frozen. Each field is the variable ``CLINIC_BACKUPS_<FIELD>``."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    store_url: StoreUrl = Field(
+        default="", description="Where backups go: s3://bucket/prefix, gs://…, az://container/prefix or file:///path"
+    )
+    recipients: Keys = Field(
+        default=(), description="Public keys (age1… or ssh-…) that every backup is encrypted to, separated by spaces"
+    )
+    clinic_recipients: ClinicKeys = Field(
+        default={}, description='Further public keys of single clinics, as JSON: {"7": ["age1…"]}'
+    )
+    own_keys_only: bool = Field(
+        default=False,
+        description="A clinic with public keys of its own is encrypted to these alone: destroying its secret key makes "
+        "its backups unreadable",
+    )
+    server_side_encryption: str = Field(
+        default="AES256", description="Asked of the store on top: AES256, a KMS key id or ARN, or none"
+    )
+    keep_days: Days = Field(default=30, description="Days for which every backup is kept")
+    keep_daily: Periods = Field(default=0, description="After that: the newest backup of so many days")
+    keep_weekly: Periods = Field(default=0, description="And of so many weeks")
+    keep_monthly: Periods = Field(default=0, description="And of so many months")
+    keep_yearly: Periods = Field(default=0, description="And of so many years")
+    clinic_retention: ClinicPolicies = Field(
+        default={},
+        description='What differs for single clinics, as JSON: {"7": {"keep_days": 90, "monthly": 12}}',
+    )
+    keep_failed_days: Days = Field(
+        default=90, description="Days after which records of failed and deleted backups are forgotten"
+    )
+    full_every_days: int = Field(
+        default=7,
+        ge=0,
+        le=365,
+        description="Days after which a backup is full again, not incremental; 0: all are full",
+    )
+    chain_length: int = Field(
+        default=30, ge=1, le=200, description="A full backup when so many are built one on the other"
+    )
+    incremental_percent: int = Field(
+        default=50,
+        ge=1,
+        le=1000,
+        description="A full backup when the incrementals since the last one stored this share of it",
+    )
+    lock_days: int = Field(
+        default=0,
+        ge=0,
+        le=36500,
+        description="Ask the stores to let nobody delete a backup for so many days; 0: no lock",
+    )
+    lock_mode: Literal["governance", "compliance"] = Field(
+        default="governance",
+        description="Who may end a lock early: accounts with a special right, or nobody (compliance)",
+    )
+    replica_stores: Replicas = Field(
+        default={},
+        description="Further stores that get a copy of every backup, as JSON: the Airflow connection of each, and its "
+        'URL: {"backup_replica": "gs://copies/clinics"}',
+    )
+    time_zone: ZoneName = Field(default="UTC", description="IANA zone of the schedules, for instance America/La_Paz")
+    retries: int = Field(default=3, ge=0, le=20, description="Times that a task is tried again after a transient error")
+    retry_delay_seconds: int = Field(
+        default=60, ge=1, le=86_400, description="Wait before the first retry; it doubles with each, up to half an hour"
+    )
+    sql_dir: Path = Field(default=PROJECT_SQL, description="Folder with the application's SQL, include/sql")
+    email_dir: Path = Field(default=PROJECT_EMAIL, description="Folder with the mails' texts, include/email")
+    notify_success: Frequency = Field(
+        default="each", description="How often a clinic's administrators hear of good backups; of failures always"
+    )
+    clinic_notify_success: ClinicFrequencies = Field(
+        default={}, description='The same for single clinics, as JSON: {"7": "never"}'
+    )
+    support_contact: str = Field(default="", description="Whom a clinic may ask, as the failure mail says it")
+    operator_emails: Addresses = Field(
+        default=(),
+        description="Who gets digests, alarms and plans that wait for approval, separated by spaces",
+    )
+    operator_language: Language = Field(
+        default="es", description="Language of the operator's mails, a folder of email_dir"
+    )
+    rpo_hours: int = Field(
+        default=26, ge=1, le=YEAR_HOURS, description="Objective: no clinic's last good backup is older than this"
+    )
+    shrink_percent: Percent = Field(
+        default=30, description="The digest names a clinic whose rows or bytes fell by this much"
+    )
+    heartbeat_url: WebAddress = Field(
+        default=SecretStr(""),
+        description="Pinged hourly when all is well, and with /fail when not (healthchecks style)",
+    )
+    identity_file: SomePath = Field(
+        default=None, description="File with the secret key; only where restores run, never on workers that back up"
+    )
+    approvers: Words = Field(
+        default=(),
+        description="Airflow users who may approve restores, separated by spaces; empty: all who may edit runs. Where "
+        "it is set, approve: true in a conf does not count",
+    )
+    actions_per_hour: int = Field(
+        default=60,
+        ge=1,
+        le=1_000_000,
+        description="Backups, downloads and restores that one of a clinic's people may begin in an hour on the page",
+    )
+    approval_hours: int = Field(
+        default=24,
+        ge=1,
+        le=24 * 30,
+        description="A restore's plan waits so long for approval, and an approval so long for its restore",
+    )
+    statement_timeout_seconds: Timeout = Field(
+        default=6 * 3600, description="Longest time that reading one table may take"
+    )
+    lock_timeout_seconds: Timeout = Field(
+        default=60, description="Longest wait for all table locks (a migration holds one) before a retry"
+    )
+    read_seconds: Timeout = Field(
+        default=3600,
+        description="Longest time for which a backup may keep its tables locked against migrations, before a retry. A "
+        "slow store makes reading slow",
+    )
+    max_row_mib: int = Field(
+        default=256,
+        ge=1,
+        le=1024,
+        description="A longer row, as CSV, fails the backup: a worker needs up to five times its length of memory",
+    )
+    unpack_ratio: int = Field(
+        default=200,
+        ge=1,
+        le=1_000_000,
+        description="An archive of which the catalog says nothing may unpack to so many times its size, or to 64 MiB",
+    )
+    clock_difference_seconds: int = Field(
+        default=120,
+        ge=1,
+        le=3600,
+        description="A machine whose clock differs by more from the catalog's database backs up and deletes nothing",
+    )
+    silence_seconds: Timeout = Field(
+        default=60,
+        description="A database that says nothing for so long is asked over a new connection whether it still works; "
+        "if not, the connection is given up",
+    )
+    standby_lag_seconds: int = Field(
+        default=600,
+        ge=0,
+        le=YEAR_HOURS * 3600,
+        description="A standby whose data are older is not backed up from, before a retry",
+    )
+
+    @cached_property
+    def zone(self) -> ZoneInfo:
+        """The time zone of the schedules."""
+        return ZoneInfo(self.time_zone)
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The limits of a :class:`~clinic_backups.tenant.tenant_db.Snapshot`, as its arguments."""
+        return {
+            "statement_timeout_seconds": self.statement_timeout_seconds,
+            "lock_timeout_seconds": self.lock_timeout_seconds,
+        }
+
+    @property
+    def longest_retrying(self) -> timedelta:
+        """After that time at the latest nobody will try again what a dead process left."""
+        return timedelta(hours=1) + self.retries * LONGEST_RETRY_DELAY
+
+    @property
+    def encryption_at_store(self) -> tuple[Literal["none", "AES256", "kms"], str]:
+        """What to ask of the store: the kind, and the key id where the kind is ``kms``."""
+        value = self.server_side_encryption.strip()
+        if value.lower() in ("", "none"):
+            return "none", ""
+        return ("AES256", "") if value.upper() == "AES256" else ("kms", value)
+
+    def lock_end(self, now: datetime) -> datetime | None:
+        """Until when what is stored now is to be locked: what is built on it in the next days needs it as long as its
+        own lock lasts. None: no lock."""
+        days = self.lock_days + self.full_every_days
+        return now.replace(microsecond=0) + timedelta(days=days) if self.lock_days else None
+
+    def store_options(self, url: str) -> StoreOptions:
+        """What to ask of the store at a URL. A KMS key is the primary store's: other providers do not know it."""
+        encryption = self.encryption_at_store
+        if encryption[0] == "kms" and url != self.store_url:
+            encryption = ("AES256", "")
+        return {"encryption": encryption, "lock_mode": self.lock_mode}
+
+    def retention_of(self, clinic_id: int) -> RetentionPolicy:
+        """How long a clinic's backups are kept: what its own policy does not name is everybody's."""
+        fleet = RetentionPolicy(
+            keep_days=self.keep_days,
+            daily=self.keep_daily,
+            weekly=self.keep_weekly,
+            monthly=self.keep_monthly,
+            yearly=self.keep_yearly,
+        )
+        own = self.clinic_retention.get(clinic_id, fleet)
+        return fleet.model_copy(update=own.model_dump(exclude_unset=True))
+
+    def recipients_of(self, clinic_id: int) -> tuple[str, ...]:
+        """Public keys for one clinic's backups, without duplicates. :raises SettingsError: there are none."""
+        own = self.clinic_recipients.get(clinic_id, ())
+        found = tuple(dict.fromkeys(own if own and self.own_keys_only else self.recipients + own))
+        if not found:
+            raise SettingsError(
+                "No recipient is configured, and a backup is never written unencrypted.",
+                hint=f"Make a key pair with `clinic-backups keygen` and set {PREFIX}RECIPIENTS to its public key.",
+            )
+        return found
+
+    def require_store_url(self) -> str:
+        """The store's URL. :raises SettingsError: it is not set."""
+        if not self.store_url:
+            raise SettingsError(
+                "No store is configured.", hint=f"Set {PREFIX}STORE_URL, for instance to s3://my-bucket/clinics"
+            )
+        return self.store_url
+
+
+def load() -> Settings:
+    """Read the settings of this process.
+
+    :raises SettingsError: a value is wrong, or a variable is no setting; names each variable and what is wrong with it,
+        never the value.
+    """
+    settings, problem = load_usable()
+    if problem:
+        raise SettingsError(problem, hint="The README lists every setting.")
+    return settings
+
+
+def load_usable() -> tuple[Settings, str]:
+    """The settings with the default in place of each value that is wrong, and what is wrong; empty if nothing is.
+
+    For what has to work whatever the environment says: the DAG files' schedules, and telling the operator. Nothing is
+    backed up, restored or deleted by them.
+    """
+    problems = _unknown(os.environ)
+    defaults: dict[str, Any] = {}
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        for item in error.errors(include_input=False, include_url=False):
+            name, *inside = map(str, item["loc"])
+            clinic = f", clinic {inside[0]}" if inside and inside[0].isdecimal() and name != "recipients" else ""
+            problems.append(f"{PREFIX}{name.upper()}{clinic}: {item['msg'].removeprefix('Value error, ')}")
+            defaults[name] = Settings.model_fields[name].default
+        settings = Settings(**defaults)
+    return settings, f"Wrong settings: {'; '.join(problems)}." if problems else ""
+
+
+def for_schedules() -> Settings:
+    """What a DAG file needs when it is parsed, whatever the environment says: its tasks read the settings, and fail."""
+    return load_usable()[0]
+
+
+def _unknown(environment: Iterable[str]) -> list[str]:
+    """Variables with our prefix that are no setting: a misspelt name must not be ignored."""
+    known = {name.upper() for name in Settings.model_fields}
+    problems = []
+    for name in sorted(environment):
+        if _LIKE_PREFIX.match(name.upper()) and not name.upper().startswith(PREFIX):
+            word = _LIKE_PREFIX.sub("", name.upper())
+            if near := get_close_matches(word, known, n=1, cutoff=0.8):
+                problems.append(f"{name} is not a setting; did you mean {PREFIX}{near[0]}?")
+        word = name.upper().removeprefix(PREFIX)
+        if name.upper().startswith(PREFIX) and word not in known:
+            near = get_close_matches(word, known, n=1)
+            problems.append(f"{name} is not a setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else ""))
+    return problems

@@ -1,0 +1,1 @@
+"""What happens to backups later: retention, erasures, holds, verification, replicas, rebuilding."""

@@ -1,0 +1,418 @@
+"""Deletes what retention lets go, so that a crash at any point leaves nothing that the next run cannot finish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection as SqlConnection
+
+from clinic_backups.archive.chain import chain_of
+from clinic_backups.archive.envelope_checks import usable_end
+from clinic_backups.archive.object_keys import keys_beside
+from clinic_backups.base.clock import DatabaseClock, require_same_clock, require_same_server
+from clinic_backups.base.errors import (
+    ClinicBackupsError,
+    ObjectLocked,
+    ObjectNotFound,
+)
+from clinic_backups.base.model import BackupRecord, CopyProblem, Loss, iso
+from clinic_backups.base.retention import Decision, last_good, plan
+from clinic_backups.base.settings import Settings
+from clinic_backups.catalog.copies import Copies, CopyState
+from clinic_backups.catalog.erasures import Counted, Erasure, Erasures
+from clinic_backups.catalog.identities import Identities
+from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
+from clinic_backups.catalog.records import Catalog
+from clinic_backups.catalog.restores import Restores
+from clinic_backups.maintenance.erasing import keys_of, purge_rest
+from clinic_backups.notify.losses import LossAlarm
+from clinic_backups.stores import condition as stored
+from clinic_backups.stores import envelopes
+from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.configured import AnsweringStores, Stores
+
+NOBODY = -1
+"""Instead of a clinic's id: what is asked of a store is about none."""
+UNDO_FOR = timedelta(days=7)
+"""A restore's safety backup is kept at least so long."""
+
+
+@dataclass
+class Cleaned:
+    """What became of one clinic's backups.
+
+    :param busy: the problem is that the clinic is being worked at.
+    :param losses: what should have been there, and is not.
+    """
+
+    clinic_id: int
+    decisions: list[Decision] = field(default_factory=list)
+    deleted: int = 0
+    problem: str = ""
+    hint: str = ""
+    busy: bool = False
+    losses: list[Loss] = field(default_factory=list)
+    erasure: Erasure | None = None
+
+    @property
+    def kept(self) -> int:
+        return sum(decision.keep for decision in self.decisions)
+
+    def fail(self, error: ClinicBackupsError) -> None:
+        """Keep the first problem."""
+        if not self.problem:
+            self.busy = isinstance(error, AlreadyRunning)
+            self.problem = error.message
+            self.hint = "The next run cleans this clinic." if self.busy else error.hint
+
+
+@dataclass
+class _Told:
+    """What the stores told of one clinic's backups, and the catalog does not know.
+
+    :param claimed: backups of which an erasure believes the lock only where a store tells of it.
+    """
+
+    gone: set[str] = field(default_factory=set)
+    locked_until: dict[str, datetime] = field(default_factory=dict)
+    held: dict[str, envelopes.Hold] = field(default_factory=dict)
+    spared: dict[str, str] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
+    there: set[str] = field(default_factory=set)
+    claimed: set[str] = field(default_factory=set)
+
+
+class Cleaner:
+    """Applies the retention policy, and erasures, clinic by clinic.
+
+    :param now: the clock.
+    """
+
+    def __init__(self, *, settings: Settings, catalog: Catalog, stores: Stores, now: Callable[[], datetime]) -> None:
+        self._settings, self._catalog, self._now = settings, catalog, now
+        self._stores = AnsweringStores(stores)
+        self._places, self._erasures = Copies(catalog.database), Erasures(catalog.database)
+        self._alarm = LossAlarm(now)
+
+    def run(self, *, clinic_id: int | None = None, dry_run: bool = False) -> Iterator[Cleaned]:
+        """Clean one clinic or all that have backups, active or not, or are being erased.
+
+        A clinic that is being backed up, restored or copied is tried once more at the end, and else left for the next
+        run; what a store refuses stays in the catalog and is reported. Neither keeps other clinics from theirs.
+
+        :param dry_run: nothing is changed, neither in the stores nor in the catalog.
+        :raises ClocksDiffer: this machine's clock, or a store's, is not the catalog's; nothing was changed.
+        """
+        require_same_clock(self._now)
+        if not dry_run:
+            self._require_stores_clocks()
+        every = sorted({*self._catalog.clinic_ids(), *self._erasures.open_clinics()})
+        busy: list[int] = []
+        for number in every if clinic_id is None else [clinic_id]:
+            cleaned = self._cleaned(number, dry_run=dry_run)
+            if cleaned.busy:
+                busy.append(number)
+            else:
+                yield cleaned
+        for number in busy:
+            yield self._cleaned(number, dry_run=dry_run)
+
+    def _require_stores_clocks(self) -> None:
+        """Where the catalog's database runs on this machine, the two have one clock, which may be wrong.
+
+        :raises ClocksDiffer: a store says another time; names both.
+        """
+        if not isinstance(self._now, DatabaseClock):
+            return
+        for url in self._stores.urls:
+            at = self._time_of(url)
+            if at is not None:
+                require_same_server(self._now, f"The store {url}", partial(_same, at))
+
+    def _time_of(self, url: str) -> datetime | None:
+        """A store's clock; none where it has none. One that does not tell it deletes nothing in this run."""
+        try:
+            with self._stores.at(url, NOBODY) as store:
+                return stored.time_of(store) if store.has_clock else None
+        except ClinicBackupsError as error:
+            self._stores.give_up(url, error)
+            return None
+
+    def _cleaned(self, clinic_id: int, *, dry_run: bool) -> Cleaned:
+        cleaned = Cleaned(clinic_id)
+        try:
+            with self._catalog.lock(clinic_id, "clinic", "copies") as lock:
+                # Each time: a clock may be set while thousands of clinics are cleaned.
+                require_same_clock(self._now)
+                cleaned.erasure = self._erasures.open_of(clinic_id)
+                places = self._places.of_clinic(clinic_id)
+                cleaned.decisions = self._decide(cleaned, places, dry_run=dry_run)
+                if not dry_run:
+                    self._clean(cleaned, places, lock)
+        except ClinicBackupsError as error:
+            cleaned.fail(error)
+        return cleaned
+
+    def forget_old(self) -> int:
+        """Remove records of failed and deleted backups after their term; returns how many."""
+        require_same_clock(self._now)
+        return self._catalog.forget(before=self._now() - timedelta(days=self._settings.keep_failed_days))
+
+    def _decide(
+        self, cleaned: Cleaned, places: Mapping[str, Mapping[str, CopyState]], *, dry_run: bool
+    ) -> list[Decision]:
+        """The plan, made again as long as the stores tell something that changes it.
+
+        Each time as a whole: what turns out to be locked or on hold needs all that it is built on.
+        """
+        told = _Told()
+        if not dry_run:
+            self._end_unknown_holds(cleaned)
+        while True:
+            decisions = self._plan(cleaned, told)
+            going = [decision.backup for decision in decisions if not decision.keep]
+            if not going:
+                return decisions
+            if self._is_missing(cleaned, decisions, told, dry_run=dry_run):
+                continue
+            unasked = [record for record in going if record.backup_id not in told.asked]
+            if not unasked:
+                return decisions
+            for record in unasked:
+                self._ask(record, self._urls(record, places), cleaned, told)
+                if not dry_run:
+                    self._note(record, told, cleaned)
+
+    def unknown_holds(self, clinic_id: int) -> Iterator[tuple[BackupRecord, str, envelopes.Hold]]:
+        """Notes of holds beside the clinic's archives that the catalog did not make, with the stores they lie in."""
+        for record in self._catalog.find(clinic_id=clinic_id):
+            if record.state not in ("completed", "lost"):
+                continue
+            if record.hold_reason is not None and envelopes.is_by_note(record):
+                yield record, "the catalog", envelopes.Hold(record.hold_reason, record.held_by or "", record.held_at)
+            for url in self._stores.urls:
+                with self._stores.at(url, clinic_id) as store:
+                    hold = envelopes.unreleased_hold(record, store)
+                if hold is not None:
+                    yield record, url, hold
+
+    def _end_unknown_holds(self, cleaned: Cleaned) -> None:
+        """Of an erasure that ignores them: those that an earlier run took over from a note."""
+        if cleaned.erasure is None or not cleaned.erasure.ignore_unknown_holds:
+            return
+        for record in self._catalog.find(clinic_id=cleaned.clinic_id):
+            if _is_erased(record, cleaned) and envelopes.is_by_note(record):
+                self._catalog.release(record, cleaned.erasure.requested_by, self._now())
+
+    def _note(self, record: BackupRecord, told: _Told, cleaned: Cleaned) -> None:
+        """Write into the catalog what a store told of it. Whoever erases a clinic decides about unknown notes."""
+        if (until := told.locked_until.get(record.backup_id)) is not None:
+            self._catalog.note_lock(record, until)
+        if (hold := told.held.get(record.backup_id)) is not None and not _is_erased(record, cleaned):
+            self._catalog.hold(record, hold.reason, envelopes.by_note(hold), hold.at)
+
+    def _plan(self, cleaned: Cleaned, told: _Told) -> list[Decision]:
+        """By the records and what the stores told. Of a clinic that is erased a lock is what its store calls one:
+        the record may have it from an envelope that anybody wrote."""
+        now, clinic_id = self._now(), cleaned.clinic_id
+        undoing = {
+            record.safety_backup_id: record.restore_id
+            for record in Restores(self._catalog.database).find(clinic_id=clinic_id)
+            if record.safety_backup_id is not None and now - record.started_at < UNDO_FOR
+        }
+        records = self._catalog.find(clinic_id=clinic_id)
+        erased = {record.backup_id for record in records if _is_erased(record, cleaned)}
+        locked = {record.backup_id: record.locked_until for record in records if record.locked_until is not None}
+        told.claimed |= {backup_id for backup_id in erased & locked.keys() if locked[backup_id] > now}
+        locked = {backup_id: until for backup_id, until in locked.items() if backup_id not in erased}
+        locked |= told.locked_until
+        return plan(
+            [
+                replace(
+                    record,
+                    state="lost" if record.backup_id in told.gone else record.state,
+                    locked_until=locked.get(record.backup_id),
+                )
+                for record in records
+            ],
+            self._settings.retention_of(clinic_id),
+            now,
+            zone=self._settings.zone,
+            undoing=undoing,
+            erased_at=cleaned.erasure.requested_at if cleaned.erasure else None,
+            spared=told.spared | {backup_id: f"on hold: {hold.said}" for backup_id, hold in told.held.items()},
+        )
+
+    def _is_missing(self, cleaned: Cleaned, decisions: list[Decision], told: _Told, *, dry_run: bool) -> bool:
+        """Ask the stores, before anything older is deleted, whether the last good backup is there with all that it is
+        built on. What is not is recorded, and then the plan is another one."""
+        known = {each.backup.backup_id: each.backup for each in decisions}
+        # One that is built on what is gone already is none, even while its own record does not say so: in a dry run.
+        chain = {
+            record.backup_id: record
+            for last in last_good((each.backup for each in decisions if each.keep), known, self._now())
+            for record in chain_of(last, known) or (last,)
+        }
+        for backup_id, record in chain.items():
+            if backup_id not in told.there:
+                there = self._is_there(record, cleaned, dry_run=dry_run)
+                (told.there if there else told.gone).add(backup_id)
+        return not chain.keys() <= told.there
+
+    def _is_there(self, record: BackupRecord, cleaned: Cleaned, *, dry_run: bool) -> bool:
+        """Whether some store has it; else all of them are recorded to have lost it."""
+        problems: dict[str, CopyProblem] = {}
+        for url in record.stores:
+            with self._stores.at(url, record.clinic_id) as store:
+                # What the store cannot prove is read: what is older goes because this one is there.
+                seen = self._places.etags([record.backup_id], url).get(record.backup_id)
+                condition, etag = stored.look_closely(record.archive, store, seen)
+                if etag is not None and etag != seen and not dry_run:
+                    self._places.note_etag(record.backup_id, url, etag)
+                if condition == "intact" and envelopes.exists(record.archive_key, store):
+                    return True
+                stored.require_any(store, self._catalog.archive_keys)
+            problems[url] = "damaged" if condition == "damaged" else "missing"
+        for url, problem in problems.items():
+            if dry_run:
+                cleaned.losses.append(Loss.of(record, url, problem))
+            else:
+                cleaned.losses += self._places.lose(record, url, problem, self._now(), self._alarm)
+        return False
+
+    def _ask(self, record: BackupRecord, urls: list[str], cleaned: Cleaned, told: _Told) -> None:
+        """Ask each store about a backup that is to go: is it locked there, by the bucket's own rule perhaps, or does a
+        note of a hold lie beside it, of which a catalog that was lost knows nothing?
+
+        Where one does not answer, it stays for now; of a clinic that is erased what can go goes.
+        """
+        told.asked.add(record.backup_id)
+        for url in urls:
+            try:
+                with self._stores.at(url, record.clinic_id) as store:
+                    if (until := self._locked_until(record, store)) is not None:
+                        told.locked_until[record.backup_id] = max(until, told.locked_until.get(record.backup_id, until))
+                    if _counts(record, cleaned) and (hold := envelopes.unreleased_hold(record, store)):
+                        told.held[record.backup_id] = hold
+            except ClinicBackupsError as error:
+                # A lock that was claimed somewhere may be real: only the store knows.
+                if not _is_erased(record, cleaned) or record.backup_id in told.claimed:
+                    cleaned.fail(error)
+                    told.spared[record.backup_id] = f"{url} did not say whether it is locked there"
+
+    def _locked_until(self, record: BackupRecord, store: ObjectStore) -> datetime | None:
+        try:
+            until = store.stat(record.archive_key).locked_until
+        except ObjectNotFound:
+            return None
+        now = self._now()
+        until = usable_end(until, now)
+        return until if until is not None and until > now else None
+
+    def _clean(self, cleaned: Cleaned, places: Mapping[str, Mapping[str, CopyState]], lock: ClinicLock) -> None:
+        # First what an earlier run began: marked, and maybe half gone.
+        going = self._catalog.find(clinic_id=cleaned.clinic_id, state="deleting")
+        before = self._counted(cleaned)
+        for decision in cleaned.decisions:
+            if not decision.keep:
+                lock.require()
+                going.append(self._catalog.mark_deleting(decision.backup))
+        for record in going:
+            lock.require()
+            proof = self._delete(record, self._urls(record, places), cleaned)
+            if proof is not None:
+                self._note_deleted(replace(record, deletion=proof), cleaned)
+        if cleaned.erasure is not None:
+            cleaned.erasure = self._erase_rest(cleaned, cleaned.erasure, before, lock)
+
+    def _counted(self, cleaned: Cleaned) -> dict[str, int]:
+        """How many objects each store has of a clinic that is erased, before anything of it is deleted."""
+        found: dict[str, int] = {}
+        if cleaned.erasure is not None:
+            for url in self._every_url():
+                try:
+                    with self._stores.at(url, cleaned.clinic_id) as store:
+                        found[url] = len(keys_of(store, cleaned.clinic_id))
+                except ClinicBackupsError as error:
+                    cleaned.fail(error)
+        return found
+
+    def _every_url(self) -> list[str]:
+        """The stores of the settings, and those that the catalog knows besides: something may lie there too."""
+        known = [identity.store_url for identity in Identities(self._catalog.database).find()]
+        return list(dict.fromkeys([*self._stores.urls, *known]))
+
+    def _erase_rest(self, cleaned: Cleaned, erasure: Erasure, before: Mapping[str, int], lock: ClinicLock) -> Erasure:
+        records, done = self._catalog.find(clinic_id=cleaned.clinic_id), True
+        for url in self._every_url():
+            try:
+                left = purge_rest(url, self._stores, erasure, records, lock, self._now())
+                with self._stores.at(url, cleaned.clinic_id) as store:
+                    deleted = max(0, before.get(url, left) - left)
+                    counted = Counted(url, store.identified(), self._now(), deleted, left)
+                erasure = self._erasures.note(erasure, counted)
+            except ClinicBackupsError as error:
+                cleaned.fail(error)
+                done = False
+        return self._erasures.settle(erasure, self._now(), proven=done)
+
+    def _note_deleted(self, record: BackupRecord, cleaned: Cleaned) -> None:
+        erasure = cleaned.erasure
+
+        def count(db: SqlConnection, deleted: BackupRecord) -> None:
+            if erasure is not None and erasure.covers(deleted):
+                self._erasures.count(db, erasure, deleted)
+
+        self._catalog.mark_deleted(replace(record, state="deleted", deleted_at=self._now()), also=count)
+        cleaned.deleted += 1
+
+    def _urls(self, record: BackupRecord, places: Mapping[str, Mapping[str, CopyState]]) -> list[str]:
+        """Where it lies or may lie: a copy that died before it was recorded is deleted as well."""
+        return list(dict.fromkeys([*places.get(record.backup_id, ()), *self._stores.urls]))
+
+    def _delete(self, record: BackupRecord, urls: list[str], cleaned: Cleaned) -> tuple[dict[str, Any], ...] | None:
+        """In each store archive, then envelope, then the note of a hold: each may be gone already.
+
+        Returns which store said when that all is gone; none where one did not.
+        """
+        gone, proof = True, list[dict[str, Any]]()
+        for url in urls:
+            try:
+                with self._stores.at(url, record.clinic_id) as store:
+                    if _is_erased(record, cleaned):
+                        remove = store.purge
+                    else:
+                        # A versioned bucket would hide it, and it would count as deleted.
+                        self._require_unlocked(record, store)
+                        remove = store.delete
+                    for key in keys_beside(record.archive_key):
+                        remove(key)
+                    proof.append({"store_url": url, "store_id": store.identified(), "at": iso(self._now())})
+            except ClinicBackupsError as error:
+                cleaned.fail(error)
+                gone = False
+        return tuple(proof) if gone else None
+
+    def _require_unlocked(self, record: BackupRecord, store: ObjectStore) -> None:
+        if (until := self._locked_until(record, store)) is not None:
+            raise ObjectLocked(
+                f"{store.url} keeps {record.backup_id} locked until {iso(until)}.",
+                hint="It is deleted there by the first retention after that.",
+            )
+
+
+def _same(at: datetime) -> datetime:
+    return at
+
+
+def _is_erased(record: BackupRecord, cleaned: Cleaned) -> bool:
+    return cleaned.erasure is not None and cleaned.erasure.covers(record)
+
+
+def _counts(record: BackupRecord, cleaned: Cleaned) -> bool:
+    """Whether a note of a hold that the catalog did not make keeps this backup."""
+    return not (_is_erased(record, cleaned) and cleaned.erasure is not None and cleaned.erasure.ignore_unknown_holds)

@@ -1,0 +1,85 @@
+"""What a person says of one backup: keep it whatever the policy says, or rely on it although it is suspect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from clinic_backups.base.errors import ClinicBackupsError, SettingsError, TransientError
+from clinic_backups.base.model import BackupRecord
+from clinic_backups.base.text import one_line
+from clinic_backups.catalog.audit import Audit, AuditEntry
+from clinic_backups.catalog.records import Catalog
+from clinic_backups.stores import envelopes
+from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.configured import Stores
+from clinic_backups.stores.envelopes import MAX_REASON
+
+
+def require_reason(text: str) -> str:
+    """Why something is done that somebody will ask about, as one line. :raises SettingsError: empty or too long."""
+    reason = one_line(text)
+    if not reason or len(reason) > MAX_REASON:
+        raise SettingsError("The reason is empty or too long.", hint=f"One line of at most {MAX_REASON} characters.")
+    return reason
+
+
+class Holds:
+    """Sets and ends holds, in the catalog and as a note beside the archive in each store that has it.
+
+    The notes are for the day on which the catalog is lost: a rebuilt one knows of the holds.
+
+    :param now: the clock.
+    """
+
+    def __init__(self, catalog: Catalog, stores: Stores, now: Callable[[], datetime]) -> None:
+        self._catalog, self._stores, self._now = catalog, stores, now
+
+    def hold(self, backup_id: str, reason: str, by: str) -> BackupRecord:
+        """Keep a backup until it is released.
+
+        :param reason: one line; nothing of a patient.
+        :raises SettingsError: the reason is empty or too long.
+        :raises PermanentError: there is no such completed backup, or it is on another hold.
+        :raises TransientError: the hold is set, and a store could not be told of it.
+        """
+        reason = require_reason(reason)
+        held = self._catalog.hold(self._catalog.require(backup_id), reason, by, self._now())
+        self._tell(held, "on hold", envelopes.write_hold)
+        return held
+
+    def release(self, backup_id: str, by: str) -> BackupRecord:
+        """End a hold: the policy decides again. :raises PermanentError, TransientError: as for :meth:`hold`."""
+        released = self._catalog.release(self._catalog.require(backup_id), by, self._now())
+        self._tell(released, "released", envelopes.drop_hold)
+        return released
+
+    def accept(self, backup_id: str, reason: str, by: str) -> BackupRecord:
+        """Rely on a suspect backup; the audit list says who did, and why. A rebuilt catalog has to be told again.
+
+        :param reason: one line; nothing of a patient.
+        :raises SettingsError: the reason is empty or too long.
+        :raises PermanentError: there is no such backup, nothing in it is suspect, or somebody else accepted it.
+        """
+        reason, at = require_reason(reason), self._now()
+        accepted = self._catalog.accept(self._catalog.require(backup_id), by, at)
+        entry = AuditEntry(
+            at=at, actor=by, role="command line", action="accept", clinic_id=accepted.clinic_id,
+            backup_id=backup_id, detail=reason,
+        )  # fmt: skip
+        Audit(self._catalog.database).write(entry)
+        return accepted
+
+    def _tell(self, record: BackupRecord, what: str, tell: Callable[[BackupRecord, ObjectStore], None]) -> None:
+        """Every store, whatever another one answers."""
+        failed: list[str] = []
+        for url in record.stores:
+            try:
+                tell(record, self._stores.at(url))
+            except ClinicBackupsError as error:
+                failed.append(f"{url}: {error.message}")
+        if failed:
+            raise TransientError(
+                f"{record.backup_id} is {what} in the catalog, but not noted in {'; '.join(failed)}",
+                hint="The hold counts as the catalog says. Do it again, so that a rebuilt catalog knows it too.",
+            )

@@ -1,0 +1,412 @@
+"""What a store holds against what the catalog says, both ways: for ``catalog verify`` and for the weekly sweep."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import groupby
+
+from clinic_backups.archive.object_keys import ROOT, parse_key
+from clinic_backups.base.clock import require_same_clock, require_same_server
+from clinic_backups.base.errors import ClinicBackupsError, TransientError
+from clinic_backups.base.listening import NOBODY, Listener
+from clinic_backups.base.model import ArchiveInfo, BackupRecord, Loss
+from clinic_backups.catalog.copies import Copies, CopyState
+from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
+from clinic_backups.catalog.records import Catalog
+from clinic_backups.maintenance import remedies
+from clinic_backups.maintenance.discrepancies import BAD as BAD
+from clinic_backups.maintenance.discrepancies import KINDS as KINDS
+from clinic_backups.maintenance.discrepancies import (
+    OLD_ENOUGH,
+    Discrepancy,
+    Kind,
+    compare,
+    with_dependents,
+    wrong_beside,
+)
+from clinic_backups.maintenance.discrepancies import WRONG as WRONG
+from clinic_backups.notify.losses import LossAlarm
+from clinic_backups.stores import condition as stored
+from clinic_backups.stores.base import ObjectInfo, ObjectStore, UnfinishedUpload
+from clinic_backups.stores.identified import answers
+
+PREFLIGHT = "preflight/"
+GIVEN_UP_AFTER = 3
+"""After so many errors in a row that may pass, store or catalog is down, and the rest is not tried: unless the store
+shows its marker, and they were at fewer clinics."""
+_CLINIC = re.compile(ROOT + r"(0|[1-9][0-9]{0,17})/")
+_PROBE = re.compile(r"preflight/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_Read = dict[str, tuple[ArchiveInfo, stored.Condition]]
+"""Which archives were read, by backup id, and how they were."""
+_STATES: Mapping[Kind, CopyState] = {"missing": "lost", "damaged": "damaged", "found": "present"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be done.
+
+    :param record: write into the catalog what is gone, damaged or found again, and write missing envelopes and notes.
+    :param sweep: remove debris and unfinished uploads that are older than a day.
+    :param read: read every archive and compare its SHA-256, and its envelope. Else size and the store's own checksum or
+        mark are compared; an object with another mark than the one that was stored is read.
+    :param only: these backups alone, all of one clinic, and nothing else that the store has.
+    """
+
+    record: bool = False
+    sweep: bool = False
+    read: bool = False
+    only: frozenset[str] | None = None
+
+    def concerns(self, backup_id: str | None) -> bool:
+        """Whether that backup is to be looked at; none: what belongs to no backup that is known."""
+        return self.only is None or backup_id in self.only
+
+
+@dataclass
+class Inventory:
+    """What was found in one store.
+
+    :param objects: how many objects of backups were looked at.
+    :param strangers: how many are none of ours, and were left alone.
+    :param read: how each archive that was read was, by backup id.
+    :param archives: how each archive that the catalog counts on is, as far as it was looked at, by backup id.
+    :param lost: what was recorded as lost before, and still is: store and catalog agree about it.
+    :param losses: what is recorded as lost now; the operator's mail about it is in the outbox.
+    :param problems: what could not be looked at or put right, as (clinic or key, error).
+    :param unchecked: clinics that an error kept from being looked at.
+    """
+
+    store_url: str
+    objects: int = 0
+    strangers: int = 0
+    read: dict[str, stored.Condition] = field(default_factory=dict)
+    archives: dict[str, stored.Told] = field(default_factory=dict)
+    discrepancies: list[Discrepancy] = field(default_factory=list)
+    lost: list[Discrepancy] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    problems: list[tuple[str, ClinicBackupsError]] = field(default_factory=list)
+    unchecked: list[int] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> list[Discrepancy]:
+        """What somebody has to do something about."""
+        return [item for item in (*self.discrepancies, *self.lost) if item.kind in WRONG]
+
+    @property
+    def not_compared(self) -> list[str]:
+        """Backups of which nothing but the size is known to fit: the store proves nothing, and they were not read."""
+        return [backup_id for backup_id, condition in self.archives.items() if condition == "not compared"]
+
+
+class StoreCheck:
+    """Compares stores with the catalog, clinic by clinic, so that memory is that of one clinic.
+
+    :param now: the clock.
+    :param listener: told what is looked at, and how far the reading of an archive is.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        now: Callable[[], datetime],
+        listener: Listener = NOBODY,
+    ) -> None:
+        self._catalog, self._now, self._listener = catalog, now, listener
+        self._places, self._alarm = Copies(catalog.database), LossAlarm(now)
+        self._failures = _Failures()
+        self._erased: dict[int, datetime] = {}
+
+    def run(self, store: ObjectStore, task: Task, *, clinic_id: int | None = None) -> Inventory:
+        """Look at one store, or at what it has of one clinic. What fails for one clinic or object stops no other.
+
+        :raises ClocksDiffer: something is to be changed, and this machine's clock is not the catalog's; or something
+            is to be swept, and the store's is not.
+        :raises ClinicBackupsError: the store cannot be listed, or the catalog not be read.
+        """
+        self._listener.step(f"listing {store.url}")
+        if task.record or task.sweep:
+            require_same_clock(self._now)
+        if task.sweep:
+            # Debris is as old as its store says.
+            require_same_server(self._now, f"The store {store.url}", lambda: stored.time_of(store))
+        if (task.record or task.sweep) and store.url in self._places.store_urls():
+            # A store that is away must not cost what comes back with it, and another one is not ours to sweep.
+            stored.require_any(store, self._catalog.archive_keys)
+        prefix = ROOT if clinic_id is None else f"{ROOT}{clinic_id}/"
+        found, self._failures = Inventory(store.url), _Failures()
+        erasures = Erasures(self._catalog.database).find()
+        self._erased = {each.clinic_id: each.requested_at for each in reversed(erasures) if each.finished_at}
+        uploads: dict[int, list[UnfinishedUpload]] = {}
+        if task.only is None:
+            with self._noting(found, "unfinished uploads", store):
+                uploads = _by_clinic(store.unfinished(prefix))
+        seen: set[int] = set()
+        for number, group in groupby(store.list(prefix), key=lambda info: _clinic_of(info.key)):
+            objects = list(group)
+            ours = [info for info in objects if parse_key(info.key) is not None]
+            found.objects += len(ours)
+            found.strangers += len(objects) - len(ours)
+            if number is not None:
+                seen.add(number)
+                self._clinic(_Clinic(store, number, uploads.get(number, [])), ours, task, found)
+        everybody = self._catalog.clinic_ids() if clinic_id is None else [clinic_id]
+        for number in sorted({*everybody, *uploads} - seen):
+            self._clinic(_Clinic(store, number, uploads.get(number, [])), [], task, found)
+        if clinic_id is None and not self._failures.given_up:
+            try:
+                self._probes(store, task, found)
+            except ClinicBackupsError as error:
+                found.problems.append((PREFLIGHT, error))
+        found.lost = [item for item in found.discrepancies if item.kind == "lost"]
+        found.discrepancies = [item for item in found.discrepancies if item.kind != "lost"]
+        return found
+
+    @contextmanager
+    def _noting(self, found: Inventory, what: str, store: ObjectStore, clinic_id: int | None = None) -> Iterator[None]:
+        """An error about one object is a problem, and no more."""
+        try:
+            yield
+        except ClinicBackupsError as error:
+            self._failures.note(error, store, clinic_id)
+            if self._failures.given_up:
+                raise
+            found.problems.append((what, error))
+        else:
+            self._failures.passed()
+
+    def _clinic(self, clinic: _Clinic, objects: Sequence[ObjectInfo], task: Task, found: Inventory) -> None:
+        if self._failures.given_up:
+            found.unchecked.append(clinic.id)
+            return
+        before = self._failures.count
+        try:
+            self._look(clinic, objects, task, found)
+        except AlreadyRunning as error:
+            found.problems.append((f"clinic {clinic.id}", error))
+        except ClinicBackupsError as error:
+            found.problems.append((f"clinic {clinic.id}", error))
+            found.unchecked.append(clinic.id)
+            if not self._failures.given_up:
+                self._failures.note(error, clinic.store, clinic.id)
+        else:
+            if self._failures.count == before:
+                self._failures.passed()
+
+    def _look(self, clinic: _Clinic, objects: Sequence[ObjectInfo], task: Task, found: Inventory) -> None:
+        records = self._catalog.find(clinic_id=clinic.id)
+        items = self._compared(clinic, objects, records, task)
+        seen = self._places.etags([record.backup_id for record in records], clinic.store.url)
+        told = _Told({info.key: info for info in objects}, seen)
+        if not items and not task.read and not any(told.is_another(record) for record in records):
+            here = (record for record in records if task.concerns(record.backup_id))
+            found.archives |= {
+                record.backup_id: told.condition(record) for record in here if _is_counted_on(record, clinic.store)
+            }
+            return
+        self._listener.step(f"{clinic.store.url}: clinic {clinic.id}")
+        # Without the locks: it may take hours.
+        read = self._read(clinic, items, told, task, found)
+        looked = Inventory(clinic.store.url)
+        standing = self._standing(clinic, read, task, looked, locked=False)
+        if not standing or not (task.record or task.sweep):
+            # A clinic that is being backed up keeps nobody from hearing that all is well.
+            found.discrepancies += standing
+            found.problems += looked.problems
+            found.archives |= looked.archives
+            return
+        with self._catalog.lock(clinic.id, "clinic", "copies") as lock:
+            self._settle(clinic, self._standing(clinic, read, task, found, locked=True), task, found, lock)
+
+    def _compared(
+        self, clinic: _Clinic, objects: Iterable[ObjectInfo], records: Iterable[BackupRecord], task: Task
+    ) -> list[Discrepancy]:
+        places = self._places.of_clinic(clinic.id)
+        here = {backup_id: states.get(clinic.store.url) for backup_id, states in places.items()}
+        erased_at = self._erased.get(clinic.id)
+        items = compare(clinic.store.url, clinic.id, records, here, objects, clinic.uploads, self._now(), erased_at)
+        return [item for item in items if task.concerns(item.backup_id)]
+
+    def _read(self, clinic: _Clinic, items: Sequence[Discrepancy], told: _Told, task: Task, found: Inventory) -> _Read:
+        """By content: what seems to be found or is another object always, and all that is counted on where that was
+        asked for."""
+        seem_found = {item.backup_id for item in items if item.kind == "found"}
+        at_odds = {item.backup_id for item in items if item.kind in ("missing", "damaged")}
+        read: _Read = {}
+        for record in self._catalog.find(clinic_id=clinic.id):
+            if not task.concerns(record.backup_id):
+                continue
+            counted_on = _is_counted_on(record, clinic.store) and record.backup_id not in at_odds
+            wanted = counted_on and (task.read or told.is_another(record))
+            if wanted or record.backup_id in seem_found:
+                self._listener.step(f"{clinic.store.url}: reading {record.backup_id}")
+                with self._noting(found, record.archive_key, clinic.store, clinic.id):
+                    read[record.backup_id] = record.archive, self._through(record, clinic.store, found)
+                    if task.record:
+                        self._note(record, clinic.store, told, read[record.backup_id][1])
+        return read
+
+    def _note(self, record: BackupRecord, store: ObjectStore, told: _Told, condition: stored.Condition) -> None:
+        """The mark of what was read and is right, unless it changed meanwhile: the next time it need not be read."""
+        before = told.objects.get(record.archive_key)
+        if condition != "intact" or before is None or before.etag in (None, told.seen.get(record.backup_id)):
+            return
+        if store.stat(record.archive_key).etag == before.etag:
+            self._places.note_etag(record.backup_id, store.url, before.etag or "")
+
+    def _through(self, record: BackupRecord, store: ObjectStore, found: Inventory) -> stored.Condition:
+        archive = record.archive
+        condition = stored.read_through(archive, store, lambda done: self._listener.read(done, archive.size_bytes))
+        found.read[record.backup_id] = condition
+        return condition
+
+    def _standing(
+        self, clinic: _Clinic, read: _Read, task: Task, found: Inventory, *, locked: bool
+    ) -> list[Discrepancy]:
+        """What is still so: much was stored and deleted since the listing, and while archives were read."""
+        records = {record.backup_id: record for record in self._catalog.find(clinic_id=clinic.id)}
+        objects = [info for info in clinic.store.list(f"{ROOT}{clinic.id}/") if parse_key(info.key) is not None]
+        items: list[Discrepancy] = []
+        known: dict[str, set[Kind]] = {}
+        seen = self._places.etags(records, clinic.store.url)
+        told = _Told({info.key: info for info in objects}, seen)
+        for item in self._compared(clinic, objects, records.values(), task):
+            record = records.get(item.backup_id or "")
+            if item.kind == "missing":
+                continue  # a listing may lack what is there: below the store is asked for the archive itself
+            if item.kind == "lost" and record and read.get(record.backup_id) == (record.archive, "intact"):
+                continue
+            if item.kind != "found" or (record and read.get(record.backup_id) == (record.archive, "intact")):
+                known.setdefault(item.backup_id or "", set()).add(item.kind)
+                items.append(item)
+        for record in records.values():
+            kinds = known.get(record.backup_id, set())
+            if not task.concerns(record.backup_id) or not _is_counted_on(record, clinic.store):
+                continue
+            if "damaged" in kinds:
+                found.archives[record.backup_id] = "damaged"
+                continue
+            with self._noting(found, record.archive_key, clinic.store, clinic.id):
+                condition: stored.Told
+                archive, condition = read.get(record.backup_id) or (record.archive, told.condition(record))
+                if condition == "missing" or (locked and condition == "damaged"):
+                    condition = self._through(record, clinic.store, found)
+                if archive == record.archive:
+                    found.archives[record.backup_id] = condition
+                if condition in ("missing", "damaged") and archive == record.archive:
+                    items.append(Discrepancy.of(clinic.store.url, record, condition, record.size_bytes))
+                elif task.read or (task.record and locked):
+                    wrong = wrong_beside(record, clinic.store, self._now())
+                    items += [Discrepancy.of(clinic.store.url, record, kind) for kind in wrong if kind not in kinds]
+        return [with_dependents(item, records.values()) for item in items]
+
+    def _settle(
+        self, clinic: _Clinic, items: Sequence[Discrepancy], task: Task, found: Inventory, lock: ClinicLock
+    ) -> None:
+        """Under the locks. First the losses of the clinic, together with the mail about them."""
+        lock.require()
+        states = {item.backup_id: _STATES[item.kind] for item in items if item.backup_id and item.kind in _STATES}
+        if states and task.record:
+            found.losses += self._places.mark_all(clinic.store.url, states, self._now(), self._alarm)
+        for item in items:
+            if item.kind in _STATES:
+                found.discrepancies.append(replace(item, action="recorded") if task.record else item)
+                continue
+            # Whoever has the lock by now may be storing just what is about to be removed.
+            lock.require()
+            done = item
+            with self._noting(found, item.key, clinic.store, clinic.id):
+                done = self._put_right(clinic, item, task)
+            found.discrepancies.append(done)
+
+    def _put_right(self, clinic: _Clinic, item: Discrepancy, task: Task) -> Discrepancy:
+        if item.kind in ("no envelope", "hold note") and task.record:
+            return remedies.write_beside(item, clinic.store, self._catalog, self._now())
+        if item.kind in ("debris", "unfinished upload") and task.sweep:
+            return remedies.remove(item, clinic.store, clinic.uploads)
+        return item
+
+    def _probes(self, store: ObjectStore, task: Task, found: Inventory) -> None:
+        """What a preflight that was killed left."""
+        for info in store.list(PREFLIGHT):
+            if not _PROBE.fullmatch(info.key):
+                found.strangers += 1
+            elif info.last_modified < self._now() - OLD_ENOUGH:
+                item = Discrepancy(store.url, "debris", info.key, size_bytes=info.size_bytes)
+                if task.sweep:
+                    with self._noting(found, info.key, store):
+                        item = remedies.remove(item, store)
+                found.discrepancies.append(item)
+
+
+class _Failures:
+    """Errors in a row that may pass. ``given_up``: they are not one object's, nor one clinic's."""
+
+    def __init__(self) -> None:
+        self.count, self.given_up = 0, False
+        self._clinics: set[int | None] = set()
+
+    def note(self, error: ClinicBackupsError, store: ObjectStore, clinic_id: int | None) -> None:
+        if not isinstance(error, TransientError):
+            self.passed()
+            return
+        self.count += 1
+        self._clinics.add(clinic_id)
+        if self.count >= GIVEN_UP_AFTER:
+            self.given_up = len(self._clinics) >= GIVEN_UP_AFTER or not answers(store)
+
+    def passed(self) -> None:
+        self.count = 0
+        self._clinics.clear()
+
+
+@dataclass(frozen=True)
+class _Clinic:
+    """One clinic's part of a store."""
+
+    store: ObjectStore
+    id: int
+    uploads: Sequence[UnfinishedUpload]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a store's listing tells of one clinic's archives, without reading any.
+
+    :param objects: by key.
+    :param seen: the etags of the objects that were checked, by backup id.
+    """
+
+    objects: Mapping[str, ObjectInfo]
+    seen: Mapping[str, str]
+
+    def condition(self, record: BackupRecord) -> stored.Told:
+        info = self.objects.get(record.archive_key)
+        return stored.compare(record.archive, info, self.seen.get(record.backup_id)) if info else "missing"
+
+    def is_another(self, record: BackupRecord) -> bool:
+        if record.state not in ("completed", "lost") or (info := self.objects.get(record.archive_key)) is None:
+            return False
+        return stored.is_another(record.archive, info, self.seen.get(record.backup_id))
+
+
+def _is_counted_on(record: BackupRecord, store: ObjectStore) -> bool:
+    return record.state in ("completed", "lost") and store.url in record.stores
+
+
+def _clinic_of(key: str) -> int | None:
+    found = _CLINIC.match(key)
+    return int(found[1]) if found else None
+
+
+def _by_clinic(uploads: Iterable[UnfinishedUpload]) -> dict[int, list[UnfinishedUpload]]:
+    found: dict[int, list[UnfinishedUpload]] = {}
+    for upload in uploads:
+        if parts := parse_key(upload.key):
+            found.setdefault(parts.clinic_id, []).append(upload)
+    return found

@@ -1,0 +1,289 @@
+"""Copies of backups in further stores, as they are: streamed from one to the other, and never opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import groupby
+
+from clinic_backups.base.clock import ClocksDiffer, require_same_clock
+from clinic_backups.base.errors import (
+    ClinicBackupsError,
+    IntegrityError,
+    ObjectExists,
+    ObjectLocked,
+    ObjectNotFound,
+    PermanentError,
+    TransientError,
+)
+from clinic_backups.base.model import BackupRecord, CopyProblem, Loss, iso
+from clinic_backups.catalog.copies import Copies
+from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
+from clinic_backups.catalog.records import Catalog
+from clinic_backups.notify.losses import LossAlarm
+from clinic_backups.stores import condition as stored
+from clinic_backups.stores import envelopes
+from clinic_backups.stores.base import ByteSource, ObjectStore
+from clinic_backups.stores.configured import Outages, Stores
+
+CLOCK_TOLERANCE = timedelta(seconds=1)
+"""Some stores keep a lock's end in whole seconds."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One copy that was made, or was not because of ``error``."""
+
+    clinic_id: int
+    backup_id: str
+    store_url: str
+    size_bytes: int
+    error: ClinicBackupsError | None = None
+
+
+@dataclass
+class Replication:
+    """What came of it. ``losses`` are copies that turned out to be gone or damaged on the way: they are recorded, and
+    the operator's mail about them is in the outbox."""
+
+    copies: list[Copy] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[tuple[Copy, ClinicBackupsError]]:
+        """Those that were not made, and why: a later run makes them."""
+        return [(copy, copy.error) for copy in self.copies if copy.error is not None]
+
+
+class Replicator:
+    """Makes the copies that are missing: every completed backup belongs into every store.
+
+    That holds for the primary store too: what it lost comes back from another one.
+
+    :param now: the clock.
+    :param on_copy: told of each copy before it is made: record and target's URL.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        stores: Stores,
+        now: Callable[[], datetime],
+        on_copy: Callable[[BackupRecord, str], object] = lambda record, url: None,
+    ) -> None:
+        self._catalog, self._stores, self._now, self._on_copy = catalog, stores, now, on_copy
+        self._places, self._alarm = Copies(catalog.database), LossAlarm(now)
+        self._outages = Outages()
+
+    def run(self, clinic_id: int | None = None, *, patient: bool = False) -> Replication:
+        """Copy for one clinic or all, each clinic's newest backup first. What fails is reported, and stops no other.
+
+        :param patient: also try stores that failed a short while ago.
+        :raises ClocksDiffer: this machine's clock is not the catalog's; nothing was changed.
+        """
+        require_same_clock(self._now)
+        result = Replication()
+        waiting = self._places.waiting(self._stores.urls, clinic_id=clinic_id)
+        resting = self._places.resting(self._now()) if waiting and not patient else set()
+        by_clinic = sorted((item for item in waiting if item[2] not in resting), key=lambda item: item[0])
+        for number, items in groupby(by_clinic, key=lambda item: item[0]):
+            todo = [(backup_id, url) for _, backup_id, url in items]
+            try:
+                with self._catalog.lock(number, "copies") as lock:
+                    # What is damaged in a store is deleted for its copy, and locks end by the clock.
+                    require_same_clock(self._now)
+                    for backup_id, url in todo:
+                        self._make(backup_id, url, lock, result)
+            except (AlreadyRunning, ClocksDiffer) as error:
+                result.copies += [Copy(number, backup_id, url, 0, error) for backup_id, url in todo]
+        return result
+
+    def _make(self, backup_id: str, url: str, lock: ClinicLock, result: Replication) -> None:
+        record = self._catalog.get(backup_id)
+        if record is None or record.state != "completed":
+            return  # retention was faster
+        try:
+            self._outages.require(url)
+            self._on_copy(record, url)
+            self._copy(record, url, lock, result)
+        except ClinicBackupsError as error:
+            result.copies.append(Copy(record.clinic_id, backup_id, url, 0, error))
+        else:
+            result.copies.append(Copy(record.clinic_id, backup_id, url, record.size_bytes or 0))
+
+    def _copy(self, record: BackupRecord, url: str, lock: ClinicLock, result: Replication) -> None:
+        with self._blaming(url, record):
+            target = self._stores.at(url)
+            condition, etag = stored.look(record.archive, target), None
+            if condition in ("intact", "not compared"):
+                condition, etag = stored.read_marked(record.archive, target)
+            locked_until = target.stat(record.archive_key).locked_until if condition == "intact" else None
+        sources: Sequence[str] = record.stores
+        if condition == "damaged":
+            with self._blaming(url, record):
+                _require_nobody_vouches(record, target, self._now())
+            sources = self._readable(record, result)
+            with self._blaming(url, record):
+                target.delete(record.archive_key)
+        if condition == "intact":
+            # Of an attempt that died, for instance.
+            self._require_lock(record, url, locked_until)
+        else:
+            etag = self._fill(record, target, sources, result)
+        # Whoever has the lock by now may have deleted the backup everywhere else.
+        lock.require()
+        with self._blaming(url, record):
+            envelopes.ensure(record.envelope(), target, now=self._now())
+        noted = self._note_hold(record, target)
+        self._places.mark(record.backup_id, url, "present", self._now())
+        if etag is not None:
+            self._places.note_etag(record.backup_id, url, etag)
+        if self._hold_of(record) != noted:
+            # From here on, whoever sets or ends a hold knows of this copy.
+            self._note_hold(record, target)
+        self._places.note_success(url)
+        self._outages.passed(url)
+
+    @contextmanager
+    def _blaming(self, url: str, record: BackupRecord) -> Iterator[None]:
+        """After an error of a store as a whole the rest of this run, and others for a while, do without it.
+
+        What is wrong with one object, or with one clinic's, keeps nobody from copying the others.
+        """
+        try:
+            yield
+        except (ObjectExists, ObjectLocked, ObjectNotFound, IntegrityError):
+            raise
+        except (TransientError, PermanentError) as error:
+            # The bucket is gone or closed; or it is this one object's name, size, right or disk.
+            if self._outages.note(url, self._opened(url), record.clinic_id, error):
+                self._places.note_failure(url, error, self._now())
+            raise
+
+    def _opened(self, url: str) -> ObjectStore | None:
+        try:
+            return self._stores.at(url)
+        except ClinicBackupsError:
+            return None
+
+    def _require_lock(self, record: BackupRecord, url: str, locked_until: datetime | None) -> None:
+        """:raises PermanentError: what is there already may be deleted by anybody before the backup's lock ends."""
+        until = self._lasting_lock(record)
+        if until is not None and (locked_until is None or locked_until < until - CLOCK_TOLERANCE):
+            raise PermanentError(
+                f"{url}/{record.archive_key} is there, and not locked until {iso(until)}: it does not count as a copy.",
+                hint="Delete that object by hand, or lock it until then: the next copying does the rest.",
+            )
+
+    def _lasting_lock(self, record: BackupRecord) -> datetime | None:
+        until = record.locked_until
+        return until if until is not None and until > self._now() else None
+
+    def _note_hold(self, record: BackupRecord, target: ObjectStore) -> tuple[str | None, str | None]:
+        """As the catalog says now: a hold may have been set or ended during the copy; returns what was noted."""
+        now = self._catalog.get(record.backup_id) or record
+        with self._blaming(target.url, record):
+            envelopes.write_hold(now, target)
+        return now.hold_reason, now.held_by
+
+    def _hold_of(self, record: BackupRecord) -> tuple[str | None, str | None]:
+        now = self._catalog.get(record.backup_id) or record
+        return now.hold_reason, now.held_by
+
+    def _readable(self, record: BackupRecord, result: Replication) -> Sequence[str]:
+        """The stores from the first one that has a good copy: it was read through, before anything is removed for it.
+
+        :raises ClinicBackupsError: there is none.
+        """
+        failure: ClinicBackupsError | None = None
+        for number, url in enumerate(record.stores):
+            try:
+                condition = stored.read_through(record.archive, self._stores.at(url))
+            except ClinicBackupsError as error:
+                failure = error
+                continue
+            if condition == "intact":
+                return record.stores[number:]
+            self._note_loss(record, url, condition, result)
+            failure = IntegrityError(
+                f"{url}/{record.archive_key} is {condition}.",
+                hint="Nothing was changed where its copy is to be: see what lies there with `catalog verify --read`.",
+            )
+        raise failure or _no_store_known(record)
+
+    def _fill(
+        self, record: BackupRecord, target: ObjectStore, sources: Sequence[str], result: Replication
+    ) -> str | None:
+        """From the first store that can give it; returns the etag of the copy, where the store has any."""
+        failure: ClinicBackupsError | None = None
+        for source_url in sources:
+            try:
+                return self._transfer(record, source_url, target)
+            except _SourceError as failed:
+                failure = failed.error
+                if isinstance(failure, (ObjectNotFound, IntegrityError)):
+                    gone = isinstance(failure, ObjectNotFound)
+                    self._note_loss(record, source_url, "missing" if gone else "damaged", result)
+        raise failure or _no_store_known(record)
+
+    def _transfer(self, record: BackupRecord, source_url: str, target: ObjectStore) -> str | None:
+        with ExitStack() as stack:
+            try:
+                stream = stack.enter_context(self._stores.at(source_url).open(record.archive_key))
+            except ClinicBackupsError as error:
+                raise _SourceError(error) from None
+            with self._blaming(target.url, record):
+                source = _Source(stored.CheckedSource(stream, record.archive, source_url))
+                return stored.put_archive(record, source, target, locked_until=self._lasting_lock(record)).etag
+
+    def _note_loss(self, record: BackupRecord, url: str, problem: CopyProblem, result: Replication) -> None:
+        result.losses += self._places.lose(record, url, problem, self._now(), self._alarm)
+
+
+def _require_nobody_vouches(record: BackupRecord, target: ObjectStore, now: datetime) -> None:
+    """What lies in the place of a copy and is another archive may be somebody's only good one: after a rebuild from a
+    store where it was forged, it is this that is right.
+
+    :raises IntegrityError: an envelope beside it says that it is another backup.
+    """
+    try:
+        there = envelopes.load(record.archive_key, target, now=now).archive
+    except (ObjectNotFound, envelopes.NoEnvelope):
+        return
+    if (there.sha256, there.size_bytes) != (record.sha256, record.size_bytes):
+        raise IntegrityError(
+            f"Two different backups lie under one key in {target.url}: {record.archive_key} is, as its envelope says,"
+            f" not the archive of {record.backup_id} that the catalog knows.",
+            hint="Nothing was changed. Look at both archives and run `clinic-backups catalog verify`; then move the one"
+            " that should not be there away by hand.",
+        )
+
+
+def _no_store_known(record: BackupRecord) -> TransientError:
+    return TransientError(
+        f"No store is known to hold backup {record.backup_id}.", hint="Run `clinic-backups catalog verify`."
+    )
+
+
+class _SourceError(Exception):
+    """The reading side failed, not the store that is written to."""
+
+    def __init__(self, error: ClinicBackupsError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class _Source:
+    """Marks every error of the reading side, so that it is not taken for one of the store that is written to."""
+
+    def __init__(self, source: ByteSource) -> None:
+        self._source = source
+
+    def read(self, size: int = -1, /) -> bytes:
+        try:
+            return self._source.read(size)
+        except ClinicBackupsError as error:
+            raise _SourceError(error) from None

@@ -1,0 +1,204 @@
+"""Whether each copy of one backup, and of what it is built on, is still what was stored. No key is needed for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.base.model import BackupRecord, ChainArchive, Loss
+from clinic_backups.catalog.copies import Copies, CopyState
+from clinic_backups.catalog.records import Catalog
+from clinic_backups.maintenance.inventory import Inventory, StoreCheck, Task
+from clinic_backups.notify.losses import LossAlarm
+from clinic_backups.stores.condition import Condition
+from clinic_backups.stores.configured import Stores
+
+_BAD: Mapping[CopyState, Condition] = {"lost": "missing", "damaged": "damaged"}
+
+
+@dataclass(frozen=True)
+class CheckedCopy:
+    """One copy as it is now.
+
+    :param condition: none where ``error`` says why it is not known; then nothing was recorded of it.
+    :param is_news: the catalog said otherwise until now.
+    """
+
+    backup_id: str
+    store_url: str
+    size_bytes: int
+    condition: Condition | None
+    is_news: bool = False
+    error: ClinicBackupsError | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.backup_id} in {self.store_url}: "
+        if self.error:
+            return f"{text}not known: {self.error}"
+        return f"{text}{self.condition}{', which is recorded now' if self.is_news else ''}"
+
+
+@dataclass
+class Verification:
+    """What came of it.
+
+    :param copies: those of the backup first, then those of what it is built on.
+    :param losses: what was recorded as lost, with what is built on it; the operator's mail is in the outbox.
+    :param problems: what else is wrong and was not put right.
+    """
+
+    backup_id: str
+    clinic_id: int
+    copies: list[CheckedCopy] = field(default_factory=list)
+    losses: list[Loss] = field(default_factory=list)
+    problems: list[ClinicBackupsError] = field(default_factory=list)
+
+    @property
+    def bad(self) -> list[CheckedCopy]:
+        """The copies that are gone or damaged."""
+        return [copy for copy in self.copies if copy.condition in ("missing", "damaged")]
+
+    def require_intact(self) -> None:
+        """Raise what the copies' user has to know.
+
+        :raises PermanentError: a copy is bad; the message names each.
+        :raises ClinicBackupsError: none is, and not all could be looked at: a :class:`TransientError` where that may
+            pass.
+        """
+        # One error may be that of several copies.
+        errors = list(dict.fromkeys([copy.error for copy in self.copies if copy.error] + self.problems))
+        errors.sort(key=lambda error: not isinstance(error, TransientError))
+        raised: ClinicBackupsError
+        if self.bad:
+            names = "; ".join(f"{copy.backup_id} is {copy.condition} in {copy.store_url}" for copy in self.bad)
+            raised = PermanentError(
+                f"Of {len(self.copies)} copies that backup {self.backup_id} needs, {len(self.bad)} are bad: {names}.",
+                hint=self._remedy(),
+            )
+        elif errors:
+            first = errors.pop(0)
+            kind = TransientError if isinstance(first, TransientError) else PermanentError
+            raised = kind(f"Backup {self.backup_id} was not wholly verified: {first.message}", hint=first.hint)
+        else:
+            return
+        for error in errors:
+            raised.add_note(f"And: {error}")
+        raise raised
+
+    def _remedy(self) -> str:
+        elsewhere = {copy.backup_id for copy in self.copies if copy.condition == "intact"}
+        unknown = {copy.backup_id for copy in self.copies if copy.condition is None}
+        gone = {copy.backup_id: None for copy in self.bad if copy.backup_id not in elsewhere | unknown}
+        if gone:
+            return (
+                f"No copy of {', '.join(gone)} is left. Put the archive back where it was and verify again, or make a"
+                f' new backup: clinic_backup with {{"clinic_id": {self.clinic_id}}}. Find out who changed the store.'
+            )
+        return (
+            "Another store has it: `clinic-backups replicate`, or the DAG clinic_backup_retention, copies it from"
+            " there. Find out who changed the store."
+        )
+
+
+class Verifier:
+    """Reads whole what a backup needs, in each store that should have it, and writes down what it finds.
+
+    What is gone or damaged is recorded, with all that is built on it, together with the operator's mail; what is back
+    counts again.
+
+    :param check: reads and records.
+    :param now: the clock.
+    :param on_copy: told of each copy when its store is done.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        stores: Stores,
+        check: StoreCheck,
+        now: Callable[[], datetime],
+        on_copy: Callable[[CheckedCopy], object] = lambda copy: None,
+    ) -> None:
+        self._catalog, self._stores, self._check, self._on_copy = catalog, stores, check, on_copy
+        self._places, self._alarm = Copies(catalog.database), LossAlarm(now)
+
+    def run(self, backup_id: str) -> Verification:
+        """Verify one backup. A store that fails keeps nobody from the others.
+
+        :raises PermanentError: there is no such completed backup.
+        """
+        record = self._catalog.require(backup_id)
+        if record.state not in ("completed", "lost"):
+            raise PermanentError(
+                f"Backup {backup_id} is {record.state}: there is no archive to verify.",
+                hint=f"See clinic-backups list --clinic {record.clinic_id} --state completed",
+            )
+        done = Verification(backup_id, record.clinic_id)
+        needed = [record.archive, *record.chain]
+        places = self._places.of_clinic(record.clinic_id)
+        done.problems += [_homeless(archive) for archive in needed if not places.get(archive.backup_id)]
+        for url in self._urls(places, needed):
+            here = {archive: states[url] for archive in needed if url in (states := places.get(archive.backup_id, {}))}
+            self._in_store(record, url, here, done)
+        # Also where no copy was news: the record may have been written by whoever did not look at its chain.
+        ids = [archive.backup_id for archive in needed]
+        done.losses += self._places.settle(ids, self._stores.primary.url, self._alarm)
+        order = {archive.backup_id: number for number, archive in enumerate(needed)}
+        done.copies.sort(key=lambda copy: order[copy.backup_id])
+        return done
+
+    def _urls(self, places: Mapping[str, Mapping[str, CopyState]], needed: Sequence[ChainArchive]) -> list[str]:
+        """Stores of the settings first; then others that hold something of it, or should."""
+        known = {url for archive in needed for url in places.get(archive.backup_id, {})}
+        return [url for url in self._stores.urls if url in known] + sorted(known - set(self._stores.urls))
+
+    def _in_store(
+        self, record: BackupRecord, url: str, here: Mapping[ChainArchive, CopyState], done: Verification
+    ) -> None:
+        task = Task(record=True, read=True, only=frozenset(archive.backup_id for archive in here))
+        try:
+            found = self._check.run(self._stores.at(url), task, clinic_id=record.clinic_id)
+            places = self._places.of_clinic(record.clinic_id)
+        except ClinicBackupsError as error:
+            copies = [CheckedCopy(each.backup_id, url, each.size_bytes, None, error=error) for each in here]
+        else:
+            copies = [
+                _copy(archive, url, before, places.get(archive.backup_id, {}).get(url), found, record.clinic_id)
+                for archive, before in here.items()
+            ]
+            told = {id(copy.error) for copy in copies}
+            done.problems += [error for _, error in found.problems if id(error) not in told]
+            done.losses += found.losses
+        done.copies += copies
+        for copy in copies:
+            self._on_copy(copy)
+
+
+def _copy(
+    archive: ChainArchive, url: str, before: CopyState, now: CopyState | None, found: Inventory, clinic_id: int
+) -> CheckedCopy:
+    """What the reading and the catalog agree on. Where they do not, something came in between."""
+    read = found.read.get(archive.backup_id)
+    about = {archive.key, f"clinic {clinic_id}"}
+    error = next((error for what, error in found.problems if what in about), None)
+    condition: Condition | None = None
+    if now == "present" and read == "intact":
+        condition = "intact"
+    elif now is not None and now != "present" and read != "intact" and (read is not None or error is None):
+        condition = _BAD[now]
+    if condition is not None:
+        return CheckedCopy(archive.backup_id, url, archive.size_bytes, condition, is_news=now != before)
+    changed = TransientError(
+        f"{archive.backup_id} in {url} was deleted, or copied anew, while it was read.", hint="Verify it again."
+    )
+    return CheckedCopy(archive.backup_id, url, archive.size_bytes, None, error=error or changed)
+
+
+def _homeless(archive: ChainArchive) -> PermanentError:
+    return PermanentError(
+        f"No store is known to hold {archive.backup_id}.",
+        hint="Run `clinic-backups catalog rebuild`: it takes over what a store has and the catalog does not know.",
+    )

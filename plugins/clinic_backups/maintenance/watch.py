@@ -1,0 +1,76 @@
+"""The watch: is every clinic's last good backup young enough? It asks the catalog alone, so that it needs little."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import requests
+
+from clinic_backups.base.errors import TransientError
+from clinic_backups.base.model import FUTURE_TOLERANCE
+from clinic_backups.catalog.outbox import Notice
+
+AGAIN_AFTER = timedelta(hours=24)
+TIMEOUT_SECONDS, LONGEST_SECONDS = 10, 30
+"""For a step of the heartbeat's request, and for all of it."""
+
+
+def alarm_notice(
+    facts: Mapping[str, Any], last: tuple[Mapping[str, Any], datetime] | None, now: datetime
+) -> Notice | None:
+    """The alarm for the operator: when something is wrong that the last alarm did not name, else once a day.
+
+    :param facts: of :func:`clinic_backups.notify.digest.overdue_facts`; with ``problem``, its ``error`` and ``hint``,
+        where no backup can be made at all.
+    :param last: the facts and time of the last alarm.
+    """
+    late, problem = _late(facts), facts.get("problem")
+    known = last is not None and late <= _late(last[0]) and problem in (None, last[0].get("problem"))
+    # One of the future was written by a clock that was wrong.
+    lately = last is not None and -FUTURE_TOLERANCE <= now - last[1] < AGAIN_AFTER
+    if not (late or problem) or (known and lately):
+        return None
+    checked_at = now.isoformat()
+    return Notice(f"alarm:{checked_at}", "alarm", {**facts, "checked_at": checked_at})
+
+
+def count_late(facts: Mapping[str, Any]) -> int:
+    """How many clinics are past their objective."""
+    return len(_late(facts))
+
+
+def ping(url: str, *, well: bool) -> None:
+    """Tell the dead man's switch how it is: ``url`` when all is well, ``url/fail`` when not.
+
+    The convention of https://healthchecks.io/docs/http_api/. Nothing but the request itself is sent.
+
+    :raises TransientError: it could not be told; the message leaves the address out, which is a secret.
+    """
+    problems: list[str] = []
+    place = url if well else f"{url.rstrip('/')}/fail"
+    # The limit of requests is one for each piece of the answer: whoever drips would hold us for ever.
+    asking = threading.Thread(target=lambda: problems.append(_answer_of(place)), daemon=True)
+    asking.start()
+    asking.join(LONGEST_SECONDS)
+    problem = problems[0] if problems else f"no whole answer within {LONGEST_SECONDS} s"
+    if problem:
+        raise TransientError(
+            f"The heartbeat could not be sent ({problem}).",
+            hint="Check CLINIC_BACKUPS_HEARTBEAT_URL and the way there.",
+        ) from None
+
+
+def _answer_of(place: str) -> str:
+    """What is wrong with the answer; empty where nothing is."""
+    try:
+        answer = requests.get(place, timeout=TIMEOUT_SECONDS, allow_redirects=False)
+    except requests.RequestException as error:
+        return type(error).__name__
+    return "" if answer.ok else f"HTTP {answer.status_code}"
+
+
+def _late(facts: Mapping[str, Any]) -> set[int]:
+    return {clinic["clinic_id"] for clinic in (*facts["never"], *facts["overdue"])}

@@ -1,0 +1,1 @@
+"""The clinics' database: extracts, snapshots, locks, and the checks of what is in a backup."""

@@ -1,0 +1,351 @@
+"""What of the clinics' database a backup would lack, as far as PostgreSQL's catalog and the SQL folder tell it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from clinic_backups.base.text import quoted
+from clinic_backups.tenant.declarations import FILE, spelled
+from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.key_names import KeyNames, Pair
+from clinic_backups.tenant.links import Links
+from clinic_backups.tenant.structure import KINDS, NotedColumn, Reference, Structure, comparable, may_hold
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something that a backup lacks, or may lack, with the remedy."""
+
+    table: str
+    reason: str
+    """A sentence with the table's name; never a value of a row."""
+    remedy: str
+    is_gap: bool = True
+    """A backup is refused for it; otherwise it is a warning of the preflight."""
+    check: str = "coverage"
+
+
+def chains(clinic_table: str, references: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """The tables that lead to the clinic, each with a shortest chain of foreign keys from itself to the clinic.
+
+    :param references: all foreign keys as (table, referenced table).
+    :returns: in order of name; the clinics' own table is one of them, with itself as the chain.
+    """
+    children: dict[str, set[str]] = {}
+    for child, parent in references:
+        children.setdefault(parent, set()).add(child)
+    found: dict[str, tuple[str, ...]] = {clinic_table: (clinic_table,)}
+    waiting = deque([clinic_table])
+    while waiting:
+        parent = waiting.popleft()
+        for child in sorted(children.get(parent, set()) - found.keys()):
+            found[child] = (child, *found[parent])
+            waiting.append(child)
+    return dict(sorted(found.items()))
+
+
+class Coverage:
+    """Compares the tables that there are with the extracts and with what was left out on purpose.
+
+    :param extracts: the tables that have an extract.
+    """
+
+    def __init__(self, structure: Structure, folder: SqlFolder, extracts: Collection[str]) -> None:
+        self._structure, self._folder, self._extracts = structure, folder.path, frozenset(extracts)
+        self._clinic_table, self._declared = folder.clinic_table, folder.declarations()
+        self._names = KeyNames(structure, folder, self._extracts)
+        self._links = Links(
+            structure, self._names, self._extracts, self._declared.columns, self._clinic_table,
+            folder.clinic_columns().get(self._clinic_table, ()),
+        )  # fmt: skip
+        real = {(key.table, key.parent) for key in structure.references}
+        self._by_keys = chains(self._clinic_table, real)
+        """The tables that lead to the clinic by foreign keys."""
+        named = {(column.table, meant.parent) for column, meant in self._named()}
+        named |= {(pair.table, pair.parent) for pair in self._pairs()}
+        alone = {(table, self._clinic_table) for table in self._extracts - self._by_keys.keys()}
+        # What leads to a table that belongs to clinics belongs to clinics, however that one does.
+        self.chains = chains(self._clinic_table, real | named | alone)
+
+    def problems(self) -> list[Problem]:
+        """All of them but for those that need a look at rows, see :meth:`oid_columns` and :meth:`inherited`."""
+        if self._clinic_table not in self._structure.relations:
+            return [
+                Problem(
+                    self._clinic_table,
+                    f"clinic_table.txt names {self._clinic_table}, which does not exist.",
+                    f"Write the clinics' table into {self._folder / 'clinic_table.txt'}.",
+                )
+            ]
+        return [
+            *self._untold(),
+            *self._without_extract(),
+            *self._named_like_a_key(),
+            *self._unsupported(),
+            *self._heirs_without_extract(),
+            *self._large_objects(),
+            *self._parents(),
+            *self._stale_lines(),
+        ]
+
+    def links(self) -> list[Reference]:
+        """What the rows of each extract name in other extracts."""
+        return self._links.all()
+
+    def oid_columns(self) -> list[NotedColumn]:
+        """Columns of extracted tables that name a large object if one of that number exists."""
+        if not self._structure.has_large_objects:
+            return []
+        return [
+            column for column in self._structure.columns
+            if column.table in self._extracts and (column.is_oid or column.oid_attributes)
+            and not _is_large_object(column)
+            and f"{column.table}.{column.name}" not in self._declared.columns
+        ]  # fmt: skip
+
+    def inherited(self) -> dict[str, list[str]]:
+        """Extracted tables from which others inherit, each with these."""
+        return {name: heirs for name in sorted(self._extracts) if (heirs := self._structure.descendants(name))}
+
+    def unclassed(self) -> list[str]:
+        """Tables that lead to no clinic and of which nobody said what they are."""
+        referenced = {problem.table for problem in self._parents()}
+        known = self._extracts | self._declared.tables.keys() | self.chains.keys() | referenced
+        return sorted(
+            name for name, relation in self._structure.relations.items()
+            if relation.kind in "rp" and relation.root is None and name not in known
+        )  # fmt: skip
+
+    def _untold(self) -> Iterable[Problem]:
+        others = {name for name, relation in self._structure.relations.items() if relation.kind in "rp"}
+        by_several_columns = any(key.parent == self._clinic_table != key.table for key in self._structure.references)
+        if others - {self._clinic_table} and not by_several_columns and not self._names.leads_to_clinic:
+            yield Problem(
+                self._clinic_table,
+                f"Nothing tells which tables belong to clinics: no foreign key leads to {self._clinic_table}, and no"
+                " extract compares a column of its table with the clinic's number. A table without extract would not be"
+                " found.",
+                "Write `column = {{ clinic_id }}` in the extracts where a table has such a column, or add foreign keys."
+                f" Else compare the list of all tables with {self._folder / 'extract'}.",
+                is_gap=False,
+            )
+
+    def _without_extract(self) -> Iterable[Problem]:
+        named = {column.table for column, _ in self._named()} | {pair.table for pair in self._pairs()}
+        for name, chain in self.chains.items():
+            if name not in self._extracts and name not in self._declared.tables and name not in named:
+                leads = f"leads to the clinic ({' -> '.join(chain)})" if len(chain) > 1 else "is the clinics' table"
+                yield Problem(name, f"{name} {leads} and would be in no backup.", self._extract_or_line(name))
+
+    def _named(self) -> Iterable[tuple[NotedColumn, Reference]]:
+        """Columns that say by their name alone that their table's rows belong to a clinic."""
+        for column in self._structure.columns:
+            meant = self._names.meant_by(column)
+            if column.table not in self._by_keys and meant is not None and self._fits(column, meant):
+                yield column, meant
+
+    def _pairs(self) -> Iterable[Pair]:
+        """Columns that together say by their names alone that their table's rows belong to a clinic."""
+        named = {column.table for column, _ in self._named()}
+        for pair in self._names.pairs():
+            declared = any(f"{pair.table}.{column}" in self._declared.columns for column in pair.columns)
+            if pair.table not in self._by_keys.keys() | named and not declared:
+                yield pair
+
+    def doubtful(self) -> list[tuple[NotedColumn, Reference, Problem]]:
+        """Columns that count as gaps though their type is another one: their values tell whether they are keys.
+
+        The clinic's own key is taken for one whatever its type.
+        """
+        open_ = self._extracts | self._declared.tables.keys()
+        return [
+            (column, meant, self._key_problem(column, meant, is_gap=True))
+            for column, meant in self._named()
+            if column.table not in open_ and self._is_doubtful(column, meant)
+        ]
+
+    def _is_doubtful(self, column: NotedColumn, meant: Reference) -> bool:
+        return meant.parent != self._clinic_table and not self._names.is_same(meant, column)
+
+    def _named_like_a_key(self) -> Iterable[Problem]:
+        """Columns of tables without extract that are named like a foreign key, without being one."""
+        clear = {(column.table, column.name) for column, _ in self._named()}
+        settled = self._extracts | self._declared.tables.keys() | self._by_keys.keys()
+        for column in self._structure.columns:
+            meant = self._names.meant_by(column) or self._names.perhaps_meant_by(column)
+            is_clear = (column.table, column.name) in clear
+            if column.table in settled or meant is None or not self._fits(column, meant):
+                continue
+            if not (is_clear and self._is_doubtful(column, meant)):
+                yield self._key_problem(column, meant, is_gap=is_clear)
+        for pair in self._pairs():
+            if pair.table not in settled:
+                columns = ", ".join(pair.columns)
+                yield self._named_problem(
+                    pair.table, f"columns {columns} are together", pair.parent,
+                    self._extract_or_line(pair.table), pair.columns[0], is_gap=True,
+                )  # fmt: skip
+
+    def _fits(self, column: NotedColumn, meant: Reference) -> bool:
+        """The clinic's own key is taken for one whatever its type."""
+        of_type = meant.parent == self._clinic_table or may_hold(column.base, meant.base or meant.type)
+        return of_type and not self._is_settled(column)
+
+    def _key_problem(self, column: NotedColumn, meant: Reference, *, is_gap: bool) -> Problem:
+        kind = KINDS[self._structure.relations[column.table].kind]
+        if kind == "foreign table":
+            remedy = self._line(column.table)
+        elif column.is_array or not comparable(meant.type, column.type):
+            remedy = self._extract_or_line(column.table)
+        else:
+            parent = f"{_quoted(meant.parent)} ({_quoted(meant.parent_columns[0])})"
+            remedy = (
+                f"{self._extract_or_line(column.table)} Or add the constraint: ALTER TABLE {_quoted(column.table)}"
+                f" ADD FOREIGN KEY ({_quoted(column.name)}) REFERENCES {parent};"
+            )
+        return self._named_problem(
+            column.table, f"column {column.name} is", meant.parent, remedy, column.name, is_gap=is_gap
+        )
+
+    def _named_problem(
+        self, table: str, what: str, parent: str, remedy: str, column: str, *, is_gap: bool
+    ) -> Problem:  # fmt: skip
+        kind = KINDS[self._structure.relations[table].kind]
+        return Problem(
+            table,
+            f"{table} is a {kind} whose {what} named like a foreign key to {parent}."
+            " It has no such constraint, and its rows would be in no backup.",
+            f"{remedy} If the column means something else, add the line `{spelled(table, column)}: reason`.",
+            is_gap=is_gap,
+        )
+
+    def _is_settled(self, column: NotedColumn) -> bool:
+        declared = f"{column.table}.{column.name}" in self._declared.columns
+        is_key = column.is_foreign_key and not column.is_part
+        return declared or is_key or column.table == self._clinic_table
+
+    def _unsupported(self) -> Iterable[Problem]:
+        """Extracts of what cannot be read or written back row by row."""
+        relations = self._structure.relations
+        for name in sorted(self._extracts & relations.keys()):
+            relation = relations[name]
+            remove = f"Remove the extract of {name}"
+            if relation.kind not in "rp":
+                yield Problem(
+                    name,
+                    f"{name} is a {KINDS[relation.kind]}, and a backup holds the rows of tables only.",
+                    f"{remove}, and write extracts of the tables that its rows come from.",
+                )
+            elif relation.root is not None:
+                yield Problem(
+                    name,
+                    f"{name} is a partition of {relation.root}.",
+                    f"{remove}, and write one of {relation.root}: it covers all its partitions.",
+                )
+            for part in [relation, *(found for found in relations.values() if found.root == name)]:
+                if part.persistence == "u":
+                    yield Problem(
+                        name,
+                        f"{part.name} is unlogged: PostgreSQL empties it after a crash, and the next backup would hold"
+                        " none of its rows.",
+                        f"ALTER TABLE {_quoted(part.name)} SET LOGGED; Or remove the extract of {name}."
+                        f" {self._line(name)}",
+                    )
+
+    def _heirs_without_extract(self) -> Iterable[Problem]:
+        for parent, heirs in self.inherited().items():
+            for heir in heirs:
+                if heir not in self._extracts and heir not in self._declared.tables:
+                    yield Problem(
+                        heir,
+                        f"{heir} inherits from {parent} and has no extract: its rows and its own columns would be in no"
+                        " backup of their own.",
+                        f"{self._extract_or_line(heir)} The extract of {parent} must read FROM ONLY {parent}.",
+                    )
+
+    def _large_objects(self) -> Iterable[Problem]:
+        columns = [column for column in self._structure.columns if column.table in self._extracts]
+        for column in columns:
+            name = f"{column.table}.{column.name}"
+            if _is_large_object(column) and name not in self._declared.columns:
+                yield large_object_problem(column)
+        if self._structure.has_large_objects and not any(c.is_oid or c.oid_attributes or c.managed for c in columns):
+            yield Problem(
+                "pg_largeobject",
+                "The database has large objects, and no column of type oid or lo of an extracted table names one."
+                " Large objects are in no backup.",
+                "If rows of a clinic name them by a number of another type, move them into columns of type bytea.",
+                is_gap=False,
+            )
+
+    def _parents(self) -> Iterable[Problem]:
+        """Tables outside of all backups that rows of the clinics need."""
+        needed: dict[str, list[str]] = {}
+        for key in self._structure.references:
+            settled = self._extracts | self._declared.tables.keys() | self.chains.keys()
+            if key.table in self._extracts and key.parent not in settled and not self._links.is_declared(key):
+                needed.setdefault(key.parent, []).append(f"{key.table} ({', '.join(key.columns)})")
+        for parent, children in sorted(needed.items()):
+            yield Problem(
+                parent,
+                f"Rows of the clinics name rows of {parent}, which is in no backup: {', '.join(children)}.",
+                f"If its rows are the same for all clinics, add the line `{spelled(parent)}: shared, reason` to {FILE}."
+                f" If they belong to a clinic, write {self._extract(parent)}.",
+                is_gap=False,
+                check="parents",
+            )
+
+    def _extract(self, table: str) -> str:
+        return f"{self._folder / 'extract' / _file(table)}.sql"
+
+    def _line(self, table: str) -> str:
+        return f"Add the line `{spelled(table)}: reason` to {self._folder / FILE}."
+
+    def _extract_or_line(self, table: str) -> str:
+        return f"Write {self._extract(table)}, or add the line `{spelled(table)}: reason` to {self._folder / FILE}."
+
+    def _stale_lines(self) -> Iterable[Problem]:
+        declared, relations = self._declared, self._structure.relations
+        for name in declared.tables:
+            if name in self._extracts:
+                yield _stale(name, "but has an extract, and is backed up")
+            elif name not in relations:
+                yield _stale(name, "but there is no such table")
+        for name in declared.rows:
+            if name not in self._extracts:
+                yield _stale(name, "whose rows an extract leaves out, but it has no extract")
+        for name in declared.may_be_empty:
+            if name not in self._extracts:
+                yield _stale(name, "which may be empty, but it has no extract")
+        for name in declared.columns:
+            if not any(name.startswith(f"{table}.") for table in relations):
+                yield _stale(name, "but there is no such table")
+
+
+def large_object_problem(column: NotedColumn) -> Problem:
+    """A column that names large objects."""
+    return Problem(
+        column.table,
+        f"{column.table}.{column.name} (type {column.type}) names large objects, and these are in no backup.",
+        "Move their content into a column of type bytea, or add the line"
+        f" `{spelled(column.table, column.name)}: reason` to {FILE}: the backup then holds their numbers alone.",
+    )
+
+
+def _is_large_object(column: NotedColumn) -> bool:
+    return column.managed or (column.is_oid and column.type.removesuffix("[]").rpartition(".")[2] == "lo")
+
+
+def _stale(name: str, problem: str) -> Problem:
+    return Problem(name, f"{FILE} names {name}, {problem}.", "Remove the line.", is_gap=False)
+
+
+def _quoted(name: str) -> str:
+    """A name as SQL wants it, ``schema.table`` or a column."""
+    return ".".join(map(quoted, name.split(".", 1)))
+
+
+def _file(table: str) -> str:
+    return table.removeprefix("public.") if table.count(".") == 1 else table

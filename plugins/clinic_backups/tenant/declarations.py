@@ -1,0 +1,106 @@
+"""``not_backed_up.txt``: what somebody decided to leave out of every backup, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.text import quoted
+
+FILE = "not_backed_up.txt"
+_WORDS = ("derived", "shared", "rows", "may be empty")
+PART = r"""(?: "(?:[^"]|"")+" | [^".:]+ )"""
+"""A name as these files write it, as a verbose regular expression."""
+_SUBJECT = re.compile(rf"""\s* ( {PART} (?: \. {PART} ){{1,2}} ) \s* : (.*)""", re.VERBOSE | re.DOTALL)
+CLOSE = 0.75
+"""How like one of these words another one is that is taken for a slip."""
+
+
+@dataclass(frozen=True)
+class Declarations:
+    """Each subject with its reason. A table is ``schema.table``, a column ``schema.table.column``."""
+
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Tables whose rows may be lost."""
+    derived: Mapping[str, str] = field(default_factory=dict)
+    """Tables that the application makes anew from others: a restore may delete rows of them."""
+    shared: Mapping[str, str] = field(default_factory=dict)
+    """Tables whose rows are the same for all clinics."""
+    rows: Mapping[str, str] = field(default_factory=dict)
+    """Tables with an extract that leaves rows out on purpose."""
+    may_be_empty: Mapping[str, str] = field(default_factory=dict)
+    """Tables with an extract that may have no row of a clinic though they had some: no backup is suspect for it."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """Columns that name something outside of the clinic's backup: a large object, or another row than it seems."""
+
+    @property
+    def tables(self) -> dict[str, str]:
+        """All tables that are in no backup on purpose."""
+        return {**self.left_out, **self.derived, **self.shared}
+
+
+def parse(text: str) -> Declarations:
+    """Read the file. A line is ``subject: reason``; blank lines and those that begin with ``#`` are left aside.
+
+    A reason that begins with ``derived,``, ``shared,``, ``rows,`` or ``may be empty,``, in small or capital letters,
+    says that too. A subject of three names is a column. A name with a dot, a colon or a quote stands in double quotes,
+    as in SQL.
+
+    :raises SettingsError: a line has no reason, its subject has another line already, or such a word has a slip.
+    """
+    found: dict[str, dict[str, str]] = {word: {} for word in ("left_out", *_WORDS, "columns")}
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        parts = _SUBJECT.fullmatch(line)
+        names = re.findall(PART, parts[1], re.VERBOSE) if parts else []
+        subject, reason = ".".join(map(unquoted, names)), parts[2].strip() if parts else ""
+        kind = "columns" if len(names) == 3 else "left_out"
+        if kind == "left_out":
+            kind, reason = _class_of(reason, number)
+        if not all(map(unquoted, names)) or not reason:
+            raise SettingsError(
+                f"{FILE}, line {number}: {line.strip()!r} is not `schema.table: reason`.",
+                hint="Say for each table why its rows may be lost. The other forms are `schema.table: derived, reason`,"
+                " `schema.table: shared, reason`, `schema.table: rows, reason`, `schema.table: may be empty, reason`"
+                " and `schema.table.column: reason`. A name with a dot, a colon or a quote stands in double quotes.",
+            )
+        if any(subject in subjects for subjects in found.values()):
+            raise SettingsError(f"{FILE}, line {number}: {subject} has another line already.", hint="Remove one.")
+        found[kind][subject] = reason
+    found["may_be_empty"] = found.pop("may be empty")
+    return Declarations(**found)
+
+
+def spelled(*names: str) -> str:
+    """How the file names a table or a column of it; the first name may be ``schema.table``."""
+    parts = [*names[0].split(".", 1), *names[1:]]
+    return ".".join(part if re.fullmatch(r"[^\s\".:#]([^\".:]*[^\s\".:])?", part) else quoted(part) for part in parts)
+
+
+def unquoted(part: str) -> str:
+    """The name that a part of a line writes, with or without quotes."""
+    part = part.strip()
+    return part[1:-1].replace('""', '"') if part.startswith('"') else part
+
+
+def _class_of(reason: str, number: int) -> tuple[str, str]:
+    """What a reason says that a table is, and the reason itself."""
+    first, comma, rest = reason.partition(",")
+    word = first.strip().lower()
+    if word in _WORDS and comma:
+        return word, rest.strip()
+    if word in _WORDS:
+        return word, ""
+    # Any other sign than a comma may stand behind the words, or none.
+    alone = re.match(r"(\w+(?:\s\w+){0,2})\s*(?:[,;:.|/–—-]|$)", reason)
+    meant = get_close_matches(alone[1].lower(), _WORDS, n=1, cutoff=CLOSE) if alone else []
+    if meant:
+        raise SettingsError(
+            f"{FILE}, line {number}: the reason begins with {alone[1]!r}, which is no class of tables.",  # type: ignore[index]
+            hint=f"Do you mean `{meant[0]}, reason`? If it is the reason itself, say it in more words.",
+        )
+    return "left_out", reason

@@ -1,0 +1,231 @@
+"""The application's SQL: the templates below ``include/sql``, the only place that knows its tables."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jinja2 import StrictUndefined, Template, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from clinic_backups.base.errors import SettingsError
+from clinic_backups.tenant import declarations, drift
+from clinic_backups.tenant.declarations import Declarations
+from clinic_backups.tenant.drift import Drift
+
+_COMPARED = re.compile(
+    r"""(?: "(?P<quoted>[^"]+)" | (?P<plain>\w+) ) \s* = \s* \{\{ \s* clinic_id \s* \}\}
+      | \{\{ \s* clinic_id \s* \}\} \s* = \s* (?:\w+\.)? (?P<after>\w+)""",
+    re.VERBOSE,
+)
+"""A column compared with the clinic's number; quoted names after the number are not read."""
+
+
+USER_CLINICS = "user_clinics.sql"
+_END = re.compile(r""";(?: \s | ; | --[^\n'"$]*(?:\n|\Z) | /\*[^*'"$]*\*/ )*\Z""", re.VERBOSE)
+"""The semicolon that ends a query, with comments behind it; no quote is there, so that it is not within a text."""
+
+
+def render(text: str, clinic_id: int | str, *, name: str) -> str:
+    """Put a clinic's id into a template; no other variable exists there.
+
+    :param clinic_id: an ``int``; a string only where this package passes the name of a column of its own.
+    :param name: the file, for the error.
+    :raises SettingsError: the template has an error or names another variable.
+    """
+    value = clinic_id if isinstance(clinic_id, int) else _Column(clinic_id)
+    try:
+        return _END.sub("", _template(text).render(clinic_id=value).strip())
+    except TemplateError as error:
+        raise SettingsError(
+            f"{name} cannot be rendered: {error}", hint="{{ clinic_id }} is the only variable of these templates."
+        ) from None
+    except (_ComputedError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        if isinstance(clinic_id, int):
+            raise SettingsError(
+                f"{name} cannot be rendered for clinic {clinic_id}: {error}",
+                hint="clinic_id is a whole number. Correct what the template does with it.",
+            ) from None
+        raise SettingsError(
+            f"{name} computes with clinic_id, and so cannot be compared for all clinics at once.",
+            hint="Write {{ clinic_id }} alone, and compute or choose in SQL: `{{ clinic_id }} + 0`, or a CASE.",
+        ) from None
+
+
+class _ComputedError(Exception):
+    """A template does something else with a column's name than to write it."""
+
+
+class _Column(str):
+    """The name of a column in place of a number. A template may write it, and not compute or compare with it."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise _ComputedError
+
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
+    __add__ = __radd__ = __mul__ = __rmul__ = __mod__ = __rmod__ = _refuse
+    __int__ = __float__ = __hash__ = _refuse
+
+    def __format__(self, how: str) -> str:
+        return str(self) if not how else self._refuse()
+
+
+@lru_cache(maxsize=1024)
+def _template(text: str) -> Template:
+    return _environment().from_string(text)
+
+
+@lru_cache(maxsize=1)
+def _environment() -> ImmutableSandboxedEnvironment:
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+
+
+@dataclass(frozen=True)
+class SqlFolder:
+    """The folder ``include/sql``: the list of tables, and the queries that name clinics and their people."""
+
+    path: Path
+
+    def text(self, name: str) -> str:
+        """The content of one file. :raises SettingsError: it is missing or not UTF-8."""
+        try:
+            # A byte-order mark, as some editors write it, is no part of the text.
+            return (self.path / name).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"{self.path / name} cannot be read: {type(error).__name__}.",
+                hint="The folder needs this file; CLINIC_BACKUPS_SQL_DIR says where the folder is.",
+            ) from None
+
+    @property
+    def clinic_table(self) -> str:
+        """``schema.table`` of the table whose rows are the clinics."""
+        name = self.text("clinic_table.txt").strip()
+        if name.count(".") != 1:
+            raise SettingsError(
+                f"{self.path / 'clinic_table.txt'} does not hold one schema.table.",
+                hint="Write the clinics' table there, for instance public.comun_clinica",
+            )
+        return name
+
+    def extracts(self, subfolder: str = "extract") -> dict[str, str]:
+        """Template text of each extract by ``schema.table``; ``table.sql`` means ``public.table``.
+
+        :raises SettingsError: the folder is missing or has no ``.sql`` file.
+        """
+        files = sorted((self.path / subfolder).glob("*.sql"))
+        if not files:
+            raise SettingsError(
+                f"{self.path / subfolder} has no extracts.",
+                hint="Put one <table>.sql there for each table that belongs to a clinic.",
+            )
+        names = [file.stem if "." in file.stem else f"public.{file.stem}" for file in files]
+        if len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise SettingsError(f"Two extracts for {', '.join(twice)} in {self.path / subfolder}.", hint="Remove one.")
+        return {name: self.text(f"{subfolder}/{file.name}") for name, file in zip(names, files, strict=True)}
+
+    def digest(self) -> str:
+        """Another one when the path, the list of extracts or any text that says what a backup holds is another one."""
+        texts = [str(self.path), self.clinic_table, self.text(declarations.FILE), *chain(*self.extracts().items())]
+        return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+    def clinic_columns(self) -> dict[str, frozenset[str]]:
+        """The columns that each extract compares with the clinic's number: how a table says whose its rows are.
+
+        Where the database has no foreign keys nothing else tells it.
+        """
+        try:
+            extracts = self.extracts()
+        except SettingsError:
+            return {}  # whoever runs extracts of this folder says so
+        found = {}
+        for name, text in extracts.items():
+            matches = _COMPARED.finditer(text)
+            found[name] = frozenset(match["quoted"] or match["plain"] or match["after"] for match in matches)
+        return found
+
+    def user_clinics(self) -> str:
+        """The query of ``user_clinics.sql`` for the parameters ``email`` and ``name``, as psycopg2 takes them.
+
+        The person's words are bound, and never part of the text: the file may hold anything, comments too.
+        """
+        text = _END.sub("", self.text(USER_CLINICS)).strip().replace("%", "%%")
+        return f"WITH airflow_user (email, name) AS (SELECT %(email)s::text, %(name)s::text)\n{text}"
+
+    def declarations(self) -> Declarations:
+        """What ``not_backed_up.txt`` leaves out on purpose. :raises SettingsError: a line cannot be read."""
+        return declarations.parse(self.text(declarations.FILE))
+
+    def drift(self) -> Drift:
+        """What ``drift.txt`` says of migrations; nothing where there is no such file.
+
+        :raises SettingsError: a line cannot be read.
+        """
+        return drift.parse(self.text(drift.FILE)) if (self.path / drift.FILE).exists() else Drift()
+
+    def not_backed_up(self) -> dict[str, str]:
+        """Tables in no backup on purpose, of whatever class, each with its reason."""
+        return self.declarations().tables
+
+    def derived(self) -> Mapping[str, str]:
+        """Tables that the application makes anew from others, each with its reason: a restore may delete from them."""
+        return self.declarations().derived
+
+
+def require_user_columns(count: int) -> None:
+    """:raises SettingsError: ``user_clinics.sql`` gives another number of columns than two or three."""
+    if count not in (2, 3):
+        raise SettingsError(
+            f"{USER_CLINICS} gives {count} columns.",
+            hint="It gives two or three: clinic_id and role, and user_id if you like, as its comment says.",
+        )
+
+
+class RenderedExtracts(str):
+    """The extracts of one clinic as one script, for people to read; ``queries`` are the statements themselves."""
+
+    __slots__ = ("queries",)
+    queries: Mapping[str, str]
+
+    def __new__(cls, queries: Mapping[str, str]) -> RenderedExtracts:
+        text = super().__new__(cls, "\n\n".join(f"-- {name}\n{query};" for name, query in queries.items()))
+        text.queries = queries
+        return text
+
+
+@dataclass(frozen=True)
+class SqlExtract:
+    """The extraction stage as a DAG file names it: the extracts in one subfolder of ``include/sql``.
+
+    Airflow calls a callable template field with the context; the result is what the web UI shows under Rendered
+    Template and what the operator runs.
+    """
+
+    subfolder: str = "extract"
+
+    def rendered(self, folder: SqlFolder, clinic_id: int) -> dict[str, str]:
+        """The SELECT of each table for one clinic, by ``schema.table``."""
+        return {
+            name: render(text, int(clinic_id), name=f"{self.subfolder}/{name}")
+            for name, text in folder.extracts(self.subfolder).items()
+        }
+
+    def __call__(self, *, context: Mapping[str, Any], jinja_env: object) -> RenderedExtracts:
+        from clinic_backups.base import settings
+
+        folder = SqlFolder(settings.load().sql_dir)
+        return RenderedExtracts(self.rendered(folder, int(context["task"].clinic["id"])))
+
+
+def file_of(table: str) -> str:
+    """The name of a table's file in the folder ``extract``."""
+    return f"{table.removeprefix('public.')}.sql"

@@ -1,0 +1,216 @@
+"""The gate before every backup: nothing is left out silently, whoever asks for the backup and by whichever way.
+
+See docs/decisions/0011-what-is-in-a-backup.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from psycopg2 import sql
+
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.model import BackupRequest, Gap, Table
+from clinic_backups.tenant import structure
+from clinic_backups.tenant.coverage import Coverage, Problem, large_object_problem
+from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.key_names import table_names
+from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.row_checks import RowChecks, one_clinic
+from clinic_backups.tenant.row_sql import identifier
+from clinic_backups.tenant.schema_memory import MEMORY
+from clinic_backups.tenant.structure import NotedColumn, Reference, Structure
+from clinic_backups.tenant.tenant_db import Snapshot
+from clinic_backups.tenant.value_checks import ValueChecks
+
+WITHIN_SECONDS = 60
+"""Longest time that comparing one clinic's rows may take before its backup."""
+SHOWN = 20
+"""Gaps that an error names; the preflight names all."""
+MAX_GAPS = 200
+"""Gaps that a backup's record names."""
+
+OnUnchecked = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What one version of the definitions, and one state of the SQL folder, say whatever the clinic is."""
+
+    facts: Structure
+    coverage: Coverage
+    problems: Sequence[Problem]
+    tables: Mapping[str, Table] = field(default_factory=dict)
+
+
+def problems_of_tables(
+    snapshot: Snapshot, coverage: Coverage, extracts: Mapping[str, str], *, within_seconds: float = WITHIN_SECONDS
+) -> list[Problem]:
+    """What PostgreSQL's catalog and the SQL folder say: one query, and a few more only where a table needs them.
+
+    :param extracts: rendered for one clinic.
+    """
+    return [
+        *coverage.problems(),
+        *_problems_behind(snapshot, coverage, extracts, within_seconds=within_seconds),
+    ]
+
+
+def passed(
+    snapshot: Snapshot,
+    folder: SqlFolder,
+    request: BackupRequest,
+    queries: Mapping[str, str],
+    on_unchecked: OnUnchecked = lambda message: None,
+) -> tuple[dict[str, Table], tuple[Gap, ...]]:
+    """The tables that a backup reads, and what it will lack: nothing, unless the request allows gaps.
+
+    :param queries: the SELECT of each table for this clinic.
+    :param on_unchecked: called with a sentence when the clinic's rows could not be compared in time.
+    :raises PermanentError: the backup would be incomplete, and the request does not allow that.
+    """
+    question = ("gate", folder.digest(), frozenset(queries))
+    known: _Known | None = MEMORY.get(question, snapshot.version)
+    if known is None:
+        facts = structure.read(snapshot, names_of(folder), folder.clinic_table)
+        coverage = Coverage(facts, folder, queries)
+        known = _Known(facts, coverage, coverage.problems())
+    behind = _problems_behind(snapshot, known.coverage, queries, within_seconds=WITHIN_SECONDS)
+    found = [problem for problem in (*known.problems, *behind) if problem.is_gap]
+    _require(found, request)
+    if not known.tables:
+        known = replace(known, tables=snapshot.tables(sorted(queries)))
+        MEMORY.keep(question, snapshot.version, known)
+    facts, coverage, tables = known.facts, known.coverage, dict(known.tables)
+    values = ValueChecks(snapshot, facts, queries, one_clinic(request.clinic.id), folder)
+    for table in tables.values():
+        changed = values.problems(table, within_seconds=WITHIN_SECONDS)
+        if changed is None:
+            on_unchecked(
+                f"The values of {table.name} were not compared with its extract within {WITHIN_SECONDS} s. An extract"
+                " that gives the columns as they are needs no comparison."
+            )
+        found += changed or ()
+    _require(found, request)
+    # With gaps allowed the preflight went on, and its findings are in no record yet.
+    if request.allow_gaps or not request.rows_compared:
+        checks = RowChecks(
+            snapshot, facts, tables, queries, one_clinic(request.clinic.id), coverage.links(), folder, materialized=True
+        )  # fmt: skip
+        rows = checks.problems(list(tables), within_seconds=WITHIN_SECONDS)
+        if rows is None:
+            on_unchecked(
+                f"The rows of clinic {request.clinic.id} were not compared with its extracts within {WITHIN_SECONDS} s."
+                " The preflight compares the rows of all clinics, table by table."
+            )
+        found += rows or ()
+        _require(found, request)
+    return tables, gaps(found)
+
+
+def _numbers(column: NotedColumn) -> sql.Composed:
+    """SELECT of the numbers that may be those of large objects, as texts."""
+    value, table = sql.Identifier("t", column.name), identifier(column.table)
+    if not column.oid_attributes:
+        numbers = sql.SQL("unnest({})::text" if column.is_array else "{}::text").format(value)
+        return sql.SQL("SELECT {} FROM {} AS t").format(numbers, table)
+    # As JSON a value can be searched to any depth: attributes of arrays, domains and composite types in each other.
+    return sql.SQL(" UNION ALL ").join(
+        sql.SQL("SELECT f.value #>> '{{}}' FROM {} AS t, jsonb_path_query(to_jsonb({}), {}) AS f (value)").format(
+            table, value, sql.Literal(f"lax $.**.{json.dumps(name)}[*]")
+        )
+        for name in column.oid_attributes
+    )
+
+
+def _problems_behind(
+    snapshot: Snapshot, coverage: Coverage, extracts: Mapping[str, str], *, within_seconds: float
+) -> list[Problem]:
+    """What PostgreSQL's catalog alone cannot tell: most databases have nothing of it, and then nothing is asked.
+
+    Whether the numbers in columns of type oid are those of large objects, and whether an extract reads the rows of the
+    tables that inherit from its own. What cannot be answered in time counts as a problem.
+    """
+    found: list[Problem] = []
+    for column in coverage.oid_columns():
+        query = sql.SQL(
+            "SELECT EXISTS (SELECT FROM pg_largeobject_metadata AS o JOIN ({}) AS n (number) ON o.oid::text = n.number)"
+        ).format(_numbers(column))
+        rows = snapshot.rows_within(within_seconds, query, f"looking for large objects of {column.table}")
+        if rows is None or rows[0][0]:
+            found.append(large_object_problem(column))
+    for column, meant, problem in coverage.doubtful():
+        unlike = _names_nothing(snapshot, column, meant, within_seconds=within_seconds)
+        found.append(replace(problem, is_gap=not unlike))
+    for parent, heirs in coverage.inherited().items():
+        if read := sorted(_read_by(snapshot, extracts[parent]) & set(heirs)):
+            found.append(
+                Problem(
+                    parent,
+                    f"The extract of {parent} also reads rows of {', '.join(read)}, which inherit from it. A restore"
+                    " would write them into the parent, without their own columns.",
+                    f"Write FROM ONLY {parent} in its extract, and give each of these tables an extract of its own.",
+                )
+            )
+    return found
+
+
+def _names_nothing(snapshot: Snapshot, column: NotedColumn, meant: Reference, *, within_seconds: float) -> bool:
+    """Whether a column of another type than the key has values, and none of them is one of the key's."""
+    value = sql.SQL("unnest({})" if column.is_array else "{}").format(sql.Identifier("t", column.name))
+    query = sql.SQL(catalog_query("keys_held")).format(
+        value=value, table=identifier(column.table), parent=identifier(meant.parent),
+        key=sql.Identifier("p", meant.parent_columns[0]),
+    )  # fmt: skip
+    try:
+        rows = snapshot.rows_within(within_seconds, query, f"looking for keys in {column.table}")
+    except PermanentError:
+        return False  # the role may not read it: its name counts
+    return bool(rows and rows[0][0])
+
+
+def _read_by(snapshot: Snapshot, extract: str) -> set[str]:
+    """The tables that a query reads, as its plan has them: a table that is read with ONLY stands alone there."""
+    with snapshot.savepoint():
+        snapshot.rows("SELECT set_config('constraint_exclusion', 'off', true)", None, "asking for a plan")
+        plan = snapshot.rows(
+            f"EXPLAIN (VERBOSE, FORMAT JSON) {extract}", None, "asking for the plan of an extract", source="extract"
+        )
+    found: set[str] = set()
+    waiting: list[Any] = [plan[0][0]]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            if "Relation Name" in node:
+                found.add(f"{node.get('Schema')}.{node['Relation Name']}")
+            waiting += [value for value in node.values() if isinstance(value, (list, dict))]
+    return found
+
+
+def names_of(folder: SqlFolder) -> set[str]:
+    """What :func:`clinic_backups.tenant.structure.read` is to look for besides foreign keys."""
+    compared = folder.clinic_columns().items()
+    return {name for table, names in compared if table != folder.clinic_table for name in names} | table_names(folder)
+
+
+def gaps(problems: Iterable[Problem]) -> tuple[Gap, ...]:
+    """What a record and an envelope keep of them."""
+    return tuple(dict.fromkeys(Gap(problem.table, problem.reason) for problem in problems))[:MAX_GAPS]
+
+
+def _require(found: Sequence[Problem], request: BackupRequest) -> None:
+    if not found or request.allow_gaps:
+        return
+    lines = [line for item in found[:SHOWN] for line in (item.reason, f"  HINT: {item.remedy}")]
+    more = [f"And {len(found) - SHOWN} more: see `clinic-backups check`."] if len(found) > SHOWN else []
+    count = f"{len(found)} reason{'s' if len(found) > 1 else ''}"
+    raise PermanentError(
+        "\n".join([f"The backup of clinic {request.clinic.id} would be incomplete, for {count}.", *lines, *more]),
+        hint="Nothing was stored. To back up what can be backed up, and mark the backup as incomplete, use"
+        ' `clinic-backups backup --allow-gaps` or the conf {"allow_gaps": true}.',
+    )

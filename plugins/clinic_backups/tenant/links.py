@@ -1,0 +1,101 @@
+"""What the rows of each extract name in other extracts: by this it is known which rows belong to a clinic."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from clinic_backups.tenant.key_names import EQUAL, KeyNames
+from clinic_backups.tenant.structure import Reference, Structure, comparable
+
+
+class Links:
+    """Foreign keys, columns named like one, and the parts of foreign keys of several columns.
+
+    Those whose column is declared are left aside.
+
+    :param extracts: the tables that have an extract.
+    :param declared: columns, as ``schema.table.column``.
+    :param clinics_own: the columns of the clinics' table that the extracts compare with the clinic's number.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        names: KeyNames,
+        extracts: Collection[str],
+        declared: Collection[str],
+        clinic_table: str,
+        clinics_own: Collection[str],
+    ) -> None:
+        self._structure, self._names, self._extracts, self._declared = structure, names, extracts, declared
+        self._clinic_table, self._clinics_own = clinic_table, clinics_own
+
+    def all(self) -> list[Reference]:
+        keys = [key for key in self._structure.references if not self.is_declared(key)]
+        named = list(self._named())
+        found = {(link.table, link.columns, link.parent): link for link in (*keys, *named)}
+        parts = {(link.table, link.columns, link.parent): link for link in self._parts(keys, named)}
+        return [
+            link for link in (*keys, *named, *(parts[key] for key in sorted(parts.keys() - found.keys())))
+            if link.table in self._extracts and link.parent in self._extracts
+        ]  # fmt: skip
+
+    def is_declared(self, key: Reference) -> bool:
+        """Whether a line says that one of its columns names something else."""
+        return any(f"{key.table}.{column}" in self._declared for column in key.columns)
+
+    def _named(self) -> Iterable[Reference]:
+        for column in self._structure.columns:
+            meant = self._names.meant_by(column)
+            is_key = column.is_foreign_key and not column.is_part
+            settled = is_key or f"{column.table}.{column.name}" in self._declared
+            if (
+                column.table in self._extracts
+                and meant is not None
+                and comparable(meant.type, column.type)
+                and meant.parent in self._extracts
+                and not settled
+                and column.table != self._clinic_table
+            ):
+                yield Reference(
+                    column.table, (column.name,), meant.parent, meant.parent_columns, (EQUAL,),
+                    column.type, enforced=False,
+                )  # fmt: skip
+
+    def _parts(self, keys: Collection[Reference], named: Collection[Reference]) -> Iterable[Reference]:
+        """Where one column of a foreign key of several is itself a key, in the table that it refers to.
+
+        With another one of its columns NULL such a foreign key refers to nothing (MATCH SIMPLE); the one column still
+        says whose the row is.
+        """
+        ways: dict[tuple[str, str], list[Reference]] = {}
+        for link in (*keys, *named):
+            if len(link.columns) == 1:
+                ways.setdefault((link.table, link.columns[0]), []).append(link)
+        parts = [
+            (key, *part)
+            for key in keys if len(key.columns) > 1
+            for part in zip(key.columns, key.parent_columns, key.operators, strict=True)
+        ]  # fmt: skip
+        grown = True
+        while grown:  # what a part names may be a part of a further key
+            grown = False
+            for key, ours, theirs, operator in parts:
+                mine = ways.setdefault((key.table, ours), [])
+                for parent, column in self._of(key.parent, theirs, operator, ways):
+                    if all(way.parent != parent for way in mine):
+                        mine.append(Reference(key.table, (ours,), parent, (column,), (operator,), "", enforced=False))
+                        grown = True
+        for found_ways in ways.values():
+            yield from found_ways
+
+    def _of(
+        self, table: str, column: str, operator: tuple[str, str], ways: Mapping[tuple[str, str], list[Reference]]
+    ) -> list[tuple[str, str]]:
+        """The tables and columns that a column of a table names, with the same equality."""
+        found = [
+            (way.parent, way.parent_columns[0]) for way in ways.get((table, column), ()) if way.operators[0] == operator
+        ]
+        if table == self._clinic_table and column in self._clinics_own:
+            found.append((table, column))
+        return found

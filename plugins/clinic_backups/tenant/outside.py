@@ -1,0 +1,43 @@
+"""Rows of a clinic that no extract gives, named by where they lie, so that a restore's copy can hold them too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clinic_backups.base.model import Table
+from clinic_backups.base.text import quoted
+
+
+@dataclass(frozen=True)
+class Outside:
+    """Some rows of one table. Where they lie is the same for all who see one snapshot, and tells no value of theirs.
+
+    :param changed: so many of them are not as the backup that is restored has them.
+    :param parts: the oid of the table, or of each of its partitions, with the places as PostgreSQL writes a ``tid[]``.
+    """
+
+    rows: int = 0
+    changed: int = 0
+    parts: tuple[tuple[int, str], ...] = ()
+
+    def __add__(self, other: Outside) -> Outside:
+        return Outside(self.rows + other.rows, self.changed + other.changed, self.parts + other.parts)
+
+    def select(self, table: str, columns: Sequence[str]) -> str:
+        """SELECT of these rows."""
+        there = " OR ".join(
+            f"t.tableoid = {part:d} AND t.ctid = ANY ('{places}'::tid[])" for part, places in self.parts
+        )
+        name = ".".join(map(quoted, table.split(".", 1)))
+        return f"SELECT {_listed(columns, 't')} FROM {name} AS t WHERE {there}"  # noqa: S608 - quoted
+
+    def added_to(self, extract: str, table: Table) -> str:
+        """SELECT of the rows that an extract gives, and of these."""
+        columns = [column.name for column in table.stored_columns]
+        given = f"SELECT {_listed(columns, 'r')} FROM (\n{extract}\n) AS r"  # noqa: S608 - quoted
+        return f"{given}\nUNION ALL\n{self.select(table.name, columns)}"
+
+
+def _listed(columns: Sequence[str], alias: str) -> str:
+    return ", ".join(f"{alias}.{quoted(column)}" for column in columns)

@@ -1,0 +1,254 @@
+"""What the rows say about the extracts: whether each row of a clinic is in its backup, once, and no other row is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from psycopg2 import sql
+
+from clinic_backups.base.model import Table
+from clinic_backups.tenant.coverage import Problem
+from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.row_problems import RowProblems, counted
+from clinic_backups.tenant.row_sql import (
+    all_of,
+    given,
+    given_in_part,
+    identifier,
+    keys,
+    listed,
+    same,
+    template,
+    whole_row,
+)
+from clinic_backups.tenant.structure import Reference, Structure
+from clinic_backups.tenant.tenant_db import Snapshot
+
+CLINIC = sql.Identifier("clinica_del_respaldo")
+PLACEHOLDER = "clinica_del_respaldo.id"
+"""Stands in an extract where one backup has its clinic's number, so that one query is about all clinics."""
+
+
+def one_clinic(clinic_id: int) -> str:
+    """What stands for ``all_clinics.sql`` where the rows of one clinic are compared."""
+    return f"SELECT {int(clinic_id)}, ''::text, ''::text"
+
+
+@dataclass(frozen=True)
+class RowCount:
+    """One table's rows against the backups of all clinics."""
+
+    left_out: int
+    """Rows in no backup; of equal rows of a table without key, those by which the backups have fewer."""
+    too_many: int
+    """By how much the backups hold more than each of their rows once."""
+    in_table: int
+
+
+@dataclass
+class _Question:
+    """Many counts that are asked in one statement."""
+
+    problems: list[Problem] = field(default_factory=list)
+    """What each of :attr:`arms` counts."""
+    arms: list[sql.Composable] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+    """The tables whose rows in the backups are counted."""
+    counts: dict[str, sql.Composable] = field(default_factory=dict)
+    """Further named queries, on those."""
+
+    def count(self, problem: Problem, arm: str, **parts: sql.Composable) -> None:
+        self.arms.append(template(arm).format(number=sql.Literal(len(self.arms)), **parts))
+        self.problems.append(problem)
+
+    def name(self, query: str, **parts: sql.Composable) -> sql.Identifier:
+        """Give a query a name."""
+        name = f"cuenta_del_respaldo_{len(self.counts)}"
+        self.counts[name] = template(query).format(name=sql.Identifier(name), **parts)
+        return sql.Identifier(name)
+
+    def query(self, backups: Iterable[sql.Composable]) -> sql.Composable:
+        named = sql.SQL(",\n").join([*backups, *self.counts.values()])
+        return sql.SQL("WITH {}\n{}").format(named, sql.SQL("\nUNION ALL\n").join(self.arms))
+
+
+class RowChecks:
+    """Compares rows in one snapshot.
+
+    :param tables: the tables that have an extract.
+    :param extracts: their extracts, rendered with :data:`PLACEHOLDER` or, for one clinic, with its number.
+    :param clinics: the query of ``all_clinics.sql``, or :func:`one_clinic`.
+    :param materialized: the server keeps the keys of the backups' rows while it compares them: faster for one clinic,
+        whose keys are few, and slower for all.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        structure: Structure,
+        tables: Mapping[str, Table],
+        extracts: Mapping[str, str],
+        clinics: str,
+        links: Iterable[Reference],
+        folder: SqlFolder,
+        *,
+        materialized: bool = False,
+    ) -> None:
+        self._snapshot, self._structure, self._tables = snapshot, structure, tables
+        self._extracts = extracts
+        self._declared, self._problems = folder.declarations(), RowProblems(folder.path, folder.clinic_table)
+        self._how = "" if materialized else "NOT "
+        self._clinics = sql.SQL(clinics.strip().rstrip(";"))
+        self._links = [link for link in links if {link.table, link.parent} <= tables.keys()]
+
+    def count(self, table: Table, *, within_seconds: float) -> RowCount | None:
+        """Count which rows of one table are in the clinics' backups; ``None`` when it takes longer.
+
+        A table without primary key is compared by its whole rows, and by how often each is there.
+
+        :raises PermanentError: the extract does not run with a column in place of a number.
+        """
+        parts: dict[str, sql.Composable] = {
+            "table": self._table(table.name), "clinics": self._clinics,
+            "extract": sql.SQL(self._extracts[table.name]),
+        }  # fmt: skip
+        if table.primary_key:
+            ours, theirs = keys(table, "r"), keys(table, "t")
+            names = [sql.Identifier(f"key{number}") for number, _ in enumerate(ours)]
+            query = template("count_rows").format(
+                **parts,
+                extract_keys=listed(sql.SQL("{} AS {}").format(*pair) for pair in zip(ours, names, strict=True)),
+                same=all_of(sql.SQL("{} = b.{}").format(key, name) for key, name in zip(theirs, names, strict=True)),
+            )
+        else:
+            query = template("count_equal_rows").format(
+                **parts, table_row=self._whole_row(table, "t"), extract_row=self._whole_row(table, "r")
+            )
+        found = self._snapshot.rows_within(
+            within_seconds, query, f"counting the rows of {table.name}", extracts=self._extracts
+        )
+        return None if found is None else RowCount(*found[0])
+
+    def problems(
+        self,
+        names: Sequence[str],
+        *,
+        within_seconds: float,
+        missing: bool = True,
+        twice: bool = True,
+        several: bool = False,
+        in_part: bool = False,
+    ) -> list[Problem] | None:
+        """What is wrong with the rows of some tables; ``None`` when it takes longer.
+
+        :param missing: look for rows that the extracts leave out.
+        :param twice: look for rows that one backup has twice.
+        :param several: look for rows that are in the backups of several clinics.
+        :param in_part: look for rows in no backup whose foreign key of several columns is partly NULL. Whose they are
+            is not known: ask it of all clinics.
+        :raises PermanentError: an extract does not run with a column in place of a number.
+        """
+        ask = _Question()
+        for link in self._links:
+            if link.table in names:
+                ask.used |= {link.table, link.parent}
+                self._ask_outside(ask, link)
+                if missing and self._tables[link.table].primary_key and link.table not in self._declared.rows:
+                    self._ask_missing(ask, link)
+                if in_part and len(link.columns) > 1 and link.table not in self._declared.rows:
+                    self._ask_in_part(ask, link)
+        for name in names:
+            if self._tables[name].primary_key:
+                for wanted, kind in ((twice, "rows_twice"), (several, "rows_shared")):
+                    if wanted:
+                        ask.used.add(name)
+                        columns = listed(keys(self._tables[name], "b"))
+                        ask.count(self._problems.repeated(kind, name), kind, child=sql.Identifier(name), keys=columns)
+            elif missing or twice:
+                self._ask_equal(ask, name, missing=missing and name not in self._declared.rows, twice=twice)
+        if not ask.arms:
+            return []
+        doing = f"comparing the rows of {names[0] if len(names) == 1 else 'the clinic'}"
+        query = ask.query(map(self._backed_up, sorted(ask.used)))
+        found = self._snapshot.rows_within(within_seconds, query, doing, extracts=self._extracts)
+        if found is None:
+            return None
+        return [counted(ask.problems[number], count) for number, count in sorted(found) if count]
+
+    def _ask_equal(self, ask: _Question, name: str, *, missing: bool, twice: bool) -> None:
+        """Count the equal rows of a table without key, in the table and in the backups."""
+        table, links = self._tables[name], [link for link in self._links if link.table == name]
+        ask.used |= {name, *(link.parent for link in links)}
+        parts = {"row": self._whole_row(table, "r"), "table": self._table(name), "child": sql.Identifier(name)}
+        names_none = sql.SQL("NOT EXISTS (SELECT FROM {} AS p WHERE {})")
+        alone = [names_none.format(sql.Identifier(link.parent), same(link, "p")) for link in links]
+        counts: list[tuple[sql.Identifier, Problem]] = []
+        for link in links:
+            named = ask.name("equal_rows", parent=sql.Identifier(link.parent), same=same(link, "p"), **parts)
+            counts.append((named, self._problems.missing(link)))
+        named = ask.name("equal_rows_alone", alone=all_of(alone or [sql.SQL("true")]), **parts)
+        counts.append((named, self._problems.equal_missing(name)))
+        if missing:
+            for counted_rows, problem in counts:
+                ask.count(problem, "equal_rows_missing", counted=counted_rows)
+        if twice:
+            every = sql.SQL(" UNION ").join(sql.SQL("TABLE {}").format(each) for each, _ in counts)
+            ask.count(self._problems.repeated("equal_rows", name), "equal_rows_repeated", counted=every)
+
+    def _backed_up(self, name: str) -> sql.Composable:
+        """The rows of all backups of a table, with the number of the clinic."""
+        table = self._tables[name]
+        wanted = [*table.primary_key]
+        for link in self._links:
+            wanted += [
+                *(link.columns if link.table == name else ()),
+                *(link.parent_columns if link.parent == name else ()),
+            ]
+        columns: list[sql.Composable] = [sql.Identifier("r", column) for column in dict.fromkeys(wanted)]
+        if not table.primary_key:
+            columns.append(sql.SQL("{} AS fila_del_respaldo").format(self._whole_row(table, "r")))
+        return template("backed_up").format(
+            name=sql.Identifier(name), how=sql.SQL(self._how), clinic=CLINIC, columns=listed(columns),
+            clinics=self._clinics, extract=sql.SQL(self._extracts[name]),
+        )  # fmt: skip
+
+    def _ask_outside(self, ask: _Question, link: Reference) -> None:
+        # A parent that is in nobody's table any more makes the backup suspect; here it must be another clinic's.
+        exists = sql.SQL("\n   AND EXISTS (SELECT FROM {} AS p WHERE {})").format(
+            identifier(link.parent), same(link, "p")
+        )
+        ask.count(
+            self._problems.outside(link), "rows_outside", child=sql.Identifier(link.table),
+            parent=sql.Identifier(link.parent), given=given(link), same=same(link, "p"), exists=exists,
+        )  # fmt: skip
+
+    def _ask_missing(self, ask: _Question, link: Reference) -> None:
+        ask.count(
+            self._problems.missing(link), "rows_missing", table=self._table(link.table),
+            child=sql.Identifier(link.table), parent=sql.Identifier(link.parent), same=same(link, "p"),
+            same_row=self._same_row(self._tables[link.table]),
+        )  # fmt: skip
+
+    def _ask_in_part(self, ask: _Question, link: Reference) -> None:
+        named = [given(each) for each in self._links if each.table == link.table]
+        ask.count(
+            self._problems.in_part(link), "rows_in_part", table=self._table(link.table),
+            child=sql.Identifier(link.table), in_part=given_in_part(link), named=sql.SQL(" OR ").join(named),
+            same_row=self._same_row(self._tables[link.table]),
+        )  # fmt: skip
+
+    def _same_row(self, table: Table) -> sql.Composable:
+        if not table.primary_key:
+            return sql.SQL("b.fila_del_respaldo = {}").format(self._whole_row(table, "r"))
+        pairs = zip(keys(table, "b"), keys(table, "r"), strict=True)
+        return all_of(sql.SQL("{} = {}").format(mine, theirs) for mine, theirs in pairs)
+
+    def _whole_row(self, table: Table, alias: str) -> sql.Composable:
+        """Without the columns that may have other values in a backup, as somebody declared."""
+        return whole_row(table, alias, self._declared.columns)
+
+    def _table(self, name: str) -> sql.Composable:
+        """Not the rows of tables that inherit from it; a partitioned table is its partitions' rows."""
+        relation = self._structure.relations.get(name)
+        return sql.SQL("ONLY " if relation is not None and relation.kind == "r" else "") + identifier(name)

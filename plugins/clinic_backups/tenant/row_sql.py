@@ -1,0 +1,71 @@
+"""Pieces of the statements that compare rows: names, keys, and the operators of foreign keys."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from psycopg2 import sql
+
+from clinic_backups.base.model import Table
+from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.structure import Reference
+
+
+def template(name: str) -> sql.SQL:
+    return sql.SQL(catalog_query(name))
+
+
+def identifier(table: str) -> sql.Identifier:
+    return sql.Identifier(*table.split(".", 1))
+
+
+def same(link: Reference, parent: str) -> sql.Composable:
+    """With the operators of the foreign key: its column may be of another type, or of an extension's."""
+    return all_of(
+        sql.SQL("{} OPERATOR({}.{}) {}").format(
+            sql.Identifier(parent, theirs), sql.Identifier(schema), sql.SQL(operator), sql.Identifier("r", ours)
+        )
+        for theirs, ours, (schema, operator) in zip(link.parent_columns, link.columns, link.operators, strict=True)
+    )
+
+
+def given(link: Reference) -> sql.Composable:
+    """The row r names a row: no column of it is NULL."""
+    return all_of(sql.SQL("{} IS NOT NULL").format(sql.Identifier("r", column)) for column in link.columns)
+
+
+def given_in_part(link: Reference) -> sql.Composable:
+    """Of a foreign key of several columns: some are NULL in the row r and others are not."""
+    count = sql.SQL("num_nulls({})").format(listed(sql.Identifier("r", column) for column in link.columns))
+    return sql.SQL("{} BETWEEN 1 AND {}").format(count, sql.Literal(len(link.columns) - 1))
+
+
+def keys(table: Table, alias: str) -> list[sql.Composable]:
+    """The primary key. Values of an extension's type are compared as text: only the equality of PostgreSQL's own types
+    is found without a search path."""
+    types = {column.name: column.type for column in table.columns}
+    return [
+        sql.SQL("{}::text" if "." in types[column] else "{}").format(sql.Identifier(alias, column))
+        for column in table.primary_key
+    ]
+
+
+def whole_row(table: Table, alias: str, leaving_aside: Collection[str]) -> sql.Composable:
+    """What tells the rows of a table without key apart.
+
+    :param leaving_aside: columns, as ``schema.table.column``.
+    """
+    columns = [
+        sql.Identifier(alias, column.name)
+        for column in table.stored_columns
+        if f"{table.name}.{column.name}" not in leaving_aside
+    ]
+    return sql.SQL("ROW({})::text").format(listed(columns))
+
+
+def all_of(conditions: Iterable[sql.Composable]) -> sql.Composable:
+    return sql.SQL(" AND ").join(conditions)
+
+
+def listed(items: Iterable[sql.Composable]) -> sql.Composable:
+    return sql.SQL(", ").join(items)

@@ -1,0 +1,53 @@
+"""Which database a backup is read from: the same as those before it, or another one that answers to the same name.
+
+A wrong connection, to a copy for tests for instance, gives a backup that is complete in itself and holds another
+clinic's truth. So each record keeps what the server says of itself, and a backup of another database than the newest
+relied-upon one is full, and suspect until somebody accepts it.
+"""
+
+from __future__ import annotations
+
+from clinic_backups.base.text import one_line
+from clinic_backups.tenant.tenant_db import Snapshot
+
+_WHO = """
+    SELECT has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE'), d.oid::bigint, d.datname
+      FROM pg_database AS d WHERE d.datname = current_database()"""
+_SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
+UNKNOWN = "?"
+"""In place of the system identifier where the role may not ask for it."""
+
+
+def identity_of(snapshot: Snapshot) -> str:
+    """``system identifier/oid/name`` of the database; a failover and a restart change none of them."""
+    ((may_ask, oid, name),) = snapshot.rows(_WHO, None, "asking which database this is")
+    return f"{system_identifier(snapshot, may_ask=may_ask) or UNKNOWN}/{oid}/{name}"
+
+
+def system_identifier(snapshot: Snapshot, *, may_ask: bool) -> str | None:
+    """The cluster's own; none where the role may not execute ``pg_control_system()``."""
+    if not may_ask:
+        return None
+    ((system,),) = snapshot.rows(_SYSTEM, None, "asking which server this is")
+    return str(system)
+
+
+def is_same(one: str | None, other: str | None) -> bool:
+    """Both are known to be one database of one server, whatever it is called: its OIDs mean the same then."""
+    if one is None or other is None:
+        return False
+    (system, oid, _), (other_system, other_oid, _) = one.split("/", 2), other.split("/", 2)
+    return system != UNKNOWN and (system, oid) == (other_system, other_oid)
+
+
+def difference(before: str | None, now: str) -> str:
+    """Why ``now`` is another database than ``before``, in a sentence; empty where it is not, or nobody knows."""
+    if before is None or before == now:
+        return ""
+    (system, oid, name), (system_now, oid_now, name_now) = before.split("/", 2), now.split("/", 2)
+    if UNKNOWN in (system, system_now) and (oid, name) == (oid_now, name_now):
+        return ""
+    was, is_ = one_line(name)[:100], one_line(name_now)[:100]
+    if system != system_now:
+        return f"it was read from database {is_} on another server than the backups before, which are of database {was}"
+    return f"it was read from database {is_}, and the backups before from another one of the same server, {was}"

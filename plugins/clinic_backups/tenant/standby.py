@@ -1,0 +1,50 @@
+"""Data of a standby: as of when they are, and whether that is recent enough."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from clinic_backups.base.errors import TransientError
+from clinic_backups.base.findings import Report
+from clinic_backups.base.model import iso
+from clinic_backups.tenant.table_locks import Replayed
+from clinic_backups.tenant.tenant_db import Snapshot
+
+
+def lag_of(replayed: Replayed, most_seconds: float) -> timedelta:
+    """By how much the data are older than the database's own clock; nothing for a server that is no standby.
+
+    :raises TransientError: more than ``most_seconds``; or the standby does not know as of when its data are.
+    """
+    if not replayed.standby:
+        return timedelta()
+    if replayed.replayed_at is None:
+        raise TransientError(
+            "The clinics' database is a standby. It has replayed no commit since it started, and it has not caught up"
+            " with its primary. So nobody knows as of when its data are.",
+            hint="Is its replay paused, or its line to the primary down? See pg_stat_wal_receiver there. Or let"
+            " connection clinic_db name the primary.",
+        )
+    lag = max(timedelta(), replayed.now - replayed.replayed_at)
+    if lag > timedelta(seconds=most_seconds):
+        raise TransientError(
+            f"The clinics' database is a standby whose data are as of {iso(replayed.replayed_at)}. It is"
+            f" {iso(replayed.now)} there: that is {lag.total_seconds():.0f} seconds later, and {most_seconds:g} are"
+            " allowed.",
+            hint="Is its replay paused, or its line to the primary down? See pg_stat_wal_receiver there. Let connection"
+            " clinic_db name the primary, or raise CLINIC_BACKUPS_STANDBY_LAG_SECONDS.",
+        )
+    return lag
+
+
+def check_standby(snapshot: Snapshot, most_seconds: float, report: Report) -> None:
+    """For the preflight: says of a standby how old its data are, and finds one that backups refuse."""
+    with report.check("database"):
+        replayed = snapshot.replayed()
+        lag = lag_of(replayed, most_seconds)
+        if replayed.standby:
+            report.ok(
+                "database",
+                f"The clinics' database is a standby. Its data are {lag.total_seconds():.0f} seconds old, and backups"
+                " carry that time.",
+            )

@@ -1,0 +1,195 @@
+"""What PostgreSQL's catalog says about all relations, as far as the completeness of a backup depends on it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.tenant_db import Snapshot
+
+FAMILIES = ({"smallint", "integer", "bigint", "numeric"}, {"text", "character varying", "character"})
+TEXTS = {"text", "character varying", "character", "name", "citext"}
+NUMBERS = {"smallint", "integer", "bigint", "numeric", "real", "double precision"}
+LOOSE_STEM = "^_*(ids?_|id|[ug]uids?_?|fk_|pk_)|_*([ug]u)?ids?_*$|_(fk|pk)_*$"
+"""What is left aside of a name in small letters before PostgreSQL compares it: ``key_names.py`` looks more closely."""
+KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A table, view or the like; ``name`` is ``schema.table``, unquoted."""
+
+    name: str
+    kind: str
+    """One of :data:`KINDS`."""
+    persistence: str
+    """``p`` permanent, ``u`` unlogged, ``t`` temporary"""
+    root: str | None
+    """Of a partition: the partitioned table that it is a part of."""
+    inherits: tuple[str, ...]
+    """The parents by INHERITS; a partition has none."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """``columns`` of a table name rows of ``parent``. Of partitions, the partitioned tables are given."""
+
+    table: str
+    columns: tuple[str, ...]
+    parent: str
+    parent_columns: tuple[str, ...]
+    operators: tuple[tuple[str, str], ...]
+    """Schema and name of the equality of each column, with the parent's value on the left."""
+    type: str
+    """Of the first column, as ``format_type`` spells it: a type that is not PostgreSQL's own has its schema."""
+    base: str = ""
+    """Of a domain: the type that it is made of; else the same."""
+    enforced: bool = True
+    """There is a constraint; otherwise only the column's name says so."""
+
+
+@dataclass(frozen=True)
+class NotedColumn:
+    """A column that may name a large object, or that is named like a foreign key of some table."""
+
+    table: str
+    name: str
+    type: str
+    base: str
+    """Of a domain: the type that it is made of; else the same."""
+    is_oid: bool
+    is_array: bool
+    oid_attributes: tuple[str, ...]
+    """Of a composite type: the attributes in it, at any depth, that may name one."""
+    managed: bool
+    """A trigger ``lo_manage`` is on it."""
+    is_primary_key: bool
+    """It is the whole primary key."""
+    in_primary_key: bool
+    """It is the primary key or a part of it."""
+    is_foreign_key: bool
+    """It is one, or a part of one."""
+    is_part: bool = False
+    """It is a part of foreign keys of several columns and none by itself: it may name something by itself besides."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The facts of one moment."""
+
+    relations: dict[str, Relation]
+    references: tuple[Reference, ...]
+    columns: tuple[NotedColumn, ...]
+    has_large_objects: bool
+
+    def descendants(self, name: str) -> list[str]:
+        """The tables that inherit from one, at any depth, in order of name."""
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            parent = waiting.pop()
+            for relation in self.relations.values():
+                if parent in relation.inherits and relation.name not in found:
+                    found.add(relation.name)
+                    waiting.append(relation.name)
+        return sorted(found)
+
+
+def plain(name: str) -> str:
+    """A column's name without case and underscores: ``clinica_id`` and ``clinicaId`` are the same."""
+    return name.replace("_", "").lower()
+
+
+def loose_stem(name: str) -> str:
+    """As ``structure.sql`` makes it of a column's name: whatever is like a key's name has the same."""
+    return (re.sub(LOOSE_STEM, "", name.lower()).replace("_", "") or plain(name)).rstrip("s")
+
+
+def may_hold(column: str, key: str) -> bool:
+    """Whether values of a key's type can be kept in a column of another: texts hold all, an array what its items do."""
+    names = {one.removesuffix("[]").rpartition(".")[2] for one in (column, key)}
+    return len(names) == 1 or bool(names & TEXTS) or names <= NUMBERS or names == {"uuid", "bytea"}
+
+
+def comparable(one: str, other: str) -> bool:
+    """Whether values of two types can be compared with PostgreSQL's own equality."""
+    return "." not in one and (one == other or any({one, other} <= family for family in FAMILIES))
+
+
+def read(snapshot: Snapshot, names: Iterable[str] = (), clinic_table: str = "") -> Structure:
+    """Ask the catalog once, for all tables.
+
+    :param names: columns of these names are noted too, besides those named like a foreign key.
+    :param clinic_table: and those named like the columns of this table's key, if that has several.
+    """
+    query = catalog_query("structure")
+    facts: dict[str, list[Any]] = {}
+    values = {"names": [loose_stem(name) for name in names], "words": LOOSE_STEM, "clinic_table": clinic_table}
+    for kind, fact in snapshot.rows(query, values, "reading the catalog"):
+        facts.setdefault(kind, []).append(fact)
+    references = sorted({_reference(item) for item in facts.get("foreign_key", ())}, key=_order)
+    alone = {(key.table, key.columns[0]) for key in references if len(key.columns) == 1}
+    parts = {(key.table, column) for key in references for column in key.columns} - alone
+    columns = [
+        NotedColumn(
+            **(item | {"oid_attributes": tuple(item["oid_attributes"] or ())}),
+            is_foreign_key=(item["table"], item["name"]) in alone | parts,
+            is_part=(item["table"], item["name"]) in parts,
+        )
+        for item in facts.get("column", ())
+    ]
+    return Structure(
+        relations={item["name"]: _relation(item) for item in facts.get("relation", ())},
+        references=tuple(references),
+        columns=tuple(sorted(columns, key=lambda column: (column.table, column.name))),
+        has_large_objects=bool(facts["large_objects"][0]),
+    )
+
+
+def _relation(item: dict[str, Any]) -> Relation:
+    return Relation(**(item | {"inherits": tuple(item["inherits"] or ())}))
+
+
+def _reference(item: dict[str, Any]) -> Reference:
+    operators: Iterable[list[str]] = item["operators"]
+    return Reference(
+        table=item["table"],
+        columns=tuple(item["columns"]),
+        parent=item["parent"],
+        parent_columns=tuple(item["parent_columns"]),
+        operators=tuple((schema, name) for schema, name in operators),
+        type=item["type"],
+        base=item["base"],
+    )
+
+
+def _order(reference: Reference) -> tuple[str, tuple[str, ...], str]:
+    return reference.table, reference.columns, reference.parent
+
+
+def column_numbers(snapshot: Snapshot) -> dict[str, dict[str, int]]:
+    """The columns of every table of the database, by ``schema.table``, each with PostgreSQL's number."""
+    found = snapshot.rows(
+        "SELECT n.nspname || '.' || c.relname, json_object_agg(a.attname, a.attnum) FROM pg_class AS c"
+        " JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_attribute AS a ON a.attrelid = c.oid"
+        " WHERE c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped GROUP BY 1",
+        None,
+        "reading the names of columns",
+    )
+    return dict(found)
+
+
+def table_oids(snapshot: Snapshot) -> dict[str, tuple[int, str | None]]:
+    """The OID of every table of the database, by ``schema.table``; and of a partition, which table it is part of."""
+    found = snapshot.rows(
+        "SELECT n.nspname || '.' || c.relname, c.oid::bigint, CASE WHEN c.relispartition THEN"
+        " (SELECT rn.nspname || '.' || r.relname FROM pg_class AS r JOIN pg_namespace AS rn ON rn.oid = r.relnamespace"
+        " WHERE r.oid = pg_partition_root(c.oid)) END"
+        " FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p')",
+        None,
+        "reading the names of tables",
+    )
+    return {table: (oid, root) for table, oid, root in found}

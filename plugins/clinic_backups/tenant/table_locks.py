@@ -1,0 +1,417 @@
+"""Locks on all tables that some queries read, taken before the snapshot, and the proof that nothing else was touched.
+
+A REPEATABLE READ snapshot alone does not do: TRUNCATE and an ALTER TABLE that rewrites make a table look empty to every
+snapshot that is older (PostgreSQL manual, "Caveats" of MVCC). See docs/decisions/0010-locks-before-the-snapshot.md.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+import psycopg2
+import psycopg2.errors
+
+from clinic_backups.base.database import TRANSIENT_CLASSES, raise_database_error, session_settings
+from clinic_backups.base.errors import TransientError, afterwards
+from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.schema_memory import MEMORY, Version, shape_of
+
+PREPARE_LOCK_WAIT_MS = 100
+"""Less than PostgreSQL's deadlock_timeout: a migration that waits for what we hold never finds a deadlock with us."""
+MAX_ATTEMPTS = 10
+"""Times that the locks are taken anew because a table was renamed or dropped meanwhile."""
+SHOWN_TABLES = 5
+SAVEPOINT = "clinic_backups_begun"
+MISSING = (
+    psycopg2.errors.UndefinedTable,
+    psycopg2.errors.UndefinedColumn,
+    psycopg2.errors.UndefinedFunction,
+    psycopg2.errors.UndefinedObject,
+    psycopg2.errors.InvalidSchemaName,
+)
+"""What a statement fails with when what it names is not there, or not there any more."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a server says of its data's time."""
+
+    standby: bool
+    now: datetime
+    replayed_at: datetime | None
+    """None: it is no standby, or one that cannot say."""
+
+
+@cache
+def _locked(*, with_version: bool) -> str:
+    """Oids of what is locked, whether it is a standby, when this transaction began, and the definitions' version."""
+    version = catalog_query("version") if with_version else "SELECT NULL"
+    return (
+        f"WITH mentioned (names, locked) AS ({catalog_query('mentioned')}), version (version) AS ({version})"  # noqa: S608
+        " SELECT locked, pg_is_in_recovery(), transaction_timestamp(), version FROM mentioned, version"
+    )
+
+
+_Unlocked = Mapping[tuple[str, int], tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class _Definitions:
+    """What one snapshot sees of the definitions that another session may change while tables are read."""
+
+    relations: Mapping[int, tuple[Any, ...]]
+    """By oid: the name, and where its rows lie and what it is."""
+    unlocked: _Unlocked
+    """Functions and values of enums by kind and oid: the name, and which version it is."""
+
+    @classmethod
+    def read(
+        cls, cursor: Any, relations: Sequence[int] | None, unlocked: bool, known: _Unlocked | None = None
+    ) -> _Definitions:
+        """:param known: the functions and enums that this snapshot sees, where that was read already."""
+        found: list[tuple[Any, ...]] = []
+        if relations:
+            cursor.execute(catalog_query("definitions"), {"relations": relations})
+            found = cursor.fetchall()
+        if known is None:
+            others: list[tuple[Any, ...]] = []
+            if unlocked:
+                cursor.execute(catalog_query("unlocked"))
+                others = cursor.fetchall()
+            known = {(kind, oid): (name, version) for oid, name, kind, version in others}
+        return cls({row[0]: row[1:] for row in found}, known)
+
+    def require_same(self, now: _Definitions) -> None:
+        """:raises TransientError: something is another one now."""
+        seen, later = self.relations, now.relations
+        changed = {
+            (later.get(key) or seen[key])[0] for key in seen.keys() | later.keys() if seen.get(key) != later.get(key)
+        }
+        if changed:
+            raise changed_meanwhile(sorted(changed))
+        for kind in ("function", "enum"):
+            names = {
+                (self.unlocked.get(key) or now.unlocked[key])[0]
+                for key in self.unlocked.keys() | now.unlocked.keys()
+                # No row that the snapshot shows has a value that an enum was given later.
+                if key[0] == kind and self.unlocked.get(key) != now.unlocked.get(key)
+                and (kind != "enum" or key in self.unlocked)
+            }  # fmt: skip
+            if names:
+                raise TransientError(
+                    f"The {kind} {_some(sorted(names))} changed while tables were read: they may be read partly with"
+                    " the old definition and partly with the new.",
+                    hint="A migration ran beside the backup. A retry reads all tables anew.",
+                )
+
+
+class _Busy(Exception):
+    """A table is locked by another session, for now."""
+
+
+class TableLocks:
+    """ACCESS SHARE on every relation that ``queries`` mention: tables, those below views, partitions and children.
+
+    :meth:`take` begins a transaction of ``db``: first the locks, then the snapshot, so that the snapshot shows each
+    locked table as it is. Whoever holds a lock is waited for with no lock of ours held: a migration never meets a
+    deadlock with a backup. :meth:`prove` is for the end of reading: what was touched besides (tables that a function
+    reads, materialized views), and what no lock protects (functions, enums), must be now as the snapshot sees it.
+
+    Which relations the queries mention is looked up once for each version of the definitions: what was locked for
+    another clinic's is locked at once, and looked up after all where the snapshot then shows another version.
+
+    :param db: a connection outside of a transaction, REPEATABLE READ.
+    :param queries: a SELECT by the name that errors use.
+    :param settings: of the session, set with each transaction.
+    :param same_as: the name of an exported snapshot; else a new one is taken.
+    """
+
+    def __init__(
+        self,
+        db: Any,
+        queries: Mapping[str, str],
+        settings: Mapping[str, str],
+        *,
+        lock_timeout_seconds: float,
+        same_as: str | None = None,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._db, self._queries, self._settings, self._same_as = db, queries, settings, same_as
+        # Also while tables are read: a function may look up a table that a migration holds, which waits for ours.
+        self._hasty = dict(settings) | {"lock_timeout": f"{PREPARE_LOCK_WAIT_MS}ms"}
+        self._seconds, self._pause = lock_timeout_seconds, pause
+        self._held: list[int] = []
+        self._shape: str | None = None
+        self._were_there = False
+        info = db.info
+        self._place = (info.host, info.port, info.dbname, info.user)
+        self._question = ("mentioned", self._place, shape_of(queries))
+        self.version: Version | None = None
+        """Of the definitions, as the snapshot sees them. Not asked by the first of a process: most make one backup."""
+        self._asks_version = MEMORY.is_used()
+        self._names: list[str] = []
+        self.replayed: Replayed | None = None
+        """As the server said just before the snapshot was taken."""
+
+    def take(self) -> None:
+        """Begin the transaction: locks, then the snapshot.
+
+        :raises TransientError: a table stayed locked for longer than the lock timeout, all waits together; or a
+            table or column was there at first and is gone now.
+        :raises PermanentError: an extract names what is not there, or may not be read.
+        """
+        deadline = time.monotonic() + self._seconds
+        pause, attempt = 0.02, 0
+        names: list[str] = []
+        if self._taken_as_before():
+            return
+        while True:
+            try:
+                names = self._mentioned()
+                self._lock(names)
+                return
+            except _Busy:
+                self._db.rollback()
+                if time.monotonic() >= deadline:
+                    raise self._still_locked(names) from None
+                self._pause(pause)
+                pause = min(2 * pause, 0.25)
+            except MISSING as error:
+                # Renamed or dropped between the two transactions.
+                self._db.rollback()
+                attempt += 1
+                if attempt >= MAX_ATTEMPTS:
+                    raise_database_error(error, "locking the tables of the extracts", source="extract")
+            except psycopg2.Error as error:
+                raise_database_error(error, "locking the tables of the extracts", source="extract")
+
+    def _taken_as_before(self) -> bool:
+        """Lock what these queries mentioned before. False, with nothing locked: it is not known, or not so any more."""
+        known = MEMORY.any(self._question)
+        if known is None or self._same_as is not None:
+            return False
+        version, names = known
+        try:
+            self._begin(names)
+            # A standby is asked for its replayed moment before the snapshot.
+            if self.version == version and self.replayed is not None and not self.replayed.standby:
+                return True
+        except psycopg2.Error:
+            pass  # Locked by somebody, renamed, dropped or refused: the long way says which.
+        self._db.rollback()
+        MEMORY.forget(self._question)
+        return False
+
+    def prove(self, connect: Callable[[], Any] | None) -> None:
+        """At the end of reading, before what was read is believed.
+
+        :param connect: opens another connection to the same database: its snapshot sees what is there now. None: the
+            transaction may be ended, and its next one sees that; then it always is.
+        :raises TransientError: a table that was not locked from the beginning changed between the snapshot and its
+            first use, so that it may have looked empty; or a function or an enum is another one now.
+        """
+        try:
+            with self._db.cursor() as cursor:
+                cursor.execute(catalog_query("touched"), {"held": self._held})
+                late, unlocked = cursor.fetchone()
+                seen = _Definitions.read(cursor, late, unlocked, MEMORY.get(("unlocked", self._place), self.version))
+            MEMORY.keep(("unlocked", self._place), self.version, seen.unlocked)
+            if self._names and not late:
+                # Nothing else was touched: that was all of them.
+                MEMORY.keep(self._question, self.version, self._names)
+            if connect is None:
+                self._db.rollback()
+            if not late and not unlocked:
+                return
+            other = connect() if connect is not None else self._db
+            with afterwards(other.rollback if other is self._db else other.close):
+                if other is not self._db:
+                    other.set_session(isolation_level="REPEATABLE READ", readonly=True, deferrable=False)
+                with other.cursor() as cursor:
+                    cursor.execute(session_settings(cursor, self._settings))
+                    now = _Definitions.read(cursor, late, unlocked)
+        except psycopg2.Error as error:
+            raise_database_error(error, "comparing the tables with the snapshot")
+        seen.require_same(now)
+
+    def _mentioned(self) -> list[str]:
+        """The relations that the queries mention, by their quoted names."""
+        with self._db.cursor() as cursor:
+            try:
+                # One round trip. A PREPARE looks names up and opens views, as running would, and reads no row.
+                statements = [session_settings(cursor, self._hasty), f"SAVEPOINT {SAVEPOINT}", *self._prepares()]
+                cursor.execute("; ".join([*statements, catalog_query("mentioned")]))
+                names, _, standby, now = cursor.fetchone()
+                replayed_at = None
+                if standby:
+                    cursor.execute(catalog_query("replayed"))
+                    (replayed_at,) = cursor.fetchone()
+            except psycopg2.errors.LockNotAvailable:
+                self._note_shape()
+                raise _Busy from None
+            except psycopg2.errors.Error as error:
+                if not error.pgcode or error.pgcode.startswith(TRANSIENT_CLASSES):
+                    raise
+                self._note_shape()
+                self._explain(error)
+        self.replayed, self._were_there = Replayed(standby, now, replayed_at), True
+        self._db.rollback()
+        return list(names or ())
+
+    def _lock(self, names: list[str]) -> None:
+        """Lock all of them; or, where that is refused, what can be locked. The rest is proven at the end."""
+        refused = (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.WrongObjectType)
+        try:
+            try:
+                self._begin(names)
+                self._names = names
+            except refused:
+                self._db.rollback()
+                with self._db.cursor() as cursor:
+                    cursor.execute(catalog_query("lockable"), {"names": names})
+                    some = [name for (name,) in cursor.fetchall()]
+                self._db.rollback()
+                try:
+                    self._begin(some, prepare=True)
+                except refused:
+                    # Below a view may lie what its owner may read and not lock.
+                    self._db.rollback()
+                    self._begin([], prepare=True)
+        except psycopg2.errors.LockNotAvailable:
+            raise _Busy from None
+
+    def _begin(self, names: Sequence[str], *, prepare: bool = False) -> None:
+        """Locks, snapshot and settings in one round trip; then open what is not locked yet."""
+        with self._db.cursor() as cursor:
+            statements = [f"LOCK TABLE {', '.join(names)} IN ACCESS SHARE MODE NOWAIT"] if names else []
+            if self._same_as is not None:
+                statements.append(cursor.mogrify("SET TRANSACTION SNAPSHOT %s", (self._same_as,)).decode())
+            # The first SELECT takes the snapshot: LOCK TABLE does not.
+            statements += [session_settings(cursor, self._hasty), _locked(with_version=self._asks_version)]
+            cursor.execute("; ".join(statements))
+            locked, standby, began, version = cursor.fetchone()
+            self.version = (*self._place, version) if version is not None else None
+            if self.replayed is None:
+                self.replayed = Replayed(standby, began, None)
+            # A snapshot of another transaction may be older than these locks: then all is proven at the end.
+            self._held = list(locked or ()) if self._same_as is None else []
+            if prepare:
+                cursor.execute("; ".join(self._prepares()))
+
+    def _prepares(self) -> list[str]:
+        return [_prepare(query) for query in self._queries.values()]
+
+    def _explain(self, error: psycopg2.Error) -> None:
+        """Say which extract does not run, or that it did until a moment ago."""
+        before = self._shape
+        self._db.rollback()
+        guilty, found = "the extracts", error
+        for table, query in self._queries.items():
+            try:
+                with afterwards(self._db.rollback), self._db.cursor() as cursor:
+                    cursor.execute(f"{session_settings(cursor, self._settings)}; {_prepare(query)}")
+            except psycopg2.Error as failure:
+                guilty, found = f"the extract of {table}", failure
+                break
+        if isinstance(found, MISSING) and (self._were_there or (before is not None and before != _shape(self._db))):
+            raise _definition_changed(f"reading {guilty}")
+        raise_database_error(found, f"trying {guilty}", source="extract")
+
+    def _note_shape(self) -> None:
+        """What there was before the first failure, which may have been somebody's change."""
+        if self._shape is None:
+            self._shape = self._shape_then()
+
+    def _shape_then(self) -> str:
+        try:
+            with self._db.cursor() as cursor:
+                cursor.execute(f"ROLLBACK TO SAVEPOINT {SAVEPOINT}")
+        except psycopg2.errors.InvalidSavepointSpecification:
+            # Nothing of it ran, not even the savepoint: an extract is no SQL.
+            self._db.rollback()
+        return _shape(self._db)
+
+    def _still_locked(self, names: Sequence[str]) -> TransientError:
+        with self._db.cursor() as cursor:
+            cursor.execute(catalog_query("blockers"))
+            blockers = cursor.fetchall()
+        self._db.rollback()
+        texts = "\n".join(self._queries.values())
+        mine = [row for row in blockers if row[0] in names or row[0].rpartition(".")[2].strip('"') in texts] or blockers
+        tables = _some(sorted({row[0] for row in mine})) or _some(names) or "of the extracts"
+        sessions = _some(
+            [
+                f"process {pid}"
+                + (f" ({', '.join(filter(None, (application, state)))})" if application or state else "")
+                for pid, application, state in sorted({row[1:] for row in mine})
+            ]
+        )
+        return TransientError(
+            f"Another session locks {tables} for more than {self._seconds:g} seconds"
+            f" (SQLSTATE 55P03){': ' + sessions if sessions else ''}.",
+            hint="A migration usually ends by itself, and a retry helps. Else end that session, or raise"
+            " CLINIC_BACKUPS_LOCK_TIMEOUT_SECONDS.",
+        )
+
+
+def changed_meanwhile(tables: Sequence[str]) -> TransientError:
+    """The error for tables whose rows the snapshot may not show."""
+    return TransientError(
+        f"{_some(tables)} changed in definition or place after the snapshot was taken, and may have looked empty.",
+        hint="A migration, TRUNCATE, VACUUM FULL or REFRESH ran beside the backup. A retry reads all tables anew.",
+    )
+
+
+def require_present(error: psycopg2.Error, doing: str) -> None:
+    """After a statement failed whose names were all there when its tables were locked.
+
+    :raises TransientError: what is missing is something that only running it looks up, such as a function's tables.
+    """
+    if isinstance(error, MISSING):
+        raise _definition_changed(doing)
+    require_unlocked(error, doing)
+
+
+def require_unlocked(error: psycopg2.Error, doing: str) -> None:
+    """After a statement failed while the tables that it names were locked by this transaction.
+
+    :raises TransientError: it waited for another table, which is never for long: who holds that may wait for these.
+    """
+    if isinstance(error, psycopg2.errors.LockNotAvailable):
+        raise TransientError(
+            f"Another session locks a table that a function looks up, and that no extract names, while {doing}"
+            " (SQLSTATE 55P03).",
+            hint="A migration usually ends by itself, and a retry helps. A backup does not wait for such a table while"
+            " it holds locks on others, which the migration may need next.",
+        )
+
+
+def _definition_changed(doing: str) -> TransientError:
+    return TransientError(
+        f"A table, column or function was renamed or dropped by another session while {doing}.",
+        hint="A retry reads the tables as they are now. If it fails too, correct the extract, and the functions that it"
+        " calls.",
+    )
+
+
+def _shape(db: Any) -> str:
+    with db.cursor() as cursor:
+        cursor.execute(catalog_query("shape"))
+        return str(cursor.fetchone()[0])
+
+
+def _prepare(query: str) -> str:
+    """Look up what a query names, and forget it. The name is new: a pooled session may have been left half way."""
+    name = f"clinic_backups_{secrets.token_hex(4)}"
+    return f"PREPARE {name} AS SELECT FROM (\n{query}\n) AS r; DEALLOCATE {name}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN_TABLES} more" if len(names) > SHOWN_TABLES else ""
+    return ", ".join(names[:SHOWN_TABLES]) + more

@@ -1,0 +1,419 @@
+"""The clinics' database: one read-only snapshot, what its tables are, and the rows of one clinic as CSV."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, NoReturn, Protocol, Self
+
+import psycopg2
+import psycopg2.errors
+from psycopg2 import sql
+
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.database import Source, connect, raise_database_error, session_settings
+from clinic_backups.base.errors import PermanentError, afterwards
+from clinic_backups.base.model import Clinic, Column, ForeignKey, Table
+from clinic_backups.tenant.extract import SqlFolder, file_of
+from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.schema_memory import Version
+from clinic_backups.tenant.table_locks import Replayed, TableLocks, require_present, require_unlocked
+
+# What pg_dump pins so that equal rows are equal bytes, and time zone and currency besides.
+# https://www.postgresql.org/docs/current/runtime-config-client.html#RUNTIME-CONFIG-CLIENT-FORMAT
+SESSION = {
+    "search_path": "pg_catalog",
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "extra_float_digits": "3",
+    "bytea_output": "hex",
+    "xmloption": "content",
+    "lc_monetary": "C",
+    # A policy that hides rows must fail the backup, not thin it out.
+    "row_security": "off",
+    "synchronize_seqscans": "off",
+    "quote_all_identifiers": "off",
+    # What a role or a database may have set otherwise, and what would then read, write or find other values.
+    "array_nulls": "on",
+    "standard_conforming_strings": "on",
+    "transform_null_equals": "off",
+    "gin_fuzzy_search_limit": "0",
+    "xmlbinary": "base64",
+    "lc_numeric": "C",
+    "lc_time": "C",
+    "exit_on_error": "off",
+    "check_function_bodies": "off",
+    "transaction_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "jit": "off",
+    "work_mem": "64MB",
+}
+
+
+UNDEFINED_COLUMN = "42703"
+_WANTED = re.compile(r'"?r"?\."(?P<name>(?:[^"]|"")+)"')
+"""A column of the rows that an extract gives, as the statements around it name them."""
+
+
+class RowSink(Protocol):
+    """Takes whole CSV rows, one call each."""
+
+    def __call__(self, row: bytes, /) -> object: ...
+
+
+class Snapshot:
+    """One REPEATABLE READ, READ ONLY transaction: every table shows the same instant. A context manager.
+
+    :param same_as: the name of another transaction's snapshot (``pg_export_snapshot``): this one sees the same.
+    :param reads: the SELECTs that are going to be read, by table: everything that they mention is locked before the
+        snapshot is taken, and stays locked to the end of the transaction. Whoever reads them calls :meth:`prove` before
+        what was read is believed. See :class:`~clinic_backups.tenant.table_locks.TableLocks`.
+    :param pause: sleeps between two tries to lock; what it raises ends them.
+    """
+
+    READ_ONLY = True
+    SOURCE: Source = "own"
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        statement_timeout_seconds: int = 6 * 3600,
+        lock_timeout_seconds: int = 60,
+        same_as: str | None = None,
+        reads: Mapping[str, str] | None = None,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self._connection = connection
+        self._same_as, self._reads, self._pause = same_as, reads, pause
+        self._lock_timeout_seconds = lock_timeout_seconds
+        self._settings = SESSION | {
+            "statement_timeout": f"{statement_timeout_seconds}s",
+            "lock_timeout": f"{lock_timeout_seconds}s",
+        }
+        self._locks: TableLocks | None = None
+
+    def __enter__(self) -> Self:
+        self._db = connect(self._connection)
+        try:
+            self._db.set_session(isolation_level="REPEATABLE READ", readonly=self.READ_ONLY, deferrable=False)
+            if self._reads is not None:
+                self._locks = TableLocks(
+                    self._db,
+                    self._reads,
+                    self._settings,
+                    lock_timeout_seconds=self._lock_timeout_seconds,
+                    same_as=self._same_as,
+                    pause=self._pause,
+                )
+                self._locks.take()
+            else:
+                self._begin(self._same_as)
+        except psycopg2.Error as error:
+            self._db.close()
+            raise_database_error(error, "opening the snapshot")
+        except BaseException:
+            self._db.close()
+            raise
+        return self
+
+    def _begin(self, same_as: str | None) -> None:
+        with self._db.cursor() as cursor:
+            if same_as is not None:
+                cursor.execute("SET TRANSACTION SNAPSHOT %s", (same_as,))
+            cursor.execute(session_settings(cursor, self._settings))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # Nothing was written: closing the connection is all the ending that it needs.
+        self._db.close()
+
+    @property
+    def host(self) -> str:
+        """The host, or the folder of the socket, that the connection has reached."""
+        return str(self._db.info.host)
+
+    @property
+    def port(self) -> int:
+        """The port that the connection has reached."""
+        return int(self._db.info.port)
+
+    def prove(self) -> None:
+        """After the last of the ``reads`` was read: whatever was touched besides the locked tables did not change.
+
+        :raises TransientError: something did, so that it may have looked empty.
+        """
+        if self._locks is not None:
+            self._locks.prove(lambda: connect(self._connection))
+            if not self.READ_ONLY:
+                wait = self._settings["lock_timeout"]
+                self.rows("SELECT set_config('lock_timeout', %(wait)s, true)", {"wait": wait}, "beginning to write")
+
+    def prove_and_end(self) -> None:
+        """:meth:`prove`, then :meth:`end`, over the one connection that there is. :raises TransientError: see there."""
+        if self._locks is not None:
+            self._locks.prove(None)
+        self.end()
+
+    def end(self) -> None:
+        """End the transaction, and so all its locks. The next statement needs :meth:`renew` first."""
+        self._locks = None
+        try:
+            self._db.rollback()
+        except psycopg2.Error as error:
+            raise_database_error(error, "ending the snapshot")
+
+    def renew(self) -> None:
+        """End the transaction and begin one without locks: a fresh snapshot."""
+        self.end()
+        try:
+            self._begin(None)
+        except psycopg2.Error as error:
+            raise_database_error(error, "opening a fresh snapshot")
+
+    def replayed(self) -> Replayed:
+        """What the server says of its data's time: with ``reads`` as of just before the snapshot was taken."""
+        if self._locks is not None and self._locks.replayed is not None:
+            return self._locks.replayed
+        doing = "asking for the data's time"
+        ((standby, now),) = self.rows("SELECT pg_is_in_recovery(), clock_timestamp()", None, doing)
+        ((replayed_at,),) = self.rows(catalog_query("replayed"), None, doing) if standby else ((None,),)
+        return Replayed(standby, now, replayed_at)
+
+    @property
+    def version(self) -> Version | None:
+        """Of all definitions, as this snapshot sees them; not known without ``reads``, and after :meth:`end`."""
+        return self._locks.version if self._locks is not None else None
+
+    def time(self) -> datetime:
+        """The server's clock now."""
+        ((now,),) = self.rows("SELECT clock_timestamp()", None, "asking for the time")
+        told: datetime = now
+        return told.astimezone(UTC)
+
+    def cancel(self) -> None:
+        """End the running statement, from another thread; returns within seconds."""
+        self._db.stop()
+
+    def not_waiting(self) -> contextlib.AbstractContextManager[None]:
+        """While rows are read: we are at work ourselves, and the server is not to be blamed for its silence."""
+        return self._db.not_waiting()
+
+    def rows(
+        self,
+        query: str | sql.Composable,
+        values: Mapping[str, Any] | None,
+        doing: str,
+        *,
+        source: Source | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """All rows of a small query. :param source: whose SQL it is, for the remedy of an error."""
+        try:
+            with self._db.cursor() as cursor:
+                cursor.execute(query, values)
+                return cursor.fetchall()
+        except psycopg2.Error as error:
+            self._raise(error, doing, source)
+
+    def _raise(self, error: psycopg2.Error, doing: str, source: Source | None = None) -> NoReturn:
+        if self._locks is not None:
+            require_unlocked(error, doing)
+        raise_database_error(error, doing, source=source or self.SOURCE)
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """A statement that fails inside leaves the snapshot usable; settings and locks made inside end with it."""
+        self._execute("SAVEPOINT clinic_backups", "setting a savepoint")
+        back = "ROLLBACK TO SAVEPOINT clinic_backups; RELEASE SAVEPOINT clinic_backups"
+        with afterwards(lambda: self._execute(back, "going back to the savepoint")):
+            yield
+
+    def rows_within(
+        self, seconds: float, query: str | sql.Composable, doing: str, *, extracts: Mapping[str, str] | None = None
+    ) -> list[tuple[Any, ...]] | None:
+        """All rows of a small query, or ``None`` when it takes longer than that.
+
+        :param extracts: those that the query contains, by ``schema.table``.
+        """
+        with self.savepoint():
+            self.rows("SELECT set_config('statement_timeout', %(time)s, true)", {"time": f"{seconds}s"}, doing)
+            try:
+                with self._db.cursor() as cursor:
+                    cursor.execute(query)
+                    return cursor.fetchall()
+            except psycopg2.errors.QueryCanceled:
+                return None
+            except psycopg2.Error as error:
+                if extracts:
+                    require_column(error, extracts, query if isinstance(query, str) else query.as_string(self._db))
+                self._raise(error, doing, "extract" if extracts else None)
+
+    def _execute(self, statement: str, doing: str) -> None:
+        try:
+            with self._db.cursor() as cursor:
+                cursor.execute(statement)
+        except psycopg2.Error as error:
+            raise_database_error(error, doing, source=self.SOURCE)
+
+    def clinics(self, folder: SqlFolder, file: str) -> list[Clinic]:
+        """The clinics that ``active_clinics.sql`` or ``all_clinics.sql`` names, in id order.
+
+        :raises PermanentError: the query gives something else than id, name, language, or an id twice.
+        """
+        found = self.rows(folder.text(file), None, f"running {file}", source="file")
+        try:
+            clinics = [Clinic(int(id_), str(name), str(language or "es")) for id_, name, language in found]
+        except (TypeError, ValueError):
+            clinics = []
+        if len({clinic.id for clinic in clinics}) != len(found):
+            raise PermanentError(
+                f"{file} must give three columns (id, name, language), with whole numbers as ids and none twice.",
+                hint=f"Correct {folder.path / file}.",
+            )
+        return sorted(clinics, key=lambda clinic: clinic.id)
+
+    def tables(self, names: Sequence[str]) -> dict[str, Table]:
+        """What PostgreSQL's catalog says of these tables.
+
+        :raises PermanentError: one does not exist or may not be read; names all of them.
+        """
+        found = self.rows(catalog_query("tables"), {"names": list(names)}, "reading the catalog")
+        tables = {row[0]: _table(*row[:4], oid=row[5]) for row in found}
+        if missing := sorted(set(names) - set(tables)):
+            raise PermanentError(
+                f"No such table: {', '.join(missing)}.",
+                hint="Each file in include/sql/extract is named like an existing table; remove or rename it.",
+            )
+        if unreadable := sorted(row[0] for row in found if not row[4]):
+            # A migration that makes another table would be the next to fail.
+            future = self.rows(catalog_query("future_rights"), {"names": unreadable}, "reading the catalog")
+            raise PermanentError(
+                f"The backup's role may not read {', '.join(unreadable)}.",
+                hint=f"GRANT SELECT ON {', '.join(unreadable)} TO the role of connection clinic_db. For the tables that"
+                f" come later: {' '.join(statement for (statement,) in future)}",
+            )
+        return {name: tables[name] for name in names}
+
+    def references(self) -> list[tuple[str, str]]:
+        """All foreign keys of the database as (table, referenced table)."""
+        return [
+            (child, parent)
+            for child, parent in self.rows(catalog_query("references"), None, "reading the foreign keys")
+        ]
+
+    def relations(self) -> dict[str, bool]:
+        """Every table of the database by ``schema.table``, and whether it is partitioned."""
+        return dict(self.rows(catalog_query("relations"), None, "reading the catalog"))
+
+    def create_index(self, table: str, columns: Sequence[str], *, partitioned: bool = False) -> str:
+        """The statement that makes an index. PostgreSQL cannot make that of a partitioned table concurrently."""
+        statement = sql.SQL("CREATE INDEX {how}ON {table} ({columns});").format(
+            how=sql.SQL("" if partitioned else "CONCURRENTLY "),
+            table=sql.Identifier(*table.split(".", 1)),
+            columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
+        )
+        text: str = statement.as_string(self._db)
+        return text
+
+    def copy_statement(self, table: Table, extract: str) -> str:
+        """``COPY`` of one table's rows of one clinic as CSV in primary-key order.
+
+        Text keys are ordered by code point, since a collation's order may change with the operating system. A table
+        without primary key is ordered by its whole rows.
+        """
+        columns = sql.SQL(", ").join(sql.Identifier("r", column.name) for column in table.stored_columns)
+        if table.primary_key:
+            types = {column.name: column.type for column in table.columns}
+            order = sql.SQL(", ").join(_ordered(name, types[name]) for name in table.primary_key)
+        else:
+            order = sql.SQL('ROW({})::text COLLATE "C"').format(columns)
+        statement = sql.SQL("COPY (SELECT {columns} FROM (\n{extract}\n) AS r ORDER BY {order}) TO STDOUT (FORMAT csv)")
+        text: str = statement.format(columns=columns, extract=sql.SQL(extract), order=order).as_string(self._db)
+        return text
+
+    def copy(self, table: Table, extract: str, write: RowSink) -> None:
+        """Call ``write`` with each CSV row of one table. An error of ``write`` comes out unchanged."""
+        statement = self.copy_statement(table, extract)
+        try:
+            with self._db.cursor() as cursor:
+                cursor.copy_expert(statement, _Writer(write), size=1 << 16)
+        except psycopg2.Error as error:
+            require_column(error, {table.name: extract}, statement)
+            if self._locks is not None:
+                require_present(error, f"reading {table.name}")
+            raise_database_error(error, f"reading {table.name}", source="extract")
+
+    def probe(self, table: Table, extract: str) -> None:
+        """Run an extract for its first row only. :raises PermanentError: it fails or lacks a column of the table."""
+        columns = sql.SQL(", ").join(sql.Identifier("r", column.name) for column in table.stored_columns)
+        query = sql.SQL("SELECT FROM (SELECT {} FROM (\n{}\n) AS r) AS s LIMIT 1").format(columns, sql.SQL(extract))
+        statement, doing = query.as_string(self._db), f"trying the extract of {table.name}"
+        try:
+            with self._db.cursor() as cursor:
+                cursor.execute(statement)  # a %% in an extract is no placeholder when there are no values
+        except psycopg2.Error as error:
+            require_column(error, {table.name: extract}, statement)
+            self._raise(error, doing, "extract")
+
+
+def require_column(error: psycopg2.Error, extracts: Mapping[str, str], statement: str) -> None:
+    """:raises PermanentError: the statement around the extracts wants a column that one of them does not give.
+
+    Where in the statement PostgreSQL saw the unknown column tells that from a column that an extract itself names.
+
+    :param extracts: by ``schema.table``; what is wanted of one stands before it, or behind the last.
+    """
+    at = int(error.diag.statement_position or 0) - 1
+    found = sorted((statement.find(extract), len(extract), table) for table, extract in extracts.items())
+    places = [place for place in found if place[0] >= 0]
+    within = any(start <= at < start + length for start, length, _ in places)
+    if error.pgcode != UNDEFINED_COLUMN or at < 0 or within or not places:
+        return
+    column = _WANTED.match(statement, at)
+    if column:
+        table = next((table for start, _, table in places if start > at), places[-1][2])
+        name = column["name"].replace('""', '"')
+        raise PermanentError(
+            f"The extract of {table} does not give the column {name}, which the table has.",
+            hint=f"Add {name} to the columns in include/sql/extract/{file_of(table)}, or write SELECT t.* there.",
+        ) from None
+
+
+class _Writer:
+    """The file-like object that psycopg2 wants: it looks ``write`` up once and calls it for each row."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self.write = write
+
+
+def _ordered(column: str, type_: str) -> sql.Composable:
+    collatable = type_.partition("(")[0].rstrip("[]") in ("text", "character varying", "character")
+    return sql.Identifier("r", column) + sql.SQL(' COLLATE "C"' if collatable else "")
+
+
+def _table(
+    name: str,
+    columns: list[dict[str, Any]],
+    key: list[str] | None,
+    foreign_keys: list[dict[str, Any]] | None,
+    *,
+    oid: int,
+) -> Table:
+    return Table(
+        name=name,
+        columns=tuple(Column(**column) for column in columns or []),
+        primary_key=tuple(key or ()),
+        foreign_keys=tuple(
+            ForeignKey(
+                **(item | {"columns": tuple(item["columns"]), "references_columns": tuple(item["references_columns"])})
+            )
+            for item in foreign_keys or []
+        ),
+        oid=oid,
+    )
