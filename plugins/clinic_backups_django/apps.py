@@ -9,3 +9,7 @@ class ClinicBackupsConfig(AppConfig):
     name = "clinic_backups_django"
     verbose_name = "Respaldos en la nube"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Registers the checks of the settings."""
+        from clinic_backups_django import checks  # noqa: F401

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.core.exceptions import ImproperlyConfigured
 from django.db import InterfaceError, OperationalError, ProgrammingError
 from django.utils import translation
 from rest_framework import filters, permissions, status, viewsets
@@ -33,6 +34,7 @@ DENIED = "No tiene permiso para hacer esto en esta clínica. Pídalo a la person
 NO_CLINIC = 'Indique la clínica: {"clinica": 7}.'
 OTHER_CLINIC = "Este respaldo no es de la clínica {}. Elija un respaldo de esa clínica."
 CATALOG_DOWN = "La lista de respaldos no está disponible. Intente de nuevo en unos minutos."
+NOT_SET_UP = "El servicio de respaldos no está configurado en esta aplicación. Avise al equipo de soporte."
 DATABASE_ERRORS = (OperationalError, InterfaceError, ProgrammingError)
 PLANNED = "Se pidió la restauración. Empieza cuando el equipo de soporte apruebe el plan."
 
@@ -113,6 +115,9 @@ class RespaldoViewSet(viewsets.ReadOnlyModelViewSet):
         if isinstance(exc, DATABASE_ERRORS):
             log.error("The view of backups cannot be read: %s: %s", type(exc).__name__, exc)
             exc = BackupsError(status.HTTP_503_SERVICE_UNAVAILABLE, CATALOG_DOWN)
+        if isinstance(exc, ImproperlyConfigured):
+            log.error("%s", exc)
+            exc = BackupsError(status.HTTP_503_SERVICE_UNAVAILABLE, NOT_SET_UP)
         if isinstance(exc, BackupsError):
             set_rollback()
             headers = {"Retry-After": exc.retry_after} if exc.retry_after else None

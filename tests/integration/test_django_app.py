@@ -291,6 +291,8 @@ def test_a_backup_of_another_clinic_is_not_restored(project: DemoDatabase, serve
         ({"URL": "http://127.0.0.1:1"}, 503, "no responde"),
         ({"URL": "{url}/moved"}, 503, "no responde"),
         ({"URL": "{url}/nothing"}, 503, "no responde"),
+        ({"URL": ""}, 503, "no está configurado"),
+        ({"TOKEN": "", "USERNAME": ""}, 503, "no está configurado"),
         ({"TOKEN": "t\n"}, 503, "no acepta la clave"),
         ({"TOKEN": "clavé"}, 503, "no acepta la clave"),
     ],
@@ -698,6 +700,21 @@ def test_a_setting_that_is_wrong_is_named(django_template: DemoDatabase, known: 
 
     with override_settings(CLINIC_BACKUPS=known), pytest.raises(ImproperlyConfigured, match=says):
         make()
+
+
+@pytest.mark.parametrize(
+    ("known", "found"),
+    [({"CLINIC_MODEL": "comun.Clinica"}, "clinic_backups_django.W001"), ({}, "clinic_backups_django.E001")],
+)
+def test_manage_check_names_a_setting_that_is_missing(
+    django_template: DemoDatabase, known: dict[str, str], found: str
+) -> None:
+    from django.core.checks import run_checks
+    from django.test import override_settings
+
+    assert run_checks() == []
+    with override_settings(CLINIC_BACKUPS=known):
+        assert [message.id for message in run_checks()] == [found]
 
 
 def test_sizes_are_written_as_the_page_writes_them() -> None:
