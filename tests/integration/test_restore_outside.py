@@ -92,7 +92,7 @@ LEFT_OUT = {
     "soft-deleted": LeftOut("UPDATE s.visit SET gone = true WHERE id = 1"),
     "soft-deleted and changed": LeftOut("UPDATE s.visit SET gone = true, code = 'x' WHERE id = 1"),
     "soft-deleted with its child": LeftOut("UPDATE s.visit SET gone = true WHERE id = 1; UPDATE s.note SET gone = true, v = 'x' WHERE id = 1"),
-    "soft-deleted without its way": LeftOut("UPDATE s.note SET gone = true, visit_id = NULL WHERE id = 1", says="1 rows of the backup have keys in s.note"),
+    "soft-deleted without its way": LeftOut("UPDATE s.note SET gone = true, visit_id = NULL WHERE id = 1"),
     "soft-deleted child alone": LeftOut("UPDATE s.note SET gone = true WHERE id IN (1, 2)", only=("s.note",)),
     "every one soft-deleted": LeftOut("UPDATE s.visit SET gone = true WHERE clinic_id = 1; UPDATE s.note SET gone = true WHERE id < 6"),
     "some lines of a log aged": LeftOut(f"{AGED}; DELETE FROM s.log WHERE ctid IN (SELECT ctid FROM s.log WHERE day = '2020-06-01')", stays=True),
@@ -164,7 +164,6 @@ LOST_EXTRACTS = {
     "after",
     [
         "UPDATE s.shift SET doctor_id = NULL WHERE id = 2",
-        "UPDATE s.call SET doctor_id = NULL WHERE doctor_id = 1",
         "DELETE FROM s.doctor WHERE id = 1",
         "UPDATE s.doctor SET clinic_id = NULL WHERE clinic_id = 1",
     ],

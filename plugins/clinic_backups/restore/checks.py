@@ -14,6 +14,7 @@ from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.obstacles import Obstacle, Obstacles
 from clinic_backups.restore.rules import Reference
+from clinic_backups.restore.ways import Ways
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.declarations import Declarations
 
@@ -26,7 +27,7 @@ class Checks:
     :param tables: what PostgreSQL says of the restored tables and of those that refer to them.
     :param references: the foreign keys from and to the restored tables.
     :param declared: what somebody said of tables and columns: rows of derived ones go where they are in the way.
-    :param queries: the extract of each table.
+    :param ways: how rows lead to the clinic, with the extract of each table.
     :param where: the database, for people.
     """
 
@@ -37,12 +38,12 @@ class Checks:
         tables: Mapping[str, Table],
         references: Sequence[Reference],
         declared: Declarations,
-        queries: Mapping[str, str],
+        ways: Ways,
         *,
         where: str = "",
     ) -> None:
         self._workspace, self._diffs, self._where = workspace, diffs, where
-        self._obstacles = Obstacles(diffs, tables, references, declared, queries)
+        self._obstacles = Obstacles(diffs, tables, references, declared, ways)
 
     def run(self) -> Iterator[Refusal]:
         """All refusals, table by table."""

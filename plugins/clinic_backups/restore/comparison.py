@@ -15,7 +15,7 @@ from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.model import Table
 from clinic_backups.restore import sequences
-from clinic_backups.restore.adopt import adopt
+from clinic_backups.restore.adopt import Left, adopt
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.casts import convert, fill_nulls
 from clinic_backups.restore.checks import Checks
@@ -33,6 +33,7 @@ from clinic_backups.restore.rehearsal import explain
 from clinic_backups.restore.rules import Reference, TableRules
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader
+from clinic_backups.restore.ways import Ways
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.write import Writer, Writes
 from clinic_backups.tenant.declarations import Declarations
@@ -66,6 +67,7 @@ class Comparison:
     :param queries: the extract of each table, rendered for the clinic.
     :param target: the database, as its server says; ``refusals`` are what is wrong with it.
     :param declared: what somebody said of tables and columns in ``not_backed_up.txt``.
+    :param ways: how rows lead to the clinic.
     :param as_text: every value of the backup was loaded as a text.
     :param since: of the mode ``live``: the plan that was approved. What changed since is left as it is.
     """
@@ -81,10 +83,11 @@ class Comparison:
         target: Target,
         refusals: Sequence[Refusal] = (),
         declared: Declarations,
+        ways: Ways,
         as_text: bool = False,
         since: RestorePlan | None = None,
     ) -> None:
-        self._since, self._target = since, target
+        self._since, self._target, self._ways = since, target, ways
         self.workspace, self.queries, self.manifest, self._migrated = workspace, queries, migrated.manifest, migrated
         self._connection, self._wish, self._declared, self._as_text = connection, wish, declared, as_text
         self._shapes: dict[str, Shape] = {}
@@ -131,6 +134,7 @@ class Comparison:
         for name, staged in converted.items():
             self.diffs[name] = compute(self.workspace, staged, self._wish.mode, self._references)
             self._note_filled(self.diffs[name])
+            self._note_beside(self.diffs[name])
             if self._since is not None:
                 self._leave_changed(name, self._since)
         if self._since is not None:
@@ -138,11 +142,15 @@ class Comparison:
         self._look_around()
 
     def _adopt(self, staged: Mapping[str, Staged]) -> None:
-        for name, found in adopt(self.workspace, staged, self._references, self.queries, self._loose):
+        for name, found in adopt(self.workspace, staged, self._ways, self._loose, self._wish.mode):
             if isinstance(found, Refusal):
                 self._refusals.append(found)
                 continue
-            self._outside[name] = self._outside.get(name, Outside()) + found
+            if isinstance(found, Left):
+                self._note(name, _not_told(found.rows))
+                continue
+            if found.rows:
+                self._outside[name] = self._outside.get(name, Outside()) + found
             if found.changed:
                 self._note(name, _adopted(found.changed, self._wish.mode, left_out=name in self._loose))
 
@@ -158,6 +166,17 @@ class Comparison:
         if count and names:
             rows = "1 row that comes back gets" if count == 1 else f"{count:,} rows that come back get"
             self._note(diff.name, f"{rows} the values of {FILE} in: {', '.join(names)}.")
+
+    def _note_beside(self, diff: TableDiff) -> None:
+        """Without a key nothing tells that a row which the extract leaves out is one that comes back."""
+        count = diff.plan.insert
+        if count and not diff.staged.shape.key and diff.name in self._loose:
+            rows = "1 row that comes back" if count == 1 else f"{count:,} rows that come back"
+            self._note(
+                diff.name,
+                f"{rows} may stand beside the same rows as they are now: the table has no primary key, and its extract"
+                " leaves rows out.",
+            )
 
     def _leave_changed(self, name: str, since: RestorePlan) -> None:
         self.diffs[name], left = leave_changed(
@@ -184,7 +203,7 @@ class Comparison:
         # What refers to a table that is refused itself is only a consequence of that.
         refused = {refusal.table for refusal in self._refusals} - self.diffs.keys()
         references = [each for each in self._references if not {each.child, each.parent} & refused]
-        return Checks(self.workspace, self.diffs, self._tables, references, self._declared, self.queries,
+        return Checks(self.workspace, self.diffs, self._tables, references, self._declared, self._ways,
                       where=self._target.name)  # fmt: skip
 
     def _look_around(self) -> None:
@@ -356,6 +375,15 @@ class Comparison:
 
     def _refuse(self, table: str, message: str, hint: str) -> None:
         self._refusals.append(Refusal(table, message, hint))
+
+
+def _not_told(count: int) -> str:
+    one = count == 1
+    return (
+        f"{count:,} row{'' if one else 's'} without a way to a clinic {'is' if one else 'are'} like rows that the"
+        f" clinic lacks: whose {'it is' if one else 'they are'} cannot be told without a primary key, and"
+        f" {'it stays as it is' if one else 'they stay as they are'}."
+    )
 
 
 def _adopted(count: int, mode: str, *, left_out: bool) -> str:

@@ -12,6 +12,7 @@ from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.rules import Reference, UniqueRule, compare, with_child
 from clinic_backups.restore.shape import PLAIN_KEY_TYPES, has_plain_key
+from clinic_backups.restore.ways import Ways
 from clinic_backups.restore.workspace import columns_of, qualified, row_text
 from clinic_backups.tenant.declarations import Declarations
 
@@ -42,9 +43,10 @@ class Obstacles:
         tables: Mapping[str, Table],
         references: Sequence[Reference],
         declared: Declarations,
-        queries: Mapping[str, str],
+        ways: Ways,
     ) -> None:
-        self._diffs, self._tables, self._declared, self._queries = diffs, tables, declared, queries
+        self._diffs, self._tables, self._declared, self._ways = diffs, tables, declared, ways
+        self._queries = ways.queries
         # What this role may not read, and what is true of one partition alone, is PostgreSQL's to check.
         self._looked_at = [
             reference
@@ -57,7 +59,10 @@ class Obstacles:
 
         What a row refers to already may stay as it is. So may what somebody has said of a column or of a table.
         """
-        for reference in self._looked_at:
+        if not any(diff.plan.insert + diff.plan.update for diff in self._diffs.values()):
+            return
+        named = [way for way in self._ways.named if way.parent in self._ways.readable]
+        for reference in (*self._looked_at, *named):
             child, parent = self._diffs.get(reference.child), self._diffs.get(reference.parent)
             if (
                 child is None
@@ -163,7 +168,8 @@ class Obstacles:
                 shape.name,
                 f"{count} rows of the backup have keys in {shape.name} that belong to rows outside of this clinic now:"
                 f" {keys}.",
-                "Somebody gave these keys away: move those rows, or restore into another schema.",
+                "These rows are another clinic's now, or nothing but the backup says that they are this clinic's: give"
+                " them back, or move them to other keys, or restore into another schema.",
             ),
         )
 

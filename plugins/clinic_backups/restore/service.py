@@ -24,6 +24,7 @@ from clinic_backups.restore.rights import lacking_right
 from clinic_backups.restore.rules import read_rules
 from clinic_backups.restore.staging import Staging, Unfit
 from clinic_backups.restore.target import ask, require_primary, target_of
+from clinic_backups.restore.ways import Ways
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.drift import Drift
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
@@ -202,6 +203,7 @@ class ClinicRestore:
                 target=target,
                 refusals=refusals,
                 declared=folder.declarations(),
+                ways=Ways(workspace, folder, queries, clinic_id),
                 as_text=as_text,
                 since=since,
             )

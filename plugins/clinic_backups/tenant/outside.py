@@ -34,7 +34,9 @@ class Outside:
 
     def added_to(self, extract: str, table: Table) -> str:
         """SELECT of the rows that an extract gives, and of these."""
-        columns = [column.name for column in table.stored_columns]
+        # A generated key too: the rows are read in its order.
+        generated = [column.name for column in table.columns if column.generated and column.name in table.primary_key]
+        columns = [*(column.name for column in table.stored_columns), *generated]
         given = f"SELECT {_listed(columns, 'r')} FROM (\n{extract}\n) AS r"  # noqa: S608 - quoted
         return f"{given}\nUNION ALL\n{self.select(table.name, columns)}"
 

@@ -1,0 +1,151 @@
+"""The ways by which rows lead to a clinic, and which of them say whose a row is now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+from psycopg2 import sql
+
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.text import quoted
+from clinic_backups.restore.rules import Reference, with_child
+from clinic_backups.restore.workspace import Workspace, qualified
+from clinic_backups.tenant import structure
+from clinic_backups.tenant.coverage import Coverage
+from clinic_backups.tenant.extract import SqlFolder, render
+from clinic_backups.tenant.gate import names_of
+from clinic_backups.tenant.key_names import KeyNames
+from clinic_backups.tenant.links import Links
+from clinic_backups.tenant.row_checks import CLINIC, PLACEHOLDER
+
+
+class Ways:
+    """Foreign keys and columns named like one, from one table with an extract to another, as the database stands.
+
+    They are read when they are first asked for: most plans miss no row, and need none.
+
+    :param queries: the extract of each table, rendered for the clinic.
+    """
+
+    def __init__(self, workspace: Workspace, folder: SqlFolder, queries: Mapping[str, str], clinic_id: int) -> None:
+        self._workspace, self._folder, self.clinic_id = workspace, folder, clinic_id
+        self._given, self._made = queries, 0
+
+    @cached_property
+    def clinic_table(self) -> str:
+        """``schema.table`` of the clinics."""
+        return self._folder.clinic_table
+
+    @cached_property
+    def clinics_key(self) -> str | None:
+        """The column of the clinics' table that holds the number of a clinic; none: it cannot be told."""
+        compared = self._folder.clinic_columns().get(self.clinic_table, frozenset[str]())
+        # Without an extract of the clinics, the column that most keys name.
+        named = [
+            key.parent_columns[0]
+            for key in self._structure.references
+            if key.parent == self.clinic_table and len(key.columns) == 1
+        ]
+        return min(compared, default=None) or max(sorted(set(named)), key=named.count, default=None)
+
+    @cached_property
+    def queries(self) -> dict[str, str]:
+        """The rows of the clinic in each table that has an extract, and in the clinics' own."""
+        queries = dict(self._given)
+        if self.clinic_table not in queries and self.clinics_key is not None:
+            table, key = ".".join(map(quoted, self.clinic_table.split(".", 1))), quoted(self.clinics_key)
+            queries[self.clinic_table] = f"SELECT * FROM {table} WHERE {key} = {self.clinic_id:d}"  # noqa: S608 - quoted
+        return queries
+
+    @cached_property
+    def _structure(self) -> structure.Structure:
+        return structure.read(self._workspace, names_of(self._folder), self._folder.clinic_table)
+
+    @cached_property
+    def links(self) -> tuple[Reference, ...]:
+        """Those that say whose a row is."""
+        return tuple(map(_reference, Coverage(self._structure, self._folder, self.queries).links()))
+
+    @cached_property
+    def declared(self) -> tuple[Reference, ...]:
+        """Those whose column may name another clinic's rows, as somebody declared."""
+        names = KeyNames(self._structure, self._folder, self.queries)
+        key = [self.clinics_key] if self.clinics_key else []
+        every = Links(self._structure, names, self.queries, (), self.clinic_table, key).all()
+        return tuple(each for each in map(_reference, every) if each not in self.links)
+
+    @cached_property
+    def named(self) -> tuple[Reference, ...]:
+        """Those of ``links`` that no foreign key stands for."""
+        keys = {(key.table, key.columns, key.parent) for key in self._structure.references}
+        return tuple(each for each in self.links if (each.child, each.columns, each.parent) not in keys)
+
+    def of(self, table: str) -> list[Reference]:
+        """Those of one table that say whose a row is."""
+        return with_child(self.links, table)
+
+    @cached_property
+    def readable(self) -> frozenset[str]:
+        """Tables that the links lead to and that this role may read."""
+        parents = sorted({way.parent for way in (*self.links, *self.declared)})
+        found = self._workspace.rows(
+            "SELECT n.nspname || '.' || c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
+            " WHERE n.nspname || '.' || c.relname = ANY (%(names)s) AND has_table_privilege(c.oid, 'SELECT')",
+            {"names": parents},
+            "asking which tables may be read",
+        )
+        return frozenset(name for (name,) in found)
+
+    def of_others(self, table: str, columns: sql.Composable, among: sql.Composable) -> sql.Identifier:
+        """A temporary table of the rows ``r`` that the extract of a table gives other clinics.
+
+        :param columns: what to keep of ``r``.
+        :param among: which rows are looked for.
+        """
+        self._made += 1
+        name, template = sql.Identifier(f"others_{self._made}"), self._folder.extracts()[table]
+        doing = f"looking for other clinics' rows of {table}"
+        clinics = sql.SQL(self._folder.text("all_clinics.sql").strip().rstrip(";"))
+        making = sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WHERE {}")
+        file = f"extract/{table}.sql"
+        try:
+            everybody = sql.SQL(
+                "(\n{}\n) AS clinica_del_respaldo (id, name, language) CROSS JOIN LATERAL (\n{}\n) AS r"
+            ).format(clinics, sql.SQL(render(template, PLACEHOLDER, name=file)))
+            others = sql.SQL("clinica_del_respaldo.id <> {} AND {}").format(sql.Literal(self.clinic_id), among)
+            self._workspace.define(making.format(name, columns, everybody, others), doing)
+        except PermanentError:
+            # It takes only a number: clinic by clinic then.
+            own = sql.SQL("(\n{}\n) AS r").format(sql.SQL(self.queries[table]))
+            self._workspace.define(making.format(name, columns, own, sql.SQL("false")), doing)
+            ids = sql.SQL("SELECT {0}.id FROM (\n{1}\n) AS {0} (id, name, language) WHERE {0}.id <> {2}").format(
+                CLINIC, clinics, sql.Literal(self.clinic_id)
+            )
+            for (number,) in self._workspace.rows(ids, None, "asking for the clinics"):
+                statement = sql.SQL("INSERT INTO {} SELECT {} FROM (\n{}\n) AS r WHERE {}").format(
+                    name, columns, sql.SQL(render(template, int(number), name=file)), among
+                )
+                self._workspace.execute(statement, doing)
+        self._workspace.execute(sql.SQL("ANALYZE {}").format(name), doing)
+        return name
+
+    def exists(self, way: Reference, child: str) -> sql.Composed:
+        """SQL: the row of alias ``child`` refers to a row that is there, whosever it is."""
+        return sql.SQL("EXISTS (SELECT FROM {} AS p WHERE {})").format(qualified(way.parent), way.refers(child, "p"))
+
+
+def _reference(link: structure.Reference) -> Reference:
+    return Reference(
+        name=("" if link.enforced else "by the name of ") + ", ".join(link.columns),
+        child=link.table,
+        columns=link.columns,
+        parent=link.parent,
+        parent_columns=link.parent_columns,
+        operators=tuple(f"{quoted(schema)}.{operator}" for schema, operator in link.operators),
+    )
+
+
+def columns_of_ways(ways: Sequence[Reference]) -> list[str]:
+    """In order of name."""
+    return sorted({name for way in ways for name in way.columns})
