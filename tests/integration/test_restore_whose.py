@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ class Shape:
     """A schema, the extracts of its tables, and ``not_backed_up.txt``."""
 
     ddl: str
-    extracts: Mapping[str, str]
+    extracts: dict[str, str]
     lists: str = ""
 
     def but(self, old: str, new: str) -> Shape:
@@ -68,6 +67,9 @@ TREATMENT = Shape(
 )
 BY_NAME = TREATMENT.but("patient_id int NOT NULL REFERENCES s.patient, doctor_id", "patient_id int NOT NULL, doctor_id")
 BOTH_COUNT = Shape(TREATMENT.ddl, TREATMENT.extracts, "s.treatment: rows, not the gone\n")
+BARE = Shape(
+    BY_NAME.ddl, BY_NAME.extracts | {"treatment": f"patient_id IN {PATIENTS}"}, BY_NAME.lists.split("\n")[1] + "\n"
+)
 TAG = Shape(
     """
     CREATE TABLE s.kind (id int PRIMARY KEY, model text);
@@ -212,6 +214,7 @@ def calls(doctor: str, *, rows: bool = False) -> Shape:
 
 OWNED = {
     "a key by name that nobody has": Case(BY_NAME, "DELETE FROM s.patient WHERE id = 1"),
+    "and no line says that rows are left out": Case(BARE, "DELETE FROM s.patient WHERE id = 1; UPDATE s.treatment SET v = 'x' WHERE id = 1"),
     "and changed": Case(BY_NAME, "DELETE FROM s.patient WHERE id = 1; UPDATE s.treatment SET v = 'x' WHERE id = 1"),
     "a generic key that nobody has": Case(TAG, "DELETE FROM s.patient WHERE id = 1"),
     "lost, and touched by a trigger": Case(SHIFT, "DELETE FROM s.doctor WHERE id = 1"),
