@@ -170,7 +170,7 @@ class Comparison:
     def _note_beside(self, diff: TableDiff) -> None:
         """Without a key nothing tells that a row which the extract leaves out is one that comes back."""
         count = diff.plan.insert
-        if count and not diff.staged.shape.key and diff.name in self._loose:
+        if count and not diff.staged.shape.key and diff.name in self._declared.rows:
             rows = "1 row that comes back" if count == 1 else f"{count:,} rows that come back"
             self._note(
                 diff.name,
@@ -388,7 +388,8 @@ def _not_told(count: int) -> str:
 
 def _adopted(count: int, mode: str, *, left_out: bool) -> str:
     many = count > 1
-    why = "that the extract leaves out now" if left_out else "lost the way to it (a foreign key was set to NULL)"
+    lost = "lost the way to it (a foreign key is NULL, or no extract gives its parent)"
+    why = "that the extract leaves out now" if left_out else lost
     rows = (
         f"{count:,} row{'s' if many else ''} of the clinic {why}{', and differ' + 's' * (not many) if left_out else ''}"
     )
