@@ -303,7 +303,7 @@ def test_a_note_of_a_hold_that_cannot_be_read_holds_and_is_reported(
     put(fleet.stores.primary, hold_key_of(held.archive_key), note)
     lose_catalog(fleet)
     report = fleet.rebuild()
-    problem = "its note of a hold is none; it is kept on hold"
+    problem = "its note of a hold cannot be read; it is kept on hold"
     assert report.conflicts == ([] if reason else [(held.archive_key, problem)])
     assert (report.adopted, report.held) == (2, 1)
     assert fleet.again(held).hold_reason == (reason or "unreadable note of a hold")

@@ -251,7 +251,7 @@ class Cleaner:
         """Ask the stores, before anything older is deleted, whether the last good backup is there with all that it is
         built on. What is not is recorded, and then the plan is another one."""
         known = {each.backup.backup_id: each.backup for each in decisions}
-        # One that is built on what is gone already is none, even while its own record does not say so: in a dry run.
+        # One that is built on what is gone already does not count. In a dry run its own record does not say so yet.
         chain = {
             record.backup_id: record
             for last in last_good((each.backup for each in decisions if each.keep), known, self._now())

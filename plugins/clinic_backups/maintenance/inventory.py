@@ -72,7 +72,7 @@ class Inventory:
     """What was found in one store.
 
     :param objects: how many objects of backups were looked at.
-    :param strangers: how many are none of ours, and were left alone.
+    :param strangers: how many this package did not make; they were left alone.
     :param read: how each archive that was read was, by backup id.
     :param archives: how each archive that the catalog counts on is, as far as it was looked at, by backup id.
     :param lost: what was recorded as lost before, and still is: store and catalog agree about it.

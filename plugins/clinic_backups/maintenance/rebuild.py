@@ -46,7 +46,7 @@ class Rebuilt:
         a hold cannot be read is taken over, and kept on hold.
     :param incomplete: archives without an envelope: no backups.
     :param busy: clinics that another process works at; nothing of them was looked at.
-    :param strangers: objects that are none of ours.
+    :param strangers: objects that this package did not make.
     """
 
     store_url: str
@@ -242,7 +242,7 @@ class _Clinic:
             record = replace(known.completed(_believed(known), self._store.url), deleted_at=None, error=None, hint=None)
         hold = self._hold(known or record) if "hold" in self._there[key] else None
         if hold is envelopes.UNREADABLE:
-            self._conflict(key, "its note of a hold is none; it is kept on hold")
+            self._conflict(key, "its note of a hold cannot be read; it is kept on hold")
         try:
             if self._write(record, known) and hold:
                 self._catalog.hold(record, hold.reason, envelopes.by_note(hold), hold.at)
