@@ -423,7 +423,7 @@ ATTACKS: dict[str, tuple[Callable[[Members], Members], str]] = {
     "a wrong size": (change(FIRST + ".json", lambda i: i["blocks"].pop()), "another size than their index"),
     "an index of nothing": (
         change(FIRST + ".json", lambda i: i["blocks"].clear()),
-        "index that cannot be read in segment 1",
+        "index that cannot be",
     ),
     "an index of more": (change(FIRST + ".json", lambda i: i.update(x=1)), "an index that cannot be read"),
     "a wrong sum": (change(MANIFEST, lambda m: stock(m).update(rows=1)), "other rows of"),
@@ -446,7 +446,7 @@ ATTACKS: dict[str, tuple[Callable[[Members], Members], str]] = {
     "too many archives": (change(MANIFEST, lambda m: m["archives"].extend(map(str, range(300)))), "other archives"),
     "no fingerprint": (change(MANIFEST, lambda m: m.pop("fingerprint")), "manifest that cannot be read"),
     "no JSON": (lambda m: [*m[:-1], (MANIFEST, b"{")], "manifest that cannot be read"),
-    "deep JSON": (lambda m: [*m[:-1], (MANIFEST, b"[" * 1_000_000)], "manifest that cannot be read"),
+    "deep JSON": (lambda m: [*m[:-1], (MANIFEST, b"[" * 1_000_000)], "manifest that cannot be right"),
     "a list": (lambda m: [*m[:-1], (MANIFEST, b"[]")], "manifest that cannot be read"),
 }
 
