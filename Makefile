@@ -22,7 +22,7 @@ SOURCES := plugins dags include tests bench
 # Commands of ours run with this Python alone: nothing of the caller's Python settings gets in.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help demo demo-restore up down test test-matrix lint lock bench bench-quick clean
+.PHONY: help demo demo-restore up down test test-matrix lint docs lock bench bench-quick clean
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ lint: $(INSTALLED)  ## Check style, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)  ## Write the reference pages, docs/settings.md and docs/commands.md, from the code
+	@$(BIN)/python -m include.docs
 
 bench: $(INSTALLED)  ## Measure throughput and memory
 	@$(BIN)/python -m bench $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
