@@ -42,6 +42,7 @@ down: $(INSTALLED)  ## Stop what `make up` started
 
 # Two processes, each with servers of its own; see tests/processes.py.
 test: $(INSTALLED)  ## Run the whole test suite
+	@.ci/bring
 	@$(BIN)/python -m pytest -n 2
 
 test-matrix: $(INSTALLED)  ## Run the tests of database shapes on PostgreSQL 15, 16, 17 and 18
