@@ -554,7 +554,7 @@ def test_what_failed_or_was_deleted_by_the_catalog_and_is_there_is_taken_over(fl
                    noted = '{json.dumps(record.envelope().to_json())}'
              WHERE backup_id = '{record.backup_id}'""")
         fleet.execute("DELETE FROM clinic_backups.backup_copy")
-        fleet.places.mark(other.backup_id, store.url, "present", fleet.now)
+        fleet.places.mark(other.backup_id, store.url, "intact", fleet.now)
     else:
         # Deleted, and the store's own way back brings it back.
         objects = objects_of(store)
@@ -671,7 +671,7 @@ def test_when_the_lock_is_lost_nothing_more_is_taken_over(
 ) -> None:
     record = fleet.on_day(0)
     if moment == "after an archive":
-        fleet.places.mark(record.backup_id, fleet.stores.primary.url, "lost", fleet.now)
+        fleet.places.mark(record.backup_id, fleet.stores.primary.url, "missing", fleet.now)
         monkeypatch.setattr(rebuild.stored, "read_through", lambda *arguments: lose_locks(fleet) or "intact")
     else:
         lose_catalog(fleet)
