@@ -643,7 +643,7 @@ def test_a_damaged_copy_is_not_good_again_until_it_was_read_and_is(fleet: Fleet)
     assert [fleet.state(record) for record in (old, new)] == ["completed", "lost"]
     # Also where only the record says so, and not the store's own line.
     fleet.execute("DELETE FROM clinic_backups.backup_copy WHERE state = 'damaged'")
-    assert [why for _, why in fleet.rebuild().conflicts] == ["it counts as lost here, and was read: it is damaged"]
+    assert [why for _, why in fleet.rebuild().conflicts] == ["it counts as missing here, and was read: it is damaged"]
 
     replace_object(fleet, new.archive_key, whole)
     report = fleet.rebuild()
