@@ -219,7 +219,7 @@ class TestWhole:
             "folder, before = Path(sys.argv[1]), peak()\n"
             "with (folder / 'sealed').open('rb') as source:\n"
             "    keys = encryption.load_identities(folder / 'identity')\n"
-            "    manifest = archive_reader.read_archive(source, keys, expected=None)\n"
+            "    manifest = reader.read_archive(source, keys, expected=None)\n"
             "print(manifest.tables['public.t'].size_bytes, peak() - before)"
         )
         run = subprocess.run(
