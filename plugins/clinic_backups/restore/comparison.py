@@ -96,7 +96,7 @@ class Comparison:
         self._rules: dict[str, TableRules] = {}
         self._references: tuple[Reference, ...] = ()
         self._derived: list[Derived] = []
-        self._sequences: list[sequences.SequenceUse] = []
+        self._sequences = sequences.Found()
         self._quiet = Quiet("nothing")
         self._parts: dict[str, str] = {}
         self._moment: dict[str, Any] = {}
@@ -190,10 +190,10 @@ class Comparison:
     def _look_around(self) -> None:
         workspace, diffs, references = self.workspace, self.diffs, self._references
         self._refusals += self._checks().run()
-        self._sequences, unseen = sequences.uses(workspace, diffs)
-        for each in unseen:
-            self._note(each.table, each.said)
-        self._refusals += sequences.refusals(self._sequences, workspace.role())
+        self._sequences = sequences.find(workspace, diffs)
+        for table, note in self._sequences.notes:
+            self._note(table, note)
+        self._refusals += sequences.refusals(self._sequences.uses, workspace.role())
         self._derived = list(in_the_way(workspace, diffs, references, self._declared.derived))
         for derived in self._derived:
             self._note(
@@ -276,7 +276,7 @@ class Comparison:
         listener.step("reading the clinic again")
         self._proof.whole()
         if self.writes:
-            sequences.advance(self.workspace, self._sequences)
+            sequences.advance(self.workspace, self._sequences.numbered)
         return done
 
     def _write_or_explain(self) -> Writes:
