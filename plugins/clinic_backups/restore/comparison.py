@@ -35,8 +35,8 @@ from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.write import Writer, Writes
-from clinic_backups.tenant.declarations import Declarations
 from clinic_backups.tenant.drift import FILE
+from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.outside import Outside
 
 
@@ -65,7 +65,7 @@ class Comparison:
     :param migrated: the backup, under the names of now.
     :param queries: the extract of each table, rendered for the clinic.
     :param target: the database, as its server says; ``refusals`` are what is wrong with it.
-    :param declared: what somebody said of tables and columns in ``not_backed_up.txt``.
+    :param folder: the SQL folder: also what somebody said of tables and columns in ``not_backed_up.txt``.
     :param as_text: every value of the backup was loaded as a text.
     :param since: of the mode ``live``: the plan that was approved. What changed since is left as it is.
     """
@@ -80,13 +80,14 @@ class Comparison:
         *,
         target: Target,
         refusals: Sequence[Refusal] = (),
-        declared: Declarations,
+        folder: SqlFolder,
         as_text: bool = False,
         since: RestorePlan | None = None,
     ) -> None:
         self._since, self._target = since, target
         self.workspace, self.queries, self.manifest, self._migrated = workspace, queries, migrated.manifest, migrated
-        self._connection, self._wish, self._declared, self._as_text = connection, wish, declared, as_text
+        self._connection, self._wish, self._as_text = connection, wish, as_text
+        self._folder, self._declared = folder, folder.declarations()
         self._shapes: dict[str, Shape] = {}
         self._staged: dict[str, Staged] = {}
         self._refusals: list[Refusal] = [*refusals]
@@ -104,7 +105,7 @@ class Comparison:
 
     def choose(self) -> None:
         """Which tables take part, and how their columns fit."""
-        choice = Choice(self.workspace, self._migrated, self._wish, self.queries, self._target)
+        choice = Choice(self.workspace, self._migrated, self._wish, self.queries, self._target, self._folder)
         choice.choose()
         self._refusals += choice.refusals
         self._notes, self._shapes, self._tables = choice.notes, choice.shapes, choice.tables

@@ -201,7 +201,7 @@ class ClinicRestore:
                 queries,
                 target=target,
                 refusals=refusals,
-                declared=folder.declarations(),
+                folder=folder,
                 as_text=as_text,
                 since=since,
             )
