@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from clinic_backups.base import connections
+from clinic_backups.base.findings import Report
+from clinic_backups.restore.trial import try_tables
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped
 
@@ -750,3 +753,74 @@ def test_undamaged_rows_of_a_retyped_column_stay_as_the_change_made_them(
     else:
         rig.bring_back(record)
         assert rig.everything() == before
+
+
+UNKEYED = """
+    CREATE TABLE s.cat (nr int NOT NULL UNIQUE, code text NOT NULL UNIQUE, clinic_id int REFERENCES s.clinic, v text);
+    CREATE TABLE s.item (cat text REFERENCES s.cat (code) ON DELETE CASCADE, v text);
+    CREATE TABLE s.label (a int NOT NULL, b text NOT NULL, clinic_id int REFERENCES s.clinic, v text, UNIQUE (b, a));
+    CREATE TABLE s.mark (a int, b text, v text, FOREIGN KEY (a, b) REFERENCES s.label (a, b) ON DELETE SET NULL);
+    CREATE TABLE s.node (code text NOT NULL UNIQUE, clinic_id int REFERENCES s.clinic, v text,
+        parent text REFERENCES s.node (code) ON DELETE SET NULL);
+    INSERT INTO s.cat VALUES (1, 'a', 1, 'a'), (2, 'b', 1, 'b'), (3, 'z', 2, 'z');
+    INSERT INTO s.item VALUES ('a', '1'), ('a', '1'), ('b', '2'), ('z', '3');
+    INSERT INTO s.label VALUES (1, 'a', 1, 'a'), (1, 'b', 1, 'b'), (2, 'a', 2, 'z');
+    INSERT INTO s.mark VALUES (1, 'a', '1'), (1, 'b', '2'), (2, 'a', '3');
+    INSERT INTO s.node VALUES ('a', 1, 'a', NULL), ('b', 1, 'b', 'a'), ('c', 1, 'c', 'b'), ('z', 2, 'z', NULL)
+"""
+OF_CAT = "t.cat IN (SELECT code FROM s.cat WHERE clinic_id = {{ clinic_id }})"
+OF_LABEL = "EXISTS (SELECT FROM s.label AS l WHERE l.clinic_id = {{ clinic_id }} AND (l.a, l.b) = (t.a, t.b))"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE s.cat SET v = 'x' WHERE clinic_id = 1; UPDATE s.label SET v = 'x' WHERE clinic_id = 1;"
+        "UPDATE s.node SET v = 'x' WHERE clinic_id = 1",
+        "UPDATE s.cat SET nr = nr + 10, v = NULL WHERE clinic_id = 1; UPDATE s.node SET parent = 'c' WHERE code = 'b'",
+        "DELETE FROM s.cat WHERE code = 'a'; UPDATE s.cat SET v = 'x' WHERE code = 'b'",
+    ],
+)
+def test_a_unique_key_tells_the_rows_of_a_table_without_primary_key(
+    demo_database: DemoDatabase, tmp_path: Path, damage: str
+) -> None:
+    extracts = {"cat": OWN, "label": OWN, "node": OWN, "item": OF_CAT, "mark": OF_LABEL}
+    rig = shaped(demo_database, tmp_path, UNKEYED, extracts)
+    assert "without error" in tried(rig)
+    record, before = rig.run(1), rig.everything()
+    rig.execute(damage)
+    rig.bring_back(record)
+    assert rig.everything() == before
+    rig.execute("UPDATE s.cat SET v = 'y' WHERE clinic_id = 1")
+    assert [table.update for table in rig.plan(record).tables if table.writes] == [2]
+
+
+@pytest.mark.parametrize(("does", "itself"), [("CASCADE", False), ("SET NULL", True), ("RESTRICT", False)])
+def test_rows_that_nothing_tells_and_others_refer_to_are_refused_by_name(
+    demo_database: DemoDatabase, tmp_path: Path, does: str, itself: bool
+) -> None:
+    child = "node" if itself else "item"
+    ddl = (
+        "CREATE TABLE s.node (code text UNIQUE, clinic_id int REFERENCES s.clinic, v text, up text);"
+        "CREATE TABLE s.item (clinic_id int REFERENCES s.clinic, up text);"
+        f"ALTER TABLE s.{child} ADD CONSTRAINT to_node FOREIGN KEY (up) REFERENCES s.node (code) ON DELETE {does};"
+        "INSERT INTO s.node VALUES ('a', 1, 'a', NULL), ('b', 1, 'b', 'a'); INSERT INTO s.item VALUES (1, 'a')"
+    )
+    rig = shaped(demo_database, tmp_path, ddl, {"node": OWN, "item": OWN})
+    assert "s.node has no primary key, and no unique columns that may not be NULL" in tried(rig)
+    record = rig.run(1)
+    rig.execute("UPDATE s.node SET v = 'x' WHERE code = 'a'")
+    damaged, (refusal,) = rig.everything(), rig.plan(record).refusals
+    assert refusal.table == "s.node"
+    assert f"to_node of s.{child}" in refusal.message
+    assert "ALTER code SET NOT NULL" in refusal.hint
+    assert rig.everything() == damaged
+    rig.execute("ALTER TABLE s.node ALTER code SET NOT NULL")
+    rig.bring_back(record)
+
+
+def tried(rig: Shaped) -> str:
+    """What `check` says of errors when it tries the tables."""
+    report = Report()
+    try_tables(rig.settings, connections.parse("restore_db", rig.database.restorer_uri), report)
+    return "; ".join(finding.message for finding in report.findings if finding.level == "error") or "without error"

@@ -12,7 +12,7 @@ from clinic_backups.restore.checks import missing_rights
 from clinic_backups.restore.migrated import Migrated
 from clinic_backups.restore.model import Refusal, Target, Wish
 from clinic_backups.restore.proposals import proposed_tables
-from clinic_backups.restore.rules import Reference, TableRules, read_references, read_rules
+from clinic_backups.restore.rules import Reference, TableRules, read_references, read_rules, with_row_key
 from clinic_backups.restore.shape import Shape, fit
 from clinic_backups.restore.wanted import require_known
 from clinic_backups.restore.workspace import Workspace
@@ -93,6 +93,7 @@ class Choice:
         children = {reference.child for reference in self.references}
         self.tables = self._workspace.tables(sorted(readable & {*wanted, *children}))
         for name in wanted:
+            self.rules[name] = with_row_key(self.rules[name], self.tables[name], self.references)
             self._fit(name)
 
     def _refuse_gone(self, gone: Sequence[str], there: Collection[str]) -> None:

@@ -29,7 +29,7 @@ from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, Target
 from clinic_backups.restore.proof import Proof, counted, definitions, only_planned, require_unchanged
 from clinic_backups.restore.quiet import Quiet, decide
 from clinic_backups.restore.references import ReferenceProof
-from clinic_backups.restore.rehearsal import explain
+from clinic_backups.restore.rehearsal import explain, of_untold
 from clinic_backups.restore.rules import Reference, TableRules
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader
@@ -259,7 +259,8 @@ class Comparison:
                 )
                 self._note(name, f"{rows} back: a restore of the copy that is made before does not take them away.")
         except PermanentError as error:
-            self._refusals.append(explain(self.workspace, self.diffs, error))
+            untold = of_untold(self.workspace, self.diffs, self._references)
+            self._refusals.append(untold or explain(self.workspace, self.diffs, error))
         except TransientError as error:
             if not is_conflict(error):
                 raise
