@@ -495,7 +495,7 @@ class TestRows:
         assert "public.nota: 6 rows of a backup belong to another clinic, as the column clinica_id says." in messages
         guard.write("extract/nota.sql", ALL.format(table="public.nota") + " AND id <> 1")
         with pytest.raises(
-            PermanentError, match=r"public\.nota: 1 row is in no backup, though their column clinica_id"
+            PermanentError, match=r"public\.nota: 1 row is in no backup, though the column clinica_id"
         ):
             guard.run(1)
 
