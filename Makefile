@@ -22,7 +22,7 @@ SOURCES := plugins dags include tests bench
 # Commands of ours run with this Python alone: nothing of the caller's Python settings gets in.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
 
-.PHONY: help demo demo-restore up down test test-matrix lint lock bench bench-quick clean
+.PHONY: help demo demo-restore up down test test-matrix lint docs lock bench bench-quick clean
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,7 @@ down: $(INSTALLED)  ## Stop what `make up` started
 
 # Two processes, each with servers of its own; see tests/processes.py.
 test: $(INSTALLED)  ## Run the whole test suite
+	@.ci/bring
 	@$(BIN)/python -m pytest -n 2
 
 test-matrix: $(INSTALLED)  ## Run the tests of database shapes on PostgreSQL 15, 16, 17 and 18
@@ -52,6 +53,9 @@ lint: $(INSTALLED)  ## Check style, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/lint-imports
+
+docs: $(INSTALLED)  ## Write the reference pages, docs/settings.md and docs/commands.md, from the code
+	@$(BIN)/python -m include.docs
 
 bench: $(INSTALLED)  ## Measure throughput and memory
 	@$(BIN)/python -m bench $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))

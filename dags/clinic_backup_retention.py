@@ -5,7 +5,7 @@ Sundays at 03:00 (`CLINIC_BACKUPS_TIME_ZONE`), and by hand: `check_stores` → `
 
 - `check_stores` compares each store with the catalog. A backup whose object is gone or is another one is recorded as
   lost there, and the operator gets a mail. With `sweep` it also removes what uploads that died left, when it is older
-  than a day. Objects that are none of ours, and backups that the catalog does not know, are never touched.
+  than a day. Objects that this package did not make, and backups that the catalog does not know, are never touched.
 - `copy_missing` makes the copies that stores lack (`CLINIC_BACKUPS_REPLICA_STORES`); what the primary store lost comes
   back from a replica.
 - `clean` deletes. Every backup is kept for `CLINIC_BACKUPS_KEEP_DAYS`; after that the newest of so many days, weeks,

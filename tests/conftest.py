@@ -18,7 +18,7 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import make_client
 from clinic_backups.stores.kinds import KINDS
-from tests import servers
+from tests import missing, servers
 from tests.contract.buckets import LOCKED, VERSIONED
 from tests.servers import Server
 
@@ -57,7 +57,7 @@ def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if servers.azurite_program() is None:
-        pytest.skip("Azurite is missing: npm install azurite: run `npm install` in the checkout")
+        missing.lacks("Azurite", missing.NPM)
     with servers.azurite(tmp_path_factory.mktemp("azure") / "server", container=BUCKET) as server:
         yield server
 

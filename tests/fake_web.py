@@ -309,7 +309,7 @@ class Fake:
 
 def entries() -> list[HistoryEntry]:
     """The history of clinic 7: one runs, one failed, one is lost, one on hold, the others are well."""
-    copies = (("s3://respaldos/clinicas", "present"), ("gs://copias/clinicas", "lost"))
+    copies = (("s3://respaldos/clinicas", "intact"), ("gs://copias/clinicas", "missing"))
     unfinished: dict[str, Any] = {"finished_at": None, "size_bytes": None, "rows": {}, "state": "running"}
     running = record(13, started_at=NOW - timedelta(seconds=25), trigger="manual", requested_by="ana", **unfinished)
     chain = (

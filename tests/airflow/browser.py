@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, StorageState, expect, sync_playwright
 
+from tests import missing
 from tests.airflow.conftest import Airflow
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -40,7 +41,7 @@ RUN_LIMIT_MS = 90_000
 def chromium() -> Iterator[Browser]:
     """Debian's Chromium. While it runs, no other code of this thread may run an event loop: Playwright's does."""
     if not CHROMIUM.exists():
-        pytest.fail(f"{CHROMIUM} is missing: the pages' tests need it. Remedy: apt-get install chromium", pytrace=False)
+        missing.lacks("Chromium", "apt-get install chromium")
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
@@ -118,7 +119,7 @@ RULES = ["wcag2a", "wcag2aa", "wcag21aa", "best-practice"]
 def axe(page: Page) -> list[str]:
     """What axe-core finds wrong with a page: rule, and the first elements that break it."""
     if not AXE.exists():
-        pytest.fail("axe-core is missing. Remedy: run `npm install` in the checkout", pytrace=False)
+        missing.lacks("axe-core", missing.NPM)
     # Playwright's own channel: the page's Content-Security-Policy stays in force.
     page.evaluate(AXE.read_text())
     found = page.evaluate("rules => axe.run({runOnly: rules, resultTypes: ['violations']})", RULES)

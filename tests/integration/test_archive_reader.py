@@ -219,7 +219,7 @@ class TestWhole:
             "folder, before = Path(sys.argv[1]), peak()\n"
             "with (folder / 'sealed').open('rb') as source:\n"
             "    keys = encryption.load_identities(folder / 'identity')\n"
-            "    manifest = archive_reader.read_archive(source, keys, expected=None)\n"
+            "    manifest = reader.read_archive(source, keys, expected=None)\n"
             "print(manifest.tables['public.t'].size_bytes, peak() - before)"
         )
         run = subprocess.run(
@@ -421,12 +421,21 @@ ATTACKS: dict[str, tuple[Callable[[Members], Members], str]] = {
     "a wrong row count": (change(FIRST + ".json", lambda i: i["blocks"][0].__setitem__(1, 5)), "not the 5 whole rows"),
     "two rows that are one": (two_rows_in_one, "not the 2 whole rows .* 1 in segment 1 of 'a.b'"),
     "a wrong size": (change(FIRST + ".json", lambda i: i["blocks"].pop()), "another size than their index"),
-    "an index of nothing": (change(FIRST + ".json", lambda i: i["blocks"].clear()), "index that is none in segment 1"),
-    "an index of more": (change(FIRST + ".json", lambda i: i.update(x=1)), "an index that is none"),
+    "an index of nothing": (
+        change(FIRST + ".json", lambda i: i["blocks"].clear()),
+        "index that cannot be",
+    ),
+    "an index of more": (change(FIRST + ".json", lambda i: i.update(x=1)), "an index that cannot be read"),
     "a wrong sum": (change(MANIFEST, lambda m: stock(m).update(rows=1)), "other rows of"),
     "a wrong count in the manifest": (change(MANIFEST, one_row_less), "other blocks of"),
-    "a block of no archive": (change(MANIFEST, lambda m: stock(m)["blocks"][0].__setitem__(3, 1)), "that is none"),
-    "a block of an archive before": (change(MANIFEST, lambda m: stock(m)["blocks"][0].__setitem__(3, -1)), "is none"),
+    "a block of no archive": (
+        change(MANIFEST, lambda m: stock(m)["blocks"][0].__setitem__(3, 1)),
+        "that cannot be read",
+    ),
+    "a block of an archive before": (
+        change(MANIFEST, lambda m: stock(m)["blocks"][0].__setitem__(3, -1)),
+        "cannot be read",
+    ),
     "a block of another archive": (change(MANIFEST, block_of_another), "other blocks of"),
     "a table not listed": (change(MANIFEST, lambda m: m["tables"].remove(stock(m))), "its manifest does not list"),
     "a table listed twice": (change(MANIFEST, lambda m: m["tables"].append(stock(m))), "lists twice"),
@@ -435,10 +444,10 @@ ATTACKS: dict[str, tuple[Callable[[Members], Members], str]] = {
     "one archive twice": (change(MANIFEST, lambda m: m["archives"].append(m["backup_id"])), "other archives"),
     "another archive first": (change(MANIFEST, lambda m: m["archives"].insert(0, "x")), "other archives"),
     "too many archives": (change(MANIFEST, lambda m: m["archives"].extend(map(str, range(300)))), "other archives"),
-    "no fingerprint": (change(MANIFEST, lambda m: m.pop("fingerprint")), "manifest that is none"),
-    "no JSON": (lambda m: [*m[:-1], (MANIFEST, b"{")], "manifest that is none"),
-    "deep JSON": (lambda m: [*m[:-1], (MANIFEST, b"[" * 1_000_000)], "manifest that is none"),
-    "a list": (lambda m: [*m[:-1], (MANIFEST, b"[]")], "manifest that is none"),
+    "no fingerprint": (change(MANIFEST, lambda m: m.pop("fingerprint")), "manifest that cannot be read"),
+    "no JSON": (lambda m: [*m[:-1], (MANIFEST, b"{")], "manifest that cannot be read"),
+    "deep JSON": (lambda m: [*m[:-1], (MANIFEST, b"[" * 1_000_000)], "manifest that cannot be right"),
+    "a list": (lambda m: [*m[:-1], (MANIFEST, b"[]")], "manifest that cannot be read"),
 }
 
 
@@ -769,7 +778,7 @@ class TestManifestsThatAreNone:
         members = stored.members()
         name, content = members.pop()
         members.append((name, content.replace(b'{"format": 1', b'{"format": 1, "format": 1', 1)))
-        with pytest.raises(IntegrityError, match="manifest that is none"):
+        with pytest.raises(IntegrityError, match="manifest that cannot be read"):
             read(stored.seal(zstandard.ZstdCompressor().compress(tar(members))), stored.identity)
 
     def test_and_none_is_written(self, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:

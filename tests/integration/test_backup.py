@@ -6,7 +6,6 @@ import io
 import itertools
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -31,11 +30,11 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.file import FileStore
 from tests.conftest import BUCKET, MakeStore
+from tests.missing import needs
 from tests.postgres_fixtures import DemoDatabase
 from tests.rig import Rig, once
 from tests.servers import CHECKOUT, HOST, Server
 
-MISSING = [tool for tool in ("age", "zstd", "tar") if shutil.which(tool) is None]
 PATIENTS = "public.usuarios_paciente"
 STOCK = "public.inventario_inventario"
 
@@ -105,7 +104,7 @@ class TestComplete:
             assert not path.is_file() or secret.encode() not in path.read_bytes()
         assert secret not in json.dumps(record.to_json())
 
-    @pytest.mark.skipif(bool(MISSING), reason=f"missing: apt-get install {' '.join(MISSING)}")
+    @needs("age", "zstd", "tar")
     def test_age_zstd_tar_and_psql_bring_the_rows_back(self, rig: Rig, tmp_path: Path) -> None:
         record = rig.run(2)
         archive = tmp_path / "store" / record.archive_key

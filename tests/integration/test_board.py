@@ -196,8 +196,8 @@ def add(fleet: Fleet, draw: random.Random, clinic_id: int, started_at: datetime,
         values |= {"error": f"Falló {draw.randint(1, 99)}", "hint": draw.choice((None, "Otra vez"))}
     if state == "completed":
         values |= draw.choice(({}, {"hold_reason": "pleito", "held_by": "ana"}))
-        fleet.copies[backup_id] = (("file:///a", "present"), ("s3://b", draw.choice(("present", "lost"))))
-        values["stores"] = tuple(url for url, found in fleet.copies[backup_id] if found == "present")
+        fleet.copies[backup_id] = (("file:///a", "intact"), ("s3://b", draw.choice(("intact", "missing"))))
+        values["stores"] = tuple(url for url, found in fleet.copies[backup_id] if found == "intact")
     if state == "deleted":
         values |= {"deleted_at": finished_at}
     if state == "running" and draw.random() < 0.7:
@@ -214,8 +214,9 @@ def write(fleet: Fleet) -> None:
             statement = insert(backup).values(values_of(record)).returning(backup.c.id)
             assert db.execute(statement).scalar_one() == number
         for backup_id, copies in fleet.copies.items():
-            for place, (url, state) in enumerate(copies):
+            for place, (url, condition) in enumerate(copies):
                 stored_at = NOW + timedelta(seconds=place)
+                state = {"intact": "present", "missing": "lost"}[condition]
                 values = {"backup_id": backup_id, "store_url": url, "state": state, "stored_at": stored_at}
                 db.execute(insert(backup_copy).values(values))
         for backup_id, progress in fleet.progress.items():

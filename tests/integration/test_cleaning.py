@@ -197,7 +197,7 @@ def test_a_store_that_is_away_costs_nothing(demo_database: DemoDatabase, tmp_pat
         assert {fleet.state(record) for record in records} == {"completed"}
     # Even if all are said to be lost.
     for record in records:
-        fleet.places.mark(record.backup_id, fleet.stores.urls[0], "lost", fleet.now)
+        fleet.places.mark(record.backup_id, fleet.stores.urls[0], "missing", fleet.now)
     (cleaned,) = fleet.clean(100)
     assert [decision.reason for decision in cleaned.decisions] == [
         "not older than 30 days", *["the clinic has no good backup"] * 3,

@@ -41,6 +41,7 @@ from clinic_backups.stores.s3 import S3Store
 from tests.conftest import BUCKET
 from tests.fleet import Fleet, age, objects_of, put
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
+from tests.missing import needs
 from tests.postgres_fixtures import DemoDatabase
 from tests.servers import CHECKOUT
 
@@ -352,7 +353,7 @@ def test_times_that_python_cannot_read_are_put_right_by_the_migration(fleet: Fle
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketime.so.1")), None)
 
 
-@pytest.mark.skipif(FAKETIME is None, reason="libfaketime is missing: apt-get install faketime")
+@needs("faketime")
 def test_with_a_real_clock_that_is_wrong(fleet: Fleet) -> None:
     variables = {
         "AIRFLOW_CONN_CLINIC_DB": fleet.database.reader_uri,

@@ -272,7 +272,7 @@ class TestRefused:
             desk.consolidate(full)
         with pytest.raises(PermanentError, match="no backup '1-x'"):
             desk.consolidate(replace(full, backup_id="1-x"))
-        desk.places.mark(full.backup_id, desk.store.url, "lost", desk.now)
+        desk.places.mark(full.backup_id, desk.store.url, "missing", desk.now)
         with pytest.raises(PermanentError, match="is lost, not completed") as caught:
             desk.consolidate(child)
         assert "catalog verify --record" in caught.value.hint

@@ -16,11 +16,10 @@ from tests.faults import world as worlds
 from tests.faults.campaign import Campaign
 from tests.faults.oracle import Oracle, Step, Violation
 from tests.faults.world import World
+from tests.missing import needs
 from tests.servers import Server
 
-pytestmark = pytest.mark.skipif(
-    bool(worlds.missing_programs()), reason="age, zstd or tar is missing: apt-get install age zstd tar"
-)
+pytestmark = needs("age", "zstd", "tar")
 SEED, STEPS = 5, 12
 
 

@@ -22,6 +22,7 @@ from clinic_backups.base.clock import machine_now
 from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.base.model import BackupRecord, Clinic, Envelope
 from clinic_backups.base.settings import PROJECT_SQL
+from clinic_backups.restore.comparison import Present
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.configured import Stores
@@ -494,9 +495,7 @@ class TestRows:
         messages = [item.message for item in guard.errors(rows=True) if item.message.startswith("public.nota: ")]
         assert "public.nota: 6 rows of a backup belong to another clinic, as the column clinica_id says." in messages
         guard.write("extract/nota.sql", ALL.format(table="public.nota") + " AND id <> 1")
-        with pytest.raises(
-            PermanentError, match=r"public\.nota: 1 row is in no backup, though the column clinica_id"
-        ):
+        with pytest.raises(PermanentError, match=r"public\.nota: 1 row is in no backup, though the column clinica_id"):
             guard.run(1)
 
     def test_a_database_without_foreign_keys_is_compared_by_what_the_extracts_ask_for(self, guard: Guard) -> None:
@@ -571,9 +570,8 @@ class TestMarked:
         parts = Parts(guard.settings, lambda name: connections.parse(name, names[name]) if name in names else None)
         guard.initialise()
         with Workspace(parts.restore_db) as workspace, parts.catalog.lock(1) as lock:
-            record = parts.safety().take(
-                Clinic(1, "Una"), of="1-x", requested_by="guardia", snapshot=workspace.export(), rows={}, lock=lock
-            )
+            present = Present(workspace.export(), {}, {})
+            record = parts.safety().take(Clinic(1, "Una"), present, of="1-x", requested_by="guardia", lock=lock)
         assert record is not None
         assert [found.table for found in record.gaps] == [gap]
 

@@ -387,7 +387,7 @@ def test_what_is_built_on_a_lost_backup_is_lost_with_it_and_found_with_it(chain:
     assert latest.backup_id == full.backup_id
     store.delete(children[0].archive_key)
     put(store, children[0].archive_key, content[children[0].archive_key])
-    chain.places.mark(children[0].backup_id, store.url, "present", chain.now)
+    chain.places.mark(children[0].backup_id, store.url, "intact", chain.now)
     assert [chain.state(child) for child in children] == ["completed"] * 3
 
 
@@ -638,7 +638,7 @@ def test_what_it_is_built_on_is_lost_meanwhile(chain: Chain) -> None:
     again = chain.next()
     assert again.parent_id == full.backup_id
     # With its parent it is back.
-    chain.places.mark(good.backup_id, chain.store.url, "present", chain.now)
+    chain.places.mark(good.backup_id, chain.store.url, "intact", chain.now)
     assert chain.state(child) == "completed"
 
 

@@ -309,7 +309,7 @@ def test_a_backup_of_which_no_store_is_known_is_told(fleet: Fleet, state: str) -
     assert objects_of(store) == before
     assert fleet.state(record) == "completed"
     # Where it should be and is not is another thing.
-    fleet.places.mark(record.backup_id, "file:///elsewhere", "present", fleet.now)
+    fleet.places.mark(record.backup_id, "file:///elsewhere", "intact", fleet.now)
     assert found(fleet.check()) == {}
 
 
@@ -503,7 +503,7 @@ def test_a_hold_that_one_store_alone_noted_outlives_the_catalog(demo_database: D
 def test_with_a_copy_that_is_found_its_hold_is(fleet: Fleet) -> None:
     record = fleet.on_day(0)
     put(fleet.stores.primary, hold_key_of(record.archive_key), note_of())
-    fleet.places.mark(record.backup_id, fleet.stores.primary.url, "lost", fleet.now)
+    fleet.places.mark(record.backup_id, fleet.stores.primary.url, "missing", fleet.now)
     fleet.check(record=True)
     again = fleet.again(record)
     assert (again.state, again.hold_reason) == ("completed", "pleito")

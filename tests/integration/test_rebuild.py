@@ -303,7 +303,7 @@ def test_a_note_of_a_hold_that_cannot_be_read_holds_and_is_reported(
     put(fleet.stores.primary, hold_key_of(held.archive_key), note)
     lose_catalog(fleet)
     report = fleet.rebuild()
-    problem = "its note of a hold is none; it is kept on hold"
+    problem = "its note of a hold cannot be read; it is kept on hold"
     assert report.conflicts == ([] if reason else [(held.archive_key, problem)])
     assert (report.adopted, report.held) == (2, 1)
     assert fleet.again(held).hold_reason == (reason or "unreadable note of a hold")
@@ -554,7 +554,7 @@ def test_what_failed_or_was_deleted_by_the_catalog_and_is_there_is_taken_over(fl
                    noted = '{json.dumps(record.envelope().to_json())}'
              WHERE backup_id = '{record.backup_id}'""")
         fleet.execute("DELETE FROM clinic_backups.backup_copy")
-        fleet.places.mark(other.backup_id, store.url, "present", fleet.now)
+        fleet.places.mark(other.backup_id, store.url, "intact", fleet.now)
     else:
         # Deleted, and the store's own way back brings it back.
         objects = objects_of(store)
@@ -643,7 +643,7 @@ def test_a_damaged_copy_is_not_good_again_until_it_was_read_and_is(fleet: Fleet)
     assert [fleet.state(record) for record in (old, new)] == ["completed", "lost"]
     # Also where only the record says so, and not the store's own line.
     fleet.execute("DELETE FROM clinic_backups.backup_copy WHERE state = 'damaged'")
-    assert [why for _, why in fleet.rebuild().conflicts] == ["it counts as lost here, and was read: it is damaged"]
+    assert [why for _, why in fleet.rebuild().conflicts] == ["it counts as missing here, and was read: it is damaged"]
 
     replace_object(fleet, new.archive_key, whole)
     report = fleet.rebuild()
@@ -671,7 +671,7 @@ def test_when_the_lock_is_lost_nothing_more_is_taken_over(
 ) -> None:
     record = fleet.on_day(0)
     if moment == "after an archive":
-        fleet.places.mark(record.backup_id, fleet.stores.primary.url, "lost", fleet.now)
+        fleet.places.mark(record.backup_id, fleet.stores.primary.url, "missing", fleet.now)
         monkeypatch.setattr(rebuild.stored, "read_through", lambda *arguments: lose_locks(fleet) or "intact")
     else:
         lose_catalog(fleet)

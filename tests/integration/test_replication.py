@@ -566,7 +566,7 @@ def test_what_cannot_be_told_is_not_recorded(fleet: Fleet) -> None:
     with pytest.raises(TransientError, match="no mail"):
         fleet.places.mark(record.backup_id, fleet.stores.urls[0], "damaged", fleet.now, announce)
     assert fleet.state(record) == "completed"
-    assert fleet.places.mark(record.backup_id, fleet.stores.urls[0], "present", fleet.now, announce) == []
+    assert fleet.places.mark(record.backup_id, fleet.stores.urls[0], "intact", fleet.now, announce) == []
 
 
 def test_the_losses_of_a_run_come_in_one_mail_and_later_ones_in_another(fleet: Fleet) -> None:
@@ -575,7 +575,7 @@ def test_the_losses_of_a_run_come_in_one_mail_and_later_ones_in_another(fleet: F
     fleet.copy(stores=Stores.of(one, two))
     alarm = LossAlarm(lambda: fleet.now)
     for url, record in ((one.url, records[0]), (two.url, records[0]), (one.url, records[1])):
-        fleet.places.mark(record.backup_id, url, "lost", fleet.now, alarm)
+        fleet.places.mark(record.backup_id, url, "missing", fleet.now, alarm)
         fleet.later(seconds=1)
     (facts,) = told(fleet)
     # In the end nothing is left of the first, whatever the first loss said; and the worst comes first.
@@ -641,7 +641,7 @@ def test_a_store_is_forgotten_in_a_few_statements_however_many_backups_it_held(f
         fleet.execute_rows("SELECT clinic_id, array_agg(DISTINCT state) FROM clinic_backups.backup GROUP BY 1")
     )
     assert states == {1: ["lost"], 2: ["completed"]}
-    assert fleet.places.of_clinic(2)[kept[0]] == {two.url: "present"}
+    assert fleet.places.of_clinic(2)[kept[0]] == {two.url: "intact"}
 
 
 def test_with_a_store_that_is_forgotten_goes_what_is_built_on_what_lay_there(fleet: Fleet) -> None:
@@ -662,7 +662,7 @@ def test_a_notice_of_many_losses_takes_few_statements_and_names_not_all(fleet: F
     fleet.copy(stores=Stores.of(one, two))
     last = fleet.on_day(0.1, 2)
     ids = many(fleet, record, LISTED + 50)
-    fleet.places.mark(last.backup_id, one.url, "lost", fleet.now)
+    fleet.places.mark(last.backup_id, one.url, "missing", fleet.now)
     losses = [replace(Loss.of(record, one.url, "missing"), backup_id=backup_id) for backup_id in ids]
     sent = statements(fleet)
     with fleet.catalog.database.transaction("telling of losses") as db:

@@ -161,7 +161,7 @@ def test_names_and_errors_that_others_wrote_stay_text() -> None:
     failed = {"state": "failed", "error": HOSTILE, "hint": HOSTILE}
     fake.entries = [
         HistoryEntry(12, record(12, **evil), ((HOSTILE, HOSTILE),)),
-        HistoryEntry(10, record(10, **evil | failed), ((HOSTILE, "present"),)),
+        HistoryEntry(10, record(10, **evil | failed), ((HOSTILE, "intact"),)),
     ]
     run = restore_run(
         requested_by=HOSTILE, target=HOSTILE, conf={"notes": HOSTILE, "mode": HOSTILE, "tables": [HOSTILE]}
@@ -182,7 +182,7 @@ def test_names_and_errors_that_others_wrote_stay_text() -> None:
 def test_an_incomplete_backup_is_not_shown_as_a_complete_one() -> None:
     fake = Fake()
     gap = Gap("public.nueva", f"public.nueva leads to the clinic. {HOSTILE}")
-    fake.entries = [HistoryEntry(12, record(12, gaps=(gap,)), (("file:///s", "present"),))]
+    fake.entries = [HistoryEntry(12, record(12, gaps=(gap,)), (("file:///s", "intact"),))]
     for viewer, sees in ((OPERATOR, True), (ADMINISTRATOR, False)):
         with client(fake, viewer) as browser:
             for path in ("clinics/7", "backups/12"):

@@ -12,9 +12,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from babel import Locale
 
-from clinic_backups.base.model import Kind, RestoreMode, Trigger
+from clinic_backups.base.model import Condition, Kind, RestoreMode, Trigger
 from clinic_backups.catalog.board import Standing
-from clinic_backups.catalog.copies import CopyState
 from clinic_backups.notify.formats import Formats
 from clinic_backups.stores.kinds import KINDS
 from clinic_backups.web.banners import Kind as BannerKind
@@ -39,7 +38,7 @@ WORDS: Mapping[str, set[str]] = {
     "backup.explain_": {"running", "completed", "failed", "lost"},
     "failure.": {"failed", "lost"},
     "mode.": {*get_args(RestoreMode), "into"},
-    "copy.": set(get_args(CopyState)),
+    "copy.": set(get_args(Condition)),
     "store.": set(KINDS),
     "role.": set(get_args(Role)),
     "trend.": {"size_bytes", "rows"},

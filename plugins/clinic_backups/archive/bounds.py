@@ -92,7 +92,7 @@ def require_parsable(manifest: bytes) -> None:
     :raises IntegrityError: it would take more than any manifest of this package.
     """
     if sum(manifest.count(mark) * cost for mark, cost in _COSTS) > PARSED_BYTES + len(manifest) * PARSED_RATIO:
-        raise damaged("has a manifest that is none: parsed, it would take far more memory than one of its length")
+        raise damaged("has a manifest that cannot be right: it would take far more memory than one of its length does")
 
 
 class Room:

@@ -33,7 +33,10 @@ def generate_identity() -> tuple[str, str]:
 
 
 def parse_recipients(recipients: Sequence[str]) -> list[Any]:
-    """Public keys as ``pyrage`` wants them. :raises SettingsError: one is none; names it unless it is a secret key."""
+    """Public keys as ``pyrage`` wants them.
+
+    :raises SettingsError: one is not a public key. The message names it unless it is a secret key.
+    """
     return [_parse(recipient) for recipient in recipients]
 
 

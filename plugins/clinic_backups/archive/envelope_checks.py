@@ -100,9 +100,9 @@ def _about_values(envelope: Envelope) -> str:
     if len(envelope.gaps) > MAX_GAPS:
         return "its envelope names more gaps than there can be"
     if not _are_names(envelope.rows, MAX_TABLE_NAME):
-        return "its envelope has names of tables that are none"
+        return "its envelope has names of tables that no table can have"
     if len(envelope.recipients) > MAX_RECIPIENTS or not _are_names(envelope.recipients, MAX_RECIPIENT):
-        return "its envelope has public keys that are none"
+        return "its envelope has public keys that no key can be"
     return ""
 
 

@@ -33,7 +33,7 @@ def sorted_index(digests: Iterable[bytes | bytearray]) -> array[int]:
 
 
 class UnusableBlocks(ValueError):
-    """The catalog's list of a backup's blocks is none."""
+    """The catalog's list of a backup's blocks cannot be used."""
 
 
 class KnownBlocks:
@@ -52,7 +52,7 @@ class KnownBlocks:
         """Take the next archive's list, in the pieces in which :func:`.writer.block_list` wrote it.
 
         :param fingerprint: what else is known of the blocks in that archive; a full backup's own fingerprint.
-        :raises UnusableBlocks: it is none, cut short, damaged, or another backup's; then this knows nothing any more.
+        :raises UnusableBlocks: it is no list, damaged, or of another backup; then this knows nothing any more.
         """
         rest = iter(pieces)
         tables, listed = _head(next(rest, b""), self.archives[self._added])

@@ -92,5 +92,5 @@ def envelope_key_of(archive_key: str) -> str:
 
 
 def keys_beside(archive_key: str) -> tuple[str, ...]:
-    """All objects of one backup, in the order in which they are deleted: what has no archive any more is none."""
+    """All objects of one backup, in the order of their deletion: without its archive it is no backup any more."""
     return archive_key, envelope_key_of(archive_key), hold_key_of(archive_key)

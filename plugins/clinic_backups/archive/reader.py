@@ -231,7 +231,7 @@ class _Reader:
         try:
             manifest = checked(strict_json.loads(content, check_texts=False), self._tables)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-            raise damaged("has a manifest that is none") from None
+            raise damaged("has a manifest that cannot be read") from None
         contents = manifest.tables.values()
         self._room.require(
             sum(len(content.blocks) for content in contents),
@@ -246,5 +246,5 @@ def _index(text: bytes, where: str) -> tuple[Block, ...]:
     entries = _ENTRY.findall(text)
     blocks = tuple(Block(bytes.fromhex(digest.decode()), int(rows), int(size)) for digest, rows, size in entries)
     if not blocks or text != segment_index(blocks):
-        raise damaged(f"has an index that is none {where}")
+        raise damaged(f"has an index that cannot be read {where}")
     return blocks

@@ -22,6 +22,8 @@ FUTURE_TOLERANCE = timedelta(minutes=2)
 Kind = Literal["full", "incremental"]
 WantedKind = Literal["auto", "full", "incremental"]
 RestoreMode = Literal["exact", "missing", "live"]
+Condition = Literal["intact", "missing", "damaged"]
+"""Of an archive in one store."""
 CopyProblem = Literal["missing", "damaged"]
 LossProblem = Literal["missing", "damaged", "incomplete"]
 """incomplete: it is there, and one that it is built on is gone."""

@@ -292,7 +292,7 @@ def load() -> Settings:
     """
     settings, problem = load_usable()
     if problem:
-        raise SettingsError(problem, hint="The README lists every setting.")
+        raise SettingsError(problem, hint="docs/settings.md lists every setting.")
     return settings
 
 

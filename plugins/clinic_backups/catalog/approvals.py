@@ -204,7 +204,7 @@ class Approvals:
         )
 
     def get(self, number: int) -> Approval | None:
-        """One approval; none if there is none."""
+        """One approval, or ``None``."""
         found = self._select(select(*_COLUMNS).where(approval.c.id == number))
         return found[0] if found else None
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Literal
 
 from sqlalchemy import ColumnElement, Row, Subquery, case, delete, exists, func, literal, select, update
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.base.errors import ClinicBackupsError
-from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, CopyProblem, Loss
+from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Condition, CopyProblem, Loss
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, backup_copy, store, store_identity
 
-CopyState = Literal["present", "lost", "damaged"]
+_WRITTEN: Mapping[Condition, str] = {"intact": "present", "missing": "lost", "damaged": "damaged"}
+"""How the table has it."""
+READ: Mapping[str, Condition] = {word: condition for condition, word in _WRITTEN.items()}
+PRESENT = _WRITTEN["intact"]
 Announce = Callable[[SqlConnection, list[Loss]], object]
 REST = timedelta(minutes=15)
 """A store that failed is left alone for so long."""
@@ -39,21 +41,21 @@ class Copies:
     def __init__(self, database: CatalogDatabase) -> None:
         self._database = database
 
-    def of_clinic(self, clinic_id: int) -> dict[str, dict[str, CopyState]]:
+    def of_clinic(self, clinic_id: int) -> dict[str, dict[str, Condition]]:
         """By backup id and store URL."""
         statement = (
             select(backup_copy.c.backup_id, backup_copy.c.store_url, backup_copy.c.state)
             .join(backup, backup.c.backup_id == backup_copy.c.backup_id)
             .where(backup.c.clinic_id == clinic_id)
         )
-        found: dict[str, dict[str, CopyState]] = {}
+        found: dict[str, dict[str, Condition]] = {}
         with self._database.transaction("reading where backups lie") as db:
             for row in db.execute(statement):
-                found.setdefault(row.backup_id, {})[row.store_url] = row.state
+                found.setdefault(row.backup_id, {})[row.store_url] = READ[row.state]
         return found
 
     def mark(
-        self, backup_id: str, store_url: str, state: CopyState, at: datetime, announce: Announce | None = None
+        self, backup_id: str, store_url: str, condition: Condition, at: datetime, announce: Announce | None = None
     ) -> list[Loss]:
         """Write what was found in a store. With its last intact copy a backup is lost; with the first it is back.
 
@@ -61,7 +63,7 @@ class Copies:
 
         :param announce: see :meth:`mark_all`.
         """
-        losses = self.mark_all(store_url, {backup_id: state}, at, announce)
+        losses = self.mark_all(store_url, {backup_id: condition}, at, announce)
         return [loss for loss in losses if loss.backup_id != backup_id]
 
     def lose(
@@ -73,27 +75,26 @@ class Copies:
         announce: Announce | None = None,
     ) -> list[Loss]:
         """Write that a store lost a backup; returns that loss, and those of what is built on it."""
-        state: CopyState = "lost" if problem == "missing" else "damaged"
-        return self.mark_all(store_url, {record.backup_id: state}, at, announce)
+        return self.mark_all(store_url, {record.backup_id: problem}, at, announce)
 
     def mark_all(
-        self, store_url: str, states: Mapping[str, CopyState], at: datetime, announce: Announce | None = None
+        self, store_url: str, conditions: Mapping[str, Condition], at: datetime, announce: Announce | None = None
     ) -> list[Loss]:
         """:meth:`mark` for several backups at once, all or none.
 
         Returns the losses: those of the backups themselves, then what is built on them.
 
-        :param states: by backup id.
+        :param conditions: by backup id.
         :param announce: called with the losses, if there are any, in the same transaction.
         """
-        rows = [{"backup_id": backup_id, "store_url": store_url, "state": state, "stored_at": at, "checked_at": at}
-                for backup_id, state in states.items()]  # fmt: skip
+        rows = [{"backup_id": backup_id, "store_url": store_url, "state": _WRITTEN[condition], "stored_at": at,
+                 "checked_at": at} for backup_id, condition in conditions.items()]  # fmt: skip
         statement = insert(backup_copy).values(rows)
         new = {"state": statement.excluded.state, "checked_at": at}
-        with self._database.transaction(f"writing where backups lie: {', '.join(list(states)[:3])}") as db:
+        with self._database.transaction(f"writing where backups lie: {', '.join(list(conditions)[:3])}") as db:
             db.execute(statement.on_conflict_do_update(index_elements=["backup_id", "store_url"], set_=new))
-            built_on_them = settle(db, states, store_url)
-            losses = _own_losses(db, store_url, states)
+            built_on_them = settle(db, conditions, store_url)
+            losses = _own_losses(db, store_url, conditions)
             own = {loss.backup_id for loss in losses}
             losses += [loss for loss in built_on_them if loss.backup_id not in own]
             if losses and announce is not None:
@@ -156,7 +157,7 @@ class Copies:
 
     def count_in(self, store_url: str) -> int:
         """How many backups lie in a store, as far as the catalog knows."""
-        here = (backup_copy.c.store_url == store_url) & (backup_copy.c.state == "present")
+        here = (backup_copy.c.store_url == store_url) & (backup_copy.c.state == PRESENT)
         with self._database.transaction("reading where backups lie") as db:
             return int(db.execute(select(func.count()).select_from(backup_copy).where(here)).scalar_one())
 
@@ -183,7 +184,7 @@ class Copies:
         elsewhere = exists().where(
             backup_copy.c.backup_id == backup.c.backup_id,
             backup_copy.c.store_url != store_url,
-            backup_copy.c.state == "present",
+            backup_copy.c.state == PRESENT,
         )
         parent = backup.alias("parent")
         broken = exists().where(parent.c.backup_id == backup.c.parent_id, parent.c.state == "lost")
@@ -223,7 +224,7 @@ def _lacks(missing: Subquery) -> ColumnElement[bool]:
     there = exists().where(
         backup_copy.c.backup_id == backup.c.backup_id,
         backup_copy.c.store_url == missing.c.store_url,
-        backup_copy.c.state == "present",
+        backup_copy.c.state == PRESENT,
     )
     return (backup.c.state == "completed") & ~there
 
@@ -236,7 +237,7 @@ def settle(db: SqlConnection, backup_ids: Iterable[str], store_url: str) -> list
     :param store_url: the losses name it.
     """
     parent = backup.alias("parent")
-    intact = exists().where(backup_copy.c.backup_id == backup.c.backup_id, backup_copy.c.state == "present")
+    intact = exists().where(backup_copy.c.backup_id == backup.c.backup_id, backup_copy.c.state == PRESENT)
     built = backup.c.parent_id.is_(None) | exists().where(
         parent.c.backup_id == backup.c.parent_id, parent.c.state == "completed"
     )
@@ -270,14 +271,14 @@ def lock_parent(db: SqlConnection, backup_id: str) -> None:
     db.execute(select(backup.c.backup_id).where(backup.c.backup_id == backup_id).with_for_update(read=True))
 
 
-def _own_losses(db: SqlConnection, store_url: str, states: Mapping[str, CopyState]) -> list[Loss]:
-    lost = [backup_id for backup_id, state in states.items() if state != "present"]
+def _own_losses(db: SqlConnection, store_url: str, conditions: Mapping[str, Condition]) -> list[Loss]:
+    lost = [backup_id for backup_id, condition in conditions.items() if condition != "intact"]
     statement = select(backup.c.backup_id, backup.c.clinic_id, backup.c.clinic_name).where(backup.c.backup_id.in_(lost))
     known = {row.backup_id: row for row in db.execute(statement)} if lost else {}
     return [
         Loss(
             row.clinic_id, row.clinic_name, backup_id, store_url,
-            "damaged" if states[backup_id] == "damaged" else "missing",
+            "damaged" if conditions[backup_id] == "damaged" else "missing",
         )
         for backup_id in lost if (row := known.get(backup_id)) is not None
     ]  # fmt: skip

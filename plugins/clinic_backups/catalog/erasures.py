@@ -97,7 +97,7 @@ class Erasures:
         return Erasure(*row)
 
     def open_of(self, clinic_id: int) -> Erasure | None:
-        """The clinic's erasure that has not ended; none if there is none."""
+        """The clinic's erasure that has not ended, or ``None``."""
         statement = select(*_COLUMNS).where(erasure.c.clinic_id == clinic_id, erasure.c.finished_at.is_(None))
         with self._database.transaction("reading the erasures") as db:
             row = db.execute(statement).one_or_none()

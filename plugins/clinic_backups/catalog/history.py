@@ -12,7 +12,8 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import BigInteger
 
-from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Kind, State
+from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Condition, Kind, State
+from clinic_backups.catalog.copies import READ
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.lists import BIGINT, Search, Slice, Visible, ids
 from clinic_backups.catalog.progress import RunningBackup, running
@@ -28,13 +29,13 @@ class HistoryEntry:
     """One backup.
 
     :param number: what the clinics' application knows it by: ``respaldos/{number}``.
-    :param copies: each store with the state of its copy.
+    :param copies: each store with the condition of its copy.
     :param running: how far it is, while it runs.
     """
 
     number: int
     record: BackupRecord
-    copies: tuple[tuple[str, str], ...] = ()
+    copies: tuple[tuple[str, Condition], ...] = ()
     running: RunningBackup | None = None
     asked_by: int | None = None
     """Which user of the clinics' application asked for it, as the view's ``creado_por_id``."""
@@ -260,14 +261,14 @@ def _entries(db: SqlConnection, numbers: Sequence[int]) -> list[HistoryEntry]:
     if not numbers:
         return []
     rows = db.execute(select(backup.c.id, *COLUMNS, _ASKED_BY).where(backup.c.id == _any(numbers))).mappings().all()
-    copies: dict[str, list[tuple[str, str]]] = {}
+    copies: dict[str, list[tuple[str, Condition]]] = {}
     statement = (
         select(backup_copy.c.backup_id, backup_copy.c.store_url, backup_copy.c.state)
         .where(backup_copy.c.backup_id.in_([row["backup_id"] for row in rows]))
         .order_by(backup_copy.c.stored_at, backup_copy.c.store_url)
     )
     for backup_id, store_url, state in db.execute(statement):
-        copies.setdefault(backup_id, []).append((store_url, state))
+        copies.setdefault(backup_id, []).append((store_url, READ[state]))
     clinic_ids = [row["clinic_id"] for row in rows if row["state"] == "running"]
     under_way = {found.backup_id: found for found in running(db, clinic_ids).values()} if clinic_ids else {}
     entries = {

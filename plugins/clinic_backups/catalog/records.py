@@ -85,7 +85,7 @@ class Catalog:
         return replace(record, number=number)
 
     def resume(self, clinic_id: int, run_id: str, started_at: datetime) -> BackupRecord | None:
-        """Continue the record that an earlier attempt of the same run left unfinished; none if there is none."""
+        """Continue the record that an earlier attempt of the same run left unfinished; ``None`` if no attempt did."""
         unfinished = (
             select(backup.c.backup_id)
             .where(backup.c.clinic_id == clinic_id, backup.c.run_id == run_id)
@@ -357,12 +357,12 @@ class Catalog:
         return changed
 
     def get(self, backup_id: str) -> BackupRecord | None:
-        """One record; none if there is none."""
+        """One record, or ``None``."""
         found = self._select(select(*COLUMNS).where(backup.c.backup_id == backup_id))
         return found[0] if found else None
 
     def require(self, backup_id: str) -> BackupRecord:
-        """One record. :raises PermanentError: there is none."""
+        """One record. :raises PermanentError: the catalog has no such record."""
         record = self.get(backup_id)
         if record is None:
             raise PermanentError(f"There is no backup {backup_id!r}.", hint="See `clinic-backups list`.")

@@ -173,7 +173,7 @@ class Restores:
         return finished
 
     def get(self, restore_id: str) -> RestoreRecord | None:
-        """One record; none if there is none."""
+        """One record, or ``None``."""
         found = self._select(select(*_COLUMNS).where(restore.c.restore_id == restore_id))
         return found[0] if found else None
 

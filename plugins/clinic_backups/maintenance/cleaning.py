@@ -19,10 +19,10 @@ from clinic_backups.base.errors import (
     ObjectLocked,
     ObjectNotFound,
 )
-from clinic_backups.base.model import BackupRecord, CopyProblem, Loss, iso
+from clinic_backups.base.model import BackupRecord, Condition, CopyProblem, Loss, iso
 from clinic_backups.base.retention import Decision, last_good, plan
 from clinic_backups.base.settings import Settings
-from clinic_backups.catalog.copies import Copies, CopyState
+from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Counted, Erasure, Erasures
 from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
@@ -163,7 +163,7 @@ class Cleaner:
         return self._catalog.forget(before=self._now() - timedelta(days=self._settings.keep_failed_days))
 
     def _decide(
-        self, cleaned: Cleaned, places: Mapping[str, Mapping[str, CopyState]], *, dry_run: bool
+        self, cleaned: Cleaned, places: Mapping[str, Mapping[str, Condition]], *, dry_run: bool
     ) -> list[Decision]:
         """The plan, made again as long as the stores tell something that changes it.
 
@@ -251,7 +251,7 @@ class Cleaner:
         """Ask the stores, before anything older is deleted, whether the last good backup is there with all that it is
         built on. What is not is recorded, and then the plan is another one."""
         known = {each.backup.backup_id: each.backup for each in decisions}
-        # One that is built on what is gone already is none, even while its own record does not say so: in a dry run.
+        # One that is built on what is gone already does not count. In a dry run its own record does not say so yet.
         chain = {
             record.backup_id: record
             for last in last_good((each.backup for each in decisions if each.keep), known, self._now())
@@ -313,7 +313,7 @@ class Cleaner:
         until = usable_end(until, now)
         return until if until is not None and until > now else None
 
-    def _clean(self, cleaned: Cleaned, places: Mapping[str, Mapping[str, CopyState]], lock: ClinicLock) -> None:
+    def _clean(self, cleaned: Cleaned, places: Mapping[str, Mapping[str, Condition]], lock: ClinicLock) -> None:
         # First what an earlier run began: marked, and maybe half gone.
         going = self._catalog.find(clinic_id=cleaned.clinic_id, state="deleting")
         before = self._counted(cleaned)
@@ -370,7 +370,7 @@ class Cleaner:
         self._catalog.mark_deleted(replace(record, state="deleted", deleted_at=self._now()), also=count)
         cleaned.deleted += 1
 
-    def _urls(self, record: BackupRecord, places: Mapping[str, Mapping[str, CopyState]]) -> list[str]:
+    def _urls(self, record: BackupRecord, places: Mapping[str, Mapping[str, Condition]]) -> list[str]:
         """Where it lies or may lie: a copy that died before it was recorded is deleted as well."""
         return list(dict.fromkeys([*places.get(record.backup_id, ()), *self._stores.urls]))
 

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from clinic_backups.archive.object_keys import hold_key_of, parse_key
 from clinic_backups.base.errors import IntegrityError, ObjectNotFound
-from clinic_backups.base.model import BackupRecord
-from clinic_backups.catalog.copies import CopyState
+from clinic_backups.base.model import BackupRecord, Condition
 from clinic_backups.stores import condition as stored
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectInfo, ObjectStore, UnfinishedUpload
@@ -72,7 +71,7 @@ def compare(
     store_url: str,
     clinic_id: int,
     records: Iterable[BackupRecord],
-    places: Mapping[str, CopyState | None],
+    places: Mapping[str, Condition | None],
     objects: Iterable[ObjectInfo],
     uploads: Iterable[UnfinishedUpload],
     now: datetime,
@@ -118,12 +117,12 @@ def _is_of_before(archive_key: str, moment: datetime | None) -> bool:
 
 
 def _about_record(
-    store_url: str, record: BackupRecord, places: Mapping[str, CopyState | None], there: Mapping[str, ObjectInfo]
+    store_url: str, record: BackupRecord, places: Mapping[str, Condition | None], there: Mapping[str, ObjectInfo]
 ) -> Iterator[Discrepancy]:
     archive, envelope = there.get("archive"), there.get("envelope")
     right = archive is not None and archive.size_bytes == record.size_bytes
     size = archive.size_bytes if archive is not None else None
-    if places.get(record.backup_id) == "present":
+    if places.get(record.backup_id) == "intact":
         if not right:
             yield Discrepancy.of(store_url, record, "missing" if archive is None else "damaged", size)
             return

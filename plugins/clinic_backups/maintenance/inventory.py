@@ -13,8 +13,8 @@ from clinic_backups.archive.object_keys import ROOT, parse_key
 from clinic_backups.base.clock import require_same_clock, require_same_server
 from clinic_backups.base.errors import ClinicBackupsError, TransientError
 from clinic_backups.base.listening import NOBODY, Listener
-from clinic_backups.base.model import ArchiveInfo, BackupRecord, Loss
-from clinic_backups.catalog.copies import Copies, CopyState
+from clinic_backups.base.model import ArchiveInfo, BackupRecord, Condition, Loss
+from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
@@ -41,9 +41,9 @@ GIVEN_UP_AFTER = 3
 shows its marker, and they were at fewer clinics."""
 _CLINIC = re.compile(ROOT + r"(0|[1-9][0-9]{0,17})/")
 _PROBE = re.compile(r"preflight/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_Read = dict[str, tuple[ArchiveInfo, stored.Condition]]
+_Read = dict[str, tuple[ArchiveInfo, Condition]]
 """Which archives were read, by backup id, and how they were."""
-_STATES: Mapping[Kind, CopyState] = {"missing": "lost", "damaged": "damaged", "found": "present"}
+_CONDITIONS: Mapping[Kind, Condition] = {"missing": "missing", "damaged": "damaged", "found": "intact"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Inventory:
     """What was found in one store.
 
     :param objects: how many objects of backups were looked at.
-    :param strangers: how many are none of ours, and were left alone.
+    :param strangers: how many this package did not make; they were left alone.
     :param read: how each archive that was read was, by backup id.
     :param archives: how each archive that the catalog counts on is, as far as it was looked at, by backup id.
     :param lost: what was recorded as lost before, and still is: store and catalog agree about it.
@@ -84,7 +84,7 @@ class Inventory:
     store_url: str
     objects: int = 0
     strangers: int = 0
-    read: dict[str, stored.Condition] = field(default_factory=dict)
+    read: dict[str, Condition] = field(default_factory=dict)
     archives: dict[str, stored.Told] = field(default_factory=dict)
     discrepancies: list[Discrepancy] = field(default_factory=list)
     lost: list[Discrepancy] = field(default_factory=list)
@@ -251,7 +251,7 @@ class StoreCheck:
                         self._note(record, clinic.store, told, read[record.backup_id][1])
         return read
 
-    def _note(self, record: BackupRecord, store: ObjectStore, told: _Told, condition: stored.Condition) -> None:
+    def _note(self, record: BackupRecord, store: ObjectStore, told: _Told, condition: Condition) -> None:
         """The mark of what was read and is right, unless it changed meanwhile: the next time it need not be read."""
         before = told.objects.get(record.archive_key)
         if condition != "intact" or before is None or before.etag in (None, told.seen.get(record.backup_id)):
@@ -259,7 +259,7 @@ class StoreCheck:
         if store.stat(record.archive_key).etag == before.etag:
             self._places.note_etag(record.backup_id, store.url, before.etag or "")
 
-    def _through(self, record: BackupRecord, store: ObjectStore, found: Inventory) -> stored.Condition:
+    def _through(self, record: BackupRecord, store: ObjectStore, found: Inventory) -> Condition:
         archive = record.archive
         condition = stored.read_through(archive, store, lambda done: self._listener.read(done, archive.size_bytes))
         found.read[record.backup_id] = condition
@@ -310,11 +310,13 @@ class StoreCheck:
     ) -> None:
         """Under the locks. First the losses of the clinic, together with the mail about them."""
         lock.require()
-        states = {item.backup_id: _STATES[item.kind] for item in items if item.backup_id and item.kind in _STATES}
+        states = {
+            item.backup_id: _CONDITIONS[item.kind] for item in items if item.backup_id and item.kind in _CONDITIONS
+        }
         if states and task.record:
             found.losses += self._places.mark_all(clinic.store.url, states, self._now(), self._alarm)
         for item in items:
-            if item.kind in _STATES:
+            if item.kind in _CONDITIONS:
                 found.discrepancies.append(replace(item, action="recorded") if task.record else item)
                 continue
             # Whoever has the lock by now may be storing just what is about to be removed.

@@ -13,8 +13,8 @@ from clinic_backups.archive.envelope_checks import harmless
 from clinic_backups.archive.object_keys import ROOT, parse_key, prefix_of
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, PermanentError
 from clinic_backups.base.listening import NOBODY, Listener
-from clinic_backups.base.model import BackupRecord, Envelope, State, iso
-from clinic_backups.catalog.copies import Copies, CopyState
+from clinic_backups.base.model import BackupRecord, Condition, Envelope, State, iso
+from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasure, Erasures
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
@@ -46,7 +46,7 @@ class Rebuilt:
         a hold cannot be read is taken over, and kept on hold.
     :param incomplete: archives without an envelope: no backups.
     :param busy: clinics that another process works at; nothing of them was looked at.
-    :param strangers: objects that are none of ours.
+    :param strangers: objects that this package did not make.
     """
 
     store_url: str
@@ -242,7 +242,7 @@ class _Clinic:
             record = replace(known.completed(_believed(known), self._store.url), deleted_at=None, error=None, hint=None)
         hold = self._hold(known or record) if "hold" in self._there[key] else None
         if hold is envelopes.UNREADABLE:
-            self._conflict(key, "its note of a hold is none; it is kept on hold")
+            self._conflict(key, "its note of a hold cannot be read; it is kept on hold")
         try:
             if self._write(record, known) and hold:
                 self._catalog.hold(record, hold.reason, envelopes.by_note(hold), hold.at)
@@ -262,9 +262,9 @@ class _Clinic:
 
     def _why_bad(self, known: BackupRecord, record: BackupRecord) -> str:
         """What was found lost or damaged is not believed by its size alone: it is read. Empty: nothing is wrong."""
-        otherwise: CopyState | None = "lost" if known.state == "lost" else None
+        otherwise: Condition | None = "missing" if known.state == "lost" else None
         noted = self._noted.get(record.backup_id, {}).get(self._store.url, otherwise)
-        if noted == "present" and known.state == "completed":
+        if noted == "intact" and known.state == "completed":
             return ""
         self._listener.step(f"{self._store.url}: reading {record.backup_id}")
         try:
@@ -289,7 +289,7 @@ class _Clinic:
             return True
         if known is None or known.state != "completed" or self._store.url not in known.stores:
             # This also settles whether it is lost: by its copies, and by what it is built on.
-            self._places.mark(record.backup_id, self._store.url, "present", self._now)
+            self._places.mark(record.backup_id, self._store.url, "intact", self._now)
         return True
 
     def _conflict(self, key: str, problem: str) -> None:

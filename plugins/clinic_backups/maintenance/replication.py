@@ -138,7 +138,7 @@ class Replicator:
         with self._blaming(url, record):
             envelopes.ensure(record.envelope(), target, now=self._now())
         noted = self._note_hold(record, target)
-        self._places.mark(record.backup_id, url, "present", self._now())
+        self._places.mark(record.backup_id, url, "intact", self._now())
         if etag is not None:
             self._places.note_etag(record.backup_id, url, etag)
         if self._hold_of(record) != noted:

@@ -7,15 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
-from clinic_backups.base.model import BackupRecord, ChainArchive, Loss
-from clinic_backups.catalog.copies import Copies, CopyState
+from clinic_backups.base.model import BackupRecord, ChainArchive, Condition, Loss
+from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.maintenance.inventory import Inventory, StoreCheck, Task
 from clinic_backups.notify.losses import LossAlarm
-from clinic_backups.stores.condition import Condition
 from clinic_backups.stores.configured import Stores
-
-_BAD: Mapping[CopyState, Condition] = {"lost": "missing", "damaged": "damaged"}
 
 
 @dataclass(frozen=True)
@@ -150,13 +147,13 @@ class Verifier:
         done.copies.sort(key=lambda copy: order[copy.backup_id])
         return done
 
-    def _urls(self, places: Mapping[str, Mapping[str, CopyState]], needed: Sequence[ChainArchive]) -> list[str]:
+    def _urls(self, places: Mapping[str, Mapping[str, Condition]], needed: Sequence[ChainArchive]) -> list[str]:
         """Stores of the settings first; then others that hold something of it, or should."""
         known = {url for archive in needed for url in places.get(archive.backup_id, {})}
         return [url for url in self._stores.urls if url in known] + sorted(known - set(self._stores.urls))
 
     def _in_store(
-        self, record: BackupRecord, url: str, here: Mapping[ChainArchive, CopyState], done: Verification
+        self, record: BackupRecord, url: str, here: Mapping[ChainArchive, Condition], done: Verification
     ) -> None:
         task = Task(record=True, read=True, only=frozenset(archive.backup_id for archive in here))
         try:
@@ -178,17 +175,17 @@ class Verifier:
 
 
 def _copy(
-    archive: ChainArchive, url: str, before: CopyState, now: CopyState | None, found: Inventory, clinic_id: int
+    archive: ChainArchive, url: str, before: Condition, now: Condition | None, found: Inventory, clinic_id: int
 ) -> CheckedCopy:
     """What the reading and the catalog agree on. Where they do not, something came in between."""
     read = found.read.get(archive.backup_id)
     about = {archive.key, f"clinic {clinic_id}"}
     error = next((error for what, error in found.problems if what in about), None)
     condition: Condition | None = None
-    if now == "present" and read == "intact":
+    if now == "intact" and read == "intact":
         condition = "intact"
-    elif now is not None and now != "present" and read != "intact" and (read is not None or error is None):
-        condition = _BAD[now]
+    elif now is not None and now != "intact" and read != "intact" and (read is not None or error is None):
+        condition = now
     if condition is not None:
         return CheckedCopy(archive.backup_id, url, archive.size_bytes, condition, is_news=now != before)
     changed = TransientError(

@@ -11,6 +11,7 @@ from sqlalchemy import ARRAY, BigInteger, Text, any_, literal, select, update
 from sqlalchemy import Connection as SqlConnection
 
 from clinic_backups.base.model import Loss, iso
+from clinic_backups.catalog.copies import PRESENT
 from clinic_backups.catalog.outbox import Notice, queue
 from clinic_backups.catalog.tables import backup, backup_copy, notification
 
@@ -84,7 +85,7 @@ def _left(db: SqlConnection, backup_ids: list[str]) -> dict[str, list[str]]:
         select(backup_copy.c.backup_id, backup_copy.c.store_url)
         .join(backup, backup.c.backup_id == backup_copy.c.backup_id)
         .where(backup.c.backup_id == any_(literal(backup_ids, ARRAY(Text))))
-        .where(backup.c.state == "completed", backup_copy.c.state == "present")
+        .where(backup.c.state == "completed", backup_copy.c.state == PRESENT)
         .order_by(backup_copy.c.stored_at)
     )
     found: dict[str, list[str]] = {}

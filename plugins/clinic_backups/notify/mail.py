@@ -105,7 +105,7 @@ class Templates:
                     ) from None
 
     def folder_for(self, language: str) -> str | None:
-        """The folder of a language: its own, or that of the language without its region; none where there is none."""
+        """The folder of a language, or else of that language without its region; ``None`` where neither exists."""
         folders = {name.replace("-", "_").lower(): name for name in self.languages()}
         wanted = language.replace("-", "_").lower()
         while wanted and wanted not in folders:

@@ -97,7 +97,7 @@ def summary(clinics: list[dict[str, Any]] | None) -> dict[str, int]:
         parts = AirflowParts(usable=usable)
         problem = problem_of(("active_clinics", "preflight"))
         if not problem and wrong:
-            problem = {"task": "summary", "error": wrong, "hint": "The README lists every setting."}
+            problem = {"task": "summary", "error": wrong, "hint": "docs/settings.md lists every setting."}
         if not wrong:
             _close_what_died(parts, run_id)
         # The newest record of each clinic counts: a cleared task makes another one.

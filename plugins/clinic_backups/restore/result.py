@@ -44,7 +44,7 @@ def settle_run(
 ) -> RestoreRecord:
     """The run's completed restore. A record whose process died is closed before, as the database says.
 
-    :raises NotRestored: there is none, and what is known of it; it may have happened, where nobody can tell.
+    :raises NotRestored: it has not ended well, and what is known of it; it may have happened, where nobody can tell.
     """
     restores = Restores(catalog.database)
     for record in restores.find(run_id=run_id, state="running"):

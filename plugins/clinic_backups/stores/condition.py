@@ -12,11 +12,10 @@ from uuid import uuid4
 
 from clinic_backups.archive.object_keys import ROOT, parse_key
 from clinic_backups.base.errors import IntegrityError, ObjectNotFound, TransientError, afterwards
-from clinic_backups.base.model import CONTENT_TYPE_ARCHIVE, ArchiveInfo, BackupRecord
+from clinic_backups.base.model import CONTENT_TYPE_ARCHIVE, ArchiveInfo, BackupRecord, Condition
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
 
-Condition = Literal["intact", "missing", "damaged"]
-Told = Literal["intact", "missing", "damaged", "not compared"]
+Told = Condition | Literal["not compared"]
 """What is known of an archive without reading it. ``not compared``: it is there, and its size fits; whoever may write
 there can give that size to anything."""
 CHUNK_BYTES = 1024 * 1024

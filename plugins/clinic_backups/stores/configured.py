@@ -19,7 +19,7 @@ CLINICS_IN_A_ROW = 2
 
 
 def canonical(url: str) -> str:
-    """A store's URL as the store itself writes it. :raises SettingsError: it is none."""
+    """A store's URL as the store itself writes it. :raises SettingsError: it is not a store's URL."""
     place = parse_url(url)
     if not place.kind.conn_type:
         return Path(place.prefix).absolute().as_uri()

@@ -365,7 +365,7 @@ class FileStore(base.ObjectStore):
 
 
 def _name_of(unfinished: str) -> str | None:
-    """The name of the object that an unfinished file was to become; none if the file is none of those."""
+    """The name of the object that an unfinished file was to become; ``None`` for any other file."""
     match = _UNFINISHED.fullmatch(unfinished)
     return match[1] if match else None
 

@@ -111,7 +111,10 @@ class StoreUrl:
 
 
 def parse_url(url: str) -> StoreUrl:
-    """Take a store's URL apart. :raises SettingsError: it is none; the message leaves out credentials in it."""
+    """Take a store's URL apart.
+
+    :raises SettingsError: it is not a store's URL. The message leaves out credentials in it.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -52,7 +52,8 @@ class RowProblems:
         columns = ", ".join(link.columns)
         return self._left_out(
             link.table,
-            f"{{be}} in no backup, and give{{s}} only a part of the columns {columns}, which name a row of {link.parent}.",
+            f"{{be}} in no backup, and give{{s}} only a part of the columns {columns}, which name a"
+            f" row of {link.parent}.",
         )
 
     def equal_missing(self, table: str) -> Problem:

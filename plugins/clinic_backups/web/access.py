@@ -103,7 +103,7 @@ def refuse_other_sites(request: Request) -> None:
 
 
 def _host(address: str) -> str:
-    """The host that an address names; empty where it is none."""
+    """The host that an address names; empty where the address cannot be read."""
     try:
         return urlsplit(address).netloc
     except ValueError:

@@ -184,7 +184,7 @@ class Actions:
         return self._start(caller, "hold", HOLD, backup.record.clinic_id, conf, backup=backup, detail=said)
 
     def release(self, caller: Caller, backup: HistoryEntry) -> Started:
-        """End a hold. :raises Conflict: there is none."""
+        """End a hold. :raises Conflict: the backup is not on hold."""
         caller.require("release", backup.record.clinic_id)
         if backup.record.hold_reason is None:
             raise Conflict(f"Backup {backup.number} is not on hold.", hint="Nothing is to be done.")

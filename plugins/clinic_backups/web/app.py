@@ -126,7 +126,7 @@ async def _on_our_error(request: Request, error: ClinicBackupsError) -> Response
 
 async def _on_http_error(request: Request, error: HTTPException) -> Response:
     """Errors of Airflow's login and of the router."""
-    # Airflow's 403 is that of a token that is none of its own, for instance from before its secret was changed.
+    # Airflow's 403 is that of a token that Airflow did not make, for instance from before its secret was changed.
     status = 401 if error.status_code == 403 else error.status_code
     if status == 401 and _is_page(request) and request.method == "GET":
         # Airflow's own way in; it takes back to where one wanted to go. Without a host: a proxy may have changed it.

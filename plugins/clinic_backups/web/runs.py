@@ -169,7 +169,7 @@ class Runs:
             return _full_views(session, list(session.scalars(_runs(dag_id).where(named).limit(limit))))
 
     def get(self, dag_id: str, run_id: str) -> RunView | None:
-        """One run with its tasks; none if there is none."""
+        """One run with its tasks, or ``None``."""
         if dag_id not in DAG_IDS or not run_id:
             return None
         with _session() as session:

@@ -1,0 +1,28 @@
+"""What a machine lacks. A test that needs it is skipped by name, with the command that brings it; in CI it fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import NoReturn
+
+import pytest
+
+NOTHING_MAY_BE_MISSING = os.environ.get("TESTS_NOTHING_MISSING") == "1"
+"""What ``.ci/run`` sets."""
+NPM = "run `npm install` in the checkout"
+
+
+def lacks(what: str, remedy: str) -> NoReturn:
+    """End the test that needs it."""
+    text = f"missing: {what}. To run this test: {remedy}"
+    if NOTHING_MAY_BE_MISSING:
+        pytest.fail(text, pytrace=False)
+    pytest.skip(text)
+
+
+def needs(*programs: str) -> pytest.MarkDecorator:
+    """A mark for tests that need programs of packages with the same names."""
+    lacking = [name for name in programs if shutil.which(name) is None]
+    remedy = f"missing: {', '.join(lacking)}. To run this test: apt-get install {' '.join(lacking)}"
+    return pytest.mark.skipif(bool(lacking) and not NOTHING_MAY_BE_MISSING, reason=remedy)
