@@ -495,9 +495,7 @@ class TestRows:
         messages = [item.message for item in guard.errors(rows=True) if item.message.startswith("public.nota: ")]
         assert "public.nota: 6 rows of a backup belong to another clinic, as the column clinica_id says." in messages
         guard.write("extract/nota.sql", ALL.format(table="public.nota") + " AND id <> 1")
-        with pytest.raises(
-            PermanentError, match=r"public\.nota: 1 row is in no backup, though their column clinica_id"
-        ):
+        with pytest.raises(PermanentError, match=r"public\.nota: 1 row is in no backup, though the column clinica_id"):
             guard.run(1)
 
     def test_a_database_without_foreign_keys_is_compared_by_what_the_extracts_ask_for(self, guard: Guard) -> None:

@@ -340,16 +340,33 @@ def test_lines_about_the_same_name_are_followed_in_order(
     assert persons(rig)[0] == expected
 
 
-def test_one_value_says_nobodys_clinic(rig: Shaped) -> None:
-    record = rig.run()
+@pytest.mark.parametrize(
+    ("column", "extract"),
+    [
+        ("clinic_id int REFERENCES s.clinic", None),
+        ("clinic_id int", None),
+        ('"clinicId" bigint', None),
+        ("person_id2 int REFERENCES s.person", None),
+        ("owner_no int", "t.owner_no = {{ clinic_id }}"),
+    ],
+    ids=["a foreign key", "a name", "a name in another form", "a row of a clinic", "the extract"],
+)
+def test_one_value_says_nobodys_clinic(rig: Shaped, column: str, extract: str | None) -> None:
+    record, name = rig.run(), column.split()[0]
     rig.execute(
-        "ALTER TABLE s.visit ADD clinic_id int REFERENCES s.clinic", "DELETE FROM s.visit WHERE id = 1",
-        "UPDATE s.visit SET clinic_id = 1 WHERE id = 2", "UPDATE s.visit SET clinic_id = 2 WHERE id = 3",
-        "ALTER TABLE s.visit ALTER clinic_id SET NOT NULL",
+        f"ALTER TABLE s.visit ADD {column}",
+        "DELETE FROM s.visit WHERE id = 1",
+        f"UPDATE s.visit SET {name} = CASE id WHEN 2 THEN 1 ELSE 2 END",
+        f"ALTER TABLE s.visit ALTER {name} SET NOT NULL",
     )  # fmt: skip
-    write(rig, "s.visit: clinic_id = 2")
-    (refusal,) = rig.plan(record).refusals
-    assert "gives one value for clinic_id of s.visit, which says whose a row is" in refusal.message
+    if extract is not None:
+        query = f"SELECT t.* FROM s.visit AS t WHERE {extract}"
+        (rig.settings.sql_dir / "extract" / "s.visit.sql").write_text(query)
+    write(rig, f"s.visit: {name} = 2")
+    damaged, (refusal,) = rig.everything(), rig.plan(record).refusals
+    said = f"gives one value for {name.strip(chr(34))} of s.visit, which says whose a row is"
+    assert said in refusal.message
+    assert rig.everything() == damaged
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from clinic_backups.base import connections
+from clinic_backups.base.findings import Report
+from clinic_backups.restore.trial import try_tables
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped
 
@@ -398,6 +401,106 @@ def test_a_sequence_is_found_wherever_it_is_used(demo_database: DemoDatabase, tm
     rig.execute(f"INSERT INTO s.t VALUES ({value}, 1)", f"INSERT INTO s.t VALUES ({value}, 2)")
 
 
+BODY = "CREATE FUNCTION s.f{i}() RETURNS {} LANGUAGE plpgsql AS $$ BEGIN RETURN {}; END $$;"
+TRIGGER = (
+    "CREATE FUNCTION s.f{i}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} RETURN NEW; END $$;"
+    "CREATE TRIGGER g{i} BEFORE INSERT ON s.t FOR EACH ROW EXECUTE FUNCTION s.f{i}();"
+)
+MADE = (  # the type and default of n, what comes before the table, what after it
+    ("int DEFAULT (2026000000 + nextval('s.q{i}'))", "", ""),
+    ("bigint DEFAULT (2026000000 + nextval('s.q{i}'))", "", ""),
+    ("numeric(12,0) DEFAULT (nextval('s.q{i}') * 10 - 7)", "", ""),
+    ("int DEFAULT (-nextval('s.q{i}'))", "", ""),
+    ("int DEFAULT s.f{i}()", BODY.format("bigint", "2026000000 + nextval('s.q{i}')", i="{i}"), ""),
+    ("int DEFAULT s.f{i}()", "CREATE FUNCTION s.f{i}() RETURNS bigint LANGUAGE sql RETURN 2026000000 + nextval('s.q{i}');", ""),
+    ("text DEFAULT ('x' || s.f{i}())", BODY.format("text", "'C' || lpad(nextval('s.q{i}')::text, 5, '0') || '/26'", i="{i}"), ""),
+    ("int", "", TRIGGER.format("NEW.n{i} := 2026000000 + nextval('s.q{i}');", i="{i}")),
+    ("int", "", TRIGGER.format("NEW.n{i} := coalesce(NEW.n{i}, nextval('s.q{i}'));", i="{i}")),
+    ("text", "", TRIGGER.format("IF NEW.n{i} IS NULL THEN NEW.n{i} := 'T' || nextval('s.q{i}'); END IF;", i="{i}")),
+    ("varchar(9) DEFAULT ('F-' || lpad(nextval('s.q{i}')::text, 4, '0'))", "", ""),
+    ("text DEFAULT to_hex(nextval('s.q{i}'))", "", ""),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", ["a value", "a row", "all"])
+def test_a_sequence_moves_by_what_its_numbers_become_and_no_further(
+    demo_database: DemoDatabase, tmp_path: Path, damage: str
+) -> None:
+    made = [[part.replace("{i}", str(i)) for part in parts] for i, parts in enumerate(MADE)]
+    ddl = "".join(f"CREATE SEQUENCE s.q{i}; {before}" for i, (_, before, _) in enumerate(made))
+    columns = "".join(f", n{i} {column} UNIQUE NOT NULL" for i, (column, _, _) in enumerate(made))
+    ddl += f"CREATE TABLE s.t (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, v text{columns});"
+    ddl += "".join(after for _, _, after in made)
+    ddl += "INSERT INTO s.t (id, clinic_id) SELECT n, 1 + n % 2 FROM generate_series(1, 7) AS n"
+    rig = shaped(demo_database, tmp_path, ddl, {"t": OWN}, owner=True)
+    record, wanted = rig.run(1), rig.execute_rows("SELECT * FROM s.t WHERE clinic_id = 1 ORDER BY id")
+    restart = "".join(f"; ALTER SEQUENCE s.q{i} RESTART" for i, _ in enumerate(made))
+    rig.execute({
+        "a value": "UPDATE s.t SET v = 'x'",
+        "a row": "DELETE FROM s.t WHERE id = 4",
+        "all": f"TRUNCATE s.t{restart}",
+    }[damage])  # fmt: skip
+    rig.bring_back(record)
+    assert rig.execute_rows("SELECT * FROM s.t WHERE clinic_id = 1 ORDER BY id") == wanted
+    for i, (column, _, _) in enumerate(made):
+        ((reached,),) = rig.execute_rows(f"SELECT last_value FROM s.q{i}")
+        # What a function makes of a number is seen by calling it.
+        asked = 6 if "s.f" in column and damage != "a value" else 0
+        assert (6 if damage == "all" else 7) <= reached <= 7 + asked, column
+    for number in range(101, 105):
+        rig.execute(f"INSERT INTO s.t (id, clinic_id) VALUES ({number}, {1 + number % 2})")
+
+
+@pytest.mark.parametrize(
+    ("column", "sequence", "others", "reached"),
+    [
+        pytest.param("int DEFAULT nextval('s.q')", "", "1000000", 6, id="another clinic's number is far"),
+        pytest.param("int DEFAULT nextval('s.q')", "", "7", 7, id="another clinic's number is next"),
+        pytest.param("smallint DEFAULT nextval('s.q')", "", "32767", 6, id="the end of the type"),
+        pytest.param("int DEFAULT (2147483000 + nextval('s.q'))", "", "2147483647", 6, id="near the end of the type"),
+        pytest.param("int DEFAULT nextval('s.q')", "MAXVALUE 20", "20", 7, id="the end of the sequence"),
+    ],
+)
+def test_a_sequence_never_goes_beyond_its_type_or_its_end(
+    demo_database: DemoDatabase, tmp_path: Path, column: str, sequence: str, others: str, reached: int
+) -> None:
+    ddl = (
+        f"CREATE SEQUENCE s.q {sequence}; CREATE TABLE s.t (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic,"
+        f" n {column} UNIQUE NOT NULL); INSERT INTO s.t (id, clinic_id) SELECT n, 1 FROM generate_series(1, 6) AS n;"
+    )
+    own = others in ("32767", "2147483647", "20")
+    outlier = f"INSERT INTO s.t VALUES (50, {1 if own else 2}, {others})"
+    rig = shaped(demo_database, tmp_path, ddl + (outlier if own else ""), {"t": OWN})
+    record = rig.run(1)
+    rig.execute("TRUNCATE s.t; ALTER SEQUENCE s.q RESTART", *([] if own else [outlier]))
+    rig.bring_back(record)
+    ((there,),) = rig.execute_rows("SELECT last_value FROM s.q")
+    assert there in (reached, reached + 1)
+    for number in range(101, 105):
+        rig.execute(f"INSERT INTO s.t (id, clinic_id) VALUES ({number}, 2)")
+
+
+def test_a_sequence_stays_where_nobody_can_tell(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    """Two sequences in one value, chance, and a trigger that looks at other columns."""
+    ddl = (
+        "CREATE SEQUENCE s.q; CREATE SEQUENCE s.r; CREATE SEQUENCE s.p; CREATE SEQUENCE s.o;"
+        + BODY.format("text", "nextval('s.q') || '-' || nextval('s.r')", i="")
+        + "CREATE TABLE s.t (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, n text UNIQUE DEFAULT s.f(),"
+        " m text UNIQUE DEFAULT md5(nextval('s.p') || random()::text), n1 text UNIQUE);"
+        + TRIGGER.format("NEW.n1 := NEW.id || '-' || nextval('s.o');", i="1")
+        + "INSERT INTO s.t SELECT n, 1 FROM generate_series(1, 6) AS n"
+    )
+    rig = shaped(demo_database, tmp_path, ddl, {"t": OWN}, owner=True)
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.t")
+    notes = str([table.notes for table in rig.bring_back(record).tables])
+    for made in ("n is made from s.q", "n is made from s.r", "m is made from s.p", "n1 is made from s.o"):
+        assert f"s.t.{made}, and how" in notes
+    assert notes.count("the sequence is not moved") == 4
+    for name in "qrpo":
+        assert rig.execute_rows(f"SELECT last_value FROM s.{name}") == [(6,)]
+
+
 def test_a_function_that_hides_its_sequence_is_named(demo_database: DemoDatabase, tmp_path: Path) -> None:
     ddl = (
         "CREATE SEQUENCE s.q; CREATE FUNCTION s.f() RETURNS bigint LANGUAGE plpgsql AS $$ DECLARE n bigint;"
@@ -650,3 +753,74 @@ def test_undamaged_rows_of_a_retyped_column_stay_as_the_change_made_them(
     else:
         rig.bring_back(record)
         assert rig.everything() == before
+
+
+UNKEYED = """
+    CREATE TABLE s.cat (nr int NOT NULL UNIQUE, code text NOT NULL UNIQUE, clinic_id int REFERENCES s.clinic, v text);
+    CREATE TABLE s.item (cat text REFERENCES s.cat (code) ON DELETE CASCADE, v text);
+    CREATE TABLE s.label (a int NOT NULL, b text NOT NULL, clinic_id int REFERENCES s.clinic, v text, UNIQUE (b, a));
+    CREATE TABLE s.mark (a int, b text, v text, FOREIGN KEY (a, b) REFERENCES s.label (a, b) ON DELETE SET NULL);
+    CREATE TABLE s.node (code text NOT NULL UNIQUE, clinic_id int REFERENCES s.clinic, v text,
+        parent text REFERENCES s.node (code) ON DELETE SET NULL);
+    INSERT INTO s.cat VALUES (1, 'a', 1, 'a'), (2, 'b', 1, 'b'), (3, 'z', 2, 'z');
+    INSERT INTO s.item VALUES ('a', '1'), ('a', '1'), ('b', '2'), ('z', '3');
+    INSERT INTO s.label VALUES (1, 'a', 1, 'a'), (1, 'b', 1, 'b'), (2, 'a', 2, 'z');
+    INSERT INTO s.mark VALUES (1, 'a', '1'), (1, 'b', '2'), (2, 'a', '3');
+    INSERT INTO s.node VALUES ('a', 1, 'a', NULL), ('b', 1, 'b', 'a'), ('c', 1, 'c', 'b'), ('z', 2, 'z', NULL)
+"""
+OF_CAT = "t.cat IN (SELECT code FROM s.cat WHERE clinic_id = {{ clinic_id }})"
+OF_LABEL = "EXISTS (SELECT FROM s.label AS l WHERE l.clinic_id = {{ clinic_id }} AND (l.a, l.b) = (t.a, t.b))"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE s.cat SET v = 'x' WHERE clinic_id = 1; UPDATE s.label SET v = 'x' WHERE clinic_id = 1;"
+        "UPDATE s.node SET v = 'x' WHERE clinic_id = 1",
+        "UPDATE s.cat SET nr = nr + 10, v = NULL WHERE clinic_id = 1; UPDATE s.node SET parent = 'c' WHERE code = 'b'",
+        "DELETE FROM s.cat WHERE code = 'a'; UPDATE s.cat SET v = 'x' WHERE code = 'b'",
+    ],
+)
+def test_a_unique_key_tells_the_rows_of_a_table_without_primary_key(
+    demo_database: DemoDatabase, tmp_path: Path, damage: str
+) -> None:
+    extracts = {"cat": OWN, "label": OWN, "node": OWN, "item": OF_CAT, "mark": OF_LABEL}
+    rig = shaped(demo_database, tmp_path, UNKEYED, extracts)
+    assert "without error" in tried(rig)
+    record, before = rig.run(1), rig.everything()
+    rig.execute(damage)
+    rig.bring_back(record)
+    assert rig.everything() == before
+    rig.execute("UPDATE s.cat SET v = 'y' WHERE clinic_id = 1")
+    assert [table.update for table in rig.plan(record).tables if table.writes] == [2]
+
+
+@pytest.mark.parametrize(("does", "itself"), [("CASCADE", False), ("SET NULL", True), ("RESTRICT", False)])
+def test_rows_that_nothing_tells_and_others_refer_to_are_refused_by_name(
+    demo_database: DemoDatabase, tmp_path: Path, does: str, itself: bool
+) -> None:
+    child = "node" if itself else "item"
+    ddl = (
+        "CREATE TABLE s.node (code text UNIQUE, clinic_id int REFERENCES s.clinic, v text, up text);"
+        "CREATE TABLE s.item (clinic_id int REFERENCES s.clinic, up text);"
+        f"ALTER TABLE s.{child} ADD CONSTRAINT to_node FOREIGN KEY (up) REFERENCES s.node (code) ON DELETE {does};"
+        "INSERT INTO s.node VALUES ('a', 1, 'a', NULL), ('b', 1, 'b', 'a'); INSERT INTO s.item VALUES (1, 'a')"
+    )
+    rig = shaped(demo_database, tmp_path, ddl, {"node": OWN, "item": OWN})
+    assert "s.node has no primary key, and no unique columns that may not be NULL" in tried(rig)
+    record = rig.run(1)
+    rig.execute("UPDATE s.node SET v = 'x' WHERE code = 'a'")
+    damaged, (refusal,) = rig.everything(), rig.plan(record).refusals
+    assert refusal.table == "s.node"
+    assert f"to_node of s.{child}" in refusal.message
+    assert "ALTER code SET NOT NULL" in refusal.hint
+    assert rig.everything() == damaged
+    rig.execute("ALTER TABLE s.node ALTER code SET NOT NULL")
+    rig.bring_back(record)
+
+
+def tried(rig: Shaped) -> str:
+    """What `check` says of errors when it tries the tables."""
+    report = Report()
+    try_tables(rig.settings, connections.parse("restore_db", rig.database.restorer_uri), report)
+    return "; ".join(finding.message for finding in report.findings if finding.level == "error") or "without error"

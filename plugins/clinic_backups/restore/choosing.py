@@ -12,11 +12,15 @@ from clinic_backups.restore.checks import missing_rights
 from clinic_backups.restore.migrated import Migrated
 from clinic_backups.restore.model import Refusal, Target, Wish
 from clinic_backups.restore.proposals import proposed_tables
-from clinic_backups.restore.rules import Reference, TableRules, read_references, read_rules
+from clinic_backups.restore.rules import Reference, TableRules, read_references, read_rules, with_row_key
 from clinic_backups.restore.shape import Shape, fit
 from clinic_backups.restore.wanted import require_known
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.tenant import structure
+from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.drift import FILE, renamed_table
+from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.gate import names_of
 
 
 class Choice:
@@ -24,11 +28,19 @@ class Choice:
 
     :param migrated: the backup, under the names of now.
     :param queries: the extract of each table, rendered for the clinic.
+    :param folder: the SQL folder, which tells by which columns rows belong to a clinic.
     """
 
     def __init__(
-        self, workspace: Workspace, migrated: Migrated, wish: Wish, queries: Mapping[str, str], target: Target
+        self,
+        workspace: Workspace,
+        migrated: Migrated,
+        wish: Wish,
+        queries: Mapping[str, str],
+        target: Target,
+        folder: SqlFolder,
     ) -> None:
+        self._folder = folder
         self._workspace, self._migrated, self._wish = workspace, migrated, wish
         self._manifest, self._queries, self._target = migrated.manifest, queries, target
         self.refusals: list[Refusal] = []
@@ -81,6 +93,7 @@ class Choice:
         children = {reference.child for reference in self.references}
         self.tables = self._workspace.tables(sorted(readable & {*wanted, *children}))
         for name in wanted:
+            self.rules[name] = with_row_key(self.rules[name], self.tables[name], self.references)
             self._fit(name)
 
     def _refuse_gone(self, gone: Sequence[str], there: Collection[str]) -> None:
@@ -140,13 +153,22 @@ class Choice:
 
     def _foreign(self, name: str, filled: Collection[str]) -> list[str]:
         """Those of the columns that name a clinic, or a row that belongs to one."""
-        found = {
+        if not filled:
+            return []
+        keys = {
             column
             for reference in self.references
             if reference.child == name and reference.parent in self._queries
             for column in reference.columns
         }
-        return sorted(found & set(filled))
+        return sorted((keys | self._named(name)) & set(filled))
+
+    def _named(self, name: str) -> set[str]:
+        """Columns that say it without a foreign key: by their name, or because the extract looks at them."""
+        facts = structure.read(self._workspace, names_of(self._folder), self._folder.clinic_table)
+        links = Coverage(facts, self._folder, self._queries).links()
+        compared = self._folder.clinic_columns().get(name, frozenset())
+        return {column for link in links if link.table == name for column in link.columns} | compared
 
     def _is(self, value: sql.Composed) -> bool:
         """The database takes this value of this type."""

@@ -29,15 +29,15 @@ from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, Target
 from clinic_backups.restore.proof import Proof, counted, definitions, only_planned, require_unchanged
 from clinic_backups.restore.quiet import Quiet, decide
 from clinic_backups.restore.references import ReferenceProof
-from clinic_backups.restore.rehearsal import explain
+from clinic_backups.restore.rehearsal import explain, of_untold
 from clinic_backups.restore.rules import Reference, TableRules
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader
 from clinic_backups.restore.ways import Ways
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.write import Writer, Writes
-from clinic_backups.tenant.declarations import Declarations
 from clinic_backups.tenant.drift import FILE
+from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.outside import Outside
 
 
@@ -66,7 +66,7 @@ class Comparison:
     :param migrated: the backup, under the names of now.
     :param queries: the extract of each table, rendered for the clinic.
     :param target: the database, as its server says; ``refusals`` are what is wrong with it.
-    :param declared: what somebody said of tables and columns in ``not_backed_up.txt``.
+    :param folder: the SQL folder: also what somebody said of tables and columns in ``not_backed_up.txt``.
     :param ways: how rows lead to the clinic.
     :param as_text: every value of the backup was loaded as a text.
     :param since: of the mode ``live``: the plan that was approved. What changed since is left as it is.
@@ -82,14 +82,15 @@ class Comparison:
         *,
         target: Target,
         refusals: Sequence[Refusal] = (),
-        declared: Declarations,
+        folder: SqlFolder,
         ways: Ways,
         as_text: bool = False,
         since: RestorePlan | None = None,
     ) -> None:
         self._since, self._target, self._ways = since, target, ways
         self.workspace, self.queries, self.manifest, self._migrated = workspace, queries, migrated.manifest, migrated
-        self._connection, self._wish, self._declared, self._as_text = connection, wish, declared, as_text
+        self._connection, self._wish, self._as_text = connection, wish, as_text
+        self._folder, self._declared = folder, folder.declarations()
         self._shapes: dict[str, Shape] = {}
         self._staged: dict[str, Staged] = {}
         self._refusals: list[Refusal] = [*refusals]
@@ -99,7 +100,7 @@ class Comparison:
         self._rules: dict[str, TableRules] = {}
         self._references: tuple[Reference, ...] = ()
         self._derived: list[Derived] = []
-        self._sequences: list[sequences.SequenceUse] = []
+        self._sequences = sequences.Found()
         self._quiet = Quiet("nothing")
         self._parts: dict[str, str] = {}
         self._moment: dict[str, Any] = {}
@@ -107,7 +108,7 @@ class Comparison:
 
     def choose(self) -> None:
         """Which tables take part, and how their columns fit."""
-        choice = Choice(self.workspace, self._migrated, self._wish, self.queries, self._target)
+        choice = Choice(self.workspace, self._migrated, self._wish, self.queries, self._target, self._folder)
         choice.choose()
         self._refusals += choice.refusals
         self._notes, self._shapes, self._tables = choice.notes, choice.shapes, choice.tables
@@ -209,10 +210,10 @@ class Comparison:
     def _look_around(self) -> None:
         workspace, diffs, references = self.workspace, self.diffs, self._references
         self._refusals += self._checks().run()
-        self._sequences, unseen = sequences.uses(workspace, diffs)
-        for each in unseen:
-            self._note(each.table, each.said)
-        self._refusals += sequences.refusals(self._sequences, workspace.role())
+        self._sequences = sequences.find(workspace, diffs)
+        for table, note in self._sequences.notes:
+            self._note(table, note)
+        self._refusals += sequences.refusals(self._sequences.uses, workspace.role())
         self._derived = list(in_the_way(workspace, diffs, references, self._declared.derived))
         for derived in self._derived:
             self._note(
@@ -277,7 +278,8 @@ class Comparison:
                 )
                 self._note(name, f"{rows} back: a restore of the copy that is made before does not take them away.")
         except PermanentError as error:
-            self._refusals.append(explain(self.workspace, self.diffs, error))
+            untold = of_untold(self.workspace, self.diffs, self._references)
+            self._refusals.append(untold or explain(self.workspace, self.diffs, error))
         except TransientError as error:
             if not is_conflict(error):
                 raise
@@ -295,7 +297,7 @@ class Comparison:
         listener.step("reading the clinic again")
         self._proof.whole()
         if self.writes:
-            sequences.advance(self.workspace, self._sequences)
+            sequences.advance(self.workspace, self._sequences.numbered)
         return done
 
     def _write_or_explain(self) -> Writes:

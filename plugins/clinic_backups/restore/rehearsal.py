@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from psycopg2 import sql
 
@@ -11,8 +11,53 @@ from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.park import CannotMove
-from clinic_backups.restore.workspace import Workspace, qualified
+from clinic_backups.restore.rules import NO_ACTION, Reference
+from clinic_backups.restore.workspace import Workspace, qualified, row_text
 from clinic_backups.tenant.drift import FILE, filled_column
+
+
+def untold(table: str, reference: Reference) -> str:
+    """Why changed rows of a table cannot be written."""
+    does = {"c": "deletes", "n": "empties", "d": "empties"}.get(reference.on_delete, "forbids it for")
+    return (
+        f"{table} has no primary key, and no unique columns that may not be NULL: a changed row is deleted and"
+        f" inserted, and {reference.name} of {reference.child} {does} the rows that refer to it."
+    )
+
+
+def told_by(table: str, reference: Reference) -> str:
+    """What to do about that."""
+    columns = ", ".join(f"ALTER {name} SET NOT NULL" for name in reference.parent_columns)
+    return f"Give {table} a primary key, or: ALTER TABLE {table} {columns};"
+
+
+def of_untold(workspace: Workspace, diffs: Mapping[str, TableDiff], references: Iterable[Reference]) -> Refusal | None:
+    """Where the rehearsal failed: a row that others refer to is changed, and nothing tells which row it is."""
+    for reference in references:
+        diff = diffs.get(reference.parent)
+        if diff is None or diff.staged.shape.key or reference.on_delete == NO_ACTION:
+            continue
+        shape, names = diff.staged.shape, reference.parent_columns
+        if not (diff.plan.insert and diff.plan.delete and set(names) <= set(shape.columns)):
+            continue
+        query = sql.SQL(
+            "SELECT count(*) FROM {present} AS p JOIN {ops} AS d ON d.op = 'delete' AND d.row_text = {p_text}"
+            " JOIN {wanted} AS w ON {same} JOIN {ops} AS i ON i.op = 'insert' AND i.row_text = {w_text}"
+        ).format(
+            present=diff.staged.present,
+            wanted=diff.staged.wanted,
+            ops=diff.ops,
+            p_text=row_text(shape.columns, "p"),
+            w_text=row_text(shape.columns, "w"),
+            same=sql.SQL(" AND ").join(
+                sql.SQL("p.{0}::text = w.{0}::text").format(sql.Identifier(name)) for name in names
+            ),
+        )
+        ((count,),) = workspace.rows(query, None, f"looking at the changed rows of {diff.name}")
+        if count:
+            return Refusal(diff.name, untold(diff.name, reference),
+                           f"{told_by(diff.name, reference)} Or restore without {diff.name}.")  # fmt: skip
+    return None
 
 
 def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicBackupsError) -> Refusal:

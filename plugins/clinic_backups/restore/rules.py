@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from psycopg2 import sql
 
+from clinic_backups.base.model import Table
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -36,6 +37,10 @@ class UniqueRule:
     nulls_distinct: bool = True
     of_partition: bool = False
     """It is an index of a partition, and holds for its rows alone."""
+    key: tuple[str, ...] = ()
+    """Its columns, where they tell every row of the table: none of them may be NULL."""
+    collations: tuple[str | None, ...] = ()
+    """As :attr:`TableRules.collations`."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class TableRules:
     missing_rights: tuple[str, ...] = ()
     owned: bool = False
     collations: tuple[str | None, ...] = ()
+    row_key: tuple[str, ...] = ()
+    """Of a table without a primary key: the columns of a unique index that tells its rows as one would."""
 
     @property
     def immediate_columns(self) -> frozenset[str]:
@@ -102,6 +109,20 @@ class Reference:
         )
 
 
+def with_row_key(rules: TableRules, table: Table, references: Iterable[Reference]) -> TableRules:
+    """The rules of a table, whose rows a unique index tells where it has no primary key.
+
+    Best is one that others refer to: with it no row that they refer to is deleted and inserted.
+    """
+    found = [rule for rule in rules.unique if rule.key and len(rule.operators) == len(rule.key)]
+    if table.primary_key or not found:
+        return rules
+    named = [set(reference.parent_columns) for reference in with_parent(references, table.name)]
+    best = min(found, key=lambda rule: (set(rule.key) not in named, len(rule.key), rule.name))
+    others = tuple(rule for rule in rules.unique if rule is not best)
+    return replace(rules, equals=best.operators, collations=best.collations, row_key=best.key, unique=others)
+
+
 def compare(left: Sequence[sql.Composable], operators: Sequence[str], right: Sequence[sql.Composable]) -> sql.Composed:
     """SQL: all pairs are equal by their types' own operators, wherever these live."""
     return sql.SQL(" AND ").join(
@@ -145,7 +166,7 @@ def _rules(found: dict[str, Any]) -> TableRules:
         UniqueRule(
             **(
                 rule
-                | {key: tuple(rule[key] or ()) for key in ("expressions", "columns")}
+                | {key: tuple(rule[key] or ()) for key in ("expressions", "columns", "key", "collations")}
                 | {"operators": () if rule["exclusion"] else tuple(rule["operators"] or ())}
             )
         )

@@ -1,33 +1,39 @@
-"""Sequences after a restore: the next number must not be one that a row has."""
+"""Sequences after a restore: the next number must not be one that a row has.
+
+A sequence moves only where it is known that its next numbers would give a value that came back, and only so far.
+"""
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from psycopg2 import sql
 
+from clinic_backups.restore import numbering
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
-from clinic_backups.restore.workspace import Workspace, qualified
+from clinic_backups.restore.numbering import Numbering
+from clinic_backups.restore.workspace import Workspace, qualified, row_text
 from clinic_backups.tenant.pg_catalog import catalog_query
 
 ENOUGH_FREE = 1000
 """Numbers that are free from where a sequence is; with fewer it looks for a better place."""
-_NEXTVAL = re.compile(r"nextval\(\(?'(?:[^']|'')+'(?:::text\)?)?(?:::regclass)?\)")
 FEW_STEPS = 200
 """A sequence goes so many steps by ``nextval``, which no other session can undo; a longer way by ``setval``."""
 
 
 @dataclass(frozen=True)
 class SequenceUse:
-    """A column that takes its numbers from a sequence: by a default, a function, a trigger, as owner or as an identity.
+    """A column that takes its numbers from a sequence.
 
     :param sequence: qualified and quoted.
-    :param numbers: the column is a number; else a text is made of the sequence's number.
     :param may: this role may read and set the sequence.
+    :param type: the column's, without domains.
+    :param how: by its default, by a function that the default calls, by a trigger, or as owner and as an identity.
+    :param expression: the default, or what the trigger assigns.
     """
 
     table: str
@@ -37,11 +43,10 @@ class SequenceUse:
     lowest: int
     highest: int
     cycle: bool
-    numbers: bool
     may: bool
-    expression: str | None = None
-    """The default; none for an identity."""
-    type: str = "bigint"
+    type: str
+    how: Literal["default", "function", "trigger", "owner"]
+    expression: str | None
 
 
 @dataclass(frozen=True)
@@ -63,22 +68,116 @@ class Unseen:
         )
 
 
+@dataclass(frozen=True)
+class Numbered:
+    """A use of which it is known how numbers become values.
+
+    :param back: SQL of the rows that come back with a value of the column; none where none does.
+    """
+
+    use: SequenceUse
+    numbering: Numbering
+    back: sql.Composable | None
+
+
+@dataclass
+class Found:
+    """The sequences of what comes back.
+
+    :param uses: all columns that take numbers from them.
+    :param notes: a table, and what the plan says about it.
+    """
+
+    uses: list[SequenceUse] = field(default_factory=list)
+    numbered: list[Numbered] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+
 def read(workspace: Workspace, names: Sequence[str]) -> tuple[list[SequenceUse], list[Unseen]]:
     """What the columns of these tables take their numbers from."""
     found = workspace.rows(catalog_query("sequences"), {"names": list(names)}, "looking for sequences")
     seen = [SequenceUse(*row) for row in found if row[2] is not None]
-    return seen, [Unseen(row[0], row[1], row[9]) for row in found if row[2] is None]
+    told = {(use.table, use.column, use.sequence) for use in seen if use.how != "owner"}
+    uses = [use for use in seen if use.how != "owner" or (use.table, use.column, use.sequence) not in told]
+    return uses, [Unseen(row[0], row[1], row[10]) for row in found if row[2] is None]
 
 
-def uses(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> tuple[list[SequenceUse], list[Unseen]]:
-    """Sequences of tables that are written, with every column of the database that takes its numbers from them."""
-    written = {name for name, diff in diffs.items() if diff.plan.insert or diff.plan.update}
-    if not written:
-        return [], []
-    found, unseen = read(workspace, list(workspace.relations()))
+def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
+    """Sequences of columns that get values back, with every column of the database that takes its numbers from them."""
+    result = Found()
+    if not any(diff.plan.insert or diff.plan.update for diff in diffs.values()):
+        return result
+    uses, unseen = read(workspace, list(workspace.relations()))
+    columns = {(use.table, use.column) for use in uses} | {(each.table, each.column) for each in unseen}
+    back = {(table, column): _back(diffs.get(table), column) for table, column in columns}
     # Other tables may take their numbers from the same sequence.
-    moved = {use.sequence for use in found if use.table in written}
-    return [use for use in found if use.sequence in moved], [each for each in unseen if each.table in written]
+    moved = {use.sequence for use in uses if back[use.table, use.column] is not None}
+    result.uses = [use for use in uses if use.sequence in moved]
+    result.notes = [(each.table, each.said) for each in unseen if back[each.table, each.column] is not None]
+    known: dict[tuple[str | None, str, str, str], Numbering | None] = {}
+    for use in result.uses:
+        if not use.may:
+            continue
+        here = back[use.table, use.column]
+        means = (use.expression, use.type, use.sequence, use.how)
+        if means not in known:
+            known[means] = _numbering(workspace, use, uses)
+            if use.how == "function" and known[means] is not None:
+                result.notes.append((use.table, _asked(use)))
+        if (found := known[means]) is not None:
+            result.numbered.append(Numbered(use, found, here))
+        elif here is not None:
+            result.notes.append((use.table, _unclear(use)))
+    return result
+
+
+def _numbering(workspace: Workspace, use: SequenceUse, uses: Sequence[SequenceUse]) -> Numbering | None:
+    of_column = [other for other in uses if (other.table, other.column) == (use.table, use.column)]
+    if use.how in ("default", "function") and any(
+        other.how in ("default", "function") and (other.sequence, other.how) != (use.sequence, use.how)
+        for other in of_column
+    ):
+        return None  # it takes numbers from several places: which of them stands where cannot be told
+    if use.how == "function":
+        return numbering.by_function(workspace, use.expression or "", use.type, use.sequence)
+    following = _following(workspace, use)
+    new = use.table if use.how == "trigger" else None
+    found = numbering.by_expression(workspace, use.expression, use.type, following, use.increment, new=new)
+    if found is None or not numbering.holds_for(workspace, found, use.column, qualified(use.table), following):
+        return None
+    return found
+
+
+def _back(diff: TableDiff | None, column: str) -> sql.Composable | None:
+    """SQL of the rows that come back with a value of the column; none where none does."""
+    if diff is None or column not in diff.staged.shape.columns:
+        return None
+    operations = [
+        *(["insert"] if diff.plan.insert else []),
+        *(["update"] if diff.plan.update and column in diff.plan.columns else []),
+    ]
+    if not operations:
+        return None
+    shape = diff.staged.shape
+    same = shape.is_of("o", "w") if shape.key else sql.SQL("o.row_text = {}").format(row_text(shape.columns, "w"))
+    return sql.SQL("(SELECT w.* FROM {} AS o JOIN {} AS w ON {} WHERE o.op IN ({}))").format(
+        diff.ops, diff.staged.wanted, same, sql.SQL(", ").join(map(sql.Literal, operations))
+    )
+
+
+def _asked(use: SequenceUse) -> str:
+    return (
+        f"The default of {use.table}.{use.column} calls a function: to see what it makes of a number, it was called"
+        f" {numbering.PROBES} times, and {use.sequence} went on by as much."
+    )
+
+
+def _unclear(use: SequenceUse) -> str:
+    by = "a trigger" if use.how == "trigger" else "the default"
+    return (
+        f"{use.table}.{use.column} is made from {use.sequence}, and how {by} does that cannot be told: the sequence"
+        " is not moved. Compare its next values with those of the rows after the restore."
+    )
 
 
 def refusals(found: Sequence[SequenceUse], role: str) -> Iterator[Refusal]:
@@ -112,65 +211,89 @@ def moved(workspace: Workspace, before: Mapping[str, int]) -> dict[str, int]:
     }
 
 
-def advance(workspace: Workspace, found: Sequence[SequenceUse]) -> None:
-    """Move each sequence to where its next number collides with nothing.
+def advance(workspace: Workspace, found: Sequence[Numbered]) -> None:
+    """Move each sequence to where its next number collides with nothing that came back.
 
     A sequence moves in its own direction and steps only, so that others which take every second number keep theirs. It
     is not taken back when the restore is rolled back, which leaves a gap and harms nothing.
     """
-    by_sequence: dict[str, list[SequenceUse]] = defaultdict(list)
-    for use in found:
-        by_sequence[use.sequence].append(use)
-    for name, columns in by_sequence.items():
-        use = columns[0]
-        last = max if use.increment > 0 else min
-        ((position, called),) = workspace.rows(
-            sql.SQL("SELECT last_value, is_called FROM {}").format(sql.SQL(name)), None, f"reading {name}"
-        )
-        following = position + use.increment if called else position
-        reached = [_furthest(workspace, column, following) for column in columns]
-        numbers = [number for number in reached if number is not None]
-        if not numbers:
-            continue
-        furthest = last(numbers)
-        if use.cycle or not use.lowest <= furthest <= use.highest:
-            _skip_taken(workspace, [column for column in columns if column.numbers], following)
-        elif (furthest - following) * use.increment >= 0:
-            _move(workspace, use, following, following + _steps(furthest - following, use.increment) * use.increment)
+    by_sequence: dict[str, list[Numbered]] = defaultdict(list)
+    for each in found:
+        by_sequence[each.use.sequence].append(each)
+    for columns in by_sequence.values():
+        _advance(workspace, columns)
 
 
-def _furthest(workspace: Workspace, use: SequenceUse, following: int) -> int | None:
-    """The number of the column that is furthest in the sequence's direction; none without one."""
-    column, doing = sql.Identifier(use.column), f"reading the numbers of {use.table}.{use.column}"
-    if use.numbers:
-        query = sql.SQL("SELECT {}({}) FROM {}").format(
-            sql.SQL("max" if use.increment > 0 else "min"), column, qualified(use.table)
-        )
-        ((found,),) = workspace.rows(query, None, doing)
-        return None if found is None else int(found)
-    made, times = _NEXTVAL.subn("(g.n)", use.expression or "")
-    if times != 1:
-        return None
-    # A text is made of the number: the default itself says which texts the next numbers would give.
-    ((rows,),) = workspace.rows(sql.SQL("SELECT count(*) FROM {}").format(qualified(use.table)), None, doing)
-    numbers = sql.SQL("generate_series({}::bigint, {}::bigint, {}::bigint)").format(
-        sql.Literal(following), sql.Literal(following + use.increment * (int(rows) + 1000)), sql.Literal(use.increment)
-    )
-    query = sql.SQL("SELECT {}(g.n) FROM {} AS g (n) JOIN {} AS t ON t.{}::text = ({})::{}::text").format(
-        sql.SQL("max" if use.increment > 0 else "min"), numbers, qualified(use.table), column, sql.SQL(made),
-        sql.SQL(use.type),
+def _advance(workspace: Workspace, columns: Sequence[Numbered]) -> None:
+    use = columns[0].use
+    following, up = _following(workspace, use), use.increment > 0
+    low, high = use.lowest, use.highest
+    for column in columns:
+        low, high = column.numbering.bounds(low, high)
+    if not use.cycle:
+        low, high = (max(low, following), high) if up else (low, min(high, following))
+    if low > high:
+        return
+    back = _numbers(workspace, columns, following, of_back=True)
+    query = sql.SQL("SELECT {}(b.n) FROM ({}) AS b WHERE b.n BETWEEN {} AND {} AND (b.n - {}) % {} = 0").format(
+        sql.SQL("max" if up else "min"), back,
+        *(sql.Literal(number) for number in (low, high, following, use.increment)),
     )  # fmt: skip
-    ((found,),) = workspace.rows(query, None, doing)
-    return None if found is None else int(found)
+    ((furthest,),) = workspace.rows(query, None, f"reading the numbers of {use.table}.{use.column}")
+    if furthest is None:
+        return  # nothing that came back is a number that the sequence will give
+    last = int(furthest)
+    if not use.cycle:
+        last = _last_taken(workspace, columns, following, last + use.increment)
+    if use.cycle or (high - last if up else last - low) // abs(use.increment) < ENOUGH_FREE:
+        _skip_taken(workspace, columns, following, (low, high))
+    else:
+        _move(workspace, use, following, last)
 
 
-def _steps(distance: int, increment: int) -> int:
-    return -(-abs(distance) // abs(increment))
+def _following(workspace: Workspace, use: SequenceUse) -> int:
+    """The number that the sequence gives next."""
+    ((position, called),) = workspace.rows(
+        sql.SQL("SELECT last_value, is_called FROM {}").format(sql.SQL(use.sequence)), None, f"reading {use.sequence}"
+    )
+    return int(position) + use.increment if called else int(position)
+
+
+def _numbers(workspace: Workspace, columns: Sequence[Numbered], following: int, *, of_back: bool) -> sql.Composed:
+    """SELECT of ``n``: numbers of the rows that come back, or of all rows."""
+    parts = []
+    for column in columns:
+        use, rows = column.use, column.back if of_back else qualified(column.use.table)
+        if rows is None:
+            continue
+        ((count,),) = workspace.rows(
+            sql.SQL("SELECT count(*) FROM {}").format(qualified(use.table)), None, f"counting {use.table}"
+        )
+        end = following + use.increment * (int(count) + numbering.WINDOW)
+        end = max(use.lowest, min(use.highest, end))
+        parts.append(column.numbering.numbers(use.column, rows, (following, end, use.increment)))
+    return sql.SQL(" UNION ALL ").join(sql.SQL("({})").format(part) for part in parts)
+
+
+def _last_taken(workspace: Workspace, columns: Sequence[Numbered], following: int, first: int) -> int:
+    """The number before the first free one, from ``first`` on: rows that were not restored have numbers too."""
+    use = columns[0].use
+    query = sql.SQL("""
+        WITH taken AS MATERIALIZED (SELECT n FROM ({all}) AS a WHERE n {beyond} {first} AND (n - {first}) % {step} = 0)
+        SELECT {nearest}(c.n) FROM (SELECT ({first} - {step})::numeric AS n UNION SELECT n FROM taken) AS c
+         WHERE NOT EXISTS (SELECT FROM taken AS t WHERE t.n = c.n + {step})""").format(
+        all=_numbers(workspace, columns, following, of_back=False),
+        beyond=sql.SQL(">=" if use.increment > 0 else "<="),
+        first=sql.Literal(first),
+        step=sql.SQL("({})").format(sql.Literal(use.increment)),
+        nearest=sql.SQL("min" if use.increment > 0 else "max"),
+    )
+    ((last,),) = workspace.rows(query, None, f"reading the numbers of {use.table}.{use.column}")
+    return int(last)
 
 
 def _move(workspace: Workspace, use: SequenceUse, following: int, target: int) -> None:
     """Make ``target`` the last number that was given out."""
-    target = min(max(target, use.lowest), use.highest)
     steps = abs(target - following) // abs(use.increment) + 1
     name = sql.Literal(use.sequence)
     if steps <= FEW_STEPS:
@@ -178,35 +301,34 @@ def _move(workspace: Workspace, use: SequenceUse, following: int, target: int) -
             name, sql.Literal(steps)
         )
     else:
-        query = sql.SQL("SELECT setval({}::regclass, {})").format(name, sql.Literal(target))
+        # Others may have gone further meanwhile.
+        query = sql.SQL("SELECT setval({}::regclass, {}({}, last_value)) FROM {}").format(
+            name, sql.SQL("greatest" if use.increment > 0 else "least"), sql.Literal(target), sql.SQL(use.sequence)
+        )
     workspace.rows(query, None, f"moving {use.sequence}")
 
 
-def _skip_taken(workspace: Workspace, columns: Sequence[SequenceUse], following: int) -> None:
-    """A sequence that begins again at its end, or whose end rows have passed: the next numbers have to be free.
+def _skip_taken(workspace: Workspace, columns: Sequence[Numbered], following: int, between: tuple[int, int]) -> None:
+    """A sequence that begins again at its end, or that rows bring near to its end: the next numbers must be free.
 
     It stays where it is when enough are free from there, and else goes to where most are.
+
+    :param between: the numbers that it may give.
     """
-    if not columns:
-        return
-    use = columns[0]
-    ends = (use.lowest - 1, use.highest + 1)
-    taken = sql.SQL(" UNION ").join(
-        sql.SQL("SELECT {0}::numeric AS n FROM {1} WHERE {0} IS NOT NULL").format(
-            sql.Identifier(column.column), qualified(column.table)
-        )
-        for column in columns
-        if column.numbers
-    )
+    use = columns[0].use
+    lowest, highest = between
+    ends = (lowest - 1, highest + 1)
     # The distance from each number that is taken to the next one; both ends count as taken.
     query = sql.SQL("""
-        WITH taken AS ({taken} UNION SELECT unnest(ARRAY[{low}, {high}]::numeric[])),
+        WITH taken AS (SELECT n::numeric FROM ({taken}) AS a WHERE n BETWEEN {low} AND {high}
+                        UNION SELECT unnest(ARRAY[{low}, {high}]::numeric[])),
              gaps AS (SELECT n, lead(n) OVER (ORDER BY n) - n - 1 AS free FROM taken)
         (SELECT n, free FROM gaps WHERE free > 0 AND n BETWEEN {low} AND {high} ORDER BY free DESC LIMIT 1)
         UNION ALL
         (SELECT n, free FROM gaps WHERE n < {following} AND n + free >= {following} ORDER BY n DESC LIMIT 1)""").format(
-        taken=taken, low=sql.Literal(ends[0]), high=sql.Literal(ends[1]), following=sql.Literal(following)
-    )
+        taken=_numbers(workspace, columns, following, of_back=False), low=sql.Literal(ends[0]),
+        high=sql.Literal(ends[1]), following=sql.Literal(following),
+    )  # fmt: skip
     gaps = [(int(number), int(free)) for number, free in workspace.rows(query, None, f"reading {use.table}")]
     if not gaps:
         return
@@ -219,7 +341,7 @@ def _skip_taken(workspace: Workspace, columns: Sequence[SequenceUse], following:
     start = number + 1 if up else number + free
     # In its own steps: numbers of the same remainder.
     start += (following - start) % use.increment
-    if not use.lowest <= start <= use.highest:
+    if not lowest <= start <= highest:
         return
     query = sql.SQL("SELECT setval({}::regclass, {}, false)").format(sql.Literal(use.sequence), sql.Literal(start))
     workspace.rows(query, None, f"moving {use.sequence}")

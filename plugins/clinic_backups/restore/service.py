@@ -202,7 +202,7 @@ class ClinicRestore:
                 queries,
                 target=target,
                 refusals=refusals,
-                declared=folder.declarations(),
+                folder=folder,
                 ways=Ways(workspace, folder, queries, clinic_id),
                 as_text=as_text,
                 since=since,

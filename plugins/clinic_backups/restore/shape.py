@@ -57,8 +57,9 @@ class Shape:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The primary key as it is now; empty where there is none."""
-        return self.now.primary_key
+        """The primary key as it is now, or what else tells the rows; empty where nothing does."""
+        other = self.rules.row_key
+        return self.now.primary_key or (other if set(other) <= set(self.columns) else ())
 
     def typed(self, name: str) -> str:
         """SQL of a column's type now. A key that is compared without regard to case, for instance, stays one."""
@@ -79,7 +80,7 @@ class Shape:
     @property
     def digest(self) -> str:
         """SHA-256, in hex, of all that decides which values come back in which columns: an approval is for them."""
-        said = (self.then.columns, self.now.columns, self.now.primary_key, self.columns, self.filled, self.unnulled,
+        said = (self.then.columns, self.now.columns, self.key, self.columns, self.filled, self.unnulled,
                 sorted(self.confirmed))  # fmt: skip
         return hashlib.sha256(repr(said).encode()).hexdigest()
 
@@ -170,7 +171,8 @@ def fit(
         return _made_again(now, [(old[name], new[name]) for name in others])
     old = {name: column for name, column in old.items() if name not in others}
     dropped = [name for name in old if name not in new]
-    if not now.primary_key and set(old) != set(new):
+    told = now.primary_key or (rules.row_key and set(rules.row_key) <= old.keys() & new.keys())
+    if not told and set(old) != set(new):
         return Refusal(
             now.name,
             f"{now.name} has no primary key, and its columns are others than in the backup: rows cannot be told apart.",

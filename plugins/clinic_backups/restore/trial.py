@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
@@ -11,7 +13,17 @@ from clinic_backups.base.model import Table
 from clinic_backups.base.settings import Settings
 from clinic_backups.restore import hooks, sequences
 from clinic_backups.restore.quiet import may_replica
-from clinic_backups.restore.rules import NO_ACTION, Reference, TableRules, read_references, read_rules, with_parent
+from clinic_backups.restore.rehearsal import told_by, untold
+from clinic_backups.restore.rules import (
+    NO_ACTION,
+    Reference,
+    TableRules,
+    cascading,
+    read_references,
+    read_rules,
+    with_parent,
+    with_row_key,
+)
 from clinic_backups.restore.workspace import Workspace, columns_of, qualified
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
@@ -46,12 +58,15 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
         rules, references = read_rules(workspace, sorted(tables)), read_references(workspace, sorted(tables))
         role = workspace.role()
         for name, table in tables.items():
+            rules[name] = with_row_key(rules[name], table, references)
+            key = table.primary_key or rules[name].row_key
+            _check_told(report, name, key, references)
             _check_rights(report, name, rules[name], role)
             _check_triggers(report, workspace, name)
             for clinic in clinics:
                 query = SqlExtract().rendered(folder, clinic.id)[name]
                 with report.check(CHECK, f"{name}: "), workspace.savepoint():
-                    if rules[name].missing_rights or _try(workspace, table, query, references):
+                    if rules[name].missing_rights or _try(workspace, table, key, query, references):
                         break
         _check_sequences(report, workspace, sorted(tables), role)
         for name in (hooks.BEFORE, hooks.AFTER):
@@ -66,6 +81,13 @@ def _check_rights(report: Report, name: str, rules: TableRules, role: str) -> No
         rights = ", ".join(rules.missing_rights)
         report.error(CHECK, f"The role {role} of connection restore_db may not {rights} in {name}.",
                      f"GRANT {rights} ON {name} TO {role};")  # fmt: skip
+
+
+def _check_told(report: Report, name: str, key: Sequence[str], references: tuple[Reference, ...]) -> None:
+    """A changed row that nothing tells is deleted and inserted, which does something to the rows that refer to it."""
+    found = None if key else cascading(references, name)
+    if found is not None:
+        report.error(CHECK, untold(name, found), told_by(name, found))
 
 
 def _check_triggers(report: Report, workspace: Workspace, name: str) -> None:
@@ -93,9 +115,9 @@ def _check_sequences(report: Report, workspace: Workspace, names: list[str], rol
         )
 
 
-def _try(workspace: Workspace, table: Table, query: str, references: tuple[Reference, ...]) -> bool:
+def _try(workspace: Workspace, table: Table, key: Sequence[str], query: str, references: tuple[Reference, ...]) -> bool:
     """Write one row of a clinic; returns whether there was one. :raises ClinicBackupsError: it cannot be written."""
-    target, key = qualified(table.name), table.primary_key
+    target = qualified(table.name)
     columns = [column.name for column in table.stored_columns]
     one = sql.SQL("SELECT {} FROM (\n{}\n) AS r LIMIT 1").format(columns_of(columns, "r"), sql.SQL(query))
     found = workspace.rows(one, None, f"reading one row of {table.name}")

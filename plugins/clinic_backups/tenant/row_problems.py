@@ -44,7 +44,7 @@ class RowProblems:
         columns = ", ".join(link.columns)
         return self._left_out(
             link.table,
-            f"{{be}} in no backup, though their column {columns} names a row of {link.parent} that is in one.",
+            f"{{be}} in no backup, though the column {columns} names a row of {link.parent} that is in one.",
         )
 
     def in_part(self, link: Reference) -> Problem:
@@ -52,7 +52,8 @@ class RowProblems:
         columns = ", ".join(link.columns)
         return self._left_out(
             link.table,
-            f"{{be}} in no backup, and give only a part of the columns {columns}, which name a row of {link.parent}.",
+            f"{{be}} in no backup, and give{{s}} only a part of the columns {columns}, which name a"
+            f" row of {link.parent}.",
         )
 
     def equal_missing(self, table: str) -> Problem:

@@ -65,7 +65,21 @@ SELECT n.nspname || '.' || c.relname AS name,
                           'deferrable', NOT i.indimmediate,
                           'exclusion', i.indisexclusion,
                           'nulls_distinct', NOT i.indnullsnotdistinct,
-                          'of_partition', i.indrelid <> c.oid
+                          'of_partition', i.indrelid <> c.oid,
+                          -- The columns, where they tell every row of the table, as a primary key does.
+                          'key', (SELECT json_agg(a.attname ORDER BY k.position)
+                                    FROM unnest(i.indkey) WITH ORDINALITY AS k (attnum, position)
+                                    LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+                                   WHERE k.position <= i.indnkeyatts AND i.indrelid = c.oid AND i.indimmediate
+                                     AND i.indpred IS NULL AND NOT i.indisexclusion
+                                  HAVING bool_and(a.attnotnull AND a.attgenerated = '' AND k.attnum > 0)),
+                          'collations', (SELECT json_agg(CASE WHEN NOT co.collisdeterministic
+                                                              THEN quote_ident(con.nspname) || '.' || quote_ident(co.collname)
+                                                              END ORDER BY k.position)
+                                           FROM unnest(i.indcollation::oid[]) WITH ORDINALITY AS k (coll, position)
+                                           LEFT JOIN pg_collation co ON co.oid = k.coll
+                                           LEFT JOIN pg_namespace con ON con.oid = co.collnamespace
+                                          WHERE k.position <= i.indnkeyatts)
                       ) ORDER BY ic.relname)
                         FROM pg_index i
                         JOIN pg_class ic ON ic.oid = i.indexrelid
