@@ -112,8 +112,7 @@ def test_what_another_clinic_has_in_another_case_is_refused_in_the_plan(
     rig = shaped(demo_database, tmp_path, KINDS.format(code=CODES["a column"], action=""), EXTRACTS, owner=True)
     record = rig.run(1)
     rig.execute(statements)
-    (refusal,) = rig.plan(record).refusals
-    assert said in refusal.message
+    assert any(said in refusal.message for refusal in rig.plan(record).refusals)
 
 
 @pytest.mark.parametrize("column", ["code", "v"])

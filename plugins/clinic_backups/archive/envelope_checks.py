@@ -29,6 +29,8 @@ EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2199, 12, 31, tzin
 """What the catalog's CHECK constraints allow."""
 AHEAD = timedelta(days=1)
 """What has happened may be so much later than now: clocks of other machines were written down as well."""
+APART = timedelta(days=1)
+"""By so much at most the time that an id or a key tells may lie before or behind those of its envelope."""
 LONGEST = timedelta(days=36_500 + 365 + 1)
 """From now on, the latest end of a term or a lock that the settings can make."""
 _SHA256, _MD5 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{32}")
@@ -145,9 +147,9 @@ def _about_names(envelope: Envelope) -> str:
     drawn_at = key.began_at if key else None
     if named_at is None:
         return "its envelope has no usable backup id"
-    if envelope.started_at < named_at - AHEAD:
+    if envelope.started_at < named_at - APART:
         return "its envelope says that it was begun before the time that its id tells"
-    if drawn_at is None or not named_at - AHEAD <= drawn_at <= envelope.finished_at + AHEAD:
+    if drawn_at is None or not named_at - APART <= drawn_at <= envelope.finished_at + APART:
         return "its key is of another time than its id and its envelope"
     return ""
 
