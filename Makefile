@@ -60,7 +60,7 @@ docs: $(INSTALLED)  ## Write the reference pages, docs/settings.md and docs/comm
 bench: $(INSTALLED)  ## Measure throughput and memory
 	@$(BIN)/python -m bench $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
 
-bench-quick: $(INSTALLED)  ## Measure with little data, in under three minutes
+bench-quick: $(INSTALLED)  ## Measure with little data, in about eight minutes
 	@$(BIN)/python -m bench --quick $(if $(CLINICS),--clinics $(CLINICS)) $(if $(PATIENTS),--patients $(PATIENTS))
 
 lock: $(INSTALLED)  ## Write the locks (requirements.txt and the others) anew from their .in files
