@@ -161,6 +161,8 @@ class Campaign:
             allowed = {0}
         elif fault.clock:
             allowed |= {1}  # an S3 refuses whoever signs with another time, and that does not pass by itself
+        elif fault.how == "unmounted" and done.words[:2] == ("catalog", "rebuild"):
+            allowed |= {1}  # nothing says whether an empty place is a new store or one that is not mounted: it asks
         elif fault.how == "terminate":
             allowed |= {130}
         elif fault.how == "kill" or (fault.armed and fault.armed.kind.startswith("kill")):
