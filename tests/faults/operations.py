@@ -136,6 +136,8 @@ class Chooser:
         def lose(world: World, oracle: Oracle) -> None:
             world.lose_catalog()
             world.run("catalog", "migrate")
+            # The ids of what failed are free again.
+            oracle.holds = {name: rows for name, rows in oracle.holds.items() if name in oracle.known}
 
         return Operation(("catalog", "rebuild", "--json"), Step(forgets=True), prepare=lose)
 
