@@ -21,8 +21,13 @@ def lacks(what: str, remedy: str) -> NoReturn:
     pytest.skip(text)
 
 
+def lacking(*programs: str) -> list[str]:
+    """Those that are not there."""
+    return [name for name in programs if shutil.which(name) is None]
+
+
 def needs(*programs: str) -> pytest.MarkDecorator:
     """A mark for tests that need programs of packages with the same names."""
-    lacking = [name for name in programs if shutil.which(name) is None]
-    remedy = f"missing: {', '.join(lacking)}. To run this test: apt-get install {' '.join(lacking)}"
-    return pytest.mark.skipif(bool(lacking) and not NOTHING_MAY_BE_MISSING, reason=remedy)
+    found = lacking(*programs)
+    remedy = f"missing: {', '.join(found)}. To run this test: apt-get install {' '.join(found)}"
+    return pytest.mark.skipif(bool(found) and not NOTHING_MAY_BE_MISSING, reason=remedy)

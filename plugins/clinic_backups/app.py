@@ -99,12 +99,14 @@ class Parts:
     @cached_property
     def clinic_db(self) -> Connection:
         """The clinics' database. :raises SettingsError: the connection is not defined."""
-        found = self._find("clinic_db")
+        return self._required("clinic_db", "=postgres://user:password@host:5432/database, or create it in Airflow.")
+
+    def _required(self, conn_id: str, how: str) -> Connection:
+        """:param how: what follows the variable's name in the hint."""
+        found = self._find(conn_id)
         if found is None:
-            raise SettingsError(
-                "Connection 'clinic_db' is not defined.",
-                hint="Set AIRFLOW_CONN_CLINIC_DB=postgres://user:password@host:5432/database, or create it in Airflow.",
-            )
+            hint = f"Set AIRFLOW_CONN_{conn_id.upper()}{how}"
+            raise SettingsError(f"Connection '{conn_id}' is not defined.", hint=hint)
         return found
 
     @cached_property
@@ -248,13 +250,7 @@ class Parts:
     @cached_property
     def restore_db(self) -> Connection:
         """The clinics' database for a role that may write. :raises SettingsError: the connection is not defined."""
-        found = self._find("restore_db")
-        if found is None:
-            raise SettingsError(
-                "Connection 'restore_db' is not defined.",
-                hint="Set AIRFLOW_CONN_RESTORE_DB to a role that may read and write the clinics' tables.",
-            )
-        return found
+        return self._required("restore_db", " to a role that may read and write the clinics' tables.")
 
     @cached_property
     def copy_target(self) -> Connection:

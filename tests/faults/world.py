@@ -22,6 +22,7 @@ from include.demo.postgres import THROWAWAY, EmbeddedPostgres
 from tests.faults import archives
 from tests.faults.command import Command, Done
 from tests.faults.proxy import FaultProxy, is_commit, is_request
+from tests.missing import lacking
 from tests.postgres_fixtures import DemoDatabase, copy_of, server_folder
 from tests.servers import Server, seaweedfs
 
@@ -214,4 +215,4 @@ def template_of(postgres: EmbeddedPostgres, name: str) -> DemoDatabase:
 
 def missing_programs() -> list[str]:
     """What the oracle needs and this machine lacks."""
-    return [name for name in (*archives.PROGRAMS, "age-keygen") if shutil.which(name) is None]
+    return lacking(*archives.PROGRAMS, "age-keygen")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,13 @@ def execute(server: EmbeddedPostgres, *statements: str, on: str = database.DATAB
         db.autocommit = True
         for statement in statements:
             cursor.execute(statement)
+
+
+def value(server: EmbeddedPostgres, query: str) -> Any:
+    with closing(server.connect(database.DATABASE)) as db, db.cursor() as cursor:
+        cursor.execute(query)
+        (found,) = cursor.fetchone() or (None,)
+        return found
 
 
 def test_one_database_is_recognized_through_other_roles_and_hosts(servers: Servers) -> None:
@@ -261,6 +269,10 @@ def test_the_undo_is_of_the_database_that_was_restored(
 
 def test_a_standby_of_another_history_is_told_apart(servers: Servers) -> None:
     """Last in this module: the standby is promoted."""
+    # What the tests before granted must have arrived: a promoted server gets nothing more from its primary.
+    at = value(servers.primary, "SELECT pg_current_wal_insert_lsn()")
+    while not value(servers.standby, f"SELECT pg_last_wal_replay_lsn() >= '{at}'::pg_lsn"):
+        time.sleep(0.05)
     execute(servers.standby, "SELECT pg_promote()")
     promoted = seen(servers.demo(servers.standby).restorer_uri)
     while promoted.standby:

@@ -8,13 +8,16 @@ import secrets
 import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from uuid import uuid4
 
 from clinic_backups.archive.codec import Zstd
 from clinic_backups.archive.encryption import Age
 from clinic_backups.base.model import Clinic
 
 ROOT = "backups/"
-"""Everything of ours lies below it, but the marker and what a preflight writes."""
+"""All keys of backups begin with it."""
+PROBES = "preflight/"
+"""What is written for trial lies below it, and is deleted again."""
 SUFFIX = f".tar{Zstd.SUFFIX}{Age.SUFFIX}"
 """Of archives: how they are packed, and opened without our code."""
 
@@ -28,6 +31,11 @@ def slug(name: str) -> str:
     """ASCII letters, digits and single underscores: ``Clínica D'Ávila`` becomes ``clinica_d_avila``; never empty."""
     ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return re.sub(r"[^a-z0-9]+", "_", ascii_name.lower()).strip("_")[:60].rstrip("_") or "clinica"
+
+
+def new_probe() -> str:
+    """A key for an object that is written for trial."""
+    return f"{PROBES}{uuid4()}"
 
 
 def archive_key_of(clinic: Clinic, started_at: datetime) -> str:

@@ -12,6 +12,7 @@ from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
+from typing import NamedTuple
 
 from clinic_backups.archive.chain import Choice, choose
 from clinic_backups.archive.codec import Zstd
@@ -42,6 +43,13 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 TRIES = 3
 """Times that a backup is made when somebody else's object lies under the key that was drawn for it."""
+
+
+class _Seen(NamedTuple):
+    """What one backup is of; see :meth:`ClinicBackup.run`."""
+
+    same_as: str | None
+    outside: Mapping[str, Outside]
 
 
 class ClinicBackup:
@@ -83,7 +91,6 @@ class ClinicBackup:
         self._parents = Parents(store, catalog, now)
         self._stream: ArchiveStream | None = None
         self._stopped: BaseException | None = None
-        self._outside: Mapping[str, Outside] = {}
 
     def run(
         self,
@@ -107,7 +114,6 @@ class ClinicBackup:
         :raises TransientError, PermanentError: the database, the store or the catalog failed; or what it is built on
             was lost meanwhile.
         """
-        self._outside = outside
         recipients = self._settings.recipients_of(request.clinic.id)
         parse_recipients(recipients)
         if queries is None:
@@ -121,7 +127,8 @@ class ClinicBackup:
                 # Before anything is read: what answers under the store's URL may be an empty mount point.
                 self._store.identified()
                 record = self._cleared(record)
-                record, stored, envelope = self._stored(record, request, queries, recipients, same_as, lock)
+                seen = _Seen(same_as, outside)
+                record, stored, envelope = self._stored(record, request, queries, recipients, seen, lock)
             except BaseException as error:
                 self._outcomes.note_failure(record, error, retries_left=request.retries_left)
                 raise
@@ -162,13 +169,13 @@ class ClinicBackup:
 
     def _stored(
         self, record: BackupRecord, request: BackupRequest, queries: Mapping[str, str], recipients: tuple[str, ...],
-        same_as: str | None, lock: ClinicLock,
+        seen: _Seen, lock: ClinicLock,
     ) -> tuple[BackupRecord, Stored, Envelope]:  # fmt: skip
         """Archive, note and envelope. Where an object of somebody else's is in the way: again, under another key."""
         for tries_left in reversed(range(TRIES)):
             try:
                 locked_until = self._settings.lock_end(self._now())
-                read, stored = self._read_and_store(record, request, queries, recipients, locked_until, same_as)
+                read, stored = self._read_and_store(record, request, queries, recipients, locked_until, seen)
                 envelope = stored.envelope(
                     read,
                     recipients,
@@ -238,7 +245,7 @@ class ClinicBackup:
         queries: Mapping[str, str],
         recipients: tuple[str, ...],
         locked_until: datetime | None,
-        same_as: str | None,
+        seen: _Seen,
     ) -> tuple[BackupRecord, Stored]:
         clock = carried_on(self._now)
         notes = ProgressNotes(
@@ -256,7 +263,7 @@ class ClinicBackup:
         stream = ArchiveStream(self._store, self._compress, self._encrypt, recipients, show, locked_until=locked_until)
         timeouts = self._settings.timeouts
         with (
-            Snapshot(self._clinic_db, reads=queries, same_as=same_as, pause=self._pause, **timeouts) as snapshot,
+            Snapshot(self._clinic_db, reads=queries, same_as=seen.same_as, pause=self._pause, **timeouts) as snapshot,
             notes,
         ):
             self._stream = stream
@@ -288,7 +295,7 @@ class ClinicBackup:
                 )
                 stored = stream.run(
                     record, snapshot, tables, queries, known, self._settings.read_seconds,
-                    max_row_bytes=self._settings.max_row_mib * 1024 * 1024, database=source, outside=self._outside,
+                    max_row_bytes=self._settings.max_row_mib * 1024 * 1024, database=source, outside=seen.outside,
                 )  # fmt: skip
                 try:
                     return self._checked(record, snapshot, tables, queries, stored, backups, recipients, other), stored

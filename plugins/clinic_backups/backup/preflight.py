@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import datetime
 from functools import cached_property, partial
 from typing import TypeVar
 from uuid import uuid4
 
+from clinic_backups.archive.object_keys import new_probe
 from clinic_backups.backup.server_checks import check_encoding, check_locks
 from clinic_backups.backup.setting_checks import check_clinics_of_settings, check_settings
 from clinic_backups.base.clock import DatabaseClock
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, SettingsError
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, SettingsError, afterwards
 from clinic_backups.base.findings import Finding, Report, require
 from clinic_backups.base.model import Table
 from clinic_backups.base.settings import Settings
@@ -96,8 +96,8 @@ def run(
 
 def _check_store(store: ObjectStore, report: Report) -> None:
     known_as = store.identified()
-    key, content = f"preflight/{uuid4()}", uuid4().bytes
-    try:
+    key, content = new_probe(), uuid4().bytes
+    with afterwards(lambda: store.delete(key)):
         store.put(key, io.BytesIO(content))
         with store.open(key) as stream:
             read = stream.read()
@@ -106,12 +106,6 @@ def _check_store(store: ObjectStore, report: Report) -> None:
                 f"{store.url} gave back other bytes than were written to {key}.",
                 hint="Look for a proxy, a cache or a policy between here and the store that changes objects.",
             )
-    except BaseException:
-        # The object may be there or not; the error that counts is the first one.
-        with suppress(ClinicBackupsError):
-            store.delete(key)
-        raise
-    store.delete(key)
     named = f" It is store {known_as}." if known_as else ""
     report.ok("store", f"{store.url} can be written, read and deleted in.{named}")
 

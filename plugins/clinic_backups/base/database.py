@@ -9,6 +9,7 @@ from typing import Any, Literal, NoReturn, TypeVar
 
 import psycopg2
 import psycopg2.extensions
+from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
@@ -299,6 +300,11 @@ def session_settings(cursor: Any, settings: Mapping[str, str]) -> str:
     calls = ", ".join(["set_config(%s, %s, true)"] * len(known))
     text: bytes = cursor.mogrify(f"SELECT {calls}", [word for pair in known.items() for word in pair])
     return text.decode()
+
+
+def qualified(table: str) -> sql.Identifier:
+    """``schema.table`` as SQL."""
+    return sql.Identifier(*table.split(".", 1))
 
 
 E = TypeVar("E", bound=ClinicBackupsError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Collection
 
 # The joiners change how letters of some scripts and emoji look; every other format character can hide or turn text.
 JOINERS = "\u200c\u200d"
@@ -28,3 +29,15 @@ def is_line(text: str) -> bool:
 def quoted(name: str) -> str:
     """A name in double quotes, as SQL writes it and the lists in include/sql."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def quoted_table(name: str) -> str:
+    """``schema.table`` in double quotes, as SQL writes it."""
+    return ".".join(map(quoted, name.split(".", 1)))
+
+
+def unused(name: str, taken: Collection[str]) -> str:
+    """The name, with as many underscores behind it as make it another one than those."""
+    while name in taken:
+        name += "_"
+    return name

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 
-from clinic_backups.archive.object_keys import ROOT, parse_key
+from clinic_backups.archive.object_keys import PROBES, ROOT, parse_key
 from clinic_backups.base.clock import require_same_clock, require_same_server
 from clinic_backups.base.errors import ClinicBackupsError, TransientError
 from clinic_backups.base.listening import NOBODY, Listener
@@ -35,12 +35,11 @@ from clinic_backups.stores import condition as stored
 from clinic_backups.stores.base import ObjectInfo, ObjectStore, UnfinishedUpload
 from clinic_backups.stores.identified import answers
 
-PREFLIGHT = "preflight/"
 GIVEN_UP_AFTER = 3
 """After so many errors in a row that may pass, store or catalog is down, and the rest is not tried: unless the store
 shows its marker, and they were at fewer clinics."""
 _CLINIC = re.compile(ROOT + r"(0|[1-9][0-9]{0,17})/")
-_PROBE = re.compile(r"preflight/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_PROBE = re.compile(PROBES + r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _Read = dict[str, tuple[ArchiveInfo, Condition]]
 """Which archives were read, by backup id, and how they were."""
 _CONDITIONS: Mapping[Kind, Condition] = {"missing": "missing", "damaged": "damaged", "found": "intact"}
@@ -162,7 +161,7 @@ class StoreCheck:
             try:
                 self._probes(store, task, found)
             except ClinicBackupsError as error:
-                found.problems.append((PREFLIGHT, error))
+                found.problems.append((PROBES, error))
         found.lost = [item for item in found.discrepancies if item.kind == "lost"]
         found.discrepancies = [item for item in found.discrepancies if item.kind != "lost"]
         return found
@@ -335,7 +334,7 @@ class StoreCheck:
 
     def _probes(self, store: ObjectStore, task: Task, found: Inventory) -> None:
         """What a preflight that was killed left."""
-        for info in store.list(PREFLIGHT):
+        for info in store.list(PROBES):
             if not _PROBE.fullmatch(info.key):
                 found.strangers += 1
             elif info.last_modified < self._now() - OLD_ENOUGH:

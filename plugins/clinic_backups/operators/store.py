@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
@@ -39,16 +40,20 @@ class Store:
 
 def _client(hook: AirflowHook, connection: Connection) -> Any:
     module, _, name = hook.path.rpartition(".")
-    base: Any = getattr(import_module(module), name)
+    made: Any = getattr(import_module(module), name)
+    if hook.extra:
+        made = _with_extra(made, hook.extra)
+    return made(**{hook.conn_argument: connection.conn_id}, **hook.arguments(connection)).get_conn()
 
+
+def _with_extra(base: Any, extra: Mapping[str, Any]) -> Any:
     class Hook(base):  # type: ignore[misc]
-        """The provider's, with our time-outs."""
+        """The provider's, with what its connection's extra does not say."""
 
         @classmethod
         def get_connection(cls, conn_id: str) -> Any:
             found = copy(super().get_connection(conn_id))
-            found.extra = json.dumps({**hook.extra, **found.extra_dejson})
+            found.extra = json.dumps({**extra, **found.extra_dejson})
             return found
 
-    made = (Hook if hook.extra else base)(**{hook.conn_argument: connection.conn_id}, **hook.arguments(connection))
-    return made.get_conn()
+    return Hook

@@ -18,10 +18,10 @@ from clinic_backups.base.model import RestoreMode
 from clinic_backups.restore.adopt_equal import EqualRows
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.ownership import Ownership
-from clinic_backups.restore.staged_rows import from_table, places
+from clinic_backups.restore.staged_rows import from_table, load, places
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.ways import Ways
-from clinic_backups.restore.workspace import Workspace, columns_of, row_text
+from clinic_backups.restore.workspace import Workspace, row_text
 from clinic_backups.tenant.outside import Outside
 
 
@@ -39,10 +39,9 @@ def adopt(
 
     :param loose: tables of which the backup, or the clinic now, has rows that the extract does not give.
     """
-    if not any(_has_rows(workspace, each) for each in staged.values()):
-        return
     adoption = Adoption(workspace, staged, ways, loose, mode)
-    waiting, refused = list(staged), set[str]()
+    with_rows = [name for name, each in staged.items() if _has_rows(workspace, each)]
+    waiting, refused = with_rows, set[str]()
     while waiting:
         # Rows that hang on one which was found just now may be of a table that was looked at before.
         found_in = set[str]()
@@ -52,7 +51,7 @@ def adopt(
                 yield name, found
                 (refused if isinstance(found, Refusal) else found_in).add(name)
         children = {way.child for way in ways.links if way.parent in found_in}
-        waiting = [name for name in staged if name in children - refused]
+        waiting = [name for name in with_rows if name in children - refused]
     for name, count in adoption.left():
         yield name, Left(count)
 
@@ -81,10 +80,8 @@ class Adoption:
     def look(self, name: str) -> Outside | Refusal | None:
         """Load what is found into the table's present rows; none: there is nothing."""
         staged = self._staged[name]
-        if not _has_rows(self._workspace, staged):
-            return None
         for side in (staged.wanted, staged.present):
-            self._workspace.execute(sql.SQL("ANALYZE {}").format(side), f"analyzing {name}")
+            self._workspace.analyze(side, f"analyzing {name}", staged.shape.key)
         if staged.shape.key:
             found: Outside | Refusal = self._by_key(staged)
         else:
@@ -112,18 +109,17 @@ class Adoption:
         if not self._workspace.rows(sql.SQL("SELECT count(*) {}").format(rows), None, doing)[0][0]:
             return Outside()
         self._looks += 1
-        candidates = sql.Identifier(f"candidates_{self._looks}")
         same = sql.SQL("{} = {}").format(row_text(shape.columns, "w"), row_text(shape.columns, "t"))
-        self._workspace.define(
-            sql.SQL(
-                "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS"
-                " SELECT t.tableoid AS part, t.ctid AS place, NOT ({}) AS changed, {} {} AND {}"
-            ).format(candidates, same, shape.as_op_key("t"), rows, self._ownership.is_ours(shape, same)),
+        candidates = self._workspace.derive(
+            f"candidates_{self._looks}",
+            sql.SQL("SELECT t.tableoid AS part, t.ctid AS place, NOT ({}) AS changed, {} {} AND {}").format(
+                same, shape.as_op_key("t"), rows, self._ownership.is_ours(shape, same)
+            ),
             doing,
         )
         if not self._workspace.execute(sql.SQL("SELECT FROM {} LIMIT 1").format(candidates), doing):
             return Outside()
-        self._workspace.execute(sql.SQL("ANALYZE {}").format(candidates), doing)
+        self._workspace.analyze(candidates, doing)
         others = self._ways.of_others(
             shape.name,
             shape.as_op_key("r"),
@@ -135,9 +131,5 @@ class Adoption:
             .format(candidates, others, shape.same_op_key("c", "o")),
             doing,
         )  # fmt: skip
-        if found.rows:
-            statement = sql.SQL("INSERT INTO {} ({}) {}").format(
-                staged.present, columns_of(shape.columns), sql.SQL(found.select(shape.name, shape.columns))
-            )
-            self._workspace.execute(statement, f"loading rows of {shape.name} that no extract gives")
+        load(self._workspace, staged, found)
         return found

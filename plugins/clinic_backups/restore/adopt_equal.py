@@ -14,7 +14,7 @@ from clinic_backups.base.model import RestoreMode
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.ownership import Ownership, nulled
 from clinic_backups.restore.rules import Reference
-from clinic_backups.restore.staged_rows import from_table, places
+from clinic_backups.restore.staged_rows import from_table, load, places
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.ways import Ways, columns_of_ways
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
@@ -37,9 +37,11 @@ class EqualRows:
         self._rest = [name for name in self._shape.columns if name not in self._columns]
         self._doing = f"looking for rows of {self._shape.name} that no extract gives"
         self._made, self._left = 0, 0
-        self._taken = self._make("taken", "part oid, place tid, row_text text")
+        self._taken = workspace.stage(
+            f"taken_{staged.index}", [("part", "oid"), ("place", "tid"), ("row_text", "text")]
+        )
         """Rows that were found."""
-        self._met = self._make("met", "place tid")
+        self._met = workspace.stage(f"met_{staged.index}", [("place", "tid")])
         """Rows of the backup that were found without their way."""
 
     def look(self) -> Outside | Refusal:
@@ -232,31 +234,17 @@ class EqualRows:
         )  # fmt: skip
 
     def _take(self, chosen: sql.Identifier) -> Outside:
-        columns = self._shape.columns
         self._run(sql.SQL("INSERT INTO {} SELECT part, place, row_text FROM {}").format(self._taken, chosen))
         query = sql.SQL("SELECT c.part, c.place, c.changed FROM {} AS c").format(chosen)
         found = places(self._workspace, query, self._doing)
-        if found.rows:
-            self._run(
-                sql.SQL("INSERT INTO {} ({}) {}").format(
-                    self._staged.present, columns_of(columns), sql.SQL(found.select(self._shape.name, columns))
-                )
-            )
+        load(self._workspace, self._staged, found)
         return found
-
-    def _make(self, name: str, columns: str) -> sql.Identifier:
-        made = sql.Identifier(f"{name}_{self._staged.index}")
-        statement = sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(made, sql.SQL(columns))
-        self._workspace.define(statement, self._doing)
-        return made
 
     def _define(self, name: str, query: sql.Composable) -> sql.Identifier:
         """A temporary table of what a query gives."""
         self._made += 1
-        made = sql.Identifier(f"{name}_{self._staged.index}_{self._made}")
-        statement = sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS {}").format(made, query)
-        self._workspace.define(statement, self._doing)
-        self._run(sql.SQL("ANALYZE {}").format(made))
+        made = self._workspace.derive(f"{name}_{self._staged.index}_{self._made}", query, self._doing)
+        self._workspace.analyze(made, self._doing)
         return made
 
     def _count(self, table: sql.Identifier) -> int:

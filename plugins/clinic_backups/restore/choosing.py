@@ -15,12 +15,9 @@ from clinic_backups.restore.proposals import proposed_tables
 from clinic_backups.restore.rules import Reference, TableRules, read_references, read_rules, with_row_key
 from clinic_backups.restore.shape import Shape, fit
 from clinic_backups.restore.wanted import require_known
+from clinic_backups.restore.ways import Ways
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.tenant import structure
-from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.drift import FILE, renamed_table
-from clinic_backups.tenant.extract import SqlFolder
-from clinic_backups.tenant.gate import names_of
 
 
 class Choice:
@@ -28,7 +25,7 @@ class Choice:
 
     :param migrated: the backup, under the names of now.
     :param queries: the extract of each table, rendered for the clinic.
-    :param folder: the SQL folder, which tells by which columns rows belong to a clinic.
+    :param ways: how rows lead to the clinic.
     """
 
     def __init__(
@@ -38,9 +35,9 @@ class Choice:
         wish: Wish,
         queries: Mapping[str, str],
         target: Target,
-        folder: SqlFolder,
+        ways: Ways,
     ) -> None:
-        self._folder = folder
+        self._ways = ways
         self._workspace, self._migrated, self._wish = workspace, migrated, wish
         self._manifest, self._queries, self._target = migrated.manifest, queries, target
         self.refusals: list[Refusal] = []
@@ -161,14 +158,7 @@ class Choice:
             if reference.child == name and reference.parent in self._queries
             for column in reference.columns
         }
-        return sorted((keys | self._named(name)) & set(filled))
-
-    def _named(self, name: str) -> set[str]:
-        """Columns that say it without a foreign key: by their name, or because the extract looks at them."""
-        facts = structure.read(self._workspace, names_of(self._folder), self._folder.clinic_table)
-        links = Coverage(facts, self._folder, self._queries).links()
-        compared = self._folder.clinic_columns().get(name, frozenset())
-        return {column for link in links if link.table == name for column in link.columns} | compared
+        return sorted((keys | self._ways.telling(name)) & set(filled))
 
     def _is(self, value: sql.Composed) -> bool:
         """The database takes this value of this type."""

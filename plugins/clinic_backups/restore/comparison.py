@@ -108,7 +108,7 @@ class Comparison:
 
     def choose(self) -> None:
         """Which tables take part, and how their columns fit."""
-        choice = Choice(self.workspace, self._migrated, self._wish, self.queries, self._target, self._folder)
+        choice = Choice(self.workspace, self._migrated, self._wish, self.queries, self._target, self._ways)
         choice.choose()
         self._refusals += choice.refusals
         self._notes, self._shapes, self._tables = choice.notes, choice.shapes, choice.tables
@@ -374,9 +374,6 @@ class Comparison:
 
     def _note(self, table: str, note: str) -> None:
         self._notes.setdefault(table, []).append(note)
-
-    def _refuse(self, table: str, message: str, hint: str) -> None:
-        self._refusals.append(Refusal(table, message, hint))
 
 
 def _not_told(count: int) -> str:

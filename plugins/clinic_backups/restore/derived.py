@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 
+from clinic_backups.base.database import qualified
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.rules import Reference
-from clinic_backups.restore.workspace import Workspace, qualified
+from clinic_backups.restore.workspace import Workspace
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from psycopg2 import sql
 from clinic_backups.base.model import RestoreMode
 from clinic_backups.restore.model import TablePlan
 from clinic_backups.restore.rules import NO_ACTION, Reference, with_parent
-from clinic_backups.restore.shape import Shape, has_plain_key
+from clinic_backups.restore.shape import has_plain_key
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 
@@ -59,30 +59,24 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references:
     :param references: foreign keys, of which those that refer to the table matter.
     """
     shape = staged.shape
-    ops = sql.Identifier("pg_temp", f"ops_{staged.index}")
+    analyzing = f"analyzing {shape.name}"
     for side in (staged.wanted, staged.present):
-        _analyze(workspace, side, shape, shape.key)
+        workspace.analyze(side, analyzing, shape.key)
     wanted_ops = [INSERT] if mode == "missing" else [INSERT, UPDATE, DELETE]
     ((is_there,),) = workspace.rows(
         sql.SQL("SELECT EXISTS (SELECT FROM {})").format(staged.present), None, f"comparing {shape.name}"
     )
     body = _as_bag(staged) if not shape.key else _by_key(staged) if is_there else _all_new(staged)
-    workspace.define(
-        sql.SQL(
-            "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT o.*, false AS moves FROM ({}) AS o WHERE op IN ({})"
-        ).format(sql.Identifier(f"ops_{staged.index}"), body, sql.SQL(", ").join(map(sql.Literal, wanted_ops))),
+    ops = workspace.derive(
+        f"ops_{staged.index}",
+        sql.SQL("SELECT o.*, false AS moves FROM ({}) AS o WHERE op IN ({})").format(
+            body, sql.SQL(", ").join(map(sql.Literal, wanted_ops))
+        ),
         f"comparing {shape.name}",
     )
-    _analyze(workspace, ops, shape, shape.op_key)
+    workspace.analyze(ops, analyzing, shape.op_key)
     ((in_wanted,),) = workspace.rows(sql.SQL("SELECT count(*) FROM {}").format(staged.wanted), None, "counting")
     return described(workspace, staged, ops, staged.matched + int(in_wanted), references)
-
-
-def _analyze(workspace: Workspace, table: sql.Identifier, shape: Shape, key: Sequence[str]) -> None:
-    """Roughly, and the key alone: it is joined by nothing else."""
-    columns = sql.SQL(" ({})").format(columns_of(key)) if key else sql.SQL("")
-    workspace.execute("SET LOCAL default_statistics_target = 5", "setting the statistics target")
-    workspace.execute(sql.SQL("ANALYZE {}{}").format(table, columns), f"analyzing {shape.name}")
 
 
 def described(

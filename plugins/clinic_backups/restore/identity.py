@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clinic_backups.base.model import Column
+from clinic_backups.base.text import unused
 from clinic_backups.tenant.drift import reached
 
 
@@ -79,9 +80,7 @@ def in_order(names: Mapping[str, str], taken: Collection[str]) -> Iterator[tuple
             yield free, left.pop(free)
             continue
         old = next(iter(left))
-        aside = f"{old}_before"
-        while aside in {*taken, *names, *names.values()}:
-            aside += "_"
+        aside = unused(f"{old}_before", {*taken, *names, *names.values()})
         yield old, aside
         left[aside] = left.pop(old)
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 from psycopg2 import sql
 
+from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.restore.diff import TableDiff
-from clinic_backups.restore.workspace import Workspace, columns_of, qualified, row_text
+from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 
 
 class KeptColumns:
@@ -16,32 +17,29 @@ class KeptColumns:
 
     def __init__(self, workspace: Workspace, diffs: Mapping[str, TableDiff]) -> None:
         self._workspace = workspace
-        self._tables = [
-            (diff, sql.Identifier("pg_temp", f"kept_{diff.staged.index}"))
-            for diff in diffs.values()
-            # Without a key a table has the columns of the backup, or is refused.
-            if diff.plan.update and diff.staged.shape.kept and diff.staged.shape.key
+        # Without a key a table has the columns of the backup, or is refused.
+        self._diffs = [
+            diff for diff in diffs.values() if diff.plan.update and diff.staged.shape.kept and diff.staged.shape.key
         ]
+        self._before: dict[str, sql.Identifier] = {}
 
     def begin(self) -> None:
         """Note what the rows hold there that are going to be updated."""
-        for diff, _ in self._tables:
+        for diff in self._diffs:
             shape = diff.staged.shape
-            statement = sql.SQL(
-                "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {}, {} AS kept"
-                " FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'update'"
-            ).format(
-                sql.Identifier(f"kept_{diff.staged.index}"), columns_of(shape.op_key, "o"),
-                row_text(shape.kept, "t"), diff.ops, qualified(diff.name), shape.is_of("o", "t"),
+            query = sql.SQL("SELECT {}, {} AS kept FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'update'").format(
+                columns_of(shape.op_key, "o"), row_text(shape.kept, "t"), diff.ops, qualified(diff.name),
+                shape.is_of("o", "t"),
             )  # fmt: skip
-            self._workspace.define(statement, f"noting what {diff.name} has besides the backup's columns")
+            doing = f"noting what {diff.name} has besides the backup's columns"
+            self._before[diff.name] = self._workspace.derive(f"kept_{diff.staged.index}", query, doing)
 
     def prove(self) -> None:
         """:raises IntegrityError: a row that stays holds another value there."""
-        for diff, before in self._tables:
+        for diff in self._diffs:
             shape = diff.staged.shape
             query = sql.SQL("SELECT count(*) FROM {} AS k JOIN {} AS t ON {} WHERE k.kept <> {}").format(
-                before, qualified(diff.name), shape.is_of("k", "t"), row_text(shape.kept, "t")
+                self._before[diff.name], qualified(diff.name), shape.is_of("k", "t"), row_text(shape.kept, "t")
             )
             ((count,),) = self._workspace.rows(query, None, f"reading {diff.name} again")
             if count:

@@ -10,9 +10,10 @@ from typing import Any
 
 from psycopg2 import sql
 
+from clinic_backups.base.database import qualified
 from clinic_backups.restore.diff import TableDiff, described
 from clinic_backups.restore.rules import Reference
-from clinic_backups.restore.workspace import Workspace, columns_of, qualified
+from clinic_backups.restore.workspace import Workspace, columns_of
 
 Moment = Mapping[str, Any]
 """``snapshot``: that of the plan, as ``pg_current_snapshot`` gives it. ``inserts``: by table, digests of the keys of

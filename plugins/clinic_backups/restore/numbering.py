@@ -10,8 +10,9 @@ from typing import Any
 
 from psycopg2 import sql
 
+from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.restore.workspace import Workspace, qualified
+from clinic_backups.restore.workspace import Workspace
 
 PROBES = 3
 """So many values are asked for: two would lie on a line whatever they are."""
@@ -52,13 +53,18 @@ class Numbering:
     base: int = 0
     templates: tuple[Template, ...] = field(default=())
 
+    @property
+    def is_searched(self) -> bool:
+        """No relation is known: numbers are tried one by one."""
+        return not self.factor and not self.templates
+
     def numbers(self, column: str, rows: sql.Composable, window: tuple[int, int, int]) -> sql.Composed:
         """SELECT of ``n``: the numbers that give the values of a column of ``rows``.
 
         :param window: first, last and step of the numbers that are tried where nothing else is known.
         """
         value = sql.Identifier("x", column)
-        if not self.factor and not self.templates:
+        if self.is_searched:
             return sql.SQL(
                 "SELECT g.n::numeric AS n FROM generate_series({}::bigint, {}::bigint, {}::bigint) AS g (n)"
                 ' JOIN {} AS x ON {}::text = ({})::{}::text COLLATE "C"'

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg2 import sql
 
+from clinic_backups.base.database import qualified
 from clinic_backups.base.model import Table
+from clinic_backups.base.text import unused
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.rules import Reference, UniqueRule, compare, with_child
 from clinic_backups.restore.shape import PLAIN_KEY_TYPES, has_plain_key
 from clinic_backups.restore.ways import Ways
-from clinic_backups.restore.workspace import columns_of, qualified, row_text
+from clinic_backups.restore.workspace import columns_of, row_text
 from clinic_backups.tenant.declarations import Declarations
 
 
@@ -100,15 +102,17 @@ class Obstacles:
                 shape.same_key("p", "w"),
                 sql.SQL("{} = {}").format(row_text(reference.columns, "p"), row_text(reference.columns, "w")),
             )
+        needed = list(dict.fromkeys((*reference.columns, *shape.key)))
         # Step by step: first the few rows that are not ours, else the planner looks them up row by row.
         query = sql.SQL("""
-            WITH w AS MATERIALIZED (SELECT c.ctid AS {place}, x.*
+            WITH w AS MATERIALIZED (SELECT c.ctid AS {place}, {needed}
                                       FROM {ops} AS c JOIN {wanted} AS x ON c.op <> 'delete' AND {same}),
                  t AS MATERIALIZED (SELECT DISTINCT {named} FROM {parent} AS t JOIN w ON {refers}),
                  other AS MATERIALIZED (SELECT * FROM t WHERE {not_ours})
             SELECT {shown}, w.{place}, NULL FROM w JOIN other AS t ON {same_parent}
              WHERE {was_ours} {names_it_now}""").format(
-            place=sql.Identifier(_unused("place", (column.name for column in shape.now.columns))),
+            place=sql.Identifier(unused("place", needed)),
+            needed=columns_of(needed, "x"),
             shown=_shown(shape.now, "w"),
             ops=child.ops,
             wanted=child.staged.wanted,
@@ -352,11 +356,3 @@ def _plain_text(table: Table, columns: Sequence[str], alias: str) -> sql.Composa
 
 def _none_null(columns: Sequence[str], alias: str) -> sql.Composed:
     return sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(alias, name)) for name in columns)
-
-
-def _unused(name: str, columns: Iterable[str]) -> str:
-    """A name that stands beside all columns of a table."""
-    taken = set(columns)
-    while name in taken:
-        name += "_"
-    return name

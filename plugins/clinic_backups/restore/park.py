@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from psycopg2 import sql
 
-from clinic_backups.base.database import refusal_of
+from clinic_backups.base.database import qualified, refusal_of
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.model import Column
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.rules import Reference
-from clinic_backups.restore.workspace import Workspace, columns_of, qualified
+from clinic_backups.restore.workspace import Workspace, columns_of
 
 _WHOLE, _BROKEN = ("smallint", "integer", "bigint"), ("numeric", "real", "double precision")
 _TIMES = ("date", "timestamp without time zone", "timestamp with time zone")

@@ -8,11 +8,12 @@ from collections.abc import Collection, Mapping, Sequence
 from psycopg2 import sql
 
 from clinic_backups.archive.reader import TableContent
+from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import IntegrityError, PermanentError
 from clinic_backups.base.model import RestoreMode
 from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff
 from clinic_backups.restore.reading import blocks_of
-from clinic_backups.restore.workspace import Workspace, qualified, row_text
+from clinic_backups.restore.workspace import Workspace, row_text
 from clinic_backups.restore.write import Writes, target
 from clinic_backups.tenant.drift import FILE
 from clinic_backups.tenant.pg_catalog import catalog_query

@@ -15,11 +15,11 @@ import psycopg2
 from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import connect, raise_database_error
+from clinic_backups.base.database import connect, qualified, raise_database_error
 from clinic_backups.base.errors import IntegrityError, TransientError
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.rules import Reference, compare
-from clinic_backups.restore.workspace import Workspace, qualified
+from clinic_backups.restore.workspace import Workspace
 
 BATCH_KEYS = 5000
 RowVersion = tuple[str, str, str]

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 
 from psycopg2 import sql
 
-from clinic_backups.base.database import Refused, refusal_of
+from clinic_backups.base.database import Refused, qualified, refusal_of
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.park import CannotMove
 from clinic_backups.restore.rules import NO_ACTION, Reference
-from clinic_backups.restore.workspace import Workspace, qualified, row_text
+from clinic_backups.restore.workspace import Workspace, row_text
 from clinic_backups.tenant.drift import FILE, filled_column
 
 

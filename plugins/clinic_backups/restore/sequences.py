@@ -12,11 +12,12 @@ from typing import Literal
 
 from psycopg2 import sql
 
+from clinic_backups.base.database import qualified
 from clinic_backups.restore import numbering
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.numbering import Numbering
-from clinic_backups.restore.workspace import Workspace, qualified, row_text
+from clinic_backups.restore.workspace import Workspace, row_text
 from clinic_backups.tenant.pg_catalog import catalog_query
 
 ENOUGH_FREE = 1000
@@ -266,10 +267,12 @@ def _numbers(workspace: Workspace, columns: Sequence[Numbered], following: int, 
         use, rows = column.use, column.back if of_back else qualified(column.use.table)
         if rows is None:
             continue
-        ((count,),) = workspace.rows(
-            sql.SQL("SELECT count(*) FROM {}").format(qualified(use.table)), None, f"counting {use.table}"
-        )
-        end = following + use.increment * (int(count) + numbering.WINDOW)
+        end = following
+        if column.numbering.is_searched:
+            ((count,),) = workspace.rows(
+                sql.SQL("SELECT count(*) FROM {}").format(qualified(use.table)), None, f"counting {use.table}"
+            )
+            end += use.increment * (int(count) + numbering.WINDOW)
         end = max(use.lowest, min(use.highest, end))
         parts.append(column.numbering.numbers(use.column, rows, (following, end, use.increment)))
     return sql.SQL(" UNION ALL ").join(sql.SQL("({})").format(part) for part in parts)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from psycopg2 import sql
 
+from clinic_backups.base.database import qualified
 from clinic_backups.restore.shape import Shape
-from clinic_backups.restore.workspace import Workspace, qualified
+from clinic_backups.restore.staging import Staged
+from clinic_backups.restore.workspace import Workspace, columns_of
 from clinic_backups.tenant.outside import Outside
 
 
@@ -13,6 +15,17 @@ def from_table(shape: Shape) -> sql.Composable:
     """The table without those that inherit from it."""
     only = sql.SQL("ONLY ") if shape.rules.children else sql.SQL("")
     return only + qualified(shape.name)
+
+
+def load(workspace: Workspace, staged: Staged, found: Outside) -> None:
+    """Take rows that were found for rows that the clinic has now."""
+    if not found.rows:
+        return
+    columns = staged.shape.columns
+    statement = sql.SQL("INSERT INTO {} ({}) {}").format(
+        staged.present, columns_of(columns), sql.SQL(found.select(staged.shape.name, columns))
+    )
+    workspace.execute(statement, f"loading rows of {staged.shape.name} that no extract gives")
 
 
 def places(workspace: Workspace, rows: sql.Composable, doing: str) -> Outside:

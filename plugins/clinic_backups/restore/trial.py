@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
+from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.findings import Finding, Report
 from clinic_backups.base.model import Table
@@ -24,7 +25,7 @@ from clinic_backups.restore.rules import (
     with_parent,
     with_row_key,
 )
-from clinic_backups.restore.workspace import Workspace, columns_of, qualified
+from clinic_backups.restore.workspace import Workspace, columns_of
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
 

@@ -7,10 +7,11 @@ from functools import cached_property
 
 from psycopg2 import sql
 
+from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.text import quoted
+from clinic_backups.base.text import quoted, quoted_table
 from clinic_backups.restore.rules import Reference, with_child
-from clinic_backups.restore.workspace import Workspace, qualified
+from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant import structure
 from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.extract import SqlFolder, render
@@ -54,7 +55,7 @@ class Ways:
         """The rows of the clinic in each table that has an extract, and in the clinics' own."""
         queries = dict(self._given)
         if self.clinic_table not in queries and self.clinics_key is not None:
-            table, key = ".".join(map(quoted, self.clinic_table.split(".", 1))), quoted(self.clinics_key)
+            table, key = quoted_table(self.clinic_table), quoted(self.clinics_key)
             queries[self.clinic_table] = f"SELECT * FROM {table} WHERE {key} = {self.clinic_id:d}"  # noqa: S608 - quoted
         return queries
 
@@ -85,6 +86,11 @@ class Ways:
         """Those of one table that say whose a row is."""
         return with_child(self.links, table)
 
+    def telling(self, table: str) -> set[str]:
+        """Columns of a table that say whose a row is: those of its ways, and those that its extract compares."""
+        compared = self._folder.clinic_columns().get(table, frozenset[str]())
+        return {column for way in self.of(table) for column in way.columns} | compared
+
     @cached_property
     def readable(self) -> frozenset[str]:
         """Tables that the links lead to and that this role may read."""
@@ -104,31 +110,30 @@ class Ways:
         :param among: which rows are looked for.
         """
         self._made += 1
-        name, template = sql.Identifier(f"others_{self._made}"), self._folder.extracts()[table]
+        name, template = f"others_{self._made}", self._folder.extracts()[table]
         doing = f"looking for other clinics' rows of {table}"
         clinics = sql.SQL(self._folder.text("all_clinics.sql").strip().rstrip(";"))
-        making = sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WHERE {}")
+        making = sql.SQL("SELECT {} FROM {} WHERE {}")
         file = f"extract/{table}.sql"
         try:
             everybody = sql.SQL(
                 "(\n{}\n) AS clinica_del_respaldo (id, name, language) CROSS JOIN LATERAL (\n{}\n) AS r"
             ).format(clinics, sql.SQL(render(template, PLACEHOLDER, name=file)))
             others = sql.SQL("clinica_del_respaldo.id <> {} AND {}").format(sql.Literal(self.clinic_id), among)
-            self._workspace.define(making.format(name, columns, everybody, others), doing)
+            made = self._workspace.derive(name, making.format(columns, everybody, others), doing)
         except PermanentError:
             # It takes only a number: clinic by clinic then.
             own = sql.SQL("(\n{}\n) AS r").format(sql.SQL(self.queries[table]))
-            self._workspace.define(making.format(name, columns, own, sql.SQL("false")), doing)
+            made = self._workspace.derive(name, making.format(columns, own, sql.SQL("false")), doing)
             ids = sql.SQL("SELECT {0}.id FROM (\n{1}\n) AS {0} (id, name, language) WHERE {0}.id <> {2}").format(
                 CLINIC, clinics, sql.Literal(self.clinic_id)
             )
             for (number,) in self._workspace.rows(ids, None, "asking for the clinics"):
-                statement = sql.SQL("INSERT INTO {} SELECT {} FROM (\n{}\n) AS r WHERE {}").format(
-                    name, columns, sql.SQL(render(template, int(number), name=file)), among
-                )
+                given = sql.SQL("(\n{}\n) AS r").format(sql.SQL(render(template, int(number), name=file)))
+                statement = sql.SQL("INSERT INTO {} {}").format(made, making.format(columns, given, among))
                 self._workspace.execute(statement, doing)
-        self._workspace.execute(sql.SQL("ANALYZE {}").format(name), doing)
-        return name
+        self._workspace.analyze(made, doing)
+        return made
 
     def exists(self, way: Reference, child: str) -> sql.Composed:
         """SQL: the row of alias ``child`` refers to a row that is there, whosever it is."""

@@ -16,11 +16,6 @@ from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant.tenant_db import Snapshot, require_column
 
 
-def qualified(table: str) -> sql.Identifier:
-    """``schema.table`` as SQL."""
-    return sql.Identifier(*table.split(".", 1))
-
-
 def columns_of(names: Sequence[str], alias: str | None = None) -> sql.Composed:
     """A list of columns, of one table when it has an alias."""
     return sql.SQL(", ").join(sql.Identifier(alias, name) if alias else sql.Identifier(name) for name in names)
@@ -86,6 +81,18 @@ class Workspace(Snapshot):
         statement = sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(sql.Identifier(name), described)
         self.define(statement, f"making the temporary table {name}")
         return sql.Identifier("pg_temp", name)
+
+    def derive(self, name: str, query: sql.Composable, doing: str) -> sql.Identifier:
+        """Make a temporary table of what a query gives; returns how SQL names it."""
+        statement = sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS {}").format(sql.Identifier(name), query)
+        self.define(statement, doing)
+        return sql.Identifier("pg_temp", name)
+
+    def analyze(self, table: sql.Identifier, doing: str, columns: Sequence[str] = ()) -> None:
+        """Tell the planner of a temporary table, roughly. :param columns: those that it is joined by; else all."""
+        listed = sql.SQL(" ({})").format(columns_of(columns)) if columns else sql.SQL("")
+        self.execute("SET LOCAL default_statistics_target = 5", "setting the statistics target")
+        self.execute(sql.SQL("ANALYZE {}{}").format(table, listed), doing)
 
     @contextmanager
     def application_path(self) -> Iterator[None]:

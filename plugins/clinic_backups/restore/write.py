@@ -14,13 +14,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from psycopg2 import sql
 
+from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.restore.derived import Derived
 from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff
 from clinic_backups.restore.park import park
 from clinic_backups.restore.quiet import Quiet
 from clinic_backups.restore.rules import Reference, cascading
-from clinic_backups.restore.workspace import Workspace, columns_of, qualified, row_text
+from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 
 Writes = Counter[tuple[str, str]]
 """Rows by table and operation."""

@@ -8,9 +8,8 @@ from collections.abc import Callable, Container, Iterable, Mapping
 from datetime import datetime
 from itertools import groupby
 from typing import Literal
-from uuid import uuid4
 
-from clinic_backups.archive.object_keys import ROOT, parse_key
+from clinic_backups.archive.object_keys import ROOT, new_probe, parse_key
 from clinic_backups.base.errors import IntegrityError, ObjectNotFound, TransientError, afterwards
 from clinic_backups.base.model import CONTENT_TYPE_ARCHIVE, ArchiveInfo, BackupRecord, Condition
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
@@ -99,7 +98,7 @@ def time_of(store: ObjectStore) -> datetime:
 
     :raises ClinicBackupsError: the store failed.
     """
-    key = f"preflight/{uuid4()}"
+    key = new_probe()
     store.put(key, io.BytesIO(b"what time is it?"))
     with afterwards(lambda: store.delete(key)):
         return store.stat(key).last_modified

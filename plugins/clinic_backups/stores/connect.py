@@ -23,11 +23,13 @@ def open_store(
     :param options: see :class:`StoreConfig`.
     :raises SettingsError: the URL, the connection or what they ask for together is wrong; never repeats a secret.
     """
-    kind = parse_url(url).kind
-    if connection is not None and kind.conn_type:
+    conn_type = parse_url(url).kind.conn_type
+    if connection is not None and conn_type:
         require_type(connection, url)
-    given = connection or Connection(conn_id="(none)", conn_type=kind.conn_type)
-    return store_from_client(url, kind.load().make_client(given), extra=given.extra, **options)
+        given = connection
+    else:
+        given = Connection(conn_id="(none)", conn_type=conn_type)
+    return store_from_client(url, make_client(given), extra=given.extra, **options)
 
 
 def require_type(connection: Connection, url: str) -> None:

@@ -68,7 +68,7 @@ def write(envelope: Envelope, store: ObjectStore, *, now: datetime) -> None:
 
 
 def ensure(envelope: Envelope, store: ObjectStore, *, now: datetime) -> None:
-    """Store an envelope where there is none yet, or something else, or one that tells of the same archive.
+    """Store an envelope. What lies there is replaced only if it cannot be read, or tells of the same archive.
 
     :raises IntegrityError: the one that is there tells of another archive, or is of a newer format: it stays.
     """

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from clinic_backups.base.text import quoted
+from clinic_backups.base.text import quoted, quoted_table
 from clinic_backups.tenant.declarations import FILE, spelled
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.key_names import KeyNames, Pair
@@ -200,10 +200,10 @@ class Coverage:
         elif column.is_array or not comparable(meant.type, column.type):
             remedy = self._extract_or_line(column.table)
         else:
-            parent = f"{_quoted(meant.parent)} ({_quoted(meant.parent_columns[0])})"
+            parent = f"{quoted_table(meant.parent)} ({quoted(meant.parent_columns[0])})"
             remedy = (
-                f"{self._extract_or_line(column.table)} Or add the constraint: ALTER TABLE {_quoted(column.table)}"
-                f" ADD FOREIGN KEY ({_quoted(column.name)}) REFERENCES {parent};"
+                f"{self._extract_or_line(column.table)} Or add the constraint: ALTER TABLE {quoted_table(column.table)}"
+                f" ADD FOREIGN KEY ({quoted(column.name)}) REFERENCES {parent};"
             )
         return self._named_problem(
             column.table, f"column {column.name} is", meant.parent, remedy, column.name, is_gap=is_gap
@@ -250,7 +250,7 @@ class Coverage:
                         name,
                         f"{part.name} is unlogged: PostgreSQL empties it after a crash, and the next backup would hold"
                         " none of its rows.",
-                        f"ALTER TABLE {_quoted(part.name)} SET LOGGED; Or remove the extract of {name}."
+                        f"ALTER TABLE {quoted_table(part.name)} SET LOGGED; Or remove the extract of {name}."
                         f" {self._line(name)}",
                     )
 
@@ -340,11 +340,6 @@ def _is_large_object(column: NotedColumn) -> bool:
 
 def _stale(name: str, problem: str) -> Problem:
     return Problem(name, f"{FILE} names {name}, {problem}.", "Remove the line.", is_gap=False)
-
-
-def _quoted(name: str) -> str:
-    """A name as SQL wants it, ``schema.table`` or a column."""
-    return ".".join(map(quoted, name.split(".", 1)))
 
 
 def _file(table: str) -> str:

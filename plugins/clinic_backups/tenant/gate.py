@@ -12,6 +12,7 @@ from typing import Any
 
 from psycopg2 import sql
 
+from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.model import BackupRequest, Gap, Table
 from clinic_backups.tenant import structure
@@ -20,7 +21,6 @@ from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.key_names import table_names
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.row_checks import RowChecks, one_clinic
-from clinic_backups.tenant.row_sql import identifier
 from clinic_backups.tenant.schema_memory import MEMORY
 from clinic_backups.tenant.structure import NotedColumn, Reference, Structure
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -113,7 +113,7 @@ def passed(
 
 def _numbers(column: NotedColumn) -> sql.Composed:
     """SELECT of the numbers that may be those of large objects, as texts."""
-    value, table = sql.Identifier("t", column.name), identifier(column.table)
+    value, table = sql.Identifier("t", column.name), qualified(column.table)
     if not column.oid_attributes:
         numbers = sql.SQL("unnest({})::text" if column.is_array else "{}::text").format(value)
         return sql.SQL("SELECT {} FROM {} AS t").format(numbers, table)
@@ -162,7 +162,7 @@ def _names_nothing(snapshot: Snapshot, column: NotedColumn, meant: Reference, *,
     """Whether a column of another type than the key has values, and none of them is one of the key's."""
     value = sql.SQL("unnest({})" if column.is_array else "{}").format(sql.Identifier("t", column.name))
     query = sql.SQL(catalog_query("keys_held")).format(
-        value=value, table=identifier(column.table), parent=identifier(meant.parent),
+        value=value, table=qualified(column.table), parent=qualified(meant.parent),
         key=sql.Identifier("p", meant.parent_columns[0]),
     )  # fmt: skip
     try:

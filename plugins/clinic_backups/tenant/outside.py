@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clinic_backups.base.model import Table
-from clinic_backups.base.text import quoted
+from clinic_backups.base.text import quoted, quoted_table
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,7 @@ class Outside:
         there = " OR ".join(
             f"t.tableoid = {part:d} AND t.ctid = ANY ('{places}'::tid[])" for part, places in self.parts
         )
-        name = ".".join(map(quoted, table.split(".", 1)))
-        return f"SELECT {_listed(columns, 't')} FROM {name} AS t WHERE {there}"  # noqa: S608 - quoted
+        return f"SELECT {_listed(columns, 't')} FROM {quoted_table(table)} AS t WHERE {there}"  # noqa: S608 - quoted
 
     def added_to(self, extract: str, table: Table) -> str:
         """SELECT of the rows that an extract gives, and of these."""

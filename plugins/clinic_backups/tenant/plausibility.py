@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 
+from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.model import BackupRecord, ForeignKey, Table
-from clinic_backups.base.text import quoted
+from clinic_backups.base.text import quoted_table
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -134,7 +135,7 @@ def _has_no_parent(snapshot: Snapshot, tables: Mapping[str, Table], child: Table
     operators = ["pg_catalog.="] * len(key.columns)
     # With search_path pg_catalog the types of extensions have a schema before their name.
     if any("." in text for text in [*map(types.get, key.columns), *map(parents.get, key.references_columns)] if text):
-        table = ".".join(map(quoted, child.name.split(".", 1)))
+        table = quoted_table(child.name)
         found = snapshot.rows(catalog_query("operators"), {"table": table}, f"reading the foreign keys of {child.name}")
         operators = dict(found)[key.name]
     pairs = list(zip(key.columns, key.references_columns, operators, strict=True))
@@ -145,7 +146,7 @@ def _has_no_parent(snapshot: Snapshot, tables: Mapping[str, Table], child: Table
     ]
     return sql.SQL("{} AND NOT EXISTS (SELECT FROM {} AS p WHERE {})").format(
         sql.SQL(" AND ").join(present),
-        sql.Identifier(*key.references.split(".", 1)),
+        qualified(key.references),
         sql.SQL(" AND ").join(same),
     )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from psycopg2 import sql
 
+from clinic_backups.base.database import qualified
 from clinic_backups.base.model import Table
 from clinic_backups.tenant.coverage import Problem
 from clinic_backups.tenant.extract import SqlFolder
@@ -15,7 +16,6 @@ from clinic_backups.tenant.row_sql import (
     all_of,
     given,
     given_in_part,
-    identifier,
     keys,
     listed,
     same,
@@ -216,7 +216,7 @@ class RowChecks:
     def _ask_outside(self, ask: _Question, link: Reference) -> None:
         # A parent that is in nobody's table any more makes the backup suspect; here it must be another clinic's.
         exists = sql.SQL("\n   AND EXISTS (SELECT FROM {} AS p WHERE {})").format(
-            identifier(link.parent), same(link, "p")
+            qualified(link.parent), same(link, "p")
         )
         ask.count(
             self._problems.outside(link), "rows_outside", child=sql.Identifier(link.table),
@@ -251,4 +251,4 @@ class RowChecks:
     def _table(self, name: str) -> sql.Composable:
         """Not the rows of tables that inherit from it; a partitioned table is its partitions' rows."""
         relation = self._structure.relations.get(name)
-        return sql.SQL("ONLY " if relation is not None and relation.kind == "r" else "") + identifier(name)
+        return sql.SQL("ONLY " if relation is not None and relation.kind == "r" else "") + qualified(name)

@@ -15,10 +15,6 @@ def template(name: str) -> sql.SQL:
     return sql.SQL(catalog_query(name))
 
 
-def identifier(table: str) -> sql.Identifier:
-    return sql.Identifier(*table.split(".", 1))
-
-
 def same(link: Reference, parent: str) -> sql.Composable:
     """With the operators of the foreign key: its column may be of another type, or of an extension's."""
     return all_of(

@@ -15,7 +15,7 @@ import psycopg2.errors
 from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import Source, connect, raise_database_error, session_settings
+from clinic_backups.base.database import Source, connect, qualified, raise_database_error, session_settings
 from clinic_backups.base.errors import PermanentError, afterwards
 from clinic_backups.base.model import Clinic, Column, ForeignKey, Table
 from clinic_backups.tenant.extract import SqlFolder, file_of
@@ -315,7 +315,7 @@ class Snapshot:
         """The statement that makes an index. PostgreSQL cannot make that of a partitioned table concurrently."""
         statement = sql.SQL("CREATE INDEX {how}ON {table} ({columns});").format(
             how=sql.SQL("" if partitioned else "CONCURRENTLY "),
-            table=sql.Identifier(*table.split(".", 1)),
+            table=qualified(table),
             columns=sql.SQL(", ").join(map(sql.Identifier, columns)),
         )
         text: str = statement.as_string(self._db)

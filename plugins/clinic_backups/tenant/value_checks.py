@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from psycopg2 import sql
 
+from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.model import Column, Table
 from clinic_backups.base.text import quoted
@@ -14,7 +15,6 @@ from clinic_backups.tenant.coverage import Problem
 from clinic_backups.tenant.declarations import FILE, spelled
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
-from clinic_backups.tenant.row_sql import identifier
 from clinic_backups.tenant.structure import Structure
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -127,7 +127,7 @@ class ValueChecks:
     def _comparison(self, table: Table, columns: list[Column]) -> sql.Composable:
         relation = self._structure.relations.get(table.name)
         of_table = sql.SQL("{}{}").format(
-            sql.SQL("ONLY " if relation is not None and relation.kind == "r" else ""), identifier(table.name)
+            sql.SQL("ONLY " if relation is not None and relation.kind == "r" else ""), qualified(table.name)
         )
         if not table.primary_key:
             return sql.SQL(catalog_query("values_unkeyed")).format(

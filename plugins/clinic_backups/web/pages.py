@@ -269,7 +269,7 @@ def show(
 
 
 def line_of(caller: Caller, services: Services, clinic_id: int) -> BoardLine:
-    """How a clinic stands. :raises NotVisible: there is none, or none for this person."""
+    """How a clinic stands. :raises NotVisible: it does not exist, or this person may not see it."""
     line = _line(services, clinic_id) if caller.viewer.may("see", clinic_id) else None
     if line is None:
         raise NotVisible(f"Clinic {clinic_id}")
