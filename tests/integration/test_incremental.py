@@ -300,7 +300,7 @@ def test_a_store_that_is_not_mounted_loses_nothing_and_gets_nothing(chain: Chain
         root.mkdir()
     chain.kind = kind
     for changes in ({}, {"full_every_days": 1}):
-        with pytest.raises(ClinicBackupsError, match="holds no backup at all" if away == "empty" else "is not there"):
+        with pytest.raises(ClinicBackupsError, match="none of the catalog" if away == "empty" else "is not there"):
             chain.next(**changes)
     assert [chain.state(record) for record in (full, child)] == ["completed", "completed"]
     assert chain.execute_rows("SELECT 1 FROM clinic_backups.notification WHERE kind = 'loss'") == []
@@ -546,14 +546,14 @@ def test_other_keys_or_tables_give_a_full_one(chain: Chain) -> None:
     chain.next()
     _, more = generate_identity()
     new = chain.next(clinic_recipients={1: (more,)})
-    assert (new.kind, new.kind_reason) == ("full", "the public keys are others than before")
+    assert (new.kind, new.kind_reason) == ("full", "the public keys have changed")
     chain.execute("ALTER TABLE public.inventario_inventario ADD COLUMN nota text")
     chain.next()
     assert chain.next().kind == "incremental"
     chain.execute("ALTER TABLE public.inventario_inventario ADD COLUMN nota2 text")
     last = chain.next()
     assert last.kind == "full"
-    assert (last.kind_reason or "").startswith("the tables are others than in 1-")
+    assert (last.kind_reason or "").startswith("the tables differ from those of 1-")
 
 
 def test_retention_keeps_what_a_kept_incremental_needs(chain: Chain) -> None:

@@ -320,7 +320,7 @@ def test_a_place_has_one_name(url: str, place: str) -> None:
     assert canonical(url) == canonical(canonical(url)) == place
 
 
-@pytest.mark.parametrize(("url", "said"), [("s3://bucket/a/", "is named twice"), ("s4://x", "of no known kind")])
+@pytest.mark.parametrize(("url", "said"), [("s3://bucket/a/", "is named twice"), ("s4://x", "an unknown kind")])
 def test_what_is_wrong_with_a_replica_keeps_nobody_from_the_primary(fleet: Fleet, url: str, said: str) -> None:
     one, *_ = fleet.stores
     wrong = Stores("s3://bucket/a", {"replica": url}, lambda url, conn_id: one)

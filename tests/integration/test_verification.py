@@ -199,7 +199,7 @@ def test_a_store_that_is_away_loses_nothing(fleet: Fleet, tmp_path: Path) -> Non
     away.mkdir()
     done = verify(fleet, record)
     assert [copy.condition for copy in done.copies] == ["intact", None]
-    with pytest.raises(TransientError, match="holds no backup at all"):
+    with pytest.raises(TransientError, match="holds none of the catalog's backups"):
         done.require_intact()
     assert fleet.again(record).stores == fleet.stores.urls
 
@@ -210,7 +210,7 @@ def test_a_store_that_is_none_of_the_settings_is_named(fleet: Fleet) -> None:
     one, two = fleet.stores
     done = verify(fleet, record, Stores.of(one))
     assert seen(done) == {(record.backup_id, one.url): "intact", (record.backup_id, two.url): None}
-    with pytest.raises(PermanentError, match=f"{two.url} holds backups, and is no store of these settings"):
+    with pytest.raises(PermanentError, match=f"{two.url} holds backups, but is not a store of these settings"):
         done.require_intact()
 
 
