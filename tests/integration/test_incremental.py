@@ -538,7 +538,7 @@ def test_a_rebuilt_catalog_does_not_take_a_child_without_its_parent(chain: Chain
         store.delete(key)
     chain.execute("TRUNCATE clinic_backups.backup CASCADE")
     report = chain.rebuild()
-    assert report.conflicts == [(child.archive_key, f"the backup {full.backup_id} that it is built on is not there")]
+    assert report.conflicts == [(child.archive_key, f"the backup {full.backup_id} is not there")]
     assert chain.catalog.find() == []
 
 
@@ -622,9 +622,9 @@ def test_what_it_is_built_on_is_lost_meanwhile(chain: Chain) -> None:
     full = chain.next()
     good = chain.next(full_every_days=1)
     chain.meanwhile = lambda: lose_everywhere(chain, good)
-    with pytest.raises(TransientError, match="what it is built on was lost meanwhile") as raised:
+    with pytest.raises(TransientError, match="of its chain was lost meanwhile") as raised:
         chain.next()
-    assert raised.value.hint == "Back up again: it uses what is left."
+    assert raised.value.hint == "Back up again."
     child = chain.catalog.find()[0]
     assert (child.kind, child.parent_id, child.state) == ("incremental", good.backup_id, "lost")
     assert chain.losses() == [(child.backup_id, "incomplete")]
@@ -645,7 +645,7 @@ def test_what_it_is_built_on_is_lost_meanwhile(chain: Chain) -> None:
 def test_a_store_with_the_parent_is_forgotten_meanwhile(chain: Chain) -> None:
     chain.next()
     chain.meanwhile = lambda: chain.places.forget_store(chain.store.url)
-    with pytest.raises(TransientError, match="what it is built on was lost meanwhile"):
+    with pytest.raises(TransientError, match="of its chain was lost meanwhile"):
         chain.next()
     assert chain.catalog.find(state="completed") == []
 

@@ -354,7 +354,7 @@ def test_after_a_rebuild_from_a_forged_store_the_good_copy_elsewhere_is_not_over
     assert fleet.rebuild(one).adopted == 1
     ((_, error),) = fleet.copy(stores=Stores.of(one, two)).problems
     assert isinstance(error, IntegrityError)
-    assert f"wo different backups lie under one key in {two.url}" in error.message
+    assert f"wo different backups have one key in {two.url}" in error.message
     assert "catalog verify" in error.hint
     assert objects_of(two) == good
     # It is about this object alone.
