@@ -168,7 +168,7 @@ AZURE_ANSWERS = [
     ("AuthenticationFailed", 403, {"url": f"{SAS}st=2026-05-02&se=2026-05-03&sig=x"}, "valid from 2026-05-02", False),
     ("AuthenticationFailed", 403, {"url": f"{SAS}se=2026-05-03&sig=x"}, "signature is wrong", False),
     ("InvalidAuthenticationInfo", 401, {"text": "The token is expired."}, "access token has expired", True),
-    ("AuthorizationPermissionMismatch", 403, {"method": "PUT"}, "lack the right to PUT", False),
+    ("AuthorizationPermissionMismatch", 403, {"method": "PUT"}, "lack the right for this PUT", False),
     ("AuthorizationFailure", 403, {}, "firewall", False),
     ("KeyBasedAuthenticationNotPermitted", 403, {}, "does not accept account keys", False),
     ("", 0, {"text": "AADSTS7000222: The keys are expired."}, "client secret has expired", False),

@@ -346,7 +346,7 @@ class TestPresign:
 
         put(store, "a/Ñ.age", CONTENT[:1000])
         if provider == "file":
-            with pytest.raises(PermanentError, match="no links") as caught:
+            with pytest.raises(PermanentError, match="no download links") as caught:
                 store.presign("a/Ñ.age", expires_in=timedelta(hours=1), filename=self.FILENAME)
             assert caught.value.hint
             return

@@ -538,7 +538,7 @@ def test_a_rebuilt_catalog_does_not_take_a_child_without_its_parent(chain: Chain
         store.delete(key)
     chain.execute("TRUNCATE clinic_backups.backup CASCADE")
     report = chain.rebuild()
-    assert report.conflicts == [(child.archive_key, f"the backup {full.backup_id} is not there")]
+    assert report.conflicts == [(child.archive_key, f"its parent, backup {full.backup_id}, is not there")]
     assert chain.catalog.find() == []
 
 
