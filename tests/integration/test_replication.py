@@ -710,7 +710,7 @@ def test_a_second_hold_does_not_take_the_place_of_the_first(fleet: Fleet, reason
     with pytest.raises(PermanentError) as caught:
         fleet.holds().hold(record.backup_id, reason, by)
     assert "on hold already since 2026-09-01T06:00:00Z, by abogada: pleito" in caught.value.message
-    assert "release it first" in caught.value.hint
+    assert "To add another reason" in caught.value.hint
     assert envelopes.load_hold(record.archive_key, fleet.stores.primary) == ("pleito", "abogada")
     again = fleet.again(record)
     assert (again.hold_reason, again.held_by, again.held_at) == ("pleito", "abogada", START)

@@ -201,7 +201,7 @@ def test_report_believes_the_catalog_and_no_xcom(theatre: Theatre, monkeypatch: 
     done = tasks.apply()
     tasks.report(done)
     # `apply` is cleared, and fails: its approval is used.
-    with pytest.raises(AirflowFailException, match=f"by {done['restore_id']}.*apply has failed after that"):
+    with pytest.raises(AirflowFailException, match=f"by {done['restore_id']}.*apply failed after that"):
         tasks.report(None)
     # Planned anew and not answered: the restore of before is not this plan's.
     tasks.propose()
