@@ -93,7 +93,9 @@ VARCHAR = Shape(
     "s.visit: rows, those without a doctor are not kept\n",
 )
 ARRAY = Shape(
-    VARCHAR.ddl.replace("clinic_id varchar(10)", "clinic_ids int[]").replace("'1', 'v", "'{1}', 'v").replace("'2', 'v", "'{2}', 'v"),
+    VARCHAR.ddl.replace("clinic_id varchar(10)", "clinic_ids int[]")
+    .replace("'1', 'v", "'{1}', 'v")
+    .replace("'2', 'v", "'{2}', 'v"),
     {"doctor": OWN, "visit": f"doctor_id IN {DOCTORS}"},
 )
 ORPHAN = Shape(
@@ -319,7 +321,7 @@ def test_a_role_that_may_not_read_who_the_clinics_are_is_told_so(demo_database: 
         rig.plan(record)
     assert "asking for the clinics: permission denied for table registry" in refused.value.message
     assert f"restore_db uses the role {demo_database.roles.restorer}" in refused.value.message
-    assert refused.value.hint == "Grant that to the role of the connection restore_db."
+    assert f"GRANT SELECT ON TABLE registry TO {demo_database.roles.restorer};" in str(refused.value.hint)
     assert rig.everything() == damaged
 
 
