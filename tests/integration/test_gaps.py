@@ -451,7 +451,7 @@ class TestRows:
         assert messages == [
             f"{user}: the backups of all clinics would hold 15 rows too many: rows are in the backups of several"
             " clinics, or twice in one.",
-            f"{user}: 3 rows are in the backups of several clinics.",
+            f"{user}: 3 Rows are in the backups of several clinics.",
         ]
 
     def test_a_row_that_names_another_clinics_row_is_counted_until_it_is_declared(self, guard: Guard) -> None:

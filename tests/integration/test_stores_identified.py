@@ -155,7 +155,7 @@ def test_what_a_store_was_before_is_adopted_and_another_one_refused(house: House
     (house.replica / MARKER_KEY).unlink()
     done = house("store", "init", "--json")
     assert (done.code, [each["outcome"] for each in done.json()]) == (1, ["adopted"])  # the replica
-    assert "another installation's" in done.err
+    assert "another installation" in done.err
     assert "catalog rebuild" in done.err
     taken = house("store", "init", "--store", "backup_store", "--take-over", "--json").json()
     assert (taken[0]["outcome"], marker.read_text()) == ("taken over", content)
