@@ -678,6 +678,17 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path / "email"
 
 
+def test_a_template_is_known_until_its_text_changes(copy: Path) -> None:
+    success = copy / "es" / "success.txt"
+    templates(copy).check()
+    success.write_text(success.read_text("utf-8").replace("Respaldo completado", "Respaldo hecho"), "utf-8")
+    assert templates(copy).render("success", "es", FACTS["success"]).subject == "✅ Respaldo hecho - Clínica Sonrisas"
+    success.write_text("{% if %}", "utf-8")
+    for _ in range(2):
+        with pytest.raises(SettingsError, match=re.escape(f"{success}, line 1")):
+            templates(copy).check()
+
+
 def test_a_third_language_is_one_folder(copy: Path) -> None:
     shutil.copytree(copy / "es", copy / "pt_BR")
     success = copy / "pt_BR" / "success.txt"
