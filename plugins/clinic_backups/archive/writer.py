@@ -165,7 +165,8 @@ def manifest_chunks(
         described = vars(table) | {"rows": blocks.rows, "size_bytes": blocks.size_bytes}
         if table.name in outside:
             described["outside"] = outside[table.name]
-        yield (b", " if number else b"") + json.dumps(described, default=vars, ensure_ascii=False)[:-1].encode() + b', "blocks": ['
+        text = json.dumps(described, default=vars, ensure_ascii=False)
+        yield (b", " if number else b"") + text[:-1].encode() + b', "blocks": ['
         for position, (block, archive) in enumerate(zip(blocks, blocks.archives, strict=True)):
             comma = ", " if position else ""
             yield f'{comma}["{block.digest.hex()}", {block.rows}, {block.size_bytes}, {archive}]'.encode()
