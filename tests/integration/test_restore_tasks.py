@@ -259,7 +259,7 @@ def test_who_is_no_approver_any_more_has_approved_nothing(
     if works:
         assert tasks.apply()["rows"] > 0
         return
-    with pytest.raises(AirflowFailException, match="u-9 approved the plan .* but is no longer an approver"):
+    with pytest.raises(AirflowFailException, match=r"u-9 approved the plan .* but is no longer an approver"):
         tasks.apply()
     assert (theatre.rows_now(1), theatre.restores.find(clinic_id=1)) == (damaged, [])
 
