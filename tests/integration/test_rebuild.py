@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,8 +25,8 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.maintenance import rebuild
 from clinic_backups.maintenance.twins import AGE_HEADER
 from clinic_backups.restore.archives import Source
+from clinic_backups.restore.chosen import choose_backup
 from clinic_backups.restore.model import RestoreRequest
-from clinic_backups.restore.runner import choose_backup
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectInfo
 from clinic_backups.stores.configured import Stores
@@ -33,7 +35,7 @@ from include.demo.restore import damage
 from tests.conftest import MakeStore
 from tests.fleet import START, Fleet, flip, lose_locks, objects_of, put, reads_of
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
-from tests.postgres_fixtures import DemoDatabase
+from tests.postgres_fixtures import DemoDatabase, copy_of
 
 CLINICS = (1, 2, 3)
 
@@ -41,6 +43,37 @@ CLINICS = (1, 2, 3)
 @pytest.fixture
 def fleet(demo_database: DemoDatabase, tmp_path: Path) -> Fleet:
     return Fleet(demo_database, FileStore(tmp_path / "store"))
+
+
+Backups = Callable[..., tuple[Fleet, list[BackupRecord]]]
+"""``(day, clinic), …``: a fleet that made these backups and lost its catalog, and their records."""
+
+
+@pytest.fixture(scope="module")
+def once_made(demo_template: DemoDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backups]:
+    """Each of them is made once, and only to be copied."""
+    with ExitStack() as databases:
+
+        @cache
+        def make(*days: tuple[float, int]) -> tuple[Fleet, list[BackupRecord]]:
+            database = databases.enter_context(copy_of(demo_template))
+            fleet = Fleet(database, FileStore(tmp_path_factory.mktemp("made") / "store"))
+            records = [fleet.on_day(day, clinic_id) for day, clinic_id in days]
+            lose_catalog(fleet)
+            return fleet, records
+
+        yield make
+
+
+@pytest.fixture
+def lost(once_made: Backups) -> Iterator[Backups]:
+    with ExitStack() as copies:
+
+        def copied(*days: tuple[float, int]) -> tuple[Fleet, list[BackupRecord]]:
+            fleet, records = once_made(*days)
+            return copies.enter_context(fleet.kept()), records
+
+        yield copied
 
 
 def lose_catalog(fleet: Fleet) -> None:
@@ -227,9 +260,9 @@ def test_a_second_store_adds_what_the_first_did_not_have_and_the_newest_stays_th
     ids=lambda value: str(value)[:100],
 )
 def test_an_envelope_that_somebody_made_up_is_reported_and_stops_no_other(
-    fleet: Fleet, changes: dict[str, Any], problem: str
+    lost: Backups, changes: dict[str, Any], problem: str
 ) -> None:
-    bad, good, other = fleet.on_day(1), fleet.on_day(0), fleet.on_day(2, 2)
+    fleet, (bad, good, other) = lost((1, 1), (0, 1), (2, 2))
     built_on = {
         "FULL": asdict(good.archive),
         "OTHER": asdict(other.archive),
@@ -243,7 +276,6 @@ def test_an_envelope_that_somebody_made_up_is_reported_and_stops_no_other(
     if changes.get("parent_id") in ("FULL", "OTHER"):
         changes = changes | {"parent_id": built_on[changes["parent_id"]]["backup_id"]}
     forge(fleet, bad, **changes)
-    lose_catalog(fleet)
     report = fleet.rebuild()
     ((conflict, why),) = report.conflicts
     assert conflict == bad.archive_key
@@ -268,10 +300,9 @@ def test_an_envelope_that_somebody_made_up_is_reported_and_stops_no_other(
     ],
     ids=lambda garbage: str(garbage[:20]),
 )
-def test_an_envelope_that_is_none_is_reported(fleet: Fleet, garbage: bytes) -> None:
-    bad, good = fleet.on_day(0), fleet.on_day(1)
+def test_an_envelope_that_is_none_is_reported(lost: Backups, garbage: bytes) -> None:
+    fleet, (bad, good) = lost((0, 1), (1, 1))
     replace_object(fleet, envelope_key_of(bad.archive_key), garbage)
-    lose_catalog(fleet)
     report = fleet.rebuild()
     assert [key for key, _ in report.conflicts] == [bad.archive_key]
     assert [record.backup_id for record in fleet.catalog.find()] == [good.backup_id]
@@ -297,11 +328,10 @@ def test_an_envelope_that_is_none_is_reported(fleet: Fleet, garbage: bytes) -> N
     ids=lambda value: str(value)[:40],
 )
 def test_a_note_of_a_hold_that_cannot_be_read_holds_and_is_reported(
-    fleet: Fleet, note: bytes, reason: str | None
+    lost: Backups, note: bytes, reason: str | None
 ) -> None:
-    held, good = fleet.on_day(0), fleet.on_day(1)
+    fleet, (held, good) = lost((0, 1), (1, 1))
     put(fleet.stores.primary, hold_key_of(held.archive_key), note)
-    lose_catalog(fleet)
     report = fleet.rebuild()
     problem = "its note of a hold cannot be read; it is kept on hold"
     assert report.conflicts == ([] if reason else [(held.archive_key, problem)])
@@ -340,10 +370,9 @@ SEALED = AGE_HEADER + b"-> X25519 of somebody"
         ("20260901_060000", {"backup_id": "1-20260931T060000Z"}, "no usable backup id"),
     ],
 )
-def test_id_start_and_key_of_a_backup_agree(fleet: Fleet, began: str, changes: dict[str, Any], problem: str) -> None:
-    record, good = fleet.on_day(0), fleet.on_day(1)
+def test_id_start_and_key_of_a_backup_agree(lost: Backups, began: str, changes: dict[str, Any], problem: str) -> None:
+    fleet, (record, good) = lost((0, 1), (1, 1))
     key = plant(fleet, record, began, **changes)
-    lose_catalog(fleet)
     report = fleet.rebuild()
     ((conflict, why),) = report.conflicts
     assert (conflict, problem in why) == (key, True)
@@ -385,9 +414,9 @@ def test_a_retry_long_after_its_first_attempt_and_older_keys_are_known_again(fle
     ids=["garbage", "another digest", "sealed"],
 )
 def test_of_several_with_one_id_none_is_taken_over_for_its_time(
-    fleet: Fleet, when: str, content: bytes, changes: dict[str, Any], told: bool, others: int
+    lost: Backups, when: str, content: bytes, changes: dict[str, Any], told: bool, others: int
 ) -> None:
-    real, good = fleet.on_day(0), fleet.on_day(1)
+    fleet, (real, good) = lost((0, 1), (1, 1))
     began = "20260901_050000" if when == "first" else "20260901_063000"
     finished_at = iso(START + timedelta(hours=1))
     forged = [
@@ -396,7 +425,6 @@ def test_of_several_with_one_id_none_is_taken_over_for_its_time(
     ]
     for key in forged:
         replace_object(fleet, envelope_key_of(key), changed(objects_of(fleet.store)[envelope_key_of(key)], **changes))
-    lose_catalog(fleet)
     report = fleet.rebuild()
     known = {each.archive_key for each in fleet.catalog.find()}
     if told:

@@ -26,8 +26,8 @@ from clinic_backups.base.errors import TransientError
 from clinic_backups.base.silence import Limits, Silent
 from clinic_backups.catalog import locks
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.restore.chosen import source_of
 from clinic_backups.restore.model import RestoreRequest
-from clinic_backups.restore.runner import source_of
 from clinic_backups.restore.service import Wish
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.file import FileStore

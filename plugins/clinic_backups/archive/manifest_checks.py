@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, fields
 from datetime import datetime
 from typing import Any
 
@@ -74,7 +74,7 @@ def require_readable(
 
 
 def _as_json(noun: Clinic | Table) -> Any:
-    return json.loads(json.dumps(asdict(noun)))
+    return json.loads(json.dumps(noun, default=vars))
 
 
 def _column(data: Any) -> Column:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -152,7 +151,7 @@ def manifest_chunks(
     head: dict[str, Any] = {
         "format": FORMAT_VERSION,
         "backup_id": archives[0],
-        "clinic": asdict(clinic),
+        "clinic": vars(clinic),
         "snapshot_at": iso(snapshot_at),
         "archives": list(archives),
         "database": database,
@@ -160,10 +159,11 @@ def manifest_chunks(
     }
     yield json.dumps(head, ensure_ascii=False)[:-1].encode() + b', "tables": ['
     for number, (table, blocks) in enumerate(tables.values()):
-        described = asdict(table) | {"rows": blocks.rows, "size_bytes": blocks.size_bytes}
+        described = vars(table) | {"rows": blocks.rows, "size_bytes": blocks.size_bytes}
         if table.name in outside:
             described["outside"] = outside[table.name]
-        yield (b", " if number else b"") + json.dumps(described, ensure_ascii=False)[:-1].encode() + b', "blocks": ['
+        text = json.dumps(described, default=vars, ensure_ascii=False)
+        yield (b", " if number else b"") + text[:-1].encode() + b', "blocks": ['
         for position, (block, archive) in enumerate(zip(blocks, blocks.archives, strict=True)):
             comma = ", " if position else ""
             yield f'{comma}["{block.digest.hex()}", {block.rows}, {block.size_bytes}, {archive}]'.encode()
@@ -188,7 +188,7 @@ def block_list(backup_id: str, tables: Mapping[str, BlockList]) -> Iterator[byte
 
 
 def _written(column: Column) -> dict[str, Any]:
-    return {name: value for name, value in asdict(column).items() if name not in ("definition", "number")}
+    return {name: value for name, value in vars(column).items() if name not in ("definition", "number")}
 
 
 def schema_digest(tables: Iterable[Table]) -> str:

@@ -17,9 +17,9 @@ from clinic_backups.base.model import Envelope
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
 from clinic_backups.restore.archives import Source
+from clinic_backups.restore.chosen import wish_of
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.request import parse
-from clinic_backups.restore.runner import wish_of
 from clinic_backups.restore.service import ClinicRestore, refused
 from clinic_backups.restore.text import as_lines, left_as_they_are, undo_command
 from clinic_backups.stores import envelopes

@@ -9,13 +9,16 @@ import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import CodeType
 from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from babel import Locale, UnknownLocaleError
 from jinja2 import (
+    BytecodeCache,
     FileSystemLoader,
     StrictUndefined,
     Template,
@@ -24,6 +27,7 @@ from jinja2 import (
     TemplateSyntaxError,
     select_autoescape,
 )
+from jinja2.bccache import Bucket
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from clinic_backups.base.errors import SettingsError
@@ -43,6 +47,31 @@ class Mail:
     subject: str
     text: str
     html: str
+
+
+class _Compiled(BytecodeCache):
+    """What the templates were compiled to in this process: compiling all of them takes a second.
+
+    It is used again only while a template's text is the same.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, CodeType]] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        checksum, code = self._known.get(bucket.key, ("", None))
+        if checksum == bucket.checksum:
+            bucket.code = code
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        if bucket.code is not None:
+            self._known[bucket.key] = (bucket.checksum, bucket.code)
+
+
+@cache
+def _compiled(language: str, zone: str) -> _Compiled:
+    """Of one language and time zone: what depends on constants alone is computed with their formats."""
+    return _Compiled()
 
 
 class Templates:
@@ -156,6 +185,7 @@ class Templates:
                 trim_blocks=True,
                 lstrip_blocks=True,
                 keep_trailing_newline=True,
+                bytecode_cache=_compiled(folder, self._zone.key),
             )
             environment.filters.update({name: getattr(formats, name) for name in FILTERS})
             environment.tests["web_address"] = is_web_address

@@ -10,7 +10,9 @@ WITH RECURSIVE base (oid, base, typmod) AS (
 ), columns AS (
     SELECT a.attrelid, a.attnum, a.attname, n.nspname, n.nspname || '.' || c.relname AS table_name,
            COALESCE(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(t.typdefaultbin, 0)) AS expression,
-           d.oid AS default_oid, CASE WHEN d.oid IS NULL AND t.typtype = 'd' THEN t.oid END AS domain_oid,
+           -- What pg_depend knows the default by: its own, or else the domain's.
+           CASE WHEN d.oid IS NULL THEN 'pg_type'::regclass ELSE 'pg_attrdef'::regclass END AS default_class,
+           COALESCE(d.oid, CASE WHEN t.typtype = 'd' THEN t.oid END) AS default_oid,
            COALESCE((SELECT format_type(b.base, b.typmod) FROM base b JOIN pg_type o ON o.oid = b.base AND o.typtype <> 'd'
                       WHERE b.oid = a.atttypid), format_type(a.atttypid, a.atttypmod)) AS type
       FROM pg_class c
@@ -18,14 +20,14 @@ WITH RECURSIVE base (oid, base, typmod) AS (
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
       JOIN pg_type t ON t.oid = a.atttypid
       LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-     WHERE c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'SELECT') AND n.nspname || '.' || c.relname = ANY (%(names)s)
+     WHERE c.oid >= 16384 -- none of PostgreSQL's own, which have no sequences
+       AND c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'SELECT') AND n.nspname || '.' || c.relname = ANY (%(names)s)
 ), -- What a default calls, and what that calls in turn, as far as SQL-standard bodies tell it.
 called AS (
     SELECT k.attrelid, k.attnum, dep.refobjid AS function
       FROM columns k
-      JOIN pg_depend dep ON dep.refclassid = 'pg_proc'::regclass
-       AND (dep.classid = 'pg_attrdef'::regclass AND dep.objid = k.default_oid
-            OR dep.classid = 'pg_type'::regclass AND dep.objid = k.domain_oid)
+      JOIN pg_depend dep ON dep.refclassid = 'pg_proc'::regclass AND dep.classid = k.default_class
+       AND dep.objid = k.default_oid
      UNION
     SELECT f.attrelid, f.attnum, dep.refobjid
       FROM called f
@@ -64,9 +66,8 @@ written AS (
 ), named AS (
     SELECT k.attrelid, k.attnum, dep.refobjid AS sequence, 'default' AS how, k.expression
       FROM columns k
-      JOIN pg_depend dep ON dep.refclassid = 'pg_class'::regclass
-       AND (dep.classid = 'pg_attrdef'::regclass AND dep.objid = k.default_oid
-            OR dep.classid = 'pg_type'::regclass AND dep.objid = k.domain_oid)
+      JOIN pg_depend dep ON dep.refclassid = 'pg_class'::regclass AND dep.classid = k.default_class
+       AND dep.objid = k.default_oid
     UNION -- identities, and sequences that a column owns, whether or not its default names them
     SELECT k.attrelid, k.attnum, dep.objid, 'owner', NULL
       FROM columns k
