@@ -143,10 +143,11 @@ def manifest_chunks(
     outside: Mapping[str, int] = MappingProxyType({}),
 ) -> Iterator[bytes]:
     """The manifest's JSON in pieces: the definition of each table, and its blocks as [SHA-256, rows, bytes, archive].
+
     :param archives: the ids of the backups whose archives hold the blocks, the own one first. A block's archive is
         an index into this list. A full backup has only its own.
-            :param database: the database in which the tables' OIDs and the columns' numbers are valid.
-        :param outside: how many rows of a table no extract returned.
+    :param database: the database in which the tables' OIDs and the columns' numbers are valid.
+    :param outside: how many rows of a table no extract returned.
     """
     head: dict[str, Any] = {
         "format": FORMAT_VERSION,

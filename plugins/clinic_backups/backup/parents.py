@@ -26,6 +26,7 @@ class Parents:
 
     def require_store(self, backups: Sequence[BackupRecord]) -> None:
         """Check the store before a full backup goes there.
+
         :raises TransientError: it should hold backups but is empty: it is not mounted, or it is the wrong store.
         """
         here = next((backup for backup in backups if self._store.url in backup.stores), None)
@@ -39,7 +40,7 @@ class Parents:
                 told. A missing envelope is written again, because without it a rebuild would refuse the backups that
                 are built on it.
 
-                :raises ClinicBackupsError: the store failed.
+        :raises ClinicBackupsError: the store failed.
         """
         seen = self._places.etags([parent.backup_id for parent in chain], self._store.url)
         for parent in chain:

@@ -66,8 +66,9 @@ def plan(
         before the erasure. A safety backup holds a state that somebody wanted to replace. It has its own term and
         holds. It never counts as the
     last good backup, nor as the newest of a period.
-        :param undoing: backups that undo a recent restore, with the restore's id.
-        :param erased_at: when somebody asked that the clinic be erased.
+
+    :param undoing: backups that undo a recent restore, with the restore's id.
+    :param erased_at: when somebody asked that the clinic be erased.
     :param spared: backups that are kept in any case, with the reason.
     """
     ended = sorted(
@@ -106,7 +107,8 @@ def plan(
 def last_good(backups: Iterable[BackupRecord], known: Mapping[str, BackupRecord], now: datetime) -> list[BackupRecord]:
     """The backup to go back to: it and its whole chain are completed, it is not suspect, and not a safety backup.
     If the newest one is dated in the future because a clock was wrong, this returns two. If there is none, it is empty.
-        :param known: all backups that these may be built on, by their ids.
+
+    :param known: all backups that these may be built on, by their ids.
     """
     return _last(_trusted(each for each in backups if _counts(each, known)), now)
 

@@ -49,9 +49,10 @@ class Erasure:
 @dataclass(frozen=True)
 class Counted:
     """The objects of an erased clinic in one store, from a listing after the last deletion.
+
     :param store_id: the store's id at that moment.
-        :param deleted: number of objects that the erasure deleted.
-        :param left: number of objects that a hold or a lock keeps, or that are newer.
+    :param deleted: number of objects that the erasure deleted.
+    :param left: number of objects that a hold or a lock keeps, or that are newer.
     """
 
     store_url: str
@@ -138,7 +139,8 @@ class Erasures:
     def settle(self, found: Erasure, at: datetime, *, proven: bool = True) -> Erasure:
         """Count the remaining backups. If there are none, end the erasure and delete the clinic's data in the catalog.
         That includes mails with their addresses and restores with their plans. Newer data stay.
-                :param proven: whether each store was listed after the last deletion. If not, the erasure stays open.
+
+        :param proven: whether each store was listed after the last deletion. If not, the erasure stays open.
         :raises PermanentError: it has already ended.
         """
         mine = (backup.c.clinic_id == found.clinic_id, backup.c.started_at <= found.requested_at)

@@ -44,8 +44,9 @@ UNDO_FOR = timedelta(days=7)
 @dataclass
 class Cleaned:
     """The result for one clinic's backups.
+
     :param busy: the problem is that another process works on the clinic.
-        :param losses: copies that should be there but are not.
+    :param losses: copies that should be there but are not.
     """
 
     clinic_id: int
@@ -72,6 +73,7 @@ class Cleaned:
 @dataclass
 class _Told:
     """Facts from the stores about one clinic's backups that the catalog does not have.
+
     :param claimed: backups whose lock an erasure respects only if a store confirms it.
     """
 
@@ -101,9 +103,10 @@ class Cleaner:
         A clinic that is being backed up, restored or copied is tried once more at the end, and otherwise left for the
                 next run. A backup that a store refuses to delete stays in the catalog and is reported. Neither stops
                 the other clinics.
+
         :param dry_run: change nothing, neither in the stores nor in the catalog.
-                :raises ClocksDiffer: this machine's clock, or a store's, differs from the catalog's. Nothing was
-                changed.
+        :raises ClocksDiffer: this machine's clock, or a store's, differs from the catalog's. Nothing was
+        changed.
         """
         require_same_clock(self._now)
         if not dry_run:
@@ -122,6 +125,7 @@ class Cleaner:
     def _require_stores_clocks(self) -> None:
         """Compare the stores' clocks too: if the catalog's database runs on this machine, both may have the same wrong
                 clock.
+
         :raises ClocksDiffer: a store's time differs; names both.
         """
         if not isinstance(self._now, DatabaseClock):

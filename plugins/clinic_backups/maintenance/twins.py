@@ -33,8 +33,9 @@ class Claim:
 
 class Twins:
     """Tells archives with one id apart. Anybody who may write into a store can add an archive with a real backup's id.
+
     :param others: further stores, which may hold the real one.
-        :param opens: reads an archive with the key; none without the key.
+    :param opens: reads an archive with the key; none without the key.
     """
 
     def __init__(self, now: datetime, others: Sequence[ObjectStore] = (), opens: Opens | None = None) -> None:

@@ -25,7 +25,7 @@ class LossAlarm:
     All losses of one run are in one mail. Losses that follow after it was sent are in another one.
         An :data:`~clinic_backups.catalog.copies.Announce`.
 
-        :param now: the clock.
+    :param now: the clock.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:

@@ -26,6 +26,9 @@ class BackupLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
         """The link; relative to Airflow's own address if ``[api] base_url`` is not set.
+
         :param operator: the operator of one clinic. Airflow takes it from the mapped operator first.
         """
+        if "clinics" in operator.clinic:
+            return f"{airflow_url()}/backups/ui/"
         return f"{airflow_url()}/backups/ui/clinics/{operator.clinic['id']}/runs/{quote(ti_key.run_id, safe='')}"

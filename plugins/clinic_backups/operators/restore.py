@@ -158,6 +158,7 @@ def apply() -> dict[str, Any]:
 @task(trigger_rule="all_done")
 def report(applied: Any) -> None:
     """Report the result from the catalog. The run is red unless that is a restore or a rejection.
+
     :param applied: the result of `apply`. Without it the run is red. With it the catalog is read too.
     """
     with failing_clearly(log):

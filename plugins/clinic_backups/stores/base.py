@@ -107,11 +107,12 @@ class ObjectStore(ABC):
                 raises or the store fails, the unfinished upload is aborted, nothing stays in the store, and the error
                 is raised (an error of ``source`` unchanged). Metadata values may be any text. They are encoded as ASCII
                 on the wire, and :meth:`stat` returns them unchanged.
+
         :param locked_until: lock the object until then against deleting and replacing, in the store's lock mode, and
                 check afterwards that the store reports this lock.
-                :raises PermanentError: the store cannot lock objects (see :meth:`lock_problem`). Nothing stays in the
-                store. :raises ObjectExists: there is an object under ``key`` already.
-                :raises IntegrityError: the stored object differs from what was sent. It has been deleted again.
+        :raises PermanentError: the store cannot lock objects (see :meth:`lock_problem`). Nothing stays in the
+        store. :raises ObjectExists: there is an object under ``key`` already.
+        :raises IntegrityError: the stored object differs from what was sent. It has been deleted again.
         """
 
     @abstractmethod
@@ -138,6 +139,7 @@ class ObjectStore(ABC):
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove the object; no error if it does not exist. In a bucket that keeps versions, older versions stay.
+
         :raises ObjectLocked: a lock forbids it. A versioned S3 bucket never raises it: it hides the object and keeps
         the
                 data.
@@ -146,6 +148,7 @@ class ObjectStore(ABC):
     @abstractmethod
     def purge(self, key: str) -> None:
         """Remove the object and all its versions; no error if there are none.
+
         :raises ObjectLocked: a lock forbids it for at least one version. The object and its versions are unchanged.
         """
 
