@@ -156,7 +156,7 @@ class StoreInit:
 
 def _empty(store: ObjectStore) -> PermanentError:
     return PermanentError(
-        f"{store.url} is empty, and this rebuilt catalog does not know whether a store was there before.",
+        f"{store.url} is empty, and this catalog was rebuilt: it cannot tell whether a store was there before.",
         hint="If backups should be there, mount it, or correct the URL; `clinic-backups catalog rebuild` then takes"
         " them over. If it is a new store: `clinic-backups store init --new`.",
     )

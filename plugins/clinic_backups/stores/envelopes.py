@@ -34,7 +34,7 @@ class Hold:
     def said(self) -> str:
         """The note's content for people. Anybody who may write there may have written it."""
         since = f", since {iso(self.at)}" if self.at else ""
-        return f"{self.reason} (by {self.by or 'nobody'}{since}; by a note in the store that the catalog did not make)"
+        return f"{self.reason} (by {self.by or 'nobody'}{since}; by a note in the store that the catalog did not write)"
 
 
 FROM_NOTE = " (note in the store)"
