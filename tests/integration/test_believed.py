@@ -21,7 +21,7 @@ from clinic_backups.base.errors import IntegrityError, ObjectExists, PermanentEr
 from clinic_backups.base.model import BackupRecord, Column, Table
 from clinic_backups.cli.restore import source_in_store
 from clinic_backups.notify.policy import Announcer
-from clinic_backups.restore.runner import source_of
+from clinic_backups.restore.chosen import source_of
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import StoredObject
 from clinic_backups.stores.file import FileStore
@@ -253,7 +253,7 @@ class TestWritten:
         [
             (
                 lambda envelope: replace(envelope, finished_at=envelope.finished_at + timedelta(days=3)),
-                "start or its end",
+                "a start or an end",
             ),
             (lambda envelope: replace(envelope, rows={"a\nb": 1}), "names of tables"),
             (lambda envelope: replace(envelope, notes="a\0b"), "wrong type"),

@@ -710,8 +710,8 @@ def test_a_third_language_is_one_folder(copy: Path) -> None:
         ("es/_backup.txt", "expires_at | day", "rows | day", r"es/_backup\.txt, line 7: TypeError"),
         ("es/_backup.txt", "{{ tables", "{{ clinic_name.__class__.__mro__ }}{{ tables", r"_backup\.txt, line 5: Secur"),
         ("es/success.txt", "_backup.txt", "_back.txt", r"es/success\.txt, line \d+: _back\.txt is missing"),
-        ("es/success.txt", "Subject: ", "", r"es/success\.txt, line 1: not `Subject"),
-        ("es/success.txt", "{{ clinic_name }}\n\n", "{{ clinic_name }}\n", r"es/success\.txt, line 1: not `Subject"),
+        ("es/success.txt", "Subject: ", "", r"es/success\.txt, line 1: it is not `Subject"),
+        ("es/success.txt", "{{ clinic_name }}\n\n", "{{ clinic_name }}\n", r"success\.txt, line 1: it is not `Subject"),
         ("layout.html", "{{ subject }}", "{{ subjekt }}", r"layout\.html, line \d+: .*subjekt"),
     ],
 )  # fmt: skip

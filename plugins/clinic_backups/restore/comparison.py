@@ -10,11 +10,11 @@ from typing import Any
 from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import is_conflict, refusal_of
+from clinic_backups.base.database import is_conflict
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.model import Table
-from clinic_backups.restore import sequences
+from clinic_backups.restore import notes, sequences
 from clinic_backups.restore.adopt import Left, adopt
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.casts import convert, fill_nulls
@@ -22,21 +22,18 @@ from clinic_backups.restore.checks import Checks
 from clinic_backups.restore.choosing import Choice
 from clinic_backups.restore.derived import Derived, in_the_way
 from clinic_backups.restore.diff import TableDiff, compute
-from clinic_backups.restore.kept import KeptColumns
 from clinic_backups.restore.live import again, digest_of_moment, leave_changed, moment_of
 from clinic_backups.restore.migrated import Migrated
 from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, Target, Wish, digest_of
-from clinic_backups.restore.proof import Proof, counted, definitions, only_planned, require_unchanged
+from clinic_backups.restore.proof import Proof
 from clinic_backups.restore.quiet import Quiet, decide
-from clinic_backups.restore.references import ReferenceProof
 from clinic_backups.restore.rehearsal import explain, of_untold
 from clinic_backups.restore.rules import Reference, TableRules
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader
 from clinic_backups.restore.ways import Ways
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.restore.write import Writer, Writes
-from clinic_backups.tenant.drift import FILE
+from clinic_backups.restore.writing import Writing
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.outside import Outside
 
@@ -53,10 +50,6 @@ class Present:
     snapshot: str
     rows: Mapping[str, int]
     outside: Mapping[str, Outside]
-
-
-class Collided(PermanentError):
-    """A constraint forbids what was rehearsed well: somebody has written at the same moment. Nothing was changed."""
 
 
 class Comparison:
@@ -134,8 +127,9 @@ class Comparison:
         self._adopt(converted)
         for name, staged in converted.items():
             self.diffs[name] = compute(self.workspace, staged, self._wish.mode, self._references)
-            self._note_filled(self.diffs[name])
-            self._note_beside(self.diffs[name])
+            self._note(name, notes.filled(self.diffs[name]))
+            if self.diffs[name].plan.insert and not staged.shape.key and name in self._declared.rows:
+                self._note(name, notes.beside(self.diffs[name]))
             if self._since is not None:
                 self._leave_changed(name, self._since)
         if self._since is not None:
@@ -143,17 +137,13 @@ class Comparison:
         self._look_around()
 
     def _adopt(self, staged: Mapping[str, Staged]) -> None:
-        for name, found in adopt(self.workspace, staged, self._ways, self._loose, self._wish.mode):
-            if isinstance(found, Refusal):
-                self._refusals.append(found)
-                continue
+        for name, found in adopt(self.workspace, staged, self._ways, self._references):
             if isinstance(found, Left):
-                self._note(name, _not_told(found.rows))
+                self._note(name, notes.not_told(found.rows))
                 continue
-            if found.rows:
-                self._outside[name] = self._outside.get(name, Outside()) + found
+            self._outside[name] = self._outside.get(name, Outside()) + found
             if found.changed:
-                self._note(name, _adopted(found.changed, self._wish.mode, left_out=name in self._loose))
+                self._note(name, notes.adopted(found.changed, self._wish.mode, left_out=name in self._loose))
 
     @property
     def _loose(self) -> set[str]:
@@ -162,29 +152,12 @@ class Comparison:
             name for name, content in self.manifest.tables.items() if name in self._declared.rows or content.outside
         }
 
-    def _note_filled(self, diff: TableDiff) -> None:
-        count, names = diff.plan.insert, [column for column, _ in diff.staged.shape.filled]
-        if count and names:
-            rows = "1 row that comes back gets" if count == 1 else f"{count:,} rows that come back get"
-            self._note(diff.name, f"{rows} the values of {FILE} in: {', '.join(names)}.")
-
-    def _note_beside(self, diff: TableDiff) -> None:
-        """Without a key nothing tells that a row which the extract leaves out is one that comes back."""
-        count = diff.plan.insert
-        if count and not diff.staged.shape.key and diff.name in self._declared.rows:
-            rows = "1 row that comes back" if count == 1 else f"{count:,} rows that come back"
-            self._note(
-                diff.name,
-                f"{rows} may stand beside the same rows as they are now: the table has no primary key, and its extract"
-                " leaves rows out.",
-            )
-
     def _leave_changed(self, name: str, since: RestorePlan) -> None:
         self.diffs[name], left = leave_changed(
             self.workspace, self.diffs[name], since.moment, since.parts.get(name), self._references
         )
         if left:
-            self._note(name, f"{left:,} row{'s' if left > 1 else ''} changed since the plan: left as they are now.")
+            self._note(name, notes.left_changed(left))
 
     def _leave_impossible(self) -> None:
         """What was possible at the plan, and is not beside rows that were left, is left too."""
@@ -194,11 +167,7 @@ class Comparison:
             for name in found:
                 self.diffs[name] = again(self.workspace, self.diffs[name], self._references)
         for name, count in left.items():
-            self._note(
-                name,
-                f"{count:,} row{'s need' if count > 1 else ' needs'} others that changed since the plan, or that others"
-                " hold now: left as they are now.",
-            )
+            self._note(name, notes.left_impossible(count))
 
     def _checks(self) -> Checks:
         # What refers to a table that is refused itself is only a consequence of that.
@@ -216,11 +185,7 @@ class Comparison:
         self._refusals += sequences.refusals(self._sequences.uses, workspace.role())
         self._derived = list(in_the_way(workspace, diffs, references, self._declared.derived))
         for derived in self._derived:
-            self._note(
-                derived.table,
-                f"{derived.rows:,} rows that refer to deleted ones are deleted too: the table is declared as derived,"
-                " and is made anew by others.",
-            )
+            self._note(derived.table, notes.derived_too(derived))
         self._quiet = decide(workspace, diffs, self._rules, references, self._derived)
         self._refusals += self._quiet.refusals()
         for name, note in self._quiet.notes().items():
@@ -261,85 +226,39 @@ class Comparison:
         """
         if self._refusals:
             return
+        written = [name for name, diff in self.diffs.items() if diff.plan.writes]
         try:
-            with self.workspace.savepoint():
-                before = sequences.positions(self.workspace) if self.writes else {}
-                if self.writes:
-                    self._write()
-                self._proof.written(fired=self._quiet.how == "fire")
-                hidden = self._proof.not_given()
-                moved = sequences.moved(self.workspace, before) if self.writes else {}
-            self._notes_of_sequences(moved)
-            for name, count in hidden.items():
-                rows = (
-                    "1 row that the extract leaves out now comes"
-                    if count == 1
-                    else (f"{count:,} rows that the extract leaves out now come")
-                )
-                self._note(name, f"{rows} back: a restore of the copy that is made before does not take them away.")
+            rehearsed = self._writing.rehearse()
         except PermanentError as error:
             untold = of_untold(self.workspace, self.diffs, self._references)
             self._refusals.append(untold or explain(self.workspace, self.diffs, error))
         except TransientError as error:
             if not is_conflict(error):
                 raise
-            written = next(name for name, diff in self.diffs.items() if diff.plan.writes)
-            self._note(written, "The rehearsal was not finished: somebody wrote the same rows at that moment.")
+            self._note(written[0], notes.not_finished())
+        else:
+            for sequence, numbers in rehearsed.moved.items():
+                self._note(written[0], notes.went_on(sequence, numbers))
+            for name, count in rehearsed.hidden.items():
+                self._note(name, notes.hidden(count))
 
-    def write(self, listener: Listener) -> Writes:
-        """Write for good, prove it, and move the sequences. The caller commits.
-
-        :raises ClinicBackupsError: a constraint, or the proof, forbids it.
-        """
-        done: Writes = Writes()
-        if self.writes:
-            done = self._write_or_explain()
-        listener.step("reading the clinic again")
-        self._proof.whole()
-        if self.writes:
-            sequences.advance(self.workspace, self._sequences.numbered)
-        return done
-
-    def _write_or_explain(self) -> Writes:
-        """:raises Collided: a constraint forbids it, which it did not when the plan was rehearsed."""
-        try:
-            with self.workspace.attempt():
-                return self._write()
-        except PermanentError as error:
-            refused = refusal_of(error)
-            if refused is None or not refused.state.startswith("23"):
-                raise
-            refusal = explain(self.workspace, self.diffs, error)
-            raise Collided(refusal.message, hint=refusal.hint) from None
-
-    def _write(self) -> Writes:
-        workspace, run = self.workspace, self.workspace.execute
-        self._proof.require_counts()
-        own_proof = None
-        if self._quiet.how == "replica":
-            own_proof = ReferenceProof(workspace, self._connection, self.diffs, self._references)
-            own_proof.begin()
-        kept = KeptColumns(workspace, self.diffs)
-        kept.begin()
-        # The application's own triggers and constraints expect the role's own search path.
-        run("SET LOCAL search_path TO DEFAULT", "setting the search path")
-        run("SET CONSTRAINTS ALL DEFERRED", "deferring constraints")
-        self._quiet.begin(workspace)
-        before, defined = counted(workspace), definitions(workspace)
-        done = Writer(workspace, self.diffs, self._references, self._quiet, self._derived).write()
-        run("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
-        only_planned(workspace, done, counted(workspace) - before)
-        require_unchanged(defined, definitions(workspace))
-        self._quiet.end(workspace)
-        run("SET LOCAL search_path = pg_catalog", "setting the search path")
-        kept.prove()
-        if own_proof is not None:
-            own_proof.prove()
-        return done
+    def write(self, listener: Listener) -> None:
+        """See :meth:`Writing.write`."""
+        self._writing.write(listener)
 
     @property
-    def _proof(self) -> Proof:
-        return Proof(self.workspace, self._wish.mode, self.diffs, self.manifest.tables, self.queries, loose=self._loose)
+    def _writing(self) -> Writing:
+        tables, loose = self.manifest.tables, self._loose
+        return Writing(
+            self.workspace,
+            self._connection,
+            self.diffs,
+            self._references,
+            quiet=self._quiet,
+            derived=self._derived,
+            found=self._sequences,
+            proof=Proof(self.workspace, self._wish.mode, self.diffs, tables, self.queries, loose=loose),
+        )
 
     @property
     def plan(self) -> RestorePlan:
@@ -362,36 +281,6 @@ class Comparison:
             target=self._target,
         )
 
-    def _notes_of_sequences(self, moved: Mapping[str, int]) -> None:
-        """A sequence takes no number back, not even of what was rolled back."""
-        written = [name for name, diff in self.diffs.items() if diff.plan.writes]
-        for sequence, numbers in moved.items():
-            self._note(
-                written[0],
-                f"The sequence {sequence} went on by {numbers:,} while this plan was rehearsed, and goes on when it is"
-                " applied: a trigger or a default takes numbers from it, or somebody else did.",
-            )
-
     def _note(self, table: str, note: str) -> None:
-        self._notes.setdefault(table, []).append(note)
-
-
-def _not_told(count: int) -> str:
-    one = count == 1
-    return (
-        f"{count:,} row{'' if one else 's'} without a way to a clinic {'is' if one else 'are'} like rows that the"
-        f" clinic lacks: whose {'it is' if one else 'they are'} cannot be told without a primary key, and"
-        f" {'it stays as it is' if one else 'they stay as they are'}."
-    )
-
-
-def _adopted(count: int, mode: str, *, left_out: bool) -> str:
-    many = count > 1
-    lost = "lost the way to it (a foreign key is NULL, or no extract gives its parent)"
-    why = "that the extract leaves out now" if left_out else lost
-    rows = (
-        f"{count:,} row{'s' if many else ''} of the clinic {why}{', and differ' + 's' * (not many) if left_out else ''}"
-    )
-    if mode == "missing":
-        return f"{rows}: the mode `missing` changes no row, use `exact` to get them back."
-    return f"{rows}: {'they are' if many else 'it is'} set again. The safety backup holds what is there now."
+        if note:
+            self._notes.setdefault(table, []).append(note)

@@ -29,6 +29,7 @@ class TableDiff:
     :param moving: how many of the rows to update are written by deleting and inserting them (``ops.moves``): their new
         values may stand in each other's way.
     :param anew: some of them can be written in no other way: an UPDATE would change other tables, or is not allowed.
+    :param whole: all rows that are wanted are inserted, and no other row is written: nothing has to look at ``ops``.
     """
 
     staged: Staged
@@ -37,6 +38,7 @@ class TableDiff:
     digest: str
     moving: int = 0
     anew: bool = False
+    whole: bool = False
 
     @property
     def name(self) -> str:
@@ -46,11 +48,26 @@ class TableDiff:
     def written(self) -> sql.Composed:
         """SELECT of the rows that are inserted or updated, as they are to be; without a key, of all that are wanted."""
         shape = self.staged.shape
-        if not shape.key:
+        if not shape.key or self.whole:
             return sql.SQL("SELECT w.* FROM {} AS w").format(self.staged.wanted)
         return sql.SQL("SELECT w.* FROM {} AS o JOIN {} AS w ON {} WHERE o.op <> 'delete'").format(
             self.ops, self.staged.wanted, shape.is_of("o", "w")
         )
+
+    @property
+    def wanted_with_ops(self) -> tuple[sql.Composable, sql.Composable]:
+        """``w``, each row that is inserted or updated, as FROM has it; and the place of its operation in ``ops``."""
+        if self.whole:
+            return sql.SQL("{} AS w").format(self.staged.wanted), sql.SQL("NULL::tid")
+        joined = sql.SQL("{} AS o JOIN {} AS w ON o.op <> 'delete' AND {}")
+        return joined.format(self.ops, self.staged.wanted, self.joins("w")), sql.SQL("o.ctid")
+
+    def joins(self, alias: str, ops: str = "o") -> sql.Composable:
+        """A row of the table's columns is the one of an operation."""
+        shape = self.staged.shape
+        if shape.key:
+            return shape.is_of(ops, alias)
+        return sql.SQL("{}.row_text = {}").format(sql.Identifier(ops), row_text(shape.columns, alias))
 
 
 def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references: Sequence[Reference] = ()) -> TableDiff:
@@ -60,12 +77,14 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references:
     """
     shape = staged.shape
     analyzing = f"analyzing {shape.name}"
-    for side in (staged.wanted, staged.present):
-        workspace.analyze(side, analyzing, shape.key)
     wanted_ops = [INSERT] if mode == "missing" else [INSERT, UPDATE, DELETE]
-    ((is_there,),) = workspace.rows(
-        sql.SQL("SELECT EXISTS (SELECT FROM {})").format(staged.present), None, f"comparing {shape.name}"
+    ((is_there, in_wanted),) = workspace.rows(
+        sql.SQL("SELECT EXISTS (SELECT FROM {}), (SELECT count(*) FROM {})").format(staged.present, staged.wanted),
+        None,
+        f"comparing {shape.name}",
     )
+    for side in (staged.wanted, staged.present) if is_there else (staged.wanted,):
+        workspace.analyze(side, analyzing, shape.key)
     body = _as_bag(staged) if not shape.key else _by_key(staged) if is_there else _all_new(staged)
     ops = workspace.derive(
         f"ops_{staged.index}",
@@ -75,8 +94,9 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references:
         f"comparing {shape.name}",
     )
     workspace.analyze(ops, analyzing, shape.op_key)
-    ((in_wanted,),) = workspace.rows(sql.SQL("SELECT count(*) FROM {}").format(staged.wanted), None, "counting")
-    return described(workspace, staged, ops, staged.matched + int(in_wanted), references)
+    # Of the mode `live`, operations are taken out later: then all of them is not all any more.
+    whole = bool(shape.key) and not is_there and mode != "live"
+    return described(workspace, staged, ops, staged.matched + int(in_wanted), references, whole=whole)
 
 
 def described(
@@ -85,10 +105,13 @@ def described(
     ops: sql.Identifier,
     in_backup: int,
     references: Sequence[Reference] = (),
+    *,
+    whole: bool = False,
 ) -> TableDiff:
     """The operations that a table ``ops`` holds, counted.
 
     :param in_backup: rows that the backup has of the table.
+    :param whole: see :class:`TableDiff`.
     """
     shape = staged.shape
     counts = dict(
@@ -101,7 +124,7 @@ def described(
         update=int(counts.get(UPDATE, 0)),
         delete=int(counts.get(DELETE, 0)),
         unchanged=in_backup - int(counts.get(INSERT, 0)) - int(counts.get(UPDATE, 0)),
-        keys=_keys(workspace, staged, ops),
+        keys=_keys(workspace, staged, ops, list(counts)),
         columns=columns,
         notes=shape.notes,
     )
@@ -112,7 +135,9 @@ def described(
         for name in reference.parent_columns
     }
     moving, anew = _mark_moving(workspace, staged, ops, list(columns), carried)
-    return TableDiff(staged, ops, plan, _digest(workspace, ops), moving, anew)
+    # Where all rows of the backup come back, the backup that the plan names says which.
+    digest = f"all {plan.insert}" if whole and not staged.matched else _digest(workspace, ops)
+    return TableDiff(staged, ops, plan, digest, moving, anew, whole)
 
 
 def _all_new(staged: Staged) -> sql.Composed:
@@ -158,17 +183,19 @@ def _as_bag(staged: Staged) -> sql.Composed:
     )
 
 
-def _keys(workspace: Workspace, staged: Staged, ops: sql.Identifier) -> dict[str, tuple[str, ...]]:
+def _keys(
+    workspace: Workspace, staged: Staged, ops: sql.Identifier, operations: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
     """A few keys of each operation, where the database itself numbers the rows: any other key may be a patient's."""
     key, now = staged.shape.op_key, staged.shape.now
     numbered = {column.name for column in now.columns if column.identity or "nextval(" in (column.default or "")}
-    if not has_plain_key(now) or not numbered.issuperset(now.primary_key):
+    if not operations or not has_plain_key(now) or not numbered.issuperset(now.primary_key):
         return {}
     shown = sql.SQL("concat_ws(', ', {})").format(columns_of(key, "o"))
     found = workspace.rows(
         sql.SQL("""
             SELECT v.op, array_agg(s.shown ORDER BY s.place)
-              FROM (VALUES ('insert'), ('update'), ('delete')) AS v (op)
+              FROM unnest({operations}::text[]) AS v (op)
              CROSS JOIN LATERAL (SELECT {shown} AS shown, row_number() OVER (ORDER BY {shown_key}) AS place
                                    FROM (SELECT * FROM {ops} AS x WHERE x.op = v.op
                                           ORDER BY {key} LIMIT {limit}) AS o) AS s
@@ -177,6 +204,7 @@ def _keys(workspace: Workspace, staged: Staged, ops: sql.Identifier) -> dict[str
             key=columns_of(key, "x"),
             shown_key=columns_of(key, "o"),
             ops=ops,
+            operations=sql.Literal(list(operations)),
             limit=sql.Literal(SHOWN_KEYS),
         ),
         None,

@@ -103,20 +103,19 @@ class Obstacles:
                 sql.SQL("{} = {}").format(row_text(reference.columns, "p"), row_text(reference.columns, "w")),
             )
         needed = list(dict.fromkeys((*reference.columns, *shape.key)))
+        written, at = child.wanted_with_ops
         # Step by step: first the few rows that are not ours, else the planner looks them up row by row.
         query = sql.SQL("""
-            WITH w AS MATERIALIZED (SELECT c.ctid AS {place}, {needed}
-                                      FROM {ops} AS c JOIN {wanted} AS x ON c.op <> 'delete' AND {same}),
+            WITH w AS MATERIALIZED (SELECT {at} AS {place}, {needed} FROM {written}),
                  t AS MATERIALIZED (SELECT DISTINCT {named} FROM {parent} AS t JOIN w ON {refers}),
                  other AS MATERIALIZED (SELECT * FROM t WHERE {not_ours})
             SELECT {shown}, w.{place}, NULL FROM w JOIN other AS t ON {same_parent}
              WHERE {was_ours} {names_it_now}""").format(
             place=sql.Identifier(unused("place", needed)),
-            needed=columns_of(needed, "x"),
+            needed=columns_of(needed, "w"),
             shown=_shown(shape.now, "w"),
-            ops=child.ops,
-            wanted=child.staged.wanted,
-            same=_join_ops(child, "x", "c"),
+            written=written,
+            at=at,
             parent=qualified(reference.parent),
             refers=reference.refers("w", "t"),
             was_ours=was_ours,
@@ -233,15 +232,15 @@ class Obstacles:
         shape, parent = diff.staged.shape, self._diffs.get(reference.parent)
         if not set(reference.columns) <= set(shape.columns):
             return
+        written, at = diff.wanted_with_ops
         query = sql.SQL("""
-            SELECT {shown}, o.ctid, {missing} FROM {ops} AS o JOIN {wanted} AS w ON {same}
-             WHERE o.op IN ('insert', 'update') AND {all_set}
+            SELECT {shown}, {at}, {missing} FROM {written}
+             WHERE {all_set}
                AND NOT EXISTS (SELECT FROM {parent} AS t WHERE {refers} {not_deleted}) {not_inserted}""").format(
             shown=_shown(shape.now, "w"),
             missing=_plain_text(shape.now, reference.columns, "w"),
-            ops=diff.ops,
-            wanted=diff.staged.wanted,
-            same=_join_ops(diff, "w"),
+            written=written,
+            at=at,
             all_set=_none_null(reference.columns, "w"),
             parent=qualified(reference.parent),
             refers=reference.refers("w", "t"),
@@ -275,7 +274,7 @@ class Obstacles:
             shown=_shown(self._tables[reference.child], "c"),
             ops=parent.ops,
             gone=parent.staged.present,
-            same=_join_ops(parent, "g"),
+            same=parent.joins("g"),
             child=qualified(reference.child),
             refers=reference.refers("c", "g"),
             not_deleted=_and_not_deleted(own, "c"),
@@ -299,7 +298,7 @@ def _and_not_deleted(diff: TableDiff | None, alias: str) -> sql.Composable:
     if diff is None or not diff.plan.delete:
         return sql.SQL("")
     return sql.SQL("AND NOT EXISTS (SELECT FROM {} AS d WHERE d.op = 'delete' AND {})").format(
-        diff.ops, _join_ops(diff, alias, "d")
+        diff.ops, diff.joins(alias, "d")
     )
 
 
@@ -310,8 +309,12 @@ def _and_not_inserted(diff: TableDiff | None, reference: Reference, child: str) 
     shape = diff.staged.shape
     if not set(reference.parent_columns) <= {*shape.columns, *shape.key}:
         return sql.SQL("")
+    if diff.whole:
+        return sql.SQL("AND NOT EXISTS (SELECT FROM {} AS iw WHERE {})").format(
+            diff.staged.wanted, reference.refers(child, "iw")
+        )
     return sql.SQL("AND NOT EXISTS (SELECT FROM {} AS i JOIN {} AS iw ON {} WHERE i.op <> 'delete' AND {})").format(
-        diff.ops, diff.staged.wanted, _join_ops(diff, "iw", "i"), reference.refers(child, "iw")
+        diff.ops, diff.staged.wanted, diff.joins("iw", "i"), reference.refers(child, "iw")
     )
 
 
@@ -330,13 +333,6 @@ def _and_not_changed(diff: TableDiff | None, reference: Reference) -> sql.Compos
         shape.is_of("u", "c"),
         reference.refers("uw", "g"),
     )
-
-
-def _join_ops(diff: TableDiff, alias: str, ops: str = "o") -> sql.Composable:
-    shape = diff.staged.shape
-    if shape.key:
-        return shape.is_of(ops, alias)
-    return sql.SQL("{}.row_text = ROW({})::text").format(sql.Identifier(ops), columns_of(shape.columns, alias))
 
 
 def _shown(table: Table, alias: str, key: Sequence[str] = ()) -> sql.Composable:

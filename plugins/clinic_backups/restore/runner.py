@@ -5,24 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from sqlalchemy import Connection as SqlConnection
-
-from clinic_backups.archive.bounds import bound_of
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
-from clinic_backups.base.model import BackupRecord, Clinic, iso
-from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotApproved, Proposal, use
-from clinic_backups.catalog.locks import ClinicLock
+from clinic_backups.base.errors import TransientError
+from clinic_backups.base.model import BackupRecord, iso
+from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotApproved, Proposal
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
-from clinic_backups.restore.archives import Source
-from clinic_backups.restore.comparison import Present
+from clinic_backups.restore.attempt import Attempt, Tools
+from clinic_backups.restore.chosen import choose_backup, notes_of, source_of, wish_of
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.outcome import RestoreOutcomes, TransactionStatus, status_in
 from clinic_backups.restore.safety import SafetyBackup
-from clinic_backups.restore.service import ClinicRestore, Wish
+from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.restore.target import OtherDatabase, ask
 from clinic_backups.restore.text import as_markdown
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -59,7 +55,7 @@ class RestoreRunner:
         """What the restore would do; see :meth:`ClinicRestore.plan`."""
         chosen = self.choose(request)
         meant = self._meant(request, chosen.backup_id)
-        notes = _notes(chosen)
+        notes = notes_of(chosen)
         if meant.tables != request.tables:
             notes += (
                 f"It was made before a restore of {', '.join(meant.tables)}: only that is taken back. To restore other"
@@ -132,7 +128,10 @@ class RestoreRunner:
             named = RestoreRequest(clinic_id=approved.clinic_id, backup_id=approved.backup_id)
             chosen = choose_backup(self._catalog, named, self._now())
             request = RestoreRequest.from_json(approved.request)
-            return _Attempt(self, approved, request, plan, lock, self._begin(approved, request, plan)).run(chosen)
+            tools = Tools(
+                self._restore, self._safety, self._approvals, self._restores, self._outcomes, self._status_of, self._now
+            )
+            return Attempt(tools, approved, request, plan, lock, self._begin(approved, request, plan)).run(chosen)
 
     def _begin(self, approved: Approval, request: RestoreRequest, plan: RestorePlan) -> RestoreRecord:
         started_at = self._now()
@@ -185,97 +184,6 @@ class RestoreRunner:
         return status
 
 
-class _Attempt:
-    """One attempt to apply a plan, with its record. The clinic's lock is held."""
-
-    def __init__(
-        self,
-        runner: RestoreRunner,
-        approved: Approval,
-        request: RestoreRequest,
-        plan: RestorePlan,
-        lock: ClinicLock,
-        record: RestoreRecord,
-    ) -> None:
-        self._runner, self._approved, self._request, self._plan = runner, approved, request, plan
-        self._lock, self._record = lock, record
-
-    def run(self, chosen: BackupRecord) -> RestoreRecord:
-        runner = self._runner
-        try:
-            applied = runner._restore.apply(
-                source_of(chosen),
-                wish_of(self._request),
-                approved=self._approved.plan_digest,
-                plan=self._plan,
-                save=self._save,
-                on_commit=self._note,
-            )
-            # In the mode live it may be less than what was approved.
-            self._record = replace(self._record, plan=applied.to_json())
-            if self._record.transaction_id is None:
-                # Nothing was to be written. The approval is used all the same: it was for this once.
-                runner._restores.also(self._record.restore_id, self._use)
-        except BaseException as error:
-            self._see_note(error)
-            if self._record.transaction_id is None:
-                self._fail(error)
-                raise
-            # The answer to the commit was lost: the database knows whether it happened.
-            settled = runner._outcomes.settle(self._record, error, runner._status_of(self._record))
-            if settled.state == "completed":
-                return settled
-            if isinstance(error, TransientError):
-                raise TransientError(settled.error or error.message, hint=settled.hint or "") from None
-            raise
-        return runner._outcomes.complete(self._record)
-
-    def _see_note(self, error: BaseException) -> None:
-        """The answer to the note of the transaction may have been lost: then the catalog has it, and this copy not."""
-        if self._record.transaction_id is not None:
-            return
-        try:
-            noted = self._runner._restores.get(self._record.restore_id)
-        except ClinicBackupsError as failure:
-            error.add_note(f"The catalog could not be asked: {failure.message}")
-            return
-        if noted is not None and noted.state == "running" and noted.transaction_id is not None:
-            self._record = replace(self._record, transaction_id=noted.transaction_id, committing_at=noted.committing_at)
-
-    def _fail(self, error: BaseException) -> None:
-        """``error`` is what counts: that the catalog could not be told is a note on it."""
-        try:
-            self._runner._outcomes.fail(self._record, error)
-        except ClinicBackupsError as failure:
-            error.add_note(f"The catalog could not be told: {failure.message}")
-
-    def _save(self, present: Present) -> None:
-        """Save the present state, unless the approval was taken back while the archive was read."""
-        runner = self._runner
-        runner._approvals.usable(self._approved.id)
-        saved = runner._safety.take(
-            Clinic(self._plan.clinic_id, self._plan.clinic_name),
-            present,
-            of=self._plan.backup_id,
-            tables=self._request.tables,
-            requested_by=self._request.requested_by,
-            lock=self._lock,
-        )
-        if saved is not None:
-            self._record = runner._restores.note_safety_backup(
-                self._record.restore_id, saved.backup_id, instead_of=self._record.safety_backup_id
-            )
-
-    def _note(self, transaction_id: str) -> None:
-        """Write which transaction commits now, and use the approval, both or neither."""
-        self._lock.require()
-        restores, at = self._runner._restores, self._runner._now()
-        self._record = restores.note_transaction(self._record.restore_id, transaction_id, at, also=self._use)
-
-    def _use(self, db: SqlConnection) -> None:
-        use(db, self._approved, self._plan.digest, self._record.restore_id)
-
-
 def _plan_of(approved: Approval) -> RestorePlan:
     """:raises NotApproved: it is of a copy, or its parts contradict each other."""
     if approved.plan is not None:
@@ -287,86 +195,6 @@ def _plan_of(approved: Approval) -> RestorePlan:
         ):
             return plan
     raise NotApproved(f"The approval for clinic {approved.clinic_id} is not for a restore.", hint=AGAIN)
-
-
-def _notes(backup: BackupRecord) -> tuple[str, ...]:
-    """What is to be known of a backup before it is restored."""
-    notes = []
-    if backup.safety_of is not None:
-        notes.append(
-            f"This is the copy made before the restore of {backup.safety_of}: it holds what was replaced then."
-        )
-    notes += [f"The backup is incomplete: {gap.table} is not in it as it should be." for gap in backup.gaps]
-    if backup.suspect and not backup.is_trusted:
-        notes.append(f"The backup is suspect, and nobody has accepted it: {backup.suspect}")
-    return tuple(notes)
-
-
-def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | None = None) -> BackupRecord:
-    """The backup that a request means. A copy that was made before a restore is meant only where its id is given.
-
-    So is a backup of the future: a clock was wrong.
-
-    :param now: by default the catalog's time.
-    :raises PermanentError: there is no such backup, or it is not complete.
-    """
-    if request.backup_id is not None:
-        found = catalog.get(request.backup_id)
-        if found is None or found.clinic_id != request.clinic_id:
-            raise PermanentError(
-                f"Clinic {request.clinic_id} has no backup {request.backup_id!r}.",
-                hint=f"See clinic-backups list --clinic {request.clinic_id}",
-            )
-        require_completed(found)
-        return found
-    before = request.as_of + timedelta(microseconds=1) if request.as_of else None
-    now = now or catalog.clock()
-    known = catalog.find(
-        clinic_id=request.clinic_id, state="completed", data_before=before, safety_copies=False, until=now
-    )
-    # What is suspect, and nobody has accepted, is taken only where there is nothing else.
-    if known:
-        return next((record for record in known if record.is_trusted), known[0])
-    when = f" at or before {request.as_of.isoformat()}" if request.as_of else ""
-    others = catalog.find(clinic_id=request.clinic_id, state="completed", data_before=before, limit=1)
-    lost = catalog.find(clinic_id=request.clinic_id, state="lost", data_before=before, limit=1)
-    besides = by_id = ""
-    if others and others[0].is_of_future(now):
-        besides = f" except {others[0].backup_id}, whose time has not come yet: a clock was wrong"
-        by_id = " To restore it, give its id."
-    elif others:
-        besides = " except copies that were made before a restore"
-        by_id = " To restore such a copy, give its id."
-    if lost:
-        by_id += f" {_BACK}"
-        besides += f"; {lost[0].backup_id} is lost: no store has a good copy of it, or of what it is built on"
-    raise PermanentError(
-        f"Clinic {request.clinic_id} has no completed backup{when}{besides}.",
-        hint=f"See clinic-backups list --clinic {request.clinic_id}.{by_id}",
-    )
-
-
-_BACK = "If its archive is back in a store: clinic-backups catalog verify --record"
-
-
-def require_completed(record: BackupRecord) -> None:
-    """:raises PermanentError: it is no backup that can be restored."""
-    if record.state == "completed":
-        return
-    hint = "Choose a completed one."
-    if record.state == "lost":
-        hint += f" {_BACK}"
-    raise PermanentError(f"Backup {record.backup_id} is {record.state}, not completed.", hint=hint)
-
-
-def source_of(record: BackupRecord) -> Source:
-    """Where a completed backup lies."""
-    return Source(record.backup_id, record.clinic_id, record.archive, record.chain, bound_of(record))
-
-
-def wish_of(request: RestoreRequest) -> Wish:
-    """What is wanted of it."""
-    return Wish(request.mode, request.tables, request.ignore_dropped, request.other_database)
 
 
 def close_abandoned(catalog: Catalog, clinic_db: Connection, now: Callable[[], datetime]) -> list[RestoreRecord]:

@@ -17,7 +17,7 @@ from clinic_backups.restore import numbering
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.numbering import Numbering
-from clinic_backups.restore.workspace import Workspace, row_text
+from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 
 ENOUGH_FREE = 1000
@@ -159,10 +159,10 @@ def _back(diff: TableDiff | None, column: str) -> sql.Composable | None:
     ]
     if not operations:
         return None
-    shape = diff.staged.shape
-    same = shape.is_of("o", "w") if shape.key else sql.SQL("o.row_text = {}").format(row_text(shape.columns, "w"))
+    if diff.whole:
+        return sql.SQL("({})").format(diff.written)
     return sql.SQL("(SELECT w.* FROM {} AS o JOIN {} AS w ON {} WHERE o.op IN ({}))").format(
-        diff.ops, diff.staged.wanted, same, sql.SQL(", ").join(map(sql.Literal, operations))
+        diff.ops, diff.staged.wanted, diff.joins("w"), sql.SQL(", ").join(map(sql.Literal, operations))
     )
 
 

@@ -209,9 +209,10 @@ def _insert(diff: TableDiff) -> sql.Composed:
     names = [*shape.columns, *(name for name, _ in shape.filled)]
     if shape.key:
         values = sql.SQL(", ").join([columns_of(shape.columns, "w"), *shape.filling])
-        source = sql.SQL("SELECT {} FROM {} AS o JOIN {} AS w ON {} WHERE o.op = 'insert' AND {}").format(
-            values, diff.ops, diff.staged.wanted, shape.is_of("o", "w"), _AFTER_UPDATES
-        )
+        rows = sql.SQL("{} AS w").format(diff.staged.wanted)
+        if not diff.whole:
+            rows += sql.SQL(" JOIN {} AS o ON o.op = 'insert' AND {}").format(diff.ops, shape.is_of("o", "w"))
+        source = sql.SQL("SELECT {} FROM {} WHERE {}").format(values, rows, _AFTER_UPDATES)
     else:
         source = sql.SQL("""
             SELECT {columns} FROM (SELECT x.ctid AS place, {text} AS row_text,

@@ -1,0 +1,131 @@
+"""One attempt to apply an approved plan: the state before is saved, the plan applied, and its record closed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sqlalchemy import Connection as SqlConnection
+
+from clinic_backups.base.errors import ClinicBackupsError, TransientError
+from clinic_backups.base.model import BackupRecord, Clinic
+from clinic_backups.catalog.approvals import Approval, Approvals, use
+from clinic_backups.catalog.locks import ClinicLock
+from clinic_backups.catalog.restores import RestoreRecord, Restores
+from clinic_backups.restore.chosen import source_of, wish_of
+from clinic_backups.restore.comparison import Present
+from clinic_backups.restore.model import RestorePlan, RestoreRequest
+from clinic_backups.restore.outcome import RestoreOutcomes, TransactionStatus
+from clinic_backups.restore.safety import SafetyBackup
+from clinic_backups.restore.service import ClinicRestore
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What an attempt works with.
+
+    :param restore: what applies plans.
+    :param safety: saves the present state before the first row is written.
+    :param status_of: asks the database what became of a record's transaction.
+    :param now: the clock.
+    """
+
+    restore: ClinicRestore
+    safety: SafetyBackup
+    approvals: Approvals
+    restores: Restores
+    outcomes: RestoreOutcomes
+    status_of: Callable[[RestoreRecord], TransactionStatus]
+    now: Callable[[], datetime]
+
+
+class Attempt:
+    """One attempt to apply a plan, with its record. The clinic's lock is held."""
+
+    def __init__(
+        self,
+        tools: Tools,
+        approved: Approval,
+        request: RestoreRequest,
+        plan: RestorePlan,
+        lock: ClinicLock,
+        record: RestoreRecord,
+    ) -> None:
+        self._tools, self._approved, self._request, self._plan = tools, approved, request, plan
+        self._lock, self._record = lock, record
+
+    def run(self, chosen: BackupRecord) -> RestoreRecord:
+        tools = self._tools
+        try:
+            applied = tools.restore.apply(
+                source_of(chosen),
+                wish_of(self._request),
+                approved=self._approved.plan_digest,
+                plan=self._plan,
+                save=self._save,
+                on_commit=self._note,
+            )
+            # In the mode live it may be less than what was approved.
+            self._record = replace(self._record, plan=applied.to_json())
+            if self._record.transaction_id is None:
+                # Nothing was to be written. The approval is used all the same: it was for this once.
+                tools.restores.also(self._record.restore_id, self._use)
+        except BaseException as error:
+            self._see_note(error)
+            if self._record.transaction_id is None:
+                self._fail(error)
+                raise
+            # The answer to the commit was lost: the database knows whether it happened.
+            settled = tools.outcomes.settle(self._record, error, tools.status_of(self._record))
+            if settled.state == "completed":
+                return settled
+            if isinstance(error, TransientError):
+                raise TransientError(settled.error or error.message, hint=settled.hint or "") from None
+            raise
+        return tools.outcomes.complete(self._record)
+
+    def _see_note(self, error: BaseException) -> None:
+        """The answer to the note of the transaction may have been lost: then the catalog has it, and this copy not."""
+        if self._record.transaction_id is not None:
+            return
+        try:
+            noted = self._tools.restores.get(self._record.restore_id)
+        except ClinicBackupsError as failure:
+            error.add_note(f"The catalog could not be asked: {failure.message}")
+            return
+        if noted is not None and noted.state == "running" and noted.transaction_id is not None:
+            self._record = replace(self._record, transaction_id=noted.transaction_id, committing_at=noted.committing_at)
+
+    def _fail(self, error: BaseException) -> None:
+        """``error`` is what counts: that the catalog could not be told is a note on it."""
+        try:
+            self._tools.outcomes.fail(self._record, error)
+        except ClinicBackupsError as failure:
+            error.add_note(f"The catalog could not be told: {failure.message}")
+
+    def _save(self, present: Present) -> None:
+        """Save the present state, unless the approval was taken back while the archive was read."""
+        tools = self._tools
+        tools.approvals.usable(self._approved.id)
+        saved = tools.safety.take(
+            Clinic(self._plan.clinic_id, self._plan.clinic_name),
+            present,
+            of=self._plan.backup_id,
+            tables=self._request.tables,
+            requested_by=self._request.requested_by,
+            lock=self._lock,
+        )
+        if saved is not None:
+            self._record = tools.restores.note_safety_backup(
+                self._record.restore_id, saved.backup_id, instead_of=self._record.safety_backup_id
+            )
+
+    def _note(self, transaction_id: str) -> None:
+        """Write which transaction commits now, and use the approval, both or neither."""
+        self._lock.require()
+        restores, at = self._tools.restores, self._tools.now()
+        self._record = restores.note_transaction(self._record.restore_id, transaction_id, at, also=self._use)
+
+    def _use(self, db: SqlConnection) -> None:
+        use(db, self._approved, self._plan.digest, self._record.restore_id)

@@ -1,0 +1,91 @@
+"""Which backup a restore means, what is to be known of it, and where it lies."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from clinic_backups.archive.bounds import bound_of
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.model import BackupRecord
+from clinic_backups.catalog.records import Catalog
+from clinic_backups.restore.archives import Source
+from clinic_backups.restore.model import RestoreRequest, Wish
+
+_BACK = "If its archive is back in a store: clinic-backups catalog verify --record"
+
+
+def notes_of(backup: BackupRecord) -> tuple[str, ...]:
+    """What is to be known of a backup before it is restored."""
+    notes = []
+    if backup.safety_of is not None:
+        notes.append(
+            f"This is the copy made before the restore of {backup.safety_of}: it holds what was replaced then."
+        )
+    notes += [f"The backup is incomplete: {gap.table} is not in it as it should be." for gap in backup.gaps]
+    if backup.suspect and not backup.is_trusted:
+        notes.append(f"The backup is suspect, and nobody has accepted it: {backup.suspect}")
+    return tuple(notes)
+
+
+def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | None = None) -> BackupRecord:
+    """The backup that a request means. A copy that was made before a restore is meant only where its id is given.
+
+    So is a backup of the future: a clock was wrong.
+
+    :param now: by default the catalog's time.
+    :raises PermanentError: there is no such backup, or it is not complete.
+    """
+    if request.backup_id is not None:
+        found = catalog.get(request.backup_id)
+        if found is None or found.clinic_id != request.clinic_id:
+            raise PermanentError(
+                f"Clinic {request.clinic_id} has no backup {request.backup_id!r}.",
+                hint=f"See clinic-backups list --clinic {request.clinic_id}",
+            )
+        require_completed(found)
+        return found
+    before = request.as_of + timedelta(microseconds=1) if request.as_of else None
+    now = now or catalog.clock()
+    known = catalog.find(
+        clinic_id=request.clinic_id, state="completed", data_before=before, safety_copies=False, until=now
+    )
+    # What is suspect, and nobody has accepted, is taken only where there is nothing else.
+    if known:
+        return next((record for record in known if record.is_trusted), known[0])
+    when = f" at or before {request.as_of.isoformat()}" if request.as_of else ""
+    others = catalog.find(clinic_id=request.clinic_id, state="completed", data_before=before, limit=1)
+    lost = catalog.find(clinic_id=request.clinic_id, state="lost", data_before=before, limit=1)
+    besides = by_id = ""
+    if others and others[0].is_of_future(now):
+        besides = f" except {others[0].backup_id}, whose time has not come yet: a clock was wrong"
+        by_id = " To restore it, give its id."
+    elif others:
+        besides = " except copies that were made before a restore"
+        by_id = " To restore such a copy, give its id."
+    if lost:
+        by_id += f" {_BACK}"
+        besides += f"; {lost[0].backup_id} is lost: no store has a good copy of it, or of what it is built on"
+    raise PermanentError(
+        f"Clinic {request.clinic_id} has no completed backup{when}{besides}.",
+        hint=f"See clinic-backups list --clinic {request.clinic_id}.{by_id}",
+    )
+
+
+def require_completed(record: BackupRecord) -> None:
+    """:raises PermanentError: it is no backup that can be restored."""
+    if record.state == "completed":
+        return
+    hint = "Choose a completed one."
+    if record.state == "lost":
+        hint += f" {_BACK}"
+    raise PermanentError(f"Backup {record.backup_id} is {record.state}, not completed.", hint=hint)
+
+
+def source_of(record: BackupRecord) -> Source:
+    """Where a completed backup lies."""
+    return Source(record.backup_id, record.clinic_id, record.archive, record.chain, bound_of(record))
+
+
+def wish_of(request: RestoreRequest) -> Wish:
+    """What is wanted of it."""
+    return Wish(request.mode, request.tables, request.ignore_dropped, request.other_database)

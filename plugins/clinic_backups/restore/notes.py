@@ -1,0 +1,91 @@
+"""What a plan says of a table besides its numbers: one sentence for each thing that whoever approves has to know."""
+
+from __future__ import annotations
+
+from clinic_backups.base.model import RestoreMode
+from clinic_backups.restore.derived import Derived
+from clinic_backups.restore.diff import TableDiff
+from clinic_backups.tenant.drift import FILE
+
+
+def rows(count: int, one: str = "", many: str = "") -> str:
+    """A number of rows, with the verb that fits it."""
+    return f"1 row{one}" if count == 1 else f"{count:,} rows{many}"
+
+
+def filled(diff: TableDiff) -> str:
+    """Of columns that the backup does not have; empty: there is none, or no row comes back."""
+    names = [column for column, _ in diff.staged.shape.filled]
+    if not diff.plan.insert or not names:
+        return ""
+    back = rows(diff.plan.insert, " that comes back gets", " that come back get")
+    return f"{back} the values of {FILE} in: {', '.join(names)}."
+
+
+def beside(diff: TableDiff) -> str:
+    """Without a key nothing tells that a row which the extract leaves out is one that comes back."""
+    back = rows(diff.plan.insert, " that comes back", " that come back")
+    return (
+        f"{back} may stand beside the same rows as they are now: the table has no primary key, and its extract leaves"
+        " rows out."
+    )
+
+
+def left_changed(count: int) -> str:
+    return f"{rows(count)} changed since the plan: left as they are now."
+
+
+def left_impossible(count: int) -> str:
+    return (
+        f"{rows(count, ' needs', ' need')} others that changed since the plan, or that others hold now: left as they"
+        " are now."
+    )
+
+
+def derived_too(derived: Derived) -> str:
+    return (
+        f"{derived.rows:,} rows that refer to deleted ones are deleted too: the table is declared as derived, and is"
+        " made anew by others."
+    )
+
+
+def hidden(count: int) -> str:
+    """Of rows that come back and that the extract does not give."""
+    back = rows(count, " that the extract leaves out now comes", " that the extract leaves out now come")
+    return f"{back} back: a restore of the copy that is made before does not take them away."
+
+
+def went_on(sequence: str, numbers: int) -> str:
+    """A sequence takes no number back, not even of what was rolled back."""
+    return (
+        f"The sequence {sequence} went on by {numbers:,} while this plan was rehearsed, and goes on when it is applied:"
+        " a trigger or a default takes numbers from it, or somebody else did."
+    )
+
+
+def not_finished() -> str:
+    return "The rehearsal was not finished: somebody wrote the same rows at that moment."
+
+
+def not_told(count: int) -> str:
+    """Of rows without a key that are nobody's."""
+    like = rows(count, " without a way to a clinic is", " without a way to a clinic are")
+    return (
+        f"{like} like rows that come back: whose {'it is' if count == 1 else 'they are'} cannot be told without a"
+        f" primary key. {'It stays as it is' if count == 1 else 'They stay as they are'}, and what comes back stands"
+        " beside."
+    )
+
+
+def adopted(count: int, mode: RestoreMode, *, left_out: bool) -> str:
+    """Of rows of the clinic that no extract gives any more.
+
+    :param left_out: the extract leaves them out by intention; else they have lost the way to the clinic.
+    """
+    many = count > 1
+    lost = " lost the way to it (a foreign key is NULL, or no extract gives its parent)"
+    out = f" that the extract leaves out now, and differ{'' if many else 's'}"
+    found = f"{rows(count)} of the clinic{out if left_out else lost}"
+    if mode == "missing":
+        return f"{found}: the mode `missing` changes no row, use `exact` to get them back."
+    return f"{found}: {'they are' if many else 'it is'} set again. The safety backup holds what is there now."

@@ -1,0 +1,127 @@
+"""Writes what a comparison decided, and proves it: once to see whether it can be done, and once for good."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.database import refusal_of
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.listening import Listener
+from clinic_backups.restore import sequences
+from clinic_backups.restore.derived import Derived
+from clinic_backups.restore.diff import TableDiff
+from clinic_backups.restore.kept import KeptColumns
+from clinic_backups.restore.proof import Proof, counted, definitions, only_planned, require_unchanged
+from clinic_backups.restore.quiet import Quiet
+from clinic_backups.restore.references import ReferenceProof
+from clinic_backups.restore.rehearsal import explain
+from clinic_backups.restore.rules import Reference
+from clinic_backups.restore.workspace import Workspace
+from clinic_backups.restore.write import Writer
+
+
+class Collided(PermanentError):
+    """A constraint forbids what was rehearsed well: somebody has written at the same moment. Nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What a rehearsal showed besides that it can be done.
+
+    :param hidden: rows of each table that come back and that its extract does not give.
+    :param moved: by how much sequences went on meanwhile.
+    """
+
+    hidden: Mapping[str, int]
+    moved: Mapping[str, int]
+
+
+class Writing:
+    """The writing of a plan in its workspace.
+
+    :param connection: the workspace's, for a second transaction.
+    :param quiet: how triggers are kept from firing.
+    :param derived: rows of derived tables that go with the rows that they were made from.
+    :param found: the sequences that the written columns take their numbers from.
+    :param proof: compares what is there afterwards with the backup.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        connection: Connection,
+        diffs: Mapping[str, TableDiff],
+        references: Sequence[Reference],
+        *,
+        quiet: Quiet,
+        derived: Sequence[Derived],
+        found: sequences.Found,
+        proof: Proof,
+    ) -> None:
+        self._workspace, self._connection, self._diffs, self._references = workspace, connection, diffs, references
+        self._quiet, self._derived, self._found, self._proof = quiet, derived, found, proof
+        self._writes = any(diff.plan.writes for diff in diffs.values())
+
+    def rehearse(self) -> Rehearsed:
+        """Write, prove and take it back.
+
+        :raises PermanentError: it cannot be done. :raises TransientError: it may pass by itself.
+        """
+        with self._workspace.savepoint():
+            before = sequences.positions(self._workspace) if self._writes else {}
+            if self._writes:
+                self._write()
+            self._proof.written(fired=self._quiet.how == "fire")
+            hidden = self._proof.not_given()
+            moved = sequences.moved(self._workspace, before) if self._writes else {}
+        return Rehearsed(hidden, moved)
+
+    def write(self, listener: Listener) -> None:
+        """Write for good, prove it, and move the sequences. The caller commits.
+
+        :raises ClinicBackupsError: a constraint, or the proof, forbids it.
+        """
+        if self._writes:
+            self._write_or_explain()
+        listener.step("reading the clinic again")
+        self._proof.whole()
+        if self._writes:
+            sequences.advance(self._workspace, self._found.numbered)
+
+    def _write_or_explain(self) -> None:
+        """:raises Collided: a constraint forbids it, which it did not when the plan was rehearsed."""
+        try:
+            with self._workspace.attempt():
+                self._write()
+        except PermanentError as error:
+            refused = refusal_of(error)
+            if refused is None or not refused.state.startswith("23"):
+                raise
+            refusal = explain(self._workspace, self._diffs, error)
+            raise Collided(refusal.message, hint=refusal.hint) from None
+
+    def _write(self) -> None:
+        workspace, run = self._workspace, self._workspace.execute
+        self._proof.require_counts()
+        own_proof = None
+        if self._quiet.how == "replica":
+            own_proof = ReferenceProof(workspace, self._connection, self._diffs, self._references)
+            own_proof.begin()
+        kept = KeptColumns(workspace, self._diffs)
+        kept.begin()
+        # The application's own triggers and constraints expect the role's own search path.
+        run("SET LOCAL search_path TO DEFAULT", "setting the search path")
+        run("SET CONSTRAINTS ALL DEFERRED", "deferring constraints")
+        self._quiet.begin(workspace)
+        before, defined = counted(workspace), definitions(workspace)
+        done = Writer(workspace, self._diffs, self._references, self._quiet, self._derived).write()
+        run("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
+        only_planned(workspace, done, counted(workspace) - before)
+        require_unchanged(defined, definitions(workspace))
+        self._quiet.end(workspace)
+        run("SET LOCAL search_path = pg_catalog", "setting the search path")
+        kept.prove()
+        if own_proof is not None:
+            own_proof.prove()
