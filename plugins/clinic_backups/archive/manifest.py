@@ -34,6 +34,7 @@ class Manifest:
     """What an archive says of itself, and holds. ``tables`` by ``schema.table``, in the archive's order.
 
     :param archives: the backups in whose archives the blocks lie, the own one first: see ``BlockList.archives``.
+    :param chosen: of a copy that was made before a restore of some tables: these. The others are in it as well.
     """
 
     backup_id: str
@@ -44,6 +45,7 @@ class Manifest:
     archives: tuple[str, ...]
     database: str | None = None
     """The one that it was read from, see ``source_database``: numbers of tables and columns are of it."""
+    chosen: tuple[str, ...] = ()
 
     def needed(self) -> list[int]:
         """Which others of ``archives`` hold blocks of this backup."""
@@ -86,7 +88,8 @@ def checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
         raise damaged("has a manifest with another fingerprint than its blocks")
     clinic, snapshot_at = manifest_checks.clinic_of(data["clinic"]), manifest_checks.time_of(data["snapshot_at"])
     database = manifest_checks.database_of(data.get("database"))
-    return Manifest(str(data["backup_id"]), clinic, snapshot_at, total, contents, archives, database)
+    chosen = manifest_checks.chosen_of(data.get("chosen", []), contents)
+    return Manifest(str(data["backup_id"]), clinic, snapshot_at, total, contents, archives, database, chosen)
 
 
 def _listed(entries: list[Any], seen: BlockList, archives: int, table: str) -> BlockList:

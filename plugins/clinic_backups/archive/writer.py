@@ -39,6 +39,7 @@ class ArchiveWriter:
 
     :param known: the blocks that lie in older archives: they are listed, and not stored again.
     :param database: the one that is read from, see ``source_database``.
+    :param chosen: see :class:`~clinic_backups.archive.manifest.Manifest`.
     """
 
     def __init__(
@@ -49,8 +50,9 @@ class ArchiveWriter:
         known: KnownBlocks | None = None,
         *,
         database: str | None = None,
+        chosen: Sequence[str] = (),
     ) -> None:
-        self._target, self._known, self._database = target, known, database
+        self._target, self._known, self._database, self._chosen = target, known, database, chosen
         self._packing = compression.writer()
         self._time = int(snapshot_at.timestamp())
         self._snapshot_at = snapshot_at
@@ -83,7 +85,7 @@ class ArchiveWriter:
         """Write the manifest and the end of the archive. Returns the blocks of each table."""
         archives = [backup_id, *(self._known.archives if self._known is not None else ())]
         # Made twice, for its size and then for its bytes: as a whole it would grow with the clinic.
-        described = (clinic, archives, self._snapshot_at, self._tables, self._database, self._outside)
+        described = (clinic, archives, self._snapshot_at, self._tables, self._database, self._outside, self._chosen)
         self._member(MANIFEST, sum(map(len, manifest_chunks(*described))), manifest_chunks(*described))
         # Two empty records end a tar file.
         self._write(bytes(2 * tarfile.BLOCKSIZE))
@@ -144,6 +146,7 @@ def manifest_chunks(
     tables: Mapping[str, tuple[Table, BlockList]],
     database: str | None = None,
     outside: Mapping[str, int] = MappingProxyType({}),
+    chosen: Sequence[str] = (),
 ) -> Iterator[bytes]:
     """The manifest's JSON in pieces: what each table is, and its blocks as [SHA-256, rows, bytes, archive].
 
@@ -151,6 +154,7 @@ def manifest_chunks(
         an index into it. A full backup has only its own.
     :param database: which one the tables' OIDs and the columns' numbers are of.
     :param outside: how many rows of a table no extract gave.
+    :param chosen: see :class:`~clinic_backups.archive.manifest.Manifest`.
     """
     head: dict[str, Any] = {
         "format": FORMAT_VERSION,
@@ -161,6 +165,8 @@ def manifest_chunks(
         "database": database,
         "fingerprint": fingerprint({name: blocks for name, (_, blocks) in tables.items()}),
     }
+    if chosen:
+        head["chosen"] = list(chosen)
     yield json.dumps(head, ensure_ascii=False)[:-1].encode() + b', "tables": ['
     for number, (table, blocks) in enumerate(tables.values()):
         described = asdict(table) | {"rows": blocks.rows, "size_bytes": blocks.size_bytes}

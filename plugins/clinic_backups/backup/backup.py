@@ -296,6 +296,7 @@ class ClinicBackup:
                 stored = stream.run(
                     record, snapshot, tables, queries, known, self._settings.read_seconds,
                     max_row_bytes=self._settings.max_row_mib * 1024 * 1024, database=source, outside=seen.outside,
+                    chosen=request.chosen,
                 )  # fmt: skip
                 try:
                     return self._checked(record, snapshot, tables, queries, stored, backups, recipients, other), stored

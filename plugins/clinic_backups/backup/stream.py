@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -77,6 +77,7 @@ class ArchiveStream:
         max_row_bytes: int = MAX_ROW_BYTES,
         database: str | None = None,
         outside: Mapping[str, Outside] = MappingProxyType({}),
+        chosen: Sequence[str] = (),
     ) -> Stored:
         """Read, pack and store; returns what the store confirmed and each table's blocks.
 
@@ -90,6 +91,7 @@ class ArchiveStream:
         :param max_row_bytes: a longer row of CSV is refused.
         :param database: which one the snapshot is of, see ``source_database``.
         :param outside: rows that no extract gives, and that are read all the same.
+        :param chosen: the tables that are about to be restored, where that is not all.
         :raises PermanentError: a row is too long.
         :raises IntegrityError: the manifest could not be read again; nothing was stored.
         """
@@ -97,7 +99,7 @@ class ArchiveStream:
         snapshot_at = replayed.replayed_at or replayed.now
         rows: Rows = Channel(WAITING_BYTES)
         packed, sealed = ByteChannel(), ByteChannel()
-        writer = ArchiveWriter(packed, self._compress, snapshot_at, known, database=database)
+        writer = ArchiveWriter(packed, self._compress, snapshot_at, known, database=database, chosen=chosen)
         blocks: dict[str, BlockList] = {}
         clinic = Clinic(record.clinic_id, record.clinic_name)
         require_readable(clinic, snapshot_at, tables.values(), database)

@@ -219,6 +219,8 @@ class BackupRequest:
     """The preflight of the same run has just compared the rows of all clinics with the extracts."""
     safety_of: str | None = None
     """The present state is saved before this backup is restored."""
+    chosen: tuple[str, ...] = ()
+    """The tables of it that are restored, where that is not all."""
 
 
 @dataclass(frozen=True)
