@@ -87,3 +87,11 @@ def test_no_text_makes_the_reading_fail(text: str) -> None:
     Code(text, ["x"]).written()
     calls(text)
     name_of(text)
+
+
+def test_a_long_text_takes_no_longer_than_its_length() -> None:
+    """Each of many variables is made of the others again and again."""
+    names = [f"v{number}" for number in range(40)]
+    body = "".join(f"{name} := {' || '.join(names)} || nextval('s.{name}');" for name in names * 3)
+    written = Code(f"DECLARE x int; BEGIN {body} NEW.id := v1; END").written()
+    assert {each.column for each in written} == {"id"}

@@ -15,8 +15,10 @@ ASKING = ("nextval", "currval")
 _HIDDEN = ("nextval", "currval", "lastval")
 _STARTS = ("begin", "declare", "loop", "exception")
 _ASKS_ALONE = ("perform", "select", "if", "elsif", "while", "assert", "raise", "return")
-_MOST = 8
-"""So many ways are followed in which a variable gets its value."""
+_MOST, _DEPTH = 8, 4
+"""So many ways are followed in which a variable gets its value, over so many variables."""
+_LONGEST = 5_000
+"""Characters of what stands in the place of variables; what would be longer cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class Code:
         self._text, self._functions, self._through = without_comments(body), functions, through
         self._variables: dict[str, list[str | None]] = {}
         self._followed: set[str] = set()
+        self._ways: dict[tuple[str, int], list[str | None]] = {}
         parts = [part for is_declared, found in _statements(list(tokens(self._text)))
                  for part in self._parts(found, is_declared)]  # fmt: skip
         for kind, name, expression in parts:
@@ -144,12 +147,12 @@ class Code:
     def asks(self, text: str) -> bool:
         """A text asks a sequence, itself or by a function."""
         found = list(tokens(text))
-        return bool(called(text, [*_HIDDEN, *self._functions])) or (
+        return bool(called(text, {*_HIDDEN, *self._functions})) or (
             any(each.is_("execute") for each in found)
             and any(each.kind == "text" and any(name in each.value.lower() for name in _HIDDEN) for each in found)
         )
 
-    def _expanded(self, expression: str | None, depth: int = 4) -> list[str | None]:
+    def _expanded(self, expression: str | None, depth: int = _DEPTH) -> list[str | None]:
         """With what variables were given in their place, in each way that the text has for it."""
         if expression is None or depth == 0:
             return [expression]
@@ -163,17 +166,30 @@ class Code:
             elif (before and before.is_(".")) or (after and after.is_("(", ".")):
                 continue
             if token.is_name and name in self._variables:
-                self._followed.add(name)
-                ways = [way for value in self._variables[name] for way in self._expanded(value, depth - 1)]
-                places.append((token.start, end, ways))
+                places.append((token.start, end, self._ways_of(name, depth)))
         results = list[str | None]()
         for chosen in islice(product(*(ways for _, _, ways in places)), _MOST):
             if None in chosen:
                 results.append(None)
                 continue
             changes = [(start, end, f"({value})") for (start, end, _), value in zip(places, chosen, strict=True)]
-            results.append(replaced(expression, changes))
+            if sum(len(value or "") for value in chosen) <= _LONGEST:
+                results.append(replaced(expression, changes))
+            else:
+                asks = any(self.asks(text or "") for text in (expression, *chosen))
+                results.append(None if asks else expression)
         return results
+
+    def _ways_of(self, name: str, depth: int) -> list[str | None]:
+        """What a variable may be: that which asks a sequence first, and no more than can be followed."""
+        if (name, depth) not in self._ways:
+            self._followed.add(name)
+            ways = dict.fromkeys(way for value in self._variables[name] for way in self._expanded(value, depth - 1))
+            asking = [way for way in ways if way is None or self.asks(way)]
+            others = [way for way in ways if way is not None and way not in asking]
+            is_cut = len(asking) > _MOST
+            self._ways[name, depth] = [None, *asking[: _MOST - 1]] if is_cut else [*asking, *others][:_MOST]
+        return self._ways[name, depth]
 
     def _parts(self, found: list[Token], is_declared: bool) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
         """Where a statement puts which expression: a variable, NEW, a table's column, or nowhere."""

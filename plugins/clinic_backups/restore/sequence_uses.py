@@ -26,6 +26,7 @@ class _Function:
     language: str
     body: str
     path: str | None
+    is_trigger: bool
 
     @property
     def said(self) -> str:
@@ -49,7 +50,7 @@ class _Reader:
             _Function(*row)
             for row in workspace.rows(catalog_query("numbering_functions"), {}, "reading functions that use sequences")
         ]
-        self._asking = {function.name for function in self._functions}
+        self._asking = {function.name for function in self._functions if not function.is_trigger}
         self._columns: dict[tuple[str, str], Column] = {}
 
     def read(self) -> Uses:
