@@ -19,8 +19,9 @@ UV := $(BIN)/python -m uv
 LOCK_COMMAND = $(UV) pip compile --universal --python-version 3.11 --generate-hashes --no-header
 SOURCES := plugins dags include tests bench
 
-# Commands of ours run with this Python alone: nothing of the caller's Python settings gets in.
-unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV
+# Commands of ours run with this Python alone: nothing of the caller's Python settings gets in. Where a caller forbids
+# Python to keep what it has compiled, each process would compile every module again.
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo demo-restore up down test test-matrix lint docs lock bench bench-quick clean
 

@@ -10,16 +10,16 @@ Each night at 02:00 (`CLINIC_BACKUPS_TIME_ZONE`): `active_clinics` → `prefligh
 | --- | --- |
 | `{}` | all active clinics |
 | `{"clinic_id": 7}` | clinic 7, also an inactive one |
-| `{"clinic_ids": [7, 9], "notes": "before the migration"}` | these, with a line in the catalog |
-| `{"allow_gaps": true}` | also where something would be missing: the backup is marked as incomplete |
-| `{"kind": "full"}` | a full backup; `incremental`: only what changed, where that can be; `auto` decides by itself |
+| `{"clinic_ids": [7, 9], "notes": "before the migration"}` | these clinics, with a line in the catalog |
+| `{"allow_gaps": true}` | all, even if something would be missing: such a backup is marked as incomplete |
+| `{"kind": "full"}` | full backups; `incremental`: only what changed, if possible; `auto` decides |
 
 **When it is red**, read the log of `summary`: it names each clinic's outcome and the remedy.
-- `active_clinics` failed: the conf is wrong (its log lists the clinics that exist), or the database is out of reach.
-- `preflight` failed: a setting, a store, the catalog, the database or the pool needs somebody. No clinic was touched.
-- A `back_up` task failed: that clinic alone. What is wrong with an extract fails each backup that it touches; the log
-  of `preflight` names all of it. Transient errors were tried again by then, permanent ones not. Clear the
-  task to try again; it continues the same record.
+- `active_clinics` failed: the conf is wrong (its log lists the clinics that exist), or the database does not answer.
+- `preflight` failed: a setting, a store, the catalog, the database or the pool is not in order. No clinic was touched.
+- A `back_up` task failed: only that clinic has no backup. A wrong extract fails every backup that it affects; the log
+  of `preflight` lists all of them. Transient errors were retried, permanent ones were not. Clear the task to try
+  again; it continues the same record.
 
 **To undo**: nothing to undo. A backup only reads the clinics' database; a failed one leaves nothing in the store.
 """
@@ -53,7 +53,7 @@ configured = settings.for_schedules()
     schedule=OnTimeTimetable("0 2 * * *", timezone=configured.time_zone),
     catchup=False,
     max_active_runs=1,
-    # A backfill would do today's work under dates of the past.
+    # A backfill would back up today's data under past dates.
     allowed_run_types=("scheduled", "manual", "operator_triggered"),
     dagrun_timeout=timedelta(hours=23),
     doc_md=__doc__,

@@ -1,21 +1,23 @@
 """
 ### Keep one backup until it is released, whatever the policy says
 
-For a lawsuit or an audit. By hand only:
+For a lawsuit or an audit. Started only by hand:
 
 | conf | means |
 | --- | --- |
-| `{"backup_id": "7-20261124T060000Z", "reason": "file 12/2026"}` | retention leaves it alone from now on |
+| `{"backup_id": "7-20261124T060000Z", "reason": "file 12/2026"}` | retention keeps it from now on |
 | `{"backup_id": "7-20261124T060000Z", "release": true}` | the policy decides again |
 
-The reason is one line and holds nothing of a patient: it is in the catalog, in the log of retention, and in a note
-beside the archive in each store, so that a rebuilt catalog knows of the hold. An incremental on hold keeps the backups
-that it is built on. Who did it is recorded.
+The reason is one line without patients' data. It is stored in the catalog, in the log of retention, and in a note
+beside the archive in each store, so that a rebuilt catalog knows of the hold. A hold on an incremental backup also
+keeps the backups that it is built on. The catalog records who set or ended the hold.
 
-**When it is red**, the log of `hold_or_release` says why: no such backup, no reason, it is on hold already for another
-one, or stores that could not be told. In the last case the hold counts already; clear the task to tell them.
+**When it is red**, the log of `hold_or_release` says why: the backup does not exist, the reason is missing, the backup
+is on hold already for another reason, or a store did not take the note. In the last case the hold is valid already;
+clear the task to write the note.
 
-**To undo**: run it with `release`, or without. The same by hand: `clinic-backups hold` and `clinic-backups release`.
+**To undo**: run it again, with `release` to end a hold, or without it to set one again. The same from a terminal:
+`clinic-backups hold` and `clinic-backups release`.
 """
 
 from __future__ import annotations

@@ -1,31 +1,37 @@
 """
-### Look after the stores, and delete the backups that are past their time
+### Check the stores, and delete expired backups
 
 Sundays at 03:00 (`CLINIC_BACKUPS_TIME_ZONE`), and by hand: `check_stores` → `copy_missing` → `clean`.
 
-- `check_stores` compares each store with the catalog. A backup whose object is gone or is another one is recorded as
-  lost there, and the operator gets a mail. With `sweep` it also removes what uploads that died left, when it is older
-  than a day. Objects that this package did not make, and backups that the catalog does not know, are never touched.
-- `copy_missing` makes the copies that stores lack (`CLINIC_BACKUPS_REPLICA_STORES`); what the primary store lost comes
-  back from a replica.
-- `clean` deletes. Every backup is kept for `CLINIC_BACKUPS_KEEP_DAYS`; after that the newest of so many days, weeks,
-  months and years (`KEEP_DAILY` … `KEEP_YEARLY`), if any are asked for. It also goes on with erasures of clinics.
+- `check_stores` compares each store with the catalog. If the object of a backup is missing or differs, the copy is
+  recorded as lost, and the operator gets a mail. With `sweep` it also removes the remains of unfinished uploads that
+  are older than a day. Objects that this package did not make, and backups that the catalog does not know, are never
+  touched.
+- `copy_missing` makes the copies that stores lack (`CLINIC_BACKUPS_REPLICA_STORES`). A copy that the primary store lost
+  is made from a replica.
+- `clean` deletes. Every backup is kept for `CLINIC_BACKUPS_KEEP_DAYS`. After that, the newest backup of each of the
+  last days, weeks, months and years is kept, as `KEEP_DAILY` … `KEEP_YEARLY` say. It also continues erasures of
+  clinics.
 
-Never deleted: a clinic's last good backup (active or not; the stores are asked whether it is really there), one on hold
-(the DAG `clinic_backup_hold`), one that a store keeps locked or does not say so of, one that a kept backup needs, the
-safety backup of a restore of the last seven days, and none before the day that it was promised until.
+These are never deleted:
+- a clinic's last good backup, whether the clinic is active or not; the stores are asked whether it is really there;
+- a backup on hold (the DAG `clinic_backup_hold`);
+- a backup that a store keeps locked, or of which a store does not say whether it is locked;
+- a backup that a kept backup needs;
+- the safety backup of a restore of the last seven days;
+- any backup before the day that it was promised until.
 
 | conf | means |
 | --- | --- |
 | `{}` | all clinics |
 | `{"clinic_id": 7}` | only this one |
-| `{"dry_run": true}` | only write into the log what would be done |
-| `{"sweep": true}` | also remove what uploads that died left |
-| `{"read": true}` | read every archive and compare its SHA-256, not only its size: costs the transfer of everything |
+| `{"dry_run": true}` | change nothing; the log says what would be done |
+| `{"sweep": true}` | also remove the remains of unfinished uploads |
+| `{"read": true}` | read every archive and compare its SHA-256, not only its size: all archives are transferred |
 
-**When it is red**, the log of the first red task says what and why: a store did not answer, copies could not be made,
-or clinics were not cleaned (the store refused, or the clinic was being backed up or restored). Everything else was
-done. The next run goes on where this one stopped.
+**When it is red**, the log of the first red task says what failed and why: a store did not answer, copies could not be
+made, or a clinic's backups were not deleted (the store refused, or the clinic was being backed up or restored).
+Everything else was done. The next run continues where this one stopped.
 
 **To undo**: a deleted backup is gone, unless the bucket keeps versions. That is what `dry_run` is for.
 """
@@ -47,11 +53,11 @@ configured = settings.for_schedules()
 
 
 @dag(
-    description="Look after the stores, and delete backups that are past their time",
+    description="Check the stores, and delete expired backups",
     schedule=OnTimeTimetable("0 3 * * 0", timezone=configured.time_zone),
     catchup=False,
     max_active_runs=1,
-    # A backfill would do today's work under dates of the past.
+    # A backfill would apply today's policy under past dates.
     allowed_run_types=("scheduled", "manual", "operator_triggered"),
     dagrun_timeout=timedelta(hours=47),
     doc_md=__doc__,
@@ -64,16 +70,16 @@ configured = settings.for_schedules()
     params={
         "clinic_id": Param(None, type=["null", "integer"], minimum=1, title="Clinic", description="Empty: all"),
         "dry_run": Param(False, type="boolean", title="Only show"),
-        "sweep": Param(False, type="boolean", title="Sweep", description="Remove what uploads that died left"),
+        "sweep": Param(False, type="boolean", title="Sweep", description="Remove remains of unfinished uploads"),
         "read": Param(False, type="boolean", title="Read", description="Read every archive: costs the transfer"),
     },
 )
 def clinic_backup_retention() -> None:
     checked, cleaned = check_stores(), clean()
-    # A new replica takes days to fill: the next run goes on, and meanwhile this one cleans.
+    # A new replica takes days to fill. After six hours this run goes on to clean, and the next run copies the rest.
     copied = copy_missing.override(execution_timeout=timedelta(hours=6), retries=0)()
     checked >> copied >> cleaned
-    # Each goes on after the one before has failed; the run is green only when none has.
+    # Each task runs even if the one before failed. The run is green only if none failed.
     [checked, copied, cleaned] >> EmptyOperator(task_id="all_well")
 
 

@@ -1,23 +1,24 @@
 """
 ### Read every copy of one backup, and compare it with the catalog
 
-By hand only:
+Started only by hand:
 
 | conf | means |
 | --- | --- |
-| `{"backup_id": "7-20261124T060000Z"}` | this backup; of an incremental one also all that it is built on |
+| `{"backup_id": "7-20261124T060000Z"}` | this backup; if it is incremental, also the backups that it is built on |
 
-Each copy is read whole, in each store that should have it, and its size and SHA-256 are compared with what was stored.
-No key is needed: what is inside is not opened. It costs the transfer of all copies. An envelope or a note of a hold
-that does not fit is written again.
+Each copy is read whole, in each store that should have it. Its size and SHA-256 are compared with the recorded ones. No
+key is needed, because the archive is not decrypted. All copies are transferred. An envelope or a hold note that differs
+from the catalog is written again.
 
 **When it is red**, the log of `verify` names each bad copy and the remedy.
-- A copy is missing or damaged: that is recorded, with all that is built on it, and the operator gets a mail. While
-  another store has a good copy, the backup can be restored, and the DAG `clinic_backup_retention` makes the copy again.
-- A store did not answer, or the clinic was being backed up when something was to be recorded: nothing was recorded of
-  these copies. This was tried again by then; clear the task to try once more.
+- A copy is missing or damaged. That is recorded, also for the backups that are built on it, and the operator gets a
+  mail. If another store has a good copy, the backup can be restored, and the DAG `clinic_backup_retention` makes the
+  copy again.
+- A store did not answer, or the result could not be recorded because the clinic was being backed up. Nothing was
+  recorded about these copies. The task was retried; clear it to try once more.
 
-**When it is green**, all copies are good now; one that was recorded as lost or damaged before counts again.
+**When it is green**, all copies are good. A copy that was recorded as lost or damaged before counts again.
 
 **To undo**: nothing to undo. It changes no archive. The same by hand: `clinic-backups verify`.
 """

@@ -1,15 +1,15 @@
 """
 ### Is every clinic's last good backup young enough?
 
-Each hour this asks the catalog, and nothing else, whether every active clinic has a good backup younger than
-`CLINIC_BACKUPS_RPO_HOURS`. So a night that never ran is noticed, whatever kept it from running.
+Each hour this DAG checks in the catalog that every active clinic has a good backup younger than
+`CLINIC_BACKUPS_RPO_HOURS`. So a missed night is noticed, whatever the cause.
 
-**When it is red**, the log of `watch` names the clinics that are late; the operator (`CLINIC_BACKUPS_OPERATOR_EMAILS`)
-got a mail when a clinic became late, and gets one a day while any is. Look at the last run of `clinic_backup`: did it
-run, what does its `summary` say? Then start it for these clinics: `{"clinic_ids": [7, 9]}`.
+**When it is red**, the log of `watch` names the clinics that are late. The operator (`CLINIC_BACKUPS_OPERATOR_EMAILS`)
+got a mail when a clinic became late, and gets one each day while any clinic is late. Look at the last run of
+`clinic_backup`: did it run, and what does its `summary` say? Then start it for these clinics: `{"clinic_ids": [7, 9]}`.
 
-It also sends mail that could not be sent before, and pings `CLINIC_BACKUPS_HEARTBEAT_URL`: the address itself when all
-is well, with `/fail` behind it when not. A service that expects the ping notices when Airflow itself is down.
+The DAG also sends mail that could not be sent before. It pings `CLINIC_BACKUPS_HEARTBEAT_URL` when all is well, and the
+same address with `/fail` appended when not. A service that expects the ping notices when Airflow itself is down.
 
 **To undo**: nothing to undo. It reads the catalog.
 """
@@ -32,7 +32,7 @@ configured = settings.for_schedules()
     schedule=OnTimeTimetable("30 * * * *", timezone=configured.time_zone),
     catchup=False,
     max_active_runs=1,
-    # A backfill would do today's work under dates of the past.
+    # A backfill would check today's backups under past dates.
     allowed_run_types=("scheduled", "manual", "operator_triggered"),
     dagrun_timeout=timedelta(minutes=50),
     doc_md=__doc__,

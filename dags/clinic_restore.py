@@ -9,30 +9,30 @@ Started by hand: **Trigger**, with the clinic's id. `plan` → `approve` → `ap
 | `"backup_id": "7-20261124T060000Z"` | from this backup |
 | `"as_of": "2026-11-20T12:00:00-04:00"` | from the newest backup at or before this time |
 | `"mode": "missing"` | only bring back rows that are gone; nothing is changed or deleted (`exact` is the default) |
-| `"mode": "live"` | as `exact`, and rows that people change after the plan stay as they leave them |
-| `"mode": "into", "schema": "clinic_7_look"` | not into the clinic: a copy in a new schema of `restore_target` |
+| `"mode": "live"` | as `exact`, but rows that people change after the plan keep their changes |
+| `"mode": "into", "schema": "clinic_7_look"` | write a copy into a new schema of `restore_target` instead |
 | `"tables": ["public.citas_consulta"]` | only these tables |
 | `"other_database": true` | restore although the database is another one than backups are read from |
-| `"approve": true` | do not wait for somebody to approve; once, and not where `CLINIC_BACKUPS_APPROVERS` is set |
+| `"approve": true` | do not wait for an approval; valid once, and ignored if `CLINIC_BACKUPS_APPROVERS` is set |
 
-1. `plan` checks the whole archive and compares: its log, and the page to approve, name the database that would be
-   written to, and how many rows of which table would be inserted, updated and deleted. Nothing is changed by it.
-2. `approve` waits under **Required Actions** for `CLINIC_BACKUPS_APPROVAL_HOURS`. Who may approve gets a mail at once,
-   and another one before the plan lapses. The catalog notes who answered, and the reason where one is given. Whoever
-   asked hears the answer.
-3. `apply` takes the approval from there: it holds for that plan and that database, and once. Then it backs up the
-   clinic as it is and writes only the rows that differ, in one transaction. Before it commits, the clinic is read again
-   and must equal the backup, and the database's own count of written rows must equal the plan: else nothing happened.
+1. `plan` checks the whole archive and compares it with the clinic. Its log and the approval page name the database that
+   would be written to, and the number of rows to insert, update and delete in each table. It changes nothing.
+2. `approve` waits under **Required Actions** for `CLINIC_BACKUPS_APPROVAL_HOURS`. The approvers get a mail at once, and
+   another one before the plan lapses. The catalog records who answered, and the reason if one is given. Whoever asked
+   for the restore is told the answer.
+3. `apply` reads the approval from the catalog. It is valid for that plan and that database, and only once. Then `apply`
+   backs up the present state and writes only the rows that differ, in one transaction. Before it commits, the clinic is
+   read again and must equal the backup, and the database's own count of written rows must equal the plan. Otherwise
+   everything is rolled back.
 
-**A rejected plan** ends the run green: `apply` is skipped, and `report` says by whom and why.
+**A rejected plan** ends the run green: `apply` is skipped, and `report` says who rejected it and why.
 
 **When it is red**, nothing was changed, unless `apply` says otherwise. The log of the first red task says why: a wrong
-key, a damaged archive, rows that stand in the way (with the list), a plan that nobody answered in time, a
-clinic that changed after the plan was made. Then
-start it again: the plan is made anew. Clearing or marking single tasks takes the place of no approval.
+key, a damaged archive, obstacles (listed), a plan that nobody answered in time, a clinic that changed after the plan
+was made. Start the DAG again to make a new plan. Clearing or marking single tasks does not replace an approval.
 
 **To undo**: start it with the `backup_id` of the safety backup, which `apply` and the mail name. After a restore of
-some tables only these are taken back.
+some tables, this restores only these tables.
 """
 
 from __future__ import annotations

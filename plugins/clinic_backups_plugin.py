@@ -1,7 +1,7 @@
-"""What the package adds to Airflow itself. Airflow loads this file once in each of its processes.
+"""The package's Airflow plugin. Airflow loads this file once in each of its processes.
 
-It must load whatever happens: a part that cannot be imported is left out and named under Admin → Plugins, and backups
-and restores go on without it.
+Loading it must never fail. A part that cannot be imported is left out and named under Admin → Plugins, and backups and
+restores continue without it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from airflow.plugins_manager import AirflowPlugin
 
 log = logging.getLogger(__name__)
 problems: dict[str, str] = {}
-"""By the part that could not be loaded: why."""
+"""The errors of parts that could not be loaded, by part."""
 
 
 def _load(part: str, load: Callable[[], Any], otherwise: Any) -> Any:
@@ -42,7 +42,7 @@ def _timetables() -> list[Any]:
 def _base_path() -> str:
     from clinic_backups.operators.airflow_internals import conf
 
-    # Airflow may lie below a path, and its UI takes these addresses as they are.
+    # Airflow may be mounted below a path, and its UI uses these addresses unchanged.
     return urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
 
 
@@ -50,7 +50,7 @@ _PAGES = _load("the address of the pages", _base_path, "") + "/backups/ui"
 
 
 class ClinicBackupsPlugin(AirflowPlugin):
-    """Registers the listener that makes the pool, the DAGs' timetable, and the page with its API."""
+    """Registers the listener that creates the pool, the DAGs' timetable, and the page with its API."""
 
     name = "clinic_backups"
     listeners = _load("the listener that makes the pool", _listeners, [])
@@ -70,14 +70,14 @@ class ClinicBackupsPlugin(AirflowPlugin):
 
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override] # asked for by the API server alone
-        """The application; workers, which load this file too, import nothing of it."""
+        """The application. Workers load this file too, but import nothing of it."""
         return [
             {"app": _load("the page", _app, None) or _substitute(), "url_prefix": "/backups", "name": "Clinic backups"}
         ]
 
 
 class ClinicBackupsProblems(AirflowPlugin):
-    """Fails to load when a part of the other one did: so Airflow's list of plugins names it."""
+    """Fails to load if a part of the plugin failed, so that Airflow's list of plugins shows the error."""
 
     name = "clinic_backups_problems"
 
@@ -95,7 +95,7 @@ def _app() -> Any:
 
 
 def _substitute() -> Any:
-    """One page that says why the page is not there."""
+    """A page that says why the Backups page is missing."""
     from fastapi import FastAPI
     from fastapi.responses import PlainTextResponse
 
@@ -108,8 +108,8 @@ def _substitute() -> Any:
         log.exception("Airflow's list of plugins does not name the problem.")
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     text = (
-        f"The Backups page cannot be shown: {why}\n\nBackups and restores go on: this is about the page alone.\n"
-        "Is this version of Airflow one that the README names? The API server's log has the whole error.\n"
+        f"The Backups page cannot be shown: {why}\n\nOnly the page is affected. Backups and restores continue.\n"
+        "Check that the README names this version of Airflow. The API server's log has the whole error.\n"
     )
 
     @app.api_route("/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)

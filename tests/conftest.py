@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,9 @@ pytest_plugins = ["tests.postgres_fixtures", "tests.processes", "tests.django_fi
 # Before anything imports Airflow: its home is a folder of these tests, and nothing of the caller's settings gets in.
 for variable in [name for name in os.environ if name.startswith(("AIRFLOW", "CLINIC_BACKUPS_", "AWS_", "AZURE_"))]:
     del os.environ[variable]
+# Each process of the tests would compile all modules again, which takes longer than most tests.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    sys.dont_write_bytecode = False
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="clinic-backups-airflow-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)

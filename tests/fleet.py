@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import os
+import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from urllib.parse import unquote, urlsplit
 
 import pyrage
 
@@ -26,7 +31,7 @@ from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
-from tests.postgres_fixtures import DemoDatabase
+from tests.postgres_fixtures import DemoDatabase, copy_of
 from tests.rig import Rig
 
 START = datetime(2026, 9, 1, 6, tzinfo=UTC)
@@ -99,6 +104,27 @@ class Fleet(Rig):
         source, wish = source_of(record), wish_of(RestoreRequest(clinic_id=record.clinic_id))
         restore = self.restore(stores)
         return restore.apply(source, wish, approved=restore.plan(source, wish).digest)
+
+    @contextmanager
+    def kept(self) -> Iterator[Self]:
+        """The same again while the block lasts, with a copy of the database: what is done to it is undone.
+
+        For tests that begin with the same backups: it costs less than one backup. All stores have to be folders, and
+        nobody may be connected to the database that is copied.
+        """
+        self.catalog.database._engine.dispose()
+        roots = [Path(unquote(urlsplit(store.url).path)) for store in self.stores]
+        for root in roots:
+            shutil.copytree(root, root.with_name(f"{root.name}.kept"))
+        try:
+            with copy_of(self.database) as database:
+                again = copy.copy(self)
+                again.use(database)
+                yield again
+        finally:
+            for root in roots:
+                shutil.rmtree(root)
+                root.with_name(f"{root.name}.kept").rename(root)
 
     def state(self, record: BackupRecord) -> str:
         found = self.catalog.get(record.backup_id)

@@ -56,8 +56,13 @@ class Rig:
         self.store.make_place()
         self.identity, public = generate_identity()
         self.settings = Settings(recipients=(public,), store_url=self.store.url)
-        self.clinic_db = connections.parse("clinic_db", self.database.reader_uri)
-        self.catalog = Catalog(connections.parse("backup_catalog", self.database.catalog_uri))
+        self.use(self.database)
+
+    def use(self, database: DemoDatabase) -> None:
+        """Go on with another database."""
+        self.database = database
+        self.clinic_db = connections.parse("clinic_db", database.reader_uri)
+        self.catalog = Catalog(connections.parse("backup_catalog", database.catalog_uri))
 
     def backup(self, **options: Any) -> ClinicBackup:
         """What backs up; ``options`` are further arguments of it."""

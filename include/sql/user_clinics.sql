@@ -1,10 +1,10 @@
--- Which clinics somebody who is logged in to Airflow may see, and as what. airflow_user is a table of one row: email and
--- name of that person; email is empty where the login knows none. One row for each clinic: clinic_id, role, and user_id if
--- the application is to see who asked for a backup (creado_por_id in the view respaldo); it may be left out.
---   superadmin     all clinics, and may do everything (clinic_id may be NULL); Airflow's own administrators are that too
+-- The clinics that a person who is logged in to Airflow may see, and the person's role in each. airflow_user has one row:
+-- email and name of that person; email is empty if the login has none. Return one row for each clinic: clinic_id, role,
+-- and optionally user_id, which tells the application who asked for a backup (creado_por_id in the view respaldo).
+--   superadmin     may do everything in all clinics (clinic_id may be NULL); Airflow's own administrators are superadmins
 --   administrador  sees this clinic, backs it up, downloads, asks for a restore
 --   anything else  sees this clinic
--- The e-mail decides where there is one; a name is compared only where there is none. With many users, keep it fast:
+-- If there is an e-mail, only it is compared, and never the name. With many users, create an index:
 -- CREATE INDEX ON public.usuarios_usuario (lower(email))
 SELECT u.clinica_id AS clinic_id,
        CASE WHEN u.is_superuser THEN 'superadmin' ELSE u.tipo::text END AS role,

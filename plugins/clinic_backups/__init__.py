@@ -1,1 +1,1 @@
-"""Per-clinic backups of a shared PostgreSQL database: the library below the DAGs, the operators and the command."""
+"""Per-clinic backups of a shared PostgreSQL database: the library that the DAGs, the operators and the command use."""

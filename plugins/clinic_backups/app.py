@@ -1,4 +1,4 @@
-"""The parts of one process, made from its settings and connections when they are first needed."""
+"""Builds the objects of one process from its settings and connections, each when it is first needed."""
 
 from __future__ import annotations
 
@@ -58,20 +58,20 @@ FindConnection = Callable[[str], Connection | None]
 
 
 class Listening(TypedDict, total=False):
-    """Who is told how far a long work is."""
+    """Callbacks for the progress of long work."""
 
     listener: Listener
 
 
 class Reading(Listening, total=False):
-    """What else :class:`Archives` takes: what is known of backups, and who is told of a bad copy."""
+    """Further arguments of :class:`Archives`: known sizes of backups, and a callback for bad copies."""
 
     on_bad_copy: OnBadCopy
     bound_of: Callable[[str], Bound | None]
 
 
 class Stages(TypedDict, total=False):
-    """What a :class:`ClinicBackup` takes besides the settings, the store and the catalog."""
+    """Further arguments of :class:`ClinicBackup`, besides settings, store and catalog."""
 
     settings: Settings
     clinic_db: Connection
@@ -85,9 +85,9 @@ class Stages(TypedDict, total=False):
 
 
 class Parts:
-    """What the commands and the tasks work with.
+    """The objects that commands and tasks use.
 
-    :param find: looks a connection up by its name; ``None`` where nobody has defined it.
+    :param find: looks up a connection by its name; returns ``None`` if it is not defined.
     """
 
     def __init__(self, settings: Settings, find: FindConnection) -> None:
@@ -102,7 +102,7 @@ class Parts:
         return self._required("clinic_db", "=postgres://user:password@host:5432/database, or create it in Airflow.")
 
     def _required(self, conn_id: str, how: str) -> Connection:
-        """:param how: what follows the variable's name in the hint."""
+        """:param how: the hint's text after the variable's name."""
         found = self._find(conn_id)
         if found is None:
             hint = f"Set AIRFLOW_CONN_{conn_id.upper()}{how}"
@@ -111,23 +111,23 @@ class Parts:
 
     @cached_property
     def catalog(self) -> Catalog:
-        """What was backed up when."""
+        """The catalog of this process."""
         limit = self.settings.clock_difference_seconds
         return Catalog(self.catalog_connection, clock_difference_seconds=limit)
 
     @property
     def clock(self) -> DatabaseClock:
-        """The one clock: the catalog's."""
+        """The catalog's clock."""
         return self.catalog.clock
 
     @property
     def catalog_connection(self) -> Connection:
-        """Where the catalog is: by default in the clinics' own database."""
+        """The connection to the catalog: by default that of the clinics' own database."""
         return self._find("backup_catalog") or self.clinic_db
 
     @cached_property
     def stores(self) -> Stores:
-        """The stores of the settings. :raises SettingsError: there is none, or one's URL is wrong."""
+        """The stores of the settings. :raises SettingsError: there is none, or a URL is wrong."""
         return self._stores(self.identified_store)
 
     def _stores(self, opened: Callable[[str, str], ObjectStore]) -> Stores:
@@ -135,27 +135,27 @@ class Parts:
 
     @cached_property
     def bare_stores(self) -> Stores:
-        """The same, and nobody compares their markers: for `store init`, and for reading without a catalog."""
+        """The same without checking markers: for `store init`, and for reading without a catalog."""
         return self._stores(self.open_store)
 
     def bare_store(self, url: str, conn_id: str) -> ObjectStore:
-        """A store of the settings, or, with that connection, any other one; nobody compares its marker."""
+        """A store of the settings, or any other one over ``conn_id``, without checking its marker."""
         if self.settings.store_url and url in self.bare_stores.urls:
             return self.bare_stores.at(url)
         return self.open_store(url, conn_id)
 
     def identified_store(self, url: str, conn_id: str) -> ObjectStore:
-        """A store that shows its id before and after what is believed of it."""
+        """A store whose marker is checked before and after each operation."""
         store = self.open_store(url, conn_id)
         return IdentifiedStore(store, self.identities.expected(store.url))
 
     @cached_property
     def identities(self) -> Identities:
-        """Which store lies under which URL."""
+        """The ids of the stores, by URL."""
         return Identities(self.catalog.database)
 
     def without_catalog(self) -> None:
-        """From here on stores are taken as they answer: no catalog says which ones they should be."""
+        """From now on accept any store, because there is no catalog with the stores' ids."""
         self.stores = self.bare_stores
 
     @property
@@ -164,7 +164,7 @@ class Parts:
         return self.stores.primary
 
     def open_store(self, url: str, conn_id: str) -> ObjectStore:
-        """Any store; without a connection of that name, with the credentials that the machine itself has."""
+        """Open any store. If the connection is not defined, use the machine's own credentials."""
         return open_store(url, self._find(conn_id), **self.settings.store_options(url))
 
     def clinics(self) -> tuple[list[Clinic], list[Clinic]]:
@@ -174,7 +174,7 @@ class Parts:
             return snapshot.clinics(folder, "active_clinics.sql"), snapshot.clinics(folder, "all_clinics.sql")
 
     def admins(self, clinic_id: int) -> list[Recipient]:
-        """Who gets the mails about one clinic, as ``clinic_admins.sql`` says."""
+        """The recipients of the mails about one clinic, from ``clinic_admins.sql``."""
         folder, file = SqlFolder(self.settings.sql_dir), "clinic_admins.sql"
         with Snapshot(self.clinic_db) as snapshot:
             rows = snapshot.rows(
@@ -184,17 +184,17 @@ class Parts:
 
     @cached_property
     def outbox(self) -> Outbox:
-        """The mails that wait."""
+        """The outbox of mails."""
         return Outbox(self.catalog.database)
 
     @cached_property
     def known_clinics(self) -> Clinics:
-        """The clinics as the catalog knows them."""
+        """The clinics that the catalog knows."""
         return Clinics(self.catalog.database)
 
     @cached_property
     def announcer(self) -> Announcer:
-        """What is told of an outcome."""
+        """Creates the notices about outcomes."""
         return Announcer(self.settings.notify_success, self.settings.clinic_notify_success)
 
     @cached_property
@@ -226,7 +226,7 @@ class Parts:
         return post.deliver(clinic_id=clinic_id, limit_seconds=limit_seconds)
 
     def backup(self, **stages: Unpack[Stages]) -> ClinicBackup:
-        """A :class:`ClinicBackup` of these parts; what ``stages`` names takes the place of a part."""
+        """A :class:`ClinicBackup` of these parts. ``stages`` may replace some of them."""
         stages.setdefault("settings", self.settings)
         stages.setdefault("announcer", self.announcer)
         if "clinic_db" not in stages:
@@ -234,7 +234,7 @@ class Parts:
         return ClinicBackup(store=self.store, catalog=self.catalog, **stages)
 
     def require_settings(self, clinics: Iterable[Clinic]) -> None:
-        """Fail before the first clinic where a setting, a key or the catalog's version would fail each of them.
+        """Fail before the first clinic if a setting, a key or the catalog's version would fail every clinic.
 
         :raises SettingsError, PermanentError: with the remedy.
         :raises ClocksDiffer: this machine's clock is not the catalog's.
@@ -243,26 +243,26 @@ class Parts:
             parse_recipients(recipients)
         self.catalog.require_newest()
         self.clock.require_same()
-        # A store that is away may come back: then each clinic's backup says so.
+        # A store that is down may come back. If it does not, each clinic's backup reports it.
         with suppress(TransientError):
             self.store.identified()
 
     @cached_property
     def restore_db(self) -> Connection:
-        """The clinics' database for a role that may write. :raises SettingsError: the connection is not defined."""
+        """The connection for writing to the clinics' database. :raises SettingsError: it is not defined."""
         return self._required("restore_db", " to a role that may read and write the clinics' tables.")
 
     @cached_property
     def copy_target(self) -> Connection:
-        """The database that copies are made in: ``restore_target``, or else the clinics' own."""
+        """The database for restores into a new schema: ``restore_target`` if defined, otherwise the clinics' own."""
         return self._find("restore_target") or self.restore_db
 
     def archives(self, identity_file: Path | None = None, **options: Unpack[Reading]) -> Archives:
-        """What reads backups. :raises SettingsError: there is no identity file, or no usable one."""
+        """Reads backups. :raises SettingsError: there is no identity file, or it cannot be used."""
         file = identity_file or self.settings.identity_file
         if file is None:
             raise SettingsError(
-                "No identity file is named, and without the secret key no backup can be opened.",
+                "No identity file is given. Without the secret key no backup can be opened.",
                 hint="Set CLINIC_BACKUPS_IDENTITY_FILE, or give --identity FILE.",
             )
         return Archives(self.stores, load_identities(file), unpack_ratio=self.settings.unpack_ratio, **options)
@@ -274,7 +274,7 @@ class Parts:
         database: Connection | None = None,
         **options: Unpack[Reading],
     ) -> ClinicRestore:
-        """What plans and applies restores. :raises SettingsError: see :meth:`archives`."""
+        """Plans and applies restores. :raises SettingsError: see :meth:`archives`."""
         archives = self.archives(identity_file, **options)
         return ClinicRestore(
             settings=self.settings, restore_db=database or self.restore_db, clinic_db=self._find("clinic_db"),
@@ -282,7 +282,7 @@ class Parts:
         )  # fmt: skip
 
     def restores(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> RestoreRunner:
-        """Restores with their records."""
+        """Runs restores and keeps their records."""
         restore = self.clinic_restore(
             identity_file, on_bad_copy=self._note_bad_copy, bound_of=self.known_bound, **listening
         )
@@ -297,26 +297,25 @@ class Parts:
         return Approvals(self.catalog.database, self.settings.approval_hours, self.settings.approvers)
 
     def belongs_to(self, name: str, clinic_id: int) -> bool:
-        """Whether somebody who is logged in under that name is a person of the clinic, as ``user_clinics.sql`` says.
-
-        A superadmin is not a person of a clinic.
+        """Whether the person with that name belongs to the clinic, as ``user_clinics.sql`` says.
+        A superadmin does not belong to any clinic.
         """
         query = SqlFolder(self.settings.sql_dir).user_clinics()
         found: list[tuple[Any, ...]] = []
         with Snapshot(self.clinic_db) as snapshot:
             for email in ("", name) if "@" in name else ("",):
                 found += snapshot.rows(
-                    query, {"email": email, "name": name}, "looking up whose clinics these are", source="file"
+                    query, {"email": email, "name": name}, "looking up the clinics of a person", source="file"
                 )
         roles = [role for clinic, role, *_ in found if role == "superadmin" or clinic == clinic_id]
         return bool(roles) and "superadmin" not in roles
 
     def approval_mails(self, url: str) -> ApprovalMails:
-        """What is told of plans that wait, and of answers. :param url: of Airflow; empty where it is not known."""
+        """Creates the mails about waiting plans and answers. :param url: Airflow's address; empty if unknown."""
         return ApprovalMails(self.catalog, self.outbox, self.belongs_to, url, self.clock)
 
     def copies_to_approve(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> CopyRunner:
-        """Copies into new schemas that somebody approves before."""
+        """Restores into new schemas, with an approval."""
         return CopyRunner(
             copier=self.copier(identity_file, bound_of=self.known_bound, **listening),
             catalog=self.catalog,
@@ -324,7 +323,7 @@ class Parts:
         )
 
     def consolidation(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Consolidation:
-        """Makes full backups out of incremental ones; the clinics' database is not asked for anything."""
+        """Makes full backups from incremental ones, without using the clinics' database."""
         archives = self.archives(identity_file, on_bad_copy=self._note_bad_copy, bound_of=self.known_bound, **listening)
         return Consolidation(
             settings=self.settings, catalog=self.catalog, archives=archives, store=self.store, announcer=self.announcer,
@@ -332,23 +331,22 @@ class Parts:
         )  # fmt: skip
 
     def copier(self, identity_file: Path | None = None, **options: Unpack[Reading]) -> IntoRestore:
-        """Makes copies of clinics in new schemas."""
+        """Restores clinics into new schemas."""
         return IntoRestore(self.clinic_restore(identity_file, database=self.copy_target, **options))
 
     def safety(self, identity_file: Path | None = None) -> SafetyBackup:
-        """Saves clinics before they are restored, through the restore's own connection.
-
-        Where the settings name no recipients, a copy is encrypted to the keys that open the backup itself.
+        """Makes safety backups, over the restore's own connection.
+        If the settings have no recipients, a safety backup is encrypted to the keys that open the backup itself.
         """
         settings, file = self.settings, identity_file or self.settings.identity_file
         if not settings.recipients and file is not None:
             settings = settings.model_copy(update={"recipients": public_keys(file)})
-        # The restore's own mail tells of it.
+        # The restore's own mail names the safety backup.
         backup = self.backup(announcer=Announcer("never"), clinic_db=self.restore_db, settings=settings)
         return SafetyBackup(settings=settings, backup=backup, restore_db=self.restore_db)
 
     def cleaner(self) -> Cleaner:
-        """Applies the retention policy, and erasures."""
+        """Applies the retention policy and continues erasures."""
         return Cleaner(settings=self.settings, catalog=self.catalog, stores=self.stores, now=self.clock)
 
     def replicator(self, on_copy: Callable[[BackupRecord, str], object] = lambda record, url: None) -> Replicator:
@@ -375,16 +373,16 @@ class Parts:
         return Verifier(catalog=self.catalog, stores=self.stores, check=check, now=self.clock, on_copy=on_copy)
 
     def copies(self) -> Copies:
-        """Where backups lie."""
+        """The places of backups in stores."""
         return Copies(self.catalog.database)
 
     def known_bound(self, backup_id: str) -> Bound | None:
-        """What the catalog says that a backup holds."""
+        """The bound of a backup, from its record."""
         record = self.catalog.get(backup_id)
         return bound_of(record) if record is not None else None
 
     def _note_bad_copy(self, source: Source, url: str, error: ClinicBackupsError) -> None:
-        """A restore found out that a store lost a backup."""
+        """Record a bad copy that a restore found."""
         record = self.catalog.get(source.backup_id)
         if record is None or url not in record.stores:
             return
@@ -395,7 +393,7 @@ class Parts:
     def preflight(self, *, count_rows: bool = True, try_restores: bool = False) -> list[preflight.Finding]:
         """Check everything that a backup needs.
 
-        :param try_restores: also write one row of each table with the restoring role, and take it back.
+        :param try_restores: also write one row of each table with the restoring role, and roll it back.
         """
         found = preflight.run(
             settings=self.settings,

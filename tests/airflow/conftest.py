@@ -189,8 +189,9 @@ class Airflow:
                 return []
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow() -> Iterator[Airflow]:
+    """It ends with the last test of this folder: its servers never rest, and others need the machine."""
     with server_folder() as folder:
         layout = Layout(folder)
         layout.root.mkdir()

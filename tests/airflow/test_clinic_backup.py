@@ -135,7 +135,7 @@ def test_a_transient_error_is_tried_again(airflow: Airflow) -> None:
     assert (state, airflow.states(run_id)["back_up[0]"]) == ("failed", "failed")
     assert airflow.tasks(run_id)["back_up[0]"]["try_number"] == 2
     assert (
-        airflow.log(run_id, "back_up").count("Clinic 4 is being backed up already, or restored; this was not started.")
+        airflow.log(run_id, "back_up").count("Clinic 4 is already being backed up or restored. Nothing was started.")
         >= 2
     )
     assert {number: record.state for number, record in airflow.records(run_id).items()} == {5: "completed"}

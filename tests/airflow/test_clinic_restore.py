@@ -95,7 +95,7 @@ def test_no_task_that_is_cleared_marked_or_given_a_value_takes_the_place_of_an_a
         damaged, restores = state_of(airflow), Restores(airflow.catalog.database)
         # What was approved was done. It is not done again.
         assert clear(airflow, run_id, "apply", "report") == "failed"
-        assert "that approval was used by" in airflow.log(run_id, "apply", DAG)
+        assert "has used that approval" in airflow.log(run_id, "apply", DAG)
         # Planned anew, and approved by nobody. Today's plan is not the approved one.
         clear(airflow, run_id, "plan")
         assert clear(airflow, run_id, "apply", "report") == "failed"

@@ -74,7 +74,7 @@ def test_a_store_that_does_not_answer_is_tried_again_and_nothing_is_recorded(air
 
 def test_a_wrong_conf_is_named_and_fails_at_once(airflow: Airflow) -> None:
     for conf, said in (
-        ({}, "Which backup?"),
+        ({}, "backup_id is missing"),
         ({"backup_id": "7-20261124T060000Z"}, "There is no backup '7-20261124T060000Z'"),
         ({"backup_id": "x", "clinic_id": 5}, "The conf has unknown keys: 'clinic_id'"),
     ):

@@ -119,7 +119,7 @@ class TestVersions:
         monkeypatch.setattr(versioned.store, "_difference", lambda found, upload: "it is another")
         with pytest.raises(IntegrityError) as caught:
             put(versioned.store, "key")
-        assert any("may have stayed behind" in note for note in caught.value.__notes__)
+        assert any("may still be in the store" in note for note in caught.value.__notes__)
         assert keys(versioned.store) == []
 
     def test_who_may_not_is_told_the_permission(self, versioned: Bucket, changed: Any) -> None:

@@ -199,7 +199,7 @@ class TestS3:
         changed("before-call.s3.PutObject", weaken)
         with pytest.raises(PermanentError, match="in mode GOVERNANCE") as caught:
             bucket.put(locked_until=soon())
-        assert any("may have stayed behind" in note and "is locked until" in note for note in caught.value.__notes__)
+        assert any("may still be in the store" in note and "is locked until" in note for note in caught.value.__notes__)
         assert keys(bucket.store) == []
 
 

@@ -44,8 +44,8 @@ ACTIONS: dict[str, Callable[[ObjectStore], object]] = {
 @pytest.mark.parametrize(
     ("wrong", "says", "remedy"),
     [
-        ({"login": "AKIDNOBODY"}, "InvalidAccessKeyId .*does not know the access key", r"access key \(login\)"),
-        ({"password": "not-it"}, "SignatureDoesNotMatch .*secret key is not the one", r"secret key \(password\)"),
+        ({"login": "AKIDNOBODY"}, "InvalidAccessKeyId .*access key is not known", r"access key \(login\)"),
+        ({"password": "not-it"}, "SignatureDoesNotMatch .*secret key does not belong", r"secret key \(password\)"),
     ],
 )
 def test_seaweedfs_names_what_is_wrong_with_the_credentials(
@@ -58,10 +58,10 @@ def test_seaweedfs_names_what_is_wrong_with_the_credentials(
 
 
 S3_ANSWERS: list[tuple[int, str, str, str, str, type[ClinicBackupsError]]] = [
-    (403, "InvalidAccessKeyId", "", "does not know the access key", "login", PermanentError),
-    (403, "SignatureDoesNotMatch", "", "secret key is not the one", "password", PermanentError),
-    (400, "ExpiredToken", "", "temporary credentials have run out", "reads the connection again", TransientError),
-    (403, "RequestExpired", "", "temporary credentials have run out", "reads the connection again", TransientError),
+    (403, "InvalidAccessKeyId", "", "access key is not known", "login", PermanentError),
+    (403, "SignatureDoesNotMatch", "", "secret key does not belong", "password", PermanentError),
+    (400, "ExpiredToken", "", "temporary credentials have expired", "reads the connection again", TransientError),
+    (403, "RequestExpired", "", "temporary credentials have expired", "reads the connection again", TransientError),
     (400, "InvalidToken", "", "session token is malformed", "aws_session_token", PermanentError),
     (403, "RequestTimeTooSkewed", "<RequestTime>20260501T120000Z</RequestTime><ServerTime>2026-05-01T13:10:00Z"
      "</ServerTime>", "clock says 20260501T120000Z, that of the service 2026-05-01T13:10:00Z", "NTP", PermanentError),
@@ -143,7 +143,7 @@ def sas(connection: Connection, permission: str, ends: timedelta) -> Connection:
     ("wrong", "says", "remedy", "family"),
     [
         (lambda c: changed(c, password="bm90LWl0"), "AuthorizationFailure.*account key", "password", PermanentError),
-        (lambda c: sas(c, "rlcwd", timedelta(hours=-1)), "SAS token ran out at", "reads it again", TransientError),
+        (lambda c: sas(c, "rlcwd", timedelta(hours=-1)), "SAS token expired at", "reads it again", TransientError),
         (lambda c: sas(c, "t", timedelta(hours=1)), "AuthorizationPermissionMismatch.*lack the right", "SAS token",
          PermanentError),
     ],
@@ -161,17 +161,17 @@ def test_azurite_names_what_is_wrong_with_the_credentials(
 
 SAS, DATE = "https://a/c?", "Fri, 01 May 2026 12:00:05 GMT"
 AZURE_ANSWERS = [
-    ("AuthenticationFailed", 403, {}, "account key is not", False),
+    ("AuthenticationFailed", 403, {}, "account key does not belong", False),
     ("AuthenticationFailed", 403, {"date": "Fri, 01 May 2026 13:00:00 GMT"},
      "clock says 2026-05-01 12:00:00 UTC, that of the service 2026-05-01 13:00:00 UTC", False),
-    ("AuthenticationFailed", 403, {"url": f"{SAS}se=2026-05-01T11%3A00%3A00Z&sig=x"}, "ran out at 2026-05-01", True),
+    ("AuthenticationFailed", 403, {"url": f"{SAS}se=2026-05-01T11%3A00%3A00Z&sig=x"}, "expired at 2026-05-01", True),
     ("AuthenticationFailed", 403, {"url": f"{SAS}st=2026-05-02&se=2026-05-03&sig=x"}, "valid from 2026-05-02", False),
     ("AuthenticationFailed", 403, {"url": f"{SAS}se=2026-05-03&sig=x"}, "signature is wrong", False),
-    ("InvalidAuthenticationInfo", 401, {"text": "The token is expired."}, "access token has run out", True),
-    ("AuthorizationPermissionMismatch", 403, {"method": "PUT"}, "lack the right to PUT", False),
+    ("InvalidAuthenticationInfo", 401, {"text": "The token is expired."}, "access token has expired", True),
+    ("AuthorizationPermissionMismatch", 403, {"method": "PUT"}, "lack the right for this PUT", False),
     ("AuthorizationFailure", 403, {}, "firewall", False),
-    ("KeyBasedAuthenticationNotPermitted", 403, {}, "takes no account keys", False),
-    ("", 0, {"text": "AADSTS7000222: The keys are expired."}, "client secret has run out", False),
+    ("KeyBasedAuthenticationNotPermitted", 403, {}, "does not accept account keys", False),
+    ("", 0, {"text": "AADSTS7000222: The keys are expired."}, "client secret has expired", False),
 ]  # fmt: skip
 
 
@@ -200,7 +200,7 @@ GOOGLE_ERRORS: list[tuple[Exception, type[ClinicBackupsError], str, str]] = [
      "clock", "NTP"),
     (refresh_error("Invalid grant: account not found"), PermanentError, "deleted or disabled", "enable it"),
     (refresh_error("Bad Request"), PermanentError, "invalid_grant", "new key"),
-    (answer_error(401, "Invalid Credentials", "authError"), PermanentError, "does not take the", "new key"),
+    (answer_error(401, "Invalid Credentials", "authError"), PermanentError, "access token is refused", "new key"),
     (answer_error(403, "x@y does not have storage.objects.get access to it.", "forbidden"), PermanentError,
      "lack storage.objects.get", "roles/storage.objectUser"),
     (answer_error(403, "billing", "accountDisabled"), PermanentError, "billing is disabled", "Enable billing"),

@@ -298,7 +298,7 @@ class TestFailingStore:
         if provider == "file":
             pytest.skip("see test_damage_is_found_and_removed")
         after(store, "_upload", does=lambda name, upload: store.delete("key"))
-        with pytest.raises(IntegrityError, match="nothing is there"):
+        with pytest.raises(IntegrityError, match="has no such object"):
             put(store, "key")
 
     def test_an_error_after_completion_leaves_nothing(self, provider: str, store: ObjectStore) -> None:
@@ -346,7 +346,7 @@ class TestPresign:
 
         put(store, "a/Ñ.age", CONTENT[:1000])
         if provider == "file":
-            with pytest.raises(PermanentError, match="no links") as caught:
+            with pytest.raises(PermanentError, match="no download links") as caught:
                 store.presign("a/Ñ.age", expires_in=timedelta(hours=1), filename=self.FILENAME)
             assert caught.value.hint
             return
@@ -364,7 +364,7 @@ class TestPresign:
         import requests
 
         if provider in ("file", "gcs"):
-            pytest.skip("has no links" if provider == "file" else "fake-gcs-server checks no signatures")
+            pytest.skip("has no download links" if provider == "file" else "fake-gcs-server checks no signatures")
         for key in ("key", "kez"):
             put(store, key, b"content")
         link = store.presign("key", expires_in=timedelta(seconds=2), filename="a")

@@ -105,7 +105,7 @@ def test_time_passes_over_questions_and_approvals(theatre: Theatre) -> None:
     late = theatre.approvals(hours=0)
     late.propose(proposal())
     late.ask(RUN, "try-1")
-    with pytest.raises(NotApproved, match="waited for an answer for too long"):
+    with pytest.raises(NotApproved, match="waited too long for an answer"):
         late.answer("try-1", "approved", by="jefa", how="ui")
     theatre.approvals().ask(RUN, "try-1")
     answered = late.answer("try-1", "approved", by="jefa", how="ui")
@@ -133,7 +133,7 @@ def test_an_approval_is_used_once_and_for_its_own_plan_clinic_and_run(theatre: T
     with pytest.raises(NotApproved, match="not approved by anybody"):
         using(approvals.propose(proposal("manual__7")))
     using(one)
-    with pytest.raises(NotApproved, match="that approval was used by r-1-x"):
+    with pytest.raises(NotApproved, match="has used that approval r-1-x"):
         using(one)
     # A transaction that does not commit has used nothing.
     two = approved(run_id="manual__8")
@@ -274,7 +274,7 @@ def test_an_approval_ends_with_its_restore_also_where_nothing_was_to_be_written(
     assert found is not None and found.used_by == record.restore_id
     theatre.execute(DAMAGE)
     for used in (unchanged, approved):
-        with pytest.raises(NotApproved, match="that approval was used by"):
+        with pytest.raises(NotApproved, match="has used that approval"):
             runner.apply(used)
 
 
@@ -300,7 +300,7 @@ def test_an_attempt_that_died_after_its_commit_is_recognized_and_any_other_is_no
     done = runner.apply(approved)
     assert (done.state, done.approved_by) == ("completed", "jefa")
     theatre.execute(DAMAGE)
-    with pytest.raises(NotApproved, match=f"was used by {done.restore_id}"):
+    with pytest.raises(NotApproved, match=f"{done.restore_id} has used"):
         runner.apply(approved)
 
 

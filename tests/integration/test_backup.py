@@ -159,7 +159,7 @@ class TestOneAtATime:
 
         def meanwhile() -> None:
             other = Catalog(rig.catalog._connection)
-            with pytest.raises(AlreadyRunning, match="Clinic 1 is being backed up already") as caught:
+            with pytest.raises(AlreadyRunning, match="Clinic 1 is already being backed up") as caught:
                 rig.run(1, catalog=other)
             seen.extend([caught.value, rig.run(2, catalog=other)])
 

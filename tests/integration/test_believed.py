@@ -253,7 +253,7 @@ class TestWritten:
         [
             (
                 lambda envelope: replace(envelope, finished_at=envelope.finished_at + timedelta(days=3)),
-                "start or its end",
+                "a start or an end",
             ),
             (lambda envelope: replace(envelope, rows={"a\nb": 1}), "names of tables"),
             (lambda envelope: replace(envelope, notes="a\0b"), "wrong type"),

@@ -186,7 +186,10 @@ def test_a_store_that_is_away_costs_nothing(demo_database: DemoDatabase, tmp_pat
     fleet = Fleet(demo_database, FileStore(tmp_path / "store"))
     records = [fleet.on_day(day) for day in (0, 10, 20, 90)]
     (tmp_path / "store").rename(tmp_path / "away")
-    for make, said in ((lambda: None, "is not there"), ((tmp_path / "store").mkdir, "holds no backup at all")):
+    for make, said in (
+        (lambda: None, "is not there"),
+        ((tmp_path / "store").mkdir, "none of the catalog's backups"),
+    ):
         make()
         (cleaned,) = fleet.clean(100)
         assert (cleaned.deleted, cleaned.losses) == (0, [])
@@ -357,7 +360,7 @@ def test_a_note_of_a_hold_that_the_catalog_does_not_know_keeps_it(
         envelopes.write_hold(replace(old, hold_reason="pleito", held_by="abogada"), one)
     else:
         put(one, hold_key_of(old.archive_key))
-    reason = "pleito" if note == "whole" else "unreadable note of a hold"
+    reason = "pleito" if note == "whole" else "unreadable hold note"
     for _ in range(2):
         (cleaned,) = fleet.clean(90)
         assert cleaned.decisions[1].reason == f"on hold: {reason}"

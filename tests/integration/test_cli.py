@@ -273,7 +273,7 @@ def test_two_stores_a_lost_catalog_and_a_clinic_that_left(
     with demo_database.connect() as db, db.cursor() as cursor:
         cursor.execute("UPDATE public.comun_clinica SET activa = false WHERE id = 1")
     assert run("erase-clinic", "1", "--reason", " ", "--yes", **replicas).code == 2
-    assert "Nobody is there" in run("erase-clinic", "1", "--reason", "baja", **replicas).err
+    assert "Nobody can confirm this" in run("erase-clinic", "1", "--reason", "baja", **replicas).err
     part = run("erase-clinic", "1", "--reason", "baja", "--yes", **replicas)
     assert (part.code, "stays: on hold: pleito 12" in part.err) == (0, True)
     run("release", first["backup_id"], **replicas)

@@ -600,7 +600,7 @@ def test_the_command_needs_the_catalog_the_store_and_the_key(
     assert desk.open(new).tables == desk.rows_now(1)
     code, out, err = run(source.backup_id)
     assert (code, f"{source.rows_total:,} rows" in out) == (0, True)
-    assert f"retention can let {source.backup_id} and what that is built on go now" in out
+    assert f"Retention can now delete {source.backup_id} and its chain" in out
     assert "… writing 1-" in err
     code, out, err = run(full.backup_id)
     assert (code, out) == (1, "")

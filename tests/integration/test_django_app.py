@@ -59,7 +59,7 @@ class Service(Fake):
 
     def back_up(self, caller: Caller, clinic_id: int, **asked: Any) -> Any:
         if self.begins and self.begins[0] == "429":
-            raise TooMany("You have begun 60 actions in the last hour.", hint="Wait, or ask the operator.",
+            raise TooMany("You have started 60 actions in the last hour.", hint="Wait, or ask the operator.",
                           retry_after_seconds=900)  # fmt: skip
         started = super().back_up(caller, clinic_id, **asked)
         for state in self.begins:

@@ -300,7 +300,7 @@ def test_a_store_that_is_not_mounted_loses_nothing_and_gets_nothing(chain: Chain
         root.mkdir()
     chain.kind = kind
     for changes in ({}, {"full_every_days": 1}):
-        with pytest.raises(ClinicBackupsError, match="holds no backup at all" if away == "empty" else "is not there"):
+        with pytest.raises(ClinicBackupsError, match="none of the catalog" if away == "empty" else "is not there"):
             chain.next(**changes)
     assert [chain.state(record) for record in (full, child)] == ["completed", "completed"]
     assert chain.execute_rows("SELECT 1 FROM clinic_backups.notification WHERE kind = 'loss'") == []
@@ -538,7 +538,7 @@ def test_a_rebuilt_catalog_does_not_take_a_child_without_its_parent(chain: Chain
         store.delete(key)
     chain.execute("TRUNCATE clinic_backups.backup CASCADE")
     report = chain.rebuild()
-    assert report.conflicts == [(child.archive_key, f"the backup {full.backup_id} that it is built on is not there")]
+    assert report.conflicts == [(child.archive_key, f"its parent, backup {full.backup_id}, is not there")]
     assert chain.catalog.find() == []
 
 
@@ -546,14 +546,14 @@ def test_other_keys_or_tables_give_a_full_one(chain: Chain) -> None:
     chain.next()
     _, more = generate_identity()
     new = chain.next(clinic_recipients={1: (more,)})
-    assert (new.kind, new.kind_reason) == ("full", "the public keys are others than before")
+    assert (new.kind, new.kind_reason) == ("full", "the public keys have changed")
     chain.execute("ALTER TABLE public.inventario_inventario ADD COLUMN nota text")
     chain.next()
     assert chain.next().kind == "incremental"
     chain.execute("ALTER TABLE public.inventario_inventario ADD COLUMN nota2 text")
     last = chain.next()
     assert last.kind == "full"
-    assert (last.kind_reason or "").startswith("the tables are others than in 1-")
+    assert (last.kind_reason or "").startswith("the tables differ from those of 1-")
 
 
 def test_retention_keeps_what_a_kept_incremental_needs(chain: Chain) -> None:
@@ -622,9 +622,9 @@ def test_what_it_is_built_on_is_lost_meanwhile(chain: Chain) -> None:
     full = chain.next()
     good = chain.next(full_every_days=1)
     chain.meanwhile = lambda: lose_everywhere(chain, good)
-    with pytest.raises(TransientError, match="what it is built on was lost meanwhile") as raised:
+    with pytest.raises(TransientError, match="of its chain was lost meanwhile") as raised:
         chain.next()
-    assert raised.value.hint == "Back up again: it uses what is left."
+    assert raised.value.hint == "Back up again."
     child = chain.catalog.find()[0]
     assert (child.kind, child.parent_id, child.state) == ("incremental", good.backup_id, "lost")
     assert chain.losses() == [(child.backup_id, "incomplete")]
@@ -645,7 +645,7 @@ def test_what_it_is_built_on_is_lost_meanwhile(chain: Chain) -> None:
 def test_a_store_with_the_parent_is_forgotten_meanwhile(chain: Chain) -> None:
     chain.next()
     chain.meanwhile = lambda: chain.places.forget_store(chain.store.url)
-    with pytest.raises(TransientError, match="what it is built on was lost meanwhile"):
+    with pytest.raises(TransientError, match="of its chain was lost meanwhile"):
         chain.next()
     assert chain.catalog.find(state="completed") == []
 

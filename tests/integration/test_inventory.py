@@ -282,11 +282,11 @@ def test_in_another_bucket_nothing_is_lost_and_nothing_is_swept(
     fleet.now = datetime.now(UTC)
     before = objects_of(fleet.stores.primary)
     for task in ({"record": True}, {"sweep": True}):
-        with pytest.raises(TransientError, match="holds no backup at all that the catalog knows"):
+        with pytest.raises(TransientError, match="holds none of the catalog's backups"):
             fleet.check(clinic_id=clinic_id, **task)
     (cleaned,) = fleet.clean(100)
     assert (cleaned.deleted, cleaned.losses) == (0, [])
-    assert "holds no backup at all" in cleaned.problem
+    assert "holds none of the catalog's backups" in cleaned.problem
     assert [fleet.state(record) for record in records] == ["completed", "completed"]
     assert objects_of(fleet.stores.primary) == before
 
@@ -426,7 +426,7 @@ def note_of(reason: str = "pleito", at: object = None) -> bytes:
     return json.dumps({"reason": reason, "by": "abogada", "at": at}).encode()
 
 
-UNREADABLE = "unreadable note of a hold"
+UNREADABLE = "unreadable hold note"
 
 
 @pytest.mark.parametrize(

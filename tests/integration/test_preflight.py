@@ -174,7 +174,7 @@ def test_all_broken_queries_are_named_in_one_run(demo: Preflight) -> None:
     for message, part in zip(
         errors,
         [
-            "active_clinics.sql gives clinics that all_clinics.sql does not: 1003",
+            "active_clinics.sql returns clinics that all_clinics.sql lacks: 1003",
             "trying clinic_admins.sql, which must give the columns email and name: column r.email does not exist",
             "the extract of public.citas_consulta: column c.clinic does not exist",
             "extract/public.citas_horario cannot be rendered: 'clinica' is undefined",
@@ -335,7 +335,7 @@ def test_a_store_that_cannot_give_back_what_it_took_is_left_empty(demo: Prefligh
         def open(self, key: str) -> Any:
             return closing(io.BytesIO(b"something else"))
 
-    for kind, text in ((WriteOnly, "Access denied to preflight/"), (Altered, "gave back other bytes")):
+    for kind, text in ((WriteOnly, "Access denied to preflight/"), (Altered, "returned other bytes")):
         store = kind(tmp_path / "other")
         store.make_place()
         demo.store = lambda store=store: store  # type: ignore[misc]

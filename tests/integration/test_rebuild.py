@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -33,7 +35,7 @@ from include.demo.restore import damage
 from tests.conftest import MakeStore
 from tests.fleet import START, Fleet, flip, lose_locks, objects_of, put, reads_of
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
-from tests.postgres_fixtures import DemoDatabase
+from tests.postgres_fixtures import DemoDatabase, copy_of
 
 CLINICS = (1, 2, 3)
 
@@ -41,6 +43,37 @@ CLINICS = (1, 2, 3)
 @pytest.fixture
 def fleet(demo_database: DemoDatabase, tmp_path: Path) -> Fleet:
     return Fleet(demo_database, FileStore(tmp_path / "store"))
+
+
+Backups = Callable[..., tuple[Fleet, list[BackupRecord]]]
+"""``(day, clinic), …``: a fleet that made these backups and lost its catalog, and their records."""
+
+
+@pytest.fixture(scope="module")
+def once_made(demo_template: DemoDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backups]:
+    """Each of them is made once, and only to be copied."""
+    with ExitStack() as databases:
+
+        @cache
+        def make(*days: tuple[float, int]) -> tuple[Fleet, list[BackupRecord]]:
+            database = databases.enter_context(copy_of(demo_template))
+            fleet = Fleet(database, FileStore(tmp_path_factory.mktemp("made") / "store"))
+            records = [fleet.on_day(day, clinic_id) for day, clinic_id in days]
+            lose_catalog(fleet)
+            return fleet, records
+
+        yield make
+
+
+@pytest.fixture
+def lost(once_made: Backups) -> Iterator[Backups]:
+    with ExitStack() as copies:
+
+        def copied(*days: tuple[float, int]) -> tuple[Fleet, list[BackupRecord]]:
+            fleet, records = once_made(*days)
+            return copies.enter_context(fleet.kept()), records
+
+        yield copied
 
 
 def lose_catalog(fleet: Fleet) -> None:
@@ -164,7 +197,7 @@ def test_a_second_store_adds_what_the_first_did_not_have_and_the_newest_stays_th
         ({"backup_id": "2-20260901T060000Z"}, "backup id"),
         ({"backup_id": 7}, "backup id"),
         ({"backup_id": "1-20260901T060000Z'; DROP TABLE x"}, "backup id"),
-        ({"kind": "whole"}, "no known kind"),
+        ({"kind": "whole"}, "unknown kind"),
         ({"rows": ["x"]}, "wrong type"),
         ({"rows": {"a": -1}}, "wrong type"),
         ({"rows": {"a\0": 1}}, "half a character"),
@@ -174,40 +207,40 @@ def test_a_second_store_adds_what_the_first_did_not_have_and_the_newest_stays_th
         ({"notes": "a\0b"}, "half a character"),
         ({"recipients": [1]}, "wrong type"),
         ({"started_at": "2026-09-01T06:00:00"}, "without a zone"),
-        ({"started_at": "yesterday"}, "is no envelope"),
-        ({"started_at": 7}, "is no envelope"),
-        ({"format": 2}, "is of format 2"),
-        ({"format": "1"}, "is no envelope"),
+        ({"started_at": "yesterday"}, "is not an envelope"),
+        ({"started_at": 7}, "is not an envelope"),
+        ({"format": 2}, "has format 2"),
+        ({"format": "1"}, "is not an envelope"),
         ({"parent_id": "1-20250101T000000Z"}, "full backup is built on another"),
         ({"parent_id": 7}, "full backup is built on another"),
         ({"parent_id": {"a": 1}}, "full backup is built on another"),
         ({"parent_id": "1-20250101T000000Z\0"}, "half a character"),
         ({"chain": ["FULL"]}, "full backup is built on another"),
-        ({"kind": "incremental"}, "does not say what it is built on"),
-        ({"kind": "incremental", "parent_id": "FULL"}, "does not say what it is built on"),
-        ({"kind": "incremental", "parent_id": "OTHER"}, "does not say what it is built on"),
-        ({"kind": "incremental", "parent_id": 7, "chain": ["FULL"]}, "does not say what it is built on"),
-        ({"kind": "incremental", "parent_id": {}, "chain": ["FULL"]}, "does not say what it is built on"),
+        ({"kind": "incremental"}, "parent or a chain that is not valid"),
+        ({"kind": "incremental", "parent_id": "FULL"}, "parent or a chain that is not valid"),
+        ({"kind": "incremental", "parent_id": "OTHER"}, "parent or a chain that is not valid"),
+        ({"kind": "incremental", "parent_id": 7, "chain": ["FULL"]}, "parent or a chain that is not valid"),
+        ({"kind": "incremental", "parent_id": {}, "chain": ["FULL"]}, "parent or a chain that is not valid"),
         ({"kind": "incremental", "parent_id": "\0", "chain": ["FULL"]}, "half a character"),
-        ({"kind": "incremental", "parent_id": "OTHER", "chain": ["OTHER"]}, "does not say what it is built on"),
-        ({"kind": "incremental", "parent_id": "FULL", "chain": ["OTHER"]}, "does not say what it is built on"),
-        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL"] * 251}, "does not say what it is built on"),
-        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL", "OTHER"]}, "no archive of the clinic"),
-        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL", "ENVELOPE"]}, "no archive of the clinic"),
-        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL", "NO KEY"]}, "no archive of the clinic"),
-        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL", "NO HASH"]}, "no archive of the clinic"),
-        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL", "NO SIZE"]}, "no archive of the clinic"),
-        ({"kind": "incremental", "parent_id": "FULL", "chain": "x"}, "is no envelope"),
-        ({"expires_at": "9999-12-31T23:59:59-12:00"}, "until when it is kept"),
-        ({"expires_at": "0001-01-01T00:00:00+14:00"}, "until when it is kept"),
-        ({"locked_until": "9999-12-31T23:59:59-12:00"}, "until when it is kept"),
-        ({"locked_until": "0001-01-01T00:00:00+14:00"}, "until when it is kept"),
-        ({"finished_at": "9999-12-31T00:00:00Z"}, "start or its end"),
-        ({"finished_at": "2026-08-01T00:00:00Z"}, "start or its end"),
-        ({"started_at": "0001-01-01T00:00:00+14:00"}, "start or its end"),
-        ({"started_at": "1999-12-31T23:59:59Z"}, "start or its end"),
-        ({"rows": {"a": 2**63 - 1, "b": 2**63 - 1}}, "more tables or rows"),
-        ({"rows": {f"t{number}": 0 for number in range(10_001)}}, "more tables or rows"),
+        ({"kind": "incremental", "parent_id": "OTHER", "chain": ["OTHER"]}, "parent or a chain that is not valid"),
+        ({"kind": "incremental", "parent_id": "FULL", "chain": ["OTHER"]}, "parent or a chain that is not valid"),
+        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL"] * 251}, "parent or a chain that is not valid"),
+        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL", "OTHER"]}, "not an archive of the clinic"),
+        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL", "ENVELOPE"]}, "not an archive of the clinic"),
+        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL", "NO KEY"]}, "not an archive of the clinic"),
+        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL", "NO HASH"]}, "not an archive of the clinic"),
+        ({"kind": "incremental", "parent_id": "FULL", "chain": ["FULL", "NO SIZE"]}, "not an archive of the clinic"),
+        ({"kind": "incremental", "parent_id": "FULL", "chain": "x"}, "is not an envelope"),
+        ({"expires_at": "9999-12-31T23:59:59-12:00"}, "an end of its term"),
+        ({"expires_at": "0001-01-01T00:00:00+14:00"}, "an end of its term"),
+        ({"locked_until": "9999-12-31T23:59:59-12:00"}, "an end of its term"),
+        ({"locked_until": "0001-01-01T00:00:00+14:00"}, "an end of its term"),
+        ({"finished_at": "9999-12-31T00:00:00Z"}, "a start or an end"),
+        ({"finished_at": "2026-08-01T00:00:00Z"}, "a start or an end"),
+        ({"started_at": "0001-01-01T00:00:00+14:00"}, "a start or an end"),
+        ({"started_at": "1999-12-31T23:59:59Z"}, "a start or an end"),
+        ({"rows": {"a": 2**63 - 1, "b": 2**63 - 1}}, "too many tables or rows"),
+        ({"rows": {f"t{number}": 0 for number in range(10_001)}}, "too many tables or rows"),
         ({"rows": {"a\x1b[2J": 1}}, "names of tables"),
         ({"rows": {"a" * 301: 1}}, "names of tables"),
         ({"recipients": ["age1"] * 101}, "public keys"),
@@ -215,21 +248,21 @@ def test_a_second_store_adds_what_the_first_did_not_have_and_the_newest_stays_th
         ({"recipients": ["\x1b[2J"]}, "public keys"),
         ({"fingerprint": "x"}, "checksum"),
         ({"md5": "0" * 31}, "checksum"),
-        ({"format": 1.0}, "no whole one"),
-        ({"archive": "x"}, "is no envelope"),
+        ({"format": 1.0}, "not whole"),
+        ({"archive": "x"}, "is not an envelope"),
         ({"archive": {"key": "backups/1/x", "size_bytes": 1, "sha256": "", "md5": ""}}, "another archive"),
         ({"sha256": "x"}, "checksum"),
         ({"sha256": None}, "checksum"),
         ({"size_bytes": 1}, "says otherwise"),
-        ({"safety_of": "2-20260901T060000Z"}, "before the restore of what is no backup"),
-        ({"safety_of": {"a": 1}}, "before the restore of what is no backup"),
+        ({"safety_of": "2-20260901T060000Z"}, "not a backup of the clinic"),
+        ({"safety_of": {"a": 1}}, "not a backup of the clinic"),
     ],
     ids=lambda value: str(value)[:100],
 )
 def test_an_envelope_that_somebody_made_up_is_reported_and_stops_no_other(
-    fleet: Fleet, changes: dict[str, Any], problem: str
+    lost: Backups, changes: dict[str, Any], problem: str
 ) -> None:
-    bad, good, other = fleet.on_day(1), fleet.on_day(0), fleet.on_day(2, 2)
+    fleet, (bad, good, other) = lost((1, 1), (0, 1), (2, 2))
     built_on = {
         "FULL": asdict(good.archive),
         "OTHER": asdict(other.archive),
@@ -243,7 +276,6 @@ def test_an_envelope_that_somebody_made_up_is_reported_and_stops_no_other(
     if changes.get("parent_id") in ("FULL", "OTHER"):
         changes = changes | {"parent_id": built_on[changes["parent_id"]]["backup_id"]}
     forge(fleet, bad, **changes)
-    lose_catalog(fleet)
     report = fleet.rebuild()
     ((conflict, why),) = report.conflicts
     assert conflict == bad.archive_key
@@ -268,10 +300,9 @@ def test_an_envelope_that_somebody_made_up_is_reported_and_stops_no_other(
     ],
     ids=lambda garbage: str(garbage[:20]),
 )
-def test_an_envelope_that_is_none_is_reported(fleet: Fleet, garbage: bytes) -> None:
-    bad, good = fleet.on_day(0), fleet.on_day(1)
+def test_an_envelope_that_is_none_is_reported(lost: Backups, garbage: bytes) -> None:
+    fleet, (bad, good) = lost((0, 1), (1, 1))
     replace_object(fleet, envelope_key_of(bad.archive_key), garbage)
-    lose_catalog(fleet)
     report = fleet.rebuild()
     assert [key for key, _ in report.conflicts] == [bad.archive_key]
     assert [record.backup_id for record in fleet.catalog.find()] == [good.backup_id]
@@ -297,16 +328,15 @@ def test_an_envelope_that_is_none_is_reported(fleet: Fleet, garbage: bytes) -> N
     ids=lambda value: str(value)[:40],
 )
 def test_a_note_of_a_hold_that_cannot_be_read_holds_and_is_reported(
-    fleet: Fleet, note: bytes, reason: str | None
+    lost: Backups, note: bytes, reason: str | None
 ) -> None:
-    held, good = fleet.on_day(0), fleet.on_day(1)
+    fleet, (held, good) = lost((0, 1), (1, 1))
     put(fleet.stores.primary, hold_key_of(held.archive_key), note)
-    lose_catalog(fleet)
     report = fleet.rebuild()
     problem = "its note of a hold cannot be read; it is kept on hold"
     assert report.conflicts == ([] if reason else [(held.archive_key, problem)])
     assert (report.adopted, report.held) == (2, 1)
-    assert fleet.again(held).hold_reason == (reason or "unreadable note of a hold")
+    assert fleet.again(held).hold_reason == (reason or "unreadable hold note")
     assert fleet.again(good).hold_reason is None
     everything_works(fleet, backups=2)
     assert (fleet.rebuild().conflicts, fleet.rebuild().held) == ([], 0)
@@ -333,17 +363,16 @@ SEALED = AGE_HEADER + b"-> X25519 of somebody"
 @pytest.mark.parametrize(
     ("began", "changes", "problem"),
     [
-        ("20000101_000000", {}, "its key is of another time"),
-        ("20991231_235959", {}, "its key is of another time"),
-        ("20260231_000000", {}, "its key is of another time"),
-        ("20260901_060000", {"started_at": "2026-08-01T00:00:00Z"}, "begun before the time that its id tells"),
+        ("20000101_000000", {}, "its key has another time"),
+        ("20991231_235959", {}, "its key has another time"),
+        ("20260231_000000", {}, "its key has another time"),
+        ("20260901_060000", {"started_at": "2026-08-01T00:00:00Z"}, "a start before the time in its id"),
         ("20260901_060000", {"backup_id": "1-20260931T060000Z"}, "no usable backup id"),
     ],
 )
-def test_id_start_and_key_of_a_backup_agree(fleet: Fleet, began: str, changes: dict[str, Any], problem: str) -> None:
-    record, good = fleet.on_day(0), fleet.on_day(1)
+def test_id_start_and_key_of_a_backup_agree(lost: Backups, began: str, changes: dict[str, Any], problem: str) -> None:
+    fleet, (record, good) = lost((0, 1), (1, 1))
     key = plant(fleet, record, began, **changes)
-    lose_catalog(fleet)
     report = fleet.rebuild()
     ((conflict, why),) = report.conflicts
     assert (conflict, problem in why) == (key, True)
@@ -385,9 +414,9 @@ def test_a_retry_long_after_its_first_attempt_and_older_keys_are_known_again(fle
     ids=["garbage", "another digest", "sealed"],
 )
 def test_of_several_with_one_id_none_is_taken_over_for_its_time(
-    fleet: Fleet, when: str, content: bytes, changes: dict[str, Any], told: bool, others: int
+    lost: Backups, when: str, content: bytes, changes: dict[str, Any], told: bool, others: int
 ) -> None:
-    real, good = fleet.on_day(0), fleet.on_day(1)
+    fleet, (real, good) = lost((0, 1), (1, 1))
     began = "20260901_050000" if when == "first" else "20260901_063000"
     finished_at = iso(START + timedelta(hours=1))
     forged = [
@@ -396,7 +425,6 @@ def test_of_several_with_one_id_none_is_taken_over_for_its_time(
     ]
     for key in forged:
         replace_object(fleet, envelope_key_of(key), changed(objects_of(fleet.store)[envelope_key_of(key)], **changes))
-    lose_catalog(fleet)
     report = fleet.rebuild()
     known = {each.archive_key for each in fleet.catalog.find()}
     if told:
@@ -760,7 +788,7 @@ def test_an_envelope_of_another_backup_is_never_replaced(fleet: Fleet) -> None:
     ):
         with pytest.raises(IntegrityError) as caught:
             there(kept)
-        assert ("Two different backups" if b'"format": 1' in kept else "is of format 2") in caught.value.message
+        assert ("Two different backups" if b'"format": 1' in kept else "has format 2") in caught.value.message
         assert caught.value.hint
         assert objects_of(store)[key] == kept
 
@@ -800,11 +828,11 @@ def test_the_command_tells_everything_before_it_fails(
     }  # fmt: skip
     with catalog.lock(2):
         busy = run("catalog", "rebuild")
-        assert (busy.code, "1 clinics were being worked at" in busy.err) == (75, True)
-        assert "worked at: clinics 2" in busy.out
+        assert (busy.code, "1 clinics were skipped" in busy.err) == (75, True)
+        assert "another process works on them: clinics 2" in busy.out
         assert [report["busy"] for report in run("catalog", "rebuild", "--json").json()] == [[2]]
         checked = run("catalog", "verify", "--record", "--read")
-        assert (checked.code, "1 things could not be looked at" in checked.err) == (75, True)
+        assert (checked.code, "1 things could not be checked" in checked.err) == (75, True)
     down = run("catalog", "rebuild", **stores)
     assert (down.code, "s3://nowhere/x" in down.err) == (75, True)
     assert [record.backup_id for record in catalog.find()] == [three.backup_id, second.backup_id, first.backup_id]
@@ -818,5 +846,5 @@ def test_the_command_tells_everything_before_it_fails(
     put(store, key, forged)
     bad = run("catalog", "rebuild", **stores)
     assert (bad.code, "1 objects do not fit" in bad.err, "s3://nowhere/x" in bad.err) == (1, True, True)
-    assert (first.archive_key in bad.out, "times that cannot be" in bad.out) == (True, True)
+    assert (first.archive_key in bad.out, "a start or an end that is not valid" in bad.out) == (True, True)
     assert [record.backup_id for record in catalog.find()] == [three.backup_id, second.backup_id]

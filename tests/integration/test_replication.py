@@ -320,7 +320,7 @@ def test_a_place_has_one_name(url: str, place: str) -> None:
     assert canonical(url) == canonical(canonical(url)) == place
 
 
-@pytest.mark.parametrize(("url", "said"), [("s3://bucket/a/", "is named twice"), ("s4://x", "of no known kind")])
+@pytest.mark.parametrize(("url", "said"), [("s3://bucket/a/", "is named twice"), ("s4://x", "an unknown kind")])
 def test_what_is_wrong_with_a_replica_keeps_nobody_from_the_primary(fleet: Fleet, url: str, said: str) -> None:
     one, *_ = fleet.stores
     wrong = Stores("s3://bucket/a", {"replica": url}, lambda url, conn_id: one)
@@ -354,7 +354,7 @@ def test_after_a_rebuild_from_a_forged_store_the_good_copy_elsewhere_is_not_over
     assert fleet.rebuild(one).adopted == 1
     ((_, error),) = fleet.copy(stores=Stores.of(one, two)).problems
     assert isinstance(error, IntegrityError)
-    assert f"wo different backups lie under one key in {two.url}" in error.message
+    assert f"wo different backups have one key in {two.url}" in error.message
     assert "catalog verify" in error.hint
     assert objects_of(two) == good
     # It is about this object alone.
@@ -710,7 +710,7 @@ def test_a_second_hold_does_not_take_the_place_of_the_first(fleet: Fleet, reason
     with pytest.raises(PermanentError) as caught:
         fleet.holds().hold(record.backup_id, reason, by)
     assert "on hold already since 2026-09-01T06:00:00Z, by abogada: pleito" in caught.value.message
-    assert "release it first" in caught.value.hint
+    assert "To add another reason" in caught.value.hint
     assert envelopes.load_hold(record.archive_key, fleet.stores.primary) == ("pleito", "abogada")
     again = fleet.again(record)
     assert (again.hold_reason, again.held_by, again.held_at) == ("pleito", "abogada", START)

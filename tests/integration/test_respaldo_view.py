@@ -223,7 +223,7 @@ def test_the_search_path_that_a_role_has_is_kept(
         printed = run("grant", "respaldo", "--to", APP, "--search-path")
         execute(app, printed.out)
         assert as_app(app, "SHOW search_path") == [(path,)]
-    assert "names clinic_backups already" in printed.out
+    assert "already contains clinic_backups" in printed.out
 
 
 def test_a_search_path_that_may_not_be_set_says_who_may(app: DemoDatabase, run: Run) -> None:  # noqa: F811

@@ -93,7 +93,8 @@ LEFT_OUT = {
     "soft-deleted": LeftOut("UPDATE s.visit SET gone = true WHERE id = 1"),
     "soft-deleted and changed": LeftOut("UPDATE s.visit SET gone = true, code = 'x' WHERE id = 1"),
     "soft-deleted with its child": LeftOut("UPDATE s.visit SET gone = true WHERE id = 1; UPDATE s.note SET gone = true, v = 'x' WHERE id = 1"),
-    "soft-deleted without its way": LeftOut("UPDATE s.note SET gone = true, visit_id = NULL WHERE id = 1"),
+    "soft-deleted without its way": LeftOut("UPDATE s.note SET gone = true, visit_id = NULL WHERE id = 1", says="1 rows of the backup have keys in s.note"),
+    "without its way": LeftOut("UPDATE s.note SET visit_id = NULL WHERE id = 1"),
     "soft-deleted child alone": LeftOut("UPDATE s.note SET gone = true WHERE id IN (1, 2)", only=("s.note",)),
     "every one soft-deleted": LeftOut("UPDATE s.visit SET gone = true WHERE clinic_id = 1; UPDATE s.note SET gone = true WHERE id < 6"),
     "some lines of a log aged": LeftOut(f"{AGED}; DELETE FROM s.log WHERE ctid IN (SELECT ctid FROM s.log WHERE day = '2020-06-01')", stays=True),
@@ -177,15 +178,18 @@ def test_an_undo_takes_back_what_rows_without_a_clinic_got(
     before = rig.everything()
     rig.execute(after)
     damaged = rig.everything()
+    # Without a key nobody knows them again: they stay, and the clinic's come back beside them.
+    nobodys = [row for row in damaged["s.call"] if row.startswith("(,")]
+    done = before | {"s.call": sorted([*before["s.call"], *nobodys])}
     saved = restored(rig, record)
-    assert rig.everything() == before
+    assert rig.everything() == done
     assert saved is not None
     again = restored(rig, saved)
     assert rig.everything() == damaged
     assert rig.plan(saved).writes == 0
     assert again is not None
     restored(rig, again)
-    assert rig.everything() == before
+    assert rig.everything() == done
 
 
 TOUCHES = "CREATE FUNCTION s.touch() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {does}; RETURN NEW; END$$; CREATE TRIGGER touch {when} ON s.t FOR EACH ROW EXECUTE FUNCTION s.touch()"

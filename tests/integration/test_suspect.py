@@ -166,7 +166,7 @@ def test_accepted_it_counts_and_the_same_is_not_said_again(fleet: Fleet) -> None
     fifth = fleet.on_day(4)
     assert (fifth.is_trusted, fifth.suspect != fourth.suspect) == (False, True)
     good = fleet.on_day(5, clinic_id=2)
-    with pytest.raises(PermanentError, match="Nothing in backup"):
+    with pytest.raises(PermanentError, match="is not suspect"):
         fleet.holds().accept(good.backup_id, "x", "ana")
 
 

@@ -186,7 +186,7 @@ def test_a_store_that_does_not_answer_is_an_error_and_nothing_is_recorded_of_it(
     conditions = {url: {copy.condition for copy in done.copies if copy.store_url == url} for url in chain.stores.urls}
     assert conditions == {one.url: {"intact"}, two.url: {None}}
     assert (done.bad, done.losses, chain.again(full).stores) == ([], [], (one.url, two.url))
-    with pytest.raises(error, match=f"{newest.backup_id} was not wholly verified: the store refused") as raised:
+    with pytest.raises(error, match=f"{newest.backup_id} was not fully verified: the store refused") as raised:
         done.require_intact()
     assert raised.value.hint == "Ask its owner."
 
@@ -199,7 +199,7 @@ def test_a_store_that_is_away_loses_nothing(fleet: Fleet, tmp_path: Path) -> Non
     away.mkdir()
     done = verify(fleet, record)
     assert [copy.condition for copy in done.copies] == ["intact", None]
-    with pytest.raises(TransientError, match="holds no backup at all"):
+    with pytest.raises(TransientError, match="holds none of the catalog's backups"):
         done.require_intact()
     assert fleet.again(record).stores == fleet.stores.urls
 
@@ -210,7 +210,7 @@ def test_a_store_that_is_none_of_the_settings_is_named(fleet: Fleet) -> None:
     one, two = fleet.stores
     done = verify(fleet, record, Stores.of(one))
     assert seen(done) == {(record.backup_id, one.url): "intact", (record.backup_id, two.url): None}
-    with pytest.raises(PermanentError, match=f"{two.url} holds backups, and is no store of these settings"):
+    with pytest.raises(PermanentError, match=f"{two.url} holds backups, but is not a store of these settings"):
         done.require_intact()
 
 
@@ -234,7 +234,7 @@ def test_while_the_clinic_is_backed_up_what_is_intact_is_so_and_what_is_bad_wait
         flip(fleet.stores.primary, record.archive_key)
         done = verify(fleet, record)
         assert [copy.condition for copy in done.copies] == [None, "intact"]
-        with pytest.raises(TransientError, match="is being backed up already"):
+        with pytest.raises(TransientError, match="is already being backed up"):
             done.require_intact()
         assert fleet.again(record).stores == fleet.stores.urls
     assert bad(verify(fleet, record)) == [(fleet.stores.urls[0], "damaged", True)]
@@ -249,7 +249,7 @@ def test_what_retention_deletes_meanwhile_is_not_lost(fleet: Fleet, tmp_path: Pa
 
     done = verify(fleet, record, Stores.of(Troubled(tmp_path / "one", delete)))
     assert ([copy.condition for copy in done.copies], done.losses) == ([None], [])
-    with pytest.raises(TransientError, match="was deleted, or copied anew, while it was read"):
+    with pytest.raises(TransientError, match="was deleted or copied again while it was read"):
         done.require_intact()
 
 
@@ -268,7 +268,7 @@ def test_an_envelope_of_another_archive_is_a_problem(fleet: Fleet) -> None:
     exchange(store, name, objects_of(store)[name].replace((record.sha256 or "").encode(), b"0" * 64))
     done = verify(fleet, record)
     assert [copy.condition for copy in done.copies] == ["intact"]
-    with pytest.raises(PermanentError, match="was not wholly verified"):
+    with pytest.raises(PermanentError, match="was not fully verified"):
         done.require_intact()
 
 

@@ -91,7 +91,7 @@ def test_what_is_shown_is_what_is_answered(demo_database: DemoDatabase, tmp_path
     # And that it was done is not believed.
     found = seen_of(actions)
     assert (found.state, found.result) == ("failed", None)
-    assert "knows of no restore" in found.error
+    assert "has no restore" in found.error
     approved = theatre.approvals().answer(second.id, "approved", by="jefa", how="ui")
     record = runner.apply(approved)
     found = seen_of(actions)

@@ -22,13 +22,13 @@ def test_the_recipes_files_exist() -> None:
     assert [path for path in paths if not (CHECKOUT / path).exists()] == []
 
 
-def test_the_ways_files_exist() -> None:
-    named = re.findall(r"`([a-z_/]+\.py)`", section("The way of a backup") + section("The way of a restore"))
+def test_the_files_of_both_runs_exist() -> None:
+    named = re.findall(r"`([a-z_/]+\.py)`", section("How a backup runs") + section("How a restore runs"))
     assert len(named) > 20
     assert [name for name in named if not (PACKAGE / name).exists()] == []
 
 
-def test_every_folder_has_its_floor() -> None:
+def test_every_folder_is_a_layer() -> None:
     folders = {f"{path.name}/" for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
     modules = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
-    assert set(re.findall(r"^\| `([^`]+)` \|", section("The floors"), re.MULTILINE)) == folders | modules
+    assert set(re.findall(r"^\| `([^`]+)` \|", section("Layers"), re.MULTILINE)) == folders | modules

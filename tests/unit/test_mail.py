@@ -678,6 +678,17 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path / "email"
 
 
+def test_a_template_is_known_until_its_text_changes(copy: Path) -> None:
+    success = copy / "es" / "success.txt"
+    templates(copy).check()
+    success.write_text(success.read_text("utf-8").replace("Respaldo completado", "Respaldo hecho"), "utf-8")
+    assert templates(copy).render("success", "es", FACTS["success"]).subject == "✅ Respaldo hecho - Clínica Sonrisas"
+    success.write_text("{% if %}", "utf-8")
+    for _ in range(2):
+        with pytest.raises(SettingsError, match=re.escape(f"{success}, line 1")):
+            templates(copy).check()
+
+
 def test_a_third_language_is_one_folder(copy: Path) -> None:
     shutil.copytree(copy / "es", copy / "pt_BR")
     success = copy / "pt_BR" / "success.txt"
@@ -699,8 +710,8 @@ def test_a_third_language_is_one_folder(copy: Path) -> None:
         ("es/_backup.txt", "expires_at | day", "rows | day", r"es/_backup\.txt, line 7: TypeError"),
         ("es/_backup.txt", "{{ tables", "{{ clinic_name.__class__.__mro__ }}{{ tables", r"_backup\.txt, line 5: Secur"),
         ("es/success.txt", "_backup.txt", "_back.txt", r"es/success\.txt, line \d+: _back\.txt is missing"),
-        ("es/success.txt", "Subject: ", "", r"es/success\.txt, line 1: not `Subject"),
-        ("es/success.txt", "{{ clinic_name }}\n\n", "{{ clinic_name }}\n", r"es/success\.txt, line 1: not `Subject"),
+        ("es/success.txt", "Subject: ", "", r"es/success\.txt, line 1: it is not `Subject"),
+        ("es/success.txt", "{{ clinic_name }}\n\n", "{{ clinic_name }}\n", r"success\.txt, line 1: it is not `Subject"),
         ("layout.html", "{{ subject }}", "{{ subjekt }}", r"layout\.html, line \d+: .*subjekt"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""README and docs tell the truth where that can be checked."""
+"""README and docs agree with the code where that can be checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
--- What the clinic's users did. Entries of users without a clinic belong to no clinic.
+-- The audit log of the clinic's users. Entries of users without a clinic belong to no clinic.
 SELECT bitacora.*
   FROM public.auditoria_bitacora AS bitacora
   JOIN public.usuarios_usuario AS usuario ON usuario.id = bitacora.usuario_id

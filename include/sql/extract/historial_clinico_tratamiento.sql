@@ -1,4 +1,4 @@
--- A treatment belongs to its record, thus to the patient: not every treatment has a visit.
+-- A treatment belongs to its record and so to the patient, because not every treatment has a visit.
 SELECT tratamiento.*
   FROM public.historial_clinico_tratamiento AS tratamiento
   JOIN public.historial_clinico_historialclinico AS historial ON historial.id = tratamiento.historial_id

@@ -1,4 +1,4 @@
--- A payment belongs to the invoice's patient, not to who received it.
+-- A payment belongs to the invoice's patient, not to the user who received it.
 SELECT pago.*
   FROM public.sistema_pagos_pago AS pago
   JOIN public.sistema_pagos_factura AS factura ON factura.id = pago.factura_id

@@ -1,1 +1,1 @@
-"""The format: blocks, encryption, manifests, chains, and the checks of what comes out of a store."""
+"""The format of archives: blocks, encryption, manifests, chains, and checks of data from a store."""

@@ -10,12 +10,12 @@ from itertools import accumulate
 from zlib import crc32
 
 MIN_BLOCK_ROWS = 96
-"""No block but a table's last has fewer rows, unless it is large."""
+"""The fewest rows of a block, unless it is large or its table's last."""
 CUT_MASK = 0x1F
-"""From there on a block ends after the first row whose CRC-32 has these bits zero: 128 rows on average in all
+"""After that, a block ends with the first row whose CRC-32 has these bits zero: 128 rows on average in total
 (docs/decisions/0003)."""
 MAX_BLOCK_BYTES = 4 * 1024 * 1024
-"""A block also ends after the row with which it reaches this size."""
+"""A block also ends with the row that brings it to this size."""
 DIGEST_BYTES = 32
 PIECE_BYTES = 512 * 1024
 LOOK_AHEAD_ROWS = 64
@@ -31,14 +31,13 @@ class Block:
 
 
 OWN_ARCHIVE = 0
-"""A backup's own archive among those that its blocks lie in."""
+"""The index of the backup's own archive."""
 MAX_ARCHIVES = 255
 
 
 class BlockList:
-    """The blocks of one table in order, 41 bytes each, so that thirty million rows' worth stays small.
-
-    Each lies in one archive of the backup's chain, by its index there: 0 is the backup's own.
+    """The blocks of one table in order. Each takes 41 bytes, so that the blocks of thirty million rows stay small.
+    Each block is in one archive of the backup's chain, given by its index: 0 is the backup's own archive.
     """
 
     def __init__(self) -> None:
@@ -59,7 +58,7 @@ class BlockList:
         return bytes(self._archives)
 
     def own(self) -> BlockList:
-        """Those that lie in the backup's own archive."""
+        """The blocks in the backup's own archive."""
         if not any(self._archives):
             return self
         found = BlockList()
@@ -84,23 +83,23 @@ class BlockList:
         return sum(self._sizes)
 
     def digest_pieces(self) -> Iterator[bytes]:
-        """All digests, one after the other, in pieces: as a whole they grow with the clinic."""
+        """All digests in order, in pieces, because their total size grows with the clinic."""
         for start in range(0, len(self._digests), PIECE_BYTES):
             yield bytes(self._digests[start : start + PIECE_BYTES])
 
     def equals(self, other: BlockList) -> bool:
-        """The same blocks in the same order."""
+        """Whether both have the same blocks in the same order."""
         return self._digests == other._digests
 
 
 class BlockCutter:
-    """Cuts the rows of one table. Where the rows are cut does not depend on how they come in batches."""
+    """Cuts the rows of one table into blocks. The cuts do not depend on the batches."""
 
     def __init__(self) -> None:
         self._pending: list[bytes] = []
 
     def feed(self, rows: list[bytes]) -> list[tuple[bytes, Block]]:
-        """Take the next rows; give back the blocks that are complete now, with their bytes."""
+        """Add the next rows, and return the blocks that are now complete, with their bytes."""
         rows = self._pending + rows
         complete: list[tuple[bytes, Block]] = []
         start = 0
@@ -115,14 +114,14 @@ class BlockCutter:
         return complete
 
     def finish(self) -> list[tuple[bytes, Block]]:
-        """The last block, which ends where the table does; none when nothing is left."""
+        """The last block of the table; none if no rows are left."""
         data, rows = b"".join(self._pending), len(self._pending)
         self._pending = []
         return [(data, Block(hashlib.sha256(data).digest(), rows, len(data)))] if rows else []
 
 
 def _end(rows: list[bytes], start: int) -> int:
-    """Behind which row the block that begins at ``start`` ends, if not by its size; 0 when these rows do not tell."""
+    """The number of the row that ends the block from ``start`` by its content; 0 if these rows do not decide it."""
     for first in range(start + MIN_BLOCK_ROWS - 1, len(rows), LOOK_AHEAD_ROWS):
         for index, crc in enumerate(map(crc32, rows[first : first + LOOK_AHEAD_ROWS]), start=first + 1):
             if not crc & CUT_MASK:
@@ -131,6 +130,6 @@ def _end(rows: list[bytes], start: int) -> int:
 
 
 def _end_by_size(rows: list[bytes], start: int) -> int:
-    """Behind which row the block that begins at ``start`` reaches its largest size."""
+    """The number of the row with which the block from ``start`` reaches its largest size."""
     sizes = accumulate(map(len, rows[start:]))
     return next(end for end, size in enumerate(sizes, start=start + 1) if size >= MAX_BLOCK_BYTES)

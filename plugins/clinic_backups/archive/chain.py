@@ -1,4 +1,4 @@
-"""Full or incremental, and why: what a clinic's next backup is built on."""
+"""Decides whether a clinic's next backup is full or incremental, and what it is built on."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from clinic_backups.base.settings import Settings
 
 @dataclass(frozen=True)
 class Choice:
-    """A full backup, or an incremental one on ``chain``: its parent first, the full one last."""
+    """A full backup, or an incremental one that is built on ``chain``: its parent first, the full one last."""
 
     reason: str
     chain: tuple[BackupRecord, ...] = ()
 
     @property
     def parent_id(self) -> str | None:
-        """What it is built on; none for a full one."""
+        """The id of its parent; none for a full backup."""
         return self.chain[0].backup_id if self.chain else None
 
 
 def chain_of(record: BackupRecord, known: dict[str, BackupRecord]) -> tuple[BackupRecord, ...] | None:
-    """A backup and all that it is built on, down to the full one; none where one of them is gone."""
+    """A backup and the backups that it is built on, down to the full one; none if one of them is missing."""
     chain = [record]
     for parent in parents_of(record, known):
         if parent is None:
@@ -43,16 +43,15 @@ def choose(
     schema_digest: str | None,
     not_before: datetime | None = None,
 ) -> Choice:
-    """Decide from the clinic's records alone; the stores are asked afterwards.
-
-    :param backups: the clinic's completed backups. Nothing is built on a suspect one that nobody accepted.
-    :param schema_digest: of the tables as they are; ``None`` while that is not known: as of the newest backup.
-    :param not_before: what was begun until then is being erased, and nothing may need it.
+    """Decide from the clinic's records alone. The stores are checked afterwards.
+    :param backups: the clinic's completed backups. No backup is built on a suspect one that nobody accepted.
+        :param schema_digest: digest of the present tables; ``None`` if unknown: assume that of the newest backup.
+        :param not_before: backups that were begun until then are being erased, so nothing may be built on them.
     """
     if wanted == "full":
         return Choice("a full one was asked for")
     if wanted == "auto" and settings.full_every_days == 0:
-        return Choice("all are to be full ones")
+        return Choice("the settings ask for full backups only")
     completed = [backup for backup in backups if backup.state == "completed"]
     known = {backup.backup_id: backup for backup in completed if backup.is_trusted}
     if not known:
@@ -64,7 +63,7 @@ def choose(
     newest = max(known.values(), key=lambda backup: (backup.data_time, backup.started_at, backup.backup_id))
     chain = chain_of(newest, known)
     if chain is None:
-        return Choice(f"what {newest.backup_id} is built on is not all there")
+        return Choice(f"the chain of {newest.backup_id} is incomplete")
     reason = _why_full(chain, settings, now, recipients, schema_digest)
     if not_before is not None and chain[-1].started_at <= not_before:
         reason = "the clinic's earlier backups are being erased"
@@ -82,20 +81,20 @@ def _why_full(
     recipients: tuple[str, ...],
     schema_digest: str | None,
 ) -> str:
-    """What forbids an incremental, also to somebody who asks for one."""
+    """The reason why an incremental is impossible, even if somebody asks for one."""
     newest = chain[0]
     if newest.schema_digest is None or schema_digest not in (None, newest.schema_digest):
         return (
-            f"the tables are others than in {newest.backup_id}" if newest.schema_digest else "the catalog was rebuilt"
+            f"the tables differ from those of {newest.backup_id}" if newest.schema_digest else "the catalog was rebuilt"
         )
     if any(set(backup.recipients) != set(recipients) for backup in chain):
-        return "the public keys are others than before"
+        return "the public keys have changed"
     if newest.started_at > now:
         return f"{newest.backup_id} is dated in the future: the clock was or is wrong"
     if len(chain) >= settings.chain_length:
         return f"the chain has reached its length of {settings.chain_length}"
     if settings.lock_days:
-        # The new one is to be safe for so many days, and is only as safe as what it is built on.
+        # The new backup needs its whole chain locked for this many days.
         until = now + timedelta(days=settings.lock_days)
         for backup in chain:
             if backup.locked_until is None or backup.locked_until < until:
@@ -104,7 +103,7 @@ def _why_full(
 
 
 def _why_full_again(chain: tuple[BackupRecord, ...], settings: Settings, now: datetime) -> str:
-    """What makes a full one the better choice."""
+    """The reason why a full backup is the better choice."""
     full = chain[-1]
     if now - full.started_at >= timedelta(days=settings.full_every_days):
         return f"the last full one is {_days(now - full.started_at)} old"

@@ -1,4 +1,4 @@
-"""The compression of archives: its suffix, its writer and its reader, and nobody else knows which one it is."""
+"""The compression of archives: suffix, writer and reader. Only this module knows which one is used."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import ClassVar, Protocol
 import zstandard
 
 MAX_WINDOW_BYTES = 128 * 1024 * 1024
-"""What zstd's highest level needs; a frame that wants more memory is refused."""
+"""The memory that zstd's highest level needs. A frame that needs more is refused."""
 
 
 class Packing(Protocol):
-    """What makes one frame."""
+    """Writes one frame."""
 
     def compress(self, data: bytes, /) -> bytes:
-        """What of the frame is ready by now."""
+        """The bytes of the frame that are ready."""
 
     def flush(self) -> bytes:
         """The end of the frame."""
 
 
 class Unpacking(Protocol):
-    """What reads one frame."""
+    """Reads one frame."""
 
     @property
     def eof(self) -> bool:
@@ -30,10 +30,10 @@ class Unpacking(Protocol):
 
     @property
     def unused_data(self) -> bytes:
-        """What came after its end."""
+        """The bytes after its end."""
 
     def decompress(self, data: bytes, /) -> bytes:
-        """What of the content is ready by now. :raises Zstd.Damaged: this is no such frame."""
+        """The content that is ready. :raises Zstd.Damaged: this is not a zstd frame."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,12 @@ class Zstd:
     Damaged: ClassVar[type[Exception]] = zstandard.ZstdError
 
     def writer(self) -> Packing:
-        """Makes a frame with a checksum and an end: zstandard's reader ends silently on a file that was cut short."""
+        """Makes a frame with a checksum. Its end is checked too: zstandard's reader ends silently if a file was cut
+        short.
+        """
         return zstandard.ZstdCompressor(level=self.level, write_checksum=True).compressobj()
 
     @staticmethod
     def reader() -> Unpacking:
-        """Reads a frame. Not a stream_reader: that one does not tell a frame's end from a cut."""
+        """Reads a frame. A stream_reader is not used, because it cannot tell a frame's end from a cut."""
         return zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()

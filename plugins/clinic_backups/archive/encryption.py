@@ -1,4 +1,4 @@
-"""Encryption with age (https://age-encryption.org/v1): to public keys, so that workers cannot read backups."""
+"""Encryption with age (https://age-encryption.org/v1). Only public keys are needed, so workers cannot read backups."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ def generate_identity() -> tuple[str, str]:
 
 
 def parse_recipients(recipients: Sequence[str]) -> list[Any]:
-    """Public keys as ``pyrage`` wants them.
-
-    :raises SettingsError: one is not a public key. The message names it unless it is a secret key.
+    """Parse public keys for ``pyrage``.
+    :raises SettingsError: one is not a public key. The message shows it, unless it is a secret key.
     """
     return [_parse(recipient) for recipient in recipients]
 
@@ -43,7 +42,7 @@ def parse_recipients(recipients: Sequence[str]) -> list[Any]:
 def _parse(recipient: str) -> Any:
     if any(words in recipient.upper() for words in ("SECRET-KEY", "PRIVATE KEY")):
         raise SettingsError(
-            "A recipient is a SECRET key; workers must only have public ones.",
+            "A recipient is a SECRET key. Workers must have public keys only.",
             hint="Set CLINIC_BACKUPS_RECIPIENTS to the age1… line that `clinic-backups keygen` printed.",
         )
     kind = pyrage.ssh if recipient.startswith("ssh-") else pyrage.x25519
@@ -57,16 +56,15 @@ def _parse(recipient: str) -> Any:
 
 
 def load_identities(file: Path) -> tuple[Any, ...]:
-    """The secret keys in a file: ``AGE-SECRET-KEY-1…`` lines among comments, or one OpenSSH private key.
-
-    :raises SettingsError: it is missing, open to others than its owner, has no usable key, or wants a passphrase.
-        Names the file and never its content.
+    """The secret keys in a file: ``AGE-SECRET-KEY-1…`` lines and comments, or one OpenSSH private key.
+    :raises SettingsError: it is missing, others than its owner can read it, it has no usable key, or it needs a
+        passphrase. Names the file and never its content.
     """
     return _identities(_content(file), file)
 
 
 def public_keys(file: Path) -> tuple[str, ...]:
-    """The recipients whose backups the secret keys in a file open.
+    """The public keys that belong to the secret keys in a file.
 
     :raises SettingsError: see :func:`load_identities`.
     """
@@ -80,10 +78,10 @@ def public_keys(file: Path) -> tuple[str, ...]:
 
 
 def _content(file: Path) -> bytes:
-    # Said before the file is looked for: an error names the file, and this would be the key.
+    # Checked before the file is opened: an error would print the path, which here is the key.
     if "AGE-SECRET-KEY" in str(file).upper() or "PRIVATE KEY" in str(file):
         raise SettingsError(
-            "CLINIC_BACKUPS_IDENTITY_FILE, or --identity, holds a secret key, and not the path of a file.",
+            "CLINIC_BACKUPS_IDENTITY_FILE, or --identity, is a secret key instead of the path of a file.",
             hint="Write the key into a file that only its owner can read (mode 600), and give its path.",
         )
     if not str(file).strip(". "):
@@ -98,7 +96,7 @@ def _content(file: Path) -> bytes:
     except OSError as error:
         raise SettingsError(
             f"The identity file {file} cannot be read: {error.strerror}.",
-            hint="Name the file that `clinic-backups keygen` wrote: it holds the secret key that opens backups.",
+            hint="Give the file that `clinic-backups keygen` wrote. It holds the secret key that opens backups.",
         ) from None
     if mode & 0o077:
         raise SettingsError(
@@ -142,7 +140,7 @@ def _ssh_identity(data: bytes, file: Path) -> Any:
 
 
 def _no_identity(message: str) -> SettingsError:
-    return SettingsError(f"{message}.", hint="It takes AGE-SECRET-KEY-1… lines, or one OpenSSH private key.")
+    return SettingsError(f"{message}.", hint="It must hold AGE-SECRET-KEY-1… lines, or one OpenSSH private key.")
 
 
 def _passphrase(file: Path, *, hint: str) -> SettingsError:
@@ -158,28 +156,31 @@ class Age:
     def run(self, source: Any, target: Any, recipients: Sequence[str]) -> None:
         """Encrypt ``source`` to ``target``, both file-like, in constant memory.
 
-        :raises SettingsError: no recipient, or one that is no public key; nothing was read or written then.
+        :raises SettingsError: there is no recipient, or one is not a public key. Nothing was read or written then.
         """
         if not recipients:
-            raise SettingsError("No recipient: a backup is never written unencrypted.", hint="See `keygen`.")
+            raise SettingsError(
+                "There is no recipient. A backup is never written unencrypted.",
+                hint="Run `clinic-backups keygen`, and set CLINIC_BACKUPS_RECIPIENTS to the public key that it prints.",
+            )
         pyrage.encrypt_io(source, target, parse_recipients(recipients))
 
     def open(self, source: Any, target: Any, identities: Sequence[Any]) -> None:
         """Decrypt ``source`` to ``target``, both file-like, in constant memory.
 
-        Reads to the end, and what was written is true only once this returns: of a file that is cut or damaged, all
-        before comes first.
+        Reads to the end. The written bytes are valid only after this has returned: if a file is cut or damaged, all
+        bytes before that point are written first.
 
         :param identities: from :func:`load_identities`.
         :raises WrongIdentity: it is encrypted to other keys.
-        :raises IntegrityError: it is no age file, cut short or damaged, or goes on after its end.
+        :raises IntegrityError: it is not an age file, it is cut short or damaged, or it has bytes after its end.
         """
         try:
             pyrage.decrypt_io(source, target, list(identities))
         except pyrage.DecryptError as error:
             raise _decrypt_error(str(error)) from None
         except OSError as error:
-            # An error of source or target has a number or a class of its own; pyrage's own has neither.
+            # Errors of source or target have an errno or a class of their own. Errors of pyrage have neither.
             if type(error) is not OSError or error.errno is not None:
                 raise
             raise _decrypt_error(str(error)) from None
@@ -189,10 +190,10 @@ _DECRYPT_ERRORS = {
     "age file is truncated": "The archive is cut short.",
     "failed to fill whole buffer": "The archive is cut short: its header does not end.",
     "Incomplete header": "The archive is cut short: its header does not end.",
-    "Header is invalid": "This is no archive of this package, or its first bytes are damaged: it is no age file.",
+    "Header is invalid": "The file is not an age file: another program made it, or its first bytes are damaged.",
     "Unknown age format": "The archive's age header is damaged, or of a later version of age.",
 }
-"""By how the ``age`` library's error begins; its others are of the authentication."""
+"""Messages by the first words of the ``age`` library's error. All its other errors mean failed authentication."""
 
 
 def _decrypt_error(text: str) -> PermanentError:
@@ -200,7 +201,7 @@ def _decrypt_error(text: str) -> PermanentError:
         return WrongIdentity(
             "The archive is not encrypted to this key.",
             hint="`clinic-backups show ID` lists the recipients: use the identity file of one of them. With the right"
-            " key, the archive's header is damaged.",
+            " key, this error means that the archive's header is damaged.",
         )
     for beginning, message in _DECRYPT_ERRORS.items():
         if text.startswith(beginning):

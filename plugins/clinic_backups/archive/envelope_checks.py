@@ -1,6 +1,5 @@
-"""Whether an envelope can be believed as far as the catalog needs it: who may write into a store may make one up.
-
-Whatever is read out of a store passes these checks, and whatever is written there passes them before it is written.
+"""Checks whether an envelope is valid, because anybody who may write into a store can forge one.
+Every envelope passes these checks after it is read from a store, and before it is written there.
 """
 
 from __future__ import annotations
@@ -21,37 +20,36 @@ MAX_GAPS, MAX_GAP = 1_000, 4_000
 MAX_TEXT = {"clinic_name": 500, "requested_by": 500, "notes": 2_000}
 MAX_SUSPECT = 10_000
 MAX_NUMBER = 2**31
-"""Higher numbers are in no envelope and are believed of none. A forged one just below it moves the numbers up,
-and what follows is written without: a store's words stop no backup."""
+"""Higher numbers are neither written to envelopes nor accepted from them. A forged number just below it can use up
+the numbers. Later envelopes are then written without one, so that a forged envelope stops no backup."""
 BIGINT = 2**63
-"""What PostgreSQL's bigint no longer holds: each figure, and the sum of the rows, which a view adds up."""
+"""The first value above PostgreSQL's bigint. It limits each figure, and the sum of the rows that a view computes."""
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2199, 12, 31, tzinfo=UTC)
 """What the catalog's CHECK constraints allow."""
 AHEAD = timedelta(days=1)
-"""What has happened may be so much later than now: clocks of other machines were written down as well."""
+"""Past times may be this much later than now, because they may come from other machines' clocks."""
 APART = timedelta(days=1)
-"""By so much at most the time that an id or a key tells may lie before or behind those of its envelope."""
+"""The largest difference between the time in an id or a key and the times of its envelope."""
 LONGEST = timedelta(days=36_500 + 365 + 1)
-"""From now on, the latest end of a term or a lock that the settings can make."""
+"""The latest end of a term or a lock that the settings can produce, counted from now."""
 _SHA256, _MD5 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{32}")
 _WRONG_TYPE = "its envelope has values of a wrong type"
 
 
 def problem_of(envelope: Envelope, clinic_id: int, now: datetime) -> str:
-    """Why the envelope that lies in a clinic's folder cannot be used; empty where it can.
-
-    Everything that reaches the catalog is looked at: one value that cannot be read back would stop every clinic.
+    """The reason why an envelope in a clinic's folder cannot be used; empty if it can.
+    Everything that reaches the catalog is checked: one value that cannot be read back would stop every clinic.
     """
     if envelope.clinic_id != clinic_id or isinstance(envelope.clinic_id, bool):
-        return f"it lies in the folder of clinic {clinic_id}, its envelope names another"
+        return f"it is in the folder of clinic {clinic_id}, but its envelope names another clinic"
     if not _is_backup_id(envelope.backup_id, clinic_id):
         return "its envelope has no usable backup id"
     if envelope.kind not in ("full", "incremental") or envelope.trigger not in ("scheduled", "manual"):
-        return "its envelope is of no known kind"
+        return "its envelope has an unknown kind"
     if not _is_archive(envelope.archive) or not _is_hex(envelope.fingerprint, _SHA256):
         return "its envelope has no usable checksum"
     if envelope.safety_of is not None and not _names_one_of(envelope.safety_of, clinic_id):
-        return "its envelope says that it was made before the restore of what is no backup of the clinic"
+        return "its envelope names a restored backup that is not a backup of the clinic"
     return (
         _about_values(envelope)
         or _about_chain(envelope, clinic_id)
@@ -61,7 +59,9 @@ def problem_of(envelope: Envelope, clinic_id: int, now: datetime) -> str:
 
 
 def harmless(envelope: Envelope) -> Envelope:
-    """Its texts as they may be shown. They are not refused: names come from a database and notes from anybody."""
+    """The envelope with its texts made safe to show. They are not refused, because names and notes may hold
+    anything.
+    """
     texts: dict[str, Any] = {name: _shown(getattr(envelope, name), most) for name, most in MAX_TEXT.items()}
     gaps = tuple(Gap(_shown(gap.table, MAX_GAP), _shown(gap.reason, MAX_GAP)) for gap in envelope.gaps)
     suspect = None if envelope.suspect is None else _shown(envelope.suspect, MAX_SUSPECT)
@@ -69,7 +69,7 @@ def harmless(envelope: Envelope) -> Envelope:
 
 
 def usable_time(value: object) -> datetime | None:
-    """The time that a text gives; ``None`` if it is not a time, or not one that the catalog can hold."""
+    """The time in a text; ``None`` if it is not a time, or the catalog cannot hold it."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
@@ -80,7 +80,7 @@ def usable_time(value: object) -> datetime | None:
 
 
 def usable_end(moment: datetime | None, now: datetime) -> datetime | None:
-    """The end of a lock as a provider tells it, not later than any that the settings can make; none stays none."""
+    """The end of a lock from a provider, limited to the latest that the settings can produce; none stays none."""
     latest = min(now + LONGEST, LATEST)
     return None if moment is None else moment if moment <= latest else latest
 
@@ -96,15 +96,15 @@ def _about_values(envelope: Envelope) -> str:
     if not all(map(is_text, texts)) or not all(map(_is_count, counts)):
         return _WRONG_TYPE
     if envelope.number is not None and not (_is_count(envelope.number) and 0 < envelope.number < MAX_NUMBER):
-        return "its envelope has a number that no backup can have"
+        return "its envelope has a number that is out of range"
     if len(envelope.rows) > MAX_TABLES or sum(envelope.rows.values()) >= BIGINT:
-        return "its envelope counts more tables or rows than there can be"
+        return "its envelope counts too many tables or rows"
     if len(envelope.gaps) > MAX_GAPS:
-        return "its envelope names more gaps than there can be"
+        return "its envelope names too many gaps"
     if not _are_names(envelope.rows, MAX_TABLE_NAME):
-        return "its envelope has names of tables that no table can have"
+        return "its envelope has names of tables that are not valid"
     if len(envelope.recipients) > MAX_RECIPIENTS or not _are_names(envelope.recipients, MAX_RECIPIENT):
-        return "its envelope has public keys that no key can be"
+        return "its envelope has public keys that are not valid"
     return ""
 
 
@@ -114,12 +114,12 @@ def _about_chain(envelope: Envelope, clinic_id: int) -> str:
         return "" if parent_id is None and not chain else "its envelope says that a full backup is built on another"
     right = _is_backup_id(parent_id, clinic_id) and parent_id != envelope.backup_id and 0 < len(chain) <= MAX_CHAIN
     if not right or chain[0].backup_id != parent_id:
-        return "its envelope does not say what it is built on"
+        return "its envelope has a parent or a chain that is not valid"
     for archive in chain:
         parsed = parse_key(archive.key) if isinstance(archive.key, str) else None
         ours = parsed is not None and (parsed.clinic_id, parsed.part) == (clinic_id, "archive")
         if not ours or not _is_backup_id(archive.backup_id, clinic_id) or not _is_archive(archive):
-            return "its envelope says that it is built on what is no archive of the clinic"
+            return "its envelope has an entry in its chain that is not an archive of the clinic"
     return ""
 
 
@@ -130,27 +130,27 @@ def _about_times(envelope: Envelope, now: datetime) -> str:
     if any(moment.tzinfo is None for moment in (started_at, finished_at, *([data_at] if data_at else []), *ends)):
         return "its envelope has times without a zone"
     if not EARLIEST <= started_at <= finished_at <= now + AHEAD:
-        return "its envelope has times that cannot be: of its start or its end"
+        return "its envelope has a start or an end that is not valid"
     if data_at is not None and not EARLIEST <= data_at <= finished_at:
-        return "its envelope has times that cannot be: of its data"
+        return "its envelope has a time of its data that is not valid"
     if not all(EARLIEST <= moment <= min(now + LONGEST, LATEST) for moment in ends):
-        return "its envelope has times that cannot be: until when it is kept"
+        return "its envelope has an end of its term that is not valid"
     return ""
 
 
 def _about_names(envelope: Envelope) -> str:
-    """Whether id, key and times can be those of one backup.
-
-    The id comes first. A retry keeps it, has a later start and draws another key; an earlier version kept the key too.
+    """Check that id, key and times can belong to one backup.
+    The id is made first. A retry keeps it, has a later start and makes another key. An earlier version kept the key
+    too.
     """
     named_at, key = moment_of(envelope.backup_id), parse_key(envelope.archive.key)
     drawn_at = key.began_at if key else None
     if named_at is None:
         return "its envelope has no usable backup id"
     if envelope.started_at < named_at - APART:
-        return "its envelope says that it was begun before the time that its id tells"
+        return "its envelope has a start before the time in its id"
     if drawn_at is None or not named_at - APART <= drawn_at <= envelope.finished_at + APART:
-        return "its key is of another time than its id and its envelope"
+        return "its key has another time than its id and its envelope"
     return ""
 
 
@@ -159,7 +159,7 @@ def _is_backup_id(value: object, clinic_id: int) -> bool:
 
 
 def _names_one_of(value: object, clinic_id: int) -> bool:
-    """Less strict: nothing is looked for by it, and a copy that nobody may store would forbid a restore."""
+    """Less strict: this id is never looked up, and refusing it would forbid a safety backup and so the restore."""
     return isinstance(value, str) and re.fullmatch(rf"{clinic_id}-[0-9A-Za-z-]{{1,60}}", value) is not None
 
 

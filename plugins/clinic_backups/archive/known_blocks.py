@@ -1,4 +1,4 @@
-"""Which blocks lie in the archives of a chain, so that an incremental need not store them again."""
+"""The blocks in the archives of a chain, which an incremental backup need not store again."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 from clinic_backups.archive.blocks import DIGEST_BYTES, OWN_ARCHIVE
 
 PREFIX_BYTES, POSITION_BITS = 5, 24
-"""An entry is the digest's first five bytes and its position: 8 bytes, and 16 million blocks of a table in a chain."""
+"""An entry is 8 bytes: the digest's first five bytes and its position, which allows 16 million blocks per table."""
 
 
 def index_entry(digest: bytes | bytearray, position: int) -> int:
-    """A block's place in an index that is sorted by digest, then position."""
+    """The entry of a block in an index that is sorted by digest, then by position."""
     return int.from_bytes(digest[:PREFIX_BYTES]) << POSITION_BITS | position
 
 
 def sorted_index(digests: Iterable[bytes | bytearray]) -> array[int]:
     """The entries of a table's blocks, sorted."""
-    # By their first byte: sorted as a whole they would all be Python's numbers at once, ten times as large.
+    # Sort in groups by the first byte: all at once as Python numbers, they would take ten times the memory.
     parts = [array("Q") for _ in range(256)]
     for position, digest in enumerate(digests):
         parts[digest[0]].append(index_entry(digest, position))
@@ -40,7 +40,7 @@ class KnownBlocks:
     """The digests of all blocks in the archives of a chain, by table; 40 bytes for each.
 
     :param archives: the backups' ids, the newest first, in the order in which :meth:`add` gets their lists. A block's
-        archive is an index into the manifest's list, where the new backup's own comes before them.
+        archive is an index into the manifest's list, in which the new backup's own archive comes first.
     """
 
     def __init__(self, archives: Sequence[str]) -> None:
@@ -49,10 +49,10 @@ class KnownBlocks:
         self._added = 0
 
     def add(self, pieces: Iterable[bytes], fingerprint: str | None = None) -> None:
-        """Take the next archive's list, in the pieces in which :func:`.writer.block_list` wrote it.
-
-        :param fingerprint: what else is known of the blocks in that archive; a full backup's own fingerprint.
-        :raises UnusableBlocks: it is no list, damaged, or of another backup; then this knows nothing any more.
+        """Add the next archive's list, in the pieces in which :func:`.writer.block_list` wrote it.
+        :param fingerprint: the fingerprint of the blocks in that archive, if it is a full backup's.
+                :raises UnusableBlocks: it is not a list, it is damaged, or it is of another backup. All lists are
+                dropped then.
         """
         rest = iter(pieces)
         tables, listed = _head(next(rest, b""), self.archives[self._added])
@@ -77,17 +77,19 @@ class KnownBlocks:
             raise UnusableBlocks
 
     def find(self, table: str, digest: bytes) -> int:
-        """The archive that holds the block; :data:`OWN_ARCHIVE` where none does, so that the own one is to."""
+        """The archive that holds the block; :data:`OWN_ARCHIVE` if none does, so that it is stored in the own
+        archive.
+        """
         found = self._tables.get(table)
         return found.find(digest) if found is not None else OWN_ARCHIVE
 
     def __len__(self) -> int:
-        """How many blocks."""
+        """The number of blocks."""
         return sum(len(table.digests) // DIGEST_BYTES for table in self._tables.values())
 
 
 def _head(line: bytes, backup_id: str) -> tuple[list[tuple[str, int]], str]:
-    """Each table and how many blocks, and the fingerprint of them all. :raises UnusableBlocks: another backup's."""
+    """The tables with their number of blocks, and the fingerprint. :raises UnusableBlocks: it is of another backup."""
     try:
         head = json.loads(line)
         tables = [(str(name), int(count)) for name, count in head["tables"]]

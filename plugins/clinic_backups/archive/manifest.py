@@ -1,4 +1,4 @@
-"""What an archive says of itself in its last member, and that this agrees with what was read before it."""
+"""The manifest, an archive's last member, and the check that it agrees with the members before it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from clinic_backups.base.model import FORMAT_VERSION, Clinic, Table
 
 @dataclass(frozen=True)
 class TableContent:
-    """One table as the archive has it.
-
-    :param outside: so many of the rows no extract gave: a restore's copy of the present state holds what it changes.
+    """One table in the archive.
+    :param outside: how many of its rows no extract returned. A safety backup also holds the outside rows of a restore.
     """
 
     table: Table
@@ -31,10 +30,9 @@ class TableContent:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an archive says of itself, and holds. ``tables`` by ``schema.table``, in the archive's order.
-
-    :param archives: the backups in whose archives the blocks lie, the own one first: see ``BlockList.archives``.
-    :param chosen: of a copy that was made before a restore of some tables: these. The others are in it as well.
+    """The contents of a backup. ``tables`` by ``schema.table``, in the archive's order.
+    :param archives: the backups whose archives hold the blocks, the own one first: see ``BlockList.archives``.
+    :param chosen: for a copy that was made before a restore of some tables: these tables. It holds the others too.
     """
 
     backup_id: str
@@ -44,17 +42,19 @@ class Manifest:
     tables: Mapping[str, TableContent]
     archives: tuple[str, ...]
     database: str | None = None
-    """The one that it was read from, see ``source_database``: numbers of tables and columns are of it."""
+    """The database that was backed up, see ``source_database``. The numbers of tables and columns are valid only
+    there.
+    """
     chosen: tuple[str, ...] = ()
 
     def needed(self) -> list[int]:
-        """Which others of ``archives`` hold blocks of this backup."""
+        """The other ``archives`` that hold blocks of this backup."""
         used = set[int]().union(*(content.blocks.archives for content in self.tables.values()))
         return sorted(used - {OWN_ARCHIVE})
 
 
 def checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
-    """The manifest, once it agrees with what was read.
+    """The manifest, after checking that it agrees with the blocks that were read.
 
     :raises KeyError, TypeError, ValueError: the data are not a manifest.
     :raises IntegrityError: it does not agree.
@@ -68,21 +68,21 @@ def checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
     contents: dict[str, TableContent] = {}
     archives = tuple(map(str, data["archives"]))
     if archives[:1] != (data["backup_id"],) or len(set(archives)) < len(archives) or len(archives) > MAX_ARCHIVES + 1:
-        raise damaged("has a manifest of other archives")
+        raise damaged("has a manifest that names other archives")
     for described in data["tables"]:
         try:
             table = manifest_checks.table_of(described)
         except (KeyError, TypeError, ValueError):
-            raise damaged("has a manifest that describes a table in a way that no database does") from None
+            raise damaged("has a manifest whose description of a table is not valid") from None
         blocks = _listed(described["blocks"], seen.get(table.name, BlockList()), len(archives), table.name)
         if (described["rows"], described["size_bytes"]) != (blocks.rows, blocks.size_bytes):
             raise damaged(f"has other rows of {table.name!r} than its manifest says")
         outside = described.get("outside", 0)
         if type(outside) is not int or not 0 <= outside <= blocks.rows:
-            raise damaged(f"has a manifest with a number of rows outside of {table.name!r} that cannot be")
+            raise damaged(f"has a manifest whose number of outside rows of {table.name!r} is not valid")
         contents[table.name] = TableContent(table, blocks.rows, blocks.size_bytes, blocks, outside)
     if list(seen) != [name for name in contents if name in seen] or len(contents) < len(data["tables"]):
-        raise damaged("has a table that its manifest does not list, lists twice, or in another order")
+        raise damaged("has a table that its manifest does not list, lists twice, or lists in another order")
     total = fingerprint({name: content.blocks for name, content in contents.items()})
     if data["fingerprint"] != total:
         raise damaged("has a manifest with another fingerprint than its blocks")
@@ -93,7 +93,7 @@ def checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
 
 
 def _listed(entries: list[Any], seen: BlockList, archives: int, table: str) -> BlockList:
-    """A table's blocks as the manifest lists them; those in the own archive must be those that were seen, in order."""
+    """A table's blocks in the manifest. Those in the own archive must be the blocks that were read, in order."""
     listed, own = BlockList(), iter(seen)
     for digest, rows, size, archive in entries:
         if type(rows) is not int or type(size) is not int or type(archive) is not int or not 0 <= archive < archives:

@@ -1,13 +1,12 @@
-"""Whether the descriptions in an archive's manifest can be believed: types, names and times, both ways.
-
-Whoever has a public key can make an archive that opens. What a manifest says of tables and columns becomes SQL.
+"""Checks types, names and times in an archive's manifest, before it is written and after it is read.
+Anybody with a public key can make an archive that opens, and the manifest's tables and columns become SQL.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, fields
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +16,7 @@ from clinic_backups.base.model import Clinic, Column, ForeignKey, Table
 from clinic_backups.base.strict_json import is_text
 
 MAX_NAME, MAX_CODE, MAX_DEFINITION = 1_000, 100_000, 1024 * 1024
-"""Characters of names, with their schema, of expressions, and of what an enum or a composite type is."""
+"""The longest names (with schema), expressions, and definitions of enums or composite types, in characters."""
 MAX_COLUMNS, MAX_KEYS = 1_700, 10_000
 
 
@@ -51,7 +50,7 @@ def table_of(data: Any) -> Table:
 
 
 def database_of(value: Any) -> str | None:
-    """Which database the rows are of; none in older manifests. :raises ValueError: no database is called so."""
+    """The database that was backed up; none in older manifests. :raises ValueError: it is not a valid identity."""
     _require(value is None or (_is_name(value) and value.count("/") >= 2))
     found: str | None = value
     return found
@@ -67,7 +66,7 @@ def chosen_of(value: Any, tables: Collection[str]) -> tuple[str, ...]:
 def require_readable(
     clinic: Clinic, snapshot_at: datetime, tables: Iterable[Table], database: str | None = None
 ) -> None:
-    """Before a manifest is written. :raises IntegrityError: it could not be read again."""
+    """Check a manifest before it is written. :raises IntegrityError: it could not be read again."""
     try:
         clinic_of(_as_json(clinic))
         time_of(snapshot_at.isoformat())
@@ -77,12 +76,12 @@ def require_readable(
     except (KeyError, TypeError, ValueError):
         raise IntegrityError(
             f"The manifest of this backup of clinic {clinic.id} would not be readable.",
-            hint="It was not stored. Are the names of tables and columns plain text? Is the database's clock right?",
+            hint="Nothing was stored. Check that names of tables and columns are plain text, and the database's clock.",
         ) from None
 
 
 def _as_json(noun: Clinic | Table) -> Any:
-    return json.loads(json.dumps(asdict(noun)))
+    return json.loads(json.dumps(noun, default=vars))
 
 
 def _column(data: Any) -> Column:
@@ -126,6 +125,6 @@ def _require(*conditions: bool) -> None:
 
 
 def _fields(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """What a noun of the model needs. What later versions add is left aside, what earlier ones lack is the default."""
+    """The fields of a class of the model. Fields of later versions are ignored; missing ones get their default."""
     named = [field.name for field in fields(kind) if field.name in data or field.default is MISSING]
     return {name: data[name] for name in named}

@@ -1,4 +1,4 @@
-"""Where the objects of backups lie in a store, below its prefix: ``backups/<clinic>/<year>/<month>/<name>``."""
+"""The keys of backups' objects in a store, below its prefix: ``backups/<clinic>/<year>/<month>/<name>``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from clinic_backups.base.model import Clinic
 ROOT = "backups/"
 """All keys of backups begin with it."""
 PROBES = "preflight/"
-"""What is written for trial lies below it, and is deleted again."""
+"""Probe objects lie below it, and are deleted again."""
 SUFFIX = f".tar{Zstd.SUFFIX}{Age.SUFFIX}"
-"""Of archives: how they are packed, and opened without our code."""
+"""The suffix of archives. It names the tools that open them without this package."""
 
 
 def prefix_of(clinic_id: int) -> str:
-    """What all keys of one clinic begin with."""
+    """The prefix of all keys of one clinic."""
     return f"{ROOT}{clinic_id}/"
 
 
@@ -34,14 +34,14 @@ def slug(name: str) -> str:
 
 
 def new_probe() -> str:
-    """A key for an object that is written for trial."""
+    """A key for a probe object."""
     return f"{PROBES}{uuid4()}"
 
 
 def archive_key_of(clinic: Clinic, started_at: datetime) -> str:
     """A new archive's key; times in UTC: ``backups/7/2026/11/backup_sonrisas_7_20261126_020003_….tar.zst.age``.
 
-    It ends with 128 random bits: what somebody puts into the store in advance is never in the way.
+    It ends with 128 random bits, so that nobody can occupy it in advance.
     """
     utc = started_at.astimezone(UTC)
     name = f"backup_{slug(clinic.name)}_{clinic.id}_{utc:%Y%m%d_%H%M%S}_{_random()}{SUFFIX}"
@@ -62,7 +62,7 @@ _ENDINGS = {SUFFIX: "archive", ".json": "envelope", ".hold.json": "hold"}
 
 @dataclass(frozen=True)
 class KeyParts:
-    """An object's key taken apart: whose it is, beside which archive it lies, what it is, and when it was begun."""
+    """The parts of an object's key: its clinic, the archive it belongs to, its kind, and when it was begun."""
 
     clinic_id: int
     archive_key: str
@@ -73,7 +73,7 @@ class KeyParts:
 
     @property
     def began_at(self) -> datetime | None:
-        """The same as a moment; none where it is not one."""
+        """The same as a datetime; none if it is not a valid time."""
         try:
             return datetime.strptime(self.began, "%Y%m%d_%H%M%S").replace(tzinfo=UTC)
         except ValueError:
@@ -81,7 +81,7 @@ class KeyParts:
 
 
 def parse_key(key: str) -> KeyParts | None:
-    """The reverse of :func:`archive_key_of` and its neighbours; none for a key of any other form: a stranger's."""
+    """The reverse of :func:`archive_key_of` and its neighbours; none for a key of any other form."""
     found = _ARCHIVE_KEY.match(key)
     if found is None or int(found[1]) != int(found[2]) or found[1] != str(int(found[1])):
         return None
@@ -90,15 +90,15 @@ def parse_key(key: str) -> KeyParts | None:
 
 
 def hold_key_of(archive_key: str) -> str:
-    """The note beside an archive that says that it is on hold: a catalog that was lost must not end holds."""
+    """The key of the hold note beside an archive. A hold must survive the loss of the catalog."""
     return archive_key.removesuffix(SUFFIX) + ".hold.json"
 
 
 def envelope_key_of(archive_key: str) -> str:
-    """The envelope lies beside its archive."""
+    """The key of the envelope, which lies beside its archive."""
     return archive_key.removesuffix(SUFFIX) + ".json"
 
 
 def keys_beside(archive_key: str) -> tuple[str, ...]:
-    """All objects of one backup, in the order of their deletion: without its archive it is no backup any more."""
+    """All objects of one backup, in the order in which they are deleted."""
     return archive_key, envelope_key_of(archive_key), hold_key_of(archive_key)

@@ -1,7 +1,6 @@
-"""Reads an archive of format 1, from the store's bytes to checked segments: nothing in it is believed unseen.
-
-Whoever has a public key and may write to the store can make an archive that age accepts. So sizes are bounded, names
-are only compared, and block digests, row counts, the manifest and the catalog's SHA-256 must all agree.
+"""Reads an archive of format 1 from the store's bytes to checked segments. Everything in it is checked.
+Anybody who has a public key and may write to the store can make an archive that age accepts. So sizes are limited,
+names are only compared, and block digests, row counts, the manifest and the catalog's SHA-256 must all agree.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from clinic_backups.base.pipeline import ByteChannel, Pipeline
 MAX_SEGMENT_BYTES = 1024**3 + 2 * MAX_BLOCK_BYTES
 """A segment ends with the row that fills its batch, and PostgreSQL's longest row is 1 GiB."""
 MAX_INDEX_BYTES = 8 * 1024 * 1024
-"""A batch and the largest unfinished block, 5 MiB of rows of one byte, in blocks of 96 rows take half of it."""
+"""The longest index. The worst case is a batch and an unfinished block, 5 MiB of one-byte rows: half of this."""
 MAX_MANIFEST_BYTES, MANIFEST_BLOCK_BYTES = 64 * 1024 * 1024, 128
-"""For the tables' descriptions and the blocks in other archives (see ``MAX_FOREIGN_BLOCKS``), and on top for each block
-that was seen: all that is read of a hostile archive stays in proportion to what it really holds."""
+"""The longest manifest: for the tables' descriptions and the blocks in other archives (see ``MAX_FOREIGN_BLOCKS``), and
+in addition for each block that was read. So a hostile archive can use memory only in proportion to its real content."""
 MAX_NAME_BYTES, FETCH_BYTES, UNPACK_BYTES = 1024, 256 * 1024, 4096
-"""The last: bytes given to zstd at a time: a frame made to burst gives at most 128 KiB for four of them."""
+"""The last one: bytes given to zstd at a time. A hostile frame unpacks to at most 128 KiB for four bytes."""
 
 _MEMBER = re.compile(r"tables/([^/]+)/(\d{6,9})\.json")
 _ENTRY = re.compile(rb'\["([0-9a-f]{64})", ([1-9]\d{0,9}), ([1-9]\d{0,9})\]')
@@ -44,7 +43,7 @@ _NO_QUOTES = bytes(set(range(256)) - set(b'"\n'))
 
 @dataclass(frozen=True)
 class Segment:
-    """Some whole blocks of one table. ``data`` is their bytes; digests and row counts are checked already."""
+    """Some whole blocks of one table. ``data`` is their bytes. Digests and row counts were checked."""
 
     table: str
     blocks: tuple[Block, ...]
@@ -59,15 +58,16 @@ def read_archive(
     bound: Bound | None = None,
     on_segment: Callable[[Segment], object] = lambda segment: None,
 ) -> Manifest:
-    """Read an archive from start to end in constant memory, and return its manifest when all of it was right.
-
-    :param expected: what the catalog has of it; without, the caller compares the manifest with what it looks for.
-    :param bound: what its backup holds. Without, an archive of a known size may unpack to ``bounds.RATIO`` times that.
-    :param on_segment: called here, in the archive's order. What it got is final only once this function returns: a
-        cut, a swapped archive, or a damage further on show later. What it raises comes out and ends the reading.
-    :raises IntegrityError: cut short, damaged, another archive than expected, or none of this package.
-    :raises WrongIdentity: none of the identities opens it.
-    :raises PermanentError: a later version of this package wrote it; or it unpacks to more than its size makes likely.
+    """Read an archive from start to end in constant memory, and return its manifest if everything was right.
+    :param expected: the catalog's data of it. Without it, the caller must compare the manifest with the wanted backup.
+        :param bound: the size of its backup. Without it, an archive may unpack to ``bounds.RATIO`` times its size.
+        :param on_segment: called for each segment, in order. The segments are valid only after this function has
+            returned,
+        because a cut, a swapped archive or damage further on show later. An error that it raises ends the reading.
+            :raises IntegrityError: it is cut short, damaged, another archive than expected, or not of this package.
+        :raises WrongIdentity: none of the identities opens it.
+        :raises PermanentError: a later version of this package wrote it, or it unpacks to more than is likely for its
+        size.
     """
     if bound is None and expected is not None:
         bound = guess(expected.size_bytes)
@@ -79,19 +79,19 @@ def read_archive(
 
 
 def count_rows(data: bytes) -> int | None:
-    """Rows in CSV as ``COPY`` writes it: line feeds outside of quotes; ``None`` when the last row does not end."""
+    """Rows in CSV as ``COPY`` writes it: line feeds outside quotes; ``None`` if the last row is not complete."""
     if not data.endswith(b"\n"):
         return None
     if b'"' not in data:
         return data.count(b"\n")
-    # Only C loops. Quotes go away in pairs, which leaves inside and outside as they were, until only those around
-    # values with line feeds are left. An odd number of them: the end lies inside of a value.
+    # Only C loops, for speed. Pairs of quotes are removed, which does not change what is inside or outside, until only
+    # the quotes around values with line feeds are left. If their number is odd, the data end inside a value.
     outside = data.translate(None, _NO_QUOTES).replace(b'""', b"").split(b'"')
     return sum(map(len, outside[::2])) if len(outside) % 2 else None
 
 
 def _fetch(source: BinaryIO, target: ByteChannel, expected: ArchiveInfo | None) -> None:
-    """The first stage: hands on the stored bytes, and compares them with the catalog before it ends."""
+    """The first stage: passes the stored bytes on, and compares them with the catalog before it ends."""
     digest, size = hashlib.sha256(), 0
     while data := source.read(FETCH_BYTES):
         size += len(data)
@@ -100,9 +100,9 @@ def _fetch(source: BinaryIO, target: ByteChannel, expected: ArchiveInfo | None) 
         digest.update(data)
         target.write(data)
     if expected and size < expected.size_bytes:
-        raise damaged(f"{expected.key} is cut short, or another one: {size} of {expected.size_bytes} bytes")
+        raise damaged(f"{expected.key} is cut short or was replaced: it has {size} of {expected.size_bytes} bytes")
     if expected and digest.hexdigest() != expected.sha256:
-        raise damaged(f"{expected.key} is damaged, or another one: its SHA-256 is not the catalog's")
+        raise damaged(f"{expected.key} is damaged or was replaced: its SHA-256 is not the catalog's")
 
 
 class _Unpacked:
@@ -114,7 +114,7 @@ class _Unpacked:
         self._rest = memoryview(b"")
 
     def take(self, size: int) -> bytes:
-        """Exactly that many bytes; memory is taken only as they come. :raises IntegrityError: there are less."""
+        """Exactly that many bytes. Memory is allocated only as they arrive. :raises IntegrityError: there are fewer."""
         parts = []
         while size:
             self._rest = self._rest or memoryview(self._more())
@@ -126,19 +126,19 @@ class _Unpacked:
         return b"".join(parts)
 
     def end(self) -> None:
-        """:raises IntegrityError: there is more, or the frame did not end, or what is below failed."""
+        """:raises IntegrityError: there are more bytes, the frame did not end, or an earlier stage failed."""
         if self._rest or self._more() or self._frame.unused_data or self._packed.read(1):
             raise damaged("goes on after its end")
 
     def _more(self) -> bytes:
-        """Some of what comes next, nothing at the end of the frame."""
+        """Some more bytes; none at the end of the frame."""
         while not self._frame.eof:
             if not (data := self._packed.read(UNPACK_BYTES)):
                 raise damaged("is cut short: its compressed stream does not end")
             try:
                 unpacked = self._frame.decompress(data)
             except Zstd.Damaged:
-                raise damaged(f"is damaged, or none of this package: {Zstd.NAME} cannot unpack it") from None
+                raise damaged(f"is damaged, or not of this package: {Zstd.NAME} cannot unpack it") from None
             if unpacked:
                 return unpacked
         return b""
@@ -162,13 +162,13 @@ class _Reader:
         return manifest
 
     def _header(self) -> tarfile.TarInfo:
-        """The next member's header; a name of more than 100 bytes comes in a member of its own before it (GNU)."""
+        """The next member's header. A name of more than 100 bytes is in a member of its own before it (GNU tar)."""
         header, long_name = self._record(), b""
         if header.type == tarfile.GNUTYPE_LONGNAME:
             long_name = self._content(header, MAX_NAME_BYTES).rstrip(b"\0")
             header = self._record()
         if header.type != tarfile.REGTYPE:
-            raise damaged(f"has a member that is no plain file: {header.name!r}")
+            raise damaged(f"has a member that is not a plain file: {header.name!r}")
         header.name = long_name.decode("utf-8", "replace") or header.name
         return header
 
@@ -179,11 +179,11 @@ class _Reader:
         try:
             return tarfile.TarInfo.frombuf(record, "utf-8", "replace")
         except (tarfile.HeaderError, ValueError):
-            raise damaged("is damaged, or none of this package: it is no tar file") from None
+            raise damaged("is damaged, or not of this package: it is not a tar file") from None
 
     def _content(self, member: tarfile.TarInfo, limit: int) -> bytes:
         if not 0 <= member.size <= limit:
-            raise damaged(f"says that {member.name!r} has {member.size} bytes; more than {limit} cannot be")
+            raise damaged(f"says that {member.name!r} has {member.size} bytes; at most {limit} are possible")
         data = self._source.take(member.size)
         if any(self._source.take(-member.size % tarfile.BLOCKSIZE)):
             raise damaged(f"has bytes between its members, after {member.name!r}")
@@ -204,9 +204,9 @@ class _Reader:
         for number, (block, end) in enumerate(zip(blocks, ends, strict=True), start=1):
             rows = data[end - block.size_bytes : end]
             if hashlib.sha256(rows).digest() != block.digest:
-                raise damaged(f"has a block whose bytes are not those of its SHA-256: block {number} {where}")
+                raise damaged(f"has a block whose bytes do not match its SHA-256: block {number} {where}")
             if count_rows(rows) != block.rows:
-                raise damaged(f"has a block that is not the {block.rows} whole rows it should be: {number} {where}")
+                raise damaged(f"has a block that is not {block.rows} whole rows: block {number} {where}")
             self._tables[table].append(block)
         self._on_segment(Segment(table, blocks, data))
 
@@ -221,7 +221,9 @@ class _Reader:
         self._number += 1
         if (table, number) != (self._table, self._number):
             expected = f"segment {self._number} of {self._table!r}"
-            raise damaged(f"has segment {number} of {table!r} where {expected} should be: missing, twice or misplaced")
+            raise damaged(
+                f"has segment {number} of {table!r} in place of {expected}: a segment is missing, twice or misplaced"
+            )
         return table
 
     def _manifest(self, member: tarfile.TarInfo) -> Manifest:
@@ -242,7 +244,7 @@ class _Reader:
 
 
 def _index(text: bytes, where: str) -> tuple[Block, ...]:
-    """The blocks that a segment's index lists. Matched, not parsed: hostile JSON can take twenty times its size."""
+    """The blocks in a segment's index. It is matched and not parsed: hostile JSON can take twenty times its size."""
     entries = _ENTRY.findall(text)
     blocks = tuple(Block(bytes.fromhex(digest.decode()), int(rows), int(size)) for digest, rows, size in entries)
     if not blocks or text != segment_index(blocks):

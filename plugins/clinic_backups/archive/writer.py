@@ -1,8 +1,7 @@
-"""The archive, format 1: zstd( tar ) of segments of blocks, with the manifest as its last member.
-
-A segment is a run of whole blocks of one table, about one batch long: ``tables/<schema.table>/000001.csv``, preceded by
-``000001.json``, which lists digest, rows and bytes of its blocks, so that a restore can check and choose blocks while
-it streams (docs/decisions/0003).
+"""Writes archives of format 1: zstd( tar ) of segments of blocks, with the manifest as the last member.
+A segment is a run of whole blocks of one table, about one batch long: ``tables/<schema.table>/000001.csv``. Before it
+comes ``000001.json``, which lists digest, rows and bytes of its blocks, so that a restore can check and choose blocks
+while it streams (docs/decisions/0003).
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -25,20 +23,19 @@ from clinic_backups.base.pipeline import ByteChannel
 
 MANIFEST = "manifest.json"
 SEGMENT_BYTES = 1024 * 1024
-"""New blocks of an incremental wait for so many bytes, as a batch of a full backup has."""
+"""New blocks of an incremental backup are collected up to this size, the size of a batch in a full backup."""
 MAX_FOREIGN_BLOCKS = 600_000
-"""So many blocks of an incremental may lie in other archives, about 77 million rows; any more are stored again.
-
-A reader cannot see these, and takes a manifest of 64 MiB: there each needs 99 bytes at most. Those of the own archive
-raise its limit.
+"""The most blocks of an incremental backup in other archives, about 77 million rows; further ones are stored again.
+A reader does not read these blocks, so its limit for the manifest is 64 MiB; each needs at most 99 bytes there. Blocks
+in the own archive raise that limit.
 """
 
 
 class ArchiveWriter:
     """Writes one archive into a channel: begin a table, add its rows, end it, and so on; then finish.
 
-    :param known: the blocks that lie in older archives: they are listed, and not stored again.
-    :param database: the one that is read from, see ``source_database``.
+    :param known: the blocks in older archives, which are listed but not stored again.
+    :param database: the database that is backed up, see ``source_database``.
     :param chosen: see :class:`~clinic_backups.archive.manifest.Manifest`.
     """
 
@@ -61,7 +58,7 @@ class ArchiveWriter:
         self._foreign = 0
 
     def begin(self, table: Table, *, outside: int = 0) -> None:
-        """The next rows are this table's; no extract gave ``outside`` of them."""
+        """Begin a table. The next rows are its rows. No extract returned ``outside`` of them."""
         self._cutter, self._blocks, self._segments = BlockCutter(), BlockList(), 0
         self._name, self._waiting, self._waiting_bytes = table.name, list[tuple[bytes, Block]](), 0
         self._tables[table.name] = (table, self._blocks)
@@ -70,21 +67,21 @@ class ArchiveWriter:
         self._folder = f"tables/{quote(table.name, safe='.-_~ ')}"
 
     def add(self, rows: list[bytes]) -> None:
-        """Some whole CSV rows of the table."""
+        """Add some whole CSV rows of the table."""
         self._take(self._cutter.feed(rows), SEGMENT_BYTES)
 
     def add_blocks(self, segment: list[tuple[bytes, Block]]) -> None:
-        """Some blocks of the table that are cut already, as one segment."""
+        """Add some blocks of the table, already cut, as one segment."""
         self._take(segment, 0)
 
     def end(self) -> None:
-        """The table has no more rows."""
+        """End the table."""
         self._take(self._cutter.finish(), 0)
 
     def finish(self, clinic: Clinic, backup_id: str) -> Mapping[str, BlockList]:
         """Write the manifest and the end of the archive. Returns the blocks of each table."""
         archives = [backup_id, *(self._known.archives if self._known is not None else ())]
-        # Made twice, for its size and then for its bytes: as a whole it would grow with the clinic.
+        # The manifest is made twice, for its size and then for its bytes, because its size grows with the clinic.
         described = (clinic, archives, self._snapshot_at, self._tables, self._database, self._outside, self._chosen)
         self._member(MANIFEST, sum(map(len, manifest_chunks(*described))), manifest_chunks(*described))
         # Two empty records end a tar file.
@@ -93,7 +90,7 @@ class ArchiveWriter:
         return {name: blocks for name, (_, blocks) in self._tables.items()}
 
     def _take(self, complete: list[tuple[bytes, Block]], at_least_bytes: int) -> None:
-        """List the next blocks; those that are new wait until they are worth a segment."""
+        """List the next blocks. New ones are collected until they fill a segment."""
         if self._known is None:
             for _, block in complete:
                 self._blocks.append(block)
@@ -119,7 +116,7 @@ class ArchiveWriter:
         index = segment_index(block for _, block in segment)
         size = sum(block.size_bytes for _, block in segment)
         self._member(f"{self._folder}/{self._segments:06}.json", len(index), [index])
-        # One call of the compressor for all of it: each gives the other threads a turn.
+        # One call of the compressor for the whole segment, because each call lets other threads run.
         self._member(f"{self._folder}/{self._segments:06}.csv", size, [b"".join(data for data, _ in segment)])
 
     def _member(self, name: str, size: int, chunks: Iterable[bytes]) -> None:
@@ -135,7 +132,7 @@ class ArchiveWriter:
 
 
 def segment_index(blocks: Iterable[Block]) -> bytes:
-    """The member before a segment: its blocks as [SHA-256, rows, bytes]. The reader wants exactly these bytes."""
+    """The member before a segment: its blocks as [SHA-256, rows, bytes]. The reader accepts exactly this form."""
     return json.dumps({"blocks": [[block.digest.hex(), block.rows, block.size_bytes] for block in blocks]}).encode()
 
 
@@ -148,18 +145,17 @@ def manifest_chunks(
     outside: Mapping[str, int] = MappingProxyType({}),
     chosen: Sequence[str] = (),
 ) -> Iterator[bytes]:
-    """The manifest's JSON in pieces: what each table is, and its blocks as [SHA-256, rows, bytes, archive].
-
-    :param archives: the ids of the backups in whose archives the blocks lie, the own one first; a block's archive is
-        an index into it. A full backup has only its own.
-    :param database: which one the tables' OIDs and the columns' numbers are of.
-    :param outside: how many rows of a table no extract gave.
+    """The manifest's JSON in pieces: the definition of each table, and its blocks as [SHA-256, rows, bytes, archive].
+    :param archives: the ids of the backups whose archives hold the blocks, the own one first. A block's archive is
+        an index into this list. A full backup has only its own.
+            :param database: the database in which the tables' OIDs and the columns' numbers are valid.
+        :param outside: how many rows of a table no extract returned.
     :param chosen: see :class:`~clinic_backups.archive.manifest.Manifest`.
     """
     head: dict[str, Any] = {
         "format": FORMAT_VERSION,
         "backup_id": archives[0],
-        "clinic": asdict(clinic),
+        "clinic": vars(clinic),
         "snapshot_at": iso(snapshot_at),
         "archives": list(archives),
         "database": database,
@@ -169,10 +165,11 @@ def manifest_chunks(
         head["chosen"] = list(chosen)
     yield json.dumps(head, ensure_ascii=False)[:-1].encode() + b', "tables": ['
     for number, (table, blocks) in enumerate(tables.values()):
-        described = asdict(table) | {"rows": blocks.rows, "size_bytes": blocks.size_bytes}
+        described = vars(table) | {"rows": blocks.rows, "size_bytes": blocks.size_bytes}
         if table.name in outside:
             described["outside"] = outside[table.name]
-        yield (b", " if number else b"") + json.dumps(described, ensure_ascii=False)[:-1].encode() + b', "blocks": ['
+        text = json.dumps(described, default=vars, ensure_ascii=False)
+        yield (b", " if number else b"") + text[:-1].encode() + b', "blocks": ['
         for position, (block, archive) in enumerate(zip(blocks, blocks.archives, strict=True)):
             comma = ", " if position else ""
             yield f'{comma}["{block.digest.hex()}", {block.rows}, {block.size_bytes}, {archive}]'.encode()
@@ -181,10 +178,9 @@ def manifest_chunks(
 
 
 def block_list(backup_id: str, tables: Mapping[str, BlockList]) -> Iterator[bytes]:
-    """What the catalog keeps of the blocks in a backup's own archive: a line of JSON, and all digests, in pieces.
-
-    The line says whose they are, their fingerprint, and ``[[table, blocks], …]`` in the order of the names; a digest is
-    32 bytes. :class:`~clinic_backups.archive.known_blocks.KnownBlocks` reads it, and believes no other backup's.
+    """The list of the blocks in a backup's own archive for the catalog: a line of JSON and all digests, in pieces.
+    The line has the backup's id, the fingerprint, and ``[[table, blocks], …]`` in the order of the names. A digest is
+        32 bytes. :class:`~clinic_backups.archive.known_blocks.KnownBlocks` reads it, and refuses another backup's list.
     """
     own = {name: tables[name].own() for name in sorted(tables)}
     head = {
@@ -198,14 +194,13 @@ def block_list(backup_id: str, tables: Mapping[str, BlockList]) -> Iterator[byte
 
 
 def _written(column: Column) -> dict[str, Any]:
-    return {name: value for name, value in asdict(column).items() if name not in ("definition", "number")}
+    return {name: value for name, value in vars(column).items() if name not in ("definition", "number")}
 
 
 def schema_digest(tables: Iterable[Table]) -> str:
-    """SHA-256, in hex, over what decides how rows are written: the tables' columns and primary keys.
-
-    Without the definitions of types and the numbers of columns: they say what a text means and which column it is of,
-    and each manifest has its own. Blocks of older archives are taken for their bytes alone.
+    """SHA-256, in hex, over the tables' columns and primary keys, which decide how rows are written.
+    The definitions of types and the numbers of columns are left out. They do not change the bytes of blocks, and each
+        manifest has its own.
     """
     described = [
         [table.name, [_written(column) for column in table.columns], table.primary_key]

@@ -1,1 +1,1 @@
-"""One backup of one clinic, and what is checked before a run."""
+"""One backup of one clinic, and the checks before a run."""

@@ -1,7 +1,6 @@
-"""One backup of one clinic: what becomes visible in which order, and what is left when something fails.
-
-Archive stored and checked, then the envelope, then the catalog. The envelope is the commit point: before it there is no
-backup; after it a retry only finishes the record.
+"""One backup of one clinic: the order of its steps, and what a failure leaves.
+The archive is stored and checked, then the envelope is written, then the record. The envelope is the commit point:
+before it there is no backup, and after it a retry only completes the record.
 """
 
 from __future__ import annotations
@@ -42,28 +41,27 @@ from clinic_backups.tenant.standby import lag_of
 from clinic_backups.tenant.tenant_db import Snapshot
 
 TRIES = 3
-"""Times that a backup is made when somebody else's object lies under the key that was drawn for it."""
+"""How often a backup is tried with a new key, if the key is taken by an object of somebody else."""
 
 
 class _Seen(NamedTuple):
-    """What one backup is of; see :meth:`ClinicBackup.run`."""
+    """The input of one backup; see :meth:`ClinicBackup.run`."""
 
     same_as: str | None
     outside: Mapping[str, Outside]
 
 
 class ClinicBackup:
-    """Backs up one clinic after the other with one set of parts.
-
-    :param extract: which SQL gives the clinic's rows.
-    :param compress: the compression stage.
-    :param encrypt: the encryption stage; recipients come from the settings.
-    :param announcer: who is told of the outcome.
-    :param now: the clock; by default the catalog's.
-    :param on_progress: called about once for each MiB that was read, from the reading thread.
-    :param on_unnoted: called, from a thread of its own, when the catalog could not be told how far it is: the backup
-        goes on, and the catalog is not asked again.
-    :param on_unchecked: see :func:`clinic_backups.tenant.gate.passed`.
+    """Backs up one clinic after the other with the same stages.
+    :param extract: the SQL of the extracts.
+        :param compress: the compression stage.
+        :param encrypt: the encryption stage; recipients come from the settings.
+        :param announcer: writes the notice about the outcome.
+        :param now: the clock; by default the catalog's.
+        :param on_progress: called about once for each MiB that was read, from the reading thread.
+        :param on_unnoted: called, from a thread of its own, if the progress could not be written to the catalog. The
+            backup continues without further notes.
+        :param on_unchecked: see :func:`clinic_backups.tenant.gate.passed`.
     """
 
     def __init__(
@@ -101,18 +99,17 @@ class ClinicBackup:
         same_as: str | None = None,
         outside: Mapping[str, Outside] = MappingProxyType({}),
     ) -> BackupRecord:
-        """Back up; returns the completed record. A failure is recorded and raised.
-
-        :param queries: the SELECT of each table, rendered already; by default they are rendered here.
-        :param held: the clinic's lock, where the caller holds it.
-        :param same_as: the name of an exported snapshot: what it sees is backed up.
-        :param outside: rows in it that no extract gives, and that are backed up too.
-        :raises AlreadyRunning: another process backs up this clinic; nothing was recorded.
-        :raises ClocksDiffer: this machine's clock is not the catalog's; nothing was recorded.
-        :raises SettingsError: no recipient, a wrong one, or a wrong extract; nothing was recorded.
-        :raises PermanentError: the backup would be incomplete, and the request does not allow that.
-        :raises TransientError, PermanentError: the database, the store or the catalog failed; or what it is built on
-            was lost meanwhile.
+        """Back up, and return the completed record. A failure is recorded and raised.
+        :param queries: the rendered SELECT of each table; by default they are rendered here.
+                :param held: the clinic's lock, if the caller holds it.
+                :param same_as: the name of an exported snapshot that is backed up.
+                :param outside: rows in it that no extract returns, which are backed up too.
+                :raises AlreadyRunning: another process backs up this clinic. Nothing was recorded.
+                :raises ClocksDiffer: this machine's clock differs from the catalog's. Nothing was recorded.
+                :raises SettingsError: there is no recipient, or a recipient or extract is wrong. Nothing was recorded.
+                :raises PermanentError: the backup would be incomplete, and the request does not allow that.
+                :raises TransientError, PermanentError: the database, the store or the catalog failed, or the backup's
+                chain was lost meanwhile.
         """
         recipients = self._settings.recipients_of(request.clinic.id)
         parse_recipients(recipients)
@@ -124,7 +121,7 @@ class ClinicBackup:
             if record.attempt > 1 and (settled := self._outcomes.settle(record)):
                 return _usable(settled)
             try:
-                # Before anything is read: what answers under the store's URL may be an empty mount point.
+                # Before anything is read, because the store's URL may lead to an empty mount point.
                 self._store.identified()
                 record = self._cleared(record)
                 seen = _Seen(same_as, outside)
@@ -140,10 +137,9 @@ class ClinicBackup:
             return _usable(done)
 
     def _outlived(self, record: BackupRecord, envelope: Envelope, error: ClinicBackupsError) -> BackupRecord:
-        """The record could not be completed: what is there now, where somebody else has completed it as this backup.
-
-        This attempt stood still, and its retry or a later run has closed the record or begun it anew. What it has
-        stored is then a backup of nobody, and is removed.
+        """After a record could not be completed: the present record, if somebody else completed it with this archive.
+        Otherwise this attempt hung, and its retry or a later run has closed or restarted the record. Its objects then
+                belong to no record, and are removed.
         """
         try:
             now = self._catalog.get(record.backup_id)
@@ -152,17 +148,17 @@ class ClinicBackup:
             if now is None or now.state == "failed" or now.archive_key != record.archive_key:
                 with suppress(ObjectLocked):
                     envelopes.discard(record.archive_key, self._store)
-                error.add_note("What this attempt stored was removed.")
+                error.add_note("The objects of this attempt were removed.")
                 raise error
         except ClinicBackupsError as failure:
             if failure is error:
                 raise
             error.add_note(f"And: {failure.message}")
-        error.add_note(f"Backup {record.backup_id} is stored; the catalog learns of it with the next attempt.")
+        error.add_note(f"Backup {record.backup_id} is stored. The next attempt records it in the catalog.")
         raise error
 
     def stop(self, reason: BaseException) -> None:
-        """Make a backup that runs fail with ``reason``; from another thread or a signal handler."""
+        """Make a running backup fail with ``reason``, from another thread or a signal handler."""
         self._stopped = reason
         if self._stream is not None:
             self._stream.stop(reason)
@@ -171,7 +167,7 @@ class ClinicBackup:
         self, record: BackupRecord, request: BackupRequest, queries: Mapping[str, str], recipients: tuple[str, ...],
         seen: _Seen, lock: ClinicLock,
     ) -> tuple[BackupRecord, Stored, Envelope]:  # fmt: skip
-        """Archive, note and envelope. Where an object of somebody else's is in the way: again, under another key."""
+        """Write archive, note and envelope. If an object of somebody else has the key, try again with another key."""
         for tries_left in reversed(range(TRIES)):
             try:
                 locked_until = self._settings.lock_end(self._now())
@@ -194,7 +190,7 @@ class ClinicBackup:
         """The running record: that of an earlier attempt of the same run, or a new one."""
         started_at, clinic = self._now(), request.clinic
         continued = self._catalog.resume(clinic.id, request.run_id, started_at) if request.run_id else None
-        # This clinic's lock is ours: whoever else is said to run has died.
+        # We hold this clinic's lock, so the processes of other running records are dead.
         for dead in self._catalog.find(clinic_id=clinic.id, state="running"):
             if continued is None or dead.backup_id != continued.backup_id:
                 self._outcomes.close_dead(dead)
@@ -203,7 +199,7 @@ class ClinicBackup:
         try:
             return self._begin(request, started_at)
         except SameSecond:
-            # One that failed at once, for instance: its name is taken for as long as the second lasts.
+            # For instance after an immediate failure: its id is taken until the second has passed.
             time.sleep(1)
             return self._begin(request, self._now())
 
@@ -227,12 +223,12 @@ class ClinicBackup:
         )
 
     def _cleared(self, record: BackupRecord) -> BackupRecord:
-        """Remove what an earlier attempt stored: it is no backup, and nothing is written over."""
+        """Remove the objects of an earlier attempt, which are not a backup. Objects are never overwritten."""
         return self._anew(record) if record.attempt > 1 else record
 
     def _anew(self, record: BackupRecord) -> BackupRecord:
-        """Remove what lies there, whoever put it there, and go on under another key, which nobody can guess."""
-        # What is locked stays until its lock ends, and then goes with the sweep.
+        """Remove the object there, whoever made it, and continue with another key, which nobody can guess."""
+        # A locked object stays until its lock ends. Then the sweep removes it.
         with suppress(ObjectLocked):
             envelopes.discard(record.archive_key, self._store)
         clinic = Clinic(record.clinic_id, record.clinic_name)
@@ -256,7 +252,7 @@ class ClinicBackup:
             notes.note(**vars(progress))
             self._on_progress(progress)
 
-        # Before any table is locked: the catalog and the store may be slow.
+        # Done before any table is locked, because the catalog and the store may be slow.
         backups = self._catalog.find(clinic_id=record.clinic_id, state="completed")
         choice, known = self._decide(record, request.kind, backups, recipients)
         source_before = self._catalog.newest_source() if request.safety_of is None else None
@@ -307,7 +303,7 @@ class ClinicBackup:
                 self._stream = None
 
     def _pause(self, seconds: float) -> None:
-        """Sleep, unless somebody wants the backup to stop."""
+        """Sleep, unless the backup is to stop."""
         if self._stopped is not None:
             raise self._stopped
         time.sleep(seconds)
@@ -323,7 +319,7 @@ class ClinicBackup:
         recipients: Sequence[str],
         other_database: str,
     ) -> BackupRecord:
-        """The record with what is not plausible in it. :raises TransientError: what was read is not believed."""
+        """The record with its suspect findings. :raises TransientError: the read rows cannot be right."""
         rows = {name: blocks.rows for name, blocks in stored.blocks.items()}
         now = self._now()
         good = [b for b in backups if b.is_trusted and b.safety_of is None and not b.is_of_future(now)]
@@ -343,17 +339,21 @@ class ClinicBackup:
         return record
 
     def _problem(self, choice: Choice) -> str:
-        """Why nothing can be built on a chain; empty: it can. One archive that cannot be read stops no full backup."""
+        """Why no backup can be built on a chain; empty if one can. An unreadable archive does not stop a full
+        backup.
+        """
         try:
             return self._parents.problem(choice.chain)
         except PermanentError as error:
-            self._store.identified()  # else it is the store that is not there, and not the archive
-            return f"an archive that it would be built on cannot be read: {error.message}"
+            self._store.identified()  # raises if the store is missing, and not only the archive
+            return f"an archive of its chain cannot be read: {error.message}"
 
     def _decide(
         self, record: BackupRecord, wanted: WantedKind, backups: Sequence[BackupRecord], recipients: tuple[str, ...]
     ) -> tuple[Choice, KnownBlocks | None]:
-        """Full or incremental if the tables are as they were: from the records, the catalog's blocks and the store."""
+        """Choose full or incremental, assuming unchanged tables, from the records, the catalog's blocks and the
+        store.
+        """
         choice, known = self._choose(record, wanted, backups, recipients, None), None
         if not choice.chain and wanted != "full":
             self._parents.require_store(backups)
@@ -363,7 +363,7 @@ class ClinicBackup:
             known = KnownBlocks([parent.backup_id for parent in choice.chain])
             try:
                 for parent in choice.chain:
-                    # All blocks of a full one are its own, so that its record knows their fingerprint.
+                    # A full backup's own archive holds all blocks, so its record has their fingerprint.
                     fingerprint = parent.fingerprint if parent.kind == "full" else None
                     with closing(self._catalog.blocks(parent.backup_id)) as pieces:
                         known.add(pieces, fingerprint)
@@ -391,7 +391,7 @@ class ClinicBackup:
         )
 
     def _commit(self, record: BackupRecord, envelope: Envelope, lock: ClinicLock) -> Envelope:
-        """Check what only now is known, note the envelope and write it; an archive that gets none is removed."""
+        """Make the last checks, note the envelope and write it. An archive that gets no envelope is removed."""
         try:
             self._require_clinic(envelope)
             lock.require()
@@ -403,22 +403,24 @@ class ClinicBackup:
         return envelope
 
     def _require_clinic(self, envelope: Envelope) -> None:
-        """A backup without the clinic's own row would restore to nothing: the clinic was removed meanwhile."""
+        """Refuse a backup without the clinic's own row, which could not be restored. The clinic was removed
+        meanwhile.
+        """
         table = SqlFolder(self._settings.sql_dir).clinic_table
         rows = envelope.rows.get(table, 1)
-        # What is saved before a restore may be a clinic whose own row is gone.
+        # A safety backup may be of a clinic whose own row is gone.
         if rows != 1 and not (envelope.safety_of is not None and rows == 0):
             raise PermanentError(
                 f"Clinic {envelope.clinic_id} has {rows} rows in {table}; it must have one.",
-                hint=f"Was the clinic removed? Else correct the extract of {table} in include/sql/extract.",
+                hint=f"If the clinic was not removed, correct the extract of {table} in include/sql/extract.",
             )
 
 
 def _usable(record: BackupRecord) -> BackupRecord:
-    """:raises TransientError: it was completed, and what it is built on was lost meanwhile: that is recorded."""
+    """:raises TransientError: it was completed, but its chain was lost meanwhile. That is recorded."""
     if record.state == "lost":
         raise TransientError(
-            f"Backup {record.backup_id} is stored, and cannot be restored: what it is built on was lost meanwhile.",
-            hint="Back up again: it uses what is left.",
+            f"Backup {record.backup_id} is stored but cannot be restored: a backup of its chain was lost meanwhile.",
+            hint="Back up again. The new backup is built on the remaining ones.",
         )
     return record

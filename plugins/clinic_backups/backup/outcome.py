@@ -1,4 +1,4 @@
-"""How a backup's record is closed: completed, failed, or found dead. Each is announced in the record's transaction."""
+"""Closes backups' records: completed, failed, or with a dead process. Notices are written in the same transaction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from clinic_backups.stores.condition import read_through
 class Outcomes:
     """Closes records. Except for :meth:`close_abandoned` the caller holds the clinic's lock.
 
-    :param store: opens the store, only when an envelope has to be looked for.
+    :param store: opens the store. It is called only if an envelope has to be looked up.
     :param now: the clock.
     """
 
@@ -32,7 +32,7 @@ class Outcomes:
         self._catalog, self._store, self._announcer, self._now = catalog, store, announcer, now
 
     def complete(self, record: BackupRecord, block_list: Iterable[bytes] = (), etag: str | None = None) -> BackupRecord:
-        """Write that it is completed; or lost, where what it is built on was lost meanwhile: the operator is told."""
+        """Record that it is completed. If its chain was lost meanwhile, record it as lost and tell the operator."""
         return self._catalog.finish(
             record,
             block_list=block_list,
@@ -42,7 +42,7 @@ class Outcomes:
         )
 
     def fail(self, record: BackupRecord, error: BaseException, *, retries_left: bool = False) -> BackupRecord:
-        """Write that it failed; told unless it is transient and will be tried again."""
+        """Record that it failed. A notice is written unless the failure is transient and will be retried."""
 
         def announce(db: SqlConnection, failed: BackupRecord) -> None:
             if not (retries_left and isinstance(error, TransientError)):
@@ -51,22 +51,20 @@ class Outcomes:
         return self._catalog.finish(record.failed(error, self._now()), announce=announce)
 
     def note_failure(self, record: BackupRecord, error: BaseException, *, retries_left: bool = False) -> None:
-        """:meth:`fail`, where ``error`` is what counts: that the catalog could not be told is a note on it."""
+        """As :meth:`fail`, but if the catalog fails too, that becomes a note on ``error``."""
         try:
             self.fail(record, error, retries_left=retries_left)
         except ClinicBackupsError as failure:
-            error.add_note(f"The catalog could not be told: {failure.message}")
+            error.add_note(f"This could not be recorded in the catalog: {failure.message}")
 
     def settle(self, record: BackupRecord) -> BackupRecord | None:
-        """Complete a running record that the catalog noted before its process died, when its envelope and archive are
-        in the store as noted; none if they are not. Whatever else lies there is not believed.
-
-        The record gets no block list: the clinic's next backup is a full one.
+        """Complete the running record of a dead process, if the store's envelope and archive equal its note; none if
+        not. The record gets no block list, so the clinic's next backup is a full one.
         """
         store, noted = self._store(), record.noted
         if noted is None or not envelopes.is_as_noted(record, store):
             return None
-        # By its content: whoever may write into a store may set the MD5 that some stores tell.
+        # Compared by content, because in some stores a writer can set the MD5.
         if read_through(noted.archive, store) != "intact":
             return None
         return self.complete(record.completed(noted, store.url))
@@ -76,26 +74,25 @@ class Outcomes:
         settled = self.settle(record)
         if settled is not None:
             return settled
-        # What its stores keep locked stays until the lock ends, and goes with the sweep.
+        # Locked objects stay until their lock ends. Then the sweep removes them.
         with suppress(ObjectLocked):
             envelopes.discard(record.archive_key, self._store())
         died = Interrupted(
-            "The backup's process ended without a word: killed, out of memory, or its machine stopped.",
+            "The backup's process ended without a result: it was killed, ran out of memory, or its machine stopped.",
             hint="See the task's log and the worker's memory. The clinic's next backup does not depend on this one.",
         )
         return self.fail(record, died)
 
     def close_abandoned(self, *, run_id: str | None = None, before: datetime | None = None) -> list[BackupRecord]:
-        """Close running records whose process is gone: those of a run, or those begun before a moment.
-
-        :raises ClinicBackupsError: the first that could not be closed; the others were.
+        """Close running records of dead processes: those of a run, or those begun before a moment.
+        :raises ClinicBackupsError: the first error. The other records were closed.
         """
         closed: list[BackupRecord] = []
         failures: list[ClinicBackupsError] = []
         for record in self._catalog.find(state="running", run_id=run_id, started_before=before):
             try:
                 with self._catalog.lock(record.clinic_id):
-                    # Asked again under the lock: its process may have closed it meanwhile.
+                    # Read again under the lock, because its process may have closed it meanwhile.
                     current = self._catalog.get(record.backup_id)
                     if current is not None and current.state == "running":
                         closed.append(self.close_dead(current))
@@ -108,7 +105,7 @@ class Outcomes:
         return closed
 
     def announce_failures(self, records: list[BackupRecord]) -> None:
-        """Tell of failed records that were to be tried again, and will not be: their task was stopped for good."""
+        """Write the notices of failed records that will not be retried after all, because their task was stopped."""
         for record in records:
             if record.state == "failed":
                 with self._catalog.database.transaction("announcing a failure") as db:

@@ -1,4 +1,4 @@
-"""What an incremental backup is to be built on, as the store that it goes to has it."""
+"""Checks the chain of an incremental backup in the store that it goes to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clinic_backups.stores.condition import look, look_closely, require_any
 
 
 class Parents:
-    """Looks after a chain in one store. The caller holds the clinic's lock.
+    """Checks a chain in one store. The caller holds the clinic's lock.
 
     :param now: the clock.
     """
@@ -25,26 +25,25 @@ class Parents:
         self._places = Copies(catalog.database)
 
     def require_store(self, backups: Sequence[BackupRecord]) -> None:
-        """Before a backup that is built on none of them goes there.
-
-        :raises TransientError: some should lie in the store, and it is empty: it is not mounted, or another one.
+        """Check the store before a full backup goes there.
+        :raises TransientError: it should hold backups but is empty: it is not mounted, or it is the wrong store.
         """
         here = next((backup for backup in backups if self._store.url in backup.stores), None)
         if here is not None and look(here.archive, self._store) == "missing":
             self._require_any()
 
     def problem(self, chain: Sequence[BackupRecord]) -> str:
-        """Why nothing can be built on a chain; empty where all of it is there as recorded.
+        """Why no backup can be built on a chain; empty if all its archives are in the store as recorded.
+        Size and MD5 are compared if the store computed the MD5, otherwise the store's mark of the object. An archive
+                without either is read: in a folder each time, in a bucket once. A loss is recorded, and the operator is
+                told. A missing envelope is written again, because without it a rebuild would refuse the backups that
+                are built on it.
 
-        Size and MD5 are compared where the store computed the MD5, else its mark of the object that was stored. An
-        archive without either is read: in a folder each time, in a bucket once. A loss is recorded, and the operator
-        told. An envelope that is gone is written again: a rebuilt catalog would not take what is built on its backup.
-
-        :raises ClinicBackupsError: the store failed.
+                :raises ClinicBackupsError: the store failed.
         """
         seen = self._places.etags([parent.backup_id for parent in chain], self._store.url)
         for parent in chain:
-            what = f"the archive of {parent.backup_id}, which it would be built on,"
+            what = f"the archive of {parent.backup_id} in its chain"
             before = seen.get(parent.backup_id)
             condition, etag = look_closely(parent.archive, self._store, before)
             if condition != "intact" and self._store.url not in parent.stores:
@@ -52,7 +51,7 @@ class Parents:
             if condition != "intact":
                 self._require_any()
                 self._places.lose(parent, self._store.url, condition, self._now(), LossAlarm(self._now))
-                return f"{what} is not in the store as recorded"
+                return f"{what} is missing in the store or differs from its record"
             if etag is not None and etag != before:
                 self._places.note_etag(parent.backup_id, self._store.url, etag)
             if not envelopes.exists(parent.archive_key, self._store):

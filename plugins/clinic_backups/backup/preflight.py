@@ -1,4 +1,4 @@
-"""The preflight: what would make tonight's backups fail, or leave something out, found before the first one starts."""
+"""The preflight: finds what would make backups fail or be incomplete, before the first one starts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from clinic_backups.tenant.value_checks import ValueChecks
 __all__ = ["COUNT_TIMEOUT_SECONDS", "Finding", "require", "run"]
 
 COUNT_TIMEOUT_SECONDS = 60
-"""Longest time that each of two queries about one table's rows may take; a table that needs more is not counted."""
+"""The longest time of each of two queries about one table's rows. A table that needs more is not counted."""
 
 
 def run(
@@ -45,16 +45,14 @@ def run(
     clock: Callable[[], DatabaseClock] | None = None,
     count_rows: bool = True,
 ) -> list[Finding]:
-    """Run every check, whatever the others find, and return all findings in the checks' order.
-
-    Nothing is written but one small object below ``preflight/`` in the store, which is deleted again.
-
-    :param clinic_db: gives the connection to the clinics' database; what it raises is a finding.
-    :param stores: gives the stores; what it raises is a finding.
-    :param catalog_version: raises when the catalog cannot be reached or is not at its newest migration.
-    :param now: for what the settings make of it: terms, locks, and the like.
-    :param clock: gives the catalog's clock; without it no clocks are compared.
-    :param count_rows: also compare the rows of all clinics with the extracts, see ``COUNT_TIMEOUT_SECONDS``.
+    """Run all checks, and return all findings in the order of the checks.
+    The only thing written is one small object below ``preflight/`` in the store, which is deleted again.
+        :param clinic_db: returns the connection to the clinics' database. An error that it raises is a finding.
+    :param stores: returns the stores. An error that it raises is a finding.
+        :param catalog_version: raises an error if the catalog does not answer or is not at its newest migration.
+        :param now: the time for computing terms, locks and the like from the settings.
+        :param clock: returns the catalog's clock. Without it no clocks are compared.
+        :param count_rows: also compare the rows of all clinics with the extracts, see ``COUNT_TIMEOUT_SECONDS``.
     """
     report = Report()
     check_settings(settings, report, now())
@@ -103,11 +101,11 @@ def _check_store(store: ObjectStore, report: Report) -> None:
             read = stream.read()
         if read != content or store.stat(key).size_bytes != len(content):
             raise IntegrityError(
-                f"{store.url} gave back other bytes than were written to {key}.",
+                f"{store.url} returned other bytes than were written to {key}.",
                 hint="Look for a proxy, a cache or a policy between here and the store that changes objects.",
             )
     named = f" It is store {known_as}." if known_as else ""
-    report.ok("store", f"{store.url} can be written, read and deleted in.{named}")
+    report.ok("store", f"{store.url}: objects can be written, read and deleted.{named}")
 
 
 def _check_lock(store: ObjectStore, settings: Settings, report: Report) -> None:
@@ -120,7 +118,7 @@ def _check_lock(store: ObjectStore, settings: Settings, report: Report) -> None:
 
 
 def _check_replica(url: str, stores: Stores, settings: Settings, report: Report) -> None:
-    """A replica that cannot be used is a warning: copies are made later, and the backups do not wait for it."""
+    """Check a replica. A failure is only a warning, because copies are made later and backups do not wait for them."""
     of_replica = Report()
     with of_replica.check("store"):
         store = stores.at(url)
@@ -136,7 +134,7 @@ Answer = TypeVar("Answer")
 
 
 class _ClinicDatabase:
-    """The checks that look into the clinics' database, all in one snapshot."""
+    """The checks of the clinics' database, all in one snapshot."""
 
     def __init__(self, snapshot: Snapshot, settings: Settings, report: Report) -> None:
         self._snapshot = snapshot
@@ -146,9 +144,9 @@ class _ClinicDatabase:
         self._clinic_id = 0
         """The clinic that the extracts are tried with."""
         self._tables: list[Table] = []
-        """Those whose extract runs."""
+        """The tables whose extract runs."""
         self._clinics_query: str | None = None
-        """``all_clinics.sql``, once it ran."""
+        """The text of ``all_clinics.sql``, after it was run."""
 
     @cached_property
     def _extracts(self) -> dict[str, str]:
@@ -163,7 +161,7 @@ class _ClinicDatabase:
         return Coverage(self._structure, self._folder, self._extracts)
 
     def check_clinics(self) -> None:
-        """The queries that name the clinics and their administrators."""
+        """Check the queries of the clinics and their administrators."""
         report, snapshot, folder = self._report, self._snapshot, self._folder
         with report.check("extracts"):
             with snapshot.savepoint():
@@ -176,30 +174,30 @@ class _ClinicDatabase:
             if unknown := sorted({clinic.id for clinic in active} - {clinic.id for clinic in clinics}):
                 report.error(
                     "extracts",
-                    f"active_clinics.sql gives clinics that all_clinics.sql does not: {', '.join(map(str, unknown))}.",
-                    f"Correct {folder.path / 'all_clinics.sql'}: it must give every clinic.",
+                    f"active_clinics.sql returns clinics that all_clinics.sql lacks: {', '.join(map(str, unknown))}.",
+                    f"Correct {folder.path / 'all_clinics.sql'}: it must return every clinic.",
                 )
             elif not active:
                 report.warn(
                     "extracts",
-                    f"active_clinics.sql gives no clinic (all_clinics.sql gives {len(clinics)}): nothing is backed up.",
+                    f"active_clinics.sql returns no clinic (all_clinics.sql {len(clinics)}): nothing is backed up.",
                     f"If clinics should be backed up, correct {folder.path / 'active_clinics.sql'}.",
                 )
         with report.check("extracts"), snapshot.savepoint():
             admins = render(folder.text("clinic_admins.sql"), self._clinic_id, name="clinic_admins.sql")
-            # Comments may end the query: the parenthesis goes on a line of its own.
+            # The query may end with a comment, so the parenthesis is on a line of its own.
             query = f"SELECT FROM (SELECT r.email, r.name FROM (\n{admins}\n) AS r) AS s LIMIT 1"  # noqa: S608
             snapshot.rows(
-                query, None, "trying clinic_admins.sql, which must give the columns email and name", source="file"
+                query, None, "trying clinic_admins.sql, which must return the columns email and name", source="file"
             )
         with report.check("extracts"), snapshot.savepoint():
             self._check_user_clinics()
 
     def _check_user_clinics(self) -> None:
-        """It gives two columns, or three, that are what they should be."""
+        """Check that it returns two or three columns of the right types."""
         who, query = {"email": "", "name": ""}, self._folder.user_clinics()
-        doing = "trying user_clinics.sql, which must give clinic_id and role, and may give user_id as well"
-        # Joined to one row, so that there is a row to count the columns of.
+        doing = "trying user_clinics.sql, which must return clinic_id and role, and may return user_id"
+        # Joined to one row, so that columns can be counted even if the query returns no row.
         counted = (
             "SELECT count(*) FROM json_object_keys((SELECT row_to_json(r) FROM"  # noqa: S608
             f" (SELECT q.* FROM (SELECT) AS one LEFT JOIN (\n{query}\n) AS q ON true LIMIT 1) AS r))"
@@ -214,11 +212,11 @@ class _ClinicDatabase:
         )  # fmt: skip
 
     def check_extracts(self) -> None:
-        """Each table exists and may be read, and its extract runs and gives all its columns."""
+        """Check that each table exists and can be read, and that its extract runs and returns all columns."""
         for name, text in self._extracts.items():
             relation = self._structure.relations.get(name)
             if relation is not None and relation.kind not in "rp":
-                continue  # check_coverage says what is to be done with a view
+                continue  # check_coverage reports views
             with self._report.check("extracts"), self._snapshot.savepoint():
                 table = self._snapshot.tables([name])[name]
                 self._snapshot.probe(table, render(text, self._clinic_id, name=f"extract/{name}"))
@@ -226,11 +224,13 @@ class _ClinicDatabase:
         self._report.ok("extracts", f"{len(self._tables)} extracts run.")
 
     def check_locks(self) -> None:
-        """There is room for the locks that a backup takes."""
+        """Check that the server has room for the locks of a backup."""
         check_locks(self._snapshot, self._extracts, self._report)
 
     def check_coverage(self) -> None:
-        """Nothing that leads to a clinic is left out without a reason; no extract is of what cannot be backed up."""
+        """Check that no table of clinics is left out without a reason, and that every extract reads a supported
+        table.
+        """
         report, running = self._report, {table.name for table in self._tables}
         extracts = {
             name: render(text, self._clinic_id, name=f"extract/{name}")
@@ -251,8 +251,8 @@ class _ClinicDatabase:
             report.note("coverage", f"These tables lead to no clinic and are in no backup: {names}.")
 
     def check_drift(self) -> None:
-        """``drift.txt`` can be read, and leads to columns that there are. Backups do not need it: only warnings."""
-        hint = f"Correct {self._folder.path / drift.FILE}: restores of older backups follow it."
+        """Check that ``drift.txt`` is valid and leads to existing columns. Backups do not need it, so it only warns."""
+        hint = f"Correct {self._folder.path / drift.FILE}: restores of older backups need it."
         try:
             lines = self._folder.drift()
         except SettingsError as error:
@@ -263,7 +263,7 @@ class _ClinicDatabase:
                 self._report.warn("drift", sentence, hint)
 
     def check_indexes(self) -> None:
-        """Each foreign key that leads to the clinic has an index: else every clinic's backup reads the whole table."""
+        """Check that each foreign key to the clinic has an index. Without one, every backup reads the whole table."""
         for table in self._tables:
             wanted = {
                 key.columns: key.references
@@ -281,7 +281,9 @@ class _ClinicDatabase:
             self._report.ok("indexes", "All foreign keys that lead to a clinic have an index.")
 
     def check_rows(self) -> None:
-        """Each row of a clinic is in that clinic's backup, once. What cannot be counted is a warning."""
+        """Check that each row of a clinic is in its backup exactly once. Tables that cannot be counted give a
+        warning.
+        """
         if self._clinics_query is None:
             return
         extracts: dict[str, str] = {}
@@ -311,12 +313,12 @@ class _ClinicDatabase:
         self._say_compared(counted)
 
     def _say_compared(self, counted: Sequence[tuple[Table, RowCount]]) -> None:
-        """What was compared with what, and that only as far as it was."""
+        """Report what was compared, leaving out what was not."""
         if not counted or any(item.check == "rows" and item.level == "error" for item in self._report.findings):
             return
         bare, declared = sum(not table.primary_key for table, _ in counted), self._folder.declarations().rows
         how = [f"{len(counted) - bare} by their primary keys"] if bare < len(counted) else []
-        how += [f"{bare} without one by whole rows and how often each is there"] if bare else []
+        how += [f"{bare} without one by whole rows and their number"] if bare else []
         rows = sum(count.in_table for _, count in counted)
         meant, others = (
             sum(count.left_out for table, count in counted if (table.name in declared) == is_meant)
@@ -331,7 +333,7 @@ class _ClinicDatabase:
         )
 
     def _in_time(self, table: Table, what: str, ask: Callable[[], Answer | None]) -> Answer | None:
-        """The answer; ``None`` and a warning where there is none within ``COUNT_TIMEOUT_SECONDS``."""
+        """The answer; ``None`` and a warning if there is none within ``COUNT_TIMEOUT_SECONDS``."""
         try:
             answer = ask()
         except ClinicBackupsError as error:
@@ -341,7 +343,7 @@ class _ClinicDatabase:
             self._report.warn(
                 "rows",
                 f"The rows of {table.name} were not {what} within {COUNT_TIMEOUT_SECONDS} s.",
-                "Nothing fails for it. See EXPLAIN: an extract that is no plain join is run once for each clinic.",
+                "No backup fails for this. Use EXPLAIN: an extract that is not a plain join runs once for each clinic.",
             )
         return answer
 
@@ -350,17 +352,17 @@ class _ClinicDatabase:
         if too_many:
             self._report.error(
                 "rows",
-                f"{table.name}: the backups of all clinics would hold {count.too_many} rows too many: rows are in the"
-                " backups of several clinics, or twice in one.",
+                f"{table.name}: the backups of all clinics would hold {count.too_many} rows too many. Rows are in the"
+                " backups of several clinics, or twice in one backup.",
                 "Correct the extract: each row belongs to one clinic, and a join must not multiply it.",
                 gap=True,
             )
-        # What costs more is asked only where the count says that there is something to find.
+        # The expensive query runs only if the count shows that there is something to find.
         ask = partial(
             checks.problems, [table.name], within_seconds=COUNT_TIMEOUT_SECONDS, missing=count.left_out > 0,
             twice=too_many, several=too_many, in_part=count.left_out > 0,
         )  # fmt: skip
-        for problem in self._in_time(table, "compared with those that they name", ask) or ():
+        for problem in self._in_time(table, "compared with the rows that they refer to", ask) or ():
             self._report.error(problem.check, problem.reason, problem.remedy, gap=True)
         self._say_left_out(table.name, count.left_out, count.in_table)
 
@@ -372,7 +374,7 @@ class _ClinicDatabase:
             self._report.warn(
                 "rows",
                 f"{name}: {left_out} of {in_table} rows belong to no clinic and are in no backup.",
-                "Nothing is to be done if they are the SaaS's own; if they are a clinic's, correct the extract."
-                f" To say that it is meant so, add `{declarations.spelled(name)}: rows, reason` to"
+                "If they are the SaaS's own, nothing needs to be done. If they are a clinic's, correct the extract."
+                f" To declare them, add `{declarations.spelled(name)}: rows, reason` to"
                 f" {self._folder.path / declarations.FILE}.",
             )

@@ -1,4 +1,4 @@
-"""Which clinics a run is for: what somebody wrote into the conf, checked against the clinics that exist."""
+"""Selects the clinics of a run from its conf, checked against the existing clinics."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHOWN_CLINICS = 100
 
 @dataclass(frozen=True)
 class Selection:
-    """The clinics to back up, in id order, and what is said about their backups."""
+    """The clinics to back up, in id order, and the options for their backups."""
 
     clinics: tuple[Clinic, ...]
     kind: WantedKind
@@ -29,7 +29,7 @@ class Selection:
 
 
 def require_known_keys(conf: Mapping[str, Any], known: Sequence[str]) -> None:
-    """:raises SettingsError: a key is misspelt, which must not mean "all clinics"."""
+    """:raises SettingsError: a key is unknown. A misspelt key must not mean "all clinics"."""
     if unknown := sorted(set(conf) - set(known)):
         raise SettingsError(
             f"The conf has unknown keys: {', '.join(map(repr, unknown))}.", hint=f"Known are {', '.join(known)}."
@@ -37,17 +37,17 @@ def require_known_keys(conf: Mapping[str, Any], known: Sequence[str]) -> None:
 
 
 def for_all_clinics(conf: Mapping[str, Any] | None) -> bool:
-    """Whether a run's conf names no clinic: then it is for all active ones."""
+    """Whether a run's conf names no clinic, so that it is for all active ones."""
     return all((conf or {}).get(key) is None for key in ("clinic_id", "clinic_ids"))
 
 
 def flag(conf: Mapping[str, Any], key: str) -> bool:
-    """A key that is true, or false, also when it is left out. :raises SettingsError: it is neither."""
+    """The value of a true-or-false key; false if it is missing. :raises SettingsError: it is neither."""
     value = conf.get(key)
     if value is None:
         return False
     if not isinstance(value, bool):
-        raise SettingsError(f"{key} is neither true nor false.", hint="Write true or leave it out.")
+        raise SettingsError(f"{key} is neither true nor false.", hint="Write true, or leave it out.")
     return value
 
 
@@ -90,7 +90,7 @@ def _ids(conf: Mapping[str, Any], every: Sequence[Clinic]) -> list[int] | None:
 
 
 def _id(value: object, key: str, every: Sequence[Clinic]) -> int:
-    # The trigger form sends a number that was typed as text.
+    # The trigger form sends typed numbers as text.
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < MAX_DIGITS:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= MAX_ID:
@@ -112,7 +112,7 @@ def _notes(value: object) -> str:
         return ""
     if not isinstance(value, str) or len(value) > MAX_NOTES or not is_line(value):
         raise SettingsError(
-            f"notes is not one line of at most {MAX_NOTES} characters.", hint="Shorten it; leave out patients' data."
+            f"notes is not one line of at most {MAX_NOTES} characters.", hint="Shorten it. Leave out patients' data."
         )
     return value
 

@@ -1,4 +1,4 @@
-"""What the settings say, computed for every clinic before a run: a wrong one fails here and not after an upload."""
+"""Evaluates the settings for every clinic before a run, so that a wrong one fails here and not after an upload."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from clinic_backups.base.settings import PREFIX, Settings
 from clinic_backups.notify.mail import FALLBACK_LANGUAGE, Templates
 
 NO_CLINIC = -1
-"""What such a clinic would have is what every clinic has that no setting names."""
+"""The settings with exceptions for single clinics. All other clinics have the general values."""
 OF_CLINICS = ("clinic_recipients", "clinic_retention", "clinic_notify_success")
 
 
 def check_settings(settings: Settings, report: Report, now: datetime) -> None:
-    """Everything that is computed from settings, as a backup computes it."""
+    """Compute everything that a backup computes from settings."""
     with report.check("settings"):
         settings.require_store_url()
     with report.check("settings"):
@@ -43,15 +43,14 @@ def _look_at_language(settings: Settings, report: Report) -> None:
     if templates.folder_for(wanted) is None:
         report.warn(
             "settings",
-            f"{PREFIX}OPERATOR_LANGUAGE is {wanted}, and {settings.email_dir} has no such folder: mails are in"
+            f"{PREFIX}OPERATOR_LANGUAGE is {wanted}, but {settings.email_dir} has no such folder: mails are in"
             f" {FALLBACK_LANGUAGE}.",
             f"Choose one of {', '.join(templates.languages())}, or add a folder.",
         )
 
 
 def _require_own_key(settings: Settings) -> None:
-    """Where the secret key is at hand: it opens what is going to be backed up.
-
+    """If the secret key is available, check that it opens the coming backups.
     :raises SettingsError: it does not open them, or the file cannot be used.
     """
     if settings.identity_file is None or not settings.recipients:
@@ -61,18 +60,18 @@ def _require_own_key(settings: Settings) -> None:
         raise SettingsError(
             f"The secret key of {PREFIX}IDENTITY_FILE belongs to none of the keys in {PREFIX}RECIPIENTS: it would not"
             " open the backups.",
-            hint=f"Is {PREFIX}RECIPIENTS somebody else's key? `clinic-backups keygen` printed the one that belongs to"
-            " the secret key.",
+            hint=f"Perhaps {PREFIX}RECIPIENTS is somebody else's key. `clinic-backups keygen` printed the public key"
+            " that belongs to the secret key.",
         )
 
 
 def check_clinics_of_settings(settings: Settings, clinic_ids: Iterable[int], report: Report) -> None:
-    """Each clinic that a setting names exists: a wrong number there changes nothing, and nobody notices."""
+    """Check that each clinic in a setting exists, because a wrong number would have no effect and go unnoticed."""
     known = set(clinic_ids)
     for name in OF_CLINICS:
         if unknown := sorted(set(getattr(settings, name)) - known):
             report.warn(
                 "settings",
                 f"{PREFIX}{name.upper()} names clinics that do not exist: {', '.join(map(str, unknown))}.",
-                "Correct the numbers, or take them out.",
+                "Correct the numbers, or remove them.",
             )

@@ -1,4 +1,4 @@
-"""From the database to the store: COPY, blocks, tar, zstd, age and the upload, in stages that overlap."""
+"""Streams a backup from the database to the store: COPY, blocks, tar, zstd, age and upload, in overlapping stages."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from clinic_backups.tenant.outside import Outside
 from clinic_backups.tenant.tenant_db import Snapshot
 
 BATCH_BYTES = 1024 * 1024
-"""Rows go from the reader to the next stage in batches of this size."""
+"""The reader passes rows to the next stage in batches of this size."""
 WAITING_BYTES = 4 * BATCH_BYTES
 MAX_ROW_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the reading is: table ``table_number`` of ``tables``, and all rows and CSV bytes so far."""
+    """The progress of reading: table ``table_number`` of ``tables``, and the rows and CSV bytes so far."""
 
     table: str
     table_number: int
@@ -42,14 +42,14 @@ class Progress:
 
 OnProgress = Callable[[Progress], object]
 Rows = Channel[Table | list[bytes]]
-"""A table announces itself before its rows, which follow in batches."""
+"""The table is sent before its rows, which follow in batches."""
 
 
 class ArchiveStream:
     """Streams one snapshot into one stored archive.
 
     :param on_progress: called about once for each MiB that was read, from the reading thread.
-    :param locked_until: the store is asked to let nobody delete the archive before.
+    :param locked_until: the end of the lock that the store is asked for.
     """
 
     def __init__(
@@ -79,21 +79,18 @@ class ArchiveStream:
         outside: Mapping[str, Outside] = MappingProxyType({}),
         chosen: Sequence[str] = (),
     ) -> Stored:
-        """Read, pack and store; returns what the store confirmed and each table's blocks.
-
-        When a stage fails, the upload is aborted, nothing stays in the store, and that stage's own error is raised.
-
-        The snapshot's transaction, and with it every lock, ends when the last row was read, not when it is stored.
-
-        :param snapshot: made with these queries as its ``reads``.
-        :param known: blocks of older archives, which are not stored again.
-        :param read_seconds: longest time for which the tables may stay locked.
-        :param max_row_bytes: a longer row of CSV is refused.
-        :param database: which one the snapshot is of, see ``source_database``.
-        :param outside: rows that no extract gives, and that are read all the same.
-        :param chosen: the tables that are about to be restored, where that is not all.
-        :raises PermanentError: a row is too long.
-        :raises IntegrityError: the manifest could not be read again; nothing was stored.
+        """Read, pack and store. Returns the confirmed object and each table's blocks.
+        If a stage fails, the upload is aborted, nothing stays in the store, and that stage's own error is raised.
+                The snapshot's transaction and all its locks end when the last row was read, not when it is stored.
+        :param snapshot: opened with these queries as its ``reads``.
+                :param known: blocks of older archives, which are not stored again.
+        :param read_seconds: the longest time that the tables may stay locked.
+                :param max_row_bytes: the longest row of CSV that is accepted.
+                :param database: the snapshot's database, see ``source_database``.
+                :param outside: rows that no extract returns, which are read too.
+        :param chosen: the tables that will be restored, if that is not all.
+                :raises PermanentError: a row is too long.
+                :raises IntegrityError: the manifest would not be readable. Nothing was stored.
         """
         replayed = snapshot.replayed()
         snapshot_at = replayed.replayed_at or replayed.now
@@ -112,7 +109,7 @@ class ArchiveStream:
 
         also = {name: more.added_to(queries[name], tables[name]) for name, more in outside.items()}
         reader = _Reader(rows, len(tables), self._on_progress, max_row_bytes)
-        # A daemon thread: it ends with the reading, and keeps no process alive.
+        # A daemon thread, which ends with the reading and keeps no process alive.
         limit = threading.Timer(read_seconds, lambda: self.stop(_too_slow(read_seconds)))
         limit.daemon = True
 
@@ -155,9 +152,9 @@ class Stored:
         keep_days: int,
         locked_until: datetime | None,
     ) -> Envelope:
-        """The envelope of the backup that this is."""
+        """The envelope of this backup."""
         archive = self.archive
-        # A clock that was set back in between must not end it before it began.
+        # If the clock was set back in between, the end must still not be before the beginning.
         finished_at = max(record.started_at, finished_at)
         return Envelope(
             backup_id=record.backup_id,
@@ -188,23 +185,23 @@ class Stored:
 
 def _too_slow(seconds: float) -> TransientError:
     return TransientError(
-        f"Reading took longer than {seconds:g} seconds, and the tables were locked against migrations all that time.",
-        hint="Was the store slow just now? Then a retry helps. Else raise CLINIC_BACKUPS_READ_SECONDS: a migration, and"
-        " everybody behind it, may then have to wait for so long.",
+        f"Reading took longer than {seconds:g} seconds, and locked the tables against migrations all that time.",
+        hint="If the store was slow just now, a retry helps. Otherwise raise CLINIC_BACKUPS_READ_SECONDS: a migration,"
+        " and everybody behind it, may then have to wait that long.",
     )
 
 
 def _too_long(table: str, size: int, most: int) -> PermanentError:
     return PermanentError(
-        f"A row of {table} has {size:,} bytes as CSV. Rows of more than {most:,} are not backed up: a worker would need"
-        " up to five times that memory.",
-        hint="Raise CLINIC_BACKUPS_MAX_ROW_MIB where workers, and whoever restores, have the memory: see"
-        " docs/operations.md. Or keep such values outside of the table.",
+        f"A row of {table} has {size:,} bytes as CSV. At most {most:,} are allowed, because a worker needs up to"
+        " five times that memory.",
+        hint="Raise CLINIC_BACKUPS_MAX_ROW_MIB if the workers, and the machine that restores, have the memory: see"
+        " docs/operations.md. Or keep such values outside the table.",
     )
 
 
 class _Reader:
-    """The first stage: COPY gives row by row, and this hands on batches."""
+    """The first stage: gets single rows from COPY, and passes on batches."""
 
     def __init__(self, target: Rows, tables: int, on_progress: OnProgress, max_row_bytes: int) -> None:
         self._target, self._tables, self._on_progress = target, tables, on_progress
@@ -221,7 +218,7 @@ class _Reader:
         batch: list[bytes] = []
 
         def take() -> Generator[None, bytes, None]:
-            # A generator: resuming one costs half of a call, a million times for each million rows.
+            # A generator, because resuming one costs half as much as a call, which matters for a million rows.
             nonlocal batch
             while True:
                 batch, size = [], 0
@@ -229,7 +226,7 @@ class _Reader:
                     row = yield
                     batch.append(row)
                     size += len(row)
-                # Only a batch's last row can be that long.
+                # Only the last row of a batch can be that long.
                 if len(row) > self._max_row_bytes:
                     raise _too_long(table.name, len(row), self._max_row_bytes)
                 hand_on(batch, size)

@@ -1,1 +1,1 @@
-"""What every other folder uses: errors, words, the model, settings, connections, the clock."""
+"""Shared by all other folders: errors, text helpers, the model, settings, connections, the clock."""

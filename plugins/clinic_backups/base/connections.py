@@ -23,7 +23,7 @@ LIBPQ_EXTRAS = (
 
 @dataclass(frozen=True)
 class Connection:
-    """One named connection: the fields of Airflow's, with the secret ones kept out of ``repr``."""
+    """One named connection with Airflow's fields. ``repr`` leaves out the secret ones."""
 
     conn_id: str
     conn_type: str
@@ -35,7 +35,7 @@ class Connection:
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def libpq_parameters(self) -> dict[str, Any]:
-        """Keyword arguments for ``psycopg2.connect``; of the extras, those that libpq knows."""
+        """Keyword arguments for ``psycopg2.connect``. Of the extras only those that libpq knows are used."""
         named = {
             "host": self.host, "port": self.port, "user": self.login, "password": self.password, "dbname": self.schema,
         }  # fmt: skip
@@ -46,7 +46,7 @@ class Connection:
 def parse(conn_id: str, text: str) -> Connection:
     """Read a connection from its URI or JSON spelling.
 
-    :raises SettingsError: neither of the two; the message never repeats the text, which may hold a password.
+    :raises SettingsError: it is neither. The message never repeats the text, which may hold a password.
     """
     try:
         return _from_json(conn_id, text) if text.lstrip().startswith("{") else _from_uri(conn_id, text)
@@ -92,7 +92,7 @@ def _from_uri(conn_id: str, text: str) -> Connection:
     # Airflow's own spelling of nested extras, and of a protocol in the host: aws://key:secret@/?__extra__={...}
     extra = json.loads(query["__extra__"]) if "__extra__" in query else query
     conn_type = parts.scheme.replace("-", "_")
-    # Not parts.hostname: that lower-cases, and a socket folder (%2Fvar%2Frun) is case-sensitive.
+    # parts.hostname would lower-case the name, but a socket folder (%2Fvar%2Frun) is case-sensitive.
     host = parts.netloc.rpartition("@")[2].removesuffix(f":{parts.port}")
     return Connection(
         conn_id=conn_id,

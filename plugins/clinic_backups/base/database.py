@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, and its errors made ours: used for the clinics' database and for the catalog."""
+"""Connects to PostgreSQL and translates its errors. Used for the clinics' database and for the catalog."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ SHOWN_STATES = (
     "08", "0A", "25", "28", "40", "53", "54", "55000", "55006", "55P03", "57", "58030", "42501", "42809",
     "42710", "42P06", "42P07",
 )  # fmt: skip
-"""SQLSTATEs, and classes of them, whose text PostgreSQL makes of names alone. Any other text may hold a value.
+"""SQLSTATEs, and classes of them, whose text contains only names. Any other text may hold a value.
 
-A function may raise any SQLSTATE with any text, so that nothing of what happened inside of one is shown either, but for
-the catalog's own functions.
+A function may raise any SQLSTATE with any text. So no text from inside a function is shown, except from the catalog's
+own functions.
 """
 PARSED_STATES = ("3D", "3F", "42601", "42701", "42703", "42704", "42883", "42P01")
-"""Those whose text names what a statement mentions, where the error has a place in the statement. Without one a value
-was looked up as a name: ``nombres::regclass``, ``to_tsquery(nombres)``."""
+"""SQLSTATEs whose text may be shown only if the error has a position in the statement. Without a position, a value was
+looked up as a name: ``nombres::regclass``, ``to_tsquery(nombres)``."""
 LANGUAGES = "pl"
-"""What the source files of procedural languages begin with: what they raise names what the function's author wanted."""
+"""Prefixes of the source files of procedural languages. The author of a function chooses the text of its errors."""
 TRANSIENT_CLASSES = ("08", "40", "53", "57", "58")
 TRANSIENT_STATES = ("55P03", "55006", "25P03", "25P04", "72000")
 
 RELIED_ON: Mapping[str, tuple[str, re.Pattern[str]]] = {
     name: (wanted, re.compile(fits))
     for name, wanted, fits in (
-        # Where the schema of PostgreSQL itself is named, others may come before it.
+        # If pg_catalog is listed in search_path, other schemas may come before it.
         ("search_path", "pg_catalog", r'"?pg_catalog"?|(?!.*pg_catalog).*'),
         ("datestyle", "ISO, YMD", r"ISO, .*"),
         ("intervalstyle", "postgres", "postgres"),
@@ -46,31 +46,31 @@ RELIED_ON: Mapping[str, tuple[str, re.Pattern[str]]] = {
         ("gin_fuzzy_search_limit", "0", "0"),
         ("exit_on_error", "off", "off"),
         ("session_replication_role", "origin", "origin"),
-        # How long is waited for what is said in docs/operations.md.
+        # docs/operations.md lists all time limits.
         ("statement_timeout", "0", "0"),
         ("lock_timeout", "0", "0"),
         ("transaction_timeout", "0", "0"),
         ("idle_in_transaction_session_timeout", "0", "0"),
     )
 }
-"""What our statements need, and which values of a server will do. Some have settings of their own: they set them."""
+"""The values that our statements need, and the values of a server that are accepted. Some statements set more."""
 _TRANSACTIONS = {
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
 }
 Source = Literal["own", "extract", "file", "catalog", "migration", "restore"]
-"""Whose SQL has failed. own: that of this package, reading. extract: include/sql/extract. file: another file of
-include/sql. catalog, migration: the catalog's. restore: what a restore stages, compares and writes."""
-_LOG = "See the PostgreSQL server's log of this moment for its whole message."
+"""The origin of the SQL that failed. own: this package's reading. extract: include/sql/extract. file: another file of
+include/sql. catalog, migration: the catalog. restore: staging, comparing and writing of a restore."""
+_LOG = "The PostgreSQL server's log has the whole message."
 _RETRY = f"A retry usually helps. {_LOG}"
 _TRANSIENT = {
-    "53100": f"The server's disk is full: make room. {_LOG}",
+    "53100": f"The server's disk is full: free some space. {_LOG}",
     "53200": f"The server is out of memory: give it more, or set a smaller work_mem. {_LOG}",
     "53300": "The server has too many connections: raise max_connections, or give the pool clinic_backups fewer slots.",
-    "55P03": "Somebody holds a lock on it: try again when that has ended. pg_stat_activity and pg_locks say who.",
+    "55P03": "Another session holds a lock on it. Try again later. pg_stat_activity and pg_locks show the session.",
     "57014": "The statement took longer than statement_timeout allows (CLINIC_BACKUPS_STATEMENT_TIMEOUT_SECONDS), or"
-    " somebody has cancelled it.",
+    " somebody cancelled it.",
 }
 _HINTS: dict[Source, dict[str, str]] = {
     "own": {
@@ -81,7 +81,7 @@ _HINTS: dict[Source, dict[str, str]] = {
         "42501": "Grant SELECT on the table to the backup's role; row security needs BYPASSRLS or no policy for it.",
         "42P01": "Create the table, or remove or correct its extract in include/sql/extract.",
         "42703": "Correct the extract: it names a column that the table does not have.",
-        "25006": "An extract only reads: take out what writes, also in functions that it calls.",
+        "25006": "An extract may only read. Remove the part that writes, which may be in a function that it calls.",
         "": "Run the rendered extract in psql to see the whole message.",
     },
     "file": {
@@ -89,20 +89,20 @@ _HINTS: dict[Source, dict[str, str]] = {
         "": "Run the file's query in psql to see the whole message, and correct it in include/sql.",
     },
     "catalog": {
-        "42501": "Is the connection backup_catalog defined here? Without it clinic_db is used, whose role only reads."
-        " If it is, grant that to its role, or let it own the schema clinic_backups.",
-        "25006": "The catalog's database can only be read, as a standby can: let backup_catalog lead to the primary.",
+        "42501": "Define the connection backup_catalog; without it clinic_db is used, whose role only reads. If it is"
+        " defined, grant this right to its role, or make the role the owner of the schema clinic_backups.",
+        "25006": "The catalog's database is read-only, for instance a standby. Point backup_catalog to the primary.",
         "": f"Nothing of this step was recorded. {_LOG}",
     },
     "migration": {
         "42501": "Run it with a role that owns the schema clinic_backups and may create in the database.",
-        "25006": "The catalog's database can only be read, as a standby can: let backup_catalog lead to the primary.",
-        "": "The catalog is as it was before: a migration is one transaction. Undo what was changed in the schema"
-        f" clinic_backups by hand, and run `clinic-backups catalog migrate` again. {_LOG}",
+        "25006": "The catalog's database is read-only, for instance a standby. Point backup_catalog to the primary.",
+        "": "The catalog is unchanged, because a migration is one transaction. Undo manual changes in the schema"
+        f" clinic_backups, and run `clinic-backups catalog migrate` again. {_LOG}",
     },
     "restore": {
-        "42501": "Grant that to the role of the connection restore_db.",
-        "25006": "The database can only be read, as a standby can: let restore_db lead to the primary.",
+        "42501": "Grant this right to the role of the connection restore_db.",
+        "25006": "The database is read-only, for instance a standby. Point restore_db to the primary.",
         "23514": "Nothing was changed. Drop or widen the constraint for the time of the restore, or restore without the"
         " table.",
         "23502": "Nothing was changed. Drop the NOT NULL for the time of the restore, or restore without the table.",
@@ -118,9 +118,9 @@ SINCE = {"transaction_timeout": 170000}
 
 @dataclass(frozen=True)
 class Refused:
-    """What a server's error says besides its text: names of the schema alone, never a value.
+    """The parts of a server's error besides its text: only names of the schema, never a value.
 
-    :param state: the SQLSTATE; empty where the connection broke.
+    :param state: the SQLSTATE; empty if the connection broke.
     """
 
     state: str
@@ -131,7 +131,7 @@ class Refused:
 
     @property
     def named(self) -> str:
-        """For an error's text: which constraint or column of which table."""
+        """The constraint or column, and the table, for an error's text."""
         table = ".".join(filter(None, (self.schema, self.table)))
         what = f"constraint {self.constraint}" if self.constraint else f"column {self.column}" if self.column else ""
         return f": {what} of {table}" if what and table else f": {what or table}" if what or table else ""
@@ -145,13 +145,12 @@ def connect(
     unanswered_seconds: int | None = None,
 ) -> WatchedConnection:
     """Open a PostgreSQL connection that notices a dead peer within about a minute, and a silent one after
-    ``CLINIC_BACKUPS_SILENCE_SECONDS``.
+        ``CLINIC_BACKUPS_SILENCE_SECONDS``.
 
-    :param connect_seconds: longest wait for the server, unless the connection's extras say another one.
-    :param unanswered_seconds: give the line up when what was sent is not acknowledged for so long.
-
-    :raises TransientError: the server cannot be reached or refuses for now.
-    :raises PermanentError: the password, the database or the role is wrong.
+        :param connect_seconds: longest wait for the server, unless the connection's extras set another one.
+        :param unanswered_seconds: close the connection if sent data is not acknowledged for this long.
+    :raises TransientError: the server cannot be reached, or refuses for the moment.
+        :raises PermanentError: the password, the database or the role is wrong.
     """
     keepalive: dict[str, Any] = {
         "keepalives": 1,
@@ -169,14 +168,14 @@ def connect(
         )
         opened.reopen = lambda: psycopg2.connect(**(parameters | {"connect_timeout": ASK_SECONDS}))
     except psycopg2.OperationalError as error:
-        # The first line says which server and why; then come advice, and what a second way to it (no TLS) gave.
+        # The first line names the server and the cause. Advice and the result of a second try without TLS follow.
         text = str(error).strip().splitlines()[0]
-        # libpq gives no SQLSTATE for a refused login; these texts are the server's own, in English or not.
+        # libpq has no SQLSTATE for a refused login. The texts come from the server, in its own language.
         refused = any(word in text for word in ("password authentication", "does not exist", "pg_hba.conf", "role "))
         kind = PermanentError if refused else TransientError
         raise kind(
             f"Connection {connection.conn_id!r}: {text}",
-            hint="Check host, database, user and password of the connection, and that the server is up.",
+            hint="Check host, database, user and password of the connection, and whether the server is up.",
         ) from None
     except (psycopg2.ProgrammingError, UnicodeError):
         raise PermanentError(
@@ -192,10 +191,10 @@ def connect(
 
 
 def raise_database_error(error: psycopg2.Error, doing: str, *, source: Source = "own") -> NoReturn:
-    """Turn a driver's error into one of ours, without what may be a patient's data.
+    """Raise a driver's error as one of this package's, without text that may be a patient's data.
 
-    :param doing: what was under way, for instance ``reading public.usuarios_paciente``.
-    :param source: whose SQL it was: which remedy there is depends on it. The catalog's triggers say no values.
+    :param doing: the step that failed, for instance ``reading public.usuarios_paciente``.
+    :param source: the origin of the SQL, which decides the hint. The catalog's triggers never name values.
     """
     if isinstance(error, Silent):
         raise _given_up(error, doing) from None
@@ -231,8 +230,8 @@ def raise_database_error(error: psycopg2.Error, doing: str, *, source: Source = 
 
 
 def _right(text: str) -> str:
-    """What to grant, where it is another right than one on a table; empty: it is one, or the server's words are not
-    known."""
+    """The hint for a missing right on a schema, function or sequence; empty for a table, or if the server's text is not
+    recognised."""
     found = re.search(r"permission denied for (schema|function|sequence) (\S+)", text)
     if not found:
         return ""
@@ -243,15 +242,15 @@ def _right(text: str) -> str:
 
 
 def _given_up(error: Silent, doing: str) -> TransientError:
-    """For a wait that had to end; after a COMMIT nobody knows whether it happened."""
-    unknown = " Whether that was committed is not known." if error.committing else ""
+    """The error for a wait that was ended. After an unanswered COMMIT nobody knows whether it was done."""
+    unknown = " Nobody knows whether the transaction was committed." if error.committing else ""
     if error.stopped:
         return TransientError(f"Stopped while {doing}.{unknown}", hint="Somebody ended this program.")
-    hint = "Is there a proxy or a firewall in between that forwards nothing? A retry usually helps."
+    hint = "A retry usually helps. If not, look for a proxy or firewall in between that forwards nothing."
     if error.committing:
         hint = (
-            "Do the same again: what was committed is found, or refused as done. After a restore, plan it once more:"
-            " nothing to write means that it was committed."
+            "Run the same command again: it finds or refuses work that was committed. After a restore, make a new plan:"
+            " if it has nothing to write, the restore was committed."
         )
     return TransientError(
         f"The database was silent for {error.seconds:.0f} seconds while {doing}; the connection was given up.{unknown}",
@@ -260,20 +259,20 @@ def _given_up(error: Silent, doing: str) -> TransientError:
 
 
 def refusal_of(error: BaseException) -> Refused | None:
-    """What the database said of an error that :func:`raise_database_error` raised; none for any other error."""
+    """The database's details of an error that :func:`raise_database_error` raised; none for any other error."""
     return getattr(error, "refused", None)
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Two transactions wrote the same rows at the same moment, or waited for each other."""
+    """Whether two transactions wrote the same rows at the same moment, or waited for each other."""
     refused = refusal_of(error)
     return refused is not None and refused.state in ("40001", "40P01")
 
 
 def _pin(opened: WatchedConnection) -> None:
-    """A role's or a database's own settings change nothing here: what differs is set in each transaction.
+    """Override settings of a role or a database that differ from what is needed, in each transaction.
 
-    Where nothing differs, as nearly everywhere, this costs one question.
+    Usually nothing differs, and this costs one query.
     """
     opened.autocommit = True
     with opened.cursor() as cursor:
@@ -286,7 +285,7 @@ def _pin(opened: WatchedConnection) -> None:
         for name, (wanted, fits) in RELIED_ON.items()
         if found[name] is not None and not fits.fullmatch(found[name])
     }
-    # Not standard_conforming_strings: the driver has seen it, and quotes for it from here on.
+    # standard_conforming_strings is not overridden: the driver has read it already and quotes accordingly.
     if any(found[name] != usual for name, usual in _TRANSACTIONS.items()):
         pins |= _TRANSACTIONS
         opened.set_session(isolation_level="READ COMMITTED", readonly=False, deferrable=False)
@@ -295,7 +294,7 @@ def _pin(opened: WatchedConnection) -> None:
 
 
 def session_settings(cursor: Any, settings: Mapping[str, str]) -> str:
-    """Settings for this transaction: a pooling proxy may hand the session to others afterwards."""
+    """Settings for this transaction only, because a pooling proxy may give the session to other clients afterwards."""
     known = {name: value for name, value in settings.items() if cursor.connection.server_version >= SINCE.get(name, 0)}
     calls = ", ".join(["set_config(%s, %s, true)"] * len(known))
     text: bytes = cursor.mogrify(f"SELECT {calls}", [word for pair in known.items() for word in pair])

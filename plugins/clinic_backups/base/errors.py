@@ -1,4 +1,4 @@
-"""The one family of errors: every one says what failed, where, and the remedy."""
+"""All errors of this package. Each says what failed, where, and the remedy."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ class ClinicBackupsError(Exception):
 
 
 def to_record(error: BaseException) -> tuple[str, str | None]:
-    """Text and hint that the catalog keeps of a failure. A foreign error's text may hold anything, also a patient's."""
+    """Text and hint of a failure for the catalog. The text of a foreign error is left out: it may hold patient data."""
     if isinstance(error, ClinicBackupsError):
         return error.message, error.hint
-    if not isinstance(error, Exception):  # KeyboardInterrupt, SystemExit: somebody ended the process
+    if not isinstance(error, Exception):  # KeyboardInterrupt or SystemExit
         return f"Interrupted: {type(error).__name__}", None
     kind = type(error)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
-    return f"Unexpected error: {name}.", "The task's log has its traceback. Report it with that."
+    return f"Unexpected error: {name}.", "Report it with the traceback from the task's log."
 
 
 def frames(error: BaseException) -> str:
-    """Where an unexpected error came from: the traceback without any error's text, and without its causes' texts."""
+    """The traceback of an unexpected error, without the texts of the error and its causes."""
     return f"{to_record(error)[0]}\n{''.join(traceback.format_tb(error.__traceback__))}"
 
 
 @contextmanager
 def afterwards(clean_up: Callable[[], object]) -> Iterator[None]:
-    """Clean up after the block. An error of the block is raised, also where the cleaning up fails because of it."""
+    """Clean up after the block. If the block and the cleaning up both fail, the block's error is raised."""
     try:
         yield
     except BaseException:
@@ -52,15 +52,15 @@ def afterwards(clean_up: Callable[[], object]) -> Iterator[None]:
 
 
 class TransientError(ClinicBackupsError):
-    """May pass by itself: the same call is worth a retry."""
+    """An error that may pass by itself: a retry can succeed."""
 
 
 class Interrupted(TransientError):
-    """The process was told to stop, or died; nothing is wrong with the clinic, the database or the store."""
+    """The process was stopped or died. Clinic, database and store are in order."""
 
 
 class PermanentError(ClinicBackupsError):
-    """Stays until somebody changes something: a retry would fail the same way."""
+    """An error that stays until somebody changes something: a retry would fail in the same way."""
 
 
 class SettingsError(PermanentError):
@@ -68,28 +68,28 @@ class SettingsError(PermanentError):
 
 
 class StoreUnknown(SettingsError):
-    """The catalog has no id for a store's URL: nobody has initialised it."""
+    """The catalog has no id for a store's URL, because nobody has initialised the store."""
 
 
 class StoreAway(TransientError):
-    """What answers under a store's URL is not the store that the catalog knows: not mounted, or another one."""
+    """The store that the catalog knows does not answer under its URL: it is not mounted, or it is another store."""
 
 
 class PlaceMissing(PermanentError):
-    """The folder or the bucket of a store is not there: nothing can be said of any object."""
+    """The folder or bucket of a store does not exist, so nothing is known about any object."""
 
 
 class ObjectNotFound(PermanentError):
-    """The store has no object under that key."""
+    """The store has no object with that key."""
 
 
 class ObjectExists(PermanentError):
-    """The store already has an object under that key; objects are written once and never replaced."""
+    """The store already has an object with that key. Objects are written once and never replaced."""
 
 
 class ObjectLocked(PermanentError):
-    """The store keeps the object from being deleted: its lock, or a legal hold of the provider, still lasts."""
+    """The store refuses to delete the object: its lock, or a legal hold of the provider, is still valid."""
 
 
 class IntegrityError(PermanentError):
-    """What the store holds is not what was sent, or an archive is damaged."""
+    """The stored object differs from what was sent, or an archive is damaged."""

@@ -1,4 +1,4 @@
-"""Findings of the preflight: what was looked at, what came out, and the remedy."""
+"""Findings of the preflight: what was checked, the result, and the remedy."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Finding:
     """settings, store, catalog, database, clock, pool, extracts, coverage, parents, indexes, rows or restore"""
     level: Level
     message: str
-    """What was found; never a secret, never a value of a patient's row."""
+    """The finding; never a secret, never a value of a patient's row."""
     hint: str = ""
     """The remedy."""
     transient: bool = False
     """An error that may pass by itself."""
     gap: bool = False
-    """An error that says what backups would lack: whoever allows gaps may pass over it."""
+    """An error about rows that backups would lack. It can be overridden by allowing gaps."""
 
     def to_json(self) -> dict[str, str]:
         return {"check": self.check, "level": self.level, "message": self.message, "hint": self.hint}
@@ -39,7 +39,7 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
 
     def ok(self, check: str, message: str) -> None:
-        """Only when nothing else was found."""
+        """Add a finding that all is well, if the check found nothing else."""
         if all(finding.check != check or finding.level == "ok" for finding in self.findings):
             self.findings.append(Finding(check, "ok", message))
 
@@ -50,12 +50,12 @@ class Report:
         self.findings.append(Finding(check, "error", message, hint, transient, gap))
 
     def note(self, check: str, message: str) -> None:
-        """Something that is well, and that somebody should know."""
+        """Add something that is in order but worth knowing."""
         self.findings.append(Finding(check, "ok", message))
 
     @contextmanager
     def check(self, check: str, prefix: str = "") -> Iterator[None]:
-        """An error inside becomes a finding, and the preflight goes on."""
+        """Turn an error inside the block into a finding, so that the preflight continues."""
         try:
             yield
         except ClinicBackupsError as error:
@@ -64,16 +64,16 @@ class Report:
 
 
 OF_RUN = ("settings", "store", "catalog", "database", "clock", "pool")
-"""What every backup of a run needs. What another check finds is a fault of the backups that it touches."""
+"""Checks that every backup of a run depends on. Findings of other checks fail only the affected backups."""
 
 
 def require(findings: Sequence[Finding], *, allow_gaps: bool = False, checks: Collection[str] | None = None) -> None:
-    """Pass if there is no error; warnings pass.
+    """Return if there is no error. Warnings are accepted.
 
-    :param allow_gaps: errors that say what backups would lack pass too: each backup is marked with them.
-    :param checks: only errors of these checks count; of all where it is left out.
-    :raises PermanentError: there is an error that stays; the message lists all errors, each with its hint.
-    :raises TransientError: there are errors, and all may pass by themselves.
+    :param allow_gaps: also accept errors about rows that backups would lack. Each backup is marked with them.
+    :param checks: count only errors of these checks; by default of all.
+    :raises PermanentError: there is an error that does not pass by itself. The message lists all errors with hints.
+    :raises TransientError: all errors may pass by themselves.
     """
     errors = [
         item
@@ -87,5 +87,5 @@ def require(findings: Sequence[Finding], *, allow_gaps: bool = False, checks: Co
     count = f"{len(errors)} error{'s' if len(errors) > 1 else ''}"
     raise kind(
         "\n".join([f"The preflight found {count}.", *lines]),
-        hint="A retry may help." if kind is TransientError else "`clinic-backups check` shows when all is well.",
+        hint="A retry may help." if kind is TransientError else "Correct them, then run `clinic-backups check` again.",
     )

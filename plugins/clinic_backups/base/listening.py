@@ -1,4 +1,4 @@
-"""Who is told how far a long work is: a bar in a terminal, a task's log."""
+"""Reports the progress of long work, to a bar in a terminal or a task's log."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def _nobody(*told: object) -> None:
 
 @dataclass(frozen=True)
 class Listener:
-    """What is called while the work goes on.
+    """Functions that are called during the work.
 
-    :param step: told what begins now, as a line for people; no values of a patient.
-    :param read: told how many bytes of how many of an archive are read, from any thread.
+    :param step: gets the name of the step that begins, as a line for people, without patient data.
+    :param read: gets the bytes read so far and the size of the archive; called from any thread.
     """
 
     step: Callable[[str], object] = _nobody

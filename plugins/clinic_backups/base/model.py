@@ -1,4 +1,4 @@
-"""The nouns that the layers share. All frozen, none of them knows where it is stored."""
+"""The records that the layers share. All are frozen, and none knows where it is stored."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ FORMAT_VERSION = 1
 CONTENT_TYPE_ARCHIVE = "application/vnd.age"
 CONTENT_TYPE_ENVELOPE = "application/json"
 FUTURE_TOLERANCE = timedelta(minutes=2)
-"""What was begun just before is not of the future, where the server that took over is behind by a little."""
+"""A backup up to this far ahead is not future-dated: a server that took over may be slightly behind."""
 
 Kind = Literal["full", "incremental"]
 WantedKind = Literal["auto", "full", "incremental"]
 RestoreMode = Literal["exact", "missing", "live"]
 Condition = Literal["intact", "missing", "damaged"]
-"""Of an archive in one store."""
+"""The state of an archive in one store."""
 CopyProblem = Literal["missing", "damaged"]
 LossProblem = Literal["missing", "damaged", "incomplete"]
-"""incomplete: it is there, and one that it is built on is gone."""
+"""incomplete: the archive is there, but one that it is built on is missing."""
 Trigger = Literal["scheduled", "manual"]
 _SAFETY_NOTES = re.compile(r"before the restore of ([0-9]+-[0-9]{8}T[0-9]{6}Z)")
 State = Literal["running", "completed", "failed", "lost", "deleting", "deleted"]
@@ -51,11 +51,11 @@ class Column:
     default: str | None
     identity: Literal["", "always", "by default"]
     generated: str | None
-    """The expression of a stored generated column: it is not in the blocks, a restore computes it again."""
+    """The expression of a generated column. Its values are not in the blocks; a restore computes them again."""
     definition: str | None = None
-    """The enums and composite types in its type, as JSON (``pg_catalog/tables.sql``); none in older manifests."""
+    """The column's enums and composite types, as JSON (``pg_catalog/tables.sql``); none in older manifests."""
     number: int | None = None
-    """PostgreSQL's own, which stays through a rename, and which no later column of the table gets."""
+    """PostgreSQL's column number. A rename keeps it, and no later column of the table gets it."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +68,19 @@ class ForeignKey:
     references_columns: tuple[str, ...]
     deferrable: bool
     indexed: bool
-    """An index starts with these columns, so that rows can be found from the other side."""
+    """Whether an index starts with these columns, so that the referring rows of a parent are found quickly."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What PostgreSQL's own catalog says of one table. ``name`` is ``schema.table``, unquoted."""
+    """One table, as PostgreSQL's own catalog describes it. ``name`` is ``schema.table``, unquoted."""
 
     name: str
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...]
     foreign_keys: tuple[ForeignKey, ...]
     oid: int | None = None
-    """Stays through a rename. It says something only within the manifest's database; none in older manifests."""
+    """PostgreSQL's OID; a rename keeps it. Valid only in the manifest's database; none in older manifests."""
 
     @property
     def stored_columns(self) -> tuple[Column, ...]:
@@ -90,7 +90,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Gap:
-    """Something that a backup lacks: the table, and a sentence why."""
+    """Rows that a backup lacks: the table, and a sentence that says why."""
 
     table: str
     reason: str
@@ -98,7 +98,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Loss:
-    """A store does not hold what the catalog says: the archive is gone, or is another one than was stored."""
+    """A store does not hold a copy that the catalog lists: the archive is missing, or differs from what was stored."""
 
     clinic_id: int
     clinic_name: str
@@ -108,7 +108,7 @@ class Loss:
 
     @classmethod
     def of(cls, record: BackupRecord, store_url: str, problem: LossProblem) -> Loss:
-        """The loss of one copy of a backup."""
+        """Make the loss of one copy of a backup."""
         return cls(record.clinic_id, record.clinic_name, record.backup_id, store_url, problem)
 
 
@@ -131,7 +131,7 @@ class ChainArchive(ArchiveInfo):
 
 @dataclass(frozen=True)
 class Envelope:
-    """The public description of one backup and its commit point: written last, and nothing of a patient in it."""
+    """The public description of one backup, without patient data. Writing it, last, commits the backup."""
 
     backup_id: str
     clinic_id: int
@@ -152,19 +152,19 @@ class Envelope:
     requested_by: str
     notes: str = ""
     locked_until: datetime | None = None
-    """Until then its stores were asked to let nobody delete it."""
+    """The end of the lock that was requested from its stores."""
     chain: tuple[ChainArchive, ...] = ()
-    """What an incremental is built on: its parent first, the full one last."""
+    """The backups that an incremental one is built on: its parent first, the full one last."""
     gaps: tuple[Gap, ...] = ()
-    """What is not in it although it should be; somebody allowed that."""
+    """The gaps that somebody allowed: rows that should be in the backup but are not."""
     safety_of: str | None = None
-    """Of a copy that was made before a restore: the backup that was restored."""
+    """For a safety backup: the id of the backup that was restored."""
     data_at: datetime | None = None
-    """As of when its rows are, at least: earlier than the start where a standby lagged; none in older envelopes."""
+    """The time of its rows, at the latest. Earlier than the start if a standby lagged; none in older envelopes."""
     suspect: str | None = None
-    """Why somebody should look at it before it is relied upon: tables and counts, no values."""
+    """Why it is suspect: tables and counts, no values."""
     number: int | None = None
-    """What the clinics' application knows it by, so that a rebuilt catalog keeps it; none in older envelopes."""
+    """The number by which the clinics' application knows it. A rebuild takes it over; none in older envelopes."""
     format: int = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
@@ -172,14 +172,14 @@ class Envelope:
         return plain(self)
 
     def says_the_same(self, other: Envelope) -> bool:
-        """Equal; an older one may lack the number."""
+        """Whether both are equal. The number may be missing in an older envelope."""
         if None in (self.number, other.number):
             other = replace(other, number=self.number)
         return self == other
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Envelope:
-        """The envelope that :meth:`to_json` wrote; unknown keys of later versions are left aside.
+        """Read an envelope that :meth:`to_json` wrote. Unknown keys of later versions are ignored.
 
         :raises KeyError, TypeError, ValueError: the data are not an envelope.
         """
@@ -194,7 +194,7 @@ class Envelope:
         fields["chain"] = tuple(ChainArchive(**archive) for archive in fields.get("chain", ()))
         fields["gaps"] = tuple(Gap(**gap) for gap in fields.get("gaps", ()))
         if "safety_of" not in fields:
-            # Written before there was this field: the notes said it.
+            # Envelopes from before this field existed have it in the notes.
             found = _SAFETY_NOTES.fullmatch(str(fields.get("notes", "")))
             fields["safety_of"] = found[1] if found else None
         return cls(**fields)
@@ -202,7 +202,7 @@ class Envelope:
 
 @dataclass(frozen=True)
 class BackupRequest:
-    """What somebody asks for: one backup of one clinic."""
+    """A request for one backup of one clinic."""
 
     clinic: Clinic
     trigger: Trigger = "manual"
@@ -212,15 +212,15 @@ class BackupRequest:
     """Airflow's run id: a retry with the same one continues the same record."""
     kind: WantedKind = "auto"
     retries_left: bool = False
-    """A transient failure will be tried again, and is not told to anybody yet."""
+    """Whether a transient failure will be retried. If so, nobody is notified yet."""
     allow_gaps: bool = False
-    """Somebody said that an incomplete backup is better than none: it is marked as incomplete."""
+    """Whether gaps are allowed. The backup is then marked as incomplete."""
     rows_compared: bool = False
-    """The preflight of the same run has just compared the rows of all clinics with the extracts."""
+    """Whether the preflight of the same run has just compared the rows of all clinics with the extracts."""
     safety_of: str | None = None
-    """The present state is saved before this backup is restored."""
+    """For a safety backup: the id of the backup that will be restored."""
     chosen: tuple[str, ...] = ()
-    """The tables of it that are restored, where that is not all."""
+    """For a safety backup: the tables that will be restored, if that is not all."""
 
 
 @dataclass(frozen=True)
@@ -257,44 +257,44 @@ class BackupRecord:
     held_at: datetime | None = None
     """Since when; none where that is not known."""
     released_by: str | None = None
-    """Who ended its last hold."""
+    """The person who ended its last hold."""
     released_at: datetime | None = None
     deleted_at: datetime | None = None
     locked_until: datetime | None = None
-    """Until then its stores let nobody delete it."""
+    """The end of the locks in its stores."""
     chain: tuple[ChainArchive, ...] = ()
-    """What an incremental is built on: its parent first, the full one last."""
+    """The backups that an incremental one is built on: its parent first, the full one last."""
     kind_reason: str | None = None
     """Why it is full or incremental."""
     schema_digest: str | None = None
-    """Of the tables that it was read from; none in a rebuilt catalog."""
+    """Digest of the tables that it was read from; none in a rebuilt catalog."""
     gaps: tuple[Gap, ...] = ()
-    """What is not in it although it should be; somebody allowed that."""
+    """The gaps that somebody allowed: rows that should be in the backup but are not."""
     safety_of: str | None = None
-    """Of a copy that was made before a restore: the backup that was restored. Never chosen unless it is named."""
+    """For a safety backup: the id of the backup that was restored. A safety backup is restored only by its id."""
     data_at: datetime | None = None
-    """As of when its rows are, at least; none where that was not written down: use :attr:`data_time`."""
+    """The time of its rows, at the latest; none if it was not recorded. Use :attr:`data_time`."""
     suspect: str | None = None
-    """Why it is not relied upon until somebody accepts it: tables and counts, no values."""
+    """Why it is suspect until somebody accepts it: tables and counts, no values."""
     accepted_by: str | None = None
-    """Who looked at what is suspect and found it right."""
+    """The person who accepted a suspect backup."""
     accepted_at: datetime | None = None
     remark: str | None = None
     """What could not be checked, and why."""
     source_db: str | None = None
     """The database that it was read from, see ``source_database``; none in older records and rebuilt catalogs."""
     noted: Envelope | None = None
-    """What its envelope says, written down before the envelope: only by this a running backup is completed."""
+    """The note: the envelope's contents, recorded before it is written. Only the note can complete a running backup."""
     number: int | None = None
-    """What the clinics' application knows it by, through the view ``respaldo``; the catalog gives it."""
+    """The number by which the clinics' application knows it, in the view ``respaldo``; the catalog assigns it."""
     deletion: tuple[dict[str, Any], ...] = ()
-    """Of one that was deleted: each store that said afterwards that it is gone, by URL and id, and when."""
+    """For a deleted backup: URL and id of each store that confirmed the deletion, and when."""
     stores: tuple[str, ...] = ()
-    """URLs of the stores that hold it, as far as is known."""
+    """URLs of the stores that are known to hold it."""
 
     @classmethod
     def of(cls, envelope: Envelope, store_url: str) -> BackupRecord:
-        """What the catalog would know of a backup that was found in a store."""
+        """The record of a backup that was found in a store."""
         known: dict[str, Any] = {name: getattr(envelope, name) for name in cls.__dataclass_fields__
                                  if name in Envelope.__dataclass_fields__}  # fmt: skip
         record = cls(**known | {"state": "completed", "archive_key": envelope.archive.key})
@@ -302,12 +302,12 @@ class BackupRecord:
 
     @property
     def data_time(self) -> datetime:
-        """As of when its rows are: what its age is counted from."""
+        """The time of its rows, from which its age is counted."""
         return self.data_at or self.started_at
 
     @property
     def is_trusted(self) -> bool:
-        """Nothing in it is suspect, or somebody accepted that: it may be built on, and counts as the last good one."""
+        """Whether it is not suspect, or was accepted. Only then may backups build on it or it be the last good one."""
         return self.suspect is None or self.accepted_at is not None
 
     @property
@@ -320,7 +320,7 @@ class BackupRecord:
         return (self.finished_at - self.started_at).total_seconds() if self.finished_at else None
 
     def completed(self, envelope: Envelope, store_url: str) -> BackupRecord:
-        """This record once the backup is stored as the envelope says."""
+        """This record after the backup was stored as the envelope says."""
         return replace(
             self,
             state="completed",
@@ -347,35 +347,35 @@ class BackupRecord:
         )
 
     def envelope(self) -> Envelope:
-        """Its envelope once more. :raises ValueError: it was never completed."""
+        """Make its envelope again. :raises ValueError: it was never completed."""
         missing = [name for name in ("finished_at", "expires_at", "size_bytes", "sha256", "md5", "fingerprint")
                    if getattr(self, name) is None]  # fmt: skip
         if missing:
             raise ValueError(f"{self.backup_id} has no {', '.join(missing)}")
         known: dict[str, Any] = {name: getattr(self, name) for name in Envelope.__dataclass_fields__
                                  if name not in ("archive", "format")}  # fmt: skip
-        # In the order in which a backup writes them: the catalog does not keep it.
+        # The catalog does not keep the order in which a backup writes the tables.
         rows = dict(sorted(self.rows.items()))
         return Envelope(**known | {"rows": rows, "archive": ArchiveInfo(*astuple(self.archive)[:4])})
 
     @property
     def archive(self) -> ChainArchive:
-        """Where its archive lies and what it is. :raises PermanentError: it was never completed."""
+        """The key, size and digests of its archive. :raises PermanentError: it was never completed."""
         if self.size_bytes is None or self.sha256 is None or self.md5 is None:
             raise PermanentError(
-                f"The catalog does not say what the archive of {self.backup_id} is.", hint="Choose another backup."
+                f"The catalog has no archive for backup {self.backup_id}.", hint="Choose another backup."
             )
         return ChainArchive(self.archive_key, self.size_bytes, self.sha256, self.md5, self.backup_id)
 
     def failed(self, error: BaseException, finished_at: datetime) -> BackupRecord:
-        """This record after a failure, with the error's text and hint where it is one of ours."""
+        """This record after a failure, with text and hint if it is an error of this package."""
         text, hint = to_record(error)
-        # A clock that was set back in between must not end it before it began.
+        # If the clock was set back in between, the end must still not be before the beginning.
         ended_at = max(self.started_at, finished_at)
         return replace(self, state="failed", finished_at=ended_at, error=text, hint=hint)
 
     def is_of_future(self, now: datetime) -> bool:
-        """Its times have not come yet: a clock was wrong, or somebody made it up. It is not taken for the newest."""
+        """Whether it is dated in the future: a clock was wrong, or it is forged. It never counts as the newest."""
         return max(self.started_at, self.data_time) > now + FUTURE_TOLERANCE
 
     def to_json(self) -> dict[str, Any]:
@@ -386,7 +386,7 @@ class BackupRecord:
 
 
 def parents_of(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> Iterator[BackupRecord | None]:
-    """What a backup is built on, down to its full one; ends with ``None`` where that is not known."""
+    """The backups that a backup is built on, down to its full one. Ends with ``None`` if one is not known."""
     seen = {backup.backup_id}
     while backup.parent_id is not None:
         parent = known.get(backup.parent_id)
@@ -404,7 +404,7 @@ def plain(record: DataclassInstance) -> dict[str, Any]:
 
 
 def _in_utc(moment: datetime) -> datetime:
-    """The same moment; one without a zone, or that UTC cannot say, stays as it is and is refused by who checks it."""
+    """The same moment in UTC. A time without a zone, or out of range, is returned unchanged: the checks refuse it."""
     try:
         return moment.astimezone(UTC) if moment.tzinfo is not None else moment
     except OverflowError:
@@ -417,12 +417,12 @@ def iso(moment: datetime) -> str:
 
 
 def backup_id_of(clinic_id: int, started_at: datetime) -> str:
-    """Readable and unique: one clinic has at most one backup a second."""
+    """A readable and unique id: one clinic has at most one backup a second."""
     return f"{clinic_id}-{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}"
 
 
 def moment_of(backup_id: str) -> datetime | None:
-    """The reverse of :func:`backup_id_of`: when that backup was begun; none for an id of another form."""
+    """The reverse of :func:`backup_id_of`: the start of that backup; none for an id of another form."""
     try:
         return datetime.strptime(backup_id.rpartition("-")[2], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
     except ValueError:

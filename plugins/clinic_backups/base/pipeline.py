@@ -1,4 +1,4 @@
-"""Stages in threads, bounded channels between them, and errors that cross: an end is never mistaken for success."""
+"""Stages in threads, with bounded channels between them that also pass errors on."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 class Cancelled(Exception):
-    """The stage that reads this channel has given up; writing on is pointless."""
+    """The stage that reads this channel has stopped, so the writer must stop too."""
 
 
 class Channel(Generic[T]):
     """A bounded queue between two threads. It ends by :meth:`close`, or by :meth:`fail` with the writer's error.
 
-    :param capacity: how much may wait in it, in the unit of ``put``'s weight; one heavier item still passes.
+    :param capacity: how much may wait in it, in the unit of ``put``'s weight. One heavier item still passes.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -30,7 +30,7 @@ class Channel(Generic[T]):
         self._changed = threading.Condition()
 
     def put(self, item: T, weight: int = 1) -> None:
-        """Hand over one item, when there is room. :raises Cancelled: the reader has given up."""
+        """Add one item, as soon as there is room. :raises Cancelled: the reader has stopped."""
         with self._changed:
             self._changed.wait_for(lambda: self._cancelled or not self._items or self._waiting < self._capacity)
             if self._cancelled:
@@ -40,7 +40,7 @@ class Channel(Generic[T]):
             self._changed.notify_all()
 
     def get(self) -> T | None:
-        """The next item, or ``None`` at the end. The writer's error is raised at once, before what still waits."""
+        """The next item, or ``None`` at the end. The writer's error is raised at once, before waiting items."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or self._closed or self._error)
             if self._error is not None:
@@ -53,20 +53,20 @@ class Channel(Generic[T]):
             return item
 
     def close(self) -> None:
-        """All was written."""
+        """End the channel: everything was written."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def fail(self, error: BaseException) -> None:
-        """The writer failed: the reader raises the same error."""
+        """End the channel with the writer's error, which the reader then raises."""
         with self._changed:
             self._error = error
             self._items.clear()
             self._changed.notify_all()
 
     def cancel(self) -> None:
-        """The reader gives up: the writer's next ``put`` raises."""
+        """Stop reading. The writer's next ``put`` raises :class:`Cancelled`."""
         with self._changed:
             self._cancelled = True
             self._items.clear()
@@ -81,16 +81,16 @@ class ByteChannel(Channel[bytes]):
         self._rest = memoryview(b"")
 
     def write(self, data: bytes) -> int:
-        """Hand over bytes. :raises Cancelled: the reader has given up."""
+        """Add bytes. :raises Cancelled: the reader has stopped."""
         if data:
             self.put(bytes(data), len(data))
         return len(data)
 
     def flush(self) -> None:
-        """Nothing to do: whatever was written can be read."""
+        """Nothing to do: written bytes can be read at once."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, all that is left when negative, ``b""`` at the end only. Raises the writer's error."""
+        """Up to ``size`` bytes, or all the rest if negative; ``b""`` only at the end. Raises the writer's error."""
         if size < 0:
             parts = [bytes(self._rest)]
             self._rest = memoryview(b"")
@@ -106,9 +106,9 @@ class ByteChannel(Channel[bytes]):
 class Pipeline:
     """Stages in threads of their own, and a last step in the caller's.
 
-    A stage reads from its ``source`` (none for the first) and fills its ``target``. When its work ends, the target is
-    closed; when it raises, the target fails with the same error and the source is cancelled, so that both neighbours
-    learn of it. Whatever failed first is what :meth:`run` raises, however the other stages rephrased it.
+    A stage reads from its ``source`` (the first stage has none) and fills its ``target``. When its work ends, the
+    target is closed. When it raises, the target fails with the same error and the source is cancelled, so that both
+    neighbours stop. :meth:`run` raises the first error, whatever the other stages make of it.
     """
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ class Pipeline:
     def add(
         self, name: str, work: Callable[[], object], *, source: Channel[Any] | None = None, target: Channel[Any]
     ) -> None:
-        """Add a stage behind those that are there; it starts with :meth:`run`."""
+        """Add a stage after the existing ones. :meth:`run` starts it."""
 
         def run() -> None:
             try:
@@ -144,7 +144,7 @@ class Pipeline:
     def run(self, last: Callable[[], T], *, on_failure: Callable[[], object], join_seconds: float = 60) -> T:
         """Start the stages, do ``last`` here, which reads the last stage's target to its end, and return its result.
 
-        :param on_failure: called before the stages are waited for: ends what one of them may be waiting in.
+        :param on_failure: called before waiting for the stages, to end a call in which a stage may be blocked.
         """
         for thread in self._threads:
             thread.start()
@@ -156,13 +156,13 @@ class Pipeline:
                 self._last.cancel()
             on_failure()
             self._join(join_seconds)
-            # An interrupt of the caller's own thread comes out as it is.
+            # An interrupt of the caller's own thread is raised unchanged.
             if error is self._failures[0] or not isinstance(error, Exception):
                 raise
             raise self._failures[0] from None
         self._join(join_seconds)
         if self._failures:
-            # The last step stopped reading before the end and took that for success.
+            # The last step stopped reading before the end and reported success.
             raise self._failures[0]
         return result
 

@@ -1,4 +1,4 @@
-"""Which backups stay and which go, as pure functions: every decision has its reason."""
+"""Pure functions that decide which backups are kept and which are deleted. Every decision has a reason."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from clinic_backups.base.model import BackupRecord, parents_of
 
 Days = Annotated[int, Field(ge=1, le=36_500)]
-"""A term that is counted in days."""
+"""A number of days."""
 Periods = Annotated[int, Field(ge=0, le=10_000)]
-"""Of how many periods the newest backup is kept."""
+"""The number of periods whose newest backup is kept."""
 
 
 class RetentionPolicy(BaseModel):
-    """How long backups are kept: all for ``keep_days``, then the newest of so many days, weeks, months and years.
-
-    Grandfather-father-son. The periods are counted from where ``keep_days`` ends; one without a backup does not count.
-    The days are those of the settings' time zone.
+    """How long backups are kept: all for ``keep_days``, then the newest of each of some days, weeks, months and years.
+    This is grandfather-father-son. Periods are counted back from the end of ``keep_days``. Periods without a backup are
+        not counted. Days are in the settings' time zone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,7 +34,7 @@ class RetentionPolicy(BaseModel):
 
 @dataclass(frozen=True)
 class Decision:
-    """One backup stays or goes, and why."""
+    """Whether one backup is kept or deleted, and why."""
 
     backup: BackupRecord
     keep: bool
@@ -61,17 +60,15 @@ def plan(
     spared: Mapping[str, str] | None = None,
 ) -> list[Decision]:
     """Decide on one clinic's completed and lost backups, the newest first.
-
-    Never goes: the last good backup, as :func:`last_good` finds it; anything, while there is no good one; one on hold;
-    one that its stores keep locked; one that a kept backup needs; one that undoes a recent restore; one before the day
-    that it was promised until. Of an erased clinic only holds and locks keep what was begun before the erasure.
-
-    A copy that was made before a restore holds the state that somebody wanted to be rid of. It has its own term and its
-    holds, and never stands for a backup: neither as the last good one nor in a period.
-
-    :param undoing: backups that undo a recent restore, with the restore's id.
-    :param erased_at: when somebody asked that the clinic be erased.
-    :param spared: why a backup stays whatever else is known of it.
+    Never deleted: the last good backup, as :func:`last_good` finds it; any backup, while there is no good one; one on
+        hold; one that its stores keep locked; one that a kept backup needs; one that undoes a recent restore; one
+        before the day that it was promised until. If the clinic is erased, only holds and locks keep backups from
+        before the erasure. A safety backup holds a state that somebody wanted to replace. It has its own term and
+        holds. It never counts as the
+    last good backup, nor as the newest of a period.
+        :param undoing: backups that undo a recent restore, with the restore's id.
+        :param erased_at: when somebody asked that the clinic be erased.
+    :param spared: backups that are kept in any case, with the reason.
     """
     ended = sorted(
         (backup for backup in backups if backup.state in ("completed", "lost") and backup.finished_at is not None),
@@ -89,7 +86,7 @@ def plan(
         if not reason and backup.backup_id not in erased:
             reason = _own_reason(backup, backup.backup_id in last, policy, now, undoing or {})
             if not reason and not trusted:
-                # A store that is away for a while must not cost what comes back with it.
+                # A store may be down only for a while. Its backups count again when it is back.
                 reason = "the clinic has no good backup" if not good else "all of the clinic's backups are suspect"
         if reason:
             reasons[backup.backup_id] = reason
@@ -107,22 +104,20 @@ def plan(
 
 
 def last_good(backups: Iterable[BackupRecord], known: Mapping[str, BackupRecord], now: datetime) -> list[BackupRecord]:
-    """The backup to go back to: completed like all that it is built on, not suspect, and not made before a restore.
-
-    Two, where the newest one is of the future: the clock was wrong once. None where there is no such backup.
-
-    :param known: all that these may be built on, by their ids.
+    """The backup to go back to: it and its whole chain are completed, it is not suspect, and not a safety backup.
+    If the newest one is dated in the future because a clock was wrong, this returns two. If there is none, it is empty.
+        :param known: all backups that these may be built on, by their ids.
     """
     return _last(_trusted(each for each in backups if _counts(each, known)), now)
 
 
 def _counts(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> bool:
-    """It can be restored, and is no copy of the state that a restore has replaced."""
+    """Whether it can be restored and is not a safety backup."""
     return backup.safety_of is None and is_good(backup, known)
 
 
 def _trusted(good: Iterable[BackupRecord]) -> list[BackupRecord]:
-    """The newest data first. A suspect one is kept as any other, and never instead of the last that is not."""
+    """The newest data first. A suspect backup is kept like any other, but never in place of the last good one."""
     return sorted(
         (backup for backup in good if backup.is_trusted),
         key=lambda backup: (backup.data_time, backup.started_at, backup.backup_id),
@@ -136,12 +131,12 @@ def _last(trusted: Sequence[BackupRecord], now: datetime) -> list[BackupRecord]:
 
 
 def is_good(backup: BackupRecord, known: Mapping[str, BackupRecord]) -> bool:
-    """It can be restored: it is completed, and all that it is built on too."""
+    """Whether it can be restored: it and its whole chain are completed."""
     return all(each is not None and each.state == "completed" for each in (backup, *parents_of(backup, known)))
 
 
 def _forced(backup: BackupRecord, now: datetime) -> str:
-    """What keeps a backup whatever anybody wants."""
+    """The reasons that keep a backup, whatever the policy says."""
     if backup.hold_reason is not None:
         return f"on hold: {backup.hold_reason}"
     if backup.locked_until is not None and backup.locked_until > now:
@@ -178,7 +173,7 @@ def _keep_periods(good: Sequence[BackupRecord], policy: RetentionPolicy, zone: t
 
 
 def _keep_needed(ended: Sequence[BackupRecord], known: Mapping[str, BackupRecord], reasons: dict[str, str]) -> None:
-    """What a kept incremental is built on, down to its full backup."""
+    """Keep the backups that a kept incremental one is built on, down to its full backup."""
     for backup in ended:
         child = backup
         for parent in parents_of(backup, known):

@@ -1,4 +1,4 @@
-"""How the text of an environment variable becomes the value of a setting, and within which bounds."""
+"""Turns the text of an environment variable into the value of a setting, and checks its bounds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clinic_backups.base.strict_json import once
 
 YEAR_HOURS = 366 * 24
 LONGEST_MILLISECONDS = 2**31 - 1
-"""What PostgreSQL takes as a timeout."""
+"""The largest timeout that PostgreSQL accepts."""
 
 
 def _words(value: Any) -> Any:
@@ -25,7 +25,7 @@ def _words(value: Any) -> Any:
 
 
 _KEY = re.compile(r"(ssh-[\w@.-]+\s+[^\s,]+)(?:[ \t]+[^\s,]+@[^\s,]+)?|([^\s,]+)")
-"""A public key: an SSH one has its type before it, and may have a comment behind it."""
+"""A public key. In an SSH key the type comes first, and a comment may follow."""
 
 
 def _keys(value: Any) -> Any:
@@ -46,11 +46,11 @@ def _json(value: Any) -> Any:
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON: {error.msg} at character {error.pos + 1}") from None
     except RecursionError:
-        raise ValueError("not JSON that can be read") from None
+        raise ValueError("not readable JSON") from None
 
 
 def _by_clinic(value: Any) -> Any:
-    """A JSON object whose names are clinics' numbers, each written in one way only."""
+    """A JSON object whose names are clinics' numbers, each in its shortest form."""
     data = _json(value)
     if isinstance(data, dict) and not all(re.fullmatch(r"0|-?[1-9][0-9]*", str(name)) for name in data):
         raise ValueError('its names are the numbers of clinics, such as "7"')
@@ -59,7 +59,7 @@ def _by_clinic(value: Any) -> Any:
 
 def _none_without_key(value: dict[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
     if without := sorted(clinic_id for clinic_id, keys in value.items() if not keys):
-        raise ValueError(f"no key is given for clinic {', '.join(map(str, without))}: take it out, or give one")
+        raise ValueError(f"no key is given for clinic {', '.join(map(str, without))}: remove it, or give a key")
     return value
 
 
@@ -95,7 +95,7 @@ def _web_address(value: SecretStr) -> SecretStr:
 
 def _known_zone(value: str) -> str:
     try:
-        if value in ("localtime", "posixrules", "Factory"):  # what a machine is set to, and not a zone
+        if value in ("localtime", "posixrules", "Factory"):  # these name the machine's own setting, not a zone
             raise ValueError(value)
         ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -128,4 +128,4 @@ Language = Annotated[str, AfterValidator(_language)]
 WebAddress = Annotated[SecretStr, AfterValidator(_web_address)]
 Percent = Annotated[int, Field(ge=1, le=100)]
 Timeout = Annotated[int, Field(ge=1, le=LONGEST_MILLISECONDS // 1000)]
-"""Seconds that PostgreSQL waits."""
+"""Seconds within PostgreSQL's limit for timeouts."""

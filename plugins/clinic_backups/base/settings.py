@@ -44,14 +44,14 @@ PROJECT_EMAIL = PROJECT_SQL.parent / "email"
 
 
 class Timeouts(TypedDict):
-    """How long the clinics' database may take."""
+    """Time limits for the clinics' database."""
 
     statement_timeout_seconds: int
     lock_timeout_seconds: int
 
 
 class StoreOptions(TypedDict):
-    """What is asked of a store on top of keeping objects."""
+    """Encryption and locks that a store is asked for."""
 
     encryption: tuple[Literal["none", "AES256", "kms"], str]
     lock_mode: Literal["governance", "compliance"]
@@ -63,154 +63,159 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
 
     store_url: StoreUrl = Field(
-        default="", description="Where backups go: s3://bucket/prefix, gs://…, az://container/prefix or file:///path"
+        default="", description="URL of the store: s3://bucket/prefix, gs://…, az://container/prefix or file:///path"
     )
     recipients: Keys = Field(
         default=(), description="Public keys (age1… or ssh-…) that every backup is encrypted to, separated by spaces"
     )
     clinic_recipients: ClinicKeys = Field(
-        default={}, description='Further public keys of single clinics, as JSON: {"7": ["age1…"]}'
+        default={}, description='Additional public keys for single clinics, as JSON: {"7": ["age1…"]}'
     )
     own_keys_only: bool = Field(
         default=False,
-        description="A clinic with public keys of its own is encrypted to these alone: destroying its secret key makes "
+        description="Encrypt a clinic that has its own public keys only to these. Destroying its secret key then makes "
         "its backups unreadable",
     )
     server_side_encryption: str = Field(
-        default="AES256", description="Asked of the store on top: AES256, a KMS key id or ARN, or none"
+        default="AES256",
+        description="Encryption by the store itself, in addition: AES256, a KMS key id or ARN, or none",
     )
     keep_days: Days = Field(default=30, description="Days for which every backup is kept")
-    keep_daily: Periods = Field(default=0, description="After that: the newest backup of so many days")
-    keep_weekly: Periods = Field(default=0, description="And of so many weeks")
-    keep_monthly: Periods = Field(default=0, description="And of so many months")
-    keep_yearly: Periods = Field(default=0, description="And of so many years")
+    keep_daily: Periods = Field(default=0, description="After that, keep the newest backup of this many days")
+    keep_weekly: Periods = Field(default=0, description="Also of this many weeks")
+    keep_monthly: Periods = Field(default=0, description="Also of this many months")
+    keep_yearly: Periods = Field(default=0, description="Also of this many years")
     clinic_retention: ClinicPolicies = Field(
         default={},
-        description='What differs for single clinics, as JSON: {"7": {"keep_days": 90, "monthly": 12}}',
+        description='Exceptions for single clinics, as JSON: {"7": {"keep_days": 90, "monthly": 12}}',
     )
     keep_failed_days: Days = Field(
-        default=90, description="Days after which records of failed and deleted backups are forgotten"
+        default=90, description="Days after which records of failed and deleted backups are removed from the catalog"
     )
     full_every_days: int = Field(
         default=7,
         ge=0,
         le=365,
-        description="Days after which a backup is full again, not incremental; 0: all are full",
+        description="Days after which the next backup is full, not incremental; 0: all backups are full",
     )
     chain_length: int = Field(
-        default=30, ge=1, le=200, description="A full backup when so many are built one on the other"
+        default=30, ge=1, le=200, description="The next backup is full when the chain has this many backups"
     )
     incremental_percent: int = Field(
         default=50,
         ge=1,
         le=1000,
-        description="A full backup when the incrementals since the last one stored this share of it",
+        description="The next backup is full when the incrementals stored this percentage of the last full one",
     )
     lock_days: int = Field(
         default=0,
         ge=0,
         le=36500,
-        description="Ask the stores to let nobody delete a backup for so many days; 0: no lock",
+        description="Days for which the stores lock each backup against deletion; 0: no lock",
     )
     lock_mode: Literal["governance", "compliance"] = Field(
         default="governance",
-        description="Who may end a lock early: accounts with a special right, or nobody (compliance)",
+        description="governance: accounts with a special right may end a lock early. compliance: nobody may",
     )
     replica_stores: Replicas = Field(
         default={},
-        description="Further stores that get a copy of every backup, as JSON: the Airflow connection of each, and its "
+        description="Further stores that get a copy of every backup, as JSON of Airflow connection and "
         'URL: {"backup_replica": "gs://copies/clinics"}',
     )
     time_zone: ZoneName = Field(default="UTC", description="IANA zone of the schedules, for instance America/La_Paz")
-    retries: int = Field(default=3, ge=0, le=20, description="Times that a task is tried again after a transient error")
+    retries: int = Field(default=3, ge=0, le=20, description="Number of retries of a task after a transient error")
     retry_delay_seconds: int = Field(
         default=60, ge=1, le=86_400, description="Wait before the first retry; it doubles with each, up to half an hour"
     )
     sql_dir: Path = Field(default=PROJECT_SQL, description="Folder with the application's SQL, include/sql")
     email_dir: Path = Field(default=PROJECT_EMAIL, description="Folder with the mails' texts, include/email")
     notify_success: Frequency = Field(
-        default="each", description="How often a clinic's administrators hear of good backups; of failures always"
+        default="each",
+        description="When a clinic's administrators get mail about good backups; failures are always mailed",
     )
     clinic_notify_success: ClinicFrequencies = Field(
         default={}, description='The same for single clinics, as JSON: {"7": "never"}'
     )
-    support_contact: str = Field(default="", description="Whom a clinic may ask, as the failure mail says it")
+    support_contact: str = Field(default="", description="Contact for clinics, printed in the failure mail")
     operator_emails: Addresses = Field(
         default=(),
-        description="Who gets digests, alarms and plans that wait for approval, separated by spaces",
+        description="Addresses for digests, alarms and plans that wait for approval, separated by spaces",
     )
     operator_language: Language = Field(
-        default="es", description="Language of the operator's mails, a folder of email_dir"
+        default="es", description="Language of the operator's mails: the name of a folder in email_dir"
     )
     rpo_hours: int = Field(
-        default=26, ge=1, le=YEAR_HOURS, description="Objective: no clinic's last good backup is older than this"
+        default=26,
+        ge=1,
+        le=YEAR_HOURS,
+        description="Objective: no clinic's last good backup is older than this many hours",
     )
     shrink_percent: Percent = Field(
-        default=30, description="The digest names a clinic whose rows or bytes fell by this much"
+        default=30, description="The digest names a clinic whose rows or bytes fell by this percentage"
     )
     heartbeat_url: WebAddress = Field(
         default=SecretStr(""),
-        description="Pinged hourly when all is well, and with /fail when not (healthchecks style)",
+        description="Address that is pinged hourly when all is well, and with /fail when not (healthchecks style)",
     )
     identity_file: SomePath = Field(
         default=None, description="File with the secret key; only where restores run, never on workers that back up"
     )
     approvers: Words = Field(
         default=(),
-        description="Airflow users who may approve restores, separated by spaces; empty: all who may edit runs. Where "
-        "it is set, approve: true in a conf does not count",
+        description="Airflow users who may approve restores, separated by spaces; empty: all who may edit runs. If "
+        "it is set, approve: true in a conf is ignored",
     )
     actions_per_hour: int = Field(
         default=60,
         ge=1,
         le=1_000_000,
-        description="Backups, downloads and restores that one of a clinic's people may begin in an hour on the page",
+        description="Backups, downloads and restores that one person of a clinic may start in an hour on the page",
     )
     approval_hours: int = Field(
         default=24,
         ge=1,
         le=24 * 30,
-        description="A restore's plan waits so long for approval, and an approval so long for its restore",
+        description="Hours that a plan waits for its approval, and that an approval waits for its restore",
     )
     statement_timeout_seconds: Timeout = Field(
         default=6 * 3600, description="Longest time that reading one table may take"
     )
     lock_timeout_seconds: Timeout = Field(
-        default=60, description="Longest wait for all table locks (a migration holds one) before a retry"
+        default=60, description="Longest wait for all table locks, for instance during a migration, before a retry"
     )
     read_seconds: Timeout = Field(
         default=3600,
-        description="Longest time for which a backup may keep its tables locked against migrations, before a retry. A "
+        description="Longest time that a backup may keep its tables locked against migrations, before a retry. A "
         "slow store makes reading slow",
     )
     max_row_mib: int = Field(
         default=256,
         ge=1,
         le=1024,
-        description="A longer row, as CSV, fails the backup: a worker needs up to five times its length of memory",
+        description="Longest row, as CSV; a longer one fails the backup. A worker needs memory for five such rows",
     )
     unpack_ratio: int = Field(
         default=200,
         ge=1,
         le=1_000_000,
-        description="An archive of which the catalog says nothing may unpack to so many times its size, or to 64 MiB",
+        description="An archive without a record may unpack to this many times its size, or to 64 MiB if that is more",
     )
     clock_difference_seconds: int = Field(
         default=120,
         ge=1,
         le=3600,
-        description="A machine whose clock differs by more from the catalog's database backs up and deletes nothing",
+        description="A machine whose clock differs by more from the catalog's database neither backs up nor deletes",
     )
     silence_seconds: Timeout = Field(
         default=60,
-        description="A database that says nothing for so long is asked over a new connection whether it still works; "
-        "if not, the connection is given up",
+        description="After this silence a database is asked over a new connection whether it still runs the statement; "
+        "if not, the connection is closed",
     )
     standby_lag_seconds: int = Field(
         default=600,
         ge=0,
         le=YEAR_HOURS * 3600,
-        description="A standby whose data are older is not backed up from, before a retry",
+        description="No backup is read from a standby whose data are older than this; the task is retried",
     )
 
     @cached_property
@@ -228,32 +233,32 @@ class Settings(BaseSettings):
 
     @property
     def longest_retrying(self) -> timedelta:
-        """After that time at the latest nobody will try again what a dead process left."""
+        """The time after which no task retries the work of a dead process any more."""
         return timedelta(hours=1) + self.retries * LONGEST_RETRY_DELAY
 
     @property
     def encryption_at_store(self) -> tuple[Literal["none", "AES256", "kms"], str]:
-        """What to ask of the store: the kind, and the key id where the kind is ``kms``."""
+        """The store's own encryption: the kind, and the key id if the kind is ``kms``."""
         value = self.server_side_encryption.strip()
         if value.lower() in ("", "none"):
             return "none", ""
         return ("AES256", "") if value.upper() == "AES256" else ("kms", value)
 
     def lock_end(self, now: datetime) -> datetime | None:
-        """Until when what is stored now is to be locked: what is built on it in the next days needs it as long as its
-        own lock lasts. None: no lock."""
+        """The end of the lock of an archive that is stored now; none: no lock. Later backups that are built on the
+        archive need it until their own locks end."""
         days = self.lock_days + self.full_every_days
         return now.replace(microsecond=0) + timedelta(days=days) if self.lock_days else None
 
     def store_options(self, url: str) -> StoreOptions:
-        """What to ask of the store at a URL. A KMS key is the primary store's: other providers do not know it."""
+        """The options for the store at a URL. Only the primary store gets a KMS key: other providers do not know it."""
         encryption = self.encryption_at_store
         if encryption[0] == "kms" and url != self.store_url:
             encryption = ("AES256", "")
         return {"encryption": encryption, "lock_mode": self.lock_mode}
 
     def retention_of(self, clinic_id: int) -> RetentionPolicy:
-        """How long a clinic's backups are kept: what its own policy does not name is everybody's."""
+        """The policy of a clinic: its own values, and the general ones where it has none."""
         fleet = RetentionPolicy(
             keep_days=self.keep_days,
             daily=self.keep_daily,
@@ -287,8 +292,9 @@ class Settings(BaseSettings):
 def load() -> Settings:
     """Read the settings of this process.
 
-    :raises SettingsError: a value is wrong, or a variable is no setting; names each variable and what is wrong with it,
-        never the value.
+    :raises SettingsError: a value is wrong, or a variable is not a setting. Names each variable and its fault, never
+    the
+        value.
     """
     settings, problem = load_usable()
     if problem:
@@ -297,10 +303,10 @@ def load() -> Settings:
 
 
 def load_usable() -> tuple[Settings, str]:
-    """The settings with the default in place of each value that is wrong, and what is wrong; empty if nothing is.
-
-    For what has to work whatever the environment says: the DAG files' schedules, and telling the operator. Nothing is
-    backed up, restored or deleted by them.
+    """The settings with the default in place of each wrong value, and a text about the wrong values, which may be
+        empty.
+    For code that has to work even with wrong settings: the DAG files' schedules, and mail to the operator. Nothing is
+        backed up, restored or deleted with these settings.
     """
     problems = _unknown(os.environ)
     defaults: dict[str, Any] = {}
@@ -317,12 +323,12 @@ def load_usable() -> tuple[Settings, str]:
 
 
 def for_schedules() -> Settings:
-    """What a DAG file needs when it is parsed, whatever the environment says: its tasks read the settings, and fail."""
+    """Settings for parsing a DAG file, even if some are wrong. Its tasks read the settings again, and fail then."""
     return load_usable()[0]
 
 
 def _unknown(environment: Iterable[str]) -> list[str]:
-    """Variables with our prefix that are no setting: a misspelt name must not be ignored."""
+    """Variables with the package's prefix that are not settings: a misspelt name must not be ignored."""
     known = {name.upper() for name in Settings.model_fields}
     problems = []
     for name in sorted(environment):

@@ -1,9 +1,9 @@
-"""Connections to PostgreSQL that wait for ever for nobody: a server or a proxy that says nothing is given up.
+"""Connections to PostgreSQL that never wait for ever: the connection to a silent server or proxy is closed.
 
-libpq waits without end for a peer that is alive and silent: TCP keepalives are answered by the peer's kernel. So a
-thread looks at all connections that wait. When no byte came for a while, it asks the server over a new connection
-whether it still works at the statement. If not, or if nobody answers, the old connection is shut down, and whoever
-waits in it gets an error. A statement that the server really works at goes on.
+libpq waits without limit for a silent peer, because the peer's kernel still answers TCP keepalives. So a thread checks
+all connections that wait. If no byte came for a while, it asks the server over a new connection whether it still runs
+the statement. If it does not, or if nobody answers, the old connection is closed, and the waiting caller gets an error.
+A statement that the server really runs goes on.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ ASK_SECONDS = 15
 """Longest time for a new connection and its answer."""
 CANCEL_SECONDS = 3
 ON_ITS_WAY_SECONDS = 0.2
-"""A server that has ended a statement says so to others a moment before its answer has come."""
+"""pg_stat_activity shows the end of a statement a moment before the statement's answer arrives."""
 EXACT_SECONDS = 0.1
-"""How exactly the operating system tells when a byte came."""
+"""How exactly the operating system knows the time of the last byte."""
 # Of struct tcp_info of Linux: milliseconds since the last data came in.
 _LAST_DATA_RECEIVED = slice(52, 56)
-# What our own backend does. ClientRead and ClientWrite: it waits for us, while we wait for it.
+# The state of our backend. ClientRead and ClientWrite mean that it waits for us while we wait for it.
 _WORKS = """
     SELECT coalesce(bool_or(state = 'active' AND wait_event_type IS DISTINCT FROM 'Client'), false), count(*) > 0
       FROM pg_catalog.pg_stat_activity
      WHERE pid = %(pid)s AND usename = session_user AND application_name = current_setting('application_name')
 """
-# Behind a pooling proxy the server's process has another number than the one that we were told.
+# Behind a pooling proxy the driver does not know the real number of the server's process.
 _SOME_WORKS = """
     SELECT coalesce(bool_or(state = 'active' AND wait_event_type IS DISTINCT FROM 'Client'), false)
       FROM pg_catalog.pg_stat_activity
@@ -50,10 +50,9 @@ _END = "SELECT pg_terminate_backend(%(pid)s)"
 
 
 class Limits:
-    """How long is waited, for this process.
-
-    :cvar silence_seconds: without a byte, until the server is asked.
-    :cvar longest_seconds: without a byte at all, whatever the server says: a process that is stopped looks busy.
+    """The time limits of this process.
+    :cvar silence_seconds: time without a byte until the server is asked.
+        :cvar longest_seconds: longest time without a byte, whatever the server answers: a stopped process looks busy.
     """
 
     silence_seconds: float = 60
@@ -61,7 +60,7 @@ class Limits:
 
 
 class Silent(psycopg2.OperationalError):
-    """A connection was given up. ``committing``: while a COMMIT was not answered."""
+    """A silent connection was closed. ``committing``: a COMMIT was not answered."""
 
     def __init__(self, seconds: float, *, committing: bool, stopped: bool = False) -> None:
         super().__init__(f"nothing came for {seconds:.0f} seconds")
@@ -69,19 +68,19 @@ class Silent(psycopg2.OperationalError):
 
 
 class WatchedConnection(psycopg2.extensions.connection):
-    """A connection that :data:`WATCH` looks at while somebody waits in it."""
+    """A connection that :data:`WATCH` checks while a caller waits in it."""
 
     reopen: Callable[[], psycopg2.extensions.connection] | None = None
-    """Connects once more to the same server, to ask it."""
+    """Opens a second connection to the same server, to ask about the first."""
 
     pins: Mapping[str, str] = {}
-    """Settings that begin each transaction: for it alone, as a pooling proxy may hand the session to others."""
+    """Settings that are set in each transaction only, because a pooling proxy may give the session to other clients."""
 
     begins_alone = ""
-    """What comes before all that, where a statement commits by itself."""
+    """The text that precedes these settings if a statement commits by itself."""
 
     def pinned(self) -> str:
-        """What comes before a transaction's first statement; empty: nothing. It takes no snapshot, and no lock."""
+        """The SQL before a transaction's first statement; may be empty. It takes no snapshot and no lock."""
         if not self.pins or self.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
             return ""
         return "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in self.pins.items())
@@ -96,7 +95,7 @@ class WatchedConnection(psycopg2.extensions.connection):
 
     @contextmanager
     def waiting(self, *, committing: bool = False) -> Iterator[None]:
-        """Somebody waits for the server while the block lasts."""
+        """Mark that a caller waits for the server during the block."""
         me = threading.get_ident()
         self._waits[me] = time.monotonic()
         try:
@@ -111,7 +110,7 @@ class WatchedConnection(psycopg2.extensions.connection):
 
     @contextmanager
     def not_waiting(self) -> Iterator[None]:
-        """In a COPY: the server waits for us while the block lasts, and not we for it."""
+        """Mark that during the block, in a COPY, the server waits for us."""
         me = threading.get_ident()
         began = self._waits.pop(me, None)
         try:
@@ -129,11 +128,11 @@ class WatchedConnection(psycopg2.extensions.connection):
             super().rollback()
 
     def cancel(self) -> None:
-        """End the running statement; a server that does not take the request within seconds is not waited for."""
+        """Cancel the running statement. Wait only seconds for the server to accept the request."""
         _within(CANCEL_SECONDS, super().cancel)
 
     def stop(self) -> None:
-        """End what somebody waits for here, from another thread: the statement, or else the connection."""
+        """End a wait in this connection, from another thread: cancel the statement, or else close the connection."""
         until = time.monotonic() + CANCEL_SECONDS
         with suppress(psycopg2.Error):
             self.cancel()
@@ -143,13 +142,13 @@ class WatchedConnection(psycopg2.extensions.connection):
             self.hang_up(stopped=True)
 
     def hang_up(self, seconds: float = 0, *, stopped: bool = False) -> None:
-        """Whoever waits gets an error at once; from any thread. The connection cannot be used any more."""
+        """Close the connection, from any thread. A waiting caller gets an error at once."""
         self._given_up = (seconds, stopped)
         with suppress(OSError, psycopg2.Error), socket.socket(fileno=os.dup(self.fileno())) as line:
             line.shutdown(socket.SHUT_RDWR)
 
     def look(self, now: float) -> None:
-        """Give it up, or ask, when it was silent for too long."""
+        """If it was silent for too long, ask the server, or close the connection."""
         since = min(list(self._waits.values()), default=None)
         if since is None or self._asking or self.closed or self._given_up is not None:
             return
@@ -175,13 +174,13 @@ class WatchedConnection(psycopg2.extensions.connection):
             self._asking = False
 
     def _is_silent_since(self, heard: float) -> bool:
-        """Whether somebody still waits for what was waited for then, and no byte came since."""
+        """Whether the same wait still lasts, without a byte since."""
         waits = list(self._waits.values())
         return bool(waits) and max(min(waits), self._heard_at(time.monotonic())) <= heard + EXACT_SECONDS
 
     def _server_works(self, heard: float) -> bool:
-        """Whether the server says that it works at our statement. If it does not, its process is ended: it would keep
-        the locks of whoever does not wait for it any more. While it was asked, it may have answered the statement."""
+        """Whether the server says that it still runs our statement. If it does not, its process is ended, because it
+        would keep its locks although nobody waits any more. The statement may be answered while the server is asked."""
         if self.reopen is None:
             return False
         pid = self.info.backend_pid
@@ -200,12 +199,12 @@ class WatchedConnection(psycopg2.extensions.connection):
         return bool(works)
 
     def _heard_at(self, now: float) -> float:
-        """When the last byte came in, as far as the operating system tells; 0 where it does not."""
+        """When the last byte came in, if the operating system tells; otherwise 0."""
         with suppress(OSError, psycopg2.Error, struct.error):
             number = self.fileno()
             (unread,) = struct.unpack("i", fcntl.ioctl(number, termios.FIONREAD, b"\0" * 4))
             if unread:
-                return now  # it is we who do not read
+                return now  # bytes are waiting: this process is not reading
             with socket.socket(fileno=os.dup(number)) as line:
                 if line.family != socket.AF_UNIX and hasattr(socket, "TCP_INFO"):
                     told = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
@@ -215,7 +214,7 @@ class WatchedConnection(psycopg2.extensions.connection):
 
 
 class WatchedCursor(psycopg2.extensions.cursor):
-    """Marks what waits for the server."""
+    """A cursor that marks its waits for the server."""
 
     connection: WatchedConnection
 
@@ -223,11 +222,11 @@ class WatchedCursor(psycopg2.extensions.cursor):
         with self.connection.waiting():
             if pins := self.connection.pinned():
                 if not self.connection.autocommit:
-                    # Not with this one: it may have a name, and then executes queries alone.
+                    # A cursor with a name can execute only queries, so another cursor is used.
                     with psycopg2.extensions.cursor(self.connection) as plain:
                         plain.execute(pins)
                 elif isinstance(query, str):
-                    # Sent as one text they are one transaction.
+                    # Statements that are sent as one text form one transaction.
                     query = f"{self.connection.begins_alone}{pins}; {query}"
             super().execute(query, *arguments, **options)
 
@@ -258,7 +257,7 @@ class WatchedCursor(psycopg2.extensions.cursor):
 
     @contextmanager
     def _fetching(self) -> Iterator[None]:
-        """Only a cursor with a name asks the server again."""
+        """Mark a wait: only a cursor with a name asks the server again."""
         if self.name is None:
             yield
             return
@@ -267,7 +266,7 @@ class WatchedCursor(psycopg2.extensions.cursor):
 
 
 class _Source:
-    """What is copied in: its reading is not the server's silence."""
+    """The source of a COPY. Time that is spent reading it does not count as the server's silence."""
 
     def __init__(self, source: Any, connection: WatchedConnection) -> None:
         self._source, self._connection = source, connection
@@ -278,20 +277,20 @@ class _Source:
 
 
 class Watch:
-    """The thread that looks at all connections of this process."""
+    """The thread that checks all connections of this process."""
 
     def __init__(self) -> None:
         self._start_anew()
         os.register_at_fork(after_in_child=self._start_anew)
 
     def _start_anew(self) -> None:
-        """No thread lives on in a forked process."""
+        """Start again after a fork, which does not copy threads."""
         self._connections: weakref.WeakSet[WatchedConnection] = weakref.WeakSet()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
     def add(self, connection: WatchedConnection) -> None:
-        """Look at it from now on."""
+        """Check this connection from now on."""
         with self._lock:
             self._connections.add(connection)
             if self._thread is None:
@@ -299,7 +298,7 @@ class Watch:
                 self._thread.start()
 
     def stop_waiting(self) -> None:
-        """End every wait of this process: somebody wants it to end. A running statement is cancelled first."""
+        """End every wait of this process, because it is to stop. A running statement is cancelled first."""
         with self._lock:
             waiting = [each for each in self._connections if each._waits and not each.closed]
         for each in waiting:
@@ -312,12 +311,12 @@ class Watch:
                 every = list(self._connections)
             for connection in every:
                 connection.look(time.monotonic())
-            # No connection is kept alive by this.
+            # Weak references, so that this keeps no connection alive.
             every = []
 
 
 def _within(seconds: float, work: Callable[[], object]) -> None:
-    """Do it in a thread, and do not wait longer than that. Its errors of the database are its own."""
+    """Run it in a thread and wait at most this long. The database's errors in it are ignored."""
 
     def run() -> None:
         with suppress(psycopg2.Error, OSError):

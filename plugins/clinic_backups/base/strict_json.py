@@ -1,4 +1,4 @@
-"""JSON that others may have written: everything that means two things, or that PostgreSQL cannot hold, is refused."""
+"""Reads JSON that others may have written. Ambiguous JSON, and values that PostgreSQL cannot hold, are refused."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import json
 from typing import Any, NoReturn
 
 MAX_DEPTH = 12
-"""Ours are at most five levels deep."""
+"""This package writes at most five levels."""
 
 
 def loads(data: bytes, *, check_texts: bool = True) -> Any:
     """The value of a JSON text in UTF-8.
 
-    :param check_texts: also refuse NULs, half characters, and what is nested deeper than ``MAX_DEPTH``: visits every
-        value. Without it, whoever uses a text looks at it.
-    :raises ValueError: it is no JSON, has a key twice, a number that is no whole one or has thousands of digits, or
-        something of the above. The message holds nothing of it.
+    :param check_texts: visit every value, and also refuse NULs, half characters, and nesting deeper than
+        ``MAX_DEPTH``. Without it the caller must check the texts.
+    :raises ValueError: it is not JSON, has a key twice, a number that is not whole or has thousands of digits, or one
+        of the above. The message holds none of its content.
     """
     try:
         text = data.decode("utf-8")
@@ -25,14 +25,14 @@ def loads(data: bytes, *, check_texts: bool = True) -> Any:
     except UnicodeDecodeError:
         raise ValueError("it is not UTF-8") from None
     except json.JSONDecodeError:
-        raise ValueError("it is no JSON") from None
+        raise ValueError("it is not JSON") from None
     if check_texts:
         _look_through(found)
     return found
 
 
 def is_text(value: object) -> bool:
-    """Text that PostgreSQL takes: without NUL, and without halves of characters."""
+    """Whether PostgreSQL accepts the text: no NUL, and no half characters (lone surrogates)."""
     try:
         return isinstance(value, str) and "\0" not in value and bool(value.encode() or True)
     except UnicodeEncodeError:
@@ -48,7 +48,7 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_number(text: str) -> NoReturn:
-    raise ValueError("it has a number that is no whole one")
+    raise ValueError("it has a number that is not whole")
 
 
 def _look_through(value: Any) -> None:

@@ -1,16 +1,16 @@
-"""Text that others wrote, made fit to be shown: names come from a database, and may be an attacker's."""
+"""Makes text of others safe to show: names come from a database and may be an attacker's."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection
 
-# The joiners change how letters of some scripts and emoji look; every other format character can hide or turn text.
+# Joiners are allowed, because some scripts and emoji need them. Other format characters can hide or reverse text.
 JOINERS = "\u200c\u200d"
 
 
 def one_line(text: str) -> str:
-    """One line of what can be seen: no line breaks, control characters, bidi overrides, halves of characters."""
+    """One line of visible text: no line breaks, control characters, bidi overrides or half characters."""
     if text.isascii() and text.isprintable():
         return " ".join(text.split())
     kept = (
@@ -22,22 +22,22 @@ def one_line(text: str) -> str:
 
 
 def is_line(text: str) -> bool:
-    """Whether a text is one line of what can be seen, as :func:`one_line` would leave it but for its spaces."""
+    """Whether a text is one line of visible text: :func:`one_line` would change only its spaces."""
     return "".join(character for character in text if character not in JOINERS).isprintable()
 
 
 def quoted(name: str) -> str:
-    """A name in double quotes, as SQL writes it and the lists in include/sql."""
+    """A name in double quotes, as in SQL and in the lists in include/sql."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def quoted_table(name: str) -> str:
-    """``schema.table`` in double quotes, as SQL writes it."""
+    """``schema.table`` in double quotes, as in SQL."""
     return ".".join(map(quoted, name.split(".", 1)))
 
 
 def unused(name: str, taken: Collection[str]) -> str:
-    """The name, with as many underscores behind it as make it another one than those."""
+    """The name, with enough underscores appended to differ from all of ``taken``."""
     while name in taken:
         name += "_"
     return name

@@ -1,1 +1,1 @@
-"""The catalog: what was backed up when, in the PostgreSQL schema ``clinic_backups``."""
+"""The catalog: the PostgreSQL schema ``clinic_backups`` with the records of backups, copies, restores and mails."""

@@ -1,4 +1,4 @@
-"""Approvals of restores: which plan was shown to whom, what they answered, and which restore used it."""
+"""Approvals of restores: the plan that was shown, the answer, and the restore that used it."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from clinic_backups.catalog.tables import approval
 
 Answer = Literal["approved", "rejected"]
 How = Literal["ui", "conf", "command"]
-AGAIN = "Nothing was changed. Start the restore again: its plan is made anew, and waits for approval."
+AGAIN = "Nothing was changed. Start the restore again: it makes a new plan, which waits for approval."
 
 
 Announce = Callable[[SqlConnection, "Approval"], None]
-"""Writes what an answer is worth telling, in the transaction that records it."""
+"""Writes the notice about an answer, in the transaction that records it."""
 
 
 class NotApproved(PermanentError):
-    """There is no approval that this restore may use."""
+    """The restore has no valid approval."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A plan that somebody is to approve.
+    """A plan that waits for approval.
 
     :param target: the database that would be written to, for people.
     :param request: ``RestoreRequest.to_json()``.
-    :param plan: ``RestorePlan.to_json()``; none of a copy into a new schema.
-    :param page: what is shown to whoever approves, in Markdown.
+    :param plan: ``RestorePlan.to_json()``; none for a restore into a new schema.
+    :param page: the text for the approver, in Markdown.
     """
 
     clinic_id: int
@@ -51,10 +51,9 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Approval(Proposal):
-    """A proposal, and what became of it.
-
-    :param planned_at: by the catalog's clock, as are all times here; ``read_at`` is its time of the reading.
-    :param asked_by: the task instance that waits for the answer; none of the command.
+    """A proposal and its answer.
+    :param planned_at: by the catalog's clock, like all times here; ``read_at`` is the time when this was read.
+        :param asked_by: the task instance that waits for the answer; none for the command.
     """
 
     id: int = 0
@@ -74,47 +73,47 @@ class Approval(Proposal):
 
     @property
     def approved_by(self) -> str:
-        """Who approved and where, as the restore's record says it."""
+        """Who approved and where, for the restore's record."""
         where = {"conf": " (in the conf)", "command": " (command line)"}.get(self.how or "", "")
         return f"{self.answered_by or ''}{where}"
 
     @property
     def is_rejected(self) -> bool:
-        """Somebody said no, and the plan was not made anew since."""
+        """Whether it was rejected, and no new plan was made since."""
         return self.answer == "rejected" and self.withdrawn_at is None
 
     @property
     def rejection(self) -> str:
-        """By whom it was rejected, and why."""
+        """Who rejected it, and why."""
         return f"rejected by {self.answered_by}: {self.reason}" if self.reason else f"rejected by {self.answered_by}."
 
     @property
     def problem(self) -> str:
-        """Why no restore may use it; empty where one may."""
+        """Why no restore may use it; empty if one may."""
         what = f"The plan of {iso(self.planned_at.replace(microsecond=0))} for clinic {self.clinic_id}"
         if self.withdrawn_at is not None:
-            return f"{what} was replaced: it is being made anew, or was made anew since."
+            return f"{what} was replaced: a newer plan is being made, or was made."
         if self.answer is None:
             return f"{what} was not approved by anybody."
         if self.answer == "rejected":
             return f"{what} was {self.rejection}"
         if self.used_by is not None:
-            return f"{what} was approved once, and that approval was used by {self.used_by}."
+            return f"{what} was approved once, and {self.used_by} has used that approval."
         if self.valid_until is None or self.read_at >= self.valid_until:
             return f"The approval of {what[0].lower()}{what[1:]} is too old."
         return ""
 
 
 _STORED = [name for name in (item.name for item in fields(Approval)) if name != "read_at"]
-# Not the transaction's beginning: another one may have answered since.
+# The present time, not the transaction's start, because another transaction may have answered since.
 _COLUMNS = [*(approval.c[name] for name in _STORED), func.clock_timestamp().label("read_at")]
 
 
 class Approvals:
     """The approvals of one catalog. An answer is given once, and an approval is used once.
 
-    :param hours: so long a plan waits for its answer, and an approval for its restore (``APPROVAL_HOURS``).
-    :param approvers: who may approve (``APPROVERS``). Where nobody is named, anybody may.
+    :param hours: how long a plan waits for its answer, and an approval for its restore (``APPROVAL_HOURS``).
+    :param approvers: the people who may approve (``APPROVERS``). If it is empty, anybody may.
     """
 
     def __init__(self, database: CatalogDatabase, hours: float, approvers: Sequence[str] = ()) -> None:
@@ -122,7 +121,7 @@ class Approvals:
         self._until = func.now() + text(f"interval '{float(hours)} hours'")
 
     def propose(self, proposal: Proposal) -> Approval:
-        """Write a plan that is to be approved. Every earlier one of the same run is withdrawn."""
+        """Record a plan that waits for approval. All earlier plans of the same run are withdrawn."""
         values = {item.name: getattr(proposal, item.name) for item in fields(Proposal)}
         with self._database.transaction("recording the plan") as db:
             if proposal.run_id is not None:
@@ -130,23 +129,22 @@ class Approvals:
             return self._insert(db, values)
 
     def withdraw(self, run_id: str) -> None:
-        """The run makes its plan anew: no earlier one can be approved any more, and no earlier approval be used."""
+        """Withdraw all plans and approvals of a run, because it makes a new plan."""
         with self._database.transaction("withdrawing earlier plans") as db:
             _withdraw(db, run_id)
 
     def ask(self, run_id: str, asked_by: str) -> Approval:
-        """Note that a task instance asks for the answer to the run's newest plan; returns what it has to show.
+        """Record that a task instance asks for the answer to the run's newest plan, and return what it has to show.
+        If the plan was answered before, it is proposed again, and the earlier answer is withdrawn unless it was used.
 
-        A plan that was answered before is proposed once more: the earlier answer is withdrawn where it was not used.
-
-        :raises NotApproved: there is no plan of this run, or it is being made anew.
+                :raises NotApproved: there is no plan of this run, or it is being made anew.
         """
         with self._database.transaction("asking for an approval") as db:
             row = db.execute(_newest(run_id).with_for_update()).mappings().one_or_none()
             if row is None or row["withdrawn_at"] is not None:
                 raise NotApproved(
-                    f"The catalog has no plan of run {run_id} that could be approved.",
-                    hint="Nothing was changed. Clear the task plan with all that follows, or start the restore again.",
+                    f"The catalog has no plan of run {run_id} that can be approved.",
+                    hint="Nothing was changed. Clear the task plan and all tasks after it, or start the restore again.",
                 )
             found = _approval(row)
             if found.answer is not None:
@@ -166,11 +164,10 @@ class Approvals:
         reason: str = "",
         announce: Announce = lambda db, answered: None,
     ) -> Approval:
-        """Write somebody's answer. The same answer once more changes nothing.
-
-        :param asked: the approval's number; or the task instance that asked, as :meth:`ask` noted it.
-        :param reason: one line of at most 500 characters; empty where none was given.
-        :raises NotApproved: the plan was replaced, was answered already, or waited for too long.
+        """Record an answer. Repeating the same answer changes nothing.
+        :param asked: the approval's number, or the task instance that :meth:`ask` recorded.
+                :param reason: one line of at most 500 characters; may be empty.
+                :raises NotApproved: the plan was replaced, was already answered, or waited too long.
         """
         which = approval.c.id == asked if isinstance(asked, int) else approval.c.asked_by == asked
         statement = (
@@ -195,11 +192,9 @@ class Approvals:
         if found.withdrawn_at is None and (found.answer, found.answered_by, found.how) == (answer, by, how):
             return found
         if found.withdrawn_at is None and found.answer is None:
-            raise NotApproved(
-                f"The plan for clinic {found.clinic_id} has waited for an answer for too long.", hint=AGAIN
-            )
+            raise NotApproved(f"The plan for clinic {found.clinic_id} has waited too long for an answer.", hint=AGAIN)
         raise NotApproved(
-            found.problem or f"The plan for clinic {found.clinic_id} was answered already, by {found.answered_by}.",
+            found.problem or f"{found.answered_by} has already answered the plan for clinic {found.clinic_id}.",
             hint=AGAIN,
         )
 
@@ -209,41 +204,40 @@ class Approvals:
         return found[0] if found else None
 
     def of_run(self, run_id: str) -> Approval | None:
-        """The newest plan of a run with what became of it; none where the run has made none."""
+        """The newest plan of a run with its answer; none if the run has made none."""
         found = self._select(_newest(run_id))
         return found[0] if found else None
 
     def waiting(self) -> list[Approval]:
-        """Plans of runs that wait for somebody's answer now, the longest waiting first."""
+        """Plans of runs that wait for an answer now, the longest waiting first."""
         open_ = (approval.c.answer.is_(None), approval.c.withdrawn_at.is_(None), approval.c.asked_by.is_not(None))
         statement = select(*_COLUMNS).where(*open_, approval.c.waits_until > func.now())
         return self._select(statement.order_by(approval.c.waits_until))
 
     def lapsed(self, since: timedelta) -> list[Approval]:
-        """Plans of runs that nobody answered in time, and whose time ended no longer ago than that."""
+        """Plans of runs that nobody answered in time, if their time ended within ``since``."""
         open_ = (approval.c.answer.is_(None), approval.c.withdrawn_at.is_(None), approval.c.asked_by.is_not(None))
         ended = (approval.c.waits_until <= func.now(), approval.c.waits_until > func.now() - since)
         return self._select(select(*_COLUMNS).where(*open_, *ended).order_by(approval.c.waits_until))
 
     def given_in_conf(self, run_id: str) -> bool:
-        """The conf of this run has approved a plan before: it does so once, as any approval counts once."""
+        """Whether the conf of this run has already approved a plan. It may do so only once."""
         statement = select(*_COLUMNS).where(approval.c.run_id == run_id, approval.c.how == "conf").limit(1)
         return bool(self._select(statement))
 
     def usable(self, number: int) -> Approval:
-        """One approval that a restore may use now. :raises NotApproved: it may not."""
+        """One approval that a restore may use now. :raises NotApproved: it may not be used."""
         found = self.get(number)
         if found is None:
             raise NotApproved("The catalog has no such approval.", hint=AGAIN)
         if found.problem:
             raise NotApproved(found.problem, hint=AGAIN)
-        # Of now: somebody who left may not approve with what they have answered before. Who gives the command has the
-        # database and the key anyway.
+        # The present list of approvers counts, so that the answer of somebody who was removed is not valid. The user of
+        # the command needs no check, having the database and the key anyway.
         if self._approvers and found.how != "command" and found.answered_by not in self._approvers:
             raise NotApproved(
-                f"The plan for clinic {found.clinic_id} was approved by {found.answered_by}, who is not one of the"
-                " approvers any more.",
-                hint=f"CLINIC_BACKUPS_APPROVERS names those who are. {AGAIN}",
+                f"{found.answered_by} approved the plan for clinic {found.clinic_id}, but is no longer an approver.",
+                hint=f"CLINIC_BACKUPS_APPROVERS lists the approvers. {AGAIN}",
             )
         return found
 
@@ -265,10 +259,9 @@ class Approvals:
 
 
 def use(db: SqlConnection, approved: Approval, plan_digest: str, restore_id: str) -> None:
-    """Use an approval up, in the caller's transaction.
-
-    :param plan_digest: of what is about to be committed.
-    :raises NotApproved: it is for another plan, or may not be used (any more): nothing may be committed.
+    """Use an approval, in the caller's transaction. It cannot be used again.
+    :param plan_digest: digest of the plan that is about to be committed.
+        :raises NotApproved: it is for another plan, or not valid (any more). Nothing may be committed then.
     """
     statement = (
         update(approval)

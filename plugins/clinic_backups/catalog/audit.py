@@ -1,4 +1,4 @@
-"""Who did what, when and from where: entries are added, and neither changed nor removed."""
+"""The audit list: who did what, when and from where. Entries are only added, never changed or removed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from clinic_backups.catalog.tables import audit
 class AuditEntry:
     """One action of one person.
 
-    :param role: what the person was for that clinic when it was done.
-    :param clinic_id: none: it was about no clinic, or about all.
-    :param address: where the request came from.
+    :param role: the person's role for that clinic at that time.
+    :param clinic_id: none if the action was about no clinic, or about all.
+    :param address: the address that the request came from.
     """
 
     at: datetime
@@ -35,7 +35,7 @@ class AuditEntry:
     detail: str = ""
     id: int = 0
     actor_id: int | None = None
-    """Which user of the clinics' application the actor is, as ``user_clinics.sql`` says it."""
+    """The actor's user id in the clinics' application, from ``user_clinics.sql``."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ _COLUMNS = [audit.c[field.name] for field in fields(AuditEntry)]
 
 
 class Audit:
-    """The list. PostgreSQL refuses to change or remove an entry."""
+    """The audit list. PostgreSQL refuses to change or remove an entry."""
 
     def __init__(self, database: CatalogDatabase) -> None:
         self._database = database
@@ -72,7 +72,7 @@ class Audit:
         page: int = 1,
         per_page: int = 50,
     ) -> AuditPage:
-        """The entries about clinics that somebody may see; those about no clinic only for who may see all."""
+        """The entries about the visible clinics. Entries about no clinic need the right to see all clinics."""
         part = Slice(page, per_page)
         where: list[ColumnElement[bool]] = []
         if (seen := ids(visible)) is not None:
@@ -88,7 +88,7 @@ class Audit:
         return AuditPage(entries, total, page, part.pages(total))
 
     def count(self, actor: str, since: datetime) -> int:
-        """How much somebody has done since."""
+        """The number of a person's actions since then."""
         statement: Any = select(func.count()).where(audit.c.actor == actor, audit.c.at >= since)
         with self._database.transaction("reading the audit list") as db:
             return int(db.execute(statement).scalar_one())

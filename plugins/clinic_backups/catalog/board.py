@@ -1,4 +1,4 @@
-"""How every clinic's backups stand: one line for each, filtered, sorted and cut into pages by PostgreSQL."""
+"""The board: one line for each clinic's backups, filtered, sorted and paged by PostgreSQL."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clinic_backups.catalog.progress import RunningBackup as RunningBackup
 from clinic_backups.catalog.progress import running
 
 Standing = Literal["ok", "late", "never"]
-"""never: no good backup at all; late: the last one is older than the objective."""
+"""never: it has no good backup. late: its last good backup is older than the objective."""
 Sort = Literal["standing", "name", "age", "size", "id"]
 SORTS: tuple[Sort, ...] = get_args(Sort)
 TREND_DAYS = 30
@@ -29,7 +29,7 @@ _PAGES = {(sort, descending): sql.page(sort, descending) for sort in SORTS for d
 
 @dataclass(frozen=True)
 class TrendPoint:
-    """A day's last good backup; the day in UTC."""
+    """The last good backup of a day in UTC."""
 
     day: date
     size_bytes: int
@@ -38,13 +38,13 @@ class TrendPoint:
 
 @dataclass(frozen=True)
 class BoardLine:
-    """One clinic. ``kind``, ``size_bytes`` and ``rows`` are those of its last good backup.
+    """One clinic. ``kind``, ``size_bytes`` and ``rows`` belong to its last good backup.
 
     :param trend: the last 30 days, the oldest first; days without a good backup are left out.
-    :param last_failure: why its newest backup failed; none if that did not fail.
+    :param last_failure: why its newest backup failed; none if it did not fail.
     :param restored_at: when its last completed restore ended.
-    :param suspect: why its newest completed backup is suspect, until somebody accepts it: until then the last good one
-        is an older one. ``suspect_id`` is its id.
+    :param suspect: why its newest completed backup is suspect; none after somebody accepted it. Until then an older
+        backup is the last good one. ``suspect_id`` is the suspect backup's id.
     """
 
     clinic_id: int
@@ -68,7 +68,7 @@ class BoardLine:
 
 @dataclass(frozen=True)
 class BoardPage:
-    """Some of the lines that fit; ``total`` counts all of them."""
+    """A page of the matching lines; ``total`` counts all of them."""
 
     lines: tuple[BoardLine, ...]
     total: int
@@ -78,7 +78,7 @@ class BoardPage:
 
 @dataclass(frozen=True)
 class Counts:
-    """Over all active clinics that somebody may see. ``failed``: their newest backup failed."""
+    """Counts of the visible active clinics. ``failed``: clinics whose newest backup failed."""
 
     clinics: int
     ok: int
@@ -90,7 +90,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class ClinicMetrics:
-    """What a monitoring system is told of one active clinic; the totals are of the records that the catalog keeps."""
+    """Figures of one active clinic for a monitoring system. Totals count the records in the catalog."""
 
     clinic_id: int
     name: str
@@ -104,10 +104,10 @@ class ClinicMetrics:
 
 
 class Board:
-    """Reads the board. Every query is told which clinics may be seen, and says nothing of any other.
+    """Reads the board. Every query gets the visible clinics and returns no others.
 
-    In all methods ``visible`` are those clinics, ``None`` for all of them, and a clinic is late when the
-    data of its last good backup are as of more than ``objective_hours`` before ``now``.
+    In all methods ``visible`` are these clinics; ``None`` means all. A clinic is late if the data of its last good
+    backup are older than ``objective_hours`` at ``now``.
     """
 
     def __init__(self, database: CatalogDatabase) -> None:
@@ -129,13 +129,12 @@ class Board:
         page: int = 1,
         per_page: int = 50,
     ) -> BoardPage:
-        """The clinics that fit, in an order that is the same on every page.
-
-        :param search: part of a name, without regard to case and accents, or a whole id.
-        :param failed_only: those whose newest backup failed.
-        :param active: only those that are, or are not; ``None``: both.
-        :param sort: standing (never, late with the oldest first, ok; then by name), name, age or size of the last
-            good backup with those that have none first, or id.
+        """The matching clinics, in an order that is stable over all pages.
+        :param search: part of a name, ignoring case and accents, or a whole id.
+                :param failed_only: only clinics whose newest backup failed.
+                :param active: only active ones, or only inactive ones; ``None``: both.
+                :param sort: by standing (never; late, the oldest first; ok; then by name), name, id, or age or size of
+                    the last good backup (clinics without one first).
         """
         part, sought = Slice(page, per_page), Search(search)
         if not sought.possible:
@@ -151,20 +150,20 @@ class Board:
         return BoardPage(tuple(lines[clinic_id] for clinic_id in clinic_ids), total, page, part.pages(total))
 
     def clinic(self, clinic_id: int, *, now: datetime, objective_hours: float) -> BoardLine | None:
-        """One clinic's line, active or not; none for a clinic that the catalog never saw."""
+        """One clinic's line, active or not; none if the catalog does not know the clinic."""
         if not (seen := ids([clinic_id])):
             return None
         with self._database.transaction("reading the board") as db:
             return _lines(db, seen, _values(seen, now, objective_hours)).get(clinic_id)
 
     def counts(self, *, visible: Visible, now: datetime, objective_hours: float) -> Counts:
-        """How many clinics stand how."""
+        """The number of clinics in each state."""
         with self._database.transaction("counting the clinics") as db:
             return Counts(*db.execute(sql.COUNTS, _values(visible, now, objective_hours)).one())
 
     def metrics(self, *, visible: Visible, now: datetime) -> Iterator[ClinicMetrics]:
         """Every active clinic, in id order."""
-        # Read to its end before the first is given out: a slow client must not keep a transaction open.
+        # All rows are read before the first is returned, so that a slow client keeps no transaction open.
         with self._database.transaction("reading the metrics") as db:
             rows = db.execute(sql.METRICS, _values(visible, now, 0)).all()
         return (ClinicMetrics(*row) for row in rows)
@@ -186,7 +185,7 @@ def _lines(db: SqlConnection, clinic_ids: Sequence[int], values: dict[str, Any])
     trends: dict[int, dict[date, TrendPoint]] = {}
     for row in db.execute(sql.TREND, values):
         day = row.started_at.astimezone(UTC).date()
-        # In the order of their start: a day's last one stays.
+        # Ordered by start, so that the last backup of a day replaces the others.
         trends.setdefault(row.clinic_id, {})[day] = TrendPoint(day, row.size_bytes, row.rows_total or 0)
     under_way = running(db, clinic_ids)
     return {

@@ -1,9 +1,9 @@
 """The queries of the board.
 
-Almost every clinic's newest backup began in the last hours (``:recent``), and one range of the index backup_started has
-them all: a fifth of the time of a look into backup_clinic for each clinic, which is left for the other clinics. Both
-indexes hold all that is asked for here, so that no wide record is read. What was begun after ``:until`` does not count:
-a clock was wrong, or somebody made it up.
+Almost every clinic's newest backup began in the last hours (``:recent``). One range of the index backup_started holds
+them all, which takes a fifth of the time of reading backup_clinic for each clinic. Only the other clinics are looked up
+there. Both indexes contain all columns that these queries need, so no wide record is read. Backups that were begun
+after ``:until`` do not count: a clock was wrong, or they are forged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CLINICS_AND_GOOD = """clinic_backups.clinic AS c
 _NEWEST_FAILED = """(SELECT n.state FROM clinic_backups.backup AS n
                       WHERE n.clinic_id = c.clinic_id AND n.started_at <= :until
                       ORDER BY n.started_at DESC, n.id DESC LIMIT 1) = 'failed'"""
-# The rank of a standing. Each order ends with what no two clinics share, so that the pages hold every clinic once.
+# The rank of a standing. Each order ends with a unique column, so that the pages hold every clinic exactly once.
 _RANK = "array_position(ARRAY['never', 'late', 'ok'], f.standing)"
 _ORDERS = {
     "standing": (_RANK, "CASE f.standing WHEN 'late' THEN f.data_time END", "f.search_name"),
@@ -48,7 +48,7 @@ _ORDERS = {
 
 
 def page(sort: Literal["standing", "name", "age", "size", "id"], descending: bool) -> TextClause:
-    """How many clinics fit, and the ids of those of one page in order."""
+    """The number of matching clinics, and the ids on one page in order."""
     direction = "DESC NULLS LAST" if descending else "ASC NULLS FIRST"
     order = ", ".join(f"{key} {direction}" for key in (*_ORDERS[sort], "f.clinic_id"))
     return text(f"""

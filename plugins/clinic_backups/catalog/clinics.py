@@ -1,4 +1,4 @@
-"""The clinics as the last run saw them, and how each one's backups stand."""
+"""The clinics that the last run saw, and the age of their backups."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clinic_backups.catalog.tables import backup, clinic
 
 @dataclass(frozen=True)
 class ClinicHealth:
-    """One active clinic and as of when its last good backup is; ``None``: it has none."""
+    """One active clinic and the time of its last good backup; ``None``: it has none."""
 
     clinic_id: int
     name: str
@@ -24,7 +24,7 @@ class ClinicHealth:
     first_seen_at: datetime
 
     def is_overdue(self, moment: datetime) -> bool:
-        """No good backup after that moment, and the clinic was known before it."""
+        """Whether it has no good backup after that moment, and was known before it."""
         return (self.last_good_at or self.first_seen_at) < moment
 
 
@@ -40,13 +40,13 @@ class Shrunk:
 
 
 class Clinics:
-    """What the catalog knows of clinics."""
+    """The catalog's list of clinics."""
 
     def __init__(self, database: CatalogDatabase) -> None:
         self._database = database
 
     def see(self, *, active: Sequence[Clinic], every: Sequence[Clinic]) -> None:
-        """Take over names, languages and who is active. A clinic that is gone becomes inactive."""
+        """Record names, languages and which clinics are active. A clinic that is missing becomes inactive."""
         ids = {found.id for found in active}
         rows = [
             {"clinic_id": found.id, "name": found.name, "language": found.language, "active": found.id in ids}
@@ -61,12 +61,12 @@ class Clinics:
             db.execute(clinic.update().where(clinic.c.active, gone).values(active=False))
 
     def active_ids(self) -> set[int]:
-        """The active clinics, as the last run saw them."""
+        """The active clinics of the last run."""
         with self._database.transaction("reading which clinics are known") as db:
             return set(db.execute(select(clinic.c.clinic_id).where(clinic.c.active)).scalars())
 
     def health(self, now: datetime | None = None) -> list[ClinicHealth]:
-        """All active clinics, in id order. A backup of the future does not count: a clock was wrong.
+        """All active clinics, in id order. A backup that is dated in the future does not count.
 
         :param now: by default the database's time.
         """
@@ -88,7 +88,7 @@ class Clinics:
             return [ClinicHealth(*row) for row in db.execute(statement)]
 
     def shrunk(self, run_id: str, percent: int) -> list[Shrunk]:
-        """The clinics whose backup of this run has at least that much less than the one before."""
+        """The clinics whose backup of this run is smaller than the one before by at least this share."""
         statement = text("""
             SELECT n.clinic_id, n.clinic_name, p.raw_bytes AS old_bytes, n.raw_bytes AS new_bytes,
                    (SELECT sum(value::bigint) FROM jsonb_each_text(p.rows)) AS old_rows,

@@ -1,4 +1,4 @@
-"""Where each backup lies: which stores hold it, which lost it, and which still wait for their copy."""
+"""The copies of each backup: which stores hold one, which lost it, and which still lack one."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, backup_copy, store, store_identity
 
 _WRITTEN: Mapping[Condition, str] = {"intact": "present", "missing": "lost", "damaged": "damaged"}
-"""How the table has it."""
+"""The states in the table."""
 READ: Mapping[str, Condition] = {word: condition for condition, word in _WRITTEN.items()}
 PRESENT = _WRITTEN["intact"]
 Announce = Callable[[SqlConnection, list[Loss]], object]
 REST = timedelta(minutes=15)
-"""A store that failed is left alone for so long."""
+"""A store that failed is not used for this time."""
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """A store that lacks copies of completed backups, and how it failed last, if it did."""
+    """A store that lacks copies of completed backups, and its last failure, if any."""
 
     store_url: str
     missing: int
@@ -36,13 +36,13 @@ class Backlog:
 
 
 class Copies:
-    """The places of backups. A backup without any intact copy is ``lost``, until one is found again."""
+    """The copies of backups. A backup without any intact copy is ``lost`` until one is found again."""
 
     def __init__(self, database: CatalogDatabase) -> None:
         self._database = database
 
     def of_clinic(self, clinic_id: int) -> dict[str, dict[str, Condition]]:
-        """By backup id and store URL."""
+        """The state of each copy, by backup id and store URL."""
         statement = (
             select(backup_copy.c.backup_id, backup_copy.c.store_url, backup_copy.c.state)
             .join(backup, backup.c.backup_id == backup_copy.c.backup_id)
@@ -57,11 +57,10 @@ class Copies:
     def mark(
         self, backup_id: str, store_url: str, condition: Condition, at: datetime, announce: Announce | None = None
     ) -> list[Loss]:
-        """Write what was found in a store. With its last intact copy a backup is lost; with the first it is back.
+        """Record the condition of a copy. A backup is lost with its last intact copy, and found with its first.
+        The same applies to the backups that are built on it. Returns those that are lost by this.
 
-        So is what is built on it, which cannot be restored without: returns those that are lost by this.
-
-        :param announce: see :meth:`mark_all`.
+                :param announce: see :meth:`mark_all`.
         """
         losses = self.mark_all(store_url, {backup_id: condition}, at, announce)
         return [loss for loss in losses if loss.backup_id != backup_id]
@@ -74,18 +73,18 @@ class Copies:
         at: datetime,
         announce: Announce | None = None,
     ) -> list[Loss]:
-        """Write that a store lost a backup; returns that loss, and those of what is built on it."""
+        """Record that a store lost a backup; returns that loss, and those of the backups that are built on it."""
         return self.mark_all(store_url, {record.backup_id: problem}, at, announce)
 
     def mark_all(
         self, store_url: str, conditions: Mapping[str, Condition], at: datetime, announce: Announce | None = None
     ) -> list[Loss]:
-        """:meth:`mark` for several backups at once, all or none.
+        """As :meth:`mark`, for several backups at once, all or none.
 
-        Returns the losses: those of the backups themselves, then what is built on them.
+        Returns the losses: those of the backups themselves, then those of the backups that are built on them.
 
         :param conditions: by backup id.
-        :param announce: called with the losses, if there are any, in the same transaction.
+        :param announce: called in the same transaction with the losses, if there are any.
         """
         rows = [{"backup_id": backup_id, "store_url": store_url, "state": _WRITTEN[condition], "stored_at": at,
                  "checked_at": at} for backup_id, condition in conditions.items()]  # fmt: skip
@@ -102,7 +101,9 @@ class Copies:
         return losses
 
     def settle(self, backup_ids: Iterable[str], store_url: str, announce: Announce) -> list[Loss]:
-        """:func:`settle` in a transaction of its own: what was completed on a lost parent is found, and told."""
+        """As :func:`settle`, in a transaction of its own. It finds and announces backups that completed on a lost
+        parent.
+        """
         with self._database.transaction("settling what is lost") as db:
             losses = settle(db, backup_ids, store_url)
             if losses:
@@ -110,7 +111,7 @@ class Copies:
         return losses
 
     def etags(self, backup_ids: Iterable[str], store_url: str) -> dict[str, str]:
-        """By backup id, the objects of a store that were read through and were right."""
+        """The etags of a store's objects that were read and right, by backup id."""
         statement = select(backup_copy.c.backup_id, backup_copy.c.etag).where(
             backup_copy.c.backup_id.in_(list(backup_ids)), backup_copy.c.store_url == store_url
         )
@@ -118,13 +119,13 @@ class Copies:
             return {row.backup_id: row.etag for row in db.execute(statement) if row.etag is not None}
 
     def note_etag(self, backup_id: str, store_url: str, etag: str) -> None:
-        """That object was read through and was right."""
+        """Record that the object with this etag was read and right."""
         here = (backup_copy.c.backup_id == backup_id) & (backup_copy.c.store_url == store_url)
         with self._database.transaction(f"noting that {backup_id} was read") as db:
             db.execute(update(backup_copy).where(here).values(etag=etag))
 
     def waiting(self, store_urls: Sequence[str], *, clinic_id: int | None = None) -> list[tuple[int, str, str]]:
-        """Completed backups that a store should have and has not, as (clinic, backup, store); the newest first."""
+        """Completed backups that a store lacks, as (clinic, backup, store), the newest first."""
         missing = _missing(store_urls)
         statement = select(backup.c.clinic_id, backup.c.backup_id, missing.c.store_url).select_from(
             backup.join(missing, _lacks(missing))
@@ -136,7 +137,7 @@ class Copies:
             return [(row.clinic_id, row.backup_id, row.store_url) for row in rows]
 
     def backlog(self, store_urls: Sequence[str]) -> list[Backlog]:
-        """How many copies each store waits for; those that wait for none are left out."""
+        """The number of copies that each store lacks. Stores that lack none are left out."""
         missing = _missing(store_urls)
         statement = (
             select(
@@ -156,19 +157,19 @@ class Copies:
             return [Backlog(*row) for row in db.execute(statement)]
 
     def count_in(self, store_url: str) -> int:
-        """How many backups lie in a store, as far as the catalog knows."""
+        """The number of backups in a store, according to the catalog."""
         here = (backup_copy.c.store_url == store_url) & (backup_copy.c.state == PRESENT)
         with self._database.transaction("reading where backups lie") as db:
             return int(db.execute(select(func.count()).select_from(backup_copy).where(here)).scalar_one())
 
     def store_urls(self) -> list[str]:
-        """Every store that some backup lies in, or should."""
+        """Every store that holds a backup, or should."""
         with self._database.transaction("reading where backups lie") as db:
             statement = select(backup_copy.c.store_url).distinct().order_by(backup_copy.c.store_url)
             return [url for (url,) in db.execute(statement)]
 
     def adopt(self, store_url: str, at: datetime) -> int:
-        """Say of backups that were completed before places were recorded that they lie here; returns how many."""
+        """Record this store for backups that were completed before copies were recorded; returns their number."""
         placeless = ~exists().where(backup_copy.c.backup_id == backup.c.backup_id)
         old = select(backup.c.backup_id, literal(store_url), literal(at)).where(
             backup.c.state.in_(("completed", "deleting")), placeless
@@ -178,7 +179,7 @@ class Copies:
             return int(db.execute(insert(backup_copy).from_select(columns, old)).rowcount)
 
     def forget_store(self, store_url: str) -> int:
-        """Drop a store out of the records, its objects are left alone; returns how many backups lay there."""
+        """Remove a store from the records, but no objects; returns the number of its backups."""
         copy = backup_copy.alias("copy")
         here = exists().where(copy.c.backup_id == backup.c.backup_id, copy.c.store_url == store_url)
         elsewhere = exists().where(
@@ -198,14 +199,14 @@ class Copies:
             return int(db.execute(delete(backup_copy).where(backup_copy.c.store_url == store_url)).rowcount)
 
     def note_failure(self, store_url: str, error: ClinicBackupsError, at: datetime) -> None:
-        """Let a store rest: see :meth:`resting`."""
+        """Record that a store failed, so that it is not used for a while: see :meth:`resting`."""
         new = {"failed_at": at, "error": error.message, "hint": error.hint}
         statement = insert(store).values(store_url=store_url, **new)
         with self._database.transaction("noting that a store failed") as db:
             db.execute(statement.on_conflict_do_update(index_elements=["store_url"], set_=new))
 
     def note_success(self, store_url: str) -> None:
-        """It works again."""
+        """Record that a store works again."""
         with self._database.transaction("noting that a store works") as db:
             db.execute(delete(store).where(store.c.store_url == store_url))
 
@@ -230,11 +231,9 @@ def _lacks(missing: Subquery) -> ColumnElement[bool]:
 
 
 def settle(db: SqlConnection, backup_ids: Iterable[str], store_url: str) -> list[Loss]:
-    """Set the states of backups, and of all that is built on them, by what is left of them; returns the newly lost.
-
-    Whoever settles a backup that nobody could see until now locks its parent first: see :func:`lock_parent`.
-
-    :param store_url: the losses name it.
+    """Set the states of backups, and of those that are built on them, by their intact copies; returns the newly lost.
+    For a new backup, the caller locks its parent first: see :func:`lock_parent`.
+        :param store_url: the store that the losses name.
     """
     parent = backup.alias("parent")
     intact = exists().where(backup_copy.c.backup_id == backup.c.backup_id, backup_copy.c.state == PRESENT)
@@ -254,7 +253,7 @@ def settle(db: SqlConnection, backup_ids: Iterable[str], store_url: str) -> list
             )
         ).all()
         for row in changed:
-            # There are two states: what changed twice is as it was before.
+            # There are only two states, so a state that changed twice is the old one.
             if changes.pop(row.backup_id, None) is None:
                 changes[row.backup_id] = row
         children = select(backup.c.backup_id).where(backup.c.parent_id.in_([row.backup_id for row in changed]))
@@ -264,9 +263,8 @@ def settle(db: SqlConnection, backup_ids: Iterable[str], store_url: str) -> list
 
 
 def lock_parent(db: SqlConnection, backup_id: str) -> None:
-    """Until the transaction's end nobody loses what a new backup is built on without seeing the new one.
-
-    The parent alone: a loss further up comes down to the new one through its row.
+    """Until the transaction's end, nobody can record a loss of the parent without seeing the new backup.
+    Locking the parent is enough: a loss further up the chain reaches the new backup through the parent's row.
     """
     db.execute(select(backup.c.backup_id).where(backup.c.backup_id == backup_id).with_for_update(read=True))
 

@@ -1,4 +1,4 @@
-"""Transactions in the catalog's database, with its errors made ours."""
+"""Transactions in the catalog's database. Errors are translated into this package's."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ NO_TABLE, NO_SCHEMA, NO_COLUMN = "42P01", "3F000", "42703"
 
 
 WITHOUT = (
-    "A restore needs no catalog: `clinic-backups restore --archive URL`. One that is lost is made anew from the stores:"
+    "A restore needs no catalog: `clinic-backups restore --archive URL`. A lost catalog is rebuilt from the stores:"
     " `clinic-backups catalog migrate`, then `clinic-backups catalog rebuild`."
 )
 
 
 def connect_catalog(connection: Connection) -> Any:
-    """Open a connection to the catalog. :raises ClinicBackupsError: it cannot be reached, and what works without it."""
+    """Open a connection to the catalog. :raises ClinicBackupsError: it cannot be reached. The hint says what still
+    works.
+    """
     try:
         return connect(connection)
     except (TransientError, PermanentError) as error:
@@ -38,7 +40,7 @@ def connect_catalog(connection: Connection) -> Any:
 class CatalogDatabase:
     """The database that holds the schema ``clinic_backups``.
 
-    :param pool_size: how many connections are kept open; more are opened while they are needed.
+    :param pool_size: the number of connections that are kept open. More are opened when they are needed.
     """
 
     def __init__(self, connection: Connection, *, pool_size: int = 1) -> None:
@@ -46,7 +48,7 @@ class CatalogDatabase:
 
     @cached_property
     def _engine(self) -> Engine:
-        # Connections are opened anew where they broke while a long upload went on.
+        # A connection that broke during a long upload is replaced.
         return create_engine(
             "postgresql+psycopg2://",
             creator=self._connect,
@@ -62,17 +64,18 @@ class CatalogDatabase:
 
     @contextmanager
     def transaction(self, doing: str, *, source: Source | None = None) -> Iterator[SqlConnection]:
-        """One transaction; its errors come out as ours, without values of rows.
-
-        :param doing: what is under way, for the error.
-        :param source: whose SQL it is; else the catalog's.
+        """One transaction. Its errors are translated, without values of rows.
+        :param doing: the step, for the error's text.
+                :param source: the origin of the SQL, by default the catalog.
         """
         with _errors_made_ours(doing, source or self._source), self._engine.begin() as db:
             yield db
 
     @contextmanager
     def statement(self, doing: str) -> Iterator[SqlConnection]:
-        """:meth:`transaction` for one statement, which commits by itself: no transaction waits for us in between."""
+        """As :meth:`transaction`, for one statement that commits by itself, so that no transaction stays open in
+        between.
+        """
         with _errors_made_ours(doing, self._source), self._engine.connect() as db:
             yield db.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -89,7 +92,8 @@ def _errors_made_ours(doing: str, source: Source) -> Iterator[None]:
         yield
     except PoolTimeout:
         raise TransientError(
-            f"All connections are in use: {doing} would have had to wait for too long.", hint="Try again in a moment."
+            f"All connections to the catalog are in use: {doing} would have waited too long.",
+            hint="Try again in a moment.",
         ) from None
     except DBAPIError as error:
         if not isinstance(error.orig, psycopg2.Error):
@@ -97,6 +101,6 @@ def _errors_made_ours(doing: str, source: Source) -> Iterator[None]:
         if source == "catalog" and error.orig.pgcode in (NO_TABLE, NO_SCHEMA, NO_COLUMN):
             raise PermanentError(
                 "The catalog has not been set up, or is older than this package.",
-                hint="Run `clinic-backups catalog migrate`; if it was lost, then `clinic-backups catalog rebuild`.",
+                hint="Run `clinic-backups catalog migrate`, and after a loss also `clinic-backups catalog rebuild`.",
             ) from None
         raise_database_error(error.orig, doing, source=source)

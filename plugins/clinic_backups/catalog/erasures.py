@@ -1,4 +1,4 @@
-"""What is left of a clinic that was erased: a line with counts and dates."""
+"""Erasures of clinics. Of an erased clinic one line with counts and dates remains."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from clinic_backups.catalog.tables import backup, clinic, erasure, notification,
 
 @dataclass(frozen=True)
 class Erasure:
-    """One erasure of a clinic's backups: of all that were begun before ``requested_at``.
-
-    ``backups`` and ``size_bytes`` are what was deleted, ``remaining`` what holds and locks still keep.
+    """One erasure of all backups of a clinic that were begun before ``requested_at``.
+    ``backups`` and ``size_bytes`` count the deleted ones, ``remaining`` those that holds and locks still keep.
     """
 
     id: int
@@ -34,12 +33,12 @@ class Erasure:
     remaining: int = 0
     finished_at: datetime | None = None
     ignore_unknown_holds: bool = False
-    """Notes of holds that the catalog did not make keep nothing."""
+    """Whether hold notes that the catalog did not write are ignored."""
     evidence: list[dict[str, Any]] = field(default_factory=list)
-    """What was counted in each store: see :class:`Counted`."""
+    """The counts of each store: see :class:`Counted`."""
 
     def covers(self, record: BackupRecord) -> bool:
-        """The backup is one of those that are to go; what was begun later, by a clinic that came back, is not."""
+        """Whether the backup is to be deleted. Backups that a returning clinic began later are not."""
         return record.started_at <= self.requested_at
 
     def to_json(self) -> dict[str, Any]:
@@ -49,11 +48,10 @@ class Erasure:
 
 @dataclass(frozen=True)
 class Counted:
-    """What one store showed of a clinic that is erased, in a listing after the last deletion.
-
-    :param store_id: by which the store was known at that moment.
-    :param deleted: objects that are gone by the erasure.
-    :param left: objects that a hold or a lock keeps, or that came later.
+    """The objects of an erased clinic in one store, from a listing after the last deletion.
+    :param store_id: the store's id at that moment.
+        :param deleted: number of objects that the erasure deleted.
+        :param left: number of objects that a hold or a lock keeps, or that are newer.
     """
 
     store_url: str
@@ -67,7 +65,7 @@ _COLUMNS = [erasure.c[column.name] for column in fields(Erasure)]
 
 
 class Erasures:
-    """The erasures that were asked for."""
+    """The requested erasures."""
 
     def __init__(self, database: CatalogDatabase) -> None:
         self._database = database
@@ -75,9 +73,8 @@ class Erasures:
     def request(
         self, clinic_id: int, *, reason: str, by: str, at: datetime, ignore_unknown_holds: bool = False
     ) -> Erasure:
-        """Ask for one; one that is open already goes on, and covers what was begun since.
-
-        It covers all that there is, also what is dated in the future because a clock was wrong.
+        """Request an erasure. An open one continues, and then also covers backups that were begun since.
+        It covers all existing backups, even those that are dated in the future because of a wrong clock.
         """
         newest = select(func.max(backup.c.started_at)).where(backup.c.clinic_id == clinic_id).scalar_subquery()
         covered = func.greatest(literal(at), newest)
@@ -97,7 +94,7 @@ class Erasures:
         return Erasure(*row)
 
     def open_of(self, clinic_id: int) -> Erasure | None:
-        """The clinic's erasure that has not ended, or ``None``."""
+        """The clinic's unfinished erasure, or ``None``."""
         statement = select(*_COLUMNS).where(erasure.c.clinic_id == clinic_id, erasure.c.finished_at.is_(None))
         with self._database.transaction("reading the erasures") as db:
             row = db.execute(statement).one_or_none()
@@ -109,13 +106,13 @@ class Erasures:
             return [Erasure(*row) for row in db.execute(select(*_COLUMNS).order_by(erasure.c.id.desc()))]
 
     def open_clinics(self) -> list[int]:
-        """The clinics whose erasure has not ended."""
+        """The clinics with an unfinished erasure."""
         statement = select(erasure.c.clinic_id).where(erasure.c.finished_at.is_(None))
         with self._database.transaction("reading the erasures") as db:
             return list(db.execute(statement).scalars())
 
     def count(self, db: SqlConnection, found: Erasure, record: BackupRecord) -> None:
-        """Add a backup that is gone, in the transaction that says so of its record."""
+        """Count a deleted backup, in the transaction that marks its record as deleted."""
         db.execute(
             update(erasure)
             .where(erasure.c.id == found.id)
@@ -128,7 +125,7 @@ class Erasures:
         )
 
     def note(self, found: Erasure, counted: Counted) -> Erasure:
-        """Keep what a store showed; what was deleted there before adds up."""
+        """Record a store's counts. Deleted objects are added to those of earlier runs."""
         with self._database.transaction(f"noting the erasure of clinic {found.clinic_id}") as db:
             here = erasure.c.id == found.id
             before = db.execute(select(erasure.c.evidence).where(here).with_for_update()).scalar_one()
@@ -139,12 +136,10 @@ class Erasures:
         return Erasure(*row)
 
     def settle(self, found: Erasure, at: datetime, *, proven: bool = True) -> Erasure:
-        """Count what remains; when that is nothing, end it and forget all that the catalog knows of those backups.
-
-        Mails go with their addresses, restores with their plans. What came after the erasure stays.
-
-        :param proven: each store was listed after the last deletion. Else the erasure goes on.
-        :raises PermanentError: it has ended already.
+        """Count the remaining backups. If there are none, end the erasure and delete the clinic's data in the catalog.
+        That includes mails with their addresses and restores with their plans. Newer data stay.
+                :param proven: whether each store was listed after the last deletion. If not, the erasure stays open.
+        :raises PermanentError: it has already ended.
         """
         mine = (backup.c.clinic_id == found.clinic_id, backup.c.started_at <= found.requested_at)
         with self._database.transaction(f"settling the erasure of clinic {found.clinic_id}") as db:
@@ -163,5 +158,5 @@ class Erasures:
             statement = update(erasure).where(erasure.c.id == found.id, erasure.c.finished_at.is_(None))
             row = db.execute(statement.values(values).returning(*_COLUMNS)).one_or_none()
         if row is None:
-            raise PermanentError(f"The erasure of clinic {found.clinic_id} has ended.", hint="Nothing is to be done.")
+            raise PermanentError(f"The erasure of clinic {found.clinic_id} has already ended.", hint="Nothing to do.")
         return Erasure(*row)

@@ -1,4 +1,4 @@
-"""The list of backups as the clinics' application knows it: its types, its states, and its numbers."""
+"""The list of backups for the clinics' application, with its types, states and numbers."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Status = Literal["en_proceso", "completado", "fallido"]
 class HistoryEntry:
     """One backup.
 
-    :param number: what the clinics' application knows it by: ``respaldos/{number}``.
+    :param number: its number in the clinics' application: ``respaldos/{number}``.
     :param copies: each store with the condition of its copy.
-    :param running: how far it is, while it runs.
+    :param running: its progress, while it runs.
     """
 
     number: int
@@ -38,7 +38,7 @@ class HistoryEntry:
     copies: tuple[tuple[str, Condition], ...] = ()
     running: RunningBackup | None = None
     asked_by: int | None = None
-    """Which user of the clinics' application asked for it, as the view's ``creado_por_id``."""
+    """The user of the clinics' application who asked for it, as in the view's ``creado_por_id``."""
 
     @property
     def type(self) -> Type:
@@ -57,7 +57,7 @@ class HistoryEntry:
 
 @dataclass(frozen=True)
 class HistoryPage:
-    """Some of the backups that fit; ``total`` counts all of them."""
+    """A page of the matching backups; ``total`` counts all of them."""
 
     entries: tuple[HistoryEntry, ...]
     total: int
@@ -74,10 +74,10 @@ class Moment(NamedTuple):
     kind: Kind
     held: bool
     safety_of: str | None = None
-    """Of a copy that was made before a restore: the backup that was restored."""
+    """For a safety backup: the id of the backup that was restored."""
 
 
-# Each as the index backup_class has it, so that it alone counts them.
+# Each condition matches the index backup_class, so that counting needs only the index.
 _TYPES: dict[Type, tuple[ColumnElement[bool], ...]] = {
     "completo": (backup.c.trigger == "scheduled", backup.c.kind == "full"),
     "incremental": (backup.c.trigger == "scheduled", backup.c.kind == "incremental"),
@@ -104,9 +104,8 @@ _OLDEST_FIRST = (backup.c.started_at, backup.c.id)
 
 
 class History:
-    """Reads the list. Every query is told which clinics may be seen (``None``: all), and says nothing of any other.
-
-    Backups that retention removes or has removed are not in it, as they are not in the view ``respaldo``.
+    """Reads the list. Every query gets the visible clinics (``None``: all) and returns no others.
+    Like the view ``respaldo``, it does not contain backups that retention is deleting or has deleted.
     """
 
     def __init__(self, database: CatalogDatabase) -> None:
@@ -126,12 +125,11 @@ class History:
         page: int = 1,
         per_page: int = 50,
     ) -> HistoryPage:
-        """The backups that fit, the newest first.
-
-        :param types: only these; all when empty. So are the states.
-        :param since: begun then or later.
-        :param until: begun before.
-        :param search: part of the clinic's name, its id, or the backup's id or number.
+        """The matching backups, the newest first.
+        :param types: only these types; all if empty. The same applies to the states.
+                :param since: begun at this time or later.
+                :param until: begun before this time.
+                :param search: part of the clinic's name, its id, or the backup's id or number.
         """
         part, sought = Slice(page, per_page), Search(search)
         if not sought.possible:
@@ -148,21 +146,21 @@ class History:
         return HistoryPage(tuple(found), total, page, part.pages(total))
 
     def by_number(self, number: int, visible: Visible) -> HistoryEntry | None:
-        """The backup ``respaldos/{number}``; none also when it may not be seen."""
+        """The backup ``respaldos/{number}``; none if it does not exist or is not visible."""
         return self._one(visible, backup.c.id == number) if abs(number) < BIGINT else None
 
     def by_id(self, backup_id: str, visible: Visible) -> HistoryEntry | None:
-        """One backup; none also when it may not be seen."""
+        """One backup; none if it does not exist or is not visible."""
         return self._one(visible, backup.c.backup_id == backup_id) if Search(backup_id).possible else None
 
     def of_run(self, clinic_id: int, run_id: str, visible: Visible) -> HistoryEntry | None:
-        """The clinic's newest backup of an Airflow run; none also when it may not be seen."""
+        """The clinic's newest backup of an Airflow run; none if it does not exist or is not visible."""
         if not Search(run_id).possible or abs(clinic_id) >= BIGINT:
             return None
         return self._one(visible, backup.c.clinic_id == clinic_id, backup.c.run_id == run_id)
 
     def moments(self, clinic_id: int) -> list[Moment]:
-        """What the clinic can be restored to, the newest first. Those of the future come last: a clock was wrong."""
+        """The backups that the clinic can be restored to, the newest first. Future-dated ones come last."""
         of_future = backup.c.started_at > func.clock_timestamp() + FUTURE_TOLERANCE
         statement = (
             select(
@@ -203,7 +201,7 @@ def _of_types(types: Sequence[Type]) -> ColumnElement[bool]:
 
 def _of_states(states: Sequence[Status]) -> ColumnElement[bool]:
     wanted = set(states) or set(_STATES)
-    # Less to compare than with each of the states that are left.
+    # This compares less than a list of the remaining states.
     return _THERE if len(wanted) == len(_STATES) else _is_one_of(wanted)
 
 
@@ -214,7 +212,7 @@ def _is_one_of(states: Iterable[Status]) -> ColumnElement[bool]:
 def _count(
     db: SqlConnection, where: Sequence[ColumnElement[bool]], types: Sequence[Type], states: Sequence[Status]
 ) -> int:
-    """How many fit; where only types and states matter, by runs of equal entries of the index backup_class."""
+    """The number of matches. If only types and states matter, runs of equal entries of backup_class are counted."""
     if where:
         statement = select(func.count()).select_from(backup).where(*where, _of_types(types), _of_states(states))
         return int(db.execute(statement).scalar_one())
@@ -228,7 +226,7 @@ def _count(
 def _numbers(
     db: SqlConnection, where: Sequence[ColumnElement[bool]], part: Slice, total: int, oldest_first: bool
 ) -> list[int]:
-    """The numbers of one page in order; a page of the second half is counted from the list's other end."""
+    """The numbers on one page in order. A page in the second half is read from the list's other end."""
     length = min(part.per_page, total - part.offset)
     if length <= 0:
         return []
@@ -241,12 +239,12 @@ def _numbers(
 
 
 def _matches(db: SqlConnection, sought: Search) -> ColumnElement[bool]:
-    """By numbers alone, which the indexes hold."""
+    """The conditions use only columns that the indexes contain."""
     named = or_(clinic.c.search_name.like(func.lower(sought.pattern)), clinic.c.clinic_id == sought.number)
     clinic_ids = list(db.execute(select(clinic.c.clinic_id).where(named)).scalars())
     numbers = list(db.execute(select(backup.c.id).where(backup.c.backup_id == sought.text.strip())).scalars())
     if sought.number is not None:
-        clinic_ids.append(sought.number)  # also one that the catalog never saw among the clinics
+        clinic_ids.append(sought.number)  # the clinic may be missing from the catalog's list
         numbers.append(sought.number)
     in_clinics = backup.c.clinic_id == _any(clinic_ids)
     return or_(in_clinics, backup.c.id == _any(numbers)) if numbers else in_clinics
@@ -257,7 +255,7 @@ def _any(numbers: Sequence[int]) -> Any:
 
 
 def _entries(db: SqlConnection, numbers: Sequence[int]) -> list[HistoryEntry]:
-    """The backups of these numbers, in their order."""
+    """The backups with these numbers, in this order."""
     if not numbers:
         return []
     rows = db.execute(select(backup.c.id, *COLUMNS, _ASKED_BY).where(backup.c.id == _any(numbers))).mappings().all()

@@ -1,4 +1,4 @@
-"""Which store lies under which URL: the ids that the stores' markers must show."""
+"""The id that the marker under each store's URL must have."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from clinic_backups.catalog.tables import store_identity
 
 @dataclass(frozen=True)
 class StoreIdentity:
-    """One store as the catalog knows it.
-
-    :param confirmed: its marker was seen in the store. Until then nothing may be done there.
+    """One store in the catalog.
+    :param confirmed: whether its marker was seen in the store. Until then the store must not be used.
     """
 
     store_url: str
@@ -38,27 +37,27 @@ _COLUMNS = [store_identity.c[name] for name in StoreIdentity.__dataclass_fields_
 
 
 class Identities:
-    """The stores' ids. No two URLs have the same one: a copy in the same bucket is not a second copy."""
+    """The stores' ids. No two URLs have the same id, because a copy in the same bucket is not a second copy."""
 
     def __init__(self, database: CatalogDatabase) -> None:
         self._database = database
 
     def of(self, store_url: str) -> StoreIdentity | None:
-        """What is known of a URL; none if nothing is."""
+        """The identity of a URL; none if it is not known."""
         return self._one(store_identity.c.store_url == store_url)
 
     def by_id(self, store_id: str) -> StoreIdentity | None:
-        """Under which URL a store is known; none if it is not."""
+        """The identity with this id; none if it is not known."""
         return self._one(store_identity.c.store_id == store_id)
 
     def find(self) -> list[StoreIdentity]:
-        """All stores that are known and confirmed, by URL."""
+        """All confirmed stores, by URL."""
         statement = select(*_COLUMNS).where(store_identity.c.confirmed).order_by(store_identity.c.store_url)
         with self._database.transaction("reading the stores' ids") as db:
             return [StoreIdentity(*row) for row in db.execute(statement)]
 
     def expected(self, store_url: str) -> Callable[[], str | None]:
-        """Asks for the id that a store must show; remembers it once there is one."""
+        """A function that reads the id that a store must have, and remembers it."""
         known: list[str] = []
 
         def ask() -> str | None:
@@ -69,14 +68,14 @@ class Identities:
         return ask
 
     def record(self, identity: StoreIdentity) -> None:
-        """Write it, in place of what was known of that URL."""
+        """Record it, replacing an earlier identity of that URL."""
         values = {name: getattr(identity, name) for name in StoreIdentity.__dataclass_fields__}
         statement = insert(store_identity).values(values)
         with self._database.transaction(f"recording which store {identity.store_url} is") as db:
             db.execute(statement.on_conflict_do_update(index_elements=["store_url"], set_=values))
 
     def confirm(self, identity: StoreIdentity) -> None:
-        """Its marker was seen in the store."""
+        """Record that its marker was seen in the store."""
         mine = (store_identity.c.store_url == identity.store_url) & (store_identity.c.store_id == identity.store_id)
         with self._database.transaction(f"recording which store {identity.store_url} is") as db:
             db.execute(update(store_identity).where(mine).values(confirmed=True))

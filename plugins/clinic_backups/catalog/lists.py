@@ -1,4 +1,4 @@
-"""What all lists share: pages, searches, and who may see which clinics."""
+"""Code that all lists share: pages, searches, and visible clinics."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 BIGINT = 2**63
-"""PostgreSQL's largest number is one less."""
+"""PostgreSQL's largest bigint plus one."""
 Visible = Sequence[int] | None
 """The clinics that somebody may see; ``None``: all of them."""
 _TO_PLAIN = str.maketrans("áàäâãéèëêíìïîóòöôõúùüûñçÁÀÄÂÃÉÈËÊÍÌÏÎÓÒÖÔÕÚÙÜÛÑÇ", "aaaaaeeeeiiiiooooouuuunc" * 2)
-"""As the column ``search_name`` of the table ``clinic``."""
+"""The same mapping as in the column ``search_name`` of the table ``clinic``."""
 
 
 @dataclass(frozen=True)
 class Slice:
-    """The page ``page`` of a list, counted from 1: of no more lines than ``per_page``."""
+    """Page number ``page`` of a list, counted from 1, with at most ``per_page`` lines."""
 
     page: int
     per_page: int
@@ -27,37 +27,36 @@ class Slice:
 
     @property
     def offset(self) -> int:
-        """How many lines come before it."""
+        """The number of lines before it."""
         return min((self.page - 1) * self.per_page, BIGINT - 1)
 
     def pages(self, total: int) -> int:
-        """How many pages so many lines fill; one when there are none."""
+        """The number of pages for this number of lines; at least one."""
         return max(1, -(-total // self.per_page))
 
 
 @dataclass(frozen=True)
 class Search:
-    """What somebody types to find a clinic: part of its name, or its whole id."""
+    """A search text for a clinic: part of its name, or its whole id."""
 
     text: str
 
     @property
     def pattern(self) -> str | None:
-        """For ``search_name LIKE lower(:pattern)``; PostgreSQL's own ``lower``, which depends on its locale.
-
-        None when nothing was typed.
+        """The pattern for ``search_name LIKE lower(:pattern)``, where ``lower`` follows PostgreSQL's locale.
+        None if nothing was typed.
         """
         escaped = re.sub(r"([\\%_])", r"\\\1", self._clean.translate(_TO_PLAIN))
         return f"%{escaped}%" if escaped else None
 
     @property
     def number(self) -> int | None:
-        """The id, if it can be one."""
+        """The text as an id, if it can be one."""
         return number_in(self._clean)
 
     @property
     def possible(self) -> bool:
-        """Whether PostgreSQL can hold such a text at all."""
+        """Whether PostgreSQL can hold the text at all."""
         return "\0" not in self.text and not any("\ud800" <= character <= "\udfff" for character in self.text)
 
     @property
@@ -66,11 +65,11 @@ class Search:
 
 
 def number_in(text: str) -> int | None:
-    """The number that a text is, if PostgreSQL's bigint can hold it."""
+    """The number in a text, if PostgreSQL's bigint can hold it."""
     number = int(text) if re.fullmatch("[0-9]{1,19}", text) else None
     return number if number is not None and number < BIGINT else None
 
 
 def ids(visible: Visible) -> list[int] | None:
-    """For ``CAST(:visible AS bigint[])``; what no clinic can have is left out."""
+    """The ids for ``CAST(:visible AS bigint[])``, without impossible ones."""
     return None if visible is None else [number for number in visible if abs(number) < BIGINT]

@@ -1,4 +1,4 @@
-"""One process at a time works at a clinic: locks in the catalog's database that end when their process does."""
+"""Locks in the catalog's database, so that one process at a time works on a clinic. They end with their process."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from clinic_backups.base.errors import TransientError
 from clinic_backups.catalog.database import connect_catalog
 
 Purpose = Literal["clinic", "copies"]
-"""``clinic``: a backup or restore; ``copies``: copying its backups to further stores. Whoever deletes takes both."""
-# Of a transaction: a transaction-pooling proxy would hand a session's lock to somebody else.
+"""``clinic``: for a backup or restore. ``copies``: for copying its backups to further stores. Deleting takes both."""
+# The lock belongs to a transaction: a transaction-pooling proxy could give a session and its lock to another client.
 IDLE_SECONDS, BEAT_SECONDS = 300, 30
-"""The server ends the lock of whoever says nothing for so long; who holds it says something so often."""
+"""After this silence the server frees the lock; and the interval in which the holder sends a sign of life."""
 TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
 TRY_LOCK_AND_TELL_TIME = f"{TRY_LOCK}, clock_timestamp()"
 
 
 def lock_name(purpose: Purpose, clinic_id: int) -> str:
-    """What the lock's number is the hash of."""
+    """The text whose hash is the lock's number."""
     return f"clinic_backups:{purpose}:{clinic_id}"
 
 
 class AlreadyRunning(TransientError):
-    """Another process works at the same clinic right now."""
+    """Another process works on the same clinic now."""
 
 
 class ClinicLock:
-    """Held while a clinic is worked at, by an open transaction: it ends when the process does."""
+    """A lock on a clinic, held by an open transaction. It ends with the process."""
 
     def __init__(self, db: Any, clinic_id: int) -> None:
         self._db, self._clinic_id = db, clinic_id
@@ -47,8 +47,8 @@ class ClinicLock:
                 cursor.execute("SELECT 1")
         except psycopg2.Error:
             raise TransientError(
-                f"The connection that kept clinic {self._clinic_id}'s lock in the catalog was lost.",
-                hint="Nothing was recorded as complete; the next attempt goes on.",
+                f"The connection that held clinic {self._clinic_id}'s lock in the catalog was lost.",
+                hint="Nothing was recorded as complete. The next attempt continues.",
             ) from None
 
 
@@ -56,15 +56,14 @@ class ClinicLock:
 def lock_clinic(
     connection: Connection, clinic_id: int, *purposes: Purpose, clock: DatabaseClock | None = None
 ) -> Iterator[ClinicLock]:
-    """Keep others out.
-
-    :param clock: is set by the way.
-    :raises AlreadyRunning: another process has one of the locks.
+    """Take the locks of a clinic.
+    :param clock: gets the database's time from the same statement.
+        :raises AlreadyRunning: another process holds one of the locks.
     """
     db = connect_catalog(connection)
     try:
         with db.cursor() as cursor:
-            # A process that cannot show itself any more, and a proxy that keeps its connection, must not keep the lock.
+            # If a process is dead but a proxy keeps its connection open, the server must free the lock.
             limits = {"idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s", "transaction_timeout": "0"}
             cursor.execute(session_settings(cursor, limits))
             for purpose in purposes:
@@ -75,7 +74,7 @@ def lock_clinic(
     except psycopg2.Error as error:
         raise_database_error(error, f"locking clinic {clinic_id} in the catalog", source="catalog")
     finally:
-        # The server answers a rollback, and not a close: whoever asks next must not find a lock that is on its way out.
+        # Only a rollback is answered, a close is not. So the lock is certainly free when this returns.
         with suppress(psycopg2.Error):
             db.rollback()
         db.close()
@@ -100,7 +99,7 @@ def _try(cursor: Any, name: str, clock: DatabaseClock | None) -> bool:
 
 @contextmanager
 def _kept_alive(db: Any) -> Iterator[None]:
-    """Say something to the server now and then, so that it sees that somebody is there."""
+    """Send the server a sign of life at intervals."""
     ended = threading.Event()
 
     def beat() -> None:
@@ -119,11 +118,11 @@ def _kept_alive(db: Any) -> Iterator[None]:
 def _running(clinic_id: int, purpose: Purpose) -> AlreadyRunning:
     if purpose == "copies":
         return AlreadyRunning(
-            f"Clinic {clinic_id}'s backups are being copied to another store already; this was not started.",
+            f"Clinic {clinic_id}'s backups are already being copied to another store. Nothing was started.",
             hint="Try again when that has ended.",
         )
     return AlreadyRunning(
-        f"Clinic {clinic_id} is being backed up already, or restored; this was not started.",
-        hint=f"Try again when it has ended. A backup is shown by: clinic-backups list --clinic {clinic_id} --state"
-        " running. A restore is shown by the page Backups and by the runs of clinic_restore.",
+        f"Clinic {clinic_id} is already being backed up or restored. Nothing was started.",
+        hint=f"Try again when it has ended. To see a backup: clinic-backups list --clinic {clinic_id} --state"
+        " running. To see a restore: the page Backups, or the runs of clinic_restore.",
     )

@@ -16,7 +16,7 @@ from clinic_backups.catalog.tables import SCHEMA
 
 def upgrade(connection: Connection) -> str:
     """Bring the schema to its newest version, in one transaction. Returns that version."""
-    # Two migrations at once would both create the schema: the second waits for the first.
+    # Two migrations at once would both create the schema, so the second waits for the first.
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('clinic_backups:migrate', 0))"))
     exists = text("SELECT to_regnamespace(:schema) IS NOT NULL")
     if not connection.execute(exists, {"schema": SCHEMA}).scalar():
@@ -26,20 +26,20 @@ def upgrade(connection: Connection) -> str:
 
 
 def current(connection: Connection) -> str | None:
-    """The version that the schema is at; none before the first migration."""
+    """The schema's version; none before the first migration."""
     return MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA}).get_current_revision()
 
 
 def newest() -> str:
-    """The version that this package wants."""
+    """The version that this package needs."""
     return str(ScriptDirectory.from_config(_config()).get_current_head())
 
 
 def require_newest(connection: Connection) -> None:
-    """:raises PermanentError: the schema is at another version than this package wants."""
+    """:raises PermanentError: the schema does not have the version that this package needs."""
     if (found := current(connection)) != newest():
         raise PermanentError(
-            f"The catalog is at version {found or 'none'}, this package wants {newest()}.",
+            f"The catalog has version {found or 'none'}, but this package needs {newest()}.",
             hint="Run `clinic-backups catalog migrate`.",
         )
 

@@ -1,4 +1,4 @@
-"""The outbox: what is to be told to whom, written with the outcome it is about, and each mail's fate."""
+"""The outbox: notices, which are written with their outcome, and the letters that are made from them."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ DEFAULT_LANGUAGE = "es"
 
 @dataclass(frozen=True)
 class Notice:
-    """Something to tell: to a clinic's administrators, or to the operator where ``clinic_id`` is ``None``.
-
-    :param key: what it is about; a second notice with the same key is not written.
-    :param facts: plain JSON values for the templates; nothing of a patient.
-    :param thread_id: the notice whose mails this one's are answers to.
+    """A notice to a clinic's administrators, or to the operator if ``clinic_id`` is ``None``.
+    :param key: identifies its subject. A second notice with the same key is not written.
+        :param facts: plain JSON values for the templates, without patient data.
+        :param thread_id: the notice whose mails are answered by this one's.
     """
 
     key: str
@@ -45,7 +44,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Recipient:
-    """Whom to write to."""
+    """The recipient of a mail."""
 
     address: str
     name: str = ""
@@ -53,7 +52,7 @@ class Recipient:
 
 @dataclass(frozen=True)
 class Letter:
-    """One mail to one address that is due now, as the templates and the mail server need it."""
+    """One mail to one address that is due now, with all that templates and mail server need."""
 
     id: int
     kind: MailKind
@@ -80,7 +79,7 @@ def queue(db: SqlConnection, notice: Notice, now: datetime) -> None:
 
 
 class Outbox:
-    """Addresses notices and hands out what is due, one letter at a time: several processes may work at it."""
+    """Addresses notices and returns due letters, one at a time. Several processes may use it at once."""
 
     def __init__(self, database: CatalogDatabase) -> None:
         self._database = database
@@ -91,7 +90,7 @@ class Outbox:
             queue(db, notice, now)
 
     def has_work(self, clinic_id: int, now: datetime) -> bool:
-        """Whether something about this clinic is to be addressed or sent now."""
+        """Whether a notice or letter about this clinic is due now."""
         addressing = exists().where(notification.c.clinic_id == clinic_id, notification.c.addressed_at.is_(None))
         sending = (
             exists()
@@ -102,7 +101,7 @@ class Outbox:
             return bool(db.execute(select(or_(addressing, sending))).scalar())
 
     def last(self, kind: MailKind) -> tuple[Mapping[str, Any], datetime] | None:
-        """The facts of the newest notice of a kind, and when it was written."""
+        """The facts and the time of the newest notice of a kind."""
         statement = select(notification.c.facts, notification.c.created_at).where(notification.c.kind == kind)
         with self._database.transaction("reading the outbox") as db:
             row = db.execute(statement.order_by(notification.c.id.desc()).limit(1)).one_or_none()
@@ -119,7 +118,7 @@ class Outbox:
             return [(row.id, row.clinic_id, row.kind) for row in rows]
 
     def address(self, notice_id: int, recipients: Sequence[Recipient], *, domain: str, now: datetime) -> None:
-        """Make one letter for each recipient; a notice that has them already keeps them."""
+        """Make one letter for each recipient. A notice that has letters already keeps them."""
         with self._database.transaction("addressing a notice") as db:
             mine = db.execute(
                 update(notification)
@@ -143,7 +142,7 @@ class Outbox:
                 )
 
     def last_recipients(self, clinic_id: int) -> list[Recipient]:
-        """To whom the clinic's last addressed notice went, for when the clinics' database cannot be asked."""
+        """The recipients of the clinic's last addressed notice, for use when the clinics' database does not answer."""
         last = (
             select(delivery.c.notification_id)
             .join(notification, notification.c.id == delivery.c.notification_id)
@@ -157,7 +156,7 @@ class Outbox:
             return [Recipient(row.address, row.name) for row in db.execute(statement)]
 
     def server_failed_since(self, moment: datetime) -> bool:
-        """Whether the mail server could not be used for some letter since then."""
+        """Whether the mail server has failed since then."""
         statement = select(exists().where(delivery.c.state == "waiting", delivery.c.server_failed_at > moment))
         with self._database.transaction("reading the outbox") as db:
             return bool(db.execute(statement).scalar())
@@ -166,12 +165,11 @@ class Outbox:
     def next_letter(
         self, now: datetime, *, clinic_id: int | None = None, server_is_up: bool = False
     ) -> Iterator[tuple[Letter, Settle] | None]:
-        """The next letter that is due, and how to say what became of it; ``None`` when there is none.
-
-        The letter is locked while the block lasts. A process that dies in it leaves the letter waiting: it goes out
-        again with the same Message-ID.
-
-        :param server_is_up: also letters that wait only because the server was down.
+        """The next due letter, with an object that takes its result; ``None`` if there is none.
+        The letter is locked during the block. If the process dies in it, the letter stays waiting and is sent again
+        with
+                the same Message-ID.
+                :param server_is_up: include letters that wait only because the server was down.
         """
         due = delivery.c.next_attempt_at <= now
         if server_is_up:
@@ -209,7 +207,7 @@ class Outbox:
             yield letter, Settle(db, letter, now)
 
     def expire(self, now: datetime) -> None:
-        """Give up letters that have waited for a week: their news is old, and the digests have told of them."""
+        """Give up letters that have waited for a week. They are out of date, and the digests have reported them."""
         old = select(notification.c.id).where(notification.c.created_at < now - GIVEN_UP_AFTER)
         with self._database.transaction("giving up old mail") as db:
             db.execute(
@@ -219,7 +217,7 @@ class Outbox:
             )
 
     def undelivered(self, waiting_since: datetime, refused_since: datetime) -> list[dict[str, Any]]:
-        """Letters that have waited since before the one moment, or were refused after the other, for the digest."""
+        """Letters for the digest: those waiting since before ``waiting_since``, or refused after ``refused_since``."""
         statement = (
             select(delivery.c.address, delivery.c.error, notification.c.created_at, notification.c.facts)
             .join(notification, notification.c.id == delivery.c.notification_id)
@@ -243,7 +241,7 @@ class Outbox:
             ]
 
     def counts(self, since: datetime) -> dict[str, int]:
-        """How many letters of notices since then are in each state."""
+        """The number of letters in each state, of notices since then."""
         statement = (
             select(delivery.c.state, func.count())
             .join(notification, notification.c.id == delivery.c.notification_id)
@@ -256,22 +254,22 @@ class Outbox:
 
 @dataclass(frozen=True)
 class Settle:
-    """What became of the letter that :meth:`Outbox.next_letter` handed out; written when its block ends."""
+    """Takes the result of a letter from :meth:`Outbox.next_letter`. It is written when the block ends."""
 
     db: SqlConnection
     letter: Letter
     now: datetime
 
     def sent(self) -> None:
-        """The server took it."""
+        """The server accepted it."""
         self._write(state="sent", settled_at=self.now, error=None, server_failed_at=None)
 
     def refused(self, error: str) -> None:
-        """It will never be taken."""
+        """The server will never accept it."""
         self._write(state="refused", settled_at=self.now, error=error, server_failed_at=None)
 
     def later(self, error: str, *, server_failed: bool) -> None:
-        """Try again, each time after twice the time, up to an hour."""
+        """Try again later. The wait doubles each time, up to an hour."""
         delay = min(FIRST_DELAY * 2 ** min(self.letter.attempts, 10), LONGEST_DELAY)
         self._write(next_attempt_at=self.now + delay, error=error, server_failed_at=self.now if server_failed else None)
 
@@ -281,7 +279,7 @@ class Settle:
 
 
 def _thread_message_id(db: SqlConnection, thread_id: int | None, address: str) -> str | None:
-    """The Message-ID of what this address got first of the thread."""
+    """The Message-ID of the thread's first mail to this address."""
     if thread_id is None:
         return None
     statement = select(delivery.c.message_id).where(

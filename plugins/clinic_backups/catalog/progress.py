@@ -1,4 +1,4 @@
-"""How far running backups are: written beside the backup, never in its way, and gone with its end."""
+"""The progress of running backups. Writing it never delays a backup, and it is deleted when the backup ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECONDS_BETWEEN_NOTES = 2.0
 
 @dataclass(frozen=True)
 class BackupProgress:
-    """The reading is at table ``table_number`` of ``tables``, and has read so many rows and bytes of CSV in all."""
+    """The table that is being read, ``table_number`` of ``tables``, and the rows and CSV bytes read so far."""
 
     table: str
     table_number: int
@@ -31,11 +31,10 @@ class BackupProgress:
 
 @dataclass(frozen=True)
 class RunningBackup:
-    """A backup under way.
-
-    :param number: what the clinics' application knows it by.
-    :param progress: none yet, or it is a quick one.
-    :param expected_bytes: bytes of CSV in the clinic's last good backup.
+    """A running backup.
+    :param number: its number in the clinics' application.
+        :param progress: none if it has just begun or is quick.
+        :param expected_bytes: bytes of CSV in the clinic's last good backup.
     """
 
     backup_id: str
@@ -45,7 +44,7 @@ class RunningBackup:
     expected_bytes: int | None = None
 
     def rest_seconds(self, now: datetime) -> float | None:
-        """How long it will take yet, if it is as large as the last one and goes on as fast; none when unknown."""
+        """The remaining time, if it is as large as the last one and continues as fast; none if unknown."""
         if self.progress is None or self.expected_bytes is None or not self.progress.raw_bytes:
             return None
         rest_bytes = self.expected_bytes - self.progress.raw_bytes
@@ -57,13 +56,11 @@ class RunningBackup:
 
 
 class ProgressNotes:
-    """Writes how far one backup is, while the block lasts: a note after two seconds, then one every two at most.
-
-    :meth:`note` only keeps what it is given; a thread of its own writes. A backup that takes less than two seconds
-    costs the catalog nothing, and one whose catalog fails goes on without further notes.
-
-    :param attempt: of the record; another one's notes are left alone.
-    :param on_failure: called once, from that thread, when a note could not be written.
+    """Writes the progress of one backup during the block: after two seconds, then every two seconds at most.
+    :meth:`note` only stores its argument, and a thread writes it. A backup of less than two seconds causes no query.
+        If the catalog fails, the backup continues without further notes.
+        :param attempt: the record's attempt. Notes of another attempt are not changed.
+    :param on_failure: called once, from that thread, if a note could not be written.
     """
 
     def __init__(
@@ -79,11 +76,11 @@ class ProgressNotes:
         self._database, self._backup_id, self._now, self._on_failure = database, backup_id, now, on_failure
         self._latest: BackupProgress | None = None
         self._ended = threading.Event()
-        # A daemon: a catalog that hangs must not keep the process.
+        # A daemon thread, so that a hanging catalog does not keep the process alive.
         self._thread = threading.Thread(target=self._write, name="progress notes", daemon=True)
 
     def note(self, table: str, table_number: int, tables: int, rows: int, raw_bytes: int) -> None:
-        """Remember how far it is now."""
+        """Store the present progress."""
         self._latest = BackupProgress(table, table_number, tables, rows, raw_bytes, self._now())
 
     def __enter__(self) -> ProgressNotes:
@@ -93,7 +90,7 @@ class ProgressNotes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write no more. A note that is under way is not waited for."""
+        """Stop writing, without waiting for a note that is being written."""
         self._ended.set()
 
     def _write(self) -> None:
@@ -109,8 +106,8 @@ class ProgressNotes:
             written = latest
 
     def _put(self, progress: BackupProgress) -> None:
-        # The lock makes sure that no note comes after the record's end; whoever ends it just now is not waited for.
-        # One statement that commits by itself: a connection that breaks in between would leave the record locked.
+        # FOR SHARE makes sure that no note is written after the record's end; SKIP LOCKED, that nothing waits for it.
+        # One statement that commits by itself, because a broken connection would otherwise leave the record locked.
         statement = text("""
             WITH running AS MATERIALIZED (
                 SELECT backup_id FROM clinic_backups.backup

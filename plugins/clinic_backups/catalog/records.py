@@ -1,4 +1,4 @@
-"""The records of backups: begun, completed or failed, and one backup of a clinic at a time."""
+"""The records of backups: begin, complete or fail one, with one backup of a clinic at a time."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from clinic_backups.base.clock import DIFFERENCE_SECONDS, DatabaseClock, Now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Envelope, State, iso
-from clinic_backups.catalog import copies, migrate
+from clinic_backups.catalog import copies
 from clinic_backups.catalog.database import CatalogDatabase, time_of
 from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
 from clinic_backups.catalog.rows import COLUMNS, record_of, values_of
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
 
 PIECES_AT_A_TIME = 4
-"""Of a list of blocks, half a MiB each."""
+"""Pieces of a list of blocks that are read at once, half a MiB each."""
 Announce = Callable[[SqlConnection, BackupRecord], object]
 
 
 class SameSecond(TransientError):
-    """This clinic has a backup of the same second, and so of the same name."""
+    """This clinic has a backup of the same second, which has the same id."""
 
 
 class Catalog:
-    """What was backed up when. Every method raises our errors, without values of rows.
+    """The records of backups. All errors are this package's, without values of rows.
 
     :param connection: Airflow's connection ``backup_catalog``: a role that owns the schema ``clinic_backups``.
-    :param clock_difference_seconds: so much this machine's clock may differ from the database's.
+    :param clock_difference_seconds: the most that this machine's clock may differ from the database's.
     :param machine: this machine's clock.
     """
 
@@ -49,7 +49,7 @@ class Catalog:
         self._connection = connection
         self.database = CatalogDatabase(connection)
         self.clock = DatabaseClock(self._ask_time, most_seconds=clock_difference_seconds, machine=machine)
-        """The one clock: see docs/decisions/0014."""
+        """The catalog's clock: see docs/decisions/0014."""
 
     def _ask_time(self) -> datetime:
         with self.database.statement("asking for the time") as db:
@@ -57,18 +57,22 @@ class Catalog:
 
     def migrate(self) -> str:
         """Bring the schema to the newest version. Returns that version."""
+        # Only now: Alembic takes 0.2 s to import, and a task that backs up does not need it.
+        from clinic_backups.catalog import migrate
+
         with self.database.transaction("migrating the catalog", source="migration") as db:
             return migrate.upgrade(db)
 
     def require_newest(self) -> None:
-        """:raises PermanentError: the schema is at another version than this package wants."""
+        """:raises PermanentError: the schema does not have the version that this package needs."""
+        from clinic_backups.catalog import migrate
+
         with self.database.transaction("reading the catalog's version") as db:
             migrate.require_newest(db)
 
     def lock(self, clinic_id: int, *purposes: Purpose) -> AbstractContextManager[ClinicLock]:
-        """Keep others out of this clinic; without purposes, backups and restores.
-
-        :raises AlreadyRunning: another process is at it.
+        """Lock this clinic for the given purposes, by default for backups and restores.
+        :raises AlreadyRunning: another process works on it.
         """
         return lock_clinic(self._connection, clinic_id, *(purposes or ("clinic",)), clock=self.clock)
 
@@ -79,13 +83,13 @@ class Catalog:
             number = db.execute(made).scalar_one_or_none()
             if number is None:
                 raise SameSecond(
-                    f"Backup {record.backup_id} exists already: one clinic has one backup a second at most.",
+                    f"Backup {record.backup_id} exists already. A clinic can have only one backup per second.",
                     hint="Try again in a second.",
                 )
         return replace(record, number=number)
 
     def resume(self, clinic_id: int, run_id: str, started_at: datetime) -> BackupRecord | None:
-        """Continue the record that an earlier attempt of the same run left unfinished; ``None`` if no attempt did."""
+        """Continue the unfinished record of an earlier attempt of the same run; ``None`` if there is none."""
         unfinished = (
             select(backup.c.backup_id)
             .where(backup.c.clinic_id == clinic_id, backup.c.run_id == run_id)
@@ -107,20 +111,19 @@ class Catalog:
         return record_of(row) if row else None
 
     def rekey(self, record: BackupRecord, archive_key: str) -> BackupRecord:
-        """Begin a running backup's archive anew, under another key.
-
-        :raises PermanentError: it is not running, or another attempt of it is.
+        """Give the archive of a running backup another key.
+        :raises PermanentError: it is not running, or another attempt of it runs.
         """
         return self._change(record, "running", archive_key=archive_key, noted=None)
 
     def decided(self, record: BackupRecord) -> BackupRecord:
-        """Write how a running backup is made: its kind, why, what it is built on, and of which tables."""
+        """Record the kind of a running backup, the reason, its chain and the digest of its tables."""
         names = ("kind", "kind_reason", "parent_id", "chain", "schema_digest", "gaps", "data_at", "source_db")
         values = {name: value for name, value in values_of(record).items() if name in names}
         return self._change(record, "running", **values)
 
     def newest_source(self) -> str | None:
-        """The database that the newest backup was read from which is relied upon, of whatever clinic."""
+        """The database of the newest backup, of any clinic, that is not suspect or was accepted."""
         statement = (
             select(backup.c.source_db)
             .where(backup.c.good, backup.c.source_db.is_not(None))
@@ -131,8 +134,7 @@ class Catalog:
             return db.scalar(statement)
 
     def note(self, record: BackupRecord, envelope: Envelope) -> BackupRecord:
-        """Write what a running backup's envelope is going to say: before the envelope, which anybody could make up.
-
+        """Record the note of a running backup before its envelope is written, because anybody could forge an envelope.
         :raises PermanentError: somebody else has ended this attempt, or began another one.
         """
         statement = (
@@ -141,21 +143,20 @@ class Catalog:
             .where(backup.c.attempt == record.attempt)
             .values(noted=envelope.to_json())
         )
-        with self.database.statement(f"noting what {record.backup_id} is") as db:
+        with self.database.statement(f"recording the note of {record.backup_id}") as db:
             if not db.execute(statement).rowcount:
                 raise PermanentError(
-                    f"Backup {record.backup_id} does not run any more, or another attempt of it does.",
-                    hint="What this attempt stored is not kept. See `clinic-backups show`.",
+                    f"Backup {record.backup_id} is no longer running, or another attempt of it is.",
+                    hint=f"The objects of this attempt are removed. See `clinic-backups show {record.backup_id}`.",
                 )
         return replace(record, noted=envelope)
 
     def blocks(self, backup_id: str) -> Generator[bytes]:
         """The list of the blocks in a backup's own archive, in the pieces in which it was written; none if unknown.
-
-        Whoever does not read all of it closes it: until then its transaction is open.
+        A caller that does not read all of it must close it, because its transaction is open until then.
         """
         statement = select(backup_blocks.c.digests).where(backup_blocks.c.backup_id == backup_id)
-        # Some at a time: the driver would fetch them all, and keep them, before the first is used.
+        # In portions, because the driver would fetch and keep all of them before the first is used.
         few = statement.order_by(backup_blocks.c.part).execution_options(yield_per=PIECES_AT_A_TIME)
         with self.database.transaction(f"reading the blocks of {backup_id}") as db:
             for (piece,) in db.execute(few):
@@ -170,13 +171,12 @@ class Catalog:
         announce: Announce = lambda db, record: None,
         announce_losses: copies.Announce = lambda db, losses: None,
     ) -> BackupRecord:
-        """Write a record that is completed or failed now; one that is lost at once, where its parent was meanwhile.
-
+        """Write a completed or failed record. If its parent was lost meanwhile, the backup is lost at once.
         :param block_list: pieces of :func:`clinic_backups.archive.writer.block_list`.
-        :param etag: the store's mark of the archive that was just checked there, if it has any.
-        :param announce: called in the same transaction: writes the mail about it into the outbox.
-        :param announce_losses: called instead where it is lost.
-        :raises PermanentError: there is no such running record, or it is another attempt's by now.
+                :param etag: the store's mark of the archive that was just checked, if it has one.
+                :param announce: called in the same transaction, to write the mail about it into the outbox.
+                :param announce_losses: called instead if the backup is lost.
+                :raises PermanentError: there is no such running record, or another attempt has taken it over.
         """
         kept = ("backup_id",) if record.state == "completed" else ("backup_id", "noted")
         values = {name: value for name, value in values_of(record).items() if name not in kept}
@@ -193,9 +193,9 @@ class Catalog:
             if not db.execute(statement).rowcount:
                 raise PermanentError(
                     f"The catalog has no running backup {record.backup_id}, or another attempt of it runs.",
-                    hint="It was ended, removed or continued by somebody else: see `clinic-backups show`.",
+                    hint="Another process ended, removed or continued it: see `clinic-backups show`.",
                 )
-            # Piece by piece: in one statement the driver would keep it several times over.
+            # Piece by piece, because in one statement the driver would keep several copies of the list.
             for part, digests in enumerate(block_list):
                 db.execute(insert(backup_blocks).values(backup_id=record.backup_id, part=part, digests=digests))
             _note_stores(db, record, etag)
@@ -207,10 +207,8 @@ class Catalog:
 
     def adopt(self, record: BackupRecord, *, over: tuple[State, ...] = ()) -> bool:
         """Write a completed record that the catalog does not have; returns whether it was written.
-
-        It keeps its number, where no other backup has it.
-
-        :param over: a record of the same id in one of these states is written over.
+        It keeps its number if no other backup has it.
+                :param over: a record with the same id in one of these states is replaced.
         """
         values = values_of(record)
         with self.database.transaction(f"taking over backup {record.backup_id}") as db:
@@ -233,16 +231,19 @@ class Catalog:
             ]
 
     def archive_keys(self, clinic_id: int) -> set[str]:
-        """Where the archives of a clinic's backups lie, or lay: in whatever state they are."""
+        """The keys of the archives of a clinic's backups, present and past, in any state."""
         with self.database.transaction("reading the catalog") as db:
             return set(db.scalars(select(backup.c.archive_key).where(backup.c.clinic_id == clinic_id)))
 
     def mark_deleting(self, record: BackupRecord) -> BackupRecord:
-        """From here on it is no backup any more. :raises PermanentError: it is on hold, or was no backup."""
+        """Mark a record as deleting: from now on it is not a backup. :raises PermanentError: it is on hold, or not a
+        backup.
+        """
         return self._change(record, "completed", "lost", state="deleting")
 
     def mark_deleted(self, record: BackupRecord, *, also: Announce = lambda db, record: None) -> BackupRecord:
-        """Its objects are gone. Its blocks and places are forgotten, and nothing else.
+        """Mark a record as deleted, because its objects are gone. Only its blocks and copies are removed from the
+        catalog.
 
         :param also: called in the same transaction.
         """
@@ -258,10 +259,9 @@ class Catalog:
         )  # fmt: skip
 
     def hold(self, record: BackupRecord, reason: str, by: str, at: datetime | None = None) -> BackupRecord:
-        """Keep it until it is released. The same hold once more changes nothing.
-
-        :param at: since when, where that is known.
-        :raises PermanentError: it is neither completed nor lost, or somebody has another reason to keep it already.
+        """Keep it until it is released. Repeating the same hold changes nothing.
+        :param at: the start of the hold, if known.
+                :raises PermanentError: it is neither completed nor lost, or it is already on hold for another reason.
         """
         now = self.require(record.backup_id)
         values: dict[str, Any]
@@ -273,35 +273,34 @@ class Catalog:
         since = f" since {iso(now.held_at)}" if now.held_at else ""
         raise PermanentError(
             f"Backup {now.backup_id} is on hold already{since}, by {now.held_by}: {now.hold_reason}",
-            hint="It stays. To keep it for another reason too, release it first, and hold it again for both.",
+            hint="It stays on hold. To add another reason, release it and hold it again for both reasons.",
         )
 
     def release(self, record: BackupRecord, by: str, at: datetime) -> BackupRecord:
-        """Let retention have it again."""
+        """End its hold, so that retention may delete it again."""
         ended: dict[str, Any] = dict.fromkeys(("hold_reason", "held_by", "held_at"))
         return self._change(record, "completed", "lost", held=None, **ended, released_by=by, released_at=at)
 
     def accept(self, record: BackupRecord, by: str, at: datetime) -> BackupRecord:
-        """Somebody looked at what is suspect in it, and it is right. Again by the same person: changes nothing.
-
-        :raises PermanentError: it is neither completed nor lost, or nothing in it is suspect, or it was accepted.
+        """Accept a suspect backup. Repeating it as the same person changes nothing.
+        :raises PermanentError: it is neither completed nor lost, or not suspect, or somebody else accepted it.
         """
         now = self.require(record.backup_id)
         if now.suspect is None:
             raise PermanentError(
-                f"Nothing in backup {now.backup_id} is suspect.", hint="`clinic-backups list` names the suspect ones."
+                f"Backup {now.backup_id} is not suspect.", hint="`clinic-backups list` shows the suspect ones."
             )
         if now.accepted_at is not None:
             if now.accepted_by == by:
                 return now
             raise PermanentError(
-                f"{now.accepted_by} accepted backup {now.backup_id} already, at {iso(now.accepted_at)}.",
-                hint="There is nothing left to do.",
+                f"{now.accepted_by} already accepted backup {now.backup_id} at {iso(now.accepted_at)}.",
+                hint="Nothing to do.",
             )
         return self._change(record, "completed", "lost", held=None, accepted_by=by, accepted_at=at)
 
     def note_lock(self, record: BackupRecord, until: datetime) -> BackupRecord:
-        """Write that a store keeps it locked for longer than was asked for."""
+        """Record that a store keeps it locked for longer than was requested."""
         return self._change(record, "completed", "lost", held=None, locked_until=until)
 
     def recipients_of_others(self, clinic_id: int) -> set[str]:
@@ -315,7 +314,7 @@ class Catalog:
             }
 
     def forget(self, *, before: datetime) -> int:
-        """Remove records of backups that failed or were deleted before; returns how many."""
+        """Remove records of backups that failed or were deleted before then; returns their number."""
         old = (
             delete(backup)
             .where(backup.c.state.in_(("failed", "deleted")), backup.c.finished_at < before)
@@ -340,10 +339,10 @@ class Catalog:
             .returning(*COLUMNS)
         )
         if was == ("running",):
-            # An attempt that stood still while its retry began leaves the retry alone.
+            # An attempt that hung while its retry began must not change the retry's record.
             statement = statement.where(backup.c.attempt == record.attempt)
         if held is False:
-            # A hold that was set after the decision wins.
+            # A hold that was set after the decision takes precedence.
             statement = statement.where(backup.c.hold_reason.is_(None))
         with self.database.transaction(f"changing the record of {record.backup_id}") as db:
             row = db.execute(statement).mappings().one_or_none()
@@ -380,11 +379,11 @@ class Catalog:
         until: datetime | None = None,
         limit: int | None = None,
     ) -> list[BackupRecord]:
-        """The records that fit, the newest first.
-
-        :param safety_copies: also those that were made before a restore.
-        :param data_before: their rows are as of before then.
-        :param until: without those of the future, seen from then: see :meth:`BackupRecord.is_of_future`.
+        """The matching records, the newest first.
+        :param safety_copies: include safety backups.
+                :param data_before: only records whose rows are from before then.
+                :param until: leave out records that are future-dated at that time: see
+                    :meth:`BackupRecord.is_of_future`.
         """
         statement = select(*COLUMNS).order_by(backup.c.started_at.desc(), backup.c.id.desc()).limit(limit)
         for column, value in ((backup.c.clinic_id, clinic_id), (backup.c.run_id, run_id), (backup.c.state, state)):
@@ -402,7 +401,7 @@ class Catalog:
         return self._select(statement)
 
     def latest(self, clinic_id: int, now: datetime | None = None) -> BackupRecord | None:
-        """The clinic's newest completed backup. One that is dated in the future does not count.
+        """The clinic's newest completed backup that is not dated in the future.
 
         :param now: by default the database's time.
         """
@@ -415,20 +414,20 @@ class Catalog:
 
 
 def _own_number(db: SqlConnection, record: BackupRecord) -> dict[str, int]:
-    """The number that a backup had in a catalog that was lost; nothing where it is not known, or taken by now."""
+    """The number of a backup from a lost catalog; none if it is unknown or taken."""
     if record.number is None:
         return {}
     db.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('clinic_backups:numbers', 0))"))
     if db.execute(select(backup.c.id).where(backup.c.id == record.number)).first():
         return {}
-    # Before the insert: whoever begins a backup meanwhile gets a higher number.
+    # Before the insert, so that a backup that begins meanwhile gets a higher number.
     raised = "SELECT setval(:name, greatest(:number, last_value)) FROM clinic_backups.backup_id_seq"
     db.execute(text(raised), {"name": "clinic_backups.backup_id_seq", "number": record.number})
     return {"id": record.number}
 
 
 def _note_stores(db: SqlConnection, record: BackupRecord, etag: str | None = None) -> None:
-    """A record says where it lies only when it is written first: later the stores are checked one by one."""
+    """Record the stores only when a record is first written. Later the stores are checked one by one."""
     for url in record.stores:
         values = {"backup_id": record.backup_id, "store_url": url, "stored_at": record.finished_at, "etag": etag}
         db.execute(insert(backup_copy).values(values).on_conflict_do_nothing())

@@ -1,4 +1,4 @@
-"""What the clinics' application needs in the database to read the view ``respaldo``, as SQL."""
+"""The SQL that lets the clinics' application read the view ``respaldo``."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from clinic_backups.catalog.tables import SCHEMA
 
 VIEW, ROWS = f"{SCHEMA}.respaldo", f"{SCHEMA}.respaldo_rows"
 RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
-"""What the view's trigger answers: on_delete succeeds without effect, and every change is refused with a hint."""
+"""Rights for statements that the view's trigger answers: on_delete has no effect, changes are refused with a hint."""
 OURS = "Made by clinic-backups grant respaldo: it can be made anew at any time."
-"""The comment of a view that is ours to replace."""
+"""The comment of a view that this command made and may replace."""
 LONGEST_NAME_BYTES = 63
 DEFAULT_PATH = '"$user", public'
 
@@ -29,7 +29,7 @@ PATH_OF = text("""
      WHERE setrole IN (0, coalesce(to_regrole(quote_ident(:role))::oid, 0)) AND setdatabase IN (0, here.oid)
        AND entry LIKE 'search\\_path=%'
      ORDER BY setrole = 0, setdatabase = 0 LIMIT 1""")
-"""What holds for a role in this database: its own here, its own everywhere, that of the database, that of all."""
+"""The setting that applies to a role: its own here, its own everywhere, the database's, the general one."""
 RELATION = text("""
     SELECT relkind = 'v' AND obj_description(pg_class.oid, 'pg_class') IS NOT DISTINCT FROM :ours
       FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
@@ -44,7 +44,7 @@ class RespaldoRights:
 
     :param role: the role that the application connects with.
     :param synonym: ``schema.name`` of a view of the same rows, for a model whose table has another name.
-    :param search_path: add the schema to the role's search path, so that ``respaldo`` alone is found.
+    :param search_path: add the schema to the role's search path, so that ``respaldo`` is found without its schema.
     """
 
     role: str
@@ -52,9 +52,8 @@ class RespaldoRights:
     search_path: bool = False
 
     def statements(self, db: Connection) -> list[str]:
-        """The statements, each without its semicolon; all may be repeated.
-
-        :raises SettingsError: the synonym is no ``schema.name``, or names what is not ours.
+        """The statements, without semicolons. All may be repeated.
+        :raises SettingsError: the synonym is not ``schema.name``, or is the name of something else.
         """
         role = quoted(self.role)
         found = [
@@ -77,8 +76,7 @@ class RespaldoRights:
         return found
 
     def apply(self, database: CatalogDatabase) -> list[str]:
-        """Run them in one transaction, as the catalog's role, and read the view; returns them.
-
+        """Run the statements in one transaction, as the catalog's role, then read the view; returns the statements.
         :raises PermanentError: one was refused, or the role cannot read the view afterwards. Nothing was changed.
         """
         with database.transaction(f"granting {VIEW} to {self.role}") as db:
@@ -102,7 +100,7 @@ class RespaldoRights:
             ) from None
 
     def _look(self, db: Connection) -> None:
-        """Whether the role reads what was made."""
+        """Check that the role can read the view."""
         for view in (VIEW, self.synonym):
             if view is None:
                 continue
@@ -120,7 +118,7 @@ class RespaldoRights:
 
 
 def _free_name(db: Connection, synonym: str) -> tuple[str, str]:
-    """The schema and the name of a view that may be made. :raises SettingsError: it is somebody else's."""
+    """Schema and name of a view that may be made. :raises SettingsError: the name belongs to something else."""
     parts = synonym.split(".")
     if len(parts) != 2 or any(not 0 < len(part.encode()) <= LONGEST_NAME_BYTES for part in parts):
         raise SettingsError(

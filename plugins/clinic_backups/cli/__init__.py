@@ -12,10 +12,10 @@ from clinic_backups.cli import stopping
 
 
 def main() -> None:
-    """Run one command; our errors become a message with its hint and an exit code."""
+    """Run one command. Errors of this package become a message with a hint, and an exit code."""
     stopping.install()
     try:
-        # Only now: importing it takes a second, in which the program may be stopped too.
+        # Imported only now, after the signal handlers are installed, because the import takes a second.
         from clinic_backups.cli.app import run
 
         run()
@@ -26,7 +26,7 @@ def main() -> None:
             stopping.leave()
         raise
     except BrokenPipeError:
-        # Whoever read the output, `head` for instance, has seen enough.
+        # The reader of the output, for instance `head`, has closed it.
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:  # noqa: BLE001 - its text may hold anything, also a patient's name

@@ -44,16 +44,16 @@ def register(app: typer.Typer) -> None:
 def backup(
     clinic: Annotated[list[int] | None, typer.Option(help="Id of a clinic, active or not; may be repeated.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All active clinics.")] = False,
-    kind: Annotated[str, typer.Option(help="auto, full, or incremental where that can be.")] = "auto",
-    notes: Annotated[str, typer.Option(help="A line to keep with the backup; no patients' data.")] = "",
+    kind: Annotated[str, typer.Option(help="auto, full, or incremental if possible.")] = "auto",
+    notes: Annotated[str, typer.Option(help="One line that is stored with the backup; no patients' data.")] = "",
     allow_gaps: Annotated[
-        bool, typer.Option("--allow-gaps", help="Back up although something would be missing, and mark it incomplete.")
+        bool, typer.Option("--allow-gaps", help="Back up even if something would be missing, and mark it incomplete.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Back up clinics now, one after the other. One clinic's failure does not stop the others."""
     if bool(clinic) == every:
-        raise SettingsError("Which clinics?", hint="Give --clinic ID, once or more, or --all.")
+        raise SettingsError("No clinic is given.", hint="Give --clinic ID, once or more, or --all.")
     with_parts = parts()
     active, all_clinics = with_parts.clinics()
     conf: dict[str, Any] = {"clinic_ids": clinic} if clinic else {}
@@ -82,10 +82,12 @@ def backup(
 
 
 def list_(
-    clinic: Annotated[int | None, typer.Option(help="Only this clinic's.")] = None,
-    state: Annotated[str | None, typer.Option(help=f"Only these: {', '.join(STATES)}.")] = None,
-    run: Annotated[str | None, typer.Option(help="Only those of this run of Airflow.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The newest so many; 50 by default, all with --run.")] = None,
+    clinic: Annotated[int | None, typer.Option(help="Only backups of this clinic.")] = None,
+    state: Annotated[str | None, typer.Option(help=f"Only backups in this state: {', '.join(STATES)}.")] = None,
+    run: Annotated[str | None, typer.Option(help="Only backups of this Airflow run.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Show this many, the newest first; 50 by default, all with --run.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List backups, the newest first."""
@@ -106,7 +108,7 @@ def list_(
 
 
 def show(backup_id: str, json: Json = False) -> None:
-    """Show one backup: where it is, what is in it, and why it failed if it did."""
+    """Show one backup: its stores and contents, and the error if it failed."""
     known = parts().catalog
     record = known.require(backup_id)
     if json:
@@ -134,13 +136,13 @@ def show(backup_id: str, json: Json = False) -> None:
 
 @dataclass(frozen=True)
 class Failure:
-    """A clinic that was not backed up, and why."""
+    """A clinic that was not backed up, and the reason."""
 
     clinic: Clinic
     error: ClinicBackupsError
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types; the keys are a record's."""
+        """Plain JSON types, with the same keys as a record."""
         return {
             "clinic_id": self.clinic.id,
             "clinic_name": self.clinic.name,
@@ -171,7 +173,7 @@ def _back_up(with_parts: Parts, clinic: Clinic, chosen: Selection, *, quiet: boo
 
 
 def copy_now(with_parts: Parts, clinic_ids: list[int]) -> None:
-    """Into the replicas; what cannot be copied waits, and the backups are complete all the same."""
+    """Copy to the replicas. A failed copy is made later; the backups are complete without it."""
     if len(with_parts.stores.urls) == 1:
         return
     replicator = with_parts.replicator(

@@ -1,4 +1,4 @@
-"""``clinic-backups catalog``: the catalog itself, and whether the stores hold what it says."""
+"""``clinic-backups catalog``: the catalog itself, and its comparison with the stores."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from clinic_backups.stores.identified import IdentifiedStore
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LOOKED_AT = 1_000
-"""Objects of a store in which no backup was found."""
+"""The most objects that are looked at in a store without a backup."""
 UNSIGNED = (
-    "Envelopes are not signed: where somebody may have tampered with a store, look at what was added"
-    " (`clinic-backups list`) before retention runs next."
+    "Envelopes are not signed. If somebody may have tampered with a store, check what was added"
+    " (`clinic-backups list`) before the next retention."
 )
 catalog = typer.Typer(help="The catalog of backups.", no_args_is_help=True)
 
@@ -46,28 +46,29 @@ def register(app: typer.Typer) -> None:
 def migrate() -> None:
     """Bring the catalog's schema to the newest version."""
     with_parts = parts()
-    print(f"The catalog is at version {with_parts.catalog.migrate()}.")
+    print(f"The catalog has version {with_parts.catalog.migrate()}.")
     if with_parts.settings.store_url:
-        # Before there were replicas, nobody wrote down where a backup lies.
+        # Before there were replicas, the stores of backups were not recorded.
         with_parts.copies().adopt(with_parts.stores.urls[0], with_parts.clock())
 
 
 @catalog.command()
 def verify(
     clinic: Annotated[int | None, typer.Option(help="Only this clinic.")] = None,
-    store: Annotated[str | None, typer.Option(help="URL of one store; all when left out.")] = None,
+    store: Annotated[str | None, typer.Option(help="URL of one store; by default all.")] = None,
     read: Annotated[bool, typer.Option("--read", help="Read every archive and compare its SHA-256.")] = False,
-    record: Annotated[bool, typer.Option("--record", help="Write into the catalog what is lost or found.")] = False,
-    sweep: Annotated[bool, typer.Option("--sweep", help="Remove what uploads that died left a day ago.")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Record in the catalog what is lost or found.")] = False,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Remove remains of unfinished uploads that are older than a day.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Compare the catalog with the stores, both ways. Without --record and --sweep nothing is changed.
+    """Compare the catalog with the stores in both directions. Without --record and --sweep nothing is changed.
 
-    Without --read an archive is intact where its store has a checksum or mark of it that no writer can set, and it is
-    the one that was stored. An archive of which only the size fits is called "not compared".
-
-    Exit code 1 as long as a backup is missing, damaged or in no store, or one of an erased clinic is there; 75 when
-    not everything could be looked at or put right.
+        Without --read an archive counts as intact if the store's own checksum or ETag, which no writer can set, is the
+        recorded one. If only its size could be compared, the archive is reported as "not compared".
+    Exit code 1 if a backup is missing, damaged or in no store, or if a backup of an erased clinic is there; 75 if
+        something could not be checked or corrected.
     """
     with_parts = parts()
     require_known_clinic(with_parts, clinic)
@@ -94,21 +95,21 @@ def verify(
     if failed:
         raise TransientError(f"{len(failed)} of {len(urls)} stores were not checked.", hint="Try again.")
     if problems := sum(len(each.problems) for each in inventories):
-        raise TransientError(f"{problems} things could not be looked at or put right.", hint="See above; try again.")
+        raise TransientError(f"{problems} things could not be checked or corrected.", hint="See above; try again.")
 
 
 @catalog.command()
 def rebuild(
-    store: Annotated[str | None, typer.Option(help="URL of one store; all of the settings when left out.")] = None,
+    store: Annotated[str | None, typer.Option(help="URL of one store; by default all stores of the settings.")] = None,
     connection: Annotated[
-        str, typer.Option(help="Airflow connection for a store that the settings do not name.")
+        str, typer.Option(help="Airflow connection for a store that is not in the settings.")
     ] = "backup_store",
     json: Json = False,
 ) -> None:
-    """Write every backup that the envelopes in a store tell of into the catalog. Needs no key; may be repeated.
+    """Record all backups in the catalog that have an envelope in a store. Needs no key; may be repeated.
 
-    The catalog's schema must be there: run `clinic-backups catalog migrate` first. Exit code 1 when something did not
-    fit, or a store has neither a marker nor a backup, 75 when a store was down or a clinic was being worked at.
+    The catalog's schema must exist: run `clinic-backups catalog migrate` first. Exit code 1 if an object did not fit,
+    or if a store has neither a marker nor a backup; 75 if a store was down, or another process worked on a clinic.
     """
     with_parts = parts()
     with_parts.catalog.require_newest()
@@ -141,25 +142,25 @@ def rebuild(
 
 @catalog.command("forget-store")
 def forget_store(
-    url: Annotated[str, typer.Argument(help="URL of the store that is given up.")],
+    url: Annotated[str, typer.Argument(help="URL of the abandoned store.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Drop a store out of the catalog. Its objects are left alone; backups that lay only there become lost."""
+    """Remove a store from the catalog, but not its objects. Backups that were only there become lost."""
     with_parts, place = parts(), canonical(url)
     if place in with_parts.stores.urls:
         raise PermanentError(
-            f"{place} is a store of the settings.", hint="Take it out of them first, else copies would be made again."
+            f"{place} is a store of the settings.",
+            hint="Remove it from the settings first, or copies will be made again.",
         )
     if not yes:
-        typer.confirm(f"Forget that backups lie in {place}?", abort=True, err=True)
-    print(f"{with_parts.copies().forget_store(place)} copies in {place} are forgotten.")
+        typer.confirm(f"Remove all copies in {place} from the catalog?", abort=True, err=True)
+    print(f"{with_parts.copies().forget_store(place)} copies in {place} were removed from the catalog.")
 
 
 def _opened(with_parts: Parts, url: str, connection: str) -> tuple[ObjectStore, str | None]:
-    """The store and its id. One that the catalog does not know yet is what it says: the catalog was lost.
-
-    :raises StoreAway: the catalog knows it, and it is not there.
-    :raises PermanentError: the catalog knows the same store under another URL.
+    """The store and its id. If the catalog does not know it, its marker is trusted, because the catalog was lost.
+    :raises StoreAway: the catalog knows the store, but it is not there.
+        :raises PermanentError: the catalog knows the same store under another URL.
     """
     store = with_parts.bare_store(url, connection)
     known = with_parts.identities.of(store.url)
@@ -173,7 +174,7 @@ def _opened(with_parts: Parts, url: str, connection: str) -> tuple[ObjectStore, 
 
 
 def _others(with_parts: Parts, url: str) -> list[ObjectStore]:
-    """The further stores of the settings, as far as they can be opened: they are read, and not believed."""
+    """The further stores of the settings that can be opened. They are only read."""
     found: list[ObjectStore] = []
     if with_parts.settings.store_url:
         for other in with_parts.bare_stores.urls:
@@ -184,7 +185,7 @@ def _others(with_parts: Parts, url: str) -> list[ObjectStore]:
 
 
 def _opener(with_parts: Parts) -> Opens | None:
-    """Reads an archive with the secret key; none where that is not here, or not usable: a rebuild needs none."""
+    """Reads an archive with the secret key; none without a usable key, which a rebuild does not need."""
     if with_parts.settings.identity_file is None:
         return None
     try:
@@ -203,28 +204,28 @@ def _show_rebuilt(report: Rebuilt) -> None:
         print(f"{report.store_url} is store {report.store_id}.")
     print(
         f"{report.store_url}: {report.adopted} backups were added, {report.held} were put on hold; {report.known} were"
-        f" known. {report.strangers} objects of others were left alone."
+        f" already known. {report.strangers} other objects were left alone."
     )
     if report.busy:
-        print(f"Left out, because they are being worked at: clinics {', '.join(map(str, report.busy))}.")
+        print(f"Skipped, because another process works on them: clinics {', '.join(map(str, report.busy))}.")
     rows = [(escape(key), escape(one_line(problem))) for key, problem in report.conflicts]
-    rows += [(escape(key), "no backup: archive or envelope is missing") for key in report.incomplete]
+    rows += [(escape(key), "not a backup: archive or envelope is missing") for key in report.incomplete]
     if rows:
         print_table("Does not fit", (("object", False), ("why", False)), rows)
 
 
 def _nothing(store: ObjectStore) -> PermanentError:
     hint = (
-        "Is the store mounted, and are URL, endpoint and connection right? Look at these first: an empty mount point"
-        " answers like this too. Only if it is a new store: `clinic-backups store init`."
+        "Check that the store is mounted, and check URL, endpoint and connection: an empty mount point"
+        " gives the same answer. Only if it is a new store: `clinic-backups store init`."
     )
     if other := _likely(store):
-        hint = f"Its objects lie as in {other}: give that URL. {hint}"
-    return PermanentError(f"{store.url} has no marker and holds no backup: nothing was rebuilt from it.", hint=hint)
+        hint = f"The right URL may be {other}. {hint}"
+    return PermanentError(f"{store.url} has no marker and holds no backup. Nothing was rebuilt from it.", hint=hint)
 
 
 def _likely(store: ObjectStore) -> str:
-    """The URL of the store, where the one that was given is some folders too deep or too high; else empty."""
+    """The likely URL of the store, if the given one is some folders too deep or too high; otherwise empty."""
     parent, _, name = store.url.rstrip("/").rpartition("/")
     try:
         for info in islice(store.list(), LOOKED_AT):
@@ -236,43 +237,43 @@ def _likely(store: ObjectStore) -> str:
             if f"{parent.rpartition('/')[2]}/" == ROOT and parse_key(f"{ROOT}{name}/{info.key}"):
                 return parent.rpartition("/")[0]
     except ClinicBackupsError:
-        pass  # the hint says less then
+        pass  # the hint then has no likely URL
     return ""
 
 
 def _fail_after(reports: list[Rebuilt], failed: list[ClinicBackupsError]) -> None:
-    """Raise the worst of what happened, after all of it was told."""
-    # What a retry does not mend comes last, so that it is what the command fails with.
+    """Raise the worst error, after everything was printed."""
+    # Permanent errors come last, so that the command fails with one of them.
     failed = sorted(failed, key=lambda error: not isinstance(error, TransientError))
     conflicts = sum(len(report.conflicts) for report in reports)
     for failure in failed if conflicts else failed[:-1]:
         print_error(failure)
     if conflicts:
         raise PermanentError(
-            f"{conflicts} objects do not fit the catalog, or are no backups.",
-            hint="The report names each and says why. Everything else was taken over.",
+            f"{conflicts} objects do not fit the catalog, or are not backups.",
+            hint="The report names each with the reason. Everything else was taken over.",
         )
     if failed:
         raise failed[-1]
     if busy := sum(len(report.busy) for report in reports):
-        raise TransientError(f"{busy} clinics were being worked at and were left out.", hint="Run it again later.")
+        raise TransientError(f"{busy} clinics were skipped: another process works on them.", hint="Run it again later.")
 
 
 def _wrong(items: list[Discrepancy]) -> PermanentError:
     bad = sum(item.kind in BAD for item in items)
     said, hints = [], []
     if bad:
-        said.append(f"{bad} archives are missing or damaged, or no store is known to have them.")
+        said.append(f"{bad} archives are missing or damaged, or are in no known store.")
     if any(item.kind in BAD and item.kind != "lost" for item in items):
-        hints.append("--record writes it down; then `clinic-backups replicate` brings back what another store holds.")
+        hints.append("--record records this. Then `clinic-backups replicate` restores copies that another store holds.")
     if any(item.kind == "lost" for item in items):
         hints.append(
-            "What counts as lost stays so until its archive is back, or retention or an erasure deletes its record."
+            "A lost backup stays lost until its archive is back, or retention or an erasure deletes its record."
             " Back the clinic up again: `clinic-backups backup --clinic ID --kind full`."
         )
     if erased := sorted({item.clinic_id for item in items if item.kind == "erased backup" and item.clinic_id}):
-        said.append(f"Backups of erased clinics are there again: of {', '.join(map(str, erased))}.")
-        hints.append("An old copy of the store was put back? " + " ".join(f"{again(each)}." for each in erased))
+        said.append(f"Backups of erased clinics are there again: clinics {', '.join(map(str, erased))}.")
+        hints.append("Perhaps an old copy of the store was put back. " + " ".join(f"{again(each)}." for each in erased))
     return PermanentError(" ".join(said), hint=" ".join(hints))
 
 
@@ -289,17 +290,17 @@ def _plain(inventory: Inventory) -> dict[str, Any]:
 
 
 def _lost(inventory: Inventory) -> str:
-    return f"; {len(inventory.lost)} backups are lost, as was recorded before" if inventory.lost else ""
+    return f"; {len(inventory.lost)} backups were already recorded as lost" if inventory.lost else ""
 
 
 def _show(inventory: Inventory) -> None:
     print(
-        f"{inventory.store_url}: {inventory.objects} objects of backups, {inventory.strangers} of others, which were"
+        f"{inventory.store_url}: {inventory.objects} objects of backups; {inventory.strangers} other objects were"
         f" left alone; {len(inventory.discrepancies) or 'no'} discrepancies{_lost(inventory)}."
     )
     print(f"Intact archives: {sum(condition == 'intact' for condition in inventory.archives.values())}.")
     if left := len(inventory.not_compared):
-        print(f"Not compared: {left} archives. Only their size fits; `catalog verify --read` reads them.")
+        print(f"Not compared: {left} archives. Only their size was checked; `catalog verify --read` reads them.")
     told = [*inventory.discrepancies, *inventory.lost]
     if told:
         columns = (("kind", False), ("object", False), ("size", True), ("done", False), ("means", False))
@@ -314,11 +315,11 @@ def _show(inventory: Inventory) -> None:
     for found in told:
         if found.kind == "hold note" and found.action == "recorded":
             print(
-                f"{found.backup_id} is on hold now: by a note in {inventory.store_url} that the catalog did not make."
-                f" Its other stores get the note too. If nobody has a right to it: `clinic-backups release"
+                f"{found.backup_id} is on hold now, by a note in {inventory.store_url} that the catalog did not write."
+                f" Its other stores get the note too. If nobody needs the hold: `clinic-backups release"
                 f" {found.backup_id}`."
             )
         if found.needed_by:
-            print(f"{found.backup_id} is needed by {', '.join(found.needed_by)}: they cannot be restored from here.")
+            print(f"{found.backup_id} is needed by {', '.join(found.needed_by)}. They cannot be restored from here.")
     for what, error in inventory.problems:
         errors.print(f"{escape(what)}: {escape(error.message)}\nHINT: {escape(error.hint)}")

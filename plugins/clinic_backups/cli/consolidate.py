@@ -1,4 +1,4 @@
-"""``clinic-backups consolidate``: an incremental and its chain as one full backup, from the store and the key alone."""
+"""``clinic-backups consolidate``: makes one full backup from an incremental and its chain, with store and key only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def consolidate(
     identity: Annotated[Path | None, typer.Option(help="File with the secret key.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make a full backup out of an incremental one and what it is built on; the clinics' database is not read."""
+    """Make a full backup from an incremental one and its chain, without reading the clinics' database."""
     with_parts, steps = parts(), Steps()
     consolidation = with_parts.consolidation(identity, listener=steps.listener)
     with steps:
@@ -31,10 +31,10 @@ def consolidate(
     record = done.record
     copy_now(with_parts, [record.clinic_id])
     if not done.verified:
-        errors.print("It was not read back: this identity opens none of the public keys that the settings name now.")
+        errors.print("It was not read back: this identity opens none of the public keys in the settings.")
     if json:
         print_json(record.to_json())
         return
     size = human_size(record.size_bytes)
     print(f"{record.backup_id} is a full backup with the content of {backup_id}: {record.rows_total:,} rows, {size}.")
-    print(f"It needs no other: retention can let {backup_id} and what that is built on go now, as the policy says.")
+    print(f"It needs no other backup. Retention can now delete {backup_id} and its chain, as the policy says.")

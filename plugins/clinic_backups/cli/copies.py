@@ -24,11 +24,11 @@ def replicate(
     clinic: Annotated[int | None, typer.Option(help="Only this clinic.")] = None,
     json: Json = False,
 ) -> None:
-    """Make the copies that stores lack: in the replicas, and in the primary store what it lost."""
+    """Make the copies that stores lack: in the replicas, and those that the primary store lost."""
     with_parts = parts()
     if len(with_parts.stores.urls) == 1:
         raise SettingsError(
-            "There is only one store.", hint="Name others in CLINIC_BACKUPS_REPLICA_STORES, see docs/stores.md."
+            "There is only one store.", hint="Add others to CLINIC_BACKUPS_REPLICA_STORES, see docs/stores.md."
         )
     require_known_clinic(with_parts, clinic)
     with Steps() as steps:
@@ -54,9 +54,8 @@ def replicate(
 
 
 def verify(backup_id: str, json: Json = False) -> None:
-    """Read every copy of a backup, and of what it is built on; record what is lost, damaged or back. Needs no key.
-
-    Exit code 1 when a copy is missing or damaged, 75 when not all could be looked at.
+    """Read every copy of a backup and of its chain; record what is lost, damaged or back. Needs no key.
+    Exit code 1 if a copy is missing or damaged, 75 if something could not be checked.
     """
     with Steps() as steps:
         done = parts().verifier(listener=steps.listener).run(backup_id)

@@ -1,4 +1,4 @@
-"""The parts of the command line: settings and connections from the environment alone."""
+"""The command line's objects, from settings and connections in the environment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def parts() -> Parts:
 
 
 def require_known_clinic(with_parts: Parts, clinic_id: int | None) -> None:
-    """:raises SettingsError: the catalog has no backup of it: nothing would be done, without a word."""
+    """:raises SettingsError: the catalog has no backup of the clinic, so the command would silently do nothing."""
     if clinic_id is None or clinic_id in (known := with_parts.catalog.clinic_ids()):
         return
     near = get_close_matches(str(clinic_id), map(str, known), n=3, cutoff=0.4)

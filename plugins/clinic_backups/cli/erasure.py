@@ -1,4 +1,4 @@
-"""``clinic-backups erase-clinic`` and ``erasures``: after a clinic left."""
+"""``clinic-backups erase-clinic`` and ``erasures``: for clinics that left."""
 
 from __future__ import annotations
 
@@ -31,27 +31,25 @@ def register(app: typer.Typer) -> None:
 
 def erase_clinic(
     clinic: Annotated[int, typer.Argument(help="Id of the clinic.")],
-    reason: Annotated[str, typer.Option(help="Why, for instance the contract's number; it is kept.")],
+    reason: Annotated[str, typer.Option(help="The reason, for instance the contract's number; it is kept.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     ignore_unknown_holds: Annotated[
         bool,
-        typer.Option(
-            "--ignore-unknown-holds", help="Notes of holds in the stores that the catalog did not make keep nothing."
-        ),
+        typer.Option("--ignore-unknown-holds", help="Ignore hold notes in the stores that the catalog did not write."),
     ] = False,
     json: Json = False,
 ) -> None:
     """Delete all backups of a clinic that left, in all stores, with every version of them.
 
-    Holds and locks keep what they keep; the weekly retention goes on until nothing is left. What stays is a line with
-    counts and dates. The clinic's rows in the application's database are not touched.
+    Backups on hold or locked stay, and the weekly retention continues until nothing is left. Only one line with counts
+    and dates remains. The clinic's rows in the application's database are not touched.
     """
     reason = require_reason(reason)
     with_parts = parts()
     active, _ = with_parts.clinics()
     if any(found.id == clinic for found in active):
         raise PermanentError(
-            f"Clinic {clinic} is active, and would be backed up again tonight.",
+            f"Clinic {clinic} is active and would be backed up again tonight.",
             hint="Deactivate it in the application first.",
         )
     _show_unknown_holds(with_parts, clinic, ignored=ignore_unknown_holds)
@@ -64,7 +62,7 @@ def erase_clinic(
     (cleaned,) = with_parts.cleaner().run(clinic_id=clinic)
     if cleaned.erasure is None:
         raise TransientError(
-            f"The erasure is recorded, and not begun: {cleaned.problem}", hint="The weekly retention does it."
+            f"The erasure is recorded but not begun: {cleaned.problem}", hint="The weekly retention will do it."
         )
     if json:
         print_json(cleaned.erasure.to_json())
@@ -72,7 +70,7 @@ def erase_clinic(
         _show([cleaned.erasure])
         _show_rest(with_parts, [decision for decision in cleaned.decisions if decision.keep])
     if cleaned.problem:
-        raise TransientError(cleaned.problem, hint=f"{cleaned.hint} The weekly retention goes on with the erasure.")
+        raise TransientError(cleaned.problem, hint=f"{cleaned.hint} The weekly retention continues the erasure.")
 
 
 def erasures(json: Json = False) -> None:
@@ -85,36 +83,40 @@ def erasures(json: Json = False) -> None:
 
 
 def _show_rest(with_parts: Parts, kept: list[Decision]) -> None:
-    """What stays for now, and which secret keys open it: without them it cannot be read any more."""
+    """Print the remaining backups and the secret keys that open them. Without these keys nobody can read them."""
     for decision in kept:
         errors.print(f"{decision.backup.backup_id} stays: {escape(decision.reason)}")
     keys = dict.fromkeys(key for decision in kept for key in decision.backup.recipients)
     if not keys:
         return
-    errors.print(f"What stays opens with each of the secret keys of {escape(', '.join(keys))}.")
+    errors.print(f"The secret key of any of these opens the remaining backups: {escape(', '.join(keys))}.")
     clinic_id, settings = kept[0].backup.clinic_id, with_parts.settings
     others = {key for other, own in settings.clinic_recipients.items() if other != clinic_id for key in own}
     others |= {*settings.recipients, *with_parts.catalog.recipients_of_others(clinic_id)}
     if shared := [key for key in keys if key in others]:
-        errors.print(f"Other clinics' backups need {escape(', '.join(shared))}: do not destroy it.")
+        errors.print(f"Other clinics' backups need {escape(', '.join(shared))}. Do not destroy it.")
     else:
-        errors.print("No other clinic's backup needs them: without them nobody can read what stays.")
+        errors.print(
+            "No other clinic's backup needs them. If they are destroyed, nobody can read the remaining backups."
+        )
 
 
 def _show_unknown_holds(with_parts: Parts, clinic: int, *, ignored: bool) -> None:
-    """Anybody who may write to a store can put a note there: whoever erases says whether it counts."""
+    """Print unknown hold notes. Anybody who may write to a store can put one there, so the user decides if it
+    counts.
+    """
     found = 0
     try:
         for record, where, hold in with_parts.cleaner().unknown_holds(clinic):
             found += 1
             errors.print(f"{record.backup_id}, {escape(where)}: on hold: {escape(hold.said)}")
     except ClinicBackupsError as error:
-        # The erasure is recorded all the same, and deletes nothing that a store cannot be asked about.
-        errors.print(f"Not all stores could be asked for notes of holds: {escape(error.message)}")
+        # The erasure is recorded anyway. It deletes nothing while a store does not answer.
+        errors.print(f"Not all stores could be asked for hold notes: {escape(error.message)}")
     if found and ignored:
-        errors.print("These notes are ignored: what they are about is deleted.")
+        errors.print("These notes are ignored: their backups are deleted.")
     elif found:
-        errors.print("What these notes are about stays. If nobody has a right to them: --ignore-unknown-holds.")
+        errors.print("The backups of these notes stay. If nobody needs them: --ignore-unknown-holds.")
 
 
 def _require_confirmation(with_parts: Parts, clinic: int, *, yes: bool) -> None:
@@ -131,9 +133,9 @@ def _require_confirmation(with_parts: Parts, clinic: int, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise SettingsError("Nobody is there to confirm it.", hint="Give --yes.")
+        raise SettingsError("Nobody can confirm this: there is no terminal.", hint="Give --yes.")
     if typer.prompt("Write the clinic's id once more to delete them", err=True) != str(clinic):
-        raise ClinicBackupsError("That was another id. Nothing was deleted.")
+        raise ClinicBackupsError("The id differs. Nothing was deleted.")
 
 
 def _size(records: list[BackupRecord]) -> str:

@@ -1,4 +1,4 @@
-"""``clinic-backups grant``: what the clinics' application needs to read the view ``respaldo``."""
+"""``clinic-backups grant``: the rights that the clinics' application needs to read the view ``respaldo``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(grant, name="grant")
 
 
-# Without it `clinic-backups grant respaldo` would be `clinic-backups grant`: Typer folds a single command.
+# Without this, Typer would fold the single command, and `grant respaldo` would become `grant`.
 @grant.callback()
 def rights() -> None:
     """Rights of the clinics' application."""
@@ -33,10 +33,11 @@ def rights() -> None:
 def respaldo(
     to: Annotated[str, typer.Option("--to", help="The role that the application connects with.")],
     apply: Annotated[
-        bool, typer.Option("--apply", help="Run the statements as the role of backup_catalog; else they are printed.")
+        bool,
+        typer.Option("--apply", help="Run the statements as the role of backup_catalog; otherwise they are printed."),
     ] = False,
     synonym: Annotated[
-        str | None, typer.Option(help="SCHEMA.NAME of a view of the same rows, where the model has another db_table.")
+        str | None, typer.Option(help="SCHEMA.NAME of a view of the same rows, if the model has another db_table.")
     ] = None,
     search_path: Annotated[
         bool,
@@ -45,7 +46,7 @@ def respaldo(
 ) -> None:
     """Let a role read the backups through the view clinic_backups.respaldo.
 
-    Deletes and updates that Django makes there for on_delete succeed and change nothing; all others are refused.
+    Deletes and updates that Django makes for on_delete succeed and change nothing. All other changes are refused.
     Locks that are taken through the view do not reach the catalog's tables.
     """
     wanted, catalog = RespaldoRights(to, synonym, search_path), parts().catalog
@@ -59,6 +60,6 @@ def respaldo(
     for statement in statements:
         print(f"{statement};")
     if search_path and not any(statement.startswith("ALTER ROLE") for statement in statements):
-        print(f"-- The search_path of {json.dumps(to)} names clinic_backups already.")
+        print(f"-- The search_path of {json.dumps(to)} already contains clinic_backups.")
     if apply:
         print("-- Done.")

@@ -19,10 +19,10 @@ def register(app: typer.Typer) -> None:
 
 
 def mail(
-    send: Annotated[bool, typer.Option("--send", help="Send what is due now.")] = False,
+    send: Annotated[bool, typer.Option("--send", help="Send the mails that are due now.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show how many mails of the last week were sent and how many wait; send those that are due."""
+    """Show how many mails of the last week were sent and how many wait. --send sends those that are due."""
     with_parts = parts()
     done = with_parts.deliver() if send else None
     counts = with_parts.outbox.counts(with_parts.clock() - timedelta(days=7))
@@ -33,6 +33,4 @@ def mail(
             errors.print(f"{done.sent} mails were sent now, {done.refused} were refused.")
         print(", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "no mail")
     if done and done.problem:
-        raise TransientError(
-            f"Mail waits: {escape(done.problem)}", hint="It is tried again by every run and by --send."
-        )
+        raise TransientError(f"Mail waits: {escape(done.problem)}", hint="Every run, and --send, tries again.")

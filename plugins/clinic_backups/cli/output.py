@@ -1,4 +1,4 @@
-"""How the commands show things: tables and progress for people, JSON for machines, errors with their remedy."""
+"""Output of the commands: tables and progress for people, JSON for machines, errors with their hints."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def exit_code(error: ClinicBackupsError) -> int:
-    """The exit code that belongs to an error."""
+    """The exit code for an error."""
     if isinstance(error, SettingsError):
         return WRONG_CALL
     return TRY_AGAIN if isinstance(error, TransientError) else FAILED
 
 
 def print_error(error: ClinicBackupsError) -> None:
-    """What failed and what to do, on the error output."""
+    """Print an error and its hint to the error output."""
     errors.print(f"[red]Error:[/] {escape(error.message)}")
     if error.hint:
         errors.print(f"HINT: {escape(error.hint)}")
@@ -59,14 +59,13 @@ def print_error(error: ClinicBackupsError) -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on the output."""
+    """Print one JSON document."""
     print(json.dumps(value, ensure_ascii=False, indent=2))
 
 
 def print_table(title: str, columns: Iterable[tuple[str, bool]], rows: Iterable[Iterable[str]]) -> None:
-    """A table on the output. Into a file it goes as wide as it is: a key that is cut in two cannot be searched for.
-
-    :param columns: name, and whether it holds figures.
+    """Print a table. In a file it has its full width, because nobody can search for a key that is cut in two.
+    :param columns: name, and whether the column holds figures.
     """
     table = Table(title=title)
     for name, figures in columns:
@@ -81,7 +80,7 @@ def print_table(title: str, columns: Iterable[tuple[str, bool]], rows: Iterable[
 
 
 def state_of(record: BackupRecord) -> str:
-    """Its state as lists show it: incomplete where it has gaps, and suspect as long as nobody accepted that."""
+    """The state for lists: incomplete if it has gaps, suspect until somebody accepts it."""
     state = styled("incomplete" if record.state == "completed" and record.gaps else record.state)
     return state if record.is_trusted else f"{state}, [yellow]suspect[/]"
 
@@ -92,17 +91,17 @@ def styled(word: str) -> str:
 
 
 def print_future(records: Iterable[BackupRecord], now: datetime) -> None:
-    """Which backups have times that have not come yet, on the error output."""
+    """Print the backups that are dated in the future, to the error output."""
     for record in records:
         if record.state in ("completed", "lost") and record.is_of_future(now):
             errors.print(
-                f"\n[yellow]Backup {escape(record.backup_id)} is dated in the future:[/] a clock was wrong. It is not"
-                " taken for the newest, and restored only where its id is given."
+                f"\n[yellow]Backup {escape(record.backup_id)} is dated in the future:[/] a clock was wrong. It does not"
+                " count as the newest, and is restored only by its id."
             )
 
 
 def print_gaps(record: BackupRecord) -> None:
-    """What a backup lacks, on the error output."""
+    """Print the gaps of a backup to the error output."""
     if record.gaps:
         errors.print(f"\n[yellow]Backup {escape(record.backup_id)} is incomplete:[/]")
         for gap in record.gaps:
@@ -110,7 +109,7 @@ def print_gaps(record: BackupRecord) -> None:
 
 
 def backup_cells(record: BackupRecord) -> list[str]:
-    """One record as a line of the table of backups."""
+    """One record as a row of the table of backups."""
     size, raw = record.size_bytes, record.raw_bytes
     return [
         escape(record.backup_id),
@@ -146,10 +145,9 @@ def human_size(count: float | None) -> str:
 
 @contextmanager
 def progress_bar(description: str, expected_rows: int | None, shown: bool) -> Iterator[OnProgress]:
-    """A bar on the error output while one clinic is read, where that is a terminal.
-
+    """A bar on the error output while one clinic is read, if that is a terminal.
     :param description: as rich markup.
-    :param expected_rows: what the last backup had; tables are counted where there is none.
+        :param expected_rows: the rows of the last backup; without one, tables are counted.
     """
     if not shown or not errors.is_terminal:
         yield lambda progress: None
@@ -172,7 +170,7 @@ def progress_bar(description: str, expected_rows: int | None, shown: bool) -> It
 
 
 class Steps:
-    """What a restore is doing: a bar on a terminal while the block lasts, a line for each step elsewhere."""
+    """Shows the steps of a restore during the block: a bar on a terminal, otherwise a line for each step."""
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
@@ -192,11 +190,11 @@ class Steps:
 
     @property
     def listener(self) -> Listener:
-        """Whom the work tells."""
+        """The listener for the work."""
         return Listener(self.step, self.read)
 
     def step(self, text: str) -> None:
-        """The next step, of which it is not known how long it takes."""
+        """Show the next step, whose duration is unknown."""
         shown = escape(one_line(text))
         if self._bar is None:
             errors.print(f"[dim]… {shown}[/]")
@@ -204,6 +202,6 @@ class Steps:
             self._bar.reset(self._task, description=shown, total=None)
 
     def read(self, done: int, total: int) -> None:
-        """So many bytes of the archive are read."""
+        """Show how many bytes of the archive were read."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total)

@@ -1,4 +1,4 @@
-"""``clinic-backups restore``: with the database, the store and the key alone, Airflow perhaps dead."""
+"""``clinic-backups restore``: needs only the database, the store and the key; Airflow may be down."""
 
 from __future__ import annotations
 
@@ -36,33 +36,32 @@ def register(app: typer.Typer) -> None:
 
 def restore(
     clinic: Annotated[int, typer.Option(help="Id of the clinic.")],
-    backup: Annotated[str | None, typer.Option(help="Id of the backup; the newest when left out.")] = None,
+    backup: Annotated[str | None, typer.Option(help="Id of the backup; by default the newest.")] = None,
     as_of: Annotated[str | None, typer.Option(help="The newest backup at or before this time.")] = None,
-    archive: Annotated[str, typer.Option(help="The archive's key or URL: restores without the catalog.")] = "",
+    archive: Annotated[str, typer.Option(help="Key or URL of the archive, to restore without the catalog.")] = "",
     mode: Annotated[
         str,
-        typer.Option(
-            help="exact; missing: only rows that are gone come back; live: what changes after the plan stays."
-        ),
+        typer.Option(help="exact; missing: only rows that are gone come back; live: changes after the plan stay."),
     ] = "exact",
     table: Annotated[list[str] | None, typer.Option(help="Only this table; may be repeated.")] = None,
     ignore_dropped: Annotated[bool, typer.Option(help="Leave out columns that are gone.")] = False,
     other_database: Annotated[
-        bool, typer.Option("--other-database", help="It is meant that this is not the database of the backups.")
+        bool,
+        typer.Option("--other-database", help="Restore although this is not the database that backups are read from."),
     ] = False,
     identity: Annotated[Path | None, typer.Option(help="File with the secret key.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only show what would be done.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    notes: Annotated[str, typer.Option(help="A line to keep with the restore; no patients' data.")] = "",
+    notes: Annotated[str, typer.Option(help="One line that is stored with the restore; no patients' data.")] = "",
     json: Json = False,
 ) -> None:
-    """Restore one clinic: show the plan, ask, save the present state, apply exactly that plan or nothing."""
+    """Restore one clinic: show the plan, ask, back up the present state, apply exactly that plan or nothing."""
     with_parts = parts()
     for option, value in (("--backup", backup), ("--as-of", as_of)):
         if value is not None and not value.strip():
             raise SettingsError(
                 f"{option} is empty.",
-                hint="Is a shell variable not set? Leave the option out for the newest backup.",
+                hint="Perhaps a shell variable is not set. Leave the option out for the newest backup.",
             )
     conf = {
         "clinic_id": clinic, "backup_id": backup or "", "as_of": as_of or "", "mode": mode, "tables": table or [],
@@ -72,7 +71,7 @@ def restore(
     request, _ = parse(conf, every=[], requested_by=by, run_id=None, zone=zone)
     if archive:
         if backup or as_of:
-            raise SettingsError("Two backups are named.", hint="--archive names one; leave --backup and --as-of out.")
+            raise SettingsError("Two backups are named.", hint="Give --archive without --backup and --as-of.")
         _without_catalog(with_parts, request, archive, identity, only_plan=plan, yes=yes, json=json)
         return
     steps = Steps()
@@ -103,7 +102,7 @@ def restore(
     for line in left_as_they_are(record):
         print(line)
     if record.safety_backup_id is not None:
-        print(f"The state before is saved as {record.safety_backup_id}.")
+        print(f"The state before was backed up as {record.safety_backup_id}.")
         print(f"To undo: {undo_command(record, request)}")
 
 
@@ -111,7 +110,7 @@ def _without_catalog(
     with_parts: Parts, request: RestoreRequest, archive: str, identity: Path | None, *, only_plan: bool, yes: bool,
     json: bool,
 ) -> None:  # fmt: skip
-    """Everything from the store: no record, no lock, and no safety backup."""
+    """Restore from the store alone, without a record, a lock or a safety backup."""
     source = source_in_store(with_parts, archive, request.clinic_id)
     steps = Steps()
     service: ClinicRestore = with_parts.clinic_restore(identity, listener=steps.listener)
@@ -120,9 +119,7 @@ def _without_catalog(
     _show_plan(made, json=json)
     if only_plan:
         raise typer.Exit(1 if made.refusals else 0)
-    errors.print(
-        "Without the catalog the present state is not saved before, and nothing keeps a backup from beginning."
-    )
+    errors.print("Without the catalog there is no safety backup, and a backup may begin during the restore.")
     if made.refusals:
         raise refused(made)
     if not _approved(made, yes=yes):
@@ -133,7 +130,7 @@ def _without_catalog(
 
 
 def source_in_store(with_parts: Parts, archive: str, clinic_id: int) -> Source:
-    """The backup that a key or URL names, from its envelope. :raises PermanentError: it is of another clinic."""
+    """The backup with this key or URL, from its envelope. :raises PermanentError: it is of another clinic."""
     with_parts.without_catalog()
     key = _key(with_parts, archive)
     envelope = _envelope(with_parts, key)
@@ -146,7 +143,7 @@ def source_in_store(with_parts: Parts, archive: str, clinic_id: int) -> Source:
 
 
 def _envelope(with_parts: Parts, key: str) -> Envelope:
-    """From the first store that has a good one. :raises ClinicBackupsError: none has; the first store's error."""
+    """The envelope from the first store with a good one. :raises ClinicBackupsError: none has it; the first error."""
     store, envelope = with_parts.stores.first(lambda store: envelopes.load(key, store, now=machine_now()))
     errors.print(f"Reading {escape(store.url)}, {_which(store)}")
     return envelope
@@ -161,14 +158,14 @@ def _which(store: ObjectStore) -> str:
 
 
 def _key(with_parts: Parts, archive: str) -> str:
-    """The object's key of a key or of a whole URL in a store."""
+    """The object's key, from a key or from a whole URL."""
     if "://" not in archive:
         return archive
     urls = [f"{url}/" for url in with_parts.stores.urls]
     found = next((url for url in urls if archive.startswith(url)), None)
     if found is None:
         raise SettingsError(
-            f"{archive!r} is below none of the stores {', '.join(urls)}.",
+            f"{archive!r} is in none of the stores {', '.join(urls)}.",
             hint="Set CLINIC_BACKUPS_STORE_URL to the archive's store.",
         )
     return archive.removeprefix(found)
@@ -183,10 +180,12 @@ def _show_plan(made: RestorePlan, *, json: bool) -> None:
 
 
 def _approved(made: RestorePlan, *, yes: bool) -> bool:
-    """Whether somebody approves the plan. :raises SettingsError: nobody can be asked."""
+    """Ask for approval of the plan. :raises SettingsError: nobody can be asked."""
     if yes:
         return True
     if not sys.stdin.isatty():
-        raise SettingsError("Nobody is there to approve the plan.", hint="Look at it with --plan, then give --yes.")
+        raise SettingsError(
+            "Nobody can approve the plan: there is no terminal.", hint="Look at it with --plan, then give --yes."
+        )
     where = f" in {made.target.name}" if made.target else ""
     return bool(typer.confirm(f"Write {made.writes:,} rows of clinic {made.clinic_id}{where}?", err=True))

@@ -1,4 +1,4 @@
-"""``clinic-backups restore-into``: one backup in a new schema, for looking at or for moving."""
+"""``clinic-backups restore-into``: restores one backup into a new schema, to look at it or to move it."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def register(app: typer.Typer) -> None:
 
 def restore_into(
     clinic: Annotated[int, typer.Option(help="Id of the clinic.")],
-    schema: Annotated[str, typer.Option(help="Name of the schema to make; it must not exist.")],
-    backup: Annotated[str, typer.Option(help="Id of the backup; the newest when left out.")] = "",
+    schema: Annotated[str, typer.Option(help="Name of the new schema; it must not exist.")],
+    backup: Annotated[str, typer.Option(help="Id of the backup; by default the newest.")] = "",
     as_of: Annotated[str, typer.Option(help="The newest backup at or before this time.")] = "",
-    archive: Annotated[str, typer.Option(help="The archive's key or URL: restores without the catalog.")] = "",
+    archive: Annotated[str, typer.Option(help="Key or URL of the archive, to restore without the catalog.")] = "",
     table: Annotated[list[str] | None, typer.Option(help="Only this table; may be repeated.")] = None,
     identity: Annotated[Path | None, typer.Option(help="File with the secret key.")] = None,
     json: Json = False,
 ) -> None:
-    """Restore one backup into a new schema of the database restore_target, else restore_db; what is there stays.
+    """Restore one backup into a new schema of the database restore_target, otherwise restore_db. Nothing else changes.
 
-    Tables get their rows and primary keys: no defaults, identities, foreign keys or other indexes.
+    Tables get their rows and primary keys, but no defaults, identities, foreign keys or other indexes.
     """
     require_schema_name(schema)
     with_parts = parts()
@@ -46,7 +46,7 @@ def restore_into(
     by, zone = f"{getpass.getuser()} (command line)", with_parts.settings.zone
     request, _ = parse(conf, every=[], requested_by=by, run_id=None, zone=zone)
     if archive and (backup or as_of):
-        raise SettingsError("Which backup?", hint="--archive names it; leave --backup and --as-of out.")
+        raise SettingsError("Two backups are named.", hint="Give --archive without --backup and --as-of.")
     if archive:
         source = source_in_store(with_parts, archive, clinic)
     else:
@@ -61,7 +61,7 @@ def restore_into(
         print_json(report.to_json())
     else:
         _show(report)
-    errors.print("This copy holds patients' data. As soon as nobody needs it any more:")
+    errors.print("This copy holds patients' data. When nobody needs it any more:")
     errors.print(f"  DROP SCHEMA {schema} CASCADE;")
 
 

@@ -28,11 +28,11 @@ def register(app: typer.Typer) -> None:
 def retention(
     clinic: Annotated[int | None, typer.Option(help="Only this clinic.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would go, and why the rest stays.")
+        bool, typer.Option("--dry-run", help="Only show which backups would be deleted, and why the others stay.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Delete the backups that the policy lets go. The last good backup of a clinic never goes."""
+    """Delete the backups that the policy does not keep. The last good backup of a clinic is never deleted."""
     with_parts = parts()
     require_known_clinic(with_parts, clinic)
     cleaner = with_parts.cleaner()
@@ -64,24 +64,24 @@ def retention(
         errors.print(f"Clinic {result.clinic_id}: {escape(result.problem)}\nHINT: {escape(result.hint)}")
     if problems:
         raise TransientError(
-            f"{len(problems)} clinics were not cleaned.", hint="Run it again; it goes on where it was."
+            f"{len(problems)} clinics were not cleaned.", hint="Run it again. It continues where it stopped."
         )
 
 
 def hold(
     backup_id: str,
-    reason: Annotated[str, typer.Option(help="Why, for instance a lawsuit's number; no patients' data.")],
+    reason: Annotated[str, typer.Option(help="The reason, for instance a lawsuit's number; no patients' data.")],
 ) -> None:
-    """Keep a backup until it is released, whatever the policy says. One that is on hold already is refused."""
+    """Keep a backup until it is released, whatever the policy says. If it is already on hold, this is refused."""
     held = parts().holds().hold(backup_id, reason, f"{getpass.getuser()} (command line)")
     print(f"{held.backup_id} is on hold: {held.hold_reason}")
 
 
 def accept(
     backup_id: str,
-    reason: Annotated[str, typer.Option(help="Why what is suspect in it is right; no patients' data.")],
+    reason: Annotated[str, typer.Option(help="Why the backup is right although suspect; no patients' data.")],
 ) -> None:
-    """Rely on a suspect backup: it counts as good again, and the next ones may be built on it."""
+    """Accept a suspect backup: it counts as good again, and later backups may be built on it."""
     accepted = parts().holds().accept(backup_id, reason, f"{getpass.getuser()} (command line)")
     print(f"{accepted.backup_id} is accepted. It was suspect: {accepted.suspect}")
 

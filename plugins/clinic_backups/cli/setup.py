@@ -29,8 +29,7 @@ def check(
     count: Annotated[bool, typer.Option(help="Count the rows that belong to no clinic; reads every table.")] = True,
 ) -> None:
     """Check settings, store, catalog, extracts and coverage, as every run does, and whether tables can be restored.
-
-    With the connection restore_db one row of each table is written for trial, and taken back.
+    With the connection restore_db, one row of each table is written as a test and rolled back.
     """
     findings = parts().preflight(count_rows=count, try_restores=True)
     if json:
@@ -42,9 +41,9 @@ def check(
 
 
 def keygen(
-    file: Annotated[Path, typer.Argument(help="Where the secret key goes: a new file that only you can read.")],
+    file: Annotated[Path, typer.Argument(help="New file for the secret key; only you can read it.")],
 ) -> None:
-    """Make a key pair: the secret identity opens backups, the public recipient makes them."""
+    """Make a key pair: backups are encrypted to the public key and opened with the secret key."""
     identity, recipient = generate_identity()
     text = f"# created: {iso(datetime.now(UTC).replace(microsecond=0))}\n# public key: {recipient}\n{identity}\n"
     try:
@@ -52,7 +51,7 @@ def keygen(
             opened.write(text)
     except FileExistsError:
         raise SettingsError(
-            f"{file} exists already and is not overwritten: without its key, its backups are lost.",
+            f"{file} exists already and is not overwritten, because without its key its backups are lost.",
             hint="Choose another name.",
         ) from None
     except OSError as error:

@@ -12,18 +12,18 @@ from types import FrameType
 
 EXIT_CODE = 130
 GRACE_SECONDS = 20
-"""Longest time for tidying up: aborting an upload, telling the catalog. What is left then is what a crash leaves."""
+"""Longest time for aborting an upload and updating the catalog. After that the process ends as in a crash."""
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 _received: list[str] = []
 
 
 def install() -> None:
-    """From here on a signal raises ``KeyboardInterrupt`` in the main thread, and ends what any thread waits for."""
+    """From now on a signal raises ``KeyboardInterrupt`` in the main thread, and ends the waits of all threads."""
     for number in SIGNALS:
-        # What was started with nohup, or in the background, is meant to go on.
+        # A command that was started with nohup or in the background must continue.
         if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _on_signal)
-    # Python runs its handlers only between two of its own steps: libpq, waiting, lets it do none.
+    # Python runs signal handlers only between its own instructions, and none runs while libpq waits.
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -38,11 +38,11 @@ def received() -> bool:
 def leave() -> None:
     """End the program with one sentence."""
     name = _received[0] if _received else "an interrupt"
-    print(f"Stopped by {name}: what was not finished does not count, run the command again.", file=sys.stderr)
+    print(f"Stopped by {name}. Unfinished work does not count: run the command again.", file=sys.stderr)
     waiting = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
     if not waiting:
-        # A signal within exec() of a string, as in a dataclass being made, leaves a mark in Python that turns the code
-        # into a death by SIGINT when the module was started with -m. The next exec() of a string takes it away.
+        # A signal within exec() of a string, for instance while a dataclass is created, sets a flag in Python. If the
+        # module was started with -m, the flag turns the exit code into that of SIGINT. Another exec() clears it.
         exec("")  # noqa: S102
         sys.exit(EXIT_CODE)
     _end_now()
@@ -63,12 +63,12 @@ def _wake(read_end: int) -> None:
 
             WATCH.stop_waiting()
         time.sleep(GRACE_SECONDS)
-        print("Stopped by a signal: what was not finished does not count, run the command again.", file=sys.stderr)
+        print("Stopped by a signal. Unfinished work does not count: run the command again.", file=sys.stderr)
         _end_now()
 
 
 def _end_now() -> None:
-    """Without waiting for threads that wait for somebody else."""
+    """End the process without waiting for blocked threads."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

@@ -1,4 +1,4 @@
-"""``clinic-backups store``: which store lies under which URL."""
+"""``clinic-backups store``: the identities of the stores."""
 
 from __future__ import annotations
 
@@ -28,25 +28,26 @@ def register(app: typer.Typer) -> None:
 @store.command("init")
 def init(
     store: Annotated[
-        str | None, typer.Option(help="URL or connection of one store; all of the settings when left out.")
+        str | None, typer.Option(help="URL or connection of one store; by default all stores of the settings.")
     ] = None,
     connection: Annotated[
-        str, typer.Option(help="Airflow connection for a store that the settings do not name.")
+        str, typer.Option(help="Airflow connection for a store that is not in the settings.")
     ] = "backup_store",
     take_over: Annotated[
         bool,
         typer.Option(
             "--take-over",
-            help="Also a store that is marked as another one, or that lacks what the catalog says is there.",
+            help="Accept a store with another marker, or one that lacks backups of the catalog.",
         ),
     ] = False,
-    new: Annotated[bool, typer.Option("--new", help="Also an empty place, although this catalog was rebuilt.")] = False,
+    new: Annotated[
+        bool, typer.Option("--new", help="Accept an empty store although this catalog was rebuilt.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Give each store its identity, once: a marker in the store, whose id the catalog knows.
-
-    A store that holds backups of this catalog is adopted. Nothing is written, deleted or called missing in a store
-    whose marker is not there. May be repeated.
+    """Give each store its identity once: a marker in the store, whose id the catalog records.
+    A store that holds backups of this catalog is adopted. In a store without its marker, nothing is written, deleted
+        or reported missing. May be repeated.
     """
     with_parts = parts()
     with_parts.catalog.require_newest()
@@ -79,7 +80,7 @@ def init(
 
 @store.command("list")
 def list_(json: Json = False) -> None:
-    """List the stores that the catalog knows, with the ids that their markers must show."""
+    """List the stores in the catalog, with the ids that their markers must have."""
     found = parts().identities.find()
     if json:
         print_json([identity.to_json() for identity in found])

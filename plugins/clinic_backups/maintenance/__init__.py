@@ -1,1 +1,1 @@
-"""What happens to backups later: retention, erasures, holds, verification, replicas, rebuilding."""
+"""Work on existing backups: retention, erasures, holds, verification, replicas, rebuilding."""

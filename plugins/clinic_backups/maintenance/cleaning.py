@@ -1,4 +1,4 @@
-"""Deletes what retention lets go, so that a crash at any point leaves nothing that the next run cannot finish."""
+"""Deletes the backups that retention does not keep. After a crash at any point, the next run can finish the work."""
 
 from __future__ import annotations
 
@@ -36,17 +36,16 @@ from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import AnsweringStores, Stores
 
 NOBODY = -1
-"""Instead of a clinic's id: what is asked of a store is about none."""
+"""Used in place of a clinic's id for requests that are about no clinic."""
 UNDO_FOR = timedelta(days=7)
-"""A restore's safety backup is kept at least so long."""
+"""A restore's safety backup is kept for at least this time."""
 
 
 @dataclass
 class Cleaned:
-    """What became of one clinic's backups.
-
-    :param busy: the problem is that the clinic is being worked at.
-    :param losses: what should have been there, and is not.
+    """The result for one clinic's backups.
+    :param busy: the problem is that another process works on the clinic.
+        :param losses: copies that should be there but are not.
     """
 
     clinic_id: int
@@ -63,18 +62,17 @@ class Cleaned:
         return sum(decision.keep for decision in self.decisions)
 
     def fail(self, error: ClinicBackupsError) -> None:
-        """Keep the first problem."""
+        """Record a problem, unless there is one already."""
         if not self.problem:
             self.busy = isinstance(error, AlreadyRunning)
             self.problem = error.message
-            self.hint = "The next run cleans this clinic." if self.busy else error.hint
+            self.hint = "The next run will clean this clinic." if self.busy else error.hint
 
 
 @dataclass
 class _Told:
-    """What the stores told of one clinic's backups, and the catalog does not know.
-
-    :param claimed: backups of which an erasure believes the lock only where a store tells of it.
+    """Facts from the stores about one clinic's backups that the catalog does not have.
+    :param claimed: backups whose lock an erasure respects only if a store confirms it.
     """
 
     gone: set[str] = field(default_factory=set)
@@ -87,7 +85,7 @@ class _Told:
 
 
 class Cleaner:
-    """Applies the retention policy, and erasures, clinic by clinic.
+    """Applies the retention policy and erasures, clinic by clinic.
 
     :param now: the clock.
     """
@@ -99,13 +97,13 @@ class Cleaner:
         self._alarm = LossAlarm(now)
 
     def run(self, *, clinic_id: int | None = None, dry_run: bool = False) -> Iterator[Cleaned]:
-        """Clean one clinic or all that have backups, active or not, or are being erased.
-
-        A clinic that is being backed up, restored or copied is tried once more at the end, and else left for the next
-        run; what a store refuses stays in the catalog and is reported. Neither keeps other clinics from theirs.
-
-        :param dry_run: nothing is changed, neither in the stores nor in the catalog.
-        :raises ClocksDiffer: this machine's clock, or a store's, is not the catalog's; nothing was changed.
+        """Clean one clinic, or all clinics that have backups or are being erased, active or not.
+        A clinic that is being backed up, restored or copied is tried once more at the end, and otherwise left for the
+                next run. A backup that a store refuses to delete stays in the catalog and is reported. Neither stops
+                the other clinics.
+        :param dry_run: change nothing, neither in the stores nor in the catalog.
+                :raises ClocksDiffer: this machine's clock, or a store's, differs from the catalog's. Nothing was
+                changed.
         """
         require_same_clock(self._now)
         if not dry_run:
@@ -122,9 +120,9 @@ class Cleaner:
             yield self._cleaned(number, dry_run=dry_run)
 
     def _require_stores_clocks(self) -> None:
-        """Where the catalog's database runs on this machine, the two have one clock, which may be wrong.
-
-        :raises ClocksDiffer: a store says another time; names both.
+        """Compare the stores' clocks too: if the catalog's database runs on this machine, both may have the same wrong
+                clock.
+        :raises ClocksDiffer: a store's time differs; names both.
         """
         if not isinstance(self._now, DatabaseClock):
             return
@@ -134,7 +132,9 @@ class Cleaner:
                 require_same_server(self._now, f"The store {url}", partial(_same, at))
 
     def _time_of(self, url: str) -> datetime | None:
-        """A store's clock; none where it has none. One that does not tell it deletes nothing in this run."""
+        """The time of a store's clock; none if it has none. If a store fails to give its time, nothing is deleted
+        there.
+        """
         try:
             with self._stores.at(url, NOBODY) as store:
                 return stored.time_of(store) if store.has_clock else None
@@ -146,7 +146,7 @@ class Cleaner:
         cleaned = Cleaned(clinic_id)
         try:
             with self._catalog.lock(clinic_id, "clinic", "copies") as lock:
-                # Each time: a clock may be set while thousands of clinics are cleaned.
+                # Checked for every clinic, because a clock may be changed while thousands of clinics are cleaned.
                 require_same_clock(self._now)
                 cleaned.erasure = self._erasures.open_of(clinic_id)
                 places = self._places.of_clinic(clinic_id)
@@ -165,9 +165,8 @@ class Cleaner:
     def _decide(
         self, cleaned: Cleaned, places: Mapping[str, Mapping[str, Condition]], *, dry_run: bool
     ) -> list[Decision]:
-        """The plan, made again as long as the stores tell something that changes it.
-
-        Each time as a whole: what turns out to be locked or on hold needs all that it is built on.
+        """The plan. It is made again as long as the stores report something that changes it.
+        It is made as a whole each time, because a backup that turns out to be locked or on hold needs its whole chain.
         """
         told = _Told()
         if not dry_run:
@@ -188,7 +187,7 @@ class Cleaner:
                     self._note(record, told, cleaned)
 
     def unknown_holds(self, clinic_id: int) -> Iterator[tuple[BackupRecord, str, envelopes.Hold]]:
-        """Notes of holds beside the clinic's archives that the catalog did not make, with the stores they lie in."""
+        """Hold notes beside the clinic's archives that the catalog did not write, with their stores."""
         for record in self._catalog.find(clinic_id=clinic_id):
             if record.state not in ("completed", "lost"):
                 continue
@@ -201,7 +200,7 @@ class Cleaner:
                     yield record, url, hold
 
     def _end_unknown_holds(self, cleaned: Cleaned) -> None:
-        """Of an erasure that ignores them: those that an earlier run took over from a note."""
+        """For an erasure that ignores unknown holds: end those that an earlier run took over from a note."""
         if cleaned.erasure is None or not cleaned.erasure.ignore_unknown_holds:
             return
         for record in self._catalog.find(clinic_id=cleaned.clinic_id):
@@ -209,15 +208,15 @@ class Cleaner:
                 self._catalog.release(record, cleaned.erasure.requested_by, self._now())
 
     def _note(self, record: BackupRecord, told: _Told, cleaned: Cleaned) -> None:
-        """Write into the catalog what a store told of it. Whoever erases a clinic decides about unknown notes."""
+        """Record a store's facts in the catalog. For an erasure, the person who asked decides about unknown notes."""
         if (until := told.locked_until.get(record.backup_id)) is not None:
             self._catalog.note_lock(record, until)
         if (hold := told.held.get(record.backup_id)) is not None and not _is_erased(record, cleaned):
             self._catalog.hold(record, hold.reason, envelopes.by_note(hold), hold.at)
 
     def _plan(self, cleaned: Cleaned, told: _Told) -> list[Decision]:
-        """By the records and what the stores told. Of a clinic that is erased a lock is what its store calls one:
-        the record may have it from an envelope that anybody wrote."""
+        """The plan from the records and the stores' facts. For an erasure only a lock that the store itself reports
+        counts, because the record's lock may come from a forged envelope."""
         now, clinic_id = self._now(), cleaned.clinic_id
         undoing = {
             record.safety_backup_id: record.restore_id
@@ -248,10 +247,10 @@ class Cleaner:
         )
 
     def _is_missing(self, cleaned: Cleaned, decisions: list[Decision], told: _Told, *, dry_run: bool) -> bool:
-        """Ask the stores, before anything older is deleted, whether the last good backup is there with all that it is
-        built on. What is not is recorded, and then the plan is another one."""
+        """Whether the last good backup or its chain is missing. Checked in the stores before anything older is deleted.
+        A loss is recorded, and the plan has to be made again."""
         known = {each.backup.backup_id: each.backup for each in decisions}
-        # One that is built on what is gone already does not count. In a dry run its own record does not say so yet.
+        # A backup that is built on a lost one does not count. In a dry run its own record does not show that yet.
         chain = {
             record.backup_id: record
             for last in last_good((each.backup for each in decisions if each.keep), known, self._now())
@@ -264,11 +263,12 @@ class Cleaner:
         return not chain.keys() <= told.there
 
     def _is_there(self, record: BackupRecord, cleaned: Cleaned, *, dry_run: bool) -> bool:
-        """Whether some store has it; else all of them are recorded to have lost it."""
+        """Whether some store has it. If none has, the loss is recorded for all of them."""
         problems: dict[str, CopyProblem] = {}
         for url in record.stores:
             with self._stores.at(url, record.clinic_id) as store:
-                # What the store cannot prove is read: what is older goes because this one is there.
+                # If the store cannot prove it, the archive is read, because older backups are deleted on the strength
+                # of this one.
                 seen = self._places.etags([record.backup_id], url).get(record.backup_id)
                 condition, etag = stored.look_closely(record.archive, store, seen)
                 if etag is not None and etag != seen and not dry_run:
@@ -285,10 +285,9 @@ class Cleaner:
         return False
 
     def _ask(self, record: BackupRecord, urls: list[str], cleaned: Cleaned, told: _Told) -> None:
-        """Ask each store about a backup that is to go: is it locked there, by the bucket's own rule perhaps, or does a
-        note of a hold lie beside it, of which a catalog that was lost knows nothing?
-
-        Where one does not answer, it stays for now; of a clinic that is erased what can go goes.
+        """Ask each store about a backup that is to be deleted: whether it is locked there, perhaps by the bucket's own
+                rule, and whether a hold note is beside it that a rebuilt catalog does not know.
+        If a store does not answer, the backup stays for now. An erasure deletes what it can.
         """
         told.asked.add(record.backup_id)
         for url in urls:
@@ -299,7 +298,7 @@ class Cleaner:
                     if _counts(record, cleaned) and (hold := envelopes.unreleased_hold(record, store)):
                         told.held[record.backup_id] = hold
             except ClinicBackupsError as error:
-                # A lock that was claimed somewhere may be real: only the store knows.
+                # A lock that only the record has may be real; only the store knows.
                 if not _is_erased(record, cleaned) or record.backup_id in told.claimed:
                     cleaned.fail(error)
                     told.spared[record.backup_id] = f"{url} did not say whether it is locked there"
@@ -314,7 +313,7 @@ class Cleaner:
         return until if until is not None and until > now else None
 
     def _clean(self, cleaned: Cleaned, places: Mapping[str, Mapping[str, Condition]], lock: ClinicLock) -> None:
-        # First what an earlier run began: marked, and maybe half gone.
+        # First finish the deletions of an earlier run, whose objects may be half deleted.
         going = self._catalog.find(clinic_id=cleaned.clinic_id, state="deleting")
         before = self._counted(cleaned)
         for decision in cleaned.decisions:
@@ -330,7 +329,7 @@ class Cleaner:
             cleaned.erasure = self._erase_rest(cleaned, cleaned.erasure, before, lock)
 
     def _counted(self, cleaned: Cleaned) -> dict[str, int]:
-        """How many objects each store has of a clinic that is erased, before anything of it is deleted."""
+        """The number of an erased clinic's objects in each store, before anything is deleted."""
         found: dict[str, int] = {}
         if cleaned.erasure is not None:
             for url in self._every_url():
@@ -342,7 +341,7 @@ class Cleaner:
         return found
 
     def _every_url(self) -> list[str]:
-        """The stores of the settings, and those that the catalog knows besides: something may lie there too."""
+        """The stores of the settings, and other stores in the catalog, which may hold objects too."""
         known = [identity.store_url for identity in Identities(self._catalog.database).find()]
         return list(dict.fromkeys([*self._stores.urls, *known]))
 
@@ -371,13 +370,12 @@ class Cleaner:
         cleaned.deleted += 1
 
     def _urls(self, record: BackupRecord, places: Mapping[str, Mapping[str, Condition]]) -> list[str]:
-        """Where it lies or may lie: a copy that died before it was recorded is deleted as well."""
+        """The stores that hold it or may hold it: an unrecorded copy of a killed process is deleted as well."""
         return list(dict.fromkeys([*places.get(record.backup_id, ()), *self._stores.urls]))
 
     def _delete(self, record: BackupRecord, urls: list[str], cleaned: Cleaned) -> tuple[dict[str, Any], ...] | None:
-        """In each store archive, then envelope, then the note of a hold: each may be gone already.
-
-        Returns which store said when that all is gone; none where one did not.
+        """Delete the archive, the envelope and the hold note in each store. Each may be gone already.
+        Returns each store with the time when it confirmed the deletion; none if one did not confirm it.
         """
         gone, proof = True, list[dict[str, Any]]()
         for url in urls:
@@ -386,7 +384,7 @@ class Cleaner:
                     if _is_erased(record, cleaned):
                         remove = store.purge
                     else:
-                        # A versioned bucket would hide it, and it would count as deleted.
+                        # A versioned bucket would only hide it, but it would count as deleted.
                         self._require_unlocked(record, store)
                         remove = store.delete
                     for key in keys_beside(record.archive_key):
@@ -401,7 +399,7 @@ class Cleaner:
         if (until := self._locked_until(record, store)) is not None:
             raise ObjectLocked(
                 f"{store.url} keeps {record.backup_id} locked until {iso(until)}.",
-                hint="It is deleted there by the first retention after that.",
+                hint="The first retention after that deletes it there.",
             )
 
 
@@ -414,5 +412,5 @@ def _is_erased(record: BackupRecord, cleaned: Cleaned) -> bool:
 
 
 def _counts(record: BackupRecord, cleaned: Cleaned) -> bool:
-    """Whether a note of a hold that the catalog did not make keeps this backup."""
+    """Whether this backup is kept by a hold note that the catalog did not write."""
     return not (_is_erased(record, cleaned) and cleaned.erasure is not None and cleaned.erasure.ignore_unknown_holds)

@@ -1,4 +1,4 @@
-"""Where a store's listing and the catalog's records of one clinic do not agree."""
+"""The differences between a store's listing and the catalog's records of one clinic."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectInfo, ObjectStore, UnfinishedUpload
 
 OLD_ENOUGH = timedelta(days=1)
-"""Younger debris may belong to something that goes on."""
+"""Younger debris may belong to a running upload."""
 
 Kind = Literal[
     "missing", "damaged", "lost", "no store", "no envelope", "hold note", "found", "unknown backup", "erased backup",
     "debris", "unfinished upload",
 ]  # fmt: skip
 KINDS: Mapping[Kind, str] = {
-    "missing": "the catalog counts on it, and it is gone",
-    "damaged": "the catalog counts on it, and it is another one",
-    "lost": "no store has a good copy, as was recorded before: if its archive is found, put it back where it was",
-    "no store": "the catalog knows of no store that has it: `clinic-backups catalog rebuild` looks whether one does",
-    "no envelope": "the archive is there, its envelope missing or another one",
-    "hold note": "the note beside the archive does not say of its hold what the catalog says",
-    "found": "the catalog does not count on it, and it is there and right",
-    "unknown backup": "a backup that the catalog does not count on: `clinic-backups catalog rebuild` takes it over, or"
+    "missing": "the archive is in the catalog but not in the store",
+    "damaged": "the archive in the store differs from the catalog's record",
+    "lost": "recorded earlier: no store has a good copy. If the archive is found, put it back where it was",
+    "no store": "the catalog knows no store that has it. `clinic-backups catalog rebuild` searches the stores",
+    "no envelope": "the archive is there, but its envelope is missing or differs",
+    "hold note": "the hold note beside the archive does not agree with the catalog",
+    "found": "the catalog has this copy as lost, but it is there and right",
+    "unknown backup": "a backup that the catalog does not know. `clinic-backups catalog rebuild` takes it over, or"
     " says why not",
-    "erased backup": "its clinic was erased, and it is there again: erase the clinic once more",
-    "debris": "a part of a backup that never came to be, or was deleted",
-    "unfinished upload": "an upload that was begun and never ended",
+    "erased backup": "its clinic was erased, but the backup is there again. Erase the clinic once more",
+    "debris": "a part of a backup that was never completed, or was deleted",
+    "unfinished upload": "an upload that was begun but never ended",
 }
 
 BAD: frozenset[Kind] = frozenset({"missing", "damaged", "lost", "no store"})
-"""It cannot be restored from where the catalog says, or the catalog does not say from where."""
+"""The backup cannot be restored from the catalog's store, or the catalog names no store."""
 WRONG: frozenset[Kind] = BAD | {"erased backup"}
-"""Somebody has to do something about it."""
+"""Kinds that need somebody's attention."""
 
 
 @dataclass(frozen=True)
 class Discrepancy:
-    """Store and catalog do not agree about one object; ``action`` is what was done about it."""
+    """One difference between store and catalog; ``action`` says what was done about it."""
 
     store_url: str
     kind: Kind
@@ -54,11 +54,11 @@ class Discrepancy:
     size_bytes: int | None = None
     action: Literal["", "recorded", "written again", "removed"] = ""
     needed_by: tuple[str, ...] = ()
-    """Of a backup that is missing or damaged: those that are built on it, and cannot be restored without."""
+    """For a missing or damaged backup: the backups that are built on it and cannot be restored without it."""
 
     @classmethod
     def of(cls, store_url: str, record: BackupRecord, kind: Kind, size_bytes: int | None = None) -> Discrepancy:
-        """One about a backup that the catalog knows."""
+        """Make one about a backup in the catalog."""
         key = hold_key_of(record.archive_key) if kind == "hold note" else record.archive_key
         return cls(store_url, kind, key, record.clinic_id, record.backup_id, size_bytes)
 
@@ -77,12 +77,11 @@ def compare(
     now: datetime,
     erased_at: datetime | None = None,
 ) -> list[Discrepancy]:
-    """Where one clinic's records and one store's objects do not agree.
-
-    :param places: what the catalog says of each backup in this store, by id; nothing where it should not be there. A
-        backup that should not be in any store is not in it.
-    :param objects: those of the clinic whose keys are ours.
-    :param erased_at: what was begun until then was erased with its clinic.
+    """The differences between one clinic's records and one store's objects.
+    :param places: the state of each backup's copy in this store, by backup id; none if it should not be there.
+        Backups that should be in no store are left out.
+            :param objects: the clinic's objects whose keys have this package's form.
+        :param erased_at: backups that were begun until then were erased with the clinic.
     """
     by_key = {record.archive_key: record for record in records}
     there = stored.by_archive(objects)
@@ -95,7 +94,7 @@ def compare(
         if known is not None and known.state not in ("failed", "deleted"):
             continue
         if stored.is_whole(parts_there):
-            # Whatever the catalog knows of it: what is a backup is never debris.
+            # Even if the catalog does not know it, a whole backup is never debris.
             kind: Kind = "erased backup" if known is None and _is_of_before(key, erased_at) else "unknown backup"
             found.append(Discrepancy(store_url, kind, key, clinic_id, size_bytes=parts_there["archive"].size_bytes))
         elif all(info.last_modified < now - OLD_ENOUGH for info in parts_there.values()):
@@ -126,7 +125,7 @@ def _about_record(
         if not right:
             yield Discrepancy.of(store_url, record, "missing" if archive is None else "damaged", size)
             return
-        # Without asking for it: none is so large, and none is empty.
+        # Judged by its size alone: no envelope is larger, and none is empty.
         if envelope is None or not 0 < envelope.size_bytes <= envelopes.MAX_BYTES:
             yield Discrepancy.of(store_url, record, "no envelope", size)
         if ("hold" in there) != (record.hold_reason is not None):
@@ -142,7 +141,7 @@ def _about_record(
 
 
 def with_dependents(item: Discrepancy, records: Iterable[BackupRecord]) -> Discrepancy:
-    """One about a backup that is not there, with those that are built on it."""
+    """A difference about a missing backup, with the backups that are built on it."""
     if item.kind not in BAD:
         return item
     built_on_it = [
@@ -154,7 +153,7 @@ def with_dependents(item: Discrepancy, records: Iterable[BackupRecord]) -> Discr
 
 
 def wrong_beside(record: BackupRecord, store: ObjectStore, now: datetime) -> Iterator[Kind]:
-    """Whether envelope and note of a hold say what the catalog says. A lock may last longer than the envelope knew."""
+    """Differences of envelope and hold note from the catalog. A lock may last longer than the envelope says."""
     try:
         envelope = envelopes.load(record.archive_key, store, now=now)
     except (IntegrityError, ObjectNotFound):

@@ -1,4 +1,4 @@
-"""What an erasure removes besides the backups that the catalog knows: older versions, debris, unfinished uploads."""
+"""Removes older versions, debris and unfinished uploads of an erased clinic."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ def purge_rest(
     lock: ClinicLock,
     now: datetime,
 ) -> int:
-    """Remove from one store, with all versions, what no record knows of a clinic that is erased, and what was deleted
-    of it before. Returns how many objects of its backups a last listing still showed: those that stay.
-
-    :param records: all of the clinic that there are.
-    :raises PermanentError: there are backups that the catalog does not know.
-    :raises ClinicBackupsError: a store does not answer, or keeps something locked.
+    """Remove an erased clinic's remaining objects from one store, with all versions: those of deleted backups and those
+        without a record. Returns the number of objects that a last listing still showed.
+    :param records: all records of the clinic.
+        :raises PermanentError: there are backups that the catalog does not know.
+        :raises ClinicBackupsError: a store does not answer, or an object is locked.
     """
     kept = {each.archive_key for each in records if each.state not in ("deleted", "failed") or not erasure.covers(each)}
     known = {each.archive_key for each in records}
@@ -40,17 +39,17 @@ def purge_rest(
     nobodys = [key for key in unknown if _is_nobodys(key, stores, erasure, now)]
     if held := [key for key in nobodys if not erasure.ignore_unknown_holds and _has_note(key, stores, erasure)]:
         raise PermanentError(
-            f"{url} has {len(held)} archives of clinic {erasure.clinic_id} that the catalog does not know, without a"
-            f" valid envelope and with a note of a hold: {', '.join(held[:3])}.",
-            hint="No catalog can take them over. Look at the notes beside them (they end with .hold.json); if nobody"
-            f" has a right to them: `clinic-backups erase-clinic {erasure.clinic_id} --ignore-unknown-holds`.",
+            f"{url} has {len(held)} archives of clinic {erasure.clinic_id} that the catalog does not know. They have"
+            f" no valid envelope but a hold note: {', '.join(held[:3])}.",
+            hint="No catalog can take them over. Look at the notes beside them (they end with .hold.json). If nobody"
+            f" needs them: `clinic-backups erase-clinic {erasure.clinic_id} --ignore-unknown-holds`.",
         )
     if unknown := [key for key in unknown if key not in nobodys]:
-        # Perhaps on hold: only a catalog that knows them can say so.
+        # They may be on hold. Only a catalog that knows them can tell.
         raise PermanentError(
             f"{url} has {len(unknown)} backups of clinic {erasure.clinic_id} that the catalog does not know.",
-            hint="Run `clinic-backups catalog rebuild`, look at them, and then erase the clinic again. What it reports"
-            " as a conflict has to be moved away by hand.",
+            hint="Run `clinic-backups catalog rebuild`, look at them, and then erase the clinic again. Move objects"
+            " that it reports as conflicts away by hand.",
         )
     with stores.at(url, erasure.clinic_id) as store:
         gone = {parts.archive_key for key in store.all_keys(prefix) if (parts := parse_key(key))} - kept
@@ -73,18 +72,18 @@ def purge_rest(
     if still := [key for key in left if key.archive_key not in kept]:
         raise TransientError(
             f"{url} still lists {len(still)} objects of clinic {erasure.clinic_id} that were deleted.",
-            hint="Does somebody write there at the same time? Run the erasure again.",
+            hint="Run the erasure again. If it happens again, check whether another program writes there.",
         )
     return len(left)
 
 
 def keys_of(store: ObjectStore, clinic_id: int) -> set[KeyParts]:
-    """What is left of a clinic's backups in a store, hidden versions too."""
+    """The keys of a clinic's remaining objects in a store, including hidden versions."""
     return {parts for key in store.all_keys(prefix_of(clinic_id)) if (parts := parse_key(key))}
 
 
 def _is_nobodys(archive_key: str, stores: AnsweringStores, erasure: Erasure, now: datetime) -> bool:
-    """The archive's envelope is not valid in any store, so that no catalog can take it over."""
+    """Whether the archive has no valid envelope in any store, so that no catalog can take it over."""
     for url in stores.urls:
         with stores.at(url, erasure.clinic_id) as store:
             try:
@@ -98,7 +97,7 @@ def _is_nobodys(archive_key: str, stores: AnsweringStores, erasure: Erasure, now
 
 
 def _has_note(archive_key: str, stores: AnsweringStores, erasure: Erasure) -> bool:
-    """A note of a hold lies beside the archive in some store, readable or not: anybody may have put it there."""
+    """Whether a hold note is beside the archive in some store, readable or not. Anybody may have put it there."""
     for url in stores.urls:
         with stores.at(url, erasure.clinic_id) as store:
             try:

@@ -1,4 +1,4 @@
-"""What a person says of one backup: keep it whatever the policy says, or rely on it although it is suspect."""
+"""A person's decisions about one backup: to keep it whatever the policy says, or to accept it although suspect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clinic_backups.stores.envelopes import MAX_REASON
 
 
 def require_reason(text: str) -> str:
-    """Why something is done that somebody will ask about, as one line. :raises SettingsError: empty or too long."""
+    """A reason that the audit needs, as one line. :raises SettingsError: it is empty or too long."""
     reason = one_line(text)
     if not reason or len(reason) > MAX_REASON:
         raise SettingsError("The reason is empty or too long.", hint=f"One line of at most {MAX_REASON} characters.")
@@ -25,11 +25,10 @@ def require_reason(text: str) -> str:
 
 
 class Holds:
-    """Sets and ends holds, in the catalog and as a note beside the archive in each store that has it.
+    """Sets and ends holds, in the catalog and in a note beside the archive in each store that has it.
+    With the notes, a rebuilt catalog knows the holds.
 
-    The notes are for the day on which the catalog is lost: a rebuilt one knows of the holds.
-
-    :param now: the clock.
+        :param now: the clock.
     """
 
     def __init__(self, catalog: Catalog, stores: Stores, now: Callable[[], datetime]) -> None:
@@ -38,10 +37,10 @@ class Holds:
     def hold(self, backup_id: str, reason: str, by: str) -> BackupRecord:
         """Keep a backup until it is released.
 
-        :param reason: one line; nothing of a patient.
+        :param reason: one line without patient data.
         :raises SettingsError: the reason is empty or too long.
-        :raises PermanentError: there is no such completed backup, or it is on another hold.
-        :raises TransientError: the hold is set, and a store could not be told of it.
+        :raises PermanentError: there is no such completed backup, or it is on hold for another reason.
+        :raises TransientError: the hold is set, but the note could not be written to a store.
         """
         reason = require_reason(reason)
         held = self._catalog.hold(self._catalog.require(backup_id), reason, by, self._now())
@@ -49,17 +48,18 @@ class Holds:
         return held
 
     def release(self, backup_id: str, by: str) -> BackupRecord:
-        """End a hold: the policy decides again. :raises PermanentError, TransientError: as for :meth:`hold`."""
+        """End a hold, so that the policy decides again. :raises PermanentError, TransientError: see :meth:`hold`."""
         released = self._catalog.release(self._catalog.require(backup_id), by, self._now())
         self._tell(released, "released", envelopes.drop_hold)
         return released
 
     def accept(self, backup_id: str, reason: str, by: str) -> BackupRecord:
-        """Rely on a suspect backup; the audit list says who did, and why. A rebuilt catalog has to be told again.
+        """Accept a suspect backup. The audit list has the person and the reason. After a rebuild this has to be
+        repeated.
 
-        :param reason: one line; nothing of a patient.
+        :param reason: one line without patient data.
         :raises SettingsError: the reason is empty or too long.
-        :raises PermanentError: there is no such backup, nothing in it is suspect, or somebody else accepted it.
+        :raises PermanentError: there is no such backup, it is not suspect, or somebody else accepted it.
         """
         reason, at = require_reason(reason), self._now()
         accepted = self._catalog.accept(self._catalog.require(backup_id), by, at)
@@ -71,7 +71,7 @@ class Holds:
         return accepted
 
     def _tell(self, record: BackupRecord, what: str, tell: Callable[[BackupRecord, ObjectStore], None]) -> None:
-        """Every store, whatever another one answers."""
+        """Write the note to every store, even if another store fails."""
         failed: list[str] = []
         for url in record.stores:
             try:
@@ -80,6 +80,6 @@ class Holds:
                 failed.append(f"{url}: {error.message}")
         if failed:
             raise TransientError(
-                f"{record.backup_id} is {what} in the catalog, but not noted in {'; '.join(failed)}",
-                hint="The hold counts as the catalog says. Do it again, so that a rebuilt catalog knows it too.",
+                f"{record.backup_id} is {what} in the catalog, but the note was not updated in {'; '.join(failed)}",
+                hint="The catalog's state is valid. Repeat this, so that a rebuilt catalog knows it too.",
             )

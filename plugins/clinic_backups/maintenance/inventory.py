@@ -1,4 +1,4 @@
-"""What a store holds against what the catalog says, both ways: for ``catalog verify`` and for the weekly sweep."""
+"""Compares a store with the catalog in both directions, for ``catalog verify`` and the weekly sweep."""
 
 from __future__ import annotations
 
@@ -36,24 +36,23 @@ from clinic_backups.stores.base import ObjectInfo, ObjectStore, UnfinishedUpload
 from clinic_backups.stores.identified import answers
 
 GIVEN_UP_AFTER = 3
-"""After so many errors in a row that may pass, store or catalog is down, and the rest is not tried: unless the store
-shows its marker, and they were at fewer clinics."""
+"""After this many transient errors in a row, the store or the catalog counts as down and the rest is skipped. That is
+not so if the store shows its marker and fewer clinics were affected."""
 _CLINIC = re.compile(ROOT + r"(0|[1-9][0-9]{0,17})/")
 _PROBE = re.compile(PROBES + r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _Read = dict[str, tuple[ArchiveInfo, Condition]]
-"""Which archives were read, by backup id, and how they were."""
+"""The condition of each archive that was read, by backup id."""
 _CONDITIONS: Mapping[Kind, Condition] = {"missing": "missing", "damaged": "damaged", "found": "intact"}
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be done.
-
-    :param record: write into the catalog what is gone, damaged or found again, and write missing envelopes and notes.
-    :param sweep: remove debris and unfinished uploads that are older than a day.
-    :param read: read every archive and compare its SHA-256, and its envelope. Else size and the store's own checksum or
-        mark are compared; an object with another mark than the one that was stored is read.
-    :param only: these backups alone, all of one clinic, and nothing else that the store has.
+    """The options of a check.
+    :param record: record missing, damaged and found copies in the catalog, and write missing envelopes and notes.
+        :param sweep: remove debris and unfinished uploads that are older than a day.
+        :param read: read every archive and compare its SHA-256, and its envelope. Otherwise size and the store's own
+            checksum or mark are compared, and an object is read only if its mark has changed.
+        :param only: check only these backups, all of one clinic.
     """
 
     record: bool = False
@@ -62,22 +61,21 @@ class Task:
     only: frozenset[str] | None = None
 
     def concerns(self, backup_id: str | None) -> bool:
-        """Whether that backup is to be looked at; none: what belongs to no backup that is known."""
+        """Whether that backup is to be checked; none stands for objects of unknown backups."""
         return self.only is None or backup_id in self.only
 
 
 @dataclass
 class Inventory:
-    """What was found in one store.
-
-    :param objects: how many objects of backups were looked at.
-    :param strangers: how many this package did not make; they were left alone.
-    :param read: how each archive that was read was, by backup id.
-    :param archives: how each archive that the catalog counts on is, as far as it was looked at, by backup id.
-    :param lost: what was recorded as lost before, and still is: store and catalog agree about it.
-    :param losses: what is recorded as lost now; the operator's mail about it is in the outbox.
-    :param problems: what could not be looked at or put right, as (clinic or key, error).
-    :param unchecked: clinics that an error kept from being looked at.
+    """The findings in one store.
+    :param objects: number of backups' objects that were checked.
+        :param strangers: number of objects of other programs, which were left alone.
+        :param read: condition of each archive that was read, by backup id.
+        :param archives: condition of each archive in the catalog, as far as it was checked, by backup id.
+        :param lost: copies that were recorded as lost before and still are: store and catalog agree about them.
+        :param losses: copies that are recorded as lost now; the operator's mail about them is in the outbox.
+        :param problems: what could not be checked or corrected, as (clinic or key, error).
+        :param unchecked: clinics that could not be checked because of an error.
     """
 
     store_url: str
@@ -93,20 +91,19 @@ class Inventory:
 
     @property
     def wrong(self) -> list[Discrepancy]:
-        """What somebody has to do something about."""
+        """The differences that need somebody's attention."""
         return [item for item in (*self.discrepancies, *self.lost) if item.kind in WRONG]
 
     @property
     def not_compared(self) -> list[str]:
-        """Backups of which nothing but the size is known to fit: the store proves nothing, and they were not read."""
+        """Backups of which only the size was compared: the store has no mark of them, and they were not read."""
         return [backup_id for backup_id, condition in self.archives.items() if condition == "not compared"]
 
 
 class StoreCheck:
-    """Compares stores with the catalog, clinic by clinic, so that memory is that of one clinic.
-
+    """Compares stores with the catalog, clinic by clinic, so that memory depends on one clinic only.
     :param now: the clock.
-    :param listener: told what is looked at, and how far the reading of an archive is.
+        :param listener: gets the progress.
     """
 
     def __init__(
@@ -122,20 +119,19 @@ class StoreCheck:
         self._erased: dict[int, datetime] = {}
 
     def run(self, store: ObjectStore, task: Task, *, clinic_id: int | None = None) -> Inventory:
-        """Look at one store, or at what it has of one clinic. What fails for one clinic or object stops no other.
-
-        :raises ClocksDiffer: something is to be changed, and this machine's clock is not the catalog's; or something
-            is to be swept, and the store's is not.
-        :raises ClinicBackupsError: the store cannot be listed, or the catalog not be read.
+        """Check one store, or one clinic in it. An error of one clinic or object does not stop the others.
+        :raises ClocksDiffer: something is to be changed, but this machine's clock differs from the catalog's; or
+                something is to be swept, but the store's clock differs.
+                    :raises ClinicBackupsError: the store cannot be listed, or the catalog cannot be read.
         """
         self._listener.step(f"listing {store.url}")
         if task.record or task.sweep:
             require_same_clock(self._now)
         if task.sweep:
-            # Debris is as old as its store says.
+            # The age of debris comes from the store's clock.
             require_same_server(self._now, f"The store {store.url}", lambda: stored.time_of(store))
         if (task.record or task.sweep) and store.url in self._places.store_urls():
-            # A store that is away must not cost what comes back with it, and another one is not ours to sweep.
+            # If the store is down or is the wrong one, nothing may be recorded as lost or swept.
             stored.require_any(store, self._catalog.archive_keys)
         prefix = ROOT if clinic_id is None else f"{ROOT}{clinic_id}/"
         found, self._failures = Inventory(store.url), _Failures()
@@ -168,7 +164,7 @@ class StoreCheck:
 
     @contextmanager
     def _noting(self, found: Inventory, what: str, store: ObjectStore, clinic_id: int | None = None) -> Iterator[None]:
-        """An error about one object is a problem, and no more."""
+        """Record an error about one object as a problem, and continue."""
         try:
             yield
         except ClinicBackupsError as error:
@@ -209,12 +205,12 @@ class StoreCheck:
             }
             return
         self._listener.step(f"{clinic.store.url}: clinic {clinic.id}")
-        # Without the locks: it may take hours.
+        # Done without the locks, because it may take hours.
         read = self._read(clinic, items, told, task, found)
         looked = Inventory(clinic.store.url)
         standing = self._standing(clinic, read, task, looked, locked=False)
         if not standing or not (task.record or task.sweep):
-            # A clinic that is being backed up keeps nobody from hearing that all is well.
+            # A clinic that is being backed up is not a problem if nothing is wrong with it.
             found.discrepancies += standing
             found.problems += looked.problems
             found.archives |= looked.archives
@@ -232,8 +228,8 @@ class StoreCheck:
         return [item for item in items if task.concerns(item.backup_id)]
 
     def _read(self, clinic: _Clinic, items: Sequence[Discrepancy], told: _Told, task: Task, found: Inventory) -> _Read:
-        """By content: what seems to be found or is another object always, and all that is counted on where that was
-        asked for."""
+        """Read archives: always those that seem to be found again or have another mark, and all if that was
+        requested."""
         seem_found = {item.backup_id for item in items if item.kind == "found"}
         at_odds = {item.backup_id for item in items if item.kind in ("missing", "damaged")}
         read: _Read = {}
@@ -251,7 +247,7 @@ class StoreCheck:
         return read
 
     def _note(self, record: BackupRecord, store: ObjectStore, told: _Told, condition: Condition) -> None:
-        """The mark of what was read and is right, unless it changed meanwhile: the next time it need not be read."""
+        """Record the mark of a right archive, unless it changed meanwhile, so that it need not be read next time."""
         before = told.objects.get(record.archive_key)
         if condition != "intact" or before is None or before.etag in (None, told.seen.get(record.backup_id)):
             return
@@ -267,7 +263,7 @@ class StoreCheck:
     def _standing(
         self, clinic: _Clinic, read: _Read, task: Task, found: Inventory, *, locked: bool
     ) -> list[Discrepancy]:
-        """What is still so: much was stored and deleted since the listing, and while archives were read."""
+        """The differences that still exist: objects may have been stored or deleted since the listing."""
         records = {record.backup_id: record for record in self._catalog.find(clinic_id=clinic.id)}
         objects = [info for info in clinic.store.list(f"{ROOT}{clinic.id}/") if parse_key(info.key) is not None]
         items: list[Discrepancy] = []
@@ -277,7 +273,7 @@ class StoreCheck:
         for item in self._compared(clinic, objects, records.values(), task):
             record = records.get(item.backup_id or "")
             if item.kind == "missing":
-                continue  # a listing may lack what is there: below the store is asked for the archive itself
+                continue  # a listing may be incomplete: below, the store is asked for the archive itself
             if item.kind == "lost" and record and read.get(record.backup_id) == (record.archive, "intact"):
                 continue
             if item.kind != "found" or (record and read.get(record.backup_id) == (record.archive, "intact")):
@@ -307,7 +303,7 @@ class StoreCheck:
     def _settle(
         self, clinic: _Clinic, items: Sequence[Discrepancy], task: Task, found: Inventory, lock: ClinicLock
     ) -> None:
-        """Under the locks. First the losses of the clinic, together with the mail about them."""
+        """Act on the differences, under the locks. First come the clinic's losses, together with their mail."""
         lock.require()
         states = {
             item.backup_id: _CONDITIONS[item.kind] for item in items if item.backup_id and item.kind in _CONDITIONS
@@ -318,7 +314,7 @@ class StoreCheck:
             if item.kind in _CONDITIONS:
                 found.discrepancies.append(replace(item, action="recorded") if task.record else item)
                 continue
-            # Whoever has the lock by now may be storing just what is about to be removed.
+            # After losing the lock, another process may be storing the object that would be removed.
             lock.require()
             done = item
             with self._noting(found, item.key, clinic.store, clinic.id):
@@ -333,7 +329,7 @@ class StoreCheck:
         return item
 
     def _probes(self, store: ObjectStore, task: Task, found: Inventory) -> None:
-        """What a preflight that was killed left."""
+        """Probe objects of a killed preflight."""
         for info in store.list(PROBES):
             if not _PROBE.fullmatch(info.key):
                 found.strangers += 1
@@ -346,7 +342,7 @@ class StoreCheck:
 
 
 class _Failures:
-    """Errors in a row that may pass. ``given_up``: they are not one object's, nor one clinic's."""
+    """Transient errors in a row. ``given_up``: they concern the store or the catalog, not one object or clinic."""
 
     def __init__(self) -> None:
         self.count, self.given_up = 0, False
@@ -377,10 +373,9 @@ class _Clinic:
 
 @dataclass(frozen=True)
 class _Told:
-    """What a store's listing tells of one clinic's archives, without reading any.
-
-    :param objects: by key.
-    :param seen: the etags of the objects that were checked, by backup id.
+    """The facts about one clinic's archives from a store's listing, without reading any.
+    :param objects: the objects by key.
+        :param seen: the recorded etags of checked objects, by backup id.
     """
 
     objects: Mapping[str, ObjectInfo]

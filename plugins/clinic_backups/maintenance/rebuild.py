@@ -1,4 +1,4 @@
-"""The catalog from the envelopes in a store alone: no key, no other catalog."""
+"""Rebuilds the catalog from the envelopes in a store. It needs no key and no other catalog."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.stores.identified import answers
 
 AT_A_TIME = 8
-"""Envelopes that are fetched at once: each is one small request."""
+"""The number of envelopes that are fetched at once; each is one small request."""
 BATCH = 64
-"""Envelopes that are kept in memory, of up to a MiB each."""
+"""The number of envelopes that are kept in memory, of up to a MiB each."""
 KEPT, SMALL_BYTES = 1_000, 64 * 1024
-"""So many of a clinic's envelopes, none larger, are kept between the look at their ids and their taking over."""
+"""The number and size of a clinic's envelopes that are kept between reading their ids and taking them over."""
 TAKEN_OVER: tuple[State, ...] = ("failed", "deleted")
-"""What the catalog says of a backup that is believed less than a store that has it: a store that comes back, say."""
+"""States of a record that a store's backup may override, for instance when a lost store comes back."""
 
 
 @dataclass
 class Rebuilt:
-    """What came of it.
-
-    :param store_id: which store it is, as its marker says; none where it has none.
-    :param adopted: backups that the catalog did not know, or took for failed or deleted.
-    :param known: those that it knew, as they are.
-    :param held: those that are on hold by this.
-    :param conflicts: objects that do not fit, with the reason; nothing was changed for them. But a backup whose note of
-        a hold cannot be read is taken over, and kept on hold.
-    :param incomplete: archives without an envelope: no backups.
-    :param busy: clinics that another process works at; nothing of them was looked at.
-    :param strangers: objects that this package did not make.
+    """The result of a rebuild.
+    :param store_id: the id in the store's marker; none if it has no marker.
+        :param adopted: backups that were taken over: the catalog did not know them, or had them as failed or deleted.
+        :param known: backups that the catalog knew already.
+        :param held: backups that are on hold because of their notes.
+        :param conflicts: objects that do not fit, with the reason. Nothing was changed for them, except that a backup
+            whose
+        hold note cannot be read is taken over and kept on hold.
+            :param incomplete: archives without an envelope, which are not backups.
+        :param busy: clinics that another process works on. They were skipped.
+        :param strangers: objects that this package did not make.
     """
 
     store_url: str
@@ -61,7 +61,7 @@ class Rebuilt:
 
     @property
     def is_empty(self) -> bool:
-        """The store has neither a marker nor anything of a backup: it may be another place, or not mounted."""
+        """Whether the store has neither a marker nor objects of backups: it may be the wrong place, or not mounted."""
         told = (self.adopted, self.known, self.conflicts, self.incomplete, self.busy)
         return self.store_id is None and not any(told)
 
@@ -81,16 +81,15 @@ def rebuild(
     others: Sequence[ObjectStore] = (),
     opens: Opens | None = None,
 ) -> Rebuilt:
-    """Write every backup of a store into the catalog that the catalog does not know. A second time changes nothing.
-
-    What is wrong with one backup is reported and stops no other; neither does a clinic that is being worked at.
-
-    :param others: further stores of this installation: of two archives with one id, one may lie there.
-    :param opens: reads an archive with the key, where the key is here: it tells such archives apart.
-    :raises ClinicBackupsError: the store or the catalog failed; what was written so far stays and is right.
+    """Record every backup of a store that the catalog does not know. Repeating it changes nothing.
+    A wrong backup is reported and does not stop the others. A clinic that another process works on is skipped.
+        :param others: further stores of this installation. Of two archives with one id, one may be there.
+    :param opens: reads an archive with the key, if there is one, to tell such archives apart.
+        :raises ClinicBackupsError: the store or the catalog failed. Records that were written so far stay and are
+        right.
     """
     report, twins = Rebuilt(store.url, store_id), Twins(now, others, opens)
-    # The newest of a clinic counts: one that is open again deletes what is taken over now.
+    # The clinic's newest erasure counts. If it is open, it deletes the backups that are taken over now.
     last = {erasure.clinic_id: erasure for erasure in reversed(Erasures(catalog.database).find())}
     with ThreadPoolExecutor(AT_A_TIME, thread_name_prefix="envelopes") as pool:
         for folder, group in groupby(store.list(ROOT), key=lambda info: "/".join(info.key.split("/")[:2])):
@@ -108,7 +107,7 @@ def rebuild(
 
 
 def _looked_over(group: Iterable[ObjectInfo], report: Rebuilt) -> int | None:
-    """The clinic of a folder's objects; none if they are all strangers, who are counted."""
+    """The clinic of a folder's objects; none if all are of other programs. Those are counted."""
     clinic_id = None
     for info in group:
         parts = parse_key(info.key)
@@ -120,7 +119,7 @@ def _looked_over(group: Iterable[ObjectInfo], report: Rebuilt) -> int | None:
 
 
 class _Clinic:
-    """One clinic's part of a store, under both of the clinic's locks: nobody stores or deletes meanwhile."""
+    """One clinic's part of a store, under both of the clinic's locks, so that nobody stores or deletes meanwhile."""
 
     def __init__(
         self, clinic_id: int, store: ObjectStore, catalog: Catalog, now: datetime, report: Rebuilt, pool: Executor,
@@ -136,7 +135,7 @@ class _Clinic:
         self._there: dict[str, dict[str, ObjectInfo]] = {}
 
     def run(self) -> None:
-        # Again: what was stored or deleted since the first listing is settled by now.
+        # Listed again under the locks, because objects may have been stored or deleted since the first listing.
         self._there = stored.by_archive(self._store.list(prefix_of(self._id)))
         whole: list[str] = []
         for key, objects in self._there.items():
@@ -145,7 +144,7 @@ class _Clinic:
             else:
                 self._report.incomplete += [info.key for info in objects.values()]
         single = self._single(sorted(whole, key=_by_time))
-        # A parent before its children. A retry keeps its name, and may be built on what has a later one: once more.
+        # Parents come before children. A retry keeps its id and may be built on a backup with a later id, so try again.
         late: list[tuple[datetime, str]] = []
         for key, envelope in self._loaded(single):
             if self._parent_is_there(envelope):
@@ -156,11 +155,11 @@ class _Clinic:
             if self._parent_is_there(envelope):
                 self._take(key, envelope)
             else:
-                self._conflict(key, f"the backup {envelope.parent_id} that it is built on is not there")
+                self._conflict(key, f"its parent, backup {envelope.parent_id}, is not there")
 
     def _single(self, keys: Sequence[str]) -> list[str]:
-        """Those that can be used. Of several with one id that the catalog does not know, at most one: the right one,
-        and not the one that comes first. The others are reported."""
+        """The usable envelopes. If several have one id that the catalog does not know, only the right one is returned,
+        not simply the first. The others are reported."""
         known = {record.backup_id for record in self._catalog.find(clinic_id=self._id)}
         usable: list[str] = []
         claims: dict[str, list[Claim]] = {}
@@ -185,7 +184,7 @@ class _Clinic:
         return usable
 
     def _loaded(self, keys: Sequence[str]) -> Iterator[tuple[str, Envelope]]:
-        """Those that can be used; the others are reported."""
+        """The usable envelopes. The others are reported."""
         for start in range(0, len(keys), BATCH):
             batch = keys[start : start + BATCH]
             loaded = list(self._pool.map(self._load, batch))
@@ -199,7 +198,9 @@ class _Clinic:
                     yield key, envelope
 
     def _load(self, key: str) -> Envelope | str:
-        """An envelope, or why it cannot be used. Whoever may write into the store may have written it."""
+        """An envelope, or the reason why it cannot be used. Anybody who may write into the store may have written
+        it.
+        """
         if (kept := self._kept.pop(key, None)) is not None:
             return kept
         try:
@@ -212,17 +213,17 @@ class _Clinic:
             return error.message
         size_bytes = self._there[key]["archive"].size_bytes
         if envelope.archive.size_bytes != size_bytes:
-            return f"the archive has {size_bytes} bytes, its envelope says otherwise"
+            return f"the archive has {size_bytes} bytes, but its envelope says otherwise"
         return harmless(envelope)
 
     def _why_erased(self, envelope: Envelope) -> str:
-        """Of what a store brought back after its clinic was erased; empty: nothing is wrong."""
+        """The reason why a backup of an erased clinic is refused; empty if there is none."""
         erasure = self._erasure
         if erasure is None or erasure.finished_at is None or envelope.started_at > erasure.requested_at:
             return ""
         if self._catalog.get(envelope.backup_id) is not None:
             return ""
-        return f"the clinic was erased, with all that was begun before {iso(erasure.requested_at)}: {again(self._id)}"
+        return f"the clinic was erased with all backups begun before {iso(erasure.requested_at)}: {again(self._id)}"
 
     def _parent_is_there(self, envelope: Envelope) -> bool:
         if envelope.parent_id is None:
@@ -237,8 +238,8 @@ class _Clinic:
             self._conflict(key, problem)
             return
         if known is not None:
-            # What the catalog knows of it counts. Of one that was deleted and is back, that is also the end of its
-            # hold: else a note that nobody removed would hold it again.
+            # The catalog's record counts. For a deleted backup that is back, this includes the end of its hold, because
+            # a note that was not removed would otherwise hold it again.
             record = replace(known.completed(_believed(known), self._store.url), deleted_at=None, error=None, hint=None)
         hold = self._hold(known or record) if "hold" in self._there[key] else None
         if hold is envelopes.UNREADABLE:
@@ -248,8 +249,8 @@ class _Clinic:
                 self._catalog.hold(record, hold.reason, envelopes.by_note(hold), hold.at)
                 self._report.held += 1
         except (PermanentError, ValueError) as error:
-            # ValueError: text that the driver does not even send.
-            why = error.message if isinstance(error, PermanentError) else "the catalog cannot hold what it says"
+            # ValueError: the driver refuses to send the text.
+            why = error.message if isinstance(error, PermanentError) else "the catalog cannot hold its values"
             self._conflict(key, why)
 
     def _hold(self, record: BackupRecord) -> envelopes.Hold | None:
@@ -261,7 +262,9 @@ class _Clinic:
             return envelopes.UNREADABLE
 
     def _why_bad(self, known: BackupRecord, record: BackupRecord) -> str:
-        """What was found lost or damaged is not believed by its size alone: it is read. Empty: nothing is wrong."""
+        """Read a copy that counts as lost or damaged, because its size alone proves nothing. Empty if nothing is
+        wrong.
+        """
         otherwise: Condition | None = "missing" if known.state == "lost" else None
         noted = self._noted.get(record.backup_id, {}).get(self._store.url, otherwise)
         if noted == "intact" and known.state == "completed":
@@ -288,7 +291,7 @@ class _Clinic:
         if known is None and record.parent_id is None:
             return True
         if known is None or known.state != "completed" or self._store.url not in known.stores:
-            # This also settles whether it is lost: by its copies, and by what it is built on.
+            # This also decides whether it is lost, by its copies and its chain.
             self._places.mark(record.backup_id, self._store.url, "intact", self._now)
         return True
 
@@ -297,7 +300,7 @@ class _Clinic:
 
 
 def again(clinic_id: int) -> str:
-    """How an erased clinic's backups that are there again are deleted."""
+    """How to delete an erased clinic's backups that are there again."""
     return (
         f"run `clinic-backups erase-clinic {clinic_id} --reason TEXT`, then `clinic-backups catalog rebuild`, and the"
         " first one again: it deletes them"
@@ -310,21 +313,21 @@ def _by_time(archive_key: str) -> tuple[str, str]:
 
 
 def _believed(known: BackupRecord) -> Envelope:
-    """What the catalog says that the envelope must be."""
+    """The envelope that the catalog expects."""
     return known.noted or known.envelope()
 
 
 def _difference(known: BackupRecord, found: Envelope) -> str:
-    """Why a backup that the catalog knows is not taken over; empty: it is the one that the catalog knows."""
+    """Why a known backup is not taken over; empty if it equals the catalog's record."""
     if known.state not in ("completed", "lost", *TAKEN_OVER):
         return f"the catalog says that it is {known.state}"
     try:
         believed = _believed(known)
     except (PermanentError, ValueError):
-        # It failed before anything was stored. Whoever can write into the store can see such a record's name.
-        return f"the catalog says that it {known.state}, and has not noted what was stored: back the clinic up again"
+        # It failed before anything was stored. Anybody who can write into the store may know this record's id.
+        return f"the catalog says that it {known.state}, and has no note of it: back the clinic up again"
     names = ("clinic_id", "kind", "parent_id", "chain", "rows", "raw_bytes", "fingerprint", "recipients")
     different = [name for name in names if getattr(believed, name) != getattr(found, name)]
     of_archive = ("key", "size_bytes", "sha256", "md5")
     different += [name for name in of_archive if getattr(believed.archive, name) != getattr(found.archive, name)]
-    return f"the catalog says otherwise about its {', '.join(different)}" if different else ""
+    return f"it differs from the catalog in its {', '.join(different)}" if different else ""

@@ -1,4 +1,4 @@
-"""What is done about one thing on which a store and the catalog do not agree, under the clinic's locks."""
+"""Corrects one difference between a store and the catalog, under the clinic's locks."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from clinic_backups.stores.base import ObjectStore, UnfinishedUpload
 
 
 def write_beside(item: Discrepancy, store: ObjectStore, catalog: Catalog, now: datetime) -> Discrepancy:
-    """Write a missing envelope, or the note of a hold, as the catalog says; take over a hold that it does not know.
-
-    :raises ClinicBackupsError: the store refused, or what lies there is of another backup and stays.
+    """Write a missing envelope or hold note from the catalog, or take over a hold that it does not know.
+    :raises ClinicBackupsError: the store refused, or the existing object belongs to another backup and stays.
     """
     record = catalog.get(item.backup_id) if item.backup_id else None
     if record is None:

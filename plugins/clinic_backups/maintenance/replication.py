@@ -1,4 +1,4 @@
-"""Copies of backups in further stores, as they are: streamed from one to the other, and never opened."""
+"""Copies backups to further stores. Archives are streamed from one store to the other and never decrypted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CLOCK_TOLERANCE = timedelta(seconds=1)
 
 @dataclass(frozen=True)
 class Copy:
-    """One copy that was made, or was not because of ``error``."""
+    """One copy that was made, or failed with ``error``."""
 
     clinic_id: int
     backup_id: str
@@ -45,25 +45,23 @@ class Copy:
 
 @dataclass
 class Replication:
-    """What came of it. ``losses`` are copies that turned out to be gone or damaged on the way: they are recorded, and
-    the operator's mail about them is in the outbox."""
+    """The result. ``losses`` are copies that were found missing or damaged. They are recorded, and the operator's mail
+    about them is in the outbox."""
 
     copies: list[Copy] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
 
     @property
     def problems(self) -> list[tuple[Copy, ClinicBackupsError]]:
-        """Those that were not made, and why: a later run makes them."""
+        """The copies that failed, with their errors. A later run makes them."""
         return [(copy, copy.error) for copy in self.copies if copy.error is not None]
 
 
 class Replicator:
-    """Makes the copies that are missing: every completed backup belongs into every store.
-
-    That holds for the primary store too: what it lost comes back from another one.
-
-    :param now: the clock.
-    :param on_copy: told of each copy before it is made: record and target's URL.
+    """Makes missing copies: every completed backup belongs in every store.
+    This includes the primary store: a copy that it lost is made from another store.
+        :param now: the clock.
+    :param on_copy: called before each copy, with the record and the target's URL.
     """
 
     def __init__(
@@ -79,10 +77,11 @@ class Replicator:
         self._outages = Outages()
 
     def run(self, clinic_id: int | None = None, *, patient: bool = False) -> Replication:
-        """Copy for one clinic or all, each clinic's newest backup first. What fails is reported, and stops no other.
+        """Copy for one clinic or all, each clinic's newest backup first. Failures are reported and do not stop the
+        others.
 
         :param patient: also try stores that failed a short while ago.
-        :raises ClocksDiffer: this machine's clock is not the catalog's; nothing was changed.
+        :raises ClocksDiffer: this machine's clock differs from the catalog's. Nothing was changed.
         """
         require_same_clock(self._now)
         result = Replication()
@@ -93,7 +92,7 @@ class Replicator:
             todo = [(backup_id, url) for _, backup_id, url in items]
             try:
                 with self._catalog.lock(number, "copies") as lock:
-                    # What is damaged in a store is deleted for its copy, and locks end by the clock.
+                    # A damaged object is deleted before its copy is made, and ends of locks depend on the clock.
                     require_same_clock(self._now)
                     for backup_id, url in todo:
                         self._make(backup_id, url, lock, result)
@@ -104,7 +103,7 @@ class Replicator:
     def _make(self, backup_id: str, url: str, lock: ClinicLock, result: Replication) -> None:
         record = self._catalog.get(backup_id)
         if record is None or record.state != "completed":
-            return  # retention was faster
+            return  # retention has deleted it meanwhile
         try:
             self._outages.require(url)
             self._on_copy(record, url)
@@ -129,11 +128,11 @@ class Replicator:
             with self._blaming(url, record):
                 target.delete(record.archive_key)
         if condition == "intact":
-            # Of an attempt that died, for instance.
+            # For instance an object of an attempt that died.
             self._require_lock(record, url, locked_until)
         else:
             etag = self._fill(record, target, sources, result)
-        # Whoever has the lock by now may have deleted the backup everywhere else.
+        # After losing the lock, another process may have deleted the backup everywhere else.
         lock.require()
         with self._blaming(url, record):
             envelopes.ensure(record.envelope(), target, now=self._now())
@@ -142,23 +141,22 @@ class Replicator:
         if etag is not None:
             self._places.note_etag(record.backup_id, url, etag)
         if self._hold_of(record) != noted:
-            # From here on, whoever sets or ends a hold knows of this copy.
+            # From now on, setting or ending a hold also updates this copy.
             self._note_hold(record, target)
         self._places.note_success(url)
         self._outages.passed(url)
 
     @contextmanager
     def _blaming(self, url: str, record: BackupRecord) -> Iterator[None]:
-        """After an error of a store as a whole the rest of this run, and others for a while, do without it.
-
-        What is wrong with one object, or with one clinic's, keeps nobody from copying the others.
+        """After an error of the whole store, neither the rest of this run nor other runs use it for a while.
+        An error of one object or one clinic does not stop the other copies.
         """
         try:
             yield
         except (ObjectExists, ObjectLocked, ObjectNotFound, IntegrityError):
             raise
         except (TransientError, PermanentError) as error:
-            # The bucket is gone or closed; or it is this one object's name, size, right or disk.
+            # The bucket may be missing or closed; or the error concerns only this object's name, size, right or disk.
             if self._outages.note(url, self._opened(url), record.clinic_id, error):
                 self._places.note_failure(url, error, self._now())
             raise
@@ -170,12 +168,12 @@ class Replicator:
             return None
 
     def _require_lock(self, record: BackupRecord, url: str, locked_until: datetime | None) -> None:
-        """:raises PermanentError: what is there already may be deleted by anybody before the backup's lock ends."""
+        """:raises PermanentError: the existing object is not locked until the end of the backup's lock."""
         until = self._lasting_lock(record)
         if until is not None and (locked_until is None or locked_until < until - CLOCK_TOLERANCE):
             raise PermanentError(
-                f"{url}/{record.archive_key} is there, and not locked until {iso(until)}: it does not count as a copy.",
-                hint="Delete that object by hand, or lock it until then: the next copying does the rest.",
+                f"{url}/{record.archive_key} exists but is not locked until {iso(until)}. It does not count as a copy.",
+                hint="Delete that object by hand, or lock it until then. The next replication does the rest.",
             )
 
     def _lasting_lock(self, record: BackupRecord) -> datetime | None:
@@ -183,7 +181,7 @@ class Replicator:
         return until if until is not None and until > self._now() else None
 
     def _note_hold(self, record: BackupRecord, target: ObjectStore) -> tuple[str | None, str | None]:
-        """As the catalog says now: a hold may have been set or ended during the copy; returns what was noted."""
+        """Update the hold note, because a hold may have been set or ended during the copy; returns the noted hold."""
         now = self._catalog.get(record.backup_id) or record
         with self._blaming(target.url, record):
             envelopes.write_hold(now, target)
@@ -194,7 +192,7 @@ class Replicator:
         return now.hold_reason, now.held_by
 
     def _readable(self, record: BackupRecord, result: Replication) -> Sequence[str]:
-        """The stores from the first one that has a good copy: it was read through, before anything is removed for it.
+        """The stores, beginning with the first that has a good copy, which was read before anything is removed for it.
 
         :raises ClinicBackupsError: there is none.
         """
@@ -210,14 +208,14 @@ class Replicator:
             self._note_loss(record, url, condition, result)
             failure = IntegrityError(
                 f"{url}/{record.archive_key} is {condition}.",
-                hint="Nothing was changed where its copy is to be: see what lies there with `catalog verify --read`.",
+                hint="Nothing was changed in the target. `catalog verify --read` shows what is there.",
             )
         raise failure or _no_store_known(record)
 
     def _fill(
         self, record: BackupRecord, target: ObjectStore, sources: Sequence[str], result: Replication
     ) -> str | None:
-        """From the first store that can give it; returns the etag of the copy, where the store has any."""
+        """Copy from the first store that can provide it; returns the etag of the copy, if the store has one."""
         failure: ClinicBackupsError | None = None
         for source_url in sources:
             try:
@@ -244,10 +242,9 @@ class Replicator:
 
 
 def _require_nobody_vouches(record: BackupRecord, target: ObjectStore, now: datetime) -> None:
-    """What lies in the place of a copy and is another archive may be somebody's only good one: after a rebuild from a
-    store where it was forged, it is this that is right.
-
-    :raises IntegrityError: an envelope beside it says that it is another backup.
+    """Check that no other backup has this copy's key. It may be the only good one, for instance if the catalog was
+        rebuilt from a store with forged backups.
+    :raises IntegrityError: the envelope beside it belongs to another backup.
     """
     try:
         there = envelopes.load(record.archive_key, target, now=now).archive
@@ -255,10 +252,10 @@ def _require_nobody_vouches(record: BackupRecord, target: ObjectStore, now: date
         return
     if (there.sha256, there.size_bytes) != (record.sha256, record.size_bytes):
         raise IntegrityError(
-            f"Two different backups lie under one key in {target.url}: {record.archive_key} is, as its envelope says,"
-            f" not the archive of {record.backup_id} that the catalog knows.",
-            hint="Nothing was changed. Look at both archives and run `clinic-backups catalog verify`; then move the one"
-            " that should not be there away by hand.",
+            f"Two different backups have one key in {target.url}: by its envelope, {record.archive_key} is"
+            f" not the archive of {record.backup_id} in the catalog.",
+            hint="Nothing was changed. Look at both archives, and run `clinic-backups catalog verify`. Then move the"
+            " wrong one away by hand.",
         )
 
 
@@ -269,7 +266,7 @@ def _no_store_known(record: BackupRecord) -> TransientError:
 
 
 class _SourceError(Exception):
-    """The reading side failed, not the store that is written to."""
+    """The source failed, not the target."""
 
     def __init__(self, error: ClinicBackupsError) -> None:
         super().__init__(str(error))
@@ -277,7 +274,7 @@ class _SourceError(Exception):
 
 
 class _Source:
-    """Marks every error of the reading side, so that it is not taken for one of the store that is written to."""
+    """Marks every error of the source, so that it is not mistaken for an error of the target."""
 
     def __init__(self, source: ByteSource) -> None:
         self._source = source

@@ -1,4 +1,4 @@
-"""Gives a store its identity, once: the marker in the store, and its id in the catalog."""
+"""Gives a store its identity once: the marker in the store, and its id in the catalog."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from clinic_backups.stores.marker import MARKER_KEY, Marker, UnreadableMarker, n
 
 Outcome = Literal["made", "adopted", "known", "taken over"]
 BY_REBUILD = "(catalog rebuild)"
-"""Ends the name of who recorded a store whose marker a rebuild found."""
+"""The suffix of the recorder's name, if a rebuild found the store's marker."""
 TAKE_OVER = "`clinic-backups store init --take-over`"
 
 
 @dataclass(frozen=True)
 class Initialised:
-    """What came of it.
-
-    :param outcome: ``made`` for a store without backups, ``adopted`` for one that holds backups of this catalog,
-        ``known`` where nothing was to be done, ``taken over`` where that was said.
+    """The result.
+    :param outcome: ``made`` for a store without backups, ``adopted`` for one with backups of this catalog, ``known`` if
+        there was nothing to do, ``taken over`` if that was requested.
     """
 
     identity: StoreIdentity
@@ -39,10 +38,9 @@ class Initialised:
 
 
 class StoreInit:
-    """Initialises stores. A second time changes nothing, and a run that died is finished by the next.
-
+    """Initialises stores. Repeating it changes nothing, and the next run finishes one that died.
     :param now: the clock.
-    :param by: who does it.
+        :param by: the person who does it.
     """
 
     def __init__(self, catalog: Catalog, now: Callable[[], datetime], by: str) -> None:
@@ -52,10 +50,11 @@ class StoreInit:
     def run(self, store: ObjectStore, *, take_over: bool = False, new: bool = False) -> Initialised:
         """Initialise one store.
 
-        :param store: the store itself, without anybody who compares its id.
-        :param take_over: also where the store is marked as another one, or lacks what the catalog says is there.
-        :param new: also an empty place, although the catalog was rebuilt: it may be an old store that is not mounted.
-        :raises PermanentError: it is another catalog's, or the same as another one, and what to do about that.
+        :param store: the store itself, without the check of its id.
+        :param take_over: accept a store with another marker, or one that lacks backups of the catalog.
+        :param new: accept an empty store although the catalog was rebuilt. It could be an old store that is not
+            mounted.
+        :raises PermanentError: it belongs to another catalog, or is known under another URL. The hint says what to do.
         :raises ClinicBackupsError: the store or the catalog failed.
         """
         known, marker = self._identities.of(store.url), self._marker(store, take_over=take_over)
@@ -72,20 +71,20 @@ class StoreInit:
             return Initialised(self._record(store, marker, confirmed=True), "taken over")
         outcome: Outcome = "taken over" if take_over else self._first(store, new=new)
         store.make_place()
-        # Recorded first: who dies in between leaves no marker that nobody knows.
+        # Recorded first, so that a crash in between leaves no unknown marker.
         pending = known if known is not None and not known.confirmed else None
         identity = pending or self._record(store, new_marker(self._now()), confirmed=False)
         try:
             write_marker(Marker(identity.store_id, identity.made_at), store)
         except ObjectExists:
             raise TransientError(
-                f"Somebody else initialises {store.url} at the same time.", hint="Run it again in a moment."
+                f"Another process is initialising {store.url}.", hint="Run it again in a moment."
             ) from None
         self._identities.confirm(identity)
         return Initialised(replace(identity, confirmed=True), outcome)
 
     def adopt_marker(self, store: ObjectStore) -> str | None:
-        """For a rebuilt catalog, which knows no store: record the marker that the store shows, if it has one.
+        """Record a store's marker, if it has one, in a rebuilt catalog, which knows no stores.
 
         Returns the store's id.
 
@@ -120,13 +119,13 @@ class StoreInit:
             raise PermanentError(
                 f"{store.url} is store {marker.store_id}, which the catalog knows as {other.store_url}: the same place"
                 " under two URLs, or a copy that another program made of it with the marker.",
-                hint="A copy belongs into a place of its own that this package alone writes to. Of a copy, delete"
-                f" {MARKER_KEY} in it first. If {other.store_url} is its old URL: `clinic-backups catalog forget-store"
-                f" {other.store_url}`, this again, and `clinic-backups catalog rebuild`.",
+                hint="Only this package may write to a replica. If it is a copy of another program, delete"
+                f" {MARKER_KEY} in it. If {other.store_url} is its old URL: run `clinic-backups catalog forget-store"
+                f" {other.store_url}`, then this command again, then `clinic-backups catalog rebuild`.",
             )
 
     def _first(self, store: ObjectStore, *, new: bool) -> Outcome:
-        """Whether a store without a marker is new or ours. :raises PermanentError: neither can be seen."""
+        """Whether a store without a marker is new or ours. :raises PermanentError: that cannot be told."""
         expected = self._places.count_in(store.url)
         try:
             keys = [parts for info in store.list(ROOT) if (parts := parse_key(info.key))]
@@ -144,18 +143,18 @@ class StoreInit:
             raise PermanentError(
                 f"{store.url} holds {len(keys)} objects of backups that the catalog does not know."
                 if keys
-                else f"{store.url} is empty, and the catalog says that {expected} backups lie there.",
-                hint="Is it mounted, and the right bucket and endpoint? `clinic-backups catalog rebuild` takes over"
-                " backups that only the store knows; then run this again."
+                else f"{store.url} is empty, but the catalog lists {expected} backups there.",
+                hint="Check that it is mounted and the right bucket and endpoint. `clinic-backups catalog rebuild`"
+                " takes over backups that only the store knows. Then run this again."
                 if keys
-                else f"Is it mounted, and the right bucket and endpoint? If all in it is lost: {TAKE_OVER}.",
+                else f"Check that it is mounted and the right bucket and endpoint. If all is lost: {TAKE_OVER}.",
             ) from None
         return "adopted"
 
 
 def _empty(store: ObjectStore) -> PermanentError:
     return PermanentError(
-        f"{store.url} is empty, and this catalog was rebuilt: it does not know whether a store was there before.",
+        f"{store.url} is empty, and this rebuilt catalog does not know whether a store was there before.",
         hint="If backups should be there, mount it, or correct the URL; `clinic-backups catalog rebuild` then takes"
         " them over. If it is a new store: `clinic-backups store init --new`.",
     )
@@ -164,15 +163,15 @@ def _empty(store: ObjectStore) -> PermanentError:
 def _changed(store: ObjectStore, known: StoreIdentity, marker: Marker | None) -> PermanentError:
     found = f"found store {marker.store_id}" if marker else f"found no {MARKER_KEY} there"
     return PermanentError(
-        f"The catalog knows {store.url} as store {known.store_id}, {found}.",
-        hint=f"Mount it, or correct the URL and the connection. If it was lost and made anew on purpose: {TAKE_OVER},"
-        " and `clinic-backups catalog verify --record` for what is gone.",
+        f"The catalog knows {store.url} as store {known.store_id}, but {found}.",
+        hint="Mount it, or correct the URL and the connection. If it was lost and created again on purpose:"
+        f" {TAKE_OVER}, then `clinic-backups catalog verify --record` to record the losses.",
     )
 
 
 def _foreign(store: ObjectStore, marker: Marker) -> PermanentError:
     return PermanentError(
-        f"{store.url} is store {marker.store_id} already, and this catalog does not know it: another installation's.",
+        f"{store.url} is store {marker.store_id}, which is not in this catalog. It belongs to another installation.",
         hint="Correct the URL. If this catalog is new and the store is its own, run `clinic-backups catalog rebuild`."
         f" If it is to belong to this catalog from now on: {TAKE_OVER}.",
     )

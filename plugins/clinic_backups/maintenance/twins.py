@@ -1,4 +1,4 @@
-"""Several archives that claim the id of one backup: which of them is the backup, where that can be told."""
+"""Finds the right one of several archives that claim the id of one backup, if that is possible."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from clinic_backups.stores.base import ObjectInfo, ObjectStore
 
 AGE_HEADER = b"age-encryption.org/v1\n"
 Opens = Callable[[ObjectStore, Envelope], object]
-"""Reads an archive with the key. It raises where the archive is not that of the envelope's backup."""
+"""Reads an archive with the key. Raises an error if the archive is not the envelope's backup."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One archive whose envelope names that backup, and the store in which it lies."""
+    """One archive whose envelope names that backup, and its store."""
 
     store: ObjectStore
     envelope: Envelope
@@ -32,19 +32,17 @@ class Claim:
 
 
 class Twins:
-    """Tells apart what claims one id. Who may write into a store can add an archive with the id of a real backup.
-
-    :param others: further stores, in which the real one may lie.
-    :param opens: reads an archive with the key; none where the key is not here.
+    """Tells archives with one id apart. Anybody who may write into a store can add an archive with a real backup's id.
+    :param others: further stores, which may hold the real one.
+        :param opens: reads an archive with the key; none without the key.
     """
 
     def __init__(self, now: datetime, others: Sequence[ObjectStore] = (), opens: Opens | None = None) -> None:
         self._now, self._others, self._opens = now, others, opens
 
     def elsewhere(self, clinic_id: int, here: Mapping[str, Mapping[str, ObjectInfo]]) -> Iterator[Claim]:
-        """What the other stores have of a clinic, and this one has not, or has in another size.
-
-        A store that does not answer is left out: it may be the one that was lost.
+        """A clinic's archives in the other stores that this store lacks or has with another size.
+        A store that does not answer is left out, because it may be the lost one.
         """
         for store in self._others:
             try:
@@ -56,9 +54,8 @@ class Twins:
                 continue
 
     def chosen(self, claims: Sequence[Claim]) -> Claim | None:
-        """The only one whose archive is right: it was read, with the key where that is here.
-
-        None: it cannot be told.
+        """The only archive that is right. All are read, with the key if there is one.
+        None if that cannot be told.
         """
         try:
             right = [claim for claim in claims if self._is_right(claim)]
@@ -70,10 +67,10 @@ class Twins:
         try:
             yield Claim(store, envelopes.load(key, store, now=self._now))
         except (IntegrityError, ObjectNotFound):
-            return  # no backup of anybody
+            return  # not a backup
 
     def _is_right(self, claim: Claim) -> bool:
-        """:raises ClinicBackupsError: it could not be read, or the key that is here is another one."""
+        """:raises ClinicBackupsError: it could not be read, or another key is needed."""
         try:
             with claim.store.open(claim.key) as stream:
                 if stream.read(len(AGE_HEADER)) != AGE_HEADER:
@@ -87,20 +84,20 @@ class Twins:
 
 
 def refusals(backup_id: str, claims: Sequence[Claim], chosen: Claim | None) -> Iterator[tuple[Claim, str]]:
-    """Each archive that is not taken for the backup whose id it claims, and why."""
+    """The archives that are refused for the id that they claim, with the reasons."""
     for claim in claims:
         if claim is chosen:
             continue
         others = _named([other for other in claims if other is not claim])
         if chosen is None:
             then = (
-                "It cannot be told which is right, so neither was taken over: look at each with `clinic-backups restore"
+                "Nobody can tell which is right, so neither was taken over: look at each with `clinic-backups restore"
                 f" --clinic {claim.envelope.clinic_id} --archive KEY --plan`, which needs the secret key; move the"
                 " objects of the wrong one away by hand, and run this again"
             )
         else:
             then = (
-                f"{_named([chosen])} was read and is right, and this one is not: look at who may write there, and move"
+                f"{_named([chosen])} was read and is right, and this one is not: check who may write there, and move"
                 " this one away by hand"
             )
         yield claim, f"it claims the id {backup_id}, and so does {others}. {then}"
@@ -111,5 +108,5 @@ def _named(claims: Collection[Claim]) -> str:
 
 
 def _is_copy(objects: Mapping[str, ObjectInfo], here: Mapping[str, ObjectInfo]) -> bool:
-    """As far as a listing tells."""
+    """Whether both are copies, as far as a listing shows."""
     return stored.is_whole(here) and here["archive"].size_bytes == objects["archive"].size_bytes

@@ -1,4 +1,4 @@
-"""Whether each copy of one backup, and of what it is built on, is still what was stored. No key is needed for it."""
+"""Checks that each copy of one backup and of its chain is still what was stored. This needs no key."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from clinic_backups.stores.configured import Stores
 
 @dataclass(frozen=True)
 class CheckedCopy:
-    """One copy as it is now.
-
-    :param condition: none where ``error`` says why it is not known; then nothing was recorded of it.
-    :param is_news: the catalog said otherwise until now.
+    """The present condition of one copy.
+    :param condition: none if ``error`` says why it is unknown. Nothing was recorded of it then.
+        :param is_news: whether the catalog had another condition before.
     """
 
     backup_id: str
@@ -39,11 +38,11 @@ class CheckedCopy:
 
 @dataclass
 class Verification:
-    """What came of it.
-
-    :param copies: those of the backup first, then those of what it is built on.
-    :param losses: what was recorded as lost, with what is built on it; the operator's mail is in the outbox.
-    :param problems: what else is wrong and was not put right.
+    """The result of a verification.
+    :param copies: the copies of the backup first, then those of its chain.
+        :param losses: copies that were recorded as lost, with the backups built on them; the operator's mail is in the
+            outbox.
+        :param problems: other problems that were not corrected.
     """
 
     backup_id: str
@@ -54,17 +53,16 @@ class Verification:
 
     @property
     def bad(self) -> list[CheckedCopy]:
-        """The copies that are gone or damaged."""
+        """The missing or damaged copies."""
         return [copy for copy in self.copies if copy.condition in ("missing", "damaged")]
 
     def require_intact(self) -> None:
-        """Raise what the copies' user has to know.
-
-        :raises PermanentError: a copy is bad; the message names each.
-        :raises ClinicBackupsError: none is, and not all could be looked at: a :class:`TransientError` where that may
-            pass.
+        """Raise an error if a copy is bad or could not be checked.
+        :raises PermanentError: a copy is bad. The message names each.
+                :raises ClinicBackupsError: no copy is bad, but some could not be checked: a :class:`TransientError` if
+                that may pass.
         """
-        # One error may be that of several copies.
+        # Several copies may have the same error.
         errors = list(dict.fromkeys([copy.error for copy in self.copies if copy.error] + self.problems))
         errors.sort(key=lambda error: not isinstance(error, TransientError))
         raised: ClinicBackupsError
@@ -77,7 +75,7 @@ class Verification:
         elif errors:
             first = errors.pop(0)
             kind = TransientError if isinstance(first, TransientError) else PermanentError
-            raised = kind(f"Backup {self.backup_id} was not wholly verified: {first.message}", hint=first.hint)
+            raised = kind(f"Backup {self.backup_id} was not fully verified: {first.message}", hint=first.hint)
         else:
             return
         for error in errors:
@@ -100,14 +98,12 @@ class Verification:
 
 
 class Verifier:
-    """Reads whole what a backup needs, in each store that should have it, and writes down what it finds.
-
-    What is gone or damaged is recorded, with all that is built on it, together with the operator's mail; what is back
-    counts again.
-
-    :param check: reads and records.
+    """Reads all copies of a backup and its chain, in each store that should have them, and records the result.
+    Missing and damaged copies are recorded, also for the backups that are built on them, together with the operator's
+        mail. A copy that is back counts again.
+        :param check: reads and records.
     :param now: the clock.
-    :param on_copy: told of each copy when its store is done.
+        :param on_copy: called with each copy when its store is done.
     """
 
     def __init__(
@@ -123,7 +119,7 @@ class Verifier:
         self._places, self._alarm = Copies(catalog.database), LossAlarm(now)
 
     def run(self, backup_id: str) -> Verification:
-        """Verify one backup. A store that fails keeps nobody from the others.
+        """Verify one backup. A store that fails does not stop the others.
 
         :raises PermanentError: there is no such completed backup.
         """
@@ -140,7 +136,7 @@ class Verifier:
         for url in self._urls(places, needed):
             here = {archive: states[url] for archive in needed if url in (states := places.get(archive.backup_id, {}))}
             self._in_store(record, url, here, done)
-        # Also where no copy was news: the record may have been written by whoever did not look at its chain.
+        # Also if no condition changed, because the record may have been written without regard to its chain.
         ids = [archive.backup_id for archive in needed]
         done.losses += self._places.settle(ids, self._stores.primary.url, self._alarm)
         order = {archive.backup_id: number for number, archive in enumerate(needed)}
@@ -148,7 +144,7 @@ class Verifier:
         return done
 
     def _urls(self, places: Mapping[str, Mapping[str, Condition]], needed: Sequence[ChainArchive]) -> list[str]:
-        """Stores of the settings first; then others that hold something of it, or should."""
+        """The stores of the settings, then other stores that hold a copy or should."""
         known = {url for archive in needed for url in places.get(archive.backup_id, {})}
         return [url for url in self._stores.urls if url in known] + sorted(known - set(self._stores.urls))
 
@@ -177,7 +173,7 @@ class Verifier:
 def _copy(
     archive: ChainArchive, url: str, before: Condition, now: Condition | None, found: Inventory, clinic_id: int
 ) -> CheckedCopy:
-    """What the reading and the catalog agree on. Where they do not, something came in between."""
+    """The condition on which the reading and the catalog agree. If they differ, the copy changed in between."""
     read = found.read.get(archive.backup_id)
     about = {archive.key, f"clinic {clinic_id}"}
     error = next((error for what, error in found.problems if what in about), None)
@@ -189,7 +185,7 @@ def _copy(
     if condition is not None:
         return CheckedCopy(archive.backup_id, url, archive.size_bytes, condition, is_news=now != before)
     changed = TransientError(
-        f"{archive.backup_id} in {url} was deleted, or copied anew, while it was read.", hint="Verify it again."
+        f"{archive.backup_id} in {url} was deleted or copied again while it was read.", hint="Verify it again."
     )
     return CheckedCopy(archive.backup_id, url, archive.size_bytes, None, error=error or changed)
 
@@ -197,5 +193,5 @@ def _copy(
 def _homeless(archive: ChainArchive) -> PermanentError:
     return PermanentError(
         f"No store is known to hold {archive.backup_id}.",
-        hint="Run `clinic-backups catalog rebuild`: it takes over what a store has and the catalog does not know.",
+        hint="Run `clinic-backups catalog rebuild`: it takes over backups that the catalog does not know.",
     )

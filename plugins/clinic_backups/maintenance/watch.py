@@ -1,4 +1,4 @@
-"""The watch: is every clinic's last good backup young enough? It asks the catalog alone, so that it needs little."""
+"""The watch: checks that every clinic's last good backup is young enough. It needs only the catalog."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from clinic_backups.catalog.outbox import Notice
 
 AGAIN_AFTER = timedelta(hours=24)
 TIMEOUT_SECONDS, LONGEST_SECONDS = 10, 30
-"""For a step of the heartbeat's request, and for all of it."""
+"""Time limits of the heartbeat: for one step of its request, and for the whole request."""
 
 
 def alarm_notice(
     facts: Mapping[str, Any], last: tuple[Mapping[str, Any], datetime] | None, now: datetime
 ) -> Notice | None:
-    """The alarm for the operator: when something is wrong that the last alarm did not name, else once a day.
-
-    :param facts: of :func:`clinic_backups.notify.digest.overdue_facts`; with ``problem``, its ``error`` and ``hint``,
-        where no backup can be made at all.
-    :param last: the facts and time of the last alarm.
+    """The alarm for the operator: sent if the last alarm did not name everything that is wrong, otherwise once a day.
+    :param facts: from :func:`clinic_backups.notify.digest.overdue_facts`; with ``problem``, its ``error`` and ``hint``,
+        if no backup can be made at all.
+        :param last: the facts and time of the last alarm.
     """
     late, problem = _late(facts), facts.get("problem")
     known = last is not None and late <= _late(last[0]) and problem in (None, last[0].get("problem"))
-    # One of the future was written by a clock that was wrong.
+    # An alarm that is dated in the future comes from a wrong clock.
     lately = last is not None and -FUTURE_TOLERANCE <= now - last[1] < AGAIN_AFTER
     if not (late or problem) or (known and lately):
         return None
@@ -38,20 +37,18 @@ def alarm_notice(
 
 
 def count_late(facts: Mapping[str, Any]) -> int:
-    """How many clinics are past their objective."""
+    """The number of clinics that miss their objective."""
     return len(_late(facts))
 
 
 def ping(url: str, *, well: bool) -> None:
-    """Tell the dead man's switch how it is: ``url`` when all is well, ``url/fail`` when not.
-
-    The convention of https://healthchecks.io/docs/http_api/. Nothing but the request itself is sent.
-
-    :raises TransientError: it could not be told; the message leaves the address out, which is a secret.
+    """Ping the dead man's switch: ``url`` if all is well, ``url/fail`` if not.
+    This is the convention of https://healthchecks.io/docs/http_api/. Only the request itself is sent.
+        :raises TransientError: the ping failed. The message leaves out the address, which is a secret.
     """
     problems: list[str] = []
     place = url if well else f"{url.rstrip('/')}/fail"
-    # The limit of requests is one for each piece of the answer: whoever drips would hold us for ever.
+    # The time-out of requests applies to each piece of the answer, so a slow server could block us for ever.
     asking = threading.Thread(target=lambda: problems.append(_answer_of(place)), daemon=True)
     asking.start()
     asking.join(LONGEST_SECONDS)
@@ -59,12 +56,12 @@ def ping(url: str, *, well: bool) -> None:
     if problem:
         raise TransientError(
             f"The heartbeat could not be sent ({problem}).",
-            hint="Check CLINIC_BACKUPS_HEARTBEAT_URL and the way there.",
+            hint="Check CLINIC_BACKUPS_HEARTBEAT_URL and the network.",
         ) from None
 
 
 def _answer_of(place: str) -> str:
-    """What is wrong with the answer; empty where nothing is."""
+    """What is wrong with the answer; empty if nothing is."""
     try:
         answer = requests.get(place, timeout=TIMEOUT_SECONDS, allow_redirects=False)
     except requests.RequestException as error:

@@ -1,1 +1,1 @@
-"""The mails: rendered from ``include/email`` and handed to the mail server."""
+"""The mails: rendered from ``include/email`` and sent to the mail server."""

@@ -1,4 +1,4 @@
-"""What is told of restores that wait for approval: to who may answer, and the answer to whoever asked."""
+"""Mails about restores that wait for approval: to the approvers, and the answer to whoever asked."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from clinic_backups.notify.message import ADDRESS
 
 Outcome = Literal["approved", "rejected", "lapsed"]
 SHORTEST_NOTICE = timedelta(hours=1)
-"""So long before a plan lapses those who may approve it are reminded at the latest."""
+"""The approvers are reminded at least this long before a plan lapses."""
 LOOKED_BACK = timedelta(days=7)
-"""Plans that lapsed longer ago are not told of any more."""
+"""Plans that lapsed longer ago are not mailed any more."""
 
 
 class ApprovalMails:
     """Writes the mails about plans and answers into the outbox, each once.
-
-    :param belongs_to: whether somebody of that name is a person of that clinic.
-    :param url: of Airflow, without a slash at its end; empty where it is not known.
+    :param belongs_to: returns whether the person with that name belongs to the clinic.
+        :param url: Airflow's address without a final slash; empty if unknown.
     """
 
     def __init__(
@@ -42,17 +41,17 @@ class ApprovalMails:
 
     @staticmethod
     def may_be_told(operators: Sequence[str], approvers: Sequence[str]) -> list[str]:
-        """The addresses that hear of plans."""
+        """The addresses for mails about plans."""
         return [*operators, *(name for name in approvers if ADDRESS.fullmatch(name))]
 
     def asked(self, asked: Approval) -> None:
-        """A plan waits: tell those who may approve it."""
+        """Tell the approvers that a plan waits."""
         self._outbox.queue(self._asked(asked, reminder=False), self._now())
 
     def remind(self, approvals: Approvals, hours: float) -> None:
-        """Remind of plans that will lapse soon, and tell of those that lapsed. Called every hour.
-
-        :param hours: so long a plan waits; it is reminded of when a quarter of that is left, or an hour.
+        """Remind the approvers of plans that will lapse soon, and report lapsed plans. Called every hour.
+        :param hours: how long a plan waits. The reminder comes when a quarter of that is left, or an hour if that is
+            more.
         """
         before = max(SHORTEST_NOTICE, timedelta(hours=hours) / 4)
         for asked in approvals.waiting():
@@ -62,11 +61,11 @@ class ApprovalMails:
             self.lapsed(asked)
 
     def lapsed(self, asked: Approval) -> None:
-        """Nobody answered in time: tell whoever asked."""
+        """Tell whoever asked that nobody answered in time."""
         self._outbox.queue(self._answered(asked, "lapsed", self._addressee(asked)), self._now())
 
     def announcer(self, asked: Approval | None) -> Announce:
-        """What tells whoever asked, in the transaction that records the answer."""
+        """A function that tells whoever asked, in the transaction that records the answer."""
         addressee = self._addressee(asked) if asked is not None else None
 
         def announce(db: SqlConnection, answered: Approval) -> None:
@@ -89,7 +88,7 @@ class ApprovalMails:
         return Notice(f"approval:{answered.id}:answer", "answer", facts, addressee)
 
     def _addressee(self, asked: Approval) -> int | None:
-        """The clinic whose person has asked; none: the operator, also where that cannot be found out."""
+        """The clinic of the person who asked; none for the operator, or if that cannot be found out."""
         try:
             return asked.clinic_id if self._belongs_to(asked.requested_by, asked.clinic_id) else None
         except ClinicBackupsError:

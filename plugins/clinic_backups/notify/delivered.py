@@ -1,4 +1,4 @@
-"""What came of sending mail."""
+"""The result of sending mail."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Delivered:
-    """What one delivery did; ``problem`` is why letters were left waiting."""
+    """The result of one delivery. ``problem`` says why letters still wait."""
 
     sent: int = 0
     refused: int = 0

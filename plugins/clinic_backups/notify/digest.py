@@ -1,4 +1,4 @@
-"""What the operator is told: how a run went, and which clinics are past their objective."""
+"""The facts of the operator's mails: the results of a run, and the clinics that miss the objective."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def digest_facts(
 ) -> dict[str, Any]:
     """The facts of one run's digest.
 
-    :param clinics: those that the run was for.
-    :param records: the run's newest record of each clinic; none for a clinic whose backup was not begun.
-    :param urls: of each clinic's task in Airflow.
-    :param copies: stores that lack copies of completed backups, each with ``store_url``, ``missing`` (how many),
-        ``oldest_at`` (of the oldest of them, ISO 8601), and the store's last ``error`` and ``hint`` or empty texts.
+    :param clinics: the clinics of the run.
+    :param records: the run's newest record of each clinic; none if a clinic's backup was not begun.
+    :param urls: the address of each clinic's task in Airflow.
+    :param copies: stores that lack copies of completed backups, each with ``store_url``, ``missing`` (their number),
+        ``oldest_at`` (time of the oldest, ISO 8601), and the store's last ``error`` and ``hint``, which may be empty.
     :param problem: why the run failed before any backup began: ``task``, ``error``, ``hint``.
     """
     completed = [record for record in records.values() if record.state == "completed"]
@@ -87,8 +87,7 @@ def overdue_facts(
     health: Iterable[ClinicHealth], objective_hours: int, now: datetime, *, new_ones_too: bool = False
 ) -> dict[str, Any]:
     """The active clinics that have never been backed up, and those whose last good backup is too old.
-
-    :param new_ones_too: also clinics without backup that have not been known for that long.
+    :param new_ones_too: include clinics without a backup that have not been known for that long.
     """
     moment = now - timedelta(hours=objective_hours)
     late = [clinic for clinic in health if clinic.is_overdue(moment) or (new_ones_too and clinic.last_good_at is None)]
@@ -114,7 +113,7 @@ def is_complete(record: BackupRecord | None) -> bool:
 
 def _failure(clinic: Clinic, record: BackupRecord | None, url: str) -> dict[str, Any]:
     if record is None:
-        error, hint = "Its backup was not begun.", "See why the run failed, and this clinic's task back_up."
+        error, hint = "Its backup was not begun.", "See the run's first error, and this clinic's task back_up."
     else:
         error, hint = record.error or f"It is still {record.state}.", record.hint or ""
     return {"clinic_id": clinic.id, "clinic_name": clinic.name, "error": error, "hint": hint, "url": url}

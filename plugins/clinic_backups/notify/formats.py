@@ -1,4 +1,4 @@
-"""Figures, dates and times of the mails and the pages, in one language and time zone."""
+"""Formats figures, dates and times for mails and pages, in one language and time zone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ FILTERS = ("number", "percent", "size", "duration", "moment", "short_moment", "d
 
 @dataclass(frozen=True)
 class Formats:
-    """The filters of the templates, in one locale and one time zone. Units are SI symbols, alike in all languages."""
+    """The filters of the templates, in one locale and one time zone. Units are SI symbols, the same in all
+    languages.
+    """
 
     locale: Locale
     zone: ZoneInfo
@@ -60,7 +62,7 @@ class Formats:
         return format_date(self._local(value).date(), "long", locale=self.locale)
 
     def weekday(self, value: str | datetime) -> str:
-        """``vie, 1 may 2026``: a day among others."""
+        """``vie, 1 may 2026``: a day in a list."""
         return format_date(
             self._local(value).date(), "E, " + str(self.locale.date_formats["medium"]), locale=self.locale
         )
@@ -87,7 +89,7 @@ class Formats:
         )
 
     def _time(self, local: datetime) -> str:
-        # Times as CLDR writes them have a narrow space before AM that many fonts of mail programs lack.
+        # CLDR's times have a narrow space before AM, which many fonts of mail programs lack.
         return format_time(local, "short", tzinfo=self.zone, locale=self.locale).replace("\u202f", "\u00a0")
 
     def _decimal(self, value: float, pattern: str) -> str:

@@ -1,4 +1,4 @@
-"""The alarm about backups that a store should hold and does not."""
+"""The alarm about backups that a store should hold but does not."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from clinic_backups.catalog.outbox import Notice, queue
 from clinic_backups.catalog.tables import backup, backup_copy, notification
 
 LISTED = 200
-"""So many losses are told one by one; of the others only how many they are."""
+"""A mail lists this many losses; of the others it gives only the number."""
 NOTHING: Mapping[str, Any] = {"lost": [], "count": 0, "without": []}
 
 
 class LossAlarm:
-    """Tells the operator of losses in the transaction that records them, so that none is recorded and never told.
+    """Tells the operator of losses, in the transaction that records them, so that every recorded loss is mailed.
+    All losses of one run are in one mail. Losses that follow after it was sent are in another one.
+        An :data:`~clinic_backups.catalog.copies.Announce`.
 
-    All losses of one process's run come in one mail; those that follow after it was sent, in another one.
-    An :data:`~clinic_backups.catalog.copies.Announce`.
-
-    :param now: the clock.
+        :param now: the clock.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
@@ -39,7 +38,7 @@ class LossAlarm:
         for number in count():
             key = f"{self._key}:{number}" if number else self._key
             queue(db, Notice(key, "loss", {"checked_at": iso(now), **NOTHING}), now)
-            # Locked, so that nobody addresses it between this look and the change.
+            # Locked, so that nobody addresses the notice before it is changed.
             row = db.execute(
                 select(notification.c.id, notification.c.facts, notification.c.addressed_at)
                 .where(notification.c.key == key)
@@ -52,9 +51,8 @@ class LossAlarm:
 
 
 def _facts(db: SqlConnection, told: Mapping[str, Any], losses: Iterable[Loss], now: datetime) -> dict[str, Any]:
-    """What the templates ask for: the facts told so far, with more losses; the worst first.
-
-    ``left`` are the stores from which a backup can still be restored.
+    """The facts for the templates: those of the present notice and the new losses, the worst first.
+    ``left`` lists the stores from which a backup can still be restored.
     """
     new: list[dict[str, Any]] = [
         {

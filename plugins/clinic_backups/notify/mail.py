@@ -1,7 +1,6 @@
-"""Mails, rendered from the templates below ``include/email``.
-
-A language is a folder there: its name is the locale of the figures and dates, its files are ``<kind>.txt`` and
-``<kind>.html``. The first line of the text is ``Subject: …``, then comes an empty line.
+"""Renders mails from the templates below ``include/email``.
+Each language has a folder there. Its name is the locale for figures and dates, its files are ``<kind>.txt`` and
+``<kind>.html``. The first line of the text is ``Subject: …``, followed by an empty line.
 """
 
 from __future__ import annotations
@@ -10,13 +9,16 @@ import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import CodeType
 from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from babel import Locale, UnknownLocaleError
 from jinja2 import (
+    BytecodeCache,
     FileSystemLoader,
     StrictUndefined,
     Template,
@@ -25,6 +27,7 @@ from jinja2 import (
     TemplateSyntaxError,
     select_autoescape,
 )
+from jinja2.bccache import Bucket
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from clinic_backups.base.errors import SettingsError
@@ -33,24 +36,49 @@ from clinic_backups.notify.formats import FILTERS, Formats
 
 FALLBACK_LANGUAGE = "es"
 LIST_LIMIT = 50
-"""Entries of one list that a mail shows; the templates know it as ``list_limit``."""
+"""The most entries of a list that a mail shows; ``list_limit`` in the templates."""
 TEXT_LIMIT = 1000
 
 
 @dataclass(frozen=True)
 class Mail:
-    """One rendered mail: subject of one line, plain text, and a whole HTML document."""
+    """One rendered mail: a one-line subject, plain text, and a whole HTML document."""
 
     subject: str
     text: str
     html: str
 
 
+class _Compiled(BytecodeCache):
+    """What the templates were compiled to in this process: compiling all of them takes a second.
+
+    It is used again only while a template's text is the same.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, CodeType]] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        checksum, code = self._known.get(bucket.key, ("", None))
+        if checksum == bucket.checksum:
+            bucket.code = code
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        if bucket.code is not None:
+            self._known[bucket.key] = (bucket.checksum, bucket.code)
+
+
+@cache
+def _compiled(language: str, zone: str) -> _Compiled:
+    """Of one language and time zone: what depends on constants alone is computed with their formats."""
+    return _Compiled()
+
+
 class Templates:
     """The folder ``include/email``.
 
-    :param zone: times are shown in it.
-    :param support_contact: whom a clinic's administrator asks; empty leaves the sentence out.
+    :param zone: the time zone of shown times.
+    :param support_contact: the contact for a clinic's administrator; if empty, the sentence is left out.
     """
 
     def __init__(self, folder: Path, zone: ZoneInfo, *, support_contact: str = "") -> None:
@@ -66,15 +94,15 @@ class Templates:
         if FALLBACK_LANGUAGE not in found:
             raise SettingsError(
                 f"{self._folder} has no folder {FALLBACK_LANGUAGE!r} with the mails' templates.",
-                hint="CLINIC_BACKUPS_EMAIL_DIR says where the folder is.",
+                hint="Set CLINIC_BACKUPS_EMAIL_DIR to the folder with the templates.",
             )
         return found
 
     def render(self, kind: str, language: str, facts: Mapping[str, Any]) -> Mail:
         """One mail.
 
-        :param language: a folder's name; ``es-BO`` and ``en_US`` find their language's, any other text finds ``es``.
-        :param facts: JSON values, times in ISO 8601 with zone; the texts are made one line here.
+        :param language: a folder's name. ``es-BO`` and ``en_US`` use their language's folder, any other text ``es``.
+        :param facts: JSON values, times in ISO 8601 with zone. Texts are reduced to one line here.
         :raises SettingsError: a template is missing or wrong; names the file and the line.
         """
         folder = self._folder_of(language)
@@ -84,7 +112,7 @@ class Templates:
         subject = one_line(first.removeprefix("Subject:"))
         if not first.startswith("Subject:") or not subject or not text.startswith("\n"):
             raise SettingsError(
-                f"{self._folder / folder / kind}.txt, line 1: not `Subject: …` and an empty line after it.",
+                f"{self._folder / folder / kind}.txt, line 1: it is not `Subject: …` with an empty line after it.",
                 hint="The first line of a mail's text is its subject.",
             )
         html = self._render(folder, f"{kind}.html", {**known, "subject": subject})
@@ -105,7 +133,7 @@ class Templates:
                     ) from None
 
     def folder_for(self, language: str) -> str | None:
-        """The folder of a language, or else of that language without its region; ``None`` where neither exists."""
+        """The folder of a language, or of that language without its region; ``None`` if neither exists."""
         folders = {name.replace("-", "_").lower(): name for name in self.languages()}
         wanted = language.replace("-", "_").lower()
         while wanted and wanted not in folders:
@@ -125,11 +153,11 @@ class Templates:
             place = self._place(error) or str(self._folder / folder / name)
             raise SettingsError(
                 f"{place}: {type(error).__name__}: {one_line(str(error))}",
-                hint=f"Every language needs the same files, and {name} knows these facts: {', '.join(sorted(facts))}.",
+                hint=f"Every language needs the same files. {name} can use these facts: {', '.join(sorted(facts))}.",
             ) from None
 
     def _place(self, error: Exception) -> str:
-        """File and line of a template's error, as far as it tells them."""
+        """File and line of a template's error, if known."""
         if isinstance(error, TemplateSyntaxError):
             return f"{error.filename or error.name}, line {error.lineno}"
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if self._is_template(frame.filename)]
@@ -140,7 +168,9 @@ class Templates:
         return Path(filename).is_relative_to(self._folder)
 
     def _environment(self, folder: str) -> ImmutableSandboxedEnvironment:
-        """Templates of one language; what a language's folder lacks is looked for beside it, as the layout is."""
+        """Templates of one language. Files that its folder lacks, such as the layout, are looked up in the parent
+        folder.
+        """
         if folder not in self._environments:
             try:
                 formats = Formats(Locale.parse(folder.replace("-", "_")), self._zone)
@@ -155,6 +185,7 @@ class Templates:
                 trim_blocks=True,
                 lstrip_blocks=True,
                 keep_trailing_newline=True,
+                bytecode_cache=_compiled(folder, self._zone.key),
             )
             environment.filters.update({name: getattr(formats, name) for name in FILTERS})
             environment.tests["web_address"] = is_web_address
@@ -164,7 +195,7 @@ class Templates:
 
 
 def _clean(value: Any) -> Any:
-    """Facts with every text, also in lists and objects, as one line of bounded length."""
+    """The facts, with every text in them reduced to one line of limited length."""
     if isinstance(value, str):
         line = one_line(value)
         return line if len(line) <= TEXT_LIMIT else f"{line[: TEXT_LIMIT - 1]}…"
@@ -174,7 +205,7 @@ def _clean(value: Any) -> Any:
 
 
 def is_web_address(value: object) -> bool:
-    """The value may stand in ``href``: http or https, with a host, nothing but printable ASCII."""
+    """Whether the value may be used in ``href``: http or https, with a host, only printable ASCII."""
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value):
         return False
     try:

@@ -1,4 +1,4 @@
-"""A rendered mail as a message that nobody's name can bend."""
+"""Makes a message from a rendered mail. No name can inject headers or recipients into it."""
 
 from __future__ import annotations
 
@@ -27,22 +27,21 @@ def check_address(address: str) -> str:
     if not match or not address.isprintable() or len(match["local"].encode()) > 64 or len(address.encode()) > 254:
         raise PermanentError(
             f"{one_line(address)[:NAME_LIMIT]!r} is not a mail address.",
-            hint="One address each, like ana@clinica.example: correct it where clinic_admins.sql reads it.",
+            hint="Write one address, like ana@clinica.example. Correct it in the table that clinic_admins.sql reads.",
         )
     return address
 
 
 def split_sender(sender: str) -> tuple[str, str]:
-    """Name and address of ``Name <address>`` or of a bare address. :raises PermanentError: neither of the two."""
+    """Name and address of ``Name <address>`` or of a bare address. :raises PermanentError: it is neither."""
     name, address = parseaddr(sender) if "<" in sender else ("", sender.strip())
     return one_line(name), check_address(address)
 
 
 class _Encoded(str):
-    """A header that goes out exactly as it was encoded here.
-
-    The standard library's own way is open to injection from a name. In Python 3.11 ``=?utf-8?q?a=0D=0ABcc=3A_x?=`` as
-    a subject becomes a second header, and a long name with commas in it becomes further recipients.
+    """A header that is sent exactly as it was encoded here.
+    The standard library's own encoding allows injection from a name. In Python 3.11 the subject
+        ``=?utf-8?q?a=0D=0ABcc=3A_x?=`` becomes a second header, and a long name with commas becomes further recipients.
     """
 
     name: str
@@ -54,7 +53,7 @@ class _Encoded(str):
         return header
 
     def fold(self, *, policy: EmailPolicy[Any]) -> str:
-        """As ``email.headerregistry.BaseHeader`` has it."""
+        """See ``email.headerregistry.BaseHeader``."""
         return f"{self.name}: {policy.linesep.join(self.lines)}{policy.linesep}"
 
 
@@ -85,10 +84,10 @@ def message(
     date: datetime,
     urgent: bool,
 ) -> EmailMessage:
-    """The mail as it goes to one person: text first, then HTML, both UTF-8.
+    """The message to one person: text first, then HTML, both UTF-8.
 
     :param sender: ``name@host`` or ``Name <name@host>``.
-    :param thread: Message-ID of the first mail of the thread that this one continues.
+    :param thread: Message-ID of the first mail of the thread that this mail continues.
     :raises PermanentError: ``address`` or ``sender`` is not exactly one mail address.
     """
     check_address(address)
@@ -104,12 +103,12 @@ def message(
     if thread is not None:
         result["In-Reply-To"] = _identifier("In-Reply-To", thread)
         result["References"] = _identifier("References", thread)
-    # RFC 3834: no answer of an absent recipient's mail program comes back.
+    # RFC 3834: mail programs of absent recipients then send no automatic answer.
     result["Auto-Submitted"] = "auto-generated"
     if urgent:
         result["Importance"] = "high"
         result["X-Priority"] = "1"
-    # Quoted-printable: lines stay short and 7 bit, whatever the servers on the way can do.
+    # Quoted-printable keeps lines short and 7 bit, so that every server can forward them.
     result.set_content(mail.text, cte="quoted-printable")
     result.add_alternative(mail.html, subtype="html", cte="quoted-printable")
     return result

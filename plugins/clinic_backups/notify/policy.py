@@ -1,4 +1,4 @@
-"""What a backup's outcome is worth telling its clinic's administrators."""
+"""Decides which mail a clinic's administrators get about a backup's outcome."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ NotifySuccess = Literal["each", "weekly", "never"]
 Cause = Literal["transient", "permanent", "interrupted"]
 WEEK = timedelta(days=7)
 TOLERANCE = timedelta(hours=2)
-"""Nights differ in length and a backup's time in the night: a week later may be a little less than seven days."""
+"""A little less than seven days, because a backup's time differs from night to night."""
 
 
 @dataclass(frozen=True)
 class History:
-    """What was told before, and how the clinic stood.
-
-    :param failures: failures in a row that were told, with no recovery after them.
-    :param thread_id: the notice of the first of them.
+    """Earlier notices and backups of the clinic.
+    :param failures: mailed failures in a row, without a recovery after them.
+        :param thread_id: the notice of the first of them.
     """
 
     failures: int = 0
@@ -40,7 +39,7 @@ class History:
 
 
 def success_notice(record: BackupRecord, history: History, wish: NotifySuccess, now: datetime) -> Notice | None:
-    """The notice of a completed backup: a recovery is always told, the rest as wished."""
+    """The notice of a completed backup. A recovery is always mailed, other successes as the setting says."""
     facts = _facts(record)
     if history.failures and history.failing_since:
         facts |= {"failures": history.failures, "failing_since": iso(history.failing_since)}
@@ -54,7 +53,7 @@ def success_notice(record: BackupRecord, history: History, wish: NotifySuccess, 
 
 
 def failure_notice(record: BackupRecord, history: History, cause: Cause) -> Notice:
-    """The notice of a failed backup: always told, those in a row as one thread."""
+    """The notice of a failed backup. It is always mailed; consecutive failures form one thread."""
     facts = {
         "clinic_id": record.clinic_id,
         "clinic_name": record.clinic_name,
@@ -68,7 +67,7 @@ def failure_notice(record: BackupRecord, history: History, cause: Cause) -> Noti
 
 
 def cause_of(error: BaseException) -> Cause:
-    """Which explanation an error gets in a mail; its own text is for the operator only."""
+    """The kind of explanation for an error in a mail. The error's own text is for the operator only."""
     if isinstance(error, Interrupted) or not isinstance(error, Exception):
         return "interrupted"
     return "transient" if isinstance(error, TransientError) else "permanent"
@@ -76,16 +75,15 @@ def cause_of(error: BaseException) -> Cause:
 
 @dataclass(frozen=True)
 class Announcer:
-    """Writes what an outcome is worth telling into the outbox, in the outcome's own transaction.
-
-    :param wish: how often to tell of successes; ``clinic_wishes`` has those of single clinics.
+    """Writes the notice about an outcome into the outbox, in the outcome's own transaction.
+    :param wish: how often to mail successes; ``clinic_wishes`` has the exceptions for single clinics.
     """
 
     wish: NotifySuccess = "each"
     clinic_wishes: Mapping[int, NotifySuccess] = field(default_factory=dict)
 
     def completed(self, db: SqlConnection, record: BackupRecord) -> None:
-        """:param record: completed, and written already."""
+        """:param record: a completed record that was already written."""
         now = record.finished_at or record.started_at
         wish = self.clinic_wishes.get(record.clinic_id, self.wish)
         notice = success_notice(record, _history(db, record, now), wish, now)
@@ -93,7 +91,7 @@ class Announcer:
             queue(db, notice, now)
 
     def failed(self, db: SqlConnection, record: BackupRecord, cause: Cause) -> None:
-        """:param record: failed for good, and written already. The same attempt is told once."""
+        """:param record: a finally failed record that was already written. Each attempt is mailed only once."""
         now = record.finished_at or record.started_at
         queue(db, failure_notice(record, _history(db, record, now), cause), now)
 
@@ -130,7 +128,7 @@ def _history(db: SqlConnection, record: BackupRecord, now: datetime) -> History:
             "clinic_id": record.clinic_id,
             "backup_id": record.backup_id,
             "week": now - WEEK,
-            # What is dated later was written by a clock that was wrong.
+            # Records with later dates come from a wrong clock.
             "until": now + FUTURE_TOLERANCE,
         },
     ).one()

@@ -1,4 +1,4 @@
-"""Sends what is in the outbox. A mail server that is down or slow costs one attempt, and nothing else."""
+"""Sends the letters of the outbox. A mail server that is down or slow costs only one attempt."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from clinic_backups.notify.message import ADDRESS, message, split_sender
 from clinic_backups.notify.smtp import MailServer, RecipientRefused, ServerUnavailable
 
 PAUSE = timedelta(minutes=1)
-"""After the server failed for one process, the others leave it alone for so long."""
+"""After the server failed for one process, the others do not use it for this time."""
 URGENT = ("alarm", "loss", "restore_report", "approval")
 
 
 class Post:
     """Addresses notices and sends letters.
 
-    :param server: the connection ``smtp_default``; ``None`` where nobody has defined it: letters wait then.
-    :param admins: gives the administrators of one clinic.
-    :param operators: who gets digests and alarms.
-    :param approvers: who besides them hears of plans that wait for approval: names that are mail addresses.
-    :param operator_language: and in which language.
+    :param server: the connection ``smtp_default``; ``None`` if it is not defined. Letters wait then.
+    :param admins: returns the administrators of one clinic.
+    :param operators: recipients of digests and alarms.
+    :param approvers: further recipients of mails about waiting plans: approvers whose names are mail addresses.
+    :param operator_language: language of the operators' mails.
     :param now: the clock.
     """
 
@@ -49,10 +49,9 @@ class Post:
         self._now = now
 
     def deliver(self, *, clinic_id: int | None = None, limit_seconds: float = 600) -> Delivered:
-        """Send what is due, of one clinic or all; whatever cannot be sent waits for a later call.
-
-        :param limit_seconds: no further letter is begun after that time.
-        :raises ClinicBackupsError: the catalog cannot be used; nothing is lost then.
+        """Send the due letters of one clinic or of all. Letters that cannot be sent wait for a later call.
+        :param limit_seconds: no letter is begun after this time.
+                :raises ClinicBackupsError: the catalog cannot be used. No letter is lost then.
         """
         done = Delivered()
         now = self._now()
@@ -68,7 +67,7 @@ class Post:
         with connected as server:
             self._address(clinic_id, domain, now, done)
             if clinic_id is not None and self._outbox.server_failed_since(now - PAUSE):
-                done.problem = "The mail server failed a moment ago; a later task tries again."
+                done.problem = "The mail server failed a moment ago. A later task will try again."
                 return done
             deadline = time.monotonic() + limit_seconds
             while time.monotonic() < deadline and self._send_next(server, clinic_id, now, done):
@@ -80,7 +79,7 @@ class Post:
         self._outbox.expire(self._now())
 
     def _address(self, clinic_id: int | None, domain: str, now: datetime, done: Delivered) -> None:
-        """Look the recipients up. The clinics' database may be what failed: then those of the last mail are taken."""
+        """Look up the recipients. If the clinics' database does not answer, use those of the last mail."""
         known: dict[int | None, Sequence[Recipient] | None] = {None: self._operators}
         for notice_id, addressee, kind in self._outbox.unaddressed(clinic_id):
             if addressee is not None and addressee not in known:
@@ -94,7 +93,7 @@ class Post:
                 self._outbox.address(notice_id, recipients, domain=domain, now=now)
 
     def _send_next(self, server: MailServer, clinic_id: int | None, now: datetime, done: Delivered) -> bool:
-        """Send one letter; returns whether there may be more to do."""
+        """Send one letter; returns whether there may be more."""
         with self._outbox.next_letter(now, clinic_id=clinic_id, server_is_up=done.sent > 0) as found:
             if found is None:
                 return False
@@ -123,7 +122,7 @@ class Post:
                 message_id=letter.message_id,
                 thread=letter.thread_message_id,
                 date=letter.created_at,
-                # The first of a row of failures rings; those that follow are in its thread.
+                # Only the first of consecutive failures is marked important; the others are in its thread.
                 urgent=letter.kind in URGENT or (letter.kind == "failure" and letter.thread_message_id is None),
             ),
             letter.recipient.address,
@@ -138,5 +137,5 @@ def _settle_failure(settle: Settle, error: ClinicBackupsError, done: Delivered) 
         settle.refused(error.message)
         done.refused += 1
     else:
-        # A template that somebody has to correct, or a recipient whose mailbox is full.
+        # For instance a wrong template, or a recipient whose mailbox is full.
         settle.later(error.message, server_failed=False)

@@ -1,4 +1,6 @@
-"""What a restore's outcome tells: the clinic's administrators in their words, the operator with the cause."""
+"""The notices about a restore's outcome: a plain one for the clinic's administrators, one with the cause for the
+operator.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,15 @@ from clinic_backups.catalog.outbox import Notice, queue
 from clinic_backups.catalog.restores import RestoreRecord
 
 RestoreOutcome = Literal["completed", "failed", "unknown"]
-"""``failed``: nothing was changed. ``unknown``: its process died while it committed, and nobody can say any more."""
+"""``failed``: nothing was changed. ``unknown``: its process died during the commit, and the result cannot be found
+out.
+"""
 
 
 def restore_notices(record: RestoreRecord, outcome: RestoreOutcome) -> tuple[Notice, Notice]:
-    """The clinic's notice and the operator's. Neither names its backup to the outbox: the catalog may not know it."""
+    """The clinic's notice and the operator's. Neither has a backup's record in the outbox, as the catalog may lack
+    it.
+    """
     facts = _facts(record, outcome)
     report = facts | {"error": record.error, "hint": record.hint}
     key = f"{record.restore_id}:{outcome}"
@@ -26,7 +32,7 @@ def restore_notices(record: RestoreRecord, outcome: RestoreOutcome) -> tuple[Not
 
 
 def announce(db: SqlConnection, record: RestoreRecord, outcome: RestoreOutcome) -> None:
-    """Write both into the outbox, in the caller's transaction. :param record: finished, and written already."""
+    """Write both into the outbox, in the caller's transaction. :param record: a finished record, already written."""
     for notice in restore_notices(record, outcome):
         queue(db, notice, record.finished_at or record.started_at)
 

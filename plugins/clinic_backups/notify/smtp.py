@@ -1,4 +1,4 @@
-"""Hands mails to the server that an Airflow connection of type ``smtp`` describes. All that knows SMTP."""
+"""Sends mails to the server of an Airflow connection of type ``smtp``. No other module knows SMTP."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ SERVICE_NOT_AVAILABLE, LOGIN_REQUIRED = 421, 530
 
 class ServerUnavailable(TransientError):
     """The mail server as a whole cannot be used now.
-
-    Unreachable, too slow, TLS or login failed, it does not accept the sender, or it answered 421.
+    It is unreachable or too slow, TLS or login failed, it refuses the sender, or it answered 421.
     """
 
 
@@ -38,18 +37,18 @@ class RecipientRefused(PermanentError):
 
 
 class _Client(smtplib.SMTP):
-    """The standard library's client on a socket that somebody else opens, and may cut."""
+    """The standard library's client, on a socket that :class:`MailServer` opens and may cut."""
 
     def __init__(self, dial: Callable[[], socket.socket], is_cut: Callable[[], bool], host: str, port: int) -> None:
         self._dial, self._is_cut = dial, is_cut
-        # A name is given here because the default asks the DNS for one, without a limit.
+        # Without a name, the client would ask the DNS for one, without a time limit.
         super().__init__(host, port, local_hostname="localhost")
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         return self._dial()
 
     def getreply(self) -> tuple[int, bytes]:
-        """:raises TimeoutError: the line was cut; what came until then would be taken for a whole answer."""
+        """:raises TimeoutError: the connection was cut. Without this, a partial answer would count as a whole one."""
         answer = super().getreply()
         if self._is_cut():
             self.close()
@@ -60,9 +59,9 @@ class _Client(smtplib.SMTP):
 class MailServer:
     """One mail server, as a context manager.
 
-    Connects at the first mail, keeps that connection, and connects once more if the server dropped it between two
-    mails. A mail takes at most five steps (connect and log in, announce, both again, hand over) of at most
-    ``timeout`` seconds each, whatever the server does; only the look-up of its name has the resolver's own limit.
+    Connects at the first mail, keeps that connection, and connects again if the server dropped it between two
+    mails. A mail takes at most five steps (connect and log in, announce, both again, send) of at most ``timeout``
+    seconds each, whatever the server does. Only the lookup of its name has the resolver's own limit.
 
     :param connection: Airflow's type ``smtp``. Extras: ``disable_ssl``, ``disable_tls``, ``ssl_context``, ``timeout``,
         ``from_email``.
@@ -84,11 +83,11 @@ class MailServer:
                 "asks for an auth_type that is not supported", "Remove auth_type and set a login and a password."
             )
         if (extra.get("ssl_context") or "default") not in ("default", "none"):
-            raise self._wrong("has a wrong ssl_context", "It is `default` or `none`.")
+            raise self._wrong("has a wrong ssl_context", "Set it to `default` or `none`.")
         self._client: _Client | None = None
-        # A second handle of the client's socket: it stays valid when TLS takes the first one over.
+        # A second handle of the client's socket, which stays valid when TLS takes over the first one.
         self._line: socket.socket | None = None
-        self._late = threading.Event()  # of the step that runs: its time is over and the line, if any, was cut
+        self._late = threading.Event()  # set when the running step's time is over and its connection was cut
 
     def __enter__(self) -> MailServer:
         return self
@@ -96,7 +95,7 @@ class MailServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take leave of the server; what it answers does not matter any more."""
+        """Send QUIT, and ignore the answer."""
         if self._client is not None:
             with suppress(ServerUnavailable), self._step("QUIT", min(QUIT_SECONDS, self._seconds)):
                 self._client.docmd("QUIT")
@@ -104,28 +103,30 @@ class MailServer:
 
     @property
     def sender(self) -> str:
-        """Who the mails are from. :raises SettingsError: the connection does not say so."""
+        """The sender of the mails. :raises SettingsError: the connection has no valid one."""
         given = str(self._connection.extra.get("from_email") or "")
         sender = given or self._connection.login
         try:
             host = split_sender(sender)[1].rpartition("@")[2]
         except PermanentError:
             raise self._wrong(
-                "has a from_email that is no mail address" if given else "does not say who the mails are from",
+                "has a from_email that is not a mail address" if given else "has no sender address",
                 'Set the extra from_email, for instance {"from_email": "backups@clinica.example"}.',
             ) from None
         if not host.isascii():
-            raise self._wrong("has a from_email that Message-IDs cannot be made of", "Write its host as xn--….")
+            raise self._wrong(
+                "has a from_email with a host that Message-IDs cannot contain", "Write its host as xn--…."
+            )
         return sender
 
     def send(self, message: EmailMessage, address: str) -> None:
-        """Hand one mail over for one recipient. After a refusal the connection serves the next mail.
-
-        :raises ServerUnavailable: no mail can be sent now. If that came after the mail's last byte, the server may
-            have it all the same: send it again under the same Message-ID.
-        :raises RecipientRefused: this mail to this recipient never will be.
-        :raises TransientError: this recipient cannot be reached now (4xx); others may.
-        :raises PermanentError: ``address`` is not exactly one mail address.
+        """Send one mail to one recipient. After a refusal the connection can be used for the next mail.
+        :raises ServerUnavailable: no mail can be sent now. After the mail's last byte the server may still have
+        accepted
+                it: send it again with the same Message-ID.
+                    :raises RecipientRefused: the server will never accept this mail for this recipient.
+                :raises TransientError: this recipient cannot be reached now (4xx); others may.
+                :raises PermanentError: ``address`` is not exactly one mail address.
         """
         sender = split_sender(self.sender)[1]
         international = not (sender + check_address(address)).isascii()
@@ -147,7 +148,7 @@ class MailServer:
         client = self._client or self._open()
         if international and not client.has_extn("smtputf8"):
             raise RecipientRefused(
-                "The mail server cannot send to or from an address with letters outside of ASCII (it lacks SMTPUTF8).",
+                "The mail server cannot send to or from an address with letters outside ASCII (it lacks SMTPUTF8).",
                 hint="Use an address of ASCII letters for this person, or another mail server.",
             )
         try:
@@ -155,13 +156,13 @@ class MailServer:
                 code, reply = client.mail(sender, ["SMTPUTF8"] if international else [])
                 if not 200 <= code < 300:
                     raise self._unavailable(
-                        f"does not take mails from {sender}: {_shown(code, reply)}",
-                        "Check the extra from_email and whether the server wants a login.",
+                        f"refuses mails from {sender}: {_shown(code, reply)}",
+                        "Check the extra from_email, and whether the server requires a login.",
                     )
         except ServerUnavailable:
             if not kept:
                 raise
-            # Servers end a connection after a number of mails or minutes. Nothing of this mail was sent yet.
+            # Servers close a connection after some mails or minutes. No part of this mail was sent yet.
             return self._announced(sender, international)
         return client
 
@@ -179,12 +180,12 @@ class MailServer:
         return client
 
     def _log_in(self, client: _Client, login: str, password: str) -> None:
-        """No text of an error goes on from here: the server or a codec may have put the password into it."""
+        """Log in. Texts of errors are dropped, because the server or a codec may have put the password into them."""
         try:
             client.login(login, password)
         except UnicodeError:
             raise self._wrong(
-                "has a login or password with letters outside of ASCII, which cannot be sent",
+                "has a login or password with letters outside ASCII, which cannot be sent",
                 "Choose another password at the mail server.",
             ) from None
         except (smtplib.SMTPResponseException, smtplib.SMTPNotSupportedError, ValueError) as error:
@@ -194,8 +195,8 @@ class MailServer:
             ) from None
 
     def _dialled(self) -> socket.socket:
-        """A connected socket; with several addresses each gets its share of the time."""
-        # Less than the step has: the greeting needs some of it too.
+        """A connected socket. If the host has several addresses, each gets a share of the time."""
+        # Less than the step's time, because the greeting needs some of it too.
         host, until = self._connection.host, time.monotonic() + 0.9 * self._seconds
         places = socket.getaddrinfo(host, self._port, type=socket.SOCK_STREAM)
         for left, (family, kind, protocol, _, place) in zip(range(len(places), 0, -1), places, strict=True):
@@ -211,7 +212,7 @@ class MailServer:
                 break
         line.settimeout(self._seconds)
         self._line = line.dup()
-        if self._late.is_set():  # the end of the step may have come before there was a line to cut
+        if self._late.is_set():  # the step's time may have ended before there was a connection to cut
             line.close()
             raise TimeoutError
         return self._tls_context().wrap_socket(line, server_hostname=host) if self._implicit_tls else line
@@ -225,7 +226,9 @@ class MailServer:
 
     @contextmanager
     def _step(self, doing: str, seconds: float | None = None) -> Iterator[None]:
-        """Bound one step, also when bytes keep dripping in, and make every fault of the line ServerUnavailable."""
+        """Limit the time of one step, even if bytes keep arriving slowly. Connection errors become
+        ServerUnavailable.
+        """
         limit = seconds or self._seconds
         until = time.monotonic() + limit
         late = self._late = threading.Event()
@@ -245,22 +248,22 @@ class MailServer:
             finally:
                 timer.cancel()
                 timer.join()
-            if late.is_set():  # the next step would find the line cut
+            if late.is_set():  # the connection is cut, so the next step could not use it
                 raise TimeoutError
         except ClinicBackupsError as error:
             if late.is_set() or isinstance(error, ServerUnavailable | SettingsError):
                 self._drop()
             raise
-        # smtplib's errors are OSErrors; a host's name that IDNA cannot write is a ValueError.
+        # smtplib's errors are OSErrors; a host name that IDNA cannot encode is a ValueError.
         except (OSError, ValueError) as error:
             self._drop()
-            # The socket's own limit may end a step before the timer's thread gets to run, and smtplib hides that error.
+            # The socket's own limit may end a step before the timer's thread runs, and smtplib hides that error.
             if late.is_set() or isinstance(error, TimeoutError) or time.monotonic() >= until:
                 raise self._unavailable(f"took longer than {limit:g} s ({doing})", self._hint()) from None
             raise self._unavailable(f"failed ({doing}): {_cause(error)}", self._hint(error)) from None
 
     def _judge(self, code: int, reply: bytes, refusal: str) -> None:
-        """Raise what an answer means, unless it is a yes."""
+        """Raise the error that an answer means, unless it is positive."""
         text = f"{refusal}: {_shown(code, reply)}"
         if 200 <= code < 300:
             return
@@ -268,10 +271,10 @@ class MailServer:
             raise self._unavailable(f"answers {_shown(code, reply)}", self._hint())
         if code >= 500:
             raise RecipientRefused(text, hint="Correct or remove the address; the server's answer says what is wrong.")
-        raise TransientError(text, hint="The server takes it later; if it never does, its answer says why.")
+        raise TransientError(text, hint="The mail is sent again later. If that never works, see the server's answer.")
 
     def _reset(self, client: _Client) -> None:
-        """Forget the refused mail, so that the next one can begin; without an answer the connection is given up."""
+        """Reset after a refused mail, so that the next one can begin. Without an answer the connection is closed."""
         try:
             code = client.rset()[0]
         except OSError:
@@ -291,14 +294,14 @@ class MailServer:
         except (TypeError, ValueError):
             seconds = -1
         if not seconds > 0:
-            raise self._wrong("has a wrong timeout", "It is a number of seconds, for instance 30.")
+            raise self._wrong("has a wrong timeout", "Set it to a number of seconds, for instance 30.")
         return min(seconds, LONGEST_STEP_SECONDS)
 
     def _flag(self, name: str) -> bool:
-        """An extra that is true or false; in a connection's URI it is a word."""
+        """An extra that is true or false. In a connection's URI it is a word."""
         word = str(self._connection.extra.get(name) or "").strip().lower()
         if word not in TRUE + FALSE:
-            raise self._wrong(f"has a wrong {name}", "It is true or false.")
+            raise self._wrong(f"has a wrong {name}", "Set it to true or false.")
         return word in TRUE
 
     def _hint(self, error: Exception | None = None) -> str:
@@ -309,8 +312,8 @@ class MailServer:
                 f"{conn_id!r} accepts any certificate."
             )
         return (
-            f"Check host and port of the connection {conn_id!r}, and how it encrypts: TLS from the first byte (port "
-            f"{PORT_IMPLICIT_TLS}), with disable_ssl STARTTLS ({PORT_STARTTLS}), with disable_tls too none."
+            f"Check host and port of the connection {conn_id!r}, and its encryption: TLS from the first byte (port "
+            f"{PORT_IMPLICIT_TLS}), STARTTLS with disable_ssl ({PORT_STARTTLS}), none with disable_tls as well."
         )
 
     def _unavailable(self, what: str, hint: str) -> ServerUnavailable:
@@ -321,7 +324,7 @@ class MailServer:
 
 
 def _data(client: _Client, data: bytes) -> tuple[int, bytes]:
-    """Code and text of the answer to the whole mail, or to the wish to send it."""
+    """Code and text of the answer to the whole mail, or to the DATA command."""
     try:
         return client.data(data)
     except smtplib.SMTPDataError as error:
@@ -343,7 +346,7 @@ def _as_bytes(text: Any) -> bytes:
 
 
 def _own_name(client: _Client) -> str:
-    """What to say after EHLO: the host's full name, or else its address (RFC 5321, 4.1.3)."""
+    """The name for EHLO: the host's full name, or otherwise its address (RFC 5321, 4.1.3)."""
     name = socket.gethostname()
     if "." in name and name.isascii():
         return name

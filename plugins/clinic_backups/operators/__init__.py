@@ -1,4 +1,4 @@
-"""Airflow's side: operators and tasks that call the core. A DAG file names its stages from here."""
+"""The Airflow layer: operators and tasks that call the core. DAG files import their stages from here."""
 
 from clinic_backups.archive.codec import Zstd
 from clinic_backups.archive.encryption import Age
@@ -8,7 +8,7 @@ from clinic_backups.operators.tasks import active_clinics, preflight, summary, w
 from clinic_backups.tenant.extract import SqlExtract
 
 OWNER = "clinic-backups"
-"""Whose the tasks are, as Airflow's lists show it."""
+"""The owner of the tasks in Airflow's lists."""
 
 __all__ = [
     "OWNER",

@@ -1,11 +1,10 @@
-"""What this package uses of Airflow beyond its public interface; nothing else of the package imports such a name.
+"""The private names of Airflow that this package uses. No other module of the package imports such a name.
 
 Airflow may move or change these names in any minor version:
 https://airflow.apache.org/docs/apache-airflow/stable/public-airflow-interface.html. A test compares them with the
-installed Airflow. They are needed because the page starts runs for people who may do nothing in Airflow itself, looks
-at runs without anybody's token, and answers approvals as Airflow's own page does; and to make the pool.
-
-Each name is imported when it is first used: a worker needs none of them.
+installed Airflow. They are needed because the page starts runs for people without rights in Airflow itself, reads runs
+without anybody's token, and answers approvals as Airflow's own page does; and to create the pool.
+Each name is imported when it is first used. A worker needs none of them.
 """
 
 from __future__ import annotations
@@ -35,7 +34,9 @@ WHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    """:raises AttributeError: it is not one of ``WHERE``. :raises ImportError: this Airflow does not have it there."""
+    """:raises AttributeError: it is not in ``WHERE``. :raises ImportError: the installed Airflow does not have it
+    there.
+    """
     if name not in WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 MAIL_SECONDS = 30
-"""No further mail is begun after that time; the run's summary sends the rest."""
+"""No mail is begun after this time. The run's summary sends the rest."""
 
 
 class ClinicBackupOperator(BaseOperator):
     """Back up one clinic in one task: extract, compress, encrypt and upload overlap, and nothing is kept on disk.
-
-    :param clinic: ``{"id": 7, "name": "…", "language": "es"}``, one item of what ``active_clinics`` returns.
-    :param extract: the extracts; Airflow calls it, and shows the SQL of each table under Rendered Template. (templated)
-    :param compress: the compression stage.
-    :param encrypt: the encryption stage.
-    :param upload: the store.
-    :param kind: auto, full or incremental. (templated)
-    :param notes: a line that the catalog keeps with the backup. (templated)
-    :param allow_gaps: back up although something would be missing, and mark the backup as incomplete. (templated)
-    :param rows_compared: what the preflight returned: whether nobody has to compare this clinic's rows. (templated)
+    :param clinic: ``{"id": 7, "name": "…", "language": "es"}``, one item of the list from ``active_clinics``.
+        :param extract: the extracts. Airflow renders them and shows the SQL of each table under Rendered Template.
+            (templated)
+        :param compress: the compression stage.
+        :param encrypt: the encryption stage.
+        :param upload: the store.
+        :param kind: auto, full or incremental. (templated)
+        :param notes: one line that the catalog stores with the backup. (templated)
+        :param allow_gaps: back up even if something would be missing, and mark the backup as incomplete. (templated)
+        :param rows_compared: the result of the preflight: whether this clinic's rows were already compared. (templated)
     """
 
     template_fields: Sequence[str] = ("extract", "kind", "notes", "allow_gaps", "rows_compared")
@@ -74,7 +74,7 @@ class ClinicBackupOperator(BaseOperator):
         self._backup: ClinicBackup | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Returns the backup's id, object key, rows and bytes: no row of the clinic ever gets into XCom."""
+        """Returns the backup's id, object key, rows and bytes. No row of the clinic ever reaches XCom."""
         clinic = Clinic(**self.clinic)
         run = context["dag_run"]
         scheduled = run_type_of(run) == "scheduled"
@@ -125,13 +125,13 @@ class ClinicBackupOperator(BaseOperator):
         }
 
     def on_kill(self) -> None:
-        """End the upload and the query; the record says that the task was stopped."""
+        """End the upload and the query, and record that the task was stopped."""
         if self._backup is not None:
             self._backup.stop(Interrupted("Airflow stopped the task.", hint="Clear the task to back up again."))
 
 
 class _LogLines:
-    """A line in the task's log every few seconds of a long backup; the Backups page has its own notes."""
+    """Writes a line into the task's log every few seconds of a long backup. The Backups page has its own notes."""
 
     def __init__(self, log: Any) -> None:
         self._log, self._pace = log, Pace()
@@ -145,4 +145,4 @@ class _LogLines:
         )  # fmt: skip
 
     def unnoted(self, error: ClinicBackupsError) -> None:
-        self._log.warning("The Backups page will not show how far this backup is. %s", error.message)
+        self._log.warning("The Backups page will not show the progress of this backup. %s", error.message)

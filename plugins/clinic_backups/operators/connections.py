@@ -1,4 +1,4 @@
-"""Airflow's connections and errors, to and from the core's."""
+"""Translates Airflow's connections into the core's, and the core's errors into Airflow's."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from clinic_backups.base.errors import ClinicBackupsError, PermanentError, frame
 from clinic_backups.notify.delivered import Delivered
 
 PROBLEM_KEY = "problem"
-"""The XCom in which a failed task leaves its error and the remedy, for the page that follows the run."""
+"""The XCom in which a failed task leaves its error and hint, for the page of the run."""
 
 
 def run_type_of(run: Any) -> str:
-    """How a run came about: scheduled, manual, operator_triggered, …
-
-    A task gets an enumeration here, whose text is another one than its value.
+    """The type of a run: scheduled, manual, operator_triggered, …
+    A task gets an enumeration, whose text differs from its value.
     """
     return str(getattr(run.run_type, "value", run.run_type))
 
 
 def find_connection(conn_id: str) -> Connection | None:
-    """The connection of that name, as the core knows them; none where nobody has defined it."""
+    """The connection with that name, in the core's form; none if it is not defined."""
     try:
         found = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException:
@@ -50,9 +49,9 @@ def find_connection(conn_id: str) -> Connection | None:
 
 @contextmanager
 def failing_clearly(log: Any) -> Iterator[None]:
-    """Turn our errors into Airflow's: a permanent one fails the task at once, a transient one may be retried.
-
-    :param log: a logger, of the standard library or Airflow's.
+    """Turn this package's errors into Airflow's: a permanent one fails the task at once, a transient one may be
+        retried.
+    :param log: a logger, of the standard library or of Airflow.
     """
     try:
         yield
@@ -61,27 +60,28 @@ def failing_clearly(log: Any) -> Iterator[None]:
         log.error("%s", error)
         for note in getattr(error, "__notes__", ()):
             log.error("%s", note)
-        log.error("A retry would fail the same way." if permanent else "A retry may help.")
+        log.error("A retry would fail in the same way." if permanent else "A retry may help.")
         _note_problem(error)
         raise (AirflowFailException if permanent else AirflowException)(str(error)) from None
     except (AirflowException, AirflowRuntimeError):
-        raise  # said already
-    except Exception as error:  # noqa: BLE001 - raised on as its kind alone
-        # Its text may hold anything, also a patient's name, and Airflow would log it: only its kind and place are.
+        raise  # already translated
+    except Exception as error:  # noqa: BLE001 - raised again, with its type only
+        # Its text may hold anything, even a patient's name, and Airflow would log it. So only its type and place are
+        # used.
         _note_problem(error)
         log.error("%s", frames(error))
         raise AirflowException(to_record(error)[0]) from None
 
 
 def _note_problem(error: Exception) -> None:
-    """It is in the log already: that the page could not be told must not hide the error itself."""
+    """Store the error for the page. It is in the log already, so a failure here must not hide it."""
     message, hint = to_record(error)
     with suppress(AirflowException, AirflowRuntimeError, RuntimeError):
         get_current_context()["ti"].xcom_push(PROBLEM_KEY, {"error": message, "hint": hint or ""})
 
 
 def problem_of(task_ids: Sequence[str]) -> dict[str, str] | None:
-    """What the first of these tasks that failed has left; none where none did. For people to read, and no more."""
+    """The error that the first failed task left; none if none failed. It is only shown to people."""
     instance = get_current_context()["ti"]
     for task_id in task_ids:
         found = instance.xcom_pull(task_ids=task_id, key=PROBLEM_KEY)
@@ -91,7 +91,7 @@ def problem_of(task_ids: Sequence[str]) -> dict[str, str] | None:
 
 
 def log_delivery(log: Any, deliver: Callable[[], Delivered]) -> None:
-    """Send mail and say how it went. No mail ever fails a task: what was not sent waits in the outbox."""
+    """Send mail and log the result. Mail never fails a task: unsent letters wait in the outbox."""
     try:
         done = deliver()
     except ClinicBackupsError as error:

@@ -1,4 +1,4 @@
-"""The tasks that look after the stores: what is there, and which copies are missing."""
+"""The tasks that check the stores and make missing copies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def log_copies(logger: Any, parts: AirflowParts, clinic_id: int | None = None, *, patient: bool = False) -> Replication:
-    """Make the copies that are missing, and log them. A copy that cannot be made waits for a later run."""
+    """Make missing copies, and log them. A later run tries again if a copy fails."""
     replicator = parts.replicator(on_copy=lambda record, url: logger.info("Copying %s to %s", record.backup_id, url))
     done = replicator.run(clinic_id, patient=patient)
     for copy, error in done.problems:
@@ -31,7 +31,7 @@ def log_copies(logger: Any, parts: AirflowParts, clinic_id: int | None = None, *
 
 
 def copy_without_failing(logger: Any, parts: AirflowParts, clinic_id: int) -> None:
-    """After a backup: it is complete in its own store, whatever becomes of its copies."""
+    """Copy after a backup. The backup is complete in its own store even if this fails."""
     if len(parts.stores.urls) == 1:
         return
     try:
@@ -42,7 +42,7 @@ def copy_without_failing(logger: Any, parts: AirflowParts, clinic_id: int) -> No
 
 @task(multiple_outputs=False)
 def check_stores() -> dict[str, int]:
-    """Compare each store with the catalog, record what is lost, and with ``sweep`` remove what nobody needs."""
+    """Compare each store with the catalog, record losses, and with ``sweep`` remove debris."""
     conf = conf_of(get_current_context())
     with failing_clearly(log):
         parts = AirflowParts()
@@ -64,13 +64,13 @@ def check_stores() -> dict[str, int]:
                 failed.append(f"{inventory.store_url} ({len(inventory.unchecked)} clinics)")
         log_delivery(log, parts.deliver)
     if failed:
-        raise AirflowFailException(f"These stores were not wholly checked: {', '.join(failed)}.")
+        raise AirflowFailException(f"These stores were not fully checked: {', '.join(failed)}.")
     return {"lost": sum(len(inventory.losses) for inventory in inventories)}
 
 
 @task(trigger_rule="all_done", multiple_outputs=False)
 def copy_missing() -> dict[str, int]:
-    """Make the copies that stores lack, of all clinics: also of those that are not backed up any more."""
+    """Make the copies that stores lack, of all clinics, including those that are no longer backed up."""
     conf = conf_of(get_current_context())
     with failing_clearly(log):
         parts = AirflowParts()
@@ -84,7 +84,7 @@ def copy_missing() -> dict[str, int]:
     log.info("%s copies were made, %s wait.", made, len(done.problems))
     if done.problems:
         urls = ", ".join(sorted({copy.store_url for copy, _ in done.problems}))
-        raise AirflowFailException(f"{len(done.problems)} copies could not be made in {urls}. The next run goes on.")
+        raise AirflowFailException(f"{len(done.problems)} copies could not be made in {urls}. The next run continues.")
     return {"copied": made, "waiting": 0}
 
 
@@ -98,9 +98,9 @@ def _log(inventory: Inventory) -> None:
     for what, error in inventory.problems:
         log.warning("%s, %s: %s", inventory.store_url, what, error)
     if left := len(inventory.not_compared):
-        log.info('%s: %s archives were not compared: only their size fits. {"read": true} reads them.',
+        log.info('%s: only the size of %s archives was checked. {"read": true} reads them.',
                  inventory.store_url, left)  # fmt: skip
     log.info(
-        "%s: %s objects of backups, %s of others, which were left alone.",
+        "%s: %s objects of backups; %s other objects were left alone.",
         inventory.store_url, inventory.objects, inventory.strangers,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The button of a clinic's task that leads to its backup."""
+"""The link from a clinic's task to its backup."""
 
 from __future__ import annotations
 
@@ -13,21 +13,19 @@ if TYPE_CHECKING:
 
 
 def airflow_url() -> str:
-    """Where Airflow's web UI is, without a slash at its end; empty where ``[api] base_url`` is not set."""
+    """The address of Airflow's web UI, without a final slash; empty if ``[api] base_url`` is not set."""
     return str(airflow_conf.get("api", "base_url", fallback="")).rstrip("/")
 
 
 class BackupLink(BaseOperatorLink):
-    """The page of one clinic's backup in one run. The page looks for the record: so it is there for a failed one too.
-
-    Airflow asks for it in the task's own process once the task has ended, and keeps the answer as an XCom.
+    """Links to the page of one clinic's backup in one run. That page looks up the record, so it works for a failed one.
+    Airflow asks for the link in the task's own process after the task has ended, and stores it as an XCom.
     """
 
     name = "Backup"
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
-        """Relative to Airflow's own address where ``[api] base_url`` is not set.
-
-        :param operator: that of one clinic: Airflow takes it out of the mapped one before anything of it can fail.
+        """The link; relative to Airflow's own address if ``[api] base_url`` is not set.
+        :param operator: the operator of one clinic. Airflow takes it from the mapped operator first.
         """
         return f"{airflow_url()}/backups/ui/clinics/{operator.clinic['id']}/runs/{quote(ti_key.run_id, safe='')}"

@@ -1,4 +1,4 @@
-"""The core's parts with Airflow's connections and hooks."""
+"""The core's objects, built with Airflow's connections and hooks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from clinic_backups.stores.base import ObjectStore
 
 
 class AirflowParts(Parts):
-    """The parts of one task. :raises SettingsError: a setting is wrong."""
+    """The objects of one task. :raises SettingsError: a setting is wrong."""
 
     def __init__(self, upload: Store | None = None, *, usable: settings.Settings | None = None) -> None:
-        """:param usable: settings that are used although others are wrong: only to tell people, see ``load_usable``."""
+        """:param usable: use these settings although others are wrong. Only for notifying people, see
+        ``load_usable``.
+        """
         super().__init__(usable or settings.load(), find_connection)
         self._upload = upload or Store()
 
     def open_store(self, url: str, conn_id: str) -> ObjectStore:
-        """A store, through the provider's hook."""
+        """Open a store with the provider's hook."""
         primary = conn_id == "backup_store"
         return self._upload.open(self.settings, url, self._upload.conn_id if primary else conn_id)

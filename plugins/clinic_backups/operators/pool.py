@@ -1,8 +1,8 @@
-"""The pool that bounds how many clinics are read from the database at a time.
+"""The pool that limits how many clinics are read from the database at a time.
 
-Airflow never starts a task whose pool does not exist or has no slots, and says so only in the scheduler's log. So a
-scheduler makes the pool when it starts and with each run of the backup DAG, and leaves a word for the run's preflight.
-Whoever changes the pool's slots in Airflow keeps that change.
+Airflow never starts a task whose pool does not exist or has no slots, and reports that only in the scheduler's log. So
+a scheduler creates the pool when it starts and with each run of the backup DAG, and leaves the number of slots for the
+run's preflight. A change of the slots in Airflow is kept.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ NAME = "clinic_backups"
 SLOTS = 4
 DAG_ID = "clinic_backup"
 TOLD_BY, SLOTS_KEY = "summary", "pool_slots"
-"""Where the preflight finds how many slots there are: an XCom of a task that runs after it, which therefore stays."""
+"""The task whose XCom tells the preflight the number of slots. It runs after the preflight, so the XCom stays."""
 
 
 @hookimpl
 def on_starting(component: object) -> None:
-    """Make the pool, in a process of Airflow that has its database: scheduler, DAG processor, triggerer."""
+    """Create the pool, in a process of Airflow with database access: scheduler, DAG processor or triggerer."""
     if type(component).__name__ != "Job":
         return
     from clinic_backups.operators.airflow_internals import create_session
@@ -34,7 +34,7 @@ def on_starting(component: object) -> None:
 
 @hookimpl
 def on_dag_run_running(dag_run: Any, msg: str) -> None:
-    """In the scheduler, when a run begins: make the pool if it is gone, and tell the run when it has no slots."""
+    """In the scheduler, when a run begins: create the pool if it is missing, and tell the run if it has no slots."""
     if dag_run.dag_id != DAG_ID:
         return
     from sqlalchemy import delete, insert
@@ -45,7 +45,8 @@ def on_dag_run_running(dag_run: Any, msg: str) -> None:
     session = object_session(dag_run)
     if session is None:
         return
-    # The scheduler's own connection: another one would wait for its locks. Its session must not be committed or fail.
+    # Uses the scheduler's connection, because another one would wait for its locks. The session must not commit or
+    # fail.
     connection = session.connection()
     key = {"dag_run_id": dag_run.id, "task_id": TOLD_BY, "map_index": -1, "key": SLOTS_KEY}
     with connection.begin_nested():
@@ -56,7 +57,7 @@ def on_dag_run_running(dag_run: Any, msg: str) -> None:
 
 
 def _slots(connection: Any) -> int:
-    """How many slots the pool has, -1 for no limit; it is made where there is none."""
+    """The number of the pool's slots, -1 for no limit. The pool is created if it is missing."""
     from sqlalchemy import insert, select
     from sqlalchemy.exc import IntegrityError
 
@@ -64,9 +65,9 @@ def _slots(connection: Any) -> int:
 
     slots = connection.scalar(select(Pool.slots).where(Pool.pool == NAME))
     if slots is None:
-        log.info("Making the pool %s with %s slots.", NAME, SLOTS)
+        log.info("Creating the pool %s with %s slots.", NAME, SLOTS)
         described = {"description": "Clinics that are backed up at a time", "include_deferred": False}
-        # Another process of Airflow may make it at the same moment.
+        # Another process of Airflow may create it at the same moment.
         with suppress(IntegrityError), connection.begin_nested():
             connection.execute(insert(Pool).values(pool=NAME, slots=SLOTS, **described))
         return SLOTS

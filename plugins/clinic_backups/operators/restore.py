@@ -1,7 +1,7 @@
 """The tasks of a restore: plan, approve, apply.
 
-What is approved, by whom, and whether it was used lies in the catalog. Nothing that a task instance or an XCom says
-takes its place: a task that was cleared, marked or given another value finds in the catalog what was really approved.
+The catalog holds the approval, the approver, and whether it was used. Task instances and XComs cannot replace it: a
+task that was cleared, marked or given another value reads the real approval from the catalog.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ REFUSED_KEY = "refused_plan"
 
 @task(show_return_value_in_logs=False, multiple_outputs=False)
 def plan() -> dict[str, Any]:
-    """What the restore would do, recorded for whoever approves. Nothing is changed."""
+    """Make and record the plan for the approvers. Nothing is changed."""
     with failing_clearly(log):
         parts = AirflowParts()
-        # From here on no earlier plan of this run can be approved, and no earlier approval of it be used.
+        # From now on no earlier plan of this run can be approved, and no earlier approval can be used.
         parts.approvals.withdraw(_run_id(get_current_context()))
         request, _ = _request(parts)
         if request.into_schema is not None:
             proposed = parts.copies_to_approve(listener=Listener(log.info)).propose(request)
-            log.info("A copy of %s is to be made in schema %s.", proposed.backup_id, request.into_schema)
+            log.info("The plan is to restore %s into the new schema %s.", proposed.backup_id, request.into_schema)
             return {"backup_id": proposed.backup_id, "target": proposed.target}
         runner = parts.restores(listener=Listener(log.info))
         made = runner.plan(request)
         for line in as_lines(made):
             log.info("%s", line)
         if made.refusals:
-            # The page shows what stands in the way, of which table.
+            # The page shows the obstacles of each table.
             get_current_context()["ti"].xcom_push(REFUSED_KEY, made.to_json())
             raise refused(made)
         proposed = runner.propose(request, made)
@@ -62,9 +62,8 @@ def plan() -> dict[str, Any]:
 
 
 class PlanApproval(ApprovalOperator):
-    """Shows the run's plan as the catalog has it, waits for somebody's answer, and records that.
-
-    ``approve: true`` in the conf is such an answer too, where :func:`conf_problem` has nothing against it.
+    """Shows the run's plan from the catalog, waits for an answer, and records it.
+    ``approve: true`` in the conf is an answer too, if :func:`conf_problem` allows it.
     """
 
     template_fields = ("subject",)
@@ -73,16 +72,16 @@ class PlanApproval(ApprovalOperator):
         super().__init__(
             subject="Restore clinic {{ params.clinic_id }}?",
             body="",
-            # An answer is no failure: what follows is skipped, and `report` says who rejected it and why.
+            # A rejection is not a failure: the next tasks are skipped, and `report` says who rejected the plan and why.
             fail_on_reject=False,
             response_timeout=response_timeout,
             **kwargs,
         )
-        # The fields of the answer. Airflow hands the DAG's parameters over as this operator's.
+        # The fields of the answer. Airflow would show the DAG's parameters otherwise.
         self.params = ParamsDict({REASON: Param("", type=["null", "string"], title="Reason (may be empty)")})
 
     def execute(self, context: Context) -> Any:
-        """Returns who approved, for people: the catalog's record is what counts."""
+        """Returns who approved, for people. Only the catalog's record counts."""
         with failing_clearly(self.log):
             parts = AirflowParts()
             asked = parts.approvals.ask(_run_id(context), _instance(context))
@@ -96,18 +95,18 @@ class PlanApproval(ApprovalOperator):
                     done = parts.approvals.answer(asked.id, "approved", by=by or "unknown", how="conf")
                     self.log.info("Approved by %s.", done.approved_by)
                     return {"approved_by": done.approved_by}
-                self.log.warning("approve: true in the conf does not count: %s The run waits for an approval.", problem)
+                self.log.warning("approve: true in the conf is ignored: %s The run waits for an approval.", problem)
             mails = parts.approval_mails(airflow_url())
             mails.asked(asked)
             if not any(mails.may_be_told(parts.settings.operator_emails, parts.settings.approvers)):
                 self.log.warning("Nobody gets a mail about this plan: set CLINIC_BACKUPS_OPERATOR_EMAILS.")
             log_delivery(self.log, parts.deliver)
-        # What is shown and what is recorded come from one row of the catalog.
+        # The shown plan and the recorded answer belong to the same row of the catalog.
         self.body = asked.page
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Returns who answered. After a rejection nothing else is done; no answer in time fails the run."""
+        """Returns who answered. After a rejection nothing else runs. Without an answer in time the run fails."""
         with failing_clearly(self.log):
             parts = AirflowParts()
             asked = parts.approvals.of_run(_run_id(context))
@@ -132,13 +131,13 @@ class PlanApproval(ApprovalOperator):
 
 @task(retries=0, multiple_outputs=False)
 def apply() -> dict[str, Any]:
-    """Save the present state and restore exactly what was approved, or do nothing."""
+    """Back up the present state and apply exactly the approved plan, or do nothing."""
     with failing_clearly(log):
         parts = AirflowParts()
         run_id = _run_id(get_current_context())
         approved = parts.approvals.of_run(run_id)
         if approved is None:
-            raise NotApproved(f"The catalog has no plan of run {run_id}: none was made.", hint=AGAIN)
+            raise NotApproved(f"The catalog has no plan of run {run_id}.", hint=AGAIN)
         if approved.plan is None:
             return _copy(parts, approved)
         try:
@@ -146,21 +145,20 @@ def apply() -> dict[str, Any]:
         finally:
             log_delivery(log, parts.deliver)
     rows, saved = record.plan["writes"], record.safety_backup_id
-    log.info("Clinic %s is as in backup %s: %s rows were written.", record.clinic_id, record.backup_id, rows)
+    log.info("Clinic %s is restored from backup %s: %s rows were written.", record.clinic_id, record.backup_id, rows)
     for line in left_as_they_are(record):
         log.info("%s", line)
     if saved:
         log.info("To undo: start clinic_restore with %s", undo_conf(record, RestoreRequest.from_json(approved.request)))
     elif rows:
-        log.warning("Clinic %s had no row before: there was nothing to save.", record.clinic_id)
+        log.warning("Clinic %s had no rows before, so there was nothing to back up.", record.clinic_id)
     return {"restore_id": record.restore_id, "rows": rows, "undo": saved}
 
 
 @task(trigger_rule="all_done")
 def report(applied: Any) -> None:
-    """Say what became of the clinic, as the catalog has it; the run is red unless that is a restore or a rejection.
-
-    :param applied: what `apply` returned. Without it the run is red; with it the catalog is asked all the same.
+    """Report the result from the catalog. The run is red unless that is a restore or a rejection.
+    :param applied: the result of `apply`. Without it the run is red. With it the catalog is read too.
     """
     with failing_clearly(log):
         parts, run_id = AirflowParts(), _run_id(get_current_context())
@@ -170,7 +168,7 @@ def report(applied: Any) -> None:
                 log.info("The plan was %s Nothing was changed.", approved.rejection)
                 return
             if approved.used_by is None:
-                raise NotRestored("No copy was made: see the first task that failed.", hint=AGAIN)
+                raise NotRestored("Nothing was restored: see the first task that failed.", hint=AGAIN)
             what = approved.used_by
         else:
             running = bool(Restores(parts.catalog.database).find(run_id=run_id, state="running"))
@@ -183,8 +181,8 @@ def report(applied: Any) -> None:
             applied = applied or running
         if not applied:
             raise NotRestored(
-                f"The catalog says: {what}. The task apply has failed after that, or before it could say so.",
-                hint="Look at the clinic and at the log of apply; nothing has to be restored once more.",
+                f"The catalog says: {what}. The task apply failed after that, or before it could report it.",
+                hint="Look at the clinic and at the log of apply. The restore need not be repeated.",
             )
     log.info("Done: %s", what)
 
@@ -206,7 +204,7 @@ def _request(parts: AirflowParts) -> tuple[RestoreRequest, bool]:
 
 
 def _every(parts: AirflowParts) -> list[Clinic]:
-    """The clinics that exist, for the error about a wrong conf: a database that is lost must not forbid its restore."""
+    """The existing clinics, for the error about a wrong conf. A lost database must not prevent its restore."""
     try:
         return parts.clinics()[1]
     except ClinicBackupsError:
@@ -218,10 +216,10 @@ def _run_id(context: Any) -> str:
 
 
 def _instance(context: Any) -> str:
-    """Of this try of the task: another one after it was cleared, the same one after it has waited."""
+    """The id of this try of the task. It changes when the task is cleared, and stays the same while it waits."""
     return str(context["ti"].id)
 
 
 def _triggered_by(context: Any) -> str:
-    """Who started the run, as Airflow authenticated them; empty where nobody did."""
+    """The authenticated user who started the run; empty if there is none."""
     return str(context["dag_run"].triggering_user_name or "")

@@ -1,4 +1,4 @@
-"""The tasks that delete what retention lets go, and that keep a backup from it."""
+"""The tasks that delete backups by the policy, and that set and end holds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HOLD_KEYS = ("backup_id", "reason", "release")
 
 
 def conf_of(context: Any, keys: tuple[str, ...] = KEYS) -> dict[str, Any]:
-    """The run's conf without empty values. :raises SettingsError: it has a key that means nothing."""
+    """The run's conf without empty values. :raises SettingsError: it has an unknown key."""
     conf = {key: value for key, value in (context["dag_run"].conf or {}).items() if value not in (None, "")}
     with failing_clearly(log):
         require_known_keys(conf, keys)
@@ -29,7 +29,7 @@ def conf_of(context: Any, keys: tuple[str, ...] = KEYS) -> dict[str, Any]:
 
 
 def wanted_clinic(parts: AirflowParts, conf: dict[str, Any]) -> int | None:
-    """The clinic that the conf names; none: all. :raises SettingsError: there is no such clinic."""
+    """The clinic in the conf; none means all. :raises SettingsError: there is no such clinic."""
     if "clinic_id" not in conf:
         return None
     _, every = parts.clinics()
@@ -37,14 +37,16 @@ def wanted_clinic(parts: AirflowParts, conf: dict[str, Any]) -> int | None:
 
 
 def log_losses(logger: Any, losses: Iterable[Loss]) -> None:
-    """One line for each; the operator's mail about them is in the outbox."""
+    """Log one line for each loss. The operator's mail about them is in the outbox."""
     for loss in losses:
         logger.error("%s is %s in %s.", loss.backup_id, loss.problem, loss.store_url)
 
 
 @task(trigger_rule="all_done", multiple_outputs=False)
 def clean() -> dict[str, int]:
-    """Each clinic's decisions with their reasons go into the log; a clinic that cannot be cleaned stops no other."""
+    """Apply retention and log each decision with its reason. A clinic that cannot be cleaned does not stop the
+    others.
+    """
     conf = conf_of(get_current_context())
     with failing_clearly(log):
         dry_run = flag(conf, "dry_run")
@@ -70,9 +72,9 @@ def clean() -> dict[str, int]:
                 problems.append(str(result.clinic_id))
         forgotten = cleaner.forget_old() if clinic_id is None and not dry_run else 0
         log_delivery(log, parts.deliver)
-    log.info("%s backups were deleted, %s stay; %s old records were forgotten.", deleted, kept, forgotten)
+    log.info("%s backups were deleted, %s stay; %s old records were removed.", deleted, kept, forgotten)
     if problems:
-        raise AirflowFailException(f"These clinics were not cleaned: {', '.join(problems)}. The next run goes on.")
+        raise AirflowFailException(f"These clinics were not cleaned: {', '.join(problems)}. The next run continues.")
     return {"deleted": deleted, "kept": kept}
 
 
@@ -85,13 +87,16 @@ def hold_or_release() -> str:
     with failing_clearly(log):
         backup_id, release = conf.get("backup_id"), flag(conf, "release")
         if not isinstance(backup_id, str):
-            raise SettingsError("Which backup?", hint='Give its id: {"backup_id": "7-20261124T060000Z", "reason": "…"}')
+            raise SettingsError(
+                "backup_id is missing.",
+                hint='Give the id of a backup: {"backup_id": "7-20261124T060000Z", "reason": "…"}',
+            )
         parts = AirflowParts()
         holds, approvers = parts.holds(), parts.settings.approvers
         if release:
             if approvers and by not in approvers:
                 raise SettingsError(
-                    f"{by!r} may not release holds.", hint="CLINIC_BACKUPS_APPROVERS names those who may."
+                    f"{by!r} may not release holds.", hint="CLINIC_BACKUPS_APPROVERS lists the people who may."
                 )
             holds.release(backup_id, by)
             log.info("%s is released by %s: the policy decides again.", backup_id, by)

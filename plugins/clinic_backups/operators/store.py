@@ -1,4 +1,4 @@
-"""The store as Airflow's tasks reach it: through the providers' hooks, which know every way to log in."""
+"""Opens the store for Airflow's tasks through the providers' hooks, which support every way to log in."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from clinic_backups.stores.kinds import AirflowHook, parse_url
 
 @dataclass(frozen=True)
 class Store:
-    """The upload stage as a DAG file names it; the place comes from the settings (``CLINIC_BACKUPS_STORE_URL``).
-
-    :param conn_id: the connection of type aws, google_cloud_platform or wasb. Where nobody has defined it, the
-        credentials of the machine itself are used; a ``file://`` store needs none.
+    """The upload stage for DAG files. Its URL comes from the settings (``CLINIC_BACKUPS_STORE_URL``).
+    :param conn_id: the connection of type aws, google_cloud_platform or wasb. If it is not defined, the machine's own
+        credentials are used; a ``file://`` store needs none.
     """
 
     conn_id: str = "backup_store"
@@ -48,7 +47,7 @@ def _client(hook: AirflowHook, connection: Connection) -> Any:
 
 def _with_extra(base: Any, extra: Mapping[str, Any]) -> Any:
     class Hook(base):  # type: ignore[misc]
-        """The provider's, with what its connection's extra does not say."""
+        """The provider's hook, with defaults for its connection's extra."""
 
         @classmethod
         def get_connection(cls, conn_id: str) -> Any:

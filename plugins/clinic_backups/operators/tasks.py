@@ -1,4 +1,4 @@
-"""The tasks around the backups: which clinics, whether everything is ready, how it went, and whether all are well."""
+"""The tasks around the backups: selecting the clinics, the preflight, the summary, and the watch."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ log = logging.getLogger(__name__)
 LEVELS = {"ok": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
-@task(show_return_value_in_logs=False)  # ten thousand clinics would be one line
+@task(show_return_value_in_logs=False)  # ten thousand clinics would be one long line
 def active_clinics() -> list[dict[str, Any]]:
-    """The clinics that this run backs up: those that the conf names, else all active ones."""
+    """The clinics that this run backs up: those in the conf, or else all active ones."""
     run = get_current_context()["dag_run"]
     with failing_clearly(log):
         active, every = AirflowParts().clinics()
@@ -41,7 +41,7 @@ def active_clinics() -> list[dict[str, Any]]:
         limit = airflow_conf.getint("core", "max_map_length")
         if len(chosen.clinics) > limit:
             raise SettingsError(
-                f"{len(chosen.clinics)} clinics are more than Airflow maps a task over, {limit}.",
+                f"{len(chosen.clinics)} clinics are too many: Airflow maps a task over at most {limit}.",
                 hint="Raise AIRFLOW__CORE__MAX_MAP_LENGTH on the scheduler and the workers.",
             )
     log.info("%s clinics will be backed up.", len(chosen.clinics))
@@ -50,17 +50,17 @@ def active_clinics() -> list[dict[str, Any]]:
 
 @task(show_return_value_in_logs=False, multiple_outputs=False)
 def preflight() -> dict[str, bool]:
-    """Fail before any clinic is touched when something that every backup needs is missing.
-
-    What is wrong with an extract, a table or rows is named here, and fails the backups that it touches. Returns whether
-    the rows of all clinics were compared and nothing was found: then no backup has to compare its own.
+    """Fail before any clinic is touched if something is missing that every backup needs.
+    Faults of an extract, a table or rows are logged here, and fail only the affected backups. Returns whether the rows
+    of
+        all clinics were compared without a finding. If so, no backup has to compare its own rows.
     """
     context = get_current_context()
     conf = context["dag_run"].conf or {}
     with failing_clearly(log):
         parts = AirflowParts()
         active, every = parts.clinics()
-        # Comparing the rows of all clinics reads every table: a backup of one clinic compares that clinic's alone.
+        # Comparing the rows of all clinics reads every table. A backup of one clinic compares only its own rows.
         counted = for_all_clinics(conf)
         findings = [_pool(context), *parts.preflight(count_rows=counted)]
         for finding in findings:
@@ -74,7 +74,7 @@ def preflight() -> dict[str, bool]:
 
 
 def _pool(context: Any) -> Finding:
-    """Whether a backup can begin: Airflow itself says nothing of a task that waits for a pool without slots."""
+    """Check that a backup can begin, because Airflow does not report a task that waits for a pool without slots."""
     if context["ti"].xcom_pull(task_ids=pool.TOLD_BY, key=pool.SLOTS_KEY) == 0:
         return Finding(
             "pool",
@@ -87,12 +87,12 @@ def _pool(context: Any) -> Finding:
 
 @task(trigger_rule="all_done", multiple_outputs=False)
 def summary(clinics: list[dict[str, Any]] | None) -> dict[str, int]:
-    """Name each clinic's outcome, send the digest, and make the run red when a clinic has no completed backup."""
+    """Log each clinic's outcome, send the digest, and fail the run if a clinic has no completed backup."""
     context = get_current_context()
     run_id = context["dag_run"].run_id
     wanted = [Clinic(**clinic) for clinic in clinics or ()]
     with failing_clearly(log):
-        # Wrong settings are why the run failed, and must not keep the operator from hearing of it.
+        # The operator must be told even if wrong settings made the run fail.
         usable, wrong = load_usable()
         parts = AirflowParts(usable=usable)
         problem = problem_of(("active_clinics", "preflight"))
@@ -126,12 +126,11 @@ def summary(clinics: list[dict[str, Any]] | None) -> dict[str, int]:
 
 @task(multiple_outputs=False)
 def watch() -> dict[str, int]:
-    """Alarm the operator when a clinic's last good backup is too old or a setting is wrong; send mail that waits.
-
-    Plans of restores that nobody has answered are reminded of, and told of when they have lapsed.
+    """Alarm the operator if a clinic's last good backup is too old or a setting is wrong, and send waiting mail.
+    Also sends reminders of unanswered plans, and notices of lapsed plans.
     """
     with failing_clearly(log):
-        # It needs little, and must alarm whatever else is wrong.
+        # It uses only the valid settings, because it must alarm whatever else is wrong.
         usable, wrong = load_usable()
         parts = AirflowParts(usable=usable)
         url = usable.heartbeat_url.get_secret_value()
@@ -162,7 +161,7 @@ def watch() -> dict[str, int]:
 
 
 def _close_what_died(parts: AirflowParts, run_id: str) -> None:
-    """Records of this run are nobody's now; those of other runs may still be tried again for a while."""
+    """Close records of dead processes: all of this run, and those of other runs that can no longer be retried."""
     try:
         _close(parts, run_id)
     except ClinicBackupsError as error:
@@ -174,9 +173,9 @@ def _close(parts: AirflowParts, run_id: str) -> None:
     closed = parts.outcomes.close_abandoned(run_id=run_id)
     closed += parts.outcomes.close_abandoned(before=parts.clock() - parts.settings.longest_retrying)
     for restored in close_abandoned(parts.catalog, parts.clinic_db, parts.clock):
-        log.warning("%s was found without its process and is %s now.", restored.restore_id, restored.state)
+        log.warning("The process of %s had died. The record is now %s.", restored.restore_id, restored.state)
     for record in closed:
-        log.warning("%s was found without its process and is %s now.", record.backup_id, record.state)
+        log.warning("The process of %s had died. The record is now %s.", record.backup_id, record.state)
 
 
 def _queue_digest(

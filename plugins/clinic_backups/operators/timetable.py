@@ -1,4 +1,4 @@
-"""When scheduled runs begin: at their time, or not at all."""
+"""The timetable of scheduled runs: they begin on time or not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow.timetables.trigger import CronTriggerTimetable
 from pendulum import instance
 
 GRACE = timedelta(hours=1)
-"""A run whose time has passed by less than this begins at once: the scheduler was restarted, for instance."""
+"""A run that is late by less than this begins at once, for instance after a restart of the scheduler."""
 
 
 def utc_now() -> datetime:
@@ -19,10 +19,9 @@ def utc_now() -> datetime:
 
 
 class OnTimeTimetable(CronTriggerTimetable):
-    """A cron expression whose missed times are left out.
-
-    Airflow's own timetable starts the newest missed run as soon as a DAG is unpaused: at noon one "for 02:00", which
-    nobody asked for.
+    """A cron expression without catching up on missed times.
+    Airflow's own timetable starts the newest missed run as soon as a DAG is unpaused, for instance at noon the run of
+        02:00, which nobody asked for.
     """
 
     def __init__(self, cron: str, *, timezone: Any, **_: Any) -> None:
@@ -31,7 +30,7 @@ class OnTimeTimetable(CronTriggerTimetable):
     def next_dagrun_info(
         self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
     ) -> DagRunInfo | None:
-        """The next time that is not past by more than ``GRACE``."""
+        """The next time that is at most ``GRACE`` in the past."""
         found = super().next_dagrun_info(
             last_automated_data_interval=last_automated_data_interval, restriction=restriction
         )

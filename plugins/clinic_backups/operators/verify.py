@@ -20,7 +20,7 @@ KEYS = ("backup_id",)
 
 @task(multiple_outputs=False)
 def verify() -> dict[str, int]:
-    """Red when a copy of the backup, or of what it is built on, is not what was stored. Each copy has its line."""
+    """Verify one backup. The task is red if a copy of it or of its chain is bad. The log has one line for each copy."""
     conf = conf_of(get_current_context(), KEYS)
     pace = Pace()
 
@@ -31,7 +31,9 @@ def verify() -> dict[str, int]:
     with failing_clearly(log):
         backup_id = conf.get("backup_id")
         if not isinstance(backup_id, str):
-            raise SettingsError("Which backup?", hint='Give its id: {"backup_id": "7-20261124T060000Z"}')
+            raise SettingsError(
+                "backup_id is missing.", hint='Give the id of a backup: {"backup_id": "7-20261124T060000Z"}'
+            )
         parts = AirflowParts()
         try:
             done = parts.verifier(listener=Listener(log.info, show), on_copy=_log_copy).run(backup_id)

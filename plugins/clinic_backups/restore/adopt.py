@@ -9,15 +9,14 @@ looked for by :mod:`clinic_backups.restore.adopt_equal`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg2 import sql
 
-from clinic_backups.base.model import RestoreMode
 from clinic_backups.restore.adopt_equal import EqualRows
-from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.ownership import Ownership
+from clinic_backups.restore.rules import Reference
 from clinic_backups.restore.staged_rows import from_table, load, places
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.ways import Ways
@@ -33,15 +32,15 @@ class Left:
 
 
 def adopt(
-    workspace: Workspace, staged: Mapping[str, Staged], ways: Ways, loose: Collection[str], mode: RestoreMode
-) -> Iterator[tuple[str, Outside | Refusal | Left]]:
+    workspace: Workspace, staged: Mapping[str, Staged], ways: Ways, references: Sequence[Reference]
+) -> Iterator[tuple[str, Outside | Left]]:
     """Take such rows for rows that the clinic has now: table by table, what was found in it.
 
-    :param loose: tables of which the backup, or the clinic now, has rows that the extract does not give.
+    :param references: the foreign keys of the database.
     """
-    adoption = Adoption(workspace, staged, ways, loose, mode)
+    adoption = Adoption(workspace, staged, ways, references)
     with_rows = [name for name, each in staged.items() if _has_rows(workspace, each)]
-    waiting, refused = with_rows, set[str]()
+    waiting = with_rows
     while waiting:
         # Rows that hang on one which was found just now may be of a table that was looked at before.
         found_in = set[str]()
@@ -49,9 +48,9 @@ def adopt(
             found = adoption.look(name)
             if found is not None:
                 yield name, found
-                (refused if isinstance(found, Refusal) else found_in).add(name)
+                found_in.add(name)
         children = {way.child for way in ways.links if way.parent in found_in}
-        waiting = [name for name in with_rows if name in children - refused]
+        waiting = [name for name in with_rows if name in children]
     for name, count in adoption.left():
         yield name, Left(count)
 
@@ -65,30 +64,25 @@ class Adoption:
     """Looks for such rows, table by table; see :func:`adopt`."""
 
     def __init__(
-        self,
-        workspace: Workspace,
-        staged: Mapping[str, Staged],
-        ways: Ways,
-        loose: Collection[str],
-        mode: RestoreMode,
+        self, workspace: Workspace, staged: Mapping[str, Staged], ways: Ways, references: Sequence[Reference]
     ) -> None:
-        self._workspace, self._staged, self._ways, self._mode = workspace, staged, ways, mode
-        self._ownership = Ownership(ways, staged, loose)
+        self._workspace, self._staged, self._ways = workspace, staged, ways
+        self._ownership = Ownership(ways, staged, references)
         self._equal: dict[str, EqualRows] = {}
         self._looks = 0
 
-    def look(self, name: str) -> Outside | Refusal | None:
+    def look(self, name: str) -> Outside | None:
         """Load what is found into the table's present rows; none: there is nothing."""
         staged = self._staged[name]
         for side in (staged.wanted, staged.present):
             self._workspace.analyze(side, f"analyzing {name}", staged.shape.key)
         if staged.shape.key:
-            found: Outside | Refusal = self._by_key(staged)
+            found = self._by_key(staged)
         else:
             if name not in self._equal:
-                self._equal[name] = EqualRows(self._workspace, staged, self._ways, self._ownership, self._mode)
+                self._equal[name] = EqualRows(self._workspace, staged, self._ways, self._ownership)
             found = self._equal[name].look()
-        return found if isinstance(found, Refusal) or found.rows or found.changed else None
+        return found if found.rows else None
 
     def left(self) -> Iterator[tuple[str, int]]:
         """Tables without a primary key, with how many rows may be the clinic's, and were not taken for it."""
@@ -113,7 +107,7 @@ class Adoption:
         candidates = self._workspace.derive(
             f"candidates_{self._looks}",
             sql.SQL("SELECT t.tableoid AS part, t.ctid AS place, NOT ({}) AS changed, {} {} AND {}").format(
-                same, shape.as_op_key("t"), rows, self._ownership.is_ours(shape, same)
+                same, shape.as_op_key("t"), rows, self._ownership.is_ours(shape)
             ),
             doing,
         )

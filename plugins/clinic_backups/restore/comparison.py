@@ -142,15 +142,11 @@ class Comparison:
         self._look_around()
 
     def _adopt(self, staged: Mapping[str, Staged]) -> None:
-        for name, found in adopt(self.workspace, staged, self._ways, self._loose, self._wish.mode):
-            if isinstance(found, Refusal):
-                self._refusals.append(found)
-                continue
+        for name, found in adopt(self.workspace, staged, self._ways, self._references):
             if isinstance(found, Left):
                 self._note(name, notes.not_told(found.rows))
                 continue
-            if found.rows:
-                self._outside[name] = self._outside.get(name, Outside()) + found
+            self._outside[name] = self._outside.get(name, Outside()) + found
             if found.changed:
                 self._note(name, notes.adopted(found.changed, self._wish.mode, left_out=name in self._loose))
 

@@ -69,11 +69,11 @@ def not_finished() -> str:
 
 def not_told(count: int) -> str:
     """Of rows without a key that are nobody's."""
-    one = count == 1
+    like = rows(count, " without a way to a clinic is", " without a way to a clinic are")
     return (
-        f"{rows(count, ' without a way to a clinic is', ' without a way to a clinic are')} like rows that the clinic"
-        f" lacks: whose {'it is' if one else 'they are'} cannot be told without a primary key, and"
-        f" {'it stays as it is' if one else 'they stay as they are'}."
+        f"{like} like rows that come back: whose {'it is' if count == 1 else 'they are'} cannot be told without a"
+        f" primary key. {'It stays as it is' if count == 1 else 'They stay as they are'}, and what comes back stands"
+        " beside."
     )
 
 

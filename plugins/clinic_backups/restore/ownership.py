@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from psycopg2 import sql
 
-from clinic_backups.restore.rules import Reference, with_child
+from clinic_backups.restore.rules import CASCADE, Reference, with_child
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.ways import Ways, columns_of_ways
-from clinic_backups.restore.workspace import columns_of
+from clinic_backups.restore.workspace import columns_of, row_text
 
 
 class Ownership:
     """Conditions on a row ``t`` of a table, beside the row ``w`` of the backup that it may be.
 
     :param staged: the tables that are restored; rows that were found here are among their present ones.
-    :param loose: tables of which the backup, or the clinic now, has rows that the extract does not give.
+    :param references: the foreign keys of the database: what deleting a parent does.
     """
 
-    def __init__(self, ways: Ways, staged: Mapping[str, Staged], loose: Collection[str]) -> None:
-        self._ways, self._staged, self._loose = ways, staged, loose
+    def __init__(self, ways: Ways, staged: Mapping[str, Staged], references: Sequence[Reference]) -> None:
+        self._ways, self._staged = ways, staged
+        self._cascading = {(key.child, key.columns, key.parent) for key in references if key.on_delete == CASCADE}
 
-    def is_ours(self, shape: Shape, same: sql.Composable) -> sql.Composed:
+    def is_ours(self, shape: Shape) -> sql.Composed:
         """Every way that is not NULL leads to this clinic now, and one does; or all are NULL: it lost its clinic.
 
-        Where no way is known it must be as the backup has it.
-
-        :param same: the two rows are alike.
+        What else says whose it is, is NULL or as in the backup. Where no way is known the whole row must be.
         """
-        return sql.SQL("({} AND ({} OR {}))").format(
-            self.leads_nowhere_else(shape), self.is_proven(shape), self._is_lost(shape, same)
+        return sql.SQL("({} AND {} AND ({} OR {}))").format(
+            self.leads_nowhere_else(shape), self._is_marked(shape), self.is_proven(shape), self._is_lost(shape)
+        )
+
+    def _is_marked(self, shape: Shape) -> sql.Composed:
+        return _all(
+            sql.SQL("(t.{0} IS NULL OR t.{0}::text = {1} OR {2})").format(
+                sql.Identifier(name),
+                sql.Literal(str(self._ways.clinic_id)),
+                sql.SQL("t.{0}::text = w.{0}::text").format(sql.Identifier(name))
+                if name in shape.columns
+                else sql.SQL("false"),
+            )
+            for name in self._ways.marks(shape.name)
+            # An extract compares columns of the tables that it joins as well.
+            if any(column.name == name for column in shape.now.columns)
         )
 
     def leads_nowhere_else(self, shape: Shape) -> sql.Composed:
@@ -52,21 +65,35 @@ class Ownership:
             proofs.append(sql.SQL("{}::text = {}").format(own, sql.Literal(str(self._ways.clinic_id))))
         return sql.SQL("({})").format(sql.SQL(" OR ").join(proofs or [sql.SQL("false")]))
 
-    def _is_lost(self, shape: Shape, same: sql.Composable) -> sql.Composed:
+    def _is_lost(self, shape: Shape) -> sql.Composed:
+        """No way leads anywhere, and the row is the backup's all the same.
+
+        It is where it has lost nothing but its ways. Where its other values changed too, its key could be another row's
+        by now: then the key must be one that no two rows get, and the row that it named must be gone.
+        """
         ways = self._ways.of(shape.name)
-        lost: sql.Composable = same
-        if ways:
-            columns = [name for name in columns_of_ways(ways) if name in shape.columns]
-            were_more: sql.Composable = sql.SQL("false")
-            if shape.name in self._loose:
-                were_more = sql.SQL("true")
-            elif columns:
-                were_more = sql.SQL("num_nulls({}) > num_nulls({})").format(
-                    columns_of(columns, "t"), columns_of(columns, "w")
-                )
-            nothing = _all(sql.SQL("({})").format(leads_to_nothing(way)) for way in ways)
-            lost = sql.SQL("({} AND (({}) OR {}))").format(nothing, same, were_more)
-        return sql.SQL("({} AND {})").format(lost, self._keeps_declared(shape))
+        columns = [name for name in columns_of_ways(ways) if name in shape.columns]
+        rest = [name for name in shape.columns if name not in columns]
+        alike = sql.SQL("({} = {} AND {})").format(row_text(rest, "t"), row_text(rest, "w"), nulled(columns))
+        nothing = _all(sql.SQL("({})").format(leads_to_nothing(way)) for way in ways)
+        explained = self._was_orphaned(shape, ways) if shape.made_up_key else sql.SQL("false")
+        return sql.SQL("({} AND ({} OR {}) AND {})").format(nothing, alike, explained, self._keeps_declared(shape))
+
+    def _was_orphaned(self, shape: Shape, ways: Sequence[Reference]) -> sql.Composable:
+        """What the backup's row named is gone, so that a deletion explains that the ways are NULL."""
+        if not ways or any(
+            way.parent not in self._ways.readable
+            or (way.child, way.columns, way.parent) in self._cascading
+            or not set(way.columns) <= set(shape.columns)
+            for way in ways
+        ):
+            return sql.SQL("false")
+        named = [sql.SQL("num_nulls({}) = 0").format(columns_of(way.columns, "w")) for way in ways]
+        gone = [
+            sql.SQL("(NOT {} OR NOT {})").format(each, self._ways.exists(way, "w"))
+            for each, way in zip(named, ways, strict=True)
+        ]
+        return sql.SQL("({} AND ({}))").format(_all(gone), sql.SQL(" OR ").join(named))
 
     def _keeps_declared(self, shape: Shape) -> sql.Composed:
         """What may name another clinic's row says nothing by itself; it must not have come to name one either."""

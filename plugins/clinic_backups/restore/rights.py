@@ -11,7 +11,7 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 _DENIED = re.compile(r"permission denied for (table|view|schema|sequence|function|database) (\S+)")
 _RIGHTS = {
-    "table": "SELECT, INSERT, UPDATE, DELETE ON TABLE",
+    "table": "SELECT ON TABLE",
     "view": "SELECT ON",
     "schema": "USAGE ON SCHEMA",
     "sequence": "SELECT, UPDATE ON SEQUENCE",
@@ -31,6 +31,8 @@ def lacking_right(connection: Connection, error: PermanentError) -> PermanentErr
     if denied:
         name = f"{denied[2].rstrip('.)')}"
         hint = f"GRANT {_RIGHTS[denied[1]]} {name} TO {role};"
+        if denied[1] == "table":
+            hint += " Where a restore writes to it: INSERT, UPDATE and DELETE as well."
     elif "temporary" in error.message:
         hint = f"GRANT TEMPORARY ON DATABASE {database} TO {role};"
     else:

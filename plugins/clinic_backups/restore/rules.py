@@ -14,6 +14,8 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 NO_ACTION = "a"
 """``pg_constraint.confdeltype``: what refers to a row keeps it from being deleted, and nothing else happens."""
+CASCADE = "c"
+"""The same: what refers to a row is deleted with it."""
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,14 @@ class Shape:
         other = self.rules.row_key
         return self.now.primary_key or (other if set(other) <= set(self.columns) else ())
 
+    @property
+    def made_up_key(self) -> bool:
+        """The database, or a random number, makes up a part of the key: no two rows ever get the same."""
+        columns = [column for column in self.now.columns if column.name in self.key]
+        return any(
+            column.identity or "nextval(" in (column.default or "") or column.type == "uuid" for column in columns
+        )
+
     def typed(self, name: str) -> str:
         """SQL of a column's type now. A key that is compared without regard to case, for instance, stays one."""
         type_ = next(column.type for column in self.now.columns if column.name == name)

@@ -91,6 +91,19 @@ class Ways:
         compared = self._folder.clinic_columns().get(table, frozenset[str]())
         return {column for way in self.of(table) for column in way.columns} | compared
 
+    def marks(self, table: str) -> list[str]:
+        """Columns that say whose a row is, and that no way can follow: of another type, arrays, or a clinic's code."""
+        names = KeyNames(self._structure, self._folder, self.queries)
+        named = {
+            column.name
+            for column in self._structure.columns
+            if column.table == table and not column.in_primary_key and names.meant_by(column) is not None
+        }
+        followed = {column for way in (*self.of(table), *with_child(self.declared, table)) for column in way.columns}
+        said = {column.rpartition(".")[2] for column in self._folder.declarations().columns
+                if column.startswith(f"{table}.")}  # fmt: skip
+        return sorted((named | self.telling(table)) - followed - said)
+
     @cached_property
     def readable(self) -> frozenset[str]:
         """Tables that the links lead to and that this role may read."""

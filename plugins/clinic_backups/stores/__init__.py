@@ -1,1 +1,1 @@
-"""Object stores: ``base`` is the interface, ``connect`` opens one from its URL, one module per provider."""
+"""Object stores: ``base`` has the interface, ``connect`` opens a store by its URL, and each provider has a module."""

@@ -14,7 +14,7 @@ from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS
 
 REQUEST: dict[str, Any] = {"connection_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
 
-# For every BlobServiceClient of the stores: bounded retries, and downloads in small pieces instead of 32 MiB at once.
+# For every BlobServiceClient of the stores: limited retries, and downloads in small pieces instead of 32 MiB at once.
 CLIENT_OPTIONS: dict[str, Any] = {
     "retry_total": 3,
     "initial_backoff": 2,
@@ -39,7 +39,7 @@ def make_client(connection: Connection) -> BlobServiceClient:
         elif sas_token:
             credential = sas_token.lstrip("?")
         elif password or text(connection, "shared_access_key"):
-            # The signature names the account, which is not always the host's first part.
+            # The signature contains the account's name, which is not always the first part of the host.
             key = password or text(connection, "shared_access_key")
             credential = {"account_name": login, "account_key": key} if login else key
         else:

@@ -1,4 +1,4 @@
-"""What the three cloud stores share: the order of steps in ``put`` and ``purge``, and streams that never end short."""
+"""Code that the three cloud stores share: the steps of ``put`` and ``purge``, and streams that never end short."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject, Unf
 
 
 class CloudStore(Provider):
-    """The interface of every store in terms of the few requests that differ between providers."""
+    """Implements the stores' interface with the few requests that differ between providers."""
 
     def put(
         self,
@@ -43,7 +43,7 @@ class CloudStore(Provider):
                 with self._translated(name, reader):
                     self._upload(name, upload)
             except ObjectExists:
-                # Our own request may have been answered "done", the answer lost, and the SDK's retry refused.
+                # Our own request may have succeeded, its answer been lost, and the SDK's retry been refused.
                 found = self._look(name)
                 if found is None or found.put_id != put_id:
                     raise
@@ -93,12 +93,13 @@ class CloudStore(Provider):
             for version in versions:
                 if version.held or (version.locked_until and version.locked_until > now):
                     raise self._locked(name, None if version.held else version.locked_until)
-            # The longest locked one first: should the clocks differ, it is refused before anything has changed.
+            # The longest lock comes first: if the clocks differ, the request is refused before anything has changed.
             for version in sorted(versions, key=_lock_end, reverse=True):
                 self._delete_version(name, version)
             if versions and list(self._versions(name)):
                 raise TransientError(
-                    f"Versions of {self._where(name)} are left, or somebody has put it anew.", hint="Purge it again."
+                    f"Versions of {self._where(name)} are left, or somebody has stored it again.",
+                    hint="Purge it again.",
                 )
 
     def all_keys(self, prefix: str = "") -> Iterator[str]:
@@ -114,7 +115,7 @@ class CloudStore(Provider):
                 yield replace(upload, key=upload.key.removeprefix(self._prefix))
 
     def abort(self, upload: UnfinishedUpload) -> None:
-        # Whoever began it may have used a key that none of ours could be: it must be possible to remove it.
+        # The key is not checked: an upload that another program began must be removable too.
         name = self._prefix + upload.key
         with self._translated(name):
             self._abort(name, upload)
@@ -124,7 +125,7 @@ class CloudStore(Provider):
             return self._lock_problem()
 
     def _parts(self, reader: HashingReader) -> Iterator[bytearray]:
-        """The content in parts of equal size, the last one shorter, none of them empty."""
+        """The content in parts of equal size. The last one may be shorter; none is empty."""
         count = 0
         while part := reader.read_part(self._part_size_bytes):
             count += 1
@@ -136,10 +137,10 @@ class CloudStore(Provider):
             yield part
 
     def _verify(self, name: str, upload: Upload) -> str | None:
-        """Compare what is there with what was sent; returns the object's etag."""
+        """Compare the stored object with what was sent, and return its etag."""
         found = self._look(name)
         if found is None:
-            difference = "nothing is there"
+            difference = "the store has no such object"
         elif found.info.size_bytes != upload.reader.size_bytes:
             difference = f"{found.info.size_bytes} bytes are there, {upload.reader.size_bytes} were sent"
         else:
@@ -147,8 +148,8 @@ class CloudStore(Provider):
                 difference = self._difference(found, upload)
         if difference:
             raise IntegrityError(
-                f"{self._where(name)} is not what was uploaded: {difference}.",
-                hint="The object is not used. Run the backup again; if it happens again, distrust network and store.",
+                f"{self._where(name)} differs from what was uploaded: {difference}.",
+                hint="The object is not used. Run the backup again. If it happens again, check network and store.",
             )
         self._verify_lock(name, found, upload.locked_until)
         return found.info.etag if found else None
@@ -166,14 +167,13 @@ class CloudStore(Provider):
             )
 
     def _require_locks(self, name: str) -> None:
-        """Ask once, before anything is uploaded. What HeadObject says later does not suffice.
-
-        SeaweedFS reports locks of multipart uploads in buckets without Object Lock, and does not keep to them.
+        """Ask once, before anything is uploaded. The later answer of HeadObject is not enough:
+        SeaweedFS reports locks of multipart uploads in buckets without Object Lock, but does not enforce them.
         """
         if self._may_lock:
             return
         problem = ""
-        # Who may not ask may still lock: then the lock that is read back has to suffice.
+        # An account may be allowed to lock but not to ask. Then reading the lock back has to be enough.
         with suppress(PermanentError):
             problem = self.lock_problem()
         if problem:
@@ -184,7 +184,7 @@ class CloudStore(Provider):
         return PermanentError(message, hint=f"{hint} To lock objects: {self._lock_rights}")
 
     def _discard(self, name: str, put_id: str, error: BaseException) -> None:
-        """Remove what this ``put`` stored, and nothing that anybody else did. A failure is noted on ``error``."""
+        """Remove only what this ``put`` stored. A failure to do so is noted on ``error``."""
         try:
             found = self._look(name)
             if found is not None and found.put_id == put_id:
@@ -193,12 +193,12 @@ class CloudStore(Provider):
                     with self._translated(name):
                         self._delete_version(name, version)
                 except ClinicBackupsError:
-                    # Where older versions are kept, it can at least be hidden.
+                    # If the bucket keeps older versions, the object can at least be hidden.
                     with self._translated(name):
                         self._delete(name)
                     raise
         except ClinicBackupsError as failure:
-            error.add_note(f"{self._where(name)} may have stayed behind, delete it: {failure.message}")
+            error.add_note(f"{self._where(name)} may still be in the store; delete it. {failure.message}")
 
 
 class _WholeStream(io.RawIOBase):
@@ -234,12 +234,14 @@ class _WholeStream(io.RawIOBase):
 
 
 def _new_put_id() -> str:
-    """Of 32 hex digits, no two alike; the first eight are the time, which tells the age of what Azure never lists."""
+    """A unique id of 32 hex digits. The first eight are the time, because Azure lists unfinished uploads without
+    one.
+    """
     return f"{int(datetime.now(UTC).timestamp()):08x}{secrets.token_hex(12)}"
 
 
 def _whole_second(moment: datetime | None) -> datetime | None:
-    """The same or up to a second later: providers keep a lock's end in whole seconds, and it must not end earlier."""
+    """The time rounded up to a second. Providers keep a lock's end in whole seconds, and it must not end earlier."""
     return moment and (moment.astimezone(UTC) + timedelta(microseconds=999_999)).replace(microsecond=0)
 
 

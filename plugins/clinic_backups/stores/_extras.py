@@ -1,4 +1,4 @@
-"""What a connection's extra says, as Airflow's providers read it."""
+"""Reads a connection's extra as Airflow's providers do."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from clinic_backups.base.errors import SettingsError
 
 
 def text(connection: Connection, name: str) -> str:
-    """A text in the extra, under its name or under the long one that older Airflows wrote."""
+    """A text in the extra, under its name or under the long name of older Airflow versions."""
     value = connection.extra.get(name) or connection.extra.get(f"extra__{connection.conn_type}__{name}")
     return value if isinstance(value, str) else ""
 
 
 def mapping(connection: Connection, name: str) -> Mapping[str, Any]:
-    """An object in the extra, also when it is written as JSON text."""
+    """An object in the extra, which may also be JSON text."""
     value = connection.extra.get(name) or connection.extra.get(f"extra__{connection.conn_type}__{name}") or {}
     try:
         found = json.loads(value) if isinstance(value, str) else value
@@ -32,6 +32,6 @@ def mapping(connection: Connection, name: str) -> Mapping[str, Any]:
 
 def unusable(connection: Connection, error: Exception, wanted: str) -> SettingsError:
     return SettingsError(
-        f"No client can be made from connection {connection.conn_id!r} ({type(error).__name__}).",
+        f"Connection {connection.conn_id!r} does not give a usable client ({type(error).__name__}).",
         hint=f"Check its {wanted}.",
     )

@@ -1,4 +1,4 @@
-"""The one place where content is hashed on its way into a store."""
+"""Hashes content on its way into a store. No other module does that."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ PIECE_BYTES = 1024 * 1024
 
 
 class HashingReader:
-    """Pulls from a source and computes size, SHA-256 and MD5 of everything that it hands out, once.
-
-    ``error`` is what ``source.read`` raised, so that a store can tell it from an error of its own. ``at_end`` becomes
-    true only when the source has said ``b""``: before that no store may complete an object.
+    """Reads from a source once, and computes size, SHA-256 and MD5 of the bytes.
+    ``error`` is the error of ``source.read``, so that a store can tell it from its own errors. ``at_end`` becomes
+        true only after the source has returned ``b""``. A store may not complete an object before that.
     """
 
     def __init__(self, source: ByteSource) -> None:
@@ -35,7 +34,7 @@ class HashingReader:
         return self._sha256.hexdigest()
 
     def read_part(self, size_bytes: int) -> bytearray:
-        """Exactly ``size_bytes`` bytes; fewer or none only at the end. An error of the source goes on as it is."""
+        """Exactly ``size_bytes`` bytes; fewer or none only at the end. Errors of the source are raised unchanged."""
         part = bytearray()
         while not self.at_end and len(part) < size_bytes:
             try:
@@ -51,5 +50,5 @@ class HashingReader:
         return part
 
     def stored_as(self, key: str) -> StoredObject:
-        """The receipt for everything that was read."""
+        """The size and digests of everything that was read."""
         return StoredObject(key=key, size_bytes=self.size_bytes, sha256=self.sha256, md5=self.md5)

@@ -1,4 +1,4 @@
-"""What differs between the three cloud providers, as hooks for :class:`~clinic_backups.stores._cloud.CloudStore`."""
+"""The requests that differ between the cloud providers: hooks for :class:`~clinic_backups.stores._cloud.CloudStore`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PUT_ID = "put_id"
 
 @dataclass(frozen=True)
 class Found:
-    """An object that is there: ``info.metadata`` as it is on the wire, the rest as the provider writes it."""
+    """An existing object. ``info.metadata`` is encoded as on the wire; the rest is as the provider writes it."""
 
     info: ObjectInfo
     etag: str = ""
@@ -37,18 +37,18 @@ class Found:
 
     @property
     def put_id(self) -> str:
-        """Which ``put`` made it: tells a lost answer to our own request from somebody else's object."""
+        """The id of the ``put`` that made it. It shows whether an object is ours after an answer was lost."""
         return self.info.metadata.get(PUT_ID, "")
 
     def described(self, key: str) -> ObjectInfo:
-        """As callers see it: metadata decoded, without the put id."""
+        """The info for callers: metadata decoded, without the put id."""
         metadata = {name: value for name, value in self.info.metadata.items() if name != PUT_ID}
         return replace(self.info, key=key, metadata=decode_metadata(metadata))
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One ``put`` under way. ``part_md5s`` is for the stores that need them to check the whole."""
+    """A running ``put``. ``part_md5s`` is for stores that need them to check the whole object."""
 
     reader: HashingReader
     put_id: str
@@ -60,7 +60,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class Version:
-    """One version of an object, which may be the current one; ``held``: a legal hold without an end."""
+    """One version of an object, possibly the current one. ``held``: it has a legal hold without an end."""
 
     version: str
     locked_until: datetime | None = None
@@ -71,14 +71,14 @@ class Version:
 class Provider(base.ObjectStore):
     """The few requests that differ between providers.
 
-    The hooks take full names (prefix and key) and raise the SDK's own errors, which ``_translate`` turns into ours.
+    The hooks take full names (prefix and key) and raise the SDK's own errors, which ``_translate`` translates.
     """
 
     _scheme: ClassVar[str]
     _sdk_errors: ClassVar[tuple[type[Exception], ...]]
     _lock_modes: ClassVar[Mapping[LockMode, str]]
     _lock_rights: ClassVar[str]
-    """What an account needs beyond all else to lock objects, as a hint."""
+    """The additional rights that an account needs to lock objects, as a hint."""
 
     def __init__(
         self,
@@ -102,22 +102,21 @@ class Provider(base.ObjectStore):
 
     @abstractmethod
     def _upload(self, name: str, upload: Upload) -> None:
-        """Store all of ``upload.reader``; on any error abort what was begun.
-
-        :raises ObjectExists: the condition refused it.
+        """Store all of ``upload.reader``. On any error abort the upload.
+        :raises ObjectExists: the key is taken.
         """
 
     @abstractmethod
     def _find(self, name: str) -> Found | None:
-        """Ask for the object's properties now; ``None`` where the provider says that there is no object."""
+        """The object's present properties; ``None`` if the provider says that there is no object."""
 
     @abstractmethod
     def _difference(self, found: Found, upload: Upload) -> str:
-        """How the stored checksum differs from what was read, for people; empty when it does not."""
+        """How the stored checksum differs from that of the content, for people; empty if it does not."""
 
     @abstractmethod
     def _download(self, name: str) -> tuple[Any, int]:
-        """Something with ``read(size)`` and maybe ``close()``, and the size it should have."""
+        """An object with ``read(size)``, and perhaps ``close()``, and its expected size."""
 
     @abstractmethod
     def _list(self, start: str) -> Iterator[ObjectInfo]:
@@ -125,7 +124,7 @@ class Provider(base.ObjectStore):
 
     @abstractmethod
     def _delete(self, name: str) -> None:
-        """Delete; no error when the object is not there."""
+        """Delete the object; no error if it does not exist."""
 
     @abstractmethod
     def _versions(self, name: str) -> Iterator[Version]:
@@ -133,11 +132,11 @@ class Provider(base.ObjectStore):
 
     @abstractmethod
     def _all_names(self, start: str) -> Iterator[str]:
-        """Full names that begin with ``start`` and of which any version is left."""
+        """Full names that begin with ``start`` and still have any version."""
 
     @abstractmethod
     def _delete_version(self, name: str, version: Version) -> None:
-        """Delete this version for good; no error when it is not there. :raises ObjectLocked:"""
+        """Delete this version for good; no error if it does not exist. :raises ObjectLocked:"""
 
     @abstractmethod
     def _unfinished(self, start: str) -> Iterator[UnfinishedUpload]:
@@ -145,7 +144,7 @@ class Provider(base.ObjectStore):
 
     @abstractmethod
     def _abort(self, name: str, upload: UnfinishedUpload) -> None:
-        """Remove the upload; no error when it is not there."""
+        """Remove the upload; no error if it does not exist."""
 
     @abstractmethod
     def _lock_problem(self) -> str:
@@ -157,7 +156,7 @@ class Provider(base.ObjectStore):
 
     @abstractmethod
     def _translate(self, error: Exception, name: str) -> ClinicBackupsError:
-        """Our error for one of ``_sdk_errors``, without its text, which may hold signed URLs and tokens."""
+        """Translate one of ``_sdk_errors``. Its text is dropped, because it may hold signed URLs and tokens."""
 
     def _name(self, key: str) -> str:
         return self._prefix + check_key(key)
@@ -174,7 +173,7 @@ class Provider(base.ObjectStore):
         try:
             yield
         except self._sdk_errors as error:
-            # A source may fail with an error of the very same SDK, when it reads from another store.
+            # A source may fail with an error of the same SDK, if it reads from another store.
             if reader is not None and error is reader.error:
                 raise
             raise self._translate(error, name) from None
@@ -186,7 +185,7 @@ class Provider(base.ObjectStore):
         )
 
     def _lock_end(self, name: str) -> datetime | None:
-        """When the lock of an object ends, for a message; ``None`` where that cannot be found out."""
+        """The end of an object's lock, for a message; ``None`` if it is unknown."""
         with suppress(*self._sdk_errors):
             found = self._find(name)
             return found.info.locked_until if found else None

@@ -16,8 +16,8 @@ from clinic_backups.base.errors import SettingsError
 from clinic_backups.stores._extras import mapping, unusable
 from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS
 
-# For every S3 client of the stores, also for S3Hook(config=...). The checksums that botocore adds by itself are off:
-# some services refuse their headers, and every request of S3Store carries Content-MD5, which all of them check.
+# For every S3 client of the stores, also for S3Hook(config=...). botocore's own checksums are off, because some
+# services refuse their headers. Every request of S3Store has a Content-MD5, which all services check.
 CLIENT_CONFIG = Config(
     connect_timeout=CONNECT_SECONDS,
     read_timeout=READ_SECONDS,
@@ -33,7 +33,7 @@ def make_client(connection: Connection) -> Any:
     if bool(connection.login) != bool(connection.password):
         raise SettingsError(
             f"Connection {connection.conn_id!r} has only one half of a key pair.",
-            hint="Set both login (access key) and password (secret key), or neither for this machine's own role.",
+            hint="Set login (access key) and password (secret key). To use this machine's own role, set neither.",
         )
     endpoint = _s3_endpoint(connection)
     try:
@@ -52,10 +52,10 @@ def make_client(connection: Connection) -> Any:
 
 
 def s3_config(connection: Connection) -> Any:
-    """The ``botocore`` configuration for a connection: ours, then what its extra says in ``config_kwargs``."""
+    """The ``botocore`` configuration for a connection: the default, changed by ``config_kwargs`` in its extra."""
     config = CLIENT_CONFIG
     if _s3_endpoint(connection):
-        # Names of buckets below a host of one's own seldom resolve.
+        # With a custom host, a bucket's name as a subdomain seldom resolves.
         config = config.merge(Config(s3={"addressing_style": "path"}))
     return config.merge(Config(**mapping(connection, "config_kwargs")))
 
@@ -66,7 +66,7 @@ def _s3_endpoint(connection: Connection) -> str | None:
 
 
 def _with_role(session: Any, role_arn: str, arguments: Mapping[str, Any]) -> Any:
-    """A session whose credentials are those of the role, renewed before they expire: an upload may outlast them."""
+    """A session with the role's credentials. They are renewed before they expire, because an upload may take longer."""
     fetcher = AssumeRoleCredentialFetcher(
         client_creator=lambda service, **options: session.client(service, **options),
         source_credentials=session.get_credentials(),

@@ -1,4 +1,4 @@
-"""What the codes mean that S3 answers with: the cause in a sentence, and the remedy."""
+"""Explains S3's error codes: the cause in a sentence, and the remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 DENIED = ("403", "AccessDenied", "Forbidden")
 UNSUPPORTED = ("NotImplemented", "MethodNotAllowed", "405", "501")
 WORDLESS = ("301", "400", "401", "403", "Forbidden", "Bad Request")
-"""Codes of answers without a body, as HEAD has them: what is wrong is told only to another request."""
+"""Codes of answers without a body, such as those of HEAD. Only another request gets the cause."""
 EXPIRED_CODES = frozenset({
     "ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired",
 })  # fmt: skip
@@ -36,38 +36,38 @@ _NEEDED = {
     "PutObject": "s3:PutObject",
     "UploadPart": "s3:PutObject",
 }
-_KEY = "It does not know the access key"
+_KEY = "The access key is not known"
 _KEY_HINT = "Correct the access key (login) of the connection, or make it active again at the provider."
 _EXPIRED_HINT = (
     "Put new temporary credentials into the connection, or use a role: the next try reads the connection again."
 )
 _REGION = "The bucket is in another region"
 _LACKING = (
-    'Where conditional writes are missing (Backblaze B2), set "conditional_writes": false in the connection\'s extra; '
-    "where encryption is, set CLINIC_BACKUPS_SERVER_SIDE_ENCRYPTION=none."
+    'If the service lacks conditional writes (Backblaze B2), set "conditional_writes": false in the connection\'s '
+    "extra. If it lacks encryption, set CLINIC_BACKUPS_SERVER_SIDE_ENCRYPTION=none."
 )
 _CAUSES: dict[str, tuple[str, str]] = {
-    "AccountProblem": ("There is a problem with the account", "Ask the provider: billing, perhaps."),
+    "AccountProblem": ("There is a problem with the account", "Ask the provider; the reason may be billing."),
     "AllAccessDisabled": ("Somebody has disabled all access to the bucket", "Ask the provider."),
     "IncompleteSignature": (
-        "The request is not signed as the service wants",
-        "Compare endpoint_url with the provider.",
+        "The service does not accept the request's signature",
+        "Compare endpoint_url with the provider's documentation.",
     ),
     "InvalidAccessKeyId": (_KEY, _KEY_HINT),
     "InvalidClientTokenId": (_KEY, _KEY_HINT),
-    "InvalidSecurity": ("It does not take the credentials", "Correct login and password of the connection."),
+    "InvalidSecurity": ("The credentials are refused", "Correct login and password of the connection."),
     "InvalidToken": (
-        "The session token is malformed, or of other credentials",
+        "The session token is malformed, or belongs to other credentials",
         "Correct aws_session_token in the connection's extra; leave it out with lasting credentials.",
     ),
-    "NotImplemented": ("It cannot do what was asked", _LACKING),
+    "NotImplemented": ("The service does not support this request", _LACKING),
     "SignatureDoesNotMatch": (
-        "The secret key is not the one of the access key",
+        "The secret key does not belong to the access key",
         "Correct the secret key (password) of the connection. A proxy that changes headers has the same effect.",
     ),
     "UnrecognizedClientException": (_KEY, _KEY_HINT),
 }
-_CAUSES |= dict.fromkeys(EXPIRED_CODES, ("The temporary credentials have run out", _EXPIRED_HINT))
+_CAUSES |= dict.fromkeys(EXPIRED_CODES, ("The temporary credentials have expired", _EXPIRED_HINT))
 _REGION_CODES = ("301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect")
 
 
@@ -76,7 +76,7 @@ def error_code(error: Exception) -> str:
 
 
 def cause_of(error: ClientError, *, kms: bool = False) -> tuple[str, str]:
-    """What the service's answer means, as a sentence without its full stop or empty, and what to do.
+    """The cause, a sentence without its full stop that may be empty, and the remedy.
 
     :param kms: objects are encrypted with a key of the key service, which has rights of its own.
     """
@@ -84,12 +84,12 @@ def cause_of(error: ClientError, *, kms: bool = False) -> tuple[str, str]:
     if code in DENIED:
         needed = _NEEDED.get(error.operation_name, "s3:PutObject, GetObject, ListBucket, DeleteObject")
         key = " On the KMS key: kms:GenerateDataKey to write, kms:Decrypt to read." if kms else ""
-        return f"The credentials are right, and lack the right for {error.operation_name}", (
+        return f"The credentials are valid, but lack the right for {error.operation_name}", (
             f"Allow {needed} on the bucket: in the policies of the account, of the bucket and of its organization.{key}"
         )
     if code == "RequestTimeTooSkewed":
         here, there = _times(error)
-        return f"This machine's clock says {here}, that of the service {there}", "Set this machine's clock (NTP)."
+        return f"This machine's clock says {here}, that of the service {there}", "Correct this machine's clock (NTP)."
     if code in _REGION_CODES:
         region = _region(error)
         named = f'"region_name": "{region}"' if region else "the bucket's region as region_name"

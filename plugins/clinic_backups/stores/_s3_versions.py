@@ -1,4 +1,4 @@
-"""What S3 keeps beside the objects that are seen: older versions, their locks, and parts of unfinished uploads."""
+"""Older versions in S3, their locks, and the parts of unfinished uploads."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from clinic_backups.stores.base import UnfinishedUpload
 
 
 def lock_end(head: Mapping[str, Any]) -> datetime | None:
-    """Until when an answer of HeadObject says that the version is locked; may be past."""
+    """The end of the version's lock in an answer of HeadObject; may be in the past."""
     until: datetime | None = head.get("ObjectLockRetainUntilDate")
     return until and until.astimezone(UTC)
 
 
 def versions(client: Any, bucket: str, name: str, page_size: int) -> Iterator[Version]:
-    """All versions and delete markers of exactly ``name``; in a bucket without versioning the object, if there."""
+    """All versions and delete markers of exactly ``name``; in a bucket without versioning, the object if it exists."""
     pages = client.get_paginator("list_object_versions").paginate(
         Bucket=bucket, Prefix=name, PaginationConfig={"PageSize": page_size}
     )
@@ -37,12 +37,12 @@ def versions(client: Any, bucket: str, name: str, page_size: int) -> Iterator[Ve
         found = [""]
     for version in found:
         yield from _with_lock(client, bucket, name, version)
-    # Markers come last: an object that is hidden stays so until nothing of it is left.
+    # Delete markers come last, so that a hidden object stays hidden until all its versions are deleted.
     yield from map(Version, markers)
 
 
 def all_names(client: Any, bucket: str, start: str, page_size: int) -> Iterator[str]:
-    """Names that begin with ``start`` and have a version or a delete marker; the objects where nothing else is kept."""
+    """Names that begin with ``start`` and have a version or a delete marker; without versioning, the objects' names."""
     paging = {"Bucket": bucket, "Prefix": start, "PaginationConfig": {"PageSize": page_size}}
     try:
         for page in client.get_paginator("list_object_versions").paginate(**paging):
@@ -66,13 +66,13 @@ def _with_lock(client: Any, bucket: str, name: str, version: str) -> Iterator[Ve
 
 
 def unfinished(client: Any, bucket: str, start: str, page_size: int) -> Iterator[UnfinishedUpload]:
-    """Multipart uploads that were begun for names that begin with ``start``, and neither completed nor aborted."""
+    """Unfinished multipart uploads for names that begin with ``start``."""
     pages = client.get_paginator("list_multipart_uploads").paginate(
         Bucket=bucket, Prefix=start, PaginationConfig={"PageSize": page_size}
     )
     for page in pages:
         for item in page.get("Uploads", ()):
-            # Some services take the prefix for a folder, or ignore it.
+            # Some services treat the prefix as a folder, or ignore it.
             if item["Key"].startswith(start):
                 yield UnfinishedUpload(item["Key"], item["Initiated"].astimezone(UTC), item["UploadId"])
 

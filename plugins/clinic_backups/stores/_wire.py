@@ -1,4 +1,4 @@
-"""How keys, metadata and file names look on the wire, the same for every provider."""
+"""Encodes keys, metadata and file names for the wire, in the same way for every provider."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 from clinic_backups.base.errors import PermanentError
 
 MAX_KEY_BYTES = 1024
-# S3 takes 2 KB of names and values together, Azure and Google Cloud Storage 8 KB. 64 bytes stay for the put id.
+# S3 accepts 2 KB of names and values together, Azure and Google Cloud Storage 8 KB. 64 bytes are for the put id.
 MAX_METADATA_BYTES = 2048 - 64
 MAX_SIGNED_FOR = timedelta(days=7)
 
@@ -18,7 +18,7 @@ _METADATA_NAME = re.compile(r"[a-z][a-z0-9_]*\Z")
 
 
 def check_key(key: str, *, what: str = "key") -> str:
-    """Return ``key`` if it is a plain relative path. :raises PermanentError: it is not; nothing was touched."""
+    """Return ``key`` if it is a plain relative path. :raises PermanentError: it is not."""
     parts = key.split("/")
     if any(part in ("", ".", "..") for part in parts) or re.search(r"[\x00-\x1f\x7f\\]", key):
         raise PermanentError(
@@ -37,18 +37,16 @@ def check_key(key: str, *, what: str = "key") -> str:
 
 
 def check_list_prefix(prefix: str) -> str:
-    """Return ``prefix`` if a key can start with it. :raises PermanentError: none can."""
+    """Return ``prefix`` if a key can start with it. :raises PermanentError: no key can."""
     if prefix:
         check_key(prefix.removesuffix("/"), what="key prefix")
     return prefix
 
 
 def encode_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
-    """Percent-encode the values (RFC 3986): printable ASCII without spaces survives every header and signature.
-
-    Some services drop a header without a value, so an empty value becomes a lone ``%``, which no other one does.
-
-    :raises PermanentError: a name that some provider refuses, or more than all of them take.
+    """Percent-encode the values (RFC 3986), because every header and signature accepts printable ASCII without spaces.
+    Some services drop a header without a value, so an empty value becomes a single ``%``.
+        :raises PermanentError: some provider refuses a name, or the metadata are too long for some provider.
     """
     encoded = {}
     for name, value in (metadata or {}).items():
@@ -71,14 +69,16 @@ def decode_metadata(encoded: Mapping[str, str]) -> dict[str, str]:
 
 
 def content_disposition(filename: str) -> str:
-    """The header that makes a browser save as ``filename`` (RFC 6266, with RFC 8187 for what is not ASCII)."""
+    """The header that makes a browser save as ``filename`` (RFC 6266, with RFC 8187 for other characters than
+    ASCII).
+    """
     name = re.sub(r"[\x00-\x1f\x7f/\\]", "_", filename).strip() or "download"
     plain = re.sub(r"[^A-Za-z0-9 ._()+-]", "_", name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
 
 
 def check_expiry(expires_in: timedelta, *, longest: timedelta = MAX_SIGNED_FOR) -> int:
-    """Whole seconds for a signed link. :raises PermanentError: not between one second and what providers sign for."""
+    """Whole seconds for a signed link. :raises PermanentError: less than a second, or more than providers allow."""
     if not timedelta(seconds=1) <= expires_in <= longest:
         raise PermanentError(
             f"A link cannot be valid for {expires_in}.", hint=f"Ask for between one second and {longest.days} days."

@@ -35,7 +35,7 @@ from clinic_backups.stores.kinds import AirflowHook, StoreConfig, StoreUrl
 
 __all__ = ["CLIENT_OPTIONS", "HOOK", "AzureStore", "make_client", "make_store"]
 
-# The hook hands the connection's extra to the client, and has no other way in.
+# The hook passes the connection's extra to the client. There is no other way to set client options.
 HOOK = AirflowHook("airflow.providers.microsoft.azure.hooks.wasb.WasbHook", "wasb_conn_id", extra=CLIENT_OPTIONS)
 
 # At most 50,000 blocks: https://learn.microsoft.com/rest/api/storageservices/put-block-list
@@ -50,12 +50,11 @@ _SNAPSHOT = "snapshot="
 
 class AzureStore(CloudStore):
     """Block blobs in a container: blocks are staged one by one, each with its MD5, and committed together.
-
-    What was staged and never committed is invisible; the service drops it after a week, :meth:`abort` before. What is
-    deleted stays recoverable as long as the account's soft delete says; nobody can shorten that for one object.
-
-    :param service_client: an ``azure.storage.blob.BlobServiceClient``, made with :data:`CLIENT_OPTIONS`.
-    :param encryption: ``("kms", name)`` for an encryption scope; Azure encrypts always.
+    Staged blocks that were never committed are invisible. The service drops them after a week, :meth:`abort` at once. A
+        deleted object can be recovered for the term of the account's soft delete, which cannot be shortened for one
+        object.
+        :param service_client: an ``azure.storage.blob.BlobServiceClient``, made with :data:`CLIENT_OPTIONS`.
+    :param encryption: ``("kms", name)`` for an encryption scope. Azure always encrypts.
     """
 
     _scheme = "az"
@@ -113,7 +112,7 @@ class AzureStore(CloudStore):
         blob = self._container.get_blob_client(name)
         blocks: list[BlobBlock] = []
         for number, part in enumerate(self._parts(upload.reader)):
-            # The put id keeps two writers of one key from committing each other's blocks.
+            # With the put id, two writers of one key cannot commit each other's blocks.
             block_id = f"{upload.put_id}{number:08}"
             blob.stage_block(
                 block_id, bytes(part), length=len(part), validate_content=True, **self._encryption, **REQUEST
@@ -152,13 +151,13 @@ class AzureStore(CloudStore):
         return Found(info, version=found.version_id or "", lock_mode=lock.policy_mode or "")
 
     def _difference(self, found: Found, upload: Upload) -> str:
-        """The service checked each block's MD5 as it came; what is left is that it holds just these blocks."""
+        """The service checked each block's MD5. This checks that the object has exactly these blocks."""
         committed, _ = self._container.get_blob_client(found.info.key).get_block_list("committed", **REQUEST)
         own = [f"{upload.put_id}{number:08}" for number in range(len(committed))]
         sizes = sum(block.size for block in committed)
         if [block.id for block in committed] == own and sizes == upload.reader.size_bytes:
             return ""
-        return "it consists of other blocks than were sent"
+        return "its blocks are not the ones that were sent"
 
     def _download(self, name: str) -> tuple[Any, int]:
         stream = self._container.get_blob_client(name).download_blob(max_concurrency=1, **REQUEST)
@@ -166,7 +165,7 @@ class AzureStore(CloudStore):
 
     def _list(self, start: str) -> Iterator[ObjectInfo]:
         for found in self._container.list_blobs(name_starts_with=start, results_per_page=self._page_size, **REQUEST):
-            # The listing leaves out the quotes that all other answers have.
+            # Listings have the ETag without quotes; all other answers have quotes.
             etag = f'"{str(found.etag).strip(chr(34))}"' if found.etag else None
             yield ObjectInfo(found.name, found.size, found.last_modified, etag=etag)
 
@@ -197,7 +196,8 @@ class AzureStore(CloudStore):
     def _delete_version(self, name: str, version: Version) -> None:
         blob = self._container.get_blob_client(name)
         if version.current:
-            # That makes an older version of it where the account keeps versions; only those can be deleted by their id.
+            # If the account keeps versions, deleting makes the object an older version. Only these can be deleted by
+            # id.
             with _gone_is_fine():
                 blob.delete_blob(delete_snapshots="include", **REQUEST)
         if version.version.startswith(_SNAPSHOT):
@@ -209,9 +209,8 @@ class AzureStore(CloudStore):
                 blob.delete_blob(version_id=version.version, **REQUEST)
 
     def _unfinished(self, start: str) -> Iterator[UnfinishedUpload]:
-        """Blobs that have only blocks which nobody committed. They have no time: it is in the ids of our blocks.
-
-        Where several uploads were begun for one name, they are one. Other programs' blocks are left out.
+        """Blobs with only uncommitted blocks. Azure gives no time for them, so it is read from the ids of our blocks.
+        Several uploads for one name count as one. Blocks of other programs are left out.
         """
         for found in self._container.list_blobs(
             name_starts_with=start, include=["uncommittedblobs"], results_per_page=self._page_size, **REQUEST
@@ -223,7 +222,7 @@ class AzureStore(CloudStore):
                     yield UnfinishedUpload(found.name, begun, put_id)
 
     def _newest_put(self, name: str) -> str:
-        """Id of the last ``put`` that staged blocks here; empty where there are none or also somebody else's."""
+        """The id of the last ``put`` that staged blocks here; empty if there are none, or some of another program."""
         with _gone_is_fine():
             _, blocks = self._container.get_blob_client(name).get_block_list("uncommitted", **REQUEST)
             own = [_OWN_BLOCK.match(block.id) for block in blocks]
@@ -231,8 +230,8 @@ class AzureStore(CloudStore):
         return ""
 
     def _abort(self, name: str, upload: UnfinishedUpload) -> None:
-        """Commit nothing, which drops the blocks, and delete the empty object that is there for a moment."""
-        # Another upload may have begun since: its blocks would be dropped too.
+        """Commit an empty list, which drops the blocks, and delete the empty object that this creates."""
+        # Another upload may have begun since. Its blocks would be dropped too.
         if self._newest_put(name) != upload.token:
             return
         blob = self._container.get_blob_client(name)
@@ -265,7 +264,7 @@ class AzureStore(CloudStore):
         )
 
     def _require_bucket(self) -> None:
-        """Nothing to ask: Azure names a missing container in every answer."""
+        """Nothing to do: every answer of Azure says if the container is missing."""
 
     def _meaning(self, error: Exception, code: str, status: int) -> Meaning:
         answer = getattr(error, "response", None)
@@ -317,7 +316,7 @@ def _gone_is_fine() -> Iterator[None]:
 
 
 def _code(error: Exception) -> str:
-    """The service's word. The SDK gives some as an enumeration, whose text is another one than its value."""
+    """The service's error code. The SDK has enumerations for some, whose text differs from the code."""
     code = getattr(error, "error_code", None) or ""
     return str(getattr(code, "value", code))
 

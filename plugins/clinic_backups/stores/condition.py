@@ -1,4 +1,4 @@
-"""Whether a store holds an archive as the catalog says."""
+"""Checks whether a store holds an archive as the catalog describes it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from clinic_backups.base.model import CONTENT_TYPE_ARCHIVE, ArchiveInfo, BackupR
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
 
 Told = Condition | Literal["not compared"]
-"""What is known of an archive without reading it. ``not compared``: it is there, and its size fits; whoever may write
-there can give that size to anything."""
+"""The condition of an archive without reading it. ``not compared``: it exists and has the right size, but anybody who
+may write there can give any content that size."""
 CHUNK_BYTES = 1024 * 1024
 
 
 class CheckedSource:
-    """An archive on its way somewhere: raises, rather than ends, when it was not the one of the catalog.
-
-    Size and SHA-256 are compared at the end, so that whoever stores what is read here completes nothing damaged.
+    """A stream of an archive. At its end it raises an error if the archive was not the catalog's.
+    Size and SHA-256 are compared at the end, so that a store that reads from it never completes a damaged copy.
     """
 
     def __init__(self, stream: ByteSource, archive: ArchiveInfo, store_url: str) -> None:
@@ -32,24 +31,24 @@ class CheckedSource:
         self._ended = False
 
     def read(self, size: int = -1, /) -> bytes:
-        """:raises IntegrityError: the content is not what the catalog says."""
+        """:raises IntegrityError: the content is not the catalog's."""
         data = b"" if self._ended else self._stream.read(size)
         self._digest.update(data)
         self._size_bytes += len(data)
         if not data:
-            # Nothing more comes: whoever reads on must not take that for an empty archive.
+            # Another read must not look like the end of a good archive.
             expected = (self._archive.size_bytes, self._archive.sha256)
             if self._ended or (self._size_bytes, self._digest.hexdigest()) != expected:
                 raise IntegrityError(
-                    f"{self._store_url}/{self._archive.key} is not what was stored there.",
-                    hint="Its store changed it, or somebody did: see who may write there. Another copy serves instead.",
+                    f"{self._store_url}/{self._archive.key} differs from what was stored there.",
+                    hint="The store or a person changed it: check who may write there. Use another copy instead.",
                 )
             self._ended = True
         return data
 
 
 def by_archive(objects: Iterable[ObjectInfo]) -> dict[str, dict[str, ObjectInfo]]:
-    """Objects of backups by the key of the archive beside which they lie, and by what they are; others are left out."""
+    """Objects of backups, by the key of their archive and by their kind. Other objects are left out."""
     there: dict[str, dict[str, ObjectInfo]] = {}
     for info in objects:
         if parts := parse_key(info.key):
@@ -58,14 +57,14 @@ def by_archive(objects: Iterable[ObjectInfo]) -> dict[str, dict[str, ObjectInfo]
 
 
 def is_whole(objects: Mapping[str, ObjectInfo]) -> bool:
-    """What lies beside one archive's key is a backup, and not only a part of one."""
+    """Whether the objects of one archive's key are a whole backup."""
     return {"archive", "envelope"} <= objects.keys()
 
 
 def put_archive(
     record: BackupRecord, source: ByteSource, store: ObjectStore, *, locked_until: datetime | None
 ) -> StoredObject:
-    """Stream an archive to where the record says. :raises ClinicBackupsError: see :meth:`ObjectStore.put`."""
+    """Stream an archive to its record's key. :raises ClinicBackupsError: see :meth:`ObjectStore.put`."""
     return store.put(
         record.archive_key,
         source,
@@ -76,10 +75,9 @@ def put_archive(
 
 
 def require_any(store: ObjectStore, keys_of: Callable[[int], Container[str]]) -> None:
-    """Look for anything that the catalog knows: a wrong bucket may hold backups too, of another installation.
-
-    :param keys_of: the keys of a clinic's archives, as the catalog knows them.
-    :raises TransientError: the store holds no backup of anybody: it is another one, or not mounted.
+    """Require at least one backup of the catalog. A wrong bucket may hold backups of another installation.
+    :param keys_of: the keys of a clinic's archives in the catalog.
+        :raises TransientError: the store holds none of the catalog's backups: it is the wrong one, or not mounted.
     """
     ours = filter(None, (parse_key(info.key) for info in store.list(ROOT)))
     for clinic_id, group in groupby(ours, key=lambda parts: parts.clinic_id):
@@ -87,14 +85,15 @@ def require_any(store: ObjectStore, keys_of: Callable[[int], Container[str]]) ->
         if any(parts.archive_key in known for parts in group):
             return
     raise TransientError(
-        f"{store.url} holds no backup at all that the catalog knows, of any clinic.",
-        hint="Is it mounted, and the right bucket and endpoint? Nothing is deleted or recorded as lost for it. If it is"
-        " the right one, `clinic-backups catalog rebuild` takes over what lies there.",
+        f"{store.url} holds none of the catalog's backups.",
+        hint="Check that it is mounted and the right bucket and endpoint. Nothing is deleted or recorded as lost there."
+        " If it is the right one, `clinic-backups catalog rebuild` takes over the backups in it.",
     )
 
 
 def time_of(store: ObjectStore) -> datetime:
-    """The store's clock, which dates its objects: it writes a small one below ``preflight/`` and deletes it again.
+    """The time of the store's clock, which dates its objects. Writes a small object below ``preflight/`` and deletes
+    it.
 
     :raises ClinicBackupsError: the store failed.
     """
@@ -105,25 +104,26 @@ def time_of(store: ObjectStore) -> datetime:
 
 
 def compare(archive: ArchiveInfo, info: ObjectInfo, seen: str | None) -> Told:
-    """What a store says of an object, without reading it. Only what no writer can set proves that it is intact.
-
-    :param seen: the etag of the object that was checked when it was stored or read, if that is known.
+    """The condition of an object without reading it. Only marks that no writer can set prove that it is intact.
+    :param seen: the recorded etag of the object when it was last checked, if known.
     """
     if info.size_bytes != archive.size_bytes or info.md5 not in (None, archive.md5):
         return "damaged"
-    # S3 lists the MD5 of what went up in one part as its ETag. Under KMS the ETag is something else, and not equal.
+    # For uploads in one part, S3's ETag is the MD5. With KMS the ETag is something else and never equal.
     marks = {seen, f'"{archive.md5}"'}
     return "intact" if info.md5 is not None or (info.etag is not None and info.etag in marks) else "not compared"
 
 
 def is_another(archive: ArchiveInfo, info: ObjectInfo, seen: str | None) -> bool:
-    """The store says that this is not the object which was checked: only reading tells whether its content is."""
+    """Whether the store reports another object than the one that was checked. Only reading shows if its content is
+    right.
+    """
     proven = compare(archive, info, seen) == "intact"
     return not proven and (info.md5 is not None or (seen is not None and info.etag is not None))
 
 
 def look(archive: ArchiveInfo, store: ObjectStore, seen: str | None = None) -> Told:
-    """:func:`compare` with what the store tells now. :raises ClinicBackupsError: it did not answer."""
+    """:func:`compare` with the store's present answer. :raises ClinicBackupsError: it did not answer."""
     try:
         return compare(archive, store.stat(archive.key), seen)
     except ObjectNotFound:
@@ -131,9 +131,8 @@ def look(archive: ArchiveInfo, store: ObjectStore, seen: str | None = None) -> T
 
 
 def look_closely(archive: ArchiveInfo, store: ObjectStore, seen: str | None) -> tuple[Condition, str | None]:
-    """:func:`look`, and what cannot be compared so is read. It is never ``not compared``.
-
-    :return: also the etag of what was read now: see :func:`read_marked`; else ``seen``.
+    """As :func:`look`, but an archive that cannot be compared is read. The result is never ``not compared``.
+    :return: also the etag of the object if it was read now, see :func:`read_marked`; otherwise ``seen``.
     """
     condition = look(archive, store, seen)
     if condition != "not compared":
@@ -142,7 +141,7 @@ def look_closely(archive: ArchiveInfo, store: ObjectStore, seen: str | None) -> 
 
 
 def read_marked(archive: ArchiveInfo, store: ObjectStore) -> tuple[Condition, str | None]:
-    """:func:`read_through`, and the etag of what was read; none where the store has none, or it changed meanwhile."""
+    """As :func:`read_through`, with the etag of the object; none if the store has none or it changed meanwhile."""
     try:
         before = store.stat(archive.key).etag
         condition = read_through(archive, store)
@@ -157,8 +156,8 @@ def require_intact(
 ) -> None:
     """Read the whole archive and compare it with the catalog; no key is needed.
 
-    :param on_read: told how many bytes are read.
-    :raises ObjectNotFound, IntegrityError: it is gone, or another one.
+    :param on_read: gets the number of bytes read.
+    :raises ObjectNotFound, IntegrityError: it is missing, or differs.
     """
     done = 0
     with store.open(archive.key) as stream:
@@ -171,7 +170,7 @@ def require_intact(
 def read_through(
     archive: ArchiveInfo, store: ObjectStore, on_read: Callable[[int], object] = lambda done: None
 ) -> Condition:
-    """:func:`require_intact` as an answer. :raises ClinicBackupsError: the store failed."""
+    """As :func:`require_intact`, but returns the condition. :raises ClinicBackupsError: the store failed."""
     try:
         require_intact(archive, store, on_read)
     except ObjectNotFound:

@@ -1,4 +1,4 @@
-"""The stores of one installation: the one that backups go to, and those that get copies of them."""
+"""The stores of one installation: the primary one, to which backups go, and the replicas."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clinic_backups.stores.kinds import parse_url
 T = TypeVar("T")
 REPLICAS = "CLINIC_BACKUPS_REPLICA_STORES"
 CLINICS_IN_A_ROW = 2
-"""For so many different clinics a store must fail, one after the other, before it is taken for the store's fault."""
+"""A store counts as down after it has failed for this many different clinics in a row."""
 
 
 def canonical(url: str) -> str:
@@ -27,25 +27,24 @@ def canonical(url: str) -> str:
 
 
 def _is_nested(one: str, other: str) -> bool:
-    """One of two places lies inside the other one. Links to folders are followed for that."""
+    """Whether one of two places lies inside the other. Links to folders are followed."""
     first, second = (_resolved(place).rstrip("/") + "/" for place in (one, other))
     return first != second and (first.startswith(second) or second.startswith(first))
 
 
 def _resolved(place: str) -> str:
-    """One that is not a URL, of a replica with a wrong setting, lies nowhere."""
+    """The path of a folder store. A replica with a wrong setting has none."""
     if not place.startswith("file://"):
         return place
     return Path(parse_url(place).prefix).resolve().as_uri()
 
 
 class Stores:
-    """Opens each store when it is first needed: one that cannot be opened keeps nobody from the others.
-
-    :param primary_url: where backups go.
-    :param replicas: the URL of each further store, by the Airflow connection that opens it.
-    :param open_store: opens a store from its URL and the name of its connection.
-    :raises SettingsError: the primary's URL is wrong. What is wrong with a replica is raised where it is opened.
+    """Opens each store when it is first needed, so that one that cannot be opened does not block the others.
+    :param primary_url: URL of the store that backups go to.
+        :param replicas: the URL of each further store, by the Airflow connection that opens it.
+        :param open_store: opens a store from its URL and the name of its connection.
+        :raises SettingsError: the primary's URL is wrong. An error in a replica's setting is raised when it is opened.
     """
 
     def __init__(
@@ -59,27 +58,27 @@ class Stores:
             try:
                 place = canonical(url)
             except SettingsError as error:
-                # No backup fails because of a replica: it is told where the replica is needed.
+                # No backup may fail because of a replica, so the error is raised where the replica is needed.
                 place = f"replica {conn_id}"
                 self._wrong[place] = SettingsError(f"{REPLICAS}, {conn_id}: {error.message}", hint=error.hint)
             if place in self._places:
                 place = f"replica {conn_id}"
                 self._wrong[place] = SettingsError(
                     f"{REPLICAS}, {conn_id}: {url} is named twice as a store.",
-                    hint="A copy belongs into another bucket, region or provider.",
+                    hint="Use another bucket, region or provider for the copy.",
                 )
             elif (outer := next((other for other in self._places if _is_nested(place, other)), None)) is not None:
                 place = f"replica {conn_id}"
                 self._wrong[place] = SettingsError(
                     f"{REPLICAS}, {conn_id}: {url} and the store {outer} lie one inside the other.",
-                    hint="What deletes or loses the outer one takes the inner one with it. A copy belongs into another"
-                    " bucket, region or provider.",
+                    hint="If the outer one is deleted or lost, so is the inner one. Use another bucket, region or"
+                    " provider for the copy.",
                 )
             self._places[place] = (url, conn_id)
 
     @classmethod
     def of(cls, *opened: ObjectStore) -> Stores:
-        """Stores that are open already, the primary first."""
+        """Make this from open stores, the primary first."""
         known = {canonical(store.url): store for store in opened}
         first, *others = known
         return cls(first, {url: url for url in others}, lambda url, conn_id: known[url])
@@ -96,15 +95,15 @@ class Stores:
 
     @property
     def primary(self) -> ObjectStore:
-        """Where backups go. :raises SettingsError: it cannot be opened."""
+        """The store that backups go to. :raises SettingsError: it cannot be opened."""
         return self.at(self.urls[0])
 
     def at(self, url: str) -> ObjectStore:
-        """The store at a place. :raises SettingsError: it is no store of these settings, or cannot be opened."""
+        """The store at a URL. :raises SettingsError: it is not in the settings, or cannot be opened."""
         if url not in self._places:
             raise SettingsError(
-                f"{url} holds backups, and is no store of these settings.",
-                hint=f"Name it in {REPLICAS}; or, where it is given up, `clinic-backups catalog forget-store {url}`.",
+                f"{url} holds backups, but is not a store of these settings.",
+                hint=f"Add it to {REPLICAS}. If it was given up, run `clinic-backups catalog forget-store {url}`.",
             )
         if url in self._wrong:
             raise self._wrong[url]
@@ -117,10 +116,9 @@ class Stores:
         check: Callable[[ObjectStore], T],
         on_failure: Callable[[str, ClinicBackupsError], object] = lambda url, error: None,
     ) -> tuple[ObjectStore, T]:
-        """The first store for which ``check`` does not raise, and what it returned.
-
-        :param on_failure: told of a store's URL and error before the next one is tried.
-        :raises ClinicBackupsError: all failed; the first store's error, the others' as notes.
+        """The first store for which ``check`` does not raise, and its result.
+        :param on_failure: called with a store's URL and error before the next one is tried.
+                :raises ClinicBackupsError: all failed. This is the first store's error, with the others as notes.
         """
         failures: list[ClinicBackupsError] = []
         for url in self.urls:
@@ -140,24 +138,22 @@ class Stores:
 
 
 class Outages:
-    """Tells a store that is down from objects of it that make trouble: those keep nobody from the others."""
+    """Tells a store that is down from single objects that fail. Those do not block the other objects."""
 
     def __init__(self) -> None:
         self._down: dict[str, ClinicBackupsError] = {}
         self._failed: dict[str, set[int]] = {}
 
     def require(self, url: str) -> None:
-        """:raises ClinicBackupsError: the store at that place is down: what it said then."""
+        """:raises ClinicBackupsError: the store at that URL is down. This is the error that it gave."""
         if url in self._down:
             raise self._down[url]
 
     def note(self, url: str, store: ObjectStore | None, clinic_id: int, error: ClinicBackupsError) -> bool:
-        """After an error that may be the store's fault: whether the store is taken for down from now on.
-
-        A store that fails for a while and shows its marker is up. It is down all the same once it has failed for
-        ``CLINICS_IN_A_ROW`` different clinics, and has done nothing right in between.
-
-        :param store: none where it could not even be opened.
+        """Record an error, and return whether the store counts as down from now on.
+        A store that shows its marker is up. It still counts as down after it has failed for ``CLINICS_IN_A_ROW``
+                different clinics without a success in between.
+                :param store: none if it could not even be opened.
         """
         failed = self._failed.setdefault(url, set())
         failed.add(clinic_id)
@@ -168,16 +164,16 @@ class Outages:
         return url in self._down
 
     def give_up(self, url: str, error: ClinicBackupsError) -> None:
-        """Take it for down from now on."""
+        """Count it as down from now on."""
         self._down[url] = error
 
     def passed(self, url: str) -> None:
-        """Something was done there without an error."""
+        """Record a success there."""
         self._failed.pop(url, None)
 
 
 class AnsweringStores:
-    """Stores of which one that does not answer is not asked again, for each clinic."""
+    """Stores. One that does not answer is not asked again for every clinic."""
 
     def __init__(self, stores: Stores) -> None:
         self._stores, self._outages = stores, Outages()
@@ -188,12 +184,12 @@ class AnsweringStores:
         return self._stores.urls
 
     def give_up(self, url: str, error: ClinicBackupsError) -> None:
-        """Do nothing there from now on, because of that error."""
+        """Stop using it, because of that error."""
         self._outages.give_up(url, error)
 
     @contextmanager
     def at(self, url: str, clinic_id: int) -> Iterator[ObjectStore]:
-        """The store at a place, for the work at a clinic. Once it is down, that is raised: see :class:`Outages`.
+        """The store at a URL, for work on a clinic. If it is down, its error is raised: see :class:`Outages`.
 
         :raises TransientError, SettingsError: it did not answer, or cannot be opened.
         """

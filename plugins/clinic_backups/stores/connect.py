@@ -1,4 +1,4 @@
-"""From a store's URL and a connection to an object store. A cloud's SDK is imported only when its URL is asked for."""
+"""Opens a store from its URL and a connection. A cloud's SDK is imported only when its URL is used."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def open_store(
 ) -> ObjectStore:
     """The store at ``url``, with a client made from ``connection``. Nothing is sent yet.
 
-    :param connection: ``None`` for the credentials that the machine itself has (role, profile, environment).
+    :param connection: ``None`` for the machine's own credentials (role, profile, environment).
     :param options: see :class:`StoreConfig`.
-    :raises SettingsError: the URL, the connection or what they ask for together is wrong; never repeats a secret.
+    :raises SettingsError: the URL or the connection is wrong, or they do not fit together. Never repeats a secret.
     """
     conn_type = parse_url(url).kind.conn_type
     if connection is not None and conn_type:
@@ -33,7 +33,7 @@ def open_store(
 
 
 def require_type(connection: Connection, url: str) -> None:
-    """:raises SettingsError: the connection is of another type than the store at ``url`` wants."""
+    """:raises SettingsError: the connection does not have the type that the store at ``url`` needs."""
     wanted = parse_url(url).kind.conn_type
     if connection.conn_type != wanted:
         raise SettingsError(
@@ -43,9 +43,8 @@ def require_type(connection: Connection, url: str) -> None:
 
 
 def make_client(connection: Connection) -> Any:
-    """The SDK's client for a connection that one of the stores takes.
-
-    :raises SettingsError: the connection does not suffice; never repeats a secret.
+    """The SDK's client for a store's connection.
+    :raises SettingsError: the connection is incomplete. Never repeats a secret.
     """
     (kind,) = (kind for kind in KINDS.values() if kind.conn_type == connection.conn_type)
     return kind.load().make_client(connection)
@@ -57,7 +56,7 @@ def store_from_client(
     """The store at ``url`` around a ready client, such as those of Airflow's hooks.
 
     :param extra, options: see :class:`StoreConfig`.
-    :raises SettingsError: the URL is wrong, or the store cannot do what is asked of it.
+    :raises SettingsError: the URL is wrong, or the store does not support the options.
     """
     place = parse_url(url)
     return place.kind.load().make_store(client, place, StoreConfig(**options, extra=extra or {}))

@@ -1,4 +1,4 @@
-"""Envelopes in the store: the commit point of a backup. And the notes beside them that say that one is on hold."""
+"""Envelopes in the store, which commit backups, and the hold notes beside them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from clinic_backups.stores.base import ObjectStore
 
 MAX_BYTES = 1024 * 1024
 MAX_REASON = 500
-"""Characters of a hold's reason, and of its holder."""
-_CHANGED = "Somebody changed the store: look at the object and at who may write there."
+"""The most characters of a hold's reason, and of its holder."""
+_CHANGED = "Somebody changed the store. Look at the object, and check who may write there."
 
 
 @dataclass(frozen=True)
 class Hold:
-    """What a note says: why a backup is kept, by whom, and since when if it says so."""
+    """A hold note: why a backup is kept, by whom, and perhaps since when."""
 
     reason: str
     by: str
@@ -32,45 +32,43 @@ class Hold:
 
     @property
     def said(self) -> str:
-        """For people: what the note says, which anybody may have written who may write there."""
+        """The note's content for people. Anybody who may write there may have written it."""
         since = f", since {iso(self.at)}" if self.at else ""
         return f"{self.reason} (by {self.by or 'nobody'}{since}; by a note in the store that the catalog did not make)"
 
 
 FROM_NOTE = " (note in the store)"
-"""Ends the holder's name of a hold that the catalog knows from a note alone."""
-UNREADABLE = Hold("unreadable note of a hold", "clinic-backups", None)
-"""What a note that cannot be read counts as: better one hold too many."""
+"""The suffix of the holder's name, if the catalog knows a hold only from a note."""
+UNREADABLE = Hold("unreadable hold note", "clinic-backups", None)
+"""A note that cannot be read counts as this hold: one hold too many does no harm."""
 
 
 class NoEnvelope(IntegrityError):
-    """What lies there is nothing that this package wrote, or only a part of it."""
+    """The object is not an envelope of this package, or only a part of one."""
 
 
 class OtherArchive(IntegrityError):
-    """The envelope is of an archive under another key."""
+    """The envelope belongs to an archive with another key."""
 
 
 def write(envelope: Envelope, store: ObjectStore, *, now: datetime) -> None:
-    """Store an envelope beside its archive: from here on the backup exists. A lock that is past is not asked for.
-
-    :raises IntegrityError: nobody could use it: it is not stored.
+    """Store an envelope beside its archive, after which the backup exists. A lock that has ended is not requested.
+    :raises IntegrityError: it would not be valid, and is not stored.
     """
     lasting = envelope.locked_until is not None and envelope.locked_until > now
     key = envelope_key_of(envelope.archive.key)
     if problem := problem_of(envelope, envelope.clinic_id, now):
         raise IntegrityError(
             f"The envelope of {envelope.backup_id} would not be usable: {problem}.",
-            hint="It was not stored. Do the clocks agree (`clinic-backups check`), and are the names in the clinics'"
-            " database plain text? Else report this: it is an error of this package.",
+            hint="It was not stored. Check the clocks (`clinic-backups check`), and that names in the clinics'"
+            " database are plain text. If both are right, report this: it is an error of this package.",
         )
     _write(key, envelope.to_json(), store, locked_until=envelope.locked_until if lasting else None)
 
 
 def ensure(envelope: Envelope, store: ObjectStore, *, now: datetime) -> None:
-    """Store an envelope. What lies there is replaced only if it cannot be read, or tells of the same archive.
-
-    :raises IntegrityError: the one that is there tells of another archive, or is of a newer format: it stays.
+    """Store an envelope. An existing one is replaced only if it cannot be read or belongs to the same archive.
+    :raises IntegrityError: the existing one belongs to another archive, or has a newer format. It stays.
     """
     try:
         write(envelope, store, now=now)
@@ -82,10 +80,10 @@ def ensure(envelope: Envelope, store: ObjectStore, *, now: datetime) -> None:
             there = None
         if there is not None and _content(there) != _content(envelope):
             raise IntegrityError(
-                f"Two different backups lie under one key: {store.url}/{key} is not the envelope of"
-                f" {envelope.backup_id} as the catalog knows it.",
-                hint="Nothing was changed there. Do two installations write to this store? Look at both archives, and"
-                " move the one that should not be there away by hand.",
+                f"Two different backups have one key: {store.url}/{key} is not the envelope of"
+                f" {envelope.backup_id} in the catalog.",
+                hint="Nothing was changed there. Perhaps two installations write to this store. Look at both archives,"
+                " and move the wrong one away by hand.",
             ) from None
         if there is None or not there.says_the_same(envelope):
             store.delete(key)
@@ -93,12 +91,11 @@ def ensure(envelope: Envelope, store: ObjectStore, *, now: datetime) -> None:
 
 
 def load(archive_key: str, store: ObjectStore, *, now: datetime) -> Envelope:
-    """The envelope of an archive, checked. Its texts may hold what should not be shown: see ``harmless``.
-
-    :raises ObjectNotFound: it has none.
-    :raises NoEnvelope: the object is not an envelope, or its values are not possible.
-    :raises OtherArchive: it is of another archive.
-    :raises IntegrityError: it is of a newer format.
+    """The envelope of an archive, checked. Its texts may not be safe to show: see ``harmless``.
+    :raises ObjectNotFound: the archive has none.
+        :raises NoEnvelope: the object is not an envelope, or its values are not valid.
+        :raises OtherArchive: it belongs to another archive.
+        :raises IntegrityError: it has a newer format.
     """
     key = envelope_key_of(archive_key)
     envelope, parts = _parsed(key, store), parse_key(key)
@@ -115,7 +112,7 @@ def load(archive_key: str, store: ObjectStore, *, now: datetime) -> Envelope:
 
 
 def is_as_noted(record: BackupRecord, store: ObjectStore) -> bool:
-    """Whether the envelope in the store is the one that the catalog noted for a running record before it was written.
+    """Whether the envelope in the store equals the catalog's note of a running record.
 
     :raises ClinicBackupsError: the store did not answer.
     """
@@ -126,13 +123,13 @@ def is_as_noted(record: BackupRecord, store: ObjectStore) -> bool:
 
 
 def discard(archive_key: str, store: ObjectStore) -> None:
-    """Remove what an attempt stored that came to no backup. :raises ObjectLocked: its lock still lasts."""
+    """Remove the objects of an attempt that did not become a backup. :raises ObjectLocked: its lock still lasts."""
     store.delete(envelope_key_of(archive_key))
     store.delete(archive_key)
 
 
 def withdraw(archive_key: str, store: ObjectStore, error: BaseException) -> None:
-    """Remove an archive that gets no envelope because of ``error``, which is told where that fails."""
+    """Remove an archive that gets no envelope because of ``error``. A failure to do so is noted on ``error``."""
     try:
         if not exists(archive_key, store):
             store.delete(archive_key)
@@ -150,9 +147,8 @@ def exists(archive_key: str, store: ObjectStore) -> bool:
 
 
 def write_hold(record: BackupRecord, store: ObjectStore) -> None:
-    """Note beside an archive that it is on hold, why and since when; remove the note of a hold that was released.
-
-    The note of a hold of which the record does not know the end stays: see :func:`unreleased_hold`.
+    """Write the hold note beside an archive, with reason and start, or remove it if the hold was released.
+    If the record does not know that a hold ended, its note stays: see :func:`unreleased_hold`.
     """
     if unreleased_hold(record, store) is not None:
         return
@@ -162,24 +158,24 @@ def write_hold(record: BackupRecord, store: ObjectStore) -> None:
         note = {"backup_id": record.backup_id, "reason": record.hold_reason, "by": record.held_by, "at": since}
         if _hold_in(note) is None or (since and usable_time(since) is None):
             raise IntegrityError(
-                f"The note of the hold on {record.backup_id} would not be readable; it was not stored.",
-                hint=f"Release it and hold it again, for a reason of one line and at most {MAX_REASON} characters.",
+                f"The hold note of {record.backup_id} would not be readable, and was not stored.",
+                hint=f"Release it and hold it again, with a reason of one line and at most {MAX_REASON} characters.",
             )
         _write(hold_key_of(record.archive_key), note, store)
 
 
 def drop_hold(record: BackupRecord, store: ObjectStore) -> None:
-    """Remove the note: somebody released it just now."""
+    """Remove the note, because the hold was just released."""
     store.delete(hold_key_of(record.archive_key))
 
 
 def unreleased_hold(record: BackupRecord, store: ObjectStore) -> Hold | None:
-    """A hold that the note beside the archive tells of, while the record knows neither of it nor of its end.
+    """A hold in the note beside the archive, if the record knows neither the hold nor its end.
+    This happens if the catalog was rebuilt from a store that was down when the hold was set. A note that cannot be
+    read,
+        or has no start, counts as a hold too. Only a release that is not older than the hold ends it.
 
-    The catalog was lost, and rebuilt from a store that was down when the hold was set. A note that cannot be read holds
-    too, and so does one that does not say since when. Only a release that is not older than the hold ends it.
-
-    :raises ClinicBackupsError: the store did not answer.
+        :raises ClinicBackupsError: the store did not answer.
     """
     if record.hold_reason is not None:
         return None
@@ -192,18 +188,18 @@ def unreleased_hold(record: BackupRecord, store: ObjectStore) -> Hold | None:
 
 
 def load_hold(archive_key: str, store: ObjectStore) -> tuple[str, str] | None:
-    """Reason and holder, each one line; none if it is not on hold. :raises IntegrityError: a note that says nothing."""
+    """Reason and holder, each one line; none if it is not on hold. :raises IntegrityError: the note is not valid."""
     found = _hold(archive_key, store)
     return (found.reason, found.by) if found else None
 
 
 def is_by_note(record: BackupRecord) -> bool:
-    """The record's hold was taken over from a note."""
+    """Whether the record's hold was taken over from a note."""
     return (record.held_by or "").endswith(FROM_NOTE)
 
 
 def by_note(hold: Hold) -> str:
-    """The holder of a hold that is taken over from a note: the catalog says where it has the name from."""
+    """The holder of a hold that is taken over from a note, with a suffix that says so."""
     return hold.by.removesuffix(FROM_NOTE)[: MAX_REASON - len(FROM_NOTE)] + FROM_NOTE
 
 
@@ -215,12 +211,12 @@ def _hold(archive_key: str, store: ObjectStore) -> Hold | None:
         return None
     found = _hold_in(data)
     if found is None:
-        raise IntegrityError(f"{store.url}/{key} is no note of a hold.", hint=_CHANGED)
+        raise IntegrityError(f"{store.url}/{key} is not a hold note.", hint=_CHANGED)
     return found
 
 
 def _hold_in(data: Any) -> Hold | None:
-    """What a note says; none if it says nothing."""
+    """The hold in a note; none if it is not valid."""
     texts = [data.get("reason"), data.get("by")] if isinstance(data, dict) else []
     lines = [one_line(text) for text in texts if isinstance(text, str)]
     if len(lines) != 2 or not lines[0] or any(len(line) > MAX_REASON for line in lines):
@@ -232,8 +228,8 @@ def _write(key: str, data: dict[str, Any], store: ObjectStore, **options: Any) -
     text = json.dumps(data, ensure_ascii=False, indent=1).encode()
     if len(text) > MAX_BYTES:
         raise IntegrityError(
-            f"{key} would have {len(text):,} bytes; no more than {MAX_BYTES:,} are read.",
-            hint="It was not stored. Has the database thousands of tables with long names? Report this.",
+            f"{key} would have {len(text):,} bytes; at most {MAX_BYTES:,} are read.",
+            hint="It was not stored. The database may have thousands of tables with long names. Report this.",
         )
     store.put(key, io.BytesIO(text), content_type=CONTENT_TYPE_ENVELOPE, **options)
 
@@ -244,11 +240,11 @@ def _parsed(key: str, store: ObjectStore) -> Envelope:
         envelope = Envelope.from_json(data)
         newer = envelope.format > FORMAT_VERSION
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-        raise NoEnvelope(f"{store.url}/{key} is no envelope.", hint=_CHANGED) from None
+        raise NoEnvelope(f"{store.url}/{key} is not an envelope.", hint=_CHANGED) from None
     if newer:
         raise IntegrityError(
-            f"{store.url}/{key} is of format {envelope.format}; this package knows up to {FORMAT_VERSION}.",
-            hint="Use the package's version that wrote it, or a newer one.",
+            f"{store.url}/{key} has format {envelope.format}; this version reads up to {FORMAT_VERSION}.",
+            hint="Use the version of this package that wrote it, or a newer one.",
         )
     return envelope
 

@@ -37,9 +37,9 @@ from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject, Unf
 from clinic_backups.stores.kinds import StoreConfig, StoreUrl
 
 PART_SIZE_BYTES = 1024 * 1024
-# Names of the store's own files: unfinished objects, metadata and the lock. No key can have such a part.
+# The prefix of the store's own files: unfinished objects, metadata and the lock. No part of a key starts with it.
 OWN = ".~"
-# An object's name is in that of its unfinished files. Metadata of a finished one never ends like that.
+# The name of an unfinished file contains its object's name. Names of metadata files never end like this.
 _UNFINISHED = re.compile(r"\.~(.+)\.[0-9a-f]{32}(\.meta)?\.part", re.DOTALL)
 
 _TRANSIENT_ERRNOS = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
@@ -58,7 +58,7 @@ HOOK = None
 
 
 class _Translated(io.RawIOBase):
-    """A file whose errors while it is read are the store's: a bad sector, a network disk that went away."""
+    """A file whose read errors, such as a bad sector or a lost network disk, become the store's errors."""
 
     def __init__(self, file: Any, translated: Callable[[], AbstractContextManager[None]]) -> None:
         self._file, self._translate = file, translated
@@ -72,11 +72,10 @@ class _Translated(io.RawIOBase):
 
 
 class FileStore(base.ObjectStore):
-    """Objects as files of mode 0600 below one folder, which may be copied or synchronized as it is.
-
+    """Objects as files of mode 0600 below one folder, which may be copied or synchronized.
     An object is written and forced to disk under a temporary name, read back from the disk, and linked to its name.
-    Metadata lies beside it in a hidden file. Files that a killed process left are hidden too (``.~*.part``). The folder
-    itself is made by :meth:`make_place` alone: what is written into an empty mount point is lost with the next mount.
+        Metadata is beside it in a hidden file. Files that a killed process left are hidden too (``.~*.part``). Only
+        :meth:`make_place` creates the folder itself, because files in an empty mount point vanish with the next mount.
     """
 
     trusted_seconds = 0
@@ -104,7 +103,7 @@ class FileStore(base.ObjectStore):
         metadata: Mapping[str, str] | None = None,
         locked_until: datetime | None = None,
     ) -> StoredObject:
-        """As the contract says; ``content_type`` has no place in a file system and is not kept."""
+        """See :class:`ObjectStore`. ``content_type`` is not kept, because file systems have no place for it."""
         path = self._path(key)
         if locked_until is not None:
             raise PermanentError(f"{self.url}/{key} cannot be locked.", hint=self.lock_problem())
@@ -156,7 +155,7 @@ class FileStore(base.ObjectStore):
             self._require_root()
 
     def all_keys(self, prefix: str = "") -> Iterator[str]:
-        """:raises PermanentError: a folder is a symbolic link: of what lies behind it something may be left."""
+        """:raises PermanentError: a folder is a symbolic link. Objects may be left behind it."""
         with self._translated(check_list_prefix(prefix)):
             self._require_root()
             for info in self._walk(self.root, "", prefix, on_link=self._require_no_folder):
@@ -181,7 +180,7 @@ class FileStore(base.ObjectStore):
         self.delete(key)
 
     def unfinished(self, prefix: str = "") -> Iterator[UnfinishedUpload]:
-        """Hidden files of killed writers, each under the key that it was for. Their time is that of the last write."""
+        """Hidden files of killed writers, each with its intended key. Their time is that of the last write."""
         with self._translated(check_list_prefix(prefix)):
             self._require_root()
             for path in self._hidden(self.root, "", prefix):
@@ -205,10 +204,10 @@ class FileStore(base.ObjectStore):
         return "A local folder cannot lock objects: use a bucket that can, or turn locks off."
 
     def presign(self, key: str, *, expires_in: timedelta, filename: str) -> str:
-        """:raises PermanentError: always. A ``file://`` link neither expires nor leaves this machine."""
+        """:raises PermanentError: always, because a ``file://`` link never expires and works only on this machine."""
         self._path(key)
         raise PermanentError(
-            f"A local folder has no links to download {key!r} with.",
+            f"A local folder has no download links; {key!r} needs one.",
             hint=f"Copy it from {self.url}, or download it through the web page.",
         )
 
@@ -226,7 +225,7 @@ class FileStore(base.ObjectStore):
             raise self._no_root()
 
     def _require_no_links(self, path: Path) -> None:
-        """:raises PermanentError: one of the folders above is a link, perhaps to where nothing is ours to change."""
+        """:raises PermanentError: one of the parent folders is a link, and may lead out of the store."""
         for folder in path.parents:
             if folder == self.root:
                 return
@@ -239,8 +238,8 @@ class FileStore(base.ObjectStore):
 
     def _link(self, path: Path) -> PermanentError:
         return PermanentError(
-            f"{path.as_uri()} is a symbolic link. A folder store follows none: what lies behind it is unknown.",
-            hint="Put the folder itself there, or mount its disk there; or remove the link.",
+            f"{path.as_uri()} is a symbolic link, which a folder store does not follow.",
+            hint="Replace the link by the folder itself, or mount its disk there, or remove the link.",
         )
 
     def _no_root(self) -> PlaceMissing:
@@ -250,7 +249,7 @@ class FileStore(base.ObjectStore):
         )
 
     def _make_folder(self, folder: Path) -> None:
-        """Below the root only, whose own folder is never made here."""
+        """Create a folder below the root. The root itself is never created here."""
         if folder == self.root or folder.is_dir():
             return
         self._make_folder(folder.parent)
@@ -267,18 +266,18 @@ class FileStore(base.ObjectStore):
 
     def _verify(self, part: Path, reader: HashingReader, key: str) -> None:
         with part.open("rb") as file:
-            # From the disk, not from the memory that it was just written to.
+            # Read from the disk, not from the page cache.
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             if file.tell() != reader.size_bytes or digest != reader.sha256:
                 raise IntegrityError(
-                    f"{self.url}/{key} was read back differently than it was written, and is removed.",
+                    f"{self.url}/{key} was written to the disk and read back differently. It was removed.",
                     hint="Check the disk, then run the backup again.",
                 )
 
     def _show(self, part: Path, beside: Path, path: Path, key: str, metadata: Mapping[str, str] | None) -> None:
-        """Make the object visible, its metadata first: whoever sees the one sees the other."""
+        """Make the object visible. Its metadata come first, so that nobody sees an object without them."""
         with self._lock():
             if path.exists():
                 raise self._exists(key)
@@ -299,7 +298,9 @@ class FileStore(base.ObjectStore):
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """One writer at a time between the check for an object and its link; the content is written outside of it."""
+        """Allow one writer at a time between the check for an object and its link. Content is written outside the
+        lock.
+        """
         with os.fdopen(os.open(self.root / f"{OWN}lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600), "r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -307,7 +308,7 @@ class FileStore(base.ObjectStore):
     def _walk(
         self, folder: Path, above: str, prefix: str, *, on_link: Callable[[Path], object] = lambda link: None
     ) -> Iterator[ObjectInfo]:
-        """In key order: a folder sorts as its name with a slash, between ``a.b`` and ``a0``. Links are no objects."""
+        """In key order: a folder sorts as its name with a slash, between ``a.b`` and ``a0``. Links are not objects."""
         for name in sorted(_names(folder)):
             key, path = above + name, folder / name
             if name.startswith(OWN) or not (key.startswith(prefix) or (name[-1] == "/" and prefix.startswith(key))):
@@ -376,7 +377,7 @@ def _beside(path: Path) -> Path:
 
 
 def _names(folder: Path) -> list[str]:
-    """What is in a folder; folders end with a slash, also links to folders. Nothing, where it was removed meanwhile."""
+    """The names in a folder. Folders and links to folders end with a slash. Empty if it was removed meanwhile."""
     try:
         with os.scandir(folder) as entries:
             return [entry.name + "/" * entry.is_dir() for entry in entries]
@@ -385,8 +386,8 @@ def _names(folder: Path) -> list[str]:
 
 
 def _opened(path: Path) -> io.FileIO:
-    """A regular file, for reading. :raises FileNotFoundError: it is something else: a folder, a link, a pipe."""
-    # Without waiting: a pipe that somebody put there would keep whoever opens it for ever.
+    """A regular file, for reading. :raises FileNotFoundError: it is a folder, a link, a pipe or the like."""
+    # Opened without waiting, because opening a pipe could block for ever.
     try:
         stream = io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW))
     except OSError as error:
@@ -400,11 +401,11 @@ def _opened(path: Path) -> io.FileIO:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    """What the hidden file says; nothing where somebody put something else there: nothing is decided by it."""
+    """The metadata in the hidden file; empty if it is not valid, because nothing is decided by metadata."""
     with _opened(path) as stream:
         data = stream.read(MAX_METADATA_BYTES * 8)
     try:
-        # Not strictly: metadata may hold any text.
+        # Not strict_json: metadata may hold any text.
         found = json.loads(data)
     except (ValueError, RecursionError):
         return {}
@@ -413,7 +414,7 @@ def _metadata(path: Path) -> dict[str, str]:
 
 
 def _moment(seconds: float) -> datetime:
-    """A file's time. One that no calendar has is taken for the last one: nothing is old because of it."""
+    """A file's time. A time out of range becomes the latest possible one, so that the file does not count as old."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, ValueError, OSError):
@@ -433,7 +434,7 @@ def make_client(connection: Connection) -> None:
 
 
 def make_store(client: None, place: StoreUrl, config: StoreConfig) -> FileStore:
-    """The store in a folder. :raises SettingsError: it cannot do the encryption."""
+    """The store in a folder. :raises SettingsError: it does not support the encryption."""
     if config.encryption[0] == "kms":
         raise SettingsError(
             "A local folder cannot encrypt with a KMS key.",

@@ -42,11 +42,10 @@ HOOK = AirflowHook("airflow.providers.google.cloud.hooks.gcs.GCSHook", "gcp_conn
 class GcsStore(CloudStore):
     """Objects in a bucket, each uploaded in one resumable session whose CRC-32C the service checks at the end.
 
-    Sessions that were never completed cannot be listed; the service drops them after a week. What is deleted stays
-    recoverable as long as the bucket's soft delete says; nobody can shorten that for one object.
-
+        Unfinished sessions cannot be listed; the service drops them after a week. A deleted object can be recovered for
+        the term of the bucket's soft delete, which cannot be shortened for one object.
     :param client: a ``google.cloud.storage.Client``.
-    :param encryption: ``("kms", resource_name)`` for a key of one's own; Google encrypts always.
+        :param encryption: ``("kms", resource_name)`` for your own key. Google always encrypts.
     """
 
     _scheme = "gs"
@@ -87,7 +86,7 @@ class GcsStore(CloudStore):
                     method="GET",
                     response_disposition=content_disposition(filename),
                 )
-        # What google.auth raises for credentials without a private key.
+        # google.auth raises this for credentials without a private key.
         except AttributeError:
             raise PermanentError(
                 f"The credentials for {self.url} cannot sign links.",
@@ -130,10 +129,10 @@ class GcsStore(CloudStore):
                 writer.write(part)
             writer.complete()
         except BaseException as error:
-            # A session that cannot be cancelled lapses after a week; what matters is that it is never completed.
+            # A session that cannot be cancelled lapses after a week. It only has to stay incomplete.
             with suppress(*self._sdk_errors):
                 writer.cancel()
-            # What the SDK raises when the service kept less of a part than was sent.
+            # The SDK raises this if the service kept less of a part than was sent.
             if isinstance(error, ValueError) and error is not reader.error:
                 raise self._broken(blob.name) from None
             raise
@@ -152,12 +151,12 @@ class GcsStore(CloudStore):
 
     def _difference(self, found: Found, upload: Upload) -> str:
         md5, expected = found.info.md5, upload.reader.md5
-        return "" if md5 in (None, expected) else f"its MD5 is {md5}, that of what was sent is {expected}"
+        return "" if md5 in (None, expected) else f"its MD5 is {md5}, but {expected} was sent"
 
     def _download(self, name: str) -> tuple[Any, int]:
         blob = self._bucket.blob(name)
         blob.reload(**REQUEST)
-        # The generation holds all the ranges to one and the same object.
+        # With the generation, all ranges come from the same object.
         return BlobReader(
             blob, chunk_size=self._part_size_bytes, if_generation_match=blob.generation, **REQUEST
         ), blob.size
@@ -182,7 +181,7 @@ class GcsStore(CloudStore):
         ):
             if listed.name == name:
                 blob = self._bucket.blob(name, generation=listed.generation)
-                # Not everything that speaks the protocol lists locks.
+                # Not every service with this protocol lists locks.
                 with suppress(NotFound):
                     blob.reload(**REQUEST)
                     held = bool(blob.temporary_hold or blob.event_based_hold)
@@ -193,11 +192,11 @@ class GcsStore(CloudStore):
             self._bucket.blob(name, generation=int(version.version)).delete(**REQUEST)
 
     def _unfinished(self, start: str) -> Iterator[UnfinishedUpload]:
-        """Nothing: the service lists no sessions."""
+        """Empty, because the service does not list sessions."""
         return iter(())
 
     def _abort(self, name: str, upload: UnfinishedUpload) -> None:
-        """Nothing to do, since none are listed."""
+        """Nothing to do, because no sessions are listed."""
 
     def _lock_problem(self) -> str:
         bucket = self._client.bucket(self.bucket)
@@ -252,7 +251,7 @@ class GcsStore(CloudStore):
 
 
 class _Writer(BlobWriter):  # type: ignore[misc]
-    """Completes the object only when told to; its base does so whenever it is closed, even by the garbage collector."""
+    """Completes the object only on request. Its base class does so on every close, even by the garbage collector."""
 
     _completed = False
 
@@ -265,7 +264,7 @@ class _Writer(BlobWriter):  # type: ignore[misc]
             super().close()
 
     def cancel(self) -> None:
-        """Unlike ``terminate`` of the base, which asks to delete the address that sessions are begun at."""
+        """Cancel the session. ``terminate`` of the base class sends a DELETE to the wrong address."""
         if self._upload_and_transport:
             session, transport = self._upload_and_transport
             transport.delete(session.resumable_url, timeout=REQUEST["timeout"])
@@ -290,14 +289,14 @@ def _info(blob: Any) -> ObjectInfo:
 
 
 def _locked_until(blob: Any) -> datetime | None:
-    """The later one of the object's own lock and what the bucket's retention policy adds."""
+    """The later end of the object's own lock and of the bucket's retention policy."""
     ends = [blob.retention.retain_until_time, blob.retention_expiration_time]
     return max((end for end in ends if end), default=None)
 
 
 def _is_locked(error: Exception) -> bool:
     reasons = {item.get("reason") for item in getattr(error, "errors", ())}
-    # In many answers the reason is just "forbidden", and the message says that a policy or a hold is why.
+    # In many answers the reason is only "forbidden", and the message names the policy or hold.
     return bool(reasons & _LOCKED_REASONS) or "cannot be deleted" in str(getattr(error, "message", ""))
 
 

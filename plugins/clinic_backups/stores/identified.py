@@ -1,4 +1,4 @@
-"""A store that is asked which one it is, before and after everything that is believed of it."""
+"""A store whose marker is checked before and after every operation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ INIT = "`clinic-backups store init`"
 
 
 def answers(store: ObjectStore) -> bool:
-    """Whether the store shows its marker right now: then what failed is the fault of one object, not of the store."""
+    """Whether the store shows its marker right now. If so, a failure concerns one object and not the store."""
     try:
         if store.identified() is None:
             read_marker(store)
@@ -36,15 +36,13 @@ def answers(store: ObjectStore) -> bool:
 
 
 class IdentifiedStore(ObjectStore):
-    """Everything that another store does, as long as it is the one that the catalog knows under this URL.
-
-    The marker is read before an operation, unless it was read a short while ago. It is read again after everything
-    that a wrong store would answer as well: an object that is not there, a listing, a deletion, a write. So a store
-    that is unmounted, emptied or exchanged meanwhile is an error, and never an absence.
-
-    :param inner: the store itself.
-    :param expected: gives the id that the catalog has for the store's URL; none where it has none.
-    :param clock: seconds that never go back.
+    """Wraps a store, and works only while it is the store that the catalog knows under this URL.
+    The marker is read before an operation, unless it was read a short while ago. It is read again after every answer
+        that a wrong store would give too: a missing object, a listing, a deletion, a write. So a store that is
+        unmounted, emptied or exchanged meanwhile causes an error, and its objects never count as missing.
+        :param inner: the store itself.
+    :param expected: returns the catalog's id for the store's URL; none if it has none.
+        :param clock: monotonic seconds.
     """
 
     def __init__(
@@ -55,7 +53,7 @@ class IdentifiedStore(ObjectStore):
         self._asked_at: float | None = None
 
     def identified(self) -> str:
-        """The store's id, asked for now.
+        """The store's id, read now.
 
         :raises StoreUnknown: the catalog has no id for this URL.
         :raises StoreAway: the marker is missing, or that of another store.
@@ -68,7 +66,7 @@ class IdentifiedStore(ObjectStore):
         try:
             marker = read_marker(self.inner)
         except PlaceMissing as error:
-            raise self._away(expected, f"its place is not there: {error.message}") from None
+            raise self._away(expected, f"its folder or bucket does not exist: {error.message}") from None
         except UnreadableMarker:
             raise self._away(expected, f"found {MARKER_KEY} with other content") from None
         if marker is None:
@@ -94,11 +92,11 @@ class IdentifiedStore(ObjectStore):
         try:
             self.identified()
         except ClinicBackupsError as error:
-            # It was written into another store, or nobody knows into which one.
+            # It was written into another store, or into an unknown one.
             try:
                 self.inner.delete(key)
             except ClinicBackupsError as failure:
-                error.add_note(f"{self.url}/{key} may have stayed behind, delete it: {failure.message}")
+                error.add_note(f"{self.url}/{key} may still be in the store; delete it. {failure.message}")
             raise
         return stored
 
@@ -143,7 +141,7 @@ class IdentifiedStore(ObjectStore):
 
     @contextmanager
     def _proven(self) -> Iterator[None]:
-        """The right store before; and once more where it is said that something is not there."""
+        """Check the marker before the operation, and again if an object is reported missing."""
         if self._asked_at is None or self._clock() - self._asked_at >= self.inner.trusted_seconds:
             self.identified()
         try:
@@ -156,13 +154,13 @@ class IdentifiedStore(ObjectStore):
             raise
 
     def _listed(self, ask: Callable[[str], Iterator[T]], prefix: str) -> Iterator[T]:
-        """What a wrong store would list as well is believed at its end."""
+        """Check the marker again at the end of a listing, because a wrong store could give the same listing."""
         with self._proven():
             yield from ask(prefix)
         self.identified()
 
     def _remove(self, remove: Callable[[str], object], key: str) -> None:
-        """A deletion is proven: this store says afterwards that there is no such object."""
+        """Delete, and check that this store then has no such object."""
         with self._proven():
             remove(key)
         try:
@@ -171,8 +169,8 @@ class IdentifiedStore(ObjectStore):
             self.identified()
             return
         raise TransientError(
-            f"{self.url}/{key} was deleted, and the store still has it.",
-            hint="Does somebody write there at the same time? Try again.",
+            f"{self.url}/{key} was deleted, but the store still has it.",
+            hint="Try again. If it happens again, check whether another program writes there.",
         )
 
     def _unknown(self) -> StoreUnknown:
@@ -181,18 +179,18 @@ class IdentifiedStore(ObjectStore):
             marker = read_marker(self.inner)
             found = f"it is that of store {marker.store_id}" if marker else "there is none"
         except PlaceMissing as error:
-            found = f"it is not there. {error.message}"
+            found = f"the folder or bucket does not exist. {error.message}"
         except ClinicBackupsError as error:
             found = f"it could not be read. {error.message}"
         return StoreUnknown(
             f"{self.url} is not initialised: the catalog knows no id for it. Its marker {MARKER_KEY}:"
             f" {found.rstrip('.')}.",
-            hint=f"Check that it is mounted and the right URL; then run {INIT}, once.",
+            hint=f"Check that it is mounted and that the URL is right. Then run {INIT} once.",
         )
 
     def _away(self, expected: str, found: str) -> StoreAway:
         return StoreAway(
             f"{self.url} is not the store that the catalog knows: expected store {expected}, {found}.",
-            hint="Mount it, or correct the URL, the endpoint and the connection. Nothing is written, deleted or called"
-            f" missing there. If it was lost and made anew on purpose: {INIT} --take-over.",
+            hint="Mount it, or correct the URL, the endpoint and the connection. Nothing is written, deleted or"
+            f" recorded there. If it was lost and created again on purpose: {INIT} --take-over.",
         )

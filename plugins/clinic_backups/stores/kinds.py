@@ -1,4 +1,4 @@
-"""The kinds of stores: one line each here, and one module each that is imported when its URL is first asked for."""
+"""The kinds of stores. Each has one line here and one module, which is imported when its URL is first used."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]{1,221}\Z")
 
 @dataclass(frozen=True)
 class StoreConfig:
-    """How a store is used.
-
+    """The options of a store.
     :param encryption: ``Settings.encryption_at_store``.
-    :param lock_mode: of the objects that are put with ``locked_until``.
-    :param extra: what the connection's extra says.
+        :param lock_mode: for objects that are stored with ``locked_until``.
+        :param extra: the connection's extra.
     """
 
     encryption: tuple[str, str] = ("none", "")
@@ -35,10 +34,10 @@ class StoreConfig:
 class AirflowHook:
     """The provider's hook that logs in as Airflow does.
 
-    :param path: of the class.
-    :param conn_argument: the name under which it takes the connection's id.
-    :param arguments: its further arguments for a connection.
-    :param extra: what it is to find in the connection's extra unless that says otherwise.
+    :param path: import path of the class.
+    :param conn_argument: the argument's name for the connection's id.
+    :param arguments: returns its further arguments for a connection.
+    :param extra: defaults for the connection's extra.
     """
 
     path: str
@@ -48,30 +47,28 @@ class AirflowHook:
 
 
 class StoreModule(Protocol):
-    """What the module of a kind has."""
+    """The interface of a kind's module."""
 
     @property
     def HOOK(self) -> AirflowHook | None:
-        """Of Airflow's provider; ``None`` where no client is needed."""
+        """The hook of Airflow's provider; ``None`` if no client is needed."""
 
     def make_client(self, connection: Connection) -> Any:
-        """The SDK's client, with time-outs and bounded retries.
-
-        :raises SettingsError: the connection does not suffice; never repeats a secret.
+        """The SDK's client, with time-outs and limited retries.
+        :raises SettingsError: the connection is incomplete. Never repeats a secret.
         """
 
     def make_store(self, client: Any, place: StoreUrl, config: StoreConfig) -> ObjectStore:
-        """The store around a ready client. :raises SettingsError: it cannot do what is asked of it."""
+        """The store around a ready client. :raises SettingsError: it does not support the options."""
 
 
 @dataclass(frozen=True)
 class StoreKind:
     """One kind of stores.
 
-    :param form: of its URLs.
-    :param module: below ``clinic_backups.stores``: a :class:`StoreModule`.
-    :param conn_type: the type of connection that belongs to it, as Airflow calls it; empty where none is needed, and
-        then its URLs hold a path.
+    :param form: the form of its URLs.
+    :param module: name of the :class:`StoreModule` in ``clinic_backups.stores``.
+    :param conn_type: Airflow's type of its connection; empty if it needs none, and then its URLs hold a path.
     """
 
     scheme: str
@@ -80,7 +77,7 @@ class StoreKind:
     conn_type: str = ""
 
     def load(self) -> StoreModule:
-        """Its module, and with it the cloud's SDK."""
+        """Import its module, and with it the cloud's SDK."""
         return cast(StoreModule, import_module(f"clinic_backups.stores.{self.module}"))
 
 
@@ -98,7 +95,7 @@ _FORMS = f"Use {', '.join(kind.form for kind in KINDS.values())}."
 
 @dataclass(frozen=True)
 class StoreUrl:
-    """A store's URL taken apart. Of a path the bucket is empty, and the prefix is the absolute path."""
+    """The parts of a store's URL. For a folder, the bucket is empty and the prefix is the absolute path."""
 
     scheme: str
     bucket: str
@@ -106,7 +103,7 @@ class StoreUrl:
 
     @property
     def kind(self) -> StoreKind:
-        """What it is a URL of."""
+        """The kind of store."""
         return KINDS[self.scheme]
 
 
@@ -120,23 +117,23 @@ def parse_url(url: str) -> StoreUrl:
     except ValueError:
         raise SettingsError("The store's URL is malformed.", hint=_FORMS) from None
     if parts.scheme not in KINDS or "://" not in url or not url.isprintable():
-        raise SettingsError(f"The store's URL is of no known kind ({_without_secrets(url)!r}).", hint=_FORMS)
+        raise SettingsError(f"The store's URL has an unknown kind ({_without_secrets(url)!r}).", hint=_FORMS)
     shown = _without_secrets(url)
     if "@" in url or parts.query or parts.fragment:
         raise SettingsError(
-            f"The store's URL {shown!r} has more than a place in it.",
-            hint="Credentials and options belong into the connection. " + _FORMS,
+            f"The store's URL {shown!r} contains credentials or options.",
+            hint="Put credentials and options into the connection. " + _FORMS,
         )
     kind = KINDS[parts.scheme]
     is_path = not kind.conn_type
     if is_path:
         path = unquote(parts.path)
         if parts.netloc not in ("", "localhost") or not path.strip("/"):
-            raise SettingsError(f"The store's URL {shown!r} is no absolute path.", hint=f"Use {kind.form}.")
+            raise SettingsError(f"The store's URL {shown!r} is not an absolute path.", hint=f"Use {kind.form}.")
         prefix = path
     else:
         if not _BUCKET.match(parts.netloc):
-            raise SettingsError(f"The store's URL {shown!r} has no usable bucket name.", hint=_FORMS)
+            raise SettingsError(f"The store's URL {shown!r} has no valid bucket name.", hint=_FORMS)
         prefix = parts.path.strip("/")
     if prefix.strip("/"):
         try:
@@ -147,6 +144,6 @@ def parse_url(url: str) -> StoreUrl:
 
 
 def _without_secrets(url: str) -> str:
-    """What may be shown of a URL, however malformed: nothing before an @ or after a ?, and nothing without ://."""
+    """The part of a URL that may be shown, even if it is malformed: nothing before an @, after a ?, or without ://."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{re.split('[?#;]', rest.rpartition('@')[2])[0]}" if rest and scheme.isalnum() else "…"

@@ -1,4 +1,4 @@
-"""A store's identity: one small object below its prefix that says which store this is."""
+"""A store's identity: the marker, a small object below its prefix that holds the store's id."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MAX_BYTES = 4096
 
 
 class UnreadableMarker(PermanentError):
-    """Something lies under the marker's key that this package did not write."""
+    """The object under the marker's key was not written by this package."""
 
 
 @dataclass(frozen=True)
 class Marker:
-    """What the object says: a number that no other store has, and when it was made."""
+    """The marker's content: an id that no other store has, and when it was created."""
 
     store_id: str
     made_at: datetime
@@ -37,11 +37,10 @@ def new_marker(at: datetime) -> Marker:
 
 
 def read_marker(store: ObjectStore) -> Marker | None:
-    """The store's marker; none where the store answered that it has none.
-
-    :raises PlaceMissing: the folder or bucket itself is not there.
-    :raises UnreadableMarker: the object is not a marker.
-    :raises ClinicBackupsError: the store did not answer, or this account may not read it: that is not "no marker".
+    """The store's marker; none if the store answered that it has none.
+    :raises PlaceMissing: the folder or bucket itself does not exist.
+        :raises UnreadableMarker: the object is not a marker.
+        :raises ClinicBackupsError: the store did not answer, or this account may not read the marker.
     """
     try:
         with store.open(MARKER_KEY) as stream:
@@ -53,7 +52,7 @@ def read_marker(store: ObjectStore) -> Marker | None:
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         raise UnreadableMarker(
             f"{store.url}/{MARKER_KEY} is not a marker of this package.",
-            hint="Look at that object and at who may write there. `clinic-backups store init` writes the marker.",
+            hint="Look at that object, and check who may write there. `clinic-backups store init` writes the marker.",
         ) from None
 
 

@@ -54,19 +54,19 @@ _MULTIPART_ETAG = re.compile(r"[0-9a-f]{32}-[0-9]+\Z")
 class S3Store(CloudStore):
     """Objects in a bucket, uploaded in parts, each of them with its MD5 for the service to check.
 
-    :param client: a boto3 S3 client, made with :data:`CLIENT_CONFIG`.
-    :param encryption: ``("none", "")``, ``("AES256", "")`` or ``("kms", key_id)``.
-    :param conditional_writes: send ``If-None-Match: *``. Turned off, two writers that start at once may both write.
-    :param parallel_parts: uploads at a time. Memory is about ``(parallel_parts + 1) * part_size_bytes``.
-    :param lock_mode: of Object Lock. A governance lock is never bypassed here, whatever this account may do.
-
-    Not boto3's own ``upload_fileobj``: it has no conditional writes, and reads the source to its end after a failure.
+        :param client: a boto3 S3 client, made with :data:`CLIENT_CONFIG`.
+        :param encryption: ``("none", "")``, ``("AES256", "")`` or ``("kms", key_id)``.
+        :param conditional_writes: send ``If-None-Match: *``. If off, two writers that start at once may both write.
+        :param parallel_parts: uploads at a time. Memory is about ``(parallel_parts + 1) * part_size_bytes``.
+        :param lock_mode: mode of Object Lock. A governance lock is never bypassed, even if this account may do so.
+    boto3's own ``upload_fileobj`` is not used: it has no conditional writes, and reads the source to its end after a
+        failure.
     """
 
     _scheme = "s3"
     _sdk_errors: ClassVar = (ClientError, BotoCoreError)
     _lock_modes: ClassVar = {"governance": "GOVERNANCE", "compliance": "COMPLIANCE"}
-    # The service leaves the lock out of its answers to accounts that may not read it.
+    # Without the right to read locks, the service's answers do not contain the lock.
     _lock_rights = "allow s3:PutObjectRetention and s3:GetObjectRetention on the bucket."
 
     def __init__(
@@ -157,12 +157,12 @@ class S3Store(CloudStore):
                 self._client.abort_multipart_upload(**session)
             except (ClientError, BotoCoreError) as failure:
                 if error_code(failure) != "NoSuchUpload":
-                    error.add_note("The unfinished multipart upload could not be aborted: abort it by hand.")
+                    error.add_note("The unfinished multipart upload could not be aborted. Abort it by hand.")
             raise
 
     def _upload_part(self, session: dict[str, str], number: int, part: bytearray, md5: bytes) -> dict[str, Any]:
         answer = self._client.upload_part(**session, PartNumber=number, Body=part, ContentMD5=b64encode(md5).decode())
-        # With a client whose own checksums are on, the service wants them repeated.
+        # If the client's own checksums are on, the service requires them again here.
         checksums = {label: value for label, value in answer.items() if re.fullmatch("Checksum[A-Z0-9]+", label)}
         return {"PartNumber": number, "ETag": answer["ETag"], **checksums}
 
@@ -173,7 +173,7 @@ class S3Store(CloudStore):
             if error_code(error) in ("404", "NoSuchKey", "NotFound"):
                 return None
             raise
-        # Under KMS and customer keys the ETag is no MD5 of the content.
+        # With KMS and customer keys the ETag is not an MD5 of the content.
         opaque = head.get("ServerSideEncryption", "").startswith("aws:") or "SSECustomerAlgorithm" in head
         etag = "" if opaque else head["ETag"].strip('"').lower()
         info = ObjectInfo(
@@ -194,7 +194,7 @@ class S3Store(CloudStore):
             expected = f"{_md5(b''.join(upload.part_md5s)).hex()}-{len(upload.part_md5s)}"
         else:
             return ""
-        return "" if found.etag == expected else f"its ETag is {found.etag}, that of what was sent is {expected}"
+        return "" if found.etag == expected else f"its ETag is {found.etag}, but {expected} was expected"
 
     def _download(self, name: str) -> tuple[Any, int]:
         answer = self._client.get_object(Bucket=self.bucket, Key=name)
@@ -224,7 +224,7 @@ class S3Store(CloudStore):
         try:
             self._client.delete_object(Bucket=self.bucket, Key=name, VersionId=version.version)
         except ClientError as error:
-            # Amazon's message is the only thing that tells a lock from a missing permission.
+            # Only Amazon's message tells a lock from a missing permission.
             locked = version.locked_until or "object lock" in error.response["Error"].get("Message", "").lower()
             if error_code(error) in DENIED and locked:
                 raise self._locked(name, version.locked_until) from None
@@ -272,16 +272,15 @@ class S3Store(CloudStore):
         return PermanentError(f"The S3 request for {where} cannot be made ({kind}).", hint="Check the connection.")
 
     def _with_words(self, error: Any) -> Any:
-        """The error that says what is wrong, instead of that of a HEAD, whose answer has no body.
-
-        The listing is asked in its place: credentials, clock and region that are wrong are wrong there too.
+        """An error with the cause, in place of the error of a HEAD request, whose answer has no body.
+        A listing is requested instead, because it fails for the same wrong credentials, clock or region.
         """
         if error_code(error) not in WORDLESS or not error.operation_name.startswith("Head"):
             return error
         try:
             self._client.list_objects_v2(Bucket=self.bucket, Prefix=self._prefix, MaxKeys=1)
         except ClientError as said:
-            # Both are denied: it is the right to look at objects that was missing first.
+            # Both are denied, so report the right that was missing first: to read objects.
             return error if error_code(said) in DENIED else said
         except BotoCoreError as said:
             return said
@@ -315,5 +314,7 @@ def make_store(client: Any, place: StoreUrl, config: StoreConfig) -> S3Store:
 
 
 def conditional_writes(extra: Mapping[str, Any]) -> bool:
-    """The connection extra ``"conditional_writes"``: false for services without ``If-None-Match``, as Backblaze B2."""
+    """The connection extra ``"conditional_writes"``: false for services without ``If-None-Match``, such as Backblaze
+    B2.
+    """
     return str(extra.get("conditional_writes", True)).lower() not in ("false", "0", "no")

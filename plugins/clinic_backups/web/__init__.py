@@ -1,1 +1,1 @@
-"""What people use: the API and the pages below ``/backups`` in Airflow's API server."""
+"""The API and the pages below ``/backups`` in Airflow's API server."""

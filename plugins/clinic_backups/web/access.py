@@ -1,4 +1,4 @@
-"""Who asks: Airflow says who is logged in, and ``include/sql/user_clinics.sql`` which clinics are that person's."""
+"""Identifies the caller: Airflow tells who is logged in, and ``include/sql/user_clinics.sql`` that person's clinics."""
 
 from __future__ import annotations
 
@@ -21,36 +21,35 @@ from clinic_backups.web.viewer import Role, Viewer
 AIRFLOW_ADMIN = "admin"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 RECORDED_ENDINGS = ("/descargar/", "/archivo/", "/completo/", "/download", "/download-whole")
-"""GET requests that leave a line in the audit: no page of somebody else's may make them either."""
+"""GET requests that are recorded in the audit. Pages of other sites may not make them either."""
 
 
 class Access:
-    """Finds out what somebody may see.
-
-    :param database: the clinics' database, asked once for each request of a person who is no administrator of Airflow.
+    """Finds out what a person may see.
+    :param database: the clinics' database, queried once for each request of a person who is not an Airflow
+        administrator.
     """
 
     def __init__(self, database: Callable[[], CatalogDatabase], folder: SqlFolder) -> None:
         self._database, self._folder = database, folder
 
     def viewer(self, user: Any) -> Viewer:
-        """What an Airflow user may see.
-
-        :raises SettingsError: ``user_clinics.sql`` is missing, or gives something else than clinic_id and role.
+        """The rights of an Airflow user.
+        :raises SettingsError: ``user_clinics.sql`` is missing, or does not return clinic_id and role.
         """
         name, email = str(user.get_name() or ""), str(getattr(user, "email", None) or "").strip()
         if is_airflow_admin(user):
             return Viewer(name, email, superadmin=True)
         query = self._folder.user_clinics()
-        with self._database().transaction("looking up whose clinics these are", source="file") as db:
+        with self._database().transaction("looking up the clinics of a person", source="file") as db:
             rows = db.exec_driver_sql(query, {"email": email, "name": name}).all()
         return _viewer(name, email, rows)
 
 
 def is_airflow_admin(user: Any) -> bool:
-    """An administrator of Airflow: role ``admin`` of the simple auth manager, ``Admin`` of the FAB one.
-
-    Other auth managers have no such name; there ``user_clinics.sql`` says who is superadmin.
+    """Whether the user is an Airflow administrator: role ``admin`` of the simple auth manager, ``Admin`` of the FAB
+        one.
+    Other auth managers have no such role; there ``user_clinics.sql`` says who is superadmin.
     """
     roles = [getattr(user, "role", None), *(getattr(role, "name", role) for role in getattr(user, "roles", None) or ())]
     return any(isinstance(role, str) and role.lower() == AIRFLOW_ADMIN for role in roles)
@@ -67,19 +66,17 @@ def _viewer(name: str, email: str, rows: Iterable[Any]) -> Viewer:
         if clinic_id is not None and user_id is not None:
             users.setdefault(int(clinic_id), int(user_id))
         known: Role = "administrador" if role == "administrador" else "lector"
-        # Twice in one clinic: the stronger role counts.
+        # If a person has two roles in one clinic, the stronger one counts.
         if clinic_id is not None and clinics.get(int(clinic_id)) != "administrador":
             clinics[int(clinic_id)] = known
     return Viewer(name, email, clinics=clinics, users=users)
 
 
 def refuse_other_sites(request: Request) -> None:
-    """Let no page of another site act with the cookie of somebody who is logged in here.
-
-    A bearer token is no cookie: only a program that has it can send it. For the rest, browsers say where a request
-    comes from: https://www.w3.org/TR/fetch-metadata/, and before that the header Origin.
-
-    :raises CrossSite: it comes from elsewhere, or does not say.
+    """Stop pages of other sites from acting with the cookie of a person who is logged in here.
+    A bearer token is not a cookie: only a program that has it can send it. For other requests, browsers state the
+        origin: https://www.w3.org/TR/fetch-metadata/, and older ones the header Origin.
+        :raises CrossSite: the request comes from another site, or has no origin.
     """
     changes = request.method not in SAFE_METHODS
     if not changes and not request.url.path.endswith(RECORDED_ENDINGS):
@@ -93,7 +90,7 @@ def refuse_other_sites(request: Request) -> None:
     elif origin is not None:
         own = _host(origin) == request.headers.get("host")
     else:
-        # Browsers send neither with a GET over plain HTTP; our own pages send where they are.
+        # Browsers send neither with a GET over plain HTTP, but send the Referer of our own pages.
         own = not changes and _host(request.headers.get("referer", "")) == request.headers.get("host")
     if not own:
         raise CrossSite(
@@ -103,7 +100,7 @@ def refuse_other_sites(request: Request) -> None:
 
 
 def _host(address: str) -> str:
-    """The host that an address names; empty where the address cannot be read."""
+    """The host in an address; empty if the address is not valid."""
     try:
         return urlsplit(address).netloc
     except ValueError:
@@ -111,7 +108,7 @@ def _host(address: str) -> str:
 
 
 async def caller(request: Request, user: GetUserDep) -> Caller:
-    """Who asks, as far as Airflow and ``user_clinics.sql`` know. Every route depends on it."""
+    """The caller, from Airflow and ``user_clinics.sql``. Every route depends on it."""
     request.state.runs_the_system = is_airflow_admin(user)
     refuse_other_sites(request)
     viewer = await run(partial(request.app.state.services.access.viewer, user))

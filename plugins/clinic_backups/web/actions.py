@@ -1,7 +1,6 @@
-"""What people may do with backups: each action is decided, written into the audit, and then begun.
-
-The work itself is done by runs of our DAGs, on Airflow's workers: the API server reads the catalog, signs links, and
-needs neither the secret key nor the right to write to a store.
+"""The actions of people. For each, the rights are checked, the audit is written, and then the action begins.
+Runs of DAGs on Airflow's workers do the work. The API server reads the catalog and signs links, and needs neither the
+secret key nor the right to write to a store.
 """
 
 from __future__ import annotations
@@ -43,9 +42,9 @@ DAG_OF: Mapping[str, str] = {
     "release": HOLD,
     "verify": VERIFY,
 }
-"""The DAG of the run that an entry of the audit list names."""
+"""The DAG of each kind of entry in the audit list."""
 WINDOW = timedelta(hours=1)
-NOTHING_RECORDED = "The catalog knows of no restore that this run has done, although its tasks say so."
+NOTHING_RECORDED = "The catalog has no restore of this run, although its tasks report one."
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Link:
-    """Where a backup's archive can be fetched until ``expires_at``; ``None``: this server hands it out itself."""
+    """The link to a backup's archive, valid until ``expires_at``; ``None``: this server sends the file itself."""
 
     url: str | None
     expires_at: datetime
@@ -67,12 +66,11 @@ class Link:
 
 
 class Actions:
-    """What people do.
-
-    :param database: the catalog's, in which two people who do the same at once are told apart.
-    :param stores: opens the stores, for links and for downloads from a local folder.
-    :param exists: whether there is such a clinic.
-    :param per_hour: how many actions a clinic's people may begin in an hour, each; operators have no limit.
+    """Does what people ask for.
+    :param database: the catalog's database, whose locks prevent that two people do the same at once.
+        :param stores: opens the stores, for links and for downloads from a local folder.
+        :param exists: returns whether there is such a clinic.
+        :param per_hour: how many actions each person of a clinic may start in an hour; operators have no limit.
     """
 
     def __init__(
@@ -103,8 +101,8 @@ class Actions:
     ) -> Started:
         """Back a clinic up now.
 
-        :param on_behalf_of: the application's user for whom a service asks, as a superadmin.
-        :raises Conflict: that is under way or waits already.
+        :param on_behalf_of: the application's user on whose behalf a service asks; only for superadmins.
+        :raises Conflict: a backup is already running or waiting.
         """
         caller.require("back_up", clinic_id)
         if on_behalf_of not in (None, caller.viewer.user_in(clinic_id)) and not caller.viewer.superadmin:
@@ -127,14 +125,13 @@ class Actions:
         tables: tuple[str, ...] = (),
         notes: str = "",
     ) -> Started:
-        """Ask for a restore: it is planned, and waits until somebody who may approves the plan.
-
-        :raises Conflict: a restore of this clinic is under way, or the backup cannot be restored.
+        """Ask for a restore. It is planned, and then waits for an approval of the plan.
+        :raises Conflict: a restore of this clinic is running, or the backup cannot be restored.
         """
         clinic_id = backup.record.clinic_id
         caller.require("restore", clinic_id)
         _require_completed(backup.record)
-        # Never with "approve": what is asked for here waits for an answer, whoever asks.
+        # Never with "approve", because every restore that is requested here waits for an answer.
         conf: dict[str, Any] = {"clinic_id": clinic_id, "backup_id": backup.record.backup_id, "mode": mode}
         if tables:
             conf["tables"] = list(tables)
@@ -143,7 +140,7 @@ class Actions:
         with self._alone(clinic_id, RESTORE):
             if any(run.clinic_id == clinic_id for run in self._runs.unfinished(RESTORE)):
                 raise Conflict(
-                    f"A restore of clinic {clinic_id} is under way, or waits for its approval.",
+                    f"A restore of clinic {clinic_id} is running, or waits for its approval.",
                     hint="Wait for it, or reject its plan.",
                 )
             return self._start(caller, "restore", RESTORE, clinic_id, conf, backup=backup, detail=mode)
@@ -151,9 +148,9 @@ class Actions:
     def answer(self, caller: Caller, run_id: str, *, approve: bool, plan_digest: str, reason: str = "") -> None:
         """Approve or reject the plan of a restore.
 
-        :param plan_digest: of the plan that this person was shown.
-        :param reason: why, for whoever has asked; may be empty.
-        :raises Conflict: it does not wait for an answer, or the plan is another one by now.
+        :param plan_digest: digest of the plan that this person was shown.
+        :param reason: a reason for the person who asked; may be empty.
+        :raises Conflict: it does not wait for an answer, or there is a newer plan.
         """
         run = self.run(caller, RESTORE, run_id)
         if run is None or run.clinic_id is None:
@@ -164,18 +161,18 @@ class Actions:
         with self._telling_failure(caller, verb, run.clinic_id, run_id=run_id):
             if approve and (not plan_digest or plan_digest != run.plan_digest):
                 raise Conflict(
-                    "This is not the plan that you were shown: it was made anew, or is being made anew.",
-                    hint="Look at the plan as it is now.",
+                    "This is not the plan that you were shown: a newer one was made, or is being made.",
+                    hint="Look at the newest plan.",
                 )
             self._runs.answer(run_id, approve=approve, user=caller.user, now=self._now(), reason=said)
 
     def hold(self, caller: Caller, backup: HistoryEntry, reason: str) -> Started:
-        """Keep a backup until it is released. :raises Conflict: somebody has another reason to keep it already."""
+        """Keep a backup until it is released. :raises Conflict: it is already on hold for another reason."""
         caller.require("hold", backup.record.clinic_id)
         if (held := backup.record.hold_reason) is not None:
             raise Conflict(
                 f"Backup {backup.number} is on hold already: {held}",
-                hint="To keep it for another reason too, release it first, and hold it again for both.",
+                hint="To add another reason, release it and hold it again for both reasons.",
             )
         said = _line(reason)
         if not said:
@@ -187,7 +184,7 @@ class Actions:
         """End a hold. :raises Conflict: the backup is not on hold."""
         caller.require("release", backup.record.clinic_id)
         if backup.record.hold_reason is None:
-            raise Conflict(f"Backup {backup.number} is not on hold.", hint="Nothing is to be done.")
+            raise Conflict(f"Backup {backup.number} is not on hold.", hint="Nothing to do.")
         conf = {"backup_id": backup.record.backup_id, "release": True}
         return self._start(caller, "release", HOLD, backup.record.clinic_id, conf, backup=backup)
 
@@ -198,9 +195,8 @@ class Actions:
         return self._start(caller, "verify", VERIFY, backup.record.clinic_id, conf, backup=backup)
 
     def download(self, caller: Caller, backup: HistoryEntry) -> Link:
-        """A link to a backup's archive for one hour; recorded before it is handed out.
-
-        :raises Conflict: it is no completed backup, or no store has it.
+        """A link to a backup's archive for one hour. It is recorded before it is returned.
+        :raises Conflict: the backup is not completed, or no store has it.
         """
         record = backup.record
         caller.require("download", record.clinic_id)
@@ -214,23 +210,21 @@ class Actions:
         return Link(store.presign(record.archive_key, expires_in=LINK_LASTS, filename=filename), expires_at, filename)
 
     def content(self, caller: Caller, backup: HistoryEntry) -> tuple[Iterator[bytes], str, int]:
-        """The archive itself, its file's name and its size in bytes; only of stores that sign no links.
-
-        :raises Conflict: the store signs links: :meth:`download` gives one.
+        """The archive itself, its file name and its size in bytes. Only for stores that cannot sign links.
+        :raises Conflict: the store signs links; use :meth:`download`.
         """
         record = backup.record
         caller.require("download", record.clinic_id)
         store, info = self._store_of(record)
         if not store.url.startswith("file:"):
-            raise Conflict("The store hands this file out itself.", hint="Ask for its link: descargar/")
+            raise Conflict("This file is downloaded from the store itself.", hint="Ask for its link: descargar/")
         self._limit(caller)
         self._note(caller, "fetch", record.clinic_id, backup=backup, detail=store.url)
         return _content(store, record.archive_key), record.archive_key.rpartition("/")[2], info.size_bytes
 
     def whole(self, caller: Caller, backup: HistoryEntry) -> tuple[Iterator[bytes], str, int]:
-        """A backup with all that it is built on as one tar, its file's name and its size in bytes; of every store.
-
-        :raises Conflict: it is no completed backup, or a part of it is in no store as the catalog says.
+        """A backup and its chain as one tar, its file name and its size in bytes. For every kind of store.
+        :raises Conflict: the backup is not completed, or a part of it is in no store with the recorded size.
         """
         record = backup.record
         caller.require("download", record.clinic_id)
@@ -257,7 +251,7 @@ class Actions:
         return stores.first(look)[0]
 
     def run(self, caller: Caller, dag_id: str, run_id: str) -> RunView | None:
-        """One run, if this person may see what it is about."""
+        """One run, if this person may see its clinic."""
         run = self._runs.get(dag_id, run_id)
         if run is None:
             return None
@@ -265,21 +259,21 @@ class Actions:
         return self._with_plans([run])[0] if visible else None
 
     def restores(self, caller: Caller, clinic_id: int, limit: int = 20) -> list[RunView]:
-        """The newest restores of a clinic, with those that wait."""
+        """The newest restores of a clinic, including waiting ones."""
         caller.require("see", clinic_id)
         return self._with_plans(self._runs.of_clinic(RESTORE, clinic_id, limit))
 
     def queued(self, clinic_id: int) -> RunView | None:
-        """A backup of this clinic that was asked for and has not ended."""
+        """A requested backup of this clinic that has not ended."""
         return next((run for run in self._runs.unfinished(BACKUP) if run.clinic_id == clinic_id), None)
 
     def next_run(self) -> datetime | None:
-        """When the schedule backs up all clinics again."""
+        """The time of the next scheduled backup of all clinics."""
         return self._runs.next_run(BACKUP)
 
     def _with_plans(self, runs: list[RunView]) -> list[RunView]:
-        """Restores with what is to be approved in them, from the catalog: anybody with rights in Airflow may change
-        what a task has said."""
+        """Restores with their plans from the catalog, because anybody with rights in Airflow may change the results of
+        tasks."""
         known = self._approvals.of_runs([run.run_id for run in runs if run.dag_id == RESTORE])
         shown = []
         for run in runs:
@@ -293,7 +287,7 @@ class Actions:
         return shown
 
     def _with_result(self, run: RunView, approved: Approval | None) -> RunView:
-        """A restore that was done, as its record has it. A run is not believed that it was."""
+        """A finished restore with its result from the record. The state of the run alone is not trusted."""
         if not run.is_over:
             return run
         if approved is not None and approved.plan is None and approved.clinic_id == run.clinic_id and approved.used_by:
@@ -308,7 +302,7 @@ class Actions:
         return replace(run, state="failed", error=NOTHING_RECORDED, hint="Look at the run's tasks in Airflow.")
 
     def _store_of(self, record: BackupRecord) -> tuple[ObjectStore, ObjectInfo]:
-        """The first store that really has it, and what it says of it."""
+        """The first store that really has it, with the object's info."""
         _require_completed(record)
 
         def look(store: ObjectStore) -> ObjectInfo:
@@ -331,7 +325,7 @@ class Actions:
         on_behalf_of: int | None = None,
     ) -> Started:
         self._limit(caller)
-        # Written down before it is done: what cannot be recorded does not happen.
+        # Recorded first, because an action that cannot be recorded must not happen.
         run_id = f"web__{self._now():%Y-%m-%dT%H:%M:%S}_{token_hex(4)}"
         self._note(
             caller, action, clinic_id, backup=backup, run_id=run_id, detail=detail, on_behalf_of=on_behalf_of
@@ -342,7 +336,7 @@ class Actions:
 
     @contextmanager
     def _telling_failure(self, caller: Caller, action: str, clinic_id: int, **about: Any) -> Iterator[None]:
-        """What was written down before it was done gets a second line when it could not be done."""
+        """Add a second line to the audit if the recorded action fails."""
         try:
             yield
         except ClinicBackupsError as error:
@@ -350,12 +344,12 @@ class Actions:
             raise
 
     def _limit(self, caller: Caller) -> None:
-        """:raises TooMany: this person has begun too much in the last hour."""
+        """:raises TooMany: this person has started too many actions in the last hour."""
         if caller.viewer.superadmin:
             return
         if self._audit.count(caller.viewer.name, self._now() - WINDOW) >= self._per_hour:
             raise TooMany(
-                f"You have begun {self._per_hour} actions in the last hour.",
+                f"You have started {self._per_hour} actions in the last hour.",
                 hint="Wait, or ask the operator.",
                 retry_after_seconds=int(WINDOW.total_seconds()) // 4,
             )
@@ -387,17 +381,17 @@ class Actions:
         )
 
     def _refuse_while_running(self, clinic_id: int) -> None:
-        """:raises Conflict: a backup of this clinic goes on or waits."""
+        """:raises Conflict: a backup of this clinic is running or waiting."""
         if self.queued(clinic_id) is not None:
-            raise Conflict(f"A backup of clinic {clinic_id} was asked for already.", hint="Wait until it is done.")
-        # The lock, not the record: one whose process died is closed by the next backup.
+            raise Conflict(f"A backup of clinic {clinic_id} was already requested.", hint="Wait until it is done.")
+        # The lock is checked and not the record, because the process of a running record may be dead.
         with self._database.transaction("looking for a running backup") as db:
             if not db.exec_driver_sql(TRY_LOCK, (lock_name("clinic", clinic_id),)).scalar():
                 raise Conflict(f"Clinic {clinic_id} is being backed up or restored now.", hint="Wait until it is done.")
 
     @contextmanager
     def _alone(self, clinic_id: int, dag_id: str) -> Iterator[None]:
-        """Between the look and the start nobody else may do the same. :raises Conflict: somebody does."""
+        """Allow only one person between check and start. :raises Conflict: somebody else is doing the same."""
         with self._database.transaction("asking for a run") as db:
             if not db.exec_driver_sql(TRY_LOCK, (f"clinic_backups web {dag_id} {clinic_id}",)).scalar():
                 raise Conflict("Somebody has asked for the same just now.", hint="Look again in a moment.")
@@ -410,7 +404,7 @@ def _require_completed(record: BackupRecord) -> None:
 
 
 def _line(said: str) -> str:
-    """What somebody wrote, as one line. :raises WrongValue: it is too long."""
+    """A person's text as one line. :raises WrongValue: it is too long."""
     line = one_line(said)
     if len(line) > MAX_REASON or not is_line(line):
         raise WrongValue(

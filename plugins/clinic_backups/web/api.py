@@ -1,4 +1,4 @@
-"""The JSON API: the paths that the clinics' application calls, and what monitoring asks for."""
+"""The JSON API: the paths for the clinics' application and for monitoring."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from clinic_backups.web.whole import parts_of
 
 KINDS: Mapping[str, WantedKind] = {"auto": "auto", "completo": "full", "incremental": "incremental"}
 LONGEST_LIST = 1000
-"""Of a list that is not paged."""
+"""The most entries of a list that is not paged."""
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": TITLES[status], "model": ProblemBody, "content": {MEDIA_TYPE: {}}}
     for status in (401, 403, 404, 409, 413, 422, 429, 503)
@@ -58,7 +58,7 @@ router = APIRouter(responses=PROBLEMS)
 
 
 async def new_backup(request: Request, caller: CallerDep) -> NuevoRespaldo:
-    """The body, after who sent it was found to be allowed to: 403 comes before 422."""
+    """The body, read after the caller's rights were checked, so that 403 comes before 422."""
     given = await json_body(request)
     clinic_id = clinic_named(given)
     if clinic_id is not None:
@@ -70,14 +70,14 @@ async def new_backup(request: Request, caller: CallerDep) -> NuevoRespaldo:
 
 @on_threads
 def to_restore(caller: CallerDep, services: ServicesDep, number: Number) -> HistoryEntry:
-    """The backup that somebody may restore."""
+    """The backup, if the caller may restore it."""
     entry = entry_of(services, caller, number)
     caller.require("restore", entry.record.clinic_id)
     return entry
 
 
 async def new_restore(request: Request, entry: Annotated[HistoryEntry, Depends(to_restore)]) -> Restauracion:
-    """The body, after who sent it was found to be allowed to."""
+    """The body, read after the caller's rights were checked."""
     return read_body(Restauracion, await json_body(request))
 
 
@@ -136,7 +136,7 @@ def back_up(
     if clinic_id is None:
         own = caller.viewer.clinics_where("back_up")
         if own is None or len(own) != 1:
-            raise WrongValue("clinica: which clinic?", hint='Name it, for instance {"clinica": 7}.')
+            raise WrongValue("clinica is missing.", hint='Give the clinic\'s id, for instance {"clinica": 7}.')
         clinic_id = own[0]
     started = services.actions.back_up(
         caller, clinic_id, kind=KINDS[asked.tipo], notes=asked.notas, on_behalf_of=asked.creado_por
@@ -179,7 +179,7 @@ def download(request: Request, caller: CallerDep, services: ServicesDep, number:
 
 @router.get(
     "/respaldos/{number}/completo/",
-    summary="The archive and all that it is built on, as one tar with how to open them",
+    summary="The archive and its chain, as one tar with instructions",
     response_class=StreamingResponse,
 )
 @on_threads
@@ -190,7 +190,7 @@ def fetch_whole(caller: CallerDep, services: ServicesDep, number: Number) -> Str
 
 @router.get(
     "/respaldos/{number}/archivo/",
-    summary="The encrypted archive itself, of stores that sign no links",
+    summary="The encrypted archive itself, for stores that cannot sign links",
     response_class=StreamingResponse,
 )
 @on_threads
@@ -216,13 +216,13 @@ def restore(
     if asked.clinica not in (None, entry.record.clinic_id):
         raise Conflict(
             f"Backup {entry.number} is not of clinic {asked.clinica}.",
-            hint="Choose a backup of that clinic. If the application shows it as one, it reads another catalog.",
+            hint="Choose a backup of that clinic. If the application shows it there, it reads another catalog.",
         )
     started = services.actions.restore(caller, entry, mode=asked.modo, tables=tuple(asked.tablas), notes=asked.notas)
     return _iniciado(request, started)
 
 
-@router.get("/clinics/", summary="How the clinics stand")
+@router.get("/clinics/", summary="The state of each clinic's backups")
 @on_threads
 def clinics(
     caller: CallerDep,
@@ -249,7 +249,7 @@ def clinics(
 
 
 def alerts_for(caller: Caller, services: Services) -> list[str]:
-    """The kinds of what the operator must know; nothing for anybody else."""
+    """The kinds of alerts for the operator; empty for other people."""
     return [banner.kind for banner in services.banners()] if caller.viewer.superadmin else []
 
 
@@ -297,5 +297,5 @@ def _iniciado(request: Request, started: Started) -> Iniciado:
 
 
 def _other_page(request: Request, page: int) -> str:
-    """The same list, another page."""
+    """The address of another page of the same list."""
     return f"{request.url.path}?{request.url.include_query_params(page=page).query}"

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 PREFIX = "/backups"
 LARGEST_BODY_BYTES = 64 * 1024
 HEADERS = {
-    # Pages may lie in a frame of Airflow's own, and load nothing but the script and the style that come with them.
+    # Airflow may show the pages in a frame. They may load only their own script and style.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'",
     "X-Content-Type-Options": "nosniff",
@@ -36,13 +36,13 @@ HEADERS = {
 
 
 def make_app(services: Services | None = None) -> FastAPI:
-    """The application; reads nothing before its first request."""
+    """Make the application. It reads nothing before its first request."""
     app = FastAPI(
         title="Clinic backups",
         version="1",
         description="Backups of the clinics: list, make, download, restore. Log in as for Airflow's own API: a bearer "
-        "token of POST /auth/token, or the cookie of its web page. A clinic that you may not see does not exist here.",
-        # Airflow mounts plugins without any authentication: one rule for every route, the description included.
+        "token of POST /auth/token, or the cookie of its web page. A clinic that you may not see gives 404.",
+        # Airflow mounts plugins without any authentication, so this applies to every route, even the description.
         dependencies=[Depends(caller)],
         openapi_url=None,
         docs_url=None,
@@ -61,7 +61,9 @@ def make_app(services: Services | None = None) -> FastAPI:
 
 
 class Guard:
-    """Security headers on every answer, and no large bodies: they are read before anybody asks who sends them."""
+    """Adds security headers to every answer, and refuses large bodies, which would be read before the caller is
+    known.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -83,7 +85,7 @@ class Guard:
         if b"transfer-encoding" in headers or not length.isdigit() or int(length) > LARGEST_BODY_BYTES:
             accepted = headers.get(b"accept-language")
             language = of_api(None if accepted is None else accepted.decode("latin-1"))
-            answer = _as_json(TooLarge("The request's body is too large, or does not say its length."), language)
+            answer = _as_json(TooLarge("The request's body is too large, or has no length."), language)
             await answer(scope, receive, send_guarded)
             return
         await self._app(scope, receive, send_guarded)
@@ -105,7 +107,7 @@ def _answer(request: Request, problem: Problem, **more: Any) -> Response:
 
 
 def _is_spanish(request: Request) -> bool:
-    """The API answers this request in Spanish. Pages look after their language themselves."""
+    """Whether the API answers this request in Spanish. Pages choose their language themselves."""
     return not _is_page(request) and of_api(request.headers.get("accept-language")) == "es"
 
 
@@ -117,7 +119,7 @@ def _is_page(request: Request) -> bool:
 async def _on_our_error(request: Request, error: ClinicBackupsError) -> Response:
     problem = of_error(error, in_full=getattr(request.state, "runs_the_system", False))
     if problem.status >= 500:
-        # Whoever asks may be told little: here is the rest.
+        # The caller may see only a part of the error, so all of it is logged here.
         notes = getattr(error, "__notes__", ())
         said = " ".join((error.message, f"HINT: {error.hint}" if error.hint else "", *notes))
         log.error("%s %s: %s", request.method, one_line(request.url.path), one_line(said))
@@ -126,21 +128,22 @@ async def _on_our_error(request: Request, error: ClinicBackupsError) -> Response
 
 async def _on_http_error(request: Request, error: HTTPException) -> Response:
     """Errors of Airflow's login and of the router."""
-    # Airflow's 403 is that of a token that Airflow did not make, for instance from before its secret was changed.
+    # Airflow answers 403 for a token that it did not make, for instance one from before its secret was changed.
     status = 401 if error.status_code == 403 else error.status_code
     if status == 401 and _is_page(request) and request.method == "GET":
-        # Airflow's own way in; it takes back to where one wanted to go. Without a host: a proxy may have changed it.
+        # Airflow's own login page, which leads back to this address. Without a host, because a proxy may have changed
+        # it.
         root = request.scope.get("root_path", "").removesuffix(PREFIX)
         wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return RedirectResponse(f"{root}/api/v2/auth/login?next={quote(wanted, safe='')}", status_code=303)
     hints = {
         401: "Log in to Airflow, or send a bearer token of POST /auth/token.",
-        404: "Look at the address.",
+        404: "Check the address.",
         405: "The API's description, openapi.json, has the methods.",
     }
     problem = Problem(str(error.detail), hint=hints.get(status, ""))
     problem.status = status
-    # The framework's and Airflow's own words are English, and say no more than the status.
+    # The messages of the framework and of Airflow are English, and say no more than the status.
     in_spanish = _is_spanish(request)
     own = {"detail": f"{spanish.TITLES[status]}."} if in_spanish and status in spanish.TITLES else {}
     answer = _answer(request, problem, **own)
@@ -149,7 +152,7 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
 
 
 async def _on_wrong_values(request: Request, error: RequestValidationError) -> Response:
-    """Which values are wrong, and never what they were."""
+    """Name the wrong values, but never their contents."""
     in_spanish = _is_spanish(request)
     wrong = [
         {
@@ -164,8 +167,8 @@ async def _on_wrong_values(request: Request, error: RequestValidationError) -> R
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
-    """Starlette logs the traceback; the answer says nothing of it."""
-    problem = Problem("Something went wrong on our side.", hint="The log of Airflow's API server says what.")
+    """The answer to an unexpected error. Starlette logs the traceback; the answer does not contain it."""
+    problem = Problem("Something went wrong in the server.", hint="The log of Airflow's API server has the cause.")
     answer = _answer(request, problem)
     answer.headers.update(HEADERS)  # this handler runs outside of the guard
     return answer

@@ -1,4 +1,6 @@
-"""What the board says above its figures: why no backup, or no restore, goes on although every clinic looks well."""
+"""The banners above the board's figures: reasons why backups or restores do not run although every clinic looks
+well.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,10 @@ SHOWN = 10
 @dataclass(frozen=True)
 class Banner:
     """One thing that is wrong, or that waits for somebody.
-
-    :param count: of how many clinics or restores it tells.
-    :param names: of the first of them.
-    :param error: in the program's words, with the remedy ``hint``.
-    :param runs: DAG and run id of the runs that it is about.
+    :param count: the number of clinics or restores.
+        :param names: the names of the first of them.
+        :param error: the program's own error text, with its ``hint``.
+        :param runs: DAG and run id of the runs.
     """
 
     kind: Kind
@@ -41,7 +42,7 @@ class Banner:
 
 
 def of_airflow(runs: Runs) -> list[Banner]:
-    """What Airflow knows: the DAG, its pool, and its newest run for all clinics."""
+    """Banners from Airflow's data: the DAG, its pool, and its newest run for all clinics."""
     found, state = [], runs.schedule(BACKUP)
     if not state.known:
         found.append(Banner("unknown"))
@@ -58,7 +59,7 @@ def of_airflow(runs: Runs) -> list[Banner]:
 
 
 def of_clinics(active: Callable[[], Sequence[Clinic]], seen: Container[int]) -> list[Banner]:
-    """Active clinics that no run has seen: they are in no figure of the board."""
+    """A banner about active clinics that no run has seen, and that the board therefore does not count."""
     try:
         unseen = [f"{clinic.id} {clinic.name}" for clinic in active() if clinic.id not in seen]
     except ClinicBackupsError as error:
@@ -67,6 +68,6 @@ def of_clinics(active: Callable[[], Sequence[Clinic]], seen: Container[int]) -> 
 
 
 def of_approvals(waiting: Sequence[Approval]) -> list[Banner]:
-    """Restores whose plan waits for an answer."""
+    """A banner about restores whose plan waits for an answer."""
     runs = tuple(("clinic_restore", found.run_id) for found in waiting if found.run_id is not None)
     return [Banner("waiting", len(waiting), runs=runs[:SHOWN])] if waiting else []

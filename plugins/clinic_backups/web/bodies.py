@@ -1,4 +1,4 @@
-"""JSON bodies that are read after it is known who sends them: what somebody may not do is refused before it is read."""
+"""Reads JSON bodies after the caller's rights were checked, so that 403 comes before 422."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOT_JSON: dict[str, Any] = {
 
 
 async def json_body(request: Request) -> object:
-    """What the body holds; an empty one is an empty object. What is no JSON is found wrong by :func:`read_body`."""
+    """The body's JSON; an empty body is an empty object. If it is not JSON, :func:`read_body` refuses it."""
     content = await request.body()
     if not content:
         return {}
@@ -34,7 +34,7 @@ async def json_body(request: Request) -> object:
 
 
 def read_body(model: type[Model], given: object) -> Model:
-    """The body as that model. :raises RequestValidationError: it is not."""
+    """The body as a model. :raises RequestValidationError: it does not fit the model."""
     if given is NOT_JSON:
         raise RequestValidationError([NOT_JSON])
     try:
@@ -45,7 +45,7 @@ def read_body(model: type[Model], given: object) -> Model:
 
 
 def clinic_named(given: object) -> int | None:
-    """The clinic that a body names, before anything else of it is looked at; ``None``: none that can be one."""
+    """The clinic's id in a body, before anything else in it is checked; ``None`` if there is no possible id."""
     named: Any = given.get("clinica") if isinstance(given, dict) else None
     if isinstance(named, str) and named.isascii() and named.isdigit() and len(named) < 20:
         named = int(named)

@@ -1,4 +1,4 @@
-"""Whoever asks for something, and where the request came from."""
+"""The caller of a request, and the address that it came from."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from clinic_backups.web.viewer import Action, Viewer
 class Caller:
     """Who asks, and from where.
 
-    :param user: Airflow's own user, whom its approvals record.
-    :param address: the network address that the request came from, as far as the server knows.
+    :param user: Airflow's own user, for its record of approvals.
+    :param address: the network address of the request, as the server sees it.
     """
 
     viewer: Viewer
@@ -22,12 +22,12 @@ class Caller:
     user: Any
 
     def require_anywhere(self, action: Action) -> None:
-        """:raises Denied: the role allows it in no clinic."""
+        """:raises Denied: the person's role does not allow it in any clinic."""
         if self.viewer.clinics_where(action) == ():
             raise Denied("Your role allows that in no clinic.", hint="Ask the clinic's administrator, or the operator.")
 
     def require(self, action: Action, clinic_id: int) -> None:
-        """:raises NotVisible: for this person there is no such clinic.
+        """:raises NotVisible: the clinic is not visible to this person.
         :raises Denied: the role in this clinic does not allow it."""
         if self.viewer.role_in(clinic_id) is None:
             raise NotVisible(f"Clinic {clinic_id}")

@@ -1,4 +1,4 @@
-"""Lines and marks of the pages' small pictures, as coordinates for SVG."""
+"""Coordinates for the pages' small SVG charts."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MARGIN = 2.0
 
 @dataclass(frozen=True)
 class Trend:
-    """A line over the last :data:`DAYS` days. It begins at zero: what shrinks by half is seen to shrink by half.
+    """A line over the last :data:`DAYS` days. Its scale begins at zero, so that half the value has half the height.
 
     :param points: for a ``polyline``; empty for fewer than two values.
-    :param last: where the newest value lies; none when there is no value.
+    :param last: the position of the newest value; none if there is no value.
     """
 
     width: int
@@ -55,7 +55,7 @@ def trend(values: Sequence[tuple[date, float]], today: date, *, width: int = 96,
 
 
 def places(moments: Sequence[datetime], *, width: int = 1000) -> list[float]:
-    """Where each moment lies on a line from the oldest to the newest; a single one lies at its end."""
+    """The position of each moment on a line from the oldest to the newest. A single one is at its end."""
     if not moments:
         return []
     first, last = min(moments), max(moments)

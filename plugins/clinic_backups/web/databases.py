@@ -1,4 +1,4 @@
-"""Connections that stay open between requests, and a database that is down without holding anybody up."""
+"""Database connections that stay open between requests. A database that is down does not block other requests."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CONNECT_SECONDS = 3
 STATEMENT_SECONDS = 10
 POOL_SECONDS = 5
 REST_SECONDS = 5
-"""After a connection failed, nobody tries again for that long: each try holds a thread."""
+"""After a failed connection, nobody tries again for this time, because each try blocks a thread."""
 
 
 class WebDatabase(CatalogDatabase):
-    """A database of the API server: pooled, bounded in time, left alone for a while when it is down.
+    """A database of the API server, with a pool and time limits. When it is down, it is not used for a while.
 
     :param find: looks up the connection whenever a new one is opened, so that a changed password needs no restart.
-    :param name: what it is called in errors.
+    :param name: its name in errors.
     """
 
     def __init__(self, find: Callable[[], Connection], name: str) -> None:
@@ -36,7 +36,7 @@ class WebDatabase(CatalogDatabase):
 
     @cached_property
     def _engine(self) -> Engine:
-        # As many more as there are threads: whoever starts a run keeps others away with one, and looks around with it.
+        # As many more as there are threads, because a request that starts a run needs a second connection for its lock.
         return create_engine(
             "postgresql+psycopg2://",
             creator=self._open,

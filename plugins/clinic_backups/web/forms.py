@@ -1,4 +1,4 @@
-"""What the pages are asked for in their addresses. A value that makes no sense counts as not given."""
+"""Reads the query values of the pages' addresses. An invalid value is ignored."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST_PAGE = 100_000
 LONGEST_SEARCH = 200
 LONGEST_RUN_ID = 250
 FLASHES = ("backing_up", "planning", "holding", "releasing", "verifying", "approved", "rejected")
-"""What a page may say of what was done just now: the address names one of these, and never holds a text."""
+"""The messages about an action just done. The address holds only one of these names, never a text."""
 TableName = Annotated[str, StringConstraints(pattern=r"^[^.\x00]{1,63}\.[^.\x00]{1,63}$")]
 MOST_TABLES = 500
 Choice = TypeVar("Choice", bound=str)
@@ -37,25 +37,24 @@ def choice(params: Mapping[str, str], name: str, choices: Sequence[Choice]) -> C
 
 
 def words(params: Mapping[str, str], name: str) -> str:
-    """A line of what can be seen."""
+    """One line of visible text."""
     return one_line(params.get(name, ""))[:LONGEST_SEARCH]
 
 
 def page_of(params: Mapping[str, str]) -> int:
-    """Which page of a list; the first one where none is named."""
+    """The page's number in a list; 1 if none is given."""
     return number(params, "page", largest=LARGEST_PAGE) or 1
 
 
 def is_run_id(text: str) -> bool:
-    """Whether Airflow can know a run of that name: its database cannot be asked for every text."""
+    """Whether the text can be a run's id, because Airflow's database does not accept every text."""
     return len(text) <= LONGEST_RUN_ID and text.isprintable()
 
 
 @dataclass(frozen=True)
 class BoardQuery:
-    """Which clinics the board shows, and in which order.
-
-    :param all: those that are not active, too.
+    """The filter and the order of the board.
+    :param all: include clinics that are not active.
     """
 
     q: str = ""
@@ -69,7 +68,7 @@ class BoardQuery:
 
     @classmethod
     def of(cls, params: Mapping[str, str]) -> BoardQuery:
-        """What the address asks for."""
+        """Read it from an address."""
         return cls(
             q=words(params, "q"),
             standing=choice(params, "standing", get_args(Standing)),
@@ -82,7 +81,7 @@ class BoardQuery:
         )
 
     def values(self, **changes: Any) -> dict[str, str]:
-        """The same, changed, as values of an address; what is as usual is left out. A change leads to page 1."""
+        """The same with changes, as values of an address without defaults. A change leads to page 1."""
         changed, usual = replace(self, **({"page": 1} | changes)), BoardQuery()
         return {
             name: "1" if value is True else str(value)

@@ -1,4 +1,4 @@
-"""The pages' language: the browser's, else Spanish. The words are in ``texts/*.toml``."""
+"""The pages' language: the browser's, otherwise Spanish. The texts are in ``texts/*.toml``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from clinic_backups.notify.formats import Formats
 
 FOLDER = Path(__file__).with_name("texts")
 LANGUAGES = ("es", "en")
-"""The first one is for those who ask for none of these."""
+"""The first one is used for browsers that ask for none of these."""
 LONGEST_TEXT = 1000
 PLURAL_FORMS = {"one", "other"}
 
 
 def negotiate(accepted: str) -> str:
-    """The language that a header ``Accept-Language`` (RFC 9110, 12.5.4) likes best; the first named of equals."""
+    """The preferred language in a header ``Accept-Language`` (RFC 9110, 12.5.4); of equals the first."""
     wishes: list[tuple[float, str]] = []
     for item in accepted.split(","):
         tag, _, parameter = item.partition(";")
@@ -37,19 +37,19 @@ def negotiate(accepted: str) -> str:
 
 
 def of_api(accepted: str | None) -> str:
-    """The language of the API's errors: that of the header, and English for programs that send none."""
+    """The language of the API's errors: that of the header, or English for programs that send none."""
     return "en" if accepted is None else negotiate(accepted)
 
 
 def tidy(value: str, longest: int = LONGEST_TEXT) -> str:
-    """What others wrote, as one line that cannot turn or hide the text around it."""
+    """Text of others as one line that cannot reverse or hide the text around it."""
     line = one_line(value)
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
 @cache
 def load(language: str) -> Mapping[str, str | Mapping[str, str]]:
-    """The texts by their dotted keys; a text with plural forms is a mapping of CLDR's category to it."""
+    """The texts by their dotted keys. A text with plural forms is a mapping from CLDR's category."""
     return dict(_flat("", tomllib.loads((FOLDER / f"{language}.toml").read_text(encoding="utf-8"))))
 
 
@@ -69,7 +69,7 @@ class Texts:
         self._plain = {key: escape(text) for key, text in self._texts.items() if isinstance(text, str)}
 
     def __call__(self, key: str, /, **values: Any) -> Markup:
-        """A text, safe to stand in HTML, with its ``{placeholders}`` filled; ``n`` chooses the plural form."""
+        """A text for HTML with its ``{placeholders}`` filled and escaped. ``n`` chooses the plural form."""
         if not values:
             return self._plain[key]
         found = self._texts[key]

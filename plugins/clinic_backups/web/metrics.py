@@ -1,4 +1,4 @@
-"""The clinics' figures as Prometheus reads them."""
+"""The clinics' figures in the format of Prometheus."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Figure = Callable[[ClinicMetrics], float | None]
 
 
 def exposition(clinics: Iterable[ClinicMetrics], now: datetime, alerts: Iterable[str] = ()) -> bytes:
-    """Text of https://prometheus.io/docs/instrumenting/exposition_formats/; a figure that is unknown is left out.
+    """Text in https://prometheus.io/docs/instrumenting/exposition_formats/. Unknown figures are left out.
 
     :param alerts: kinds of :class:`clinic_backups.web.banners.Banner`.
     """
@@ -32,7 +32,7 @@ class _Clinics(Collector):
         self._clinics, self._now, self._alerts = clinics, now, alerts
 
     def describe(self) -> list[Metric]:
-        """Nothing: else the registry would collect once to find the names."""
+        """Empty, because otherwise the registry would collect once to find the names."""
         return []
 
     def collect(self) -> Iterable[Metric]:
@@ -42,7 +42,7 @@ class _Clinics(Collector):
         families: list[tuple[GaugeMetricFamily, Figure]] = [
             (_gauge("last_good_age_seconds", "Age of the last good backup"), lambda c: age(c.last_good_at)),
             (
-                _gauge("last_good_timestamp_seconds", "As of when the data of the last good backup are"),
+                _gauge("last_good_timestamp_seconds", "Time of the data in the last good backup"),
                 lambda c: c.last_good_at.timestamp() if c.last_good_at else None,
             ),
             (_gauge("last_duration_seconds", "Duration of the last good backup"), lambda c: c.last_duration_seconds),
@@ -65,5 +65,5 @@ class _Clinics(Collector):
 
 
 def _gauge(name: str, meaning: str) -> GaugeMetricFamily:
-    # Gauges all: records are forgotten after their term, and a counter must not fall.
+    # All are gauges, because old records are removed and a counter must not decrease.
     return GaugeMetricFamily(f"clinic_backups_{name}", f"{meaning}, of each clinic", labels=("clinic_id", "clinic"))

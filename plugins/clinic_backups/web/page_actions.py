@@ -1,4 +1,4 @@
-"""The forms of the pages: each does one thing and leads to a page that shows how it goes."""
+"""The forms of the pages. Each does one thing and leads to a page that shows its progress."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Sure = Annotated[bool, Form()]
 
 
 router = APIRouter(include_in_schema=False)
-"""The routes that change something, and those that hand out a backup."""
+"""The routes that change something or send a backup."""
 
 
 @router.post("/clinics/{clinic_id}/back-up")
@@ -99,12 +99,12 @@ def verify(request: Request, caller: CallerDep, services: ServicesDep, number: i
     return _follow(request, services.actions.verify(caller, entry_of(services, caller, number)), "verifying")
 
 
-# A link and no form: browsers let no form lead to another host, where the stores are (CSP, form-action).
+# A link instead of a form, because a form may not lead to another host such as a store (CSP, form-action).
 @router.get("/backups/{number}/download")
 @on_threads
 def download(request: Request, caller: CallerDep, services: ServicesDep, number: int) -> Response:
     link = services.actions.download(caller, entry_of(services, caller, number))
-    # A folder signs no links.
+    # A folder cannot sign links.
     return RedirectResponse(link.url or archive_path(request, number), status_code=303)
 
 
@@ -116,12 +116,12 @@ def download_whole(request: Request, caller: CallerDep, services: ServicesDep, n
 
 
 def _require_sure(sure: bool) -> None:
-    """The box beside the button, without script. :raises WrongValue: it is not ticked."""
+    """Check the box beside the button, for browsers without script. :raises WrongValue: it is not ticked."""
     if not sure:
-        raise WrongValue("The box beside the button was not ticked.", hint="Read what it says, tick it, and try again.")
+        raise WrongValue("The box beside the button was not ticked.", hint="Read its text, tick it, and try again.")
 
 
 def _follow(request: Request, started: Started, flash: str) -> Response:
-    """To the page of the run that does it. 303: a reload of that page does not do it again."""
+    """Redirect to the page of the run. With 303, reloading that page does not repeat the action."""
     url = Links.of(request).url("runs", started.dag_id, started.run_id, query={"done": flash})
     return RedirectResponse(url, status_code=303)

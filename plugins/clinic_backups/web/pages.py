@@ -1,4 +1,4 @@
-"""The HTML pages below ``ui/``: plain pages that work without script; the script only keeps them up to date."""
+"""The HTML pages below ``ui/``. They work without script; the script only keeps them up to date."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def show(
     clinic_id: int | None = None,
     **facts: Any,
 ) -> HTMLResponse:
-    """A page for somebody, with what this person may do with that clinic."""
+    """Render a page, with the actions that the caller may do with that clinic."""
     now, zone = services.now(), services.settings.zone
     may = {action: clinic_id is not None and caller.viewer.may(action, clinic_id) for action in get_args(Action)}
     known: dict[str, Any] = {"viewer": caller.viewer, "may": may, "now": now, "today": now.astimezone(zone).date()}
@@ -269,7 +269,7 @@ def show(
 
 
 def line_of(caller: Caller, services: Services, clinic_id: int) -> BoardLine:
-    """How a clinic stands. :raises NotVisible: it does not exist, or this person may not see it."""
+    """The clinic's line of the board. :raises NotVisible: it does not exist or is not visible to this person."""
     line = _line(services, clinic_id) if caller.viewer.may("see", clinic_id) else None
     if line is None:
         raise NotVisible(f"Clinic {clinic_id}")
@@ -285,9 +285,8 @@ router.include_router(ui)
 
 
 def render_error(request: Request, status: int, title: str, message: str, hint: str) -> HTMLResponse:
-    """What went wrong, in plain words and in the program's own; needs neither catalog nor settings.
-
-    :param title: the status in English, for what the texts do not name.
+    """The page of an error, with a plain text and the program's own. It needs neither catalog nor settings.
+    :param title: the status in English, used if the texts have none for it.
     """
     root = request.scope.get("root_path", "")
     return render.page(
@@ -304,7 +303,7 @@ def render_error(request: Request, status: int, title: str, message: str, hint: 
 
 
 def _came_from(request: Request, prefix: str) -> str:
-    """The page of ours that led here; empty where there is none."""
+    """The page of this application that led here; empty if there is none."""
     try:
         parts = urlsplit(request.headers.get("referer", ""))
     except ValueError:
@@ -314,5 +313,5 @@ def _came_from(request: Request, prefix: str) -> str:
 
 
 def _restored(restores: list[RunView]) -> Mapping[str, RunView]:
-    """The newest restore that succeeded, by the backup that it brought back."""
+    """The newest successful restore of each backup, by backup id."""
     return {run.plan.backup_id: run for run in reversed(restores) if run.plan and run.state == "success"}

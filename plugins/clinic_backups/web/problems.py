@@ -1,4 +1,4 @@
-"""What goes wrong for somebody who uses the API or the pages: RFC 9457 problems, each with its remedy."""
+"""Errors of the API and the pages: RFC 9457 problems, each with its remedy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TITLES = {
 class Problem(ClinicBackupsError):
     """An error that is the answer to a request.
 
-    :param retry_after_seconds: when it is worth another try.
+    :param retry_after_seconds: the time after which a retry may succeed.
     """
 
     status = 500
@@ -39,7 +39,7 @@ class Problem(ClinicBackupsError):
 
     @property
     def title(self) -> str:
-        """What its status means."""
+        """The meaning of its status."""
         return TITLES.get(self.status) or HTTPStatus(self.status).phrase
 
     def body(self, language: str = "en") -> dict[str, Any]:
@@ -56,17 +56,17 @@ class Problem(ClinicBackupsError):
 
 
 class Denied(Problem):
-    """This person may see the clinic, and may not do that."""
+    """The person may see the clinic but may not do this."""
 
     status = 403
 
 
 class CrossSite(Denied):
-    """The request came from a page of somebody else's."""
+    """The request came from a page of another site."""
 
 
 class NotVisible(Problem):
-    """There is no such thing, or none for this person: the two must not be told apart."""
+    """The thing does not exist or is not visible to this person. The answer must not tell which."""
 
     status = 404
 
@@ -75,25 +75,25 @@ class NotVisible(Problem):
 
 
 class Conflict(Problem):
-    """It cannot be done as things stand."""
+    """The present state does not allow it."""
 
     status = 409
 
 
 class WrongValue(Problem):
-    """A value that no form of ours sends."""
+    """A value that is not valid."""
 
     status = 422
 
 
 class TooLarge(Problem):
-    """A body that nothing of ours is so long as."""
+    """The request body is larger than any that this API accepts."""
 
     status = 413
 
 
 class TooMany(Problem):
-    """This person has done too much in too short a time."""
+    """The person has started too many actions in too short a time."""
 
     status = 429
 
@@ -105,9 +105,8 @@ class Unavailable(Problem):
 
 
 def of_error(error: ClinicBackupsError, *, in_full: bool) -> Problem:
-    """What to answer when the core failed.
-
-    :param in_full: the person runs the system, and may read names of servers and settings.
+    """The answer to an error of the core.
+    :param in_full: the person is an operator and may read names of servers and settings.
     """
     if isinstance(error, Problem):
         return error
@@ -117,7 +116,9 @@ def of_error(error: ClinicBackupsError, *, in_full: bool) -> Problem:
         return Unavailable(error.message, hint=error.hint, retry_after_seconds=10)
     lasting = isinstance(error, PermanentError)
     return Unavailable(
-        "The backups' page is not set up right." if lasting else "The backups' catalog or store cannot be reached now.",
+        "The backups' page is not configured correctly."
+        if lasting
+        else "The backups' catalog or store cannot be reached now.",
         hint="Try again in a minute. The operator finds the cause in the log of Airflow's API server.",
         retry_after_seconds=10,
     )

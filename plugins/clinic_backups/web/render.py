@@ -1,4 +1,4 @@
-"""Pages from templates: nothing that others wrote can become mark-up in them."""
+"""Renders pages from templates. Text of others can never become mark-up."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ LONGEST_NAME = 120
 def page(request: Request, template: str, *, zone: ZoneInfo, status: int = 200, **facts: Any) -> HTMLResponse:
     """A page in the browser's language.
 
-    :param zone: times are shown in it.
-    :param facts: what the template shows; texts among them are shown as they are, on one line.
+    :param zone: the time zone of shown times.
+    :param facts: the values for the template. Texts are escaped and shown on one line.
     """
     language = negotiate(request.headers.get("accept-language", ""))
     environment = _environment(language, zone.key)
@@ -55,17 +55,17 @@ def page(request: Request, template: str, *, zone: ZoneInfo, status: int = 200, 
 
 @dataclass(frozen=True)
 class Links:
-    """Addresses of pages, below wherever the application is mounted."""
+    """Addresses of pages, below the application's mount point."""
 
     root: str
 
     @classmethod
     def of(cls, request: Request) -> Links:
-        """Those that an answer to this request may hold."""
+        """The addresses for an answer to this request."""
         return cls(request.scope.get("root_path", ""))
 
     def __call__(self, *parts: object, query: Mapping[str, str] | None = None) -> Markup:
-        """``link("clinics", 7)``; what each part holds stays one part."""
+        """``link("clinics", 7)``. Each argument becomes one part of the path."""
         return escape(self.url(*parts, query=query))
 
     def task(self, dag_id: str, run_id: str, task_id: str, map_index: int) -> Markup:
@@ -75,23 +75,23 @@ class Links:
         return escape(f"{self.root.removesuffix('/backups')}/{path}")
 
     def url(self, *parts: object, query: Mapping[str, str] | None = None) -> str:
-        """The same outside of HTML."""
+        """The same without HTML escapes."""
         path = "/".join(quote(str(part), safe="") for part in parts)
         return f"{self.root}/ui/{path}" + (f"?{urlencode(query)}" if query else "")
 
 
 def archive_path(request: Request, number: int) -> str:
-    """Where this server hands out an archive itself. Without a host: a proxy may have changed it."""
+    """The path at which this server sends an archive. Without a host, because a proxy may have changed it."""
     return f"{Links.of(request).root}/respaldos/{number}/archivo/"
 
 
 def whole_path(request: Request, number: int) -> str:
-    """Where this server hands out an archive with all that it is built on."""
+    """The path at which this server sends an archive with its chain."""
     return f"{Links.of(request).root}/respaldos/{number}/completo/"
 
 
 def static_file(name: str) -> tuple[bytes, str, str] | None:
-    """A file that the pages load: its content, its type, and the mark of this version; none of that name."""
+    """A static file of the pages: content, type and version mark; none if there is no such file."""
     if name not in STATIC_TYPES:
         return None
     return _content(name), STATIC_TYPES[name], _version(name)
@@ -108,7 +108,7 @@ def _version(name: str) -> str:
 
 
 def _static_links(links: Links) -> dict[str, Markup]:
-    """Addresses that change with the file, so that browsers may keep it."""
+    """Addresses that change with the file's content, so that browsers may cache it."""
     return {name: links("static", name, query={"v": _version(name)}) for name in STATIC_TYPES}
 
 
@@ -121,7 +121,7 @@ def _environment(language: str, zone: str) -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        # What is mark-up is ours; a plain text came from a database or a browser.
+        # Only our own texts are mark-up. Plain texts come from a database or a browser.
         finalize=lambda value: tidy(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
     environment.filters.update({name: _marked(getattr(formats, name)) for name in (*FILTERS, "clock", "weekday")})

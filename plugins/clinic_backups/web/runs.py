@@ -1,4 +1,4 @@
-"""Runs of our DAGs, as Airflow's own database knows them. The only module that asks it; it runs in the API server."""
+"""Runs of our DAGs in Airflow's own database. Only this module queries it, and only in the API server."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ BACKUP, RESTORE, HOLD, VERIFY = "clinic_backup", "clinic_restore", "clinic_backu
 DAG_IDS = (BACKUP, RESTORE, HOLD, VERIFY)
 UNFINISHED = ("queued", "running")
 LAST_TASKS = ("summary", "report", "all_well")
-"""They fail because another task did."""
+"""Tasks that fail because another task failed."""
 RAN = ("running", "success", "failed", "up_for_retry", "restarting")
 WAITING_STATES = ("awaiting_input", "deferred")
 MOST_LOOKED_AT = 50
-"""Ended runs among which one for all clinics is looked for; mapped tasks whose errors are."""
+"""How many ended runs are searched for one for all clinics, and how many mapped tasks for their errors."""
 YOUNGEST_APPROVAL = timedelta(seconds=5)
-"""An answer in the first second meets Airflow's scheduler before it has noted that the task waits (3.3.2)."""
+"""In Airflow 3.3.2 an answer in the first second comes before the scheduler has recorded that the task waits."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class TaskView:
 class RunView:
     """One run of one of our DAGs.
 
-    :param clinic_id: the clinic that its conf names, or whose backup it names; ``None``: several.
-    :param plan: of a restore, once it is made: as the catalog has it, or one that was refused.
-    :param plan_digest: of a restore: what is approved, which is a plan or a copy into a new schema.
-    :param target: of a restore: the database that it writes to.
-    :param answer: of a restore: what somebody answered to its plan, with ``answered_by`` and their ``reason``.
-    :param result: of a restore: what the catalog's record says, once it is done.
-    :param error: of the first task that failed, with its remedy ``hint``.
+    :param clinic_id: the clinic in its conf, or of the backup in its conf; ``None``: several.
+    :param plan: a restore's plan from the catalog, or a refused one; none before it is made.
+    :param plan_digest: digest of a restore's plan, or of a restore into a new schema.
+    :param target: the database that a restore writes to.
+    :param answer: the answer to a restore's plan, with ``answered_by`` and ``reason``.
+    :param result: a finished restore's result from its record.
+    :param error: the error of the first failed task, with its ``hint``.
     """
 
     dag_id: str
@@ -99,7 +99,7 @@ class RunView:
 
     @property
     def failed_task(self) -> TaskView | None:
-        """The first of its tasks that failed, in the order of their work."""
+        """The first failed task, in the order of the steps."""
         failed = [task for task in self.tasks if task.state == "failed"]
         return min(failed, key=lambda task: (task.task_id in LAST_TASKS, task.map_index), default=None)
 
@@ -110,10 +110,9 @@ class RunView:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How a scheduled DAG stands.
-
-    :param slots: of the pool of its tasks; ``None``: there is no such pool; negative: no limit.
-    :param last: its newest ended run for all clinics.
+    """The state of a scheduled DAG.
+    :param slots: slots of its tasks' pool; ``None``: there is no such pool; negative: no limit.
+        :param last: its newest ended run for all clinics.
     """
 
     known: bool
@@ -123,12 +122,12 @@ class Schedule:
 
 
 class Runs:
-    """Starts runs and looks at them. Who may is decided before."""
+    """Starts and reads runs. The caller has checked the person's rights."""
 
     def start(self, dag_id: str, conf: Mapping[str, Any], *, by: str, run_id: str) -> None:
         """Start a run.
 
-        :raises Conflict: the DAG is paused: the run would wait for ever.
+        :raises Conflict: the DAG is paused, so the run would wait for ever.
         :raises Unavailable: Airflow does not know the DAG, or does not answer.
         """
         with _session() as session:
@@ -136,7 +135,7 @@ class Runs:
             if dag is None or dag.is_stale:
                 raise Unavailable(
                     f"Airflow does not know the DAG {dag_id}.",
-                    hint="Is the DAG processor running, and is there an import error?",
+                    hint="Check that the DAG processor is running, and that there is no import error.",
                 )
             if dag.is_paused:
                 raise Conflict(f"The DAG {dag_id} is paused.", hint="The operator unpauses it in Airflow's list.")
@@ -157,7 +156,7 @@ class Runs:
             ) from error
 
     def unfinished(self, dag_id: str) -> list[RunView]:
-        """All runs of a DAG that wait or go on, without their tasks."""
+        """All waiting or running runs of a DAG, without their tasks."""
         with _session() as session:
             found = session.scalars(_runs(dag_id).where(DagRun.state.in_(UNFINISHED)))
             return [_view(run) for run in found]
@@ -177,7 +176,7 @@ class Runs:
             return found[0] if found else None
 
     def next_run(self, dag_id: str) -> datetime | None:
-        """When the schedule starts the DAG again; none while it is paused."""
+        """The time of the DAG's next scheduled run; none while it is paused."""
         with _session() as session:
             dag = session.get(DagModel, dag_id)
             return None if dag is None or dag.is_paused else dag.next_dagrun_create_after
@@ -196,8 +195,8 @@ class Runs:
     def answer(self, run_id: str, *, approve: bool, user: Any, now: datetime, reason: str = "") -> None:
         """Approve or reject a restore's plan, as Airflow's own page does; waits for up to five seconds.
 
-        :raises Conflict: nothing waits, or it was answered.
-        :raises Denied: only others may (``CLINIC_BACKUPS_APPROVERS``).
+        :raises Conflict: the run does not wait for an answer, or was already answered.
+        :raises Denied: the person is not in ``CLINIC_BACKUPS_APPROVERS``.
         """
         with _session() as session:
             asked_at = session.scalar(
@@ -228,10 +227,10 @@ class Runs:
 
 def _of_airflow(error: HTTPException) -> Exception:
     if error.status_code == 403:
-        return Denied("You may not approve restores.", hint="CLINIC_BACKUPS_APPROVERS names those who may.")
+        return Denied("You may not approve restores.", hint="CLINIC_BACKUPS_APPROVERS lists the approvers.")
     if error.status_code == 404:
         return NotVisible("The approval")
-    return Conflict("Somebody has answered already.", hint="Look at the restore's state.")
+    return Conflict("Somebody has already answered.", hint="Look at the restore's state.")
 
 
 @contextmanager
@@ -269,7 +268,7 @@ def _view(run: DagRun, **known: Any) -> RunView:
 
 
 def _full_views(session: Any, runs: Sequence[DagRun]) -> list[RunView]:
-    """Runs of one DAG with their tasks and what these said, in two queries."""
+    """Runs of one DAG with their tasks and the tasks' results, in two queries."""
     if not runs:
         return []
     dag_id, run_ids = runs[0].dag_id, [run.run_id for run in runs]
@@ -314,7 +313,7 @@ def _full_view(run: DagRun, tasks: Sequence[TaskView], said: Mapping[tuple[str, 
 
 
 def _clinic_of(conf: Mapping[str, Any]) -> int | None:
-    """The one clinic that a run is about; a backup's id begins with its clinic's."""
+    """The clinic of a run. A backup's id begins with its clinic's id."""
     named = conf.get("clinic_id")
     if named is None and isinstance(conf.get("backup_id"), str):
         named = conf["backup_id"].partition("-")[0]

@@ -1,4 +1,4 @@
-"""What the API takes and gives: the fields that the clinics' application has always had, and those of monitoring."""
+"""The API's requests and answers: the fields of the clinics' application, and those for monitoring."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PageSize = Annotated[int, Query(ge=1, le=500)]
 
 
 def _not_like_a_number(value: object) -> object:
-    """``true`` and ``1.0`` are numbers to Python, and no ids."""
+    """Refuse ``true`` and ``1.0``, which Python accepts as numbers but which are not ids."""
     if isinstance(value, (bool, float)):
         raise ValueError("is not a whole number")
     return value
@@ -35,7 +35,7 @@ Clinica = Annotated[int, Field(ge=0, le=BIGINT - 1), BeforeValidator(_not_like_a
 
 
 def _without_blanks(values: object) -> object:
-    """The entry "all" of a form's list sends an empty value: it is no choice."""
+    """Drop empty values, which the entry "all" of a form's list sends."""
     return [value for value in values if value != ""] if isinstance(values, list) else values
 
 
@@ -43,14 +43,14 @@ Chosen = BeforeValidator(_without_blanks)
 
 
 def _without_nul(text: str) -> str:
-    """PostgreSQL's text holds every character but this one."""
+    """Refuse NUL, the only character that PostgreSQL's text cannot hold."""
     if "\0" in text:
         raise ValueError("holds a NUL character")
     return text
 
 
 def _in_utc(moment: datetime) -> datetime:
-    """PostgreSQL knows fewer offsets than ISO 8601."""
+    """Convert to UTC, because PostgreSQL accepts fewer offsets than ISO 8601."""
     try:
         return moment.astimezone(UTC)
     except OverflowError:
@@ -62,13 +62,13 @@ Line = Annotated[str, Field(max_length=500), AfterValidator(_without_nul)]
 
 
 class Asked(BaseModel):
-    """A body: what it does not know is refused, so that a misspelt field is not taken for its default."""
+    """A request body. Unknown fields are refused, so that a misspelt field does not silently get its default."""
 
     model_config = ConfigDict(extra="forbid")
 
     @classmethod
     def as_body(cls) -> dict[str, Any]:
-        """For the API's description: routes read their bodies themselves, after they know who asks."""
+        """The body for the API's description. Routes read their bodies themselves, after checking the caller."""
         return {"requestBody": {"content": {"application/json": {"schema": cls.model_json_schema()}}}}
 
 
@@ -92,13 +92,13 @@ class Respaldo(BaseModel):
     fecha_creacion: datetime
     fecha_expiracion: datetime | None
     creado_por: int | None = Field(
-        description="The application's user who asked, where user_clinics.sql gives a user_id; null for the schedule"
+        description="The application's user who asked, if user_clinics.sql returns a user_id; null for the schedule"
     )
     creado_por_nombre: str
     notas: str
-    retencion: str | None = Field(description="Why it is kept until somebody releases it; null: it is not on hold")
+    retencion: str | None = Field(description="The reason of its hold; null: it is not on hold")
     retencion_de_nota: bool = Field(
-        description="The hold comes from a note in the store that the catalog did not make: ask who set it"
+        description="The hold comes from a note in the store that the catalog did not write: ask who set it"
     )
 
 
@@ -112,35 +112,35 @@ class Respaldos(BaseModel):
 
 
 class NuevoRespaldo(Asked):
-    """What to back up. Whoever belongs to one clinic only may leave ``clinica`` out."""
+    """What to back up. People of only one clinic may leave ``clinica`` out."""
 
     clinica: Clinica | None = None
     tipo: Literal["auto", "completo", "incremental"] = "auto"
-    notas: Line = Field(default="", description="One line; nothing of a patient")
+    notas: Line = Field(default="", description="One line without patients' data")
     creado_por: Clinica | None = Field(
-        default=None, description="The application's user for whom a service asks; only superadmins may say it"
+        default=None, description="The application's user on whose behalf a service asks; only for superadmins"
     )
 
 
 class Restauracion(Asked):
-    """How to restore. It is planned, and then waits for somebody to approve the plan."""
+    """How to restore. A plan is made, and then waits for an approval."""
 
     clinica: Clinica | None = Field(
-        default=None, description="Of which clinic the backup is, to be compared: another one is 409"
+        default=None, description="The expected clinic of the backup; if it is of another clinic, the answer is 409"
     )
     modo: Literal["exact", "missing", "live"] = Field(
         default="exact",
-        description="exact: as the backup; missing: only bring back rows that are gone; live: as the backup, but what"
-        " changed since the plan stays",
+        description="exact: as the backup; missing: only bring back rows that are gone; live: as the backup, but"
+        " changes since the plan stay",
     )
     tablas: list[TableName] = Field(
-        default_factory=list, max_length=MOST_TABLES, description="Only these, as schema.table; all when empty"
+        default_factory=list, max_length=MOST_TABLES, description="Only these tables, as schema.table; all if empty"
     )
     notas: Line = ""
 
 
 class Iniciado(BaseModel):
-    """A run of Airflow that was started; ``url`` is the page that follows it."""
+    """A started Airflow run; ``url`` is the page that shows its progress."""
 
     dag_id: str
     run_id: str
@@ -158,22 +158,22 @@ class Parte(BaseModel):
 
 
 class Enlace(BaseModel):
-    """Where the archive can be fetched, encrypted as it is, until ``expira``."""
+    """The link to the encrypted archive, valid until ``expira``."""
 
-    url: str = Field(description="A link of the store; where the store is a folder, a path of this server")
+    url: str = Field(description="A link of the store; if the store is a folder, a path of this server")
     expira: datetime
     expira_en: int = Field(description="Seconds until then")
     nombre_archivo: str
     autosuficiente: bool = Field(description="False: this file alone cannot be restored, all of partes are needed")
     cambios_desde: str | None = Field(
-        description="Of an incremental backup: its file holds only what changed since this backup; null: it holds all"
+        description="For an incremental backup: its file holds only changes since this backup; null: it holds all"
     )
-    url_completo: str = Field(description="A path of this server: all of partes as one tar, with how to open them")
+    url_completo: str = Field(description="A path of this server: all of partes as one tar, with instructions")
     partes: list[Parte]
 
 
 class Clinic(BaseModel):
-    """How one clinic stands."""
+    """The state of one clinic's backups."""
 
     id: int
     name: str
@@ -185,7 +185,7 @@ class Clinic(BaseModel):
     rows: int | None
     running: bool
     last_failure: str | None
-    restored_at: datetime | None = Field(description="The last completed restore: each one proves itself")
+    restored_at: datetime | None = Field(description="The last completed restore; each one was proven")
 
 
 class Clinics(BaseModel):
@@ -196,7 +196,7 @@ class Clinics(BaseModel):
 
 
 class Health(BaseModel):
-    """How the clinics that you may see stand, in figures; ``late``: the objective is missed."""
+    """Counts of your clinics by state; ``late``: the objective is missed."""
 
     status: Literal["ok", "late"]
     objective_hours: int
@@ -208,8 +208,8 @@ class Health(BaseModel):
     failed: int
     next_run: datetime | None
     alerts: list[str] = Field(
-        description="Why no backup, or no restore, goes on, as the board says it: paused, no_slots, failed, waiting "
-        "and others; only for whoever runs the system"
+        description="Reasons why backups or restores do not run, as on the board: paused, no_slots, failed, waiting "
+        "and others; only for operators"
     )
 
 
@@ -224,7 +224,7 @@ class ProblemBody(BaseModel):
 
 
 def duration(seconds: float | None) -> str | None:
-    """As Django's ``duration_string`` writes it: ``1 02:03:04.500000``."""
+    """A duration in the form of Django's ``duration_string``: ``1 02:03:04.500000``."""
     if seconds is None:
         return None
     span = timedelta(seconds=seconds)
@@ -263,7 +263,7 @@ def respaldo_of(entry: HistoryEntry) -> Respaldo:
 
 def clinic_of(line: BoardLine, caller: Caller) -> Clinic:
     """One clinic, for this person."""
-    # An error's text is for whoever runs the system: it may name servers and settings.
+    # An error's text is for operators only, because it may name servers and settings.
     failure = line.last_failure if caller.viewer.superadmin else line.last_failure and "The newest backup failed."
     return Clinic(
         id=line.clinic_id,

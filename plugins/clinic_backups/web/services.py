@@ -1,4 +1,4 @@
-"""What the pages and the API work with, made when it is first needed: a wrong setting must not stop Airflow itself."""
+"""The objects of the pages and the API, built when first needed, so that a wrong setting does not stop Airflow."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from clinic_backups.web.runs import Runs
 
 
 class Services:
-    """Parts of the API server; one for its whole life. :raises SettingsError: where a setting is wrong, at each use."""
+    """The API server's objects, one set for its whole life. :raises SettingsError: a setting is wrong, at each use."""
 
     def __init__(self, now: Now | None = None) -> None:
         self.now = now or DatabaseClock(self._ask_time)
@@ -52,13 +52,13 @@ class Services:
 
     @cached_property
     def access(self) -> Access:
-        """Who may see what."""
+        """Finds out the rights of people."""
         clinics = WebDatabase(lambda: AirflowParts().clinic_db, "The clinics' database")
         return Access(lambda: clinics, SqlFolder(self.settings.sql_dir))
 
     @cached_property
     def board(self) -> Board:
-        """How the clinics stand."""
+        """Reads the board."""
         return Board(self.database)
 
     @cached_property
@@ -68,7 +68,7 @@ class Services:
 
     @cached_property
     def audit(self) -> Audit:
-        """Who did what."""
+        """The audit list."""
         return Audit(self.database)
 
     @cached_property
@@ -77,7 +77,7 @@ class Services:
         return Approvals(self.database, self.settings.approval_hours)
 
     def banners(self) -> list[Banner]:
-        """What the operator must know beside the clinics' own figures."""
+        """The banners for the operator."""
         return [
             *banners.of_airflow(Runs()),
             *banners.of_clinics(lambda: AirflowParts().clinics()[0], Clinics(self.database).active_ids()),
@@ -86,13 +86,13 @@ class Services:
 
     @cached_property
     def actions(self) -> Actions:
-        """What people may do."""
+        """The actions of people."""
         return Actions(
             database=self.database,
             audit=self.audit,
             runs=Runs(),
             approvals=self.approvals,
-            # Opened anew for each link: an operator who changed the store's connection need not restart anything.
+            # Opened again for each link, so that a changed connection of the store needs no restart.
             stores=lambda: AirflowParts().stores,
             exists=self._exists,
             per_hour=self.settings.actions_per_hour,
@@ -100,13 +100,13 @@ class Services:
         )
 
     def _exists(self, clinic_id: int) -> bool:
-        """Whether there is such a clinic; one that is new is not in the catalog yet."""
+        """Whether the clinic exists. A new clinic may not be in the catalog yet."""
         known = self.board.clinic(clinic_id, now=self.now(), objective_hours=self.settings.rpo_hours)
         return known is not None or any(clinic.id == clinic_id for clinic in AirflowParts().clinics()[1])
 
 
 async def services_of(request: Request) -> Services:
-    """Those of the application that a request came to."""
+    """The services of the application that got the request."""
     services: Services = request.app.state.services
     return services
 

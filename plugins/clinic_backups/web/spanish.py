@@ -1,6 +1,5 @@
-"""What the API says of errors, in Spanish: for each English sentence of :mod:`clinic_backups.web` its Spanish one.
-
-Names in braces stand for what differs. A test finds sentences that are missing here.
+"""The API's errors in Spanish: the translation of each English sentence in :mod:`clinic_backups.web`.
+Names in braces are placeholders. A test finds missing sentences.
 """
 
 from __future__ import annotations
@@ -33,28 +32,28 @@ SENTENCES: Mapping[str, str] = {
     "Only a superadmin may ask on behalf of somebody else.": "Solo un superadministrador puede pedir en nombre de otra "
     "persona.",
     "Leave creado_por out of the request.": "Quite creado_por de la solicitud.",
-    "A backup of clinic {clinic} was asked for already.": "Ya se pidió un respaldo de la clínica {clinic}.",
+    "A backup of clinic {clinic} was already requested.": "Ya se pidió un respaldo de la clínica {clinic}.",
     "Clinic {clinic} is being backed up or restored now.": "La clínica {clinic} se está respaldando o restaurando ahora.",
     "Wait until it is done.": "Espere a que termine.",
     "Somebody has asked for the same just now.": "Alguien acaba de pedir lo mismo.",
     "Look again in a moment.": "Mire de nuevo en un momento.",
-    "A restore of clinic {clinic} is under way, or waits for its approval.": "Hay una restauración de la clínica "
+    "A restore of clinic {clinic} is running, or waits for its approval.": "Hay una restauración de la clínica "
     "{clinic} en curso o en espera de aprobación.",
     "Wait for it, or reject its plan.": "Espere a que termine o rechace su plan.",
-    "This is not the plan that you were shown: it was made anew, or is being made anew.": "Este no es el plan que usted "
-    "vio: se hizo de nuevo o se está haciendo de nuevo.",
-    "Look at the plan as it is now.": "Mire el plan como está ahora.",
+    "This is not the plan that you were shown: a newer one was made, or is being made.": "Este no es el plan que usted "
+    "vio: ya se hizo o se está haciendo uno nuevo.",
+    "Look at the newest plan.": "Mire el plan más reciente.",
     "Backup {number} is on hold already: {reason}": "El respaldo {number} ya está retenido: {reason}",
-    "To keep it for another reason too, release it first, and hold it again for both.": "Para retenerlo también por otro "
+    "To add another reason, release it and hold it again for both reasons.": "Para agregar otro "
     "motivo, libérelo primero y reténgalo de nuevo por ambos.",
     "A hold needs a reason.": "Falta el motivo de la retención.",
     "For instance the number of the file.": "Por ejemplo, el número del expediente.",
     "Backup {number} is not on hold.": "El respaldo {number} no está retenido.",
     "Backup {number} is not of clinic {clinic}.": "El respaldo {number} no es de la clínica {clinic}.",
-    "Choose a backup of that clinic. If the application shows it as one, it reads another catalog.": "Elija un respaldo "
+    "Choose a backup of that clinic. If the application shows it there, it reads another catalog.": "Elija un respaldo "
     "de esa clínica. Si la aplicación lo muestra como suyo, lee otro catálogo: avise al equipo de soporte.",
-    "Nothing is to be done.": "No hay nada que hacer.",
-    "The store hands this file out itself.": "Este archivo se descarga directamente del almacenamiento.",
+    "Nothing to do.": "No hay nada que hacer.",
+    "This file is downloaded from the store itself.": "Este archivo se descarga directamente del almacenamiento.",
     "Ask for its link: descargar/": "Pida su enlace: descargar/",
     "The archive of {number} is damaged in {store}.": "El archivo del respaldo {number} está dañado en {store}.",
     "Verify the backup.": "Verifique el respaldo.",
@@ -62,13 +61,13 @@ SENTENCES: Mapping[str, str] = {
     "Choose another backup.": "Elija otro respaldo.",
     "Backup {number} is {state}.": "El respaldo {number} no se puede usar: {state}.",
     "Choose one that is completed.": "Elija uno que esté completado.",
-    "You have begun {number} actions in the last hour.": "Usted pidió {number} acciones en la última hora.",
+    "You have started {number} actions in the last hour.": "Usted pidió {number} acciones en la última hora.",
     "Wait, or ask the operator.": "Espere, o hable con el equipo de soporte.",
     "Notes and reasons are one line of at most {number} letters, digits and signs.": "Las notas y los motivos son una "
     "sola línea de {number} letras, números y signos como máximo.",
     "Shorten it.": "Acorte el texto.",
     "Airflow does not know the DAG {dag}.": "Airflow no conoce el proceso {dag}.",
-    "Is the DAG processor running, and is there an import error?": "Avise al equipo de soporte.",
+    "Check that the DAG processor is running, and that there is no import error.": "Avise al equipo de soporte.",
     "The DAG {dag} is paused.": "El proceso {dag} está en pausa.",
     "The operator unpauses it in Airflow's list.": "El equipo de soporte lo puede activar en Airflow.",
     "Airflow did not start {dag}: {error}.": "Airflow no pudo iniciar {dag}: {error}.",
@@ -76,8 +75,8 @@ SENTENCES: Mapping[str, str] = {
     "This restore does not wait for an approval.": "Esta restauración no espera ninguna aprobación.",
     "Look at its state.": "Mire su estado.",
     "You may not approve restores.": "Usted no puede aprobar restauraciones.",
-    "CLINIC_BACKUPS_APPROVERS names those who may.": "CLINIC_BACKUPS_APPROVERS dice quién puede.",
-    "Somebody has answered already.": "Alguien ya respondió.",
+    "CLINIC_BACKUPS_APPROVERS lists the approvers.": "CLINIC_BACKUPS_APPROVERS dice quién puede.",
+    "Somebody has already answered.": "Alguien ya respondió.",
     "Look at the restore's state.": "Mire el estado de la restauración.",
     "Airflow's database does not answer.": "La base de datos de Airflow no responde.",
     "Try again in a minute.": "Intente de nuevo en un minuto.",
@@ -85,10 +84,10 @@ SENTENCES: Mapping[str, str] = {
     "Try again in a few seconds.": "Intente de nuevo en unos segundos.",
     "Too many requests wait for the catalog.": "Hay demasiadas solicitudes en espera.",
     "Try again soon.": "Intente de nuevo pronto.",
-    "A database has not answered within {number} seconds.": "Una base de datos no respondió en {number} segundos.",
-    "Try again in a minute; look first whether what you asked for was done.": "Intente de nuevo en un minuto. Mire antes "
+    "A database did not answer within {number} seconds.": "Una base de datos no respondió en {number} segundos.",
+    "Try again in a minute, but check first whether your request was carried out.": "Intente de nuevo en un minuto. Mire antes "
     "si lo que pidió ya se hizo.",
-    "The backups' page is not set up right.": "La página de respaldos no está bien configurada.",
+    "The backups' page is not configured correctly.": "La página de respaldos no está bien configurada.",
     "The backups' catalog or store cannot be reached now.": "No se puede conectar ahora con el catálogo o el "
     "almacenamiento de respaldos.",
     "Try again in a minute. The operator finds the cause in the log of Airflow's API server.": "Intente de nuevo en un "
@@ -96,18 +95,18 @@ SENTENCES: Mapping[str, str] = {
     "This request does not come from a page of this Airflow.": "Esta solicitud no viene de una página de este Airflow.",
     "Use the page itself; a program sends a bearer token instead of the cookie.": "Use la página misma. Un programa envía "
     "una clave (bearer) en lugar de la cookie.",
-    "clinica: which clinic?": "clinica: falta la clínica.",
-    'Name it, for instance {{"clinica": 7}}.': 'Indíquela, por ejemplo {{"clinica": 7}}.',
+    "clinica is missing.": "Falta la clínica (clinica).",
+    'Give the clinic\'s id, for instance {{"clinica": 7}}.': 'Indíquela, por ejemplo {{"clinica": 7}}.',
     "The box beside the button was not ticked.": "No se marcó la casilla junto al botón.",
-    "Read what it says, tick it, and try again.": "Lea lo que dice, márquela e intente de nuevo.",
-    "The request's body is too large, or does not say its length.": "El contenido de la solicitud es demasiado grande, o "
+    "Read its text, tick it, and try again.": "Lea lo que dice, márquela e intente de nuevo.",
+    "The request's body is too large, or has no length.": "El contenido de la solicitud es demasiado grande, o "
     "no dice su tamaño.",
     "Correct these and send it again.": "Corríjalos y envíe la solicitud de nuevo.",
-    "Something went wrong on our side.": "Hubo un error en el servidor.",
-    "The log of Airflow's API server says what.": "El registro del servidor de Airflow dice cuál.",
+    "Something went wrong in the server.": "Hubo un error en el servidor.",
+    "The log of Airflow's API server has the cause.": "El registro del servidor de Airflow tiene la causa.",
     "Log in to Airflow, or send a bearer token of POST /auth/token.": "Inicie sesión en Airflow, o envíe una clave de "
     "POST /auth/token.",
-    "Look at the address.": "Revise la dirección.",
+    "Check the address.": "Revise la dirección.",
     "The API's description, openapi.json, has the methods.": "La descripción de la API, openapi.json, tiene los métodos.",
 }
 WORDS = {
@@ -117,7 +116,7 @@ WORDS = {
     "The restore": "la restauración", "The approval": "la aprobación",
     "The file in the store": "el archivo en el almacenamiento",
 }  # fmt: skip
-"""Words that sentences are filled with."""
+"""Words for the placeholders."""
 NUMBERED = (("Clinic ", "la clínica "), ("Backup ", "el respaldo "))
 VALUES = {
     "missing": "falta",
@@ -143,12 +142,12 @@ VALUES = {
     "model_attributes_type": "no es un objeto JSON",
     "dict_type": "no es un objeto JSON",
 }
-"""What is wrong with a value, by the type of pydantic's error."""
+"""The fault of a value, by the type of pydantic's error."""
 UNKNOWN = "El sistema informa en inglés: {english}"
 
 
 def sentence(english: str) -> str:
-    """A message or remedy in Spanish. What another part of the system says is quoted as it is."""
+    """A message or remedy in Spanish. Messages of other parts of the system are quoted in English."""
     if not english:
         return ""
     for pattern, spanish in _patterns():
@@ -158,20 +157,20 @@ def sentence(english: str) -> str:
 
 
 def wrong_value(kind: str, context: Mapping[str, Any]) -> str:
-    """What is wrong with a value; never what it was."""
+    """The fault of a value, never the value itself."""
     text = VALUES.get(kind) or ("no es una fecha" if kind.startswith(("datetime", "date")) else "no es válido")
     return text.format(**{name: str(value).replace(" or ", " o ") for name, value in context.items()})
 
 
 @cache
 def _patterns() -> list[tuple[re.Pattern[str], str]]:
-    """Those with fewer places to fill come first: they say more."""
+    """Patterns with fewer placeholders come first, because they are more specific."""
     ordered = sorted(SENTENCES.items(), key=lambda pair: len(re.sub(r"\{\w+\}", "", pair[0])), reverse=True)
     return [(pattern_of(english), spanish) for english, spanish in ordered]
 
 
 def pattern_of(english: str) -> re.Pattern[str]:
-    """Matches the sentence, whatever its places are filled with."""
+    """A pattern that matches the sentence with any values."""
     pieces = re.split(r"(?<!\{)\{(\w+)\}(?!\})", english)
     literal = [re.escape(piece.replace("{{", "{").replace("}}", "}")) for piece in pieces[::2]]
     places = [f"(?P<{name}>.*?)" for name in pieces[1::2]]

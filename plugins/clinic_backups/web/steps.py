@@ -14,7 +14,7 @@ ORDER: Mapping[str, tuple[str, ...]] = {
     HOLD: ("hold_or_release",),
     VERIFY: ("verify",),
 }
-# Airflow's states, told apart as far as somebody who waits wants to know; the worst of several mapped tasks first.
+# Airflow's states in groups that matter to somebody who waits; the worst of several mapped tasks comes first.
 TONES: Mapping[str, tuple[str, ...]] = {
     "failed": ("failed",),
     "blocked": ("upstream_failed",),
@@ -30,9 +30,9 @@ TONES: Mapping[str, tuple[str, ...]] = {
 class Step:
     """One task, or all of a mapped one.
 
-    :param state: a key of :data:`TONES`; or ``approval``: it waits for a person; or ``rejected``: that person said no;
-        or ``lapsed``: nobody gave an answer that counts.
-    :param done: of ``tasks`` mapped ones, so many have succeeded.
+    :param state: a key of :data:`TONES`; or ``approval``: it waits for a person; or ``rejected``: that person rejected
+        it; or ``lapsed``: nobody gave a valid answer in time.
+    :param done: how many of ``tasks`` mapped ones have succeeded.
     """
 
     task_id: str
@@ -42,7 +42,7 @@ class Step:
 
 
 def steps_of(run: RunView) -> list[Step]:
-    """The steps of a run in their order; those that Airflow has not made yet wait."""
+    """The steps of a run in order. Steps that Airflow has not created yet are waiting."""
     by_task: dict[str, list[str]] = {name: [] for name in ORDER.get(run.dag_id, ())}
     for task in run.tasks:
         by_task.setdefault(task.task_id, []).append(_tone(task.state))

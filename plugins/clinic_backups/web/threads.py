@@ -1,4 +1,4 @@
-"""Where requests wait for databases: in few threads of their own, so that Airflow's API stays responsive."""
+"""A few threads in which requests wait for databases, so that Airflow's API stays responsive."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ def _limiter() -> CapacityLimiter:
 
 
 async def run(function: Callable[[], T]) -> T:
-    """Call it in one of the threads.
-
-    :raises Unavailable: too many calls wait already, or it takes too long: a database that hangs gives no error, and
-        its thread is left to itself.
+    """Call a function in one of the threads.
+    :raises Unavailable: too many calls wait, or the call takes too long. A hanging database gives no error, so its
+        thread is abandoned.
     """
     limiter = _limiter()
     if limiter.statistics().tasks_waiting >= LONGEST_QUEUE:
@@ -35,14 +34,14 @@ async def run(function: Callable[[], T]) -> T:
     with move_on_after(LONGEST_SECONDS):
         return await to_thread.run_sync(function, limiter=limiter, abandon_on_cancel=True)
     raise Unavailable(
-        f"A database has not answered within {LONGEST_SECONDS} seconds.",
-        hint="Try again in a minute; look first whether what you asked for was done.",
+        f"A database did not answer within {LONGEST_SECONDS} seconds.",
+        hint="Try again in a minute, but check first whether your request was carried out.",
         retry_after_seconds=30,
     )
 
 
 def on_threads(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """A plain function as a FastAPI handler or dependency that runs in these threads, and not in Starlette's."""
+    """A plain function as a FastAPI handler or dependency that runs in these threads instead of Starlette's."""
     if inspect.iscoroutinefunction(function):
         raise TypeError(f"{function.__qualname__} is a coroutine function already")
 
@@ -54,8 +53,8 @@ def on_threads(function: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
 
 
 async def stream(pieces: Iterator[T]) -> AsyncIterator[T]:
-    """The pieces of an iterator that waits for something, each got in one of the threads."""
+    """The pieces of a blocking iterator, each read in one of the threads."""
     missing = object()
-    # Not by :func:`run`: an answer that has begun must not end because others wait.
+    # :func:`run` is not used, because an answer that has begun must not end because others wait.
     while (piece := await to_thread.run_sync(partial(next, pieces, missing), limiter=_limiter())) is not missing:
         yield piece

@@ -1,4 +1,4 @@
-"""Who may see and do what. Pure: who somebody is comes from :mod:`clinic_backups.web.access`."""
+"""The rights of people, as pure functions. :mod:`clinic_backups.web.access` identifies the person."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ MAY: Mapping[Role, frozenset[Action]] = {
 
 @dataclass(frozen=True)
 class Viewer:
-    """A person that Airflow has logged in, and the clinics that this person belongs to.
-
-    :param superadmin: of all clinics, whatever ``clinics`` says.
-    :param clinics: the role in each clinic, by its id.
-    :param users: which user of the clinics' application this person is in each clinic; under ``None`` that of a
-        superadmin. Empty where ``user_clinics.sql`` does not say it.
+    """A person who is logged in to Airflow, and that person's clinics.
+    :param superadmin: has all rights in all clinics, whatever ``clinics`` says.
+        :param clinics: the role in each clinic, by its id.
+        :param users: this person's user id in the clinics' application, by clinic; under ``None`` that of a superadmin.
+            Empty if ``user_clinics.sql`` does not return it.
     """
 
     name: str
@@ -39,11 +38,11 @@ class Viewer:
         return None if self.superadmin else tuple(sorted(self.clinics))
 
     def role_in(self, clinic_id: int) -> Role | None:
-        """The role in one clinic; ``None``: it does not exist for this person."""
+        """The role in one clinic; ``None``: the clinic is not visible to this person."""
         return "superadmin" if self.superadmin else self.clinics.get(clinic_id)
 
     def user_in(self, clinic_id: int) -> int | None:
-        """The number of this person's user in the clinics' application; ``None``: it is not known."""
+        """This person's user id in the clinics' application; ``None`` if unknown."""
         return self.users.get(clinic_id, self.users.get(None))
 
     def may(self, action: Action, clinic_id: int) -> bool:

@@ -1,4 +1,4 @@
-"""A backup with all that it is built on as one file: a tar of the encrypted archives, with how to open them."""
+"""A backup and its chain as one file: a tar of the encrypted archives, with instructions."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class Part:
 
 
 def parts_of(record: BackupRecord) -> list[Part]:
-    """All archives that a backup needs, in the order in which they are opened: the full one first, its own last."""
+    """All archives that a backup needs, in the order of opening: the full one first, its own last."""
     chain = sorted(record.chain, key=lambda each: each.backup_id)
     return [*(Part(each.backup_id, each) for each in chain), Part(record.backup_id, record.archive)]
 
 
 def texts(backup_id: str, parts: Sequence[Part]) -> list[tuple[str, bytes]]:
-    """What says how to open them, in both languages."""
+    """The instructions in both languages."""
     commands = "\n".join(
         f"  age --decrypt --identity identity.txt {part.filename} | zstd --decompress | tar --extract" for part in parts
     )
@@ -60,7 +60,7 @@ def texts(backup_id: str, parts: Sequence[Part]) -> list[tuple[str, bytes]]:
 
 
 def tar_size(backup_id: str, parts: Sequence[Part]) -> int:
-    """Bytes of :func:`tar`."""
+    """The size of :func:`tar` in bytes."""
     sizes = [*(len(text) for _, text in texts(backup_id, parts)), *(part.archive.size_bytes for part in parts)]
     return sum(BLOCK + size + -size % BLOCK for size in sizes) + len(END)
 
@@ -68,9 +68,8 @@ def tar_size(backup_id: str, parts: Sequence[Part]) -> int:
 def tar(
     backup_id: str, parts: Sequence[Part], read: Callable[[Part], Iterator[bytes]], at: datetime
 ) -> Iterator[bytes]:
-    """The file, piece by piece: no more of it is in memory than one piece.
-
-    :raises IntegrityError: an archive is not as long as the catalog says. What was handed out ends short then.
+    """The file, piece by piece. Only one piece is in memory at a time.
+    :raises IntegrityError: an archive does not have the recorded size. The download ends early then.
     """
     for name, text in texts(backup_id, parts):
         yield from _member(name, len(text), iter((text,)), at)
@@ -82,7 +81,7 @@ def tar(
 def _member(name: str, size: int, pieces: Iterator[bytes], at: datetime) -> Iterator[bytes]:
     info = tarfile.TarInfo(name)
     info.size, info.mtime, info.mode = size, int(at.timestamp()), 0o600
-    # USTAR where it fits: each header is one block then, as the size that was announced wants it.
+    # USTAR if possible, because each header is then one block, as the announced size requires.
     yield info.tobuf(tarfile.GNU_FORMAT)
     done = 0
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that :mod:`clinic_backups.catalog.migrate` hands over."""
+"""Alembic's entry: runs the migrations on the connection that :mod:`clinic_backups.catalog.migrate` passes in."""
 
 from alembic import context
 
