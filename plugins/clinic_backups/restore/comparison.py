@@ -14,7 +14,7 @@ from clinic_backups.base.database import is_conflict
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.model import Table
-from clinic_backups.restore import notes, sequences
+from clinic_backups.restore import notes, row_keys, sequences
 from clinic_backups.restore.adopt import Left, adopt
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.casts import convert, fill_nulls
@@ -128,6 +128,9 @@ class Comparison:
                 continue
             for note in fill_nulls(self.workspace, staged):
                 self._note(name, note)
+            if untold := list(row_keys.refusals(self.workspace, staged)):
+                self._refusals += untold
+                continue
             converted[name] = staged
         self._adopt(converted)
         for name, staged in converted.items():

@@ -24,7 +24,9 @@ through (default_oid, view, relation, number) AS (
 ), columns AS (
     SELECT a.attrelid, a.attnum, a.attname, n.nspname, n.nspname || '.' || c.relname AS table_name, COALESCE(v.view, 0) AS view,
            COALESCE(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(t.typdefaultbin, 0)) AS expression,
-           d.oid AS default_oid, CASE WHEN d.oid IS NULL AND t.typtype = 'd' THEN t.oid END AS domain_oid,
+           -- What pg_depend knows the default by: its own, or else the domain's.
+           CASE WHEN d.oid IS NULL THEN 'pg_type'::regclass ELSE 'pg_attrdef'::regclass END AS default_class,
+           COALESCE(d.oid, CASE WHEN t.typtype = 'd' THEN t.oid END) AS default_oid,
            COALESCE((SELECT format_type(b.base, b.typmod) FROM base b JOIN pg_type o ON o.oid = b.base AND o.typtype <> 'd'
                       WHERE b.oid = a.atttypid), format_type(a.atttypid, a.atttypmod)) AS type,
            CASE WHEN c.relispartition THEN pg_partition_root(c.oid) END AS root
@@ -34,13 +36,13 @@ through (default_oid, view, relation, number) AS (
       JOIN pg_type t ON t.oid = a.atttypid
       LEFT JOIN defaults v ON v.relation = a.attrelid AND v.number = a.attnum
       LEFT JOIN pg_attrdef d ON d.oid = v.default_oid
-     WHERE c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'SELECT') AND n.nspname || '.' || c.relname = ANY (%(names)s)
+     WHERE c.oid >= 16384 -- none of PostgreSQL's own, which have no sequences
+       AND c.relkind IN ('r', 'p') AND has_table_privilege(c.oid, 'SELECT') AND n.nspname || '.' || c.relname = ANY (%(names)s)
 ), called AS (
     SELECT k.attrelid, k.attnum, k.view, dep.refobjid AS function
       FROM columns k
-      JOIN pg_depend dep ON dep.refclassid = 'pg_proc'::regclass
-       AND (dep.classid = 'pg_attrdef'::regclass AND dep.objid = k.default_oid
-            OR dep.classid = 'pg_type'::regclass AND dep.objid = k.domain_oid)
+      JOIN pg_depend dep ON dep.refclassid = 'pg_proc'::regclass AND dep.classid = k.default_class
+       AND dep.objid = k.default_oid
      UNION
     SELECT f.attrelid, f.attnum, f.view, dep.refobjid
       FROM called f
@@ -49,9 +51,8 @@ through (default_oid, view, relation, number) AS (
 ), needed AS (
     SELECT k.attrelid, k.attnum, k.view, dep.refobjid AS sequence, 'default' AS how
       FROM columns k
-      JOIN pg_depend dep ON dep.refclassid = 'pg_class'::regclass
-       AND (dep.classid = 'pg_attrdef'::regclass AND dep.objid = k.default_oid
-            OR dep.classid = 'pg_type'::regclass AND dep.objid = k.domain_oid)
+      JOIN pg_depend dep ON dep.refclassid = 'pg_class'::regclass AND dep.classid = k.default_class
+       AND dep.objid = k.default_oid
      UNION -- identities, and sequences that a column owns, whether or not its default names them
     SELECT k.attrelid, k.attnum, k.view, dep.objid, 'owner'
       FROM columns k
