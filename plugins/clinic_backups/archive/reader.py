@@ -1,4 +1,5 @@
 """Reads an archive of format 1 from the store's bytes to checked segments. Everything in it is checked.
+
 Anybody who has a public key and may write to the store can make an archive that age accepts. So sizes are limited,
 names are only compared, and block digests, row counts, the manifest and the catalog's SHA-256 must all agree.
 """

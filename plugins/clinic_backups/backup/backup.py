@@ -1,4 +1,5 @@
 """One backup of one clinic: the order of its steps, and what a failure leaves.
+
 The archive is stored and checked, then the envelope is written, then the record. The envelope is the commit point:
 before it there is no backup, and after it a retry only completes the record.
 """
@@ -140,8 +141,9 @@ class ClinicBackup:
 
     def _outlived(self, record: BackupRecord, envelope: Envelope, error: ClinicBackupsError) -> BackupRecord:
         """After a record could not be completed: the present record, if somebody else completed it with this archive.
+
         Otherwise this attempt hung, and its retry or a later run has closed or restarted the record. Its objects then
-                belong to no record, and are removed.
+        belong to no record, and are removed.
         """
         try:
             now = self._catalog.get(record.backup_id)
@@ -294,6 +296,7 @@ class ClinicBackup:
                 stored = stream.run(
                     record, snapshot, tables, queries, known, self._settings.read_seconds,
                     max_row_bytes=self._settings.max_row_mib * 1024 * 1024, database=source, outside=seen.outside,
+                    chosen=request.chosen,
                 )  # fmt: skip
                 try:
                     return self._checked(record, snapshot, tables, queries, stored, backups, recipients, other), stored

@@ -35,10 +35,11 @@ class Parents:
 
     def problem(self, chain: Sequence[BackupRecord]) -> str:
         """Why no backup can be built on a chain; empty if all its archives are in the store as recorded.
+
         Size and MD5 are compared if the store computed the MD5, otherwise the store's mark of the object. An archive
-                without either is read: in a folder each time, in a bucket once. A loss is recorded, and the operator is
-                told. A missing envelope is written again, because without it a rebuild would refuse the backups that
-                are built on it.
+        without either is read: in a folder each time, in a bucket once. A loss is recorded, and the operator is
+        told. A missing envelope is written again, because without it a rebuild would refuse the backups that
+        are built on it.
 
         :raises ClinicBackupsError: the store failed.
         """

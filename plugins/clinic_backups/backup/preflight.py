@@ -46,6 +46,7 @@ def run(
     count_rows: bool = True,
 ) -> list[Finding]:
     """Run all checks, and return all findings in the order of the checks.
+
     The only thing written is one small object below ``preflight/`` in the store, which is deleted again.
 
     :param clinic_db: returns the connection to the clinics' database. An error that it raises is a finding.

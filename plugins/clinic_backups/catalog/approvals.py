@@ -136,6 +136,7 @@ class Approvals:
 
     def ask(self, run_id: str, asked_by: str) -> Approval:
         """Record that a task instance asks for the answer to the run's newest plan, and return what it has to show.
+
         If the plan was answered before, it is proposed again, and the earlier answer is withdrawn unless it was used.
 
         :raises NotApproved: there is no plan of this run, or it is being made anew.

@@ -18,6 +18,7 @@ from clinic_backups.catalog.tables import backup, clinic, erasure, notification,
 @dataclass(frozen=True)
 class Erasure:
     """One erasure of all backups of a clinic that were begun before ``requested_at``.
+
     ``backups`` and ``size_bytes`` count the deleted ones, ``remaining`` those that holds and locks still keep.
     """
 
@@ -75,6 +76,7 @@ class Erasures:
         self, clinic_id: int, *, reason: str, by: str, at: datetime, ignore_unknown_holds: bool = False
     ) -> Erasure:
         """Request an erasure. An open one continues, and then also covers backups that were begun since.
+
         It covers all existing backups, even those that are dated in the future because of a wrong clock.
         """
         newest = select(func.max(backup.c.started_at)).where(backup.c.clinic_id == clinic_id).scalar_subquery()
@@ -138,6 +140,7 @@ class Erasures:
 
     def settle(self, found: Erasure, at: datetime, *, proven: bool = True) -> Erasure:
         """Count the remaining backups. If there are none, end the erasure and delete the clinic's data in the catalog.
+
         That includes mails with their addresses and restores with their plans. Newer data stay.
 
         :param proven: whether each store was listed after the last deletion. If not, the erasure stays open.

@@ -105,6 +105,7 @@ _OLDEST_FIRST = (backup.c.started_at, backup.c.id)
 
 class History:
     """Reads the list. Every query gets the visible clinics (``None``: all) and returns no others.
+
     Like the view ``respaldo``, it does not contain backups that retention is deleting or has deleted.
     """
 

@@ -167,9 +167,10 @@ class Outbox:
         self, now: datetime, *, clinic_id: int | None = None, server_is_up: bool = False
     ) -> Iterator[tuple[Letter, Settle] | None]:
         """The next due letter, with an object that takes its result; ``None`` if there is none.
+
         The letter is locked during the block. If the process dies in it, the letter stays waiting and is sent again
         with
-                the same Message-ID.
+        the same Message-ID.
 
         :param server_is_up: include letters that wait only because the server was down.
         """

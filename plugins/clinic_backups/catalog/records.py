@@ -156,6 +156,7 @@ class Catalog:
 
     def blocks(self, backup_id: str) -> Generator[bytes]:
         """The list of the blocks in a backup's own archive, in the pieces in which it was written; none if unknown.
+
         A caller that does not read all of it must close it, because its transaction is open until then.
         """
         statement = select(backup_blocks.c.digests).where(backup_blocks.c.backup_id == backup_id)
@@ -211,6 +212,7 @@ class Catalog:
 
     def adopt(self, record: BackupRecord, *, over: tuple[State, ...] = ()) -> bool:
         """Write a completed record that the catalog does not have; returns whether it was written.
+
         It keeps its number if no other backup has it.
 
         :param over: a record with the same id in one of these states is replaced.

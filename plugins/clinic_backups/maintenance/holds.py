@@ -26,6 +26,7 @@ def require_reason(text: str) -> str:
 
 class Holds:
     """Sets and ends holds, in the catalog and in a note beside the archive in each store that has it.
+
     With the notes, a rebuilt catalog knows the holds.
 
     :param now: the clock.

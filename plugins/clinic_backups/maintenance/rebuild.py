@@ -83,6 +83,7 @@ def rebuild(
     opens: Opens | None = None,
 ) -> Rebuilt:
     """Record every backup of a store that the catalog does not know. Repeating it changes nothing.
+
     A wrong backup is reported and does not stop the others. A clinic that another process works on is skipped.
 
     :param others: further stores of this installation. Of two archives with one id, one may be there.

@@ -59,6 +59,7 @@ class Replication:
 
 class Replicator:
     """Makes missing copies: every completed backup belongs in every store.
+
     This includes the primary store: a copy that it lost is made from another store.
 
     :param now: the clock.
@@ -150,6 +151,7 @@ class Replicator:
     @contextmanager
     def _blaming(self, url: str, record: BackupRecord) -> Iterator[None]:
         """After an error of the whole store, neither the rest of this run nor other runs use it for a while.
+
         An error of one object or one clinic does not stop the other copies.
         """
         try:

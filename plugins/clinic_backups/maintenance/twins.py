@@ -43,6 +43,7 @@ class Twins:
 
     def elsewhere(self, clinic_id: int, here: Mapping[str, Mapping[str, ObjectInfo]]) -> Iterator[Claim]:
         """A clinic's archives in the other stores that this store lacks or has with another size.
+
         A store that does not answer is left out, because it may be the lost one.
         """
         for store in self._others:
@@ -56,6 +57,7 @@ class Twins:
 
     def chosen(self, claims: Sequence[Claim]) -> Claim | None:
         """The only archive that is right. All are read, with the key if there is one.
+
         None if that cannot be told.
         """
         try:

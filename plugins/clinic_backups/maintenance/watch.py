@@ -44,6 +44,7 @@ def count_late(facts: Mapping[str, Any]) -> int:
 
 def ping(url: str, *, well: bool) -> None:
     """Ping the dead man's switch: ``url`` if all is well, ``url/fail`` if not.
+
     This is the convention of https://healthchecks.io/docs/http_api/. Only the request itself is sent.
 
     :raises TransientError: the ping failed. The message leaves out the address, which is a secret.

@@ -28,6 +28,7 @@ SERVICE_NOT_AVAILABLE, LOGIN_REQUIRED = 421, 530
 
 class ServerUnavailable(TransientError):
     """The mail server as a whole cannot be used now.
+
     It is unreachable or too slow, TLS or login failed, it refuses the sender, or it answered 421.
     """
 

@@ -19,6 +19,7 @@ def airflow_url() -> str:
 
 class BackupLink(BaseOperatorLink):
     """Links to the page of one clinic's backup in one run. That page looks up the record, so it works for a failed one.
+
     Airflow asks for the link in the task's own process after the task has ended, and stores it as an XCom.
     """
 

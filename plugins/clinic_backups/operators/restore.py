@@ -63,6 +63,7 @@ def plan() -> dict[str, Any]:
 
 class PlanApproval(ApprovalOperator):
     """Shows the run's plan from the catalog, waits for an answer, and records it.
+
     ``approve: true`` in the conf is an answer too, if :func:`conf_problem` allows it.
     """
 

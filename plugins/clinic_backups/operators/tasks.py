@@ -49,6 +49,7 @@ def active_clinics() -> list[dict[str, Any]]:
 @task(show_return_value_in_logs=False, multiple_outputs=False)
 def preflight() -> dict[str, bool]:
     """Fail before any clinic is touched if something is missing that every backup needs.
+
     Faults of an extract, a table or rows are logged here, and fail only the affected backups. Returns whether the rows
     of
         all clinics were compared without a finding. If so, no backup has to compare its own rows.
@@ -126,6 +127,7 @@ def summary(shares: list[dict[str, Any]] | None) -> dict[str, int]:
 @task(multiple_outputs=False)
 def watch() -> dict[str, int]:
     """Alarm the operator if a clinic's last good backup is too old or a setting is wrong, and send waiting mail.
+
     Also sends reminders of unanswered plans, and notices of lapsed plans.
     """
     with failing_clearly(log):

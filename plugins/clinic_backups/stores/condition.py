@@ -22,6 +22,7 @@ CHUNK_BYTES = 1024 * 1024
 
 class CheckedSource:
     """A stream of an archive. At its end it raises an error if the archive was not the catalog's.
+
     Size and SHA-256 are compared at the end, so that a store that reads from it never completes a damaged copy.
     """
 

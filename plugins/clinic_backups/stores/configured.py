@@ -153,8 +153,9 @@ class Outages:
 
     def note(self, url: str, store: ObjectStore | None, clinic_id: int, error: ClinicBackupsError) -> bool:
         """Record an error, and return whether the store counts as down from now on.
+
         A store that shows its marker is up. It still counts as down after it has failed for ``CLINICS_IN_A_ROW``
-                different clinics without a success in between.
+        different clinics without a success in between.
 
         :param store: none if it could not even be opened.
         """

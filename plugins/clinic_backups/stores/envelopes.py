@@ -151,6 +151,7 @@ def exists(archive_key: str, store: ObjectStore) -> bool:
 
 def write_hold(record: BackupRecord, store: ObjectStore) -> None:
     """Write the hold note beside an archive, with reason and start, or remove it if the hold was released.
+
     If the record does not know that a hold ended, its note stays: see :func:`unreleased_hold`.
     """
     if unreleased_hold(record, store) is not None:
@@ -174,6 +175,7 @@ def drop_hold(record: BackupRecord, store: ObjectStore) -> None:
 
 def unreleased_hold(record: BackupRecord, store: ObjectStore) -> Hold | None:
     """A hold in the note beside the archive, if the record knows neither the hold nor its end.
+
     This happens if the catalog was rebuilt from a store that was down when the hold was set. A note that cannot be
     read,
         or has no start, counts as a hold too. Only a release that is not older than the hold ends it.

@@ -273,6 +273,7 @@ class S3Store(CloudStore):
 
     def _with_words(self, error: Any) -> Any:
         """An error with the cause, in place of the error of a HEAD request, whose answer has no body.
+
         A listing is requested instead, because it fails for the same wrong credentials, clock or region.
         """
         if error_code(error) not in WORDLESS or not error.operation_name.startswith("Head"):

@@ -140,6 +140,7 @@ class SqlFolder:
 
     def clinic_columns(self) -> dict[str, frozenset[str]]:
         """The columns that each extract compares with the clinic's number. They show which clinic a row belongs to.
+
         Without foreign keys in the database, nothing else shows it.
         """
         try:

@@ -76,6 +76,7 @@ def _viewer(name: str, email: str, rows: Iterable[Any]) -> Viewer:
 
 def refuse_other_sites(request: Request) -> None:
     """Stop pages of other sites from acting with the cookie of a person who is logged in here.
+
     A bearer token is not a cookie: only a program that has it can send it. For other requests, browsers state the
         origin: https://www.w3.org/TR/fetch-metadata/, and older ones the header Origin.
 

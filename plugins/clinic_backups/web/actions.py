@@ -1,4 +1,5 @@
 """The actions of people. For each, the rights are checked, the audit is written, and then the action begins.
+
 Runs of DAGs on Airflow's workers do the work. The API server reads the catalog and signs links, and needs neither the
 secret key nor the right to write to a store.
 """
