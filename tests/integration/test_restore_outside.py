@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from clinic_backups.archive.manifest_checks import chosen_of
 from clinic_backups.base.model import BackupRecord, Clinic
 from clinic_backups.restore.model import RestorePlan, Wish
 from clinic_backups.restore.safety import SafetyBackup
@@ -303,3 +304,55 @@ def test_live_leaves_what_belongs_to_a_parent_that_was_given_away(
     assert done["s.bill"] == ["(2,2,b)", "(3,3,c)"]
     assert done["s.visit"] == now["s.visit"]
     assert "(1,1,a)" not in done["s.line"]
+
+
+CHAIN = """
+    CREATE TABLE s.a (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic);
+    CREATE TABLE s.b (id int PRIMARY KEY, a_id int REFERENCES s.a ON DELETE SET NULL);
+    CREATE TABLE s.c (id int PRIMARY KEY, b_id int REFERENCES s.b ON DELETE SET NULL, v text);
+    CREATE TABLE s.d (id int PRIMARY KEY, c_id int REFERENCES s.c ON DELETE SET NULL, v text);
+    INSERT INTO s.a SELECT k, 1 + k % 2 FROM generate_series(1, 4) AS k; INSERT INTO s.b SELECT k, k FROM generate_series(1, 4) AS k;
+    INSERT INTO s.c SELECT k, k, 'c' FROM generate_series(1, 4) AS k; INSERT INTO s.d SELECT k, k, 'd' FROM generate_series(1, 4) AS k
+"""
+OF_A = f"a_id IN (SELECT id FROM s.a WHERE {OWN})"
+OF_B = f"b_id IN (SELECT id FROM s.b WHERE {OF_A})"
+CHAINED = {"a": OWN, "b": OF_A, "c": OF_B, "d": f"c_id IN (SELECT id FROM s.c WHERE {OF_B})"}
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_copy_of_a_restore_of_some_tables_says_which_it_takes_back(
+    demo_database: DemoDatabase, tmp_path: Path, renamed: bool
+) -> None:
+    """Without the catalog too: the archive itself knows it, and its own copy does."""
+    rig = shaped(demo_database, tmp_path, CHAIN, CHAINED, owner=True)
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.b WHERE id IN (1, 2)", "UPDATE s.c SET v = 'x'")
+    damaged, tables, name = rig.everything(), ("s.b", "s.c"), "s.c"
+    copy = restored(rig, record, tables=tables)
+    assert copy is not None
+    if renamed:
+        rig.execute("ALTER TABLE s.c RENAME TO e")
+        extracts = rig.settings.sql_dir / "extract"
+        (extracts / "s.c.sql").rename(extracts / "s.e.sql")
+        for name in ("s.e", "s.d"):
+            path = extracts / f"{name}.sql"
+            path.write_text(path.read_text().replace("s.c ", "s.e "))
+        (rig.settings.sql_dir / "drift.txt").write_text("s.c -> s.e\n")
+        name = "s.e"
+    done, plan = rig.everything(), rig.plan(copy)
+    assert {table.table for table in plan.tables} == {"s.b", name}
+    assert f"before a restore of s.b, {name}: only that is taken back" in " ".join(plan.notes)
+    again = restored(rig, copy, plan)
+    assert {key: rows for key, rows in rig.everything().items() if key != name} == {
+        key: rows for key, rows in damaged.items() if key != "s.c"
+    }
+    assert rig.everything()[name] == damaged["s.c"]
+    assert again is not None
+    restored(rig, again)
+    assert rig.everything() == done
+
+
+@pytest.mark.parametrize("chosen", ["s.a", ["s.gone"], ["s.a", "s.a"], [1], None])
+def test_a_manifest_that_chooses_what_is_not_there_is_refused(chosen: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        chosen_of(chosen, ["s.a", "s.b"])

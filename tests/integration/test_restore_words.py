@@ -177,3 +177,56 @@ def test_a_refused_plan_exits_with_1_in_every_mode_and_says_refused(
             assert "columns that public.inventario_inventario lacks now: nombre" in " ".join(said.split())
             assert "Nothing differs" not in said
     assert run(*words, "--plan", "--json", **keys).code == 1
+
+
+KEYLESS = (
+    "CREATE TABLE s.t (a int, clinic_id int NOT NULL REFERENCES s.clinic, v text); INSERT INTO s.t SELECT {} AS k;"
+)
+DEFAULTED = """
+    CREATE TABLE s.doctor (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic);
+    INSERT INTO s.doctor VALUES (0, NULL), (1, 1), (2, 2);
+    CREATE TABLE s.t (id int PRIMARY KEY, doctor_id int DEFAULT 0 REFERENCES s.doctor ON DELETE SET DEFAULT, v text);
+    INSERT INTO s.t VALUES (1, 1, 'a'), (2, 2, 'b')
+"""
+SINCE = {
+    "twice": (
+        KEYLESS.format("k % 3, 1 + k % 2, 'v' FROM generate_series(1, 12)"),
+        "DELETE FROM s.t AS x USING s.t AS y WHERE x.ctid > y.ctid AND x.a = y.a AND x.clinic_id = y.clinic_id;"
+        " ALTER TABLE s.t ALTER a SET NOT NULL; CREATE UNIQUE INDEX ON s.t (a, clinic_id)",
+        "6 rows of the backup have the same a, clinic_id in s.t as another row of it",
+        "Drop the unique index on (a, clinic_id)",
+    ),
+    "empty": (
+        KEYLESS.format("nullif(k, 2), 1 + k % 2, 'v' FROM generate_series(1, 6)"),
+        "UPDATE s.t SET a = 2 WHERE a IS NULL; ALTER TABLE s.t ALTER a SET NOT NULL; ALTER TABLE s.t ADD UNIQUE (a);"
+        " UPDATE s.t SET v = 'x' WHERE a = 4",
+        "Column a of s.t may not be empty now, and is in 1 row",
+        "`s.t: a = '…'`",
+    ),
+    "default": (
+        DEFAULTED,
+        "DELETE FROM s.doctor WHERE id = 1",
+        "have keys in s.t that belong to rows outside of this clinic",
+        "ON DELETE SET DEFAULT of t_doctor_id_fkey",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SINCE)
+def test_what_a_key_does_not_take_any_more_is_said_with_its_remedy(
+    demo_database: DemoDatabase, tmp_path: Path, name: str
+) -> None:
+    ddl, since, said, remedy = SINCE[name]
+    own = "doctor_id IN (SELECT id FROM s.doctor WHERE clinic_id = {{ clinic_id }})"
+    extracts = {"doctor": OWN, "t": own} if "doctor" in ddl else {"t": OWN}
+    rig = shaped(demo_database, tmp_path, ddl, extracts, owner=True)
+    rig.allow_gaps = True
+    record = rig.run(1)
+    rig.execute(since)
+    (refusal,) = rig.plan(record).refusals
+    assert said in refusal.message
+    assert remedy in refusal.hint
+    if name == "empty":  # what is proposed is enough
+        (tmp_path / "sql" / "drift.txt").write_text("s.t: a = '2'\n")
+        rig.bring_back(record)
+        assert rig.execute_rows("SELECT count(*) FROM s.t WHERE v = 'v'") == [(6,)]

@@ -481,13 +481,13 @@ def test_a_sequence_never_goes_beyond_its_type_or_its_end(
 
 
 def test_a_sequence_stays_where_nobody_can_tell(demo_database: DemoDatabase, tmp_path: Path) -> None:
-    """Two sequences in one value, chance, and a trigger that looks at other columns."""
+    """Two sequences in one value, and chance, in a default and in a trigger."""
     ddl = (
         "CREATE SEQUENCE s.q; CREATE SEQUENCE s.r; CREATE SEQUENCE s.p; CREATE SEQUENCE s.o;"
         + BODY.format("text", "nextval('s.q') || '-' || nextval('s.r')", i="")
         + "CREATE TABLE s.t (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, n text UNIQUE DEFAULT s.f(),"
         " m text UNIQUE DEFAULT md5(nextval('s.p') || random()::text), n1 text UNIQUE);"
-        + TRIGGER.format("NEW.n1 := NEW.id || '-' || nextval('s.o');", i="1")
+        + TRIGGER.format("NEW.n1 := random() || '-' || nextval('s.o');", i="1")
         + "INSERT INTO s.t SELECT n, 1 FROM generate_series(1, 6) AS n"
     )
     rig = shaped(demo_database, tmp_path, ddl, {"t": OWN}, owner=True)

@@ -18,6 +18,7 @@ from clinic_backups.base.model import FORMAT_VERSION, Clinic, Table
 @dataclass(frozen=True)
 class TableContent:
     """One table in the archive.
+
     :param outside: how many of its rows no extract returned. A safety backup also holds the outside rows of a restore.
     """
 
@@ -31,7 +32,9 @@ class TableContent:
 @dataclass(frozen=True)
 class Manifest:
     """The contents of a backup. ``tables`` by ``schema.table``, in the archive's order.
+
     :param archives: the backups whose archives hold the blocks, the own one first: see ``BlockList.archives``.
+    :param chosen: for a copy that was made before a restore of some tables: these tables. It holds the others too.
     """
 
     backup_id: str
@@ -44,6 +47,7 @@ class Manifest:
     """The database that was backed up, see ``source_database``. The numbers of tables and columns are valid only
     there.
     """
+    chosen: tuple[str, ...] = ()
 
     def needed(self) -> list[int]:
         """The other ``archives`` that hold blocks of this backup."""
@@ -86,7 +90,8 @@ def checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
         raise damaged("has a manifest with another fingerprint than its blocks")
     clinic, snapshot_at = manifest_checks.clinic_of(data["clinic"]), manifest_checks.time_of(data["snapshot_at"])
     database = manifest_checks.database_of(data.get("database"))
-    return Manifest(str(data["backup_id"]), clinic, snapshot_at, total, contents, archives, database)
+    chosen = manifest_checks.chosen_of(data.get("chosen", []), contents)
+    return Manifest(str(data["backup_id"]), clinic, snapshot_at, total, contents, archives, database, chosen)
 
 
 def _listed(entries: list[Any], seen: BlockList, archives: int, table: str) -> BlockList:

@@ -1,11 +1,12 @@
 """Checks types, names and times in an archive's manifest, before it is written and after it is read.
+
 Anybody with a public key can make an archive that opens, and the manifest's tables and columns become SQL.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import MISSING, fields
 from datetime import datetime
 from typing import Any
@@ -54,6 +55,13 @@ def database_of(value: Any) -> str | None:
     _require(value is None or (_is_name(value) and value.count("/") >= 2))
     found: str | None = value
     return found
+
+
+def chosen_of(value: Any, tables: Collection[str]) -> tuple[str, ...]:
+    """Tables of the archive. :raises TypeError, ValueError: the value does not name some of them, each once."""
+    _require(isinstance(value, list) and all(map(_is_name, value)))
+    _require(len(set(value)) == len(value), set(value) <= set(tables))
+    return tuple(value)
 
 
 def require_readable(

@@ -1,4 +1,5 @@
 """Writes archives of format 1: zstd( tar ) of segments of blocks, with the manifest as the last member.
+
 A segment is a run of whole blocks of one table, about one batch long: ``tables/<schema.table>/000001.csv``. Before it
 comes ``000001.json``, which lists digest, rows and bytes of its blocks, so that a restore can check and choose blocks
 while it streams (docs/decisions/0003).
@@ -26,6 +27,7 @@ SEGMENT_BYTES = 1024 * 1024
 """New blocks of an incremental backup are collected up to this size, the size of a batch in a full backup."""
 MAX_FOREIGN_BLOCKS = 600_000
 """The most blocks of an incremental backup in other archives, about 77 million rows; further ones are stored again.
+
 A reader does not read these blocks, so its limit for the manifest is 64 MiB; each needs at most 99 bytes there. Blocks
 in the own archive raise that limit.
 """
@@ -36,6 +38,7 @@ class ArchiveWriter:
 
     :param known: the blocks in older archives, which are listed but not stored again.
     :param database: the database that is backed up, see ``source_database``.
+    :param chosen: see :class:`~clinic_backups.archive.manifest.Manifest`.
     """
 
     def __init__(
@@ -46,8 +49,9 @@ class ArchiveWriter:
         known: KnownBlocks | None = None,
         *,
         database: str | None = None,
+        chosen: Sequence[str] = (),
     ) -> None:
-        self._target, self._known, self._database = target, known, database
+        self._target, self._known, self._database, self._chosen = target, known, database, chosen
         self._packing = compression.writer()
         self._time = int(snapshot_at.timestamp())
         self._snapshot_at = snapshot_at
@@ -80,7 +84,7 @@ class ArchiveWriter:
         """Write the manifest and the end of the archive. Returns the blocks of each table."""
         archives = [backup_id, *(self._known.archives if self._known is not None else ())]
         # The manifest is made twice, for its size and then for its bytes, because its size grows with the clinic.
-        described = (clinic, archives, self._snapshot_at, self._tables, self._database, self._outside)
+        described = (clinic, archives, self._snapshot_at, self._tables, self._database, self._outside, self._chosen)
         self._member(MANIFEST, sum(map(len, manifest_chunks(*described))), manifest_chunks(*described))
         # Two empty records end a tar file.
         self._write(bytes(2 * tarfile.BLOCKSIZE))
@@ -141,12 +145,15 @@ def manifest_chunks(
     tables: Mapping[str, tuple[Table, BlockList]],
     database: str | None = None,
     outside: Mapping[str, int] = MappingProxyType({}),
+    chosen: Sequence[str] = (),
 ) -> Iterator[bytes]:
     """The manifest's JSON in pieces: the definition of each table, and its blocks as [SHA-256, rows, bytes, archive].
+
     :param archives: the ids of the backups whose archives hold the blocks, the own one first. A block's archive is
         an index into this list. A full backup has only its own.
-            :param database: the database in which the tables' OIDs and the columns' numbers are valid.
-        :param outside: how many rows of a table no extract returned.
+    :param database: the database in which the tables' OIDs and the columns' numbers are valid.
+    :param outside: how many rows of a table no extract returned.
+    :param chosen: see :class:`~clinic_backups.archive.manifest.Manifest`.
     """
     head: dict[str, Any] = {
         "format": FORMAT_VERSION,
@@ -157,6 +164,8 @@ def manifest_chunks(
         "database": database,
         "fingerprint": fingerprint({name: blocks for name, (_, blocks) in tables.items()}),
     }
+    if chosen:
+        head["chosen"] = list(chosen)
     yield json.dumps(head, ensure_ascii=False)[:-1].encode() + b', "tables": ['
     for number, (table, blocks) in enumerate(tables.values()):
         described = vars(table) | {"rows": blocks.rows, "size_bytes": blocks.size_bytes}
@@ -173,6 +182,7 @@ def manifest_chunks(
 
 def block_list(backup_id: str, tables: Mapping[str, BlockList]) -> Iterator[bytes]:
     """The list of the blocks in a backup's own archive for the catalog: a line of JSON and all digests, in pieces.
+
     The line has the backup's id, the fingerprint, and ``[[table, blocks], …]`` in the order of the names. A digest is
         32 bytes. :class:`~clinic_backups.archive.known_blocks.KnownBlocks` reads it, and refuses another backup's list.
     """
@@ -193,6 +203,7 @@ def _written(column: Column) -> dict[str, Any]:
 
 def schema_digest(tables: Iterable[Table]) -> str:
     """SHA-256, in hex, over the tables' columns and primary keys, which decide how rows are written.
+
     The definitions of types and the numbers of columns are left out. They do not change the bytes of blocks, and each
         manifest has its own.
     """

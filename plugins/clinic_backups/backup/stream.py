@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -77,24 +77,28 @@ class ArchiveStream:
         max_row_bytes: int = MAX_ROW_BYTES,
         database: str | None = None,
         outside: Mapping[str, Outside] = MappingProxyType({}),
+        chosen: Sequence[str] = (),
     ) -> Stored:
         """Read, pack and store. Returns the confirmed object and each table's blocks.
+
         If a stage fails, the upload is aborted, nothing stays in the store, and that stage's own error is raised.
-                The snapshot's transaction and all its locks end when the last row was read, not when it is stored.
+        The snapshot's transaction and all its locks end when the last row was read, not when it is stored.
+
         :param snapshot: opened with these queries as its ``reads``.
-                :param known: blocks of older archives, which are not stored again.
+        :param known: blocks of older archives, which are not stored again.
         :param read_seconds: the longest time that the tables may stay locked.
-                :param max_row_bytes: the longest row of CSV that is accepted.
-                :param database: the snapshot's database, see ``source_database``.
-                :param outside: rows that no extract returns, which are read too.
-                :raises PermanentError: a row is too long.
-                :raises IntegrityError: the manifest would not be readable. Nothing was stored.
+        :param max_row_bytes: the longest row of CSV that is accepted.
+        :param database: the snapshot's database, see ``source_database``.
+        :param outside: rows that no extract returns, which are read too.
+        :param chosen: the tables that will be restored, if that is not all.
+        :raises PermanentError: a row is too long.
+        :raises IntegrityError: the manifest would not be readable. Nothing was stored.
         """
         replayed = snapshot.replayed()
         snapshot_at = replayed.replayed_at or replayed.now
         rows: Rows = Channel(WAITING_BYTES)
         packed, sealed = ByteChannel(), ByteChannel()
-        writer = ArchiveWriter(packed, self._compress, snapshot_at, known, database=database)
+        writer = ArchiveWriter(packed, self._compress, snapshot_at, known, database=database, chosen=chosen)
         blocks: dict[str, BlockList] = {}
         clinic = Clinic(record.clinic_id, record.clinic_name)
         require_readable(clinic, snapshot_at, tables.values(), database)

@@ -219,6 +219,8 @@ class BackupRequest:
     """Whether the preflight of the same run has just compared the rows of all clinics with the extracts."""
     safety_of: str | None = None
     """For a safety backup: the id of the backup that will be restored."""
+    chosen: tuple[str, ...] = ()
+    """For a safety backup: the tables that will be restored, if that is not all."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ TAKE_OVER = "`clinic-backups store init --take-over`"
 @dataclass(frozen=True)
 class Initialised:
     """The result.
+
     :param outcome: ``made`` for a store without backups, ``adopted`` for one with backups of this catalog, ``known`` if
         there was nothing to do, ``taken over`` if that was requested.
     """
@@ -39,8 +40,9 @@ class Initialised:
 
 class StoreInit:
     """Initialises stores. Repeating it changes nothing, and the next run finishes one that died.
+
     :param now: the clock.
-        :param by: the person who does it.
+    :param by: the person who does it.
     """
 
     def __init__(self, catalog: Catalog, now: Callable[[], datetime], by: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from clinic_backups.archive.bounds import bound_of
@@ -25,6 +26,14 @@ def notes_of(backup: BackupRecord) -> tuple[str, ...]:
     if backup.suspect and not backup.is_trusted:
         notes.append(f"The backup is suspect, and nobody has accepted it: {backup.suspect}")
     return tuple(notes)
+
+
+def only_taken_back(tables: Sequence[str]) -> str:
+    """What is said of a copy that was made before a restore of some tables."""
+    return (
+        f"It was made before a restore of {', '.join(tables)}: only that is taken back. To restore other tables of it,"
+        " name them."
+    )
 
 
 def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | None = None) -> BackupRecord:

@@ -14,7 +14,7 @@ from clinic_backups.base.database import is_conflict
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.model import Table
-from clinic_backups.restore import notes, sequences
+from clinic_backups.restore import notes, row_keys, sequences
 from clinic_backups.restore.adopt import Left, adopt
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.casts import convert, fill_nulls
@@ -45,11 +45,13 @@ class Present:
     :param snapshot: the name of the exported snapshot.
     :param rows: how many rows of the clinic each table has in it.
     :param outside: those of them that no extract gives.
+    :param chosen: the tables that are restored, where that is not all.
     """
 
     snapshot: str
     rows: Mapping[str, int]
     outside: Mapping[str, Outside]
+    chosen: Sequence[str] = ()
 
 
 class Comparison:
@@ -63,6 +65,7 @@ class Comparison:
     :param ways: how rows lead to the clinic.
     :param as_text: every value of the backup was loaded as a text.
     :param since: of the mode ``live``: the plan that was approved. What changed since is left as it is.
+    :param of_itself: what is to be known of the backup.
     """
 
     def __init__(
@@ -79,7 +82,9 @@ class Comparison:
         ways: Ways,
         as_text: bool = False,
         since: RestorePlan | None = None,
+        of_itself: Sequence[str] = (),
     ) -> None:
+        self._of_itself = tuple(of_itself)
         self._since, self._target, self._ways = since, target, ways
         self.workspace, self.queries, self.manifest, self._migrated = workspace, queries, migrated.manifest, migrated
         self._connection, self._wish, self._as_text = connection, wish, as_text
@@ -123,6 +128,9 @@ class Comparison:
                 continue
             for note in fill_nulls(self.workspace, staged):
                 self._note(name, note)
+            if untold := list(row_keys.refusals(self.workspace, staged)):
+                self._refusals += untold
+                continue
             converted[name] = staged
         self._adopt(converted)
         for name, staged in converted.items():
@@ -210,7 +218,7 @@ class Comparison:
             )[0][0]
             for name, staged in self._staged.items()
         }
-        return Present(self.workspace.export(), rows, self._outside)
+        return Present(self.workspace.export(), rows, self._outside, self._wish.tables)
 
     @property
     def writes(self) -> int:
@@ -279,6 +287,7 @@ class Comparison:
             parts=self._parts,
             moment=self._moment,
             target=self._target,
+            notes=self._of_itself,
         )
 
     def _note(self, table: str, note: str) -> None:

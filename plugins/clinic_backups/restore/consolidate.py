@@ -183,7 +183,7 @@ class Consolidation:
         self._listener.step(f"writing {record.backup_id}")
         packed, sealed, pipeline = ByteChannel(), ByteChannel(), Pipeline()
         manifest, blocks = backup.manifest, dict[str, BlockList]()
-        writer = ArchiveWriter(packed, Zstd(), manifest.snapshot_at, database=manifest.database)
+        writer = ArchiveWriter(packed, Zstd(), manifest.snapshot_at, database=manifest.database, chosen=manifest.chosen)
         merge = Merge(backup, stores, self._archives.identities, self._listener)
         for archive in merge.archives.values():
             pipeline.add(f"read-{archive.backup_id}", archive.read, target=archive.segments)

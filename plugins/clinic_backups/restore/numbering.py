@@ -6,19 +6,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import Any
 
 from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
-from clinic_backups.base.errors import PermanentError
+from clinic_backups.restore.number_code import calls
+from clinic_backups.restore.number_rows import asked, new_row, row_of
+from clinic_backups.restore.sql_tokens import replaced, tokens
 from clinic_backups.restore.workspace import Workspace
 
 PROBES = 3
 """So many values are asked for: two would lie on a line whatever they are."""
 WINDOW = 1000
 """So many numbers are tried, and as many more as the table has rows, where no simple relation is seen."""
-_NEXTVAL = re.compile(r"(?:pg_catalog\.)?nextval\s*\(\(?\s*'(?:[^']|'')+'(?:::text\)?)?(?:::regclass)?\s*\)", re.I)
 _INTEGERS = {"smallint": 15, "integer": 31, "bigint": 63}
 _NUMBER = re.compile(r"(?:smallint|integer|bigint|numeric(?:\((\d+),(-?\d+)\))?)\Z")
 _PLAIN = re.compile(r"[\s()]*g\.n[\s()]*(?:::(?:bigint|integer|smallint|numeric)[\s()]*)*")
@@ -45,6 +45,8 @@ class Numbering:
     :param type: the column's, without domains.
     :param whole: SQL of the value, in which the number is ``(g.n)``; none where only a function knows it.
     :param templates: several may fit to what was seen: they differ only for numbers of other lengths.
+    :param row: columns of the row, ``new``, that the value is made of too: the number is looked for in its digits.
+    :param is_searched: numbers are tried one by one, also where a relation is known, which may hold only near by.
     """
 
     type: str
@@ -52,34 +54,62 @@ class Numbering:
     factor: int = 0
     base: int = 0
     templates: tuple[Template, ...] = field(default=())
+    row: tuple[str, ...] | None = None
+    is_searched: bool = False
 
     @property
-    def is_searched(self) -> bool:
-        """No relation is known: numbers are tried one by one."""
-        return not self.factor and not self.templates
+    def is_plain(self) -> bool:
+        """The value is the number."""
+        return self.factor == 1 and self.base == 0
 
     def numbers(self, column: str, rows: sql.Composable, window: tuple[int, int, int]) -> sql.Composed:
-        """SELECT of ``n``: the numbers that give the values of a column of ``rows``.
+        """SELECT of ``n`` and ``value``: the numbers that give the values of a column of ``rows``.
 
-        :param window: first, last and step of the numbers that are tried where nothing else is known.
+        :param window: first, last and step of the numbers that are tried.
         """
         value = sql.Identifier("x", column)
+        found = list[sql.Composed]()
         if self.is_searched:
-            return sql.SQL(
-                "SELECT g.n::numeric AS n FROM generate_series({}::bigint, {}::bigint, {}::bigint) AS g (n)"
-                ' JOIN {} AS x ON {}::text = ({})::{}::text COLLATE "C"'
-            ).format(*map(sql.Literal, window), rows, value, sql.SQL(self.whole or ""), sql.SQL(self.type))
-        if self.factor == 1 and self.base == 0 and self.type in _INTEGERS:
-            return sql.SQL("SELECT {0} AS n FROM {1} AS x WHERE {0} IS NOT NULL").format(value, rows)
-        found = sql.SQL("SELECT v.n FROM {} AS x CROSS JOIN LATERAL ({}) AS v WHERE v.n IS NOT NULL").format(
-            rows, self._inverse(value)
-        )
+            found.append(
+                sql.SQL(
+                    "SELECT g.n::numeric AS n, {1}::text AS value"
+                    " FROM generate_series({3}::bigint, {4}::bigint, {5}::bigint) AS g (n)"
+                    ' JOIN {0} AS x ON {1}::text = ({2})::{6}::text COLLATE "C"'
+                ).format(rows, value, sql.SQL(self.whole or ""), *map(sql.Literal, window), sql.SQL(self.type))
+            )
+        if self.row is not None:
+            found.append(self._in_digits(column, rows, self.row))
+        elif self.factor or self.templates:
+            found.append(self._by_relation(value, rows))
+        return sql.SQL(" UNION ").join(sql.SQL("({})").format(each) for each in found)
+
+    def _in_digits(self, column: str, rows: sql.Composable, row: Sequence[str]) -> sql.Composed:
+        """Of values that are made of the row too: a number is what digits of the value say, if it gives that value."""
+        return sql.SQL(
+            "SELECT g.n::numeric AS n, x.{column}::text AS value FROM {rows} AS x CROSS JOIN LATERAL ({new}) AS new"
+            " CROSS JOIN LATERAL (SELECT DISTINCT substr(d.run[1], k)::bigint AS n"
+            " FROM regexp_matches(x.{column}::text, '[0-9]+', 'g') AS d (run),"
+            " generate_series(greatest(1, length(d.run[1]) - 17), length(d.run[1])) AS k) AS g"
+            ' WHERE ({whole})::{type}::text COLLATE "C" = x.{column}::text'
+        ).format(
+            column=sql.Identifier(column), rows=rows, new=new_row(row, column, self.type),
+            whole=sql.SQL(self.whole or ""), type=sql.SQL(self.type),
+        )  # fmt: skip
+
+    def _by_relation(self, value: sql.Composable, rows: sql.Composable) -> sql.Composed:
+        if self.is_plain and self.type in _INTEGERS:
+            return sql.SQL("SELECT {0} AS n, {0}::text AS value FROM {1} AS x WHERE {0} IS NOT NULL").format(
+                value, rows
+            )
+        found = sql.SQL(
+            "SELECT v.n, {}::text AS value FROM {} AS x CROSS JOIN LATERAL ({}) AS v WHERE v.n IS NOT NULL"
+        ).format(value, rows, self._inverse(value))
         if self.whole is None:
             return found
         # The database itself says whether the number gives this value: the relation may hold near by and not far away.
         low, high = self.bounds(-(2**63), 2**63 - 1)
         return sql.SQL(
-            "SELECT g.n::numeric AS n FROM (SELECT v.n::bigint AS n, {value}::text AS value FROM {rows} AS x"
+            "SELECT g.n::numeric AS n, g.value FROM (SELECT v.n::bigint AS n, {value}::text AS value FROM {rows} AS x"
             " CROSS JOIN LATERAL ({inverse}) AS v WHERE v.n BETWEEN {low} AND {high}) AS g"
             ' WHERE CASE WHEN g.n BETWEEN {low} AND {high} THEN ({whole})::{type}::text COLLATE "C" = g.value END'
         ).format(
@@ -136,36 +166,63 @@ class Numbering:
 
 
 def by_expression(
-    workspace: Workspace, expression: str | None, type_: str, following: int, step: int, *, new: str | None = None
+    workspace: Workspace, expression: str | None, type_: str, following: int, step: int, *, new: tuple[str, str] | None
 ) -> Numbering | None:
     """Of a default or what a trigger assigns: the number is put in the place of ``nextval``. None: it cannot be told.
 
     :param expression: none of an identity, and of a column that owns the sequence: it gets the number itself.
-    :param new: the table of a trigger, whose NEW has no values here.
+    :param new: the table and the column of a trigger, whose NEW has no values where only that column is looked at.
     """
     if expression is None:
         return Numbering(type_, factor=1)
-    whole, times = _NEXTVAL.subn("(g.n)", expression)
-    if times != 1 or "nextval" in whole.lower():
+    whole = with_number(expression)
+    if whole is None:
         return None
     if _PLAIN.fullmatch(whole) and _NUMBER.match(type_):
         return Numbering(type_, factor=1)
+    given = whole
     if new is not None:
-        table = qualified(new).as_string(workspace.connection)
+        row = row_of(expression)
+        if set(row) - {new[1]}:
+            return Numbering(type_, whole, row=row)
+        table = qualified(new[0]).as_string(workspace.connection)
         nothing = f"(SELECT 1) AS one LEFT JOIN {table} AS new ON false"
-        whole = f"(SELECT {whole}\n FROM {nothing})"  # noqa: S608 - the application's own SQL
+        given = f"(SELECT {whole}\n FROM {nothing})"  # noqa: S608 - the application's own SQL
     query = sql.SQL(
         "SELECT g.n, ({0})::text, ({0})::text FROM generate_series({1}::bigint, {2}::bigint, {3}::bigint) AS g (n)"
-    ).format(sql.SQL(whole), sql.Literal(following), sql.Literal(following + (PROBES - 1) * step), sql.Literal(step))
-    found = _asked(workspace, query)
+    ).format(sql.SQL(given), sql.Literal(following), sql.Literal(following + (PROBES - 1) * step), sql.Literal(step))
+    found = asked(workspace, query)
     if found is None or any(one is None or one != other for _, one, other in found):
         return None
-    return _of(type_, [(int(number), str(value)) for number, value, _ in found], whole) or Numbering(type_, whole)
+    seen = [(int(number), str(value)) for number, value, _ in found]
+    return _of(type_, seen, given) or Numbering(type_, given, is_searched=True)
+
+
+def with_number(expression: str) -> str | None:
+    """An expression with ``(g.n)`` in the place of what asks the sequence. None: it asks more than once, or not."""
+    found = calls(expression)
+    if len({call.argument for call in found}) != 1 or sum(call.function == "nextval" for call in found) > 1:
+        return None
+    if any(token.is_("lastval") for token in tokens(expression)):
+        return None
+    return replaced(expression, [(call.start, call.end, "(g.n)") for call in found])
+
+
+def unread(
+    workspace: Workspace, found: Numbering, column: str, rows: sql.Composable, window: tuple[int, int, int]
+) -> int | None:
+    """How many values of these rows are of no number that is known. None: it cannot be told."""
+    query = sql.SQL(
+        'SELECT count(*) FROM (SELECT x.{0}::text COLLATE "C" FROM {1} AS x WHERE x.{0} IS NOT NULL'
+        ' EXCEPT SELECT n.value COLLATE "C" FROM ({2}) AS n) AS u'
+    ).format(sql.Identifier(column), rows, found.numbers(column, rows, window))
+    counted = asked(workspace, query)
+    return None if counted is None else int(counted[0][0])
 
 
 def by_function(workspace: Workspace, expression: str, type_: str, sequence: str) -> Numbering | None:
     """Of a default that calls a function: it is called, and takes :data:`PROBES` numbers. None: it cannot be told."""
-    found = _asked(
+    found = asked(
         workspace,
         sql.SQL("SELECT currval({}::regclass), v.value FROM (SELECT ({})::text AS value FROM generate_series(1, {})"
                 " OFFSET 0) AS v").format(sql.Literal(sequence), sql.SQL(expression), sql.Literal(PROBES)),
@@ -175,22 +232,13 @@ def by_function(workspace: Workspace, expression: str, type_: str, sequence: str
     return _of(type_, [(int(number), str(value)) for number, value in found])
 
 
-def _asked(workspace: Workspace, query: sql.Composed) -> list[tuple[Any, ...]] | None:
-    """What the application's own SQL gives, which is taken back but for the numbers. None: it fails."""
-    try:
-        with workspace.savepoint(), workspace.application_path():
-            return workspace.rows(query, None, "asking how a sequence's numbers become values")
-    except PermanentError:
-        return None
-
-
 def holds_for(workspace: Workspace, found: Numbering, column: str, rows: sql.Composable, following: int) -> bool:
     """The database can say which numbers give the values of these rows: an expression may fail for some numbers."""
     if found.whole is None:
-        return True
+        return True  # nothing of the application's is evaluated
     window = (following, following + WINDOW, 1)
     query = sql.SQL("SELECT max(a.n) FROM ({}) AS a").format(found.numbers(column, rows, window))
-    return _asked(workspace, query) is not None
+    return asked(workspace, query) is not None
 
 
 def _of(type_: str, seen: Sequence[tuple[int, str]], whole: str | None = None) -> Numbering | None:

@@ -164,6 +164,10 @@ class Obstacles:
         query = sql.SQL("SELECT {}, o.ctid, NULL FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'insert'").format(
             _shown(shape.now, "o", shape.op_key), diff.ops, qualified(shape.name), shape.is_of("o", "t")
         )
+        defaults = [each.name for each in with_child(self._looked_at, shape.name) if each.on_delete == "d"]
+        gave = ""
+        if defaults:
+            gave = f" If a parent was deleted, ON DELETE SET DEFAULT of {', '.join(defaults)} gave them to another one."
         return Obstacle(
             diff,
             query,
@@ -172,7 +176,7 @@ class Obstacles:
                 f"{count} rows of the backup have keys in {shape.name} that belong to rows outside of this clinic now:"
                 f" {keys}.",
                 "These rows are another clinic's now, or nothing but the backup says that they are this clinic's: give"
-                " them back, or move them to other keys, or restore into another schema.",
+                " them back, or move them to other keys, or restore into another schema." + gave,
             ),
         )
 

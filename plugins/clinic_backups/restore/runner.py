@@ -14,7 +14,7 @@ from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotAppr
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
 from clinic_backups.restore.attempt import Attempt, Tools
-from clinic_backups.restore.chosen import choose_backup, notes_of, source_of, wish_of
+from clinic_backups.restore.chosen import choose_backup, notes_of, only_taken_back, source_of, wish_of
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.outcome import RestoreOutcomes, TransactionStatus, status_in
 from clinic_backups.restore.safety import SafetyBackup
@@ -57,14 +57,11 @@ class RestoreRunner:
         meant = self._meant(request, chosen.backup_id)
         notes = notes_of(chosen)
         if meant.tables != request.tables:
-            notes += (
-                f"It was made before a restore of {', '.join(meant.tables)}: only that is taken back. To restore other"
-                " tables of it, name them.",
-            )
+            notes += (only_taken_back(meant.tables),)
         plan = self._restore.plan(source_of(chosen), wish_of(meant))
         if not plan.writes and not plan.refusals:
             notes += tuple(self._others(chosen))
-        return replace(plan, notes=notes)
+        return replace(plan, notes=(*notes, *plan.notes))
 
     def _others(self, chosen: BackupRecord) -> Iterator[str]:
         """An emptied clinic, backed up since, differs in nothing from its newest backup: older ones may hold it."""

@@ -52,7 +52,7 @@ class SafetyBackup:
         only = f", of {', '.join(tables)} only" if tables else ""
         request = BackupRequest(
             clinic, requested_by=requested_by, notes=f"before the restore of {of}{only}", run_id=None,
-            safety_of=of,
+            safety_of=of, chosen=tuple(present.chosen),
             # A restore must not wait until somebody has written an extract: the record says what it lacks.
             allow_gaps=True,
         )  # fmt: skip

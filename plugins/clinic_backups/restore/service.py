@@ -15,6 +15,7 @@ from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.settings import Settings
 from clinic_backups.restore.archives import Archives, Fetched, Source
+from clinic_backups.restore.chosen import only_taken_back
 from clinic_backups.restore.comparison import Comparison, Present
 from clinic_backups.restore.hooks import hooked
 from clinic_backups.restore.live import digest_of_moment
@@ -195,11 +196,13 @@ class ClinicRestore:
                     if name in rules and "SELECT" not in rules[name].missing_rights}  # fmt: skip
         with Workspace(self.database, reads=compared, **timeouts) as workspace:
             target, refusals = target_of(workspace, self.clinic_db, other_database=wish.other_database)
+            # A copy that was made before a restore of some tables takes back these alone.
+            chosen = () if wish.tables else backup_now.now(backup.manifest.chosen)
             comparison = Comparison(
                 workspace,
                 self.database,
                 backup_now,
-                replace(wish, tables=backup_now.now(wish.tables)),
+                replace(wish, tables=chosen or backup_now.now(wish.tables)),
                 queries,
                 target=target,
                 refusals=refusals,
@@ -207,6 +210,7 @@ class ClinicRestore:
                 ways=Ways(workspace, folder, queries, clinic_id),
                 as_text=as_text,
                 since=since,
+                of_itself=[only_taken_back(chosen)] if chosen else [],
             )
             comparison.choose()
             self.listener.step("reading the clinic as it is")

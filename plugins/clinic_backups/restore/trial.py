@@ -104,16 +104,11 @@ def _check_triggers(report: Report, workspace: Workspace, name: str) -> None:
 
 
 def _check_sequences(report: Report, workspace: Workspace, names: list[str], role: str) -> None:
-    found, unseen = sequences.read(workspace, names)
-    for refusal in sequences.refusals(found, role):
+    found = sequences.examine(workspace, names)
+    for refusal in sequences.refusals(found.uses, role):
         report.error(CHECK, refusal.message, refusal.hint)
-    for each in unseen:
-        report.warn(
-            CHECK,
-            each.said,
-            f"Write {each.function} with a body in standard SQL (RETURN nextval('…')), or name the sequence in it as"
-            " nextval('schema.name'). After a restore, compare the sequence with the rows.",
-        )
+    for said, hint in dict.fromkeys((each.said, each.hint) for each in found.untold):
+        report.warn(CHECK, said, hint)
 
 
 def _try(workspace: Workspace, table: Table, key: Sequence[str], query: str, references: tuple[Reference, ...]) -> bool:

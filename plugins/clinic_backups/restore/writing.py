@@ -10,6 +10,7 @@ from clinic_backups.base.database import refusal_of
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.listening import Listener
 from clinic_backups.restore import sequences
+from clinic_backups.restore.advancing import advance
 from clinic_backups.restore.derived import Derived
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.kept import KeptColumns
@@ -88,7 +89,7 @@ class Writing:
         listener.step("reading the clinic again")
         self._proof.whole()
         if self._writes:
-            sequences.advance(self._workspace, self._found.numbered)
+            advance(self._workspace, self._found.numbered)
 
     def _write_or_explain(self) -> None:
         """:raises Collided: a constraint forbids it, which it did not when the plan was rehearsed."""

@@ -156,7 +156,7 @@ class Coverage:
 
     def doubtful(self) -> list[tuple[NotedColumn, Reference, Problem]]:
         """Columns that count as gaps although their type differs from the key's. Their values show whether they are
-                keys.
+        keys.
         The clinic's own key counts whatever its type.
         """
         open_ = self._extracts | self._declared.tables.keys()

@@ -1,4 +1,5 @@
 """``drift.txt``: changes that the application's migrations made to columns and tables, each confirmed by a person.
+
 Restores read it, because PostgreSQL's catalog can identify a renamed column, but does not know where a new column's
 values came from.
 """
@@ -99,6 +100,7 @@ class Drift:
 
     def events(self, tables: Collection[str], since: int = 0) -> list[tuple[str, str]]:
         """The events of the columns of tables with these names, in order: see :func:`event`.
+
         :param since: skip this many lines.
         """
         return [found for line in self.lines[since:] if (found := event(line, tables)) is not None]

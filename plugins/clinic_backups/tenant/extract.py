@@ -140,6 +140,7 @@ class SqlFolder:
 
     def clinic_columns(self) -> dict[str, frozenset[str]]:
         """The columns that each extract compares with the clinic's number. They show which clinic a row belongs to.
+
         Without foreign keys in the database, nothing else shows it.
         """
         try:
@@ -190,39 +191,47 @@ def require_user_columns(count: int) -> None:
 
 
 class RenderedExtracts(str):
-    """The extracts of one clinic as one script, for people to read; ``queries`` are the statements themselves."""
+    """The extracts of a task's clinics as one script, for people to read; ``of`` gives the statements themselves."""
 
-    __slots__ = ("queries",)
-    queries: Mapping[str, str]
+    __slots__ = ("_templates",)
+    _templates: Mapping[str, str]
 
-    def __new__(cls, queries: Mapping[str, str]) -> RenderedExtracts:
-        text = super().__new__(cls, "\n\n".join(f"-- {name}\n{query};" for name, query in queries.items()))
-        text.queries = queries
+    def __new__(cls, templates: Mapping[str, str], shown: Mapping[str, str]) -> RenderedExtracts:
+        """:param templates: by ``schema.table``. :param shown: what people see of each."""
+        text = super().__new__(cls, "\n\n".join(f"-- {name}\n{query};" for name, query in shown.items()))
+        text._templates = templates
         return text
+
+    def of(self, clinic_id: int) -> dict[str, str]:
+        """The SELECT of each table for one clinic. :raises SettingsError: a template has an error."""
+        return rendered(self._templates, clinic_id)
+
+
+def rendered(templates: Mapping[str, str], clinic_id: int) -> dict[str, str]:
+    """The SELECT of each table for one clinic, by ``schema.table``. :raises SettingsError: a template has an error."""
+    return {name: render(text, clinic_id, name=f"extract/{name}") for name, text in templates.items()}
 
 
 @dataclass(frozen=True)
 class SqlExtract:
     """The extraction stage for DAG files: the extracts in one subfolder of ``include/sql``.
 
-    Airflow calls a callable template field with the context; the result is what the web UI shows under Rendered
-    Template and what the operator runs.
+    Airflow calls a callable template field with the context. The web UI shows the result under Rendered Template, and
+    the operator runs it. For a task of several clinics it shows the templates.
     """
 
     subfolder: str = "extract"
 
     def rendered(self, folder: SqlFolder, clinic_id: int) -> dict[str, str]:
-        """The SELECT of each table for one clinic, by ``schema.table``."""
-        return {
-            name: render(text, int(clinic_id), name=f"{self.subfolder}/{name}")
-            for name, text in folder.extracts(self.subfolder).items()
-        }
+        """See :func:`rendered`."""
+        return rendered(folder.extracts(self.subfolder), int(clinic_id))
 
     def __call__(self, *, context: Mapping[str, Any], jinja_env: object) -> RenderedExtracts:
         from clinic_backups.base import settings
 
-        folder = SqlFolder(settings.load().sql_dir)
-        return RenderedExtracts(self.rendered(folder, int(context["task"].clinic["id"])))
+        templates = SqlFolder(settings.load().sql_dir).extracts(self.subfolder)
+        item = context["task"].clinic
+        return RenderedExtracts(templates, templates if "clinics" in item else rendered(templates, int(item["id"])))
 
 
 def file_of(table: str) -> str:

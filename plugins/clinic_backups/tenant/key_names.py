@@ -18,6 +18,7 @@ _GLUED = re.compile(r"^id(?=.)|(?<=.)ids?$")
 
 def stems(name: str) -> set[str]:
     """The noun in the name of a key: ``clinica`` for ``clinica_id``, ``idClinica`` and ``CLINICAID``.
+
     It is empty for a name without a word for a key.
     """
     words = [word.lower() for word in _WORD.findall(name)]
@@ -55,6 +56,7 @@ class KeyNames:
 
     def meant_by(self, column: NotedColumn) -> Reference | None:
         """The foreign key, to the clinic or to an extracted table, that a column is named like; ``None`` if unclear.
+
         It is unclear if other tables use the name for something else, or as their own primary key.
         """
         if plain(column.name) in self._keys:

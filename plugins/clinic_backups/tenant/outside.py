@@ -12,8 +12,9 @@ from clinic_backups.base.text import quoted, quoted_table
 @dataclass(frozen=True)
 class Outside:
     """Some rows of one table. Their positions are the same in all transactions with one snapshot, and reveal no values.
+
     :param changed: how many of them differ from the backup that is restored.
-        :param parts: the oid of the table, or of each of its partitions, with the positions as PostgreSQL's ``tid[]``.
+    :param parts: the oid of the table, or of each of its partitions, with the positions as PostgreSQL's ``tid[]``.
     """
 
     rows: int = 0

@@ -1,4 +1,5 @@
 """Checks whether the read rows are plausible: tables that became empty, and rows without parents, are counted again.
+
 It does not rely on the locks before the snapshot. See docs/decisions/0010-locks-before-the-snapshot.md.
 """
 
@@ -46,11 +47,12 @@ def check(
     within_seconds: float = CHECK_SECONDS,
 ) -> Plausibility:
     """Compare the rows of a backup with the database. If nothing is suspicious, no query is sent.
+
     :param snapshot: it is renewed, so that the present rows are counted.
-        :param rows: the number of rows that were read of each table.
-        :param last_good: the clinic's newest backup that is not suspect, or was accepted.
-        :param may_be_empty: tables that are not suspect without rows. They are counted again all the same.
-            :raises TransientError: a table that was read as empty has rows now, so the read rows cannot be right.
+    :param rows: the number of rows that were read of each table.
+    :param last_good: the clinic's newest backup that is not suspect, or was accepted.
+    :param may_be_empty: tables that are not suspect without rows. They are counted again all the same.
+    :raises TransientError: a table that was read as empty has rows now, so the read rows cannot be right.
     """
     before = last_good.rows if last_good else {}
     emptied = [name for name in tables if not rows[name] and before.get(name)]

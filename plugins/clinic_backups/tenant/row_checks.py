@@ -104,9 +104,10 @@ class RowChecks:
 
     def count(self, table: Table, *, within_seconds: float) -> RowCount | None:
         """Count which rows of one table are in the clinics' backups; ``None`` if it takes too long.
+
         A table without a primary key is compared by its whole rows and their number.
 
-                :raises PermanentError: the extract does not run with a column in place of a number.
+        :raises PermanentError: the extract does not run with a column in place of a number.
         """
         parts: dict[str, sql.Composable] = {
             "table": self._table(table.name), "clinics": self._clinics,

@@ -17,8 +17,9 @@ _REPEATED = {
 
 class RowProblems:
     """The problems of rows, each with a count of 0 until :func:`counted` sets the number of rows.
+
     :param folder: the folder of the SQL files.
-        :param clinic_table: the clinics' own table.
+    :param clinic_table: the clinics' own table.
     """
 
     def __init__(self, folder: Path, clinic_table: str) -> None:

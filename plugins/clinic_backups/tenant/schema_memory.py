@@ -1,4 +1,5 @@
 """Keeps a database's definitions from one clinic's backup to the next, within a process.
+
 Each snapshot is asked for the version of its definitions (``pg_catalog/version.sql``). Only answers that were read at
 the same version are used again.
 """
@@ -19,6 +20,7 @@ _NUMBERS = re.compile(r"""("[^"]*"|'[^']*'|--[^\n]*)|(?<![\w.])\d{1,9}(?![\w.])"
 
 class SchemaMemory:
     """The newest answer to each question, with its version.
+
     :param places: the number of questions that are kept. A new one replaces the oldest.
     """
 

@@ -1,4 +1,5 @@
 """Identifies the database that a backup is read from, and compares it with the one of earlier backups.
+
 A wrong connection, for instance to a copy for tests, gives a complete backup with wrong rows. So each record holds the
 server's identity. If the database differs from that of the newest trusted backup, the new backup is full, and suspect
 until somebody accepts it.

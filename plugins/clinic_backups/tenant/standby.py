@@ -13,6 +13,7 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 def lag_of(replayed: Replayed, most_seconds: float) -> timedelta:
     """How much older the data are than the database's own clock; zero for a server that is not a standby.
+
     :raises TransientError: it is more than ``most_seconds``, or the standby does not know the age of its data.
     """
     if not replayed.standby:

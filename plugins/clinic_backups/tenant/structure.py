@@ -121,8 +121,9 @@ def comparable(one: str, other: str) -> bool:
 
 def read(snapshot: Snapshot, names: Iterable[str] = (), clinic_table: str = "") -> Structure:
     """Read the catalog once, for all tables.
+
     :param names: include columns with these names, besides those named like a foreign key.
-        :param clinic_table: also include columns named like those of this table's key, if that has several.
+    :param clinic_table: also include columns named like those of this table's key, if that has several.
     """
     query = catalog_query("structure")
     facts: dict[str, list[Any]] = {}

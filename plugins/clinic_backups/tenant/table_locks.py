@@ -1,4 +1,5 @@
 """Locks all tables that some queries read, before the snapshot, and checks at the end that no others were read.
+
 A REPEATABLE READ snapshot alone is not enough: TRUNCATE, or an ALTER TABLE that rewrites, makes a table look empty to
 every older snapshot (PostgreSQL manual, "Caveats" of MVCC). See docs/decisions/0010-locks-before-the-snapshot.md.
 """

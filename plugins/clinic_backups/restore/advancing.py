@@ -1,0 +1,209 @@
+"""Moves sequences to where their next numbers are free.
+
+A sequence moves only where it is known that its next numbers would give a value that came back, and only so far.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg2 import sql
+
+from clinic_backups.base.database import qualified
+from clinic_backups.restore import numbering
+from clinic_backups.restore.number_rows import rows_named
+from clinic_backups.restore.numbering import Numbering
+from clinic_backups.restore.sequence_model import SequenceUse
+from clinic_backups.restore.workspace import Workspace
+
+ENOUGH_FREE = 1000
+"""Numbers that are free from where a sequence is; with fewer it looks for a better place."""
+FEW_STEPS = 200
+"""A sequence goes so many steps by ``nextval``, which no other session can undo; a longer way by ``setval``."""
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A use of which it is known how numbers become values.
+
+    :param back: SQL of the rows that come back with a value of the column; none where none does.
+    """
+
+    use: SequenceUse
+    numbering: Numbering
+    back: sql.Composable | None
+
+
+def rows_of(use: SequenceUse, rows: sql.Composable) -> sql.Composable:
+    """Of rows of the table those that the use means."""
+    if use.named is None:
+        return rows
+    return rows_named(rows, use.named, use.column, use.type, use.names)
+
+
+def advance(workspace: Workspace, found: Sequence[Numbered]) -> None:
+    """Move each sequence to where its next number collides with nothing that came back.
+
+    A sequence moves in its own direction and steps only, so that others which take every second number keep theirs. It
+    is not taken back when the restore is rolled back, which leaves a gap and harms nothing.
+    """
+    by_sequence: dict[str, list[Numbered]] = defaultdict(list)
+    for each in found:
+        by_sequence[each.use.sequence].append(each)
+    for columns in by_sequence.values():
+        with workspace.application_path():  # its own expressions may name functions without their schema
+            _advance(workspace, columns)
+
+
+def _advance(workspace: Workspace, columns: Sequence[Numbered]) -> None:
+    use = columns[0].use
+    following, up = following_of(workspace, use), use.increment > 0
+    between = _between(columns, following)
+    if between is None:
+        return  # none of the columns can take a number of it any more
+    low, high = between
+    back = _numbers(workspace, columns, following, of_back=True)
+    query = sql.SQL("SELECT {}(b.n) FROM ({}) AS b WHERE b.n BETWEEN {} AND {} AND (b.n - {}) % {} = 0").format(
+        sql.SQL("max" if up else "min"), back,
+        *(sql.Literal(number) for number in (low, high, following, use.increment)),
+    )  # fmt: skip
+    ((furthest,),) = workspace.rows(query, None, f"reading the numbers of {use.table}.{use.column}")
+    if furthest is None:
+        return  # nothing that came back is a number that the sequence will give
+    last = int(furthest)
+    if not use.cycle:
+        last = _last_taken(workspace, columns, following, last + use.increment)
+    if use.cycle or (high - last if up else last - low) // abs(use.increment) < ENOUGH_FREE:
+        _skip_taken(workspace, columns, following, (low, high))
+    else:
+        _move(workspace, use, following, last)
+
+
+def _between(columns: Sequence[Numbered], following: int) -> tuple[int, int] | None:
+    """The numbers that it may be moved to: as far as the narrowest column goes that has enough of them left.
+
+    A column that cannot take what the sequence gives by now counts no more.
+    """
+    use = columns[0].use
+    ends = [column.numbering.bounds(use.lowest, use.highest) for column in columns]
+    if use.cycle:
+        low, high = max(low for low, _ in ends), min(high for _, high in ends)
+        return (low, high) if low <= high else max(ends, key=lambda end: end[1] - end[0])
+    ahead = [(max(low, following), high) if use.increment > 0 else (low, min(high, following)) for low, high in ends]
+    ahead = [end for end in ahead if end[0] <= end[1]]
+    roomy = [end for end in ahead if (end[1] - end[0]) // abs(use.increment) >= ENOUGH_FREE]
+    if roomy:
+        return min(roomy, key=lambda end: end[1] - end[0])
+    return max(ahead, key=lambda end: end[1] - end[0], default=None)
+
+
+def following_of(workspace: Workspace, use: SequenceUse) -> int:
+    """The number that the sequence gives next."""
+    ((position, called),) = workspace.rows(
+        sql.SQL("SELECT last_value, is_called FROM {}").format(sql.SQL(use.sequence)), None, f"reading {use.sequence}"
+    )
+    return int(position) + use.increment if called else int(position)
+
+
+def window_of(workspace: Workspace, use: SequenceUse, following: int) -> tuple[int, int, int]:
+    """First, last and step of the numbers that are tried one by one: near where the sequence is, on both sides."""
+    ((count,),) = workspace.rows(
+        sql.SQL("SELECT count(*) FROM {}").format(qualified(use.table)), None, f"counting {use.table}"
+    )
+    steps, step = int(count) + numbering.WINDOW, use.increment
+    room = [(following - end) // step if step > 0 else (end - following) // -step
+            for end in ((use.lowest, use.highest) if step > 0 else (use.highest, use.lowest))]  # fmt: skip
+    before, after = min(steps, max(0, room[0])), min(steps, max(0, -room[1]))
+    return following - before * step, following + after * step, step
+
+
+def _numbers(workspace: Workspace, columns: Sequence[Numbered], following: int, *, of_back: bool) -> sql.Composed:
+    """SELECT of ``n``: numbers of the rows that come back, or of all rows; of each column those that it can take."""
+    parts = []
+    for column in columns:
+        use, numbers = column.use, column.numbering
+        rows = column.back if of_back else rows_of(use, qualified(use.table))
+        if rows is None:
+            continue
+        window = window_of(workspace, use, following) if numbers.is_searched else (following, following, 1)
+        low, high = numbers.bounds(use.lowest, use.highest)
+        parts.append(
+            sql.SQL("(SELECT c.n FROM ({}) AS c WHERE c.n BETWEEN {} AND {})").format(
+                numbers.numbers(use.column, rows, window), sql.Literal(low), sql.Literal(high)
+            )
+        )
+    return sql.SQL(" UNION ALL ").join(parts)
+
+
+def _last_taken(workspace: Workspace, columns: Sequence[Numbered], following: int, first: int) -> int:
+    """The number before the first free one, from ``first`` on: rows that were not restored have numbers too."""
+    use = columns[0].use
+    query = sql.SQL("""
+        WITH taken AS MATERIALIZED (SELECT n FROM ({all}) AS a WHERE n {beyond} {first} AND (n - {first}) % {step} = 0)
+        SELECT {nearest}(c.n) FROM (SELECT ({first} - {step})::numeric AS n UNION SELECT n FROM taken) AS c
+         WHERE NOT EXISTS (SELECT FROM taken AS t WHERE t.n = c.n + {step})""").format(
+        all=_numbers(workspace, columns, following, of_back=False),
+        beyond=sql.SQL(">=" if use.increment > 0 else "<="),
+        first=sql.Literal(first),
+        step=sql.SQL("({})").format(sql.Literal(use.increment)),
+        nearest=sql.SQL("min" if use.increment > 0 else "max"),
+    )
+    ((last,),) = workspace.rows(query, None, f"reading the numbers of {use.table}.{use.column}")
+    return int(last)
+
+
+def _move(workspace: Workspace, use: SequenceUse, following: int, target: int) -> None:
+    """Make ``target`` the last number that was given out."""
+    steps = abs(target - following) // abs(use.increment) + 1
+    name = sql.Literal(use.sequence)
+    if steps <= FEW_STEPS:
+        query = sql.SQL("SELECT max(nextval({}::regclass)) FROM generate_series(1, {})").format(
+            name, sql.Literal(steps)
+        )
+    else:
+        # Others may have gone further meanwhile.
+        query = sql.SQL("SELECT setval({}::regclass, {}({}, last_value)) FROM {}").format(
+            name, sql.SQL("greatest" if use.increment > 0 else "least"), sql.Literal(target), sql.SQL(use.sequence)
+        )
+    workspace.rows(query, None, f"moving {use.sequence}")
+
+
+def _skip_taken(workspace: Workspace, columns: Sequence[Numbered], following: int, between: tuple[int, int]) -> None:
+    """A sequence that begins again at its end, or that rows bring near to its end: the next numbers must be free.
+
+    It stays where it is when enough are free from there, and else goes to where most are.
+
+    :param between: the numbers that it may give.
+    """
+    use = columns[0].use
+    lowest, highest = between
+    ends = (lowest - 1, highest + 1)
+    # The distance from each number that is taken to the next one; both ends count as taken.
+    query = sql.SQL("""
+        WITH taken AS (SELECT n::numeric FROM ({taken}) AS a WHERE n BETWEEN {low} AND {high}
+                        UNION SELECT unnest(ARRAY[{low}, {high}]::numeric[])),
+             gaps AS (SELECT n, lead(n) OVER (ORDER BY n) - n - 1 AS free FROM taken)
+        (SELECT n, free FROM gaps WHERE free > 0 AND n BETWEEN {low} AND {high} ORDER BY free DESC LIMIT 1)
+        UNION ALL
+        (SELECT n, free FROM gaps WHERE n < {following} AND n + free >= {following} ORDER BY n DESC LIMIT 1)""").format(
+        taken=_numbers(workspace, columns, following, of_back=False), low=sql.Literal(ends[0]),
+        high=sql.Literal(ends[1]), following=sql.Literal(following),
+    )  # fmt: skip
+    gaps = [(int(number), int(free)) for number, free in workspace.rows(query, None, f"reading {use.table}")]
+    if not gaps:
+        return
+    largest, here = gaps[0], gaps[1:]
+    up = use.increment > 0
+    left = [number + free - following + 1 if up else following - number for number, free in here]
+    if left and (left[0] >= ENOUGH_FREE or left[0] * 2 >= largest[1]):
+        return
+    number, free = largest
+    start = number + 1 if up else number + free
+    # In its own steps: numbers of the same remainder.
+    start += (following - start) % use.increment
+    if not lowest <= start <= highest:
+        return
+    query = sql.SQL("SELECT setval({}::regclass, {}, false)").format(sql.Literal(use.sequence), sql.Literal(start))
+    workspace.rows(query, None, f"moving {use.sequence}")

@@ -1,0 +1,331 @@
+"""What SQL and PL/pgSQL of the application do with a sequence's numbers, read from their text.
+
+Reading says only what it is sure of; whatever else asks a sequence is given as written nowhere that can be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise, product
+
+from clinic_backups.restore.sql_tokens import Token, closing, replaced, split, tokens, without_comments
+
+ASKING = ("nextval", "currval")
+_HIDDEN = ("nextval", "currval", "lastval")
+_STARTS = ("begin", "declare", "loop", "exception")
+_ASKS_ALONE = ("perform", "select", "if", "elsif", "while", "assert", "raise", "return")
+_MOST, _DEPTH = 8, 4
+"""So many ways are followed in which a variable gets its value, over so many variables."""
+_LONGEST = 5_000
+"""Characters of what stands in the place of variables; what would be longer cannot be told."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One ``nextval(…)`` or ``currval(…)``.
+
+    :param literal: the sequence's name where it is a text and nothing else; ``prefix``: what a made name begins with.
+    """
+
+    function: str
+    argument: str
+    literal: str | None
+    prefix: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """A value that is made of a sequence's number, and where it goes.
+
+    :param table: the parts of its name; none of the row NEW of a trigger.
+    :param column: none where it cannot be told.
+    :param expression: none where it is made at run time.
+    """
+
+    table: tuple[str, ...] | None
+    column: str | None
+    expression: str | None
+
+
+def calls(text: str) -> list[Call]:
+    """The calls that ask a sequence, in the text's order."""
+    found, result = list(tokens(text)), list[Call]()
+    for index, token in enumerate(found[:-1]):
+        if not token.is_(*ASKING) or not found[index + 1].is_("("):
+            continue
+        end = closing(found, index + 1)
+        inner = found[index + 2 : end]
+        start = token.start
+        if index >= 2 and found[index - 1].is_(".") and found[index - 2].is_("pg_catalog"):
+            start = found[index - 2].start
+        argument = text[inner[0].start : inner[-1].end] if inner else ""
+        texts = [each.value for each in inner if each.kind == "text"]
+        result.append(Call(token.value, argument, _literal(inner), texts[0].split("%")[0] if texts else "", start,
+                           found[end].end if end < len(found) else len(text)))  # fmt: skip
+    return result
+
+
+def _literal(found: Sequence[Token]) -> str | None:
+    """The text that an argument is, but for parentheses and casts to regclass or text."""
+    rest = [each for each in found if not each.is_("(", ")", "::", ".", "pg_catalog", "regclass", "text", "cast", "as",
+                                                   "varchar")]  # fmt: skip
+    return rest[0].value if len(rest) == 1 and rest[0].kind == "text" else None
+
+
+def called(text: str, names: Collection[str]) -> set[str]:
+    """Which of these functions a text calls."""
+    found = list(tokens(text))
+    return {
+        token.value for token, after in pairwise(found) if token.is_name and token.value in names and after.is_("(")
+    }
+
+
+def in_place(text: str, given: Mapping[str, str]) -> str:
+    """A trigger function's text with what its trigger gives it. :param given: SQL of ``tg_argv[0]`` and the like."""
+    found, changes = list(tokens(text)), list[tuple[int, int, str]]()
+    for index, token in enumerate(found):
+        if token.is_("tg_argv") and index + 3 < len(found) and found[index + 1].is_("["):
+            key = f"tg_argv[{found[index + 2].value}]"
+            changes.append((token.start, found[index + 3].end, given.get(key, "NULL")))
+        elif token.kind == "word" and token.value in given:
+            changes.append((token.start, token.end, given[token.value]))
+    return replaced(text, changes)
+
+
+def actions(rule: str) -> str:
+    """What a rule does, of its whole definition."""
+    found = list(tokens(rule))
+    for index, token in enumerate(found):
+        if token.is_("do"):
+            rest = found[
+                index + 2 if index + 1 < len(found) and found[index + 1].is_("instead", "also") else index + 1 :
+            ]
+            if rest and rest[0].is_("("):
+                rest = rest[1 : closing(rest, 0)]
+            return rule[rest[0].start : rest[-1].end] if rest else ""
+    return ""
+
+
+class Code:
+    """The body of a function.
+
+    :param functions: names of functions that ask sequences themselves.
+    :param through: NEW is no table's row: what is assigned to it goes where it is inserted.
+    """
+
+    def __init__(self, body: str, functions: Collection[str] = (), *, through: bool = False) -> None:
+        self._text, self._functions, self._through = without_comments(body), functions, through
+        self._variables: dict[str, list[str | None]] = {}
+        self._followed: set[str] = set()
+        self._ways: dict[tuple[str, int], list[str | None]] = {}
+        parts = [part for is_declared, found in _statements(list(tokens(self._text)))
+                 for part in self._parts(found, is_declared)]  # fmt: skip
+        for kind, name, expression in parts:
+            if kind == "variable":
+                self._variables.setdefault(name[0], []).append(expression)
+        self._rest = [part for part in parts if part[0] != "variable"]
+
+    def written(self) -> list[Written]:
+        """The values that sequences give, and where they go."""
+        result = list[Written]()
+        for kind, name, expression in self._rest:
+            for found in self._expanded(expression):
+                if found is None or self.asks(found):
+                    table = name[:-1] if kind == "table" else None
+                    result.append(Written(table, (name[-1] or None) if name else None, found))
+        result += [
+            Written(None, None, expression)
+            for name, found in self._variables.items()
+            for expression in found
+            if name not in self._followed and (expression is None or self.asks(expression))
+        ]
+        return list(dict.fromkeys(result))
+
+    def asks(self, text: str) -> bool:
+        """A text asks a sequence, itself or by a function."""
+        found = list(tokens(text))
+        return bool(called(text, {*_HIDDEN, *self._functions})) or (
+            any(each.is_("execute") for each in found)
+            and any(each.kind == "text" and any(name in each.value.lower() for name in _HIDDEN) for each in found)
+        )
+
+    def _expanded(self, expression: str | None, depth: int = _DEPTH) -> list[str | None]:
+        """With what variables were given in their place, in each way that the text has for it."""
+        if expression is None or depth == 0:
+            return [expression]
+        found, places = list(tokens(expression)), list[tuple[int, int, list[str | None]]]()
+        for index, token in enumerate(found):
+            before = found[index - 1] if index else None
+            after = found[index + 1] if index + 1 < len(found) else None
+            name, end = token.value, token.end
+            if token.is_("new") and after is not None and after.is_(".") and index + 2 < len(found):
+                name, end = f"new.{found[index + 2].value}", found[index + 2].end
+            elif (before and before.is_(".")) or (after and after.is_("(", ".")):
+                continue
+            if token.is_name and name in self._variables:
+                places.append((token.start, end, self._ways_of(name, depth)))
+        results = list[str | None]()
+        for chosen in islice(product(*(ways for _, _, ways in places)), _MOST):
+            if None in chosen:
+                results.append(None)
+                continue
+            changes = [(start, end, f"({value})") for (start, end, _), value in zip(places, chosen, strict=True)]
+            if sum(len(value or "") for value in chosen) <= _LONGEST:
+                results.append(replaced(expression, changes))
+            else:
+                asks = any(self.asks(text or "") for text in (expression, *chosen))
+                results.append(None if asks else expression)
+        return results
+
+    def _ways_of(self, name: str, depth: int) -> list[str | None]:
+        """What a variable may be: that which asks a sequence first, and no more than can be followed."""
+        if (name, depth) not in self._ways:
+            self._followed.add(name)
+            ways = dict.fromkeys(way for value in self._variables[name] for way in self._expanded(value, depth - 1))
+            asking = [way for way in ways if way is None or self.asks(way)]
+            others = [way for way in ways if way is not None and way not in asking]
+            is_cut = len(asking) > _MOST
+            self._ways[name, depth] = [None, *asking[: _MOST - 1]] if is_cut else [*asking, *others][:_MOST]
+        return self._ways[name, depth]
+
+    def _parts(self, found: list[Token], is_declared: bool) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
+        """Where a statement puts which expression: a variable, NEW, a table's column, or nowhere."""
+        head = found[0]
+        if (target := _target(found)) is not None and target[1] < len(found) and found[target[1]].is_(":=", "="):
+            yield self._place(target[0], self._of(found[target[1] + 1 :]))
+        elif is_declared:
+            _, *values = _cut(found, ":=", "=", "default")
+            if values:
+                yield "variable", (head.value,), self._of(values[0])
+        elif head.is_("insert"):
+            yield from self._inserted(found)
+        elif head.is_("update"):
+            yield from self._updated(found)
+        elif head.is_("select", "execute") and any(len(part) > 0 for part in _cut(found, "into")[1:]):
+            yield from self._into(found)
+        elif not head.is_(*_ASKS_ALONE) and self.asks(self._of(found)):
+            yield "nowhere", (), self._of(found)
+
+    def _place(self, name: tuple[str, ...], expression: str | None) -> tuple[str, tuple[str, ...], str | None]:
+        if name[0] == "new" and len(name) == 2 and not self._through:
+            return "new", (name[1],), expression
+        return "variable", (".".join(name),), expression
+
+    def _into(self, found: list[Token]) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
+        """``SELECT expressions INTO targets rest``, or the targets first."""
+        items, after = _cut(found, "into")[:2]
+        rest = after[1:] if after[0].is_("strict") else after
+        targets = list[tuple[str, ...]]()
+        while (target := _target(rest)) is not None:
+            targets.append(target[0])
+            rest = rest[target[1] :]
+            if not rest or not rest[0].is_(","):
+                break
+            rest = rest[1:]
+        selected = items[1:]
+        if not selected:
+            selected, *others = _cut(rest, "from", "where")
+            rest = rest[len(selected) :] if others else []
+        values = split(selected, ",")
+        is_plain = found[0].is_("select") and len(values) == len(targets) and all(values)
+        for index, name in enumerate(targets):
+            if not is_plain:
+                if self.asks(self._of(found)):
+                    yield self._place(name, None)
+                continue
+            value = self._of(split(values[index], "as")[0])
+            yield self._place(name, f"(SELECT {value} {self._of(rest)})" if rest else value)
+
+    def _inserted(self, found: list[Token]) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
+        """``INSERT INTO name (columns) VALUES (expressions)`` or ``SELECT expressions``."""
+        name, at = _name(found, 2)
+        columns = list[str]()
+        if at < len(found) and found[at].is_("("):
+            end = closing(found, at)
+            columns = [part[0].value if part else "" for part in split(found[at + 1 : end], ",")]
+            at = end + 1
+        body = found[at:]
+        lists = list[list[Token]]()
+        if body and body[0].is_("values"):
+            rest = body[1:]
+            while rest and rest[0].is_("("):
+                end = closing(rest, 0)
+                lists.append(rest[1:end])
+                rest = rest[end + 1 :]
+                rest = rest[1:] if rest and rest[0].is_(",") else []
+        elif body and body[0].is_("select"):
+            lists.append(_cut(body[1:], "from", "where", "returning", "on")[0])
+        for given in lists:
+            items = split(given, ",")
+            for index, item in enumerate(items):
+                column = columns[index] if len(columns) == len(items) else ""
+                yield "table", (*name, column), self._of(split(item, "as")[0])
+        if not lists and self.asks(self._of(body)):
+            yield "table", (*name, ""), self._of(body)
+
+    def _updated(self, found: list[Token]) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
+        """``UPDATE name SET column = expression, …``."""
+        name, _ = _name(found, 2 if len(found) > 1 and found[1].is_("only") else 1)
+        _, *after = _cut(found, "set")
+        if not after:
+            return
+        for item in split(_cut(after[0], "from", "where", "returning")[0], ","):
+            is_plain = len(item) > 2 and item[0].is_name and item[1].is_("=")
+            yield "table", (*name, item[0].value if is_plain else ""), self._of(item[2:] if is_plain else item)
+
+    def _of(self, found: Sequence[Token]) -> str:
+        return self._text[found[0].start : found[-1].end] if found else ""
+
+
+def _cut(found: list[Token], *words: str) -> list[list[Token]]:
+    """What stands before the first of these words outside of parentheses, and what after it."""
+    depth = 0
+    for index, token in enumerate(found):
+        depth += token.is_("(", "[") - token.is_(")", "]")
+        if depth == 0 and token.is_(*words) and index:
+            return [found[:index], found[index + 1 :]]
+    return [found]
+
+
+def _name(found: Sequence[Token], at: int) -> tuple[tuple[str, ...], int]:
+    """The name that begins at a place, and the place behind it."""
+    name = list[str]()
+    while at < len(found) and found[at].is_name:
+        name.append(found[at].value)
+        at += 1
+        if at >= len(found) or not found[at].is_("."):
+            break
+        at += 1
+    return tuple(name), at
+
+
+def _target(found: Sequence[Token]) -> tuple[tuple[str, ...], int] | None:
+    """What may be assigned to at the beginning: a variable, or a field of a row."""
+    name, at = _name(found, 0)
+    return (name, at) if 1 <= len(name) <= 2 else None
+
+
+def _statements(found: Sequence[Token]) -> list[tuple[bool, list[Token]]]:
+    """The statements of a body, and whether each declares a variable."""
+    result, current, depth, cases, declared = list[tuple[bool, list[Token]]](), list[Token](), 0, 0, False
+    for token in found:
+        ends = token.is_(";") and depth <= 0
+        if token.is_("case") and current:
+            cases += 1
+        elif token.is_("end") and cases:
+            cases -= 1
+        elif not cases and depth <= 0 and (token.is_(*_STARTS, "then") or token.is_("else")):
+            ends = True
+        if not ends:
+            depth += token.is_("(", "[") - token.is_(")", "]")
+            current.append(token)
+            continue
+        if current:
+            result.append((declared, current))
+        current, depth, cases = [], 0, 0
+        if token.is_(*_STARTS):
+            declared = token.is_("declare")
+    return [*result, (declared, current)] if current else result

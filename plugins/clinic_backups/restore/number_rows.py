@@ -1,0 +1,68 @@
+"""Rows as a trigger sees them, and SQL of the application's own that is evaluated for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from psycopg2 import sql
+
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.restore.sql_tokens import tokens
+from clinic_backups.restore.workspace import Workspace
+
+
+def asked(workspace: Workspace, query: sql.Composed) -> list[tuple[Any, ...]] | None:
+    """What the application's own SQL gives, which is taken back but for the numbers. None: it fails."""
+    try:
+        with workspace.savepoint(), workspace.application_path():
+            return workspace.rows(query, None, "asking how a sequence's numbers become values")
+    except PermanentError:
+        return None
+
+
+def row_of(expression: str) -> tuple[str, ...]:
+    """The columns of the row NEW that an expression looks at."""
+    found = list(tokens(expression))
+    return tuple(
+        dict.fromkeys(
+            name.value
+            for new, dot, name in zip(found, found[1:], found[2:], strict=False)
+            if new.is_("new") and dot.is_(".") and name.is_name
+        )
+    )
+
+
+def new_row(columns: Sequence[str], own: str, type_: str) -> sql.Composed:
+    """SELECT of a row ``x`` as a trigger sees it, whose own column has no value yet."""
+    names = [sql.Identifier("x", name) for name in columns if name != own]
+    nothing = sql.SQL("NULL::{} AS {}").format(sql.SQL(type_), sql.Identifier(own))
+    return sql.SQL("SELECT {}").format(sql.SQL(", ").join([*names, nothing]))
+
+
+def names_of(
+    workspace: Workspace, named: str, column: str, type_: str, rows: sql.Composable | None
+) -> list[str] | None:
+    """The names that are made at run time. None: it cannot be told.
+
+    :param rows: those that are looked at where the name is made of the row; without them nothing is.
+    """
+    row = row_of(named)
+    source: sql.Composable = sql.SQL("(SELECT 1) AS one")
+    if row:
+        if rows is None:
+            return None
+        source = sql.SQL("{} AS x CROSS JOIN LATERAL ({}) AS new").format(rows, new_row(row, column, type_))
+    query = sql.SQL("SELECT DISTINCT ({})::text FROM {}").format(sql.SQL(named), source)
+    found = asked(workspace, query)
+    return None if found is None else [str(name) for (name,) in found if name is not None]
+
+
+def rows_named(rows: sql.Composable, named: str, column: str, type_: str, names: Sequence[str]) -> sql.Composable:
+    """Of rows those whose sequence has one of these names."""
+    row = row_of(named)
+    if not row:
+        return rows
+    return sql.SQL("(SELECT x.* FROM {} AS x CROSS JOIN LATERAL ({}) AS new WHERE ({})::text IN ({}))").format(
+        rows, new_row(row, column, type_), sql.SQL(named), sql.SQL(", ").join(map(sql.Literal, names))
+    )

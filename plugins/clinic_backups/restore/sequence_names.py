@@ -1,0 +1,88 @@
+"""The sequences of a database, and which of them a text means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clinic_backups.restore.sql_tokens import name_of, tokens
+from clinic_backups.restore.workspace import Workspace
+from clinic_backups.tenant.pg_catalog import catalog_query
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Known:
+    """A sequence as PostgreSQL has it.
+
+    :param sequence: its name, qualified and quoted.
+    :param may: this role may read and set it. :param is_tied: PostgreSQL knows of a column that it belongs to.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    sequence: str
+    increment: int
+    lowest: int
+    highest: int
+    cycle: bool
+    may: bool
+    is_tied: bool
+
+
+class Sequences:
+    """All of a database. Names are compared here and never looked up by the server, which refuses what is no name."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        found = workspace.rows(catalog_query("sequences"), None, "looking for sequences")
+        self.by_oid = {each.oid: each for each in (Known(*row) for row in found)}
+        self._by_name = {(each.schema, each.name): each for each in self.by_oid.values()}
+        path = workspace.rows("SELECT boot_val, reset_val FROM pg_settings WHERE name = 'search_path'", None,
+                              "asking for the search path")  # fmt: skip
+        self._path = [name for row in path for value in row for name in schemas_of(value)]
+
+    def named(self, text: str, near: Sequence[str], path: str | None = None) -> list[Known]:
+        """Those that a text may mean: none, or one, or several where it names no schema.
+
+        :param near: schemas that it is looked for in. :param path: the search path, where it is known.
+        """
+        parts = name_of(text)
+        if parts is None or len(parts) > 3:
+            return []
+        if len(parts) > 1:
+            found = self._by_name.get((parts[-2], parts[-1]))
+            return [found] if found else []
+        if path is not None:
+            return self._of(schemas_of(path), parts[0])[:1]
+        return self._of([*near, *self._path], parts[0]) or [
+            each for each in self.by_oid.values() if each.name == parts[0]
+        ]
+
+    def _of(self, schemas: Iterable[str], name: str) -> list[Known]:
+        found = (self._by_name.get((schema, name)) for schema in dict.fromkeys(schemas))
+        return [each for each in found if each is not None]
+
+    def beginning(self, prefix: str) -> list[Known]:
+        """Those whose name, with or without its schema, begins with a text."""
+        begin = prefix.replace('"', "").lower()
+        return [
+            each
+            for each in sorted(self.by_oid.values(), key=lambda each: each.sequence)
+            if begin and any(name.lower().startswith(begin) for name in (each.name, f"{each.schema}.{each.name}"))
+        ]
+
+
+def schemas_of(path: Any) -> list[str]:
+    """The schemas of a search path."""
+    return [token.value for token in tokens(str(path or "")) if token.is_name and token.value != "$user"]
+
+
+def listed(found: Sequence[Known]) -> str:
+    """Some names, for a message."""
+    names = [each.sequence for each in found[:_SHOWN]]
+    if len(found) > _SHOWN:
+        names.append(f"and {len(found) - _SHOWN} more")
+    return ", ".join(names)

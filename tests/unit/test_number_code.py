@@ -1,0 +1,97 @@
+"""Where functions put a sequence's numbers is read from their text, and no text makes the reading fail."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clinic_backups.restore.number_code import Code, calls, in_place
+from clinic_backups.restore.sql_tokens import name_of, without_comments
+
+ID = "id", "nextval('s.q')"
+BODIES = {
+    "NEW.id := nextval('s.q');": [ID],
+    "new . \"id\" = nextval('s.q');": [ID],
+    "NEW.id := NEXTVAL ( 's.q' );": [("id", "NEXTVAL ( 's.q' )")],
+    "-- NEW.id := nextval('s.q');\n/* a /* b */ NEW.id := nextval('s.q'); */ NEW.v := 'nextval(''s.q'')';": [],
+    "IF NEW.id IS NULL THEN NEW.id := nextval('s.q'); ELSE NEW.v := 'x'; END IF;": [ID],
+    "NEW.id := CASE WHEN NEW.v THEN nextval('a') ELSE 3 END;": [("id", "CASE WHEN NEW.v THEN nextval('a') ELSE 3 END")],
+    "CASE NEW.v WHEN 1 THEN NEW.id := nextval('s.q'); ELSE NEW.v := 2; END CASE;": [ID],
+    "SELECT nextval('s.q') INTO NEW.id;": [ID],
+    "SELECT 1, nextval('s.q') AS n INTO STRICT NEW.v, NEW.id;": [ID],
+    "SELECT INTO NEW.id nextval('s.q') FROM s.x;": [("id", "(SELECT nextval('s.q') FROM s.x)")],
+    "SELECT nextval('s.q') INTO n; NEW.id := n;": [("id", "(nextval('s.q'))")],
+    "m := nextval('s.q'); n := m; NEW.id := 'F' || n;": [("id", "'F' || ((nextval('s.q')))")],
+    "IF true THEN n := nextval('a'); ELSE n := nextval('b'); END IF; NEW.id := n;":
+        [("id", "(nextval('a'))"), ("id", "(nextval('b'))")],
+    "PERFORM nextval('s.q');": [],
+    "PERFORM nextval('s.q'); NEW.id := currval('s.q');": [("id", "currval('s.q')")],
+    "PERFORM nextval('s.q'); NEW.id := lastval();": [("id", "lastval()")],
+    "NEW.id := s.next(NEW.v);": [("id", "s.next(NEW.v)")],
+    "EXECUTE 'SELECT nextval(''s.q'')' INTO NEW.id;": [("id", None)],
+    "EXECUTE 'SELECT nextval(''s.q'')' INTO n; NEW.id := n;": [("id", None)],
+    "n := nextval('s.q');": [(None, "nextval('s.q')")],
+    "FOR r IN SELECT nextval('s.q') LOOP NEW.id := r.n; END LOOP;": [(None, "FOR r IN SELECT nextval('s.q')")],
+    "n := n + nextval('s.q'); NEW.id := n;": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_where_numbers_go_is_read(body: str) -> None:
+    found = Code(f"DECLARE n bigint; m int; BEGIN {body} RETURN NEW; END", ["next"]).written()
+    if "n := n +" in body:  # a variable of itself is followed a few times, and never forever
+        assert [written.column for written in found] == ["id"]
+    else:
+        assert [(written.column, written.expression) for written in found] == BODIES[body]
+
+
+def test_tables_that_a_text_writes_are_read() -> None:
+    code = Code(
+        "BEGIN INSERT INTO s.t (id, v) VALUES (nextval('a'), 1), (2, nextval('b')); INSERT INTO t SELECT nextval('c');"
+        " UPDATE ONLY s.t AS x SET v = 1, id = nextval('d') + x.v FROM y WHERE x.id = nextval('e'); END"
+    )
+    assert [(written.table, written.column, written.expression) for written in code.written()] == [
+        (("s", "t"), "id", "nextval('a')"),
+        (("s", "t"), "v", "nextval('b')"),
+        (("t",), None, "nextval('c')"),
+        (("s", "t"), "id", "nextval('d') + x.v"),
+    ]
+
+
+def test_what_a_trigger_gives_its_function_stands_in_its_place() -> None:
+    given_ = {"tg_argv[0]": "'s.q'", "tg_table_name": "'t'"}
+    assert in_place("nextval(TG_ARGV[0]) || tg_table_name || 'TG_TABLE_NAME' || TG_ARGV[1]", given_) == (
+        "nextval('s.q') || 't' || 'TG_TABLE_NAME' || NULL"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("s.q", ("s", "q")),
+        (" S.Q ", ("s", "q")),
+        ('"Otro.x"."Q\'a""b"', ("Otro.x", "Q'a\"b")),
+        ("a.b.c.d", ("a", "b", "c", "d")),
+        ("factura_", ("factura_",)),
+        ("a b", None), ("", None), ("s.", None), ("s.q--", None), ("s.q()", None), ("'s'", None), ("1", None),
+    ],
+)  # fmt: skip
+def test_a_name_is_read_as_postgresql_does(text: str, name: tuple[str, ...] | None) -> None:
+    assert name_of(text) == name
+
+
+@given(st.text(alphabet="newNEW.:=;'\"$()[]/*- \nextvalINTOSELECTcase,E\\é1|", max_size=80))
+def test_no_text_makes_the_reading_fail(text: str) -> None:
+    assert len(without_comments(text).rstrip()) <= len(text)
+    Code(text, ["x"]).written()
+    calls(text)
+    name_of(text)
+
+
+def test_a_long_text_takes_no_longer_than_its_length() -> None:
+    """Each of many variables is made of the others again and again."""
+    names = [f"v{number}" for number in range(40)]
+    body = "".join(f"{name} := {' || '.join(names)} || nextval('s.{name}');" for name in names * 3)
+    written = Code(f"DECLARE x int; BEGIN {body} NEW.id := v1; END").written()
+    assert {each.column for each in written} == {"id"}
