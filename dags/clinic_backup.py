@@ -1,8 +1,8 @@
 """
 ### Back up every active clinic
 
-Each night at 02:00 (`CLINIC_BACKUPS_TIME_ZONE`): `active_clinics` → `preflight` → `back_up`, one task per clinic →
-`summary`.
+Each night at 02:00 (`CLINIC_BACKUPS_TIME_ZONE`): `active_clinics` → `preflight` → `back_up` → `summary`.
+`back_up` is one task per clinic. With more than `CLINIC_BACKUPS_TASKS` clinics, a task backs up several of them.
 
 **By hand**, with a conf:
 
@@ -17,9 +17,9 @@ Each night at 02:00 (`CLINIC_BACKUPS_TIME_ZONE`): `active_clinics` → `prefligh
 **When it is red**, read the log of `summary`: it names each clinic's outcome and the remedy.
 - `active_clinics` failed: the conf is wrong (its log lists the clinics that exist), or the database does not answer.
 - `preflight` failed: a setting, a store, the catalog, the database or the pool is not in order. No clinic was touched.
-- A `back_up` task failed: only that clinic has no backup. A wrong extract fails every backup that it affects; the log
-  of `preflight` lists all of them. Transient errors were retried, permanent ones were not. Clear the task to try
-  again; it continues the same record.
+- A `back_up` task failed: only that clinic has no backup, or those that the end of the task's log names. A wrong
+  extract fails every backup that it affects; the log of `preflight` lists all of them. Transient errors were retried,
+  permanent ones were not. Clear the task to try again; it continues the same record.
 
 **To undo**: nothing to undo. A backup only reads the clinics' database; a failed one leaves nothing in the store.
 """

@@ -10,21 +10,28 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 from xdist.workermanage import WorkerController
 
-AIRFLOW = "tests/airflow/"
+TOGETHER = (
+    "tests/airflow/",
+    "tests/dags/",
+    "tests/integration/test_faults.py",
+    "tests/integration/test_standby.py",
+    "tests/integration/test_targets.py",
+)
+"""Tests that share servers, or something else that takes seconds to make: one process makes it and runs them all."""
 STOP_LIMIT_SECONDS = 120
 _working: list[WorkerController] = []
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    """Whichever process is free takes the next test, but one alone takes all that need an Airflow, and begins so."""
-    return OneAirflow(config, log)
+    """Whichever process is free takes the next test, or all of a group; one begins with those that need an Airflow."""
+    return Groups(config, log)
 
 
-class OneAirflow(LoadScopeScheduling):
-    """Its groups of tests: the largest is given out first. A mark of pytest-xdist would not do: pytest 9 ignores it."""
+class Groups(LoadScopeScheduling):
+    """The largest group is given out first. A mark of pytest-xdist would not do: pytest 9 ignores it."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return AIRFLOW if nodeid.startswith(AIRFLOW) else nodeid
+        return next((place for place in TOGETHER if nodeid.startswith(place)), nodeid)
 
 
 def pytest_testnodeready(node: WorkerController) -> None:

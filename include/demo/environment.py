@@ -61,7 +61,6 @@ def _of_airflow(layout: Layout, secrets: Secrets, endpoints: Endpoints) -> dict[
             "executor": "LocalExecutor",
             "parallelism": 4,
             "hostname_callable": "socket.gethostname",
-            "max_map_length": 20000,
             "max_templated_field_length": 65536,
             "fernet_key": secrets.fernet_key,
             "simple_auth_manager_users": ",".join(f"{user}:{role}" for user, role in WEB_USERS.items()),

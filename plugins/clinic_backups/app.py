@@ -298,6 +298,7 @@ class Parts:
 
     def belongs_to(self, name: str, clinic_id: int) -> bool:
         """Whether the person with that name belongs to the clinic, as ``user_clinics.sql`` says.
+
         A superadmin does not belong to any clinic.
         """
         query = SqlFolder(self.settings.sql_dir).user_clinics()
@@ -336,6 +337,7 @@ class Parts:
 
     def safety(self, identity_file: Path | None = None) -> SafetyBackup:
         """Makes safety backups, over the restore's own connection.
+
         If the settings have no recipients, a safety backup is encrypted to the keys that open the backup itself.
         """
         settings, file = self.settings, identity_file or self.settings.identity_file

@@ -38,13 +38,13 @@ def test_a_task_that_is_killed_has_a_failed_record_and_its_mail_after_the_summar
         assert airflow.wait(run_id) == "failed"
     record = airflow.records(run_id)[2]
     assert (record.state, record.attempt) == ("failed", 2)
-    assert "ended without a word" in (record.error or "")
+    assert "ended without a result" in (record.error or "")
     mails = airflow.mails()[before:]
     (mail,) = to(mails, "administrador1@clinica2.example.com")
     assert str(mail["Subject"]).startswith("❌")
     (digest,) = to(mails, OPERATOR)
     text = digest.get_body(("plain",)).get_content()  # type: ignore[union-attr]
-    assert "ended without a word" in text
+    assert "ended without a result" in text
     assert f"{airflow.stack.url}/dags/clinic_backup/runs/" in text
     # The next good backup is a recovery, in the same thread.
     airflow.run({"clinic_id": 2})

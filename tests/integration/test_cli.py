@@ -75,7 +75,7 @@ def test_from_a_new_catalog_to_a_listed_backup(run: Run, new_database: DemoDatab
     early = run("backup", "--all")
     assert (early.code, early.out) == (1, "")
     assert "catalog migrate" in early.err
-    assert run("catalog", "migrate").out == f"The catalog is at version {newest()}.\n"
+    assert run("catalog", "migrate").out == f"The catalog has version {newest()}.\n"
     unknown = run("backup", "--all")
     assert (unknown.code, unknown.out) == (2, "")
     assert "store init" in unknown.err

@@ -376,7 +376,7 @@ def test_notes_of_holds_that_the_catalog_did_not_make_are_shown_and_keep_nothing
     else:
         ((found, url, hold),) = fleet.cleaner().unknown_holds(1)
         assert (found.backup_id, url) == (record.backup_id, two.url)
-        assert "that the catalog did not make" in hold.said
+        assert "that the catalog did not write" in hold.said
     if note == "taken over":
         fleet.on_day(40)
         fleet.clean(60)

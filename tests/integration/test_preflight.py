@@ -175,7 +175,7 @@ def test_all_broken_queries_are_named_in_one_run(demo: Preflight) -> None:
         errors,
         [
             "active_clinics.sql returns clinics that all_clinics.sql lacks: 1003",
-            "trying clinic_admins.sql, which must give the columns email and name: column r.email does not exist",
+            "trying clinic_admins.sql, which must return the columns email and name: column r.email does not exist",
             "the extract of public.citas_consulta: column c.clinic does not exist",
             "extract/public.citas_horario cannot be rendered: 'clinica' is undefined",
             "The extract of public.comun_clinica does not give the column direccion, which the table has.",
@@ -250,7 +250,7 @@ def test_rows_in_several_backups_or_twice_in_one_are_counted(demo: Preflight, mo
     findings = [item for item in demo.run(count_rows=True) if item.check == "rows" and item.level != "ok"]
 
     too_many = "the backups of all clinics would hold {} rows too many"
-    not_compared = "not compared with those that they name"
+    not_compared = "not compared with the rows that they refer to"
     for message, parts in zip(
         sorted(item.message for item in findings if not_compared not in item.message),
         [

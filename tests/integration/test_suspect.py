@@ -146,7 +146,7 @@ def test_accepted_it_counts_and_the_same_is_not_said_again(fleet: Fleet) -> None
     accepted = fleet.holds().accept(suspect.backup_id, "cierre de caja", "ana")
     assert (accepted.accepted_by, accepted.is_trusted) == ("ana", True)
     assert fleet.holds().accept(suspect.backup_id, "cierre de caja", "ana").accepted_at == accepted.accepted_at
-    with pytest.raises(PermanentError, match="ana accepted"):
+    with pytest.raises(PermanentError, match="ana already accepted"):
         fleet.holds().accept(suspect.backup_id, "otra vez", "beto")
     (entry, *_) = Audit(fleet.catalog.database).page(visible=None).entries
     assert (entry.action, entry.actor, entry.backup_id, entry.detail) == (

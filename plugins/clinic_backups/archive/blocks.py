@@ -37,6 +37,7 @@ MAX_ARCHIVES = 255
 
 class BlockList:
     """The blocks of one table in order. Each takes 41 bytes, so that the blocks of thirty million rows stay small.
+
     Each block is in one archive of the backup's chain, given by its index: 0 is the backup's own archive.
     """
 

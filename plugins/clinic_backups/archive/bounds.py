@@ -30,11 +30,12 @@ _COSTS = ((b"[", 96), (b"{", 256), (b",", 64), (b":", 64))
 @dataclass(frozen=True)
 class Bound:
     """The size of a whole backup, which its archive must not exceed.
+
     :param raw_bytes: bytes of CSV.
-        :param rows: number of rows, if known.
-        :param tables: number of tables, if known.
-        :param is_guess: the bound comes from the archive's size, not from a record or an envelope.
-        :param archive_bytes: the archive's size, if its record or envelope is not trusted.
+    :param rows: number of rows, if known.
+    :param tables: number of tables, if known.
+    :param is_guess: the bound comes from the archive's size, not from a record or an envelope.
+    :param archive_bytes: the archive's size, if its record or envelope is not trusted.
     """
 
     raw_bytes: int
@@ -87,6 +88,7 @@ def believed(envelope: Envelope, ratio: int) -> Bound:
 
 def require_parsable(manifest: bytes) -> None:
     """Check JSON before it is parsed: brackets and commas alone take twenty times its length in memory.
+
     :raises IntegrityError: it would take more memory than any manifest of this package.
     """
     if sum(manifest.count(mark) * cost for mark, cost in _COSTS) > PARSED_BYTES + len(manifest) * PARSED_RATIO:
@@ -95,6 +97,7 @@ def require_parsable(manifest: bytes) -> None:
 
 class Room:
     """Counts how much may still be unpacked from an archive. It is asked before more is read.
+
     :param bound: none means no limit.
     """
 

@@ -44,9 +44,10 @@ def choose(
     not_before: datetime | None = None,
 ) -> Choice:
     """Decide from the clinic's records alone. The stores are checked afterwards.
+
     :param backups: the clinic's completed backups. No backup is built on a suspect one that nobody accepted.
-        :param schema_digest: digest of the present tables; ``None`` if unknown: assume that of the newest backup.
-        :param not_before: backups that were begun until then are being erased, so nothing may be built on them.
+    :param schema_digest: digest of the present tables; ``None`` if unknown: assume that of the newest backup.
+    :param not_before: backups that were begun until then are being erased, so nothing may be built on them.
     """
     if wanted == "full":
         return Choice("a full one was asked for")

@@ -34,6 +34,7 @@ def generate_identity() -> tuple[str, str]:
 
 def parse_recipients(recipients: Sequence[str]) -> list[Any]:
     """Parse public keys for ``pyrage``.
+
     :raises SettingsError: one is not a public key. The message shows it, unless it is a secret key.
     """
     return [_parse(recipient) for recipient in recipients]
@@ -57,6 +58,7 @@ def _parse(recipient: str) -> Any:
 
 def load_identities(file: Path) -> tuple[Any, ...]:
     """The secret keys in a file: ``AGE-SECRET-KEY-1…`` lines and comments, or one OpenSSH private key.
+
     :raises SettingsError: it is missing, others than its owner can read it, it has no usable key, or it needs a
         passphrase. Names the file and never its content.
     """

@@ -1,4 +1,5 @@
 """Checks whether an envelope is valid, because anybody who may write into a store can forge one.
+
 Every envelope passes these checks after it is read from a store, and before it is written there.
 """
 
@@ -38,6 +39,7 @@ _WRONG_TYPE = "its envelope has values of a wrong type"
 
 def problem_of(envelope: Envelope, clinic_id: int, now: datetime) -> str:
     """The reason why an envelope in a clinic's folder cannot be used; empty if it can.
+
     Everything that reaches the catalog is checked: one value that cannot be read back would stop every clinic.
     """
     if envelope.clinic_id != clinic_id or isinstance(envelope.clinic_id, bool):
@@ -140,6 +142,7 @@ def _about_times(envelope: Envelope, now: datetime) -> str:
 
 def _about_names(envelope: Envelope) -> str:
     """Check that id, key and times can belong to one backup.
+
     The id is made first. A retry keeps it, has a later start and makes another key. An earlier version kept the key
     too.
     """

@@ -50,9 +50,10 @@ class KnownBlocks:
 
     def add(self, pieces: Iterable[bytes], fingerprint: str | None = None) -> None:
         """Add the next archive's list, in the pieces in which :func:`.writer.block_list` wrote it.
+
         :param fingerprint: the fingerprint of the blocks in that archive, if it is a full backup's.
-                :raises UnusableBlocks: it is not a list, it is damaged, or it is of another backup. All lists are
-                dropped then.
+        :raises UnusableBlocks: it is not a list, it is damaged, or it is of another backup. All lists are
+        dropped then.
         """
         rest = iter(pieces)
         tables, listed = _head(next(rest, b""), self.archives[self._added])

@@ -18,6 +18,7 @@ from clinic_backups.base.model import FORMAT_VERSION, Clinic, Table
 @dataclass(frozen=True)
 class TableContent:
     """One table in the archive.
+
     :param outside: how many of its rows no extract returned. A safety backup also holds the outside rows of a restore.
     """
 
@@ -31,6 +32,7 @@ class TableContent:
 @dataclass(frozen=True)
 class Manifest:
     """The contents of a backup. ``tables`` by ``schema.table``, in the archive's order.
+
     :param archives: the backups whose archives hold the blocks, the own one first: see ``BlockList.archives``.
     :param chosen: for a copy that was made before a restore of some tables: these tables. It holds the others too.
     """

@@ -1,4 +1,5 @@
 """Checks types, names and times in an archive's manifest, before it is written and after it is read.
+
 Anybody with a public key can make an archive that opens, and the manifest's tables and columns become SQL.
 """
 

@@ -1,4 +1,5 @@
 """Reads an archive of format 1 from the store's bytes to checked segments. Everything in it is checked.
+
 Anybody who has a public key and may write to the store can make an archive that age accepts. So sizes are limited,
 names are only compared, and block digests, row counts, the manifest and the catalog's SHA-256 must all agree.
 """
@@ -59,15 +60,16 @@ def read_archive(
     on_segment: Callable[[Segment], object] = lambda segment: None,
 ) -> Manifest:
     """Read an archive from start to end in constant memory, and return its manifest if everything was right.
+
     :param expected: the catalog's data of it. Without it, the caller must compare the manifest with the wanted backup.
-        :param bound: the size of its backup. Without it, an archive may unpack to ``bounds.RATIO`` times its size.
-        :param on_segment: called for each segment, in order. The segments are valid only after this function has
-            returned,
-        because a cut, a swapped archive or damage further on show later. An error that it raises ends the reading.
-            :raises IntegrityError: it is cut short, damaged, another archive than expected, or not of this package.
-        :raises WrongIdentity: none of the identities opens it.
-        :raises PermanentError: a later version of this package wrote it, or it unpacks to more than is likely for its
-        size.
+    :param bound: the size of its backup. Without it, an archive may unpack to ``bounds.RATIO`` times its size.
+    :param on_segment: called for each segment, in order. The segments are valid only after this function has
+        returned,
+    because a cut, a swapped archive or damage further on show later. An error that it raises ends the reading.
+    :raises IntegrityError: it is cut short, damaged, another archive than expected, or not of this package.
+    :raises WrongIdentity: none of the identities opens it.
+    :raises PermanentError: a later version of this package wrote it, or it unpacks to more than is likely for its
+    size.
     """
     if bound is None and expected is not None:
         bound = guess(expected.size_bytes)

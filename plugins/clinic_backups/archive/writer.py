@@ -1,4 +1,5 @@
 """Writes archives of format 1: zstd( tar ) of segments of blocks, with the manifest as the last member.
+
 A segment is a run of whole blocks of one table, about one batch long: ``tables/<schema.table>/000001.csv``. Before it
 comes ``000001.json``, which lists digest, rows and bytes of its blocks, so that a restore can check and choose blocks
 while it streams (docs/decisions/0003).
@@ -26,6 +27,7 @@ SEGMENT_BYTES = 1024 * 1024
 """New blocks of an incremental backup are collected up to this size, the size of a batch in a full backup."""
 MAX_FOREIGN_BLOCKS = 600_000
 """The most blocks of an incremental backup in other archives, about 77 million rows; further ones are stored again.
+
 A reader does not read these blocks, so its limit for the manifest is 64 MiB; each needs at most 99 bytes there. Blocks
 in the own archive raise that limit.
 """
@@ -146,10 +148,11 @@ def manifest_chunks(
     chosen: Sequence[str] = (),
 ) -> Iterator[bytes]:
     """The manifest's JSON in pieces: the definition of each table, and its blocks as [SHA-256, rows, bytes, archive].
+
     :param archives: the ids of the backups whose archives hold the blocks, the own one first. A block's archive is
         an index into this list. A full backup has only its own.
-            :param database: the database in which the tables' OIDs and the columns' numbers are valid.
-        :param outside: how many rows of a table no extract returned.
+    :param database: the database in which the tables' OIDs and the columns' numbers are valid.
+    :param outside: how many rows of a table no extract returned.
     :param chosen: see :class:`~clinic_backups.archive.manifest.Manifest`.
     """
     head: dict[str, Any] = {
@@ -179,6 +182,7 @@ def manifest_chunks(
 
 def block_list(backup_id: str, tables: Mapping[str, BlockList]) -> Iterator[bytes]:
     """The list of the blocks in a backup's own archive for the catalog: a line of JSON and all digests, in pieces.
+
     The line has the backup's id, the fingerprint, and ``[[table, blocks], …]`` in the order of the names. A digest is
         32 bytes. :class:`~clinic_backups.archive.known_blocks.KnownBlocks` reads it, and refuses another backup's list.
     """
@@ -199,6 +203,7 @@ def _written(column: Column) -> dict[str, Any]:
 
 def schema_digest(tables: Iterable[Table]) -> str:
     """SHA-256, in hex, over the tables' columns and primary keys, which decide how rows are written.
+
     The definitions of types and the numbers of columns are left out. They do not change the bytes of blocks, and each
         manifest has its own.
     """

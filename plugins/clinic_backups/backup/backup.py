@@ -1,4 +1,5 @@
 """One backup of one clinic: the order of its steps, and what a failure leaves.
+
 The archive is stored and checked, then the envelope is written, then the record. The envelope is the commit point:
 before it there is no backup, and after it a retry only completes the record.
 """
@@ -53,15 +54,16 @@ class _Seen(NamedTuple):
 
 class ClinicBackup:
     """Backs up one clinic after the other with the same stages.
+
     :param extract: the SQL of the extracts.
-        :param compress: the compression stage.
-        :param encrypt: the encryption stage; recipients come from the settings.
-        :param announcer: writes the notice about the outcome.
-        :param now: the clock; by default the catalog's.
-        :param on_progress: called about once for each MiB that was read, from the reading thread.
-        :param on_unnoted: called, from a thread of its own, if the progress could not be written to the catalog. The
-            backup continues without further notes.
-        :param on_unchecked: see :func:`clinic_backups.tenant.gate.passed`.
+    :param compress: the compression stage.
+    :param encrypt: the encryption stage; recipients come from the settings.
+    :param announcer: writes the notice about the outcome.
+    :param now: the clock; by default the catalog's.
+    :param on_progress: called about once for each MiB that was read, from the reading thread.
+    :param on_unnoted: called, from a thread of its own, if the progress could not be written to the catalog. The
+        backup continues without further notes.
+    :param on_unchecked: see :func:`clinic_backups.tenant.gate.passed`.
     """
 
     def __init__(
@@ -100,16 +102,17 @@ class ClinicBackup:
         outside: Mapping[str, Outside] = MappingProxyType({}),
     ) -> BackupRecord:
         """Back up, and return the completed record. A failure is recorded and raised.
+
         :param queries: the rendered SELECT of each table; by default they are rendered here.
-                :param held: the clinic's lock, if the caller holds it.
-                :param same_as: the name of an exported snapshot that is backed up.
-                :param outside: rows in it that no extract returns, which are backed up too.
-                :raises AlreadyRunning: another process backs up this clinic. Nothing was recorded.
-                :raises ClocksDiffer: this machine's clock differs from the catalog's. Nothing was recorded.
-                :raises SettingsError: there is no recipient, or a recipient or extract is wrong. Nothing was recorded.
-                :raises PermanentError: the backup would be incomplete, and the request does not allow that.
-                :raises TransientError, PermanentError: the database, the store or the catalog failed, or the backup's
-                chain was lost meanwhile.
+        :param held: the clinic's lock, if the caller holds it.
+        :param same_as: the name of an exported snapshot that is backed up.
+        :param outside: rows in it that no extract returns, which are backed up too.
+        :raises AlreadyRunning: another process backs up this clinic. Nothing was recorded.
+        :raises ClocksDiffer: this machine's clock differs from the catalog's. Nothing was recorded.
+        :raises SettingsError: there is no recipient, or a recipient or extract is wrong. Nothing was recorded.
+        :raises PermanentError: the backup would be incomplete, and the request does not allow that.
+        :raises TransientError, PermanentError: the database, the store or the catalog failed, or the backup's
+        chain was lost meanwhile.
         """
         recipients = self._settings.recipients_of(request.clinic.id)
         parse_recipients(recipients)
@@ -138,8 +141,9 @@ class ClinicBackup:
 
     def _outlived(self, record: BackupRecord, envelope: Envelope, error: ClinicBackupsError) -> BackupRecord:
         """After a record could not be completed: the present record, if somebody else completed it with this archive.
+
         Otherwise this attempt hung, and its retry or a later run has closed or restarted the record. Its objects then
-                belong to no record, and are removed.
+        belong to no record, and are removed.
         """
         try:
             now = self._catalog.get(record.backup_id)

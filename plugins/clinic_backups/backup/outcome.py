@@ -85,6 +85,7 @@ class Outcomes:
 
     def close_abandoned(self, *, run_id: str | None = None, before: datetime | None = None) -> list[BackupRecord]:
         """Close running records of dead processes: those of a run, or those begun before a moment.
+
         :raises ClinicBackupsError: the first error. The other records were closed.
         """
         closed: list[BackupRecord] = []

@@ -26,6 +26,7 @@ class Parents:
 
     def require_store(self, backups: Sequence[BackupRecord]) -> None:
         """Check the store before a full backup goes there.
+
         :raises TransientError: it should hold backups but is empty: it is not mounted, or it is the wrong store.
         """
         here = next((backup for backup in backups if self._store.url in backup.stores), None)
@@ -34,12 +35,13 @@ class Parents:
 
     def problem(self, chain: Sequence[BackupRecord]) -> str:
         """Why no backup can be built on a chain; empty if all its archives are in the store as recorded.
-        Size and MD5 are compared if the store computed the MD5, otherwise the store's mark of the object. An archive
-                without either is read: in a folder each time, in a bucket once. A loss is recorded, and the operator is
-                told. A missing envelope is written again, because without it a rebuild would refuse the backups that
-                are built on it.
 
-                :raises ClinicBackupsError: the store failed.
+        Size and MD5 are compared if the store computed the MD5, otherwise the store's mark of the object. An archive
+        without either is read: in a folder each time, in a bucket once. A loss is recorded, and the operator is
+        told. A missing envelope is written again, because without it a rebuild would refuse the backups that
+        are built on it.
+
+        :raises ClinicBackupsError: the store failed.
         """
         seen = self._places.etags([parent.backup_id for parent in chain], self._store.url)
         for parent in chain:

@@ -46,13 +46,15 @@ def run(
     count_rows: bool = True,
 ) -> list[Finding]:
     """Run all checks, and return all findings in the order of the checks.
+
     The only thing written is one small object below ``preflight/`` in the store, which is deleted again.
-        :param clinic_db: returns the connection to the clinics' database. An error that it raises is a finding.
+
+    :param clinic_db: returns the connection to the clinics' database. An error that it raises is a finding.
     :param stores: returns the stores. An error that it raises is a finding.
-        :param catalog_version: raises an error if the catalog does not answer or is not at its newest migration.
-        :param now: the time for computing terms, locks and the like from the settings.
-        :param clock: returns the catalog's clock. Without it no clocks are compared.
-        :param count_rows: also compare the rows of all clinics with the extracts, see ``COUNT_TIMEOUT_SECONDS``.
+    :param catalog_version: raises an error if the catalog does not answer or is not at its newest migration.
+    :param now: the time for computing terms, locks and the like from the settings.
+    :param clock: returns the catalog's clock. Without it no clocks are compared.
+    :param count_rows: also compare the rows of all clinics with the extracts, see ``COUNT_TIMEOUT_SECONDS``.
     """
     report = Report()
     check_settings(settings, report, now())

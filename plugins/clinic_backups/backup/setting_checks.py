@@ -51,6 +51,7 @@ def _look_at_language(settings: Settings, report: Report) -> None:
 
 def _require_own_key(settings: Settings) -> None:
     """If the secret key is available, check that it opens the coming backups.
+
     :raises SettingsError: it does not open them, or the file cannot be used.
     """
     if settings.identity_file is None or not settings.recipients:

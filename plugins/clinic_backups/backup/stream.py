@@ -80,17 +80,19 @@ class ArchiveStream:
         chosen: Sequence[str] = (),
     ) -> Stored:
         """Read, pack and store. Returns the confirmed object and each table's blocks.
+
         If a stage fails, the upload is aborted, nothing stays in the store, and that stage's own error is raised.
-                The snapshot's transaction and all its locks end when the last row was read, not when it is stored.
+        The snapshot's transaction and all its locks end when the last row was read, not when it is stored.
+
         :param snapshot: opened with these queries as its ``reads``.
-                :param known: blocks of older archives, which are not stored again.
+        :param known: blocks of older archives, which are not stored again.
         :param read_seconds: the longest time that the tables may stay locked.
-                :param max_row_bytes: the longest row of CSV that is accepted.
-                :param database: the snapshot's database, see ``source_database``.
-                :param outside: rows that no extract returns, which are read too.
+        :param max_row_bytes: the longest row of CSV that is accepted.
+        :param database: the snapshot's database, see ``source_database``.
+        :param outside: rows that no extract returns, which are read too.
         :param chosen: the tables that will be restored, if that is not all.
-                :raises PermanentError: a row is too long.
-                :raises IntegrityError: the manifest would not be readable. Nothing was stored.
+        :raises PermanentError: a row is too long.
+        :raises IntegrityError: the manifest would not be readable. Nothing was stored.
         """
         replayed = snapshot.replayed()
         snapshot_at = replayed.replayed_at or replayed.now

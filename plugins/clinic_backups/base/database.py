@@ -147,10 +147,10 @@ def connect(
     """Open a PostgreSQL connection that notices a dead peer within about a minute, and a silent one after
         ``CLINIC_BACKUPS_SILENCE_SECONDS``.
 
-        :param connect_seconds: longest wait for the server, unless the connection's extras set another one.
-        :param unanswered_seconds: close the connection if sent data is not acknowledged for this long.
+    :param connect_seconds: longest wait for the server, unless the connection's extras set another one.
+    :param unanswered_seconds: close the connection if sent data is not acknowledged for this long.
     :raises TransientError: the server cannot be reached, or refuses for the moment.
-        :raises PermanentError: the password, the database or the role is wrong.
+    :raises PermanentError: the password, the database or the role is wrong.
     """
     keepalive: dict[str, Any] = {
         "keepalives": 1,

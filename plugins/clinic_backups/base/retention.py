@@ -19,6 +19,7 @@ Periods = Annotated[int, Field(ge=0, le=10_000)]
 
 class RetentionPolicy(BaseModel):
     """How long backups are kept: all for ``keep_days``, then the newest of each of some days, weeks, months and years.
+
     This is grandfather-father-son. Periods are counted back from the end of ``keep_days``. Periods without a backup are
         not counted. Days are in the settings' time zone.
     """
@@ -60,14 +61,16 @@ def plan(
     spared: Mapping[str, str] | None = None,
 ) -> list[Decision]:
     """Decide on one clinic's completed and lost backups, the newest first.
+
     Never deleted: the last good backup, as :func:`last_good` finds it; any backup, while there is no good one; one on
         hold; one that its stores keep locked; one that a kept backup needs; one that undoes a recent restore; one
         before the day that it was promised until. If the clinic is erased, only holds and locks keep backups from
         before the erasure. A safety backup holds a state that somebody wanted to replace. It has its own term and
         holds. It never counts as the
     last good backup, nor as the newest of a period.
-        :param undoing: backups that undo a recent restore, with the restore's id.
-        :param erased_at: when somebody asked that the clinic be erased.
+
+    :param undoing: backups that undo a recent restore, with the restore's id.
+    :param erased_at: when somebody asked that the clinic be erased.
     :param spared: backups that are kept in any case, with the reason.
     """
     ended = sorted(
@@ -105,8 +108,10 @@ def plan(
 
 def last_good(backups: Iterable[BackupRecord], known: Mapping[str, BackupRecord], now: datetime) -> list[BackupRecord]:
     """The backup to go back to: it and its whole chain are completed, it is not suspect, and not a safety backup.
+
     If the newest one is dated in the future because a clock was wrong, this returns two. If there is none, it is empty.
-        :param known: all backups that these may be built on, by their ids.
+
+    :param known: all backups that these may be built on, by their ids.
     """
     return _last(_trusted(each for each in backups if _counts(each, known)), now)
 

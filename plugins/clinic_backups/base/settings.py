@@ -123,6 +123,12 @@ class Settings(BaseSettings):
         'URL: {"backup_replica": "gs://copies/clinics"}',
     )
     time_zone: ZoneName = Field(default="UTC", description="IANA zone of the schedules, for instance America/La_Paz")
+    tasks: int = Field(
+        default=64,
+        ge=1,
+        le=512,
+        description="Most tasks of one run. With more clinics than that, a task backs up several, one after the other",
+    )
     retries: int = Field(default=3, ge=0, le=20, description="Number of retries of a task after a transient error")
     retry_delay_seconds: int = Field(
         default=60, ge=1, le=86_400, description="Wait before the first retry; it doubles with each, up to half an hour"

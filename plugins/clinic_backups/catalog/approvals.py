@@ -52,8 +52,9 @@ class Proposal:
 @dataclass(frozen=True)
 class Approval(Proposal):
     """A proposal and its answer.
+
     :param planned_at: by the catalog's clock, like all times here; ``read_at`` is the time when this was read.
-        :param asked_by: the task instance that waits for the answer; none for the command.
+    :param asked_by: the task instance that waits for the answer; none for the command.
     """
 
     id: int = 0
@@ -135,9 +136,10 @@ class Approvals:
 
     def ask(self, run_id: str, asked_by: str) -> Approval:
         """Record that a task instance asks for the answer to the run's newest plan, and return what it has to show.
+
         If the plan was answered before, it is proposed again, and the earlier answer is withdrawn unless it was used.
 
-                :raises NotApproved: there is no plan of this run, or it is being made anew.
+        :raises NotApproved: there is no plan of this run, or it is being made anew.
         """
         with self._database.transaction("asking for an approval") as db:
             row = db.execute(_newest(run_id).with_for_update()).mappings().one_or_none()
@@ -165,9 +167,10 @@ class Approvals:
         announce: Announce = lambda db, answered: None,
     ) -> Approval:
         """Record an answer. Repeating the same answer changes nothing.
+
         :param asked: the approval's number, or the task instance that :meth:`ask` recorded.
-                :param reason: one line of at most 500 characters; may be empty.
-                :raises NotApproved: the plan was replaced, was already answered, or waited too long.
+        :param reason: one line of at most 500 characters; may be empty.
+        :raises NotApproved: the plan was replaced, was already answered, or waited too long.
         """
         which = approval.c.id == asked if isinstance(asked, int) else approval.c.asked_by == asked
         statement = (
@@ -260,8 +263,9 @@ class Approvals:
 
 def use(db: SqlConnection, approved: Approval, plan_digest: str, restore_id: str) -> None:
     """Use an approval, in the caller's transaction. It cannot be used again.
+
     :param plan_digest: digest of the plan that is about to be committed.
-        :raises NotApproved: it is for another plan, or not valid (any more). Nothing may be committed then.
+    :raises NotApproved: it is for another plan, or not valid (any more). Nothing may be committed then.
     """
     statement = (
         update(approval)

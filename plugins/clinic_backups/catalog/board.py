@@ -130,11 +130,12 @@ class Board:
         per_page: int = 50,
     ) -> BoardPage:
         """The matching clinics, in an order that is stable over all pages.
+
         :param search: part of a name, ignoring case and accents, or a whole id.
-                :param failed_only: only clinics whose newest backup failed.
-                :param active: only active ones, or only inactive ones; ``None``: both.
-                :param sort: by standing (never; late, the oldest first; ok; then by name), name, id, or age or size of
-                    the last good backup (clinics without one first).
+        :param failed_only: only clinics whose newest backup failed.
+        :param active: only active ones, or only inactive ones; ``None``: both.
+        :param sort: by standing (never; late, the oldest first; ok; then by name), name, id, or age or size of
+            the last good backup (clinics without one first).
         """
         part, sought = Slice(page, per_page), Search(search)
         if not sought.possible:

@@ -87,6 +87,20 @@ class Clinics:
         with self._database.transaction("reading how the clinics stand") as db:
             return [ClinicHealth(*row) for row in db.execute(statement)]
 
+    def seconds(self) -> dict[int, float]:
+        """How long the newest good backup of each active clinic took; a clinic without one is left out."""
+        newest = (
+            select(backup.c.started_at, backup.c.finished_at)
+            .where(backup.c.clinic_id == clinic.c.clinic_id, backup.c.good)
+            .order_by(backup.c.started_at.desc())
+            .limit(1)
+            .lateral("newest")
+        )
+        took = func.extract("epoch", newest.c.finished_at - newest.c.started_at)
+        statement = select(clinic.c.clinic_id, took).join(newest, literal(True)).where(clinic.c.active)
+        with self._database.transaction("reading how long backups took") as db:
+            return {clinic_id: max(0.0, float(took)) for clinic_id, took in db.execute(statement) if took is not None}
+
     def shrunk(self, run_id: str, percent: int) -> list[Shrunk]:
         """The clinics whose backup of this run is smaller than the one before by at least this share."""
         statement = text("""

@@ -58,9 +58,10 @@ class Copies:
         self, backup_id: str, store_url: str, condition: Condition, at: datetime, announce: Announce | None = None
     ) -> list[Loss]:
         """Record the condition of a copy. A backup is lost with its last intact copy, and found with its first.
+
         The same applies to the backups that are built on it. Returns those that are lost by this.
 
-                :param announce: see :meth:`mark_all`.
+        :param announce: see :meth:`mark_all`.
         """
         losses = self.mark_all(store_url, {backup_id: condition}, at, announce)
         return [loss for loss in losses if loss.backup_id != backup_id]
@@ -232,8 +233,10 @@ def _lacks(missing: Subquery) -> ColumnElement[bool]:
 
 def settle(db: SqlConnection, backup_ids: Iterable[str], store_url: str) -> list[Loss]:
     """Set the states of backups, and of those that are built on them, by their intact copies; returns the newly lost.
+
     For a new backup, the caller locks its parent first: see :func:`lock_parent`.
-        :param store_url: the store that the losses name.
+
+    :param store_url: the store that the losses name.
     """
     parent = backup.alias("parent")
     intact = exists().where(backup_copy.c.backup_id == backup.c.backup_id, backup_copy.c.state == PRESENT)
@@ -264,6 +267,7 @@ def settle(db: SqlConnection, backup_ids: Iterable[str], store_url: str) -> list
 
 def lock_parent(db: SqlConnection, backup_id: str) -> None:
     """Until the transaction's end, nobody can record a loss of the parent without seeing the new backup.
+
     Locking the parent is enough: a loss further up the chain reaches the new backup through the parent's row.
     """
     db.execute(select(backup.c.backup_id).where(backup.c.backup_id == backup_id).with_for_update(read=True))

@@ -65,8 +65,9 @@ class CatalogDatabase:
     @contextmanager
     def transaction(self, doing: str, *, source: Source | None = None) -> Iterator[SqlConnection]:
         """One transaction. Its errors are translated, without values of rows.
+
         :param doing: the step, for the error's text.
-                :param source: the origin of the SQL, by default the catalog.
+        :param source: the origin of the SQL, by default the catalog.
         """
         with _errors_made_ours(doing, source or self._source), self._engine.begin() as db:
             yield db

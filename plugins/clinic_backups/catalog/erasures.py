@@ -18,6 +18,7 @@ from clinic_backups.catalog.tables import backup, clinic, erasure, notification,
 @dataclass(frozen=True)
 class Erasure:
     """One erasure of all backups of a clinic that were begun before ``requested_at``.
+
     ``backups`` and ``size_bytes`` count the deleted ones, ``remaining`` those that holds and locks still keep.
     """
 
@@ -49,9 +50,10 @@ class Erasure:
 @dataclass(frozen=True)
 class Counted:
     """The objects of an erased clinic in one store, from a listing after the last deletion.
+
     :param store_id: the store's id at that moment.
-        :param deleted: number of objects that the erasure deleted.
-        :param left: number of objects that a hold or a lock keeps, or that are newer.
+    :param deleted: number of objects that the erasure deleted.
+    :param left: number of objects that a hold or a lock keeps, or that are newer.
     """
 
     store_url: str
@@ -74,6 +76,7 @@ class Erasures:
         self, clinic_id: int, *, reason: str, by: str, at: datetime, ignore_unknown_holds: bool = False
     ) -> Erasure:
         """Request an erasure. An open one continues, and then also covers backups that were begun since.
+
         It covers all existing backups, even those that are dated in the future because of a wrong clock.
         """
         newest = select(func.max(backup.c.started_at)).where(backup.c.clinic_id == clinic_id).scalar_subquery()
@@ -137,8 +140,10 @@ class Erasures:
 
     def settle(self, found: Erasure, at: datetime, *, proven: bool = True) -> Erasure:
         """Count the remaining backups. If there are none, end the erasure and delete the clinic's data in the catalog.
+
         That includes mails with their addresses and restores with their plans. Newer data stay.
-                :param proven: whether each store was listed after the last deletion. If not, the erasure stays open.
+
+        :param proven: whether each store was listed after the last deletion. If not, the erasure stays open.
         :raises PermanentError: it has already ended.
         """
         mine = (backup.c.clinic_id == found.clinic_id, backup.c.started_at <= found.requested_at)

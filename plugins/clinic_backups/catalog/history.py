@@ -105,6 +105,7 @@ _OLDEST_FIRST = (backup.c.started_at, backup.c.id)
 
 class History:
     """Reads the list. Every query gets the visible clinics (``None``: all) and returns no others.
+
     Like the view ``respaldo``, it does not contain backups that retention is deleting or has deleted.
     """
 
@@ -126,10 +127,11 @@ class History:
         per_page: int = 50,
     ) -> HistoryPage:
         """The matching backups, the newest first.
+
         :param types: only these types; all if empty. The same applies to the states.
-                :param since: begun at this time or later.
-                :param until: begun before this time.
-                :param search: part of the clinic's name, its id, or the backup's id or number.
+        :param since: begun at this time or later.
+        :param until: begun before this time.
+        :param search: part of the clinic's name, its id, or the backup's id or number.
         """
         part, sought = Slice(page, per_page), Search(search)
         if not sought.possible:

@@ -18,6 +18,7 @@ from clinic_backups.catalog.tables import store_identity
 @dataclass(frozen=True)
 class StoreIdentity:
     """One store in the catalog.
+
     :param confirmed: whether its marker was seen in the store. Until then the store must not be used.
     """
 

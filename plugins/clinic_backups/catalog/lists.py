@@ -44,6 +44,7 @@ class Search:
     @property
     def pattern(self) -> str | None:
         """The pattern for ``search_name LIKE lower(:pattern)``, where ``lower`` follows PostgreSQL's locale.
+
         None if nothing was typed.
         """
         escaped = re.sub(r"([\\%_])", r"\\\1", self._clean.translate(_TO_PLAIN))

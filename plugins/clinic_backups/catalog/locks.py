@@ -57,8 +57,9 @@ def lock_clinic(
     connection: Connection, clinic_id: int, *purposes: Purpose, clock: DatabaseClock | None = None
 ) -> Iterator[ClinicLock]:
     """Take the locks of a clinic.
+
     :param clock: gets the database's time from the same statement.
-        :raises AlreadyRunning: another process holds one of the locks.
+    :raises AlreadyRunning: another process holds one of the locks.
     """
     db = connect_catalog(connection)
     try:

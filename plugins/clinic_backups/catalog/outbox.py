@@ -29,9 +29,10 @@ DEFAULT_LANGUAGE = "es"
 @dataclass(frozen=True)
 class Notice:
     """A notice to a clinic's administrators, or to the operator if ``clinic_id`` is ``None``.
+
     :param key: identifies its subject. A second notice with the same key is not written.
-        :param facts: plain JSON values for the templates, without patient data.
-        :param thread_id: the notice whose mails are answered by this one's.
+    :param facts: plain JSON values for the templates, without patient data.
+    :param thread_id: the notice whose mails are answered by this one's.
     """
 
     key: str
@@ -166,10 +167,12 @@ class Outbox:
         self, now: datetime, *, clinic_id: int | None = None, server_is_up: bool = False
     ) -> Iterator[tuple[Letter, Settle] | None]:
         """The next due letter, with an object that takes its result; ``None`` if there is none.
+
         The letter is locked during the block. If the process dies in it, the letter stays waiting and is sent again
         with
-                the same Message-ID.
-                :param server_is_up: include letters that wait only because the server was down.
+        the same Message-ID.
+
+        :param server_is_up: include letters that wait only because the server was down.
         """
         due = delivery.c.next_attempt_at <= now
         if server_is_up:

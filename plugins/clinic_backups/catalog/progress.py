@@ -32,9 +32,10 @@ class BackupProgress:
 @dataclass(frozen=True)
 class RunningBackup:
     """A running backup.
+
     :param number: its number in the clinics' application.
-        :param progress: none if it has just begun or is quick.
-        :param expected_bytes: bytes of CSV in the clinic's last good backup.
+    :param progress: none if it has just begun or is quick.
+    :param expected_bytes: bytes of CSV in the clinic's last good backup.
     """
 
     backup_id: str
@@ -59,7 +60,8 @@ class ProgressNotes:
     """Writes the progress of one backup during the block: after two seconds, then every two seconds at most.
     :meth:`note` only stores its argument, and a thread writes it. A backup of less than two seconds causes no query.
         If the catalog fails, the backup continues without further notes.
-        :param attempt: the record's attempt. Notes of another attempt are not changed.
+
+    :param attempt: the record's attempt. Notes of another attempt are not changed.
     :param on_failure: called once, from that thread, if a note could not be written.
     """
 

@@ -72,6 +72,7 @@ class Catalog:
 
     def lock(self, clinic_id: int, *purposes: Purpose) -> AbstractContextManager[ClinicLock]:
         """Lock this clinic for the given purposes, by default for backups and restores.
+
         :raises AlreadyRunning: another process works on it.
         """
         return lock_clinic(self._connection, clinic_id, *(purposes or ("clinic",)), clock=self.clock)
@@ -112,6 +113,7 @@ class Catalog:
 
     def rekey(self, record: BackupRecord, archive_key: str) -> BackupRecord:
         """Give the archive of a running backup another key.
+
         :raises PermanentError: it is not running, or another attempt of it runs.
         """
         return self._change(record, "running", archive_key=archive_key, noted=None)
@@ -135,6 +137,7 @@ class Catalog:
 
     def note(self, record: BackupRecord, envelope: Envelope) -> BackupRecord:
         """Record the note of a running backup before its envelope is written, because anybody could forge an envelope.
+
         :raises PermanentError: somebody else has ended this attempt, or began another one.
         """
         statement = (
@@ -153,6 +156,7 @@ class Catalog:
 
     def blocks(self, backup_id: str) -> Generator[bytes]:
         """The list of the blocks in a backup's own archive, in the pieces in which it was written; none if unknown.
+
         A caller that does not read all of it must close it, because its transaction is open until then.
         """
         statement = select(backup_blocks.c.digests).where(backup_blocks.c.backup_id == backup_id)
@@ -172,11 +176,12 @@ class Catalog:
         announce_losses: copies.Announce = lambda db, losses: None,
     ) -> BackupRecord:
         """Write a completed or failed record. If its parent was lost meanwhile, the backup is lost at once.
+
         :param block_list: pieces of :func:`clinic_backups.archive.writer.block_list`.
-                :param etag: the store's mark of the archive that was just checked, if it has one.
-                :param announce: called in the same transaction, to write the mail about it into the outbox.
-                :param announce_losses: called instead if the backup is lost.
-                :raises PermanentError: there is no such running record, or another attempt has taken it over.
+        :param etag: the store's mark of the archive that was just checked, if it has one.
+        :param announce: called in the same transaction, to write the mail about it into the outbox.
+        :param announce_losses: called instead if the backup is lost.
+        :raises PermanentError: there is no such running record, or another attempt has taken it over.
         """
         kept = ("backup_id",) if record.state == "completed" else ("backup_id", "noted")
         values = {name: value for name, value in values_of(record).items() if name not in kept}
@@ -207,8 +212,10 @@ class Catalog:
 
     def adopt(self, record: BackupRecord, *, over: tuple[State, ...] = ()) -> bool:
         """Write a completed record that the catalog does not have; returns whether it was written.
+
         It keeps its number if no other backup has it.
-                :param over: a record with the same id in one of these states is replaced.
+
+        :param over: a record with the same id in one of these states is replaced.
         """
         values = values_of(record)
         with self.database.transaction(f"taking over backup {record.backup_id}") as db:
@@ -260,8 +267,9 @@ class Catalog:
 
     def hold(self, record: BackupRecord, reason: str, by: str, at: datetime | None = None) -> BackupRecord:
         """Keep it until it is released. Repeating the same hold changes nothing.
+
         :param at: the start of the hold, if known.
-                :raises PermanentError: it is neither completed nor lost, or it is already on hold for another reason.
+        :raises PermanentError: it is neither completed nor lost, or it is already on hold for another reason.
         """
         now = self.require(record.backup_id)
         values: dict[str, Any]
@@ -283,6 +291,7 @@ class Catalog:
 
     def accept(self, record: BackupRecord, by: str, at: datetime) -> BackupRecord:
         """Accept a suspect backup. Repeating it as the same person changes nothing.
+
         :raises PermanentError: it is neither completed nor lost, or not suspect, or somebody else accepted it.
         """
         now = self.require(record.backup_id)
@@ -380,10 +389,11 @@ class Catalog:
         limit: int | None = None,
     ) -> list[BackupRecord]:
         """The matching records, the newest first.
+
         :param safety_copies: include safety backups.
-                :param data_before: only records whose rows are from before then.
-                :param until: leave out records that are future-dated at that time: see
-                    :meth:`BackupRecord.is_of_future`.
+        :param data_before: only records whose rows are from before then.
+        :param until: leave out records that are future-dated at that time: see
+            :meth:`BackupRecord.is_of_future`.
         """
         statement = select(*COLUMNS).order_by(backup.c.started_at.desc(), backup.c.id.desc()).limit(limit)
         for column, value in ((backup.c.clinic_id, clinic_id), (backup.c.run_id, run_id), (backup.c.state, state)):

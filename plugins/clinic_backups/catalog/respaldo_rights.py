@@ -53,6 +53,7 @@ class RespaldoRights:
 
     def statements(self, db: Connection) -> list[str]:
         """The statements, without semicolons. All may be repeated.
+
         :raises SettingsError: the synonym is not ``schema.name``, or is the name of something else.
         """
         role = quoted(self.role)
@@ -77,6 +78,7 @@ class RespaldoRights:
 
     def apply(self, database: CatalogDatabase) -> list[str]:
         """Run the statements in one transaction, as the catalog's role, then read the view; returns the statements.
+
         :raises PermanentError: one was refused, or the role cannot read the view afterwards. Nothing was changed.
         """
         with database.transaction(f"granting {VIEW} to {self.role}") as db:

@@ -159,8 +159,9 @@ def forget_store(
 
 def _opened(with_parts: Parts, url: str, connection: str) -> tuple[ObjectStore, str | None]:
     """The store and its id. If the catalog does not know it, its marker is trusted, because the catalog was lost.
+
     :raises StoreAway: the catalog knows the store, but it is not there.
-        :raises PermanentError: the catalog knows the same store under another URL.
+    :raises PermanentError: the catalog knows the same store under another URL.
     """
     store = with_parts.bare_store(url, connection)
     known = with_parts.identities.of(store.url)

@@ -55,6 +55,7 @@ def replicate(
 
 def verify(backup_id: str, json: Json = False) -> None:
     """Read every copy of a backup and of its chain; record what is lost, damaged or back. Needs no key.
+
     Exit code 1 if a copy is missing or damaged, 75 if something could not be checked.
     """
     with Steps() as steps:

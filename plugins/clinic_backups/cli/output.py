@@ -65,6 +65,7 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Iterable[tuple[str, bool]], rows: Iterable[Iterable[str]]) -> None:
     """Print a table. In a file it has its full width, because nobody can search for a key that is cut in two.
+
     :param columns: name, and whether the column holds figures.
     """
     table = Table(title=title)
@@ -146,8 +147,9 @@ def human_size(count: float | None) -> str:
 @contextmanager
 def progress_bar(description: str, expected_rows: int | None, shown: bool) -> Iterator[OnProgress]:
     """A bar on the error output while one clinic is read, if that is a terminal.
+
     :param description: as rich markup.
-        :param expected_rows: the rows of the last backup; without one, tables are counted.
+    :param expected_rows: the rows of the last backup; without one, tables are counted.
     """
     if not shown or not errors.is_terminal:
         yield lambda progress: None

@@ -29,6 +29,7 @@ def check(
     count: Annotated[bool, typer.Option(help="Count the rows that belong to no clinic; reads every table.")] = True,
 ) -> None:
     """Check settings, store, catalog, extracts and coverage, as every run does, and whether tables can be restored.
+
     With the connection restore_db, one row of each table is written as a test and rolled back.
     """
     findings = parts().preflight(count_rows=count, try_restores=True)

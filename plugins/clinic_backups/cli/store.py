@@ -46,6 +46,7 @@ def init(
     json: Json = False,
 ) -> None:
     """Give each store its identity once: a marker in the store, whose id the catalog records.
+
     A store that holds backups of this catalog is adopted. In a store without its marker, nothing is written, deleted
         or reported missing. May be repeated.
     """

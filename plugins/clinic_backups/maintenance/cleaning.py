@@ -44,8 +44,9 @@ UNDO_FOR = timedelta(days=7)
 @dataclass
 class Cleaned:
     """The result for one clinic's backups.
+
     :param busy: the problem is that another process works on the clinic.
-        :param losses: copies that should be there but are not.
+    :param losses: copies that should be there but are not.
     """
 
     clinic_id: int
@@ -72,6 +73,7 @@ class Cleaned:
 @dataclass
 class _Told:
     """Facts from the stores about one clinic's backups that the catalog does not have.
+
     :param claimed: backups whose lock an erasure respects only if a store confirms it.
     """
 
@@ -98,12 +100,14 @@ class Cleaner:
 
     def run(self, *, clinic_id: int | None = None, dry_run: bool = False) -> Iterator[Cleaned]:
         """Clean one clinic, or all clinics that have backups or are being erased, active or not.
+
         A clinic that is being backed up, restored or copied is tried once more at the end, and otherwise left for the
-                next run. A backup that a store refuses to delete stays in the catalog and is reported. Neither stops
-                the other clinics.
+        next run. A backup that a store refuses to delete stays in the catalog and is reported. Neither stops
+        the other clinics.
+
         :param dry_run: change nothing, neither in the stores nor in the catalog.
-                :raises ClocksDiffer: this machine's clock, or a store's, differs from the catalog's. Nothing was
-                changed.
+        :raises ClocksDiffer: this machine's clock, or a store's, differs from the catalog's. Nothing was
+        changed.
         """
         require_same_clock(self._now)
         if not dry_run:
@@ -121,7 +125,8 @@ class Cleaner:
 
     def _require_stores_clocks(self) -> None:
         """Compare the stores' clocks too: if the catalog's database runs on this machine, both may have the same wrong
-                clock.
+        clock.
+
         :raises ClocksDiffer: a store's time differs; names both.
         """
         if not isinstance(self._now, DatabaseClock):
@@ -166,6 +171,7 @@ class Cleaner:
         self, cleaned: Cleaned, places: Mapping[str, Mapping[str, Condition]], *, dry_run: bool
     ) -> list[Decision]:
         """The plan. It is made again as long as the stores report something that changes it.
+
         It is made as a whole each time, because a backup that turns out to be locked or on hold needs its whole chain.
         """
         told = _Told()
@@ -286,7 +292,7 @@ class Cleaner:
 
     def _ask(self, record: BackupRecord, urls: list[str], cleaned: Cleaned, told: _Told) -> None:
         """Ask each store about a backup that is to be deleted: whether it is locked there, perhaps by the bucket's own
-                rule, and whether a hold note is beside it that a rebuilt catalog does not know.
+        rule, and whether a hold note is beside it that a rebuilt catalog does not know.
         If a store does not answer, the backup stays for now. An erasure deletes what it can.
         """
         told.asked.add(record.backup_id)
@@ -375,6 +381,7 @@ class Cleaner:
 
     def _delete(self, record: BackupRecord, urls: list[str], cleaned: Cleaned) -> tuple[dict[str, Any], ...] | None:
         """Delete the archive, the envelope and the hold note in each store. Each may be gone already.
+
         Returns each store with the time when it confirmed the deletion; none if one did not confirm it.
         """
         gone, proof = True, list[dict[str, Any]]()

@@ -78,10 +78,11 @@ def compare(
     erased_at: datetime | None = None,
 ) -> list[Discrepancy]:
     """The differences between one clinic's records and one store's objects.
+
     :param places: the state of each backup's copy in this store, by backup id; none if it should not be there.
         Backups that should be in no store are left out.
-            :param objects: the clinic's objects whose keys have this package's form.
-        :param erased_at: backups that were begun until then were erased with the clinic.
+    :param objects: the clinic's objects whose keys have this package's form.
+    :param erased_at: backups that were begun until then were erased with the clinic.
     """
     by_key = {record.archive_key: record for record in records}
     there = stored.by_archive(objects)

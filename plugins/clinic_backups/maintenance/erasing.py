@@ -26,9 +26,10 @@ def purge_rest(
 ) -> int:
     """Remove an erased clinic's remaining objects from one store, with all versions: those of deleted backups and those
         without a record. Returns the number of objects that a last listing still showed.
+
     :param records: all records of the clinic.
-        :raises PermanentError: there are backups that the catalog does not know.
-        :raises ClinicBackupsError: a store does not answer, or an object is locked.
+    :raises PermanentError: there are backups that the catalog does not know.
+    :raises ClinicBackupsError: a store does not answer, or an object is locked.
     """
     kept = {each.archive_key for each in records if each.state not in ("deleted", "failed") or not erasure.covers(each)}
     known = {each.archive_key for each in records}

@@ -26,9 +26,10 @@ def require_reason(text: str) -> str:
 
 class Holds:
     """Sets and ends holds, in the catalog and in a note beside the archive in each store that has it.
+
     With the notes, a rebuilt catalog knows the holds.
 
-        :param now: the clock.
+    :param now: the clock.
     """
 
     def __init__(self, catalog: Catalog, stores: Stores, now: Callable[[], datetime]) -> None:

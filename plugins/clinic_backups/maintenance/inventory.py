@@ -48,11 +48,12 @@ _CONDITIONS: Mapping[Kind, Condition] = {"missing": "missing", "damaged": "damag
 @dataclass(frozen=True)
 class Task:
     """The options of a check.
+
     :param record: record missing, damaged and found copies in the catalog, and write missing envelopes and notes.
-        :param sweep: remove debris and unfinished uploads that are older than a day.
-        :param read: read every archive and compare its SHA-256, and its envelope. Otherwise size and the store's own
-            checksum or mark are compared, and an object is read only if its mark has changed.
-        :param only: check only these backups, all of one clinic.
+    :param sweep: remove debris and unfinished uploads that are older than a day.
+    :param read: read every archive and compare its SHA-256, and its envelope. Otherwise size and the store's own
+        checksum or mark are compared, and an object is read only if its mark has changed.
+    :param only: check only these backups, all of one clinic.
     """
 
     record: bool = False
@@ -68,14 +69,15 @@ class Task:
 @dataclass
 class Inventory:
     """The findings in one store.
+
     :param objects: number of backups' objects that were checked.
-        :param strangers: number of objects of other programs, which were left alone.
-        :param read: condition of each archive that was read, by backup id.
-        :param archives: condition of each archive in the catalog, as far as it was checked, by backup id.
-        :param lost: copies that were recorded as lost before and still are: store and catalog agree about them.
-        :param losses: copies that are recorded as lost now; the operator's mail about them is in the outbox.
-        :param problems: what could not be checked or corrected, as (clinic or key, error).
-        :param unchecked: clinics that could not be checked because of an error.
+    :param strangers: number of objects of other programs, which were left alone.
+    :param read: condition of each archive that was read, by backup id.
+    :param archives: condition of each archive in the catalog, as far as it was checked, by backup id.
+    :param lost: copies that were recorded as lost before and still are: store and catalog agree about them.
+    :param losses: copies that are recorded as lost now; the operator's mail about them is in the outbox.
+    :param problems: what could not be checked or corrected, as (clinic or key, error).
+    :param unchecked: clinics that could not be checked because of an error.
     """
 
     store_url: str
@@ -102,8 +104,9 @@ class Inventory:
 
 class StoreCheck:
     """Compares stores with the catalog, clinic by clinic, so that memory depends on one clinic only.
+
     :param now: the clock.
-        :param listener: gets the progress.
+    :param listener: gets the progress.
     """
 
     def __init__(
@@ -120,9 +123,10 @@ class StoreCheck:
 
     def run(self, store: ObjectStore, task: Task, *, clinic_id: int | None = None) -> Inventory:
         """Check one store, or one clinic in it. An error of one clinic or object does not stop the others.
+
         :raises ClocksDiffer: something is to be changed, but this machine's clock differs from the catalog's; or
                 something is to be swept, but the store's clock differs.
-                    :raises ClinicBackupsError: the store cannot be listed, or the catalog cannot be read.
+        :raises ClinicBackupsError: the store cannot be listed, or the catalog cannot be read.
         """
         self._listener.step(f"listing {store.url}")
         if task.record or task.sweep:
@@ -374,8 +378,9 @@ class _Clinic:
 @dataclass(frozen=True)
 class _Told:
     """The facts about one clinic's archives from a store's listing, without reading any.
+
     :param objects: the objects by key.
-        :param seen: the recorded etags of checked objects, by backup id.
+    :param seen: the recorded etags of checked objects, by backup id.
     """
 
     objects: Mapping[str, ObjectInfo]

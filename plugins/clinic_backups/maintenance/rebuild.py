@@ -37,16 +37,17 @@ TAKEN_OVER: tuple[State, ...] = ("failed", "deleted")
 @dataclass
 class Rebuilt:
     """The result of a rebuild.
+
     :param store_id: the id in the store's marker; none if it has no marker.
-        :param adopted: backups that were taken over: the catalog did not know them, or had them as failed or deleted.
-        :param known: backups that the catalog knew already.
-        :param held: backups that are on hold because of their notes.
-        :param conflicts: objects that do not fit, with the reason. Nothing was changed for them, except that a backup
-            whose
-        hold note cannot be read is taken over and kept on hold.
-            :param incomplete: archives without an envelope, which are not backups.
-        :param busy: clinics that another process works on. They were skipped.
-        :param strangers: objects that this package did not make.
+    :param adopted: backups that were taken over: the catalog did not know them, or had them as failed or deleted.
+    :param known: backups that the catalog knew already.
+    :param held: backups that are on hold because of their notes.
+    :param conflicts: objects that do not fit, with the reason. Nothing was changed for them, except that a backup
+        whose
+    hold note cannot be read is taken over and kept on hold.
+    :param incomplete: archives without an envelope, which are not backups.
+    :param busy: clinics that another process works on. They were skipped.
+    :param strangers: objects that this package did not make.
     """
 
     store_url: str
@@ -82,11 +83,13 @@ def rebuild(
     opens: Opens | None = None,
 ) -> Rebuilt:
     """Record every backup of a store that the catalog does not know. Repeating it changes nothing.
+
     A wrong backup is reported and does not stop the others. A clinic that another process works on is skipped.
-        :param others: further stores of this installation. Of two archives with one id, one may be there.
+
+    :param others: further stores of this installation. Of two archives with one id, one may be there.
     :param opens: reads an archive with the key, if there is one, to tell such archives apart.
-        :raises ClinicBackupsError: the store or the catalog failed. Records that were written so far stay and are
-        right.
+    :raises ClinicBackupsError: the store or the catalog failed. Records that were written so far stay and are
+    right.
     """
     report, twins = Rebuilt(store.url, store_id), Twins(now, others, opens)
     # The clinic's newest erasure counts. If it is open, it deletes the backups that are taken over now.

@@ -14,6 +14,7 @@ from clinic_backups.stores.base import ObjectStore, UnfinishedUpload
 
 def write_beside(item: Discrepancy, store: ObjectStore, catalog: Catalog, now: datetime) -> Discrepancy:
     """Write a missing envelope or hold note from the catalog, or take over a hold that it does not know.
+
     :raises ClinicBackupsError: the store refused, or the existing object belongs to another backup and stays.
     """
     record = catalog.get(item.backup_id) if item.backup_id else None

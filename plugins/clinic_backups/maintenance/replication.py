@@ -59,8 +59,10 @@ class Replication:
 
 class Replicator:
     """Makes missing copies: every completed backup belongs in every store.
+
     This includes the primary store: a copy that it lost is made from another store.
-        :param now: the clock.
+
+    :param now: the clock.
     :param on_copy: called before each copy, with the record and the target's URL.
     """
 
@@ -149,6 +151,7 @@ class Replicator:
     @contextmanager
     def _blaming(self, url: str, record: BackupRecord) -> Iterator[None]:
         """After an error of the whole store, neither the rest of this run nor other runs use it for a while.
+
         An error of one object or one clinic does not stop the other copies.
         """
         try:
@@ -244,6 +247,7 @@ class Replicator:
 def _require_nobody_vouches(record: BackupRecord, target: ObjectStore, now: datetime) -> None:
     """Check that no other backup has this copy's key. It may be the only good one, for instance if the catalog was
         rebuilt from a store with forged backups.
+
     :raises IntegrityError: the envelope beside it belongs to another backup.
     """
     try:

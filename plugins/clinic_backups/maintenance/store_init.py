@@ -25,6 +25,7 @@ TAKE_OVER = "`clinic-backups store init --take-over`"
 @dataclass(frozen=True)
 class Initialised:
     """The result.
+
     :param outcome: ``made`` for a store without backups, ``adopted`` for one with backups of this catalog, ``known`` if
         there was nothing to do, ``taken over`` if that was requested.
     """
@@ -39,8 +40,9 @@ class Initialised:
 
 class StoreInit:
     """Initialises stores. Repeating it changes nothing, and the next run finishes one that died.
+
     :param now: the clock.
-        :param by: the person who does it.
+    :param by: the person who does it.
     """
 
     def __init__(self, catalog: Catalog, now: Callable[[], datetime], by: str) -> None:
@@ -154,7 +156,7 @@ class StoreInit:
 
 def _empty(store: ObjectStore) -> PermanentError:
     return PermanentError(
-        f"{store.url} is empty, and this rebuilt catalog does not know whether a store was there before.",
+        f"{store.url} is empty, and this catalog was rebuilt: it cannot tell whether a store was there before.",
         hint="If backups should be there, mount it, or correct the URL; `clinic-backups catalog rebuild` then takes"
         " them over. If it is a new store: `clinic-backups store init --new`.",
     )

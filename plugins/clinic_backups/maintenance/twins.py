@@ -33,8 +33,9 @@ class Claim:
 
 class Twins:
     """Tells archives with one id apart. Anybody who may write into a store can add an archive with a real backup's id.
+
     :param others: further stores, which may hold the real one.
-        :param opens: reads an archive with the key; none without the key.
+    :param opens: reads an archive with the key; none without the key.
     """
 
     def __init__(self, now: datetime, others: Sequence[ObjectStore] = (), opens: Opens | None = None) -> None:
@@ -42,6 +43,7 @@ class Twins:
 
     def elsewhere(self, clinic_id: int, here: Mapping[str, Mapping[str, ObjectInfo]]) -> Iterator[Claim]:
         """A clinic's archives in the other stores that this store lacks or has with another size.
+
         A store that does not answer is left out, because it may be the lost one.
         """
         for store in self._others:
@@ -55,6 +57,7 @@ class Twins:
 
     def chosen(self, claims: Sequence[Claim]) -> Claim | None:
         """The only archive that is right. All are read, with the key if there is one.
+
         None if that cannot be told.
         """
         try:

@@ -18,8 +18,9 @@ from clinic_backups.stores.configured import Stores
 @dataclass(frozen=True)
 class CheckedCopy:
     """The present condition of one copy.
+
     :param condition: none if ``error`` says why it is unknown. Nothing was recorded of it then.
-        :param is_news: whether the catalog had another condition before.
+    :param is_news: whether the catalog had another condition before.
     """
 
     backup_id: str
@@ -39,10 +40,11 @@ class CheckedCopy:
 @dataclass
 class Verification:
     """The result of a verification.
+
     :param copies: the copies of the backup first, then those of its chain.
-        :param losses: copies that were recorded as lost, with the backups built on them; the operator's mail is in the
-            outbox.
-        :param problems: other problems that were not corrected.
+    :param losses: copies that were recorded as lost, with the backups built on them; the operator's mail is in the
+        outbox.
+    :param problems: other problems that were not corrected.
     """
 
     backup_id: str
@@ -58,9 +60,10 @@ class Verification:
 
     def require_intact(self) -> None:
         """Raise an error if a copy is bad or could not be checked.
+
         :raises PermanentError: a copy is bad. The message names each.
-                :raises ClinicBackupsError: no copy is bad, but some could not be checked: a :class:`TransientError` if
-                that may pass.
+        :raises ClinicBackupsError: no copy is bad, but some could not be checked: a :class:`TransientError` if
+        that may pass.
         """
         # Several copies may have the same error.
         errors = list(dict.fromkeys([copy.error for copy in self.copies if copy.error] + self.problems))
@@ -99,11 +102,13 @@ class Verification:
 
 class Verifier:
     """Reads all copies of a backup and its chain, in each store that should have them, and records the result.
+
     Missing and damaged copies are recorded, also for the backups that are built on them, together with the operator's
         mail. A copy that is back counts again.
-        :param check: reads and records.
+
+    :param check: reads and records.
     :param now: the clock.
-        :param on_copy: called with each copy when its store is done.
+    :param on_copy: called with each copy when its store is done.
     """
 
     def __init__(

@@ -22,9 +22,10 @@ def alarm_notice(
     facts: Mapping[str, Any], last: tuple[Mapping[str, Any], datetime] | None, now: datetime
 ) -> Notice | None:
     """The alarm for the operator: sent if the last alarm did not name everything that is wrong, otherwise once a day.
+
     :param facts: from :func:`clinic_backups.notify.digest.overdue_facts`; with ``problem``, its ``error`` and ``hint``,
         if no backup can be made at all.
-        :param last: the facts and time of the last alarm.
+    :param last: the facts and time of the last alarm.
     """
     late, problem = _late(facts), facts.get("problem")
     known = last is not None and late <= _late(last[0]) and problem in (None, last[0].get("problem"))
@@ -43,8 +44,10 @@ def count_late(facts: Mapping[str, Any]) -> int:
 
 def ping(url: str, *, well: bool) -> None:
     """Ping the dead man's switch: ``url`` if all is well, ``url/fail`` if not.
+
     This is the convention of https://healthchecks.io/docs/http_api/. Only the request itself is sent.
-        :raises TransientError: the ping failed. The message leaves out the address, which is a secret.
+
+    :raises TransientError: the ping failed. The message leaves out the address, which is a secret.
     """
     problems: list[str] = []
     place = url if well else f"{url.rstrip('/')}/fail"

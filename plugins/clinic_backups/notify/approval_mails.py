@@ -25,8 +25,9 @@ LOOKED_BACK = timedelta(days=7)
 
 class ApprovalMails:
     """Writes the mails about plans and answers into the outbox, each once.
+
     :param belongs_to: returns whether the person with that name belongs to the clinic.
-        :param url: Airflow's address without a final slash; empty if unknown.
+    :param url: Airflow's address without a final slash; empty if unknown.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class ApprovalMails:
 
     def remind(self, approvals: Approvals, hours: float) -> None:
         """Remind the approvers of plans that will lapse soon, and report lapsed plans. Called every hour.
+
         :param hours: how long a plan waits. The reminder comes when a quarter of that is left, or an hour if that is
             more.
         """

@@ -87,6 +87,7 @@ def overdue_facts(
     health: Iterable[ClinicHealth], objective_hours: int, now: datetime, *, new_ones_too: bool = False
 ) -> dict[str, Any]:
     """The active clinics that have never been backed up, and those whose last good backup is too old.
+
     :param new_ones_too: include clinics without a backup that have not been known for that long.
     """
     moment = now - timedelta(hours=objective_hours)

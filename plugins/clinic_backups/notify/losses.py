@@ -22,10 +22,11 @@ NOTHING: Mapping[str, Any] = {"lost": [], "count": 0, "without": []}
 
 class LossAlarm:
     """Tells the operator of losses, in the transaction that records them, so that every recorded loss is mailed.
+
     All losses of one run are in one mail. Losses that follow after it was sent are in another one.
         An :data:`~clinic_backups.catalog.copies.Announce`.
 
-        :param now: the clock.
+    :param now: the clock.
     """
 
     def __init__(self, now: Callable[[], datetime]) -> None:
@@ -52,6 +53,7 @@ class LossAlarm:
 
 def _facts(db: SqlConnection, told: Mapping[str, Any], losses: Iterable[Loss], now: datetime) -> dict[str, Any]:
     """The facts for the templates: those of the present notice and the new losses, the worst first.
+
     ``left`` lists the stores from which a backup can still be restored.
     """
     new: list[dict[str, Any]] = [

@@ -1,4 +1,5 @@
 """Renders mails from the templates below ``include/email``.
+
 Each language has a folder there. Its name is the locale for figures and dates, its files are ``<kind>.txt`` and
 ``<kind>.html``. The first line of the text is ``Subject: …``, followed by an empty line.
 """

@@ -25,8 +25,9 @@ TOLERANCE = timedelta(hours=2)
 @dataclass(frozen=True)
 class History:
     """Earlier notices and backups of the clinic.
+
     :param failures: mailed failures in a row, without a recovery after them.
-        :param thread_id: the notice of the first of them.
+    :param thread_id: the notice of the first of them.
     """
 
     failures: int = 0
@@ -76,6 +77,7 @@ def cause_of(error: BaseException) -> Cause:
 @dataclass(frozen=True)
 class Announcer:
     """Writes the notice about an outcome into the outbox, in the outcome's own transaction.
+
     :param wish: how often to mail successes; ``clinic_wishes`` has the exceptions for single clinics.
     """
 

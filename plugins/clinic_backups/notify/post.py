@@ -50,8 +50,9 @@ class Post:
 
     def deliver(self, *, clinic_id: int | None = None, limit_seconds: float = 600) -> Delivered:
         """Send the due letters of one clinic or of all. Letters that cannot be sent wait for a later call.
+
         :param limit_seconds: no letter is begun after this time.
-                :raises ClinicBackupsError: the catalog cannot be used. No letter is lost then.
+        :raises ClinicBackupsError: the catalog cannot be used. No letter is lost then.
         """
         done = Delivered()
         now = self._now()

@@ -28,6 +28,7 @@ SERVICE_NOT_AVAILABLE, LOGIN_REQUIRED = 421, 530
 
 class ServerUnavailable(TransientError):
     """The mail server as a whole cannot be used now.
+
     It is unreachable or too slow, TLS or login failed, it refuses the sender, or it answered 421.
     """
 
@@ -121,12 +122,13 @@ class MailServer:
 
     def send(self, message: EmailMessage, address: str) -> None:
         """Send one mail to one recipient. After a refusal the connection can be used for the next mail.
+
         :raises ServerUnavailable: no mail can be sent now. After the mail's last byte the server may still have
         accepted
                 it: send it again with the same Message-ID.
-                    :raises RecipientRefused: the server will never accept this mail for this recipient.
-                :raises TransientError: this recipient cannot be reached now (4xx); others may.
-                :raises PermanentError: ``address`` is not exactly one mail address.
+        :raises RecipientRefused: the server will never accept this mail for this recipient.
+        :raises TransientError: this recipient cannot be reached now (4xx); others may.
+        :raises PermanentError: ``address`` is not exactly one mail address.
         """
         sender = split_sender(self.sender)[1]
         international = not (sender + check_address(address)).isascii()

@@ -1,4 +1,4 @@
-"""The operator that backs up one clinic; a DAG maps it over the clinics."""
+"""The operator that backs up the clinics of one task; a DAG maps it over the shares of a run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,16 @@ from airflow.sdk import BaseOperator
 from clinic_backups.archive.codec import Zstd
 from clinic_backups.archive.encryption import Age
 from clinic_backups.backup.backup import ClinicBackup
+from clinic_backups.backup.shares import Share
 from clinic_backups.backup.stream import Progress
-from clinic_backups.base.errors import ClinicBackupsError, Interrupted
+from clinic_backups.base.errors import (
+    ClinicBackupsError,
+    Interrupted,
+    PermanentError,
+    TransientError,
+    frames,
+    to_record,
+)
 from clinic_backups.base.model import BackupRequest, Clinic
 from clinic_backups.operators.connections import failing_clearly, log_delivery, run_type_of
 from clinic_backups.operators.copies import copy_without_failing
@@ -29,17 +37,22 @@ MAIL_SECONDS = 30
 
 
 class ClinicBackupOperator(BaseOperator):
-    """Back up one clinic in one task: extract, compress, encrypt and upload overlap, and nothing is kept on disk.
-    :param clinic: ``{"id": 7, "name": "…", "language": "es"}``, one item of the list from ``active_clinics``.
-        :param extract: the extracts. Airflow renders them and shows the SQL of each table under Rendered Template.
-            (templated)
-        :param compress: the compression stage.
-        :param encrypt: the encryption stage.
-        :param upload: the store.
-        :param kind: auto, full or incremental. (templated)
-        :param notes: one line that the catalog stores with the backup. (templated)
-        :param allow_gaps: back up even if something would be missing, and mark the backup as incomplete. (templated)
-        :param rows_compared: the result of the preflight: whether this clinic's rows were already compared. (templated)
+    """Back up the clinics of one task: extract, compress, encrypt and upload overlap, and nothing is kept on disk.
+
+    Most runs have a task for each clinic. With many clinics a task backs up several, one after the other. Each of them
+    has a record, a mail and a failure of its own; the task fails at its end if one of them failed.
+
+    :param clinic: ``{"id": 7, "name": "…", "language": "es"}``, or ``{"name": "…", "clinics": [{"id": 7, …}, …]}``: one
+        item of the list from ``active_clinics``.
+    :param extract: the extracts. Airflow renders them and shows the SQL of each table under Rendered Template.
+        (templated)
+    :param compress: the compression stage.
+    :param encrypt: the encryption stage.
+    :param upload: the store.
+    :param kind: auto, full or incremental. (templated)
+    :param notes: one line that the catalog stores with the backup. (templated)
+    :param allow_gaps: back up even if something would be missing, and mark the backup as incomplete. (templated)
+    :param rows_compared: the result of the preflight: whether this clinic's rows were already compared. (templated)
     """
 
     template_fields: Sequence[str] = ("extract", "kind", "notes", "allow_gaps", "rows_compared")
@@ -72,40 +85,67 @@ class ClinicBackupOperator(BaseOperator):
         self.allow_gaps = allow_gaps
         self.rows_compared = rows_compared
         self._backup: ClinicBackup | None = None
+        self._stopped: Interrupted | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Returns the backup's id, object key, rows and bytes. No row of the clinic ever reaches XCom."""
-        clinic = Clinic(**self.clinic)
-        run = context["dag_run"]
-        scheduled = run_type_of(run) == "scheduled"
-        request = BackupRequest(
-            clinic,
-            trigger="scheduled" if scheduled else "manual",
-            requested_by="scheduled" if scheduled else (run.triggering_user_name or "unknown"),
-            kind=self.kind,  # type: ignore[arg-type] # checked by active_clinics
-            notes=self.notes,
-            run_id=run.run_id,
-            retries_left=context["ti"].try_number <= context["ti"].max_tries,
-            allow_gaps=str(self.allow_gaps) == "True",
-            # A task that was cleared may run much later than the preflight.
-            rows_compared=str(self.rows_compared) == "True" and context["ti"].try_number == 1,
-        )
+        share = Share.from_item(self.clinic)
         with failing_clearly(self.log):
             parts = AirflowParts(self.upload)
-            lines = _LogLines(self.log)
-            self._backup = parts.backup(
-                compress=self.compress,
-                encrypt=self.encrypt,
-                on_progress=lines.show,
-                on_unnoted=lines.unnoted,
-                on_unchecked=self.log.warning,
+            if len(share.clinics) == 1:
+                return self._back_up(parts, context, share.clinics[0])
+            return self._back_up_each(parts, context, share)
+
+    def _back_up_each(self, parts: AirflowParts, context: Context, share: Share) -> dict[str, Any]:
+        """The clinics of a share, whatever becomes of the others; in a retry those that have no backup of this run.
+
+        :raises TransientError: one may succeed in a retry. :raises PermanentError: none of those that failed will.
+        """
+        made = {r.clinic_id for r in parts.catalog.find(run_id=context["dag_run"].run_id, state="completed")}
+        wanted = [clinic for clinic in share.clinics if clinic.id not in made] or list(share.clinics)
+        if len(wanted) < len(share.clinics):
+            self.log.info(
+                "%s of %s clinics have their backup already.", len(share.clinics) - len(wanted), len(share.clinics)
             )
-            self.log.info("Backing up clinic %s (%r) to %s", clinic.id, clinic.name, parts.store.url)
+        results, failed = list[dict[str, Any]](), dict[int, ClinicBackupsError]()
+        for number, clinic in enumerate(wanted, 1):
+            self.log.info("::group::%s of %s: clinic %s (%r)", number, len(wanted), clinic.id, clinic.name)
             try:
-                record = self._backup.run(request, queries=self.extract.queries)  # type: ignore[attr-defined] # rendered by now
-                copy_without_failing(self.log, parts, clinic.id)
-            finally:
-                log_delivery(self.log, lambda: parts.deliver(clinic_id=clinic.id, limit_seconds=MAIL_SECONDS))
+                results.append(self._back_up(parts, context, clinic))
+            except Interrupted:
+                raise
+            except ClinicBackupsError as error:
+                failed[clinic.id] = error
+            except Exception as error:  # noqa: BLE001 - the other clinics go on; its text may hold a patient's data
+                self.log.error("%s", frames(error))
+                failed[clinic.id] = TransientError(to_record(error)[0])
+            self.log.info("::endgroup::")
+            if clinic.id in failed:
+                self.log.error("Clinic %s (%r): %s", clinic.id, clinic.name, failed[clinic.id])
+        self.log.info("%s of %s clinics were backed up.", len(results), len(wanted))
+        if failed:
+            raise _of_all(failed, len(share.clinics))
+        sums = {name: sum(result[name] for result in results) for name in ("rows", "raw_bytes", "size_bytes", "gaps")}
+        return {"clinics": len(results)} | sums
+
+    def _back_up(self, parts: AirflowParts, context: Context, clinic: Clinic) -> dict[str, Any]:
+        lines = _LogLines(self.log)
+        self._backup = parts.backup(
+            compress=self.compress,
+            encrypt=self.encrypt,
+            on_progress=lines.show,
+            on_unnoted=lines.unnoted,
+            on_unchecked=self.log.warning,
+        )
+        if self._stopped is not None:
+            raise self._stopped
+        self.log.info("Backing up clinic %s (%r) to %s", clinic.id, clinic.name, parts.store.url)
+        try:
+            queries = self.extract.of(clinic.id)  # type: ignore[attr-defined] # Airflow has rendered it
+            record = self._backup.run(self._request(context, clinic), queries=queries)
+            copy_without_failing(self.log, parts, clinic.id)
+        finally:
+            log_delivery(self.log, lambda: parts.deliver(clinic_id=clinic.id, limit_seconds=MAIL_SECONDS))
         self.log.info(
             "Backup %s (%s: %s) is complete: %s rows, %s bytes of CSV, %s bytes stored as %s",
             record.backup_id, record.kind, record.kind_reason, f"{record.rows_total:,}", f"{record.raw_bytes:,}",
@@ -124,10 +164,37 @@ class ClinicBackupOperator(BaseOperator):
             "gaps": len(record.gaps),
         }
 
+    def _request(self, context: Context, clinic: Clinic) -> BackupRequest:
+        run, instance = context["dag_run"], context["ti"]
+        scheduled = run_type_of(run) == "scheduled"
+        return BackupRequest(
+            clinic,
+            trigger="scheduled" if scheduled else "manual",
+            requested_by="scheduled" if scheduled else (run.triggering_user_name or "unknown"),
+            kind=self.kind,  # type: ignore[arg-type] # checked by active_clinics
+            notes=self.notes,
+            run_id=run.run_id,
+            retries_left=instance.try_number <= instance.max_tries,
+            allow_gaps=str(self.allow_gaps) == "True",
+            # A task that was cleared may run much later than the preflight.
+            rows_compared=str(self.rows_compared) == "True" and instance.try_number == 1,
+        )
+
     def on_kill(self) -> None:
         """End the upload and the query, and record that the task was stopped."""
+        self._stopped = Interrupted("Airflow stopped the task.", hint="Clear the task to back up again.")
         if self._backup is not None:
-            self._backup.stop(Interrupted("Airflow stopped the task.", hint="Clear the task to back up again."))
+            self._backup.stop(self._stopped)
+
+
+def _of_all(failed: Mapping[int, ClinicBackupsError], clinics: int) -> ClinicBackupsError:
+    """One error for the clinics of a task that failed; it may pass if one of them may."""
+    lasting = all(isinstance(error, PermanentError) for error in failed.values())
+    ids = ", ".join(map(str, sorted(failed)))
+    return (PermanentError if lasting else TransientError)(
+        f"{len(failed)} of the {clinics} clinics of this task have no backup: {ids}.",
+        hint="The log above names the reason of each. Clear the task to back up those that have no backup of this run.",
+    )
 
 
 class _LogLines:

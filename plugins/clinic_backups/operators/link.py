@@ -19,6 +19,7 @@ def airflow_url() -> str:
 
 class BackupLink(BaseOperatorLink):
     """Links to the page of one clinic's backup in one run. That page looks up the record, so it works for a failed one.
+
     Airflow asks for the link in the task's own process after the task has ended, and stores it as an XCom.
     """
 
@@ -26,6 +27,9 @@ class BackupLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
         """The link; relative to Airflow's own address if ``[api] base_url`` is not set.
+
         :param operator: the operator of one clinic. Airflow takes it from the mapped operator first.
         """
+        if "clinics" in operator.clinic:
+            return f"{airflow_url()}/backups/ui/"
         return f"{airflow_url()}/backups/ui/clinics/{operator.clinic['id']}/runs/{quote(ti_key.run_id, safe='')}"

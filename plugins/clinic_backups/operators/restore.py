@@ -63,6 +63,7 @@ def plan() -> dict[str, Any]:
 
 class PlanApproval(ApprovalOperator):
     """Shows the run's plan from the catalog, waits for an answer, and records it.
+
     ``approve: true`` in the conf is an answer too, if :func:`conf_problem` allows it.
     """
 
@@ -158,6 +159,7 @@ def apply() -> dict[str, Any]:
 @task(trigger_rule="all_done")
 def report(applied: Any) -> None:
     """Report the result from the catalog. The run is red unless that is a restore or a rejection.
+
     :param applied: the result of `apply`. Without it the run is red. With it the catalog is read too.
     """
     with failing_clearly(log):

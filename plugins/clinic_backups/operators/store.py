@@ -20,6 +20,7 @@ from clinic_backups.stores.kinds import AirflowHook, parse_url
 @dataclass(frozen=True)
 class Store:
     """The upload stage for DAG files. Its URL comes from the settings (``CLINIC_BACKUPS_STORE_URL``).
+
     :param conn_id: the connection of type aws, google_cloud_platform or wasb. If it is not defined, the machine's own
         credentials are used; a ``file://`` store needs none.
     """

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +13,8 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from clinic_backups.backup.preflight import require
 from clinic_backups.backup.selection import flag, for_all_clinics, select
-from clinic_backups.base.errors import ClinicBackupsError, SettingsError
+from clinic_backups.backup.shares import Share, divide
+from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.findings import OF_RUN, Finding
 from clinic_backups.base.model import BackupRecord, Clinic, plain
 from clinic_backups.base.settings import load_usable
@@ -33,24 +33,23 @@ LEVELS = {"ok": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR
 
 @task(show_return_value_in_logs=False)  # ten thousand clinics would be one long line
 def active_clinics() -> list[dict[str, Any]]:
-    """The clinics that this run backs up: those in the conf, or else all active ones."""
+    """The clinics that this run backs up, those in the conf or else all active ones, divided into tasks."""
     run = get_current_context()["dag_run"]
     with failing_clearly(log):
-        active, every = AirflowParts().clinics()
+        parts = AirflowParts()
+        active, every = parts.clinics()
         chosen = select(run.conf or {}, active=active, every=every)
-        limit = airflow_conf.getint("core", "max_map_length")
-        if len(chosen.clinics) > limit:
-            raise SettingsError(
-                f"{len(chosen.clinics)} clinics are too many: Airflow maps a task over at most {limit}.",
-                hint="Raise AIRFLOW__CORE__MAX_MAP_LENGTH on the scheduler and the workers.",
-            )
-    log.info("%s clinics will be backed up.", len(chosen.clinics))
-    return [asdict(clinic) for clinic in chosen.clinics]
+        tasks = min(parts.settings.tasks, airflow_conf.getint("core", "max_map_length"))
+        few = len(chosen.clinics) <= tasks
+        shares = divide(chosen.clinics, tasks, {} if few else parts.known_clinics.seconds())
+    log.info("%s clinics will be backed up, in %s tasks.", len(chosen.clinics), len(shares))
+    return [share.to_item() for share in shares]
 
 
 @task(show_return_value_in_logs=False, multiple_outputs=False)
 def preflight() -> dict[str, bool]:
     """Fail before any clinic is touched if something is missing that every backup needs.
+
     Faults of an extract, a table or rows are logged here, and fail only the affected backups. Returns whether the rows
     of
         all clinics were compared without a finding. If so, no backup has to compare its own rows.
@@ -86,11 +85,12 @@ def _pool(context: Any) -> Finding:
 
 
 @task(trigger_rule="all_done", multiple_outputs=False)
-def summary(clinics: list[dict[str, Any]] | None) -> dict[str, int]:
+def summary(shares: list[dict[str, Any]] | None) -> dict[str, int]:
     """Log each clinic's outcome, send the digest, and fail the run if a clinic has no completed backup."""
     context = get_current_context()
     run_id = context["dag_run"].run_id
-    wanted = [Clinic(**clinic) for clinic in clinics or ()]
+    task_of = {clinic: index for index, item in enumerate(shares or ()) for clinic in Share.from_item(item).clinics}
+    wanted = sorted(task_of, key=lambda clinic: clinic.id)
     with failing_clearly(log):
         # The operator must be told even if wrong settings made the run fail.
         usable, wrong = load_usable()
@@ -103,7 +103,7 @@ def summary(clinics: list[dict[str, Any]] | None) -> dict[str, int]:
         # The newest record of each clinic counts: a cleared task makes another one.
         records = {record.clinic_id: record for record in reversed(parts.catalog.find(run_id=run_id))}
         parts.outcomes.announce_failures(list(records.values()))
-        _queue_digest(parts, context, wanted, records, problem)
+        _queue_digest(parts, context, task_of, records, problem)
         log_delivery(log, parts.deliver)
     for clinic in wanted:
         _log_outcome(clinic, records.get(clinic.id))
@@ -127,6 +127,7 @@ def summary(clinics: list[dict[str, Any]] | None) -> dict[str, int]:
 @task(multiple_outputs=False)
 def watch() -> dict[str, int]:
     """Alarm the operator if a clinic's last good backup is too old or a setting is wrong, and send waiting mail.
+
     Also sends reminders of unanswered plans, and notices of lapsed plans.
     """
     with failing_clearly(log):
@@ -181,7 +182,7 @@ def _close(parts: AirflowParts, run_id: str) -> None:
 def _queue_digest(
     parts: AirflowParts,
     context: Any,
-    clinics: list[Clinic],
+    task_of: Mapping[Clinic, int],
     records: dict[int, BackupRecord],
     problem: Mapping[str, str] | None,
 ) -> None:
@@ -193,11 +194,10 @@ def _queue_digest(
     facts = digest_facts(
         run_id=run_id,
         run_url=run_url,
-        clinics=clinics,
+        clinics=sorted(task_of, key=lambda clinic: clinic.id),
         records=records,
         urls={
-            clinic.id: f"{run_url}/tasks/back_up/mapped/{index}" if run_url else ""
-            for index, clinic in enumerate(clinics)
+            clinic.id: f"{run_url}/tasks/back_up/mapped/{index}" if run_url else "" for clinic, index in task_of.items()
         },
         health=parts.known_clinics.health(now),
         shrunk=parts.known_clinics.shrunk(run_id, settings.shrink_percent),

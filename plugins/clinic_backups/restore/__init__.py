@@ -1,1 +1,1 @@
-"""Restoring one clinic: planned, then applied exactly as planned, in one transaction that proves itself."""
+"""Restores one clinic: makes a plan, then applies exactly that plan in one transaction, and proves the result."""

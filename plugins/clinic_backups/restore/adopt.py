@@ -26,7 +26,7 @@ from clinic_backups.tenant.outside import Outside
 
 @dataclass(frozen=True)
 class Left:
-    """Rows that may be the clinic's, and of which nothing says it: they stay as they are."""
+    """Rows that may be the clinic's, but without proof. They are left alone."""
 
     rows: int
 
@@ -42,7 +42,7 @@ def adopt(
     with_rows = [name for name, each in staged.items() if _has_rows(workspace, each)]
     waiting = with_rows
     while waiting:
-        # Rows that hang on one which was found just now may be of a table that was looked at before.
+        # Rows that refer to a row which was just found may be in a table that was already searched.
         found_in = set[str]()
         for name in waiting:
             found = adoption.look(name)
@@ -61,7 +61,7 @@ def _has_rows(workspace: Workspace, staged: Staged) -> bool:
 
 
 class Adoption:
-    """Looks for such rows, table by table; see :func:`adopt`."""
+    """Searches for such rows, table by table; see :func:`adopt`."""
 
     def __init__(
         self, workspace: Workspace, staged: Mapping[str, Staged], ways: Ways, references: Sequence[Reference]
@@ -72,7 +72,7 @@ class Adoption:
         self._looks = 0
 
     def look(self, name: str) -> Outside | None:
-        """Load what is found into the table's present rows; none: there is nothing."""
+        """Load the found rows into the table's present rows; none if there are none."""
         staged = self._staged[name]
         for side in (staged.wanted, staged.present):
             self._workspace.analyze(side, f"analyzing {name}", staged.shape.key)
@@ -85,13 +85,15 @@ class Adoption:
         return found if found.rows else None
 
     def left(self) -> Iterator[tuple[str, int]]:
-        """Tables without a primary key, with how many rows may be the clinic's, and were not taken for it."""
+        """Tables without a primary key, each with the number of rows that may be the clinic's but were not accepted."""
         for name, rows in self._equal.items():
             if count := rows.left():
                 yield name, count
 
     def _by_key(self, staged: Staged) -> Outside:
-        """Rows with the keys of missing ones, however they were changed: whose they are is asked of the database."""
+        """Rows with the keys of missing ones, however they were changed. The database decides whether they are the
+        clinic's.
+        """
         shape, doing = staged.shape, f"looking for rows of {staged.shape.name} that no extract gives"
         rows = sql.SQL("""
             FROM {wanted} AS w JOIN {table} AS t ON {same}
@@ -99,7 +101,7 @@ class Adoption:
             wanted=staged.wanted, table=from_table(shape), same=shape.same_key("w", "t"), present=staged.present,
             there=shape.same_key("p", "w"),
         )  # fmt: skip
-        # Counted: with EXISTS the planner looks for a first row by nested loops, which takes minutes where none is.
+        # Counted, because with EXISTS the planner uses nested loops, which take minutes if there is no such row.
         if not self._workspace.rows(sql.SQL("SELECT count(*) {}").format(rows), None, doing)[0][0]:
             return Outside()
         self._looks += 1

@@ -1,4 +1,4 @@
-"""Rows of one table without a primary key that are the clinic's, and that no extract gives now.
+"""Finds the clinic's rows of one table without a primary key that no extract returns now.
 
 Nothing tells equal rows apart. So no more of them are taken than the table has more of than all extracts give. A row
 that lost its way to the clinic is not known again: it may be another clinic's, or nobody's. It stays as it is, and the
@@ -20,7 +20,7 @@ from clinic_backups.tenant.outside import Outside
 
 
 class EqualRows:
-    """Looks for them, as often as it is asked: what was found once is not found again."""
+    """Searches for them, repeatedly if asked. Rows that were found once are not found again."""
 
     def __init__(self, workspace: Workspace, staged: Staged, ways: Ways, ownership: Ownership) -> None:
         self._workspace, self._staged, self._shape = workspace, staged, staged.shape
@@ -41,7 +41,7 @@ class EqualRows:
         return self._same(missing) if self._count(missing) else Outside()
 
     def left(self) -> int:
-        """Rows without a way that are like missing ones in all other columns, and stay as they are."""
+        """Rows without a link that equal missing ones in all other columns. They are left alone."""
         if not self._columns:
             return 0
         missing = self._define("missing", self._missing())
@@ -61,7 +61,7 @@ class EqualRows:
         return int(self._rows(query)[0][0])
 
     def _missing(self) -> sql.Composed:
-        """SELECT of the rows of the backup that the clinic lacks: of rows that are alike, as many as it has too few."""
+        """SELECT of the backup's rows that the clinic lacks; of equal rows, the number that is missing."""
         return sql.SQL("""
             SELECT x.place, x.row_text
               FROM (SELECT w.ctid AS place, {wanted_text} AS row_text,
@@ -145,7 +145,7 @@ class EqualRows:
         return found
 
     def _define(self, name: str, query: sql.Composable) -> sql.Identifier:
-        """A temporary table of what a query gives."""
+        """A temporary table with the result of a query."""
         self._made += 1
         made = self._workspace.derive(f"{name}_{self._staged.index}_{self._made}", query, self._doing)
         self._workspace.analyze(made, self._doing)

@@ -11,11 +11,11 @@ from clinic_backups.catalog.approvals import AGAIN, Approval, NotApproved
 from clinic_backups.stores.envelopes import MAX_REASON
 
 REASON = "reason"
-"""The field of an answer in which its reason is given."""
+"""The field of an answer that holds its reason."""
 
 
 def conf_problem(approvers: Sequence[str], *, triggered_by: str, requested_by: str, given: bool) -> str:
-    """Why ``{"approve": true}`` in a run's conf does not count; empty where it does.
+    """Why ``{"approve": true}`` in a run's conf is ignored; empty if it counts.
 
     Where approvers are set, two people have to agree: whoever asks for a restore cannot approve it in the same breath.
 
@@ -55,13 +55,13 @@ def approver_of(approvers: Sequence[str], user: Mapping[str, Any] | None) -> str
 
 
 def reason_of(given: Mapping[str, Any] | None) -> str:
-    """The reason that came with an answer, as one line. A long one is cut: the answer counts all the same."""
+    """The reason in an answer, as one line. A long one is cut, and the answer is still valid."""
     said = (given or {}).get(REASON)
     return one_line(said)[:MAX_REASON] if isinstance(said, str) else ""
 
 
 def lapsed(asked: Approval) -> str:
-    """That nobody answered in time, in a sentence."""
+    """A sentence which says that nobody answered in time."""
     planned, until = (iso(moment.replace(microsecond=0)) for moment in (asked.planned_at, asked.waits_until))
     return (
         f"Nobody answered the plan of {planned} for clinic {asked.clinic_id}. It waited until {until} and has lapsed:"

@@ -1,4 +1,4 @@
-"""The archives that a restore needs: found in the first store that has each right, and read once, block by block."""
+"""Reads the archives that a restore needs, each once, from the first store with a good copy, block by block."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 OnBadCopy = Callable[["Source", str, ClinicBackupsError], object]
 
 KEPT_BYTES = 32 * 1024 * 1024
-"""Rows of a backup's own archive that wait in memory for the manifest behind them; with more it is read again."""
+"""The most bytes of a backup's own rows that wait in memory for the manifest. With more, the archive is read again."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Source:
 
     @classmethod
     def of(cls, envelope: Envelope, unpack_ratio: int) -> Source:
-        """The backup that an envelope tells of, where no catalog does."""
+        """The backup of an envelope, if there is no catalog."""
         bound = believed(envelope, unpack_ratio)
         return cls(envelope.backup_id, envelope.clinic_id, envelope.archive, envelope.chain, bound)
 
@@ -61,7 +61,7 @@ class Fetched:
 
 
 class Wanted(Protocol):
-    """Who takes blocks out of archives."""
+    """Takes blocks from archives."""
 
     def begin(self, archive: int) -> bool:
         """What comes next is of that archive; returns whether blocks that should lie in it are missing.
@@ -70,13 +70,13 @@ class Wanted(Protocol):
         """
 
     def take(self, segment: Segment) -> None:
-        """Take what is missing, of a segment whose blocks are what their digests say."""
+        """Take the missing blocks of a segment whose digests were checked."""
 
 
 class Archives:
     """Reads backups from the stores.
 
-    Where a store has no copy of an archive, or a damaged one, or does not answer, the next one is tried.
+    If a store has no copy of an archive, or a damaged one, or does not answer, the next store is tried.
 
     :param identities: secret keys, of which one opens the archives.
     :param listener: told what is being done, and how far the reading of an archive is.
@@ -147,7 +147,7 @@ class Archives:
             raise failed.error from None
 
     def checked_stores(self, backup: Fetched) -> dict[int, ObjectStore]:
-        """For each archive, the first store whose copy has its checksum; for who cannot go on with another copy.
+        """For each archive, the first store with a good copy; for callers that cannot continue with another copy.
 
         :raises ClinicBackupsError: no store has a good copy of one; the first store's error.
         """
@@ -176,7 +176,7 @@ class Archives:
         return manifest
 
     def _bounded(self, source: Source) -> Source:
-        """With what it may unpack to."""
+        """The same with its bound."""
         if source.bound is not None:
             return source
         bound = self._bound_of(source.backup_id) or guess(source.archive.size_bytes, self._unpack_ratio)
@@ -226,7 +226,7 @@ class Archives:
 
 
 class _TakerFailed(Exception):
-    """What took the blocks failed, not the store: the next one would not help."""
+    """The receiver of the blocks failed, not the store, so another store would not help."""
 
     def __init__(self, error: ClinicBackupsError) -> None:
         super().__init__(error)
@@ -234,7 +234,7 @@ class _TakerFailed(Exception):
 
 
 class _Taker:
-    """What wants the blocks, with its errors told apart from a store's."""
+    """The receiver of the blocks. Its errors are told apart from a store's."""
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
@@ -273,7 +273,7 @@ class _Kept:
 
 
 class _Counted:
-    """A stream that tells how much of it has been read."""
+    """A stream that reports how much of it was read."""
 
     def __init__(self, stream: BinaryIO, total: int, listener: Listener) -> None:
         self._stream, self._total, self._listener, self._done = stream, total, listener, 0

@@ -1,4 +1,4 @@
-"""One attempt to apply an approved plan: the state before is saved, the plan applied, and its record closed."""
+"""One attempt to apply an approved plan: make the safety backup, apply the plan, close the record."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ class Attempt:
             # In the mode live it may be less than what was approved.
             self._record = replace(self._record, plan=applied.to_json())
             if self._record.transaction_id is None:
-                # Nothing was to be written. The approval is used all the same: it was for this once.
+                # Nothing had to be written. The approval is used all the same, because it is valid only once.
                 tools.restores.also(self._record.restore_id, self._use)
         except BaseException as error:
             self._see_note(error)
             if self._record.transaction_id is None:
                 self._fail(error)
                 raise
-            # The answer to the commit was lost: the database knows whether it happened.
+            # The answer to the commit was lost. The database knows whether it was done.
             settled = tools.outcomes.settle(self._record, error, tools.status_of(self._record))
             if settled.state == "completed":
                 return settled
@@ -86,7 +86,7 @@ class Attempt:
         return tools.outcomes.complete(self._record)
 
     def _see_note(self, error: BaseException) -> None:
-        """The answer to the note of the transaction may have been lost: then the catalog has it, and this copy not."""
+        """Read the record again, because the catalog may have the transaction's note although its answer was lost."""
         if self._record.transaction_id is not None:
             return
         try:
@@ -98,14 +98,14 @@ class Attempt:
             self._record = replace(self._record, transaction_id=noted.transaction_id, committing_at=noted.committing_at)
 
     def _fail(self, error: BaseException) -> None:
-        """``error`` is what counts: that the catalog could not be told is a note on it."""
+        """Record the failure. If the catalog fails too, that becomes a note on ``error``."""
         try:
             self._tools.outcomes.fail(self._record, error)
         except ClinicBackupsError as failure:
             error.add_note(f"The catalog could not be told: {failure.message}")
 
     def _save(self, present: Present) -> None:
-        """Save the present state, unless the approval was taken back while the archive was read."""
+        """Back up the present state, unless the approval was withdrawn while the archive was read."""
         tools = self._tools
         tools.approvals.usable(self._approved.id)
         saved = tools.safety.take(
@@ -122,7 +122,7 @@ class Attempt:
             )
 
     def _note(self, transaction_id: str) -> None:
-        """Write which transaction commits now, and use the approval, both or neither."""
+        """Note the committing transaction and use the approval: both or neither."""
         self._lock.require()
         restores, at = self._tools.restores, self._tools.now()
         self._record = restores.note_transaction(self._record.restore_id, transaction_id, at, also=self._use)

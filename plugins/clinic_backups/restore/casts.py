@@ -1,4 +1,4 @@
-"""Values of a backup that were loaded as texts get the types of their columns, if that changes none of them."""
+"""Converts values that were loaded as texts to their columns' types, if that changes none of them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Ref
 
 
 def fill_nulls(workspace: Workspace, staged: Staged) -> Iterator[str]:
-    """Give the backup's rows a value where a column may not be NULL any more; what was done, for the plan."""
+    """Give the backup's rows a value if a column may no longer be NULL; returns texts for the plan."""
     for name, text in staged.shape.unnulled:
         column = sql.Identifier(name)
         statement = sql.SQL("UPDATE {} SET {} = {} WHERE {} IS NULL").format(
@@ -107,7 +107,7 @@ def _conversions(workspace: Workspace, shape: Shape, name: str) -> Iterator[_Con
 
 
 def _is_known(workspace: Workspace, type_: str) -> bool:
-    """The database has that type, of the backup, still."""
+    """Whether the database still has that type of the backup."""
     try:
         with workspace.attempt():
             workspace.rows(sql.SQL("SELECT NULL::{}").format(sql.SQL(type_)), None, "looking for a type")
@@ -117,7 +117,7 @@ def _is_known(workspace: Workspace, type_: str) -> bool:
 
 
 def _count_changed(workspace: Workspace, staged: Staged, name: str, conversion: _Conversion) -> int:
-    """How many values would come back as another text, or not at all."""
+    """The number of values that would come back as another text, or not at all."""
     shape = staged.shape
     count = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL AND ({}) IS DISTINCT FROM {}")
     column = sql.Identifier(name)
@@ -128,7 +128,7 @@ def _count_changed(workspace: Workspace, staged: Staged, name: str, conversion: 
             ((changed,),) = workspace.rows(query, None, doing)
             return int(changed)
     except PermanentError:
-        # Some value is refused by the type. Which ones is found one by one, in a function that catches the error.
+        # The type refuses some value. A function that catches the error finds the values one by one.
         return _count_refused(workspace, staged, name, conversion)
 
 
@@ -164,7 +164,7 @@ def _count_unlike(workspace: Workspace, staged: Staged, name: str, conversion: _
     unlike, rows = counted(sql.SQL("{} = {}").format(row_text(others, "w"), row_text(others, "p")))
     if rows:
         return unlike, rows
-    # People have changed these rows: values that are the same speak for the conversion, others say nothing.
+    # People have changed these rows. Equal values are evidence for the conversion; different ones prove nothing.
     unlike, rows = counted(sql.SQL("true"))
     return 0, rows - unlike
 

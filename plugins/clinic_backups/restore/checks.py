@@ -1,4 +1,4 @@
-"""What makes a restore impossible: looked for by name before anything is written, so that the plan can list it."""
+"""Finds what makes a restore impossible before anything is written, so that the plan can list it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHOWN, SHOWN_MISSING = 5, 20
 
 
 class Checks:
-    """Looks for refusals.
+    """Finds refusals.
 
     :param tables: what PostgreSQL says of the restored tables and of those that refer to them.
     :param references: the foreign keys from and to the restored tables.
@@ -60,7 +60,7 @@ class Checks:
                 yield obstacle.says(count, keys, missing)
 
     def leave(self) -> Counter[str]:
-        """Take the operations that cannot be done out of the tables' operations; returns how many of each table."""
+        """Remove impossible operations from the tables' operations; returns their number for each table."""
         left: Counter[str] = Counter()
         for obstacle in self._obstacles.all():
             statement = sql.SQL("DELETE FROM {} AS x WHERE x.ctid IN (SELECT f.place FROM ({}) AS f (a, place, b))")
@@ -90,7 +90,7 @@ class Checks:
             yield
 
     def _found(self, obstacle: Obstacle) -> tuple[int, str, str]:
-        """How many rows, some of their keys, and some of the keys that are missing elsewhere."""
+        """The number of rows, some of their keys, and some keys that are missing in other tables."""
         query = sql.SQL(
             "SELECT count(*), (array_agg(shown ORDER BY shown))[1:{0}], (array_agg(DISTINCT missing))[1:{1}]"
             " FROM ({2}) AS f (shown, place, missing)"

@@ -1,4 +1,4 @@
-"""Which tables of a backup take part in a restore, and how their columns fit to those of now."""
+"""Chooses the tables of a backup that a restore includes, and matches their columns with today's."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Choice:
         self.notes: dict[str, list[str]] = {name: list(notes) for name, notes in migrated.notes.items()}
         self.shapes: dict[str, Shape] = {}
         self.tables: dict[str, Table] = {}
-        """What PostgreSQL says of the tables that take part, and of those that refer to them."""
+        """PostgreSQL's description of the included tables, and of those that refer to them."""
         self.rules: dict[str, TableRules] = {}
         self.references: tuple[Reference, ...] = ()
 
@@ -94,7 +94,7 @@ class Choice:
             self._fit(name)
 
     def _refuse_gone(self, gone: Sequence[str], there: Collection[str]) -> None:
-        """Tables that the database does not have any more, each with those that it may be now."""
+        """Tables that no longer exist, each with the tables that may have replaced it."""
         new = (self._queries.keys() & set(there)) - self._manifest.tables.keys() if gone else set[str]()
         candidates = self._workspace.tables(sorted(new)) if new else {}
         for name in gone:
@@ -161,7 +161,7 @@ class Choice:
         return sorted((keys | self._ways.telling(name)) & set(filled))
 
     def _is(self, value: sql.Composed) -> bool:
-        """The database takes this value of this type."""
+        """Whether the database accepts this value for this type."""
         try:
             with self._workspace.attempt(), self._workspace.application_path():
                 self._workspace.rows(sql.SQL("SELECT {}").format(value), None, "looking at a value")

@@ -1,4 +1,4 @@
-"""Which backup a restore means, what is to be known of it, and where it lies."""
+"""Finds the backup that a restore request means, and its store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BACK = "If its archive is back in a store: clinic-backups catalog verify --reco
 
 
 def notes_of(backup: BackupRecord) -> tuple[str, ...]:
-    """What is to be known of a backup before it is restored."""
+    """Facts about a backup that people need before it is restored."""
     notes = []
     if backup.safety_of is not None:
         notes.append(
@@ -58,7 +58,7 @@ def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | Non
     known = catalog.find(
         clinic_id=request.clinic_id, state="completed", data_before=before, safety_copies=False, until=now
     )
-    # What is suspect, and nobody has accepted, is taken only where there is nothing else.
+    # A suspect backup that nobody accepted is chosen only if there is no other.
     if known:
         return next((record for record in known if record.is_trusted), known[0])
     when = f" at or before {request.as_of.isoformat()}" if request.as_of else ""
@@ -81,7 +81,7 @@ def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | Non
 
 
 def require_completed(record: BackupRecord) -> None:
-    """:raises PermanentError: it is no backup that can be restored."""
+    """:raises PermanentError: the backup cannot be restored."""
     if record.state == "completed":
         return
     hint = "Choose a completed one."

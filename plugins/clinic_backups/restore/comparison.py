@@ -1,4 +1,4 @@
-"""The two states of a clinic in one workspace: what differs, what stands in the way, and the writing of it."""
+"""Compares two states of a clinic in one workspace: finds differences and obstacles, and writes the result."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from clinic_backups.tenant.outside import Outside
 
 @dataclass(frozen=True)
 class Present:
-    """What a restore saw before it writes.
+    """The present state that a restore saw before writing.
 
     :param snapshot: the name of the exported snapshot.
     :param rows: how many rows of the clinic each table has in it.
@@ -120,7 +120,7 @@ class Comparison:
             read_archives(wanted)
 
     def compare(self) -> None:
-        """Compute what is to be written, and what stands in the way."""
+        """Compute the operations and the obstacles."""
         converted: dict[str, Staged] = {}
         for name, staged in self._staged.items():
             if unfit := convert(self.workspace, staged, as_text=self._as_text):
@@ -155,7 +155,7 @@ class Comparison:
 
     @property
     def _loose(self) -> set[str]:
-        """Tables of which the extract does not give all rows of the clinic: as somebody says, or the backup itself."""
+        """Tables whose extract does not return all rows of the clinic, by declaration or by the backup itself."""
         return {
             name for name, content in self.manifest.tables.items() if name in self._declared.rows or content.outside
         }
@@ -168,7 +168,7 @@ class Comparison:
             self._note(name, notes.left_changed(left))
 
     def _leave_impossible(self) -> None:
-        """What was possible at the plan, and is not beside rows that were left, is left too."""
+        """Leave out operations that were possible in the plan, but are not because of rows that were left out."""
         left: Counter[str] = Counter()
         while found := self._checks().leave():
             left += found
@@ -178,7 +178,7 @@ class Comparison:
             self._note(name, notes.left_impossible(count))
 
     def _checks(self) -> Checks:
-        # What refers to a table that is refused itself is only a consequence of that.
+        # A refusal because of a reference to a refused table is only a consequence, and is not listed.
         refused = {refusal.table for refusal in self._refusals} - self.diffs.keys()
         references = [each for each in self._references if not {each.child, each.parent} & refused]
         return Checks(self.workspace, self.diffs, self._tables, references, self._declared, self._ways,
@@ -210,7 +210,7 @@ class Comparison:
         )
 
     def present(self) -> Present:
-        """What the copy of the present state has to hold."""
+        """The contents that the safety backup must have."""
         rows = {
             name: staged.matched
             + self.workspace.rows(

@@ -1,4 +1,4 @@
-"""Rows of derived tables that refer to rows which a restore deletes. Others make them anew."""
+"""Rows of derived tables that refer to rows which a restore deletes. The application computes them again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows a restore would insert, update and delete: computed by the database, among the rows that differ."""
+"""The rows that a restore would insert, update and delete. The database computes them among the rows that differ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 SHOWN_KEYS = 5
 INSERT, UPDATE, DELETE = "insert", "update", "delete"
 COUNTED_COLUMNS = 400
-"""Columns that are counted in one query: PostgreSQL joins no more than 1,664."""
+"""The most columns that are counted in one query, because PostgreSQL joins at most 1,664."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class TableDiff:
         return joined.format(self.ops, self.staged.wanted, self.joins("w")), sql.SQL("o.ctid")
 
     def joins(self, alias: str, ops: str = "o") -> sql.Composable:
-        """A row of the table's columns is the one of an operation."""
+        """The condition that a row of the table belongs to an operation."""
         shape = self.staged.shape
         if shape.key:
             return shape.is_of(ops, alias)
@@ -71,7 +71,7 @@ class TableDiff:
 
 
 def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references: Sequence[Reference] = ()) -> TableDiff:
-    """Compare one table's two sides, which are loaded.
+    """Compare both loaded sides of one table.
 
     :param references: foreign keys, of which those that refer to the table matter.
     """
@@ -148,7 +148,7 @@ def _all_new(staged: Staged) -> sql.Composed:
 
 
 def _by_key(staged: Staged) -> sql.Composed:
-    # OFFSET 0 keeps each side a row of its own: pulled up, wide tables would have more columns than a join may have.
+    # OFFSET 0 keeps each side a row of its own. Otherwise wide tables would exceed the columns that a join may have.
     shape = staged.shape
     side = sql.SQL("(SELECT {}, {} AS row_text FROM {} AS s OFFSET 0)")
     return sql.SQL("""
@@ -168,7 +168,7 @@ def _by_key(staged: Staged) -> sql.Composed:
 
 
 def _as_bag(staged: Staged) -> sql.Composed:
-    """Without a key rows are a bag: how many of each there are on either side."""
+    """Without a key, count how often each row is on either side."""
     columns = staged.shape.columns
     return sql.SQL("""
         SELECT CASE WHEN sum(side) > 0 THEN 'insert' ELSE 'delete' END AS op, abs(sum(side)) AS times, row_text
@@ -263,7 +263,7 @@ def _updates(staged: Staged, ops: sql.Identifier) -> sql.Composed:
 
 
 def _differs(names: Sequence[str]) -> sql.Composed:
-    """By the texts' bytes: a collation may call others equal."""
+    """Compare by the texts' bytes, because a collation may treat different texts as equal."""
     return sql.SQL(" OR ").join(
         sql.SQL('w.{0}::text IS DISTINCT FROM p.{0}::text COLLATE "C"').format(sql.Identifier(name)) for name in names
     )

@@ -1,4 +1,4 @@
-"""A backup's tables in a new schema, of any database: for looking at, or for moving."""
+"""Restores a backup's tables into a new schema of any database, to look at them or to move them."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def _chosen(manifest: Manifest, tables: Sequence[str]) -> dict[str, TableContent
 
 
 def _names(contents: Mapping[str, TableContent]) -> dict[str, str]:
-    """What each table is called in the new schema: its name alone, or with its old schema's where that is not one."""
+    """The name of each table in the new schema: its own, or with its old schema's name if that is not unique."""
     bare = {name: name.partition(".")[2] for name in contents}
     times = Counter(bare.values())
     names = {name: short if times[short] == 1 else name.replace(".", "_", 1) for name, short in bare.items()}
@@ -225,7 +225,7 @@ def _names(contents: Mapping[str, TableContent]) -> dict[str, str]:
 
 
 def _steps(contents: Mapping[str, TableContent], listener: Listener) -> Callable[[str, int], None]:
-    """Tells of a table's end, and of the way there where that is long."""
+    """Reports the end of each table, and the progress if it takes long."""
     told: Counter[str] = Counter()
 
     def loaded(table: str, rows: int) -> None:
@@ -266,7 +266,7 @@ class _Copy:
         self._workspace.execute(statement, f"making the table {one_line(self.name)}")
 
     def staged(self, index: int) -> Staged:
-        """The table as the loader wants it: all of the backup's blocks are missing."""
+        """The table for the loader, with all of the backup's blocks missing."""
         shape = Shape(self.was, self.was, tuple(column.name for column in self._columns), (), True, (), None)
         blocks = self._content.blocks
         missing = Counter(block.digest for block in blocks)
@@ -296,7 +296,7 @@ class _Copy:
 
     @property
     def report(self) -> IntoTable:
-        """What became of it."""
+        """The result."""
         return IntoTable(self.was.name, self.name, self._content.rows, tuple(map(one_line, self._notes())))
 
     def _notes(self) -> Iterator[str]:

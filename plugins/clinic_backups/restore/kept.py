@@ -1,4 +1,4 @@
-"""Columns that the backup does not have: rows that stay keep what they hold there, whatever a trigger makes of it."""
+"""Columns that the backup does not have. Rows that stay keep their values there, whatever a trigger does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class KeptColumns:
         self._before: dict[str, sql.Identifier] = {}
 
     def begin(self) -> None:
-        """Note what the rows hold there that are going to be updated."""
+        """Record the values of the rows that will be updated."""
         for diff in self._diffs:
             shape = diff.staged.shape
             query = sql.SQL("SELECT {}, {} AS kept FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'update'").format(

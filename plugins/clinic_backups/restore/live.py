@@ -1,4 +1,4 @@
-"""The mode ``live``: what people changed since the plan was made stays as they left it."""
+"""The mode ``live``: changes that people made since the plan are kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ rows to insert, in up to 256 groups. Plain JSON types."""
 
 
 def moment_of(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> dict[str, Any]:
-    """What :func:`leave_changed` needs to know of the plan's moment."""
+    """The facts about the plan's moment that :func:`leave_changed` needs."""
     ((snapshot,),) = workspace.rows("SELECT pg_current_snapshot()::text", None, "asking for the snapshot")
     inserts = {
         name: _groups(workspace, diff) for name, diff in diffs.items() if diff.plan.insert and diff.staged.shape.key
@@ -59,7 +59,7 @@ def leave_changed(
 
 
 def again(workspace: Workspace, diff: TableDiff, references: Sequence[Reference]) -> TableDiff:
-    """The operations that are left of a table's, counted."""
+    """The remaining operations of a table, counted."""
     in_backup = diff.plan.insert + diff.plan.update + diff.plan.unchanged
     now = described(workspace, diff.staged, diff.ops, in_backup, references)
     return replace(now, plan=replace(now.plan, unchanged=diff.plan.unchanged))

@@ -57,9 +57,10 @@ _KEPT_OUT = Meaning(
 
 def meaning_of(code: str, status: int, *, method: str, url: str, date: str, text: str, now: datetime) -> Meaning:
     """Explain an answer.
+
     :param url: the service's URL, with the SAS token if there is one.
-        :param date: the header ``Date`` of the answer.
-        :param text: the error's own text. It is searched for codes, and never shown.
+    :param date: the header ``Date`` of the answer.
+    :param text: the error's own text. It is searched for codes, and never shown.
     """
     entra = re.search(r"AADSTS(\d+)", text)
     if entra and entra[1] in _ENTRA:

@@ -103,6 +103,7 @@ class Provider(base.ObjectStore):
     @abstractmethod
     def _upload(self, name: str, upload: Upload) -> None:
         """Store all of ``upload.reader``. On any error abort the upload.
+
         :raises ObjectExists: the key is taken.
         """
 

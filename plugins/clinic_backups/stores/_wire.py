@@ -45,8 +45,10 @@ def check_list_prefix(prefix: str) -> str:
 
 def encode_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
     """Percent-encode the values (RFC 3986), because every header and signature accepts printable ASCII without spaces.
+
     Some services drop a header without a value, so an empty value becomes a single ``%``.
-        :raises PermanentError: some provider refuses a name, or the metadata are too long for some provider.
+
+    :raises PermanentError: some provider refuses a name, or the metadata are too long for some provider.
     """
     encoded = {}
     for name, value in (metadata or {}).items():

@@ -50,10 +50,12 @@ _SNAPSHOT = "snapshot="
 
 class AzureStore(CloudStore):
     """Block blobs in a container: blocks are staged one by one, each with its MD5, and committed together.
+
     Staged blocks that were never committed are invisible. The service drops them after a week, :meth:`abort` at once. A
         deleted object can be recovered for the term of the account's soft delete, which cannot be shortened for one
         object.
-        :param service_client: an ``azure.storage.blob.BlobServiceClient``, made with :data:`CLIENT_OPTIONS`.
+
+    :param service_client: an ``azure.storage.blob.BlobServiceClient``, made with :data:`CLIENT_OPTIONS`.
     :param encryption: ``("kms", name)`` for an encryption scope. Azure always encrypts.
     """
 
@@ -210,6 +212,7 @@ class AzureStore(CloudStore):
 
     def _unfinished(self, start: str) -> Iterator[UnfinishedUpload]:
         """Blobs with only uncommitted blocks. Azure gives no time for them, so it is read from the ids of our blocks.
+
         Several uploads for one name count as one. Blocks of other programs are left out.
         """
         for found in self._container.list_blobs(

@@ -22,6 +22,7 @@ class ByteSource(Protocol):
 @dataclass(frozen=True)
 class ObjectInfo:
     """One stored object, as the store describes it.
+
     ``md5`` is lower-case hex. It is present only if the provider itself computed it over the whole content, and never
         if a writer can set it, as in Azure's property. ``etag`` is the provider's own mark of this object. No writer
         can choose it, and any other object under the key has another one.
@@ -53,6 +54,7 @@ class StoredObject:
 @dataclass(frozen=True)
 class UnfinishedUpload:
     """An upload that was neither completed nor aborted. It is invisible but costs money.
+
     ``key`` is the key of the intended object. ``token`` identifies the upload to the provider.
     """
 
@@ -103,15 +105,16 @@ class ObjectStore(ABC):
     ) -> StoredObject:
         """Stream ``source`` of unknown length into a new object, then compare size and checksum with the store's.
 
-                Memory does not depend on the length. The object becomes visible whole or not at all: if ``source.read``
-                raises or the store fails, the unfinished upload is aborted, nothing stays in the store, and the error
-                is raised (an error of ``source`` unchanged). Metadata values may be any text. They are encoded as ASCII
-                on the wire, and :meth:`stat` returns them unchanged.
+        Memory does not depend on the length. The object becomes visible whole or not at all: if ``source.read``
+        raises or the store fails, the unfinished upload is aborted, nothing stays in the store, and the error
+        is raised (an error of ``source`` unchanged). Metadata values may be any text. They are encoded as ASCII
+        on the wire, and :meth:`stat` returns them unchanged.
+
         :param locked_until: lock the object until then against deleting and replacing, in the store's lock mode, and
                 check afterwards that the store reports this lock.
-                :raises PermanentError: the store cannot lock objects (see :meth:`lock_problem`). Nothing stays in the
-                store. :raises ObjectExists: there is an object under ``key`` already.
-                :raises IntegrityError: the stored object differs from what was sent. It has been deleted again.
+        :raises PermanentError: the store cannot lock objects (see :meth:`lock_problem`). Nothing stays in the
+        store. :raises ObjectExists: there is an object under ``key`` already.
+        :raises IntegrityError: the stored object differs from what was sent. It has been deleted again.
         """
 
     @abstractmethod
@@ -132,12 +135,14 @@ class ObjectStore(ABC):
     @abstractmethod
     def all_keys(self, prefix: str = "") -> Iterator[str]:
         """Keys that start with ``prefix`` and still have an object or a version; unordered, and some may come twice.
+
         This includes objects that a deletion has hidden, as long as the bucket keeps their versions.
         """
 
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove the object; no error if it does not exist. In a bucket that keeps versions, older versions stay.
+
         :raises ObjectLocked: a lock forbids it. A versioned S3 bucket never raises it: it hides the object and keeps
         the
                 data.
@@ -146,6 +151,7 @@ class ObjectStore(ABC):
     @abstractmethod
     def purge(self, key: str) -> None:
         """Remove the object and all its versions; no error if there are none.
+
         :raises ObjectLocked: a lock forbids it for at least one version. The object and its versions are unchanged.
         """
 

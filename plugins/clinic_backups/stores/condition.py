@@ -22,6 +22,7 @@ CHUNK_BYTES = 1024 * 1024
 
 class CheckedSource:
     """A stream of an archive. At its end it raises an error if the archive was not the catalog's.
+
     Size and SHA-256 are compared at the end, so that a store that reads from it never completes a damaged copy.
     """
 
@@ -76,8 +77,9 @@ def put_archive(
 
 def require_any(store: ObjectStore, keys_of: Callable[[int], Container[str]]) -> None:
     """Require at least one backup of the catalog. A wrong bucket may hold backups of another installation.
+
     :param keys_of: the keys of a clinic's archives in the catalog.
-        :raises TransientError: the store holds none of the catalog's backups: it is the wrong one, or not mounted.
+    :raises TransientError: the store holds none of the catalog's backups: it is the wrong one, or not mounted.
     """
     ours = filter(None, (parse_key(info.key) for info in store.list(ROOT)))
     for clinic_id, group in groupby(ours, key=lambda parts: parts.clinic_id):
@@ -105,6 +107,7 @@ def time_of(store: ObjectStore) -> datetime:
 
 def compare(archive: ArchiveInfo, info: ObjectInfo, seen: str | None) -> Told:
     """The condition of an object without reading it. Only marks that no writer can set prove that it is intact.
+
     :param seen: the recorded etag of the object when it was last checked, if known.
     """
     if info.size_bytes != archive.size_bytes or info.md5 not in (None, archive.md5):

@@ -41,10 +41,11 @@ def _resolved(place: str) -> str:
 
 class Stores:
     """Opens each store when it is first needed, so that one that cannot be opened does not block the others.
+
     :param primary_url: URL of the store that backups go to.
-        :param replicas: the URL of each further store, by the Airflow connection that opens it.
-        :param open_store: opens a store from its URL and the name of its connection.
-        :raises SettingsError: the primary's URL is wrong. An error in a replica's setting is raised when it is opened.
+    :param replicas: the URL of each further store, by the Airflow connection that opens it.
+    :param open_store: opens a store from its URL and the name of its connection.
+    :raises SettingsError: the primary's URL is wrong. An error in a replica's setting is raised when it is opened.
     """
 
     def __init__(
@@ -117,8 +118,9 @@ class Stores:
         on_failure: Callable[[str, ClinicBackupsError], object] = lambda url, error: None,
     ) -> tuple[ObjectStore, T]:
         """The first store for which ``check`` does not raise, and its result.
+
         :param on_failure: called with a store's URL and error before the next one is tried.
-                :raises ClinicBackupsError: all failed. This is the first store's error, with the others as notes.
+        :raises ClinicBackupsError: all failed. This is the first store's error, with the others as notes.
         """
         failures: list[ClinicBackupsError] = []
         for url in self.urls:
@@ -151,9 +153,11 @@ class Outages:
 
     def note(self, url: str, store: ObjectStore | None, clinic_id: int, error: ClinicBackupsError) -> bool:
         """Record an error, and return whether the store counts as down from now on.
+
         A store that shows its marker is up. It still counts as down after it has failed for ``CLINICS_IN_A_ROW``
-                different clinics without a success in between.
-                :param store: none if it could not even be opened.
+        different clinics without a success in between.
+
+        :param store: none if it could not even be opened.
         """
         failed = self._failed.setdefault(url, set())
         failed.add(clinic_id)

@@ -44,6 +44,7 @@ def require_type(connection: Connection, url: str) -> None:
 
 def make_client(connection: Connection) -> Any:
     """The SDK's client for a store's connection.
+
     :raises SettingsError: the connection is incomplete. Never repeats a secret.
     """
     (kind,) = (kind for kind in KINDS.values() if kind.conn_type == connection.conn_type)

@@ -34,7 +34,7 @@ class Hold:
     def said(self) -> str:
         """The note's content for people. Anybody who may write there may have written it."""
         since = f", since {iso(self.at)}" if self.at else ""
-        return f"{self.reason} (by {self.by or 'nobody'}{since}; by a note in the store that the catalog did not make)"
+        return f"{self.reason} (by {self.by or 'nobody'}{since}; by a note in the store that the catalog did not write)"
 
 
 FROM_NOTE = " (note in the store)"
@@ -53,6 +53,7 @@ class OtherArchive(IntegrityError):
 
 def write(envelope: Envelope, store: ObjectStore, *, now: datetime) -> None:
     """Store an envelope beside its archive, after which the backup exists. A lock that has ended is not requested.
+
     :raises IntegrityError: it would not be valid, and is not stored.
     """
     lasting = envelope.locked_until is not None and envelope.locked_until > now
@@ -68,6 +69,7 @@ def write(envelope: Envelope, store: ObjectStore, *, now: datetime) -> None:
 
 def ensure(envelope: Envelope, store: ObjectStore, *, now: datetime) -> None:
     """Store an envelope. An existing one is replaced only if it cannot be read or belongs to the same archive.
+
     :raises IntegrityError: the existing one belongs to another archive, or has a newer format. It stays.
     """
     try:
@@ -92,10 +94,11 @@ def ensure(envelope: Envelope, store: ObjectStore, *, now: datetime) -> None:
 
 def load(archive_key: str, store: ObjectStore, *, now: datetime) -> Envelope:
     """The envelope of an archive, checked. Its texts may not be safe to show: see ``harmless``.
+
     :raises ObjectNotFound: the archive has none.
-        :raises NoEnvelope: the object is not an envelope, or its values are not valid.
-        :raises OtherArchive: it belongs to another archive.
-        :raises IntegrityError: it has a newer format.
+    :raises NoEnvelope: the object is not an envelope, or its values are not valid.
+    :raises OtherArchive: it belongs to another archive.
+    :raises IntegrityError: it has a newer format.
     """
     key = envelope_key_of(archive_key)
     envelope, parts = _parsed(key, store), parse_key(key)
@@ -148,6 +151,7 @@ def exists(archive_key: str, store: ObjectStore) -> bool:
 
 def write_hold(record: BackupRecord, store: ObjectStore) -> None:
     """Write the hold note beside an archive, with reason and start, or remove it if the hold was released.
+
     If the record does not know that a hold ended, its note stays: see :func:`unreleased_hold`.
     """
     if unreleased_hold(record, store) is not None:
@@ -171,11 +175,12 @@ def drop_hold(record: BackupRecord, store: ObjectStore) -> None:
 
 def unreleased_hold(record: BackupRecord, store: ObjectStore) -> Hold | None:
     """A hold in the note beside the archive, if the record knows neither the hold nor its end.
+
     This happens if the catalog was rebuilt from a store that was down when the hold was set. A note that cannot be
     read,
         or has no start, counts as a hold too. Only a release that is not older than the hold ends it.
 
-        :raises ClinicBackupsError: the store did not answer.
+    :raises ClinicBackupsError: the store did not answer.
     """
     if record.hold_reason is not None:
         return None

@@ -44,8 +44,9 @@ class GcsStore(CloudStore):
 
         Unfinished sessions cannot be listed; the service drops them after a week. A deleted object can be recovered for
         the term of the bucket's soft delete, which cannot be shortened for one object.
+
     :param client: a ``google.cloud.storage.Client``.
-        :param encryption: ``("kms", resource_name)`` for your own key. Google always encrypts.
+    :param encryption: ``("kms", resource_name)`` for your own key. Google always encrypts.
     """
 
     _scheme = "gs"

@@ -20,9 +20,10 @@ _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]{1,221}\Z")
 @dataclass(frozen=True)
 class StoreConfig:
     """The options of a store.
+
     :param encryption: ``Settings.encryption_at_store``.
-        :param lock_mode: for objects that are stored with ``locked_until``.
-        :param extra: the connection's extra.
+    :param lock_mode: for objects that are stored with ``locked_until``.
+    :param extra: the connection's extra.
     """
 
     encryption: tuple[str, str] = ("none", "")
@@ -55,6 +56,7 @@ class StoreModule(Protocol):
 
     def make_client(self, connection: Connection) -> Any:
         """The SDK's client, with time-outs and limited retries.
+
         :raises SettingsError: the connection is incomplete. Never repeats a secret.
         """
 

@@ -38,9 +38,10 @@ def new_marker(at: datetime) -> Marker:
 
 def read_marker(store: ObjectStore) -> Marker | None:
     """The store's marker; none if the store answered that it has none.
+
     :raises PlaceMissing: the folder or bucket itself does not exist.
-        :raises UnreadableMarker: the object is not a marker.
-        :raises ClinicBackupsError: the store did not answer, or this account may not read the marker.
+    :raises UnreadableMarker: the object is not a marker.
+    :raises ClinicBackupsError: the store did not answer, or this account may not read the marker.
     """
     try:
         with store.open(MARKER_KEY) as stream:

@@ -54,13 +54,13 @@ _MULTIPART_ETAG = re.compile(r"[0-9a-f]{32}-[0-9]+\Z")
 class S3Store(CloudStore):
     """Objects in a bucket, uploaded in parts, each of them with its MD5 for the service to check.
 
-        :param client: a boto3 S3 client, made with :data:`CLIENT_CONFIG`.
-        :param encryption: ``("none", "")``, ``("AES256", "")`` or ``("kms", key_id)``.
-        :param conditional_writes: send ``If-None-Match: *``. If off, two writers that start at once may both write.
-        :param parallel_parts: uploads at a time. Memory is about ``(parallel_parts + 1) * part_size_bytes``.
-        :param lock_mode: mode of Object Lock. A governance lock is never bypassed, even if this account may do so.
+    :param client: a boto3 S3 client, made with :data:`CLIENT_CONFIG`.
+    :param encryption: ``("none", "")``, ``("AES256", "")`` or ``("kms", key_id)``.
+    :param conditional_writes: send ``If-None-Match: *``. If off, two writers that start at once may both write.
+    :param parallel_parts: uploads at a time. Memory is about ``(parallel_parts + 1) * part_size_bytes``.
+    :param lock_mode: mode of Object Lock. A governance lock is never bypassed, even if this account may do so.
     boto3's own ``upload_fileobj`` is not used: it has no conditional writes, and reads the source to its end after a
-        failure.
+    failure.
     """
 
     _scheme = "s3"
@@ -273,6 +273,7 @@ class S3Store(CloudStore):
 
     def _with_words(self, error: Any) -> Any:
         """An error with the cause, in place of the error of a HEAD request, whose answer has no body.
+
         A listing is requested instead, because it fails for the same wrong credentials, clock or region.
         """
         if error_code(error) not in WORDLESS or not error.operation_name.startswith("Head"):

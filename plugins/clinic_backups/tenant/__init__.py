@@ -1,1 +1,1 @@
-"""The clinics' database: extracts, snapshots, locks, and the checks of what is in a backup."""
+"""The clinics' database: extracts, snapshots, locks, and the checks that a backup is complete."""

@@ -1,4 +1,4 @@
-"""What of the clinics' database a backup would lack, as far as PostgreSQL's catalog and the SQL folder tell it."""
+"""Finds tables and columns that a backup would lack, from PostgreSQL's catalog and the SQL folder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from clinic_backups.tenant.structure import KINDS, NotedColumn, Reference, Struc
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that a backup lacks, or may lack, with the remedy."""
+    """Something that a backup lacks or may lack, with the remedy."""
 
     table: str
     reason: str
     """A sentence with the table's name; never a value of a row."""
     remedy: str
     is_gap: bool = True
-    """A backup is refused for it; otherwise it is a warning of the preflight."""
+    """Whether backups are refused because of it; otherwise it is a warning of the preflight."""
     check: str = "coverage"
 
 
@@ -47,7 +47,7 @@ def chains(clinic_table: str, references: Iterable[tuple[str, str]]) -> dict[str
 
 
 class Coverage:
-    """Compares the tables that there are with the extracts and with what was left out on purpose.
+    """Compares the existing tables with the extracts and with the declarations.
 
     :param extracts: the tables that have an extract.
     """
@@ -66,11 +66,11 @@ class Coverage:
         named = {(column.table, meant.parent) for column, meant in self._named()}
         named |= {(pair.table, pair.parent) for pair in self._pairs()}
         alone = {(table, self._clinic_table) for table in self._extracts - self._by_keys.keys()}
-        # What leads to a table that belongs to clinics belongs to clinics, however that one does.
+        # A table that leads to a table of clinics belongs to clinics too.
         self.chains = chains(self._clinic_table, real | named | alone)
 
     def problems(self) -> list[Problem]:
-        """All of them but for those that need a look at rows, see :meth:`oid_columns` and :meth:`inherited`."""
+        """All problems except those that need a query of rows, see :meth:`oid_columns` and :meth:`inherited`."""
         if self._clinic_table not in self._structure.relations:
             return [
                 Problem(
@@ -91,11 +91,11 @@ class Coverage:
         ]
 
     def links(self) -> list[Reference]:
-        """What the rows of each extract name in other extracts."""
+        """The links from the rows of each extract to other extracts."""
         return self._links.all()
 
     def oid_columns(self) -> list[NotedColumn]:
-        """Columns of extracted tables that name a large object if one of that number exists."""
+        """Columns of extracted tables whose numbers may be those of large objects."""
         if not self._structure.has_large_objects:
             return []
         return [
@@ -106,11 +106,11 @@ class Coverage:
         ]  # fmt: skip
 
     def inherited(self) -> dict[str, list[str]]:
-        """Extracted tables from which others inherit, each with these."""
+        """Extracted tables from which other tables inherit, with these tables."""
         return {name: heirs for name in sorted(self._extracts) if (heirs := self._structure.descendants(name))}
 
     def unclassed(self) -> list[str]:
-        """Tables that lead to no clinic and of which nobody said what they are."""
+        """Tables that lead to no clinic and are not declared."""
         referenced = {problem.table for problem in self._parents()}
         known = self._extracts | self._declared.tables.keys() | self.chains.keys() | referenced
         return sorted(
@@ -140,14 +140,14 @@ class Coverage:
                 yield Problem(name, f"{name} {leads} and would be in no backup.", self._extract_or_line(name))
 
     def _named(self) -> Iterable[tuple[NotedColumn, Reference]]:
-        """Columns that say by their name alone that their table's rows belong to a clinic."""
+        """Columns whose name alone shows that their table's rows belong to a clinic."""
         for column in self._structure.columns:
             meant = self._names.meant_by(column)
             if column.table not in self._by_keys and meant is not None and self._fits(column, meant):
                 yield column, meant
 
     def _pairs(self) -> Iterable[Pair]:
-        """Columns that together say by their names alone that their table's rows belong to a clinic."""
+        """Groups of columns whose names together show that their table's rows belong to a clinic."""
         named = {column.table for column, _ in self._named()}
         for pair in self._names.pairs():
             declared = any(f"{pair.table}.{column}" in self._declared.columns for column in pair.columns)
@@ -155,9 +155,9 @@ class Coverage:
                 yield pair
 
     def doubtful(self) -> list[tuple[NotedColumn, Reference, Problem]]:
-        """Columns that count as gaps though their type is another one: their values tell whether they are keys.
-
-        The clinic's own key is taken for one whatever its type.
+        """Columns that count as gaps although their type differs from the key's. Their values show whether they are
+        keys.
+        The clinic's own key counts whatever its type.
         """
         open_ = self._extracts | self._declared.tables.keys()
         return [
@@ -170,7 +170,7 @@ class Coverage:
         return meant.parent != self._clinic_table and not self._names.is_same(meant, column)
 
     def _named_like_a_key(self) -> Iterable[Problem]:
-        """Columns of tables without extract that are named like a foreign key, without being one."""
+        """Columns of tables without an extract that are named like a foreign key but have no constraint."""
         clear = {(column.table, column.name) for column, _ in self._named()}
         settled = self._extracts | self._declared.tables.keys() | self._by_keys.keys()
         for column in self._structure.columns:
@@ -189,7 +189,7 @@ class Coverage:
                 )  # fmt: skip
 
     def _fits(self, column: NotedColumn, meant: Reference) -> bool:
-        """The clinic's own key is taken for one whatever its type."""
+        """Whether the type fits. For the clinic's own key every type fits."""
         of_type = meant.parent == self._clinic_table or may_hold(column.base, meant.base or meant.type)
         return of_type and not self._is_settled(column)
 
@@ -227,7 +227,7 @@ class Coverage:
         return declared or is_key or column.table == self._clinic_table
 
     def _unsupported(self) -> Iterable[Problem]:
-        """Extracts of what cannot be read or written back row by row."""
+        """Extracts of relations that cannot be read or written row by row."""
         relations = self._structure.relations
         for name in sorted(self._extracts & relations.keys()):
             relation = relations[name]
@@ -325,7 +325,7 @@ class Coverage:
 
 
 def large_object_problem(column: NotedColumn) -> Problem:
-    """A column that names large objects."""
+    """The problem of a column that refers to large objects."""
     return Problem(
         column.table,
         f"{column.table}.{column.name} (type {column.type}) names large objects, and these are in no backup.",

@@ -1,4 +1,4 @@
-"""``not_backed_up.txt``: what somebody decided to leave out of every backup, and why."""
+"""``not_backed_up.txt``: tables, rows and columns that are left out of backups on purpose, with reasons."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PART = r"""(?: "(?:[^"]|"")+" | [^".:]+ )"""
 """A name as these files write it, as a verbose regular expression."""
 _SUBJECT = re.compile(rf"""\s* ( {PART} (?: \. {PART} ){{1,2}} ) \s* : (.*)""", re.VERBOSE | re.DOTALL)
 CLOSE = 0.75
-"""How like one of these words another one is that is taken for a slip."""
+"""From this similarity to one of these words on, another word counts as a typing error."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,15 @@ class Declarations:
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Tables whose rows may be lost."""
     derived: Mapping[str, str] = field(default_factory=dict)
-    """Tables that the application makes anew from others: a restore may delete rows of them."""
+    """Tables that the application computes from other tables. A restore may delete their rows."""
     shared: Mapping[str, str] = field(default_factory=dict)
     """Tables whose rows are the same for all clinics."""
     rows: Mapping[str, str] = field(default_factory=dict)
     """Tables with an extract that leaves rows out on purpose."""
     may_be_empty: Mapping[str, str] = field(default_factory=dict)
-    """Tables with an extract that may have no row of a clinic though they had some: no backup is suspect for it."""
+    """Tables with an extract that may become empty for a clinic without making a backup suspect."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """Columns that name something outside of the clinic's backup: a large object, or another row than it seems."""
+    """Columns that refer to something outside the clinic's backup, or to something else than their name suggests."""
 
     @property
     def tables(self) -> dict[str, str]:
@@ -43,7 +43,7 @@ class Declarations:
 
 
 def parse(text: str) -> Declarations:
-    """Read the file. A line is ``subject: reason``; blank lines and those that begin with ``#`` are left aside.
+    """Read the file. A line is ``subject: reason``. Blank lines and lines that begin with ``#`` are ignored.
 
     A reason that begins with ``derived,``, ``shared,``, ``rows,`` or ``may be empty,``, in small or capital letters,
     says that too. A subject of three names is a column. A name with a dot, a colon or a quote stands in double quotes,
@@ -76,19 +76,19 @@ def parse(text: str) -> Declarations:
 
 
 def spelled(*names: str) -> str:
-    """How the file names a table or a column of it; the first name may be ``schema.table``."""
+    """A table or column in the file's spelling. The first name may be ``schema.table``."""
     parts = [*names[0].split(".", 1), *names[1:]]
     return ".".join(part if re.fullmatch(r"[^\s\".:#]([^\".:]*[^\s\".:])?", part) else quoted(part) for part in parts)
 
 
 def unquoted(part: str) -> str:
-    """The name that a part of a line writes, with or without quotes."""
+    """The name in a part of a line, which may have quotes."""
     part = part.strip()
     return part[1:-1].replace('""', '"') if part.startswith('"') else part
 
 
 def _class_of(reason: str, number: int) -> tuple[str, str]:
-    """What a reason says that a table is, and the reason itself."""
+    """The class in a reason, and the reason itself."""
     first, comma, rest = reason.partition(",")
     word = first.strip().lower()
     if word in _WORDS and comma:

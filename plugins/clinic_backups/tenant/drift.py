@@ -1,7 +1,7 @@
-"""``drift.txt``: what the application's migrations did to columns and tables, confirmed by a person, line by line.
+"""``drift.txt``: changes that the application's migrations made to columns and tables, each confirmed by a person.
 
-A restore reads it: PostgreSQL's catalog knows which column is still the one of the backup, whatever its name, and never
-what the values of another one were made of.
+Restores read it, because PostgreSQL's catalog can identify a renamed column, but does not know where a new column's
+values came from.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FILL_LINE = re.compile(
 
 @dataclass(frozen=True)
 class TableLine:
-    """A table was renamed; or, where both names are one, made again with the rows of the old one.
+    """A table was renamed; or, if both names are equal, created again with the rows of the old one.
 
     Each name is ``schema.table``.
     """
@@ -41,11 +41,11 @@ class TableLine:
 
 @dataclass(frozen=True)
 class ColumnLine:
-    """A column was renamed; or, where both names are one, its values were kept through a change.
+    """A column was renamed; or, if both names are equal, a change kept its values.
 
     :param table: the name that the table had when the line was written.
-    :param was: what the column was, its type, or its number and type; empty where the line does not say.
-    :param becomes: what it is after the change.
+    :param was: the column's type, or number and type, before the change; empty if the line has none.
+    :param becomes: the same after the change.
     """
 
     table: str
@@ -82,16 +82,16 @@ class Drift:
 
     @property
     def tables(self) -> list[tuple[str, str]]:
-        """The renamed tables: the name before and the name after, in order."""
+        """The renamed tables in order: the old and the new name."""
         return [(line.old, line.new) for line in self.lines if isinstance(line, TableLine) and line.old != line.new]
 
     @property
     def kept_tables(self) -> list[str]:
-        """Names of tables that stand for the same, whatever was done to the tables."""
+        """Tables whose name still means the same, according to a line."""
         return [line.old for line in self.lines if isinstance(line, TableLine) and line.old == line.new]
 
     def path(self, table: str) -> list[str]:
-        """What a table may have been called from then on, that name first."""
+        """The names that a table may have had from then on, that name first."""
         names = [table]
         for old, new in self.tables:
             if old in names and new not in names:
@@ -99,14 +99,14 @@ class Drift:
         return names
 
     def events(self, tables: Collection[str], since: int = 0) -> list[tuple[str, str]]:
-        """What happened to the columns of tables of these names, in order: see :func:`event`.
+        """The events of the columns of tables with these names, in order: see :func:`event`.
 
-        :param since: leave so many lines aside.
+        :param since: skip this many lines.
         """
         return [found for line in self.lines[since:] if (found := event(line, tables)) is not None]
 
     def kept(self, tables: Collection[str]) -> tuple[ColumnLine, ...]:
-        """The lines that say of columns of these tables that they have the same values before and after a change."""
+        """The lines which say that columns of these tables kept their values through a change."""
         return tuple(
             line
             for line in self.lines
@@ -181,7 +181,7 @@ def _subject(line: ColumnLine | FillLine) -> str:
 
 
 def _repeats(earlier: Line, line: Line) -> bool:
-    """Both lines say what became of the same name."""
+    """Whether both lines are about the same name."""
     if isinstance(earlier, TableLine) or isinstance(line, TableLine):
         return isinstance(earlier, TableLine) and isinstance(line, TableLine) and earlier.old == line.old
     if isinstance(earlier, ColumnLine) and isinstance(line, ColumnLine) and line.old == line.new:
@@ -192,7 +192,7 @@ def _repeats(earlier: Line, line: Line) -> bool:
 
 
 def _gives(earlier: Line, line: Line) -> bool:
-    """After the earlier line the other one's name is of another column or table than before."""
+    """Whether the earlier line gives the name to another column or table."""
     if isinstance(earlier, TableLine) or isinstance(line, TableLine):
         both = isinstance(earlier, TableLine) and isinstance(line, TableLine)
         return both and earlier.new == line.old != earlier.old  # type: ignore[union-attr]
@@ -206,7 +206,7 @@ def _gives(earlier: Line, line: Line) -> bool:
 
 
 def _again(line: Line) -> str:
-    """What is to be done where the name was really given twice."""
+    """The remedy if the name was really given twice."""
     if isinstance(line, TableLine):
         return (
             "If another table got the name in between, keep the line of the one that older backups hold, and exchange"
@@ -269,7 +269,7 @@ def lost(drift: Drift, there: Mapping[str, Collection[str]]) -> Iterator[str]:
 
 
 def reached(name: str, lines: Sequence[tuple[str, str]]) -> list[str]:
-    """A name, and those that its column gets by lines in their order."""
+    """A name, and the names that its column gets through the lines in order."""
     names = [name]
     for old, new in lines:
         if old and old == names[-1]:
@@ -278,7 +278,7 @@ def reached(name: str, lines: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _spelled(*names: str) -> str:
-    """Names as the file writes them, in double quotes where they have other signs than letters, digits and _."""
+    """Names in the file's spelling, in double quotes if they have other characters than letters, digits and _."""
     return ".".join(name if re.fullmatch(r"\w+", name) else quoted(name) for name in names)
 
 

@@ -1,4 +1,4 @@
-"""The application's SQL: the templates below ``include/sql``, the only place that knows its tables."""
+"""The application's SQL: the templates in ``include/sql``. Only they know the application's tables."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _COMPARED = re.compile(
 
 USER_CLINICS = "user_clinics.sql"
 _END = re.compile(r""";(?: \s | ; | --[^\n'"$]*(?:\n|\Z) | /\*[^*'"$]*\*/ )*\Z""", re.VERBOSE)
-"""The semicolon that ends a query, with comments behind it; no quote is there, so that it is not within a text."""
+"""The semicolon that ends a query, with comments after it but no quote, so that it is not inside a text."""
 
 
 def render(text: str, clinic_id: int | str, *, name: str) -> str:
-    """Put a clinic's id into a template; no other variable exists there.
+    """Put a clinic's id into a template. There is no other variable.
 
     :param clinic_id: an ``int``; a string only where this package passes the name of a column of its own.
     :param name: the file, for the error.
@@ -59,11 +59,11 @@ def render(text: str, clinic_id: int | str, *, name: str) -> str:
 
 
 class _ComputedError(Exception):
-    """A template does something else with a column's name than to write it."""
+    """A template does something else with a column's name than writing it."""
 
 
 class _Column(str):
-    """The name of a column in place of a number. A template may write it, and not compute or compare with it."""
+    """The name of a column in place of a number. A template may write it, but not compute or compare with it."""
 
     __slots__ = ()
 
@@ -97,7 +97,7 @@ class SqlFolder:
     def text(self, name: str) -> str:
         """The content of one file. :raises SettingsError: it is missing or not UTF-8."""
         try:
-            # A byte-order mark, as some editors write it, is no part of the text.
+            # A byte-order mark, which some editors write, is not part of the text.
             return (self.path / name).read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(
@@ -134,14 +134,14 @@ class SqlFolder:
         return {name: self.text(f"{subfolder}/{file.name}") for name, file in zip(names, files, strict=True)}
 
     def digest(self) -> str:
-        """Another one when the path, the list of extracts or any text that says what a backup holds is another one."""
+        """A digest that changes with the path, the list of extracts, or any text that decides what a backup holds."""
         texts = [str(self.path), self.clinic_table, self.text(declarations.FILE), *chain(*self.extracts().items())]
         return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
     def clinic_columns(self) -> dict[str, frozenset[str]]:
-        """The columns that each extract compares with the clinic's number: how a table says whose its rows are.
+        """The columns that each extract compares with the clinic's number. They show which clinic a row belongs to.
 
-        Where the database has no foreign keys nothing else tells it.
+        Without foreign keys in the database, nothing else shows it.
         """
         try:
             extracts = self.extracts()
@@ -156,28 +156,28 @@ class SqlFolder:
     def user_clinics(self) -> str:
         """The query of ``user_clinics.sql`` for the parameters ``email`` and ``name``, as psycopg2 takes them.
 
-        The person's words are bound, and never part of the text: the file may hold anything, comments too.
+        The person's name and e-mail are bound, and never part of the text, because the file may contain comments.
         """
         text = _END.sub("", self.text(USER_CLINICS)).strip().replace("%", "%%")
         return f"WITH airflow_user (email, name) AS (SELECT %(email)s::text, %(name)s::text)\n{text}"
 
     def declarations(self) -> Declarations:
-        """What ``not_backed_up.txt`` leaves out on purpose. :raises SettingsError: a line cannot be read."""
+        """The declarations in ``not_backed_up.txt``. :raises SettingsError: a line cannot be read."""
         return declarations.parse(self.text(declarations.FILE))
 
     def drift(self) -> Drift:
-        """What ``drift.txt`` says of migrations; nothing where there is no such file.
+        """The lines of ``drift.txt``; empty if there is no such file.
 
         :raises SettingsError: a line cannot be read.
         """
         return drift.parse(self.text(drift.FILE)) if (self.path / drift.FILE).exists() else Drift()
 
     def not_backed_up(self) -> dict[str, str]:
-        """Tables in no backup on purpose, of whatever class, each with its reason."""
+        """Tables that are in no backup on purpose, of any class, each with its reason."""
         return self.declarations().tables
 
     def derived(self) -> Mapping[str, str]:
-        """Tables that the application makes anew from others, each with its reason: a restore may delete from them."""
+        """Tables that the application computes from others, each with its reason. A restore may delete their rows."""
         return self.declarations().derived
 
 
@@ -191,39 +191,47 @@ def require_user_columns(count: int) -> None:
 
 
 class RenderedExtracts(str):
-    """The extracts of one clinic as one script, for people to read; ``queries`` are the statements themselves."""
+    """The extracts of a task's clinics as one script, for people to read; ``of`` gives the statements themselves."""
 
-    __slots__ = ("queries",)
-    queries: Mapping[str, str]
+    __slots__ = ("_templates",)
+    _templates: Mapping[str, str]
 
-    def __new__(cls, queries: Mapping[str, str]) -> RenderedExtracts:
-        text = super().__new__(cls, "\n\n".join(f"-- {name}\n{query};" for name, query in queries.items()))
-        text.queries = queries
+    def __new__(cls, templates: Mapping[str, str], shown: Mapping[str, str]) -> RenderedExtracts:
+        """:param templates: by ``schema.table``. :param shown: what people see of each."""
+        text = super().__new__(cls, "\n\n".join(f"-- {name}\n{query};" for name, query in shown.items()))
+        text._templates = templates
         return text
+
+    def of(self, clinic_id: int) -> dict[str, str]:
+        """The SELECT of each table for one clinic. :raises SettingsError: a template has an error."""
+        return rendered(self._templates, clinic_id)
+
+
+def rendered(templates: Mapping[str, str], clinic_id: int) -> dict[str, str]:
+    """The SELECT of each table for one clinic, by ``schema.table``. :raises SettingsError: a template has an error."""
+    return {name: render(text, clinic_id, name=f"extract/{name}") for name, text in templates.items()}
 
 
 @dataclass(frozen=True)
 class SqlExtract:
-    """The extraction stage as a DAG file names it: the extracts in one subfolder of ``include/sql``.
+    """The extraction stage for DAG files: the extracts in one subfolder of ``include/sql``.
 
-    Airflow calls a callable template field with the context; the result is what the web UI shows under Rendered
-    Template and what the operator runs.
+    Airflow calls a callable template field with the context. The web UI shows the result under Rendered Template, and
+    the operator runs it. For a task of several clinics it shows the templates.
     """
 
     subfolder: str = "extract"
 
     def rendered(self, folder: SqlFolder, clinic_id: int) -> dict[str, str]:
-        """The SELECT of each table for one clinic, by ``schema.table``."""
-        return {
-            name: render(text, int(clinic_id), name=f"{self.subfolder}/{name}")
-            for name, text in folder.extracts(self.subfolder).items()
-        }
+        """See :func:`rendered`."""
+        return rendered(folder.extracts(self.subfolder), int(clinic_id))
 
     def __call__(self, *, context: Mapping[str, Any], jinja_env: object) -> RenderedExtracts:
         from clinic_backups.base import settings
 
-        folder = SqlFolder(settings.load().sql_dir)
-        return RenderedExtracts(self.rendered(folder, int(context["task"].clinic["id"])))
+        templates = SqlFolder(settings.load().sql_dir).extracts(self.subfolder)
+        item = context["task"].clinic
+        return RenderedExtracts(templates, templates if "clinics" in item else rendered(templates, int(item["id"])))
 
 
 def file_of(table: str) -> str:

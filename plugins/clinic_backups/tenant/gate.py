@@ -1,4 +1,4 @@
-"""The gate before every backup: nothing is left out silently, whoever asks for the backup and by whichever way.
+"""The gate before every backup: nothing is left out silently, whoever asks for the backup.
 
 See docs/decisions/0011-what-is-in-a-backup.md.
 """
@@ -27,18 +27,18 @@ from clinic_backups.tenant.tenant_db import Snapshot
 from clinic_backups.tenant.value_checks import ValueChecks
 
 WITHIN_SECONDS = 60
-"""Longest time that comparing one clinic's rows may take before its backup."""
+"""The longest time for comparing one clinic's rows before its backup."""
 SHOWN = 20
-"""Gaps that an error names; the preflight names all."""
+"""The most gaps in an error's text; the preflight lists all."""
 MAX_GAPS = 200
-"""Gaps that a backup's record names."""
+"""The most gaps in a backup's record."""
 
 OnUnchecked = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What one version of the definitions, and one state of the SQL folder, say whatever the clinic is."""
+    """Facts that are the same for all clinics with one version of the definitions and one state of the SQL folder."""
 
     facts: Structure
     coverage: Coverage
@@ -49,7 +49,7 @@ class _Known:
 def problems_of_tables(
     snapshot: Snapshot, coverage: Coverage, extracts: Mapping[str, str], *, within_seconds: float = WITHIN_SECONDS
 ) -> list[Problem]:
-    """What PostgreSQL's catalog and the SQL folder say: one query, and a few more only where a table needs them.
+    """The problems of tables, from PostgreSQL's catalog and the SQL folder. Takes one query, and more only if needed.
 
     :param extracts: rendered for one clinic.
     """
@@ -66,7 +66,7 @@ def passed(
     queries: Mapping[str, str],
     on_unchecked: OnUnchecked = lambda message: None,
 ) -> tuple[dict[str, Table], tuple[Gap, ...]]:
-    """The tables that a backup reads, and what it will lack: nothing, unless the request allows gaps.
+    """The tables that a backup reads, and its gaps, which are empty unless the request allows gaps.
 
     :param queries: the SELECT of each table for this clinic.
     :param on_unchecked: called with a sentence when the clinic's rows could not be compared in time.
@@ -129,10 +129,11 @@ def _numbers(column: NotedColumn) -> sql.Composed:
 def _problems_behind(
     snapshot: Snapshot, coverage: Coverage, extracts: Mapping[str, str], *, within_seconds: float
 ) -> list[Problem]:
-    """What PostgreSQL's catalog alone cannot tell: most databases have nothing of it, and then nothing is asked.
+    """Problems that PostgreSQL's catalog alone cannot show. Most databases need no query for them.
 
-    Whether the numbers in columns of type oid are those of large objects, and whether an extract reads the rows of the
-    tables that inherit from its own. What cannot be answered in time counts as a problem.
+    Checked are whether numbers in columns of type oid are those of large objects, and whether an extract reads the rows
+    of
+        tables that inherit from its own. A query that is not answered in time counts as a problem.
     """
     found: list[Problem] = []
     for column in coverage.oid_columns():
@@ -159,7 +160,7 @@ def _problems_behind(
 
 
 def _names_nothing(snapshot: Snapshot, column: NotedColumn, meant: Reference, *, within_seconds: float) -> bool:
-    """Whether a column of another type than the key has values, and none of them is one of the key's."""
+    """Whether a column with another type than the key has values, but none of the key's."""
     value = sql.SQL("unnest({})" if column.is_array else "{}").format(sql.Identifier("t", column.name))
     query = sql.SQL(catalog_query("keys_held")).format(
         value=value, table=qualified(column.table), parent=qualified(meant.parent),
@@ -168,12 +169,12 @@ def _names_nothing(snapshot: Snapshot, column: NotedColumn, meant: Reference, *,
     try:
         rows = snapshot.rows_within(within_seconds, query, f"looking for keys in {column.table}")
     except PermanentError:
-        return False  # the role may not read it: its name counts
+        return False  # the role may not read it, so its name decides
     return bool(rows and rows[0][0])
 
 
 def _read_by(snapshot: Snapshot, extract: str) -> set[str]:
-    """The tables that a query reads, as its plan has them: a table that is read with ONLY stands alone there."""
+    """The tables that a query reads, from its plan, which shows a table that is read with ONLY alone."""
     with snapshot.savepoint():
         snapshot.rows("SELECT set_config('constraint_exclusion', 'off', true)", None, "asking for a plan")
         plan = snapshot.rows(
@@ -193,13 +194,13 @@ def _read_by(snapshot: Snapshot, extract: str) -> set[str]:
 
 
 def names_of(folder: SqlFolder) -> set[str]:
-    """What :func:`clinic_backups.tenant.structure.read` is to look for besides foreign keys."""
+    """The names that :func:`clinic_backups.tenant.structure.read` looks for besides foreign keys."""
     compared = folder.clinic_columns().items()
     return {name for table, names in compared if table != folder.clinic_table for name in names} | table_names(folder)
 
 
 def gaps(problems: Iterable[Problem]) -> tuple[Gap, ...]:
-    """What a record and an envelope keep of them."""
+    """The gaps for a record and an envelope."""
     return tuple(dict.fromkeys(Gap(problem.table, problem.reason) for problem in problems))[:MAX_GAPS]
 
 

@@ -1,4 +1,4 @@
-"""What columns are named: a column that is named like a foreign key, without being one, says whose its rows are."""
+"""Names of columns. A column that is named like a foreign key shows which clinic its rows belong to."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _GLUED = re.compile(r"^id(?=.)|(?<=.)ids?$")
 
 
 def stems(name: str) -> set[str]:
-    """What a name says that it is the key of: ``clinica`` for ``clinica_id``, ``idClinica`` and ``CLINICAID``.
+    """The noun in the name of a key: ``clinica`` for ``clinica_id``, ``idClinica`` and ``CLINICAID``.
 
-    It is empty for a name that does not say that it is a key.
+    It is empty for a name without a word for a key.
     """
     words = [word.lower() for word in _WORD.findall(name)]
     left = [word for index, word in enumerate(words) if word not in _KEY_WORDS or index not in (0, len(words) - 1)]
@@ -29,7 +29,7 @@ def stems(name: str) -> set[str]:
 
 
 def table_names(folder: SqlFolder) -> set[str]:
-    """What a column may call the clinics' table: its name, and the last word of it."""
+    """The names by which a column may refer to the clinics' table: its name, and the last word of it."""
     name = folder.clinic_table.split(".", 1)[1]
     return {name, (_WORD.findall(name) or [name])[-1]}
 
@@ -55,9 +55,9 @@ class KeyNames:
         self._clinics_names = {plain(name) for name in table_names(folder)}
 
     def meant_by(self, column: NotedColumn) -> Reference | None:
-        """The foreign key to the clinic or to an extracted table that a column is named like; ``None`` if unclear.
+        """The foreign key, to the clinic or to an extracted table, that a column is named like; ``None`` if unclear.
 
-        It is unclear where other tables use the name for something else, or as their own primary key.
+        It is unclear if other tables use the name for something else, or as their own primary key.
         """
         if plain(column.name) in self._keys:
             return self._clear.get(plain(column.name))
@@ -68,7 +68,7 @@ class KeyNames:
         return meant if meant.parent == self._clinic_table or (is_key and not column.is_primary_key) else None
 
     def perhaps_meant_by(self, column: NotedColumn) -> Reference | None:
-        """A foreign key to an extracted table, where other foreign keys of that name lead elsewhere."""
+        """A foreign key to an extracted table, if other foreign keys of that name lead elsewhere."""
         if plain(column.name) not in self._keys:
             meant, _ = self._in_another_form(column)
             return meant if meant is not None and self.is_same(meant, column) else None
@@ -77,7 +77,7 @@ class KeyNames:
 
     @staticmethod
     def is_same(meant: Reference, column: NotedColumn) -> bool:
-        """Whether the values, or those of an array, can be compared as they are."""
+        """Whether the values, or those of an array, can be compared without conversion."""
         return comparable(meant.base or meant.type, column.base.removesuffix("[]"))
 
     def pairs(self) -> Iterable[Pair]:
@@ -92,7 +92,7 @@ class KeyNames:
             if others or parent not in {self._clinic_table, *self._extracts}:
                 continue
             if any(own.count(name) > count for name in names):
-                continue  # what most tables call their own key says nothing
+                continue  # a name that most tables use for their own key shows nothing
             for table, columns in tables.items():
                 mine = {columns[name] for name in names if name in columns}
                 keys = [set(key.columns) for key in self._structure.references if key.table == table]
@@ -112,7 +112,7 @@ class KeyNames:
         return found
 
     def _in_another_form(self, column: NotedColumn) -> tuple[Reference | None, bool]:
-        """The only foreign key that a name is another form of, and whether it says that it is a key."""
+        """The only foreign key whose name has this other form, and whether the name has a word for a key."""
         said, bare = stems(column.name), plain(column.name)
         if column.base.endswith("[]") or plain(column.name).endswith("ids"):
             said = {form for name in (*said, *(() if said else (bare,))) for form in (name, name.removesuffix("s"))}
@@ -166,7 +166,7 @@ class KeyNames:
         return found
 
     def _compared_keys(self) -> list[Reference]:
-        """Where a database has no foreign keys, the extracts tell by which column a row belongs to a clinic."""
+        """The keys in extracts, which show a row's clinic if the database has no foreign keys."""
         own = min(self._compared.get(self._clinic_table, ()), default=None)
         if own is None:
             return []
@@ -207,7 +207,7 @@ class KeyNames:
         )
 
     def _is_another_way(self, table: str, name: str) -> bool:
-        """Whether an extracted table is joined by other columns than that of this name alone."""
+        """Whether an extracted table is also joined by other columns than the one with this name."""
         clinics = {plain(column) for column in self._compared.get(self._clinic_table, ())}
         compared = {plain(column) for column in self._compared.get(table, ())}
         ways = {plain(key.columns[0]) for key in self._structure.references if key.table == table}

@@ -1,4 +1,4 @@
-"""What the rows of each extract name in other extracts: by this it is known which rows belong to a clinic."""
+"""Links from the rows of each extract to other extracts. They show which rows belong to a clinic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clinic_backups.tenant.structure import Reference, Structure, comparable
 class Links:
     """Foreign keys, columns named like one, and the parts of foreign keys of several columns.
 
-    Those whose column is declared are left aside.
+    Links whose column is declared are left out.
 
     :param extracts: the tables that have an extract.
     :param declared: columns, as ``schema.table.column``.
@@ -63,7 +63,7 @@ class Links:
                 )  # fmt: skip
 
     def _parts(self, keys: Collection[Reference], named: Collection[Reference]) -> Iterable[Reference]:
-        """Where one column of a foreign key of several is itself a key, in the table that it refers to.
+        """Columns of foreign keys of several columns that are keys by themselves in the table that they refer to.
 
         With another one of its columns NULL such a foreign key refers to nothing (MATCH SIMPLE); the one column still
         says whose the row is.
@@ -92,7 +92,7 @@ class Links:
     def _of(
         self, table: str, column: str, operator: tuple[str, str], ways: Mapping[tuple[str, str], list[Reference]]
     ) -> list[tuple[str, str]]:
-        """The tables and columns that a column of a table names, with the same equality."""
+        """The tables and columns that a column refers to, with the same equality."""
         found = [
             (way.parent, way.parent_columns[0]) for way in ways.get((table, column), ()) if way.operators[0] == operator
         ]

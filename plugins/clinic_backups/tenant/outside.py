@@ -1,4 +1,4 @@
-"""Rows of a clinic that no extract gives, named by where they lie, so that a restore's copy can hold them too."""
+"""Rows of a clinic that no extract returns, given by their positions, so that a safety backup can hold them too."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from clinic_backups.base.text import quoted, quoted_table
 
 @dataclass(frozen=True)
 class Outside:
-    """Some rows of one table. Where they lie is the same for all who see one snapshot, and tells no value of theirs.
+    """Some rows of one table. Their positions are the same in all transactions with one snapshot, and reveal no values.
 
-    :param changed: so many of them are not as the backup that is restored has them.
-    :param parts: the oid of the table, or of each of its partitions, with the places as PostgreSQL writes a ``tid[]``.
+    :param changed: how many of them differ from the backup that is restored.
+    :param parts: the oid of the table, or of each of its partitions, with the positions as PostgreSQL's ``tid[]``.
     """
 
     rows: int = 0
@@ -32,7 +32,7 @@ class Outside:
         return f"SELECT {_listed(columns, 't')} FROM {quoted_table(table)} AS t WHERE {there}"  # noqa: S608 - quoted
 
     def added_to(self, extract: str, table: Table) -> str:
-        """SELECT of the rows that an extract gives, and of these."""
+        """SELECT of the rows that an extract returns, and of these."""
         # A generated key too: the rows are read in its order.
         generated = [column.name for column in table.columns if column.generated and column.name in table.primary_key]
         columns = [*(column.name for column in table.stored_columns), *generated]

@@ -1,6 +1,6 @@
-"""Is what was read plausible? Tables that became empty, and rows whose parents do not exist, counted once more.
+"""Checks whether the read rows are plausible: tables that became empty, and rows without parents, are counted again.
 
-It is the second net: locks before the snapshot are the first. See docs/decisions/0010-locks-before-the-snapshot.md.
+It does not rely on the locks before the snapshot. See docs/decisions/0010-locks-before-the-snapshot.md.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.tenant_db import Snapshot
 
 CHECK_SECONDS = 30.0
-"""Longest time for each of the two counts; a clinic that needs more is backed up, and its record says so."""
+"""The longest time of each of the two counts. If it is not enough, the backup is made and its record says so."""
 SHOWN_FINDINGS = 20
 _ORPHANS = re.compile(r"([^;]+): ([0-9]+) rows? points? to rows of ([^;]+) that do not exist")
 
 
 @dataclass(frozen=True)
 class Plausibility:
-    """What the checks found: tables, constraints and counts, and no value."""
+    """The findings: tables, constraints and counts, but no values."""
 
     suspect: str | None = None
-    """Why the backup is not to be relied upon until somebody looked at it; none when nothing was found."""
+    """Why the backup is suspect; none if nothing was found."""
     remark: str | None = None
     """What was not checked, and why."""
     accepted: bool = False
-    """All that is suspect was accepted with the last good backup already."""
+    """Whether everything suspect was already accepted with the last good backup."""
 
 
 def check(
@@ -46,14 +46,13 @@ def check(
     may_be_empty: Collection[str] = (),
     within_seconds: float = CHECK_SECONDS,
 ) -> Plausibility:
-    """Compare a backup that was just read with what is there now. Where nothing is odd, nothing is asked.
+    """Compare the rows of a backup with the database. If nothing is suspicious, no query is sent.
 
-    :param snapshot: it is renewed: what is counted again is counted as of now.
-    :param rows: how many were read of each table.
+    :param snapshot: it is renewed, so that the present rows are counted.
+    :param rows: the number of rows that were read of each table.
     :param last_good: the clinic's newest backup that is not suspect, or was accepted.
-    :param may_be_empty: tables that are not suspect without rows; that they were not read as empty is checked all the
-        same.
-    :raises TransientError: a table that was read as empty has rows now: what was read is not believed.
+    :param may_be_empty: tables that are not suspect without rows. They are counted again all the same.
+    :raises TransientError: a table that was read as empty has rows now, so the read rows cannot be right.
     """
     before = last_good.rows if last_good else {}
     emptied = [name for name in tables if not rows[name] and before.get(name)]
@@ -129,7 +128,7 @@ def _questionable(
 
 
 def _has_no_parent(snapshot: Snapshot, tables: Mapping[str, Table], child: Table, key: ForeignKey) -> sql.Composable:
-    """The condition on a row r; the whole parent table counts, and not only what the clinic's extract gives of it."""
+    """The condition on a row r. The whole parent table counts, not only the rows of the clinic's extract."""
     types = {column.name: column.type for column in child.columns}
     parents = {column.name: column.type for column in tables[key.references].columns}
     operators = ["pg_catalog.="] * len(key.columns)
@@ -154,19 +153,19 @@ def _has_no_parent(snapshot: Snapshot, tables: Mapping[str, Table], child: Table
 def _count(
     snapshot: Snapshot, wanted: Mapping[str, sql.Composable], seconds: float, doing: str
 ) -> dict[str, int] | str:
-    """All counts in one statement; or why there are none."""
+    """All counts, from one statement; or the reason why there are none."""
     if not wanted:
         return {}
     counts = sql.SQL(", ").join(sql.SQL("(SELECT count(*) {})").format(part) for part in wanted.values())
     try:
         found = snapshot.rows_within(seconds, sql.SQL("SELECT {}").format(counts), doing)
     except PermanentError:
-        # The locks are gone, and the migration that waited for them has begun.
+        # The locks have ended, and the migration that waited for them has begun.
         return "the tables were changed just after they were read"
     return dict(zip(wanted, found[0], strict=True)) if found else f"that takes longer than {seconds:g} seconds"
 
 
 def _accepted(last_good: BackupRecord | None) -> dict[tuple[str, str], int]:
-    """How many rows without parents somebody accepted with the last good backup, by foreign key and parent."""
+    """The number of accepted rows without parents in the last good backup, by foreign key and parent."""
     text = (last_good.suspect if last_good else None) or ""
     return {(child.strip(), parent): int(count) for child, count, parent in _ORPHANS.findall(text)}

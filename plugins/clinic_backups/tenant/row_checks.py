@@ -1,4 +1,4 @@
-"""What the rows say about the extracts: whether each row of a clinic is in its backup, once, and no other row is."""
+"""Compares rows with the extracts: each row of a clinic must be in its backup exactly once, and no other row."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 CLINIC = sql.Identifier("clinica_del_respaldo")
 PLACEHOLDER = "clinica_del_respaldo.id"
-"""Stands in an extract where one backup has its clinic's number, so that one query is about all clinics."""
+"""Replaces the clinic's number in an extract, so that one query covers all clinics."""
 
 
 def one_clinic(clinic_id: int) -> str:
-    """What stands for ``all_clinics.sql`` where the rows of one clinic are compared."""
+    """The replacement of ``all_clinics.sql`` for comparing the rows of one clinic."""
     return f"SELECT {int(clinic_id)}, ''::text, ''::text"
 
 
@@ -40,18 +40,18 @@ class RowCount:
     """One table's rows against the backups of all clinics."""
 
     left_out: int
-    """Rows in no backup; of equal rows of a table without key, those by which the backups have fewer."""
+    """Rows in no backup; for equal rows of a table without a key, the number that the backups lack."""
     too_many: int
-    """By how much the backups hold more than each of their rows once."""
+    """The number of rows that the backups hold more than once."""
     in_table: int
 
 
 @dataclass
 class _Question:
-    """Many counts that are asked in one statement."""
+    """Several counts in one statement."""
 
     problems: list[Problem] = field(default_factory=list)
-    """What each of :attr:`arms` counts."""
+    """The problem that each of :attr:`arms` counts."""
     arms: list[sql.Composable] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     """The tables whose rows in the backups are counted."""
@@ -63,7 +63,7 @@ class _Question:
         self.problems.append(problem)
 
     def name(self, query: str, **parts: sql.Composable) -> sql.Identifier:
-        """Give a query a name."""
+        """Add a named query."""
         name = f"cuenta_del_respaldo_{len(self.counts)}"
         self.counts[name] = template(query).format(name=sql.Identifier(name), **parts)
         return sql.Identifier(name)
@@ -79,8 +79,8 @@ class RowChecks:
     :param tables: the tables that have an extract.
     :param extracts: their extracts, rendered with :data:`PLACEHOLDER` or, for one clinic, with its number.
     :param clinics: the query of ``all_clinics.sql``, or :func:`one_clinic`.
-    :param materialized: the server keeps the keys of the backups' rows while it compares them: faster for one clinic,
-        whose keys are few, and slower for all.
+    :param materialized: whether the server stores the keys of the backups' rows before it compares them. That is faster
+        for one clinic, which has few keys, and slower for all.
     """
 
     def __init__(
@@ -103,9 +103,9 @@ class RowChecks:
         self._links = [link for link in links if {link.table, link.parent} <= tables.keys()]
 
     def count(self, table: Table, *, within_seconds: float) -> RowCount | None:
-        """Count which rows of one table are in the clinics' backups; ``None`` when it takes longer.
+        """Count which rows of one table are in the clinics' backups; ``None`` if it takes too long.
 
-        A table without primary key is compared by its whole rows, and by how often each is there.
+        A table without a primary key is compared by its whole rows and their number.
 
         :raises PermanentError: the extract does not run with a column in place of a number.
         """
@@ -140,13 +140,13 @@ class RowChecks:
         several: bool = False,
         in_part: bool = False,
     ) -> list[Problem] | None:
-        """What is wrong with the rows of some tables; ``None`` when it takes longer.
+        """The problems of the rows of some tables; ``None`` if it takes too long.
 
         :param missing: look for rows that the extracts leave out.
         :param twice: look for rows that one backup has twice.
         :param several: look for rows that are in the backups of several clinics.
-        :param in_part: look for rows in no backup whose foreign key of several columns is partly NULL. Whose they are
-            is not known: ask it of all clinics.
+        :param in_part: look for rows in no backup whose foreign key of several columns is partly NULL. Their clinic is
+            unknown, so use this for all clinics only.
         :raises PermanentError: an extract does not run with a column in place of a number.
         """
         ask = _Question()
@@ -177,7 +177,7 @@ class RowChecks:
         return [counted(ask.problems[number], count) for number, count in sorted(found) if count]
 
     def _ask_equal(self, ask: _Question, name: str, *, missing: bool, twice: bool) -> None:
-        """Count the equal rows of a table without key, in the table and in the backups."""
+        """Count the equal rows of a table without a key, in the table and in the backups."""
         table, links = self._tables[name], [link for link in self._links if link.table == name]
         ask.used |= {name, *(link.parent for link in links)}
         parts = {"row": self._whole_row(table, "r"), "table": self._table(name), "child": sql.Identifier(name)}
@@ -214,7 +214,7 @@ class RowChecks:
         )  # fmt: skip
 
     def _ask_outside(self, ask: _Question, link: Reference) -> None:
-        # A parent that is in nobody's table any more makes the backup suspect; here it must be another clinic's.
+        # A missing parent makes the backup suspect elsewhere. Here the parent exists and is another clinic's.
         exists = sql.SQL("\n   AND EXISTS (SELECT FROM {} AS p WHERE {})").format(
             qualified(link.parent), same(link, "p")
         )
@@ -245,10 +245,10 @@ class RowChecks:
         return all_of(sql.SQL("{} = {}").format(mine, theirs) for mine, theirs in pairs)
 
     def _whole_row(self, table: Table, alias: str) -> sql.Composable:
-        """Without the columns that may have other values in a backup, as somebody declared."""
+        """The whole row without declared columns, whose values may differ in a backup."""
         return whole_row(table, alias, self._declared.columns)
 
     def _table(self, name: str) -> sql.Composable:
-        """Not the rows of tables that inherit from it; a partitioned table is its partitions' rows."""
+        """The table without the rows of inheriting tables; for a partitioned table, the rows of its partitions."""
         relation = self._structure.relations.get(name)
         return sql.SQL("ONLY " if relation is not None and relation.kind == "r" else "") + qualified(name)

@@ -1,4 +1,4 @@
-"""What is said of rows that are in no backup, in several, or in the wrong one."""
+"""The texts about rows that are in no backup, in several, or in the wrong one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _REPEATED = {
 
 
 class RowProblems:
-    """The problems of rows, each with a count of 0 until :func:`counted` says how many rows have it.
+    """The problems of rows, each with a count of 0 until :func:`counted` sets the number of rows.
 
-    :param folder: of the SQL files.
+    :param folder: the folder of the SQL files.
     :param clinic_table: the clinics' own table.
     """
 
@@ -26,7 +26,7 @@ class RowProblems:
         self._folder, self._clinic_table = folder, clinic_table
 
     def outside(self, link: Reference) -> Problem:
-        """Rows of a backup name a row that is not in the same one."""
+        """Rows of a backup refer to a row that is not in the same backup."""
         columns, column = ", ".join(link.columns), link.columns[-1]
         if link.parent == self._clinic_table:
             text = f"of a backup belong{{s}} to another clinic, as the column {columns} says."
@@ -40,7 +40,7 @@ class RowProblems:
         )
 
     def missing(self, link: Reference) -> Problem:
-        """Rows that name a row of a backup are in none."""
+        """Rows that refer to a row of a backup are in no backup."""
         columns = ", ".join(link.columns)
         return self._left_out(
             link.table,
@@ -48,7 +48,7 @@ class RowProblems:
         )
 
     def in_part(self, link: Reference) -> Problem:
-        """Rows in no backup name another row with some columns of a foreign key, while the others are NULL."""
+        """Rows in no backup have a foreign key with values in some columns and NULL in others."""
         columns = ", ".join(link.columns)
         return self._left_out(
             link.table,
@@ -57,11 +57,11 @@ class RowProblems:
         )
 
     def equal_missing(self, table: str) -> Problem:
-        """Of equal rows the backups have some."""
+        """The backups have only some of several equal rows."""
         return self._left_out(table, "{be} in no backup, while equal rows are in one.")
 
     def repeated(self, kind: str, table: str) -> Problem:
-        """:param kind: ``rows_twice``, ``rows_shared`` or, of a table without key, ``equal_rows``."""
+        """:param kind: ``rows_twice``, ``rows_shared`` or, for a table without a key, ``equal_rows``."""
         return self._problem(
             table,
             _REPEATED[kind],
@@ -81,7 +81,7 @@ class RowProblems:
 
 
 def counted(problem: Problem, count: int) -> Problem:
-    """The problem as a sentence about so many rows."""
+    """The problem as a sentence about this number of rows."""
     one = count == 1
     text = problem.reason.format(s="s" if one else "", be="is" if one else "are")
     reason = f"{problem.table}: {count} row{'' if one else 's'} {text}"

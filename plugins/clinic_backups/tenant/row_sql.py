@@ -16,7 +16,7 @@ def template(name: str) -> sql.SQL:
 
 
 def same(link: Reference, parent: str) -> sql.Composable:
-    """With the operators of the foreign key: its column may be of another type, or of an extension's."""
+    """Equality by the operators of the foreign key, because its column may have another type or an extension's type."""
     return all_of(
         sql.SQL("{} OPERATOR({}.{}) {}").format(
             sql.Identifier(parent, theirs), sql.Identifier(schema), sql.SQL(operator), sql.Identifier("r", ours)
@@ -26,12 +26,12 @@ def same(link: Reference, parent: str) -> sql.Composable:
 
 
 def given(link: Reference) -> sql.Composable:
-    """The row r names a row: no column of it is NULL."""
+    """The row r refers to a row: no column of the link is NULL."""
     return all_of(sql.SQL("{} IS NOT NULL").format(sql.Identifier("r", column)) for column in link.columns)
 
 
 def given_in_part(link: Reference) -> sql.Composable:
-    """Of a foreign key of several columns: some are NULL in the row r and others are not."""
+    """In the row r some columns of the foreign key are NULL and others are not."""
     count = sql.SQL("num_nulls({})").format(listed(sql.Identifier("r", column) for column in link.columns))
     return sql.SQL("{} BETWEEN 1 AND {}").format(count, sql.Literal(len(link.columns) - 1))
 
@@ -47,7 +47,7 @@ def keys(table: Table, alias: str) -> list[sql.Composable]:
 
 
 def whole_row(table: Table, alias: str, leaving_aside: Collection[str]) -> sql.Composable:
-    """What tells the rows of a table without key apart.
+    """The values that distinguish the rows of a table without a key.
 
     :param leaving_aside: columns, as ``schema.table.column``.
     """

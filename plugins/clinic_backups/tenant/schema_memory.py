@@ -1,7 +1,7 @@
-"""What a process remembers of a database's definitions, from one clinic's backup to the next.
+"""Keeps a database's definitions from one clinic's backup to the next, within a process.
 
-Nothing is believed because it was so before: each snapshot is asked which version of its definitions it sees
-(``pg_catalog/version.sql``), and only what was read at the very same version is used again.
+Each snapshot is asked for the version of its definitions (``pg_catalog/version.sql``). Only answers that were read at
+the same version are used again.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 Version = tuple[Hashable, ...]
-"""Which server, and which version of all its definitions."""
+"""The server, and the version of all its definitions."""
 
 _OPAQUE = re.compile(r"[$\\]")
-"""Dollar quotes and escapes: in such a text nothing is taken for a number."""
+"""Dollar quotes and escapes. In a text with these, no numbers are replaced."""
 _NUMBERS = re.compile(r"""("[^"]*"|'[^']*'|--[^\n]*)|(?<![\w.])\d{1,9}(?![\w.])""")
 
 
 class SchemaMemory:
-    """The newest answer to each question, with the version that it is of.
+    """The newest answer to each question, with its version.
 
-    :param places: questions that are remembered; the oldest is forgotten for a new one.
+    :param places: the number of questions that are kept. A new one replaces the oldest.
     """
 
     def __init__(self, places: int = 64) -> None:
@@ -30,21 +30,21 @@ class SchemaMemory:
         self._used = False
 
     def is_used(self) -> bool:
-        """Whether this was asked before: a process that makes one backup has nothing to remember."""
+        """Whether this was asked before. A process that makes only one backup keeps nothing."""
         used, self._used = self._used, True
         return used
 
     def get(self, question: Hashable, version: Version | None) -> Any | None:
-        """The answer, if it is of this version."""
+        """The answer, if it has this version."""
         known = self._known.get(question)
         return known[1] if known is not None and version is not None and known[0] == version else None
 
     def any(self, question: Hashable) -> tuple[Version, Any] | None:
-        """The answer of whatever version, for whoever asks for the version afterwards."""
+        """The answer of any version, for a caller that checks the version afterwards."""
         return self._known.get(question)
 
     def keep(self, question: Hashable, version: Version | None, answer: Any) -> None:
-        """Remember it; nothing where the version is not known."""
+        """Keep an answer, unless its version is unknown."""
         if version is None:
             return
         self._known.pop(question, None)
@@ -53,7 +53,7 @@ class SchemaMemory:
             self._known.pop(oldest, None)
 
     def forget(self, question: Hashable) -> None:
-        """It has turned out to be of no use."""
+        """Drop an answer that turned out to be wrong."""
         self._known.pop(question, None)
 
 
@@ -62,7 +62,8 @@ MEMORY = SchemaMemory()
 
 
 def shape_of(queries: Mapping[str, str]) -> Hashable:
-    """Equal for extracts that differ in numbers alone, as those of two clinics do: they mention the same relations.
+    """A text that is equal for extracts that differ only in numbers, as those of two clinics do. They read the same
+    tables.
 
     Names, texts and comments stay as they are: a table may well be called ``"3"``.
     """

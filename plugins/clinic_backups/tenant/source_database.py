@@ -1,8 +1,8 @@
-"""Which database a backup is read from: the same as those before it, or another one that answers to the same name.
+"""Identifies the database that a backup is read from, and compares it with the one of earlier backups.
 
-A wrong connection, to a copy for tests for instance, gives a backup that is complete in itself and holds another
-clinic's truth. So each record keeps what the server says of itself, and a backup of another database than the newest
-relied-upon one is full, and suspect until somebody accepts it.
+A wrong connection, for instance to a copy for tests, gives a complete backup with wrong rows. So each record holds the
+server's identity. If the database differs from that of the newest trusted backup, the new backup is full, and suspect
+until somebody accepts it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _WHO = """
       FROM pg_database AS d WHERE d.datname = current_database()"""
 _SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
 UNKNOWN = "?"
-"""In place of the system identifier where the role may not ask for it."""
+"""Replaces the system identifier if the role may not read it."""
 
 
 def identity_of(snapshot: Snapshot) -> str:
@@ -25,7 +25,7 @@ def identity_of(snapshot: Snapshot) -> str:
 
 
 def system_identifier(snapshot: Snapshot, *, may_ask: bool) -> str | None:
-    """The cluster's own; none where the role may not execute ``pg_control_system()``."""
+    """The cluster's system identifier; none if the role may not execute ``pg_control_system()``."""
     if not may_ask:
         return None
     ((system,),) = snapshot.rows(_SYSTEM, None, "asking which server this is")
@@ -33,7 +33,7 @@ def system_identifier(snapshot: Snapshot, *, may_ask: bool) -> str | None:
 
 
 def is_same(one: str | None, other: str | None) -> bool:
-    """Both are known to be one database of one server, whatever it is called: its OIDs mean the same then."""
+    """Whether both are known to be one database of one server, under any name, so that OIDs mean the same."""
     if one is None or other is None:
         return False
     (system, oid, _), (other_system, other_oid, _) = one.split("/", 2), other.split("/", 2)
@@ -41,7 +41,9 @@ def is_same(one: str | None, other: str | None) -> bool:
 
 
 def difference(before: str | None, now: str) -> str:
-    """Why ``now`` is another database than ``before``, in a sentence; empty where it is not, or nobody knows."""
+    """A sentence that says why ``now`` is another database than ``before``; empty if it is not, or if that is
+    unknown.
+    """
     if before is None or before == now:
         return ""
     (system, oid, name), (system_now, oid_now, name_now) = before.split("/", 2), now.split("/", 2)

@@ -1,4 +1,4 @@
-"""Data of a standby: as of when they are, and whether that is recent enough."""
+"""The age of a standby's data, and whether it is acceptable."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 
 def lag_of(replayed: Replayed, most_seconds: float) -> timedelta:
-    """By how much the data are older than the database's own clock; nothing for a server that is no standby.
+    """How much older the data are than the database's own clock; zero for a server that is not a standby.
 
-    :raises TransientError: more than ``most_seconds``; or the standby does not know as of when its data are.
+    :raises TransientError: it is more than ``most_seconds``, or the standby does not know the age of its data.
     """
     if not replayed.standby:
         return timedelta()
@@ -38,7 +38,7 @@ def lag_of(replayed: Replayed, most_seconds: float) -> timedelta:
 
 
 def check_standby(snapshot: Snapshot, most_seconds: float, report: Report) -> None:
-    """For the preflight: says of a standby how old its data are, and finds one that backups refuse."""
+    """For the preflight: report the age of a standby's data, and an error if backups would refuse it."""
     with report.check("database"):
         replayed = snapshot.replayed()
         lag = lag_of(replayed, most_seconds)

@@ -1,4 +1,4 @@
-"""What PostgreSQL's catalog says about all relations, as far as the completeness of a backup depends on it."""
+"""Facts from PostgreSQL's catalog about all relations that decide whether a backup is complete."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FAMILIES = ({"smallint", "integer", "bigint", "numeric"}, {"text", "character va
 TEXTS = {"text", "character varying", "character", "name", "citext"}
 NUMBERS = {"smallint", "integer", "bigint", "numeric", "real", "double precision"}
 LOOSE_STEM = "^_*(ids?_|id|[ug]uids?_?|fk_|pk_)|_*([ug]u)?ids?_*$|_(fk|pk)_*$"
-"""What is left aside of a name in small letters before PostgreSQL compares it: ``key_names.py`` looks more closely."""
+"""The parts of a lower-case name that PostgreSQL's comparison ignores. ``key_names.py`` compares more exactly."""
 KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
 
 
@@ -35,7 +35,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Reference:
-    """``columns`` of a table name rows of ``parent``. Of partitions, the partitioned tables are given."""
+    """``columns`` of a table refer to rows of ``parent``. For partitions, the partitioned tables are given."""
 
     table: str
     columns: tuple[str, ...]
@@ -44,36 +44,36 @@ class Reference:
     operators: tuple[tuple[str, str], ...]
     """Schema and name of the equality of each column, with the parent's value on the left."""
     type: str
-    """Of the first column, as ``format_type`` spells it: a type that is not PostgreSQL's own has its schema."""
+    """Type of the first column, as ``format_type`` spells it. A type that is not PostgreSQL's own has its schema."""
     base: str = ""
-    """Of a domain: the type that it is made of; else the same."""
+    """The base type of a domain; otherwise the same type."""
     enforced: bool = True
-    """There is a constraint; otherwise only the column's name says so."""
+    """Whether there is a constraint. Otherwise only the column's name shows the reference."""
 
 
 @dataclass(frozen=True)
 class NotedColumn:
-    """A column that may name a large object, or that is named like a foreign key of some table."""
+    """A column that may refer to a large object, or that is named like a foreign key of some table."""
 
     table: str
     name: str
     type: str
     base: str
-    """Of a domain: the type that it is made of; else the same."""
+    """The base type of a domain; otherwise the same type."""
     is_oid: bool
     is_array: bool
     oid_attributes: tuple[str, ...]
-    """Of a composite type: the attributes in it, at any depth, that may name one."""
+    """For a composite type: its attributes, at any depth, that may refer to a large object."""
     managed: bool
-    """A trigger ``lo_manage`` is on it."""
+    """Whether a trigger ``lo_manage`` is on it."""
     is_primary_key: bool
-    """It is the whole primary key."""
+    """Whether it is the whole primary key."""
     in_primary_key: bool
-    """It is the primary key or a part of it."""
+    """Whether it is the primary key or a part of it."""
     is_foreign_key: bool
-    """It is one, or a part of one."""
+    """Whether it is a foreign key or a part of one."""
     is_part: bool = False
-    """It is a part of foreign keys of several columns and none by itself: it may name something by itself besides."""
+    """Whether it is only a part of foreign keys of several columns. Alone it may refer to something else."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ def plain(name: str) -> str:
 
 
 def loose_stem(name: str) -> str:
-    """As ``structure.sql`` makes it of a column's name: whatever is like a key's name has the same."""
+    """The stem that ``structure.sql`` computes from a column's name. All forms of a key's name have the same stem."""
     return (re.sub(LOOSE_STEM, "", name.lower()).replace("_", "") or plain(name)).rstrip("s")
 
 
 def may_hold(column: str, key: str) -> bool:
-    """Whether values of a key's type can be kept in a column of another: texts hold all, an array what its items do."""
+    """Whether a column's type can hold a key's values: texts hold all values, an array those that its items hold."""
     names = {one.removesuffix("[]").rpartition(".")[2] for one in (column, key)}
     return len(names) == 1 or bool(names & TEXTS) or names <= NUMBERS or names == {"uuid", "bytea"}
 
@@ -120,10 +120,10 @@ def comparable(one: str, other: str) -> bool:
 
 
 def read(snapshot: Snapshot, names: Iterable[str] = (), clinic_table: str = "") -> Structure:
-    """Ask the catalog once, for all tables.
+    """Read the catalog once, for all tables.
 
-    :param names: columns of these names are noted too, besides those named like a foreign key.
-    :param clinic_table: and those named like the columns of this table's key, if that has several.
+    :param names: include columns with these names, besides those named like a foreign key.
+    :param clinic_table: also include columns named like those of this table's key, if that has several.
     """
     query = catalog_query("structure")
     facts: dict[str, list[Any]] = {}
@@ -183,7 +183,7 @@ def column_numbers(snapshot: Snapshot) -> dict[str, dict[str, int]]:
 
 
 def table_oids(snapshot: Snapshot) -> dict[str, tuple[int, str | None]]:
-    """The OID of every table of the database, by ``schema.table``; and of a partition, which table it is part of."""
+    """The OID of every table of the database, by ``schema.table``; for a partition also its partitioned table."""
     found = snapshot.rows(
         "SELECT n.nspname || '.' || c.relname, c.oid::bigint, CASE WHEN c.relispartition THEN"
         " (SELECT rn.nspname || '.' || r.relname FROM pg_class AS r JOIN pg_namespace AS rn ON rn.oid = r.relnamespace"

@@ -1,7 +1,7 @@
-"""Locks on all tables that some queries read, taken before the snapshot, and the proof that nothing else was touched.
+"""Locks all tables that some queries read, before the snapshot, and checks at the end that no others were read.
 
-A REPEATABLE READ snapshot alone does not do: TRUNCATE and an ALTER TABLE that rewrites make a table look empty to every
-snapshot that is older (PostgreSQL manual, "Caveats" of MVCC). See docs/decisions/0010-locks-before-the-snapshot.md.
+A REPEATABLE READ snapshot alone is not enough: TRUNCATE, or an ALTER TABLE that rewrites, makes a table look empty to
+every older snapshot (PostgreSQL manual, "Caveats" of MVCC). See docs/decisions/0010-locks-before-the-snapshot.md.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.schema_memory import MEMORY, Version, shape_of
 
 PREPARE_LOCK_WAIT_MS = 100
-"""Less than PostgreSQL's deadlock_timeout: a migration that waits for what we hold never finds a deadlock with us."""
+"""Less than PostgreSQL's deadlock_timeout, so that a migration that waits for our locks never reports a deadlock."""
 MAX_ATTEMPTS = 10
-"""Times that the locks are taken anew because a table was renamed or dropped meanwhile."""
+"""How often the locks are taken again if a table was renamed or dropped meanwhile."""
 SHOWN_TABLES = 5
 SAVEPOINT = "clinic_backups_begun"
 MISSING = (
@@ -35,12 +35,12 @@ MISSING = (
     psycopg2.errors.UndefinedObject,
     psycopg2.errors.InvalidSchemaName,
 )
-"""What a statement fails with when what it names is not there, or not there any more."""
+"""The errors of statements that name something that does not exist, or no longer exists."""
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a server says of its data's time."""
+    """A server's statement about the time of its data."""
 
     standby: bool
     now: datetime
@@ -50,7 +50,7 @@ class Replayed:
 
 @cache
 def _locked(*, with_version: bool) -> str:
-    """Oids of what is locked, whether it is a standby, when this transaction began, and the definitions' version."""
+    """Oids of locked relations, whether it is a standby, the transaction's start, and the definitions' version."""
     version = catalog_query("version") if with_version else "SELECT NULL"
     return (
         f"WITH mentioned (names, locked) AS ({catalog_query('mentioned')}), version (version) AS ({version})"  # noqa: S608
@@ -63,18 +63,18 @@ _Unlocked = Mapping[tuple[str, int], tuple[str, str]]
 
 @dataclass(frozen=True)
 class _Definitions:
-    """What one snapshot sees of the definitions that another session may change while tables are read."""
+    """Definitions in one snapshot that another session may change while tables are read."""
 
     relations: Mapping[int, tuple[Any, ...]]
-    """By oid: the name, and where its rows lie and what it is."""
+    """By oid: the name, and a value that shows the location and definition of its rows."""
     unlocked: _Unlocked
-    """Functions and values of enums by kind and oid: the name, and which version it is."""
+    """Functions and enum values, by kind and oid: name and version."""
 
     @classmethod
     def read(
         cls, cursor: Any, relations: Sequence[int] | None, unlocked: bool, known: _Unlocked | None = None
     ) -> _Definitions:
-        """:param known: the functions and enums that this snapshot sees, where that was read already."""
+        """:param known: the functions and enums in this snapshot, if they were already read."""
         found: list[tuple[Any, ...]] = []
         if relations:
             cursor.execute(catalog_query("definitions"), {"relations": relations})
@@ -88,7 +88,7 @@ class _Definitions:
         return cls({row[0]: row[1:] for row in found}, known)
 
     def require_same(self, now: _Definitions) -> None:
-        """:raises TransientError: something is another one now."""
+        """:raises TransientError: a definition has changed."""
         seen, later = self.relations, now.relations
         changed = {
             (later.get(key) or seen[key])[0] for key in seen.keys() | later.keys() if seen.get(key) != later.get(key)
@@ -143,7 +143,7 @@ class TableLocks:
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self._db, self._queries, self._settings, self._same_as = db, queries, settings, same_as
-        # Also while tables are read: a function may look up a table that a migration holds, which waits for ours.
+        # Also used while tables are read, because a function may need a table of a migration that waits for our locks.
         self._hasty = dict(settings) | {"lock_timeout": f"{PREPARE_LOCK_WAIT_MS}ms"}
         self._seconds, self._pause = lock_timeout_seconds, pause
         self._held: list[int] = []
@@ -153,18 +153,18 @@ class TableLocks:
         self._place = (info.host, info.port, info.dbname, info.user)
         self._question = ("mentioned", self._place, shape_of(queries))
         self.version: Version | None = None
-        """Of the definitions, as the snapshot sees them. Not asked by the first of a process: most make one backup."""
+        """Version of the definitions in the snapshot. The first backup of a process does not read it."""
         self._asks_version = MEMORY.is_used()
         self._names: list[str] = []
         self.replayed: Replayed | None = None
-        """As the server said just before the snapshot was taken."""
+        """The server's statement just before the snapshot was taken."""
 
     def take(self) -> None:
         """Begin the transaction: locks, then the snapshot.
 
-        :raises TransientError: a table stayed locked for longer than the lock timeout, all waits together; or a
-            table or column was there at first and is gone now.
-        :raises PermanentError: an extract names what is not there, or may not be read.
+        :raises TransientError: the waits for locked tables together exceeded the lock timeout; or a table or column
+            existed at first but is gone now.
+        :raises PermanentError: an extract names something that does not exist or may not be read.
         """
         deadline = time.monotonic() + self._seconds
         pause, attempt = 0.02, 0
@@ -192,7 +192,7 @@ class TableLocks:
                 raise_database_error(error, "locking the tables of the extracts", source="extract")
 
     def _taken_as_before(self) -> bool:
-        """Lock what these queries mentioned before. False, with nothing locked: it is not known, or not so any more."""
+        """Lock the relations that these queries read last time. False, with no lock: unknown, or no longer valid."""
         known = MEMORY.any(self._question)
         if known is None or self._same_as is not None:
             return False
@@ -203,13 +203,13 @@ class TableLocks:
             if self.version == version and self.replayed is not None and not self.replayed.standby:
                 return True
         except psycopg2.Error:
-            pass  # Locked by somebody, renamed, dropped or refused: the long way says which.
+            pass  # Locked, renamed, dropped or refused. The full procedure finds out which.
         self._db.rollback()
         MEMORY.forget(self._question)
         return False
 
     def prove(self, connect: Callable[[], Any] | None) -> None:
-        """At the end of reading, before what was read is believed.
+        """Check at the end of reading that no unlocked relation changed.
 
         :param connect: opens another connection to the same database: its snapshot sees what is there now. None: the
             transaction may be ended, and its next one sees that; then it always is.
@@ -223,7 +223,7 @@ class TableLocks:
                 seen = _Definitions.read(cursor, late, unlocked, MEMORY.get(("unlocked", self._place), self.version))
             MEMORY.keep(("unlocked", self._place), self.version, seen.unlocked)
             if self._names and not late:
-                # Nothing else was touched: that was all of them.
+                # No other relation was read, so the kept list is complete.
                 MEMORY.keep(self._question, self.version, self._names)
             if connect is None:
                 self._db.rollback()
@@ -244,7 +244,7 @@ class TableLocks:
         """The relations that the queries mention, by their quoted names."""
         with self._db.cursor() as cursor:
             try:
-                # One round trip. A PREPARE looks names up and opens views, as running would, and reads no row.
+                # One round trip. A PREPARE looks up names and opens views like running the query, but reads no row.
                 statements = [session_settings(cursor, self._hasty), f"SAVEPOINT {SAVEPOINT}", *self._prepares()]
                 cursor.execute("; ".join([*statements, catalog_query("mentioned")]))
                 names, _, standby, now = cursor.fetchone()
@@ -265,7 +265,7 @@ class TableLocks:
         return list(names or ())
 
     def _lock(self, names: list[str]) -> None:
-        """Lock all of them; or, where that is refused, what can be locked. The rest is proven at the end."""
+        """Lock all relations, or if that is refused, those that can be locked. The others are checked at the end."""
         refused = (psycopg2.errors.InsufficientPrivilege, psycopg2.errors.WrongObjectType)
         try:
             try:
@@ -280,7 +280,7 @@ class TableLocks:
                 try:
                     self._begin(some, prepare=True)
                 except refused:
-                    # Below a view may lie what its owner may read and not lock.
+                    # A view may read tables that its owner may read but not lock.
                     self._db.rollback()
                     self._begin([], prepare=True)
         except psycopg2.errors.LockNotAvailable:
@@ -299,7 +299,7 @@ class TableLocks:
             self.version = (*self._place, version) if version is not None else None
             if self.replayed is None:
                 self.replayed = Replayed(standby, began, None)
-            # A snapshot of another transaction may be older than these locks: then all is proven at the end.
+            # An imported snapshot may be older than these locks, so all relations are checked at the end.
             self._held = list(locked or ()) if self._same_as is None else []
             if prepare:
                 cursor.execute("; ".join(self._prepares()))
@@ -308,7 +308,7 @@ class TableLocks:
         return [_prepare(query) for query in self._queries.values()]
 
     def _explain(self, error: psycopg2.Error) -> None:
-        """Say which extract does not run, or that it did until a moment ago."""
+        """Find out which extract does not run, or that it ran until a moment ago."""
         before = self._shape
         self._db.rollback()
         guilty, found = "the extracts", error
@@ -324,7 +324,7 @@ class TableLocks:
         raise_database_error(found, f"trying {guilty}", source="extract")
 
     def _note_shape(self) -> None:
-        """What there was before the first failure, which may have been somebody's change."""
+        """Record the definitions before the first failure, which may come from a migration."""
         if self._shape is None:
             self._shape = self._shape_then()
 
@@ -333,7 +333,7 @@ class TableLocks:
             with self._db.cursor() as cursor:
                 cursor.execute(f"ROLLBACK TO SAVEPOINT {SAVEPOINT}")
         except psycopg2.errors.InvalidSavepointSpecification:
-            # Nothing of it ran, not even the savepoint: an extract is no SQL.
+            # Nothing ran, not even the savepoint, because an extract is not valid SQL.
             self._db.rollback()
         return _shape(self._db)
 

@@ -26,6 +26,7 @@ RECORDED_ENDINGS = ("/descargar/", "/archivo/", "/completo/", "/download", "/dow
 
 class Access:
     """Finds out what a person may see.
+
     :param database: the clinics' database, queried once for each request of a person who is not an Airflow
         administrator.
     """
@@ -35,6 +36,7 @@ class Access:
 
     def viewer(self, user: Any) -> Viewer:
         """The rights of an Airflow user.
+
         :raises SettingsError: ``user_clinics.sql`` is missing, or does not return clinic_id and role.
         """
         name, email = str(user.get_name() or ""), str(getattr(user, "email", None) or "").strip()
@@ -74,9 +76,11 @@ def _viewer(name: str, email: str, rows: Iterable[Any]) -> Viewer:
 
 def refuse_other_sites(request: Request) -> None:
     """Stop pages of other sites from acting with the cookie of a person who is logged in here.
+
     A bearer token is not a cookie: only a program that has it can send it. For other requests, browsers state the
         origin: https://www.w3.org/TR/fetch-metadata/, and older ones the header Origin.
-        :raises CrossSite: the request comes from another site, or has no origin.
+
+    :raises CrossSite: the request comes from another site, or has no origin.
     """
     changes = request.method not in SAFE_METHODS
     if not changes and not request.url.path.endswith(RECORDED_ENDINGS):

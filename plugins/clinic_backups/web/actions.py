@@ -1,4 +1,5 @@
 """The actions of people. For each, the rights are checked, the audit is written, and then the action begins.
+
 Runs of DAGs on Airflow's workers do the work. The API server reads the catalog and signs links, and needs neither the
 secret key nor the right to write to a store.
 """
@@ -67,10 +68,11 @@ class Link:
 
 class Actions:
     """Does what people ask for.
+
     :param database: the catalog's database, whose locks prevent that two people do the same at once.
-        :param stores: opens the stores, for links and for downloads from a local folder.
-        :param exists: returns whether there is such a clinic.
-        :param per_hour: how many actions each person of a clinic may start in an hour; operators have no limit.
+    :param stores: opens the stores, for links and for downloads from a local folder.
+    :param exists: returns whether there is such a clinic.
+    :param per_hour: how many actions each person of a clinic may start in an hour; operators have no limit.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class Actions:
         notes: str = "",
     ) -> Started:
         """Ask for a restore. It is planned, and then waits for an approval of the plan.
+
         :raises Conflict: a restore of this clinic is running, or the backup cannot be restored.
         """
         clinic_id = backup.record.clinic_id
@@ -196,6 +199,7 @@ class Actions:
 
     def download(self, caller: Caller, backup: HistoryEntry) -> Link:
         """A link to a backup's archive for one hour. It is recorded before it is returned.
+
         :raises Conflict: the backup is not completed, or no store has it.
         """
         record = backup.record
@@ -211,6 +215,7 @@ class Actions:
 
     def content(self, caller: Caller, backup: HistoryEntry) -> tuple[Iterator[bytes], str, int]:
         """The archive itself, its file name and its size in bytes. Only for stores that cannot sign links.
+
         :raises Conflict: the store signs links; use :meth:`download`.
         """
         record = backup.record
@@ -224,6 +229,7 @@ class Actions:
 
     def whole(self, caller: Caller, backup: HistoryEntry) -> tuple[Iterator[bytes], str, int]:
         """A backup and its chain as one tar, its file name and its size in bytes. For every kind of store.
+
         :raises Conflict: the backup is not completed, or a part of it is in no store with the recorded size.
         """
         record = backup.record

@@ -23,10 +23,11 @@ SHOWN = 10
 @dataclass(frozen=True)
 class Banner:
     """One thing that is wrong, or that waits for somebody.
+
     :param count: the number of clinics or restores.
-        :param names: the names of the first of them.
-        :param error: the program's own error text, with its ``hint``.
-        :param runs: DAG and run id of the runs.
+    :param names: the names of the first of them.
+    :param error: the program's own error text, with its ``hint``.
+    :param runs: DAG and run id of the runs.
     """
 
     kind: Kind

@@ -28,6 +28,7 @@ class Caller:
 
     def require(self, action: Action, clinic_id: int) -> None:
         """:raises NotVisible: the clinic is not visible to this person.
+
         :raises Denied: the role in this clinic does not allow it."""
         if self.viewer.role_in(clinic_id) is None:
             raise NotVisible(f"Clinic {clinic_id}")

@@ -54,6 +54,7 @@ def is_run_id(text: str) -> bool:
 @dataclass(frozen=True)
 class BoardQuery:
     """The filter and the order of the board.
+
     :param all: include clinics that are not active.
     """
 

@@ -106,6 +106,7 @@ class Unavailable(Problem):
 
 def of_error(error: ClinicBackupsError, *, in_full: bool) -> Problem:
     """The answer to an error of the core.
+
     :param in_full: the person is an operator and may read names of servers and settings.
     """
     if isinstance(error, Problem):

@@ -111,8 +111,9 @@ class RunView:
 @dataclass(frozen=True)
 class Schedule:
     """The state of a scheduled DAG.
+
     :param slots: slots of its tasks' pool; ``None``: there is no such pool; negative: no limit.
-        :param last: its newest ended run for all clinics.
+    :param last: its newest ended run for all clinics.
     """
 
     known: bool

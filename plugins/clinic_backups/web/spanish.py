@@ -1,4 +1,5 @@
 """The API's errors in Spanish: the translation of each English sentence in :mod:`clinic_backups.web`.
+
 Names in braces are placeholders. A test finds missing sentences.
 """
 

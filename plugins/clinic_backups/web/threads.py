@@ -25,6 +25,7 @@ def _limiter() -> CapacityLimiter:
 
 async def run(function: Callable[[], T]) -> T:
     """Call a function in one of the threads.
+
     :raises Unavailable: too many calls wait, or the call takes too long. A hanging database gives no error, so its
         thread is abandoned.
     """

@@ -20,10 +20,11 @@ MAY: Mapping[Role, frozenset[Action]] = {
 @dataclass(frozen=True)
 class Viewer:
     """A person who is logged in to Airflow, and that person's clinics.
+
     :param superadmin: has all rights in all clinics, whatever ``clinics`` says.
-        :param clinics: the role in each clinic, by its id.
-        :param users: this person's user id in the clinics' application, by clinic; under ``None`` that of a superadmin.
-            Empty if ``user_clinics.sql`` does not return it.
+    :param clinics: the role in each clinic, by its id.
+    :param users: this person's user id in the clinics' application, by clinic; under ``None`` that of a superadmin.
+        Empty if ``user_clinics.sql`` does not return it.
     """
 
     name: str

@@ -69,6 +69,7 @@ def tar(
     backup_id: str, parts: Sequence[Part], read: Callable[[Part], Iterator[bytes]], at: datetime
 ) -> Iterator[bytes]:
     """The file, piece by piece. Only one piece is in memory at a time.
+
     :raises IntegrityError: an archive does not have the recorded size. The download ends early then.
     """
     for name, text in texts(backup_id, parts):

@@ -1,0 +1,86 @@
+"""Divides a run's clinics into shares, one for each task: a task of Airflow costs more than a small backup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+from clinic_backups.base.model import Clinic
+
+
+@dataclass(frozen=True)
+class Share:
+    """The clinics of one task, in id order; at least one."""
+
+    clinics: tuple[Clinic, ...]
+
+    @property
+    def name(self) -> str:
+        """What Airflow shows for the task: the clinic's name, or the ids of its clinics."""
+        if len(self.clinics) == 1:
+            return self.clinics[0].name
+        return f"{len(self.clinics)} clinics, {self.clinics[0].id} to {self.clinics[-1].id}"
+
+    def to_item(self) -> dict[str, Any]:
+        """What the task gets as XCom: a clinic's own fields, or the list of the clinics."""
+        if len(self.clinics) == 1:
+            return asdict(self.clinics[0])
+        return {"name": self.name, "clinics": [asdict(clinic) for clinic in self.clinics]}
+
+    @classmethod
+    def from_item(cls, item: Mapping[str, Any]) -> Share:
+        """The reverse of :meth:`to_item`."""
+        return cls(tuple(Clinic(**clinic) for clinic in item.get("clinics", [item])))
+
+
+def divide(clinics: Sequence[Clinic], tasks: int, seconds: Mapping[int, float]) -> list[Share]:
+    """Divide clinics into at most so many shares of about the same duration, the longest first.
+
+    With no more clinics than tasks each clinic has a task of its own, in the given order. Otherwise a clinic that takes
+    as long as a share has one of its own, and the others are divided in id order.
+
+    :param clinics: in id order.
+    :param tasks: at least 1.
+    :param seconds: how long the last backup of each clinic took; a clinic without one counts as the median.
+    """
+    if len(clinics) <= tasks:
+        return [Share((clinic,)) for clinic in clinics]
+    usual = max(median(seconds.values()), _LEAST_SECONDS) if seconds else 1.0
+    cost = {clinic.id: max(seconds.get(clinic.id, usual), _LEAST_SECONDS) for clinic in clinics}
+    alone, left = _large(clinics, tasks, cost)
+    rest = [clinic for clinic in clinics if clinic.id not in alone]
+    shares = [Share((clinic,)) for clinic in clinics if clinic.id in alone]
+    shares += map(Share, _in_even_parts(rest, left, cost))
+    return sorted(shares, key=lambda share: -sum(cost[clinic.id] for clinic in share.clinics))
+
+
+_LEAST_SECONDS = 0.01
+"""No clinic counts as nothing, so that no share gets thousands of clinics."""
+
+
+def _large(clinics: Sequence[Clinic], tasks: int, cost: Mapping[int, float]) -> tuple[set[int], int]:
+    """The clinics that take as long as an even share of the rest, and how many shares are left for the rest."""
+    alone, left, total = set[int](), tasks, sum(cost.values())
+    for clinic in sorted(clinics, key=lambda clinic: -cost[clinic.id]):
+        if left == 1 or cost[clinic.id] < total / left:
+            break
+        alone.add(clinic.id)
+        left -= 1
+        total -= cost[clinic.id]
+    return alone, left
+
+
+def _in_even_parts(clinics: Sequence[Clinic], parts: int, cost: Mapping[int, float]) -> Iterator[tuple[Clinic, ...]]:
+    """Runs of clinics: each ends with the clinic that brings it to an even part of what is left."""
+    left, part, spent = sum(cost[clinic.id] for clinic in clinics), list[Clinic](), 0.0
+    for position, clinic in enumerate(clinics, 1):
+        part.append(clinic)
+        spent += cost[clinic.id]
+        waiting = len(clinics) - position
+        if parts > 1 and (spent >= left / parts or waiting < parts) and waiting >= parts - 1:
+            yield tuple(part)
+            left, part, spent, parts = left - spent, [], 0.0, parts - 1
+    if part:
+        yield tuple(part)

@@ -1,0 +1,137 @@
+"""A task of several clinics with a real catalog, database and store: each clinic has its own record and failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from clinic_backups.app import Parts
+from clinic_backups.archive.codec import Zstd
+from clinic_backups.archive.encryption import Age
+from clinic_backups.backup.shares import Share
+from clinic_backups.base.model import BackupRecord, Clinic
+from clinic_backups.restore.model import RestoreRequest
+from clinic_backups.stores.file import FileStore
+from clinic_backups.tenant.extract import SqlExtract
+from tests.integration.test_restore_runner import Theatre
+from tests.postgres_fixtures import DemoDatabase
+
+SHARE = Share(tuple(Clinic(number, f"Clínica {number}") for number in (1, 2, 3)))
+
+
+class Task:
+    """One task instance of the operator, which may be tried several times."""
+
+    def __init__(self, theatre: Theatre, patch: pytest.MonkeyPatch, share: Share = SHARE) -> None:
+        from clinic_backups.operators import backup
+        from clinic_backups.operators.store import Store
+
+        self.theatre = theatre
+        known = {"clinic_db": theatre.clinic_db, "backup_catalog": theatre.catalog._connection}
+        self.parts = Parts(theatre.settings, known.get)
+        theatre.initialise()
+        patch.setattr(backup, "AirflowParts", lambda upload: self.parts)
+        self.operator = backup.ClinicBackupOperator(
+            task_id="back_up", clinic=share.to_item(), extract=SqlExtract(), compress=Zstd(), encrypt=Age(),
+            upload=Store(),
+        )  # fmt: skip
+        self.tries = 0
+
+    def run(self, *, run_id: str = "r", max_tries: int = 1) -> Any:
+        self.tries += 1
+        run = SimpleNamespace(run_id=run_id, run_type="scheduled", triggering_user_name=None)
+        instance = SimpleNamespace(try_number=self.tries, max_tries=max_tries, xcom_push=lambda *arguments: None)
+        context: Any = {"dag_run": run, "ti": instance}
+        extract: Any = SqlExtract()
+        folder = self.theatre.settings.sql_dir
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CLINIC_BACKUPS_SQL_DIR", str(folder))
+            self.operator.extract = extract(context={"task": self.operator}, jinja_env=None)
+        return self.operator.execute(context)
+
+    def records(self, run_id: str = "r") -> dict[int, BackupRecord]:
+        return {record.clinic_id: record for record in reversed(self.theatre.catalog.find(run_id=run_id))}
+
+
+@pytest.fixture
+def theatre(demo_database: DemoDatabase, tmp_path: Path) -> Theatre:
+    theatre = Theatre(demo_database, FileStore(tmp_path / "store"))
+    theatre.with_extracts(tmp_path / "sql", {})
+    return theatre
+
+
+def test_each_clinic_of_a_share_has_its_backup_and_xcom_has_no_clinics_names(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(theatre, monkeypatch)
+    result = task.run()
+    records = task.records()
+    assert {number: record.state for number, record in records.items()} == dict.fromkeys((1, 2, 3), "completed")
+    assert result == {
+        "clinics": 3,
+        "rows": sum(record.rows_total for record in records.values()),
+        "raw_bytes": sum(record.raw_bytes or 0 for record in records.values()),
+        "size_bytes": sum(record.size_bytes or 0 for record in records.values()),
+        "gaps": 0,
+    }
+    shown = str(task.operator.extract)
+    assert "clinica_id = {{ clinic_id }}" in shown
+    good = theatre.rows_now(2)
+    theatre.execute("DELETE FROM public.inventario_inventario WHERE clinica_id = 2")
+    theatre.go(RestoreRequest(clinic_id=2, backup_id=records[2].backup_id))
+    assert theatre.rows_now(2) == good
+
+
+def test_a_clinic_that_fails_stops_no_other_and_a_retry_does_what_is_missing(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(theatre, monkeypatch)
+    extract = theatre.settings.sql_dir / "extract" / "inventario_inventario.sql"
+    good = extract.read_text()
+    extract.write_text(f"{good}   AND 1 / ({{{{ clinic_id }}}} - 2) IS NOT NULL\n")
+    with pytest.raises(AirflowFailException, match=r"1 of the 3 clinics of this task have no backup: 2\."):
+        task.run()
+    extract.write_text(good)
+    first = task.records()
+    assert {number: record.state for number, record in first.items()} == {1: "completed", 2: "failed", 3: "completed"}
+    assert "22012" in (first[2].error or "")
+    task.run()
+    second = task.records()
+    assert {record.state for record in second.values()} == {"completed"}
+    assert (second[1], second[3]) == (first[1], first[3])
+    # All of them are there: a person who clears the task wants them anew.
+    task.run()
+    assert {number: len(theatre.catalog.find(clinic_id=number, run_id="r")) for number in (1, 2, 3)} == {
+        1: 2,
+        2: 2,
+        3: 2,
+    }
+
+
+def test_what_may_pass_is_tried_again_and_what_will_not_is_not(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(theatre, monkeypatch)
+    with theatre.catalog.lock(3), pytest.raises(AirflowException, match=r"have no backup: 3\.") as failed:
+        task.run()
+    assert not isinstance(failed.value, AirflowFailException)
+    task.run()
+    assert {record.state for record in task.records().values()} == {"completed"}
+
+
+def test_a_task_that_is_stopped_begins_no_further_clinic(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Task(theatre, monkeypatch)
+    backed_up = task.parts.deliver
+
+    def deliver(**options: Any) -> Any:
+        task.operator.on_kill()
+        return backed_up(**options)
+
+    monkeypatch.setattr(task.parts, "deliver", deliver)
+    with pytest.raises(AirflowException, match="Airflow stopped the task"):
+        task.run()
+    assert sorted(task.records()) == [1]

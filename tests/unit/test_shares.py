@@ -1,0 +1,55 @@
+"""How a run's clinics are divided into tasks."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clinic_backups.backup.shares import Share, divide
+from clinic_backups.base.model import Clinic
+
+
+def clinics(count: int) -> list[Clinic]:
+    return [Clinic(number, f"Clínica {number}") for number in range(1, count + 1)]
+
+
+def test_few_clinics_have_a_task_each_with_the_clinics_name() -> None:
+    shares = divide(clinics(3), 3, {})
+    assert [share.name for share in shares] == ["Clínica 1", "Clínica 2", "Clínica 3"]
+    assert shares[0].to_item() == {"id": 1, "name": "Clínica 1", "language": "es"}
+
+
+def test_many_clinics_are_divided_evenly_and_named_by_their_ids() -> None:
+    shares = divide(clinics(10_000), 64, {})
+    assert len(shares) == 64
+    assert {len(share.clinics) for share in shares} <= {156, 157}
+    assert sorted(shares, key=lambda share: share.clinics[0].id)[0].name == "157 clinics, 1 to 157"
+
+
+def test_a_large_clinic_is_alone_and_first() -> None:
+    seconds = dict.fromkeys(range(1, 1001), 0.5) | {700: 600.0, 3: 90.0}
+    shares = divide(clinics(1000), 8, seconds)
+    assert [share.name for share in shares[:2]] == ["Clínica 700", "Clínica 3"]
+    assert len(shares) == 8
+    assert {len(share.clinics) for share in shares[2:]} <= {166, 167}
+
+
+@given(
+    st.integers(1, 400),
+    st.integers(1, 40),
+    st.dictionaries(st.integers(1, 400), st.floats(0, 1e6), max_size=400),
+)
+def test_every_clinic_is_in_one_share_and_no_share_is_much_longer_than_it_must_be(
+    count: int, tasks: int, seconds: dict[int, float]
+) -> None:
+    shares = divide(clinics(count), tasks, seconds)
+    assert len(shares) == min(count, tasks)
+    assert sorted(clinic.id for share in shares for clinic in share.clinics) == list(range(1, count + 1))
+    assert [Share.from_item(share.to_item()) for share in shares] == shares
+    known = {id_: max(value, 0.01) for id_, value in seconds.items()}
+    if count > tasks and set(known) >= set(range(1, count + 1)):
+        costs = [sum(known[clinic.id] for clinic in share.clinics) for share in shares]
+        longest = max(known[id_] for id_ in range(1, count + 1))
+        total = sum(known[id_] for id_ in range(1, count + 1))
+        assert costs[0] == max(costs)
+        assert costs[0] <= total / tasks + longest + 1e-6 * total
