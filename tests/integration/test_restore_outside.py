@@ -307,16 +307,14 @@ def test_live_leaves_what_belongs_to_a_parent_that_was_given_away(
 
 
 CHAIN = """
-    CREATE TABLE s.a (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic);
-    CREATE TABLE s.b (id int PRIMARY KEY, a_id int REFERENCES s.a ON DELETE SET NULL);
-    CREATE TABLE s.c (id int PRIMARY KEY, b_id int REFERENCES s.b ON DELETE SET NULL, v text);
-    CREATE TABLE s.d (id int PRIMARY KEY, c_id int REFERENCES s.c ON DELETE SET NULL, v text);
-    INSERT INTO s.a SELECT k, 1 + k % 2 FROM generate_series(1, 4) AS k; INSERT INTO s.b SELECT k, k FROM generate_series(1, 4) AS k;
-    INSERT INTO s.c SELECT k, k, 'c' FROM generate_series(1, 4) AS k; INSERT INTO s.d SELECT k, k, 'd' FROM generate_series(1, 4) AS k
+    CREATE TABLE s.b (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic);
+    CREATE TABLE s.c (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, b_id int REFERENCES s.b ON DELETE SET NULL, v text);
+    CREATE TABLE s.d (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, c_id int REFERENCES s.c ON DELETE SET NULL, v text);
+    INSERT INTO s.b SELECT k, 1 + k % 2 FROM generate_series(1, 4) AS k;
+    INSERT INTO s.c SELECT k, 1 + k % 2, k, 'c' FROM generate_series(1, 4) AS k;
+    INSERT INTO s.d SELECT k, 1 + k % 2, k, 'd' FROM generate_series(1, 4) AS k
 """
-OF_A = f"a_id IN (SELECT id FROM s.a WHERE {OWN})"
-OF_B = f"b_id IN (SELECT id FROM s.b WHERE {OF_A})"
-CHAINED = {"a": OWN, "b": OF_A, "c": OF_B, "d": f"c_id IN (SELECT id FROM s.c WHERE {OF_B})"}
+CHAINED = {"b": OWN, "c": OWN, "d": OWN}
 
 
 @pytest.mark.parametrize("renamed", [False, True])
@@ -330,13 +328,12 @@ def test_a_copy_of_a_restore_of_some_tables_says_which_it_takes_back(
     damaged, tables, name = rig.everything(), ("s.b", "s.c"), "s.c"
     copy = restored(rig, record, tables=tables)
     assert copy is not None
+    rig.execute("UPDATE s.d SET v = 'later'")
     if renamed:
         rig.execute("ALTER TABLE s.c RENAME TO e")
         extracts = rig.settings.sql_dir / "extract"
         (extracts / "s.c.sql").rename(extracts / "s.e.sql")
-        for name in ("s.e", "s.d"):
-            path = extracts / f"{name}.sql"
-            path.write_text(path.read_text().replace("s.c ", "s.e "))
+        (extracts / "s.e.sql").write_text(f"SELECT t.* FROM s.e AS t WHERE {OWN}")
         (rig.settings.sql_dir / "drift.txt").write_text("s.c -> s.e\n")
         name = "s.e"
     done, plan = rig.everything(), rig.plan(copy)
@@ -344,7 +341,7 @@ def test_a_copy_of_a_restore_of_some_tables_says_which_it_takes_back(
     assert f"before a restore of s.b, {name}: only that is taken back" in " ".join(plan.notes)
     again = restored(rig, copy, plan)
     assert {key: rows for key, rows in rig.everything().items() if key != name} == {
-        key: rows for key, rows in damaged.items() if key != "s.c"
+        key: [row.replace(",d)", ",later)") for row in rows] for key, rows in damaged.items() if key != "s.c"
     }
     assert rig.everything()[name] == damaged["s.c"]
     assert again is not None
