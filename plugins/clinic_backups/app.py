@@ -35,9 +35,9 @@ from clinic_backups.maintenance.inventory import StoreCheck
 from clinic_backups.maintenance.replication import Replicator
 from clinic_backups.maintenance.verification import CheckedCopy, Verifier
 from clinic_backups.notify.approval_mails import ApprovalMails
+from clinic_backups.notify.backup_mails import Announcer
 from clinic_backups.notify.delivered import Delivered
 from clinic_backups.notify.losses import LossAlarm
-from clinic_backups.notify.policy import Announcer
 from clinic_backups.restore import trial
 from clinic_backups.restore.archives import Archives, OnBadCopy, Source
 from clinic_backups.restore.consolidate import Consolidation
@@ -205,8 +205,8 @@ class Parts:
     def deliver(self, *, clinic_id: int | None = None, limit_seconds: float = 600) -> Delivered:
         """Send the mails that are due, of one clinic or all. See :meth:`Post.deliver`."""
         # Mail is imported and set up only when there is some.
-        from clinic_backups.notify.mail import Templates
-        from clinic_backups.notify.post import Post
+        from clinic_backups.notify.sending import Post
+        from clinic_backups.notify.templates import Templates
 
         settings = self.settings
         if clinic_id is not None and not self.outbox.has_work(clinic_id, self.clock()):

@@ -13,8 +13,8 @@ from clinic_backups.base.errors import Interrupted, PermanentError, TransientErr
 from clinic_backups.base.model import BackupRecord
 from clinic_backups.catalog.clinics import ClinicHealth
 from clinic_backups.maintenance.watch import alarm_notice, count_late
+from clinic_backups.notify.backup_mails import History, cause_of, failure_notice, success_notice
 from clinic_backups.notify.digest import overdue_facts
-from clinic_backups.notify.policy import History, cause_of, failure_notice, success_notice
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 RECORD = BackupRecord(

@@ -32,7 +32,7 @@ from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.progress import ProgressNotes
 from clinic_backups.catalog.records import Catalog, SameSecond
-from clinic_backups.notify.policy import Announcer
+from clinic_backups.notify.backup_mails import Announcer
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.tenant import gate, plausibility, source_database

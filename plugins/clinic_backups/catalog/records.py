@@ -19,7 +19,7 @@ from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Envelope, 
 from clinic_backups.catalog import copies
 from clinic_backups.catalog.database import CatalogDatabase, time_of
 from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
-from clinic_backups.catalog.rows import COLUMNS, record_of, values_of
+from clinic_backups.catalog.row_mapping import COLUMNS, record_of, values_of
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
 
 PIECES_AT_A_TIME = 4

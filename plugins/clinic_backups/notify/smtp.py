@@ -17,7 +17,7 @@ from typing import Any
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
 from clinic_backups.base.text import one_line
-from clinic_backups.notify.message import check_address, split_sender
+from clinic_backups.notify.mime import check_address, split_sender
 
 LONGEST_STEP_SECONDS = 30.0
 QUIT_SECONDS = 5.0

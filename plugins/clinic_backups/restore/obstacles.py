@@ -37,7 +37,7 @@ class Obstacle:
 
 
 class Obstacles:
-    """What may stand in the way, kind by kind; see :class:`~clinic_backups.restore.checks.Checks`."""
+    """What may stand in the way, kind by kind; see :class:`~clinic_backups.restore.refusals.Checks`."""
 
     def __init__(
         self,

@@ -19,8 +19,8 @@ from clinic_backups.base.model import BackupRecord, RestoreMode, WantedKind
 from clinic_backups.base.text import is_line, one_line
 from clinic_backups.catalog.approvals import Approval, Approvals
 from clinic_backups.catalog.audit import Audit, AuditEntry
+from clinic_backups.catalog.backup_list import HistoryEntry
 from clinic_backups.catalog.database import CatalogDatabase
-from clinic_backups.catalog.history import HistoryEntry
 from clinic_backups.catalog.locks import TRY_LOCK, lock_name
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.restore.model import RestorePlan
@@ -29,9 +29,9 @@ from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.envelopes import MAX_REASON
 from clinic_backups.web.caller import Caller
+from clinic_backups.web.chain_download import Part, parts_of, tar, tar_size
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, TooMany, WrongValue
 from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs, RunView
-from clinic_backups.web.whole import Part, parts_of, tar, tar_size
 
 LINK_LASTS = timedelta(hours=1)
 DAG_OF: Mapping[str, str] = {
