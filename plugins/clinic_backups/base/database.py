@@ -145,7 +145,7 @@ def connect(
     unanswered_seconds: int | None = None,
 ) -> WatchedConnection:
     """Open a PostgreSQL connection that notices a dead peer within about a minute, and a silent one after
-        ``CLINIC_BACKUPS_SILENCE_SECONDS``.
+    ``CLINIC_BACKUPS_SILENCE_SECONDS``.
 
     :param connect_seconds: longest wait for the server, unless the connection's extras set another one.
     :param unanswered_seconds: close the connection if sent data is not acknowledged for this long.

@@ -318,9 +318,9 @@ def load() -> Settings:
 
 def load_usable() -> tuple[Settings, str]:
     """The settings with the default in place of each wrong value, and a text about the wrong values, which may be
-        empty.
+    empty.
     For code that has to work even with wrong settings: the DAG files' schedules, and mail to the operator. Nothing is
-        backed up, restored or deleted with these settings.
+    backed up, restored or deleted with these settings.
     """
     problems = _unknown(os.environ)
     defaults: dict[str, Any] = {}

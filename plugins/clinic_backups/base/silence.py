@@ -52,7 +52,7 @@ _END = "SELECT pg_terminate_backend(%(pid)s)"
 class Limits:
     """The time limits of this process.
     :cvar silence_seconds: time without a byte until the server is asked.
-        :cvar longest_seconds: longest time without a byte, whatever the server answers: a stopped process looks busy.
+    :cvar longest_seconds: longest time without a byte, whatever the server answers: a stopped process looks busy.
     """
 
     silence_seconds: float = 60

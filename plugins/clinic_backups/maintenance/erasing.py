@@ -25,7 +25,7 @@ def purge_rest(
     now: datetime,
 ) -> int:
     """Remove an erased clinic's remaining objects from one store, with all versions: those of deleted backups and those
-        without a record. Returns the number of objects that a last listing still showed.
+    without a record. Returns the number of objects that a last listing still showed.
 
     :param records: all records of the clinic.
     :raises PermanentError: there are backups that the catalog does not know.

@@ -246,7 +246,7 @@ class Replicator:
 
 def _require_nobody_vouches(record: BackupRecord, target: ObjectStore, now: datetime) -> None:
     """Check that no other backup has this copy's key. It may be the only good one, for instance if the catalog was
-        rebuilt from a store with forged backups.
+    rebuilt from a store with forged backups.
 
     :raises IntegrityError: the envelope beside it belongs to another backup.
     """

@@ -24,7 +24,7 @@ class LossAlarm:
     """Tells the operator of losses, in the transaction that records them, so that every recorded loss is mailed.
 
     All losses of one run are in one mail. Losses that follow after it was sent are in another one.
-        An :data:`~clinic_backups.catalog.copies.Announce`.
+    An :data:`~clinic_backups.catalog.copies.Announce`.
 
     :param now: the clock.
     """

@@ -50,7 +50,7 @@ def find_connection(conn_id: str) -> Connection | None:
 @contextmanager
 def failing_clearly(log: Any) -> Iterator[None]:
     """Turn this package's errors into Airflow's: a permanent one fails the task at once, a transient one may be
-        retried.
+    retried.
 
     :param log: a logger, of the standard library or of Airflow.
     """

@@ -52,7 +52,7 @@ def preflight() -> dict[str, bool]:
 
     Faults of an extract, a table or rows are logged here, and fail only the affected backups. Returns whether the rows
     of
-        all clinics were compared without a finding. If so, no backup has to compare its own rows.
+    all clinics were compared without a finding. If so, no backup has to compare its own rows.
     """
     context = get_current_context()
     conf = context["dag_run"].conf or {}

@@ -13,7 +13,7 @@ class HashingReader:
     """Reads from a source once, and computes size, SHA-256 and MD5 of the bytes.
 
     ``error`` is the error of ``source.read``, so that a store can tell it from its own errors. ``at_end`` becomes
-        true only after the source has returned ``b""``. A store may not complete an object before that.
+    true only after the source has returned ``b""``. A store may not complete an object before that.
     """
 
     def __init__(self, source: ByteSource) -> None:

@@ -24,8 +24,8 @@ class ObjectInfo:
     """One stored object, as the store describes it.
 
     ``md5`` is lower-case hex. It is present only if the provider itself computed it over the whole content, and never
-        if a writer can set it, as in Azure's property. ``etag`` is the provider's own mark of this object. No writer
-        can choose it, and any other object under the key has another one.
+    if a writer can set it, as in Azure's property. ``etag`` is the provider's own mark of this object. No writer
+    can choose it, and any other object under the key has another one.
     """
 
     key: str
@@ -80,6 +80,8 @@ class ObjectStore(ABC):
 
     has_clock: bool = True
     """Whether its objects' times come from its own clock. In a folder they come from the writer or a file server."""
+    signs_links: bool = True
+    """Whether it gives links to single objects, see :meth:`presign`. Otherwise the page hands them out itself."""
 
     def identified(self) -> str | None:
         """The id of this store, read now and compared with the catalog's; none if the store is opened without that

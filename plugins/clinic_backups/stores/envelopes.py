@@ -178,7 +178,7 @@ def unreleased_hold(record: BackupRecord, store: ObjectStore) -> Hold | None:
 
     This happens if the catalog was rebuilt from a store that was down when the hold was set. A note that cannot be
     read,
-        or has no start, counts as a hold too. Only a release that is not older than the hold ends it.
+    or has no start, counts as a hold too. Only a release that is not older than the hold ends it.
 
     :raises ClinicBackupsError: the store did not answer.
     """

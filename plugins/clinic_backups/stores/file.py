@@ -75,12 +75,13 @@ class FileStore(base.ObjectStore):
     """Objects as files of mode 0600 below one folder, which may be copied or synchronized.
 
     An object is written and forced to disk under a temporary name, read back from the disk, and linked to its name.
-        Metadata is beside it in a hidden file. Files that a killed process left are hidden too (``.~*.part``). Only
-        :meth:`make_place` creates the folder itself, because files in an empty mount point vanish with the next mount.
+    Metadata is beside it in a hidden file. Files that a killed process left are hidden too (``.~*.part``). Only
+    :meth:`make_place` creates the folder itself, because files in an empty mount point vanish with the next mount.
     """
 
     trusted_seconds = 0
     has_clock = False
+    signs_links = False
 
     def __init__(self, root: Path | str, *, part_size_bytes: int = PART_SIZE_BYTES) -> None:
         self.root = Path(root).absolute()

@@ -39,8 +39,8 @@ class IdentifiedStore(ObjectStore):
     """Wraps a store, and works only while it is the store that the catalog knows under this URL.
 
     The marker is read before an operation, unless it was read a short while ago. It is read again after every answer
-        that a wrong store would give too: a missing object, a listing, a deletion, a write. So a store that is
-        unmounted, emptied or exchanged meanwhile causes an error, and its objects never count as missing.
+    that a wrong store would give too: a missing object, a listing, a deletion, a write. So a store that is
+    unmounted, emptied or exchanged meanwhile causes an error, and its objects never count as missing.
 
     :param inner: the store itself.
     :param expected: returns the catalog's id for the store's URL; none if it has none.
@@ -50,7 +50,8 @@ class IdentifiedStore(ObjectStore):
     def __init__(
         self, inner: ObjectStore, expected: Callable[[], str | None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.inner, self.url, self.has_clock = inner, inner.url, inner.has_clock
+        self.inner, self.url = inner, inner.url
+        self.has_clock, self.signs_links = inner.has_clock, inner.signs_links
         self._expected, self._clock = expected, clock
         self._asked_at: float | None = None
 

@@ -209,7 +209,7 @@ class Actions:
         filename = record.archive_key.rpartition("/")[2]
         self._note(caller, "download", record.clinic_id, backup=backup, detail=store.url)
         expires_at = self._now() + LINK_LASTS
-        if store.url.startswith("file:"):
+        if not store.signs_links:
             return Link(None, expires_at, filename)
         return Link(store.presign(record.archive_key, expires_in=LINK_LASTS, filename=filename), expires_at, filename)
 
@@ -221,7 +221,7 @@ class Actions:
         record = backup.record
         caller.require("download", record.clinic_id)
         store, info = self._store_of(record)
-        if not store.url.startswith("file:"):
+        if store.signs_links:
             raise Conflict("This file is downloaded from the store itself.", hint="Ask for its link: descargar/")
         self._limit(caller)
         self._note(caller, "fetch", record.clinic_id, backup=backup, detail=store.url)
