@@ -450,7 +450,7 @@ class TestRows:
         messages = [item.message for item in guard.errors(rows=True) if item.message.startswith(f"{user}:")]
         assert messages == [
             f"{user}: the backups of all clinics would hold 15 rows too many. Rows are in the backups of several"
-            " clinics, or twice in one.",
+            " clinics, or twice in one backup.",
             f"{user}: 3 rows are in the backups of several clinics.",
         ]
 

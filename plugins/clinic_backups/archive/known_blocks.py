@@ -50,21 +50,21 @@ class KnownBlocks:
         self._added = 0
 
     def add(self, pieces: Iterable[bytes], fingerprint: str | None = None) -> None:
-        """Add the next archive's list, in the pieces in which :func:`.writer.block_list` wrote it.
+        """Add the next archive's list, which :func:`.writer.block_list` wrote, in pieces; the first has the whole line.
 
         :param fingerprint: the fingerprint of the blocks in that archive, if it is a full backup's.
-        :raises UnusableBlocks: it is not a list, it is damaged, or it is of another backup. All lists are
-        dropped then.
+        :raises UnusableBlocks: it is not a list, it is damaged, or it is of another backup. All lists are dropped then.
         """
         rest = iter(pieces)
+        line, _, piece = next(rest, b"").partition(b"\n")
         try:
-            head = _Head.model_validate_json(next(rest, b""))
+            head = _Head.model_validate_json(line)
         except ValueError:
             raise UnusableBlocks from None
         if head.backup_id != self.archives[self._added]:
             raise UnusableBlocks
         self._added += 1
-        total, piece = hashlib.sha256(), b""
+        total = hashlib.sha256()
         for name, count in head.tables:
             table = self._tables.setdefault(name, _Table())
             total.update(f"{name}\0{count}\0".encode())

@@ -1,6 +1,6 @@
 """Sends mails to the server of an Airflow connection of type ``smtp``. No other module knows SMTP.
 
-Why it uses the standard library: docs/decisions/0019-stored-json-and-mail.md.
+Why it uses the standard library: docs/decisions/0020-stored-json-and-mail.md.
 """
 
 from __future__ import annotations

@@ -19,26 +19,34 @@ MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live")
 
 
 @dataclass(frozen=True)
-class RestoreRequest:
-    """What somebody asks for.
+class Wish:
+    """What is wanted of a backup.
 
-    :param backup_id: which backup; else the newest completed at or before ``as_of``; else the newest completed.
     :param mode: ``exact``: the clinic becomes what the backup holds; ``missing``: only rows that are gone come back;
         ``live``: as exact, and what changed since the plan was made stays.
     :param tables: only these, and what their rows need; all when empty.
     :param ignore_dropped: restore although columns of the backup are gone from the database.
+    :param other_database: restore although the database is another one than backups are read from.
+    """
+
+    mode: RestoreMode = "exact"
+    tables: tuple[str, ...] = ()
+    ignore_dropped: bool = False
+    other_database: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreRequest(Wish):
+    """What somebody asks for: a wish, of which backup, and by whom.
+
+    :param backup_id: which backup; else the newest completed at or before ``as_of``; else the newest completed.
+    :param into_schema: not into the clinic, but as a copy into a new schema of this name.
     """
 
     clinic_id: int
     backup_id: str | None = None
     as_of: datetime | None = None
-    mode: RestoreMode = "exact"
-    tables: tuple[str, ...] = ()
-    ignore_dropped: bool = False
-    other_database: bool = False
-    """Restore although the database is another one than backups are read from."""
     into_schema: str | None = None
-    """Not into the clinic, but as a copy into a new schema of this name."""
     requested_by: str = ""
     notes: str = ""
     run_id: str | None = None
@@ -88,16 +96,6 @@ class Target:
         server = self.system or f"started {self.started_at}"
         parts = (self.host, self.port, self.database, self.database_oid, server, self.timeline)
         return json.dumps(parts)
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is wanted of a backup: see :class:`RestoreRequest`."""
-
-    mode: RestoreMode = "exact"
-    tables: tuple[str, ...] = ()
-    ignore_dropped: bool = False
-    other_database: bool = False
 
 
 @dataclass(frozen=True)
