@@ -18,7 +18,7 @@ from clinic_backups.backup.stream import OnProgress
 from clinic_backups.base.clock import DatabaseClock, machine_now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError, TransientError
-from clinic_backups.base.listening import Listener
+from clinic_backups.base.listening import Listener, nobody
 from clinic_backups.base.model import BackupRecord, Clinic, CopyProblem
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.silence import Limits
@@ -351,7 +351,7 @@ class Parts:
         """Applies the retention policy and continues erasures."""
         return Cleaner(settings=self.settings, catalog=self.catalog, stores=self.stores, now=self.clock)
 
-    def replicator(self, on_copy: Callable[[BackupRecord, str], object] = lambda record, url: None) -> Replicator:
+    def replicator(self, on_copy: Callable[[BackupRecord, str], object] = nobody) -> Replicator:
         """Makes the copies that stores lack."""
         return Replicator(catalog=self.catalog, stores=self.stores, now=self.clock, on_copy=on_copy)
 
@@ -368,7 +368,7 @@ class Parts:
         return StoreCheck(catalog=self.catalog, now=self.clock, **listening)
 
     def verifier(
-        self, *, on_copy: Callable[[CheckedCopy], object] = lambda copy: None, **listening: Unpack[Listening]
+        self, *, on_copy: Callable[[CheckedCopy], object] = nobody, **listening: Unpack[Listening]
     ) -> Verifier:
         """Reads every copy of one backup."""
         check = self.store_check(**listening)

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from clinic_backups.base.clock import DIFFERENCE_SECONDS, DatabaseClock, Now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.listening import nobody
 from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Envelope, State, iso
 from clinic_backups.catalog import copies
 from clinic_backups.catalog.database import CatalogDatabase, time_of
@@ -174,8 +175,8 @@ class Catalog:
         *,
         block_list: Iterable[bytes] = (),
         etag: str | None = None,
-        announce: Announce = lambda db, record: None,
-        announce_losses: copies.Announce = lambda db, losses: None,
+        announce: Announce = nobody,
+        announce_losses: copies.Announce = nobody,
     ) -> BackupRecord:
         """Write a completed or failed record. If its parent was lost meanwhile, the backup is lost at once.
 
@@ -251,7 +252,7 @@ class Catalog:
         """
         return self._change(record, "completed", "lost", state="deleting")
 
-    def mark_deleted(self, record: BackupRecord, *, also: Announce = lambda db, record: None) -> BackupRecord:
+    def mark_deleted(self, record: BackupRecord, *, also: Announce = nobody) -> BackupRecord:
         """Mark a record as deleted, because its objects are gone. Only its blocks and copies are removed from the
         catalog.
 
@@ -341,7 +342,7 @@ class Catalog:
         record: BackupRecord,
         *was: State,
         held: bool | None = False,
-        also: Announce = lambda db, record: None,
+        also: Announce = nobody,
         **values: Any,
     ) -> BackupRecord:
         statement = (

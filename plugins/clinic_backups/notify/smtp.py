@@ -1,4 +1,7 @@
-"""Sends mails to the server of an Airflow connection of type ``smtp``. No other module knows SMTP."""
+"""Sends mails to the server of an Airflow connection of type ``smtp``. No other module knows SMTP.
+
+Why it uses the standard library: docs/decisions/0020-stored-json-and-mail.md.
+"""
 
 from __future__ import annotations
 

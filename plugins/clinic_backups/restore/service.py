@@ -12,7 +12,7 @@ from clinic_backups.archive.manifest import Manifest
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import is_conflict, refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
-from clinic_backups.base.listening import NOBODY, Listener
+from clinic_backups.base.listening import NOBODY, Listener, nobody
 from clinic_backups.base.settings import Settings
 from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.restore.comparison import Comparison, Present
@@ -94,7 +94,7 @@ class ClinicRestore:
         approved: str,
         plan: RestorePlan | None = None,
         save: Save | None = None,
-        on_commit: Callable[[str], object] = lambda xid: None,
+        on_commit: Callable[[str], object] = nobody,
     ) -> RestorePlan:
         """Do it, in one transaction that is proven before it is committed; returns the plan as it was applied.
 

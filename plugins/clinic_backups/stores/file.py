@@ -30,6 +30,7 @@ from clinic_backups.base.errors import (
     SettingsError,
     TransientError,
 )
+from clinic_backups.base.listening import nobody
 from clinic_backups.stores import base
 from clinic_backups.stores._hashing import HashingReader
 from clinic_backups.stores._wire import MAX_METADATA_BYTES, check_key, check_list_prefix, encode_metadata
@@ -308,7 +309,7 @@ class FileStore(base.ObjectStore):
             yield
 
     def _walk(
-        self, folder: Path, above: str, prefix: str, *, on_link: Callable[[Path], object] = lambda link: None
+        self, folder: Path, above: str, prefix: str, *, on_link: Callable[[Path], object] = nobody
     ) -> Iterator[ObjectInfo]:
         """In key order: a folder sorts as its name with a slash, between ``a.b`` and ``a0``. Links are not objects."""
         for name in sorted(_names(folder)):

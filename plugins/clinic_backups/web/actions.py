@@ -14,6 +14,7 @@ from secrets import token_hex
 from typing import Any
 
 from clinic_backups.archive.object_keys import SUFFIX
+from clinic_backups.base.documents import MAX_REASON
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.model import BackupRecord, RestoreMode, WantedKind
 from clinic_backups.base.text import is_line, one_line
@@ -27,7 +28,6 @@ from clinic_backups.restore.model import RestorePlan
 from clinic_backups.restore.result import completed_by
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.stores.configured import Stores
-from clinic_backups.stores.envelopes import MAX_REASON
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.chain_download import Part, parts_of, tar, tar_size
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, TooMany, WrongValue
