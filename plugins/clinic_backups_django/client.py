@@ -74,8 +74,10 @@ class BackupsClient:
         return found | links
 
     def restore(self, number: int, clinic_id: int, **asked: Any) -> dict[str, Any]:
-        """Ask for a restore, which waits for its approval. :raises BackupsError: it was refused, or the backup is of
-        another clinic."""
+        """Ask for a restore, which waits for its approval.
+
+        :raises BackupsError: it was refused, or the backup is of another clinic.
+        """
         return self._call("POST", f"respaldos/{number}/restaurar/", {"clinica": clinic_id, **asked}, needs="run_id")
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None, *, needs: str) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def block_list(backup_id: str, tables: Mapping[str, BlockList]) -> Iterator[byte
     """The list of the blocks in a backup's own archive for the catalog: a line of JSON and all digests, in pieces.
 
     The line has the backup's id, the fingerprint, and ``[[table, blocks], …]`` in the order of the names. A digest is
-        32 bytes. :class:`~clinic_backups.archive.known_blocks.KnownBlocks` reads it, and refuses another backup's list.
+    32 bytes. :class:`~clinic_backups.archive.known_blocks.KnownBlocks` reads it, and refuses another backup's list.
     """
     own = {name: tables[name].own() for name in sorted(tables)}
     head = {
@@ -205,7 +205,7 @@ def schema_digest(tables: Iterable[Table]) -> str:
     """SHA-256, in hex, over the tables' columns and primary keys, which decide how rows are written.
 
     The definitions of types and the numbers of columns are left out. They do not change the bytes of blocks, and each
-        manifest has its own.
+    manifest has its own.
     """
     described = [
         [table.name, [_written(column) for column in table.columns], table.primary_key]

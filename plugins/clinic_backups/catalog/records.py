@@ -243,14 +243,16 @@ class Catalog:
             return set(db.scalars(select(backup.c.archive_key).where(backup.c.clinic_id == clinic_id)))
 
     def mark_deleting(self, record: BackupRecord) -> BackupRecord:
-        """Mark a record as deleting: from now on it is not a backup. :raises PermanentError: it is on hold, or not a
-        backup.
+        """Mark a record as deleting: from now on it is not a backup.
+
+        :raises PermanentError: it is on hold, or not a backup.
         """
         return self._change(record, "completed", "lost", state="deleting")
 
     def mark_deleted(self, record: BackupRecord, *, also: Announce = lambda db, record: None) -> BackupRecord:
-        """Mark a record as deleted, because its objects are gone. Only its blocks and copies are removed from the
-        catalog.
+        """Mark a record as deleted, because its objects are gone.
+
+        Only its blocks and copies are removed from the catalog.
 
         :param also: called in the same transaction.
         """

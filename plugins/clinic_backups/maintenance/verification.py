@@ -104,7 +104,7 @@ class Verifier:
     """Reads all copies of a backup and its chain, in each store that should have them, and records the result.
 
     Missing and damaged copies are recorded, also for the backups that are built on them, together with the operator's
-        mail. A copy that is back counts again.
+    mail. A copy that is back counts again.
 
     :param check: reads and records.
     :param now: the clock.

@@ -169,8 +169,9 @@ class Templates:
         return Path(filename).is_relative_to(self._folder)
 
     def _environment(self, folder: str) -> ImmutableSandboxedEnvironment:
-        """Templates of one language. Files that its folder lacks, such as the layout, are looked up in the parent
-        folder.
+        """Templates of one language.
+
+        Files that its folder lacks, such as the layout, are looked up in the parent folder.
         """
         if folder not in self._environments:
             try:

@@ -42,7 +42,7 @@ class _Encoded(str):
     """A header that is sent exactly as it was encoded here.
 
     The standard library's own encoding allows injection from a name. In Python 3.11 the subject
-        ``=?utf-8?q?a=0D=0ABcc=3A_x?=`` becomes a second header, and a long name with commas becomes further recipients.
+    ``=?utf-8?q?a=0D=0ABcc=3A_x?=`` becomes a second header, and a long name with commas becomes further recipients.
     """
 
     name: str

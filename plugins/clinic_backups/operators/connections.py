@@ -24,6 +24,7 @@ PROBLEM_KEY = "problem"
 
 def run_type_of(run: Any) -> str:
     """The type of a run: scheduled, manual, operator_triggered, …
+
     A task gets an enumeration, whose text differs from its value.
     """
     return str(getattr(run.run_type, "value", run.run_type))

@@ -51,8 +51,7 @@ def preflight() -> dict[str, bool]:
     """Fail before any clinic is touched if something is missing that every backup needs.
 
     Faults of an extract, a table or rows are logged here, and fail only the affected backups. Returns whether the rows
-    of
-        all clinics were compared without a finding. If so, no backup has to compare its own rows.
+    of all clinics were compared without a finding. If so, no backup has to compare its own rows.
     """
     context = get_current_context()
     conf = context["dag_run"].conf or {}

@@ -22,7 +22,7 @@ class OnTimeTimetable(CronTriggerTimetable):
     """A cron expression without catching up on missed times.
 
     Airflow's own timetable starts the newest missed run as soon as a DAG is unpaused, for instance at noon the run of
-        02:00, which nobody asked for.
+    02:00, which nobody asked for.
     """
 
     def __init__(self, cron: str, *, timezone: Any, **_: Any) -> None:

@@ -91,8 +91,9 @@ class Adoption:
                 yield name, count
 
     def _by_key(self, staged: Staged) -> Outside:
-        """Rows with the keys of missing ones, however they were changed. The database decides whether they are the
-        clinic's.
+        """Rows with the keys of missing ones, however they were changed.
+
+        The database decides whether they are the clinic's.
         """
         shape, doing = staged.shape, f"looking for rows of {staged.shape.name} that no extract gives"
         rows = sql.SQL("""

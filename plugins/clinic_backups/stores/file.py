@@ -75,8 +75,8 @@ class FileStore(base.ObjectStore):
     """Objects as files of mode 0600 below one folder, which may be copied or synchronized.
 
     An object is written and forced to disk under a temporary name, read back from the disk, and linked to its name.
-        Metadata is beside it in a hidden file. Files that a killed process left are hidden too (``.~*.part``). Only
-        :meth:`make_place` creates the folder itself, because files in an empty mount point vanish with the next mount.
+    Metadata is beside it in a hidden file. Files that a killed process left are hidden too (``.~*.part``). Only
+    :meth:`make_place` creates the folder itself, because files in an empty mount point vanish with the next mount.
     """
 
     trusted_seconds = 0
@@ -299,8 +299,9 @@ class FileStore(base.ObjectStore):
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """Allow one writer at a time between the check for an object and its link. Content is written outside the
-        lock.
+        """Allow one writer at a time between the check for an object and its link.
+
+        Content is written outside the lock.
         """
         with os.fdopen(os.open(self.root / f"{OWN}lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600), "r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -155,9 +155,9 @@ class Coverage:
                 yield pair
 
     def doubtful(self) -> list[tuple[NotedColumn, Reference, Problem]]:
-        """Columns that count as gaps although their type differs from the key's. Their values show whether they are
-        keys.
-        The clinic's own key counts whatever its type.
+        """Columns that count as gaps although their type differs from the key's.
+
+        Their values show whether they are keys. The clinic's own key counts whatever its type.
         """
         open_ = self._extracts | self._declared.tables.keys()
         return [

@@ -132,8 +132,7 @@ def _problems_behind(
     """Problems that PostgreSQL's catalog alone cannot show. Most databases need no query for them.
 
     Checked are whether numbers in columns of type oid are those of large objects, and whether an extract reads the rows
-    of
-        tables that inherit from its own. A query that is not answered in time counts as a problem.
+    of tables that inherit from its own. A query that is not answered in time counts as a problem.
     """
     found: list[Problem] = []
     for column in coverage.oid_columns():

@@ -114,8 +114,11 @@ def _questionable(
     before: Mapping[str, int],
     accepted: Mapping[tuple[str, str], int],
 ) -> Iterator[tuple[Table, ForeignKey]]:
-    """The foreign keys by which a row may have lost its parent since the last good backup: more children or fewer
-    parents than then, or some that somebody accepted; without such a backup all."""
+    """The foreign keys by which a row may have lost its parent since the last good backup.
+
+    There are now more children or fewer parents than in that backup, or somebody has accepted rows without parents. If
+    there is no good backup, all foreign keys are returned.
+    """
     for table in tables.values():
         for key in table.foreign_keys:
             parent = key.references

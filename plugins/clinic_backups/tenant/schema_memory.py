@@ -62,8 +62,9 @@ MEMORY = SchemaMemory()
 
 
 def shape_of(queries: Mapping[str, str]) -> Hashable:
-    """A text that is equal for extracts that differ only in numbers, as those of two clinics do. They read the same
-    tables.
+    """A text that is equal for extracts that differ only in numbers, as those of two clinics do.
+
+    They read the same tables.
 
     Names, texts and comments stay as they are: a table may well be called ``"3"``.
     """

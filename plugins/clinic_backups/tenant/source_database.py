@@ -41,8 +41,9 @@ def is_same(one: str | None, other: str | None) -> bool:
 
 
 def difference(before: str | None, now: str) -> str:
-    """A sentence that says why ``now`` is another database than ``before``; empty if it is not, or if that is
-    unknown.
+    """A sentence that says how the database ``now`` differs from ``before``.
+
+    It is empty if both are the same database, or if that is unknown.
     """
     if before is None or before == now:
         return ""

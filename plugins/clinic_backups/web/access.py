@@ -49,9 +49,9 @@ class Access:
 
 
 def is_airflow_admin(user: Any) -> bool:
-    """Whether the user is an Airflow administrator: role ``admin`` of the simple auth manager, ``Admin`` of the FAB
-        one.
-    Other auth managers have no such role; there ``user_clinics.sql`` says who is superadmin.
+    """Whether the user is an Airflow administrator: role ``admin`` of the simple auth manager, or ``Admin`` of FAB's.
+
+    Other auth managers have no such role. With them ``user_clinics.sql`` says who is superadmin.
     """
     roles = [getattr(user, "role", None), *(getattr(role, "name", role) for role in getattr(user, "roles", None) or ())]
     return any(isinstance(role, str) and role.lower() == AIRFLOW_ADMIN for role in roles)
@@ -78,7 +78,7 @@ def refuse_other_sites(request: Request) -> None:
     """Stop pages of other sites from acting with the cookie of a person who is logged in here.
 
     A bearer token is not a cookie: only a program that has it can send it. For other requests, browsers state the
-        origin: https://www.w3.org/TR/fetch-metadata/, and older ones the header Origin.
+    origin: https://www.w3.org/TR/fetch-metadata/, and older ones the header Origin.
 
     :raises CrossSite: the request comes from another site, or has no origin.
     """
