@@ -25,9 +25,9 @@ from clinic_backups.restore.service import ClinicRestore
 class Tools:
     """What an attempt works with.
 
-    :param restore: what applies plans.
-    :param safety: saves the present state before the first row is written.
-    :param status_of: asks the database what became of a record's transaction.
+    :param restore: applies plans.
+    :param safety: backs up the present state before the first row is written.
+    :param status_of: asks the database whether a record's transaction was committed.
     :param now: the clock.
     """
 
@@ -41,7 +41,7 @@ class Tools:
 
 
 class Attempt:
-    """One attempt to apply a plan, with its record. The clinic's lock is held."""
+    """One attempt to apply a plan, with its record. The caller holds the clinic's lock."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Attempt:
                 save=self._save,
                 on_commit=self._note,
             )
-            # In the mode live it may be less than what was approved.
+            # In the mode live this may be less than what was approved.
             self._record = replace(self._record, plan=applied.to_json())
             if self._record.transaction_id is None:
                 # Nothing had to be written. The approval is used all the same, because it is valid only once.

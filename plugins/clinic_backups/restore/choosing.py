@@ -21,9 +21,9 @@ from clinic_backups.tenant.drift import FILE, renamed_table
 
 
 class Choice:
-    """The tables that take part; what cannot take part is in ``refusals``.
+    """The tables that the restore includes. Those that cannot be included are in ``refusals``.
 
-    :param migrated: the backup, under the names of now.
+    :param migrated: the backup under the present names.
     :param queries: the extract of each table, rendered for the clinic.
     :param ways: how rows lead to the clinic.
     """
@@ -49,7 +49,7 @@ class Choice:
         self.references: tuple[Reference, ...] = ()
 
     def choose(self) -> None:
-        """Which tables take part, and how their columns fit."""
+        """Choose the tables that the restore includes, and match their columns."""
         contents = self._manifest.tables
         require_known(self._wish.tables, contents)
         wanted = [name for name in contents if not self._wish.tables or name in self._wish.tables]
@@ -94,7 +94,7 @@ class Choice:
             self._fit(name)
 
     def _refuse_gone(self, gone: Sequence[str], there: Collection[str]) -> None:
-        """Tables that no longer exist, each with the tables that may have replaced it."""
+        """Refuse tables that no longer exist, and name the tables that may have replaced each."""
         new = (self._queries.keys() & set(there)) - self._manifest.tables.keys() if gone else set[str]()
         candidates = self._workspace.tables(sorted(new)) if new else {}
         for name in gone:
@@ -149,7 +149,7 @@ class Choice:
             self.shapes[name] = shape
 
     def _foreign(self, name: str, filled: Collection[str]) -> list[str]:
-        """Those of the columns that name a clinic, or a row that belongs to one."""
+        """Those of the columns that name a clinic, or a row that belongs to a clinic."""
         if not filled:
             return []
         keys = {

@@ -29,7 +29,7 @@ def notes_of(backup: BackupRecord) -> tuple[str, ...]:
 
 
 def only_taken_back(tables: Sequence[str]) -> str:
-    """What is said of a copy that was made before a restore of some tables."""
+    """A sentence about a safety backup of a restore of some tables: it brings back only these tables."""
     return (
         f"It was made before a restore of {', '.join(tables)}: only that is taken back. To restore other tables of it,"
         " name them."
@@ -37,9 +37,10 @@ def only_taken_back(tables: Sequence[str]) -> str:
 
 
 def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | None = None) -> BackupRecord:
-    """The backup that a request means. A copy that was made before a restore is meant only where its id is given.
+    """The backup that a request means.
 
-    So is a backup of the future: a clock was wrong.
+    A safety backup is chosen only by its id. The same is true of a backup that is dated in the future, because a clock
+    was wrong.
 
     :param now: by default the catalog's time.
     :raises PermanentError: there is no such backup, or it is not complete.
@@ -91,10 +92,10 @@ def require_completed(record: BackupRecord) -> None:
 
 
 def source_of(record: BackupRecord) -> Source:
-    """Where a completed backup lies."""
+    """Where a completed backup lies, for reading it."""
     return Source(record.backup_id, record.clinic_id, record.archive, record.chain, bound_of(record))
 
 
 def wish_of(request: RestoreRequest) -> Wish:
-    """What is wanted of it."""
+    """What a request wants of its backup."""
     return Wish(request.mode, request.tables, request.ignore_dropped, request.other_database)

@@ -1,4 +1,4 @@
-"""What a plan says of a table besides its numbers: one sentence for each thing that whoever approves has to know."""
+"""The notes of a plan about a table: one sentence for each fact that an approver needs besides the numbers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from clinic_backups.tenant.drift import FILE
 
 
 def rows(count: int, one: str = "", many: str = "") -> str:
-    """A number of rows, with the verb that fits it."""
+    """A number of rows, with the verb in singular or plural."""
     return f"1 row{one}" if count == 1 else f"{count:,} rows{many}"
 
 
 def filled(diff: TableDiff) -> str:
-    """Of columns that the backup does not have; empty: there is none, or no row comes back."""
+    """About columns that the backup does not have; empty if there is none, or if no row comes back."""
     names = [column for column, _ in diff.staged.shape.filled]
     if not diff.plan.insert or not names:
         return ""
@@ -23,7 +23,7 @@ def filled(diff: TableDiff) -> str:
 
 
 def beside(diff: TableDiff) -> str:
-    """Without a key nothing tells that a row which the extract leaves out is one that comes back."""
+    """Without a key a row that the extract leaves out cannot be recognised as one that comes back."""
     back = rows(diff.plan.insert, " that comes back", " that come back")
     return (
         f"{back} may stand beside the same rows as they are now: the table has no primary key, and its extract leaves"
@@ -50,13 +50,13 @@ def derived_too(derived: Derived) -> str:
 
 
 def hidden(count: int) -> str:
-    """Of rows that come back and that the extract does not give."""
+    """About rows that come back and that the extract does not return."""
     back = rows(count, " that the extract leaves out now comes", " that the extract leaves out now come")
     return f"{back} back: a restore of the copy that is made before does not take them away."
 
 
 def went_on(sequence: str, numbers: int) -> str:
-    """A sequence takes no number back, not even of what was rolled back."""
+    """A sequence takes no number back, even if the transaction is rolled back."""
     return (
         f"The sequence {sequence} went on by {numbers:,} while this plan was rehearsed, and goes on when it is applied:"
         " a trigger or a default takes numbers from it, or somebody else did."
@@ -68,7 +68,7 @@ def not_finished() -> str:
 
 
 def not_told(count: int) -> str:
-    """Of rows without a key that are nobody's."""
+    """About rows without a key that no clinic's data lead to."""
     like = rows(count, " without a way to a clinic is", " without a way to a clinic are")
     return (
         f"{like} like rows that come back: whose {'it is' if count == 1 else 'they are'} cannot be told without a"
@@ -78,9 +78,9 @@ def not_told(count: int) -> str:
 
 
 def adopted(count: int, mode: RestoreMode, *, left_out: bool) -> str:
-    """Of rows of the clinic that no extract gives any more.
+    """About rows of the clinic that no extract returns any more.
 
-    :param left_out: the extract leaves them out by intention; else they have lost the way to the clinic.
+    :param left_out: the extract leaves them out on purpose; otherwise they have lost the link to the clinic.
     """
     many = count > 1
     lost = " lost the way to it (a foreign key is NULL, or no extract gives its parent)"

@@ -1,4 +1,4 @@
-"""What a unique index that identifies a table's rows does not take of the backup: it may be younger than the backup."""
+"""Checks whether a unique index can identify a backup's rows. The index may be newer than the backup."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clinic_backups.tenant.drift import FILE, filled_column
 
 
 def refusals(workspace: Workspace, staged: Staged) -> Iterator[Refusal]:
-    """Rows of the backup that the index cannot tell apart, and rows without a value in one of its columns."""
+    """Refusals for rows with equal values in the index, and for rows without a value in one of its columns."""
     shape = staged.shape
     if shape.now.primary_key or not shape.key:
         return
