@@ -68,13 +68,13 @@ def test_a_column_with_other_values_is_refused(demo_database: DemoDatabase, tmp_
     table, select, said = CHANGED[name]
     rig = rig_of(demo_database, tmp_path, table, select)
     for compared in (False, True):
-        with pytest.raises(PermanentError, match="the extract gives other values than the table") as caught:
+        with pytest.raises(PermanentError, match="the extract returns other values than the table") as caught:
             rig.backup().run(rig.request(1).__class__(**vars(rig.request(1)) | {"rows_compared": compared}))
         assert said in caught.value.message
     assert rig.objects() == []
     guard = Guard(demo_database, rig.store)
     guard.settings = guard.settings.model_copy(update={"sql_dir": tmp_path / "sql"})
-    assert any("gives other values" in item.message for item in guard.errors(rows=True))
+    assert any("returns other values" in item.message for item in guard.errors(rows=True))
 
 
 @pytest.mark.parametrize("name", SAME)

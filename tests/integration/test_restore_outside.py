@@ -124,7 +124,7 @@ def test_rows_that_an_extract_leaves_out_are_the_clinics_own(visits: Shaped, mod
     if plan.refusals:
         assert case.says and visits.everything() == damaged
         return
-    assert ("a restore of the copy that is made before does not take them away" in str(plan.tables)) == case.stays
+    assert ("restoring the safety backup does not remove them" in str(plan.tables)) == case.stays
     saved = restored(visits, record, plan, mode=mode, tables=case.only)
     done = visits.everything()
     if mode == "missing":

@@ -306,4 +306,4 @@ def test_a_rehearsal_says_which_sequences_it_moved(demo_database: DemoDatabase, 
     record = rig.run(1)
     rig.execute("DELETE FROM s.t WHERE clinic_id = 1")
     notes = " ".join(note for table in rig.plan(record).tables for note in table.notes)
-    assert "The sequence s.q went on by 2 while this plan was rehearsed" in notes
+    assert "The sequence s.q moved by 2 while this plan was rehearsed" in notes

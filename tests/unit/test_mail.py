@@ -84,7 +84,7 @@ FACTS: dict[str, dict[str, Any]] = {
         ],
         "suspect": [
             {"clinic_id": 12, "clinic_name": "Sur", "backup_id": "12-20260430T070500Z",
-             "reason": "public.a has no rows, and had 7 in 12-20260429T070500Z"},
+             "reason": "public.a has no rows, but had 7 in 12-20260429T070500Z"},
         ],
         "copies": [
             {"store_url": "gs://copies/clinics", "missing": 1234, "oldest_at": "2026-04-29T07:05:00Z",

@@ -114,9 +114,9 @@ class Archives:
             backup_id = manifest.archives[number]
             if backup_id not in known:
                 raise IntegrityError(
-                    f"Backup {source.backup_id} needs {backup_id}, of which neither catalog nor envelope know where"
-                    " it lies.",
-                    hint="Somebody changed the store or the catalog. Choose another backup.",
+                    f"Backup {source.backup_id} needs {backup_id}, but neither the catalog nor the envelope says"
+                    " where that is.",
+                    hint="Somebody has changed the store or the catalog. Choose another backup.",
                 )
             archives[number] = self._bounded(Source(backup_id, source.clinic_id, known[backup_id]))
         return Fetched(manifest, archives, store, segments)
@@ -171,7 +171,7 @@ class Archives:
             raise IntegrityError(
                 f"{source.archive.key} holds backup {manifest.backup_id} of clinic {manifest.clinic.id}; wanted is"
                 f" {source.backup_id} of clinic {source.clinic_id}.",
-                hint="Somebody exchanged archives in the store. Nothing was changed.",
+                hint="Somebody may have exchanged archives in the store. Nothing was changed.",
             )
         return manifest
 
@@ -221,7 +221,7 @@ class Archives:
                 f"Backup {source.backup_id} was not found: {source.archive.key} is in no store that was asked"
                 f" ({', '.join(self._stores.urls)}).",
                 hint="Is CLINIC_BACKUPS_STORE_URL the store that the backup was written to? If it is, `clinic-backups"
-                f" catalog verify` says what is gone. {error.hint}",
+                f" catalog verify` says what is missing. {error.hint}",
             ) from None
 
 

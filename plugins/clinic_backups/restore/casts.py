@@ -77,7 +77,7 @@ def fill_nulls(workspace: Workspace, staged: Staged) -> Iterator[str]:
         with workspace.application_path():
             count = workspace.execute(statement, f"giving {staged.shape.name}.{name} a value")
         if count:
-            yield f"Column {name} may not be NULL any more: {count:,} of the backup's rows get '{text}' ({FILE})."
+            yield f"Column {name} may no longer be NULL: {count:,} of the backup's rows get '{text}' ({FILE})."
 
 
 def _types(shape: Shape, name: str) -> tuple[str, str]:
@@ -227,13 +227,13 @@ def _another_meaning(shape: Shape, name: str, unlike: int, rows: int) -> Refusal
     found = (
         f"{unlike:,} rows of {rows:,} have other values than a conversion gives"
         if rows
-        else "no row is there to tell whether the migration kept the values"
+        else "there is no row to show whether the migration kept the values"
     )
     return Refusal(
         shape.name,
         f"{shape.name}.{name} was {then} in the backup and is {now} now: {found}.",
         "If the migration kept the values, add"
-        f" `{kept_column(shape.name, name, then, now)}` to include/sql/{FILE}, with the types. Else: ALTER TABLE"
+        f" `{kept_column(shape.name, name, then, now)}` to include/sql/{FILE}, with the types. Otherwise: ALTER TABLE"
         f" {shape.name} ALTER COLUMN {name} TYPE {then} for the time of the restore, or restore without this table.",
     )
 
@@ -243,12 +243,9 @@ def _refusal(shape: Shape, name: str, changed: int) -> Refusal:
     values = f"{changed:,} value{'s' if changed > 1 else ''}"
     if then == now:
         message = f"{values} of {shape.name}.{name} in the backup {_are(changed)} not allowed by the type {now} now."
-        hint = "A label or a rule of the type was changed: change it back for the time of the restore."
+        hint = "A label or a rule of the type has changed. Change it back during the restore."
     else:
-        message = (
-            f"{values} of {shape.name}.{name} would not be the same: the column was {then} in the backup and is {now}"
-            " now."
-        )
+        message = f"{values} of {shape.name}.{name} would change: the column was {then} in the backup and is {now} now."
         hint = f"ALTER TABLE {shape.name} ALTER COLUMN {name} TYPE {then}; then restore."
     return Refusal(shape.name, message, f"{hint} Or restore without this table.")
 

@@ -12,7 +12,7 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.model import RestoreRequest, Wish
 
-_BACK = "If its archive is back in a store: clinic-backups catalog verify --record"
+_BACK = "If its archive is in a store again, run: clinic-backups catalog verify --record"
 
 
 def notes_of(backup: BackupRecord) -> tuple[str, ...]:
@@ -20,7 +20,7 @@ def notes_of(backup: BackupRecord) -> tuple[str, ...]:
     notes = []
     if backup.safety_of is not None:
         notes.append(
-            f"This is the copy made before the restore of {backup.safety_of}: it holds what was replaced then."
+            f"This is the safety backup of the restore of {backup.safety_of}: it holds what was replaced then."
         )
     notes += [f"The backup is incomplete: {gap.table} is not in it as it should be." for gap in backup.gaps]
     if backup.suspect and not backup.is_trusted:
@@ -67,14 +67,14 @@ def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | Non
     lost = catalog.find(clinic_id=request.clinic_id, state="lost", data_before=before, limit=1)
     besides = by_id = ""
     if others and others[0].is_of_future(now):
-        besides = f" except {others[0].backup_id}, whose time has not come yet: a clock was wrong"
+        besides = f" except {others[0].backup_id}, which is dated in the future: a clock was wrong"
         by_id = " To restore it, give its id."
     elif others:
-        besides = " except copies that were made before a restore"
-        by_id = " To restore such a copy, give its id."
+        besides = " except safety backups"
+        by_id = " To restore a safety backup, give its id."
     if lost:
         by_id += f" {_BACK}"
-        besides += f"; {lost[0].backup_id} is lost: no store has a good copy of it, or of what it is built on"
+        besides += f"; {lost[0].backup_id} is lost: no store has a good copy of it, or of a backup that it is built on"
     raise PermanentError(
         f"Clinic {request.clinic_id} has no completed backup{when}{besides}.",
         hint=f"See clinic-backups list --clinic {request.clinic_id}.{by_id}",

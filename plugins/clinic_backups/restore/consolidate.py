@@ -135,7 +135,7 @@ class Consolidation:
                 blocks = block_list(record.backup_id, stored.blocks)
                 return Consolidated(self._outcomes.complete(completed, blocks, stored.archive.etag), verified)
             except ClinicBackupsError as error:
-                error.add_note(f"Backup {record.backup_id} is stored; the catalog learns of it with the next backup.")
+                error.add_note(f"Backup {record.backup_id} is stored. The next backup records it in the catalog.")
                 raise
 
     def _usable(self, backup_id: str) -> BackupRecord:
@@ -147,12 +147,10 @@ class Consolidation:
         require_completed(record)
         if record.kind != "incremental":
             raise PermanentError(
-                f"Backup {backup_id} is a full one already.", hint="There is nothing to do: it needs no other backup."
+                f"Backup {backup_id} is a full one already.", hint="Nothing is to do: it needs no other backup."
             )
         if Erasures(self._catalog.database).open_of(record.clinic_id) is not None:
-            raise PermanentError(
-                f"Clinic {record.clinic_id} is being erased.", hint="Nothing of it is to be stored anew."
-            )
+            raise PermanentError(f"Clinic {record.clinic_id} is being erased.", hint="Its backups are no longer made.")
         return record
 
     def _dated(self, source: BackupRecord, requested_by: str) -> BackupRecord:
@@ -220,6 +218,6 @@ class Consolidation:
         if found != {source.fingerprint}:
             raise IntegrityError(
                 f"The full backup that was made of {source.backup_id} does not hold the same rows.",
-                hint="It was not kept. Report this: it is an error of this package.",
+                hint="It was not kept. Please report this error of the package.",
             )
         return verified

@@ -149,8 +149,8 @@ class _Following:
                 Refusal(
                     name,
                     f"Tables were renamed since the backup, and others have their names: {said}.",
-                    f"If that is right, add to include/sql/{FILE}, in this order: {_quoted(lines)}. If {name} was made"
-                    f" again with the same values: `{renamed_table(name, name)}`.",
+                    f"If that is right, add to include/sql/{FILE}, in this order: {_quoted(lines)}. If {name} was"
+                    f" created again with the same values: `{renamed_table(name, name)}`.",
                 )
                 for name in matched.unsaid
             ]
@@ -158,8 +158,8 @@ class _Following:
             if name not in {*matched.names, *matched.unsaid} and now.get(name, oid) != oid:
                 self._note(
                     name,
-                    "The table was dropped and made again since the backup: its columns are taken by their names. Look"
-                    " whether they still mean the same.",
+                    "The table was dropped and created again since the backup. Its columns are matched by their names:"
+                    " check that they still mean the same.",
                 )
         return matched.names
 
@@ -275,9 +275,9 @@ class _Following:
         self.refusals.append(
             Refusal(
                 table,
-                f"{FILE} can be followed in several ways for {what} of {table or 'the backup'} ({said}): from the names"
-                " alone it cannot be told which of these changes came before the backup.",
-                f"Take the lines that are older than the backup out of {FILE} for the time of the restore.",
+                f"{FILE} can be followed in several ways for {what} of {table or 'the backup'} ({said}): the"
+                " names alone do not show which of these changes came before the backup.",
+                f"Remove the lines that are older than the backup from {FILE} for the time of the restore.",
             )
         )
 

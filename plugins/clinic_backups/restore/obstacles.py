@@ -133,8 +133,8 @@ class Obstacles:
             query,
             lambda count, keys, missing: Refusal(
                 shape.name,
-                f"{count} rows of {shape.name} would belong to rows of {reference.parent} that are of another clinic"
-                f" now, or of none ({reference.name}): {keys}.",
+                f"{count} rows of {shape.name} would refer to rows of {reference.parent} that belong to another"
+                f" clinic now, or to none ({reference.name}): {keys}.",
                 f"Give those rows of {reference.parent} back first, or restore without {shape.name}. If {shape.name}"
                 f" may name rows of other clinics, declare the column in include/sql/not_backed_up.txt.",
             ),
@@ -175,8 +175,8 @@ class Obstacles:
                 shape.name,
                 f"{count} rows of the backup have keys in {shape.name} that belong to rows outside of this clinic now:"
                 f" {keys}.",
-                "These rows are another clinic's now, or nothing but the backup says that they are this clinic's: give"
-                " them back, or move them to other keys, or restore into another schema." + gave,
+                "These rows belong to another clinic now, or only the backup says that they belong to this one. Give"
+                " them back, or change their keys, or restore into another schema." + gave,
             ),
         )
 
@@ -257,8 +257,8 @@ class Obstacles:
         def says(count: int, keys: str, missing: str) -> Refusal:
             return Refusal(
                 shape.name,
-                f"{count} rows of {shape.name} refer to rows of {reference.parent} that are not there"
-                f" ({reference.name}).{f' Missing there: {where} {missing}.' if missing else ''} The rows: {keys}.",
+                f"{count} rows of {shape.name} refer to rows of {reference.parent} that do not exist"
+                f" ({reference.name}).{f' Missing: {where} {missing}.' if missing else ''} The rows: {keys}.",
                 f"Restore {reference.parent} with it."
                 if with_it
                 else f"Bring the rows of {reference.parent} back first{' with these keys' if missing else ''}.",
@@ -292,8 +292,8 @@ class Obstacles:
                 reference.parent,
                 f"{count} rows of {reference.child} refer to rows of {reference.parent} that the restore would delete"
                 f" ({reference.name}): {keys}.",
-                f"Delete or change these rows of {reference.child} first, or restore with the mode `missing`. If others"
-                f" make them anew, declare {reference.child} as derived in include/sql/not_backed_up.txt.",
+                f"Delete or change these rows of {reference.child} first, or restore with the mode `missing`. If the"
+                f" application makes them again, declare {reference.child} derived in include/sql/not_backed_up.txt.",
             ),
         )
 

@@ -57,21 +57,21 @@ class RestoreOutcomes:
         if status == "aborted":
             if record.transaction_id and isinstance(error, TransientError) and not isinstance(error, Interrupted):
                 error = TransientError(
-                    "The restore broke off while it was committed. The database says that it was not: nothing was"
-                    " changed.",
+                    "The restore was cut off during its commit. The database says that it was not committed: nothing"
+                    " was changed.",
                     hint="Make a new plan and approve it.",
                 )
             return self.fail(record, error)
         if status is not None:
             raise TransientError(
                 f"The transaction of restore {record.restore_id} is still open in the clinics' database.",
-                hint="The server soon notices that its process is gone: try again in two minutes. A commit that waits"
-                " for a standby shows in pg_stat_activity.",
+                hint="The server will soon notice that the process is gone: try again in two minutes. If a commit waits"
+                " for a standby, pg_stat_activity shows it.",
             )
         unknown = PermanentError(
-            "The restore's process died while it committed, and the database no longer knows whether it did: the clinic"
-            " is as it was before, or wholly restored.",
-            hint="Plan the same restore again and look: nothing to write means that it was done.",
+            "The restore's process died during its commit, and the database no longer knows whether it was committed."
+            " The clinic is either as before or completely restored.",
+            hint="Plan the same restore again: if there is nothing to write, it was done.",
         )
         return self._close(record.failed(unknown, self._now()), "unknown")
 
@@ -82,8 +82,8 @@ class RestoreOutcomes:
         :raises TransientError: the database does not know yet; the record stays as it is.
         """
         died = Interrupted(
-            "The restore's process ended without a word: killed, out of memory, or its machine stopped. The database"
-            " is as it was before.",
+            "The restore's process ended without a word: it was killed, it ran out of memory, or its machine stopped."
+            " The database is as it was before.",
             hint="See the task's log and the worker's memory, then plan the restore again.",
         )
         return self.settle(record, died, transaction_status)

@@ -49,7 +49,7 @@ def only_planned(workspace: Workspace, planned: Writes, found: Writes) -> None:
         if is_ != was and not _was_taken_back(workspace, table, planned, found):
             raise IntegrityError(
                 f"{table}: {operation} touched {is_} rows, planned were {was}.",
-                hint="Nothing was changed. A trigger or a cascade writes besides the restore: turn it off for it.",
+                hint="Nothing was changed. A trigger or a cascade also writes: turn it off for the restore.",
             )
 
 
@@ -94,9 +94,9 @@ def require_unchanged(before: str, after: str) -> None:
     """:raises IntegrityError: besides the rows, something was truncated, dropped, created or altered."""
     if before != after:
         raise IntegrityError(
-            "While the rows were written, a table or another object was truncated, dropped, made or altered, or a large"
-            " object was.",
-            hint="Nothing was changed. A trigger does that: turn it off for the restore.",
+            "While the rows were written, a table, a large object or another object was truncated, dropped, created or"
+            " altered.",
+            hint="Nothing was changed. A trigger may have done that: turn it off for the restore.",
         )
 
 
@@ -127,7 +127,7 @@ class Proof:
         ((counts,),) = self._workspace.rows("SHOW track_counts", None, "asking for track_counts")
         if counts != "on":
             raise PermanentError(
-                "The server does not count what is written (track_counts is off), and a restore is proven by it.",
+                "The server does not count writes (track_counts is off), and a restore cannot be proven without that.",
                 hint="ALTER ROLE <role of restore_db> SET track_counts = on; a superuser may.",
             )
 
@@ -207,7 +207,7 @@ class Proof:
         ((count,),) = self._workspace.rows(query, None, f"reading {name} again")
         if count:
             raise IntegrityError(
-                f"{count} rows of {name} would not have the values that {FILE} says for added columns.",
+                f"{count} rows of {name} would not have the values that {FILE} gives for added columns.",
                 hint="Nothing was changed. A trigger changes them: turn it off for the restore, or correct the line.",
             )
 

@@ -18,7 +18,7 @@ from clinic_backups.tenant.drift import FILE, filled_column
 
 def untold(table: str, reference: Reference) -> str:
     """The error for changed rows that cannot be identified, because the table has no key."""
-    does = {"c": "deletes", "n": "empties", "d": "empties"}.get(reference.on_delete, "forbids it for")
+    does = {"c": "deletes", "n": "changes", "d": "changes"}.get(reference.on_delete, "protects")
     return (
         f"{table} has no primary key, and no unique columns that may not be NULL: a changed row is deleted and"
         f" inserted, and {reference.name} of {reference.child} {does} the rows that refer to it."
@@ -76,15 +76,15 @@ def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicB
         return Refusal(
             name,
             f"{name} has no partition for at least one row of the backup.",
-            f"Was one detached or dropped? ALTER TABLE {name} ATTACH PARTITION … again, or make one for these rows; or"
-            f" restore without {name}.",
+            f"If one was detached or dropped: ALTER TABLE {name} ATTACH PARTITION … again, or create one for these"
+            f" rows; or restore without {name}.",
         )
     what = {
         "23514": f"Constraint {refused.constraint} of {name} refuses {many}.",
-        "23502": f"Column {refused.column} of {name} may not be empty now, and is in {many}.",
+        "23502": f"Column {refused.column} of {name} may no longer be NULL, but is in {many}.",
         "23505": f"{many[0].upper()}{many[1:]} would have a value in {name} that another row has now"
         f" ({refused.constraint}).",
-        "23P01": f"Exclusion constraint {refused.constraint} of {name} refuses {many}: another row is in the way.",
+        "23P01": f"Exclusion constraint {refused.constraint} of {name} refuses {many}: they conflict with another row.",
         "23503": f"A foreign key of {name} would be broken ({refused.constraint}).",
         "23001": f"A foreign key of {name} would be broken ({refused.constraint}).",
     }.get(refused.state)

@@ -25,7 +25,7 @@ def refusals(workspace: Workspace, staged: Staged) -> Iterator[Refusal]:
             rows = f"{count:,} row{'s' if count != 1 else ''} of the backup"
             yield Refusal(
                 shape.name,
-                f"Column {name} of {shape.name} may not be empty now, and is in {rows}.",
+                f"Column {name} of {shape.name} may no longer be NULL, but is in {rows}.",
                 f"If a migration gave the rows a value, add it to include/sql/{FILE}:"
                 f" `{filled_column(shape.name, name, '…')}`. Otherwise: ALTER TABLE {shape.name} ALTER COLUMN {name}"
                 f" DROP NOT NULL for the time of the restore; or restore without {shape.name}.",

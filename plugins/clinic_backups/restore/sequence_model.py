@@ -131,7 +131,7 @@ class Uses:
         return Untold(
             min(tables),
             None,
-            f"Nothing in the database says into which column numbers of {listed(found)} go: no restore moves them.",
+            f"The database does not show which column gets the numbers of {listed(found)}, so no restore moves them.",
             f"If the application puts them into a column, give it the default nextval('…'). {COMPARE}",
         )
 

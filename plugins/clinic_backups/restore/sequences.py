@@ -123,7 +123,7 @@ def _by_name(made: RunTime) -> Untold:
     return Untold(
         made.of.root,
         made.of.column,
-        f"{made.of.said} gets numbers by {made.by} from a sequence whose name is made at run time{of}, and which one"
+        f"{made.of.said}gets numbers by {made.by} from a sequence whose name is made at run time{of}, and which one"
         " cannot be told: it is not moved, and after a restore may give one that a row has.",
         COMPARE,
     )

@@ -263,10 +263,10 @@ def _interrupted(error: TransientError, committing: Sequence[str]) -> TransientE
         )
     else:
         told = TransientError(
-            f"{error.message} That was while the restore was committed, and whether it was is not known here: the"
-            " clinic is as it was before, or wholly restored.",
-            hint="Plan the same restore again and look: nothing to write means that it was done."
-            + (f" As long as the server was not restarted it knows: SELECT pg_xact_status('{committing[-1]}');"
+            f"{error.message} That was during the commit, and it is not known whether the restore was committed. The"
+            " clinic is either as before or completely restored.",
+            hint="Plan the same restore again: if there is nothing to write, it was done."
+            + (f" Until its next restart, the server knows: SELECT pg_xact_status('{committing[-1]}');"
                if committing[-1] else ""),
         )  # fmt: skip
     told.refused = refused  # type: ignore[attr-defined]
@@ -280,7 +280,7 @@ def _changed(clinic_id: int, now: RestorePlan, plan: RestorePlan | None) -> Clin
         where = f", in {', '.join(tables)}" if tables else ""
     return ClinicChanged(
         f"Clinic {clinic_id} has changed since the plan was made{where}: {_summary(now)} now.",
-        hint="Nothing was changed. Make a new plan and approve it. If people go on working: the mode `live` keeps what"
+        hint="Nothing was changed. Make a new plan and approve it. If people keep working, the mode `live` keeps what"
         " they changed since the plan, and include/sql/before_restore.sql can keep them out meanwhile.",
     )
 

@@ -186,7 +186,7 @@ def fit(
     if not told and set(old) != set(new):
         return Refusal(
             now.name,
-            f"{now.name} has no primary key, and its columns are others than in the backup: rows cannot be told apart.",
+            f"{now.name} has no primary key, and its columns differ from the backup: rows cannot be identified.",
             "Give it the columns of the backup for the time of the restore, or restore without this table.",
         )
     proposals = list(proposed_columns(then, now, renamed)) if dropped else []
@@ -194,7 +194,7 @@ def fit(
         return Refusal(
             now.name,
             f"The backup has columns that {now.name} lacks now: {', '.join(dropped)}.",
-            (f"{_renamed(proposals)} Else: bring" if proposals else "Bring")
+            (f"{_renamed(proposals)} Otherwise bring" if proposals else "Bring")
             + " the columns back, or restore without their values: ignore_dropped.",
         )
     generated = {column.name: column for column in now.columns if column.generated is not None}
@@ -222,7 +222,7 @@ def fit(
             if old[name].type != new[name].type
         ),
         *(
-            f"Column {column.name} was added since: rows that come back get "
+            f"Column {column.name} was added since: restored rows get "
             + (f"'{values[column.name]}' ({FILE})." if column.name in values else "its default.")
             for column in added
         ),
@@ -268,10 +268,10 @@ def _made_again(now: Table, columns: Sequence[tuple[Column, Column]]) -> Refusal
     )
     return Refusal(
         now.name,
-        f"Columns of {now.name} were dropped since the backup, and others were made under their names:"
+        f"Columns of {now.name} were dropped since the backup, and others were created with their names:"
         f" {', '.join(column.name for _, column in columns)}.",
-        f"If the migration gave them the same values, add to include/sql/{FILE}: {lines}. Else restore without their"
-        " values: ignore_dropped.",
+        f"If the migration gave them the same values, add to include/sql/{FILE}: {lines}. Otherwise restore without"
+        " their values: ignore_dropped.",
     )
 
 
@@ -284,7 +284,7 @@ def _renamed(lines: Sequence[str]) -> str:
 def _no_longer_generated(now: Table, name: str) -> Refusal:
     return Refusal(
         now.name,
-        f"Column {name} of {now.name} was generated when the backup was made, and is an ordinary one now: the backup"
+        f"Column {name} of {now.name} was generated when the backup was made, and is an ordinary one now. The backup"
         " does not hold its values.",
         "Make it a generated column again for the time of the restore, or restore without this table.",
     )
@@ -293,9 +293,9 @@ def _no_longer_generated(now: Table, name: str) -> Refusal:
 def _other_meaning(now: Table, name: str, said: str) -> Refusal:
     return Refusal(
         now.name,
-        f"{said[0].upper()}{said[1:]} than when the backup was made, and column {name} of {now.name} is of it: values"
-        " would come back with another meaning.",
-        "Give them the names of then for the time of the restore, or restore without this table.",
+        f"{said[0].upper()}{said[1:]} than when the backup was made, and column {name} of {now.name} has this type."
+        " Values would come back with another meaning.",
+        "Give them their former names for the time of the restore, or restore without this table.",
     )
 
 
@@ -307,6 +307,6 @@ def _unfillable(now: Table, added: list[Column]) -> Refusal | None:
     return Refusal(
         now.name,
         f"Columns of {now.name} were added since, may not be NULL and have no default: {', '.join(names)}.",
-        f"Say in include/sql/{FILE} which value the rows that come back get there: {lines}. The application's"
-        " migration that added the column says which. Or give the columns a default for the time of the restore.",
+        f"Add to include/sql/{FILE} the value that restored rows get there: {lines}. The application's"
+        " migration that added the column shows it. Or give the columns a default for the time of the restore.",
     )

@@ -14,10 +14,7 @@ from clinic_backups.restore.model import RestorePlan, RestoreRequest, TablePlan,
 NOT_COMPARED = (
     "It was not compared with the database that backups are read from: the connection clinic_db is not defined here"
 )
-_STOPS = (
-    "What is approved is what is applied, once and in this database: if the clinic changes in between, the restore"
-    " stops."
-)
+_STOPS = "Exactly this plan is applied, once and in this database. If the clinic changes in between, the restore stops."
 _MODES: Mapping[RestoreMode, tuple[str, str]] = {
     "exact": ("is to become what backup {} holds", _STOPS),
     "missing": (
@@ -26,8 +23,8 @@ _MODES: Mapping[RestoreMode, tuple[str, str]] = {
     ),
     "live": (
         "is to become what backup {} holds, except rows that people change after this plan",
-        "What is approved is applied once and in this database, and it may be less: rows that people change in between"
-        " stay as they leave them, and the restore's record tells which were left.",
+        "This plan is applied once and in this database, or less of it: rows that people change in between stay as"
+        " they leave them, and the restore's record says which.",
     ),
 }
 """For each mode: what it does with the clinic, and what happens if the clinic changes after the plan."""

@@ -38,7 +38,7 @@ def findings(settings: Settings, connection: Connection | None) -> list[Finding]
     if connection is None:
         report.warn(
             CHECK,
-            "Nobody tried whether the tables can be restored: connection 'restore_db' is not defined here.",
+            "It was not tried whether the tables can be restored: connection 'restore_db' is not defined here.",
             "Run `clinic-backups check` also where restores run.",
         )
     else:

@@ -87,12 +87,12 @@ class Ways:
         return with_child(self.links, table)
 
     def telling(self, table: str) -> set[str]:
-        """Columns of a table that say whose a row is: those of its ways, and those that its extract compares."""
+        """Columns of a table that say to which clinic a row belongs: columns of its links, and of its extract."""
         compared = self._folder.clinic_columns().get(table, frozenset[str]())
         return {column for way in self.of(table) for column in way.columns} | compared
 
     def marks(self, table: str) -> list[str]:
-        """Columns that say whose a row is, and that no way can follow: of another type, arrays, or a clinic's code."""
+        """Columns that say to which clinic a row belongs, but cannot be followed: other types, arrays, codes."""
         names = KeyNames(self._structure, self._folder, self.queries)
         named = {
             column.name
