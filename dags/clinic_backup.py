@@ -1,8 +1,9 @@
 """
 ### Back up every active clinic
 
-Each night at 02:00 (`CLINIC_BACKUPS_TIME_ZONE`): `active_clinics` → `preflight` → `back_up` → `summary`.
-`back_up` is one task per clinic. With more than `CLINIC_BACKUPS_TASKS` clinics, a task backs up several of them.
+Each night at 02:00 (`CLINIC_BACKUPS_SCHEDULE`, in `CLINIC_BACKUPS_TIME_ZONE`):
+`active_clinics` → `preflight` → `back_up` → `summary`. `back_up` is one task per clinic. With more than
+`CLINIC_BACKUPS_TASKS` clinics, a task backs up several of them.
 
 **By hand**, with a conf:
 
@@ -43,14 +44,14 @@ from clinic_backups.operators import (
     preflight,
     summary,
 )
-from clinic_backups.operators.timetable import OnTimeTimetable
+from clinic_backups.operators.timetable import on_time
 
 configured = settings.for_schedules()
 
 
 @dag(
     description="Back up every active clinic, each night",
-    schedule=OnTimeTimetable("0 2 * * *", timezone=configured.time_zone),
+    schedule=on_time(configured.schedule, configured.time_zone),
     catchup=False,
     max_active_runs=1,
     # A backfill would back up today's data under past dates.

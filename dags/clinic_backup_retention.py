@@ -1,7 +1,8 @@
 """
 ### Check the stores, and delete expired backups
 
-Sundays at 03:00 (`CLINIC_BACKUPS_TIME_ZONE`), and by hand: `check_stores` → `copy_missing` → `clean`.
+Sundays at 03:00 (`CLINIC_BACKUPS_RETENTION_SCHEDULE`, in `CLINIC_BACKUPS_TIME_ZONE`), and by hand:
+`check_stores` → `copy_missing` → `clean`.
 
 - `check_stores` compares each store with the catalog. If the object of a backup is missing or differs, the copy is
   recorded as lost, and the operator gets a mail. With `sweep` it also removes the remains of unfinished uploads that
@@ -47,14 +48,14 @@ from clinic_backups.base import settings
 from clinic_backups.operators import OWNER
 from clinic_backups.operators.copies import check_stores, copy_missing
 from clinic_backups.operators.retention import clean
-from clinic_backups.operators.timetable import OnTimeTimetable
+from clinic_backups.operators.timetable import on_time
 
 configured = settings.for_schedules()
 
 
 @dag(
     description="Check the stores, and delete expired backups",
-    schedule=OnTimeTimetable("0 3 * * 0", timezone=configured.time_zone),
+    schedule=on_time(configured.retention_schedule, configured.time_zone),
     catchup=False,
     max_active_runs=1,
     # A backfill would apply today's policy under past dates.

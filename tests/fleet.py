@@ -26,7 +26,7 @@ from clinic_backups.maintenance.inventory import Inventory, StoreCheck, Task
 from clinic_backups.maintenance.rebuild import Rebuilt, rebuild
 from clinic_backups.maintenance.replication import Replication, Replicator
 from clinic_backups.restore.archives import Archives
-from clinic_backups.restore.chosen import source_of, wish_of
+from clinic_backups.restore.chosen import source_of
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.stores.base import ObjectStore
@@ -101,7 +101,7 @@ class Fleet(Rig):
 
     def restored(self, record: BackupRecord, stores: Stores | None = None) -> RestorePlan:
         """Plan and apply; returns what was applied."""
-        source, wish = source_of(record), wish_of(RestoreRequest(clinic_id=record.clinic_id))
+        source, wish = source_of(record), RestoreRequest(clinic_id=record.clinic_id)
         restore = self.restore(stores)
         return restore.apply(source, wish, approved=restore.plan(source, wish).digest)
 

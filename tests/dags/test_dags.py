@@ -51,8 +51,35 @@ def test_the_schedule_is_in_the_configured_zone(name: str, expression: str, monk
 
 
 @pytest.mark.parametrize(
+    ("said", "expression"),
+    [
+        ("*/30 6-22 * * 1-5", "*/30 6-22 * * 1-5"),
+        ("@hourly", "0 * * * *"),
+        (" 15   3 * * * ", "15 3 * * *"),
+        ("None", None),
+    ],
+)
+@pytest.mark.parametrize(
+    ("name", "setting"), [("clinic_backup", "SCHEDULE"), ("clinic_backup_retention", "RETENTION_SCHEDULE")]
+)
+def test_the_schedule_is_a_setting(
+    name: str, setting: str, said: str, expression: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setenv(f"CLINIC_BACKUPS_{setting}", said)
+    bag = DagBag(CHECKOUT / "dags" / f"{name}.py")
+    assert bag.import_errors == {}
+    timetable = bag.dags[name].timetable
+    assert timetable.can_be_scheduled == (expression is not None)
+    if expression is not None:
+        assert timetable.serialize()["expression"] == expression
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("SCHEDULE", "at night"),
         ("KEEP_DAYS", "30 days"), ("TIME_ZONE", "Bolivia"), ("TIME_ZONE", "../etc"), ("CLINIC_RETENTION", "{x"),
         ("REPLICA_STORES", "[]"), ("RETRIES", "-1"), ("APPROVAL_HOURS", "9" * 30), ("KEEP_DAY", "365"),
     ],

@@ -17,7 +17,7 @@ from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.model import BackupRecord
 from clinic_backups.base.settings import PROJECT_SQL
 from clinic_backups.catalog import migrate
-from clinic_backups.restore.chosen import source_of, wish_of
+from clinic_backups.restore.chosen import source_of
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.extract import SqlFolder, render
@@ -76,7 +76,7 @@ def rows(apps: Any = None) -> dict[str, str]:
 
 def restored(fleet: Fleet, record: BackupRecord, **wished: Any) -> None:
     """Plan and apply; Django lets go of what it has open before."""
-    source, wish = source_of(record), wish_of(RestoreRequest(clinic_id=record.clinic_id, **wished))
+    source, wish = source_of(record), RestoreRequest(clinic_id=record.clinic_id, **wished)
     plan = fleet.restore().plan(source, wish)
     assert plan.refusals == (), plan.refusals
     fleet.restore().apply(source, wish, approved=plan.digest)
@@ -250,7 +250,7 @@ def test_a_backup_from_before_the_migration_is_refused_by_name(practice: Fleet, 
     extract_of_the_new_model(practice)
     apps.get_model("usuarios", "Paciente").objects.filter(clinica_id=1).update(email="roto@x.example")
     disconnect()
-    plan = practice.restore().plan(source_of(record), wish_of(RestoreRequest(clinic_id=1)))
+    plan = practice.restore().plan(source_of(record), RestoreRequest(clinic_id=1))
     assert any(refusal.table == "public.usuarios_paciente" for refusal in plan.refusals)
 
 

@@ -28,7 +28,7 @@ from clinic_backups.base.listening import Listener
 from clinic_backups.base.model import BackupRecord, Loss, iso
 from clinic_backups.catalog.outbox import Outbox
 from clinic_backups.notify.losses import LISTED, LossAlarm
-from clinic_backups.restore.chosen import source_of, wish_of
+from clinic_backups.restore.chosen import source_of
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
@@ -252,7 +252,7 @@ def test_a_restore_takes_the_next_store_when_the_first_has_no_good_copy(
         stores, on_bad_copy=lambda source, url, error: bad.append((url, error)), listener=Listener(steps.append)
     )
 
-    source, wish = source_of(record), wish_of(RestoreRequest(clinic_id=1))
+    source, wish = source_of(record), RestoreRequest(clinic_id=1)
     restore.apply(source, wish, approved=restore.plan(source, wish).digest)
     assert fleet.rows_now(1) == rows
     assert {url for url, _ in bad} == {one.url}

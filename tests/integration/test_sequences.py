@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
+from clinic_backups.base.errors import PermanentError
 from tests.integration.test_trial import trial
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import shaped
@@ -236,3 +237,15 @@ def test_a_sequence_that_nothing_explains_is_named(demo_database: DemoDatabase, 
     said = "into which column numbers of s.q go"
     assert said in str([table.notes for table in rig.plan(record).tables])
     assert [found.level for found in trial(rig) if said in found.message] == ["warning"]
+
+
+def test_a_table_whose_name_needs_quotes_is_named_when_nobody_may_read_it(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    """The same fault elsewhere: the name was looked up as if somebody had written it in quotes."""
+    rig = shaped(demo_database, tmp_path, f'CREATE TABLE s."Mi tabla" (id int PRIMARY KEY, {CLINIC})',
+                 {"Mi tabla": f'SELECT * FROM s."Mi tabla" WHERE {OWN}'})  # fmt: skip
+    rig.execute(f'REVOKE SELECT ON s."Mi tabla" FROM {demo_database.roles.reader}')
+    with pytest.raises(PermanentError, match=r"may not read s\.Mi tabla") as caught:
+        rig.run(1)
+    assert "ALTER DEFAULT PRIVILEGES" in caught.value.hint

@@ -49,16 +49,16 @@ class KnownBlocks:
         self._added = 0
 
     def add(self, pieces: Iterable[bytes], fingerprint: str | None = None) -> None:
-        """Add the next archive's list, in the pieces in which :func:`.writer.block_list` wrote it.
+        """Add the next archive's list, which :func:`.writer.block_list` wrote, in pieces; the first has the whole line.
 
         :param fingerprint: the fingerprint of the blocks in that archive, if it is a full backup's.
-        :raises UnusableBlocks: it is not a list, it is damaged, or it is of another backup. All lists are
-        dropped then.
+        :raises UnusableBlocks: it is not a list, it is damaged, or it is of another backup. All lists are dropped then.
         """
         rest = iter(pieces)
-        tables, listed = _head(next(rest, b""), self.archives[self._added])
+        line, _, piece = next(rest, b"").partition(b"\n")
+        tables, listed = _head(line, self.archives[self._added])
         self._added += 1
-        total, piece = hashlib.sha256(), b""
+        total = hashlib.sha256()
         for name, count in tables:
             table = self._tables.setdefault(name, _Table())
             total.update(f"{name}\0{count}\0".encode())

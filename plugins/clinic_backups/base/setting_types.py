@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from croniter import croniter
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
@@ -103,6 +104,21 @@ def _known_zone(value: str) -> str:
     return value
 
 
+PRESETS = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *"}
+"""Airflow's names of schedules, as cron expressions."""
+BY_HAND = "none"
+
+
+def _schedule(value: str) -> str:
+    value = " ".join(value.split())
+    cron = PRESETS.get(value, value)
+    if value.lower() == BY_HAND:
+        return BY_HAND
+    if len(cron.split()) != 5 or not croniter.is_valid(cron):
+        raise ValueError(f"neither a cron expression of five fields, nor {', '.join(PRESETS)}, nor {BY_HAND}")
+    return cron
+
+
 def _language(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,20}", value):
         raise ValueError("not the name of a folder in the folder of the mails' texts, such as es")
@@ -123,6 +139,8 @@ ClinicKeys = Annotated[
 ClinicPolicies = Annotated[dict[int, RetentionPolicy], NoDecode, BeforeValidator(_by_clinic)]
 ClinicFrequencies = Annotated[dict[int, Frequency], NoDecode, BeforeValidator(_by_clinic)]
 Replicas = Annotated[dict[str, str], NoDecode, BeforeValidator(_json), AfterValidator(_connection_ids)]
+Schedule = Annotated[str, AfterValidator(_schedule)]
+"""A cron expression, or ``none``: only by hand."""
 ZoneName = Annotated[str, AfterValidator(_known_zone)]
 Language = Annotated[str, AfterValidator(_language)]
 WebAddress = Annotated[SecretStr, AfterValidator(_web_address)]

@@ -28,6 +28,7 @@ from clinic_backups.base.setting_types import (
     Language,
     Percent,
     Replicas,
+    Schedule,
     SomePath,
     StoreUrl,
     Timeout,
@@ -121,6 +122,13 @@ class Settings(BaseSettings):
         default={},
         description="Further stores that get a copy of every backup, as JSON of Airflow connection and "
         'URL: {"backup_replica": "gs://copies/clinics"}',
+    )
+    schedule: Schedule = Field(
+        default="0 2 * * *",
+        description="When all clinics are backed up: a cron expression, @hourly, @daily, @weekly, @monthly, or none",
+    )
+    retention_schedule: Schedule = Field(
+        default="0 3 * * 0", description="When the stores are checked and expired backups are deleted, in the same form"
     )
     time_zone: ZoneName = Field(default="UTC", description="IANA zone of the schedules, for instance America/La_Paz")
     tasks: int = Field(

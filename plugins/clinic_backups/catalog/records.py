@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -23,6 +23,8 @@ from clinic_backups.catalog.rows import COLUMNS, record_of, values_of
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
 
 PIECES_AT_A_TIME = 4
+PIECE_BYTES = 512 * 1024
+"""Of a list of blocks, in one row."""
 """Pieces of a list of blocks that are read at once, half a MiB each."""
 Announce = Callable[[SqlConnection, BackupRecord], object]
 
@@ -200,8 +202,9 @@ class Catalog:
                     f"The catalog has no running backup {record.backup_id}, or another attempt of it runs.",
                     hint="Another process ended, removed or continued it: see `clinic-backups show`.",
                 )
-            # Piece by piece, because in one statement the driver would keep several copies of the list.
-            for part, digests in enumerate(block_list):
+            # Piece by piece, because in one statement the driver would keep several copies of the list. The small
+            # pieces of a small clinic are one.
+            for part, digests in enumerate(_joined(block_list)):
                 db.execute(insert(backup_blocks).values(backup_id=record.backup_id, part=part, digests=digests))
             _note_stores(db, record, etag)
             if built_on is not None and (losses := copies.settle(db, [record.backup_id], record.stores[0])):
@@ -423,6 +426,18 @@ class Catalog:
     def _select(self, statement: Select[Any]) -> list[BackupRecord]:
         with self.database.transaction("reading the catalog") as db:
             return [record_of(row) for row in db.execute(statement).mappings()]
+
+
+def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, in pieces of at least ``PIECE_BYTES`` but for the last."""
+    waiting = bytearray()
+    for piece in pieces:
+        waiting += piece
+        if len(waiting) >= PIECE_BYTES:
+            yield bytes(waiting)
+            waiting.clear()
+    if waiting:
+        yield bytes(waiting)
 
 
 def _own_number(db: SqlConnection, record: BackupRecord) -> dict[str, int]:

@@ -17,7 +17,6 @@ from clinic_backups.base.model import Envelope
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
 from clinic_backups.restore.archives import Source
-from clinic_backups.restore.chosen import wish_of
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.request import parse
 from clinic_backups.restore.service import ClinicRestore, refused
@@ -115,7 +114,7 @@ def _without_catalog(
     steps = Steps()
     service: ClinicRestore = with_parts.clinic_restore(identity, listener=steps.listener)
     with steps:
-        made = service.plan(source, wish_of(request))
+        made = service.plan(source, request)
     _show_plan(made, json=json)
     if only_plan:
         raise typer.Exit(1 if made.refusals else 0)
@@ -125,7 +124,7 @@ def _without_catalog(
     if not _approved(made, yes=yes):
         raise typer.Exit(1)
     with steps:
-        done = service.apply(source, wish_of(request), approved=made.digest, plan=made)
+        done = service.apply(source, request, approved=made.digest, plan=made)
     errors.print(f"Clinic {request.clinic_id} is restored from {made.backup_id}: {done.writes:,} rows were written.")
 
 

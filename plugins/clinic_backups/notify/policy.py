@@ -23,7 +23,7 @@ TOLERANCE = timedelta(hours=2)
 
 
 @dataclass(frozen=True)
-class History:
+class MailHistory:
     """Earlier notices and backups of the clinic.
 
     :param failures: mailed failures in a row, without a recovery after them.
@@ -39,7 +39,7 @@ class History:
     failed_in_week: int = 0
 
 
-def success_notice(record: BackupRecord, history: History, wish: NotifySuccess, now: datetime) -> Notice | None:
+def success_notice(record: BackupRecord, history: MailHistory, wish: NotifySuccess, now: datetime) -> Notice | None:
     """The notice of a completed backup. A recovery is always mailed, other successes as the setting says."""
     facts = _facts(record)
     if history.failures and history.failing_since:
@@ -53,7 +53,7 @@ def success_notice(record: BackupRecord, history: History, wish: NotifySuccess, 
     return None
 
 
-def failure_notice(record: BackupRecord, history: History, cause: Cause) -> Notice:
+def failure_notice(record: BackupRecord, history: MailHistory, cause: Cause) -> Notice:
     """The notice of a failed backup. It is always mailed; consecutive failures form one thread."""
     facts = {
         "clinic_id": record.clinic_id,
@@ -98,7 +98,7 @@ class Announcer:
         queue(db, failure_notice(record, _history(db, record, now), cause), now)
 
 
-def _history(db: SqlConnection, record: BackupRecord, now: datetime) -> History:
+def _history(db: SqlConnection, record: BackupRecord, now: datetime) -> MailHistory:
     row = db.execute(
         text("""
             WITH last AS (
@@ -134,7 +134,7 @@ def _history(db: SqlConnection, record: BackupRecord, now: datetime) -> History:
             "until": now + FUTURE_TOLERANCE,
         },
     ).one()
-    return History(**row._mapping)
+    return MailHistory(**row._mapping)
 
 
 def _facts(record: BackupRecord) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from airflow.timetables.trigger import CronTriggerTimetable
 from pendulum import instance
 
+from clinic_backups.base.setting_types import BY_HAND
+
 GRACE = timedelta(hours=1)
 """A run that is late by less than this begins at once, for instance after a restart of the scheduler."""
 
@@ -16,6 +18,11 @@ GRACE = timedelta(hours=1)
 def utc_now() -> datetime:
     """The scheduler's clock, as Airflow's own timetables read it."""
     return datetime.now(UTC)
+
+
+def on_time(schedule: str, timezone: Any) -> OnTimeTimetable | None:
+    """The timetable of a setting; none: runs are started by hand only."""
+    return None if schedule == BY_HAND else OnTimeTimetable(schedule, timezone=timezone)
 
 
 class OnTimeTimetable(CronTriggerTimetable):

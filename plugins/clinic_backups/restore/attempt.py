@@ -13,7 +13,7 @@ from clinic_backups.base.model import BackupRecord, Clinic
 from clinic_backups.catalog.approvals import Approval, Approvals, use
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.restores import RestoreRecord, Restores
-from clinic_backups.restore.chosen import source_of, wish_of
+from clinic_backups.restore.chosen import source_of
 from clinic_backups.restore.comparison import Present
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.outcome import RestoreOutcomes, TransactionStatus
@@ -60,7 +60,7 @@ class Attempt:
         try:
             applied = tools.restore.apply(
                 source_of(chosen),
-                wish_of(self._request),
+                self._request,
                 approved=self._approved.plan_digest,
                 plan=self._plan,
                 save=self._save,

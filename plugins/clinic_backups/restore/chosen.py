@@ -10,7 +10,7 @@ from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.model import BackupRecord
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore.archives import Source
-from clinic_backups.restore.model import RestoreRequest, Wish
+from clinic_backups.restore.model import RestoreRequest
 
 _BACK = "If its archive is in a store again, run: clinic-backups catalog verify --record"
 
@@ -94,8 +94,3 @@ def require_completed(record: BackupRecord) -> None:
 def source_of(record: BackupRecord) -> Source:
     """Where a completed backup lies, for reading it."""
     return Source(record.backup_id, record.clinic_id, record.archive, record.chain, bound_of(record))
-
-
-def wish_of(request: RestoreRequest) -> Wish:
-    """What a request wants of its backup."""
-    return Wish(request.mode, request.tables, request.ignore_dropped, request.other_database)

@@ -16,26 +16,34 @@ MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live")
 
 
 @dataclass(frozen=True)
-class RestoreRequest:
-    """A request for a restore.
+class Wish:
+    """What is wanted of a backup.
 
-    :param backup_id: the backup; if empty, the newest completed one at or before ``as_of``, or the newest of all.
     :param mode: ``exact``: the clinic becomes what the backup holds; ``missing``: only rows that are gone come back;
         ``live``: as exact, but rows that changed since the plan stay.
     :param tables: only these, and what their rows need; all if empty.
     :param ignore_dropped: restore although columns of the backup are gone from the database.
+    :param other_database: restore although this is not the database that backups are read from.
+    """
+
+    mode: RestoreMode = "exact"
+    tables: tuple[str, ...] = ()
+    ignore_dropped: bool = False
+    other_database: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreRequest(Wish):
+    """A request for a restore: a wish, the backup that it is for, and who asks.
+
+    :param backup_id: the backup; if empty, the newest completed one at or before ``as_of``, or the newest of all.
+    :param into_schema: do not restore the clinic, but make a copy in a new schema of this name.
     """
 
     clinic_id: int
     backup_id: str | None = None
     as_of: datetime | None = None
-    mode: RestoreMode = "exact"
-    tables: tuple[str, ...] = ()
-    ignore_dropped: bool = False
-    other_database: bool = False
-    """Restore although this is not the database that backups are read from."""
     into_schema: str | None = None
-    """Do not restore the clinic, but make a copy in a new schema of this name."""
     requested_by: str = ""
     notes: str = ""
     run_id: str | None = None
@@ -87,16 +95,6 @@ class Target:
         server = self.system or f"started {self.started_at}"
         parts = (self.host, self.port, self.database, self.database_oid, server, self.timeline)
         return json.dumps(parts)
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is wanted of a backup: see :class:`RestoreRequest`."""
-
-    mode: RestoreMode = "exact"
-    tables: tuple[str, ...] = ()
-    ignore_dropped: bool = False
-    other_database: bool = False
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ class Code:
     """
 
     def __init__(self, body: str, functions: Collection[str] = (), *, through: bool = False) -> None:
-        self._text, self._functions, self._through = without_comments(body), functions, through
+        self._text, self._functions, self._through = _with_last(without_comments(body)), functions, through
         self._variables: dict[str, list[str | None]] = {}
         self._followed: set[str] = set()
         self._ways: dict[tuple[str, int], list[str | None]] = {}
@@ -286,6 +286,19 @@ class Code:
 
     def _of(self, found: Sequence[Token]) -> str:
         return self._text[found[0].start : found[-1].end] if found else ""
+
+
+def _with_last(text: str) -> str:
+    """With the only sequence that a text asks in the place of ``lastval``."""
+    asked, found = {call.argument for call in calls(text)}, list(tokens(text))
+    if len(asked) != 1:
+        return text
+    places = [
+        (found[index].start, found[index + 2].end, f"currval({next(iter(asked))})")
+        for index in range(len(found) - 2)
+        if found[index].is_("lastval") and found[index + 1].is_("(") and found[index + 2].is_(")")
+    ]
+    return replaced(text, places)
 
 
 def _cut(found: list[Token], *words: str) -> list[list[Token]]:

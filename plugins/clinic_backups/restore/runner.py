@@ -14,7 +14,7 @@ from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotAppr
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
 from clinic_backups.restore.attempt import Attempt, Tools
-from clinic_backups.restore.chosen import choose_backup, notes_of, only_taken_back, source_of, wish_of
+from clinic_backups.restore.chosen import choose_backup, notes_of, only_taken_back, source_of
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.outcome import RestoreOutcomes, TransactionStatus, status_in
 from clinic_backups.restore.safety import SafetyBackup
@@ -58,7 +58,7 @@ class RestoreRunner:
         notes = notes_of(chosen)
         if meant.tables != request.tables:
             notes += (only_taken_back(meant.tables),)
-        plan = self._restore.plan(source_of(chosen), wish_of(meant))
+        plan = self._restore.plan(source_of(chosen), meant)
         if not plan.writes and not plan.refusals:
             notes += tuple(self._others(chosen))
         return replace(plan, notes=(*notes, *plan.notes))

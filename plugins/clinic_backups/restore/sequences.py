@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from psycopg2 import sql
@@ -83,8 +83,8 @@ def examine(workspace: Workspace, names: Sequence[str]) -> Examined:
     """What could be said before there is anything to restore. No function of the application is called that counts."""
     found = read(workspace, list(workspace.relations()))
     wanted = [column for column in found.columns if column.root in names]
-    _resolve(workspace, found, {column: qualified(column.table) for column in wanted})
-    asked = _Asked(workspace, found.uses)
+    _resolve(workspace, found, {column: _some_rows(column.table) for column in wanted})
+    asked = _Asked(workspace, found.uses, _some_rows)
     uses = [use for use in found.uses if use.of in wanted]
     unclear = [
         Untold(use.of.root, use.column, _unclear(use), "")
@@ -118,6 +118,11 @@ def _resolve(workspace: Workspace, found: Uses, rows: Mapping[Column, sql.Compos
         ]
 
 
+def _some_rows(table: str) -> sql.Composable:
+    """Enough rows of a table to see whether an expression can be evaluated for them."""
+    return sql.SQL("(SELECT * FROM {} LIMIT {})").format(qualified(table), sql.Literal(numbering.WINDOW))
+
+
 def _by_name(made: RunTime) -> Untold:
     of = f" ({listed(made.candidates)})" if made.candidates else ""
     return Untold(
@@ -130,10 +135,15 @@ def _by_name(made: RunTime) -> Untold:
 
 
 class _Asked:
-    """How numbers become values; nothing is asked twice."""
+    """How numbers become values; nothing is asked twice.
 
-    def __init__(self, workspace: Workspace, uses: Sequence[SequenceUse]) -> None:
-        self._workspace, self._uses = workspace, uses
+    :param rows: SQL of the rows of a table for which it must be possible to evaluate an expression.
+    """
+
+    def __init__(
+        self, workspace: Workspace, uses: Sequence[SequenceUse], rows: Callable[[str], sql.Composable] = qualified
+    ) -> None:
+        self._workspace, self._uses, self._rows = workspace, uses, rows
         self._known: dict[tuple[str | None, ...], Numbering | None] = {}
         self._said: set[tuple[str | None, ...]] = set()
 
@@ -168,7 +178,7 @@ class _Asked:
         following = following_of(workspace, use)
         new = (use.table, use.column) if use.how == "trigger" else None
         found = numbering.by_expression(workspace, use.expression, use.type, following, use.increment, new=new)
-        if found is None or not numbering.holds_for(workspace, found, use.column, qualified(use.table), following):
+        if found is None or not numbering.holds_for(workspace, found, use.column, self._rows(use.table), following):
             return None
         return found
 

@@ -23,7 +23,7 @@ from clinic_backups.web.problems import MEDIA_TYPE, TITLES, Conflict, WrongValue
 from clinic_backups.web.render import Links, archive_path, whole_path
 from clinic_backups.web.schemas import (
     Chosen,
-    Clinics,
+    ClinicsPage,
     Enlace,
     Health,
     Iniciado,
@@ -233,7 +233,7 @@ def clinics(
     descending: bool = False,
     page: Page = 1,
     page_size: PageSize = 50,
-) -> Clinics:
+) -> ClinicsPage:
     found = services.board.page(
         visible=caller.viewer.visible,
         now=services.now(),
@@ -245,7 +245,7 @@ def clinics(
         page=page,
         per_page=page_size,
     )
-    return Clinics(count=found.total, results=[clinic_of(line, caller) for line in found.lines])
+    return ClinicsPage(count=found.total, results=[clinic_of(line, caller) for line in found.lines])
 
 
 def alerts_for(caller: Caller, services: Services) -> list[str]:

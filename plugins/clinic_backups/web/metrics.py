@@ -23,11 +23,11 @@ def exposition(clinics: Iterable[ClinicMetrics], now: datetime, alerts: Iterable
     :param alerts: kinds of :class:`clinic_backups.web.banners.Banner`.
     """
     registry = CollectorRegistry()
-    registry.register(_Clinics(clinics, now, alerts))
+    registry.register(_ClinicFigures(clinics, now, alerts))
     return generate_latest(registry)
 
 
-class _Clinics(Collector):
+class _ClinicFigures(Collector):
     def __init__(self, clinics: Iterable[ClinicMetrics], now: datetime, alerts: Iterable[str]) -> None:
         self._clinics, self._now, self._alerts = clinics, now, alerts
 

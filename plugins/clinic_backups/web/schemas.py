@@ -188,7 +188,7 @@ class Clinic(BaseModel):
     restored_at: datetime | None = Field(description="The last completed restore; each one was proven")
 
 
-class Clinics(BaseModel):
+class ClinicsPage(BaseModel):
     """One page of clinics."""
 
     count: int
