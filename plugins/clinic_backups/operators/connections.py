@@ -50,8 +50,9 @@ def find_connection(conn_id: str) -> Connection | None:
 
 @contextmanager
 def failing_clearly(log: Any) -> Iterator[None]:
-    """Turn this package's errors into Airflow's: a permanent one fails the task at once, a transient one may be
-        retried.
+    """Turn this package's errors into Airflow's.
+
+    A permanent error fails the task at once; a transient one may be retried.
 
     :param log: a logger, of the standard library or of Airflow.
     """

@@ -1,4 +1,7 @@
-"""Sequences after a restore: the next number must not be one that a row has, or somebody says that it may be."""
+"""Sequences after a restore: the next number must not be one that a row has.
+
+If that cannot be told, the plan says so.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ from clinic_backups.restore.workspace import Workspace
 
 @dataclass
 class Found:
-    """The sequences of what comes back.
+    """The sequences of the restored columns.
 
-    :param uses: all columns that take numbers from them.
-    :param notes: a table, and what the plan says about it.
+    :param uses: all columns that get numbers from them.
+    :param notes: each a table and what the plan says about it.
     """
 
     uses: list[SequenceUse] = field(default_factory=list)
@@ -36,14 +39,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Examined:
-    """What is known of the sequences of some tables before anything is restored."""
+    """Facts about the sequences of some tables before anything is restored."""
 
     uses: list[SequenceUse]
     untold: list[Untold]
 
 
 def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
-    """Sequences of columns that get values back, with every column of the database that takes its numbers from them."""
+    """Sequences of columns that get values back, with every column of the database that gets numbers from them."""
     result = Found()
     if not any(diff.plan.insert or diff.plan.update for diff in diffs.values()):
         return result
@@ -80,7 +83,7 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
 
 
 def examine(workspace: Workspace, names: Sequence[str]) -> Examined:
-    """What could be said before there is anything to restore. No function of the application is called that counts."""
+    """The facts that are known before there is anything to restore. No function that takes numbers is called."""
     found = read(workspace, list(workspace.relations()))
     wanted = [column for column in found.columns if column.root in names]
     _resolve(workspace, found, {column: _some_rows(column.table) for column in wanted})
@@ -135,7 +138,7 @@ def _by_name(made: RunTime) -> Untold:
 
 
 class _Asked:
-    """How numbers become values; nothing is asked twice.
+    """How numbers become values. Nothing is asked twice.
 
     :param rows: SQL of the rows of a table for which it must be possible to evaluate an expression.
     """
@@ -155,7 +158,7 @@ class _Asked:
         return self._known[means]
 
     def is_new(self, use: SequenceUse) -> bool:
-        """It was not asked before."""
+        """Whether it was not asked before."""
         is_new = self._means(use) not in self._said
         self._said.add(self._means(use))
         return is_new
@@ -196,7 +199,7 @@ def _complete(workspace: Workspace, use: SequenceUse, found: Numbering, rows: sq
 
 
 def _back(diff: TableDiff | None, column: str, part: str | None = None) -> sql.Composable | None:
-    """SQL of the rows that come back with a value of the column; none where none does. :param part: of a partition."""
+    """SQL of the restored rows that have a value in the column; none if there are none. :param part: of a partition."""
     if diff is None or column not in diff.staged.shape.columns:
         return None
     operations = [
@@ -238,7 +241,7 @@ def _unread(use: SequenceUse, left: int) -> str:
 
 
 def refusals(found: Sequence[SequenceUse], role: str) -> Iterator[Refusal]:
-    """A sequence that could not be set is found before anything is written."""
+    """Refuse sequences that the role may not set, before anything is written."""
     for use in found:
         if not use.may:
             yield Refusal(
@@ -249,7 +252,7 @@ def refusals(found: Sequence[SequenceUse], role: str) -> Iterator[Refusal]:
 
 
 def positions(workspace: Workspace) -> dict[str, int]:
-    """How far every sequence is that this role may read; those that nobody has used are left out."""
+    """The position of every sequence that this role may read. Sequences that were never used are left out."""
     found = workspace.rows(
         "SELECT quote_ident(schemaname) || '.' || quote_ident(sequencename), last_value FROM pg_sequences"
         " WHERE last_value IS NOT NULL",
@@ -260,7 +263,7 @@ def positions(workspace: Workspace) -> dict[str, int]:
 
 
 def moved(workspace: Workspace, before: Mapping[str, int]) -> dict[str, int]:
-    """By how much each sequence went on since."""
+    """By how much each sequence has moved since."""
     return {
         name: abs(number - before.get(name, 0))
         for name, number in positions(workspace).items()
