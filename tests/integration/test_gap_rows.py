@@ -81,7 +81,7 @@ def test_equal_rows_that_are_all_there_are_no_finding(demo_database: DemoDatabas
     ]
     assert [item.message for item in findings(rig, "ok")] == [
         "5 tables were compared with the backups of all clinics, 2 by their primary keys and 3 without one by whole"
-        " rows and how often each is there: 21 rows are in one backup each, 2 belong to no clinic."
+        " rows and their number: 21 rows are in one backup each, 2 belong to no clinic."
     ]
 
 

@@ -393,7 +393,7 @@ ROWS = {
         VISITS,
         f"SELECT c.* FROM {VISITS} c JOIN {PATIENTS} p ON p.id = c.paciente_id"
         " WHERE p.clinica_id = CASE {{ clinic_id }} WHEN 1 THEN 2 WHEN 2 THEN 1 ELSE {{ clinic_id }} END",
-        "of a backup name in paciente_id",
+        "of a backup refer in paciente_id",
     ),
     "another clinic's too": (
         STOCK, f"SELECT * FROM {STOCK} WHERE clinica_id IN ({{{{ clinic_id }}}}, 2)", "belong to another clinic",
@@ -465,7 +465,7 @@ class TestRows:
             f"{VISITS}: 2 rows of a backup refer in odontologo_id to a row of public.profesionales_odontologo that is"
             " not in the same clinic's backup."
         )
-        with pytest.raises(PermanentError, match="2 rows of a backup name in odontologo_id"):
+        with pytest.raises(PermanentError, match="2 rows of a backup refer in odontologo_id"):
             guard.run(1)
         assert guard.run(3).gaps == ()
         guard.declare(f"{VISITS}.odontologo_id: dentists help out in other clinics")
