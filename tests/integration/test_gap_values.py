@@ -29,7 +29,7 @@ OWN = "clinic_id = {{ clinic_id }}"
 EXTRACTS = {"visit": OWN, "log": OWN, "part": OWN}
 ALL = 'id, clinic_id, name, "order", at'
 CHANGED = {
-    "a key": ("visit", 'SELECT id + 1000000 AS id, clinic_id, name, "order", at FROM s.visit', "2 rows in the columns that"),
+    "a key": ("visit", 'SELECT id + 1000000 AS id, clinic_id, name, "order", at FROM s.visit', "2 rows in the columns"),
     "a text": ("visit", 'SELECT id, clinic_id, upper(name) AS name, "order", at FROM s.visit', "of 2 rows in name"),
     "a number's form": ("visit", 'SELECT id, clinic_id, name, "order"::int AS "order", at FROM s.visit', "in order"),
     "a time": ("visit", 'SELECT id, clinic_id, name, "order", now() AS at FROM s.visit', "of 2 rows in at"),
@@ -43,7 +43,7 @@ CHANGED = {
                     " ON a.id + b.id = 3", "of 2 rows in name"),
     "within": ("visit", 'WITH v AS MATERIALIZED (SELECT *, lower(name) AS n FROM s.visit)'
                ' SELECT id, clinic_id, n AS name, "order", at FROM v', "of 2 rows in name"),
-    "without a key": ("log", "SELECT clinic_id, coalesce(line, '') AS line FROM s.log", "of 1 rows in the columns that"),
+    "without a key": ("log", "SELECT clinic_id, coalesce(line, '') AS line FROM s.log", "1 rows in the columns that"),
     "of partitions": ("part", "SELECT id, clinic_id, v || v AS v FROM s.part", "of 2 rows in v"),
 }  # fmt: skip
 SAME = {

@@ -79,7 +79,7 @@ def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
     does, between = _MODES[plan.mode]
     lines = [
         f"**{_escape(plan.clinic_name)}** (clinic {plan.clinic_id}) {does.format(f'`{plan.backup_id}`')}, as of"
-        f" **{iso(plan.snapshot_at.replace(microsecond=0))}**. Mode `{plan.mode}`. Asked for by"
+        f" **{iso(plan.snapshot_at.replace(microsecond=0))}**. Mode `{plan.mode}`. Requested by"
         f" {_escape(requested_by)}."
     ]
     lines.append(f"**Target:** {_escape(_target(plan.target))}")
@@ -115,7 +115,7 @@ def copy_as_markdown(backup: BackupRecord, schema: str, target: Target, *, reque
     lines = [
         f"A copy of backup `{backup.backup_id}` of **{_escape(backup.clinic_name)}** (clinic {backup.clinic_id},"
         f" {backup.rows_total:,} rows) is to be made in the new schema `{schema}`, in {_escape(target.name)}."
-        f" Asked for by {_escape(requested_by)}.",
+        f" Requested by {_escape(requested_by)}.",
         "The clinic itself is not touched. The copy holds patients' data: whoever may read that schema may read them.",
     ]
     return "\n\n".join([*lines, *([f"Notes: {_escape(notes)}"] if notes else [])])
