@@ -1,7 +1,7 @@
-"""Measured processes: how long they took, and the most memory each of them had at a time.
+"""Starts measured processes: their time, and the most memory that each of them had.
 
-Peaks are VmHWM of ``/proc/<pid>/status`` (proc_pid_status(5)), which begins anew with each program. ``ru_maxrss`` would
-begin with the memory of the process that forked it.
+Peaks are VmHWM of ``/proc/<pid>/status`` (proc_pid_status(5)), which starts again with each program. ``ru_maxrss``
+would start with the memory of the process that forked it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a benchmark is: subjects that are measured in turn, and figures that compare each with its references."""
+"""Subjects that are measured in turn, and figures that compare each with its references."""
 
 from __future__ import annotations
 

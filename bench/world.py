@@ -1,4 +1,4 @@
-"""What the benchmarks run on: servers of their own in a temporary folder, which goes with them."""
+"""The servers of the benchmarks, in a temporary folder that is removed with them."""
 
 from __future__ import annotations
 

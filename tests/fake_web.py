@@ -1,4 +1,4 @@
-"""A made-up fleet for the pages: what the catalog and Airflow would say, without either."""
+"""A made-up fleet for the pages. It replaces the catalog and Airflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that one backup needs, for tests: a demo database, a store, a catalog, a key, and an archive's opener."""
+"""Everything that one backup needs in tests: a demo database, a store, a catalog, a key, and a reader of archives."""
 
 from __future__ import annotations
 

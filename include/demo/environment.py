@@ -1,4 +1,4 @@
-"""The environment of every process of the demo: settings of Airflow and of the package, nothing of the caller's.
+"""The environment of every process of the demo: settings of Airflow and of the package, without the caller's variables.
 
 Airflow's options: https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html
 """

@@ -1,4 +1,4 @@
-"""Processes of the demo, known by more than their number: a number may by now be somebody else's.
+"""Processes of the demo, identified by number and start time, because a number may belong to another process by now.
 
 Linux only: sessions and start times are read from /proc/<pid>/stat, see proc_pid_stat(5).
 """

@@ -1,4 +1,4 @@
-"""What the demo runs: kept in a file, so that the next command finds it, whatever became of the one before."""
+"""The state of the demo in a file, so that the next command finds it even if the last one died."""
 
 from __future__ import annotations
 

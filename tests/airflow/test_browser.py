@@ -1,4 +1,4 @@
-"""The Backups page as people use it: in Chromium, in a real Airflow, and each time what the catalog says of it."""
+"""The Backups page as people use it, in Chromium and a real Airflow, compared with the catalog."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is paid for without being seen: older versions, and uploads that were never completed."""
+"""Objects that cost money although no listing shows them: older versions, and uploads that were never completed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Locks that a service enforces, and those that a store refuses to ask for.
+"""Locks that a service enforces, and locks that a store refuses to request.
 
 SeaweedFS enforces Object Lock as Amazon does: both modes, legal holds, single and multipart uploads. The other two
 emulators enforce nothing: see test_store_lock_requests.py.

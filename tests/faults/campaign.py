@@ -1,4 +1,4 @@
-"""Step after step: a change of the application, an operation under a fault, the same once more, the oracle."""
+"""Runs step after step: a change of the application, an operation under a fault, the operation again, the oracle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What must be true after each step. Trusts PostgreSQL, SeaweedFS, age, zstd and tar, and nothing of ours."""
+"""Checks what must be true after each step.
+
+Uses only PostgreSQL, SeaweedFS, age, zstd and tar, not the package's code.
+"""
 
 from __future__ import annotations
 

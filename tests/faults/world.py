@@ -1,4 +1,4 @@
-"""Where a campaign takes place: a database, a SeaweedFS and a folder as stores, proxies before them, the command."""
+"""The servers of a campaign: a database, a SeaweedFS and a folder as stores, proxies before them, and the command."""
 
 from __future__ import annotations
 

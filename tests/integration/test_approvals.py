@@ -1,4 +1,4 @@
-"""Approvals of restores: for the plan that was shown, by who answered, for one database, once, and nothing else."""
+"""An approval is valid for the plan that was shown, for one database and once, and records who gave it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns and tables that changed their names, or were made again: PostgreSQL's own numbers tell them apart."""
+"""Columns and tables that exchanged names or were created again are told apart by PostgreSQL's own numbers."""
 
 from __future__ import annotations
 

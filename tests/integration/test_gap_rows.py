@@ -1,4 +1,4 @@
-"""Each row of a table with an extract is in one backup, once: without a key, or with half of a foreign key too."""
+"""Each row of an extracted table is in one backup exactly once, also without a key or with half of a foreign key."""
 
 from __future__ import annotations
 

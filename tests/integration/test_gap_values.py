@@ -1,4 +1,4 @@
-"""What an extract gives in a column is the table's own value: a changed one would be restored as if it were true."""
+"""An extract must return the table's own values, because a restore would write changed ones back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said when something fails: for each failure its first line and its remedy, as real parts give them."""
+"""The errors of real failures: the first line and the remedy of each."""
 
 from __future__ import annotations
 

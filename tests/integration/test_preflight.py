@@ -1,4 +1,4 @@
-"""The preflight: all that is wrong is found in one run, by name and with the remedy, and nothing else is."""
+"""The preflight finds everything that is wrong in one run, with the remedy, and reports nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a restore refused although it is possible, or refused in words that help nobody."""
+"""Restores that were refused although they are possible, and refusals whose words did not help."""
 
 from __future__ import annotations
 

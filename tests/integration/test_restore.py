@@ -1,4 +1,4 @@
-"""Restoring one clinic: exact or not at all, nobody else touched, planned as it is applied."""
+"""Restoring one clinic is exact or does not happen, touches no other clinic, and follows the plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a clinic that its extracts do not give now: left out on purpose, without their way to it, or given away."""
+"""Rows of a clinic that its extracts do not return now: left out on purpose, without a link to it, or given away."""
 
 # ruff: noqa: E501 - a case reads best in one line
 

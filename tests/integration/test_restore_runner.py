@@ -1,4 +1,4 @@
-"""A restore with its record: which backup, one at a time, saved before, undone after, and told what became of it."""
+"""A restore with its record: choice of the backup, one at a time, safety backup, undo, and mail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose a row is that no extract gives: the database is asked as it stands, whatever the backup says."""
+"""To which clinic a row belongs that no extract returns: the present database decides, not the backup."""
 
 # ruff: noqa: E501 - a case reads best in one line
 

@@ -1,4 +1,4 @@
-"""What a restore says when it cannot do what is asked: who, where, and what to do next."""
+"""The messages of a restore that is refused: who, where, and what to do next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""After a restore the next number of a sequence is nobody's, or plan and `check` say of which this cannot be told."""
+"""After a restore the next number of a sequence is free. If that cannot be told, the plan and `check` say so."""
 
 from __future__ import annotations
 

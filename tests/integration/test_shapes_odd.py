@@ -1,4 +1,4 @@
-"""Odder shapes than those of test_shapes.py: what comes back exactly, and what a plan refuses in plain words."""
+"""Odder schemas than those of test_shapes.py: they are restored exactly, or the plan refuses in plain words."""
 
 # ruff: noqa: E501 - a schema reads best with one table a line
 

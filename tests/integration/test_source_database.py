@@ -1,4 +1,4 @@
-"""A backup of another database than those before it is full, and suspect until somebody accepts it."""
+"""A backup from another database than before is full, and suspect until somebody accepts it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not plausible is counted again: wrong at once, or suspect until somebody accepts it."""
+"""Implausible rows are counted again. The backup then fails, or is suspect until somebody accepts it."""
 
 from __future__ import annotations
 

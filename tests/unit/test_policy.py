@@ -1,4 +1,4 @@
-"""What an outcome is worth telling, and when the watch alarms."""
+"""Which outcomes are mailed to whom, and when the watch raises an alarm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clinic_backups.base.model import BackupRecord
 from clinic_backups.catalog.clinics import ClinicHealth
 from clinic_backups.maintenance.watch import alarm_notice, count_late
 from clinic_backups.notify.digest import overdue_facts
-from clinic_backups.notify.policy import History, cause_of, failure_notice, success_notice
+from clinic_backups.notify.policy import MailHistory, cause_of, failure_notice, success_notice
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 RECORD = BackupRecord(
@@ -38,7 +38,7 @@ WEEK_AGO = NOW - timedelta(days=7)
     ],
 )
 def test_successes_are_told_as_wished(wish: str, last_weekly_at: datetime | None, kind: str | None) -> None:
-    notice = success_notice(RECORD, History(last_weekly_at=last_weekly_at), wish, NOW)  # type: ignore[arg-type]
+    notice = success_notice(RECORD, MailHistory(last_weekly_at=last_weekly_at), wish, NOW)  # type: ignore[arg-type]
     assert (notice.kind if notice else None) == kind
     if notice:
         assert (notice.facts["tables"], notice.facts["rows"]) == (2, 7)
@@ -47,7 +47,7 @@ def test_successes_are_told_as_wished(wish: str, last_weekly_at: datetime | None
 
 @pytest.mark.parametrize("wish", ["each", "weekly", "never"])
 def test_a_recovery_is_always_told_in_the_failures_thread(wish: str) -> None:
-    history = History(failures=5, thread_id=40, failing_since=WEEK_AGO, last_weekly_at=NOW)
+    history = MailHistory(failures=5, thread_id=40, failing_since=WEEK_AGO, last_weekly_at=NOW)
     notice = success_notice(RECORD, history, wish, NOW)  # type: ignore[arg-type]
     assert notice is not None
     assert (notice.kind, notice.thread_id, notice.facts["failures"]) == ("recovery", 40, 5)
@@ -55,11 +55,11 @@ def test_a_recovery_is_always_told_in_the_failures_thread(wish: str) -> None:
 
 def test_failures_are_always_told_and_count() -> None:
     failed = replace(RECORD, state="failed")
-    first = failure_notice(failed, History(), "transient")
-    later = failure_notice(failed, History(failures=4, thread_id=40, last_good_at=WEEK_AGO), "permanent")
+    first = failure_notice(failed, MailHistory(), "transient")
+    later = failure_notice(failed, MailHistory(failures=4, thread_id=40, last_good_at=WEEK_AGO), "permanent")
     assert (first.thread_id, first.facts["failures"], first.facts["last_good_at"]) == (None, 1, None)
     assert (later.thread_id, later.facts["failures"], later.facts["cause"]) == (40, 5, "permanent")
-    assert first.key != success_notice(RECORD, History(), "each", NOW).key  # type: ignore[union-attr]
+    assert first.key != success_notice(RECORD, MailHistory(), "each", NOW).key  # type: ignore[union-attr]
 
 
 def test_causes() -> None:

@@ -1,4 +1,4 @@
-"""The pages: what others wrote stays text, no inline script or style, and every page is there in both languages."""
+"""The pages: texts of others stay text, there is no inline script or style, and every page exists in both languages."""
 
 from __future__ import annotations
 
