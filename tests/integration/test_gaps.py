@@ -1,4 +1,7 @@
-"""What is silently not in a backup: it is named by the preflight, refused by every backup, or said on purpose."""
+"""Data that a backup would silently lack.
+
+The preflight names them, and backups refuse them unless a line declares them.
+"""
 
 from __future__ import annotations
 

@@ -98,8 +98,8 @@ class _Reader:
                     Untold(
                         column.root,
                         name,
-                        f"{by.capitalize()} of {column.said} calls {function}, and what that takes numbers from cannot"
-                        " be seen: after a restore it may give a value that a row has.",
+                        f"{by.capitalize()} of {column.said} calls {function}, and it cannot be seen where that gets"
+                        " numbers from. After a restore it may give a value that a row has.",
                         f"Write {function} with a body in standard SQL (RETURN nextval('…')), or name the sequence in"
                         f" it as nextval('schema.name'). {COMPARE}",
                     )
@@ -247,15 +247,15 @@ class _Reader:
             Untold(
                 root,
                 column,
-                f"{where} gets numbers by {by}, and {what} cannot be told: after a restore it may get one that a row"
-                " has.",
+                f"{where} gets numbers by {by}, but {what} cannot be told. After a restore it may get a number that a"
+                " row has.",
                 f"{_IN_SQL} {COMPARE}",
             )
         )
 
 
 Piece = tuple[str, Written, How, str, tuple[str, ...], str | None]
-"""A table, what is written into it, by what, and where names are looked for."""
+"""A table, the value that is written into it, by what, and the schemas in which names are looked up."""
 
 
 def _is_made(expression: str) -> bool:

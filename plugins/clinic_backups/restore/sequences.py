@@ -131,8 +131,8 @@ def _by_name(made: RunTime) -> Untold:
     return Untold(
         made.of.root,
         made.of.column,
-        f"{made.of.said}gets numbers by {made.by} from a sequence whose name is made at run time{of}, and which one"
-        " cannot be told: it is not moved, and after a restore may give one that a row has.",
+        f"{made.of.said} gets numbers by {made.by} from a sequence whose name is made at run time{of}. Which one it is"
+        " cannot be told, so it is not moved. After a restore it may give a number that a row has.",
         COMPARE,
     )
 
@@ -221,22 +221,22 @@ def _back(diff: TableDiff | None, column: str, part: str | None = None) -> sql.C
 
 def _asked(use: SequenceUse) -> str:
     return (
-        f"{use.of.said} is made by {use.by}, which calls a function: to see what it makes of a number, it was called"
-        f" {numbering.PROBES} times, and {use.sequence} went on by as much."
+        f"{use.of.said} is made by {use.by}, which calls a function. To see what it makes of a number, it was called"
+        f" {numbering.PROBES} times, and {use.sequence} moved by as much."
     )
 
 
 def _unclear(use: SequenceUse) -> str:
     return (
-        f"{use.of.said} is made from {use.sequence}, and how {use.by} does that cannot be told: the sequence"
+        f"{use.of.said} is made from {use.sequence}, but how {use.by} does that cannot be told. The sequence"
         " is not moved. Compare its next values with those of the rows after the restore."
     )
 
 
 def _unread(use: SequenceUse, left: int) -> str:
     return (
-        f"{left:,} of the values of {use.of.said} that come back are none that {use.sequence} gives soon, as far as"
-        f" {use.by} tells. Whether it gives them later cannot be told: compare them with its next values."
+        f"{left:,} of the restored values of {use.of.said} are not among those that {use.sequence} gives soon, as far as"
+        f" {use.by} shows. Whether it gives them later cannot be told: compare them with its next values."
     )
 
 
@@ -246,7 +246,7 @@ def refusals(found: Sequence[SequenceUse], role: str) -> Iterator[Refusal]:
         if not use.may:
             yield Refusal(
                 use.table,
-                f"The role {role} may not set {use.sequence}, from which {use.table}.{use.column} takes its numbers.",
+                f"The role {role} may not set {use.sequence}, from which {use.table}.{use.column} gets its numbers.",
                 f"GRANT SELECT, UPDATE ON SEQUENCE {use.sequence} TO {role};",
             )
 
