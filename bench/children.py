@@ -34,7 +34,7 @@ def peak_rss_bytes(pid: int | str = "self") -> int:
 
 
 def server_cpu_seconds(pid: int) -> float:
-    """What a server and its processes have used of the CPU so far, also those that have ended."""
+    """The CPU time of a server and its processes so far, including processes that have ended."""
     ticks = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(FileNotFoundError, ProcessLookupError):

@@ -25,7 +25,7 @@ def lacks(what: str, remedy: str) -> NoReturn:
 
 
 def lacking(*programs: str) -> list[str]:
-    """Those that are not there."""
+    """Those that are missing."""
     return [name for name in programs if shutil.which(name) is None]
 
 

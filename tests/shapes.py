@@ -95,7 +95,7 @@ def shaped(
 
 
 def grants(database: DemoDatabase) -> list[str]:
-    """What the roles need in the schema."""
+    """The rights that the roles need in the schema."""
     reader, restorer = database.roles.reader, database.roles.restorer
     return [
         f"GRANT USAGE ON SCHEMA s TO {reader}, {restorer}",

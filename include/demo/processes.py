@@ -115,7 +115,7 @@ def stop(limits: Mapping[Process, float]) -> list[int]:
 
 
 def boot_id() -> str:
-    """What the kernel calls this run of the machine."""
+    """The kernel's id for this run of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 

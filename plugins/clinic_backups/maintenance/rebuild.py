@@ -308,7 +308,7 @@ class _Clinic:
 
 
 def again(clinic_id: int) -> str:
-    """How to delete an erased clinic's backups that are there again."""
+    """How to delete backups of an erased clinic that have reappeared."""
     return (
         f"run `clinic-backups erase-clinic {clinic_id} --reason TEXT`, then `clinic-backups catalog rebuild`, and the"
         " first one again: it deletes them"

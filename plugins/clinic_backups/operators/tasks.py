@@ -165,7 +165,7 @@ def _close_what_died(parts: AirflowParts, run_id: str) -> None:
     try:
         _close(parts, run_id)
     except ClinicBackupsError as error:
-        # A store that is out of reach may be why this run failed: the operator must hear of it all the same.
+        # A store that cannot be reached may be why this run failed. The operator must learn of that too.
         log.error("Records of dead processes stay open for a later run: %s", error)
 
 

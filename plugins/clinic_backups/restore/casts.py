@@ -133,7 +133,7 @@ def _count_changed(workspace: Workspace, staged: Staged, name: str, conversion: 
 
 
 def _count_unlike(workspace: Workspace, staged: Staged, name: str, conversion: _Conversion) -> tuple[int, int]:
-    """How many rows that both sides have would get another value than they have now, and how many such rows there are.
+    """How many of the rows that both sides have would get another value than now, and how many such rows there are.
 
     Only rows whose other columns equal the backup's are compared, because only the change of the type can have touched
     them. If there are none, all rows are compared. A NULL stays NULL in every conversion and proves nothing. A key

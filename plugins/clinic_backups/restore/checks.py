@@ -98,7 +98,7 @@ class Checks:
         ).format(sql.Literal(SHOWN), sql.Literal(SHOWN_MISSING), obstacle.query)
         found = [(0, None, None)]
         with self._path(obstacle):
-            found = self._workspace.rows(query, None, "looking for what stands in the way")
+            found = self._workspace.rows(query, None, "looking for obstacles")
         ((count, keys, missing),) = found
         shown = "; ".join(filter(None, keys or ())) or "keys that are not shown"
         return int(count), shown + ("; …" if count > SHOWN else ""), "; ".join(filter(None, missing or ()))

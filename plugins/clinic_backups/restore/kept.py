@@ -31,7 +31,7 @@ class KeptColumns:
                 columns_of(shape.op_key, "o"), row_text(shape.kept, "t"), diff.ops, qualified(diff.name),
                 shape.is_of("o", "t"),
             )  # fmt: skip
-            doing = f"noting what {diff.name} has besides the backup's columns"
+            doing = f"reading columns of {diff.name} that the backup does not have"
             self._before[diff.name] = self._workspace.derive(f"kept_{diff.staged.index}", query, doing)
 
     def prove(self) -> None:

@@ -127,7 +127,7 @@ class _Archive:
         self.segments.put(segment)
         table, digest = self._last
         if segment.table == table and any(block.digest == digest for block in segment.blocks):
-            # Most likely that was all. Only if more is asked for after it, go on to what may be a large manifest.
+            # Most likely that was all. Read on, into a manifest that may be large, only if more is asked for.
             self.segments.put(_PAUSE)
             self.segments.put(_PAUSE)
 

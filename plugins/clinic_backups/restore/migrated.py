@@ -262,7 +262,7 @@ class _Following:
                 f"Columns of {name} were renamed since the backup, and others have their names:"
                 f" {', '.join(f'{old} is {new} now' for old, new in unsaid.items())}.",
                 f"If that is right, add to include/sql/{FILE}, in this order: {_quoted(lines)}."
-                + (f" If the names are right and the values were moved, with the type of now: {_quoted(kept)}."
+                + (f" If the names are right and the values were moved, with the present type: {_quoted(kept)}."
                    if kept else ""),
             )
         )  # fmt: skip

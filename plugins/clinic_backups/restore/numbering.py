@@ -169,7 +169,9 @@ class Numbering:
 def by_expression(
     workspace: Workspace, expression: str | None, type_: str, following: int, step: int, *, new: tuple[str, str] | None
 ) -> Numbering | None:
-    """Of a default or what a trigger assigns: the number is put in the place of ``nextval``. None: it cannot be told.
+    """For a default, or an expression that a trigger assigns: put the number in place of ``nextval``.
+
+    None: it cannot be told.
 
     :param expression: none of an identity, and of a column that owns the sequence: it gets the number itself.
     :param new: the table and the column of a trigger, whose NEW has no values where only that column is looked at.

@@ -23,8 +23,8 @@ class CannotMove(PermanentError):
         super().__init__(
             f"{diff.moving} rows of {diff.name} cannot be written one by one{f' ({names})' if names else ''}: {why}."
             f" Deleting them first would change rows of {reference.child} ({reference.name}).",
-            hint="GRANT SET ON PARAMETER session_replication_role TO the role of restore_db, which lets the rows be"
-            f" written anew; or change {reference.name} to ON DELETE NO ACTION ON UPDATE NO ACTION; or restore without"
+            hint="GRANT SET ON PARAMETER session_replication_role TO the role of restore_db, so that the rows can be"
+            f" written again; or change {reference.name} to ON DELETE NO ACTION ON UPDATE NO ACTION; or restore without"
             f" {diff.name}.",
         )
         self.table = diff.name
@@ -60,14 +60,14 @@ def park(workspace: Workspace, diff: TableDiff, reference: Reference) -> int:
         shape.is_of("o", "t"),
     )  # fmt: skip
     if not values:
-        raise CannotMove(diff, "no value that nobody has can be made up meanwhile", reference)
+        raise CannotMove(diff, "no free temporary value can be made up", reference)
     try:
         with workspace.attempt():
             return workspace.execute(statement, f"moving rows of {shape.name} out of each other's way")
     except PermanentError as error:
         refused = refusal_of(error)
         by = refused.constraint if refused is not None and refused.constraint else "the database"
-        raise CannotMove(diff, f"{by} takes no value that is made up meanwhile", reference) from None
+        raise CannotMove(diff, f"{by} accepts no temporary value", reference) from None
 
 
 def _made_up(diff: TableDiff, column: Column) -> sql.Composable | None:

@@ -70,4 +70,4 @@ def settle_run(
     last = restores.get(used) if used is not None else None
     if last is not None and last.state != "completed":
         raise NotRestored(last.error or f"Restore {last.restore_id} is {last.state}.", hint=last.hint or AGAIN_LATER)
-    raise NotRestored(NOTHING, hint="Start the restore again: its plan is made anew, and waits for approval.")
+    raise NotRestored(NOTHING, hint="Start the restore again. A new plan is made and waits for approval.")

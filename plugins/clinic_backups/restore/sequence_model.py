@@ -105,7 +105,7 @@ class Untold:
 
 @dataclass
 class Uses:
-    """What was found."""
+    """The columns that get numbers, and the facts that cannot be told."""
 
     sequences: Sequences
     uses: list[SequenceUse] = field(default_factory=list)

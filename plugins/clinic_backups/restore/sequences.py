@@ -151,7 +151,7 @@ class _Asked:
         self._said: set[tuple[str | None, ...]] = set()
 
     def numbering(self, use: SequenceUse) -> Numbering | None:
-        """None: it cannot be told."""
+        """How the numbers become values; ``None`` if that cannot be told."""
         means = self._means(use)
         if means not in self._known:
             self._known[means] = self._numbering(use)

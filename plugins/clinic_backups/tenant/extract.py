@@ -146,7 +146,7 @@ class SqlFolder:
         try:
             extracts = self.extracts()
         except SettingsError:
-            return {}  # whoever runs extracts of this folder says so
+            return {}  # the code that runs extracts of this folder reports it
         found = {}
         for name, text in extracts.items():
             matches = _COMPARED.finditer(text)

@@ -58,7 +58,7 @@ class SchemaMemory:
 
 
 MEMORY = SchemaMemory()
-"""That of this process."""
+"""The memory of this process."""
 
 
 def shape_of(queries: Mapping[str, str]) -> Hashable:

@@ -28,7 +28,7 @@ class Relation:
     persistence: str
     """``p`` permanent, ``u`` unlogged, ``t`` temporary"""
     root: str | None
-    """Of a partition: the partitioned table that it is a part of."""
+    """For a partition: its partitioned table."""
     inherits: tuple[str, ...]
     """The parents by INHERITS; a partition has none."""
 

@@ -188,5 +188,8 @@ def _names_plainly(table: str, extract: str) -> bool:
 
 
 def _quoted(name: str) -> str:
-    """As EXPLAIN writes it, except for PostgreSQL's own words. Columns with such names are compared by their values."""
+    """A name as EXPLAIN writes it, except for PostgreSQL's own words.
+
+    Columns with such names are compared by their values.
+    """
     return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else quoted(name)
