@@ -23,9 +23,9 @@ from clinic_backups.catalog.rows import COLUMNS, record_of, values_of
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
 
 PIECES_AT_A_TIME = 4
+"""The number of pieces of a list of blocks that are read at once."""
 PIECE_BYTES = 512 * 1024
-"""Of a list of blocks, in one row."""
-"""Pieces of a list of blocks that are read at once, half a MiB each."""
+"""The size of a piece of a list of blocks: one row of the catalog."""
 Announce = Callable[[SqlConnection, BackupRecord], object]
 
 

@@ -85,7 +85,7 @@ class Numbering:
         return sql.SQL(" UNION ").join(sql.SQL("({})").format(each) for each in found)
 
     def _in_digits(self, column: str, rows: sql.Composable, row: Sequence[str]) -> sql.Composed:
-        """Of values that are made of the row too: a number is what digits of the value say, if it gives that value."""
+        """For values that also contain other columns: take digits of a value as the number if it gives that value."""
         return sql.SQL(
             "SELECT g.n::numeric AS n, x.{column}::text AS value FROM {rows} AS x CROSS JOIN LATERAL ({new}) AS new"
             " CROSS JOIN LATERAL (SELECT DISTINCT substr(d.run[1], k)::bigint AS n"
