@@ -25,7 +25,7 @@ from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
 PIECES_AT_A_TIME = 4
 """The number of pieces of a list of blocks that are read at once."""
 PIECE_BYTES = 512 * 1024
-"""The size of a piece of a list of blocks: one row of the catalog."""
+"""The smallest size of such a piece, except for the last one of a list."""
 Announce = Callable[[SqlConnection, BackupRecord], object]
 
 
