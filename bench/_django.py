@@ -1,9 +1,9 @@
-"""The measured process of the way the clinics take today: ``python -m bench._django``, with the job as JSON on stdin.
+"""The measured process of the clinics' present way: ``python -m bench._django``, with the job as JSON on stdin.
 
-A stand-in: neither Django nor the application is here. It does what Django's JSON serializer leads to: fetch all rows,
-make one dict each with the keys ``model``, ``pk`` and ``fields``, turn the list into one JSON text as DjangoJSONEncoder
-writes it, compress that at gzip's default level, 9, and store it with one put. Django's own models, fields and signals
-cost time and memory on top of that, so what it compares to is worse than this.
+It is a stand-in, because neither Django nor the application is here. It does what Django's JSON serializer does: fetch
+all rows, make a dict of each with the keys ``model``, ``pk`` and ``fields``, turn the list into one JSON text as
+DjangoJSONEncoder writes it, compress that at gzip's default level, 9, and store it with one put. Django's own models,
+fields and signals cost time and memory on top of that. So the real way is slower than this reference.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""What locks, gate and proof cost inside of small clinics' backups: ``python -m bench._guards``, the job on stdin.
+"""Measures what locks, gate and proof cost in small clinics' backups: ``python -m bench._guards``, the job on stdin.
 
-One process backs up the same clinics night after night, each night with them and without: the functions are replaced.
+One process backs up the same clinics each night, with these checks and without them. To leave them out, it replaces the
+functions.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ Times = dict[str, list[float]]
 
 
 def figures(world: World) -> list[Figure]:
-    """What is asked and written all the time, alone for a while, then while a restore is planned and applied."""
+    """The times of statements that run all the time: alone for a while, then while a restore is planned and applied."""
     loaded = world.large_clinic(min(world.scale.rows, ROWS), clinics=OTHER)
     _execute(world, loaded, *TRIGGERS)
     facts: dict[str, Any] = {}
@@ -77,7 +77,7 @@ def figures(world: World) -> list[Figure]:
 
 
 def _ratio(when: str, name: str, times: Times, usual: Times) -> dict[str, Spread]:
-    """Of the 95th percentiles."""
+    """The ratio of the 95th percentiles."""
     if when == "usual":
         return {}
     ratio = percentile(times[name], 95) / percentile(usual[name], 95)

@@ -32,7 +32,7 @@ Draw = random.Random
 
 @dataclass(frozen=True)
 class Size:
-    """How much is in the catalog, and how often each query runs."""
+    """The size of the catalog, and how often each query runs."""
 
     clinics: int
     nights: int

@@ -1,7 +1,7 @@
-"""Measured processes: how long they took, and the most memory each of them had at a time.
+"""Starts measured processes: their time, and the most memory that each of them had.
 
-Peaks are VmHWM of ``/proc/<pid>/status`` (proc_pid_status(5)), which begins anew with each program. ``ru_maxrss`` would
-begin with the memory of the process that forked it.
+Peaks are VmHWM of ``/proc/<pid>/status`` (proc_pid_status(5)), which starts again with each program. ``ru_maxrss``
+would start with the memory of the process that forked it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def peak_rss_bytes(pid: int | str = "self") -> int:
 
 
 def server_cpu_seconds(pid: int) -> float:
-    """What a server and its processes have used of the CPU so far, also those that have ended."""
+    """The CPU time of a server and its processes so far, including processes that have ended."""
     ticks = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(FileNotFoundError, ProcessLookupError):

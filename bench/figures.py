@@ -1,4 +1,4 @@
-"""What a benchmark is: subjects that are measured in turn, and figures that compare each with its references."""
+"""Subjects that are measured in turn, and figures that compare each with its references."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Figure:
-    """What was measured of one subject. ``ratios``: its seconds by those of each reference, in the same round."""
+    """The measurement of one subject. ``ratios``: its seconds divided by those of each reference, in the same round."""
 
     group: str
     name: str

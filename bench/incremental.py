@@ -128,7 +128,7 @@ class Incremental:
         return [measured.figure(name, note)]
 
     def block_lists(self) -> Figure:
-        """What the next incremental would read of the catalog."""
+        """What the next incremental backup would read from the catalog."""
         job = {"catalog": asdict(self._large.catalog), "clinic_id": LargeClinic.clinic.id}
         run, answer = children.python("bench._blocks", job)
         note = (
@@ -165,7 +165,7 @@ class Incremental:
         return measured, answer
 
     def _take_back(self, answer: dict[str, Any]) -> None:
-        """As if that backup had not been made."""
+        """Undo that backup, as if it had not been made."""
         for key in (answer["archive_key"], envelope_key_of(answer["archive_key"])):
             Path(self._url.removeprefix("file://"), key).unlink()
         with closing(psycopg2.connect(**self._large.superuser.libpq_parameters())) as db, db, db.cursor() as cursor:

@@ -57,7 +57,7 @@ def figures(world: World) -> list[Figure]:
 
 
 class ByHand:
-    """What one would type: psql, and programs behind it. The queries and settings are those of a backup."""
+    """The commands that a person would type: psql and programs behind it, with a backup's queries and settings."""
 
     def __init__(self, world: World, large: LargeClinic) -> None:
         self._output = world.folder / "by-hand.csv.zst.age"

@@ -96,7 +96,7 @@ def airflow(world: World, *, clinics: int, patients: int) -> Iterator[BenchStack
 
 
 def active(clinics: int) -> int:
-    """How many of a demo's clinics are backed up: its sixth has closed."""
+    """How many of a demo's clinics are backed up. The sixth one has closed."""
     return clinics - 1 if clinics >= 6 else clinics
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks run on: servers of their own in a temporary folder, which goes with them."""
+"""The servers of the benchmarks, in a temporary folder that is removed with them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Scale:
 
 
 def patients_of(rows: int) -> int:
-    """How many patients a clinic of about so many rows has."""
+    """The number of patients of a clinic with about this many rows."""
     return max(1, round(rows / ROWS_PER_PATIENT))
 
 
@@ -64,7 +64,7 @@ class Loaded:
 
     @property
     def connections(self) -> dict[str, Connection]:
-        """What a backup connects to."""
+        """The connections of a backup."""
         return {"clinic_db": self.reader, "backup_catalog": self.catalog}
 
 

@@ -73,7 +73,7 @@ def between(name: str, text: str, page: str) -> str:
 
 
 def pages() -> dict[Path, str]:
-    """What each page should be."""
+    """The text that each page should have."""
     found = {}
     for name, text in (("settings", settings()), ("commands", commands())):
         path = DOCS / f"{name}.md"

@@ -1,4 +1,4 @@
-"""Programs in processes of their own, for what must be measured or killed."""
+"""Programs in processes of their own, to be measured or killed."""
 
 from __future__ import annotations
 

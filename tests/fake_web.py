@@ -1,4 +1,4 @@
-"""A made-up fleet for the pages: what the catalog and Airflow would say, without either."""
+"""A made-up fleet for the pages. It replaces the catalog and Airflow."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ def fleet() -> list[BoardLine]:
                   last_failure_hint="Make room."),
         BoardLine(7, "Clínica Sonrisas", True, "ok", **good, running=progress(), restored_at=NOW - timedelta(days=16)),
         BoardLine(8, "Ortodoncia del Valle, sucursal Cochabamba norte", True, "ok", **good | {"kind": "full"},
-                  suspect="public.inventario_inventario has no rows, and had 40 in 8-1", suspect_id="8-2"),
+                  suspect="public.inventario_inventario has no rows, but had 40 in 8-1", suspect_id="8-2"),
         BoardLine(9, "Sonríe", True, "ok", **good | {"trend": trend(1)}, restored_at=NOW - timedelta(days=2)),
     ]  # fmt: skip
 

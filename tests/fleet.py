@@ -1,4 +1,4 @@
-"""A rig with several stores and a clock: what looks after stores and copies, on a real catalog."""
+"""A rig with several stores, a clock and a real catalog, for tests of maintenance."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Mailbox:
         )  # fmt: skip
 
     def subjects(self, address: str) -> list[str]:
-        """What one address got, in order."""
+        """The subjects of one address's mails, in order."""
         return [str(message["Subject"]) for to, message in self.mails if to == address]
 
     @contextmanager

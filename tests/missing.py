@@ -1,4 +1,7 @@
-"""What a machine lacks. A test that needs it is skipped by name, with the command that brings it; in CI it fails."""
+"""Programs that a machine lacks.
+
+A test that needs one is skipped and names the command that installs it; in CI it fails.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ def lacks(what: str, remedy: str) -> NoReturn:
 
 
 def lacking(*programs: str) -> list[str]:
-    """Those that are not there."""
+    """Those that are missing."""
     return [name for name in programs if shutil.which(name) is None]
 
 

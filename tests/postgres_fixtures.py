@@ -43,22 +43,22 @@ class DemoDatabase:
     roles: database.Roles
 
     def connect(self, **kw: Any) -> psycopg2.extensions.connection:
-        """As the superuser unless ``user`` and ``password`` are given."""
+        """Connect as the superuser unless ``user`` and ``password`` are given."""
         return self.postgres.connect(self.name, **kw)
 
     @property
     def reader_uri(self) -> str:
-        """As the role that backups read with."""
+        """The URI of the role that backups read with."""
         return self.postgres.uri(self.name, self.roles.reader, self.roles.reader_password)
 
     @property
     def restorer_uri(self) -> str:
-        """As the role that restores write with."""
+        """The URI of the role that restores write with."""
         return self.postgres.uri(self.name, self.roles.restorer, self.roles.restorer_password)
 
     @property
     def catalog_uri(self) -> str:
-        """As the role that owns the schema ``clinic_backups``."""
+        """The URI of the role that owns the schema ``clinic_backups``."""
         return self.postgres.uri(self.name, self.roles.catalog, self.roles.catalog_password)
 
 

@@ -1,4 +1,4 @@
-"""What the proxies of the tests have in common: they listen, connect to the server behind them, and end everything."""
+"""The common part of the tests' proxies: they listen, connect to the server behind them, and close everything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that one backup needs, for tests: a demo database, a store, a catalog, a key, and an archive's opener."""
+"""Everything that one backup needs in tests: a demo database, a store, a catalog, a key, and a reader of archives."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Rig:
         self.catalog = Catalog(connections.parse("backup_catalog", database.catalog_uri))
 
     def backup(self, **options: Any) -> ClinicBackup:
-        """What backs up; ``options`` are further arguments of it."""
+        """The object that backs up; ``options`` are further arguments of it."""
         parts: dict[str, Any] = {
             "settings": self.settings,
             "clinic_db": self.clinic_db,
@@ -132,7 +132,7 @@ class Rig:
         return [info.key for info in self.store.list() if info.key != MARKER_KEY]
 
     def initialise(self, store: ObjectStore | None = None) -> str:
-        """What ``store init`` does; returns the store's id. Needed by what opens stores from settings."""
+        """Do what ``store init`` does; returns the store's id. Needed before stores are opened from settings."""
         done = StoreInit(self.catalog, lambda: datetime.now(UTC), "prueba").run(store or self.store)
         return done.identity.store_id
 

@@ -1,4 +1,4 @@
-"""Database shapes: a schema of a test's own with two tenants, backed up and restored, and compared by its own SQL."""
+"""Makes a schema with two tenants for a test, backs it up and restores it, and compares it with separate SQL."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def shaped(
 
 
 def grants(database: DemoDatabase) -> list[str]:
-    """What the roles need in the schema."""
+    """The rights that the roles need in the schema."""
     reader, restorer = database.roles.reader, database.roles.restorer
     return [
         f"GRANT USAGE ON SCHEMA s TO {reader}, {restorer}",

@@ -1,8 +1,8 @@
-"""``python -m include.demo demo|up|down|restore``: the product on this machine, with nothing but what pip installed.
+"""``python -m include.demo demo|up|down|restore``: the product on this machine, with only what pip installed.
 
-``demo`` starts everything, backs up every clinic, prints the table and stops everything. ``up`` does the same and
-stays; ``down`` ends it. ``restore`` damages one clinic and brings it back, with PostgreSQL alone. The exit code is 0
-only when every clinic has a completed backup, or the damaged one is what it was.
+``demo`` starts everything, backs up every clinic, prints the table and stops everything. ``up`` does the same but keeps
+running; ``down`` ends it. ``restore`` damages one clinic and restores it, with PostgreSQL alone. The exit code is 0
+only if every clinic has a completed backup, or the damaged one is as before.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The environment of every process of the demo: settings of Airflow and of the package, nothing of the caller's.
+"""The environment of every process of the demo: settings of Airflow and of the package, without the caller's variables.
 
 Airflow's options: https://airflow.apache.org/docs/apache-airflow/stable/configurations-ref.html
 """
@@ -19,7 +19,7 @@ KEPT = ("PATH", "HOME", "USER", "LOGNAME", "TERM", "TMPDIR", "SSL_CERT_FILE", "S
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where the servers of one start listen, and how the package logs in to the database."""
+    """The addresses of the servers of one start, and how the package logs in to the database."""
 
     api_port: int
     smtp_port: int
@@ -42,7 +42,10 @@ def build(
 
 
 def _of_caller(layout: Layout, caller: Mapping[str, str]) -> dict[str, str]:
-    """What a program needs of the caller. All else (AIRFLOW_*, PG*, PYTHON*, clouds' keys, proxies) stays outside."""
+    """The variables that a program needs from the caller.
+
+    All others (AIRFLOW_*, PG*, PYTHON*, clouds' keys, proxies) are left out.
+    """
     kept = {name: caller[name] for name in KEPT if name in caller}
     kept["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), kept.get("PATH", os.defpath)))
     if not os.access(kept.get("HOME", ""), os.W_OK):

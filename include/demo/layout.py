@@ -1,4 +1,4 @@
-"""Where the demo keeps everything: one folder, ``.demo``, that nobody else can read, with secrets made on first use."""
+"""The demo's folder, ``.demo``. Nobody else can read it, and its secrets are made on first use."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Layout:
 
     @property
     def state(self) -> Path:
-        """What runs, see ``state.State``."""
+        """The running parts, see ``state.State``."""
         return self.root / "state.json"
 
     @property
@@ -108,7 +108,7 @@ class Secrets:
 
     @classmethod
     def load(cls, layout: Layout) -> Secrets:
-        """Those of this checkout, made on first use; also writes Airflow's password file."""
+        """This checkout's secrets, made on first use. Also writes Airflow's password file."""
         kept = json.loads(layout.secrets.read_text()) if layout.secrets.exists() else {}
         fresh = {
             "fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),

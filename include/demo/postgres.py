@@ -305,7 +305,7 @@ def _tool(name: str) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of the caller's: neither its locale nor its PG* variables may change what the server or psql do."""
+    """An environment without the caller's locale and PG* variables, which could change what the server or psql do."""
     return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "PGCLIENTENCODING": "UTF8", "TZ": "UTC"}
 
 

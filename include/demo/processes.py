@@ -1,4 +1,4 @@
-"""Processes of the demo, known by more than their number: a number may by now be somebody else's.
+"""Processes of the demo, identified by number and start time, because a number may belong to another process by now.
 
 Linux only: sessions and start times are read from /proc/<pid>/stat, see proc_pid_stat(5).
 """
@@ -115,7 +115,7 @@ def stop(limits: Mapping[Process, float]) -> list[int]:
 
 
 def boot_id() -> str:
-    """What the kernel calls this run of the machine."""
+    """The kernel's id for this run of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 

@@ -1,4 +1,4 @@
-"""The demo's second act: a script of the application's goes wrong in one clinic, and the clinic is brought back."""
+"""The second part of the demo: a script of the application damages one clinic, and the clinic is restored."""
 
 from __future__ import annotations
 

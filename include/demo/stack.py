@@ -156,7 +156,7 @@ class Stack:
         return environment.build(self.layout, self.secrets, self._endpoints) | self._changes
 
     def command(self, *words: str) -> str:
-        """What ``clinic-backups <words>`` prints. :raises DemoError: it failed."""
+        """The output of ``clinic-backups <words>``. :raises DemoError: it failed."""
         return _run(["clinic-backups", *words], self.variables())
 
     @property

@@ -1,4 +1,4 @@
-"""What the demo runs: kept in a file, so that the next command finds it, whatever became of the one before."""
+"""The state of the demo in a file, so that the next command finds it even if the last one died."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class State:
 
     @classmethod
     def load(cls, layout: Layout) -> State:
-        """What the last command left behind; empty if it ended cleanly."""
+        """The state that the last command left; empty if it ended cleanly."""
         if not layout.state.exists():
             return cls(layout)
         kept = json.loads(layout.state.read_text())
@@ -43,7 +43,7 @@ class State:
         write_private(self.layout.state, json.dumps(asdict(self) | {"layout": None}, indent=2))
 
     def forget(self) -> None:
-        """Nothing runs any more."""
+        """Record that nothing is running."""
         self.endpoints, self.stays_up, self.processes = None, False, []
         self.layout.state.unlink(missing_ok=True)
 

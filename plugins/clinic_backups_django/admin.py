@@ -1,4 +1,4 @@
-"""Backups in Django's admin: to look at, in Spanish."""
+"""Backups in Django's admin, read-only and in Spanish."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_BREAK = "\u00a0"
 
 @admin.register(Respaldo)
 class RespaldoAdmin(admin.ModelAdmin):
-    """Nobody adds, changes or deletes here."""
+    """Backups. Nobody can add, change or delete them here."""
 
     list_display = ("id", "clinica_nombre", "tipo", "con_estado", "tamano", "antiguedad", "vence", "quien")
     list_filter = ("estado", "tipo", "fecha_creacion")
@@ -31,13 +31,13 @@ class RespaldoAdmin(admin.ModelAdmin):
     readonly_fields = fields
 
     def get_queryset(self, request: Any) -> Any:
-        """As in the API: of the clinics that somebody may see."""
+        """The backups of the clinics that the user may see, as in the API."""
         seen, every = rules().clinics(request.user), super().get_queryset(request)
         return every if seen is None else every.filter(clinica_id__in=seen)
 
     @admin.display(description="estado", ordering="estado")
     def con_estado(self, respaldo: Respaldo) -> SafeString:
-        """The state in its colour, and in words."""
+        """The state in words, in its colour."""
         return format_html(
             '<strong style="color: {}">{}</strong>',
             COLOURS.get(respaldo.estado, "inherit"),
@@ -46,27 +46,27 @@ class RespaldoAdmin(admin.ModelAdmin):
 
     @admin.display(description="tamaño", ordering="tamano_bytes")
     def tamano(self, respaldo: Respaldo) -> str:
-        """Of the archive."""
+        """The archive's size."""
         return respaldo.tamano_legible.replace(" ", NO_BREAK) or "—"
 
     @admin.display(description="antigüedad", ordering="fecha_creacion")
     def antiguedad(self, respaldo: Respaldo) -> str:
-        """Since when it is."""
+        """The backup's age."""
         return respaldo.antiguedad.replace(" ", NO_BREAK)
 
     @admin.display(description="vence", ordering="fecha_expiracion")
     def vence(self, respaldo: Respaldo) -> Any:
-        """Until when it is kept."""
+        """The day until which it is kept."""
         return respaldo.fecha_expiracion or "—"
 
     @admin.display(description="pedido por")
     def quien(self, respaldo: Respaldo) -> str:
-        """The schedule, or whoever asked."""
+        """Who asked for it, or that the schedule did."""
         return "programado" if respaldo.creado_por_nombre == "scheduled" else respaldo.creado_por_nombre
 
     @admin.display(description="tablas")
     def tablas(self, respaldo: Respaldo) -> str:
-        """Their names."""
+        """The names of its tables."""
         return ", ".join(respaldo.tablas_respaldadas) or "—"
 
     def has_add_permission(self, request: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The app, as Django lists it."""
+"""The app's configuration."""
 
 from django.apps import AppConfig
 
@@ -11,5 +11,5 @@ class ClinicBackupsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Registers the checks of the settings."""
+        """Register the checks of the settings."""
         from clinic_backups_django import checks  # noqa: F401

@@ -1,4 +1,4 @@
-"""What ``manage.py check`` says of the setting ``CLINIC_BACKUPS``, before somebody's button fails."""
+"""Checks the setting ``CLINIC_BACKUPS`` in ``manage.py check``, before somebody's button fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clinic_backups_django.conf import conf
 
 @register()
 def settings_are_complete(app_configs: Any, **_: Any) -> list[CheckMessage]:
-    """An error where nothing works, a warning where backups can be listed and nothing else."""
+    """An error if nothing can work, a warning if backups can only be listed."""
     try:
         conf()
     except ImproperlyConfigured as error:

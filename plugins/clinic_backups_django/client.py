@@ -1,4 +1,4 @@
-"""A client of the API below ``/backups/``, as the user of a service in Airflow."""
+"""A client of the API below ``/backups/``. It logs in as a service's user in Airflow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOT_LET_IN = "El servicio de respaldos no acepta la clave de esta aplicación. A
 class BackupsError(Exception):
     """The API refused, or did not answer.
 
-    :param status: what to answer to whoever asked; 503 where the API cannot be used.
+    :param status: the status to answer with; 503 if the API cannot be used.
     :param message: what happened and what to do, in Spanish.
     """
 
@@ -32,12 +32,12 @@ class BackupsError(Exception):
 
 @dataclass
 class BackupsClient:
-    """Asks for backups, links and restores.
+    """Requests backups, links and restores.
 
     :param url: Airflow's address.
-    :param token: a bearer token; or ``username`` and ``password``, with which one is got when it is needed, and kept
-        until it is refused.
-    :param timeout_seconds: the longest wait for all that one question needs, with its login.
+    :param token: a bearer token. Otherwise ``username`` and ``password``: they get a token when it is needed, which is
+        kept until it is refused.
+    :param timeout_seconds: the longest wait for one request, including its login.
     """
 
     url: str
@@ -57,29 +57,34 @@ class BackupsClient:
     def back_up(
         self, clinic_id: int, *, tipo: str = "auto", notas: str = "", creado_por: int | None = None
     ) -> dict[str, Any]:
-        """Ask for a backup now; returns the run. :raises BackupsError: it was refused."""
+        """Request a backup now; returns the run. :raises BackupsError: it was refused."""
         asked: dict[str, Any] = {"clinica": clinic_id, "tipo": tipo, "notas": notas}
         if creado_por is not None:
             asked["creado_por"] = creado_por
         return self._call("POST", "respaldos/crear_respaldo_manual/", asked, needs="run_id")
 
     def link(self, number: int) -> dict[str, Any]:
-        """A link to a backup's archive. :raises BackupsError: there is no archive to link to, or it was refused."""
+        """A link to a backup's archive. :raises BackupsError: there is no archive, or the request was refused."""
         found = self._call("GET", f"respaldos/{number}/descargar/", needs="url")
         try:
-            # Where the store is a folder, Airflow hands the file out itself.
+            # If the store is a folder, Airflow itself sends the file.
             links = {name: urljoin(self.url, found[name]) for name in ("url", "url_completo") if found.get(name)}
         except (ValueError, TypeError, AttributeError):
             raise BackupsError(503, UNREACHABLE) from None
         return found | links
 
     def restore(self, number: int, clinic_id: int, **asked: Any) -> dict[str, Any]:
-        """Ask for a restore, which waits for its approval. :raises BackupsError: it was refused, or the backup is of
-        another clinic."""
+        """Ask for a restore, which waits for its approval.
+
+        :raises BackupsError: it was refused, or the backup is of another clinic.
+        """
         return self._call("POST", f"respaldos/{number}/restaurar/", {"clinica": clinic_id, **asked}, needs="run_id")
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None, *, needs: str) -> dict[str, Any]:
-        """:param needs: what an answer says that is one."""
+        """Send a request. :param needs: the keys that a usable answer has.
+
+        :param needs: what an answer says that is one.
+        """
         until = time.monotonic() + self.timeout_seconds
         for attempt in (1, 2):
             token = self._bearer(until)
@@ -88,7 +93,7 @@ class BackupsClient:
             except BackupsError as error:
                 if error.status != 401 or not self.username or attempt == 2:
                     raise _for_people(error) from None
-                if self.token == token:  # else another thread has a new one already
+                if self.token == token:  # otherwise another thread has a new one already
                     self.token = ""
                 continue
             if not isinstance(found.get(needs), str) or not found[needs]:
@@ -121,13 +126,13 @@ class BackupsClient:
             return answer.told
         words = [told for name in ("detail", "remedy") if isinstance(told := answer.told.get(name), str)]
         if not any(words) and answer.status != 401:
-            # Not the words of the API: a proxy, or something else at this address.
+            # This is not an answer of the API, but of a proxy or another server at this address.
             raise BackupsError(503, UNREACHABLE, answer.retry_after)
         raise BackupsError(answer.status, sentences(words), answer.retry_after)
 
 
 def client() -> BackupsClient:
-    """The client of the project's settings: one for a process, which keeps its token."""
+    """The client of the project's settings. Each process has one, which keeps its token."""
     known = conf()
     return _client(known.url, known.token, known.username, known.password, known.timeout_seconds)
 
@@ -138,7 +143,7 @@ def _client(url: str, token: str, username: str, password: str, timeout_seconds:
 
 
 def _for_people(error: BackupsError) -> BackupsError:
-    """The same as an answer to somebody who does not know that there is a service: its own login is not theirs."""
+    """The error for a person, who knows nothing of the service. A refused login of the service is not the person's."""
     if error.status == 401:
         return BackupsError(503, NOT_LET_IN)
     if error.status in (400, 422):

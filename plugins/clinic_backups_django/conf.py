@@ -11,15 +11,15 @@ from django.core.exceptions import ImproperlyConfigured
 
 @dataclass(frozen=True)
 class Conf:
-    """What ``settings.CLINIC_BACKUPS`` holds.
+    """The contents of ``settings.CLINIC_BACKUPS``.
 
     :param clinic_model: the model whose rows are the clinics, as ``app.Model``.
-    :param db_table: where the view is; quoted with its schema it needs no ``search_path``.
+    :param db_table: the view. With its schema, and quoted, it needs no ``search_path``.
     :param database: the alias of the connection that reads the view.
     :param url: Airflow's address, as a browser has it: ``https://airflow.example``.
-    :param token: a bearer token of a service's user in Airflow; or else its ``username`` and ``password``.
+    :param token: a bearer token of a service's user in Airflow; or its ``username`` and ``password``.
     :param rules: the class that says who may do what, see :mod:`clinic_backups_django.rules`.
-    :param wait_seconds: so long an answer waits for a backup that was asked for: 201 if it ends in time, else 202.
+    :param wait_seconds: how long a request for a backup waits: 201 if the backup ends in time, otherwise 202.
     :param timeout_seconds: the longest wait for an answer of Airflow.
     """
 
@@ -36,7 +36,7 @@ class Conf:
 
 
 def conf() -> Conf:
-    """The project's settings. :raises ImproperlyConfigured: one is missing, or none that there is."""
+    """The project's settings. :raises ImproperlyConfigured: a setting is missing, or its name is unknown."""
     given: dict[str, Any] = getattr(settings, "CLINIC_BACKUPS", {})
     known = {field.name.upper() for field in fields(Conf)}
     if unknown := sorted(given.keys() - known):

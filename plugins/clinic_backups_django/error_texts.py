@@ -1,4 +1,4 @@
-"""What Django REST Framework says of an error, in Spanish: its own translations lack some, and name models."""
+"""Spanish texts for errors of Django REST Framework. Its own translations are incomplete and name models."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ TEXTS: tuple[tuple[type[Exception], str], ...] = (
 
 
 def spanish(error: Exception) -> str:
-    """Our words for it; empty: it has Spanish words of its own."""
+    """The text for an error; empty if Django REST Framework has a Spanish one."""
     if isinstance(error, (PermissionDenied, exceptions.PermissionDenied)):
         return ""
     return next((text for kind, text in TEXTS if isinstance(error, kind)), "")
 
 
 def text_of(told: Any) -> str:
-    """What Django REST Framework says of an error, as one text."""
+    """Django REST Framework's description of an error, as one text."""
     if isinstance(told, dict):
         parts = ((name, text_of(value)) for name, value in told.items())
         return sentences(text if name in ("detail", "non_field_errors") else f"{name}: {text}" for name, text in parts)

@@ -1,4 +1,4 @@
-"""Extracts of clinic_backups out of lines as ``historial_clinico.Tratamiento: historial__paciente__clinica``."""
+"""Makes extracts from lines such as ``historial_clinico.Tratamiento: historial__paciente__clinica``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
 
 
 class LineError(ValueError):
-    """A line that cannot be used; its text says which one and why, in Spanish."""
+    """A line that cannot be used. Its text says which line and why, in Spanish."""
 
 
 @dataclass(frozen=True)
 class Extract:
-    """The rows of one table that belong to a clinic.
+    """The query for a clinic's rows of one table.
 
-    :param line: what it was made of.
+    :param line: the line that it was made from.
     :param table: the table's name, without its schema.
     """
 
@@ -31,12 +31,12 @@ class Extract:
     query: str
 
     def file_name(self, schema: str) -> str:
-        """As include/sql/extract has it."""
+        """The file's name in include/sql/extract."""
         return f"{self.table}.sql" if schema == "public" else f"{schema}.{self.table}.sql"
 
 
 def extracts(text: str, clinic_model: str, schema: str) -> list[Extract]:
-    """One for each line. :raises LineError: one is wrong, with its number."""
+    """An extract for each line. :raises LineError: a line is wrong; names its number."""
     found: list[Extract] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -69,7 +69,7 @@ def _extract(line: str, clinic: Any, schema: str) -> Extract:
 
 
 def _joins(model: Any, path: list[str], clinic: Any, schema: str) -> tuple[list[str], str]:
-    """The joins that a path of foreign keys takes, and the column that holds the clinic's number."""
+    """The joins along a path of foreign keys, and the column that holds the clinic's number."""
     if model is clinic and path in (["pk"], ["id"], [clinic._meta.pk.name]):
         return [], f"t0.{_name(clinic._meta.pk.column)}"
     joins: list[str] = []
@@ -87,7 +87,7 @@ def _joins(model: Any, path: list[str], clinic: Any, schema: str) -> tuple[list[
 
 
 def _steps(model: Any, path: list[str]) -> Iterator[Any]:
-    """The foreign keys of a path, with those that lead to the tables of parent models."""
+    """The foreign keys of a path, including those to the tables of parent models."""
     for name in path:
         try:
             field = model._meta.get_field(name)
@@ -104,7 +104,7 @@ def _steps(model: Any, path: list[str]) -> Iterator[Any]:
 
 
 def _name(name: str) -> str:
-    """A name as SQL has it; one that would have to be quoted in a file's name too is not made up."""
+    """A name as SQL writes it. A name that would have to be quoted in a file's name is refused."""
     if not NAME.fullmatch(name):
         raise LineError(f"la tabla o columna {name} necesita un extracto escrito a mano.")
     return name if name == name.lower() else f'"{name}"'

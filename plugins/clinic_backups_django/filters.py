@@ -21,10 +21,10 @@ LOOKUPS = {
 
 
 class UntilField(forms.DateTimeField):
-    """A moment; a day without a time means all of that day."""
+    """A moment. A day without a time means the whole day."""
 
     def to_python(self, value: Any) -> Any:
-        """:raises ValidationError: it is no moment."""
+        """:raises ValidationError: the value is no moment."""
         given = str(value or "").strip()
         try:
             day = parse_date(given) if len(given) == len("2026-08-02") else None
@@ -34,7 +34,7 @@ class UntilField(forms.DateTimeField):
 
 
 class Wanted(forms.Form):
-    """What may be asked for; ``tipo`` and ``estado`` may be repeated."""
+    """The filters' values. ``tipo`` and ``estado`` may be repeated."""
 
     clinica = forms.IntegerField(required=False)
     tipo = forms.MultipleChoiceField(required=False, choices=Respaldo.Tipo.choices)
@@ -44,10 +44,10 @@ class Wanted(forms.Form):
 
 
 class RespaldoFilter(BaseFilterBackend):
-    """Filters without a further package."""
+    """Filters the list without a further package."""
 
     def filter_queryset(self, request: Request, queryset: Any, view: Any) -> Any:
-        """:raises ValidationError: a value cannot be."""
+        """:raises ValidationError: a filter has an impossible value."""
         asked = request.query_params.copy()
         for name in ("tipo", "estado"):  # "all" in a form's list is an empty value
             asked.setlist(name, [value for value in asked.getlist(name) if value.strip()])

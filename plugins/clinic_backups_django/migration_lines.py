@@ -1,7 +1,7 @@
-"""What the project's migrations did to tables and columns, as lines of ``include/sql/drift.txt``.
+"""Makes lines of ``include/sql/drift.txt`` from the project's migrations.
 
-A restore of an older backup follows these lines. They are read from the migrations themselves, not from the database:
-only a migration knows that a column was renamed, and which value AddField gave to the rows that were there.
+A restore of an older backup follows these lines. They are read from the migrations and not from the database, because
+only a migration knows that a column was renamed, or which value AddField gave to existing rows.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
 NULL = " = null"
-"""Ends the line of an added column without a value. A text as a value ends with a quote."""
+"""The end of a line for an added column without a value. A text value would end with a quote."""
 _OF_INTEREST = (AddField, AlterField, AlterModelTable, AlterOrderWithRespectTo, RenameField, RenameModel)
 
 
 @dataclass(frozen=True)
 class _Relation:
-    """A table, and its columns by what they are to the model."""
+    """A table, with its columns by their fields of the model."""
 
     table: str
     columns: Mapping[str, str] = field(default_factory=dict)
 
 
 _Relations = Mapping[tuple[str, ...], _Relation]
-"""By application and model; the tables between two models also by the field's name."""
+"""By application and model. Tables between two models also have the field's name."""
 
 
 def lines(schema: str = "public") -> Iterator[str]:
-    """A line for each renamed table, renamed column and added column that rows must have a value of, oldest first.
+    """A line for each renamed table or column, and for each added column that needs a value; oldest first.
 
-    A value that was computed while the migration ran is a comment: a person has to write it.
+    If a value was computed while the migration ran, the line is a comment, because a person has to write the value.
 
-    :param schema: where the tables are that name no schema themselves.
+    :param schema: the schema of tables that name none themselves.
     """
     loader = MigrationLoader(None)
     state = ProjectState()
@@ -70,7 +70,10 @@ def lines(schema: str = "public") -> Iterator[str]:
 
 
 def _operations(loader: MigrationLoader, key: tuple[str, str]) -> Iterator[tuple[str, Operation]]:
-    """Of a migration; of a squashed one those that it stands for, while they are there: it leaves renames out."""
+    """A migration's operations.
+
+    For a squashed migration, those of the originals if they exist, because it leaves renames out.
+    """
     migration = loader.graph.nodes[key] if key in loader.graph.nodes else loader.disk_migrations[key]
     if migration.replaces and all(tuple(each) in loader.disk_migrations for each in migration.replaces):
         for each in migration.replaces:
@@ -84,9 +87,9 @@ def _operations(loader: MigrationLoader, key: tuple[str, str]) -> Iterator[tuple
 
 
 def _lines_of(operation: Operation, app: str, state: ProjectState, schema: str) -> Iterator[str]:
-    """Of one operation, which is done to the state."""
+    """The lines of one operation. The operation is also applied to the state."""
     if isinstance(operation, SeparateDatabaseAndState):
-        # What is done to the database only, such as a table that goes to another application.
+        # Operations that only change the database, for instance if a table moves to another application.
         beside = state.clone()
         for inner in operation.database_operations:
             yield from _lines_of(inner, app, beside, schema)
@@ -152,7 +155,7 @@ def _renamed(before: _Relations, after: _Relations, operation: Operation, app: s
 
 
 def _later(key: tuple[str, ...], operation: Operation, app: str) -> tuple[str, ...]:
-    """What a model, or the table of a field between two models, is called after the operation."""
+    """The name after the operation of a model, or of the table of a field between two models."""
     if isinstance(operation, RenameModel) and key[:2] == (app, operation.old_name_lower):
         return (app, operation.new_name_lower, *key[2:])
     if isinstance(operation, RenameField) and key == (app, operation.model_name_lower, operation.old_name):
@@ -163,12 +166,12 @@ def _later(key: tuple[str, ...], operation: Operation, app: str) -> tuple[str, .
 def _added(
     after: _Relations, operation: AddField | AlterField, app: str, state: ProjectState, schema: str
 ) -> Iterator[str]:
-    """The value that the rows got that were there: of an added column, or of one that may not be NULL any more."""
+    """The value that existing rows got, for an added column or one that may no longer be NULL."""
     relation = after.get((app, operation.model_name_lower))
     if relation is None or operation.name not in relation.columns:
-        return  # a table between two models, or one that somebody else makes
+        return  # a table between two models, or one that another application creates
     column = f"{_table(relation.table, schema)}: {_spelled(relation.columns[operation.name])}"
-    # The field of the operation has the default that was given for this migration alone.
+    # The operation's field has the default that was given for this migration only.
     added = operation.field
     if getattr(added, "generated", False):
         return
@@ -181,7 +184,7 @@ def _added(
         computed = callable(added.default) and added.default not in (list, dict)
         text = None if computed else _text(added, operation, app, state)
     elif added.null:
-        yield f"{column}{NULL}"  # no value, but older backups are known by it
+        yield f"{column}{NULL}"  # no value, but the line identifies older backups
         return
     elif getattr(added, "auto_now", False) or getattr(added, "auto_now_add", False):
         text = None
@@ -193,7 +196,7 @@ def _added(
 
 
 def _text(added: Any, operation: AddField | AlterField, app: str, state: ProjectState) -> str | None:
-    """The default as Django saves it, as the file writes values; none where it has no plain form."""
+    """The default as Django stores it, in the file's spelling; none if it has no plain form."""
     value = added.default() if callable(added.default) else added.default
     field = state.apps.get_model(app, operation.model_name)._meta.get_field(operation.name)
     if isinstance(field, models.JSONField):
@@ -216,12 +219,12 @@ def _text(added: Any, operation: AddField | AlterField, app: str, state: Project
 
 
 def _quoted(text: str) -> str | None:
-    """In one line; none where a sign of it would not be seen, or would end the line."""
+    """The text quoted on one line; none if a character would be invisible or would end the line."""
     return "'" + text.replace("'", "''") + "'" if text.isprintable() else None
 
 
 def _table(name: str, schema: str) -> str:
-    """``schema.table``. ``"s"."t"`` is how projects make Django write a schema."""
+    """``schema.table``. Projects write ``"s"."t"`` to make Django use a schema."""
     parts = name.strip('"').split('"."', 1)
     return ".".join(map(_spelled, parts if len(parts) == 2 else [schema, name]))
 
@@ -234,15 +237,15 @@ _SUBJECT = re.compile(r"#?\s*((?:[^:=>'-]|-(?!>))*(?::(?:[^:=>'-]|-(?!>))*)?)(->
 
 
 def _subject(line: str) -> str | None:
-    """What a line is about: two lines about the same are an error of the file."""
+    """The subject of a line. Two lines with the same subject are an error in the file."""
     found = _SUBJECT.match(line.strip())
     return "".join(found[1].split()) + found[2] if found else None
 
 
 def new_lines(known: Iterable[str], schema: str = "public") -> list[str]:
-    """Those of :func:`lines` whose subject a file does not have yet, whatever it says of it.
+    """Those of :func:`lines` whose subject is not in a file yet, whatever the file says about it.
 
-    Of two about the same column the last one counts: an earlier column of that name is gone.
+    If two are about the same column, the last one counts, because an earlier column of that name is gone.
 
     :param known: the file's lines.
     """

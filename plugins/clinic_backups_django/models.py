@@ -14,7 +14,7 @@ READ_ONLY = "Los respaldos solo se pueden leer: los crea y los borra clinic_back
 
 
 class RespaldoQuerySet(models.QuerySet):
-    """Rows that nobody changes by mistake. The database refuses it too."""
+    """Rows that cannot be changed by mistake. The database refuses changes too."""
 
     def _refuse(self, *_: Any, **__: Any) -> NoReturn:
         raise NotSupportedError(READ_ONLY)
@@ -38,7 +38,7 @@ class Respaldo(models.Model):
         FALLIDO = "fallido", "Fallido"
 
     id = models.BigIntegerField("número", primary_key=True)
-    # No rule of deletion: a backup outlives its clinic and whoever asked for it. With null=True Django joins them with
+    # No on_delete rule, because a backup outlives its clinic and its user. With null=True Django joins them with
     # LEFT JOIN, so that no list loses the backups of clinics that are gone.
     clinica = models.ForeignKey(
         conf().clinic_model, models.DO_NOTHING, null=True, db_constraint=False, related_name="+",
@@ -78,7 +78,7 @@ class Respaldo(models.Model):
 
     @property
     def tamano_legible(self) -> str:
-        """``11,8 MB``; empty while nothing is stored."""
+        """``11,8 MB``; empty as long as nothing is stored."""
         return size(self.tamano_bytes) if self.tamano_bytes else ""
 
     @property

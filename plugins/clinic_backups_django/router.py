@@ -1,4 +1,4 @@
-"""Sends the model of the view to a connection of its own, where the catalog is in another database."""
+"""Sends queries of the view's model to a connection of its own, if the catalog is in another database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RespaldosRouter:
     """``DATABASE_ROUTERS = ["clinic_backups_django.router.RespaldosRouter"]``."""
 
     def db_for_read(self, model: Any, **hints: Any) -> str | None:
-        """The view is read where ``DATABASE`` says; what it names (clinics, users) where the project has it."""
+        """Read the view from ``DATABASE``. Clinics and users are read where the project has them."""
         if model._meta.app_label == LABEL:
             return conf().database
         instance = hints.get("instance")

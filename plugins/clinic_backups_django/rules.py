@@ -1,4 +1,4 @@
-"""Who may see and do what. A project with other rules names a subclass in ``CLINIC_BACKUPS["RULES"]``."""
+"""Says who may see and do what. A project with other rules names a subclass in ``CLINIC_BACKUPS["RULES"]``."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ Action = Literal["back_up", "download", "restore"]
 
 
 class Rules:
-    """As the user's model of the application has it: ``is_superuser``, ``clinica_id``, ``tipo``."""
+    """The rules for the application's user model: ``is_superuser``, ``clinica_id``, ``tipo``."""
 
     def clinics(self, user: Any) -> set[int] | None:
-        """The clinics whose backups somebody sees; ``None``: all."""
+        """The clinics whose backups the user may see; ``None`` means all."""
         if user.is_superuser:
             return None
         own = getattr(user, "clinica_id", None)
         return set() if own is None else {own}
 
     def may(self, action: Action, user: Any, clinic_id: int) -> bool:
-        """Whether somebody may do that in a clinic."""
+        """Whether the user may do this in a clinic."""
         seen = self.clinics(user)
         return seen is None or (clinic_id in seen and getattr(user, "tipo", "") == "administrador")
 
 
 def rules() -> Rules:
-    """The project's."""
+    """The rules of the project."""
     found: Rules = import_string(conf().rules)()
     return found

@@ -1,4 +1,4 @@
-"""What the clinics' front ends get."""
+"""The data that the clinics' front ends get and send."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOT_A_CHARACTER = "El texto tiene un carácter incompleto (U+{code_point:X}). Es
 
 
 class RespaldoSerializer(serializers.ModelSerializer):
-    """One backup. Where it is stored and what an error says in full is for whoever runs the system."""
+    """One backup. Its place in the store and the full error are only for the operator."""
 
     tamano_legible = serializers.CharField(read_only=True)
     creado_por_nombre = serializers.SerializerMethodField()
@@ -28,14 +28,14 @@ class RespaldoSerializer(serializers.ModelSerializer):
         read_only_fields = fields
 
     def get_creado_por_nombre(self, respaldo: Respaldo) -> str:
-        """The user's full name; else what the catalog says, for instance ``scheduled``."""
+        """The user's full name; otherwise the catalog's text, for instance ``scheduled``."""
         names: dict[int, Any] = self.context.get("users", {})
         user = names.get(respaldo.creado_por_id)
         return str(user.get_full_name() or user.get_username() if user else respaldo.creado_por_nombre)
 
 
 class TextoField(serializers.CharField):
-    """A note. Django REST Framework has no Spanish words for half a character."""
+    """A note. Django REST Framework has no Spanish text for an incomplete character."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -46,7 +46,7 @@ class TextoField(serializers.CharField):
 
 
 class NuevoRespaldoSerializer(serializers.Serializer):
-    """What to back up. Whoever sees one clinic only may leave ``clinica`` out."""
+    """What to back up. A user who sees only one clinic may leave ``clinica`` out."""
 
     clinica = serializers.IntegerField(required=False, min_value=0)
     tipo = serializers.ChoiceField(("auto", "completo", "incremental"), default="auto")
@@ -54,9 +54,9 @@ class NuevoRespaldoSerializer(serializers.Serializer):
 
 
 class RestauracionSerializer(serializers.Serializer):
-    """How to restore: ``exact`` as the backup, ``missing`` only rows that are gone, ``live`` beside people at work.
+    """How to restore. ``exact``: as the backup. ``missing``: only rows that are gone. ``live``: while people work.
 
-    ``clinica`` may say of which clinic the backup is, to be compared.
+    ``clinica`` may name the clinic of the backup; it is then compared.
     """
 
     clinica = serializers.IntegerField(required=False, min_value=0)

@@ -1,4 +1,4 @@
-"""One question to Airflow over HTTP, and its answer; whatever goes wrong is one error, and its cause is in the log."""
+"""Sends one request to Airflow over HTTP. Any failure becomes one error, and its cause is logged."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 BROKEN = (HTTPException, OSError, ValueError, RecursionError)
-"""What a server sends may break each layer of the client: sockets, TLS, HTTP, JSON."""
+"""A server's answer may cause an error in each layer of the client: sockets, TLS, HTTP, JSON."""
 LARGEST_ANSWER_BYTES = 16 * 1024 * 1024
 PIECE_BYTES = 64 * 1024
 log = logging.getLogger("clinic_backups_django")
 
 
 class NoAnswer(Exception):
-    """Airflow did not give an answer that can be used. The log says why.
+    """Airflow did not give a usable answer. The log says why.
 
     :param secret_is_wrong: the token cannot even be sent.
     """
@@ -35,9 +35,9 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back.
+    """Airflow's answer.
 
-    :param told: the JSON object. An answer that is not a success may lack it: then it is ``{}``.
+    :param told: the JSON object; ``{}`` if an answer that is not a success has none.
     """
 
     status: int
@@ -46,7 +46,7 @@ class Answer:
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """A redirect would carry the token to wherever it leads."""
+    """Follows no redirect, because it would send the token to another address."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
@@ -56,10 +56,10 @@ _opener = build_opener(_NoRedirects)
 
 
 def exchange(method: str, url: str, body: dict[str, Any] | None, bearer: str, until: float) -> Answer:
-    """Ask.
+    """Send a request and return the answer.
 
-    :param until: the moment of ``time.monotonic()`` at which the wait ends, however slowly the answer trickles in.
-    :raises NoAnswer: none came in time, or it is cut, or it is no JSON object.
+    :param until: the moment of ``time.monotonic()`` at which the wait ends, however slowly bytes arrive.
+    :raises NoAnswer: there is no answer in time, or it is incomplete or no JSON object.
     """
     if bearer and not re.fullmatch(r"[\x21-\x7e]+", bearer):
         log.error("The token for Airflow holds a blank, a line break or a letter that no token has. Correct"
@@ -67,7 +67,7 @@ def exchange(method: str, url: str, body: dict[str, Any] | None, bearer: str, un
         raise NoAnswer(secret_is_wrong=True)
     asked = f"{method} {urlsplit(url).path}"
     came: list[Answer | Exception] = []
-    # A timeout of the socket begins anew with each piece, and none bounds the lookup of the name.
+    # The socket's timeout starts again with each piece, and does not limit the lookup of the name.
     thread = threading.Thread(target=_ask, args=(method, url, body, bearer, until, came), daemon=True)
     thread.start()
     thread.join(max(0.0, until - time.monotonic()))
@@ -109,7 +109,7 @@ def _answer(method: str, url: str, body: dict[str, Any] | None, bearer: str, unt
 
 
 def _read(answer: HTTPResponse | HTTPError, until: float) -> bytes:
-    """The whole body. :raises ValueError: it is too long, or cut."""
+    """The whole body. :raises ValueError: it is too long or incomplete."""
     content = b""
     while piece := answer.read1(PIECE_BYTES):
         content += piece
@@ -123,7 +123,10 @@ def _read(answer: HTTPResponse | HTTPError, until: float) -> bytes:
 
 
 def _object(content: bytes) -> dict[str, Any]:
-    """:raises ValueError: it is no JSON object."""
+    """The JSON object in a body. :raises ValueError: there is none.
+
+    :raises ValueError: it is no JSON object.
+    """
     found = json.loads(content)
     if not isinstance(found, dict):
         raise ValueError("the answer is no JSON object")
@@ -131,7 +134,7 @@ def _object(content: bytes) -> dict[str, Any]:
 
 
 def _log_cause(asked: str, url: str, error: Exception, *secrets: str) -> None:
-    """For whoever runs the application; never with a token or a password."""
+    """Log the cause for whoever runs the application, without the token and the password."""
     cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
     if isinstance(cause, ssl.SSLCertVerificationError):
         log.error(
@@ -140,7 +143,7 @@ def _log_cause(asked: str, url: str, error: Exception, *secrets: str) -> None:
             asked, urlsplit(url).hostname, cause.verify_message,
         )  # fmt: skip
         return
-    # Words of JSON and HTTP errors may quote the answer; those of the network are the system's.
+    # JSON and HTTP errors may quote the answer. The texts of network errors come from the system.
     words = str(cause) if isinstance(cause, OSError) or type(cause) is ValueError else ""
     for secret in filter(None, secrets):
         words = words.replace(secret, "…")

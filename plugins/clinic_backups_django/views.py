@@ -40,7 +40,7 @@ PLANNED = "Se pidió la restauración. Empieza cuando el equipo de soporte aprue
 
 
 class RespaldoViewSet(viewsets.ReadOnlyModelViewSet):
-    """Backups of the clinics that somebody may see; any other does not exist for that person."""
+    """Backups of the clinics that the user may see. To this user, all others do not exist."""
 
     serializer_class = RespaldoSerializer
     permission_classes = (permissions.IsAuthenticated,)
@@ -51,13 +51,16 @@ class RespaldoViewSet(viewsets.ReadOnlyModelViewSet):
     ordering = ("-fecha_creacion", "-id")
 
     def get_queryset(self) -> Any:
-        """What this person may see."""
+        """The backups that the user may see."""
         seen = rules().clinics(self.request.user)
         every = Respaldo.objects.all()
         return every if seen is None else every.filter(clinica_id__in=seen)
 
     def get_serializer(self, *args: Any, **kwargs: Any) -> Any:
-        """With the users that asked for these backups, in one query, wherever they are."""
+        """A serializer with the users who asked for these backups.
+
+        They are read in one query, in whatever database they are.
+        """
         shown = args[0] if args else ()
         found = [shown] if isinstance(shown, Respaldo) else shown if kwargs.get("many") else ()
         kwargs["context"] = self.get_serializer_context() | {"users": _users(found)}
@@ -75,7 +78,7 @@ class RespaldoViewSet(viewsets.ReadOnlyModelViewSet):
         client().back_up(clinic_id, tipo=asked["tipo"], notas=asked["notas"], creado_por=user)
         try:
             made = _wait(clinic_id, newest)
-        except DATABASE_ERRORS:  # the backup was asked for all the same
+        except DATABASE_ERRORS:  # the backup was requested nevertheless
             log.exception("The view of backups cannot be read while a backup of clinic %s runs.", clinic_id)
             made = None
         shown = None if made is None else self.get_serializer(made).data
@@ -106,7 +109,7 @@ class RespaldoViewSet(viewsets.ReadOnlyModelViewSet):
         return Response({"mensaje": PLANNED, **run}, status=status.HTTP_202_ACCEPTED)
 
     def dispatch(self, request: Any, *args: Any, **kwargs: Any) -> Any:
-        """In Spanish, whatever the language of the project is."""
+        """Answer in Spanish, whatever the project's language is."""
         with translation.override("es"):
             return super().dispatch(request, *args, **kwargs)
 
@@ -127,7 +130,7 @@ class RespaldoViewSet(viewsets.ReadOnlyModelViewSet):
         return answer
 
     def _require_somewhere(self, wanted: Action) -> None:
-        """Whoever may do it in no clinic hears so before the body is read."""
+        """Refuse users who may do this in no clinic, before the body is read."""
         own = rules().clinics(self.request.user)
         if own is not None and not any(rules().may(wanted, self.request.user, clinic_id) for clinic_id in own):
             raise PermissionDenied(DENIED)
@@ -138,7 +141,7 @@ class RespaldoViewSet(viewsets.ReadOnlyModelViewSet):
 
 
 def _clinic_of(request: Request) -> int:
-    """The clinic that is meant, before anything else of the request is looked at: 403 comes before 400."""
+    """The requested clinic. It is checked before anything else in the request: 403 comes before 400."""
     given = request.data.get("clinica") if hasattr(request.data, "get") else None
     if given in (None, ""):
         own = rules().clinics(request.user)
@@ -161,7 +164,7 @@ def _valid(form: Any, request: Request) -> dict[str, Any]:
 
 
 def _wait(clinic_id: int, newest: int) -> Respaldo | None:
-    """The backup that was asked for: ended, or as it is when the time is over. ``None``: it has not begun."""
+    """The requested backup, when it ends or when the time is over. ``None``: it has not begun."""
     until = time.monotonic() + conf().wait_seconds
     while True:
         wanted = {"clinica_id": clinic_id, "id__gt": newest, "tipo": Respaldo.Tipo.MANUAL}

@@ -1,4 +1,4 @@
-"""People in front of a real Chromium: windows that remember what went wrong, and logins by Airflow's own form."""
+"""People in front of a real Chromium: windows that record errors, and logins by Airflow's own form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Backups page as people use it: in Chromium, in a real Airflow, and each time what the catalog says of it."""
+"""The Backups page as people use it, in Chromium and a real Airflow, compared with the catalog."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_a_restore_is_asked_for_planned_approved_by_the_operator_and_followed_to
         assert (record.state, record.requested_by, record.approved_by) == ("completed", CLINIC_ADMIN, WEB_USER)
         assert record.backup_id == newest
         assert record.safety_backup_id is not None
-        operator.get_by_text("The state before was saved").get_by_role("link").click()
+        operator.get_by_text("The state before the restore is in the safety backup").get_by_role("link").click()
         expect(operator.locator("main")).to_contain_text(record.safety_backup_id)
         operator.go_back()
 
@@ -189,7 +189,7 @@ def test_the_operator_holds_releases_and_verifies_a_backup_and_the_audit_tells_i
         page.goto(f"/backups/ui/backups/{number}")
         page.get_by_label("Reason for the hold").fill("file 12/2026 of the court")
         page.get_by_role("button", name="Hold").click()
-        hold_id = see_it_done(page, "The hold is set as asked.")
+        hold_id = see_it_done(page, "The hold was changed as requested.")
         page.get_by_role("link", name="See the backup").click()
         expect(page.locator(".head")).to_contain_text("On hold")
         expect(page.locator("main")).to_contain_text("Until it is released. Reason: file 12/2026 of the court")
@@ -198,7 +198,7 @@ def test_the_operator_holds_releases_and_verifies_a_backup_and_the_audit_tells_i
 
         page.get_by_label("I know that the retention policy may then delete it").check()
         page.get_by_role("button", name="Release").click()
-        release_id = see_it_done(page, "The hold is set as asked.")
+        release_id = see_it_done(page, "The hold was changed as requested.")
         page.get_by_role("link", name="See the backup").click()
         expect(page.locator(".head")).not_to_contain_text("On hold")
         assert newest_backup(airflow, 3)[1].hold_reason is None
@@ -212,7 +212,7 @@ def test_the_operator_holds_releases_and_verifies_a_backup_and_the_audit_tells_i
         page.get_by_label("Who").fill(WEB_USER)
         page.get_by_role("button", name="Search").click()
         lines = page.locator("tbody tr")
-        for line, did in enumerate(("Asked to check a backup", "Released a backup", "Put a backup on hold")):
+        for line, did in enumerate(("Asked to verify a backup", "Released a backup", "Put a backup on hold")):
             expect(lines.nth(line)).to_contain_text(did)
             expect(lines.nth(line)).to_contain_text(backup_id)
             expect(lines.nth(line)).to_contain_text("127.0.0.1")

@@ -1,4 +1,4 @@
-"""Mail about backups in a real Airflow: after each clinic, after the run, and when a task dies without a word."""
+"""Mail about backups in a real Airflow: after each clinic, after the run, and when a task is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The DAG ``clinic_backup_verify`` in a real Airflow: every copy is read, what is bad is recorded and told."""
+"""The DAG ``clinic_backup_verify`` in a real Airflow: every copy is read, and bad ones are recorded and reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API against its own description: whatever is sent, no server error, and every answer is as described."""
+"""Tests the API against its own description: no request causes a server error, and every answer is as described."""
 
 from __future__ import annotations
 

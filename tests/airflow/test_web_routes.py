@@ -1,4 +1,7 @@
-"""Who may do what on which route: every role, every route, the own clinic and another one. A new route fails here."""
+"""Who may do what: every role on every route, in the own clinic and in another one.
+
+A new route fails here until it is added.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong between a store and its service: each fault's family, hint and remains. And the memory it takes."""
+"""Faults between a store and its service: the error's family and hint, the remains in the store, and the memory."""
 
 from __future__ import annotations
 

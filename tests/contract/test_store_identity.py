@@ -1,4 +1,4 @@
-"""A store is believed only as long as its marker says that it is the one that the catalog knows, on every provider."""
+"""A store is used only as long as its marker is the one that the catalog knows, on every provider."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is paid for without being seen: older versions, and uploads that were never completed."""
+"""Objects that cost money although no listing shows them: older versions, and uploads that were never completed."""
 
 from __future__ import annotations
 
@@ -78,8 +78,11 @@ class TestVersions:
 
     @pytest.mark.parametrize("others", [("key2", "key3"), ("key.json", "key2")])
     def test_all_of_them_go_and_no_others(self, versioned: Bucket, others: tuple[str, str]) -> None:
-        """Over several pages. SeaweedFS lists folders named ``key.versions``, after those of ``key.json``, and then
-        leaves out versions on later pages: the store finds some left, and says so."""
+        """Over several pages.
+
+        SeaweedFS lists folders named ``key.versions``, after those of ``key.json``, and then leaves out versions on
+        later pages: the store finds some left, and says so.
+        """
         for number in range(3):
             versioned.put(b"%d" % number)
             versioned.store.delete("key")

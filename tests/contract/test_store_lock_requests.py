@@ -1,7 +1,7 @@
-"""Locks at Google and Azure: what is sent, and what the store makes of the answers.
+"""Locks at Google and Azure: the requests that are sent, and how the store treats the answers.
 
-No emulator enforces them. fake-gcs-server remembers an object's retention and lets anybody delete it; Azurite ignores
-immutability policies. What only the real services say is put into the emulators' answers by hand.
+No emulator enforces these locks. fake-gcs-server remembers an object's retention and lets anybody delete the object;
+Azurite ignores immutability policies. Answers that only the real services give are inserted by hand.
 """
 
 from __future__ import annotations

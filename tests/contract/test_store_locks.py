@@ -1,4 +1,4 @@
-"""Locks that a service enforces, and those that a store refuses to ask for.
+"""Locks that a service enforces, and locks that a store refuses to request.
 
 SeaweedFS enforces Object Lock as Amazon does: both modes, legal holds, single and multipart uploads. The other two
 emulators enforce nothing: see test_store_lock_requests.py.
@@ -129,8 +129,11 @@ class TestS3:
     @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("bucket", [BUCKET, VERSIONED])
     def test_a_bucket_that_cannot_lock(self, s3_client: Any, buckets: None, bucket: str, size: int) -> None:
-        """Where only versions are kept, SeaweedFS takes a multipart upload with a lock, reports it, and lets it be
-        deleted: that is why the store asks for the bucket's configuration before it uploads."""
+        """A store asks for the bucket's configuration before it uploads with a lock.
+
+        If a bucket only keeps versions, SeaweedFS accepts a multipart upload with a lock and reports the lock, but the
+        object can be deleted.
+        """
         place, source = Bucket(s3_client, bucket), io.BytesIO(CONTENT[:size])
         assert f"{bucket!r} has no Object Lock" in place.store.lock_problem()
         with pytest.raises(PermanentError, match="cannot be locked") as caught:

@@ -1,4 +1,4 @@
-"""What is said when a store refuses the credentials: which of them is wrong, and what to do, for each provider."""
+"""Errors when a store refuses the credentials: each names the wrong one and the remedy, for each provider."""
 
 from __future__ import annotations
 

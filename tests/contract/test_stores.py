@@ -1,4 +1,4 @@
-"""One contract, four stores: what every object store promises, against real servers."""
+"""One contract for four stores: what every object store promises, tested against real servers."""
 
 from __future__ import annotations
 

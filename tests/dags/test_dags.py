@@ -1,4 +1,4 @@
-"""What every DAG of the package keeps to."""
+"""Rules that every DAG of the package follows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step after step: a change of the application, an operation under a fault, the same once more, the oracle."""
+"""Runs step after step: a change of the application, an operation under a fault, the operation again, the oracle."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SESSIONS = "SELECT pid, usename, state FROM pg_stat_activity WHERE datname = %s
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong while a command runs.
+    """A fault that happens while a command runs.
 
     :param how: where, and what; see :meth:`Campaign._choose`.
     """
@@ -203,7 +203,7 @@ class Campaign:
 
 
 def describe(world: World) -> str:
-    """What there is after a violation, as files beside the folder store; returns where."""
+    """Write the state after a violation into files beside the folder store; returns their place."""
     tables = ("backup", "backup_copy", "erasure", "restore", "store_identity")
     state = {table: world.rows(f"SELECT to_jsonb(t) AS row FROM clinic_backups.{table} t") for table in tables}
     (world.folder / "catalog.json").write_text(json.dumps(state, indent=1, default=str))

@@ -1,4 +1,4 @@
-"""The clinics' rows as the application sees them, read with SQL of our own, and what the application does to them."""
+"""The clinics' rows as the application sees them, read with separate SQL, and the application's changes."""
 
 from __future__ import annotations
 

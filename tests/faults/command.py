@@ -1,4 +1,4 @@
-"""Runs ``clinic-backups`` in a process of its own, and sees to it that it can be killed and leaves nobody behind."""
+"""Runs ``clinic-backups`` in a process of its own that can be killed and leaves no process behind."""
 
 from __future__ import annotations
 

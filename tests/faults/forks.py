@@ -1,6 +1,6 @@
-"""Runs the command in processes of its own without paying for its imports each time: they are forked from this one.
+"""Forks the command's processes from this one, so that its imports are not repeated each time.
 
-Reads jobs as lines of JSON, one at a time; prints the child's number when it has begun, and its status when it ended.
+Reads jobs as lines of JSON, one at a time. Prints the child's number when it has begun, and its status when it ended.
 """
 
 from __future__ import annotations

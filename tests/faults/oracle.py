@@ -1,4 +1,7 @@
-"""What must be true after each step. Trusts PostgreSQL, SeaweedFS, age, zstd and tar, and nothing of ours."""
+"""Checks what must be true after each step.
+
+Uses only PostgreSQL, SeaweedFS, age, zstd and tar, not the package's code.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ class Violation(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did, as the oracle has to know it.
+    """One step, as the oracle has to know it.
 
     :param may_delete: clinics whose backups may go. :param keeps_good: of these, the newest good one may not.
     :param written: the clinic that may be another one afterwards.
@@ -206,7 +209,7 @@ class Oracle:
         return self._opened[digest]
 
     def _nothing_vanished(self, step: Step, backups: Mapping[str, Mapping[str, Any]]) -> None:
-        """What was completed is completed, or was let go by a step that may."""
+        """A completed backup is still completed, or was removed by a step that may do so."""
         for clinic in step.keeps_good:
             good = [name for name, was in self.known.items() if was["clinic_id"] == clinic and _is_good(was)]
             if good and not (good[-1] in backups and backups[good[-1]]["state"] == "completed"):
@@ -220,7 +223,7 @@ class Oracle:
             raise Violation(f"{name} was completed, and is {state or 'in no record'} now")
 
     def _erasures(self, backups: Mapping[str, Mapping[str, Any]], objects: Mapping[str, Mapping[str, str]]) -> None:
-        """What is said to be erased is gone: whatever lies there belongs to a backup that is known to be there."""
+        """An erased clinic has no backups, except those that are known to be there."""
         kept = {_stem(row["archive_key"]) for row in backups.values() if row["state"] not in GONE}
         for row in self.world.rows(_ERASURES):
             if row["finished_at"] is None or row["remaining"]:
@@ -238,13 +241,13 @@ def _is_good(backup: Mapping[str, Any]) -> bool:
 
 
 def _stem(key: str) -> str:
-    """What all objects of a backup have in common, also what a folder keeps beside each."""
+    """The common part of the keys of a backup's objects, including the files that a folder keeps beside each."""
     folder, _, name = key.rpartition("/")
     return f"{folder}/{name.removeprefix('.~').partition('.')[0]}"
 
 
 def _differs(target: Version, is_now: Version) -> str:
-    """What a restored clinic has that its backup has not, in the columns that both have."""
+    """The differences between a restored clinic and its backup, in the columns that both have."""
     columns = {
         table: tuple(name for name in names if name in is_now.columns.get(table, ()))
         for table, names in target.columns.items()

@@ -1,4 +1,4 @@
-"""A proxy in front of PostgreSQL or an S3 that does one fault at one request: cuts, loses the answer, stalls, kills."""
+"""A proxy before PostgreSQL or an S3. It causes one fault at one request: it cuts, drops an answer, stalls or kills."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a campaign takes place: a database, a SeaweedFS and a folder as stores, proxies before them, the command."""
+"""The servers of a campaign: a database, a SeaweedFS and a folder as stores, proxies before them, and the command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SECONDS_OF_SILENCE = 2
 
 @dataclass
 class World:
-    """What operations work on and the oracle looks at.
+    """The servers that operations use and the oracle inspects.
 
     :param bucket: SeaweedFS itself, without a proxy. :param mount: the folder store.
     """
@@ -64,7 +64,7 @@ class World:
 
     @property
     def urls(self) -> dict[str, str]:
-        """Of the stores, by what they are."""
+        """The stores' URLs, by kind."""
         return {"s3": f"s3://{BUCKET}/{self.prefix}", "file": self.mount.as_uri()}
 
     def run(self, *words: str) -> Done:
@@ -75,7 +75,7 @@ class World:
         return done
 
     def rows(self, query: str, *values: object) -> list[dict[str, Any]]:
-        """What a query of the oracle finds, as the database's superuser."""
+        """The result of an oracle's query, as the database's superuser."""
         with closing(self.database.connect()) as db, db.cursor(cursor_factory=RealDictCursor) as cursor:
             cursor.execute(query, values)
             return [dict(row) for row in cursor.fetchall()]
@@ -214,5 +214,5 @@ def template_of(postgres: EmbeddedPostgres, name: str) -> DemoDatabase:
 
 
 def missing_programs() -> list[str]:
-    """What the oracle needs and this machine lacks."""
+    """The programs that the oracle needs and this machine lacks."""
     return lacking(*archives.PROGRAMS, "age-keygen")

@@ -1,4 +1,4 @@
-"""Approvals of restores: for the plan that was shown, by who answered, for one database, once, and nothing else."""
+"""An approval is valid for the plan that was shown, for one database and once, and records who gave it."""
 
 from __future__ import annotations
 
@@ -329,7 +329,7 @@ def test_the_safety_copy_is_of_what_the_plan_saw_and_is_chosen_by_its_id_only(th
         assert runner.choose(request).backup_id == first.backup_id
     assert runner.choose(RestoreRequest(clinic_id=1, backup_id=copy.backup_id)) == copy
     theatre.execute(f"UPDATE clinic_backups.backup SET state = 'failed' WHERE backup_id = '{first.backup_id}'")
-    with pytest.raises(PermanentError, match="no completed backup except copies that were made before a restore"):
+    with pytest.raises(PermanentError, match="no completed backup except safety backups"):
         runner.choose(RestoreRequest(clinic_id=1))
 
 

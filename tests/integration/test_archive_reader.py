@@ -1,4 +1,4 @@
-"""Reading archives: what was backed up comes back, and nothing else ever passes for a backup."""
+"""Reading archives: rows come back as they were backed up, and no other file passes for a backup."""
 
 from __future__ import annotations
 

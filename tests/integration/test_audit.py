@@ -1,4 +1,4 @@
-"""The audit list: what was written stays as it was written."""
+"""The audit list cannot be changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The promises of a backup, on a real database and stores: one moment, complete or absent, one at a time, opened."""
+"""The promises of a backup, on a real database and real stores: one moment, complete or absent, one at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A store is believed only as far as the catalog noted it before: forged envelopes, planted keys, odd times."""
+"""The catalog trusts a store only for what it noted before.
+
+The tests forge envelopes, plant objects and change times.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks still run, with little data; what they measure is not looked at."""
+"""The benchmarks still run, with little data. Their figures are not checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The board and the list of backups: each against a computation in Python over a fleet drawn at random."""
+"""The board and the list of backups, compared with a computation in Python over a random fleet."""
 
 from __future__ import annotations
 

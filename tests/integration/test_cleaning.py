@@ -1,4 +1,4 @@
-"""Deleting what retention lets go: in any order of crashes, on every store, and nothing else."""
+"""Retention deletes exactly the expired backups, on every store, and after a crash at any point."""
 
 from __future__ import annotations
 

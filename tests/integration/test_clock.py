@@ -1,4 +1,4 @@
-"""One clock, the catalog's: a machine whose own is wrong changes nothing, and no date in the future fools anybody."""
+"""The catalog's clock counts. A machine with a wrong clock changes nothing, and a date in the future has no effect."""
 
 from __future__ import annotations
 

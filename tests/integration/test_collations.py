@@ -1,6 +1,6 @@
-"""Texts that a collation calls equal and that have other bytes: keys, unique values and domains without regard to case.
+"""Texts that differ in bytes but are equal by their collation: keys, unique values and domains without regard to case.
 
-Such collations need a PostgreSQL with ICU. That of the test suite has none: ``make test-matrix`` runs these with 15.
+Such collations need a PostgreSQL with ICU, which that of the test suite lacks. ``make test-matrix`` runs these with 15.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Consolidation: a full backup out of an incremental one and its chain, the same to the block, or none at all."""
+"""Consolidation makes a full backup from an incremental one and its chain. It equals the source block by block."""
 
 from __future__ import annotations
 

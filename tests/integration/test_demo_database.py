@@ -1,4 +1,4 @@
-"""The demo's database and ``include/sql``: what the other tests, the demo and the benchmarks take for granted."""
+"""The demo's database and ``include/sql``, on which the other tests, the demo and the benchmarks rely."""
 
 from __future__ import annotations
 

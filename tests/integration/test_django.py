@@ -1,4 +1,4 @@
-"""The clinics' Django application: what it deletes, damages and migrates, and what comes back."""
+"""The clinics' Django application deletes, damages and migrates data, and a restore brings them back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lines of drift.txt that are read from a project's migrations, each kind with what Django really does."""
+"""Lines of drift.txt that are made from a project's migrations, each kind compared with what Django does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Columns and tables that changed their names, or were made again: PostgreSQL's own numbers tell them apart."""
+"""Columns and tables that exchanged names or were created again are told apart by PostgreSQL's own numbers."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ CASES = {
         "b is a now", "s.person: b -> a", "(1,1,b1,10,)",
     ),
     "dropped and made again": Case(
-        "ALTER TABLE s.person DROP c; ALTER TABLE s.person ADD c int", "others were made under their names: c",
+        "ALTER TABLE s.person DROP c; ALTER TABLE s.person ADD c int", "others were created with their names: c",
         "s.person: c (column 5, integer) -> c (column 6, integer)", "(1,1,a1,b1,10)",
     ),
     "added, filled, dropped, renamed": Case(
         "ALTER TABLE s.person ADD c2 bigint; UPDATE s.person SET c2 = c; ALTER TABLE s.person DROP c;"
-        "ALTER TABLE s.person RENAME c2 TO c", "others were made under their names: c",
+        "ALTER TABLE s.person RENAME c2 TO c", "others were created with their names: c",
         "s.person: c (column 5, integer) -> c (column 6, bigint)", "(1,1,a1,b1,10)",
     ),
 }  # fmt: skip
@@ -114,7 +114,7 @@ def test_a_line_is_of_one_change_alone(rig: Shaped, later: str) -> None:
     assert rig.plan(record).refusals == ()
     rig.execute(*later.split(";"))
     (refusal,) = rig.plan(record).refusals
-    assert "others were made under their names: c" in refusal.message
+    assert "others were created with their names: c" in refusal.message
 
 
 def test_what_was_dropped_and_made_again_may_be_left_out(rig: Shaped) -> None:
@@ -159,7 +159,7 @@ def test_a_table_that_was_made_again_is_said(rig: Shaped) -> None:
     )  # fmt: skip
     plan = rig.bring_back(record)
     assert rig.everything()["s.person"] == ["(1,1,a1,b1,10)", "(2,1,a2,b2,20)"]
-    (said,) = [note for table in plan.tables for note in table.notes if "made again" in note]
+    (said,) = [note for table in plan.tables for note in table.notes if "created again" in note]
     assert "taken by their names" in said
 
 

@@ -1,4 +1,4 @@
-"""After a clinic left: nothing of its backups stays but counts and dates, as far as holds and locks let them go."""
+"""After an erasure only counts and dates of a clinic's backups remain. Holds and locks delay it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A few random faults, and the oracle that judges them: it must see what is broken behind the product's back."""
+"""A short campaign of random faults. The oracle must also notice damage that is made on purpose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder store follows no link and calls nothing absent that it could not look at."""
+"""A folder store follows no link, and reports nothing as missing that it could not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of keys in other forms, and keys kept in columns of other types, say whose a table's rows are."""
+"""Names of keys in other forms, and keys in columns of other types, also show to which clinic rows belong."""
 
 from __future__ import annotations
 

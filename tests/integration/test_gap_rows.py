@@ -1,4 +1,4 @@
-"""Each row of a table with an extract is in one backup, once: without a key, or with half of a foreign key too."""
+"""Each row of an extracted table is in one backup exactly once, also without a key or with half of a foreign key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TABLES = """
 OWN = "clinic_id = {{ clinic_id }}"
 STEPS = "SELECT {} FROM s.step t JOIN s.visit v ON v.id = t.visit_id WHERE v.clinic_id = {{{{ clinic_id }}}}"
 EXTRACTS = {"log": OWN, "visit": OWN, "step": STEPS.format("t.*"), "loose": "sede = {{ clinic_id }}"}
-LOST, EQUAL_LOST = "in no backup, though", "in no backup, while equal rows are in one"
+LOST, EQUAL_LOST = "in no backup, but the", "in no backup, but equal rows are in one"
 REPEATED = "more often in a backup than in the table"
 COUNTED = {
     "DISTINCT": ("log", f"SELECT DISTINCT * FROM s.log WHERE {OWN}", (2, LOST)),
@@ -81,7 +81,7 @@ def test_equal_rows_that_are_all_there_are_no_finding(demo_database: DemoDatabas
     ]
     assert [item.message for item in findings(rig, "ok")] == [
         "5 tables were compared with the backups of all clinics, 2 by their primary keys and 3 without one by whole"
-        " rows and how often each is there: 21 rows are in one backup each, 2 belong to no clinic."
+        " rows and their number: 21 rows are in one backup each, 2 belong to no clinic."
     ]
 
 
@@ -133,24 +133,24 @@ OF_VISITS = {"person": OWN, "visit": "SELECT t.* FROM s.visit t JOIN s.person p 
 IN_PARTS = {
     "a name": (PATIENTS.format(key="PRIMARY KEY", sede="clinic_id"),
                {"patient": OWN, "note": BY_PATIENT.replace("SEDE", "clinic_id")},
-               "s.note: 1 row is in no backup, though the column clinic_id names a row of s.clinic"),
+               "s.note: 1 row is in no backup, but the column clinic_id refers to a row of s.clinic"),
     "no name": (PATIENTS.format(key="PRIMARY KEY", sede="sede"),
                 {"patient": OWN, "note": BY_PATIENT.replace("SEDE", "sede")},
-                "s.note: 1 row is in no backup, though the column sede names a row of s.clinic"),
+                "s.note: 1 row is in no backup, but the column sede refers to a row of s.clinic"),
     "no key": (PATIENTS.format(key="", sede="sede"),
                {"patient": OWN, "note": BY_PATIENT.replace("SEDE", "sede")},
-               "s.note: 1 row is in no backup, though the column sede names a row of s.clinic"),
+               "s.note: 1 row is in no backup, but the column sede refers to a row of s.clinic"),
     "given": (PATIENTS.format(key="PRIMARY KEY", sede="sede"),
               {"patient": OWN, "note": "patient IS NOT NULL AND sede = {{ clinic_id }} OR patient IS NULL AND sede ="
                " {{ clinic_id }} % 2 + 1"}, "s.note: 1 row of a backup belongs to another clinic, as the column sede"),
     "two levels": (LEVELS, {"patient": OWN, "note": "sede = {{ clinic_id }}", "line":
                             "SELECT l.* FROM s.line l JOIN s.note n ON n.id = l.note WHERE n.sede = {{ clinic_id }}"},
-                   "s.line: 1 row is in no backup, though the column lugar names a row of s.clinic"),
+                   "s.line: 1 row is in no backup, but the column lugar refers to a row of s.clinic"),
     "the clinics' own key": (REGIONS, {"note": "region = 9 AND sede = {{ clinic_id }}"},
-                             "s.note: 1 row is in no backup, though the column sede names a row of s.clinic"),
+                             "s.note: 1 row is in no backup, but the column sede refers to a row of s.clinic"),
     "another table": (VISITS, OF_VISITS | {"bill": "SELECT b.* FROM s.bill b JOIN s.visit v ON v.person = b.who AND"
                       " v.id = b.visit JOIN s.person p ON p.id = v.person WHERE p." + OWN},
-                      "s.bill: 1 row is in no backup, though the column who names a row of s.person"),
+                      "s.bill: 1 row is in no backup, but the column who refers to a row of s.person"),
 }  # fmt: skip
 
 
@@ -175,12 +175,13 @@ def test_half_a_foreign_key_that_says_nothing_is_an_error_of_check(demo_database
     rig = shaped(demo_database, tmp_path, ddl, {"code": OWN, "use": by_code})
     (error,) = findings(rig)
     assert error.message == (
-        "s.use: 2 rows are in no backup, and give only a part of the columns kind, code, which name a row of s.code."
+        "s.use: 2 rows are in no backup, and only some of the columns kind, code have a value."
+        " Together they refer to a row of s.code."
     )
     assert error.gap
     rig.execute("DELETE FROM s.use WHERE id = 3")
     (error,) = findings(rig)
-    assert error.message.startswith("s.use: 1 row is in no backup, and gives only a part of the columns kind, code")
+    assert error.message.startswith("s.use: 1 row is in no backup, and only some of the columns kind, code")
     (rig.settings.sql_dir / "not_backed_up.txt").write_text("s.use: rows, half a code is a slip\n")
     assert findings(rig) == []
 

@@ -1,4 +1,4 @@
-"""What an extract gives in a column is the table's own value: a changed one would be restored as if it were true."""
+"""An extract must return the table's own values, because a restore would write changed ones back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OWN = "clinic_id = {{ clinic_id }}"
 EXTRACTS = {"visit": OWN, "log": OWN, "part": OWN}
 ALL = 'id, clinic_id, name, "order", at'
 CHANGED = {
-    "a key": ("visit", 'SELECT id + 1000000 AS id, clinic_id, name, "order", at FROM s.visit', "2 rows in what tells"),
+    "a key": ("visit", 'SELECT id + 1000000 AS id, clinic_id, name, "order", at FROM s.visit', "2 rows in the columns"),
     "a text": ("visit", 'SELECT id, clinic_id, upper(name) AS name, "order", at FROM s.visit', "of 2 rows in name"),
     "a number's form": ("visit", 'SELECT id, clinic_id, name, "order"::int AS "order", at FROM s.visit', "in order"),
     "a time": ("visit", 'SELECT id, clinic_id, name, "order", now() AS at FROM s.visit', "of 2 rows in at"),
@@ -43,7 +43,7 @@ CHANGED = {
                     " ON a.id + b.id = 3", "of 2 rows in name"),
     "within": ("visit", 'WITH v AS MATERIALIZED (SELECT *, lower(name) AS n FROM s.visit)'
                ' SELECT id, clinic_id, n AS name, "order", at FROM v', "of 2 rows in name"),
-    "without a key": ("log", "SELECT clinic_id, coalesce(line, '') AS line FROM s.log", "of 1 rows in what tells"),
+    "without a key": ("log", "SELECT clinic_id, coalesce(line, '') AS line FROM s.log", "1 rows in the columns that"),
     "of partitions": ("part", "SELECT id, clinic_id, v || v AS v FROM s.part", "of 2 rows in v"),
 }  # fmt: skip
 SAME = {
@@ -68,13 +68,13 @@ def test_a_column_with_other_values_is_refused(demo_database: DemoDatabase, tmp_
     table, select, said = CHANGED[name]
     rig = rig_of(demo_database, tmp_path, table, select)
     for compared in (False, True):
-        with pytest.raises(PermanentError, match="the extract gives other values than the table") as caught:
+        with pytest.raises(PermanentError, match="the extract returns other values than the table") as caught:
             rig.backup().run(rig.request(1).__class__(**vars(rig.request(1)) | {"rows_compared": compared}))
         assert said in caught.value.message
     assert rig.objects() == []
     guard = Guard(demo_database, rig.store)
     guard.settings = guard.settings.model_copy(update={"sql_dir": tmp_path / "sql"})
-    assert any("gives other values" in item.message for item in guard.errors(rows=True))
+    assert any("returns other values" in item.message for item in guard.errors(rows=True))
 
 
 @pytest.mark.parametrize("name", SAME)

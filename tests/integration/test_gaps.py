@@ -1,4 +1,7 @@
-"""What is silently not in a backup: it is named by the preflight, refused by every backup, or said on purpose."""
+"""Data that a backup would silently lack.
+
+The preflight names them, and backups refuse them unless a line declares them.
+"""
 
 from __future__ import annotations
 
@@ -174,18 +177,18 @@ CASES = [
         "public.lejana", "is a foreign table", "public.lejana: the other server has backups of its own",
     ),
     Case(
-        "a column of type lo", (*LO, f"ALTER TABLE {STOCK} ADD foto public.lo"), STOCK, "names large objects",
-        f"{STOCK}.foto: photos are kept by the supplier",
+        "a column of type lo", (*LO, f"ALTER TABLE {STOCK} ADD foto public.lo"),
+        STOCK, "holds numbers of large objects", f"{STOCK}.foto: photos are kept by the supplier",
     ),
     Case(
         "a column of type oid that names large objects",
         ("SELECT lo_create(4711)", f"ALTER TABLE {STOCK} ADD foto oid", f"UPDATE {STOCK} SET foto = 4711 WHERE id = 3"),
-        STOCK, "names large objects", f"{STOCK}.foto: photos are kept by the supplier",
+        STOCK, "holds numbers of large objects", f"{STOCK}.foto: photos are kept by the supplier",
     ),
     Case(
         "a column of type oid[] that names large objects",
         ("SELECT lo_create(4711)", f"ALTER TABLE {VISITS} ADD f oid[]", f"UPDATE {VISITS} SET f = '{{1,4711}}'"),
-        VISITS, "names large objects", "SELECT lo_unlink(4711)",
+        VISITS, "holds numbers of large objects", "SELECT lo_unlink(4711)",
     ),
     Case(
         "a composite type with an attribute that names large objects",
@@ -193,7 +196,7 @@ CASES = [
             "SELECT lo_create(4711)", 'CREATE TYPE public.escaneo AS (nota text, "la foto" oid)',
             f"ALTER TABLE {STOCK} ADD foto public.escaneo", f"UPDATE {STOCK} SET foto = ROW('x', 4711) WHERE id = 3",
         ),
-        STOCK, "names large objects", f"{STOCK}.foto: photos are kept by the supplier",
+        STOCK, "holds numbers of large objects", f"{STOCK}.foto: photos are kept by the supplier",
     ),
     Case(
         "an array of composite types in each other that name large objects",
@@ -204,7 +207,7 @@ CASES = [
             f"ALTER TABLE {VISITS} ADD f public.series",
             f"UPDATE {VISITS} SET f = ARRAY[ROW('a', ROW(1, '{{1,4711}}'::oid[])::public.una)::public.serie]",
         ),
-        VISITS, "names large objects", "SELECT lo_unlink(4711)",
+        VISITS, "holds numbers of large objects", "SELECT lo_unlink(4711)",
     ),
     Case(
         "a column that lo_manage looks after",
@@ -213,7 +216,7 @@ CASES = [
             f"ALTER TABLE {STOCK} ADD foto bigint",
             f"CREATE TRIGGER t BEFORE UPDATE ON {STOCK} FOR EACH ROW EXECUTE FUNCTION public.lo_manage('foto')",
         ),
-        STOCK, "names large objects", f"{STOCK}.foto: photos are kept by the supplier",
+        STOCK, "holds numbers of large objects", f"{STOCK}.foto: photos are kept by the supplier",
     ),
     Case(
         "an unlogged table", (f"ALTER TABLE {STOCK} SET UNLOGGED",), STOCK, "is unlogged",
@@ -377,9 +380,9 @@ class TestTables:
             "ALTER TABLE public.comun_clinica ADD pais_id int REFERENCES public.pais",
         )
         assert [item.message for item in guard.errors("warning")] == [
-            "Rows of the clinics name rows of public.auth_user, which is in no backup:"
+            "Rows of the clinics refer to rows of public.auth_user, which is in no backup:"
             " public.profesionales_odontologo (cuenta_id).",
-            "Rows of the clinics name rows of public.pais, which is in no backup: public.comun_clinica (pais_id).",
+            "Rows of the clinics refer to rows of public.pais, which is in no backup: public.comun_clinica (pais_id).",
         ]
         assert guard.errors() == []
         guard.run(1)
@@ -393,7 +396,7 @@ ROWS = {
         VISITS,
         f"SELECT c.* FROM {VISITS} c JOIN {PATIENTS} p ON p.id = c.paciente_id"
         " WHERE p.clinica_id = CASE {{ clinic_id }} WHEN 1 THEN 2 WHEN 2 THEN 1 ELSE {{ clinic_id }} END",
-        "of a backup name in paciente_id",
+        "of a backup refer in paciente_id",
     ),
     "another clinic's too": (
         STOCK, f"SELECT * FROM {STOCK} WHERE clinica_id IN ({{{{ clinic_id }}}}, 2)", "belong to another clinic",
@@ -462,10 +465,10 @@ class TestRows:
         )
         (finding,) = guard.errors(rows=True)
         assert finding.message == (
-            f"{VISITS}: 2 rows of a backup name in odontologo_id a row of public.profesionales_odontologo that is not"
-            " in the same clinic's backup."
+            f"{VISITS}: 2 rows of a backup refer in odontologo_id to a row of public.profesionales_odontologo that is"
+            " not in the same clinic's backup."
         )
-        with pytest.raises(PermanentError, match="2 rows of a backup name in odontologo_id"):
+        with pytest.raises(PermanentError, match="2 rows of a backup refer in odontologo_id"):
             guard.run(1)
         assert guard.run(3).gaps == ()
         guard.declare(f"{VISITS}.odontologo_id: dentists help out in other clinics")
@@ -495,7 +498,7 @@ class TestRows:
         messages = [item.message for item in guard.errors(rows=True) if item.message.startswith("public.nota: ")]
         assert "public.nota: 6 rows of a backup belong to another clinic, as the column clinica_id says." in messages
         guard.write("extract/nota.sql", ALL.format(table="public.nota") + " AND id <> 1")
-        with pytest.raises(PermanentError, match=r"public\.nota: 1 row is in no backup, though the column clinica_id"):
+        with pytest.raises(PermanentError, match=r"public\.nota: 1 row is in no backup, but the column clinica_id"):
             guard.run(1)
 
     def test_a_database_without_foreign_keys_is_compared_by_what_the_extracts_ask_for(self, guard: Guard) -> None:
@@ -718,8 +721,7 @@ def test_an_extract_that_computes_with_the_clinics_number_is_a_finding(
     rig.settings = rig.settings.model_copy(update={"sql_dir": tmp_path / "sql"})
     found = [finding.message for finding in rig.errors(rows=True)]
     assert found == [
-        f"extract/s.{name} computes with clinic_id, and so cannot be compared for all clinics at once."
-        for name in names
+        f"extract/s.{name} computes with clinic_id, so it cannot be compared for all clinics at once." for name in names
     ]
     assert rig.run(1).gaps == ()
 
@@ -728,7 +730,7 @@ def test_an_extract_that_computes_with_the_clinics_number_is_a_finding(
     "reason", ["derivde, x", "Derivd, x", "Shard, x", "derived; x", "row, x", "Rows: x", "derivado, x"]
 )
 def test_a_slip_in_the_class_of_a_table_is_no_reason(reason: str) -> None:
-    with pytest.raises(SettingsError, match="no class of tables") as caught:
+    with pytest.raises(SettingsError, match="an unknown word") as caught:
         parse(f"# a comment\nx.tabla: {reason}")
     assert "line 2" in caught.value.message
     assert re.search("`(derived|shared|rows), reason`", caught.value.hint)
@@ -765,6 +767,6 @@ def test_it_is_said_where_nothing_tells_whose_a_tables_rows_are(
     )
     rig = Guard(demo_database, shape.store)
     rig.settings = rig.settings.model_copy(update={"sql_dir": tmp_path / "sql"})
-    found = [finding.message for finding in rig.errors("warning") if finding.message.startswith("Nothing tells")]
+    found = [finding.message for finding in rig.errors("warning") if finding.message.startswith("It cannot be told")]
     assert len(found) == warned
     assert rig.run(1).gaps == ()

@@ -1,4 +1,4 @@
-"""The stores against the catalog: what is lost is recorded, debris is removed, and nothing of a stranger is touched."""
+"""Comparing stores and catalog: losses are recorded, debris is removed, and foreign objects stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backups that nobody may delete for a while, on a service that enforces it, through their whole life."""
+"""The whole life of locked backups, on a service that enforces the lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said when something fails: for each failure its first line and its remedy, as real parts give them."""
+"""The errors of real failures: the first line and the remedy of each."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class Case:
     never: str = PSQL
 
 
-GIVES = r"The extract of s\.t does not give the column {}, which the table has\."
+GIVES = r"The extract of s\.t does not return the column {}, which the table has\."
 ADD = r"Add {} to the columns in include/sql/extract/s\.t\.sql, or write SELECT t\.\* there\."
 WITHOUT = r"restore --archive URL.*catalog migrate.*catalog rebuild"
 LOST = r"^The catalog cannot be reached\. Connection 'backup_catalog': .*refused"

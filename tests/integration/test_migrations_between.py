@@ -71,7 +71,7 @@ CASES = {
     ),
     "a column added": Case(
         ADD, "s.person: alergias = 'it''s'", ["(1,1,ana@x,30,it's)", "(2,1,eva@x,40,none)", "(3,2,leo@x,50,none)"],
-        ("Column alergias was added since: rows that come back get 'it's' (drift.txt).",
+        ("Column alergias was added since: restored rows get 'it's' (drift.txt).",
          "1 row that comes back gets the values of drift.txt in: alergias."),
     ),
     "columns of other types added": Case(
@@ -274,7 +274,7 @@ def test_rows_without_a_value_get_the_one_that_the_migration_gave(rig: Shaped) -
     assert persons(rig) == ["(1,1,ana@x,7)", "(2,1,eva@x,7)", LEO]
     assert plan.writes == 2  # a person and a visit; the other row has that value already
     notes = [note for table in plan.tables for note in table.notes]
-    assert "Column age may not be NULL any more: 2 of the backup's rows get '7' (drift.txt)." in notes
+    assert "Column age may no longer be NULL: 2 of the backup's rows get '7' (drift.txt)." in notes
 
 
 CENTS = "ALTER TABLE s.person ALTER age TYPE bigint USING age * 100"
@@ -364,7 +364,7 @@ def test_one_value_says_nobodys_clinic(rig: Shaped, column: str, extract: str | 
         (rig.settings.sql_dir / "extract" / "s.visit.sql").write_text(query)
     write(rig, f"s.visit: {name} = 2")
     damaged, (refusal,) = rig.everything(), rig.plan(record).refusals
-    said = f"gives one value for {name.strip(chr(34))} of s.visit, which says whose a row is"
+    said = f"gives one value for {name.strip(chr(34))} of s.visit, which says to which clinic a row belongs"
     assert said in refusal.message
     assert rig.everything() == damaged
 

@@ -1,4 +1,4 @@
-"""One moment, also beside statements that are not MVCC-safe: each waits, or the backup fails and its retry is right.
+"""One moment, even beside statements that are not MVCC-safe: they wait, or the backup fails and a retry succeeds.
 
 PostgreSQL manual, "Caveats" of MVCC: after TRUNCATE, or an ALTER TABLE that rewrites, the table looks empty to every
 transaction whose snapshot is older.

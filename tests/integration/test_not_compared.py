@@ -1,4 +1,4 @@
-"""What is believed of an archive that nobody reads: only what the writers of its bucket cannot set."""
+"""An archive that was not read counts as intact only by marks that the writers of its bucket cannot set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One odd object in a store costs itself: no clinic's backups, no listing, no other copy."""
+"""One odd object in a store affects only itself: other backups, listings and copies go on."""
 
 from __future__ import annotations
 

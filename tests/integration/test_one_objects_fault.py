@@ -1,4 +1,4 @@
-"""What fails at one object, or at one clinic's, is not the store's fault; what the store itself says is what counts."""
+"""An error at one object or one clinic is not the store's fault. Only what the store itself says is."""
 
 from __future__ import annotations
 

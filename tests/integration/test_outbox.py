@@ -1,4 +1,4 @@
-"""Mail about backups, through the outbox and a real mail server: to whom, once, in threads, whatever breaks."""
+"""Mail through the outbox and a real mail server: the right recipients, once, in threads, whatever fails."""
 
 from __future__ import annotations
 

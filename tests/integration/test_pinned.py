@@ -1,4 +1,4 @@
-"""Whatever a role or a database is set to: every connection of ours reads, writes and waits as it should."""
+"""Whatever a role or a database is set to, every connection of this package reads, writes and waits as it should."""
 
 from __future__ import annotations
 

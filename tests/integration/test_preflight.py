@@ -1,4 +1,4 @@
-"""The preflight: all that is wrong is found in one run, by name and with the remedy, and nothing else is."""
+"""The preflight finds everything that is wrong in one run, with the remedy, and reports nothing else."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_all_broken_queries_are_named_in_one_run(demo: Preflight) -> None:
             "trying clinic_admins.sql, which must return the columns email and name: column r.email does not exist",
             "the extract of public.citas_consulta: column c.clinic does not exist",
             "extract/public.citas_horario cannot be rendered: 'clinica' is undefined",
-            "The extract of public.comun_clinica does not give the column direccion, which the table has.",
+            "The extract of public.comun_clinica does not return the column direccion, which the table has.",
             "may not read public.inventario_inventario",
             "No such table: public.nada",
         ],

@@ -1,4 +1,4 @@
-"""How far a running backup is: seen while it runs, gone with its end, and never in its way."""
+"""The progress of a running backup is shown while it runs, removed at its end, and never delays it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A catalog that was lost comes back from the envelopes, and every clinic from the store that is left."""
+"""A lost catalog is rebuilt from the envelopes, and every clinic is restored from the remaining store."""
 
 from __future__ import annotations
 

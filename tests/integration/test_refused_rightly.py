@@ -1,4 +1,4 @@
-"""What a restore refused although it is possible, or refused in words that help nobody."""
+"""Restores that were refused although they are possible, and refusals whose words did not help."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_default_may_be_that_of_a_domain(demo_database: DemoDatabase, tmp_path
     plan = rig.bring_back(record)
     assert rig.everything()["s.parent"][0] == "(1,1,p1,open)"
     notes = [note for table in plan.tables for note in table.notes]
-    assert "Column state was added since: rows that come back get its default." in notes
+    assert "Column state was added since: restored rows get its default." in notes
 
 
 @pytest.mark.parametrize("owner", [True, False], ids=["triggers are kept quiet", "triggers fire"])

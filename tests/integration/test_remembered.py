@@ -1,4 +1,4 @@
-"""What a process remembers of the definitions hides nothing that has changed since the clinic before."""
+"""Definitions that a process keeps never hide a change since the previous clinic's backup."""
 
 from __future__ import annotations
 

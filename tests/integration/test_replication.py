@@ -1,4 +1,4 @@
-"""Copies: the same bytes in every store, whatever was down, killed or damaged on the way."""
+"""Replication: every store gets the same bytes, whatever was down, killed or damaged meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The view ``respaldo``: what the application reads, which rights it needs, and that nothing can be lost by it."""
+"""The view ``respaldo``: its rows, the rights that it needs, and that nothing can be lost through it."""
 
 from __future__ import annotations
 

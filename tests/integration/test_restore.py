@@ -1,4 +1,4 @@
-"""Restoring one clinic: exact or not at all, nobody else touched, planned as it is applied."""
+"""Restoring one clinic is exact or does not happen, touches no other clinic, and follows the plan."""
 
 from __future__ import annotations
 
@@ -195,14 +195,14 @@ class TestRefused:
             "DELETE FROM public.auth_group WHERE id = 2",
         )
         said = self.refusal(ward, record)
-        assert "refer to rows of public.auth_group that are not there" in said
+        assert "refer to rows of public.auth_group that do not exist" in said
         assert "Bring the rows of public.auth_group back first" in said
 
     def test_a_subset_without_the_parents_that_it_needs(self, ward: Ward) -> None:
         record = ward.run(1)
         ward.execute(*DELETE_PATIENTS)
         said = self.refusal(ward, record, Wish(tables=(RECORDS,)))
-        assert f"refer to rows of {PATIENTS} that are not there" in said
+        assert f"refer to rows of {PATIENTS} that do not exist" in said
         ward.apply(record, Wish(tables=(RECORDS, PATIENTS)))
         assert ward.rows_now(1)[RECORDS] == ward.open(record).tables[RECORDS]
 
@@ -228,7 +228,7 @@ class TestRefused:
             (f"ALTER TABLE {STOCK} ADD COLUMN lote text NOT NULL DEFAULT 'x';"
              f" ALTER TABLE {STOCK} ALTER lote DROP DEFAULT", "no default: lote"),
             (f"ALTER TABLE {STOCK} ALTER codigo TYPE bigint USING id", "would not be the same: the column was"),
-            ("ALTER TABLE public.sistema_pagos_pagoenlinea RENAME TO otra", "there is no such table now"),
+            ("ALTER TABLE public.sistema_pagos_pagoenlinea RENAME TO otra", "no longer exists"),
         ],
     )  # fmt: skip
     def test_drift_that_cannot_be_bridged(self, ward: Ward, drift: str, said: str) -> None:

@@ -1,4 +1,4 @@
-"""A clinic whose people go on working while it is restored: the mode live, the hooks, and other clinics beside it."""
+"""Restoring a clinic while people work: the mode ``live``, the hooks, and other clinics at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backup in a new schema: all of it or nothing, and no word of the archive is ever run."""
+"""A restore into a new schema is complete or absent, and never runs a text of the archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a clinic that its extracts do not give now: left out on purpose, without their way to it, or given away."""
+"""Rows of a clinic that its extracts do not return now: left out on purpose, without a link to it, or given away."""
 
 # ruff: noqa: E501 - a case reads best in one line
 
@@ -124,7 +124,7 @@ def test_rows_that_an_extract_leaves_out_are_the_clinics_own(visits: Shaped, mod
     if plan.refusals:
         assert case.says and visits.everything() == damaged
         return
-    assert ("a restore of the copy that is made before does not take them away" in str(plan.tables)) == case.stays
+    assert ("restoring the safety backup does not remove them" in str(plan.tables)) == case.stays
     saved = restored(visits, record, plan, mode=mode, tables=case.only)
     done = visits.everything()
     if mode == "missing":

@@ -1,4 +1,4 @@
-"""Whatever the schema and the damage: a restore is exact, nobody else notices, and a kill leaves no state between."""
+"""For any schema and damage, a restore is exact and changes no other clinic. A kill leaves no state in between."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others write between a plan and its end: the restore leaves it alone, or says in plain words why it stopped."""
+"""Changes that others make during a restore stay, or the restore stops and says why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A restore with its record: which backup, one at a time, saved before, undone after, and told what became of it."""
+"""A restore with its record: choice of the backup, one at a time, safety backup, undo, and mail."""
 
 from __future__ import annotations
 
@@ -316,7 +316,7 @@ def test_the_plan_of_a_copy_made_before_a_restore_says_so(theatre: Theatre) -> N
     runner, request = theatre.runner(), RestoreRequest(clinic_id=1)
     undo = runner.apply(theatre.approved(request, runner)).safety_backup_id
     plan = runner.plan(RestoreRequest(clinic_id=1, backup_id=undo))
-    said = f"This is the copy made before the restore of {backup.backup_id}"
+    said = f"This is the safety backup of the restore of {backup.backup_id}"
     assert said in "\n".join(as_lines(plan))
     assert said in as_markdown(plan, requested_by="yo", notes="").replace("\\", "")
 

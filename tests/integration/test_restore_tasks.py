@@ -1,4 +1,4 @@
-"""The tasks of ``clinic_restore`` with a real catalog: who may approve, and what an answer is for."""
+"""The tasks of ``clinic_restore`` with a real catalog: who may approve, and which plan an answer is for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose a row is that no extract gives: the database is asked as it stands, whatever the backup says."""
+"""To which clinic a row belongs that no extract returns: the present database decides, not the backup."""
 
 # ruff: noqa: E501 - a case reads best in one line
 
@@ -384,7 +384,7 @@ def test_a_row_without_a_key_that_lost_its_way_stays_and_the_clinics_row_comes_b
     record = rig.run(1)
     rig.execute(after)
     damaged, plan = rig.everything(), rig.plan(record, mode=mode)
-    assert "without a way to a clinic" in str(plan.tables)
+    assert "without a link to a clinic" in str(plan.tables)
     saved = restored(rig, record, plan, mode=mode)
     assert rig.everything()["s.call"] == sorted([*damaged["s.call"], "(1,a)"])
     assert rig.plan(record, mode=mode).writes == 0
@@ -426,6 +426,6 @@ def test_a_row_without_a_key_that_is_left_out_stands_beside_what_comes_back_and_
     record = rig.run(1)
     rig.execute("UPDATE s.m SET gone = true WHERE k = 1")
     plan = rig.plan(record)
-    assert "1 row that comes back may stand beside the same rows as they are now" in str(plan.tables)
+    assert "1 row that comes back may be inserted beside other versions of the same rows" in str(plan.tables)
     restored(rig, record, plan)
     assert rig.everything()["s.m"] == ["(1,1,f)", "(1,1,t)", "(2,1,f)", "(3,2,f)"]

@@ -1,4 +1,4 @@
-"""What a restore says when it cannot do what is asked: who, where, and what to do next."""
+"""The messages of a restore that is refused: who, where, and what to do next."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_missing_rows_of_a_shared_table_are_named_by_their_keys(rig: Shaped) -> 
     record = rig.run(1)
     rig.execute("DELETE FROM s.t WHERE clinic_id = 1", "DELETE FROM s.sort WHERE id IN (14, 19)")
     (refusal,) = rig.plan(record).refusals
-    assert refusal.message.startswith("3 rows of s.t refer to rows of s.sort that are not there (t_sort_id_fkey).")
-    assert "Missing there: id 14; 19." in refusal.message
+    assert refusal.message.startswith("3 rows of s.t refer to rows of s.sort that do not exist (t_sort_id_fkey).")
+    assert "Missing: id 14; 19." in refusal.message
     assert refusal.hint == "Bring the rows of s.sort back first with these keys."
 
 
@@ -200,7 +200,7 @@ SINCE = {
         KEYLESS.format("nullif(k, 2), 1 + k % 2, 'v' FROM generate_series(1, 6)"),
         "UPDATE s.t SET a = 2 WHERE a IS NULL; ALTER TABLE s.t ALTER a SET NOT NULL; ALTER TABLE s.t ADD UNIQUE (a);"
         " UPDATE s.t SET v = 'x' WHERE a = 4",
-        "Column a of s.t may not be empty now, and is in 1 row",
+        "Column a of s.t may no longer be NULL, but is in 1 row",
         "`s.t: a = '…'`",
     ),
     "default": (

@@ -1,4 +1,4 @@
-"""The records of restores and the mails about them: what they say when a process dies at any point is what happened."""
+"""The records of restores and their mails tell what happened, even if a process dies at any point."""
 
 from __future__ import annotations
 

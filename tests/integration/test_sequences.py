@@ -1,4 +1,4 @@
-"""After a restore the next number of a sequence is nobody's, or plan and `check` say of which this cannot be told."""
+"""After a restore the next number of a sequence is free. If that cannot be told, the plan and `check` say so."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_values_that_a_sequence_gives_much_later_are_said(demo_database: DemoDat
     record = rig.run(1)
     rig.execute("DELETE FROM s.t WHERE clinic_id = 1; SELECT setval('s.q', 1)")
     notes = str([table.notes for table in rig.plan(record).tables])
-    assert "15 of the values of s.t.id that come back are none that s.q gives soon" in notes
+    assert "15 of the restored values of s.t.id are not among those that s.q gives soon" in notes
 
 
 def test_a_sequence_that_nothing_explains_is_named(demo_database: DemoDatabase, tmp_path: Path) -> None:

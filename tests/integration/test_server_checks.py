@@ -1,4 +1,4 @@
-"""What a server or a role is set to is either set by us or said."""
+"""Settings of a server or role that matter are overridden or reported."""
 
 from __future__ import annotations
 

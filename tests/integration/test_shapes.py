@@ -1,7 +1,7 @@
-"""Constraints, types and damage that an ordinary database has: a plan without refusals can be applied, exactly.
+"""Constraints, types and damage of ordinary databases: a plan without refusals can be applied, exactly.
 
-Each case: a schema, the extracts, what happens after the backup. What is expected is what was there before, in every
-table and of every clinic, compared by SQL of the tests' own.
+Each case has a schema, the extracts, and what happens after the backup. The expected state is the one before, in every
+table and of every clinic, compared with separate SQL.
 """
 
 # ruff: noqa: E501 - a schema reads best with one table a line

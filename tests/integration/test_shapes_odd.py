@@ -1,4 +1,4 @@
-"""Odder shapes than those of test_shapes.py: what comes back exactly, and what a plan refuses in plain words."""
+"""Odder schemas than those of test_shapes.py: they are restored exactly, or the plan refuses in plain words."""
 
 # ruff: noqa: E501 - a schema reads best with one table a line
 
@@ -306,4 +306,4 @@ def test_a_rehearsal_says_which_sequences_it_moved(demo_database: DemoDatabase, 
     record = rig.run(1)
     rig.execute("DELETE FROM s.t WHERE clinic_id = 1")
     notes = " ".join(note for table in rig.plan(record).tables for note in table.notes)
-    assert "The sequence s.q went on by 2 while this plan was rehearsed" in notes
+    assert "The sequence s.q moved by 2 while this plan was rehearsed" in notes

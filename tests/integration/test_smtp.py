@@ -1,4 +1,4 @@
-"""Handing mails over: real mail servers on loopback, and servers that refuse, hang, drip bytes or go away."""
+"""Sending mails: real mail servers on loopback, and servers that refuse, hang, send slowly or disappear."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backup of another database than those before it is full, and suspect until somebody accepts it."""
+"""A backup from another database than before is full, and suspect until somebody accepts it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clinic_backups.tenant.source_database import difference
 from tests.fleet import Fleet
 from tests.postgres_fixtures import DemoDatabase, copy_of
 
-OTHER = "it was read from database {}, and the backups before from another one of the same server, {}"
+OTHER = "it was read from database {}; the earlier backups are from another one of the same server, {}"
 
 
 @pytest.fixture

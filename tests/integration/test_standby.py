@@ -1,4 +1,4 @@
-"""A standby's data are as of what it replayed, and a backup of them says so, or is not made."""
+"""A backup from a standby carries the time of its replayed data, or is not made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store that is not there: no command writes, deletes, counts or calls anything missing in what answers instead."""
+"""If a store is not there, no command writes, deletes, counts or reports missing objects in what answers instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not plausible is counted again: wrong at once, or suspect until somebody accepts it."""
+"""Implausible rows are counted again. The backup then fails, or is suspect until somebody accepts it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def fleet(demo_database: DemoDatabase, tmp_path: Path) -> Fleet:
 
 
 ODD = {
-    "an emptied table": (f"DELETE FROM {STOCK}", rf"{STOCK} has no rows, and had [0-9]+ in 1-"),
+    "an emptied table": (f"DELETE FROM {STOCK}", rf"{STOCK} has no rows, but had [0-9]+ in 1-"),
     "a truncated table": (f"TRUNCATE {PAYMENTS}", rf"{PAYMENTS} has no rows"),
     "an emptied log": (f"DELETE FROM {LOG}", rf"{LOG} has no rows"),
     "rows that lost their parent": (

@@ -1,4 +1,7 @@
-"""Which database a restore writes to: asked of its server, compared with the one of the backups, and always named."""
+"""The server identifies the database that a restore writes to.
+
+It is compared with the backups' database and always named.
+"""
 
 from __future__ import annotations
 

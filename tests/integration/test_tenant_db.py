@@ -1,4 +1,4 @@
-"""Reading: one moment, every type byte for byte, and errors that name the cause but no patient."""
+"""Reading: one moment, every type byte for byte, and errors that name the cause but no patient's value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What could never be restored is said before the first loss, by writing one row of each table for trial."""
+"""What could never be restored is reported before the first loss, by writing one row of each table on trial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No value of a row gets into a message, whatever the database says: the marks stand for patients' names."""
+"""No message contains a value of a row, whatever the database reports. The marks stand for patients' names."""
 
 from __future__ import annotations
 

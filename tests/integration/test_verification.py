@@ -1,4 +1,7 @@
-"""Every copy of one backup and of its chain is read: what is bad is recorded and told, what is back counts again."""
+"""Verification reads every copy of a backup and its chain.
+
+Bad copies are recorded and reported; found ones count again.
+"""
 
 from __future__ import annotations
 

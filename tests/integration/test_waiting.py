@@ -1,5 +1,7 @@
-"""No wait is without end: a database that is alive and silent, a proxy that forwards nothing, a silent store; and a
-signal ends every command."""
+"""Every wait has an end, and a signal ends every command.
+
+The tests use a database that is alive and silent, a proxy that forwards nothing, and a silent store.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who somebody is on the page: what Airflow says, and what include/sql/user_clinics.sql makes of it."""
+"""A person's rights on the page, from Airflow's login and include/sql/user_clinics.sql."""
 
 from __future__ import annotations
 

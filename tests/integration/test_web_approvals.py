@@ -1,4 +1,4 @@
-"""The page shows the plan that the catalog has, and an answer is for the plan that somebody was shown."""
+"""The page shows the catalog's plan, and an answer is for the plan that was shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The download of a backup with all that it is built on: one tar, complete, with what to open in which order."""
+"""The download of a backup with its chain: one tar, complete, with the order in which to open the archives."""
 
 from __future__ import annotations
 

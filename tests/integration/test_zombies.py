@@ -1,4 +1,4 @@
-"""An attempt that goes on after its retry began: it makes no second backup, and touches nobody's record."""
+"""An attempt that continues after its retry began makes no second backup and changes no other record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/architecture.md names what is there."""
+"""docs/architecture.md names only what exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks: nothing is lost, and where they are cut depends on the rows alone."""
+"""Blocks: nothing is lost, and the rows alone decide where they are cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Full or incremental: each reason, in the order in which they count."""
+"""Full or incremental: each reason, in the order of its weight."""
 
 from __future__ import annotations
 

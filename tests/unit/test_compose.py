@@ -1,5 +1,8 @@
-"""docker-compose.yaml, checked without Docker: against the Compose specification's JSON schema, and for what it must
-never lose: pinned images, health checks, loopback ports and secrets without defaults."""
+"""Checks docker-compose.yaml without Docker.
+
+The file is compared with the Compose specification's JSON schema. Other tests check pinned images, health checks,
+loopback ports, and that no secret has a default.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Store URLs and connections: what is understood, what is refused, and that no message repeats a secret."""
+"""Store URLs and connections: which are understood or refused, and that no message repeats a secret."""
 
 from __future__ import annotations
 

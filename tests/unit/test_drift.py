@@ -279,7 +279,7 @@ def test_a_backup_without_numbers_and_another_table_go_by_the_names() -> None:
     assert migrated(held, drift.Drift(), there, SWAPPED).refusals == ()
     assert migrated(numbered(held, 7), drift.Drift(), there).refusals == ()  # another database
     made_again = migrated(numbered(held, 6), drift.Drift(), there, SWAPPED)
-    assert made_again.refusals == () and "made again" in made_again.notes["s.a"][0]
+    assert made_again.refusals == () and "created again" in made_again.notes["s.a"][0]
     (refusal,) = migrated(numbered(held, 7), drift.Drift(), there, SWAPPED).refusals
     assert "x is y now, y is x now" in refusal.message
 
@@ -288,9 +288,9 @@ def test_a_table_that_became_a_part_of_the_one_with_its_name_was_made_again() ->
     now = Numbered({"s.a": (9, None), "s.old": (7, "s.a")}, {"s.a": {"id": 1, "x": 2}, "s.old": {"id": 1, "x": 2}})
     found = migrated(numbered(backup(a=("id", "x")), 7), drift.Drift(), now.columns, now)
     assert found.refusals == () and names(found.manifest) == {"s.a": ["id", "x"]}
-    assert "made again" in found.notes["s.a"][0]
+    assert "created again" in found.notes["s.a"][0]
     aside = Numbered({name: (oid, None) for name, (oid, _) in now.tables.items()}, now.columns)
     (refusal,) = migrated(numbered(backup(a=("id", "x")), 7), drift.Drift(), now.columns, aside).refusals
     assert "`s.a -> s.old`" in refusal.hint and "`s.a -> s.a`" in refusal.hint
     kept = migrated(numbered(backup(a=("id", "x")), 7), drift.parse("s.a -> s.a"), now.columns, aside)
-    assert kept.refusals == () and "made again" in kept.notes["s.a"][0]
+    assert kept.refusals == () and "created again" in kept.notes["s.a"][0]

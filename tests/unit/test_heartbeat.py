@@ -1,4 +1,4 @@
-"""The dead man's switch: told when all is well and when not, and its address, which is a secret, never shown."""
+"""The heartbeat reports whether all is well, and never shows its address, which is a secret."""
 
 from __future__ import annotations
 

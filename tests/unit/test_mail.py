@@ -84,7 +84,7 @@ FACTS: dict[str, dict[str, Any]] = {
         ],
         "suspect": [
             {"clinic_id": 12, "clinic_name": "Sur", "backup_id": "12-20260430T070500Z",
-             "reason": "public.a has no rows, and had 7 in 12-20260429T070500Z"},
+             "reason": "public.a has no rows, but had 7 in 12-20260429T070500Z"},
         ],
         "copies": [
             {"store_url": "gs://copies/clinics", "missing": 1234, "oldest_at": "2026-04-29T07:05:00Z",
@@ -166,7 +166,7 @@ SAYS: dict[tuple[str, str], tuple[str, list[str]]] = {
         "database clinica at db.example:5432", "1.234 insertados, 56 actualizados, 78 eliminados", "guardia", "caso 12",
         "2 de mayo de 2026, 8:02", "web__1"]),
     ("approval", "en"): ("✋ Restore to approve - Clínica Sonrisas (7)", [
-        "Clínica Sonrisas (7)", "7-20260501T070500Z", "April 28, 2026, 3:05 AM", "while the clinic works", "all",
+        "Clínica Sonrisas (7)", "7-20260501T070500Z", "April 28, 2026, 3:05 AM", "while people work", "all",
         "database clinica at db.example:5432", "1,234 inserted, 56 updated, 78 deleted", "guardia", "caso 12",
         "May 2, 2026, 8:02 AM", "web__1"]),
     ("answer", "es"): ("✋ Restauración rechazada - Clínica Sonrisas", [
@@ -359,8 +359,8 @@ def test_the_report_of_a_restore_that_failed_tells_what_was_only_planned(outcome
     changes = {"outcome": outcome, "safety_backup_id": None, "mode": "missing", "tables": ["public.a", "public.b"]}
     mail = SHIPPED.render("restore_report", language, FACTS["restore_report"] | changes)
     planned, undo, missing, none = {
-        "es": ("Cambios previstos", "deshacerla", "solo los registros que faltan", "ninguno"),
-        "en": ("Planned changes", "undo", "only the missing records", "none"),
+        "es": ("Cambios previstos", "deshacerla", "solo lo que falta", "ninguno"),
+        "en": ("Planned changes", "undo", "only what is missing", "none"),
     }[language]
     for part in (plain(mail.text), Page(mail.html).text):
         assert all(piece in part for piece in (planned, missing, none, "public.a, public.b", "The store is full."))
@@ -488,8 +488,8 @@ LOSS_WORDINGS: list[tuple[dict[str, Any], dict[str, list[str]], dict[str, list[s
       "en": ["Missing in", "Damaged in", "Still in", "No copy", "again from"]}),
     # More than the notice names.
     ({"lost": [GONE] * 3, "count": 1234, "without": []},
-     {"es": ["Copias de respaldos perdidas o dañadas: 1.234 ", "(1.234)", "y 1.231 más"],
-      "en": ["Copies of backups lost or damaged: 1,234 ", "(1,234)", "and 1,231 more"]},
+     {"es": ["Copias de respaldos que faltan o están dañadas: 1.234 ", "(1.234)", "y 1.231 más"],
+      "en": ["Copies of backups missing or damaged: 1,234 ", "(1,234)", "and 1,231 more"]},
      {"es": ["Respaldos perdidos"], "en": ["Backups lost"]}),
     ({"lost": [GONE], "count": 1, "without": []},
      {"es": ["Respaldos perdidos o dañados: 1 ", "(1)"], "en": ["Backups lost or damaged: 1 ", "(1)"]},

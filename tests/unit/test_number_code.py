@@ -1,4 +1,4 @@
-"""Where functions put a sequence's numbers is read from their text, and no text makes the reading fail."""
+"""Functions' texts show where they write a sequence's numbers. No text makes the reading fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the plugin tells Airflow."""
+"""What the plugin registers in Airflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each promise of the README has its sentences and tests in docs/promises.md, and each test that it names is there."""
+"""Each promise of the README has its sentences and tests in docs/promises.md, and the named tests exist."""
 
 from __future__ import annotations
 

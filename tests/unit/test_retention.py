@@ -1,4 +1,4 @@
-"""Retention as a pure function: over any history and clock never without a good backup, never a broken chain."""
+"""Retention is a pure function: for any history and clock it keeps a good backup and breaks no chain."""
 
 from __future__ import annotations
 

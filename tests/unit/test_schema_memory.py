@@ -1,4 +1,4 @@
-"""What is remembered of a database's definitions, and when two extracts are taken for the same."""
+"""Which definitions of a database are kept, and when two extracts count as the same."""
 
 from __future__ import annotations
 

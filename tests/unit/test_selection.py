@@ -1,4 +1,4 @@
-"""What a run's conf may say: everything that is not a clinic is refused with the list of those that are."""
+"""A run's conf: a value that is no clinic is refused, with the list of the existing clinics."""
 
 from __future__ import annotations
 

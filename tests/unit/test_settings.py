@@ -1,4 +1,4 @@
-"""The settings: what is wrong is said before anything is touched, and never with the value."""
+"""Wrong settings are reported before anything else happens, and never with their value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages: what others wrote stays text, no inline script or style, and every page is there in both languages."""
+"""The pages: texts of others stay text, there is no inline script or style, and every page exists in both languages."""
 
 from __future__ import annotations
 
@@ -353,7 +353,7 @@ def test_whoever_runs_the_system_is_told_how_one_archive_is_made_of_a_chain(lang
 
 def test_what_is_suspect_is_named_and_the_command_that_accepts_it() -> None:
     fake = Fake()
-    reason = "public.inventario_inventario has no rows, and had 40 in 7-1"
+    reason = "public.inventario_inventario has no rows, but had 40 in 7-1"
     fake.entries = [HistoryEntry(12, record(12, suspect=reason), ())]
     fake.lines = [replace(line, suspect=reason, suspect_id="7-2") for line in fake.lines if line.clinic_id == 7]
     with client(fake, OPERATOR) as browser:

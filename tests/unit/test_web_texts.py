@@ -1,4 +1,4 @@
-"""The texts of the pages: complete in both languages, none of them unused, and chosen by what the browser asks for."""
+"""The pages' texts are complete in both languages and all used. The browser's language chooses them."""
 
 from __future__ import annotations
 

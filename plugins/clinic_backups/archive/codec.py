@@ -47,8 +47,9 @@ class Zstd:
     Damaged: ClassVar[type[Exception]] = zstandard.ZstdError
 
     def writer(self) -> Packing:
-        """Makes a frame with a checksum. Its end is checked too: zstandard's reader ends silently if a file was cut
-        short.
+        """Makes a frame with a checksum.
+
+        Its end is checked too: zstandard's reader ends silently if a file was cut short.
         """
         return zstandard.ZstdCompressor(level=self.level, write_checksum=True).compressobj()
 

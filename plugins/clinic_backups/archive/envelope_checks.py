@@ -69,8 +69,9 @@ def problem_of(envelope: Envelope, clinic_id: int, now: datetime) -> str:
 
 
 def harmless(envelope: Envelope) -> Envelope:
-    """The envelope with its texts made safe to show. They are not refused, because names and notes may hold
-    anything.
+    """The envelope with its texts made safe to show.
+
+    They are not refused, because names and notes may hold anything.
     """
     texts: dict[str, Any] = {name: _shown(getattr(envelope, name), most) for name, most in MAX_TEXT.items()}
     gaps = tuple(Gap(_shown(gap.table, MAX_GAP), _shown(gap.reason, MAX_GAP)) for gap in envelope.gaps)

@@ -86,9 +86,7 @@ class KnownBlocks:
             raise UnusableBlocks
 
     def find(self, table: str, digest: bytes) -> int:
-        """The archive that holds the block; :data:`OWN_ARCHIVE` if none does, so that it is stored in the own
-        archive.
-        """
+        """The archive that holds the block; :data:`OWN_ARCHIVE` if none does and the new archive has to store it."""
         found = self._tables.get(table)
         return found.find(digest) if found is not None else OWN_ARCHIVE
 

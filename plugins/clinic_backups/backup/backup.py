@@ -344,8 +344,9 @@ class ClinicBackup:
         return record
 
     def _problem(self, choice: Choice) -> str:
-        """Why no backup can be built on a chain; empty if one can. An unreadable archive does not stop a full
-        backup.
+        """Why no backup can be built on a chain; empty if one can.
+
+        An unreadable archive does not stop a full backup.
         """
         try:
             return self._parents.problem(choice.chain)
@@ -356,8 +357,9 @@ class ClinicBackup:
     def _decide(
         self, record: BackupRecord, wanted: WantedKind, backups: Sequence[BackupRecord], recipients: tuple[str, ...]
     ) -> tuple[Choice, KnownBlocks | None]:
-        """Choose full or incremental, assuming unchanged tables, from the records, the catalog's blocks and the
-        store.
+        """Choose full or incremental, from the records, the catalog's blocks and the store.
+
+        It assumes that the tables are unchanged.
         """
         choice, known = self._choose(record, wanted, backups, recipients, None), None
         if not choice.chain and wanted != "full":
@@ -408,8 +410,9 @@ class ClinicBackup:
         return envelope
 
     def _require_clinic(self, envelope: Envelope) -> None:
-        """Refuse a backup without the clinic's own row, which could not be restored. The clinic was removed
-        meanwhile.
+        """Refuse a backup without the clinic's own row, which could not be restored.
+
+        The clinic was removed meanwhile.
         """
         table = SqlFolder(self._settings.sql_dir).clinic_table
         rows = envelope.rows.get(table, 1)

@@ -52,10 +52,10 @@ def flag(conf: Mapping[str, Any], key: str) -> bool:
 
 
 def select(conf: Mapping[str, Any], *, active: Sequence[Clinic], every: Sequence[Clinic]) -> Selection:
-    """Read a run's conf: ``clinic_id`` (one), ``clinic_ids`` (several) or neither (all active), ``kind``, ``notes``,
-    ``allow_gaps``.
+    """Read a run's conf.
 
-    An explicit id also selects an inactive clinic.
+    The clinics are ``clinic_id`` (one), ``clinic_ids`` (several) or, with neither, all active ones. The other keys are
+    ``kind``, ``notes`` and ``allow_gaps``.
 
     :raises SettingsError: a value is wrong or names no clinic; the hint lists the clinics that exist.
     :raises PermanentError: neither is given and no clinic is active.

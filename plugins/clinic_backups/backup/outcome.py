@@ -58,8 +58,10 @@ class Outcomes:
             error.add_note(f"This could not be recorded in the catalog: {failure.message}")
 
     def settle(self, record: BackupRecord) -> BackupRecord | None:
-        """Complete the running record of a dead process, if the store's envelope and archive equal its note; none if
-        not. The record gets no block list, so the clinic's next backup is a full one.
+        """Complete the running record of a dead process, if the store's envelope and archive equal its note.
+
+        Returns the completed record; none if they do not. The record gets no block list, so the clinic's next backup is
+        a full one.
         """
         store, noted = self._store(), record.noted
         if noted is None or not envelopes.is_as_noted(record, store):

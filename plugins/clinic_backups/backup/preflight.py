@@ -230,9 +230,7 @@ class _ClinicDatabase:
         check_locks(self._snapshot, self._extracts, self._report)
 
     def check_coverage(self) -> None:
-        """Check that no table of clinics is left out without a reason, and that every extract reads a supported
-        table.
-        """
+        """Check that no table of clinics is left out without a reason, and that extracts read supported tables."""
         report, running = self._report, {table.name for table in self._tables}
         extracts = {
             name: render(text, self._clinic_id, name=f"extract/{name}")
@@ -283,8 +281,9 @@ class _ClinicDatabase:
             self._report.ok("indexes", "All foreign keys that lead to a clinic have an index.")
 
     def check_rows(self) -> None:
-        """Check that each row of a clinic is in its backup exactly once. Tables that cannot be counted give a
-        warning.
+        """Check that each row of a clinic is in its backup exactly once.
+
+        Tables that cannot be counted give a warning.
         """
         if self._clinics_query is None:
             return

@@ -18,13 +18,13 @@ class Share:
 
     @property
     def name(self) -> str:
-        """What Airflow shows for the task: the clinic's name, or the ids of its clinics."""
+        """The task's name in Airflow: the clinic's name, or the ids of its clinics."""
         if len(self.clinics) == 1:
             return self.clinics[0].name
         return f"{len(self.clinics)} clinics, {self.clinics[0].id} to {self.clinics[-1].id}"
 
     def to_item(self) -> dict[str, Any]:
-        """What the task gets as XCom: a clinic's own fields, or the list of the clinics."""
+        """The task's input as XCom: a clinic's own fields, or the list of the clinics."""
         if len(self.clinics) == 1:
             return asdict(self.clinics[0])
         return {"name": self.name, "clinics": [asdict(clinic) for clinic in self.clinics]}

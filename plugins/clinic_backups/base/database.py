@@ -144,8 +144,9 @@ def connect(
     connect_seconds: int = 15,
     unanswered_seconds: int | None = None,
 ) -> WatchedConnection:
-    """Open a PostgreSQL connection that notices a dead peer within about a minute, and a silent one after
-    ``CLINIC_BACKUPS_SILENCE_SECONDS``.
+    """Open a PostgreSQL connection that notices a dead or silent peer.
+
+    A dead peer is noticed within about a minute, a silent one after ``CLINIC_BACKUPS_SILENCE_SECONDS``.
 
     :param connect_seconds: longest wait for the server, unless the connection's extras set another one.
     :param unanswered_seconds: close the connection if sent data is not acknowledged for this long.
@@ -230,8 +231,10 @@ def raise_database_error(error: psycopg2.Error, doing: str, *, source: Source = 
 
 
 def _right(text: str) -> str:
-    """The hint for a missing right on a schema, function or sequence; empty for a table, or if the server's text is not
-    recognised."""
+    """The hint for a missing right on a schema, function or sequence.
+
+    It is empty for a table, or if the server's text is not recognised.
+    """
     found = re.search(r"permission denied for (schema|function|sequence) (\S+)", text)
     if not found:
         return ""

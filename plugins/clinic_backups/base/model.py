@@ -260,7 +260,7 @@ class BackupRecord:
     """Why it is kept until it is released, whatever the policy says."""
     held_by: str | None = None
     held_at: datetime | None = None
-    """Since when; none where that is not known."""
+    """The time since when; none if it is not known."""
     released_by: str | None = None
     """The person who ended its last hold."""
     released_at: datetime | None = None

@@ -63,11 +63,10 @@ def plan(
     """Decide on one clinic's completed and lost backups, the newest first.
 
     Never deleted: the last good backup, as :func:`last_good` finds it; any backup, while there is no good one; one on
-    hold; one that its stores keep locked; one that a kept backup needs; one that undoes a recent restore; one
-    before the day that it was promised until. If the clinic is erased, only holds and locks keep backups from
-    before the erasure. A safety backup holds a state that somebody wanted to replace. It has its own term and
-    holds. It never counts as the
-    last good backup, nor as the newest of a period.
+    hold; one that its stores keep locked; one that a kept backup needs; one that undoes a recent restore; one before
+    the day that it was promised until. If the clinic is erased, only holds and locks keep backups from before the
+    erasure. A safety backup holds a state that somebody wanted to replace. It has its own term and holds. It never
+    counts as the last good backup, nor as the newest of a period.
 
     :param undoing: backups that undo a recent restore, with the restore's id.
     :param erased_at: when somebody asked that the clinic be erased.

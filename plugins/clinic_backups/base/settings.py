@@ -259,8 +259,10 @@ class Settings(BaseSettings):
         return ("AES256", "") if value.upper() == "AES256" else ("kms", value)
 
     def lock_end(self, now: datetime) -> datetime | None:
-        """The end of the lock of an archive that is stored now; none: no lock. Later backups that are built on the
-        archive need it until their own locks end."""
+        """The end of the lock of an archive that is stored now; none: no lock.
+
+        Later backups that are built on the archive need it until their own locks end.
+        """
         days = self.lock_days + self.full_every_days
         return now.replace(microsecond=0) + timedelta(days=days) if self.lock_days else None
 
@@ -307,8 +309,7 @@ def load() -> Settings:
     """Read the settings of this process.
 
     :raises SettingsError: a value is wrong, or a variable is not a setting. Names each variable and its fault, never
-    the
-        value.
+        the value.
     """
     settings, problem = load_usable()
     if problem:
@@ -317,10 +318,10 @@ def load() -> Settings:
 
 
 def load_usable() -> tuple[Settings, str]:
-    """The settings with the default in place of each wrong value, and a text about the wrong values, which may be
-    empty.
-    For code that has to work even with wrong settings: the DAG files' schedules, and mail to the operator. Nothing is
-    backed up, restored or deleted with these settings.
+    """The settings with the default in place of each wrong value, and a text about the wrong values.
+
+    The text is empty if no value is wrong. This is for code that has to work even with wrong settings: the DAG files'
+    schedules, and mail to the operator. Nothing is backed up, restored or deleted with these settings.
     """
     problems = _unknown(os.environ)
     defaults: dict[str, Any] = {}

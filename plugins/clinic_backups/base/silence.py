@@ -51,6 +51,7 @@ _END = "SELECT pg_terminate_backend(%(pid)s)"
 
 class Limits:
     """The time limits of this process.
+
     :cvar silence_seconds: time without a byte until the server is asked.
     :cvar longest_seconds: longest time without a byte, whatever the server answers: a stopped process looks busy.
     """
@@ -179,8 +180,11 @@ class WatchedConnection(psycopg2.extensions.connection):
         return bool(waits) and max(min(waits), self._heard_at(time.monotonic())) <= heard + EXACT_SECONDS
 
     def _server_works(self, heard: float) -> bool:
-        """Whether the server says that it still runs our statement. If it does not, its process is ended, because it
-        would keep its locks although nobody waits any more. The statement may be answered while the server is asked."""
+        """Whether the server says that it still runs our statement.
+
+        If it does not, its process is ended, because it would keep its locks although nobody waits any more. The
+        statement may be answered while the server is asked.
+        """
         if self.reopen is None:
             return False
         pid = self.info.backend_pid

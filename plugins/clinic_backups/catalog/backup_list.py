@@ -42,14 +42,14 @@ class HistoryEntry:
 
     @property
     def type(self) -> Type:
-        """As the view ``respaldo`` computes ``tipo``."""
+        """The type, as the view ``respaldo`` computes ``tipo``."""
         if self.record.trigger == "manual":
             return "manual"
         return "completo" if self.record.kind == "full" else "incremental"
 
     @property
     def status(self) -> Status:
-        """As the view ``respaldo`` computes ``estado``."""
+        """The status, as the view ``respaldo`` computes ``estado``."""
         if self.record.state == "running":
             return "en_proceso"
         return "completado" if self.record.state == "completed" else "fallido"

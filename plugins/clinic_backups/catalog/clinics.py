@@ -88,7 +88,7 @@ class Clinics:
             return [ClinicHealth(*row) for row in db.execute(statement)]
 
     def seconds(self) -> dict[int, float]:
-        """How long the newest good backup of each active clinic took; a clinic without one is left out."""
+        """The duration of each active clinic's newest good backup. Clinics without one are left out."""
         newest = (
             select(backup.c.started_at, backup.c.finished_at)
             .where(backup.c.clinic_id == clinic.c.clinic_id, backup.c.good)

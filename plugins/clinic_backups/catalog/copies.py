@@ -102,8 +102,9 @@ class Copies:
         return losses
 
     def settle(self, backup_ids: Iterable[str], store_url: str, announce: Announce) -> list[Loss]:
-        """As :func:`settle`, in a transaction of its own. It finds and announces backups that completed on a lost
-        parent.
+        """As :func:`settle`, in a transaction of its own.
+
+        It finds and announces backups that completed on a lost parent.
         """
         with self._database.transaction("settling what is lost") as db:
             losses = settle(db, backup_ids, store_url)

@@ -28,8 +28,9 @@ WITHOUT = (
 
 
 def connect_catalog(connection: Connection) -> Any:
-    """Open a connection to the catalog. :raises ClinicBackupsError: it cannot be reached. The hint says what still
-    works.
+    """Open a connection to the catalog. :raises ClinicBackupsError: it cannot be reached.
+
+    The hint says what still works.
     """
     try:
         return connect(connection)
@@ -74,9 +75,7 @@ class CatalogDatabase:
 
     @contextmanager
     def statement(self, doing: str) -> Iterator[SqlConnection]:
-        """As :meth:`transaction`, for one statement that commits by itself, so that no transaction stays open in
-        between.
-        """
+        """As :meth:`transaction`, for one statement that commits by itself, so that no transaction stays open."""
         with _errors_made_ours(doing, self._source), self._engine.connect() as db:
             yield db.execution_options(isolation_level="AUTOCOMMIT")
 

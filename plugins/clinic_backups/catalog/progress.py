@@ -59,8 +59,9 @@ class RunningBackup:
 
 class ProgressNotes:
     """Writes the progress of one backup during the block: after two seconds, then every two seconds at most.
-    :meth:`note` only stores its argument, and a thread writes it. A backup of less than two seconds causes no query.
-    If the catalog fails, the backup continues without further notes.
+
+    :meth:`note` only stores its argument, and a thread writes it. A backup of less than two seconds causes no query. If
+    the catalog fails, the backup continues without further notes.
 
     :param attempt: the record's attempt. Notes of another attempt are not changed.
     :param on_failure: called once, from that thread, if a note could not be written.

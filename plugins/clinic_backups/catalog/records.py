@@ -24,9 +24,9 @@ from clinic_backups.catalog.row_mapping import COLUMNS, record_of, values_of
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
 
 PIECES_AT_A_TIME = 4
+"""The number of pieces of a list of blocks that are read at once."""
 PIECE_BYTES = 512 * 1024
-"""Of a list of blocks, in one row."""
-"""Pieces of a list of blocks that are read at once, half a MiB each."""
+"""The smallest size of such a piece, except for the last one of a list."""
 Announce = Callable[[SqlConnection, BackupRecord], object]
 
 
@@ -247,14 +247,16 @@ class Catalog:
             return set(db.scalars(select(backup.c.archive_key).where(backup.c.clinic_id == clinic_id)))
 
     def mark_deleting(self, record: BackupRecord) -> BackupRecord:
-        """Mark a record as deleting: from now on it is not a backup. :raises PermanentError: it is on hold, or not a
-        backup.
+        """Mark a record as deleting: from now on it is not a backup.
+
+        :raises PermanentError: it is on hold, or not a backup.
         """
         return self._change(record, "completed", "lost", state="deleting")
 
-    def mark_deleted(self, record: BackupRecord, *, also: Announce = nobody) -> BackupRecord:
-        """Mark a record as deleted, because its objects are gone. Only its blocks and copies are removed from the
-        catalog.
+    def mark_deleted(self, record: BackupRecord, *, also: Announce = lambda db, record: None) -> BackupRecord:
+        """Mark a record as deleted, because its objects are gone.
+
+        Only its blocks and copies are removed from the catalog.
 
         :param also: called in the same transaction.
         """

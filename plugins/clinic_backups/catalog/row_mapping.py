@@ -20,7 +20,7 @@ _STORES = (
     .label("stores")
 )
 COLUMNS = [*(backup.c[name] for name in _FIELDS), backup.c.id.label("number"), _STORES]
-"""What :func:`record_of` needs of a row."""
+"""The columns that :func:`record_of` needs."""
 
 
 def values_of(record: BackupRecord) -> dict[str, Any]:

@@ -67,6 +67,7 @@ def verify(
 
     Without --read an archive counts as intact if the store's own checksum or ETag, which no writer can set, is the
     recorded one. If only its size could be compared, the archive is reported as "not compared".
+
     Exit code 1 if a backup is missing, damaged or in no store, or if a backup of an erased clinic is there; 75 if
     something could not be checked or corrected.
     """

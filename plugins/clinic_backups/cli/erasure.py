@@ -102,8 +102,9 @@ def _show_rest(with_parts: Parts, kept: list[Decision]) -> None:
 
 
 def _show_unknown_holds(with_parts: Parts, clinic: int, *, ignored: bool) -> None:
-    """Print unknown hold notes. Anybody who may write to a store can put one there, so the user decides if it
-    counts.
+    """Print unknown hold notes.
+
+    Anybody who may write to a store can put one there, so the user decides if it counts.
     """
     found = 0
     try:

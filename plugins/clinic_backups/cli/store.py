@@ -47,8 +47,8 @@ def init(
 ) -> None:
     """Give each store its identity once: a marker in the store, whose id the catalog records.
 
-    A store that holds backups of this catalog is adopted. In a store without its marker, nothing is written, deleted
-    or reported missing. May be repeated.
+    A store that holds backups of this catalog is adopted. In a store without its marker, nothing is written, deleted or
+    reported missing. May be repeated.
     """
     with_parts = parts()
     with_parts.catalog.require_newest()

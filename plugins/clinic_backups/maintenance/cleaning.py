@@ -124,8 +124,9 @@ class Cleaner:
             yield self._cleaned(number, dry_run=dry_run)
 
     def _require_stores_clocks(self) -> None:
-        """Compare the stores' clocks too: if the catalog's database runs on this machine, both may have the same wrong
-        clock.
+        """Compare the stores' clocks too.
+
+        If the catalog's database runs on this machine, both may have the same wrong clock.
 
         :raises ClocksDiffer: a store's time differs; names both.
         """
@@ -137,8 +138,9 @@ class Cleaner:
                 require_same_server(self._now, f"The store {url}", partial(_same, at))
 
     def _time_of(self, url: str) -> datetime | None:
-        """The time of a store's clock; none if it has none. If a store fails to give its time, nothing is deleted
-        there.
+        """The time of a store's clock; none if it has none.
+
+        If a store fails to give its time, nothing is deleted there.
         """
         try:
             with self._stores.at(url, NOBODY) as store:
@@ -221,8 +223,11 @@ class Cleaner:
             self._catalog.hold(record, hold.reason, envelopes.by_note(hold), hold.at)
 
     def _plan(self, cleaned: Cleaned, told: _Told) -> list[Decision]:
-        """The plan from the records and the stores' facts. For an erasure only a lock that the store itself reports
-        counts, because the record's lock may come from a forged envelope."""
+        """The plan from the records and the stores' facts.
+
+        For an erasure only a lock that the store itself reports counts, because the record's lock may come from a
+        forged envelope.
+        """
         now, clinic_id = self._now(), cleaned.clinic_id
         undoing = {
             record.safety_backup_id: record.restore_id
@@ -254,7 +259,9 @@ class Cleaner:
 
     def _is_missing(self, cleaned: Cleaned, decisions: list[Decision], told: _Told, *, dry_run: bool) -> bool:
         """Whether the last good backup or its chain is missing. Checked in the stores before anything older is deleted.
-        A loss is recorded, and the plan has to be made again."""
+
+        A loss is recorded, and the plan has to be made again.
+        """
         known = {each.backup.backup_id: each.backup for each in decisions}
         # A backup that is built on a lost one does not count. In a dry run its own record does not show that yet.
         chain = {
@@ -291,9 +298,10 @@ class Cleaner:
         return False
 
     def _ask(self, record: BackupRecord, urls: list[str], cleaned: Cleaned, told: _Told) -> None:
-        """Ask each store about a backup that is to be deleted: whether it is locked there, perhaps by the bucket's own
-        rule, and whether a hold note is beside it that a rebuilt catalog does not know.
-        If a store does not answer, the backup stays for now. An erasure deletes what it can.
+        """Ask each store about a backup that is to be deleted.
+
+        It may be locked there, perhaps by the bucket's own rule. A hold note may be beside it that a rebuilt catalog
+        does not know. If a store does not answer, the backup stays for now. An erasure deletes what it can.
         """
         told.asked.add(record.backup_id)
         for url in urls:

@@ -24,8 +24,10 @@ def purge_rest(
     lock: ClinicLock,
     now: datetime,
 ) -> int:
-    """Remove an erased clinic's remaining objects from one store, with all versions: those of deleted backups and those
-    without a record. Returns the number of objects that a last listing still showed.
+    """Remove an erased clinic's remaining objects from one store, with all versions.
+
+    They belong to deleted backups, or to backups without a record. Returns the number of objects that a last listing
+    still showed.
 
     :param records: all records of the clinic.
     :raises PermanentError: there are backups that the catalog does not know.

@@ -55,8 +55,9 @@ class Holds:
         return released
 
     def accept(self, backup_id: str, reason: str, by: str) -> BackupRecord:
-        """Accept a suspect backup. The audit list has the person and the reason. After a rebuild this has to be
-        repeated.
+        """Accept a suspect backup. The audit list has the person and the reason.
+
+        After a rebuild this has to be repeated.
 
         :param reason: one line without patient data.
         :raises SettingsError: the reason is empty or too long.

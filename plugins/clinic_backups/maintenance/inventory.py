@@ -125,7 +125,7 @@ class StoreCheck:
         """Check one store, or one clinic in it. An error of one clinic or object does not stop the others.
 
         :raises ClocksDiffer: something is to be changed, but this machine's clock differs from the catalog's; or
-                something is to be swept, but the store's clock differs.
+            something is to be swept, but the store's clock differs.
         :raises ClinicBackupsError: the store cannot be listed, or the catalog cannot be read.
         """
         self._listener.step(f"listing {store.url}")
@@ -232,8 +232,10 @@ class StoreCheck:
         return [item for item in items if task.concerns(item.backup_id)]
 
     def _read(self, clinic: _Clinic, items: Sequence[Discrepancy], told: _Told, task: Task, found: Inventory) -> _Read:
-        """Read archives: always those that seem to be found again or have another mark, and all if that was
-        requested."""
+        """Read the archives that need it: copies that seem to be found again, or whose mark differs.
+
+        If reading was requested, all archives are read.
+        """
         seem_found = {item.backup_id for item in items if item.kind == "found"}
         at_odds = {item.backup_id for item in items if item.kind in ("missing", "damaged")}
         read: _Read = {}

@@ -161,8 +161,11 @@ class _Clinic:
                 self._conflict(key, f"its parent, backup {envelope.parent_id}, is not there")
 
     def _single(self, keys: Sequence[str]) -> list[str]:
-        """The usable envelopes. If several have one id that the catalog does not know, only the right one is returned,
-        not simply the first. The others are reported."""
+        """The usable envelopes.
+
+        If several have one id that the catalog does not know, only the right one is returned, not simply the first. The
+        others are reported.
+        """
         known = {record.backup_id for record in self._catalog.find(clinic_id=self._id)}
         usable: list[str] = []
         claims: dict[str, list[Claim]] = {}
@@ -201,8 +204,9 @@ class _Clinic:
                     yield key, envelope
 
     def _load(self, key: str) -> Envelope | str:
-        """An envelope, or the reason why it cannot be used. Anybody who may write into the store may have written
-        it.
+        """An envelope, or the reason why it cannot be used.
+
+        Anybody who may write into the store may have written it.
         """
         if (kept := self._kept.pop(key, None)) is not None:
             return kept
@@ -265,8 +269,9 @@ class _Clinic:
             return envelopes.UNREADABLE
 
     def _why_bad(self, known: BackupRecord, record: BackupRecord) -> str:
-        """Read a copy that counts as lost or damaged, because its size alone proves nothing. Empty if nothing is
-        wrong.
+        """Read a copy that counts as lost or damaged, because its size alone proves nothing.
+
+        Empty if nothing is wrong.
         """
         otherwise: Condition | None = "missing" if known.state == "lost" else None
         noted = self._noted.get(record.backup_id, {}).get(self._store.url, otherwise)
@@ -303,7 +308,7 @@ class _Clinic:
 
 
 def again(clinic_id: int) -> str:
-    """How to delete an erased clinic's backups that are there again."""
+    """How to delete backups of an erased clinic that have reappeared."""
     return (
         f"run `clinic-backups erase-clinic {clinic_id} --reason TEXT`, then `clinic-backups catalog rebuild`, and the"
         " first one again: it deletes them"

@@ -46,8 +46,10 @@ class Copy:
 
 @dataclass
 class Replication:
-    """The result. ``losses`` are copies that were found missing or damaged. They are recorded, and the operator's mail
-    about them is in the outbox."""
+    """The result. ``losses`` are copies that were found missing or damaged.
+
+    They are recorded, and the operator's mail about them is in the outbox.
+    """
 
     copies: list[Copy] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
@@ -80,8 +82,9 @@ class Replicator:
         self._outages = Outages()
 
     def run(self, clinic_id: int | None = None, *, patient: bool = False) -> Replication:
-        """Copy for one clinic or all, each clinic's newest backup first. Failures are reported and do not stop the
-        others.
+        """Copy for one clinic or all, each clinic's newest backup first.
+
+        Failures are reported and do not stop the others.
 
         :param patient: also try stores that failed a short while ago.
         :raises ClocksDiffer: this machine's clock differs from the catalog's. Nothing was changed.
@@ -246,8 +249,9 @@ class Replicator:
 
 
 def _require_nobody_vouches(record: BackupRecord, target: ObjectStore, now: datetime) -> None:
-    """Check that no other backup has this copy's key. It may be the only good one, for instance if the catalog was
-    rebuilt from a store with forged backups.
+    """Check that no other backup has this copy's key.
+
+    It may be the only good one, for instance if the catalog was rebuilt from a store with forged backups.
 
     :raises IntegrityError: the envelope beside it belongs to another backup.
     """

@@ -64,7 +64,7 @@ def ping(url: str, *, well: bool) -> None:
 
 
 def _answer_of(place: str) -> str:
-    """What is wrong with the answer; empty if nothing is."""
+    """The problem with the answer; empty if there is none."""
     try:
         answer = requests.get(place, timeout=TIMEOUT_SECONDS, allow_redirects=False)
     except requests.RequestException as error:

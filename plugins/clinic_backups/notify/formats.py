@@ -16,8 +16,9 @@ FILTERS = ("number", "percent", "size", "duration", "moment", "short_moment", "d
 
 @dataclass(frozen=True)
 class Formats:
-    """The filters of the templates, in one locale and one time zone. Units are SI symbols, the same in all
-    languages.
+    """The filters of the templates, in one locale and one time zone.
+
+    Units are SI symbols, the same in all languages.
     """
 
     locale: Locale

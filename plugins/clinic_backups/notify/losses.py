@@ -23,8 +23,8 @@ NOTHING: Mapping[str, Any] = {"lost": [], "count": 0, "without": []}
 class LossAlarm:
     """Tells the operator of losses, in the transaction that records them, so that every recorded loss is mailed.
 
-    All losses of one run are in one mail. Losses that follow after it was sent are in another one.
-    An :data:`~clinic_backups.catalog.copies.Announce`.
+    All losses of one run are in one mail. Losses that follow after it was sent are in another one. An
+    :data:`~clinic_backups.catalog.copies.Announce`.
 
     :param now: the clock.
     """

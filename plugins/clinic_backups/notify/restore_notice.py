@@ -1,6 +1,4 @@
-"""The notices about a restore's outcome: a plain one for the clinic's administrators, one with the cause for the
-operator.
-"""
+"""The notices about a restore's outcome: a plain one for the clinic's administrators, the cause for the operator."""
 
 from __future__ import annotations
 
@@ -19,8 +17,9 @@ out.
 
 
 def restore_notices(record: RestoreRecord, outcome: RestoreOutcome) -> tuple[Notice, Notice]:
-    """The clinic's notice and the operator's. Neither has a backup's record in the outbox, as the catalog may lack
-    it.
+    """The clinic's notice and the operator's.
+
+    Neither has a backup's record in the outbox, as the catalog may lack it.
     """
     facts = _facts(record, outcome)
     report = facts | {"error": record.error, "hint": record.hint}

@@ -127,8 +127,7 @@ class MailServer:
         """Send one mail to one recipient. After a refusal the connection can be used for the next mail.
 
         :raises ServerUnavailable: no mail can be sent now. After the mail's last byte the server may still have
-        accepted
-                it: send it again with the same Message-ID.
+            accepted it: send it again with the same Message-ID.
         :raises RecipientRefused: the server will never accept this mail for this recipient.
         :raises TransientError: this recipient cannot be reached now (4xx); others may.
         :raises PermanentError: ``address`` is not exactly one mail address.
@@ -231,8 +230,9 @@ class MailServer:
 
     @contextmanager
     def _step(self, doing: str, seconds: float | None = None) -> Iterator[None]:
-        """Limit the time of one step, even if bytes keep arriving slowly. Connection errors become
-        ServerUnavailable.
+        """Limit the time of one step, even if bytes keep arriving slowly.
+
+        Connection errors become ServerUnavailable.
         """
         limit = seconds or self._seconds
         until = time.monotonic() + limit

@@ -51,10 +51,7 @@ class Mail:
 
 
 class _Compiled(BytecodeCache):
-    """What the templates were compiled to in this process: compiling all of them takes a second.
-
-    It is used again only while a template's text is the same.
-    """
+    """The compiled templates of this process. Compiling all of them takes a second."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[str, CodeType]] = {}
@@ -71,7 +68,7 @@ class _Compiled(BytecodeCache):
 
 @cache
 def _compiled(language: str, zone: str) -> _Compiled:
-    """Of one language and time zone: what depends on constants alone is computed with their formats."""
+    """The templates of one language and time zone. Constant parts are computed when they are compiled."""
     return _Compiled()
 
 
@@ -169,8 +166,9 @@ class Templates:
         return Path(filename).is_relative_to(self._folder)
 
     def _environment(self, folder: str) -> ImmutableSandboxedEnvironment:
-        """Templates of one language. Files that its folder lacks, such as the layout, are looked up in the parent
-        folder.
+        """Templates of one language.
+
+        Files that its folder lacks, such as the layout, are looked up in the parent folder.
         """
         if folder not in self._environments:
             try:

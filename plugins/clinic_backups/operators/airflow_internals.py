@@ -34,8 +34,10 @@ WHERE = {
 
 
 def __getattr__(name: str) -> Any:
-    """:raises AttributeError: it is not in ``WHERE``. :raises ImportError: the installed Airflow does not have it
-    there.
+    """Import a part of Airflow when it is first used.
+
+    :raises AttributeError: it is not in ``WHERE``.
+    :raises ImportError: the installed Airflow does not have it there.
     """
     if name not in WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

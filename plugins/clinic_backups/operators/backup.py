@@ -103,7 +103,8 @@ class ClinicBackupOperator(BaseOperator):
     def _back_up_each(self, parts: AirflowParts, context: Context, share: Share) -> dict[str, Any]:
         """The clinics of a share, whatever becomes of the others; in a retry those that have no backup of this run.
 
-        :raises TransientError: one may succeed in a retry. :raises PermanentError: none of those that failed will.
+        :raises TransientError: a retry may help at least one of them.
+        :raises PermanentError: a retry helps none of those that failed.
         """
         made = {r.clinic_id for r in parts.catalog.find(run_id=context["dag_run"].run_id, state="completed")}
         wanted = [clinic for clinic in share.clinics if clinic.id not in made] or list(share.clinics)

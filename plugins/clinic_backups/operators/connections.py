@@ -24,6 +24,7 @@ PROBLEM_KEY = "problem"
 
 def run_type_of(run: Any) -> str:
     """The type of a run: scheduled, manual, operator_triggered, …
+
     A task gets an enumeration, whose text differs from its value.
     """
     return str(getattr(run.run_type, "value", run.run_type))
@@ -49,8 +50,9 @@ def find_connection(conn_id: str) -> Connection | None:
 
 @contextmanager
 def failing_clearly(log: Any) -> Iterator[None]:
-    """Turn this package's errors into Airflow's: a permanent one fails the task at once, a transient one may be
-    retried.
+    """Turn this package's errors into Airflow's.
+
+    A permanent error fails the task at once; a transient one may be retried.
 
     :param log: a logger, of the standard library or of Airflow.
     """

@@ -1,4 +1,4 @@
-"""How often a long task writes into its log."""
+"""Limits how often a long task writes into its log."""
 
 from __future__ import annotations
 

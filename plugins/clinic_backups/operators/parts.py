@@ -13,8 +13,9 @@ class AirflowParts(Parts):
     """The objects of one task. :raises SettingsError: a setting is wrong."""
 
     def __init__(self, upload: Store | None = None, *, usable: settings.Settings | None = None) -> None:
-        """:param usable: use these settings although others are wrong. Only for notifying people, see
-        ``load_usable``.
+        """Read the settings and find the connections in Airflow.
+
+        :param usable: use these settings although others are wrong. Only for notifying people, see ``load_usable``.
         """
         super().__init__(usable or settings.load(), find_connection)
         self._upload = upload or Store()

@@ -44,8 +44,9 @@ def log_losses(logger: Any, losses: Iterable[Loss]) -> None:
 
 @task(trigger_rule="all_done", multiple_outputs=False)
 def clean() -> dict[str, int]:
-    """Apply retention and log each decision with its reason. A clinic that cannot be cleaned does not stop the
-    others.
+    """Apply retention and log each decision with its reason.
+
+    A clinic that cannot be cleaned does not stop the others.
     """
     conf = conf_of(get_current_context())
     with failing_clearly(log):

@@ -51,8 +51,7 @@ def preflight() -> dict[str, bool]:
     """Fail before any clinic is touched if something is missing that every backup needs.
 
     Faults of an extract, a table or rows are logged here, and fail only the affected backups. Returns whether the rows
-    of
-    all clinics were compared without a finding. If so, no backup has to compare its own rows.
+    of all clinics were compared without a finding. If so, no backup has to compare its own rows.
     """
     context = get_current_context()
     conf = context["dag_run"].conf or {}
@@ -166,7 +165,7 @@ def _close_what_died(parts: AirflowParts, run_id: str) -> None:
     try:
         _close(parts, run_id)
     except ClinicBackupsError as error:
-        # A store that is out of reach may be why this run failed: the operator must hear of it all the same.
+        # A store that cannot be reached may be why this run failed. The operator must learn of that too.
         log.error("Records of dead processes stay open for a later run: %s", error)
 
 

@@ -1,10 +1,12 @@
-"""Rows of the clinic that are in the database, and that no extract gives now.
+"""Finds rows of the clinic that are in the database although no extract returns them now.
 
-Some have lost their way to the clinic: ON DELETE SET NULL left them behind. Some hang on such a row. Others are left
-out by an extract that ``not_backed_up.txt`` declares with ``rows``: they are too old, or were marked as deleted.
-They are compared with the backup as the clinic's other rows are, and the copy of the present state holds them. Whose
-they are the database says as it stands, see :mod:`clinic_backups.restore.ownership`; rows without a primary key are
-looked for by :mod:`clinic_backups.restore.adopt_equal`.
+There are three kinds. ON DELETE SET NULL left some without a link to the clinic. Others refer to such a row. Others are
+left out by an extract on purpose, as a line with ``rows`` in ``not_backed_up.txt`` declares, for instance because they
+were marked as deleted.
+
+The rows that are found are compared with the backup like the clinic's other rows, and the safety backup holds them. The
+present database decides whether a row belongs to the clinic, see :mod:`clinic_backups.restore.ownership`. For rows
+without a primary key see :mod:`clinic_backups.restore.adopt_equal`.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class Left:
 def adopt(
     workspace: Workspace, staged: Mapping[str, Staged], ways: Ways, references: Sequence[Reference]
 ) -> Iterator[tuple[str, Outside | Left]]:
-    """Take such rows for rows that the clinic has now: table by table, what was found in it.
+    """Add these rows to the clinic's present rows, table by table. Returns the rows that were found in each table.
 
     :param references: the foreign keys of the database.
     """
@@ -91,8 +93,9 @@ class Adoption:
                 yield name, count
 
     def _by_key(self, staged: Staged) -> Outside:
-        """Rows with the keys of missing ones, however they were changed. The database decides whether they are the
-        clinic's.
+        """Rows with the keys of missing ones, however they were changed.
+
+        The database decides whether they are the clinic's.
         """
         shape, doing = staged.shape, f"looking for rows of {staged.shape.name} that no extract gives"
         rows = sql.SQL("""

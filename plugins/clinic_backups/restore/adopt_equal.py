@@ -1,8 +1,8 @@
 """Finds the clinic's rows of one table without a primary key that no extract returns now.
 
-Nothing tells equal rows apart. So no more of them are taken than the table has more of than all extracts give. A row
-that lost its way to the clinic is not known again: it may be another clinic's, or nobody's. It stays as it is, and the
-clinic's row comes back beside it.
+Equal rows cannot be told apart, so they are counted. If the table has more of them than all extracts return together,
+only the surplus is taken. A row that lost its link to the clinic is not recognised: it may belong to another clinic or
+to none. It stays as it is, and the clinic's row is inserted beside it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from clinic_backups.tenant.outside import Outside
 
 
 class EqualRows:
-    """Searches for them, repeatedly if asked. Rows that were found once are not found again."""
+    """Searches for such rows. The search may be repeated; rows that were found once are not found again."""
 
     def __init__(self, workspace: Workspace, staged: Staged, ways: Ways, ownership: Ownership) -> None:
         self._workspace, self._staged, self._shape = workspace, staged, staged.shape
@@ -36,7 +36,7 @@ class EqualRows:
         """Rows that were found."""
 
     def look(self) -> Outside:
-        """Load what is found into the table's present rows."""
+        """Load the found rows into the table's present rows."""
         missing = self._define("missing", self._missing())
         return self._same(missing) if self._count(missing) else Outside()
 
@@ -79,7 +79,7 @@ class EqualRows:
     def _same(self, missing: sql.Identifier) -> Outside:
         """Rows like missing ones in every column."""
         text = row_text(self._shape.columns, "t")
-        # Beside itself: the backup's row that is like it has the same ways.
+        # The row is compared with itself, because the backup's equal row has the same links.
         candidates = self._define(
             "alike",
             sql.SQL("""
@@ -104,7 +104,7 @@ class EqualRows:
         return self._take(chosen)
 
     def _free(self, candidates: sql.Identifier) -> sql.Identifier:
-        """Candidates beyond those that the extracts of all clinics give, and that were found before."""
+        """The surplus: candidates beyond those that the extracts of all clinics return, or that were found before."""
         others = self._ways.of_others(
             self._shape.name,
             sql.SQL("{} AS row_text").format(row_text(self._shape.columns, "r")),

@@ -1,6 +1,6 @@
-"""Moves sequences to where their next numbers are free.
+"""Moves sequences to positions whose next numbers are free.
 
-A sequence moves only where it is known that its next numbers would give a value that came back, and only so far.
+A sequence moves only if it is known that its next numbers would give a restored value, and no further than needed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from clinic_backups.restore.sequence_model import SequenceUse
 from clinic_backups.restore.workspace import Workspace
 
 ENOUGH_FREE = 1000
-"""Numbers that are free from where a sequence is; with fewer it looks for a better place."""
+"""If fewer numbers than this are free ahead of a sequence, it looks for a better position."""
 FEW_STEPS = 200
-"""A sequence goes so many steps by ``nextval``, which no other session can undo; a longer way by ``setval``."""
+"""Up to this many steps are made with ``nextval``, which no other session can undo; more with ``setval``."""
 
 
 @dataclass(frozen=True)
 class Numbered:
-    """A use of which it is known how numbers become values.
+    """A column whose values come from a sequence in a known way.
 
-    :param back: SQL of the rows that come back with a value of the column; none where none does.
+    :param back: SQL of the restored rows that have a value in the column; none if there are none.
     """
 
     use: SequenceUse
@@ -37,23 +37,23 @@ class Numbered:
 
 
 def rows_of(use: SequenceUse, rows: sql.Composable) -> sql.Composable:
-    """Of rows of the table those that the use means."""
+    """Those of the rows that this use of the sequence concerns."""
     if use.named is None:
         return rows
     return rows_named(rows, use.named, use.column, use.type, use.names)
 
 
 def advance(workspace: Workspace, found: Sequence[Numbered]) -> None:
-    """Move each sequence to where its next number collides with nothing that came back.
+    """Move each sequence so that its next number gives no restored value.
 
-    A sequence moves in its own direction and steps only, so that others which take every second number keep theirs. It
-    is not taken back when the restore is rolled back, which leaves a gap and harms nothing.
+    A sequence moves only in its own direction and in its own steps, so that others which take every second number keep
+    theirs. A rollback of the restore does not undo the move. That leaves a gap and harms nothing.
     """
     by_sequence: dict[str, list[Numbered]] = defaultdict(list)
     for each in found:
         by_sequence[each.use.sequence].append(each)
     for columns in by_sequence.values():
-        with workspace.application_path():  # its own expressions may name functions without their schema
+        with workspace.application_path():  # the application's expressions may name functions without their schema
             _advance(workspace, columns)
 
 
@@ -62,7 +62,7 @@ def _advance(workspace: Workspace, columns: Sequence[Numbered]) -> None:
     following, up = following_of(workspace, use), use.increment > 0
     between = _between(columns, following)
     if between is None:
-        return  # none of the columns can take a number of it any more
+        return  # no column can hold its numbers any more
     low, high = between
     back = _numbers(workspace, columns, following, of_back=True)
     query = sql.SQL("SELECT {}(b.n) FROM ({}) AS b WHERE b.n BETWEEN {} AND {} AND (b.n - {}) % {} = 0").format(
@@ -71,7 +71,7 @@ def _advance(workspace: Workspace, columns: Sequence[Numbered]) -> None:
     )  # fmt: skip
     ((furthest,),) = workspace.rows(query, None, f"reading the numbers of {use.table}.{use.column}")
     if furthest is None:
-        return  # nothing that came back is a number that the sequence will give
+        return  # no restored value is a number that the sequence will return
     last = int(furthest)
     if not use.cycle:
         last = _last_taken(workspace, columns, following, last + use.increment)
@@ -82,9 +82,9 @@ def _advance(workspace: Workspace, columns: Sequence[Numbered]) -> None:
 
 
 def _between(columns: Sequence[Numbered], following: int) -> tuple[int, int] | None:
-    """The numbers that it may be moved to: as far as the narrowest column goes that has enough of them left.
+    """The numbers to which a sequence may be moved: the range of the narrowest column that has enough of them left.
 
-    A column that cannot take what the sequence gives by now counts no more.
+    A column whose type can no longer hold the sequence's present numbers is ignored.
     """
     use = columns[0].use
     ends = [column.numbering.bounds(use.lowest, use.highest) for column in columns]
@@ -100,7 +100,7 @@ def _between(columns: Sequence[Numbered], following: int) -> tuple[int, int] | N
 
 
 def following_of(workspace: Workspace, use: SequenceUse) -> int:
-    """The number that the sequence gives next."""
+    """The number that the sequence returns next."""
     ((position, called),) = workspace.rows(
         sql.SQL("SELECT last_value, is_called FROM {}").format(sql.SQL(use.sequence)), None, f"reading {use.sequence}"
     )
@@ -108,7 +108,7 @@ def following_of(workspace: Workspace, use: SequenceUse) -> int:
 
 
 def window_of(workspace: Workspace, use: SequenceUse, following: int) -> tuple[int, int, int]:
-    """First, last and step of the numbers that are tried one by one: near where the sequence is, on both sides."""
+    """First, last and step of the numbers that are tried one by one: near the sequence's position, on both sides."""
     ((count,),) = workspace.rows(
         sql.SQL("SELECT count(*) FROM {}").format(qualified(use.table)), None, f"counting {use.table}"
     )
@@ -120,7 +120,7 @@ def window_of(workspace: Workspace, use: SequenceUse, following: int) -> tuple[i
 
 
 def _numbers(workspace: Workspace, columns: Sequence[Numbered], following: int, *, of_back: bool) -> sql.Composed:
-    """SELECT of ``n``: numbers of the rows that come back, or of all rows; of each column those that it can take."""
+    """SELECT of ``n``: the numbers of the restored rows, or of all rows, that each column's type can hold."""
     parts = []
     for column in columns:
         use, numbers = column.use, column.numbering
@@ -138,7 +138,10 @@ def _numbers(workspace: Workspace, columns: Sequence[Numbered], following: int, 
 
 
 def _last_taken(workspace: Workspace, columns: Sequence[Numbered], following: int, first: int) -> int:
-    """The number before the first free one, from ``first`` on: rows that were not restored have numbers too."""
+    """The last taken number before the first free one, from ``first`` on.
+
+    Rows that were not restored have numbers too.
+    """
     use = columns[0].use
     query = sql.SQL("""
         WITH taken AS MATERIALIZED (SELECT n FROM ({all}) AS a WHERE n {beyond} {first} AND (n - {first}) % {step} = 0)
@@ -155,7 +158,7 @@ def _last_taken(workspace: Workspace, columns: Sequence[Numbered], following: in
 
 
 def _move(workspace: Workspace, use: SequenceUse, following: int, target: int) -> None:
-    """Make ``target`` the last number that was given out."""
+    """Set the sequence so that ``target`` is the last number that it has returned."""
     steps = abs(target - following) // abs(use.increment) + 1
     name = sql.Literal(use.sequence)
     if steps <= FEW_STEPS:
@@ -163,7 +166,7 @@ def _move(workspace: Workspace, use: SequenceUse, following: int, target: int) -
             name, sql.Literal(steps)
         )
     else:
-        # Others may have gone further meanwhile.
+        # Other sessions may have moved it further meanwhile.
         query = sql.SQL("SELECT setval({}::regclass, {}({}, last_value)) FROM {}").format(
             name, sql.SQL("greatest" if use.increment > 0 else "least"), sql.Literal(target), sql.SQL(use.sequence)
         )
@@ -171,16 +174,16 @@ def _move(workspace: Workspace, use: SequenceUse, following: int, target: int) -
 
 
 def _skip_taken(workspace: Workspace, columns: Sequence[Numbered], following: int, between: tuple[int, int]) -> None:
-    """A sequence that begins again at its end, or that rows bring near to its end: the next numbers must be free.
+    """Move a sequence to free numbers if it is near its end, or begins again there.
 
-    It stays where it is when enough are free from there, and else goes to where most are.
+    If enough numbers are free where it is, it stays. Otherwise it moves to the longest free range.
 
-    :param between: the numbers that it may give.
+    :param between: the numbers that it may return.
     """
     use = columns[0].use
     lowest, highest = between
     ends = (lowest - 1, highest + 1)
-    # The distance from each number that is taken to the next one; both ends count as taken.
+    # The distance from each taken number to the next one. Both ends count as taken.
     query = sql.SQL("""
         WITH taken AS (SELECT n::numeric FROM ({taken}) AS a WHERE n BETWEEN {low} AND {high}
                         UNION SELECT unnest(ARRAY[{low}, {high}]::numeric[])),
@@ -201,7 +204,7 @@ def _skip_taken(workspace: Workspace, columns: Sequence[Numbered], following: in
         return
     number, free = largest
     start = number + 1 if up else number + free
-    # In its own steps: numbers of the same remainder.
+    # Only numbers that its step can reach.
     start += (following - start) % use.increment
     if not lowest <= start <= highest:
         return

@@ -17,11 +17,11 @@ REASON = "reason"
 def conf_problem(approvers: Sequence[str], *, triggered_by: str, requested_by: str, given: bool) -> str:
     """Why ``{"approve": true}`` in a run's conf is ignored; empty if it counts.
 
-    Where approvers are set, two people have to agree: whoever asks for a restore cannot approve it in the same breath.
+    If approvers are set, two people have to agree: whoever asks for a restore cannot approve it in the same conf.
 
-    :param triggered_by: who started the run, as Airflow authenticated them; empty where nobody did.
+    :param triggered_by: who started the run, as Airflow authenticated them; empty if nobody did.
     :param requested_by: who asked for the restore.
-    :param given: the conf has approved an earlier plan of the run. Whoever clears its tasks is somebody else, perhaps.
+    :param given: the conf has already approved a plan of this run. Somebody else may have cleared the run's tasks.
     """
     if given:
         return "It has approved an earlier plan of this run, and an approval is used once."
@@ -44,7 +44,7 @@ def approver_of(approvers: Sequence[str], user: Mapping[str, Any] | None) -> str
     known = [str(user[key]) for key in ("name", "id") if user.get(key)] if user else []
     if not known:
         raise NotApproved("The answer to the plan does not say who gave it.", hint=AGAIN)
-    # The name that the approvers know: it is looked for among them once more before the approval is used.
+    # The name as it stands in the list of approvers. It is looked up there again before the approval is used.
     if named := [name for name in known if name in approvers]:
         return named[0]
     if approvers:
@@ -61,7 +61,7 @@ def reason_of(given: Mapping[str, Any] | None) -> str:
 
 
 def lapsed(asked: Approval) -> str:
-    """A sentence which says that nobody answered in time."""
+    """The sentence for a plan that nobody answered in time."""
     planned, until = (iso(moment.replace(microsecond=0)) for moment in (asked.planned_at, asked.waits_until))
     return (
         f"Nobody answered the plan of {planned} for clinic {asked.clinic_id}. It waited until {until} and has lapsed:"

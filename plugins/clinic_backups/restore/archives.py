@@ -31,9 +31,9 @@ def _unknown(backup_id: str) -> None:
 class Source:
     """The backup to restore.
 
-    :param archive: where it lies and what it must be, from the catalog or its envelope.
-    :param chain: the same of what it is built on.
-    :param bound: what the backup holds, as far as that is known.
+    :param archive: its position and expected properties, from the catalog or its envelope.
+    :param chain: the same for the backups that it is built on.
+    :param bound: how much the backup holds, as far as that is known.
     """
 
     backup_id: str
@@ -44,18 +44,18 @@ class Source:
 
     @classmethod
     def of(cls, envelope: Envelope, unpack_ratio: int) -> Source:
-        """The backup of an envelope, if there is no catalog."""
+        """The backup that an envelope describes, for a restore without a catalog."""
         bound = believed(envelope, unpack_ratio)
         return cls(envelope.backup_id, envelope.clinic_id, envelope.archive, envelope.chain, bound)
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """A backup whose own archive was read to its end, and was right.
+    """A backup whose own archive was read to its end and was right.
 
-    :param archives: it and what it is built on, by the index that the manifest's blocks have of them.
-    :param store: whose copy of its own archive was right.
-    :param segments: the rows of its own archive, where they were few enough to keep.
+    :param archives: this archive and those that it is built on, by the index that the manifest's blocks have of them.
+    :param store: the store whose copy of its own archive was right.
+    :param segments: the rows of its own archive, if they were few enough to keep.
     """
 
     manifest: Manifest
@@ -68,9 +68,9 @@ class Wanted(Protocol):
     """Takes blocks from archives."""
 
     def begin(self, archive: int) -> bool:
-        """What comes next is of that archive; returns whether blocks that should lie in it are missing.
+        """Announce the archive of the next segments; returns whether it should hold blocks that are still missing.
 
-        It may be begun again, from another store: what was taken until then stays taken.
+        It may be called again for the same archive in another store. Blocks that were taken until then stay taken.
         """
 
     def take(self, segment: Segment) -> None:
@@ -82,11 +82,11 @@ class Archives:
 
     If a store has no copy of an archive, or a damaged one, or does not answer, the next store is tried.
 
-    :param identities: secret keys, of which one opens the archives.
-    :param listener: told what is being done, and how far the reading of an archive is.
-    :param bound_of: tells by their ids what backups hold that others are built on; none where that is not known.
-    :param unpack_ratio: so many times its size an archive may unpack to, where nothing is known of its backup.
-    :param on_bad_copy: told of the source, a store's URL and its error before the next store is tried.
+    :param identities: secret keys, one of which opens the archives.
+    :param listener: told which step begins, and how much of an archive was read.
+    :param bound_of: returns by their ids how much the backups of the chain hold; none if that is not known.
+    :param unpack_ratio: an archive may unpack to this many times its size if nothing is known of its backup.
+    :param on_bad_copy: called with the source, a store's URL and its error before the next store is tried.
     """
 
     def __init__(
@@ -104,9 +104,9 @@ class Archives:
         self.listener, self._on_bad_copy = listener, on_bad_copy
 
     def fetch(self, source: Source, *, keep: bool = True) -> Fetched:
-        """Read the backup's own archive to its end, before anything else: the manifest is its last member.
+        """Read the backup's own archive to its end, before anything else, because the manifest is its last member.
 
-        :param keep: its rows, if they are few: :meth:`read` need not read it again then.
+        :param keep: keep its rows if they are few, so that :meth:`read` need not read the archive again.
         :raises ClinicBackupsError: no store has a good copy; the first store's error.
         """
         store, (manifest, segments) = self._first_good(
@@ -118,21 +118,21 @@ class Archives:
             backup_id = manifest.archives[number]
             if backup_id not in known:
                 raise IntegrityError(
-                    f"Backup {source.backup_id} needs {backup_id}, of which neither catalog nor envelope know where"
-                    " it lies.",
-                    hint="Somebody changed the store or the catalog. Choose another backup.",
+                    f"Backup {source.backup_id} needs {backup_id}, but neither the catalog nor the envelope says"
+                    " where that is.",
+                    hint="Somebody has changed the store or the catalog. Choose another backup.",
                 )
             archives[number] = self._bounded(Source(backup_id, source.clinic_id, known[backup_id]))
         return Fetched(manifest, archives, store, segments)
 
     def read(self, backup: Fetched, wanted: Wanted) -> None:
-        """Give ``wanted`` the blocks that it misses: each archive in which some should lie is read once, to its end.
+        """Give ``wanted`` its missing blocks. Each archive that should hold some of them is read once, to its end.
 
-        Blocks are compared with their digests as they stream past, and the digests stand in the manifest that
-        :meth:`fetch` has checked. So what came out of a copy before it turned out to be damaged is right, and the next
-        store's copy only has to give the rest.
+        Each block's digest is compared while it is read, and the digests come from the manifest that :meth:`fetch` has
+        checked. So the blocks that came out of a copy before it turned out to be damaged are right. The next store's
+        copy only has to give the rest.
 
-        :raises ClinicBackupsError: no store's copy of an archive is good; or what ``wanted`` raises.
+        :raises ClinicBackupsError: no store has a good copy of one archive; or what ``wanted`` raises.
         """
         taker = _Taker(wanted)
         try:
@@ -173,12 +173,12 @@ class Archives:
             raise IntegrityError(
                 f"{source.archive.key} holds backup {manifest.backup_id} of clinic {manifest.clinic.id}; wanted is"
                 f" {source.backup_id} of clinic {source.clinic_id}.",
-                hint="Somebody exchanged archives in the store. Nothing was changed.",
+                hint="Somebody may have exchanged archives in the store. Nothing was changed.",
             )
         return manifest
 
     def _bounded(self, source: Source) -> Source:
-        """The same with its bound."""
+        """The same source with its bound."""
         if source.bound is not None:
             return source
         bound = self._bound_of(source.backup_id) or guess(source.archive.size_bytes, self._unpack_ratio)
@@ -223,7 +223,7 @@ class Archives:
                 f"Backup {source.backup_id} was not found: {source.archive.key} is in no store that was asked"
                 f" ({', '.join(self._stores.urls)}).",
                 hint="Is CLINIC_BACKUPS_STORE_URL the store that the backup was written to? If it is, `clinic-backups"
-                f" catalog verify` says what is gone. {error.hint}",
+                f" catalog verify` says what is missing. {error.hint}",
             ) from None
 
 
@@ -255,7 +255,7 @@ class _Taker:
 
 
 class _Kept:
-    """Segments, as long as they are few."""
+    """Segments, kept as long as they are few."""
 
     def __init__(self, room: int) -> None:
         self._room = room
@@ -270,7 +270,7 @@ class _Kept:
 
     @property
     def segments(self) -> tuple[Segment, ...] | None:
-        """All of them, or none when they were too many."""
+        """All of them; none if they were too many."""
         return tuple(self._segments) if self._room >= 0 else None
 
 

@@ -25,9 +25,9 @@ from clinic_backups.restore.service import ClinicRestore
 class Tools:
     """What an attempt works with.
 
-    :param restore: what applies plans.
-    :param safety: saves the present state before the first row is written.
-    :param status_of: asks the database what became of a record's transaction.
+    :param restore: applies plans.
+    :param safety: backs up the present state before the first row is written.
+    :param status_of: asks the database whether a record's transaction was committed.
     :param now: the clock.
     """
 
@@ -41,7 +41,7 @@ class Tools:
 
 
 class Attempt:
-    """One attempt to apply a plan, with its record. The clinic's lock is held."""
+    """One attempt to apply a plan, with its record. The caller holds the clinic's lock."""
 
     def __init__(
         self,
@@ -66,10 +66,10 @@ class Attempt:
                 save=self._save,
                 on_commit=self._note,
             )
-            # In the mode live it may be less than what was approved.
+            # In the mode live this may be less than what was approved.
             self._record = replace(self._record, plan=applied.to_json())
             if self._record.transaction_id is None:
-                # Nothing had to be written. The approval is used all the same, because it is valid only once.
+                # Nothing had to be written. The approval is used nevertheless, because it is valid only once.
                 tools.restores.also(self._record.restore_id, self._use)
         except BaseException as error:
             self._see_note(error)
@@ -92,7 +92,7 @@ class Attempt:
         try:
             noted = self._tools.restores.get(self._record.restore_id)
         except ClinicBackupsError as failure:
-            error.add_note(f"The catalog could not be asked: {failure.message}")
+            error.add_note(f"The catalog did not answer: {failure.message}")
             return
         if noted is not None and noted.state == "running" and noted.transaction_id is not None:
             self._record = replace(self._record, transaction_id=noted.transaction_id, committing_at=noted.committing_at)
@@ -102,7 +102,7 @@ class Attempt:
         try:
             self._tools.outcomes.fail(self._record, error)
         except ClinicBackupsError as failure:
-            error.add_note(f"The catalog could not be told: {failure.message}")
+            error.add_note(f"This could not be recorded in the catalog: {failure.message}")
 
     def _save(self, present: Present) -> None:
         """Back up the present state, unless the approval was withdrawn while the archive was read."""

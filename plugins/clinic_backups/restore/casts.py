@@ -1,4 +1,4 @@
-"""Converts values that were loaded as texts to their columns' types, if that changes none of them."""
+"""Converts values that were loaded as texts to their columns' types, if no value changes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clinic_backups.tenant.drift import FILE, kept_column
 
 @dataclass(frozen=True)
 class _Conversion:
-    """One way from a column's text in the backup to its type now, and back to a text of the backup's type."""
+    """One way to convert a column's text in the backup to its present type, and back to a text of the backup's type."""
 
     there: str
     back: str
@@ -31,10 +31,10 @@ def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Refu
 
 
 def _convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Refusal]:
-    """Give the columns their types. Returns why not, column by column: then the table stays as it is.
+    """Give the columns their types. Returns the refusals by column; if there are any, the table stays as it is.
 
-    A value may only be converted when the result, converted back, is the same text: a number that would be rounded, a
-    text that would be cut or a label that an enum has lost are refused and counted.
+    A value is converted only if converting the result back gives the same text. A number that would be rounded, a text
+    that would be cut, or a label that an enum no longer has is refused and counted.
 
     :param as_text: all columns were loaded as texts, not only those whose type has changed.
     """
@@ -77,7 +77,7 @@ def fill_nulls(workspace: Workspace, staged: Staged) -> Iterator[str]:
         with workspace.application_path():
             count = workspace.execute(statement, f"giving {staged.shape.name}.{name} a value")
         if count:
-            yield f"Column {name} may not be NULL any more: {count:,} of the backup's rows get '{text}' ({FILE})."
+            yield f"Column {name} may no longer be NULL: {count:,} of the backup's rows get '{text}' ({FILE})."
 
 
 def _types(shape: Shape, name: str) -> tuple[str, str]:
@@ -95,7 +95,7 @@ def _really_retyped(shape: Shape) -> set[str]:
 
 
 def _conversions(workspace: Workspace, shape: Shape, name: str) -> Iterator[_Conversion]:
-    """By the types' texts first, which keeps every digit; then by a cast between the types, where there is one."""
+    """The ways to convert: first through the types' texts, which keep every digit; then by a cast, if there is one."""
     then, now = _types(shape, name)
     known = _is_known(workspace, then)
     # concat gives what COPY writes; a cast to text says true for t, and cuts the blanks of char(n).
@@ -107,7 +107,7 @@ def _conversions(workspace: Workspace, shape: Shape, name: str) -> Iterator[_Con
 
 
 def _is_known(workspace: Workspace, type_: str) -> bool:
-    """Whether the database still has that type of the backup."""
+    """Whether the database still has the backup's type."""
     try:
         with workspace.attempt():
             workspace.rows(sql.SQL("SELECT NULL::{}").format(sql.SQL(type_)), None, "looking for a type")
@@ -117,7 +117,7 @@ def _is_known(workspace: Workspace, type_: str) -> bool:
 
 
 def _count_changed(workspace: Workspace, staged: Staged, name: str, conversion: _Conversion) -> int:
-    """The number of values that would come back as another text, or not at all."""
+    """The number of values that would come back as another text, or that cannot be converted."""
     shape = staged.shape
     count = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL AND ({}) IS DISTINCT FROM {}")
     column = sql.Identifier(name)
@@ -128,15 +128,16 @@ def _count_changed(workspace: Workspace, staged: Staged, name: str, conversion: 
             ((changed,),) = workspace.rows(query, None, doing)
             return int(changed)
     except PermanentError:
-        # The type refuses some value. A function that catches the error finds the values one by one.
+        # The type refuses a value. A function that catches the error finds the values one by one.
         return _count_refused(workspace, staged, name, conversion)
 
 
 def _count_unlike(workspace: Workspace, staged: Staged, name: str, conversion: _Conversion) -> tuple[int, int]:
-    """How many rows that both sides have would get another value than they have, and how many of such rows there are.
+    """How many of the rows that both sides have would get another value than now, and how many such rows there are.
 
-    Rows are looked at whose other columns are as in the backup: nobody but the change of the type touched them. If
-    there are none, all. A NULL is NULL by any conversion, and says nothing. A retyped key is compared by its texts.
+    Only rows whose other columns equal the backup's are compared, because only the change of the type can have touched
+    them. If there are none, all rows are compared. A NULL stays NULL in every conversion and proves nothing. A key
+    whose type has changed is compared by its texts.
     """
     shape, column = staged.shape, sql.Identifier(name)
     if not shape.key or set(shape.key) & {key.name for key in shape.computed}:
@@ -170,8 +171,11 @@ def _count_unlike(workspace: Workspace, staged: Staged, name: str, conversion: _
 
 
 def _is_doubtful(workspace: Workspace, staged: Staged, name: str, unlike: int, rows: int) -> bool:
-    """Whether the change of the type may have made other values than a conversion: most rows speak for it, or none
-    speaks against it. Where only a length or a precision was changed, and where there is no value, no row has to."""
+    """Whether the change of the type may have made other values than this conversion gives.
+
+    It is doubtful if the conversion differs from the present value in most of the compared rows. If there are no rows
+    to compare, it is doubtful unless only a length or a precision has changed or there are no values.
+    """
     if rows:
         return 2 * unlike > rows
     then, now = _types(staged.shape, name)
@@ -206,7 +210,10 @@ def _count_refused(workspace: Workspace, staged: Staged, name: str, conversion: 
 
 
 def _filled(template: str, value: sql.Composable) -> sql.Composed:
-    """A conversion with a column or a variable in the place of its value. A type's name may hold braces: no format."""
+    """A conversion with a column or variable in place of its value.
+
+    It is no format string, because a type's name may hold braces.
+    """
     parts = [sql.SQL(part) for part in template.split("{}")]
     filled: list[sql.Composable] = [parts[0]]
     for part in parts[1:]:
@@ -215,18 +222,18 @@ def _filled(template: str, value: sql.Composable) -> sql.Composed:
 
 
 def _another_meaning(shape: Shape, name: str, unlike: int, rows: int) -> Refusal:
-    """The change of the type made other values of the rows than any way that is known here: other rows would follow."""
+    """The refusal if no known conversion gives the rows' present values: the migration computed them in another way."""
     then, now = _types(shape, name)
     found = (
         f"{unlike:,} rows of {rows:,} have other values than a conversion gives"
         if rows
-        else "no row is there to tell whether the migration kept the values"
+        else "there is no row to show whether the migration kept the values"
     )
     return Refusal(
         shape.name,
         f"{shape.name}.{name} was {then} in the backup and is {now} now: {found}.",
         "If the migration kept the values, add"
-        f" `{kept_column(shape.name, name, then, now)}` to include/sql/{FILE}, with the types. Else: ALTER TABLE"
+        f" `{kept_column(shape.name, name, then, now)}` to include/sql/{FILE}, with the types. Otherwise: ALTER TABLE"
         f" {shape.name} ALTER COLUMN {name} TYPE {then} for the time of the restore, or restore without this table.",
     )
 
@@ -236,12 +243,9 @@ def _refusal(shape: Shape, name: str, changed: int) -> Refusal:
     values = f"{changed:,} value{'s' if changed > 1 else ''}"
     if then == now:
         message = f"{values} of {shape.name}.{name} in the backup {_are(changed)} not allowed by the type {now} now."
-        hint = "A label or a rule of the type was changed: change it back for the time of the restore."
+        hint = "A label or a rule of the type has changed. Change it back during the restore."
     else:
-        message = (
-            f"{values} of {shape.name}.{name} would not be the same: the column was {then} in the backup and is {now}"
-            " now."
-        )
+        message = f"{values} of {shape.name}.{name} would change: the column was {then} in the backup and is {now} now."
         hint = f"ALTER TABLE {shape.name} ALTER COLUMN {name} TYPE {then}; then restore."
     return Refusal(shape.name, message, f"{hint} Or restore without this table.")
 

@@ -21,9 +21,9 @@ from clinic_backups.tenant.drift import FILE, renamed_table
 
 
 class Choice:
-    """The tables that take part; what cannot take part is in ``refusals``.
+    """The tables that the restore includes. Those that cannot be included are in ``refusals``.
 
-    :param migrated: the backup, under the names of now.
+    :param migrated: the backup under the present names.
     :param queries: the extract of each table, rendered for the clinic.
     :param ways: how rows lead to the clinic.
     """
@@ -49,7 +49,7 @@ class Choice:
         self.references: tuple[Reference, ...] = ()
 
     def choose(self) -> None:
-        """Which tables take part, and how their columns fit."""
+        """Choose the tables that the restore includes, and match their columns."""
         contents = self._manifest.tables
         require_known(self._wish.tables, contents)
         wanted = [name for name in contents if not self._wish.tables or name in self._wish.tables]
@@ -60,7 +60,7 @@ class Choice:
             self._refuse(
                 "",
                 f"{self._target.name} has none of the {len(wanted)} tables of the backup.",
-                "Correct the connection restore_db if another database is meant, or make the tables first.",
+                "Correct the connection restore_db if it leads to the wrong database, or create the tables first.",
             )
             return
         gone: list[str] = []
@@ -70,14 +70,14 @@ class Choice:
             elif name not in self._queries:
                 self._refuse(
                     name,
-                    f"{name} is in the backup, and has no extract now.",
+                    f"{name} is in the backup, but has no extract now.",
                     f"Bring include/sql/extract/{name.removeprefix('public.')}.sql back, or restore without the table.",
                 )
         self._refuse_gone(gone, there)
         for name in sorted(set(self._queries) - set(contents)):
             if not self._wish.tables:
                 self.notes.setdefault(name, []).append(
-                    f"{name} was added since the backup: its rows are left as they are."
+                    f"{name} was added since the backup. Its rows are left as they are."
                 )
         wanted = [name for name in wanted if name in there and name in self._queries]
         self.references = read_references(self._workspace, wanted)
@@ -94,17 +94,19 @@ class Choice:
             self._fit(name)
 
     def _refuse_gone(self, gone: Sequence[str], there: Collection[str]) -> None:
-        """Tables that no longer exist, each with the tables that may have replaced it."""
+        """Refuse tables that no longer exist, and name the tables that may have replaced each."""
         new = (self._queries.keys() & set(there)) - self._manifest.tables.keys() if gone else set[str]()
         candidates = self._workspace.tables(sorted(new)) if new else {}
         for name in gone:
             table, known = self._manifest.tables[name].table, self._migrated.renamed.get(name)
             proposed = [renamed_table(name, known)] if known else proposed_tables(table, candidates)
             lines = " or ".join(f"`{line}`" for line in proposed)
-            renamed = f"If a migration renamed it, add to include/sql/{FILE}: {lines}. Else: make" if lines else "Make"
+            renamed = (
+                f"If a migration renamed it, add to include/sql/{FILE}: {lines}. Otherwise make" if lines else "Make"
+            )
             self._refuse(
                 name,
-                f"{name} is in the backup, and there is no such table now.",
+                f"{name} is in the backup, but no longer exists.",
                 f"{renamed} the table again, or restore without it.",
             )
 
@@ -113,8 +115,8 @@ class Choice:
         if uncovered := [child for child in rules.children if child not in self._queries]:
             self._refuse(
                 name,
-                f"Other tables inherit from {name} and have no extract of their own: {', '.join(uncovered)}. A row of"
-                f" theirs would come back in {name}, without its own columns.",
+                f"Other tables inherit from {name} and have no extract of their own: {', '.join(uncovered)}. Their"
+                f" rows would come back in {name}, without their own columns.",
                 f"Write an extract for each of them, and FROM ONLY {name} into that of {name}; make a new backup.",
             )
             return
@@ -140,16 +142,16 @@ class Choice:
         elif foreign := self._foreign(name, [column for column, _ in (*shape.filled, *shape.unnulled)]):
             self._refuse(
                 name,
-                f"{FILE} gives one value for {', '.join(foreign)} of {name}, which says whose a row is: it cannot be"
-                " right for all clinics.",
-                "Take the line out, and give the column a default for the time of the restore, or restore without this"
+                f"{FILE} gives one value for {', '.join(foreign)} of {name}, which says to which clinic a row belongs."
+                " One value cannot be right for all clinics.",
+                "Remove the line and give the column a default for the time of the restore, or restore without this"
                 " table.",
             )
         else:
             self.shapes[name] = shape
 
     def _foreign(self, name: str, filled: Collection[str]) -> list[str]:
-        """Those of the columns that name a clinic, or a row that belongs to one."""
+        """Those of the columns that name a clinic, or a row that belongs to a clinic."""
         if not filled:
             return []
         keys = {

@@ -40,12 +40,12 @@ from clinic_backups.tenant.outside import Outside
 
 @dataclass(frozen=True)
 class Present:
-    """The present state that a restore saw before writing.
+    """The present state that a restore saw before it wrote.
 
     :param snapshot: the name of the exported snapshot.
-    :param rows: how many rows of the clinic each table has in it.
-    :param outside: those of them that no extract gives.
-    :param chosen: the tables that are restored, where that is not all.
+    :param rows: the number of the clinic's rows that each table has in it.
+    :param outside: those of them that no extract returns.
+    :param chosen: the restored tables, if they are not all.
     """
 
     snapshot: str
@@ -57,15 +57,15 @@ class Present:
 class Comparison:
     """One restore, from its tables to its writing; see :class:`~clinic_backups.restore.service.ClinicRestore`.
 
-    :param connection: the workspace's, for a second transaction.
-    :param migrated: the backup, under the names of now.
+    :param connection: the workspace's connection data, for a second transaction.
+    :param migrated: the backup under the present names.
     :param queries: the extract of each table, rendered for the clinic.
-    :param target: the database, as its server says; ``refusals`` are what is wrong with it.
-    :param folder: the SQL folder: also what somebody said of tables and columns in ``not_backed_up.txt``.
+    :param target: the database, as its server describes it; ``refusals`` say what is wrong with it.
+    :param folder: the SQL folder, with the declarations in ``not_backed_up.txt``.
     :param ways: how rows lead to the clinic.
     :param as_text: every value of the backup was loaded as a text.
-    :param since: of the mode ``live``: the plan that was approved. What changed since is left as it is.
-    :param of_itself: what is to be known of the backup.
+    :param since: for the mode ``live``: the approved plan. Rows that changed since then are left as they are.
+    :param of_itself: notes about the backup that people need.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Comparison:
         self.diffs: dict[str, TableDiff] = {}
 
     def choose(self) -> None:
-        """Which tables take part, and how their columns fit."""
+        """Choose the tables that the restore includes, and match their columns."""
         choice = Choice(self.workspace, self._migrated, self._wish, self.queries, self._target, self._ways)
         choice.choose()
         self._refusals += choice.refusals
@@ -113,7 +113,7 @@ class Comparison:
         self._rules, self._references = choice.rules, choice.references
 
     def stage(self, staging: Staging, read_archives: Callable[[Wanted], object]) -> None:
-        """Load what differs."""
+        """Load the rows that differ."""
         for index, (name, shape) in enumerate(self._shapes.items()):
             self._staged[name] = staging.stage_present(index, shape, self.manifest.tables[name])
         with WantedLoader(self.workspace, self._staged) as wanted:
@@ -226,11 +226,11 @@ class Comparison:
         return sum(diff.plan.writes for diff in self.diffs.values())
 
     def rehearse(self) -> None:
-        """Write, prove and take it back. What fails becomes a refusal.
+        """Write, prove and roll back. A failure becomes a refusal.
 
-        Where somebody writes the same rows at this moment it is not finished, and the plan says so.
+        If somebody writes the same rows at this moment, the rehearsal is not finished, and the plan says so.
 
-        :raises TransientError: it may pass by itself, as a lock of somebody else does.
+        :raises TransientError: a later attempt may succeed, for instance because somebody else holds a lock.
         """
         if self._refusals:
             return
@@ -270,7 +270,7 @@ class Comparison:
 
     @property
     def plan(self) -> RestorePlan:
-        """What came out."""
+        """The plan."""
         tables = tuple(
             replace(diff.plan, notes=(*diff.plan.notes, *self._notes.get(name, ())))
             for name, diff in self.diffs.items()

@@ -1,8 +1,9 @@
-"""An incremental backup and all that it is built on as one new full backup, without asking the clinics' database.
+"""Makes one new full backup from an incremental backup and its chain, without asking the clinics' database.
 
-The manifest lists every block and the archive in which it lies. So each of these archives is read once, all at the same
-time, each by a thread that is held back until its next blocks are wanted, and the new archive takes block by block from
-the one whose turn it is. Nothing waits on a disk; memory grows with the number of archives, and not with the clinic.
+The manifest lists every block and the archive that holds it. All these archives are read at the same time, each once
+and in a thread of its own. A thread waits until its next blocks are wanted. The new archive takes block after block
+from the archive whose turn it is. Nothing is stored on a disk. Memory grows with the number of archives, not with the
+clinic.
 """
 
 from __future__ import annotations
@@ -39,14 +40,20 @@ from clinic_backups.stores.condition import put_archive
 
 @dataclass(frozen=True)
 class Consolidated:
-    """What came out. ``verified``: it was read back; not so where the identity opens none of today's recipients."""
+    """The result. ``verified``: the new backup was read back.
+
+    That is not possible if the identity opens none of today's recipients.
+    """
 
     record: BackupRecord
     verified: bool
 
 
 class _Silent(Announcer):
-    """Tells nobody: nothing is said of the clinic as it is now. Even ``never`` tells of failures and recoveries."""
+    """Sends no mail, because the new backup says nothing about the clinic's present state.
+
+    The setting ``never`` would not do, because it still sends mail about failures and recoveries.
+    """
 
     def completed(self, db: SqlConnection, record: BackupRecord) -> None:
         pass
@@ -56,12 +63,12 @@ class _Silent(Announcer):
 
 
 class Consolidation:
-    """Makes full backups out of incremental ones.
+    """Makes full backups from incremental ones.
 
-    :param archives: checks the archives, and finds for each a store whose copy is good.
-    :param store: where the new one goes.
-    :param announcer: who is told of earlier backups of the clinic that turn out to have died.
-    :param listener: told what is being done, and how far it is.
+    :param archives: checks the archives, and finds for each a store with a good copy.
+    :param store: the store for the new backup.
+    :param announcer: announces earlier backups of the clinic whose process turns out to have died.
+    :param listener: told which step begins, and its progress.
     """
 
     def __init__(
@@ -82,11 +89,11 @@ class Consolidation:
         self._of_dead = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
 
     def run(self, backup_id: str, *, requested_by: str) -> Consolidated:
-        """Write the full backup; a failure is recorded and raised.
+        """Write the full backup. A failure is recorded and raised.
 
         :raises AlreadyRunning: the clinic is being backed up or restored; nothing was recorded.
         :raises ClocksDiffer: this machine's clock is not the catalog's; nothing was recorded.
-        :raises PermanentError: there is no such incremental, or it is not completed; nothing was recorded.
+        :raises PermanentError: there is no such incremental backup, or it is not completed; nothing was recorded.
         :raises SettingsError: no recipient, or a wrong one; nothing was recorded.
         :raises WrongIdentity: the identity does not open the archives.
         :raises IntegrityError: an archive of the chain is damaged in every store; nothing was stored.
@@ -96,7 +103,7 @@ class Consolidation:
         parse_recipients(recipients)
         with self._catalog.lock(clinic_id) as lock:
             require_same_clock(self._now)
-            # Asked again: retention may have had the lock before.
+            # Read again, because retention may have held the lock before.
             source = self._usable(backup_id)
             for dead in self._catalog.find(clinic_id=clinic_id, state="running"):
                 self._of_dead.close_dead(dead)
@@ -128,25 +135,26 @@ class Consolidation:
                 blocks = block_list(record.backup_id, stored.blocks)
                 return Consolidated(self._outcomes.complete(completed, blocks, stored.archive.etag), verified)
             except ClinicBackupsError as error:
-                error.add_note(f"Backup {record.backup_id} is stored; the catalog learns of it with the next backup.")
+                error.add_note(f"Backup {record.backup_id} is stored. The next backup records it in the catalog.")
                 raise
 
     def _usable(self, backup_id: str) -> BackupRecord:
-        """:raises PermanentError: it cannot be consolidated."""
+        """The backup, if it can be consolidated. :raises PermanentError: it cannot.
+
+        :raises PermanentError: it cannot be consolidated.
+        """
         record = self._catalog.require(backup_id)
         require_completed(record)
         if record.kind != "incremental":
             raise PermanentError(
-                f"Backup {backup_id} is a full one already.", hint="There is nothing to do: it needs no other backup."
+                f"Backup {backup_id} is a full one already.", hint="Nothing is to do: it needs no other backup."
             )
         if Erasures(self._catalog.database).open_of(record.clinic_id) is not None:
-            raise PermanentError(
-                f"Clinic {record.clinic_id} is being erased.", hint="Nothing of it is to be stored anew."
-            )
+            raise PermanentError(f"Clinic {record.clinic_id} is being erased.", hint="Its backups are no longer made.")
         return record
 
     def _dated(self, source: BackupRecord, requested_by: str) -> BackupRecord:
-        """The running record: as old as its rows, and the next in time after its source."""
+        """The running record. It has the time of its rows, and comes directly after its source."""
         records = self._catalog.find(clinic_id=source.clinic_id)
         taken = {record.backup_id for record in records}
         clinic, started_at = Clinic(source.clinic_id, source.clinic_name), source.started_at + timedelta(seconds=1)
@@ -196,7 +204,7 @@ class Consolidation:
         return Stored(pipeline.run(upload, on_failure=merge.stop), blocks)
 
     def _verify(self, envelope: Envelope, source: BackupRecord) -> bool:
-        """Read it back where that is possible. :raises IntegrityError: it does not hold what its source does."""
+        """Read the new backup back, if the identity opens it. :raises IntegrityError: it differs from its source."""
         found = {envelope.fingerprint}
         self._listener.step(f"reading {envelope.backup_id} back")
         try:
@@ -205,11 +213,11 @@ class Consolidation:
             verified = True
         except WrongIdentity:
             if set(envelope.recipients) == set(source.recipients):
-                raise  # it opened the source, and so must open this
+                raise  # it opened the source, so it must open this one too
             verified = False
         if found != {source.fingerprint}:
             raise IntegrityError(
                 f"The full backup that was made of {source.backup_id} does not hold the same rows.",
-                hint="It was not kept. Report this: it is an error of this package.",
+                hint="It was not kept. Please report this error of the package.",
             )
         return verified

@@ -1,4 +1,4 @@
-"""A copy into a new schema, from its request to the approval that it uses."""
+"""A restore into a new schema, from the request to the use of its approval."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from clinic_backups.restore.text import copy_as_markdown
 
 
 class CopyRunner:
-    """Makes copies that somebody approves before."""
+    """Makes copies in new schemas that somebody approved before."""
 
     def __init__(self, *, copier: IntoRestore, catalog: Catalog, approvals: Approvals) -> None:
         self._copier, self._catalog, self._approvals = copier, catalog, approvals
 
     def propose(self, request: RestoreRequest) -> Approval:
-        """Record what is to be approved."""
+        """Record the copy that is to be approved."""
         schema, target = _schema(request), self._copier.target()
         chosen = choose_backup(self._catalog, request)
         page = copy_as_markdown(chosen, schema, target, requested_by=request.requested_by, notes=request.notes)
@@ -37,7 +37,7 @@ class CopyRunner:
         )
 
     def apply(self, approved: Approval) -> IntoReport:
-        """Make the copy; the approval is used just before it is committed.
+        """Make the copy. The approval is used just before the commit.
 
         :raises NotApproved: the approval may not be used, or the connection leads to another database by now.
         :raises ClinicBackupsError: see :meth:`IntoRestore.run`.

@@ -1,4 +1,7 @@
-"""The rows that a restore would insert, update and delete. The database computes them among the rows that differ."""
+"""Finds the rows that a restore would insert, update and delete.
+
+The database computes them from the rows that differ.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,13 @@ COUNTED_COLUMNS = 400
 class TableDiff:
     """One table's operations, in a temporary table ``ops``: ``op``, ``times``, and the key or the ``row_text``.
 
-    No column of it has a name of the application's: the key is called as ``Shape.op_key`` says.
+    No column of ``ops`` has a name of the application's. ``Shape.op_key`` gives the names of the key's columns.
 
-    :param moving: how many of the rows to update are written by deleting and inserting them (``ops.moves``): their new
-        values may stand in each other's way.
-    :param anew: some of them can be written in no other way: an UPDATE would change other tables, or is not allowed.
-    :param whole: all rows that are wanted are inserted, and no other row is written: nothing has to look at ``ops``.
+    :param moving: how many rows to update are written by deleting and inserting them (``ops.moves``), because their new
+        values may collide with each other.
+    :param anew: whether some of them cannot be written in any other way, because an UPDATE would change other tables or
+        is not allowed.
+    :param whole: all wanted rows are inserted and no other row is written, so nothing has to read ``ops``.
     """
 
     staged: Staged
@@ -46,7 +50,10 @@ class TableDiff:
 
     @property
     def written(self) -> sql.Composed:
-        """SELECT of the rows that are inserted or updated, as they are to be; without a key, of all that are wanted."""
+        """SELECT of the inserted and updated rows with their new values.
+
+        For a table without a key: of all wanted rows.
+        """
         shape = self.staged.shape
         if not shape.key or self.whole:
             return sql.SQL("SELECT w.* FROM {} AS w").format(self.staged.wanted)
@@ -56,7 +63,7 @@ class TableDiff:
 
     @property
     def wanted_with_ops(self) -> tuple[sql.Composable, sql.Composable]:
-        """``w``, each row that is inserted or updated, as FROM has it; and the place of its operation in ``ops``."""
+        """``w`` for a FROM clause: each inserted or updated row, and the position of its operation in ``ops``."""
         if self.whole:
             return sql.SQL("{} AS w").format(self.staged.wanted), sql.SQL("NULL::tid")
         joined = sql.SQL("{} AS o JOIN {} AS w ON o.op <> 'delete' AND {}")
@@ -94,7 +101,7 @@ def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references:
         f"comparing {shape.name}",
     )
     workspace.analyze(ops, analyzing, shape.op_key)
-    # Of the mode `live`, operations are taken out later: then all of them is not all any more.
+    # The mode `live` removes operations later, so not all rows are inserted then.
     whole = bool(shape.key) and not is_there and mode != "live"
     return described(workspace, staged, ops, staged.matched + int(in_wanted), references, whole=whole)
 
@@ -108,9 +115,9 @@ def described(
     *,
     whole: bool = False,
 ) -> TableDiff:
-    """The operations that a table ``ops`` holds, counted.
+    """Count the operations in a table ``ops``.
 
-    :param in_backup: rows that the backup has of the table.
+    :param in_backup: the number of rows that the backup has of the table.
     :param whole: see :class:`TableDiff`.
     """
     shape = staged.shape
@@ -135,13 +142,13 @@ def described(
         for name in reference.parent_columns
     }
     moving, anew = _mark_moving(workspace, staged, ops, list(columns), carried)
-    # Where all rows of the backup come back, the backup that the plan names says which.
+    # If all rows of the backup come back, the backup that the plan names defines them.
     digest = f"all {plan.insert}" if whole and not staged.matched else _digest(workspace, ops)
     return TableDiff(staged, ops, plan, digest, moving, anew, whole)
 
 
 def _all_new(staged: Staged) -> sql.Composed:
-    """What :func:`_by_key` gives where nothing of the clinic is present that differs: without looking at any value."""
+    """The result of :func:`_by_key` if the clinic has no present row that differs. No value has to be read."""
     return sql.SQL("SELECT 'insert' AS op, 1 AS times, {}, NULL::bytea AS present_hash FROM {} AS w").format(
         staged.shape.as_op_key("w"), staged.wanted
     )
@@ -168,7 +175,7 @@ def _by_key(staged: Staged) -> sql.Composed:
 
 
 def _as_bag(staged: Staged) -> sql.Composed:
-    """Without a key, count how often each row is on either side."""
+    """Compare rows without a key by counting equal rows on each side."""
     columns = staged.shape.columns
     return sql.SQL("""
         SELECT CASE WHEN sum(side) > 0 THEN 'insert' ELSE 'delete' END AS op, abs(sum(side)) AS times, row_text
@@ -186,7 +193,7 @@ def _as_bag(staged: Staged) -> sql.Composed:
 def _keys(
     workspace: Workspace, staged: Staged, ops: sql.Identifier, operations: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
-    """A few keys of each operation, where the database itself numbers the rows: any other key may be a patient's."""
+    """A few keys of each operation, if the database itself numbers the rows. Any other key may be a patient's."""
     key, now = staged.shape.op_key, staged.shape.now
     numbered = {column.name for column in now.columns if column.identity or "nextval(" in (column.default or "")}
     if not operations or not has_plain_key(now) or not numbered.issuperset(now.primary_key):
@@ -214,7 +221,7 @@ def _keys(
 
 
 def _changed_columns(workspace: Workspace, staged: Staged, ops: sql.Identifier) -> dict[str, int]:
-    """The columns that differ in the rows to update, the key's too: 1.0 and 1.00 are equal keys."""
+    """The columns that differ in the rows to update. The key is compared too, because 1.0 and 1.00 are equal keys."""
     shape, found = staged.shape, dict[str, int]()
     for start in range(0, len(shape.columns), COUNTED_COLUMNS):
         names = shape.columns[start : start + COUNTED_COLUMNS]
@@ -229,10 +236,11 @@ def _changed_columns(workspace: Workspace, staged: Staged, ops: sql.Identifier) 
 def _mark_moving(
     workspace: Workspace, staged: Staged, ops: sql.Identifier, changed: Sequence[str], carried: Collection[str]
 ) -> tuple[int, bool]:
-    """Mark the rows to update that an UPDATE cannot write one by one; returns how many, and whether no UPDATE can.
+    """Mark the rows to update that UPDATE cannot write one by one.
 
-    Two rows that swap a unique value; rows whose always generated identity is another one; and rows whose referenced
-    values change, or are only written otherwise (1.0 and 1.00), where ON UPDATE would change the rows that refer.
+    Returns their number, and whether UPDATE cannot be used at all. These are rows that swap a unique value, rows with
+    another value in a column that is always generated as identity, and rows whose referenced values change. A value
+    also changes if only its spelling does (1.0 and 1.00), if ON UPDATE would carry that to other rows.
 
     :param carried: columns whose changes ON UPDATE carries to other rows.
     """
@@ -255,7 +263,7 @@ def _mark_moving(
 
 
 def _updates(staged: Staged, ops: sql.Identifier) -> sql.Composed:
-    """``o``, ``w`` and ``p``: each row to update, as it is to be and as it is."""
+    """``o``, ``w`` and ``p``: the operation of each row to update, the wanted row and the present row."""
     shape = staged.shape
     return sql.SQL("{} AS o JOIN {} AS w ON {} AND o.op = 'update' JOIN {} AS p ON {}").format(
         ops, staged.wanted, shape.is_of("o", "w"), staged.present, shape.is_of("o", "p")
@@ -270,9 +278,9 @@ def _differs(names: Sequence[str]) -> sql.Composed:
 
 
 def _digest(workspace: Workspace, ops: sql.Identifier) -> str:
-    """SHA-256 over all operations with what was, in two steps so that no text grows too long.
+    """SHA-256 over all operations and present rows, in two steps, so that no text grows too long.
 
-    What will be is the backup's, which the plan names.
+    The wanted rows are the backup's, and the plan names the backup.
     """
     ((digest,),) = workspace.rows(
         sql.SQL("""

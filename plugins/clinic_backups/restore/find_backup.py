@@ -12,7 +12,7 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.model import RestoreRequest
 
-_BACK = "If its archive is back in a store: clinic-backups catalog verify --record"
+_BACK = "If its archive is in a store again, run: clinic-backups catalog verify --record"
 
 
 def notes_of(backup: BackupRecord) -> tuple[str, ...]:
@@ -20,7 +20,7 @@ def notes_of(backup: BackupRecord) -> tuple[str, ...]:
     notes = []
     if backup.safety_of is not None:
         notes.append(
-            f"This is the copy made before the restore of {backup.safety_of}: it holds what was replaced then."
+            f"This is the safety backup of the restore of {backup.safety_of}: it holds what was replaced then."
         )
     notes += [f"The backup is incomplete: {gap.table} is not in it as it should be." for gap in backup.gaps]
     if backup.suspect and not backup.is_trusted:
@@ -29,7 +29,7 @@ def notes_of(backup: BackupRecord) -> tuple[str, ...]:
 
 
 def only_taken_back(tables: Sequence[str]) -> str:
-    """What is said of a copy that was made before a restore of some tables."""
+    """A sentence about a safety backup of a restore of some tables: it brings back only these tables."""
     return (
         f"It was made before a restore of {', '.join(tables)}: only that is taken back. To restore other tables of it,"
         " name them."
@@ -37,9 +37,10 @@ def only_taken_back(tables: Sequence[str]) -> str:
 
 
 def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | None = None) -> BackupRecord:
-    """The backup that a request means. A copy that was made before a restore is meant only where its id is given.
+    """The backup that a request means.
 
-    So is a backup of the future: a clock was wrong.
+    A safety backup is chosen only by its id. The same is true of a backup that is dated in the future, because a clock
+    was wrong.
 
     :param now: by default the catalog's time.
     :raises PermanentError: there is no such backup, or it is not complete.
@@ -66,14 +67,14 @@ def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | Non
     lost = catalog.find(clinic_id=request.clinic_id, state="lost", data_before=before, limit=1)
     besides = by_id = ""
     if others and others[0].is_of_future(now):
-        besides = f" except {others[0].backup_id}, whose time has not come yet: a clock was wrong"
+        besides = f" except {others[0].backup_id}, which is dated in the future: a clock was wrong"
         by_id = " To restore it, give its id."
     elif others:
-        besides = " except copies that were made before a restore"
-        by_id = " To restore such a copy, give its id."
+        besides = " except safety backups"
+        by_id = " To restore a safety backup, give its id."
     if lost:
         by_id += f" {_BACK}"
-        besides += f"; {lost[0].backup_id} is lost: no store has a good copy of it, or of what it is built on"
+        besides += f"; {lost[0].backup_id} is lost: no store has a good copy of it, or of a backup that it is built on"
     raise PermanentError(
         f"Clinic {request.clinic_id} has no completed backup{when}{besides}.",
         hint=f"See clinic-backups list --clinic {request.clinic_id}.{by_id}",
@@ -91,5 +92,5 @@ def require_completed(record: BackupRecord) -> None:
 
 
 def source_of(record: BackupRecord) -> Source:
-    """Where a completed backup lies."""
+    """Where a completed backup lies, for reading it."""
     return Source(record.backup_id, record.clinic_id, record.archive, record.chain, bound_of(record))

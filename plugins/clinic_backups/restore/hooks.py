@@ -1,8 +1,8 @@
-"""SQL of the application's own that runs before and after a restore is applied, to keep people out meanwhile.
+"""Runs SQL of the application before and after a restore is applied, to keep people out meanwhile.
 
-``include/sql/before_restore.sql`` and ``after_restore.sql``; a folder may have none of them. Each is committed on its
-own, so that the application sees it at once. What they write must lie outside of the clinic's own rows: else the plan
-would be another one by then.
+The files are ``include/sql/before_restore.sql`` and ``after_restore.sql``; both are optional. Each is committed by
+itself, so that the application sees it at once. They must not write the clinic's own rows, because then the plan would
+no longer fit.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _COMMENT = re.compile(r"--[^\n]*|/\*[^*]*\*/")
 
 @contextmanager
 def hooked(connection: Connection, folder: SqlFolder, clinic_id: int, listener: Listener) -> Iterator[None]:
-    """Run the hook before, and the one after whatever happens inside.
+    """Run the first hook, and the second one whatever happens inside.
 
-    :raises PermanentError: a hook failed; where the one before fails nothing else was done.
+    :raises PermanentError: a hook failed. If the first one failed, nothing else was done.
     """
     _run(connection, folder, BEFORE, clinic_id, listener)
     try:
@@ -66,9 +66,9 @@ def _run(connection: Connection, folder: SqlFolder, name: str, clinic_id: int, l
 
 
 def try_hook(connection: Connection, folder: SqlFolder, name: str, clinic_id: int) -> None:
-    """Run a hook as a restore would, and roll it back; a folder may have none.
+    """Run a hook as a restore would, and roll it back. Nothing happens if the folder has no such file.
 
-    :raises ClinicBackupsError: it fails, or it ends its transaction itself, so that nobody could try it.
+    :raises ClinicBackupsError: the hook fails, or it ends its transaction itself, so that it cannot be tried.
     """
     if not (folder.path / name).is_file():
         return

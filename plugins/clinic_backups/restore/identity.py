@@ -1,11 +1,11 @@
-"""What a backup's columns and tables are called now, by the numbers that PostgreSQL gave them.
+"""Finds the present names of a backup's columns and tables by the numbers that PostgreSQL gave them.
 
-``pg_attribute.attnum`` and a table's OID stay through a rename, and nothing that is made later gets the same one. So
-where the target is the database that was backed up, names alone decide nothing: two columns that exchanged their names
-are told apart, and so is one that was dropped from another one that got its name.
+``pg_attribute.attnum`` and a table's OID stay the same through a rename, and no later object gets the same number. So
+if the target is the database that was backed up, names alone decide nothing. Two columns that exchanged their names are
+told apart, and so are a dropped column and a new one with its name.
 
-The numbers are never followed without a line of drift.txt. A copy of a server's files, or a server that was set back in
-time, has the same identity, and may have given the same number to something else.
+The numbers are never followed without a line in drift.txt. A copy of a server's files, or a server that was set back in
+time, has the same identity and may have given the same number to something else.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from clinic_backups.tenant.drift import reached
 
 @dataclass(frozen=True)
 class Matched:
-    """What was found, each by the name of then.
+    """What was found, each by its name in the backup.
 
-    :param names: the name of now, of those that have another one.
-    :param unsaid: the same, of those for which no line says so.
-    :param several: lines lead each of these to more than one.
+    :param names: the present name, if it is another one.
+    :param unsaid: the same, if no line in drift.txt says so.
+    :param several: names that the lines lead to more than one present name.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
@@ -38,13 +38,14 @@ def match(
     lines: Sequence[tuple[str, str]],
     kept: Collection[str] = (),
 ) -> Matched:
-    """Find the names of now of whatever had a number then.
+    """Find the present name of everything that had a number in the backup.
 
-    What is not there any more has the name that lines lead to, if something new has it: the migration made its values
-    out of those of then. Else it keeps its name, or one that nothing has where its own is of something else now.
+    If the number no longer exists, the lines decide, if they lead to a name that something new has: the migration made
+    its values from the old ones. Otherwise the name stays. If something else has that name now, a name is given that
+    nothing has.
 
-    :param lines: the name before and the name after, in the order of the migrations; an added one has no name before.
-    :param kept: names of which somebody says that they are still the same, whatever the numbers say.
+    :param lines: the name before and the name after, in the order of the migrations. An added one has no name before.
+    :param kept: names that a line declares to mean the same, whatever the numbers say.
     """
     at = {number: name for name, number in now.items()}
     names, unsaid, several = dict[str, str](), dict[str, str](), list[str]()
@@ -68,10 +69,10 @@ def match(
 
 
 def in_order(names: Mapping[str, str], taken: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Renames one after the other, so that no name is of two at any moment.
+    """Order the renames so that no two things have the same name at any moment.
 
-    :param names: the name after by the name before.
-    :param taken: names that stand for something else.
+    :param names: the name after, by the name before.
+    :param taken: names that mean something else.
     """
     left = dict(names)
     while left:
@@ -86,10 +87,10 @@ def in_order(names: Mapping[str, str], taken: Collection[str]) -> Iterator[tuple
 
 
 def what(column: Column) -> str:
-    """What a line says that a column is, where the same column had another type before."""
+    """How a line describes a column whose type was another one before."""
     return column.type
 
 
 def what_column(column: Column) -> str:
-    """What a line says that a column is, where another column had the name before."""
+    """How a line describes a column if another column had its name before."""
     return f"column {column.number}, {column.type}"

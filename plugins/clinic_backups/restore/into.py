@@ -47,7 +47,7 @@ class IntoTable:
 
 @dataclass(frozen=True)
 class IntoReport:
-    """What there is now."""
+    """The result."""
 
     clinic_id: int
     clinic_name: str
@@ -68,7 +68,7 @@ class IntoReport:
 
 
 def require_schema_name(schema: str) -> None:
-    """:raises SettingsError: no schema is made under this name."""
+    """:raises SettingsError: the name cannot be used for a new schema."""
     if not _SCHEMA.fullmatch(schema) or schema == "information_schema":
         raise SettingsError(
             f"{schema[:80]!r} is no name for the new schema.",
@@ -99,13 +99,13 @@ class IntoRestore:
         *,
         before_commit: Callable[[Target], object] = nobody,
     ) -> IntoReport:
-        """Make the schema and fill it, in one transaction. After an error there is nothing of it.
+        """Make the schema and fill it, in one transaction. After an error nothing of it exists.
 
-        :param tables: only these of the backup; all when empty.
-        :param before_commit: called when all is there and nothing is committed yet; what it raises undoes all.
-        :raises SettingsError: the schema's name is unfit, or the backup has no such table.
+        :param tables: only these tables of the backup; all if empty.
+        :param before_commit: called just before the commit. If it raises, everything is undone.
+        :raises SettingsError: the schema's name cannot be used, or the backup has no such table.
         :raises PermanentError: the schema exists, or the role may not make it, or a value does not fit.
-        :raises IntegrityError: the archive is damaged or another one, or the tables would not be what it holds.
+        :raises IntegrityError: the archive is damaged or another one, or the tables would differ from the backup.
         """
         require_schema_name(schema)
         with self._workspace() as workspace:
@@ -166,14 +166,14 @@ _MADE_BY_US = "A copy of one clinic's backup, made by clinic-backups restore-int
 
 
 def _primary(workspace: Workspace) -> Target:
-    """Which database it is. :raises PermanentError: it is a standby."""
+    """Identify the database. :raises PermanentError: it is a standby."""
     target = ask(workspace)
     require_primary(target)
     return target
 
 
 def _require_room(workspace: Workspace, schema: str) -> None:
-    """:raises PermanentError: there is such a schema, or none may be made."""
+    """:raises PermanentError: the schema exists already, or the role may not create schemas."""
     ((there, may, database, role, is_copy),) = workspace.rows(
         "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %(schema)s),"
         " has_database_privilege(current_database(), 'CREATE'), quote_ident(current_database()), quote_ident(user),"
@@ -198,7 +198,10 @@ def _require_room(workspace: Workspace, schema: str) -> None:
 
 
 def _chosen(manifest: Manifest, tables: Sequence[str]) -> dict[str, TableContent]:
-    """The tables to make. :raises SettingsError: an unknown one. :raises IntegrityError: no database has such ones."""
+    """The tables to make. :raises SettingsError: the backup has no such table.
+
+    :raises IntegrityError: no database can have such tables.
+    """
     contents = manifest.tables
     require_known(tables, contents)
     chosen = {name: content for name, content in contents.items() if not tables or name in tables}
@@ -255,7 +258,7 @@ class _Copy:
         )
 
     def create(self) -> None:
-        """Make the table, without a default, an identity or an index."""
+        """Make the table without defaults, identities and indexes."""
         columns = [
             sql.SQL("{} {}{}").format(
                 sql.Identifier(column.name), sql.SQL(column.type), sql.SQL(" NOT NULL" if column.not_null else "")
@@ -273,7 +276,10 @@ class _Copy:
         return Staged(shape, index, self._identifier, self._identifier, blocks, missing, 0)
 
     def finish(self) -> None:
-        """Add the primary key, and look whether all is there. :raises IntegrityError: it is not."""
+        """Add the primary key, and check that all rows are there.
+
+        :raises IntegrityError: rows are missing or differ.
+        """
         shown = one_line(self.was.name)
         if self._key:
             statement = sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(self._identifier, columns_of(self._key))
@@ -289,7 +295,7 @@ class _Copy:
             )
 
     def _read_back(self) -> BlockList:
-        """The blocks of the rows as the database gives them now."""
+        """The blocks of the rows as the database returns them now."""
         query = sql.SQL("SELECT * FROM {}").format(self._identifier).as_string(self._workspace.connection)
         table = Table(self.was.name, tuple(self._columns), self._key, ())
         return blocks_of(self._workspace, table, query)

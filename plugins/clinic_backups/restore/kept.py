@@ -1,4 +1,4 @@
-"""Columns that the backup does not have. Rows that stay keep their values there, whatever a trigger does."""
+"""Columns that the backup does not have. Updated rows must keep their values there, whatever triggers do."""
 
 from __future__ import annotations
 
@@ -24,18 +24,21 @@ class KeptColumns:
         self._before: dict[str, sql.Identifier] = {}
 
     def begin(self) -> None:
-        """Record the values of the rows that will be updated."""
+        """Record these columns of the rows that will be updated."""
         for diff in self._diffs:
             shape = diff.staged.shape
             query = sql.SQL("SELECT {}, {} AS kept FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'update'").format(
                 columns_of(shape.op_key, "o"), row_text(shape.kept, "t"), diff.ops, qualified(diff.name),
                 shape.is_of("o", "t"),
             )  # fmt: skip
-            doing = f"noting what {diff.name} has besides the backup's columns"
+            doing = f"reading columns of {diff.name} that the backup does not have"
             self._before[diff.name] = self._workspace.derive(f"kept_{diff.staged.index}", query, doing)
 
     def prove(self) -> None:
-        """:raises IntegrityError: a row that stays holds another value there."""
+        """Compare these columns with their recorded values. :raises IntegrityError: one has changed.
+
+        :raises IntegrityError: a row that stays holds another value there.
+        """
         for diff in self._diffs:
             shape = diff.staged.shape
             query = sql.SQL("SELECT count(*) FROM {} AS k JOIN {} AS t ON {} WHERE k.kept <> {}").format(

@@ -41,10 +41,11 @@ def leave_changed(
     planned: str | None,
     references: Sequence[Reference] = (),
 ) -> tuple[TableDiff, int]:
-    """Take the rows that changed since the plan out of a table's operations; returns how many as well.
+    """Remove the rows that changed since the plan from a table's operations; returns their number.
 
-    A row of a transaction that began after the oldest one of the plan's moment counts as changed. A row to insert that
-    is in a group of keys which is not as it was may have been deleted since, and is left as well.
+    A row counts as changed if its transaction is not older than the oldest one that was open when the plan was made. A
+    row to insert counts as changed if its group of keys differs from the plan's, because it may have been deleted
+    since.
 
     :param planned: the digest that the table's operations had in the plan.
     """
@@ -66,7 +67,10 @@ def again(workspace: Workspace, diff: TableDiff, references: Sequence[Reference]
 
 
 def _leave_written(workspace: Workspace, diff: TableDiff, snapshot: str) -> int:
-    """Rows whose transaction is not older than the plan's snapshot. ``xmin`` has the low 32 bits of its number."""
+    """Remove rows whose transaction is not older than the plan's snapshot.
+
+    ``xmin`` holds the low 32 bits of its number.
+    """
     shape = diff.staged.shape
     statement = sql.SQL("""
         DELETE FROM {ops} AS x WHERE x.ctid IN (

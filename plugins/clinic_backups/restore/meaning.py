@@ -1,4 +1,4 @@
-"""Types whose values read as before and mean something else: labels and attributes that exchanged their names."""
+"""Finds types whose values read as before but mean something else: labels or attributes exchanged their names."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from clinic_backups.base.model import Column
 
 
 def changed_meaning(then: Column, now: Column) -> str:
-    """Which type of a column names other values than at the backup, in a few words; empty: none, as far as is known.
+    """A few words about a column's type if its values mean something else than in the backup; empty if not known.
 
-    A label that another value of the same enum has now, and an attribute that is in another place of its composite
-    type. A type that was made anew has other labels' numbers, and its values were converted by their texts: nothing is
-    said of these. A manifest of before there were definitions says nothing either.
+    That is so if another value of the same enum has a label's name now, or if an attribute of a composite type has
+    moved. If the type was created again, its labels have other numbers and nothing is reported: its values are
+    converted by their texts. Older manifests without definitions of types are not checked.
     """
     known = _by_type(then)
     for type_ in _by_type(now).values():
@@ -39,8 +39,10 @@ def _places(type_: dict[str, Any]) -> dict[str, int]:
 
 
 def _by_type(column: Column) -> dict[str, dict[str, Any]]:
-    """What a definition says; nothing of one that is not like those that PostgreSQL gives: whoever writes to a store
-    may write a manifest."""
+    """The definition of each type. A definition that PostgreSQL cannot have given is left out.
+
+    Anybody who may write to a store can write a manifest.
+    """
     try:
         found = json.loads(column.definition or "[]")
         return {

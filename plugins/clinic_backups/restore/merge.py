@@ -1,4 +1,7 @@
-"""The blocks of an incremental backup in its own order, from all the archives in which they lie, each read once."""
+"""Gives the blocks of an incremental backup in its own order, from all archives that hold them.
+
+Each archive is read once.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,9 @@ _PAUSE = Segment("", (), b"")
 
 
 class Merge:
-    """All blocks of a manifest in its order, each from the archive in which it lies.
+    """All blocks of a manifest in its order, each from the archive that holds it.
 
-    ``archives``: those in which some lie, by their index in the manifest.
+    ``archives`` are those that hold at least one of them, by their index in the manifest.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Merge:
             self.stop()
 
     def stop(self) -> None:
-        """Nothing more is wanted of any archive; ends also what waits for one."""
+        """Stop reading all archives, and end every wait for one."""
         for archive in self.archives.values():
             archive.stop()
 
@@ -105,14 +108,15 @@ class _Archive:
         self._table, self._data, self._at, self._rest = "", b"", 0, deque[Block]()
 
     def expect(self, table: str, block: Block) -> None:
-        """Before reading: this block is wanted after those before."""
+        """Call this before reading: this block is wanted after those before."""
         self._wanted += 1
         self._last = (table, block.digest)
 
     def read(self) -> None:
-        """In its thread: hand over the segments, until no more are wanted.
+        """Hand over the segments until no more are wanted. Runs in the archive's own thread.
 
-        Each block's digest was compared by the reader and is by whoever takes it: the rest need not be seen again.
+        The reader compares each block's digest, and so does the receiver of the block. The rest of the archive need not
+        be read.
         """
         with suppress(Cancelled), self._store.open(self._archive.key) as stream:
             read_archive(
@@ -123,12 +127,15 @@ class _Archive:
         self.segments.put(segment)
         table, digest = self._last
         if segment.table == table and any(block.digest == digest for block in segment.blocks):
-            # Most likely that was all. Only if more is asked for after it, go on to what may be a large manifest.
+            # Most likely that was all. Read on, into a manifest that may be large, only if more is asked for.
             self.segments.put(_PAUSE)
             self.segments.put(_PAUSE)
 
     def next(self, table: str) -> tuple[bytes, Block] | None:
-        """The next block of that table; none where only later tables follow. What is of earlier ones is passed over."""
+        """The next block of that table; none if only blocks of later tables follow.
+
+        Blocks of earlier tables are skipped.
+        """
         while self._table != table or not self._rest:
             if self._rest and self._order.get(self._table, -1) > self._order[table]:
                 return None
@@ -141,20 +148,20 @@ class _Archive:
         return self._data[start : self._at], block
 
     def took_one(self) -> None:
-        """One of the wanted blocks was found."""
+        """Note that one of the wanted blocks was found."""
         self._wanted -= 1
         if not self._wanted:
             self._data, self._rest = b"", deque()
             self.stop()
 
     def stop(self) -> None:
-        """Nothing more is wanted; from any thread."""
+        """Stop: nothing more is wanted. May be called from any thread."""
         self.segments.cancel()
         self.segments.fail(Cancelled())
 
 
 class _Kept:
-    """Blocks of one table that are wanted further on: those that come before their turn, or are listed again."""
+    """Blocks of one table that are needed later, because they came before their turn or are listed again."""
 
     def __init__(self, blocks: BlockList) -> None:
         # As in known_blocks: eight bytes for each, its digest's beginning and its position.
@@ -163,7 +170,7 @@ class _Kept:
         self._room = KEPT_BYTES
 
     def take(self, position: int, block: Block) -> bytes | None:
-        """A kept block, which stays while it is wanted again."""
+        """A kept block. It stays as long as it is wanted again."""
         data = self._kept.get(block)
         if data is not None and not self._wanted_after(position, block):
             del self._kept[block]
@@ -171,13 +178,13 @@ class _Kept:
         return data
 
     def offer(self, position: int, data: bytes, block: Block) -> None:
-        """Keep a block if it is wanted after that position, and there is room."""
+        """Keep a block if it is wanted after that position and there is room."""
         if block not in self._kept and len(data) <= self._room and self._wanted_after(position, block):
             self._kept[block] = data
             self._room -= len(data)
 
     def _wanted_after(self, position: int, block: Block) -> bool:
-        """True also for another block with the same beginning: that one is kept in vain."""
+        """Also true for another block whose digest begins in the same way. That one is kept without need."""
         entry = index_entry(block.digest, position)
         at = bisect_right(self._index, entry)
         return at < len(self._index) and self._index[at] >> POSITION_BITS == entry >> POSITION_BITS

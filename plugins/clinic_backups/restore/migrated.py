@@ -1,4 +1,4 @@
-"""A backup's tables and columns under the names of now, as ``drift.txt`` says."""
+"""Gives a backup's tables and columns their present names, as ``drift.txt`` says."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _Lines = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Migrated:
-    """What became of a backup's tables since.
+    """The backup under the present names.
 
-    :param manifest: the backup's, with the names of now.
-    :param names: the tables' names of then, by those of now; only of renamed ones.
-    :param fills: for each table the texts of values for columns that were added since, by column.
-    :param kept: for each table the lines that say of columns that they hold the same values as then.
-    :param made_again: for each table the columns that were dropped since, and whose name another one has now.
-    :param renamed: what the database says that tables are called now, of those that no line is about.
-    :param renamed_columns: the same of each table's columns; nothing of a table where the database does not know.
-    :param notes: what the plan says of it, by table.
+    :param manifest: the backup's manifest with the present names.
+    :param names: for renamed tables, the name in the backup by the present one.
+    :param fills: by table and column, the texts of values for columns that were added since.
+    :param kept: by table, the lines which say that columns kept their values.
+    :param made_again: by table, columns that were dropped since and whose name another column has now.
+    :param renamed: the present names of tables that the database knows to be renamed, though no line says so.
+    :param renamed_columns: the same for each table's columns; a table is absent if the database does not know.
+    :param notes: notes for the plan, by table.
     :param refusals: lines that cannot be followed.
     """
 
@@ -55,11 +55,11 @@ class Migrated:
         return {then: now for now, then in self.names.items()}
 
     def now(self, tables: Collection[str]) -> tuple[str, ...]:
-        """The names of now of tables that somebody names as they were."""
+        """The present names of tables that somebody gave by their names in the backup."""
         return tuple(self._since.get(name, name) for name in tables)
 
     def taker(self, wanted: Wanted) -> Wanted:
-        """Who takes the archives' segments, under the names of now."""
+        """Receives the archives' segments under the present names."""
         return _Renaming(wanted, self._since) if self.names else wanted
 
 
@@ -69,10 +69,10 @@ def migrated(
     there: Mapping[str, Collection[str]],
     numbered: Numbered | None = None,
 ) -> Migrated:
-    """Follow the lines, from the names in the backup to those that are there now.
+    """Follow the lines, from the names in the backup to the present ones.
 
-    :param there: the columns of every table of now.
-    :param numbered: the numbers of now, where they mean the same as those of the backup: it is of this very database.
+    :param there: the present columns of every table.
+    :param numbered: the present numbers, if they mean the same as the backup's: it was made of this very database.
     """
     found = _Following(manifest, drift, there, numbered)
     since = found.tables()
@@ -95,10 +95,10 @@ def migrated(
 
 @dataclass(frozen=True)
 class Numbered:
-    """The numbers that the database has now.
+    """The numbers that the database uses now.
 
-    :param tables: each table's OID; and of a partition, which table it is part of.
-    :param columns: for each table the numbers of its columns.
+    :param tables: each table's OID; for a partition also its partitioned table.
+    :param columns: by table, the numbers of its columns.
     """
 
     tables: Mapping[str, tuple[int, str | None]]
@@ -118,13 +118,13 @@ class _Following:
         self.refusals: list[Refusal] = []
 
     def tables(self) -> dict[str, str]:
-        """What the renamed tables are called now, by their names of then."""
+        """The present names of the renamed tables, by their names in the backup."""
         lines = self._drift.tables
         oids = {name: content.table.oid for name, content in self._manifest.tables.items()}
         then = {name: oid for name, oid in oids.items() if oid is not None}
         found: Mapping[str, str] | None
         if self._numbered is not None and len(then) == len(oids):
-            # A table that was made anew with partitions may have the old one among them.
+            # A table that was created again with partitions may have the old one among them.
             now = {name: oid for name, (oid, root) in self._numbered.tables.items() if root not in then}
             matched = match(then, now, lines, self._drift.kept_tables)
             found = self._tables_of(matched, then, now)
@@ -149,8 +149,8 @@ class _Following:
                 Refusal(
                     name,
                     f"Tables were renamed since the backup, and others have their names: {said}.",
-                    f"If that is right, add to include/sql/{FILE}, in this order: {_quoted(lines)}. If {name} was made"
-                    f" again with the same values: `{renamed_table(name, name)}`.",
+                    f"If that is right, add to include/sql/{FILE}, in this order: {_quoted(lines)}. If {name} was"
+                    f" created again with the same values: `{renamed_table(name, name)}`.",
                 )
                 for name in matched.unsaid
             ]
@@ -158,13 +158,16 @@ class _Following:
             if name not in {*matched.names, *matched.unsaid} and now.get(name, oid) != oid:
                 self._note(
                     name,
-                    "The table was dropped and made again since the backup: its columns are taken by their names. Look"
-                    " whether they still mean the same.",
+                    "The table was dropped and created again since the backup. Its columns are matched by their names:"
+                    " check that they still mean the same.",
                 )
         return matched.names
 
     def content(self, content: TableContent, name: str) -> TableContent:
-        """The same blocks, of a table with the names of now. Its foreign keys stay those of then: none is read."""
+        """The same blocks, with the table's present names.
+
+        Its foreign keys keep their old names, because nothing reads them.
+        """
         table = content.table
         found = self._columns(table, name)
         columns = tuple(replace(column, name=found.get(column.name, column.name)) for column in table.columns)
@@ -172,7 +175,7 @@ class _Following:
         return replace(content, table=replace(table, name=name, columns=columns, primary_key=key))
 
     def fills(self, contents: Mapping[str, TableContent]) -> dict[str, dict[str, str | None]]:
-        """The values of added columns, by the tables' names of now."""
+        """The values of added columns, by the tables' present names."""
         found: dict[str, dict[str, str | None]] = {}
         for number, line in enumerate(self._drift.lines):
             if not isinstance(line, FillLine):
@@ -192,7 +195,7 @@ class _Following:
         return found
 
     def _columns(self, table: Table, name: str) -> Mapping[str, str]:
-        """By the names of then, those of now where they are others."""
+        """The present names of columns that have another one, by their names in the backup."""
         path = self._drift.path(table.name)
         lines = self._drift.events(path)
         self.kept[name] = self._drift.kept({*path, name})
@@ -213,7 +216,10 @@ class _Following:
         return found
 
     def _numbers_of(self, table: Table, name: str) -> Mapping[str, int] | None:
-        """The numbers of a table's columns, if they mean the same as then: it is the very table."""
+        """The numbers of a table's columns, if it is the very table that was backed up.
+
+        Otherwise they mean something else.
+        """
         if self._numbered is None or table.oid is None:
             return None
         oid, _ = self._numbered.tables.get(name, (None, None))
@@ -238,7 +244,7 @@ class _Following:
         return matched.names
 
     def _is_kept(self, column: Column, number: int | None, name: str) -> bool:
-        """A line says that another column has the values of this one, of the same name."""
+        """Whether a line says that another column of the same name has the values of this one."""
         return any(
             line.old == line.new == column.name
             and line.was == what_column(column)
@@ -256,7 +262,7 @@ class _Following:
                 f"Columns of {name} were renamed since the backup, and others have their names:"
                 f" {', '.join(f'{old} is {new} now' for old, new in unsaid.items())}.",
                 f"If that is right, add to include/sql/{FILE}, in this order: {_quoted(lines)}."
-                + (f" If the names are right and the values were moved, with the type of now: {_quoted(kept)}."
+                + (f" If the names are right and the values were moved, with the present type: {_quoted(kept)}."
                    if kept else ""),
             )
         )  # fmt: skip
@@ -269,15 +275,15 @@ class _Following:
         self.refusals.append(
             Refusal(
                 table,
-                f"{FILE} can be followed in several ways for {what} of {table or 'the backup'} ({said}): from the names"
-                " alone it cannot be told which of these changes came before the backup.",
-                f"Take the lines that are older than the backup out of {FILE} for the time of the restore.",
+                f"{FILE} can be followed in several ways for {what} of {table or 'the backup'} ({said}): the"
+                " names alone do not show which of these changes came before the backup.",
+                f"Remove the lines that are older than the backup from {FILE} for the time of the restore.",
             )
         )
 
 
 def _is_plain(unsaid: Mapping[str, str], then: Collection[str], now: Collection[str]) -> bool:
-    """Nothing else has the names of then, or had those of now: by the names alone they are only missing."""
+    """Whether the column or table is simply missing: nothing else has its old name, and nothing had its new one."""
     return not any(old in now or new in then for old, new in unsaid.items())
 
 
@@ -286,7 +292,7 @@ def _quoted(lines: Sequence[str]) -> str:
 
 
 class _Renaming:
-    """A :class:`~clinic_backups.restore.archives.Wanted` whose tables have other names than in the archives."""
+    """A :class:`~clinic_backups.restore.archives.Wanted` whose tables have other names in the archives."""
 
     def __init__(self, wanted: Wanted, since: Mapping[str, str]) -> None:
         self._wanted, self._since = wanted, since

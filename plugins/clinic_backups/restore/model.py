@@ -1,4 +1,4 @@
-"""What a restore is asked for, what it would do, and what it did."""
+"""The request for a restore, its plan, and its result."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Wish:
     """What is wanted of a backup.
 
     :param mode: ``exact``: the clinic becomes what the backup holds; ``missing``: only rows that are gone come back;
-        ``live``: as exact, and what changed since the plan was made stays.
-    :param tables: only these, and what their rows need; all when empty.
+        ``live``: as exact, but rows that changed since the plan stay.
+    :param tables: only these, and what their rows need; all if empty.
     :param ignore_dropped: restore although columns of the backup are gone from the database.
-    :param other_database: restore although the database is another one than backups are read from.
+    :param other_database: restore although this is not the database that backups are read from.
     """
 
     mode: RestoreMode = "exact"
@@ -37,10 +37,10 @@ class Wish:
 
 @dataclass(frozen=True, kw_only=True)
 class RestoreRequest(Wish):
-    """What somebody asks for: a wish, of which backup, and by whom.
+    """A request for a restore: a wish, the backup that it is for, and who asks.
 
-    :param backup_id: which backup; else the newest completed at or before ``as_of``; else the newest completed.
-    :param into_schema: not into the clinic, but as a copy into a new schema of this name.
+    :param backup_id: the backup; if empty, the newest completed one at or before ``as_of``, or the newest of all.
+    :param into_schema: do not restore the clinic, but make a copy in a new schema of this name.
     """
 
     clinic_id: int
@@ -63,13 +63,14 @@ class RestoreRequest(Wish):
 
 @dataclass(frozen=True)
 class Target:
-    """The database that a restore writes to, as its server says.
+    """The database that a restore writes to, as its server describes it.
 
     :param host: as the connection reached it.
-    :param system: the cluster's system identifier; none where the role may not ask.
-    :param timeline: none where it is not known.
-    :param started_at: when the server was started.
-    :param difference: how it differs from the database that backups are read from, in a sentence; empty: it does not.
+    :param system: the cluster's system identifier; none if the role may not read it.
+    :param timeline: none if it is not known.
+    :param started_at: the server's start.
+    :param difference: a sentence about how it differs from the database that backups are read from; empty if it does
+        not.
     """
 
     host: str
@@ -83,16 +84,16 @@ class Target:
     standby: bool = False
     difference: str = ""
     compared: bool = True
-    """False: there is no connection ``clinic_db`` to compare it with."""
+    """False if there is no connection ``clinic_db`` to compare it with."""
 
     @property
     def name(self) -> str:
-        """For people."""
+        """A description for people."""
         return f"database {one_line(self.database)} at {one_line(self.host)}:{self.port}"
 
     @property
     def identity(self) -> str:
-        """Equal for the same database reached at the same place: what an approval is given for."""
+        """Equal for the same database at the same address. An approval is valid for one identity."""
         server = self.system or f"started {self.started_at}"
         parts = (self.host, self.port, self.database, self.database_oid, server, self.timeline)
         return json.dumps(parts)
@@ -102,8 +103,9 @@ class Target:
 class TablePlan:
     """What the restore would do to one table.
 
-    ``keys`` are a few primary keys of each operation, as text: numbers that the database itself gave the rows, never
-    other values of a row, and no key that may be a person's, such as the number of an identity card.
+    ``keys`` are a few primary keys of each operation, as text. They are only numbers that the database itself gave the
+    rows. No other value of a row is shown, and no key that may belong to a person, such as the number of an identity
+    card.
     """
 
     table: str
@@ -113,9 +115,9 @@ class TablePlan:
     unchanged: int = 0
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     columns: Mapping[str, int] = field(default_factory=dict)
-    """Columns that differ in the rows to update, with how many rows each differs in."""
+    """Columns that differ in the rows to update, each with the number of these rows."""
     notes: tuple[str, ...] = ()
-    """Drift and triggers: what else is to be known about this table."""
+    """Other facts about this table that people need, such as drift and triggers."""
 
     @property
     def writes(self) -> int:
@@ -124,7 +126,10 @@ class TablePlan:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why the restore cannot be applied: what, where, and the remedy. ``table`` is empty where it is about none."""
+    """Why the restore cannot be applied: the reason, its place and the remedy.
+
+    ``table`` is empty if it concerns no table.
+    """
 
     table: str
     message: str
@@ -133,7 +138,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class RestorePlan:
-    """What a restore would do. ``digest`` names exactly these writes: what was approved is what is applied."""
+    """What a restore would do. ``digest`` identifies exactly these writes: only they are applied after an approval."""
 
     clinic_id: int
     clinic_name: str
@@ -144,17 +149,17 @@ class RestorePlan:
     refusals: tuple[Refusal, ...]
     digest: str
     notes: tuple[str, ...] = ()
-    """What is to be known of the backup: that it is incomplete or suspect."""
+    """Facts about the backup that people need, for instance that it is incomplete or suspect."""
     parts: Mapping[str, str] = field(default_factory=dict)
-    """What ``digest`` was computed from: the digest of each table's writes, the backup, the mode."""
+    """The parts of ``digest``: the digest of each table's writes, the backup and the mode."""
     moment: Mapping[str, Any] = field(default_factory=dict)
-    """Of the mode ``live``: what tells later which rows changed since."""
+    """For the mode ``live``: the facts that later show which rows changed since the plan."""
     target: Target | None = None
     """None in plans that were recorded before version 0011 of the catalog."""
 
     @property
     def writes(self) -> int:
-        """Rows that would be written in all tables."""
+        """The number of rows that would be written in all tables."""
         return sum(table.writes for table in self.tables)
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a plan says of a table besides its numbers: one sentence for each thing that whoever approves has to know."""
+"""The notes of a plan about a table: one sentence for each fact that an approver needs besides the numbers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from clinic_backups.tenant.drift import FILE
 
 
 def rows(count: int, one: str = "", many: str = "") -> str:
-    """A number of rows, with the verb that fits it."""
+    """A number of rows, with the verb in singular or plural."""
     return f"1 row{one}" if count == 1 else f"{count:,} rows{many}"
 
 
 def filled(diff: TableDiff) -> str:
-    """Of columns that the backup does not have; empty: there is none, or no row comes back."""
+    """About columns that the backup does not have; empty if there is none, or if no row comes back."""
     names = [column for column, _ in diff.staged.shape.filled]
     if not diff.plan.insert or not names:
         return ""
@@ -23,69 +23,70 @@ def filled(diff: TableDiff) -> str:
 
 
 def beside(diff: TableDiff) -> str:
-    """Without a key nothing tells that a row which the extract leaves out is one that comes back."""
+    """Without a key a row that the extract leaves out cannot be recognised as one that comes back."""
     back = rows(diff.plan.insert, " that comes back", " that come back")
     return (
-        f"{back} may stand beside the same rows as they are now: the table has no primary key, and its extract leaves"
-        " rows out."
+        f"{back} may be inserted beside other versions of the same rows: the table has no primary key, and its extract"
+        " leaves rows out."
     )
 
 
 def left_changed(count: int) -> str:
-    return f"{rows(count)} changed since the plan: left as they are now."
+    return f"{rows(count)} changed since the plan. They are left as they are."
 
 
 def left_impossible(count: int) -> str:
     return (
-        f"{rows(count, ' needs', ' need')} others that changed since the plan, or that others hold now: left as they"
-        " are now."
+        f"{rows(count, ' needs', ' need')} others that changed since the plan, or keys that other rows have now. They"
+        " are left as they are."
     )
 
 
 def derived_too(derived: Derived) -> str:
     return (
-        f"{derived.rows:,} rows that refer to deleted ones are deleted too: the table is declared as derived, and is"
-        " made anew by others."
+        f"{derived.rows:,} rows that refer to deleted ones are deleted too: the table is declared as derived, so the"
+        " application makes them again."
     )
 
 
 def hidden(count: int) -> str:
-    """Of rows that come back and that the extract does not give."""
+    """About rows that come back and that the extract does not return."""
     back = rows(count, " that the extract leaves out now comes", " that the extract leaves out now come")
-    return f"{back} back: a restore of the copy that is made before does not take them away."
+    return f"{back} back: restoring the safety backup does not remove them."
 
 
 def went_on(sequence: str, numbers: int) -> str:
-    """A sequence takes no number back, not even of what was rolled back."""
+    """A sequence takes no number back, even if the transaction is rolled back."""
     return (
-        f"The sequence {sequence} went on by {numbers:,} while this plan was rehearsed, and goes on when it is applied:"
-        " a trigger or a default takes numbers from it, or somebody else did."
+        f"The sequence {sequence} moved by {numbers:,} while this plan was rehearsed, and will move again when it is"
+        " applied: a trigger or a default takes numbers from it, or another session did."
     )
 
 
 def not_finished() -> str:
-    return "The rehearsal was not finished: somebody wrote the same rows at that moment."
+    return "The rehearsal was not finished, because somebody wrote the same rows at that moment."
 
 
 def not_told(count: int) -> str:
-    """Of rows without a key that are nobody's."""
-    like = rows(count, " without a way to a clinic is", " without a way to a clinic are")
+    """About rows without a key that no clinic's data lead to."""
+    like = rows(count, " without a link to a clinic equals a row", " without a link to a clinic equal rows")
     return (
-        f"{like} like rows that come back: whose {'it is' if count == 1 else 'they are'} cannot be told without a"
-        f" primary key. {'It stays as it is' if count == 1 else 'They stay as they are'}, and what comes back stands"
-        " beside."
+        f"{like} of the backup. Without a primary key it cannot be told to which clinic"
+        f" {'it belongs. It stays as it is' if count == 1 else 'they belong. They stay as they are'}, and the"
+        " backup's rows are inserted beside."
     )
 
 
 def adopted(count: int, mode: RestoreMode, *, left_out: bool) -> str:
-    """Of rows of the clinic that no extract gives any more.
+    """About rows of the clinic that no extract returns any more.
 
-    :param left_out: the extract leaves them out by intention; else they have lost the way to the clinic.
+    :param left_out: the extract leaves them out on purpose; otherwise they have lost the link to the clinic.
     """
     many = count > 1
-    lost = " lost the way to it (a foreign key is NULL, or no extract gives its parent)"
+    lost = " lost the link to it (a foreign key is NULL, or no extract returns its parent)"
     out = f" that the extract leaves out now, and differ{'' if many else 's'}"
     found = f"{rows(count)} of the clinic{out if left_out else lost}"
     if mode == "missing":
-        return f"{found}: the mode `missing` changes no row, use `exact` to get them back."
-    return f"{found}: {'they are' if many else 'it is'} set again. The safety backup holds what is there now."
+        return f"{found}. The mode `missing` changes no existing row; use `exact` to restore them."
+    gets = "they get" if many else "it gets"
+    return f"{found}: {gets} the backup's values. The safety backup holds the present ones."

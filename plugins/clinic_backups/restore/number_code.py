@@ -1,6 +1,7 @@
-"""What SQL and PL/pgSQL of the application do with a sequence's numbers, read from their text.
+"""Reads from the text of the application's SQL and PL/pgSQL functions what they do with a sequence's numbers.
 
-Reading says only what it is sure of; whatever else asks a sequence is given as written nowhere that can be told.
+Only what the text shows with certainty is reported as written to a column. Any other use of a sequence is reported as a
+value whose place cannot be told.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ _HIDDEN = ("nextval", "currval", "lastval")
 _STARTS = ("begin", "declare", "loop", "exception")
 _ASKS_ALONE = ("perform", "select", "if", "elsif", "while", "assert", "raise", "return")
 _MOST, _DEPTH = 8, 4
-"""So many ways are followed in which a variable gets its value, over so many variables."""
+"""The most ways in which a variable gets its value, and the most variables in a row, that are followed."""
 _LONGEST = 5_000
-"""Characters of what stands in the place of variables; what would be longer cannot be told."""
+"""The most characters that may replace variables. A longer text cannot be evaluated."""
 
 
 @dataclass(frozen=True)
 class Call:
     """One ``nextval(…)`` or ``currval(…)``.
 
-    :param literal: the sequence's name where it is a text and nothing else; ``prefix``: what a made name begins with.
+    :param literal: the sequence's name, if it is a text and nothing else.
+    :param prefix: the beginning of a name that is made at run time.
     """
 
     function: str
@@ -38,11 +40,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Written:
-    """A value that is made of a sequence's number, and where it goes.
+    """A value that is made of a sequence's number, and the place where it is written.
 
-    :param table: the parts of its name; none of the row NEW of a trigger.
-    :param column: none where it cannot be told.
-    :param expression: none where it is made at run time.
+    :param table: the parts of its name; none for the row NEW of a trigger.
+    :param column: none if it cannot be told.
+    :param expression: none if it is made at run time.
     """
 
     table: tuple[str, ...] | None
@@ -51,7 +53,7 @@ class Written:
 
 
 def calls(text: str) -> list[Call]:
-    """The calls that ask a sequence, in the text's order."""
+    """The calls that use a sequence, in the text's order."""
     found, result = list(tokens(text)), list[Call]()
     for index, token in enumerate(found[:-1]):
         if not token.is_(*ASKING) or not found[index + 1].is_("("):
@@ -69,14 +71,14 @@ def calls(text: str) -> list[Call]:
 
 
 def _literal(found: Sequence[Token]) -> str | None:
-    """The text that an argument is, but for parentheses and casts to regclass or text."""
+    """The text that an argument consists of, without parentheses and casts to regclass or text."""
     rest = [each for each in found if not each.is_("(", ")", "::", ".", "pg_catalog", "regclass", "text", "cast", "as",
                                                    "varchar")]  # fmt: skip
     return rest[0].value if len(rest) == 1 and rest[0].kind == "text" else None
 
 
 def called(text: str, names: Collection[str]) -> set[str]:
-    """Which of these functions a text calls."""
+    """Those of these functions that a text calls."""
     found = list(tokens(text))
     return {
         token.value for token, after in pairwise(found) if token.is_name and token.value in names and after.is_("(")
@@ -84,7 +86,10 @@ def called(text: str, names: Collection[str]) -> set[str]:
 
 
 def in_place(text: str, given: Mapping[str, str]) -> str:
-    """A trigger function's text with what its trigger gives it. :param given: SQL of ``tg_argv[0]`` and the like."""
+    """A trigger function's text with the trigger's arguments in it.
+
+    :param given: SQL of ``tg_argv[0]`` and the like.
+    """
     found, changes = list(tokens(text)), list[tuple[int, int, str]]()
     for index, token in enumerate(found):
         if token.is_("tg_argv") and index + 3 < len(found) and found[index + 1].is_("["):
@@ -96,7 +101,7 @@ def in_place(text: str, given: Mapping[str, str]) -> str:
 
 
 def actions(rule: str) -> str:
-    """What a rule does, of its whole definition."""
+    """The actions in the definition of a rule."""
     found = list(tokens(rule))
     for index, token in enumerate(found):
         if token.is_("do"):
@@ -112,8 +117,8 @@ def actions(rule: str) -> str:
 class Code:
     """The body of a function.
 
-    :param functions: names of functions that ask sequences themselves.
-    :param through: NEW is no table's row: what is assigned to it goes where it is inserted.
+    :param functions: names of functions that use sequences themselves.
+    :param through: NEW is not a table's row. Its values go where the function inserts it.
     """
 
     def __init__(self, body: str, functions: Collection[str] = (), *, through: bool = False) -> None:
@@ -129,7 +134,7 @@ class Code:
         self._rest = [part for part in parts if part[0] != "variable"]
 
     def written(self) -> list[Written]:
-        """The values that sequences give, and where they go."""
+        """The values that come from sequences, and where they are written."""
         result = list[Written]()
         for kind, name, expression in self._rest:
             for found in self._expanded(expression):
@@ -145,7 +150,7 @@ class Code:
         return list(dict.fromkeys(result))
 
     def asks(self, text: str) -> bool:
-        """A text asks a sequence, itself or by a function."""
+        """Whether a text uses a sequence, itself or through a function."""
         found = list(tokens(text))
         return bool(called(text, {*_HIDDEN, *self._functions})) or (
             any(each.is_("execute") for each in found)
@@ -153,7 +158,7 @@ class Code:
         )
 
     def _expanded(self, expression: str | None, depth: int = _DEPTH) -> list[str | None]:
-        """With what variables were given in their place, in each way that the text has for it."""
+        """The text with the variables' values in their place, once for each value that the text assigns."""
         if expression is None or depth == 0:
             return [expression]
         found, places = list(tokens(expression)), list[tuple[int, int, list[str | None]]]()
@@ -181,7 +186,10 @@ class Code:
         return results
 
     def _ways_of(self, name: str, depth: int) -> list[str | None]:
-        """What a variable may be: that which asks a sequence first, and no more than can be followed."""
+        """The values of a variable.
+
+        The one that uses a sequence comes first, and no more are returned than can be followed.
+        """
         if (name, depth) not in self._ways:
             self._followed.add(name)
             ways = dict.fromkeys(way for value in self._variables[name] for way in self._expanded(value, depth - 1))
@@ -192,7 +200,7 @@ class Code:
         return self._ways[name, depth]
 
     def _parts(self, found: list[Token], is_declared: bool) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
-        """Where a statement puts which expression: a variable, NEW, a table's column, or nowhere."""
+        """The expressions of a statement with their targets: a variable, NEW, a table's column, or none."""
         head = found[0]
         if (target := _target(found)) is not None and target[1] < len(found) and found[target[1]].is_(":=", "="):
             yield self._place(target[0], self._of(found[target[1] + 1 :]))
@@ -294,7 +302,7 @@ def _with_last(text: str) -> str:
 
 
 def _cut(found: list[Token], *words: str) -> list[list[Token]]:
-    """What stands before the first of these words outside of parentheses, and what after it."""
+    """The tokens before and after the first of these words outside of parentheses."""
     depth = 0
     for index, token in enumerate(found):
         depth += token.is_("(", "[") - token.is_(")", "]")
@@ -304,7 +312,7 @@ def _cut(found: list[Token], *words: str) -> list[list[Token]]:
 
 
 def _name(found: Sequence[Token], at: int) -> tuple[tuple[str, ...], int]:
-    """The name that begins at a place, and the place behind it."""
+    """The name that begins at a position, and the position behind it."""
     name = list[str]()
     while at < len(found) and found[at].is_name:
         name.append(found[at].value)
@@ -316,7 +324,7 @@ def _name(found: Sequence[Token], at: int) -> tuple[tuple[str, ...], int]:
 
 
 def _target(found: Sequence[Token]) -> tuple[tuple[str, ...], int] | None:
-    """What may be assigned to at the beginning: a variable, or a field of a row."""
+    """The target of an assignment that begins here: a variable, or a field of a row."""
     name, at = _name(found, 0)
     return (name, at) if 1 <= len(name) <= 2 else None
 

@@ -1,4 +1,4 @@
-"""Rows as a trigger sees them, and SQL of the application's own that is evaluated for them."""
+"""Evaluates SQL of the application for rows as a trigger sees them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from clinic_backups.restore.workspace import Workspace
 
 
 def asked(workspace: Workspace, query: sql.Composed) -> list[tuple[Any, ...]] | None:
-    """What the application's own SQL gives, which is taken back but for the numbers. None: it fails."""
+    """The result of the application's own SQL. Its effects are rolled back, except for numbers taken.
+
+    None: it fails.
+    """
     try:
         with workspace.savepoint(), workspace.application_path():
             return workspace.rows(query, None, "asking how a sequence's numbers become values")
@@ -22,7 +25,7 @@ def asked(workspace: Workspace, query: sql.Composed) -> list[tuple[Any, ...]] | 
 
 
 def row_of(expression: str) -> tuple[str, ...]:
-    """The columns of the row NEW that an expression looks at."""
+    """The columns of the row NEW that an expression reads."""
     found = list(tokens(expression))
     return tuple(
         dict.fromkeys(
@@ -34,7 +37,7 @@ def row_of(expression: str) -> tuple[str, ...]:
 
 
 def new_row(columns: Sequence[str], own: str, type_: str) -> sql.Composed:
-    """SELECT of a row ``x`` as a trigger sees it, whose own column has no value yet."""
+    """SELECT of a row ``x`` as a trigger sees it: its own column has no value yet."""
     names = [sql.Identifier("x", name) for name in columns if name != own]
     nothing = sql.SQL("NULL::{} AS {}").format(sql.SQL(type_), sql.Identifier(own))
     return sql.SQL("SELECT {}").format(sql.SQL(", ").join([*names, nothing]))
@@ -43,9 +46,9 @@ def new_row(columns: Sequence[str], own: str, type_: str) -> sql.Composed:
 def names_of(
     workspace: Workspace, named: str, column: str, type_: str, rows: sql.Composable | None
 ) -> list[str] | None:
-    """The names that are made at run time. None: it cannot be told.
+    """The names that are made at run time. None: they cannot be told.
 
-    :param rows: those that are looked at where the name is made of the row; without them nothing is.
+    :param rows: the rows to evaluate, if the name is made of the row; without them it cannot be told.
     """
     row = row_of(named)
     source: sql.Composable = sql.SQL("(SELECT 1) AS one")
@@ -59,7 +62,7 @@ def names_of(
 
 
 def rows_named(rows: sql.Composable, named: str, column: str, type_: str, names: Sequence[str]) -> sql.Composable:
-    """Of rows those whose sequence has one of these names."""
+    """Those of the rows whose sequence has one of these names."""
     row = row_of(named)
     if not row:
         return rows

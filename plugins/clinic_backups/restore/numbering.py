@@ -1,4 +1,4 @@
-"""How a column's values are made of a sequence's numbers: asked of the database, and never assumed."""
+"""Finds out how a sequence's numbers become a column's values. The database is asked; nothing is assumed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from clinic_backups.restore.sql_tokens import replaced, tokens
 from clinic_backups.restore.workspace import Workspace
 
 PROBES = 3
-"""So many values are asked for: two would lie on a line whatever they are."""
+"""The number of values that are asked for. Any two values lie on a line."""
 WINDOW = 1000
-"""So many numbers are tried, and as many more as the table has rows, where no simple relation is seen."""
+"""If there is no simple relation, this many numbers are tried, and as many more as the table has rows."""
 _INTEGERS = {"smallint": 15, "integer": 31, "bigint": 63}
 _NUMBER = re.compile(r"(?:smallint|integer|bigint|numeric(?:\((\d+),(-?\d+)\))?)\Z")
 _PLAIN = re.compile(r"[\s()]*g\.n[\s()]*(?:::(?:bigint|integer|smallint|numeric)[\s()]*)*")
@@ -27,26 +27,27 @@ _BOUNDED_TEXT = re.compile(r"character(?: varying)?\((\d+)\)\Z")
 
 @dataclass(frozen=True)
 class Template:
-    """A text around a number, which has zeros before it up to a width."""
+    """A text around a number. The number is filled with zeros up to a width."""
 
     before: str
     width: int
     after: str
 
     def holds(self, number: int, value: str) -> bool:
-        """The number gives this value."""
+        """Whether the number gives this value."""
         return number >= 0 and f"{self.before}{number:0{self.width}d}{self.after}" == value
 
 
 @dataclass(frozen=True)
 class Numbering:
-    """What value a number gives: ``factor * number + base``, or a text by one of the templates.
+    """The value that a number gives: ``factor * number + base``, or a text by one of the templates.
 
     :param type: the column's, without domains.
-    :param whole: SQL of the value, in which the number is ``(g.n)``; none where only a function knows it.
-    :param templates: several may fit to what was seen: they differ only for numbers of other lengths.
-    :param row: columns of the row, ``new``, that the value is made of too: the number is looked for in its digits.
-    :param is_searched: numbers are tried one by one, also where a relation is known, which may hold only near by.
+    :param whole: SQL of the value, in which the number is ``(g.n)``; none if only a function knows it.
+    :param templates: several may fit the observed values. They differ only for numbers of other lengths.
+    :param row: other columns of the row, ``new``, that are part of the value. The number is then looked for in its
+        digits.
+    :param is_searched: numbers are tried one by one, even if a relation is known, because it may hold only nearby.
     """
 
     type: str
@@ -59,7 +60,7 @@ class Numbering:
 
     @property
     def is_plain(self) -> bool:
-        """The value is the number."""
+        """Whether the value is the number itself."""
         return self.factor == 1 and self.base == 0
 
     def numbers(self, column: str, rows: sql.Composable, window: tuple[int, int, int]) -> sql.Composed:
@@ -84,7 +85,7 @@ class Numbering:
         return sql.SQL(" UNION ").join(sql.SQL("({})").format(each) for each in found)
 
     def _in_digits(self, column: str, rows: sql.Composable, row: Sequence[str]) -> sql.Composed:
-        """Of values that are made of the row too: a number is what digits of the value say, if it gives that value."""
+        """For values that also contain other columns: take digits of a value as the number if it gives that value."""
         return sql.SQL(
             "SELECT g.n::numeric AS n, x.{column}::text AS value FROM {rows} AS x CROSS JOIN LATERAL ({new}) AS new"
             " CROSS JOIN LATERAL (SELECT DISTINCT substr(d.run[1], k)::bigint AS n"
@@ -106,7 +107,7 @@ class Numbering:
         ).format(value, rows, self._inverse(value))
         if self.whole is None:
             return found
-        # The database itself says whether the number gives this value: the relation may hold near by and not far away.
+        # The database checks that the number gives this value, because the relation may hold only nearby.
         low, high = self.bounds(-(2**63), 2**63 - 1)
         return sql.SQL(
             "SELECT g.n::numeric AS n, g.value FROM (SELECT v.n::bigint AS n, {value}::text AS value FROM {rows} AS x"
@@ -143,7 +144,7 @@ class Numbering:
         )
 
     def bounds(self, lowest: int, highest: int) -> tuple[int, int]:
-        """Of the numbers between these, the first and the last that the column's type takes."""
+        """The first and last number, between these, that the column's type can hold."""
         if self.templates:
             room = _BOUNDED_TEXT.match(self.type)
             if room is not None:
@@ -168,7 +169,9 @@ class Numbering:
 def by_expression(
     workspace: Workspace, expression: str | None, type_: str, following: int, step: int, *, new: tuple[str, str] | None
 ) -> Numbering | None:
-    """Of a default or what a trigger assigns: the number is put in the place of ``nextval``. None: it cannot be told.
+    """For a default, or an expression that a trigger assigns: put the number in place of ``nextval``.
+
+    None: it cannot be told.
 
     :param expression: none of an identity, and of a column that owns the sequence: it gets the number itself.
     :param new: the table and the column of a trigger, whose NEW has no values where only that column is looked at.
@@ -199,7 +202,10 @@ def by_expression(
 
 
 def with_number(expression: str) -> str | None:
-    """An expression with ``(g.n)`` in the place of what asks the sequence. None: it asks more than once, or not."""
+    """An expression with ``(g.n)`` in place of the call to the sequence.
+
+    None: it has no such call, or more than one.
+    """
     found = calls(expression)
     if len({call.argument for call in found}) != 1 or sum(call.function == "nextval" for call in found) > 1:
         return None
@@ -211,7 +217,7 @@ def with_number(expression: str) -> str | None:
 def unread(
     workspace: Workspace, found: Numbering, column: str, rows: sql.Composable, window: tuple[int, int, int]
 ) -> int | None:
-    """How many values of these rows are of no number that is known. None: it cannot be told."""
+    """The number of values of these rows that no known number gives. None: it cannot be told."""
     query = sql.SQL(
         'SELECT count(*) FROM (SELECT x.{0}::text COLLATE "C" FROM {1} AS x WHERE x.{0} IS NOT NULL'
         ' EXCEPT SELECT n.value COLLATE "C" FROM ({2}) AS n) AS u'
@@ -221,7 +227,7 @@ def unread(
 
 
 def by_function(workspace: Workspace, expression: str, type_: str, sequence: str) -> Numbering | None:
-    """Of a default that calls a function: it is called, and takes :data:`PROBES` numbers. None: it cannot be told."""
+    """For a default that calls a function: it is called and takes :data:`PROBES` numbers. None: it cannot be told."""
     found = asked(
         workspace,
         sql.SQL("SELECT currval({}::regclass), v.value FROM (SELECT ({})::text AS value FROM generate_series(1, {})"
@@ -233,7 +239,7 @@ def by_function(workspace: Workspace, expression: str, type_: str, sequence: str
 
 
 def holds_for(workspace: Workspace, found: Numbering, column: str, rows: sql.Composable, following: int) -> bool:
-    """The database can say which numbers give the values of these rows: an expression may fail for some numbers."""
+    """Whether the database can say which numbers give these rows' values. An expression may fail for some numbers."""
     if found.whole is None:
         return True  # nothing of the application's is evaluated
     window = (following, following + WINDOW, 1)
@@ -242,7 +248,7 @@ def holds_for(workspace: Workspace, found: Numbering, column: str, rows: sql.Com
 
 
 def _of(type_: str, seen: Sequence[tuple[int, str]], whole: str | None = None) -> Numbering | None:
-    """The relation that holds for all that was seen."""
+    """The relation that holds for all observed values."""
     if _NUMBER.match(type_):
         return _line(type_, seen, whole)
     number, value = seen[0]

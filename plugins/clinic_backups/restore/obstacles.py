@@ -1,4 +1,4 @@
-"""Rows of the database that make operations of a restore impossible: for each kind a query that finds them."""
+"""Finds rows of the database that make operations of a restore impossible, with one query for each kind."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from clinic_backups.tenant.declarations import Declarations
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Rows that stand in the way of operations.
+    """Rows that prevent operations.
 
-    :param diff: the table whose operations cannot be done.
-    :param query: for each such row: its key as text, the place of the operation in ``diff.ops``, and the key that is
-        missing elsewhere, if that is it.
-    :param says: the refusal, told how many rows there are, some of their keys, and some of the missing ones.
+    :param diff: the table whose operations are impossible.
+    :param query: for each such row its key as text, the position of the operation in ``diff.ops``, and the key that is
+        missing elsewhere, if that is the reason.
+    :param says: makes the refusal from the number of rows, some of their keys, and some of the missing keys.
     :param by_application: the query calls functions that may need the application's search path.
     """
 
@@ -37,7 +37,7 @@ class Obstacle:
 
 
 class Obstacles:
-    """What may stand in the way, kind by kind; see :class:`~clinic_backups.restore.refusals.Checks`."""
+    """The kinds of obstacles; see :class:`~clinic_backups.restore.checks.Checks`."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Obstacles:
     ) -> None:
         self._diffs, self._tables, self._declared, self._ways = diffs, tables, declared, ways
         self._queries = ways.queries
-        # What this role may not read, and what is true of one partition alone, is PostgreSQL's to check.
+        # PostgreSQL checks references to tables that this role may not read, and those of a single partition.
         self._looked_at = [
             reference
             for reference in references
@@ -57,9 +57,9 @@ class Obstacles:
         ]
 
     def of_strangers(self) -> Iterator[Obstacle]:
-        """Rows to write that would belong to a row which is there and not this clinic's, or not any more.
+        """Rows to write that would refer to an existing row which is not this clinic's, or not any more.
 
-        What a row refers to already may stay as it is. So may what somebody has said of a column or of a table.
+        A reference that the row already has may stay. So may one in a column or to a table that is declared.
         """
         if not any(diff.plan.insert + diff.plan.update for diff in self._diffs.values()):
             return
@@ -82,7 +82,7 @@ class Obstacles:
             yield self._of_strangers(reference, child, parent if was_ours else None)
 
     def _may_be_others(self, reference: Reference) -> bool:
-        """What no extract gives is not another clinic's for that alone."""
+        """Whether the row may be another clinic's. That no extract returns it is not enough."""
         columns = {f"{reference.child}.{column}" for column in reference.columns}
         return bool(columns & set(self._declared.columns)) or reference.parent in self._declared.rows
 
@@ -104,7 +104,7 @@ class Obstacles:
             )
         needed = list(dict.fromkeys((*reference.columns, *shape.key)))
         written, at = child.wanted_with_ops
-        # Step by step: first the few rows that are not ours, else the planner looks them up row by row.
+        # In steps: first the few rows that are not the clinic's. Otherwise the planner looks them up row by row.
         query = sql.SQL("""
             WITH w AS MATERIALIZED (SELECT {at} AS {place}, {needed} FROM {written}),
                  t AS MATERIALIZED (SELECT DISTINCT {named} FROM {parent} AS t JOIN w ON {refers}),
@@ -120,7 +120,7 @@ class Obstacles:
             refers=reference.refers("w", "t"),
             was_ours=was_ours,
             names_it_now=names_it_now,
-            # Not NOT (… OR …), which the planner would look up row by row.
+            # NOT (… OR …) would make the planner look them up row by row.
             named=columns_of(reference.columns, "w"),
             same_parent=sql.SQL("{} = {}").format(row_text(reference.columns, "w"), row_text(reference.columns, "t")),
             not_ours=sql.SQL(" AND ").join(
@@ -133,15 +133,15 @@ class Obstacles:
             query,
             lambda count, keys, missing: Refusal(
                 shape.name,
-                f"{count} rows of {shape.name} would belong to rows of {reference.parent} that are of another clinic"
-                f" now, or of none ({reference.name}): {keys}.",
+                f"{count} rows of {shape.name} would refer to rows of {reference.parent} that belong to another"
+                f" clinic now, or to none ({reference.name}): {keys}.",
                 f"Give those rows of {reference.parent} back first, or restore without {shape.name}. If {shape.name}"
                 f" may name rows of other clinics, declare the column in include/sql/not_backed_up.txt.",
             ),
         )
 
     def all(self) -> Iterator[Obstacle]:
-        """Each of them; a query that finds no row is no obstacle."""
+        """All obstacles. A query that finds no row means that there is no obstacle."""
         yield from self.of_strangers()
         for diff in self._diffs.values():
             shape, writes = diff.staged.shape, diff.plan.insert or diff.plan.update
@@ -159,7 +159,7 @@ class Obstacles:
                 yield from self._orphans(reference)
 
     def _taken_keys(self, diff: TableDiff) -> Obstacle:
-        """A row that is to come back, and whose key another clinic's row, or nobody's, has by now."""
+        """Rows to insert whose key another clinic's row, or a row of no clinic, has by now."""
         shape = diff.staged.shape
         query = sql.SQL("SELECT {}, o.ctid, NULL FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'insert'").format(
             _shown(shape.now, "o", shape.op_key), diff.ops, qualified(shape.name), shape.is_of("o", "t")
@@ -175,13 +175,13 @@ class Obstacles:
                 shape.name,
                 f"{count} rows of the backup have keys in {shape.name} that belong to rows outside of this clinic now:"
                 f" {keys}.",
-                "These rows are another clinic's now, or nothing but the backup says that they are this clinic's: give"
-                " them back, or move them to other keys, or restore into another schema." + gave,
+                "These rows belong to another clinic now, or only the backup says that they belong to this one. Give"
+                " them back, or change their keys, or restore into another schema." + gave,
             ),
         )
 
     def _taken_values(self, diff: TableDiff, rule: UniqueRule) -> Iterator[Obstacle]:
-        """A unique value that is to come back, and that a row outside of the restore has by now."""
+        """Rows to write whose unique value a row outside of the restore has by now."""
         shape = diff.staged.shape
         known = {*shape.columns, *(column.name for column in shape.computed)}
         if (
@@ -232,7 +232,7 @@ class Obstacles:
         )
 
     def _missing_parents(self, diff: TableDiff, reference: Reference) -> Iterator[Obstacle]:
-        """A row to write that refers to a row which will not be there."""
+        """Rows to write that refer to a row which will not exist."""
         shape, parent = diff.staged.shape, self._diffs.get(reference.parent)
         if not set(reference.columns) <= set(shape.columns):
             return
@@ -257,8 +257,8 @@ class Obstacles:
         def says(count: int, keys: str, missing: str) -> Refusal:
             return Refusal(
                 shape.name,
-                f"{count} rows of {shape.name} refer to rows of {reference.parent} that are not there"
-                f" ({reference.name}).{f' Missing there: {where} {missing}.' if missing else ''} The rows: {keys}.",
+                f"{count} rows of {shape.name} refer to rows of {reference.parent} that do not exist"
+                f" ({reference.name}).{f' Missing: {where} {missing}.' if missing else ''} The rows: {keys}.",
                 f"Restore {reference.parent} with it."
                 if with_it
                 else f"Bring the rows of {reference.parent} back first{' with these keys' if missing else ''}.",
@@ -267,7 +267,7 @@ class Obstacles:
         yield Obstacle(diff, query, says)
 
     def _orphans(self, reference: Reference) -> Iterator[Obstacle]:
-        """A row that stays and refers to a row that would vanish."""
+        """Rows that stay and refer to a row that would be deleted."""
         parent, own = self._diffs[reference.parent], self._diffs.get(reference.child)
         shape = parent.staged.shape
         if not set(reference.parent_columns) <= {*shape.columns, *shape.key}:
@@ -292,8 +292,8 @@ class Obstacles:
                 reference.parent,
                 f"{count} rows of {reference.child} refer to rows of {reference.parent} that the restore would delete"
                 f" ({reference.name}): {keys}.",
-                f"Delete or change these rows of {reference.child} first, or restore with the mode `missing`. If others"
-                f" make them anew, declare {reference.child} as derived in include/sql/not_backed_up.txt.",
+                f"Delete or change these rows of {reference.child} first, or restore with the mode `missing`. If the"
+                f" application makes them again, declare {reference.child} derived in include/sql/not_backed_up.txt.",
             ),
         )
 
@@ -307,7 +307,7 @@ def _and_not_deleted(diff: TableDiff | None, alias: str) -> sql.Composable:
 
 
 def _and_not_inserted(diff: TableDiff | None, reference: Reference, child: str) -> sql.Composable:
-    """The parent is not among the rows that come back, or that get the referenced value."""
+    """The parent is not among the rows that come back or get the referenced value."""
     if diff is None or not diff.plan.insert + diff.plan.update:
         return sql.SQL("")
     shape = diff.staged.shape
@@ -323,7 +323,7 @@ def _and_not_inserted(diff: TableDiff | None, reference: Reference, child: str) 
 
 
 def _and_not_changed(diff: TableDiff | None, reference: Reference) -> sql.Composable:
-    """Rows of the child that the restore itself points elsewhere."""
+    """The restore does not itself make the child's row refer to another parent."""
     if diff is None or not diff.plan.update or not set(reference.columns) & set(diff.plan.columns):
         return sql.SQL("")
     shape = diff.staged.shape
@@ -340,14 +340,17 @@ def _and_not_changed(diff: TableDiff | None, reference: Reference) -> sql.Compos
 
 
 def _shown(table: Table, alias: str, key: Sequence[str] = ()) -> sql.Composable:
-    """A row's key as text; empty where it may be more than a number. ``key``: its columns where they are called so."""
+    """A row's key as text; empty if it may be more than a number.
+
+    ``key``: its columns, if they have other names there.
+    """
     if not has_plain_key(table):
         return sql.SQL("''")
     return sql.SQL("concat_ws(', ', {})").format(columns_of(key or table.primary_key, alias))
 
 
 def _plain_text(table: Table, columns: Sequence[str], alias: str) -> sql.Composable:
-    """Values of columns as text, where all of them are numbers that a database made up; else NULL."""
+    """Columns as text if a database made up all their numbers; otherwise NULL."""
     types = {column.name: column.type for column in table.columns}
     if any(types[name] not in PLAIN_KEY_TYPES for name in columns):
         return sql.SQL("NULL")

@@ -1,4 +1,7 @@
-"""How a restore's record is closed: completed, failed, or found dead. Each is announced in the record's transaction."""
+"""Closes a restore's record as completed or failed, also after its process died.
+
+The mail is in the same transaction.
+"""
 
 from __future__ import annotations
 
@@ -32,43 +35,43 @@ class RestoreOutcomes:
         self._restores, self._now = restores, now
 
     def complete(self, record: RestoreRecord) -> RestoreRecord:
-        """Write that its transaction has committed."""
+        """Record that the restore's transaction has committed."""
         return self._close(record.completed(self._now()), "completed")
 
     def fail(self, record: RestoreRecord, error: BaseException) -> RestoreRecord:
-        """Write that it failed and nothing was changed: its transaction was rolled back, or never begun."""
+        """Record that the restore failed and nothing was changed: its transaction was rolled back, or never begun."""
         return self._close(record.failed(error, self._now()), "failed")
 
     def settle(
         self, record: RestoreRecord, error: BaseException, transaction_status: TransactionStatus
     ) -> RestoreRecord:
-        """Close a running record whose commit may have happened or not, as the database says.
+        """Close a running record whose commit may or may not have happened. The database decides.
 
-        :param error: why it failed, if it did.
+        :param error: the reason, if it failed.
         :raises TransientError: the database does not know yet; the record stays as it is.
         """
         status = transaction_status(record.transaction_id) if record.transaction_id else "aborted"
         if status == "committed":
-            # Its process was about to do it then; how long the record lay there is not the restore's duration.
+            # The process was about to commit then. The time that the record lay there is not part of the duration.
             return self._close(record.completed(record.committing_at or self._now()), "completed")
         if status == "aborted":
             if record.transaction_id and isinstance(error, TransientError) and not isinstance(error, Interrupted):
                 error = TransientError(
-                    "The restore broke off while it was committed. The database says that it was not: nothing was"
-                    " changed.",
+                    "The restore was cut off during its commit. The database says that it was not committed: nothing"
+                    " was changed.",
                     hint="Make a new plan and approve it.",
                 )
             return self.fail(record, error)
         if status is not None:
             raise TransientError(
                 f"The transaction of restore {record.restore_id} is still open in the clinics' database.",
-                hint="The server soon notices that its process is gone: try again in two minutes. A commit that waits"
-                " for a standby shows in pg_stat_activity.",
+                hint="The server will soon notice that the process is gone: try again in two minutes. If a commit waits"
+                " for a standby, pg_stat_activity shows it.",
             )
         unknown = PermanentError(
-            "The restore's process died while it committed, and the database no longer knows whether it did: the clinic"
-            " is as it was before, or wholly restored.",
-            hint="Plan the same restore again and look: nothing to write means that it was done.",
+            "The restore's process died during its commit, and the database no longer knows whether it was committed."
+            " The clinic is either as before or completely restored.",
+            hint="Plan the same restore again: if there is nothing to write, it was done.",
         )
         return self._close(record.failed(unknown, self._now()), "unknown")
 
@@ -79,8 +82,8 @@ class RestoreOutcomes:
         :raises TransientError: the database does not know yet; the record stays as it is.
         """
         died = Interrupted(
-            "The restore's process ended without a word: killed, out of memory, or its machine stopped. The database"
-            " is as it was before.",
+            "The restore's process ended without a word: it was killed, it ran out of memory, or its machine stopped."
+            " The database is as it was before.",
             hint="See the task's log and the worker's memory, then plan the restore again.",
         )
         return self.settle(record, died, transaction_status)
@@ -90,19 +93,19 @@ class RestoreOutcomes:
 
 
 def transaction_status(connection: Connection, transaction_id: str, target: Target | None = None) -> str | None:
-    """What became of a transaction: ``committed``, ``aborted``, ``in progress``; none where nobody knows any more.
+    """The state of a transaction: ``committed``, ``aborted``, ``in progress``; none if the database no longer knows.
 
     :param transaction_id: an xid8; ``pg_xact_status`` of
         https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
-    :param target: the database in which it was; none in records of before version 0011 of the catalog.
-    :raises OtherDatabase: the connection leads to another one, or to a standby, which may not know of it yet.
+    :param target: the transaction's database; none in records from before version 0011 of the catalog.
+    :raises OtherDatabase: the connection leads to another database, or to a standby, which may not know of it yet.
     """
     if target is not None:
         with Snapshot(connection) as snapshot:
             there = ask(snapshot)
         if not same_server(there, target):
             if at_same_place(there, target):
-                # It was restarted, or its files were replaced: a number may be that of another transaction now.
+                # The server was restarted, or its files were replaced. The number may mean another transaction now.
                 return None
             raise OtherDatabase(
                 f"Transaction {transaction_id} was in {target.name}, and {there.name} is not that database's primary.",
@@ -114,7 +117,7 @@ def transaction_status(connection: Connection, transaction_id: str, target: Targ
             row = cursor.fetchone()
             return str(row[0]) if row and row[0] is not None else None
     except InvalidParameterValue:
-        # Of the future: this server was set back to a time before the restore.
+        # The number is in the future: this server was set back to a time before the restore.
         return None
     except psycopg2.Error as error:
         raise_database_error(error, f"asking what became of transaction {transaction_id}", source="restore")

@@ -1,4 +1,7 @@
-"""Whose a row is that no extract gives: asked of the database as it stands, and never inferred from the backup."""
+"""Decides whether a row that no extract returns belongs to the clinic.
+
+It asks the present database, never the backup.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ from clinic_backups.restore.workspace import columns_of, row_text
 
 
 class Ownership:
-    """Conditions on a row ``t`` of a table, beside the row ``w`` of the backup that it may be.
+    """Conditions on a table's row ``t``, compared with the backup's row ``w`` that has the same key.
 
-    :param staged: the tables that are restored; rows that were found here are among their present ones.
-    :param references: the foreign keys of the database: what deleting a parent does.
+    :param staged: the restored tables. Rows that were found before are among their present rows.
+    :param references: the foreign keys of the database, which say what deleting a parent does.
     """
 
     def __init__(self, ways: Ways, staged: Mapping[str, Staged], references: Sequence[Reference]) -> None:
@@ -25,9 +28,11 @@ class Ownership:
         self._cascading = {(key.child, key.columns, key.parent) for key in references if key.on_delete == CASCADE}
 
     def is_ours(self, shape: Shape) -> sql.Composed:
-        """Every way that is not NULL leads to this clinic now, and one does; or all are NULL: it lost its clinic.
+        """The row belongs to the clinic.
 
-        What else says whose it is, is NULL or as in the backup. Where no way is known the whole row must be.
+        Either every link that is not NULL leads to this clinic, and at least one does. Or all links are NULL because
+        the row lost its clinic. Other columns that say whose the row is must be NULL or have the backup's value. If the
+        table has no known link, the whole row must equal the backup's.
         """
         return sql.SQL("({} AND {} AND ({} OR {}))").format(
             self.leads_nowhere_else(shape), self._is_marked(shape), self.is_proven(shape), self._is_lost(shape)
@@ -48,14 +53,14 @@ class Ownership:
         )
 
     def leads_nowhere_else(self, shape: Shape) -> sql.Composed:
-        """Every way leads to this clinic, or to nothing."""
+        """Every link leads to this clinic or to nothing."""
         return _all(
             sql.SQL("({} OR {})").format(leads_to_nothing(way), self._is_known(way, shape))
             for way in self._ways.of(shape.name)
         )
 
     def is_proven(self, shape: Shape) -> sql.Composed:
-        """One way leads to this clinic; or the row is the clinic itself."""
+        """At least one link leads to this clinic, or the row is the clinic itself."""
         proofs: list[sql.Composable] = [
             sql.SQL("(NOT ({}) AND {})").format(leads_to_nothing(way), self._is_known(way, shape))
             for way in self._ways.of(shape.name)
@@ -66,10 +71,11 @@ class Ownership:
         return sql.SQL("({})").format(sql.SQL(" OR ").join(proofs or [sql.SQL("false")]))
 
     def _is_lost(self, shape: Shape) -> sql.Composed:
-        """No way leads anywhere, and the row is the backup's all the same.
+        """No link leads anywhere, but the row is still the backup's.
 
-        It is where it has lost nothing but its ways. Where its other values changed too, its key could be another row's
-        by now: then the key must be one that no two rows get, and the row that it named must be gone.
+        That is so if the row differs from the backup only in its links. If other values differ too, another row may
+        have got the key. Then the key must be one that no two rows ever get, and the rows that it referred to must be
+        gone.
         """
         ways = self._ways.of(shape.name)
         columns = [name for name in columns_of_ways(ways) if name in shape.columns]
@@ -80,7 +86,7 @@ class Ownership:
         return sql.SQL("({} AND ({} OR {}) AND {})").format(nothing, alike, explained, self._keeps_declared(shape))
 
     def _was_orphaned(self, shape: Shape, ways: Sequence[Reference]) -> sql.Composable:
-        """What the backup's row named is gone, so that a deletion explains that the ways are NULL."""
+        """The rows that the backup's row referred to are gone, so a deletion explains why the links are NULL."""
         if not ways or any(
             way.parent not in self._ways.readable
             or (way.child, way.columns, way.parent) in self._cascading
@@ -96,7 +102,10 @@ class Ownership:
         return sql.SQL("({} AND ({}))").format(_all(gone), sql.SQL(" OR ").join(named))
 
     def _keeps_declared(self, shape: Shape) -> sql.Composed:
-        """What may name another clinic's row says nothing by itself; it must not have come to name one either."""
+        """A declared column may name another clinic's row and proves nothing.
+
+        But it must not have changed to name one.
+        """
         return _all(
             sql.SQL("({} OR {} OR {})").format(
                 leads_to_nothing(way), _as_in_backup(way, shape), self._is_known(way, shape)
@@ -105,9 +114,9 @@ class Ownership:
         )
 
     def _is_known(self, way: Reference, shape: Shape) -> sql.Composed:
-        """The row that is referred to is this clinic's: by its extract, or because it was found here.
+        """The link leads to this clinic: to a row that its extracts return, or that was found here.
 
-        Or it is nobody's any more: no row has the key, which the backup's row had too.
+        A link also counts if no row has the key any more and the backup's row had the same key.
         """
         if way.parent not in self._ways.readable:
             return sql.Composed([sql.SQL("false")])  # it cannot be asked
@@ -125,7 +134,7 @@ class Ownership:
 
 
 def leads_to_nothing(way: Reference) -> sql.Composed:
-    """A part of the way is NULL, or the row names itself."""
+    """A column of the link is NULL, or the row refers to itself."""
     null = sql.SQL("num_nulls({}) > 0").format(columns_of(way.columns, "t"))
     if way.child != way.parent:
         return null
@@ -139,7 +148,7 @@ def _as_in_backup(way: Reference, shape: Shape) -> sql.Composed:
 
 
 def nulled(columns: Sequence[str]) -> sql.Composed:
-    """Each column is NULL, or as the backup has it."""
+    """Each column is NULL or has the backup's value."""
     return _all(
         sql.SQL("(t.{0} IS NULL OR t.{0}::text = w.{0}::text)").format(sql.Identifier(name)) for name in columns
     )

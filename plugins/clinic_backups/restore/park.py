@@ -1,4 +1,4 @@
-"""Rows whose unique values stand in each other's way, and that may not be deleted, first give these values up."""
+"""Gives rows temporary values if their unique values collide with each other and they may not be deleted first."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _TIMES = ("date", "timestamp without time zone", "timestamp with time zone")
 
 
 class CannotMove(PermanentError):
-    """Rows that exchange unique values cannot give them up first. ``table``: whose rows."""
+    """Rows that exchange unique values cannot get temporary ones. ``table``: their table."""
 
     def __init__(self, diff: TableDiff, why: str, reference: Reference) -> None:
         names = ", ".join(rule.name for rule in diff.staged.shape.rules.unique if _is_of(diff, rule.columns))
         super().__init__(
             f"{diff.moving} rows of {diff.name} cannot be written one by one{f' ({names})' if names else ''}: {why}."
             f" Deleting them first would change rows of {reference.child} ({reference.name}).",
-            hint="GRANT SET ON PARAMETER session_replication_role TO the role of restore_db, which lets the rows be"
-            f" written anew; or change {reference.name} to ON DELETE NO ACTION ON UPDATE NO ACTION; or restore without"
+            hint="GRANT SET ON PARAMETER session_replication_role TO the role of restore_db, so that the rows can be"
+            f" written again; or change {reference.name} to ON DELETE NO ACTION ON UPDATE NO ACTION; or restore without"
             f" {diff.name}.",
         )
         self.table = diff.name
@@ -35,13 +35,13 @@ def _is_of(diff: TableDiff, columns: tuple[str, ...]) -> bool:
 
 
 def park(workspace: Workspace, diff: TableDiff, reference: Reference) -> int:
-    """Give the rows that move values which nobody has; returns how many rows.
+    """Give the rows to move values that no row has; returns their number.
 
-    NULL where the column takes it, else a value made up: a text, a number below all others, a day before all others,
-    an empty range, a uuid.
+    If the column may be NULL, the value is NULL. Otherwise it is made up: a text, a number below all others, a day
+    before all others, an empty range, or a UUID.
 
-    :param reference: why they may not be deleted instead.
-    :raises CannotMove: none can be made up, or the database does not take it.
+    :param reference: why the rows may not be deleted instead.
+    :raises CannotMove: no value can be made up, or the database does not accept it.
     """
     if diff.anew:
         raise CannotMove(diff, "an UPDATE of these columns is not allowed, or would change rows that refer", reference)
@@ -60,14 +60,14 @@ def park(workspace: Workspace, diff: TableDiff, reference: Reference) -> int:
         shape.is_of("o", "t"),
     )  # fmt: skip
     if not values:
-        raise CannotMove(diff, "no value that nobody has can be made up meanwhile", reference)
+        raise CannotMove(diff, "no free temporary value can be made up", reference)
     try:
         with workspace.attempt():
             return workspace.execute(statement, f"moving rows of {shape.name} out of each other's way")
     except PermanentError as error:
         refused = refusal_of(error)
         by = refused.constraint if refused is not None and refused.constraint else "the database"
-        raise CannotMove(diff, f"{by} takes no value that is made up meanwhile", reference) from None
+        raise CannotMove(diff, f"{by} accepts no temporary value", reference) from None
 
 
 def _made_up(diff: TableDiff, column: Column) -> sql.Composable | None:
@@ -92,10 +92,10 @@ def _made_up(diff: TableDiff, column: Column) -> sql.Composable | None:
 
 
 def _takes_null(diff: TableDiff, name: str) -> bool:
-    """As many rows as like may be NULL there."""
+    """Whether any number of rows may be NULL there."""
     return all(rule.nulls_distinct for rule in diff.staged.shape.rules.unique if name in rule.columns)
 
 
 def _compared_for_equality(diff: TableDiff, name: str) -> bool:
-    """Two empty ranges are equal, though they do not overlap."""
+    """Whether a unique index compares the column. Two empty ranges are equal, although they do not overlap."""
     return any(not rule.exclusion for rule in diff.staged.shape.rules.unique if name in rule.columns)

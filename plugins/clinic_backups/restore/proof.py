@@ -1,4 +1,4 @@
-"""Proves what was written, before it becomes true."""
+"""Proves what was written, before the transaction commits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from clinic_backups.tenant.pg_catalog import catalog_query
 
 
 def counted(workspace: Workspace) -> Writes:
-    """The server's own count of this transaction's writes in every table so far: cascades and triggers included."""
+    """The server's count of this transaction's writes in every table so far. It includes cascades and triggers."""
     found = workspace.rows(
         "SELECT n.nspname || '.' || c.relname, sum(s.n_tup_ins)::bigint, sum(s.n_tup_upd)::bigint,"
         " sum(s.n_tup_del)::bigint FROM pg_stat_xact_user_tables AS s"
@@ -40,28 +40,31 @@ def counted(workspace: Workspace) -> Writes:
 
 
 def only_planned(workspace: Workspace, planned: Writes, found: Writes) -> None:
-    """:raises IntegrityError: something else was written besides the plan, or less."""
+    """Check that exactly the planned rows were written. :raises IntegrityError: more or fewer were.
+
+    :raises IntegrityError: something else was written besides the plan, or less.
+    """
     for table, operation in sorted(set(found) | set(planned)):
         is_, was = found[table, operation], planned[table, operation]
         if is_ != was and not _was_taken_back(workspace, table, planned, found):
             raise IntegrityError(
                 f"{table}: {operation} touched {is_} rows, planned were {was}.",
-                hint="Nothing was changed. A trigger or a cascade writes besides the restore: turn it off for it.",
+                hint="Nothing was changed. A trigger or a cascade also writes: turn it off for the restore.",
             )
 
 
 def _was_taken_back(workspace: Workspace, table: str, planned: Writes, found: Writes) -> bool:
-    """What the server counted besides the plan is not there: a trigger wrote it, and its EXCEPTION block took it back.
+    """Whether the writes beyond the plan were rolled back within the transaction by a trigger's EXCEPTION block.
 
-    The server counts that too. What was written and stayed is a visible row whose version is this transaction's own. A
-    deleted row leaves none, and a row of the plan that was written once more leaves one: nothing is said of those.
+    The server counts such writes too. A row that was written and stayed is visible with a version of this transaction.
+    A deleted row leaves no version. A planned row that was written twice leaves one. Neither is reported.
     """
     was = {operation: planned[table, operation] for operation in (INSERT, UPDATE, DELETE)}
     is_ = {operation: found[table, operation] for operation in was}
     of_plan = was[INSERT] + was[UPDATE]
     if is_[DELETE] != was[DELETE] or is_[INSERT] < was[INSERT] or (is_[UPDATE] != was[UPDATE] and of_plan):
         return False
-    # Nobody else's version can be as young and visible: the snapshot is older than the transaction's number.
+    # No other transaction's version is that young and visible: the snapshot is older than this transaction's number.
     query = sql.SQL("SELECT count(*) FROM {}{} WHERE age(xmin) <= (SELECT age(pg_current_xact_id()::xid))")
     try:
         with workspace.attempt():
@@ -74,9 +77,9 @@ def _was_taken_back(workspace: Workspace, table: str, planned: Writes, found: Wr
 
 
 def definitions(workspace: Workspace) -> str:
-    """Which version of all definitions and large objects this transaction sees: TRUNCATE, DROP and other DDL change it.
+    """The version of all definitions and large objects in this transaction. TRUNCATE, DROP and other DDL change it.
 
-    They are in none of the server's counts of rows.
+    The server's counts of rows do not include these.
     """
     ((version, large),) = workspace.rows(
         f"SELECT ({catalog_query('version')}), (SELECT (count(*), sum(hashint8(oid::bigint)))::text"  # noqa: S608
@@ -88,12 +91,12 @@ def definitions(workspace: Workspace) -> str:
 
 
 def require_unchanged(before: str, after: str) -> None:
-    """:raises IntegrityError: something was truncated, dropped, made or altered besides the rows."""
+    """:raises IntegrityError: besides the rows, something was truncated, dropped, created or altered."""
     if before != after:
         raise IntegrityError(
-            "While the rows were written, a table or another object was truncated, dropped, made or altered, or a large"
-            " object was.",
-            hint="Nothing was changed. A trigger does that: turn it off for the restore.",
+            "While the rows were written, a table, a large object or another object was truncated, dropped, created or"
+            " altered.",
+            hint="Nothing was changed. A trigger may have done that: turn it off for the restore.",
         )
 
 
@@ -102,7 +105,7 @@ class Proof:
 
     :param contents: the backup's tables.
     :param queries: the extract of each table.
-    :param loose: tables of which the extract does not give every row of the clinic.
+    :param loose: tables whose extract does not return every row of the clinic.
     """
 
     def __init__(
@@ -120,20 +123,22 @@ class Proof:
         self._contents, self._queries = contents, queries
 
     def require_counts(self) -> None:
-        """:raises PermanentError: the server counts no writes, so that nothing could be proven."""
+        """:raises PermanentError: the server does not count writes, so nothing could be proven."""
         ((counts,),) = self._workspace.rows("SHOW track_counts", None, "asking for track_counts")
         if counts != "on":
             raise PermanentError(
-                "The server does not count what is written (track_counts is off), and a restore is proven by it.",
+                "The server does not count writes (track_counts is off), and a restore cannot be proven without that.",
                 hint="ALTER ROLE <role of restore_db> SET track_counts = on; a superuser may.",
             )
 
     def written(self, *, fired: bool) -> None:
-        """What a rehearsal can say of :meth:`whole` without reading all. :raises IntegrityError: it will not hold.
+        """The part of :meth:`whole` that a rehearsal can prove without reading everything.
 
-        An extract may look at other tables: so each table has as many rows as it should, whether it was written or not.
+        An extract may read other tables too. So every table must have the expected number of rows, whether it was
+        written or not.
 
-        :param fired: triggers fired, which may have changed values: then these are compared too.
+        :param fired: triggers fired and may have changed values, so values are compared too.
+        :raises IntegrityError: the restore would not be exact.
         """
         for name, diff in self._diffs.items():
             if self._mode != "exact" and not diff.plan.writes:
@@ -148,7 +153,7 @@ class Proof:
                 self._require_rows(name, 0, self._there(name) - self._contents[name].rows)
 
     def not_given(self) -> dict[str, int]:
-        """By table: rows that were inserted, and that the extract leaves out all the same."""
+        """By table, the number of inserted rows that the extract leaves out."""
         found = {
             name: self._missing(name, diff, self._given(name), [INSERT])
             for name, diff in self._diffs.items()
@@ -157,9 +162,9 @@ class Proof:
         return {name: count for name, count in found.items() if count}
 
     def whole(self) -> None:
-        """The clinic is read again and is what the backup holds, block by block where the tables are as they were.
+        """Read the clinic again and compare it with the backup, block by block if the tables have not changed.
 
-        :raises IntegrityError: it is not.
+        :raises IntegrityError: they differ.
         """
         for name, diff in self._diffs.items():
             shape = diff.staged.shape
@@ -169,17 +174,17 @@ class Proof:
                     continue
             if self._mode != "exact" and not diff.plan.writes:
                 continue
-            # Other blocks can be the same rows: another collation orders texts of some types in another way.
+            # Different blocks may hold the same rows, because another collation orders some texts differently.
             self._rows(name, diff)
 
     def _rows(self, name: str, diff: TableDiff) -> None:
-        """As sets: every row that is wanted is there as the backup has it, and in the mode exact no other."""
+        """Compare rows as sets: every wanted row is there as the backup has it; in the mode exact there is no other."""
         missing = not_given = self._missing(name, diff, self._given(name))
         if missing and name in self._loose:
             missing = self._missing(name, diff, target(diff))
         extra = 0
         if self._mode == "exact":
-            # Rows in blocks that both sides have are there: nothing but the plan was written, and it has none of them.
+            # Rows in blocks that both sides have are there: only the plan was written, and it contains none of them.
             extra = self._there(name) - (self._contents[name].rows - not_given)
         self._require_rows(name, missing, extra)
         self._require_filled(name, diff)
@@ -188,7 +193,7 @@ class Proof:
         return sql.SQL("(\n{}\n)").format(sql.SQL(self._queries[name]))
 
     def _require_filled(self, name: str, diff: TableDiff) -> None:
-        """:raises IntegrityError: a row that came back has another value than was said of a column that was added."""
+        """:raises IntegrityError: in a restored row, an added column has another value than drift.txt says."""
         shape = diff.staged.shape
         if not shape.filled or not diff.plan.insert:
             return
@@ -202,7 +207,7 @@ class Proof:
         ((count,),) = self._workspace.rows(query, None, f"reading {name} again")
         if count:
             raise IntegrityError(
-                f"{count} rows of {name} would not have the values that {FILE} says for added columns.",
+                f"{count} rows of {name} would not have the values that {FILE} gives for added columns.",
                 hint="Nothing was changed. A trigger changes them: turn it off for the restore, or correct the line.",
             )
 
@@ -219,7 +224,7 @@ class Proof:
             )
 
     def _missing(self, name: str, diff: TableDiff, now: sql.Composable, of: Sequence[str] = ()) -> int:
-        """How many rows that are wanted are not among those of ``now``.
+        """The number of wanted rows that are not among the present ones.
 
         :param of: only the rows of these operations; by default all that the mode promises.
         """
@@ -240,7 +245,7 @@ class Proof:
                 "SELECT count(*) FROM (SELECT {} FROM {} AS w EXCEPT ALL SELECT {} FROM {} AS r) AS d"
             ).format(row_text(shape.columns, "w"), diff.staged.wanted, row_text(shape.columns, "r"), now)
         else:
-            # Some of the backup's rows may have been left: those that were inserted are there, beside their like.
+            # Some of the backup's rows may have been left out. The inserted ones must be there, beside equal ones.
             counted = sql.SQL("(SELECT {} AS row_text, count(*) AS times FROM {} AS x GROUP BY 1)")
             query = sql.SQL("""
                 SELECT COALESCE(sum(

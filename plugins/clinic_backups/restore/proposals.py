@@ -1,4 +1,4 @@
-"""Lines to propose for ``drift.txt``: what may have become of columns and tables that have gone."""
+"""Proposes lines for ``drift.txt``: what may have become of columns and tables that are gone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from clinic_backups.tenant.drift import renamed_column, renamed_table
 
 
 def proposed_columns(then: Table, now: Table, renamed: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Lines for columns that were renamed, or may have been: one has gone, and a new one of its type is at its place.
+    """Lines for columns that were or may have been renamed: one is gone, and a new one of its type has its place.
 
-    :param renamed: what the database says; none where it does not know.
+    :param renamed: the renamed columns that the database knows; none if it knows nothing.
     """
     for before, after in (renamed or {}).items():
         yield renamed_column(now.name, before, after)
@@ -36,7 +36,7 @@ def proposed_columns(then: Table, now: Table, renamed: Mapping[str, str] | None 
 
 
 def proposed_tables(then: Table, candidates: Mapping[str, Table]) -> Iterator[str]:
-    """Lines for a table that may have been renamed: another one that the backup does not have has the same columns."""
+    """Lines for a table that may have been renamed: a table that the backup lacks has the same columns."""
     shape = [(column.name, column.type) for column in then.columns]
     for name, table in candidates.items():
         if [(column.name, column.type) for column in table.columns] == shape:

@@ -1,9 +1,9 @@
-"""Triggers of the application while a restore writes: which would fire, and how they are kept quiet.
+"""Keeps the application's triggers from firing while a restore writes.
 
-``session_replication_role = replica`` turns off all ordinary triggers of this session, and locks nobody out. Foreign
-keys are triggers too, so that :mod:`clinic_backups.restore.references` proves them. A role that may not set it, and
-owns the tables, disables the triggers that would fire, one by one, which keeps others from writing to these tables
-until the restore ends. Else they fire, and the plan says so.
+``session_replication_role = replica`` turns off all ordinary triggers of this session and blocks nobody. Foreign keys
+are triggers too, so :mod:`clinic_backups.restore.references` proves them instead. A role that may not set it but owns
+the tables disables the triggers that would fire, one by one. Others then cannot write to these tables until the restore
+ends. In all other cases the triggers fire, and the plan says so.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 
 MANY_ROWS = 20_000
-"""With so many rows foreign keys are proven for all rows at once, where the role allows it: in half the time."""
+"""From this number of rows on, all foreign keys are proven at once if the role may: it takes half the time."""
 LOCK_MOMENT_MS = 250
-"""So long a restore waits for the lock that turns triggers off, before it lets others go first."""
+"""A restore waits this long for the lock that turns triggers off, and then lets others go first."""
 How = Literal["nothing", "replica", "disable", "fire"]
 _EVENTS = {"insert": 4, "delete": 8, "update": 16}  # bits of pg_trigger.tgtype
 _STATES = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
@@ -37,9 +37,9 @@ _STATES = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
 class Trigger:
     """A trigger that the writing would fire.
 
-    :param table: the restored table; ``relation`` is it, or the partition that has the trigger.
+    :param table: the restored table. ``relation`` is the same, or the partition that has the trigger.
     :param state: ``pg_trigger.tgenabled``: O origin, A always, R replica, D disabled.
-    :param kind: TRIGGER, or RULE: a rule that writes something else is like a trigger.
+    :param kind: TRIGGER, or RULE: a rule that writes something else is treated like a trigger.
     """
 
     table: str
@@ -53,13 +53,13 @@ class Trigger:
 
 @dataclass(frozen=True)
 class Quiet:
-    """What is done about triggers, and about which."""
+    """The triggers that would fire, and how they are kept from firing."""
 
     how: How
     triggers: tuple[Trigger, ...] = ()
 
     def notes(self) -> dict[str, str]:
-        """A sentence for each table that has some."""
+        """A sentence for each table that has such triggers."""
         does = {
             "replica": "do not fire meanwhile (session_replication_role)",
             "disable": "are turned off meanwhile; others cannot write to the table until the restore ends",
@@ -75,7 +75,10 @@ class Quiet:
         }
 
     def refusals(self) -> Iterator[Refusal]:
-        """PostgreSQL lets no such statement write to a table with a rule, and a rule writes what nobody planned."""
+        """Rules that cannot be turned off.
+
+        PostgreSQL refuses such a statement on a table with a rule, and a rule writes rows that nobody planned.
+        """
         for trigger in self.triggers:
             if trigger.kind == "RULE" and self.how == "fire":
                 yield Refusal(
@@ -87,14 +90,14 @@ class Quiet:
                 )
 
     def begin(self, workspace: Workspace) -> None:
-        """Just before the writing."""
+        """Call this just before the writing."""
         if self.how == "replica":
             _set_replica(workspace)
         elif self.how == "disable":
             _without_making_others_wait(workspace, lambda: self._alter_all(workspace, lambda trigger: "DISABLE"))
 
     def end(self, workspace: Workspace) -> None:
-        """Just after it: each trigger has the state again that it had."""
+        """Call this just after the writing: each trigger gets its former state back."""
         if self.how == "replica":
             workspace.execute("SET LOCAL session_replication_role = origin", "ending the quiet of triggers")
         elif self.how == "disable":
@@ -112,9 +115,9 @@ def decide(
     references: Sequence[Reference],
     derived: Sequence[Derived] = (),
 ) -> Quiet:
-    """Look which triggers the planned writes would fire, and what this role may do about them.
+    """Find the triggers that the planned writes would fire, and choose what this role can do about them.
 
-    :param derived: rows of derived tables that are deleted too; their own foreign keys are PostgreSQL's to check.
+    :param derived: rows of derived tables that are deleted too. PostgreSQL checks their own foreign keys.
     """
     written = [name for name, diff in diffs.items() if diff.plan.writes]
     found = [
@@ -138,9 +141,9 @@ def decide(
 
 
 def _without_making_others_wait(workspace: Workspace, lock: Callable[[], None]) -> None:
-    """Who waits for a lock makes everybody wait behind it: so it is asked for often, and only for a moment.
+    """Take a lock with many short attempts, because everybody else waits behind a session that waits for a lock.
 
-    :raises TransientError: it was not to be had within the lock timeout.
+    :raises TransientError: the lock was not free within the lock timeout.
     """
     ((timeout, seconds),) = workspace.rows(
         "SELECT current_setting('lock_timeout'), extract(epoch FROM current_setting('lock_timeout')::interval)::float",
@@ -165,14 +168,14 @@ def _without_making_others_wait(workspace: Workspace, lock: Callable[[], None]) 
 
 
 def _mask(diff: TableDiff) -> int:
-    """The events that the writing of a table makes: rows that move are deleted and inserted."""
+    """The events that writing a table causes. Rows that move are deleted and inserted."""
     plan = diff.plan
     counts = {"insert": plan.insert + diff.moving, "delete": plan.delete + diff.moving, "update": plan.update}
     return sum(_EVENTS[event] for event, count in counts.items() if count)
 
 
 def _provable(diffs: Mapping[str, TableDiff], references: Sequence[Reference]) -> bool:
-    """Every foreign key of what is written can be proven by the restore itself."""
+    """Whether the restore itself can prove every foreign key of the written rows."""
     for reference in references:
         child, parent = diffs.get(reference.child), diffs.get(reference.parent)
         if not any(diff is not None and diff.plan.writes for diff in (child, parent)):
@@ -180,7 +183,7 @@ def _provable(diffs: Mapping[str, TableDiff], references: Sequence[Reference]) -
         if not (reference.plain and reference.child_readable and reference.parent_readable):
             return False
         if child is not None and not set(reference.columns) <= set(child.staged.shape.columns):
-            return False  # added since: the backup's rows get its default
+            return False  # added since the backup: restored rows get its default
         if parent is not None:
             shape = parent.staged.shape
             if not shape.key or not set(reference.parent_columns) <= {*shape.columns, *shape.key}:
@@ -189,16 +192,16 @@ def _provable(diffs: Mapping[str, TableDiff], references: Sequence[Reference]) -
 
 
 def _may_lock_parents(rules: Mapping[str, TableRules], written: Iterable[str], references: Sequence[Reference]) -> bool:
-    """Rows that others own are locked while something is made to refer to them, as PostgreSQL's own check does."""
+    """Whether the role may lock the referenced rows of others, as PostgreSQL's own check does."""
     tables = set(written)
     parents = {reference.parent for reference in references if reference.child in tables}
     return all(name in rules and "UPDATE" not in rules[name].missing_rights for name in parents)
 
 
 def may_replica(workspace: Workspace) -> bool:
-    """Whether this role may set ``session_replication_role``: asked by doing it.
+    """Whether this role may set ``session_replication_role``, found out by setting it.
 
-    A superuser may, and since PostgreSQL 15 whoever was granted SET on the parameter.
+    A superuser may. Since PostgreSQL 15, so may a role that was granted SET on the parameter.
     """
     try:
         with workspace.attempt():
@@ -214,7 +217,7 @@ def _set_replica(workspace: Workspace) -> None:
 
 
 def _alter(workspace: Workspace, trigger: Trigger, how: str) -> None:
-    # There is no DISABLE RULE of ONLY a table: a rule is of one relation anyway.
+    # DISABLE RULE has no ONLY, because a rule belongs to a single relation.
     statement = sql.SQL("ALTER TABLE {} {} {} {} {}").format(
         sql.SQL("ONLY" if trigger.kind == "TRIGGER" else ""),
         qualified(trigger.relation),

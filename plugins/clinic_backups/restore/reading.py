@@ -1,4 +1,4 @@
-"""Rows of the database as the blocks that a backup of them would have."""
+"""Reads rows of the database as the blocks that a backup of them would have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ BATCH_BYTES = 1024 * 1024
 
 
 def read_blocks(snapshot: Snapshot, table: Table, query: str, take: Callable[[bytes, Block], object]) -> None:
-    """Call ``take`` with the bytes and the identity of each block, in order. An error of it comes out unchanged."""
+    """Call ``take`` with the bytes and the identity of each block, in order.
+
+    An error of ``take`` is raised unchanged.
+    """
     cutter = BlockCutter()
     batch: list[bytes] = []
     size = 0

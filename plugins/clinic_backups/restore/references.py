@@ -1,8 +1,8 @@
-"""Foreign keys proven by the restore itself, for when PostgreSQL's own checks do not run.
+"""Proves foreign keys for the restore when PostgreSQL's own checks do not run.
 
-They do not with ``session_replication_role = replica``. Three things are looked at: what was written refers to rows
-that are there; nothing refers to rows that went; and nobody has begun to refer to them since the restore's snapshot,
-which only a second transaction can see.
+They do not run with ``session_replication_role = replica``. Three things are checked. Written rows refer to existing
+rows. Nothing refers to rows that were deleted. Since the restore's snapshot nobody has begun to refer to them, which
+only a second transaction can see.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ RowVersion = tuple[str, str, str]
 
 
 class ReferenceProof:
-    """Stands in for PostgreSQL's own checks: :meth:`begin` before the writing, :meth:`prove` after it.
+    """Replaces PostgreSQL's own checks: call :meth:`begin` before the writing and :meth:`prove` after it.
 
-    :param connection: of the same database, for the second transaction.
+    :param connection: connection data of the same database, for the second transaction.
     """
 
     def __init__(
@@ -53,7 +53,9 @@ class ReferenceProof:
         self._known: list[set[RowVersion]] = []
 
     def begin(self) -> None:
-        """Keep the rows that written ones refer to, as PostgreSQL's own check does; note who refers to what goes.
+        """Lock the rows that written ones refer to, as PostgreSQL's own check does.
+
+        Also note which rows refer to rows that will be deleted.
 
         :raises TransientError: somebody deleted or changed one since the snapshot.
         """
@@ -67,7 +69,11 @@ class ReferenceProof:
         self._known = [self._referring(reference, diff) for reference, diff in self._to_gone]
 
     def prove(self) -> None:
-        """:raises IntegrityError: a foreign key would be broken. :raises TransientError: by what others have added."""
+        """Check the foreign keys.
+
+        :raises IntegrityError: the restore would break one.
+        :raises TransientError: rows that others have added would break one.
+        """
         for reference, diff in self._to_parents:
             self._prove_there(reference, diff)
         for reference, diff in self._to_gone:
@@ -84,7 +90,7 @@ class ReferenceProof:
         self._require_none(query, reference, "that were written refer to rows that are not there")
 
     def _prove_unused(self, reference: Reference, diff: TableDiff) -> None:
-        """Also where a referenced value was changed: the old one must not be referred to, unless it is there again."""
+        """Check that nothing refers to a deleted row or to a changed value, unless that value is there again."""
         query = sql.SQL("""
             SELECT count(*) FROM ({rows}) AS g JOIN {child} AS c ON {gone}
              WHERE NOT EXISTS (SELECT FROM {parent} AS t WHERE {there})""").format(
@@ -105,7 +111,7 @@ class ReferenceProof:
             )
 
     def _referring(self, reference: Reference, diff: TableDiff) -> set[RowVersion]:
-        """The rows that refer to those that go, as the restore's snapshot has them."""
+        """The rows that refer to deleted rows, as the restore's snapshot shows them."""
         query = sql.SQL("SELECT c.tableoid::text, c.ctid::text, c.xmin::text FROM {} AS c JOIN ({}) AS g ON {}").format(
             qualified(reference.child), _gone(diff, reference), reference.refers("c", "g")
         )
@@ -113,9 +119,10 @@ class ReferenceProof:
         return {(str(part), str(place), str(writer)) for part, place, writer in found}
 
     def _prove_not_used_since(self) -> None:
-        """Rows that went are locked by now: whoever wants to refer to one waits. Who came before is seen from outside.
+        """Check that nobody has begun to refer to deleted rows since the snapshot.
 
-        The second transaction does not see what this one has written: it sees the rows as they were, and new ones.
+        These rows are locked by now, so whoever wants to refer to one waits. Rows that came before the lock are seen by
+        a second transaction. It does not see this transaction's changes: it sees the old rows, and new rows of others.
         """
         if not self._to_gone:
             return
@@ -147,7 +154,7 @@ class ReferenceProof:
             " JOIN {child} AS c ON {same}"
         )
         for keys in self._gone_keys(reference, diff):
-            # As literals: with parameters a % in a name would be one.
+            # Literals, because with parameters a % in a name would be read as one.
             arrays = [sql.SQL("{}::text[]").format(sql.Literal(list(column))) for column in zip(*keys, strict=True)]
             statement = query.format(
                 arrays=sql.SQL(", ").join(arrays),
@@ -175,12 +182,12 @@ class ReferenceProof:
 
 
 def _changes(diff: TableDiff, reference: Reference) -> bool:
-    """The restore changes values that others refer to."""
+    """Whether the restore changes values that others refer to."""
     return bool(set(reference.parent_columns) & set(diff.plan.columns))
 
 
 def _gone(diff: TableDiff, reference: Reference) -> sql.Composed:
-    """The rows that are deleted, or whose referenced values are changed, as they were."""
+    """The deleted rows, and those whose referenced values change, as they were before."""
     shape = diff.staged.shape
     return sql.SQL("SELECT p.* FROM {} AS o JOIN {} AS p ON {} WHERE o.op IN ('delete', {})").format(
         diff.ops,

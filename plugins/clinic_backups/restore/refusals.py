@@ -24,11 +24,12 @@ SHOWN, SHOWN_MISSING = 5, 20
 class Checks:
     """Finds refusals.
 
-    :param tables: what PostgreSQL says of the restored tables and of those that refer to them.
+    :param tables: PostgreSQL's description of the restored tables and of those that refer to them.
     :param references: the foreign keys from and to the restored tables.
-    :param declared: what somebody said of tables and columns: rows of derived ones go where they are in the way.
+    :param declared: the declarations of tables and columns. Rows of derived tables are deleted if they prevent the
+        restore.
     :param ways: how rows lead to the clinic, with the extract of each table.
-    :param where: the database, for people.
+    :param where: a description of the database, for people.
     """
 
     def __init__(
@@ -79,9 +80,9 @@ class Checks:
 
     @contextmanager
     def _path(self, obstacle: Obstacle) -> Iterator[None]:
-        """An index may be made with a function that looks tables up by the application's search path.
+        """The application's search path for queries that need it: a function in an index may look up tables by it.
 
-        What fails then is left to the rehearsal.
+        If such a query fails, the rehearsal finds the refusal.
         """
         if not obstacle.by_application:
             yield
@@ -97,7 +98,7 @@ class Checks:
         ).format(sql.Literal(SHOWN), sql.Literal(SHOWN_MISSING), obstacle.query)
         found = [(0, None, None)]
         with self._path(obstacle):
-            found = self._workspace.rows(query, None, "looking for what stands in the way")
+            found = self._workspace.rows(query, None, "looking for obstacles")
         ((count, keys, missing),) = found
         shown = "; ".join(filter(None, keys or ())) or "keys that are not shown"
         return int(count), shown + ("; …" if count > SHOWN else ""), "; ".join(filter(None, missing or ()))

@@ -1,4 +1,4 @@
-"""Writing as a rehearsal: what PostgreSQL refuses, said in plain words with table, constraint and rows."""
+"""Explains what PostgreSQL refuses in a rehearsal: in plain words, with table, constraint and number of rows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from clinic_backups.tenant.drift import FILE, filled_column
 
 
 def untold(table: str, reference: Reference) -> str:
-    """Why changed rows of a table cannot be written."""
-    does = {"c": "deletes", "n": "empties", "d": "empties"}.get(reference.on_delete, "forbids it for")
+    """The error for changed rows that cannot be identified, because the table has no key."""
+    does = {"c": "deletes", "n": "changes", "d": "changes"}.get(reference.on_delete, "protects")
     return (
         f"{table} has no primary key, and no unique columns that may not be NULL: a changed row is deleted and"
         f" inserted, and {reference.name} of {reference.child} {does} the rows that refer to it."
@@ -26,13 +26,13 @@ def untold(table: str, reference: Reference) -> str:
 
 
 def told_by(table: str, reference: Reference) -> str:
-    """What to do about that."""
+    """What to do about such a table."""
     columns = ", ".join(f"ALTER {name} SET NOT NULL" for name in reference.parent_columns)
     return f"Give {table} a primary key, or: ALTER TABLE {table} {columns};"
 
 
 def of_untold(workspace: Workspace, diffs: Mapping[str, TableDiff], references: Iterable[Reference]) -> Refusal | None:
-    """Where the rehearsal failed: a row that others refer to is changed, and nothing tells which row it is."""
+    """The refusal if the rehearsal failed because a changed row without a key is referred to by others."""
     for reference in references:
         diff = diffs.get(reference.parent)
         if diff is None or diff.staged.shape.key or reference.on_delete == NO_ACTION:
@@ -61,7 +61,7 @@ def of_untold(workspace: Workspace, diffs: Mapping[str, TableDiff], references: 
 
 
 def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicBackupsError) -> Refusal:
-    """A refusal out of an error of the rehearsal, whose writes were rolled back."""
+    """Make a refusal from an error of the rehearsal, whose writes were rolled back."""
     if isinstance(error, CannotMove):
         return Refusal(error.table, error.message, error.hint)
     refused = refusal_of(error)
@@ -76,15 +76,15 @@ def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicB
         return Refusal(
             name,
             f"{name} has no partition for at least one row of the backup.",
-            f"Was one detached or dropped? ALTER TABLE {name} ATTACH PARTITION … again, or make one for these rows; or"
-            f" restore without {name}.",
+            f"If one was detached or dropped: ALTER TABLE {name} ATTACH PARTITION … again, or create one for these"
+            f" rows; or restore without {name}.",
         )
     what = {
         "23514": f"Constraint {refused.constraint} of {name} refuses {many}.",
-        "23502": f"Column {refused.column} of {name} may not be empty now, and is in {many}.",
+        "23502": f"Column {refused.column} of {name} may no longer be NULL, but is in {many}.",
         "23505": f"{many[0].upper()}{many[1:]} would have a value in {name} that another row has now"
         f" ({refused.constraint}).",
-        "23P01": f"Exclusion constraint {refused.constraint} of {name} refuses {many}: another row is in the way.",
+        "23P01": f"Exclusion constraint {refused.constraint} of {name} refuses {many}: they conflict with another row.",
         "23503": f"A foreign key of {name} would be broken ({refused.constraint}).",
         "23001": f"A foreign key of {name} would be broken ({refused.constraint}).",
     }.get(refused.state)
@@ -102,7 +102,7 @@ def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicB
 
 
 def _root(workspace: Workspace, table: str) -> str:
-    """A partition stands for the table that it is part of."""
+    """The partitioned table of a partition; any other table itself."""
     found = workspace.rows(
         "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
         " WHERE c.oid = COALESCE(pg_partition_root(to_regclass(%(name)s)), to_regclass(%(name)s))",
@@ -113,7 +113,7 @@ def _root(workspace: Workspace, table: str) -> str:
 
 
 def _count(workspace: Workspace, diff: TableDiff, refused: Refused) -> int | None:
-    """How many rows to write break a CHECK or a NOT NULL; none where that cannot be counted."""
+    """The number of rows to write that break a CHECK or a NOT NULL; none if they cannot be counted."""
     if refused.state == "23502" and refused.column in diff.staged.shape.columns:
         condition = sql.SQL("w.{} IS NULL").format(sql.Identifier(str(refused.column)))
     elif refused.state == "23514":
@@ -134,4 +134,4 @@ def _count(workspace: Workspace, diff: TableDiff, refused: Refused) -> int | Non
             ((count,),) = workspace.rows(query, None, "counting rows that a constraint refuses")
             return int(count)
     except PermanentError:
-        return None  # the constraint looks at columns that the backup does not have
+        return None  # the constraint uses columns that the backup does not have

@@ -1,4 +1,4 @@
-"""What a restore's conf may say, checked before anything is touched."""
+"""Checks a restore's conf before anything else happens."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ KEYS = (
 def parse(
     conf: Mapping[str, Any], *, every: Sequence[Clinic], requested_by: str, run_id: str | None, zone: tzinfo
 ) -> tuple[RestoreRequest, bool]:
-    """The request, and whether it is approved in advance (``approve: true``).
+    """Read a conf. Returns the request, and whether it is approved in advance (``approve: true``).
 
-    :param every: the clinics that exist, for the error. A clinic whose row is gone is known by its backups: its id is
-        taken as it is.
-    :param zone: that of times without an offset.
+    :param every: the existing clinics, for the error. A clinic whose row is gone is known by its backups, so its id is
+        accepted.
+    :param zone: the time zone of times without an offset.
     :raises SettingsError: a key is unknown or a value is wrong.
     """
     require_known_keys(conf, KEYS)
@@ -53,7 +53,7 @@ def parse(
 
 
 def _as_clinic(value: object, every: Sequence[Clinic]) -> list[Clinic]:
-    """A number that no clinic has now, as it has one in the backups if there are any."""
+    """The number of a clinic that no longer exists, in the type that its backups have."""
     is_number = isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < MAX_DIGITS
     number = int(str(value)) if is_number else value
     if not isinstance(number, int) or isinstance(number, bool) or number in {clinic.id for clinic in every}:
@@ -110,7 +110,7 @@ def _schema(conf: Mapping[str, Any]) -> str | None:
 def _tables(value: object) -> tuple[str, ...]:
     if value is None or value == "" or value == []:
         return ()
-    # A name without its schema is no table of any backup: who has the backup can say which one is meant.
+    # A table's name without its schema is checked later, when the backup's tables are known.
     if not isinstance(value, list) or not all(
         isinstance(name, str) and name.isprintable() and 0 < len(name) <= 130 and name.count(".") <= 1 for name in value
     ):

@@ -1,4 +1,4 @@
-"""What became of a run's restore, as the catalog has it: no task and no XCom is believed."""
+"""The result of a run's restore according to the catalog. Results of tasks and XComs are not trusted."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ AGAIN_LATER = "Clear apply and report of this run: apply asks the database what 
 
 
 class NotRestored(PermanentError):
-    """The run has restored nothing, or nobody knows."""
+    """The run has restored nothing, or nobody knows whether it did."""
 
 
 class Rejected(NotRestored):
-    """The run has restored nothing: somebody rejected its plan. That is an answer, and no failure."""
+    """The run has restored nothing because somebody rejected its plan. That is not a failure."""
 
 
 def completed_by(restores: Restores, run_id: str, approved: Approval | None) -> RestoreRecord | None:
-    """The completed record of a run that has used its newest approval; none where there is no such record.
+    """The completed record of a run that used its newest approval; none if there is no such record.
 
-    :param approved: the run's newest; none of runs of before version 0011 of the catalog.
+    :param approved: the run's newest approval; none for runs from before version 0011 of the catalog.
     """
     for record in restores.find(run_id=run_id, state="completed"):
         if approved is None or (approved.used_by, approved.clinic_id) == (record.restore_id, record.clinic_id):
@@ -42,9 +42,11 @@ def settle_run(
     run_id: str,
     now: Callable[[], datetime],
 ) -> RestoreRecord:
-    """The run's completed restore. A record whose process died is closed before, as the database says.
+    """The run's completed restore.
 
-    :raises NotRestored: it has not ended well, and what is known of it; it may have happened, where nobody can tell.
+    If the process of a running record died, the database decides, and the record is closed.
+
+    :raises NotRestored: it did not complete, or nobody can tell whether it did.
     """
     restores = Restores(catalog.database)
     for record in restores.find(run_id=run_id, state="running"):
@@ -68,4 +70,4 @@ def settle_run(
     last = restores.get(used) if used is not None else None
     if last is not None and last.state != "completed":
         raise NotRestored(last.error or f"Restore {last.restore_id} is {last.state}.", hint=last.hint or AGAIN_LATER)
-    raise NotRestored(NOTHING, hint="Start the restore again: its plan is made anew, and waits for approval.")
+    raise NotRestored(NOTHING, hint="Start the restore again. A new plan is made and waits for approval.")

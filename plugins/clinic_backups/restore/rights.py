@@ -1,4 +1,4 @@
-"""A right that the role of ``restore_db`` lacks, said with the role, the database and the statement that grants it."""
+"""Completes the error about a missing right with the role, the database and the statement that grants it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RIGHTS = {
 
 
 def lacking_right(connection: Connection, error: PermanentError) -> PermanentError:
-    """The same error with who is denied what, and where."""
+    """The same error, with the role, its connection and the missing right."""
     with Snapshot(connection) as snapshot:
         target = ask(snapshot)
         ((role, database),) = snapshot.rows(

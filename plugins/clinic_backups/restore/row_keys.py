@@ -1,4 +1,4 @@
-"""What a unique index that identifies a table's rows does not take of the backup: it may be younger than the backup."""
+"""Checks whether a unique index can identify a backup's rows. The index may be newer than the backup."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clinic_backups.tenant.drift import FILE, filled_column
 
 
 def refusals(workspace: Workspace, staged: Staged) -> Iterator[Refusal]:
-    """Rows of the backup that the index cannot tell apart, and rows without a value in one of its columns."""
+    """Refusals for rows with equal values in the index, and for rows without a value in one of its columns."""
     shape = staged.shape
     if shape.now.primary_key or not shape.key:
         return
@@ -25,7 +25,7 @@ def refusals(workspace: Workspace, staged: Staged) -> Iterator[Refusal]:
             rows = f"{count:,} row{'s' if count != 1 else ''} of the backup"
             yield Refusal(
                 shape.name,
-                f"Column {name} of {shape.name} may not be empty now, and is in {rows}.",
+                f"Column {name} of {shape.name} may no longer be NULL, but is in {rows}.",
                 f"If a migration gave the rows a value, add it to include/sql/{FILE}:"
                 f" `{filled_column(shape.name, name, '…')}`. Otherwise: ALTER TABLE {shape.name} ALTER COLUMN {name}"
                 f" DROP NOT NULL for the time of the restore; or restore without {shape.name}.",

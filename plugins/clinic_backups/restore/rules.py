@@ -1,4 +1,4 @@
-"""What PostgreSQL's catalog says of the tables that a restore writes: operators, unique indexes, keys, rights."""
+"""Reads from PostgreSQL's catalog the operators, unique indexes, keys and rights of the restored tables."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.tenant_db import Snapshot
 
 NO_ACTION = "a"
-"""``pg_constraint.confdeltype``: what refers to a row keeps it from being deleted, and nothing else happens."""
+"""``pg_constraint.confdeltype``: a row that is referred to cannot be deleted; nothing else happens."""
 CASCADE = "c"
-"""The same: what refers to a row is deleted with it."""
+"""The same: rows that refer to a deleted row are deleted too."""
 
 
 @dataclass(frozen=True)
 class UniqueRule:
     """A unique or exclusion index besides the primary key's.
 
-    :param expressions: what it compares, as SQL over the table's columns.
-    :param operators: how, one for each expression; empty for an exclusion constraint.
-    :param predicate: which rows it holds for; all when none.
-    :param columns: every column that it looks at.
+    :param expressions: the compared expressions, as SQL over the table's columns.
+    :param operators: one for each expression; empty for an exclusion constraint.
+    :param predicate: the condition for rows in the index; none if it holds all rows.
+    :param columns: every column that it uses.
     :param deferrable: it is checked at the end of the transaction.
     """
 
@@ -38,23 +38,23 @@ class UniqueRule:
     exclusion: bool
     nulls_distinct: bool = True
     of_partition: bool = False
-    """It is an index of a partition, and holds for its rows alone."""
+    """Whether it is an index of a single partition."""
     key: tuple[str, ...] = ()
-    """Its columns, where they tell every row of the table: none of them may be NULL."""
+    """Its columns, if they identify every row of the table; none of them may be NULL."""
     collations: tuple[str | None, ...] = ()
     """As :attr:`TableRules.collations`."""
 
 
 @dataclass(frozen=True)
 class TableRules:
-    """What else is to be known of one table.
+    """Further facts about one table.
 
-    :param equals: the equality operator of each column of the primary key, qualified: ``pg_catalog.=``.
-    :param collations: of each column of the primary key, the collation by which texts of other bytes may be equal.
+    :param equals: the qualified equality operator of each column of the primary key: ``pg_catalog.=``.
+    :param collations: for each column of the primary key, the collation if it treats some different texts as equal.
     :param deferrable_key: its primary key is checked at the end of the transaction.
     :param children: tables that inherit from it and are no partitions.
-    :param missing_rights: of SELECT, INSERT, UPDATE and DELETE, those that this role does not have.
-    :param owned: this role owns it, and may turn off its triggers.
+    :param missing_rights: those of SELECT, INSERT, UPDATE and DELETE that this role lacks.
+    :param owned: this role owns the table, and may turn off its triggers.
     """
 
     equals: tuple[str, ...] = ()
@@ -65,16 +65,16 @@ class TableRules:
     owned: bool = False
     collations: tuple[str | None, ...] = ()
     row_key: tuple[str, ...] = ()
-    """Of a table without a primary key: the columns of a unique index that tells its rows as one would."""
+    """For a table without a primary key: the columns of a unique index that identifies its rows."""
 
     @property
     def immediate_columns(self) -> frozenset[str]:
-        """Columns of unique and exclusion indexes that PostgreSQL checks with each row: two rows cannot swap values."""
+        """Columns of unique and exclusion indexes that PostgreSQL checks row by row, so two rows cannot swap values."""
         return frozenset(name for rule in self.unique if not rule.deferrable for name in rule.columns)
 
     @property
     def is_deferrable(self) -> bool:
-        """It has unique keys that PostgreSQL checks by triggers at the end."""
+        """Whether it has unique keys that PostgreSQL checks by triggers at the end."""
         return self.deferrable_key or any(rule.deferrable for rule in self.unique)
 
 
@@ -83,7 +83,7 @@ class Reference:
     """A foreign key: ``columns`` of ``child`` refer to ``parent_columns`` of ``parent``.
 
     :param operators: qualified, one for each pair, with the parent's column on the left.
-    :param on_delete, on_update: as ``pg_constraint`` has them, ``a`` for no action.
+    :param on_delete, on_update: as in ``pg_constraint``; ``a`` means no action.
     """
 
     name: str
@@ -95,15 +95,15 @@ class Reference:
     on_delete: str = NO_ACTION
     on_update: str = NO_ACTION
     plain: bool = True
-    """The restore can prove it by itself: see ``pg_catalog/foreign_keys.sql``."""
+    """Whether the restore can prove it by itself: see ``pg_catalog/foreign_keys.sql``."""
     whole: bool = True
-    """It is of all rows of ``child`` and to all of ``parent``, not of one partition alone."""
+    """Whether it covers all rows of ``child`` and of ``parent``, not only those of one partition."""
     child_readable: bool = True
-    """This role may read ``child``; ``parent_readable``: ``parent``."""
+    """Whether this role may read ``child``; ``parent_readable``: whether it may read ``parent``."""
     parent_readable: bool = True
 
     def refers(self, child: str, parent: str) -> sql.Composed:
-        """SQL: the row of alias ``child`` refers to that of alias ``parent``."""
+        """SQL: the row of alias ``child`` refers to the row of alias ``parent``."""
         return compare(
             [sql.Identifier(parent, name) for name in self.parent_columns],
             self.operators,
@@ -112,9 +112,9 @@ class Reference:
 
 
 def with_row_key(rules: TableRules, table: Table, references: Iterable[Reference]) -> TableRules:
-    """The rules of a table, whose rows a unique index tells where it has no primary key.
+    """The rules of a table, with a unique index that identifies its rows if it has no primary key.
 
-    Best is one that others refer to: with it no row that they refer to is deleted and inserted.
+    An index that other tables refer to is preferred. Then no row that they refer to is deleted and inserted.
     """
     found = [rule for rule in rules.unique if rule.key and len(rule.operators) == len(rule.key)]
     if table.primary_key or not found:
@@ -126,7 +126,7 @@ def with_row_key(rules: TableRules, table: Table, references: Iterable[Reference
 
 
 def compare(left: Sequence[sql.Composable], operators: Sequence[str], right: Sequence[sql.Composable]) -> sql.Composed:
-    """SQL: all pairs are equal by their types' own operators, wherever these live."""
+    """SQL: all pairs are equal by their types' own operators, in whatever schema these are."""
     return sql.SQL(" AND ").join(
         sql.SQL("{} OPERATOR({}) {}").format(one, sql.SQL(operator), other)
         for one, operator, other in zip(left, operators, right, strict=True)
@@ -149,17 +149,17 @@ def read_references(snapshot: Snapshot, names: Sequence[str]) -> tuple[Reference
 
 
 def with_child(references: Iterable[Reference], name: str) -> list[Reference]:
-    """Those that a table has."""
+    """The foreign keys of a table."""
     return [reference for reference in references if reference.child == name]
 
 
 def with_parent(references: Iterable[Reference], name: str) -> list[Reference]:
-    """Those that refer to a table."""
+    """The foreign keys that refer to a table."""
     return [reference for reference in references if reference.parent == name]
 
 
 def cascading(references: Iterable[Reference], name: str) -> Reference | None:
-    """A foreign key to a table that does something to the rows which refer to a deleted one; none where none does."""
+    """A foreign key to this table whose ON DELETE changes or deletes the referring rows; none if there is none."""
     return next((found for found in with_parent(references, name) if found.on_delete != NO_ACTION), None)
 
 

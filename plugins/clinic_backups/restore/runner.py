@@ -1,4 +1,4 @@
-"""A restore from its request to its record: which backup, the plan, approved, the state before saved, applied, told."""
+"""Leads a restore from its request to its record: backup, plan, approval, safety backup, writing and mail."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 
 class RestoreRunner:
-    """Runs restores whose backups the catalog knows.
+    """Runs restores of backups that the catalog knows.
 
-    :param restore: what plans and applies.
-    :param safety: saves the present state before the first row is written.
+    :param restore: makes and applies plans.
+    :param safety: backs up the present state before the first row is written.
     :param now: the clock.
     """
 
@@ -52,7 +52,7 @@ class RestoreRunner:
         return choose_backup(self._catalog, request, self._now())
 
     def plan(self, request: RestoreRequest) -> RestorePlan:
-        """What the restore would do; see :meth:`ClinicRestore.plan`."""
+        """Make the plan; see :meth:`ClinicRestore.plan`."""
         chosen = self.choose(request)
         meant = self._meant(request, chosen.backup_id)
         notes = notes_of(chosen)
@@ -64,7 +64,10 @@ class RestoreRunner:
         return replace(plan, notes=(*notes, *plan.notes))
 
     def _others(self, chosen: BackupRecord) -> Iterator[str]:
-        """An emptied clinic, backed up since, differs in nothing from its newest backup: older ones may hold it."""
+        """A note about older backups, if the newest one equals the clinic.
+
+        A clinic that lost its rows may have been backed up since.
+        """
         known = self._catalog.find(
             clinic_id=chosen.clinic_id, state="completed", data_before=chosen.data_time, safety_copies=False
         )
@@ -78,7 +81,7 @@ class RestoreRunner:
             yield f"Older backups hold other rows than this one ({chosen.rows_total:,} rows): {shown}{more}."
 
     def propose(self, request: RestoreRequest, plan: RestorePlan) -> Approval:
-        """Record a plan without refusals as one that somebody is to approve, with the page that they are shown."""
+        """Record a plan without refusals for approval, with the page that the approver sees."""
         return self._approvals.propose(
             Proposal(
                 clinic_id=plan.clinic_id,
@@ -94,7 +97,10 @@ class RestoreRunner:
         )
 
     def _meant(self, request: RestoreRequest, backup_id: str) -> RestoreRequest:
-        """With the tables of the restore that a copy was made before, unless somebody names some: to undo that."""
+        """The request.
+
+        For the safety backup of a restore of some tables it names these tables, unless it names others.
+        """
         if request.tables:
             return request
         undone = self._restores.find(clinic_id=request.clinic_id, safety_backup_id=backup_id, limit=1)
@@ -103,21 +109,22 @@ class RestoreRunner:
     def apply(self, approved: Approval) -> RestoreRecord:
         """Apply what was approved, once; returns the completed record. A failure is recorded and raised.
 
-        While it lasts no backup and no other restore of the clinic begins. The present state is backed up in between,
-        from the database that is written to and as the plan saw it.
+        Meanwhile no backup and no other restore of the clinic can begin. The present state is backed up first, from the
+        database that is written to and as the plan saw it.
 
-        :param approved: as the catalog has it: its backup is the one that is restored.
-        :raises AlreadyRunning: a backup or restore of the clinic goes on; nothing was recorded.
-        :raises NotApproved: nobody has approved this plan, or it is of another database, was used, or is too old.
+        :param approved: the approval from the catalog. The restored backup is the approval's.
+        :raises AlreadyRunning: a backup or restore of the clinic is running; nothing was recorded.
+        :raises NotApproved: nobody has approved this plan, or the approval is for another database, was used, or is too
+            old.
         :raises ClinicBackupsError: see :meth:`ClinicRestore.apply` and :meth:`SafetyBackup.take`.
         """
         with self._catalog.lock(approved.clinic_id) as lock:
             for dead in self._restores.find(clinic_id=approved.clinic_id, state="running"):
                 closed = self._outcomes.close_dead(dead, self._status_of(dead))
                 if closed.state == "completed" and self._is_used_by(approved, closed):
-                    # An earlier attempt did this very plan, and died before it could say so.
+                    # An earlier attempt applied this plan, and died before it could record that.
                     return closed
-            # Before anything is done, so that nothing is done for nothing. It is used where it counts: with the note
+            # Checked before any work, so that no work is wasted. It is used later, together with the note
             # of the transaction that commits.
             approved = self._approvals.usable(approved.id)
             plan = _plan_of(approved)
@@ -133,7 +140,7 @@ class RestoreRunner:
     def _begin(self, approved: Approval, request: RestoreRequest, plan: RestorePlan) -> RestoreRecord:
         started_at = self._now()
         if self._restores.get(restore_id_of(plan.clinic_id, started_at)) is not None:
-            time.sleep(1)  # one that ended at once has taken this second's name
+            time.sleep(1)  # an attempt that failed at once has taken the name of this second
             started_at = self._now()
         return self._restores.begin(
             RestoreRecord(
@@ -158,7 +165,7 @@ class RestoreRunner:
         return found is not None and found.used_by == record.restore_id
 
     def _require_target(self, approved: Approval, plan: RestorePlan) -> None:
-        """:raises NotApproved: the connection leads to another database than the one that was approved."""
+        """:raises NotApproved: the connection leads to another database than the approved one."""
         with Snapshot(self._restore_db) as snapshot:
             now = ask(snapshot)
         if plan.target is None or plan.target.identity != now.identity:
@@ -175,14 +182,17 @@ class RestoreRunner:
             try:
                 return asked(transaction_id)
             except OtherDatabase:
-                # Nobody here can say it; the record must not keep the clinic from its restores for ever.
+                # Nobody can tell. The record must not prevent the clinic's restores for ever.
                 return None
 
         return status
 
 
 def _plan_of(approved: Approval) -> RestorePlan:
-    """:raises NotApproved: it is of a copy, or its parts contradict each other."""
+    """The approved plan. :raises NotApproved: the approval is for a copy, or its parts contradict each other.
+
+    :raises NotApproved: it is of a copy, or its parts contradict each other.
+    """
     if approved.plan is not None:
         plan = RestorePlan.from_json(approved.plan)
         if (plan.digest, plan.backup_id, plan.clinic_id) == (
@@ -197,19 +207,19 @@ def _plan_of(approved: Approval) -> RestorePlan:
 def close_abandoned(catalog: Catalog, clinic_db: Connection, now: Callable[[], datetime]) -> list[RestoreRecord]:
     """Close running records of restores whose process is gone, so that somebody learns of them.
 
-    :param clinic_db: any role of the clinics' database: it is asked what became of a transaction.
+    :param clinic_db: any role of the clinics' database. The database says whether a transaction was committed.
     """
     restores = Restores(catalog.database)
     outcomes, closed = RestoreOutcomes(restores, now), list[RestoreRecord]()
     for record in restores.find(state="running"):
         try:
             with catalog.lock(record.clinic_id):
-                # Asked again under the lock: its process may have closed it meanwhile.
+                # Read again under the lock, because its process may have closed it meanwhile.
                 current = restores.get(record.restore_id)
                 if current is not None and current.state == "running":
                     closed.append(outcomes.close_dead(current, status_in(clinic_db, current)))
         except TransientError:
-            # It goes on, or the database does not know yet, or it is not the one that was restored into: a later run
-            # asks again.
+            # It is still running, or the database does not know yet, or it is another database. A later run asks
+            # again.
             continue
     return closed

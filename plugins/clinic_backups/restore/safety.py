@@ -1,4 +1,4 @@
-"""The copy of the present state that a restore makes before it writes: what the plan saw, in the same database."""
+"""The safety backup that a restore makes before it writes: the state that the plan saw, in the same database."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 
 class SafetyBackup:
-    """Saves clinics before they are restored.
+    """Backs up clinics before they are restored.
 
     :param backup: reads through the restore's own connection.
     :param restore_db: that connection.
@@ -37,23 +37,24 @@ class SafetyBackup:
         lock: ClinicLock,
         tables: Sequence[str] = (),
     ) -> BackupRecord | None:
-        """Back up what the plan saw; none where no table has a row of the clinic.
+        """Back up the state that the plan saw; none if no table has a row of the clinic.
 
-        :param present: what the plan saw.
-        :param of: the backup that is about to be restored; ``tables``: only these of it, which its notes name.
-        :param lock: the clinic's, which the restore holds.
-        :raises IntegrityError: the backup does not hold what the plan saw.
+        :param present: the state that the plan saw.
+        :param of: the backup that is about to be restored.
+        :param tables: the tables of it that are restored, if not all. The notes of the safety backup name them.
+        :param lock: the clinic's lock, which the restore holds.
+        :raises IntegrityError: the safety backup does not hold what the plan saw.
         :raises ClinicBackupsError: see :meth:`ClinicBackup.run`.
         """
         if not any(present.rows.values()) and self._is_empty(clinic.id, present.snapshot):
             return None
-        # Without the run's id: what an earlier attempt of the run has stored is another moment's state, and a backup
-        # with that id would go on from there.
+        # Without the run's id. A backup with that id would continue one of an earlier attempt, which holds another
+        # moment's state.
         only = f", of {', '.join(tables)} only" if tables else ""
         request = BackupRequest(
             clinic, requested_by=requested_by, notes=f"before the restore of {of}{only}", run_id=None,
             safety_of=of, chosen=tuple(present.chosen),
-            # A restore must not wait until somebody has written an extract: the record says what it lacks.
+            # A restore must not wait until somebody has written an extract. The record says what is missing.
             allow_gaps=True,
         )  # fmt: skip
         saved = self._backup.run(request, held=lock, same_as=present.snapshot, outside=present.outside)
@@ -67,7 +68,7 @@ class SafetyBackup:
         return saved
 
     def _is_empty(self, clinic_id: int, snapshot: str) -> bool:
-        """No table has a row of the clinic. Also asked of the tables that the plan does not compare."""
+        """Whether no table has a row of the clinic, including tables that the plan does not compare."""
         queries = SqlExtract().rendered(SqlFolder(self._settings.sql_dir), clinic_id)
         with Snapshot(self._restore_db, same_as=snapshot, **self._settings.timeouts) as reader:
             for name, query in queries.items():

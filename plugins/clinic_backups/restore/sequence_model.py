@@ -1,4 +1,4 @@
-"""Columns that take numbers from sequences, and what cannot be told of them."""
+"""Columns that get numbers from sequences, and facts about them that cannot be told."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ COMPARE = "After a restore, compare the sequence's next values with the rows."
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table, or of a partition.
+    """A column of a table or of a partition.
 
-    :param type: without domains. :param root: the table that a partition is part of, else the table itself.
-    :param part: SQL of which rows lie in the partition.
+    :param type: without domains.
+    :param root: the partitioned table of a partition; otherwise the table itself.
+    :param part: SQL of the condition for rows in the partition.
     """
 
     table: str
@@ -33,15 +34,15 @@ class Column:
 
 @dataclass(frozen=True)
 class SequenceUse:
-    """A column that takes its numbers from a sequence.
+    """A column that gets its numbers from a sequence.
 
     :param sequence: qualified and quoted.
     :param may: this role may read and set the sequence.
-    :param how: by its default, by a function that an expression calls, by a trigger, by other code, or as owner and as
-        an identity.
+    :param how: by its default, by a function that an expression calls, by a trigger, by other code, as the owner of the
+        sequence, or as an identity.
     :param by: the same in words.
-    :param expression: the default, or what is assigned.
-    :param names: values of ``named``, SQL of the sequence's name that is made of the row, which mean this sequence.
+    :param expression: the default, or the assigned expression.
+    :param names: values of ``named`` that mean this sequence. ``named`` is SQL of a name that is made of the row.
     """
 
     of: Column
@@ -72,9 +73,10 @@ class SequenceUse:
 
 @dataclass(frozen=True)
 class RunTime:
-    """A column whose sequence has a name that is made at run time: the rows tell it, or nobody does.
+    """A column whose sequence has a name that is made at run time. At best the rows tell it.
 
-    :param named: SQL of the name. :param candidates: sequences whose names begin as it does.
+    :param named: SQL of the name.
+    :param candidates: sequences whose names begin in the same way.
     """
 
     of: Column
@@ -89,9 +91,10 @@ class RunTime:
 
 @dataclass(frozen=True)
 class Untold:
-    """Numbers of which it cannot be told from which sequence they come, or into which column they go.
+    """Numbers whose sequence, or whose column, cannot be told.
 
-    :param root: the table that the plan names. :param column: none where all of the table are meant.
+    :param root: the table that the plan names.
+    :param column: none if all columns of the table are meant.
     """
 
     root: str
@@ -102,7 +105,7 @@ class Untold:
 
 @dataclass
 class Uses:
-    """What was found."""
+    """The columns that get numbers, and the facts that cannot be told."""
 
     sequences: Sequences
     uses: list[SequenceUse] = field(default_factory=list)
@@ -111,11 +114,11 @@ class Uses:
 
     @property
     def columns(self) -> list[Column]:
-        """All columns that take numbers."""
+        """All columns that get numbers."""
         return list(dict.fromkeys([*(use.of for use in self.uses), *(made.of for made in self.made)]))
 
     def unused(self, tables: Collection[str]) -> Untold | None:
-        """Sequences beside these tables of which nothing in the database says which column takes their numbers."""
+        """Sequences beside these tables, if nothing in the database shows which column gets their numbers."""
         used = {use.sequence for use in self.uses} | {each.sequence for made in self.made for each in made.candidates}
         schemas = {table.split(".", 1)[0] for table in tables}
         found = sorted(
@@ -128,7 +131,7 @@ class Uses:
         return Untold(
             min(tables),
             None,
-            f"Nothing in the database says into which column numbers of {listed(found)} go: no restore moves them.",
+            f"The database does not show which column gets the numbers of {listed(found)}, so no restore moves them.",
             f"If the application puts them into a column, give it the default nextval('…'). {COMPARE}",
         )
 

@@ -1,4 +1,4 @@
-"""The sequences of a database, and which of them a text means."""
+"""Lists the sequences of a database, and finds those that a text means."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Known:
-    """A sequence as PostgreSQL has it.
+    """A sequence as PostgreSQL describes it.
 
     :param sequence: its name, qualified and quoted.
-    :param may: this role may read and set it. :param is_tied: PostgreSQL knows of a column that it belongs to.
+    :param may: this role may read and set it.
+    :param is_tied: PostgreSQL knows a column that it belongs to.
     """
 
     oid: int
@@ -34,7 +35,10 @@ class Known:
 
 
 class Sequences:
-    """All of a database. Names are compared here and never looked up by the server, which refuses what is no name."""
+    """All sequences of a database. Names are compared here.
+
+    The server is never asked, because it refuses texts that are no names.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         found = workspace.rows(catalog_query("sequences"), None, "looking for sequences")
@@ -45,9 +49,10 @@ class Sequences:
         self._path = [name for row in path for value in row for name in schemas_of(value)]
 
     def named(self, text: str, near: Sequence[str], path: str | None = None) -> list[Known]:
-        """Those that a text may mean: none, or one, or several where it names no schema.
+        """The sequences that a text may mean: none, one, or several if it names no schema.
 
-        :param near: schemas that it is looked for in. :param path: the search path, where it is known.
+        :param near: schemas to look in.
+        :param path: the search path, if it is known.
         """
         parts = name_of(text)
         if parts is None or len(parts) > 3:
@@ -66,7 +71,7 @@ class Sequences:
         return [each for each in found if each is not None]
 
     def beginning(self, prefix: str) -> list[Known]:
-        """Those whose name, with or without its schema, begins with a text."""
+        """The sequences whose name, with or without its schema, begins with a text."""
         begin = prefix.replace('"', "").lower()
         return [
             each

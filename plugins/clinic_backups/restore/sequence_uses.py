@@ -1,4 +1,4 @@
-"""Which columns take their numbers from which sequences: by PostgreSQL's own word, and by what functions say."""
+"""Finds which columns get their numbers from which sequences: from PostgreSQL's catalog, and from functions' texts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Function:
 
 
 def read(workspace: Workspace, names: Sequence[str]) -> Uses:
-    """What the columns of these tables take their numbers from. No text that anybody wrote makes it fail."""
+    """The columns of these tables that get numbers. No text that anybody wrote can make this fail."""
     return _Reader(workspace, names).read()
 
 
@@ -98,8 +98,8 @@ class _Reader:
                     Untold(
                         column.root,
                         name,
-                        f"{by.capitalize()} of {column.said} calls {function}, and what that takes numbers from cannot"
-                        " be seen: after a restore it may give a value that a row has.",
+                        f"{by.capitalize()} of {column.said} calls {function}, and it cannot be seen where that gets"
+                        " numbers from. After a restore it may give a value that a row has.",
                         f"Write {function} with a body in standard SQL (RETURN nextval('…')), or name the sequence in"
                         f" it as nextval('schema.name'). {COMPARE}",
                     )
@@ -108,7 +108,7 @@ class _Reader:
     def _of_calls(
         self, column: Column, expression: str, how: How, by: str, near: tuple[str, ...], path: str | None
     ) -> None:
-        """What an expression asks itself."""
+        """The sequences that an expression itself uses."""
         for call in calls(expression):
             if call.literal is None:
                 candidates = tuple(self._uses.sequences.beginning(call.prefix))
@@ -123,9 +123,9 @@ class _Reader:
     def _of_called(
         self, column: Column, expression: str, functions: Sequence[_Function], by: str, near: tuple[str, ...]
     ) -> None:
-        """What the functions ask that an expression calls."""
+        """The sequences that functions use which an expression calls."""
         found, is_hidden = self._sources(functions, set())
-        if is_hidden:  # a function may be told the name
+        if is_hidden:  # the function may get the name as an argument
             texts = [token.value for token in tokens(expression) if token.kind == "text"]
             told = [known for text in texts for known in self._uses.sequences.named(text, near)]
             if not told:
@@ -136,7 +136,7 @@ class _Reader:
             self._uses.uses.append(use_of(known, column, "function", by, expression))
 
     def _sources(self, functions: Sequence[_Function], seen: set[int]) -> tuple[list[Known], bool]:
-        """The sequences that functions ask, also by others; and whether one is not told."""
+        """The sequences that functions use, also through other functions; and whether one of them cannot be told."""
         found, is_hidden = list[Known](), False
         for function in functions:
             if function.oid in seen:
@@ -178,7 +178,7 @@ class _Reader:
             yield from self._written(code, table, by, near, function.path, is_row=kind & _ROW > 0 and not is_view)
 
     def _of_arguments(self, table: str, given: list[str], by: str, function: str, schema: str) -> Iterator[Piece]:
-        """Of a trigger whose function nobody can read: its arguments may name sequences."""
+        """For a trigger whose function cannot be read: the sequences that its arguments name."""
         for before, text in zip(["", *given], given, strict=False):
             if not self._uses.sequences.named(text, (schema,)):
                 continue
@@ -187,7 +187,7 @@ class _Reader:
             yield table, Written(None, before if is_told else None, expression), "trigger", by, (schema,), None
 
     def _of_functions(self) -> Iterator[Piece]:
-        """What functions write into tables that they name."""
+        """The values that functions write into tables which they name."""
         for function in self._functions:
             if function.is_read:
                 by = f"the function {function.said}"
@@ -223,7 +223,7 @@ class _Reader:
                 for each in self._uses.sequences.named(call.literal or "", near, path)
             ]
             if written.column is None and written.expression and not known and not _is_made(written.expression):
-                return  # the sequence that it names is not there
+                return  # the sequence that it names does not exist
             root = column.root if column else self._root(table)
             if root is None or (column is None and written.column is not None):
                 return
@@ -247,15 +247,15 @@ class _Reader:
             Untold(
                 root,
                 column,
-                f"{where} gets numbers by {by}, and {what} cannot be told: after a restore it may get one that a row"
-                " has.",
+                f"{where} gets numbers by {by}, but {what} cannot be told. After a restore it may get a number that a"
+                " row has.",
                 f"{_IN_SQL} {COMPARE}",
             )
         )
 
 
 Piece = tuple[str, Written, How, str, tuple[str, ...], str | None]
-"""A table, what is written into it, by what, and where names are looked for."""
+"""A table, the value that is written into it, by what, and the schemas in which names are looked up."""
 
 
 def _is_made(expression: str) -> bool:
@@ -267,7 +267,7 @@ def _text(value: str) -> str:
 
 
 def _best(uses: Collection[SequenceUse]) -> list[SequenceUse]:
-    """Without what is said twice, and what only an owner says where a default does too."""
+    """The uses without duplicates. A default counts before mere ownership of the sequence."""
     told = {(use.of, use.sequence) for use in uses if use.how != "owner"}
     kept = [use for use in uses if use.how != "owner" or (use.of, use.sequence) not in told]
     once = {(use.of, use.sequence, use.how == "function", use.expression): use for use in reversed(kept)}
@@ -275,6 +275,6 @@ def _best(uses: Collection[SequenceUse]) -> list[SequenceUse]:
 
 
 def _of_whole(found: list[T], what: Callable[[T], object]) -> list[T]:
-    """A partition has the defaults of its table, unless it got its own."""
+    """The uses of whole tables. A partition has its table's defaults, unless it has its own."""
     whole = {(each.of.table, what(each)) for each in found}
     return [each for each in found if each.of.root == each.of.table or (each.of.root, what(each)) not in whole]

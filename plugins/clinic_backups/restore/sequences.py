@@ -1,4 +1,7 @@
-"""Sequences after a restore: the next number must not be one that a row has, or somebody says that it may be."""
+"""Sequences after a restore: the next number must not be one that a row has.
+
+If that cannot be told, the plan says so.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ from clinic_backups.restore.workspace import Workspace
 
 @dataclass
 class Found:
-    """The sequences of what comes back.
+    """The sequences of the restored columns.
 
-    :param uses: all columns that take numbers from them.
-    :param notes: a table, and what the plan says about it.
+    :param uses: all columns that get numbers from them.
+    :param notes: each a table and what the plan says about it.
     """
 
     uses: list[SequenceUse] = field(default_factory=list)
@@ -36,14 +39,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Examined:
-    """What is known of the sequences of some tables before anything is restored."""
+    """Facts about the sequences of some tables before anything is restored."""
 
     uses: list[SequenceUse]
     untold: list[Untold]
 
 
 def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
-    """Sequences of columns that get values back, with every column of the database that takes its numbers from them."""
+    """Sequences of columns that get values back, with every column of the database that gets numbers from them."""
     result = Found()
     if not any(diff.plan.insert or diff.plan.update for diff in diffs.values()):
         return result
@@ -80,7 +83,7 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
 
 
 def examine(workspace: Workspace, names: Sequence[str]) -> Examined:
-    """What could be said before there is anything to restore. No function of the application is called that counts."""
+    """The facts that are known before there is anything to restore. No function that takes numbers is called."""
     found = read(workspace, list(workspace.relations()))
     wanted = [column for column in found.columns if column.root in names]
     _resolve(workspace, found, {column: _some_rows(column.table) for column in wanted})
@@ -128,14 +131,14 @@ def _by_name(made: RunTime) -> Untold:
     return Untold(
         made.of.root,
         made.of.column,
-        f"{made.of.said} gets numbers by {made.by} from a sequence whose name is made at run time{of}, and which one"
-        " cannot be told: it is not moved, and after a restore may give one that a row has.",
+        f"{made.of.said} gets numbers by {made.by} from a sequence whose name is made at run time{of}. Which one it is"
+        " cannot be told, so it is not moved. After a restore it may give a number that a row has.",
         COMPARE,
     )
 
 
 class _Asked:
-    """How numbers become values; nothing is asked twice.
+    """How numbers become values. Nothing is asked twice.
 
     :param rows: SQL of the rows of a table for which it must be possible to evaluate an expression.
     """
@@ -148,14 +151,14 @@ class _Asked:
         self._said: set[tuple[str | None, ...]] = set()
 
     def numbering(self, use: SequenceUse) -> Numbering | None:
-        """None: it cannot be told."""
+        """How the numbers become values; ``None`` if that cannot be told."""
         means = self._means(use)
         if means not in self._known:
             self._known[means] = self._numbering(use)
         return self._known[means]
 
     def is_new(self, use: SequenceUse) -> bool:
-        """It was not asked before."""
+        """Whether it was not asked before."""
         is_new = self._means(use) not in self._said
         self._said.add(self._means(use))
         return is_new
@@ -196,7 +199,7 @@ def _complete(workspace: Workspace, use: SequenceUse, found: Numbering, rows: sq
 
 
 def _back(diff: TableDiff | None, column: str, part: str | None = None) -> sql.Composable | None:
-    """SQL of the rows that come back with a value of the column; none where none does. :param part: of a partition."""
+    """SQL of the restored rows that have a value in the column; none if there are none. :param part: of a partition."""
     if diff is None or column not in diff.staged.shape.columns:
         return None
     operations = [
@@ -218,38 +221,38 @@ def _back(diff: TableDiff | None, column: str, part: str | None = None) -> sql.C
 
 def _asked(use: SequenceUse) -> str:
     return (
-        f"{use.of.said} is made by {use.by}, which calls a function: to see what it makes of a number, it was called"
-        f" {numbering.PROBES} times, and {use.sequence} went on by as much."
+        f"{use.of.said} is made by {use.by}, which calls a function. To see what it makes of a number, it was called"
+        f" {numbering.PROBES} times, and {use.sequence} moved by as much."
     )
 
 
 def _unclear(use: SequenceUse) -> str:
     return (
-        f"{use.of.said} is made from {use.sequence}, and how {use.by} does that cannot be told: the sequence"
+        f"{use.of.said} is made from {use.sequence}, but how {use.by} does that cannot be told. The sequence"
         " is not moved. Compare its next values with those of the rows after the restore."
     )
 
 
 def _unread(use: SequenceUse, left: int) -> str:
     return (
-        f"{left:,} of the values of {use.of.said} that come back are none that {use.sequence} gives soon, as far as"
-        f" {use.by} tells. Whether it gives them later cannot be told: compare them with its next values."
+        f"{left:,} of the restored values of {use.of.said} are not among those that {use.sequence} gives soon, as far"
+        f" as {use.by} shows. Whether it gives them later cannot be told: compare them with its next values."
     )
 
 
 def refusals(found: Sequence[SequenceUse], role: str) -> Iterator[Refusal]:
-    """A sequence that could not be set is found before anything is written."""
+    """Refuse sequences that the role may not set, before anything is written."""
     for use in found:
         if not use.may:
             yield Refusal(
                 use.table,
-                f"The role {role} may not set {use.sequence}, from which {use.table}.{use.column} takes its numbers.",
+                f"The role {role} may not set {use.sequence}, from which {use.table}.{use.column} gets its numbers.",
                 f"GRANT SELECT, UPDATE ON SEQUENCE {use.sequence} TO {role};",
             )
 
 
 def positions(workspace: Workspace) -> dict[str, int]:
-    """How far every sequence is that this role may read; those that nobody has used are left out."""
+    """The position of every sequence that this role may read. Sequences that were never used are left out."""
     found = workspace.rows(
         "SELECT quote_ident(schemaname) || '.' || quote_ident(sequencename), last_value FROM pg_sequences"
         " WHERE last_value IS NOT NULL",
@@ -260,7 +263,7 @@ def positions(workspace: Workspace) -> dict[str, int]:
 
 
 def moved(workspace: Workspace, before: Mapping[str, int]) -> dict[str, int]:
-    """By how much each sequence went on since."""
+    """By how much each sequence has moved since."""
     return {
         name: abs(number - before.get(name, 0))
         for name, number in positions(workspace).items()

@@ -38,27 +38,28 @@ __all__ = ["ClinicChanged", "ClinicRestore", "Wish", "refused"]
 
 T = TypeVar("T")
 TRIES = 3
-"""Times that a restore compares again after somebody else wrote the same rows at the same moment."""
+"""How often a restore compares again after somebody else wrote the same rows at the same moment."""
 
 
 class ClinicChanged(PermanentError):
-    """The clinic is not as it was when the plan was approved."""
+    """The clinic has changed since the plan was approved."""
 
 
 Save = Callable[[Present], object]
-"""Saves the present state, as the plan saw it."""
+"""Backs up the present state, as the plan saw it."""
 
 
 class ClinicRestore:
     """Restores clinics into one database.
 
-    Planning and applying do the same up to the writing: fetch and check the archive, load what differs into temporary
-    tables, compare. So nothing of a patient waits anywhere between the two, and what is applied was just computed.
+    Planning and applying are the same up to the writing: read and check the archive, load the rows that differ into
+    temporary tables, compare. So no patient data wait anywhere between the two, and what is applied was computed just
+    before.
 
     :param restore_db: a role that may read and write the clinics' tables.
-    :param clinic_db: where backups are read from; none where it is not defined.
-    :param archives: fetches and checks the backups.
-    :param listener: told what is being done.
+    :param clinic_db: the database that backups are read from; none if it is not defined.
+    :param archives: reads and checks the backups.
+    :param listener: told which step begins.
     """
 
     def __init__(
@@ -74,9 +75,9 @@ class ClinicRestore:
         self.clinic_db = clinic_db
 
     def plan(self, source: Source, wish: Wish) -> RestorePlan:
-        """What the restore would do, and whether it can: it is written, proven and taken back.
+        """Make the plan. It is written, proven and rolled back, to find out whether it can be applied.
 
-        While that lasts the rows that it would write are locked.
+        Meanwhile the rows that it would write are locked.
         """
 
         def rehearse(comparison: Comparison) -> RestorePlan:
@@ -96,12 +97,13 @@ class ClinicRestore:
         save: Save | None = None,
         on_commit: Callable[[str], object] = nobody,
     ) -> RestorePlan:
-        """Do it, in one transaction that is proven before it is committed; returns the plan as it was applied.
+        """Apply the plan in one transaction, which is proven before it commits. Returns the plan as it was applied.
 
-        :param approved: the digest of the plan that somebody has seen.
-        :param plan: that plan. The mode ``live`` needs it; else it only makes the error clearer.
-        :param save: called before the first row is written, unless nothing is to be written; what it raises ends it.
-        :param on_commit: called with the transaction's number just before it is committed.
+        :param approved: the digest of the plan that somebody has approved.
+        :param plan: that plan. The mode ``live`` needs it; otherwise it only makes the error clearer.
+        :param save: called before the first row is written, unless nothing is to be written. If it raises, the restore
+            ends.
+        :param on_commit: called with the transaction's number just before it commits.
         :raises ClinicChanged: the plan would be another one by now.
         :raises PermanentError: the plan has refusals, or a constraint forbids it; nothing was changed.
         :raises IntegrityError: the result would not be what was planned; nothing was changed.
@@ -140,7 +142,7 @@ class ClinicRestore:
     def _compared(
         self, source: Source, wish: Wish, use: Callable[[Comparison], T], *, since: RestorePlan | None = None
     ) -> T:
-        """See :meth:`_compared_again`. :raises PermanentError: the role lacks a right, said with role and database."""
+        """See :meth:`_compared_again`. :raises PermanentError: the role lacks a right; names role and database."""
         try:
             return self._compared_again(source, wish, use, since=since)
         except PermanentError as error:
@@ -152,7 +154,10 @@ class ClinicRestore:
     def _compared_again(
         self, source: Source, wish: Wish, use: Callable[[Comparison], T], *, since: RestorePlan | None
     ) -> T:
-        """Compare and go on, again where somebody was in the way, and with texts where types do not take the values."""
+        """Compare and continue.
+
+        If somebody wrote at the same moment, compare again. If a type does not accept the values, load them as texts.
+        """
         with Snapshot(self.database, **self.settings.timeouts) as looking:
             require_primary(ask(looking))  # before a large archive is fetched
         backup, tries, as_text = self.archives.fetch(source), 1, False
@@ -191,12 +196,12 @@ class ClinicRestore:
             backup_now = _under_names_of_now(backup.manifest, drift, looking)
             names = [name for name in backup_now.manifest.tables if name in queries]
             rules = read_rules(looking, names)
-        # A table that the role may not read cannot be locked either: the plan refuses it.
+        # A table that the role may not read cannot be locked either. The plan refuses it.
         compared = {name: queries[name] for name in names
                     if name in rules and "SELECT" not in rules[name].missing_rights}  # fmt: skip
         with Workspace(self.database, reads=compared, **timeouts) as workspace:
             target, refusals = target_of(workspace, self.clinic_db, other_database=wish.other_database)
-            # A copy that was made before a restore of some tables takes back these alone.
+            # The safety backup of a restore of some tables brings back only these.
             chosen = () if wish.tables else backup_now.now(backup.manifest.chosen)
             comparison = Comparison(
                 workspace,
@@ -214,7 +219,7 @@ class ClinicRestore:
             )
             comparison.choose()
             self.listener.step("reading the clinic as it is")
-            # Who waits for our locks holds the reader up as well: one lock timeout for both together.
+            # A session that waits for our locks delays the reader too, so both together have one lock timeout.
             left = timeouts["lock_timeout_seconds"] - (time.monotonic() - begun)
             patience = timeouts | {"lock_timeout_seconds": max(1, int(left))}
             with Snapshot(self.database, same_as=workspace.export(), **patience) as reader:
@@ -233,7 +238,7 @@ def _under_names_of_now(manifest: Manifest, drift: Drift, looking: Snapshot) -> 
 
 
 def _require_plan(plan: RestorePlan | None, approved: str) -> RestorePlan:
-    """The approved plan, which must be what its digest says."""
+    """The approved plan, if it matches its digest."""
     if (
         plan is None
         or plan.digest != approved
@@ -247,7 +252,7 @@ def _require_plan(plan: RestorePlan | None, approved: str) -> RestorePlan:
 
 
 def _interrupted(error: TransientError, committing: Sequence[str]) -> TransientError:
-    """A restore that broke off: what became of the clinic, and how somebody finds out."""
+    """The error for a restore that was cut off: the clinic's state, and how to find it out."""
     refused = refusal_of(error)
     if refused is None or (refused.state and not refused.state.startswith(("08", "57", "58"))):
         return error
@@ -258,10 +263,10 @@ def _interrupted(error: TransientError, committing: Sequence[str]) -> TransientE
         )
     else:
         told = TransientError(
-            f"{error.message} That was while the restore was committed, and whether it was is not known here: the"
-            " clinic is as it was before, or wholly restored.",
-            hint="Plan the same restore again and look: nothing to write means that it was done."
-            + (f" As long as the server was not restarted it knows: SELECT pg_xact_status('{committing[-1]}');"
+            f"{error.message} That was during the commit, and it is not known whether the restore was committed. The"
+            " clinic is either as before or completely restored.",
+            hint="Plan the same restore again: if there is nothing to write, it was done."
+            + (f" Until its next restart, the server knows: SELECT pg_xact_status('{committing[-1]}');"
                if committing[-1] else ""),
         )  # fmt: skip
     told.refused = refused  # type: ignore[attr-defined]
@@ -275,13 +280,13 @@ def _changed(clinic_id: int, now: RestorePlan, plan: RestorePlan | None) -> Clin
         where = f", in {', '.join(tables)}" if tables else ""
     return ClinicChanged(
         f"Clinic {clinic_id} has changed since the plan was made{where}: {_summary(now)} now.",
-        hint="Nothing was changed. Make a new plan and approve it. If people go on working: the mode `live` keeps what"
+        hint="Nothing was changed. Make a new plan and approve it. If people keep working, the mode `live` keeps what"
         " they changed since the plan, and include/sql/before_restore.sql can keep them out meanwhile.",
     )
 
 
 def refused(plan: RestorePlan) -> PermanentError:
-    """Every refusal of a plan as one error."""
+    """All refusals of a plan as one error."""
     lines = [f"- {refusal.message}\n  HINT: {refusal.hint}" for refusal in plan.refusals]
     return PermanentError(
         "\n".join([f"The restore of clinic {plan.clinic_id} from {plan.backup_id} is not possible:", *lines]),

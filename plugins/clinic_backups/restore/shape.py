@@ -1,4 +1,4 @@
-"""Schema drift: what a table was when it was backed up, against what it is now."""
+"""Compares a table as it was when it was backed up with the same table now."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Shape:
     """How the rows of a backup fit into a table.
 
     :param then: the table as the manifest describes it.
-    :param now: the table as it is.
-    :param columns: the columns that both have, in the manifest's order: only these are compared and written.
-    :param retyped: those of them whose type has changed: they are loaded as texts, and cast.
-    :param same: nothing has changed, so that equal blocks are equal rows.
-    :param notes: what the plan says about it.
-    :param on_insert: why no row can be inserted, if there is something.
+    :param now: the present table.
+    :param columns: the columns that both have, in the manifest's order. Only these are compared and written.
+    :param retyped: those whose type has changed. They are loaded as texts and converted.
+    :param same: nothing has changed, so equal blocks are equal rows.
+    :param notes: notes for the plan.
+    :param on_insert: why no row can be inserted; empty if rows can.
     """
 
     then: Table
@@ -40,15 +40,15 @@ class Shape:
     on_insert: Refusal | None
     rules: TableRules = field(default_factory=TableRules, repr=False)
     computed: tuple[Column, ...] = ()
-    """Columns of the primary key that are generated: no backup holds them, both sides compute them."""
+    """Generated columns of the primary key. No backup holds them, so they are computed on both sides."""
     on_write: tuple[Refusal, ...] = ()
     """Why no row can be inserted or updated."""
     filled: tuple[tuple[str, str], ...] = ()
-    """Columns that were added since, with the text of the value that rows get which come back."""
+    """Columns that were added since, with the text of the value that restored rows get."""
     unnulled: tuple[tuple[str, str], ...] = ()
-    """Columns that may not be NULL any more, with the text of the value that rows get which had NULL."""
+    """Columns that may no longer be NULL, with the text of the value that rows get instead of NULL."""
     confirmed: frozenset[str] = frozenset()
-    """Columns of which somebody says that they hold the values of then, whatever their type is now."""
+    """Columns that a line declares to have kept their values, whatever their type is now."""
 
     @property
     def name(self) -> str:
@@ -57,20 +57,20 @@ class Shape:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """The primary key as it is now, or what else tells the rows; empty where nothing does."""
+        """The present primary key, or the columns of a unique index that identify the rows; empty if there is none."""
         other = self.rules.row_key
         return self.now.primary_key or (other if set(other) <= set(self.columns) else ())
 
     @property
     def made_up_key(self) -> bool:
-        """The database, or a random number, makes up a part of the key: no two rows ever get the same."""
+        """Whether the database or a random number makes up a part of the key, so that no two rows ever get the same."""
         columns = [column for column in self.now.columns if column.name in self.key]
         return any(
             column.identity or "nextval(" in (column.default or "") or column.type == "uuid" for column in columns
         )
 
     def typed(self, name: str) -> str:
-        """SQL of a column's type now. A key that is compared without regard to case, for instance, stays one."""
+        """SQL of a column's present type, with the collation of a key that is compared without regard to case."""
         type_ = next(column.type for column in self.now.columns if column.name == name)
         collation = dict(zip(self.key, self.rules.collations, strict=False)).get(name)
         return f"{type_} COLLATE {collation}" if collation else type_
@@ -82,19 +82,22 @@ class Shape:
 
     @property
     def kept(self) -> tuple[str, ...]:
-        """Columns that the backup does not have: a row that is written again keeps its values of them."""
+        """Columns that the backup does not have. A row that is written again keeps its values there."""
         return tuple(column.name for column in self.now.stored_columns if column.name not in self.columns)
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hex, of all that decides which values come back in which columns: an approval is for them."""
+        """SHA-256, in hex, of everything that decides which values come back in which columns.
+
+        An approval includes it.
+        """
         said = (self.then.columns, self.now.columns, self.key, self.columns, self.filled, self.unnulled,
                 sorted(self.confirmed))  # fmt: skip
         return hashlib.sha256(repr(said).encode()).hexdigest()
 
     @property
     def filling(self) -> list[sql.Composed]:
-        """SQL of the values of ``filled``, each of its column's type."""
+        """SQL of the values of ``filled``, each in its column's type."""
         return [self.value_of(name, value) for name, value in self.filled]
 
     def value_of(self, name: str, text: str) -> sql.Composed:
@@ -104,26 +107,26 @@ class Shape:
 
     @property
     def op_key(self) -> tuple[str, ...]:
-        """What the columns of the primary key are called beside columns of our own: no name of the application's."""
+        """The names of the key's columns in tables of this package, which never have names of the application."""
         return tuple(f"k{number}" for number, _ in enumerate(self.key))
 
     def as_op_key(self, alias: str) -> sql.Composed:
-        """SQL: a row's primary key, under these names."""
+        """SQL: a row's key, under these names."""
         return sql.SQL(", ").join(
             sql.SQL("{} AS {}").format(sql.Identifier(alias, name), sql.Identifier(ours))
             for name, ours in zip(self.key, self.op_key, strict=True)
         )
 
     def same_key(self, left: str, right: str) -> sql.Composed:
-        """SQL: the rows of two aliases have the same primary key."""
+        """SQL: the rows of two aliases have the same key."""
         return self._same(left, self.key, right, self.key)
 
     def is_of(self, op: str, row: str) -> sql.Composed:
-        """SQL: the operation of one alias is of the row of another one."""
+        """SQL: the operation of one alias is for the row of another one."""
         return self._same(op, self.op_key, row, self.key)
 
     def same_op_key(self, left: str, right: str) -> sql.Composed:
-        """SQL: the keys of two aliases are equal, which both have under our names."""
+        """SQL: the keys of two operations are equal."""
         return self._same(left, self.op_key, right, self.op_key)
 
     def _same(self, left: str, left_names: Sequence[str], right: str, right_names: Sequence[str]) -> sql.Composed:
@@ -134,18 +137,18 @@ class Shape:
         )
 
 
-# Keys of these types are numbers that a database made up; others may say who a patient is.
+# Keys of these types are numbers that a database made up. Other keys may identify a patient.
 PLAIN_KEY_TYPES = ("smallint", "integer", "bigint", "uuid")
 
 
 def has_plain_key(table: Table) -> bool:
-    """The primary key may be shown in plans, logs and errors."""
+    """Whether the primary key may be shown in plans, logs and errors."""
     types = {column.name: column.type for column in table.columns}
     return bool(table.primary_key) and all(types[name] in PLAIN_KEY_TYPES for name in table.primary_key)
 
 
 def is_user_defined(type_: str) -> bool:
-    """The type belongs to the application or an extension: ``format_type`` then writes its schema before it."""
+    """Whether the type belongs to the application or an extension. ``format_type`` then writes its schema before it."""
     return "." in type_.partition("(")[0]
 
 
@@ -162,10 +165,10 @@ def fit(
 ) -> Shape | Refusal:
     """Compare a table of a backup with the same table now.
 
-    :param fills: what columns get that were added since, or that may not be NULL any more, as texts.
-    :param kept: lines that say of columns that they hold the values of then.
-    :param made_again: columns that have the name of one of then, and are another one.
-    :param renamed: what columns of then are called now, of which no line says so; none where nobody knows.
+    :param fills: texts of values for columns that were added since, or that may no longer be NULL.
+    :param kept: lines which say that columns kept their values.
+    :param made_again: columns that have the name of an older column and are another one.
+    :param renamed: present names of renamed columns that no line mentions; none if nobody knows.
     """
     old = {column.name: column for column in then.stored_columns}
     new = {column.name: column for column in now.stored_columns}
@@ -183,7 +186,7 @@ def fit(
     if not told and set(old) != set(new):
         return Refusal(
             now.name,
-            f"{now.name} has no primary key, and its columns are others than in the backup: rows cannot be told apart.",
+            f"{now.name} has no primary key, and its columns differ from the backup: rows cannot be identified.",
             "Give it the columns of the backup for the time of the restore, or restore without this table.",
         )
     proposals = list(proposed_columns(then, now, renamed)) if dropped else []
@@ -191,7 +194,7 @@ def fit(
         return Refusal(
             now.name,
             f"The backup has columns that {now.name} lacks now: {', '.join(dropped)}.",
-            (f"{_renamed(proposals)} Else: bring" if proposals else "Bring")
+            (f"{_renamed(proposals)} Otherwise bring" if proposals else "Bring")
             + " the columns back, or restore without their values: ignore_dropped.",
         )
     generated = {column.name: column for column in now.columns if column.generated is not None}
@@ -204,10 +207,10 @@ def fit(
     shared = tuple(name for name in old if name in new)
     values = {name: value for name, value in fills.items() if value is not None}
     unnulled = [name for name in shared if name in values and new[name].not_null and not old[name].not_null]
-    # A type outside of pg_catalog may be another one under the same name: its values are looked at as texts.
+    # A type outside of pg_catalog may be another one with the same name, so its values are compared as texts.
     retyped = tuple(name for name in shared if old[name].type != new[name].type or is_user_defined(old[name].type))
     were_generated = {column.name for column in then.columns if column.generated is not None}
-    # An INSERT gives such a column its default, and NULL without one: that is not what was computed then.
+    # An INSERT gives such a column its default or NULL, which is not the value that was computed then.
     no_longer = [name for name in new if name in were_generated]
     added = [column for name, column in new.items() if name not in old and name not in were_generated]
     notes = [
@@ -219,7 +222,7 @@ def fit(
             if old[name].type != new[name].type
         ),
         *(
-            f"Column {column.name} was added since: rows that come back get "
+            f"Column {column.name} was added since: restored rows get "
             + (f"'{values[column.name]}' ({FILE})." if column.name in values else "its default.")
             for column in added
         ),
@@ -247,11 +250,11 @@ def fit(
 
 
 def _is_kept(then: Column, now: Column, lines: Collection[ColumnLine], *, by_number: bool = False) -> bool:
-    """A line says that the values are the same: between these very types, or between these very columns.
+    """Whether a line says that the column kept its values, between these very types or these very columns.
 
-    One that does not say between what counts for backups without the numbers of columns: it was the only form then.
+    A line without them counts for backups without the numbers of columns, because it was the only form then.
 
-    :param by_number: it must name the columns.
+    :param by_number: the line must name the columns.
     """
     pairs = [(what_column(then), what_column(now))]
     if not by_number:
@@ -265,15 +268,15 @@ def _made_again(now: Table, columns: Sequence[tuple[Column, Column]]) -> Refusal
     )
     return Refusal(
         now.name,
-        f"Columns of {now.name} were dropped since the backup, and others were made under their names:"
+        f"Columns of {now.name} were dropped since the backup, and others were created with their names:"
         f" {', '.join(column.name for _, column in columns)}.",
-        f"If the migration gave them the same values, add to include/sql/{FILE}: {lines}. Else restore without their"
-        " values: ignore_dropped.",
+        f"If the migration gave them the same values, add to include/sql/{FILE}: {lines}. Otherwise restore without"
+        " their values: ignore_dropped.",
     )
 
 
 def _renamed(lines: Sequence[str]) -> str:
-    """What to write if a column was renamed."""
+    """A proposal for the hint, if columns were renamed."""
     said = ", ".join(f"`{line}`" for line in lines)
     return f"If a migration renamed columns, add to include/sql/{FILE}: {said}."
 
@@ -281,7 +284,7 @@ def _renamed(lines: Sequence[str]) -> str:
 def _no_longer_generated(now: Table, name: str) -> Refusal:
     return Refusal(
         now.name,
-        f"Column {name} of {now.name} was generated when the backup was made, and is an ordinary one now: the backup"
+        f"Column {name} of {now.name} was generated when the backup was made, and is an ordinary one now. The backup"
         " does not hold its values.",
         "Make it a generated column again for the time of the restore, or restore without this table.",
     )
@@ -290,9 +293,9 @@ def _no_longer_generated(now: Table, name: str) -> Refusal:
 def _other_meaning(now: Table, name: str, said: str) -> Refusal:
     return Refusal(
         now.name,
-        f"{said[0].upper()}{said[1:]} than when the backup was made, and column {name} of {now.name} is of it: values"
-        " would come back with another meaning.",
-        "Give them the names of then for the time of the restore, or restore without this table.",
+        f"{said[0].upper()}{said[1:]} than when the backup was made, and column {name} of {now.name} has this type."
+        " Values would come back with another meaning.",
+        "Give them their former names for the time of the restore, or restore without this table.",
     )
 
 
@@ -304,6 +307,6 @@ def _unfillable(now: Table, added: list[Column]) -> Refusal | None:
     return Refusal(
         now.name,
         f"Columns of {now.name} were added since, may not be NULL and have no default: {', '.join(names)}.",
-        f"Say in include/sql/{FILE} which value the rows that come back get there: {lines}. The application's"
-        " migration that added the column says which. Or give the columns a default for the time of the restore.",
+        f"Add to include/sql/{FILE} the value that restored rows get there: {lines}. The application's"
+        " migration that added the column shows it. Or give the columns a default for the time of the restore.",
     )

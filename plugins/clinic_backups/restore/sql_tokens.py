@@ -1,4 +1,4 @@
-"""SQL and PL/pgSQL that others wrote, cut into tokens: whatever a text says, reading it never fails."""
+"""Cuts SQL and PL/pgSQL that others wrote into tokens. No text can make this fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _COMMENT_PART = re.compile(r"/\*|\*/")
 class Token:
     """A piece of a text.
 
-    :param value: of a word in lower case, of a quoted name or a text what it stands for.
+    :param value: a word in lower case; for a quoted name or a text, its content.
     """
 
     kind: Literal["word", "quoted", "text", "number", "sign"]
@@ -35,7 +35,7 @@ class Token:
     end: int
 
     def is_(self, *values: str) -> bool:
-        """It is one of these words or signs."""
+        """Whether it is one of these words or signs."""
         return self.kind in ("word", "sign") and self.value in values
 
     @property
@@ -44,11 +44,11 @@ class Token:
 
 
 def tokens(text: str) -> Iterator[Token]:
-    """The tokens of a text, without comments. What is not closed goes to the text's end."""
+    """The tokens of a text, without comments. If something is not closed, it extends to the text's end."""
     at = 0
     while at < len(text):
         found = _TOKEN.match(text, at)
-        if found is None:  # no character is left out above: only to be sure that it ends
+        if found is None:  # the pattern matches every character; this only guarantees an end
             return
         kind, value, at = found.lastgroup, found[0], found.end()
         if kind == "comment":
@@ -82,7 +82,7 @@ def _comment_end(text: str, at: int) -> int:
 
 
 def without_comments(text: str) -> str:
-    """The same text with a space for what is not a token: other places keep theirs."""
+    """The same text with blanks in place of everything that is no token, so that all positions stay the same."""
     parts, at = list[str](), 0
     for token in tokens(text):
         parts += [" " * (token.start - at), text[token.start : token.end]]
@@ -91,7 +91,7 @@ def without_comments(text: str) -> str:
 
 
 def closing(found: Sequence[Token], opening: int) -> int:
-    """The index of the token that closes the parenthesis; that behind the last one where nothing does."""
+    """The index of the token that closes the parenthesis; the index behind the last token if none does."""
     depth = 0
     for index in range(opening, len(found)):
         depth += found[index].is_("(", "[") - found[index].is_(")", "]")
@@ -101,7 +101,7 @@ def closing(found: Sequence[Token], opening: int) -> int:
 
 
 def split(found: Sequence[Token], *signs: str) -> list[list[Token]]:
-    """At signs or words that stand in no parenthesis, which are left out."""
+    """Split at signs or words outside of parentheses. The separators are left out."""
     parts, depth = [list[Token]()], 0
     for token in found:
         depth += token.is_("(", "[") - token.is_(")", "]")
@@ -113,14 +113,14 @@ def split(found: Sequence[Token], *signs: str) -> list[list[Token]]:
 
 
 def replaced(text: str, changes: Iterable[tuple[int, int, str]]) -> str:
-    """A text with some of its parts, from one place to another, replaced."""
+    """A text with some of its parts, each from one position to another, replaced."""
     for start, end, new in sorted(changes, reverse=True):
         text = text[:start] + new + text[end:]
     return text
 
 
 def name_of(text: str) -> tuple[str, ...] | None:
-    """The parts of a name as a text writes it, as PostgreSQL reads them; none where it is no name."""
+    """The parts of the name in a text, as PostgreSQL reads them; none if the text is not a name."""
     found = list(tokens(text))
     parts = found[::2]
     if not found or len(found) % 2 == 0 or not all(part.is_name for part in parts):

@@ -1,4 +1,4 @@
-"""Rows of a table by where they lie."""
+"""Handles rows of a table by their positions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from clinic_backups.tenant.outside import Outside
 
 
 def from_table(shape: Shape) -> sql.Composable:
-    """The table without those that inherit from it."""
+    """The table without the tables that inherit from it."""
     only = sql.SQL("ONLY ") if shape.rules.children else sql.SQL("")
     return only + qualified(shape.name)
 
 
 def load(workspace: Workspace, staged: Staged, found: Outside) -> None:
-    """Take rows that were found for rows that the clinic has now."""
+    """Add found rows to the clinic's present rows."""
     if not found.rows:
         return
     columns = staged.shape.columns
@@ -29,7 +29,7 @@ def load(workspace: Workspace, staged: Staged, found: Outside) -> None:
 
 
 def places(workspace: Workspace, rows: sql.Composable, doing: str) -> Outside:
-    """Where rows lie. :param rows: SELECT of ``part``, ``place`` and ``changed``."""
+    """The positions of rows. :param rows: SELECT of ``part``, ``place`` and ``changed``."""
     query = sql.SQL(
         "SELECT a.part::bigint, count(*), count(*) FILTER (WHERE a.changed), array_agg(a.place)::text"
         " FROM ({}) AS a GROUP BY 1"

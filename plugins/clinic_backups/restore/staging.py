@@ -1,7 +1,7 @@
-"""Brings into the workspace what differs between a backup and the clinic as it is now, and nothing else.
+"""Loads the rows that differ between a backup and the clinic's present state into temporary tables.
 
-Blocks that both sides have are equal rows: they are neither loaded nor compared. The present rows are read at the
-workspace's own moment, over a second connection, since one connection cannot read and load at once.
+Blocks that both sides have are equal rows, so they are neither loaded nor compared. The present rows are read at the
+workspace's own moment, but over a second connection, because one connection cannot read and load at once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from clinic_backups.tenant.tenant_db import Snapshot
 
 
 class Unfit(PermanentError):
-    """A type of the database does not take a value of the backup, though it has the same name."""
+    """A type of the database does not accept a value of the backup, although it has the same name."""
 
 
 def _unfit(error: BaseException) -> BaseException:
@@ -38,10 +38,10 @@ def _unfit(error: BaseException) -> BaseException:
 
 @dataclass(frozen=True)
 class Staged:
-    """One table's rows that differ: ``wanted`` of the backup, ``present`` of the clinic as it is.
+    """One table's rows that differ: ``wanted`` of the backup, ``present`` of the clinic.
 
-    :param index: makes the names of temporary tables short and unlike.
-    :param matched: rows in blocks that both sides have.
+    :param index: makes short and different names for temporary tables.
+    :param matched: the number of rows in blocks that both sides have.
     """
 
     shape: Shape
@@ -49,9 +49,9 @@ class Staged:
     wanted: sql.Identifier
     present: sql.Identifier
     blocks: BlockList
-    """All blocks that the backup has of the table, with the archives in which they lie."""
+    """All blocks that the backup has of the table, with the archives that hold them."""
     missing: Counter[bytes]
-    """Digests of those that the clinic does not have, and how often."""
+    """Digests of the blocks that the clinic does not have, each with its number."""
     matched: int
 
 
@@ -60,7 +60,7 @@ class Staging:
 
     :param queries: the extract of each table, rendered for the clinic.
     :param reader: sees the same moment as the workspace.
-    :param as_text: load every value of the backup as text: a type of the same name may not take all of them any more.
+    :param as_text: load every value of the backup as text, because a type of the same name may not accept all of them.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class Staging:
         self._workspace, self._reader, self._queries, self._as_text = workspace, reader, queries, as_text
 
     def stage_present(self, index: int, shape: Shape, content: TableContent) -> Staged:
-        """Make a table's temporary tables and load the clinic's rows that the backup does not have as they are."""
+        """Make a table's temporary tables, and load the present rows whose blocks the backup does not have."""
         now = {column.name: column.type for column in shape.now.columns}
         wanted = self._workspace.stage(
             f"wanted_{index}",
-            # Dropped and retyped columns come as texts; what is to be cast is cast once all is loaded.
+            # Dropped and retyped columns are loaded as texts. Types are converted when everything is loaded.
             [
                 (
                     c.name,
@@ -88,7 +88,7 @@ class Staging:
         query = self._queries[shape.name]
         digests = Counter(block.digest for block in content.blocks)
         if not shape.same or content.outside:
-            # A row in a block that both sides have may be one that the extract gives now, and not after the restore.
+            # A row in a block that both sides have may be one that the extract no longer returns after the restore.
             self._workspace.stage_extract(present, shape.now, shape.columns, query)
             compute_keys(self._workspace, present, shape)
             return Staged(shape, index, wanted, present, content.blocks, digests, 0)
@@ -97,7 +97,10 @@ class Staging:
         return Staged(shape, index, wanted, present, content.blocks, +digests, matched)
 
     def _copy_present(self, shape: Shape, target: sql.Identifier, query: str, digests: Counter[bytes]) -> int:
-        """Load the blocks that ``digests`` lacks; take the others out of it. Returns the rows of those."""
+        """Load the blocks that are not in ``digests``, and remove the others from it.
+
+        Returns the number of rows in these.
+        """
         channel = ByteChannel()
         matched = 0
 
@@ -121,7 +124,7 @@ class Staging:
 
 
 def compute_keys(workspace: Workspace, table: sql.Identifier, shape: Shape) -> None:
-    """Add the generated columns of the primary key to a temporary table that is loaded."""
+    """Add the generated columns of the primary key to a loaded temporary table."""
     for column in shape.computed:
         statement = sql.SQL("ALTER TABLE {} ADD COLUMN {} {} GENERATED ALWAYS AS ({}) STORED").format(
             table, sql.Identifier(column.name), sql.SQL(shape.typed(column.name)), sql.SQL(column.generated or "")
@@ -130,7 +133,7 @@ def compute_keys(workspace: Workspace, table: sql.Identifier, shape: Shape) -> N
 
 
 class _Load:
-    """``COPY`` of one table in a thread of its own, from a channel."""
+    """``COPY`` of one table in a thread of its own, fed by a channel."""
 
     def __init__(self, workspace: Workspace, table: Staged) -> None:
         self.table, self.channel = table.shape.name, ByteChannel()
@@ -156,24 +159,24 @@ class _Load:
             raise
 
     def finish(self) -> None:
-        """All was written: wait until it is loaded, and raise what went wrong."""
+        """Wait until everything is loaded, and raise the error if there was one."""
         self.channel.close()
         self._thread.join()
         if self._failure is not None:
             raise self._failure
 
     def abandon(self, error: BaseException) -> None:
-        """Something else went wrong: end the COPY without success."""
+        """End the COPY without success, because something else failed."""
         self.channel.fail(error)
         self._thread.join()
 
 
 class WantedLoader:
-    """Loads a backup's missing blocks, from whichever of its archives gives them: a context manager.
+    """Loads a backup's missing blocks from the archives of its chain. A context manager.
 
-    It is a :class:`~clinic_backups.restore.archives.Wanted`. At its end all must have come.
+    It is a :class:`~clinic_backups.restore.archives.Wanted`. All blocks must have come when it ends.
 
-    :param on_loaded: told of a table and how many rows of it are loaded now.
+    :param on_loaded: told the table and the number of its rows that are loaded now.
     """
 
     def __init__(
@@ -205,7 +208,7 @@ class WantedLoader:
             )
 
     def begin(self, archive: int) -> bool:
-        """The next segments are that archive's; returns whether blocks that should lie in it are missing."""
+        """Announce the archive of the next segments; returns whether it should hold blocks that are still missing."""
         self._finish_table()
         lying = self._lying.get(archive, {})
         self._here = {
@@ -214,7 +217,7 @@ class WantedLoader:
         return bool(self._here)
 
     def take(self, segment: Segment) -> None:
-        """Load what is missing of it."""
+        """Load the missing blocks of a segment."""
         if self._load is not None and self._load.table != segment.table:
             self._finish_table()
         if not (here := self._here.get(segment.table)):
@@ -227,7 +230,7 @@ class WantedLoader:
             offset += block.size_bytes
 
     def _write(self, table: str, block: Block, data: bytes) -> None:
-        """As often as it is wanted: an archive of the chain need not hold it as often."""
+        """Write a block as often as it is wanted. The archive may hold it fewer times."""
         self._load = self._load or _Load(self._workspace, self._staged[table])
         times = self._missing[table].pop(block.digest)
         for _ in range(times):
@@ -242,7 +245,7 @@ class WantedLoader:
 
 
 def _by_archive(staged: Mapping[str, Staged]) -> dict[int, dict[str, set[bytes]]]:
-    """The digests of the missing blocks of each table, by the archive in which they lie."""
+    """The digests of the missing blocks of each table, by the archive that holds them."""
     found: dict[int, dict[str, set[bytes]]] = {}
     for name, table in staged.items():
         for block, archive in zip(table.blocks, table.blocks.archives, strict=True):

@@ -1,4 +1,4 @@
-"""Which database a restore writes to, as its server says it, and whether the backups are read from the same one."""
+"""Identifies the database that a restore writes to, and compares it with the database that backups are read from."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from clinic_backups.restore.model import Refusal, Target
 from clinic_backups.tenant.source_database import system_identifier
 from clinic_backups.tenant.tenant_db import Snapshot
 
-# A server's start stands for its identity where pg_control_system() is denied, and tells a copy of a server's files
-# from the server itself: both have the same system identifier.
+# If pg_control_system() is denied, the server's start identifies it. The start also tells a copy of a server's files
+# from the server itself, because both have the same system identifier.
 _WHO = """
     SELECT current_database(), (SELECT oid::bigint FROM pg_database WHERE datname = current_database()),
            current_setting('server_version'), pg_is_in_recovery(),
@@ -28,11 +28,11 @@ _TIMELINE_OF_STANDBY = (
 
 
 class OtherDatabase(TransientError):
-    """The connection leads to another database than the one that was meant."""
+    """The connection leads to another database than the intended one."""
 
 
 def ask(snapshot: Snapshot) -> Target:
-    """What the server of an open connection says of itself.
+    """Identify the server of an open connection.
 
     :raises ClinicBackupsError: it does not answer.
     """
@@ -60,11 +60,11 @@ def ask(snapshot: Snapshot) -> Target:
 def target_of(
     snapshot: Snapshot, clinic_db: Connection | None, *, other_database: bool, **timeouts: Any
 ) -> tuple[Target, tuple[Refusal, ...]]:
-    """Where an open connection of a restore would write, and what stands in the way of it.
+    """The database that an open connection would write to, and the refusals because of it.
 
-    :param clinic_db: where backups are read from; none where it is not defined.
-    :param other_database: somebody has said in so many words that it is another database.
-    :raises PermanentError: the server is a standby: nothing can be written there.
+    :param clinic_db: the database that backups are read from; none if it is not defined.
+    :param other_database: somebody has said explicitly that another database is meant.
+    :raises PermanentError: the server is a standby, where nothing can be written.
     """
     target = ask(snapshot)
     require_primary(target)
@@ -92,9 +92,11 @@ def require_primary(target: Target) -> None:
 
 
 def same_server(one: Target, other: Target) -> bool:
-    """Both are one primary that has run without an end in between: only so are their transactions the same ones.
+    """Whether both are one primary that has run without a restart in between.
 
-    A copy of a server's files, and what came of them after a restart, counts its transactions on by itself.
+    Only then do their transaction numbers agree.
+
+    A copy of a server's files, or the same files after a restart, continue to count transactions separately.
     """
     is_known_to_differ = one.system is not None and other.system is not None and one.system != other.system
     return (
@@ -106,7 +108,7 @@ def same_server(one: Target, other: Target) -> bool:
 
 
 def at_same_place(one: Target, other: Target) -> bool:
-    """The same address leads to both, and both may be one server: it was restarted perhaps."""
+    """Whether both have the same address and may be one server, perhaps after a restart."""
     is_known_to_differ = one.system is not None and other.system is not None and one.system != other.system
     return (
         not is_known_to_differ
@@ -116,7 +118,7 @@ def at_same_place(one: Target, other: Target) -> bool:
 
 
 def _difference(target: Target, clinic_db: Connection | None, timeouts: Mapping[str, Any]) -> str:
-    """How it differs from the database that backups are read from, in a sentence; empty where it is the same one."""
+    """A sentence about how it differs from the database that backups are read from; empty if it is the same."""
     if clinic_db is None:
         return ""
     try:
@@ -131,7 +133,7 @@ def _difference(target: Target, clinic_db: Connection | None, timeouts: Mapping[
 
 
 def compare(source: Target, target: Target) -> str:
-    """How the database that is restored into differs from the one that backups are read from; empty: it does not."""
+    """How the restore's database differs from the one that backups are read from; empty if it is the same."""
     read_from = f"Backups are read from {source.name} (connection clinic_db)"
     if source.system is None or target.system is None:
         if same_server(source, target):
@@ -144,7 +146,7 @@ def compare(source: Target, target: Target) -> str:
     if source.timeline is not None and source.timeline != target.timeline:
         return f"{read_from}, which is on timeline {source.timeline} and not on {target.timeline}."
     if source.standby:
-        # Of a copy of the primary's files it has the identifier and the timeline too.
+        # A standby of a copy of the primary's files has the same identifier and timeline.
         return f"{read_from}, a standby, and whether it follows this server or another copy of it cannot be told."
     if source.started_at != target.started_at:
         return f"{read_from}, which is on a copy of the same server."

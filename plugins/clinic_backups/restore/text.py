@@ -1,4 +1,4 @@
-"""A plan for people: as lines for a log or terminal, and as the page that is approved."""
+"""Shows a plan to people: as lines for a log or terminal, and as the page for the approver."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from clinic_backups.restore.model import RestorePlan, RestoreRequest, TablePlan,
 NOT_COMPARED = (
     "It was not compared with the database that backups are read from: the connection clinic_db is not defined here"
 )
-_STOPS = (
-    "What is approved is what is applied, once and in this database: if the clinic changes in between, the restore"
-    " stops."
-)
+_STOPS = "Exactly this plan is applied, once and in this database. If the clinic changes in between, the restore stops."
 _MODES: Mapping[RestoreMode, tuple[str, str]] = {
     "exact": ("is to become what backup {} holds", _STOPS),
     "missing": (
@@ -26,11 +23,11 @@ _MODES: Mapping[RestoreMode, tuple[str, str]] = {
     ),
     "live": (
         "is to become what backup {} holds, except rows that people change after this plan",
-        "What is approved is applied once and in this database, and it may be less: rows that people change in between"
-        " stay as they leave them, and the restore's record tells which were left.",
+        "This plan is applied once and in this database, or less of it: rows that people change in between stay as"
+        " they leave them, and the restore's record says which.",
     ),
 }
-"""What each mode does with the clinic and its backup, and what it does when the clinic changes after the plan."""
+"""For each mode: what it does with the clinic, and what happens if the clinic changes after the plan."""
 
 
 def as_lines(plan: RestorePlan) -> Iterator[str]:
@@ -51,14 +48,14 @@ def as_lines(plan: RestorePlan) -> Iterator[str]:
 
 
 def left_as_they_are(record: RestoreRecord) -> Iterator[str]:
-    """What a restore in the mode ``live`` did not touch, table by table."""
+    """The rows that a restore in the mode ``live`` did not touch, table by table."""
     if record.mode == "live":
         for table in RestorePlan.from_json(record.plan).tables:
             yield from (f"{table.table}: {note}" for note in table.notes)
 
 
 def undo_command(record: RestoreRecord, request: RestoreRequest) -> str:
-    """The command that leads back to the state before: of the tables that were restored, in the same database."""
+    """The command that undoes the restore: of the restored tables, in the same database."""
     words = ["clinic-backups", "restore", "--clinic", str(record.clinic_id)]
     for table in record.tables:
         words += ["--table", table]
@@ -68,7 +65,7 @@ def undo_command(record: RestoreRecord, request: RestoreRequest) -> str:
 
 
 def undo_conf(record: RestoreRecord, request: RestoreRequest) -> str:
-    """The same as the conf of ``clinic_restore``."""
+    """The same as a conf of ``clinic_restore``."""
     conf: dict[str, object] = {"clinic_id": record.clinic_id, "backup_id": record.safety_backup_id}
     if record.tables:
         conf["tables"] = list(record.tables)
@@ -78,11 +75,11 @@ def undo_conf(record: RestoreRecord, request: RestoreRequest) -> str:
 
 
 def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
-    """The page that Airflow shows to whoever approves. Names are data, and no mark-up."""
+    """The page that Airflow shows to the approver. Names are escaped, because they are data and not markup."""
     does, between = _MODES[plan.mode]
     lines = [
         f"**{_escape(plan.clinic_name)}** (clinic {plan.clinic_id}) {does.format(f'`{plan.backup_id}`')}, as of"
-        f" **{iso(plan.snapshot_at.replace(microsecond=0))}**. Mode `{plan.mode}`. Asked for by"
+        f" **{iso(plan.snapshot_at.replace(microsecond=0))}**. Mode `{plan.mode}`. Requested by"
         f" {_escape(requested_by)}."
     ]
     lines.append(f"**Target:** {_escape(_target(plan.target))}")
@@ -114,18 +111,18 @@ def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
 
 
 def copy_as_markdown(backup: BackupRecord, schema: str, target: Target, *, requested_by: str, notes: str) -> str:
-    """The page to approve for a copy into a new schema."""
+    """The page for the approver of a copy in a new schema."""
     lines = [
         f"A copy of backup `{backup.backup_id}` of **{_escape(backup.clinic_name)}** (clinic {backup.clinic_id},"
         f" {backup.rows_total:,} rows) is to be made in the new schema `{schema}`, in {_escape(target.name)}."
-        f" Asked for by {_escape(requested_by)}.",
+        f" Requested by {_escape(requested_by)}.",
         "The clinic itself is not touched. The copy holds patients' data: whoever may read that schema may read them.",
     ]
     return "\n\n".join([*lines, *([f"Notes: {_escape(notes)}"] if notes else [])])
 
 
 def _target(target: Target | None) -> str:
-    """Which database is written to, and how it differs from the one that backups are read from."""
+    """The database that is written to, and how it differs from the one that backups are read from."""
     if target is None:
         return "not known"
     if not target.compared:

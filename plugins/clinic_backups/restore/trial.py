@@ -1,4 +1,4 @@
-"""What could never be restored, found before the first loss: one row of each table is written, and taken back."""
+"""Finds what could never be restored, before the first loss: writes one row of each table and rolls it back."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ CHECK = "restore"
 
 
 def findings(settings: Settings, connection: Connection | None) -> list[Finding]:
-    """What :func:`try_tables` finds; without a connection that it was not tried."""
+    """The findings of :func:`try_tables`. Without the connection, the finding is that nothing was tried."""
     report = Report()
     if connection is None:
         report.warn(
             CHECK,
-            "Nobody tried whether the tables can be restored: connection 'restore_db' is not defined here.",
+            "It was not tried whether the tables can be restored: connection 'restore_db' is not defined here.",
             "Run `clinic-backups check` also where restores run.",
         )
     else:
@@ -49,7 +49,7 @@ def findings(settings: Settings, connection: Connection | None) -> list[Finding]
 def try_tables(settings: Settings, connection: Connection, report: Report) -> None:
     """Delete, update and insert one row of each table with the restoring role, and roll it back.
 
-    Nothing is left of it but a gap in a sequence. A table that is empty has only its rights looked at.
+    Only a gap in a sequence may remain. If a table is empty, only the rights on it are checked.
     """
     folder = SqlFolder(settings.sql_dir)
     with report.check(CHECK), Workspace(connection, **settings.timeouts) as workspace:
@@ -85,7 +85,10 @@ def _check_rights(report: Report, name: str, rules: TableRules, role: str) -> No
 
 
 def _check_told(report: Report, name: str, key: Sequence[str], references: tuple[Reference, ...]) -> None:
-    """A changed row that nothing tells is deleted and inserted, which does something to the rows that refer to it."""
+    """Check whether changed rows can be identified.
+
+    Without a key they are deleted and inserted, which affects referring rows.
+    """
     found = None if key else cascading(references, name)
     if found is not None:
         report.error(CHECK, untold(name, found), told_by(name, found))

@@ -1,7 +1,7 @@
-"""What a manifest may say of tables that are to be made.
+"""Checks what a manifest says of tables that are to be created.
 
-Whoever has a public key and may write to the store can make one. So its names are only quoted, a type is used where
-PostgreSQL itself spells it so, and no expression of it is ever run.
+Anybody who has a public key and may write to the store can make a manifest. So its names are only quoted, a type is
+used only if PostgreSQL itself spells it in the same way, and none of its expressions is ever run.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from clinic_backups.base.model import Table
 from clinic_backups.base.strict_json import is_text
 from clinic_backups.restore.workspace import Workspace
 
-# What format_type writes: a name, perhaps a modifier of numbers and words after it, perhaps an array's brackets.
+# The form that format_type writes: a name, then optionally a modifier of numbers, words, and an array's brackets.
 _TYPE = re.compile(r'([\w ."]{1,300})(\(\d{1,8}(?:,-?\d{1,5})?\))?((?: [a-z ]{1,30})?(?:\[\])?)')
 
 
 def is_possible(table: Table) -> bool:
-    """Names that PostgreSQL could have given, and a key of columns that are there: JSON may hold anything else."""
+    """Whether PostgreSQL could have given these names, and the key consists of existing columns.
+
+    JSON may hold anything else.
+    """
     columns = [column.name for column in table.columns]
     schema, _, name = table.name.partition(".")
     types = [column.type for column in table.columns]
@@ -28,21 +31,24 @@ def is_possible(table: Table) -> bool:
 
 
 class Types:
-    """Which types of a manifest the database has."""
+    """Tells which types of a manifest the database has."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._known: dict[str, bool] = {}
 
     def has(self, type_: str) -> bool:
-        """The text is PostgreSQL's own spelling of a type that the role may use, at most with numbers in brackets."""
+        """Whether the text is PostgreSQL's own spelling of a type that the role may use.
+
+        It may have numbers in brackets.
+        """
         if type_ not in self._known:
             match = _TYPE.fullmatch(type_)
             self._known[type_] = match is not None and self._finds(match[1] + match[3])
         return self._known[type_]
 
     def _finds(self, bare: str) -> bool:
-        # Its spelling must be the same, so that nothing but a type's name can get into a statement. The two are of a
+        # The spelling must be the same, so that only a type's name can get into a statement. The two calls are for a
         # type without a modifier and of one that has it taken away, as in character(3).
         query = (
             "SELECT FROM pg_type AS t WHERE t.oid = to_regtype(%(bare)s) AND t.typtype <> 'p'"
@@ -53,4 +59,4 @@ class Types:
             with self._workspace.attempt():
                 return bool(self._workspace.rows(query, {"bare": bare}, "looking for types"))
         except PermanentError:
-            return False  # to_regtype knows no such syntax, or may not look into the schema
+            return False  # to_regtype does not know the syntax, or may not look into the schema

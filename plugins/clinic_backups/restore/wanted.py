@@ -1,4 +1,4 @@
-"""The tables that somebody names: those of a backup, or an error that names the nearest ones."""
+"""Checks the tables that somebody names against those of a backup."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clinic_backups.base.text import one_line
 
 
 def require_known(wanted: Collection[str], known: Collection[str]) -> None:
-    """:raises SettingsError: the backup has no table of such a name."""
+    """:raises SettingsError: the backup has no such table. The hint names similar ones."""
     unknown = sorted(set(wanted) - set(known))
     if not unknown:
         return
@@ -23,7 +23,7 @@ def require_known(wanted: Collection[str], known: Collection[str]) -> None:
 
 
 def _near(name: str, known: Collection[str]) -> Iterator[str]:
-    """With the schema that was left out, or with a few other letters."""
+    """The same name in other schemas; if there is none, names with a few different letters."""
     bare = name.rpartition(".")[2].lower()
     by_name = {one: one.partition(".")[2].lower() for one in sorted(known)}
     near = get_close_matches(bare, list(by_name.values()), n=2)

@@ -1,4 +1,4 @@
-"""The ways by which rows lead to a clinic, and which of them say whose a row is now."""
+"""Finds the links by which rows lead to a clinic, and which of them say to which clinic a row belongs now."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from clinic_backups.tenant.row_checks import CLINIC, PLACEHOLDER
 
 
 class Ways:
-    """Foreign keys and columns named like one, from one table with an extract to another, as the database stands.
+    """Foreign keys, and columns named like one, between tables with an extract, in the present database.
 
-    They are read when they are first asked for: most plans miss no row, and need none.
+    They are read when they are first needed. Most plans miss no row and need none.
 
     :param queries: the extract of each table, rendered for the clinic.
     """
@@ -40,9 +40,9 @@ class Ways:
 
     @cached_property
     def clinics_key(self) -> str | None:
-        """The column of the clinics' table that holds the number of a clinic; none: it cannot be told."""
+        """The column of the clinics' table that holds a clinic's number; none if it cannot be told."""
         compared = self._folder.clinic_columns().get(self.clinic_table, frozenset[str]())
-        # Without an extract of the clinics, the column that most keys name.
+        # If the clinics' table has no extract, the column that most foreign keys refer to.
         named = [
             key.parent_columns[0]
             for key in self._structure.references
@@ -52,7 +52,7 @@ class Ways:
 
     @cached_property
     def queries(self) -> dict[str, str]:
-        """The rows of the clinic in each table that has an extract, and in the clinics' own."""
+        """The query for the clinic's rows in each table with an extract, and in the clinics' own table."""
         queries = dict(self._given)
         if self.clinic_table not in queries and self.clinics_key is not None:
             table, key = quoted_table(self.clinic_table), quoted(self.clinics_key)
@@ -65,12 +65,12 @@ class Ways:
 
     @cached_property
     def links(self) -> tuple[Reference, ...]:
-        """Those that say whose a row is."""
+        """The links that say to which clinic a row belongs."""
         return tuple(map(_reference, Coverage(self._structure, self._folder, self.queries).links()))
 
     @cached_property
     def declared(self) -> tuple[Reference, ...]:
-        """Those whose column may name another clinic's rows, as somebody declared."""
+        """The links whose column may name another clinic's rows, as somebody declared."""
         names = KeyNames(self._structure, self._folder, self.queries)
         key = [self.clinics_key] if self.clinics_key else []
         every = Links(self._structure, names, self.queries, (), self.clinic_table, key).all()
@@ -78,21 +78,21 @@ class Ways:
 
     @cached_property
     def named(self) -> tuple[Reference, ...]:
-        """Those of ``links`` that no foreign key stands for."""
+        """Those of ``links`` that have no foreign key, but a column with the name of one."""
         keys = {(key.table, key.columns, key.parent) for key in self._structure.references}
         return tuple(each for each in self.links if (each.child, each.columns, each.parent) not in keys)
 
     def of(self, table: str) -> list[Reference]:
-        """Those of one table that say whose a row is."""
+        """The links of one table."""
         return with_child(self.links, table)
 
     def telling(self, table: str) -> set[str]:
-        """Columns of a table that say whose a row is: those of its ways, and those that its extract compares."""
+        """Columns of a table that say to which clinic a row belongs: columns of its links, and of its extract."""
         compared = self._folder.clinic_columns().get(table, frozenset[str]())
         return {column for way in self.of(table) for column in way.columns} | compared
 
     def marks(self, table: str) -> list[str]:
-        """Columns that say whose a row is, and that no way can follow: of another type, arrays, or a clinic's code."""
+        """Columns that say to which clinic a row belongs, but cannot be followed: other types, arrays, codes."""
         names = KeyNames(self._structure, self._folder, self.queries)
         named = {
             column.name
@@ -117,10 +117,10 @@ class Ways:
         return frozenset(name for (name,) in found)
 
     def of_others(self, table: str, columns: sql.Composable, among: sql.Composable) -> sql.Identifier:
-        """A temporary table of the rows ``r`` that the extract of a table gives other clinics.
+        """A temporary table of those rows ``r`` that a table's extract returns for other clinics.
 
-        :param columns: what to keep of ``r``.
-        :param among: which rows are looked for.
+        :param columns: the columns of ``r`` to keep.
+        :param among: the rows to look for.
         """
         self._made += 1
         name, template = f"others_{self._made}", self._folder.extracts()[table]
@@ -135,7 +135,7 @@ class Ways:
             others = sql.SQL("clinica_del_respaldo.id <> {} AND {}").format(sql.Literal(self.clinic_id), among)
             made = self._workspace.derive(name, making.format(columns, everybody, others), doing)
         except PermanentError:
-            # It takes only a number: clinic by clinic then.
+            # The extract accepts only a number, so it is run for each clinic.
             own = sql.SQL("(\n{}\n) AS r").format(sql.SQL(self.queries[table]))
             made = self._workspace.derive(name, making.format(columns, own, sql.SQL("false")), doing)
             ids = sql.SQL("SELECT {0}.id FROM (\n{1}\n) AS {0} (id, name, language) WHERE {0}.id <> {2}").format(
@@ -149,7 +149,7 @@ class Ways:
         return made
 
     def exists(self, way: Reference, child: str) -> sql.Composed:
-        """SQL: the row of alias ``child`` refers to a row that is there, whosever it is."""
+        """SQL: the row of alias ``child`` refers to an existing row, whichever clinic that belongs to."""
         return sql.SQL("EXISTS (SELECT FROM {} AS p WHERE {})").format(qualified(way.parent), way.refers(child, "p"))
 
 
@@ -165,5 +165,5 @@ def _reference(link: structure.Reference) -> Reference:
 
 
 def columns_of_ways(ways: Sequence[Reference]) -> list[str]:
-    """In order of name."""
+    """The columns of links, in order of name."""
     return sorted({name for way in ways for name in way.columns})

@@ -1,4 +1,4 @@
-"""The one transaction of a restore: temporary tables beside the clinics' own, all gone with its end."""
+"""The single transaction of a restore. Its temporary tables vanish when it ends."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from clinic_backups.tenant.tenant_db import Snapshot, require_column
 
 
 def columns_of(names: Sequence[str], alias: str | None = None) -> sql.Composed:
-    """A list of columns, of one table when it has an alias."""
+    """A list of columns, qualified with the alias if there is one."""
     return sql.SQL(", ").join(sql.Identifier(alias, name) if alias else sql.Identifier(name) for name in names)
 
 
 def row_text(names: Sequence[str], alias: str) -> sql.Composed:
-    """A whole row as one text: equal exactly when each column's text is, and NULL is not ``''``."""
+    """A whole row as one text. Two are equal exactly if the texts of all columns are; NULL differs from ``''``."""
     return sql.SQL("ROW({})::text").format(columns_of(names, alias))
 
 
 class Workspace(Snapshot):
-    """A REPEATABLE READ transaction that may write. It ends with :meth:`commit`, or as if nothing had been.
+    """A REPEATABLE READ transaction that may write. It ends with :meth:`commit`, or is rolled back.
 
-    What others commit meanwhile it does not see: a row of theirs that it writes too makes it fail, and nothing of it
-    happened.
+    It does not see what others commit meanwhile. If it writes a row that others have written meanwhile, it fails and
+    nothing is changed.
     """
 
     READ_ONLY = False
@@ -43,7 +43,7 @@ class Workspace(Snapshot):
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """What fails inside leaves the transaction as it was before; what succeeds stays."""
+        """A savepoint. If the block fails, the transaction is as before; if it succeeds, its changes stay."""
         self.execute("SAVEPOINT attempt", "setting a savepoint")
         try:
             yield
@@ -55,7 +55,7 @@ class Workspace(Snapshot):
         self.execute("RELEASE SAVEPOINT attempt", "releasing the savepoint")
 
     def execute(self, statement: sql.Composable | str, doing: str, values: Sequence[Any] | None = None) -> int:
-        """Run a statement; returns how many rows it touched."""
+        """Run a statement; returns the number of rows."""
         try:
             with self._db.cursor() as cursor:
                 cursor.execute(statement, values)
@@ -64,17 +64,17 @@ class Workspace(Snapshot):
             raise_database_error(error, doing, source=self.SOURCE)
 
     def role(self) -> str:
-        """The role that writes, as SQL names it."""
+        """The writing role, quoted for SQL."""
         ((role,),) = self.rows("SELECT quote_ident(current_user)", None, "asking for the role")
         return str(role)
 
     def export(self) -> str:
-        """The name under which another transaction can see the same moment."""
+        """Export the snapshot; returns its name for another transaction."""
         ((name,),) = self.rows("SELECT pg_export_snapshot()", None, "exporting the snapshot")
         return str(name)
 
     def stage(self, name: str, columns: Sequence[tuple[str, str]]) -> sql.Identifier:
-        """Make an empty temporary table of columns and types; returns how SQL names it."""
+        """Make an empty temporary table of columns and types; returns its quoted name."""
         described = sql.SQL(", ").join(
             sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(type_)) for column, type_ in columns
         )
@@ -83,26 +83,32 @@ class Workspace(Snapshot):
         return sql.Identifier("pg_temp", name)
 
     def derive(self, name: str, query: sql.Composable, doing: str) -> sql.Identifier:
-        """Make a temporary table of what a query gives; returns how SQL names it."""
+        """Make a temporary table from a query; returns its quoted name."""
         statement = sql.SQL("CREATE TEMPORARY TABLE {} ON COMMIT DROP AS {}").format(sql.Identifier(name), query)
         self.define(statement, doing)
         return sql.Identifier("pg_temp", name)
 
     def analyze(self, table: sql.Identifier, doing: str, columns: Sequence[str] = ()) -> None:
-        """Tell the planner of a temporary table, roughly. :param columns: those that it is joined by; else all."""
+        """Give the planner rough statistics of a temporary table.
+
+        :param columns: the columns of its joins; by default all.
+        """
         listed = sql.SQL(" ({})").format(columns_of(columns)) if columns else sql.SQL("")
         self.execute("SET LOCAL default_statistics_target = 5", "setting the statistics target")
         self.execute(sql.SQL("ANALYZE {}{}").format(table, listed), doing)
 
     @contextmanager
     def application_path(self) -> Iterator[None]:
-        """With the search path of the application: functions of types and indexes may look tables up by it."""
+        """Use the application's search path, because functions of types and indexes may look up tables by it."""
         self.execute("SET LOCAL search_path TO DEFAULT", "setting the search path")
         yield
         self.execute("SET LOCAL search_path = pg_catalog", "setting the search path")
 
     def define(self, statement: sql.Composable, doing: str) -> None:
-        """Make or change a temporary table; where event triggers forbid it and the role may, without them."""
+        """Make or change a temporary table.
+
+        If event triggers forbid that and the role may, they are disabled for it.
+        """
         try:
             with self.attempt():
                 self.execute(statement, doing)
@@ -132,7 +138,7 @@ class Workspace(Snapshot):
             ) from None
 
     def copy_in(self, target: sql.Identifier, columns: Sequence[str], source: ByteSource, doing: str) -> int:
-        """``COPY`` CSV into a temporary table; returns how many rows."""
+        """``COPY`` CSV into a temporary table; returns the number of rows."""
         statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(target, columns_of(columns))
         try:
             with self._db.cursor() as cursor:
@@ -156,7 +162,7 @@ class Workspace(Snapshot):
             raise_database_error(error, f"reading {table.name}", source="extract")
 
     def commit(self) -> None:
-        """Make all of it happen."""
+        """Commit."""
         try:
             self._db.commit()
         except psycopg2.Error as error:

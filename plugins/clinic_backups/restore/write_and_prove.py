@@ -1,4 +1,4 @@
-"""Writes what a comparison decided, and proves it: once to see whether it can be done, and once for good."""
+"""Writes the result of a comparison and proves it: once as a rehearsal, and once for good."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ from clinic_backups.restore.write_statement import Writer
 
 
 class Collided(PermanentError):
-    """A constraint forbids what was rehearsed well: somebody has written at the same moment. Nothing was changed."""
+    """A constraint forbids what the rehearsal allowed, because somebody has written at the same moment.
+
+    Nothing was changed.
+    """
 
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """What a rehearsal showed besides that it can be done.
+    """Facts that a rehearsal found.
 
-    :param hidden: rows of each table that come back and that its extract does not give.
-    :param moved: by how much sequences went on meanwhile.
+    :param hidden: by table, the number of restored rows that its extract does not return.
+    :param moved: how far sequences moved meanwhile.
     """
 
     hidden: Mapping[str, int]
@@ -40,13 +43,13 @@ class Rehearsed:
 
 
 class Writing:
-    """The writing of a plan in its workspace.
+    """Writes a plan in its workspace.
 
-    :param connection: the workspace's, for a second transaction.
-    :param quiet: how triggers are kept from firing.
-    :param derived: rows of derived tables that go with the rows that they were made from.
-    :param found: the sequences that the written columns take their numbers from.
-    :param proof: compares what is there afterwards with the backup.
+    :param connection: the workspace's connection data, for a second transaction.
+    :param quiet: keeps triggers from firing.
+    :param derived: rows of derived tables that are deleted too, because the rows that they were made from are.
+    :param found: the sequences of the written columns.
+    :param proof: compares the written state with the backup.
     """
 
     def __init__(
@@ -66,9 +69,10 @@ class Writing:
         self._writes = any(diff.plan.writes for diff in diffs.values())
 
     def rehearse(self) -> Rehearsed:
-        """Write, prove and take it back.
+        """Write, prove and roll back.
 
-        :raises PermanentError: it cannot be done. :raises TransientError: it may pass by itself.
+        :raises PermanentError: it cannot be done.
+        :raises TransientError: a later attempt may succeed.
         """
         with self._workspace.savepoint():
             before = sequences.positions(self._workspace) if self._writes else {}
@@ -92,7 +96,7 @@ class Writing:
             advance(self._workspace, self._found.numbered)
 
     def _write_or_explain(self) -> None:
-        """:raises Collided: a constraint forbids it, which it did not when the plan was rehearsed."""
+        """:raises Collided: a constraint forbids what the rehearsal allowed."""
         try:
             with self._workspace.attempt():
                 self._write()

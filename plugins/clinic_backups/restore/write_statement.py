@@ -1,9 +1,9 @@
-"""Writes what was planned in one statement.
+"""Writes a plan in one statement.
 
-PostgreSQL checks foreign keys at the end of a statement, and does there what ON DELETE says. Within one statement the
-order of tables therefore does not matter: rows are pointed elsewhere before their old parent is looked at, tables may
-refer to each other, and no cascade finds anything. Unique keys are checked row by row: so all deletes come first, then
-the updates, then the inserts, and rows whose new values may stand in each other's way are deleted and inserted.
+PostgreSQL checks foreign keys, and applies ON DELETE, at the end of a statement. So the order of tables within one
+statement does not matter: rows get their new parent before their old one is checked, tables may refer to each other,
+and no cascade finds any row. Unique keys are checked row by row. So all deletes come first, then the updates, then the
+inserts. Rows whose new values may collide with each other are deleted and inserted.
 https://www.postgresql.org/docs/current/queries-with.html#QUERIES-WITH-MODIFYING
 """
 
@@ -30,7 +30,7 @@ Writes = Counter[tuple[str, str]]
 class Writer:
     """Writes a plan's operations.
 
-    :param derived: rows of derived tables that go with the rows that they were made from.
+    :param derived: rows of derived tables that are deleted too, because the rows that they were made from are.
     """
 
     def __init__(
@@ -45,9 +45,10 @@ class Writer:
         self._diffs = [diff for diff in diffs.values() if diff.plan.writes]
 
     def write(self) -> Writes:
-        """Do it; returns the rows that were written. The caller holds what has to be held.
+        """Write the plan; returns the number of written rows. The caller holds all locks.
 
-        :raises PermanentError: a constraint of the database forbids it. :raises IntegrityError: not what was planned.
+        :raises PermanentError: a constraint of the database forbids it.
+        :raises IntegrityError: the written rows differ from the plan.
         """
         done: Writes = Counter()
         for diff in self._diffs:
@@ -60,14 +61,17 @@ class Writer:
         return done
 
     def _in_the_way(self, diff: TableDiff) -> Reference | None:
-        """The foreign key for whose sake no row may be deleted and inserted within a statement; none: it may.
+        """A foreign key that forbids deleting and inserting rows within one statement; none if there is none.
 
-        ON DELETE CASCADE, RESTRICT and SET do not look whether the row is there again.
+        ON DELETE CASCADE, RESTRICT and SET do not check whether the row is there again.
         """
         return None if self._quiet.how == "replica" else cascading(self._references, diff.name)
 
     def _statement(self) -> sql.Composed:
-        """All operations, each a common table expression; its result has table, operation and rows of each."""
+        """All operations, each as a common table expression.
+
+        The result has the table, operation and number of rows of each.
+        """
         parts: list[tuple[str, str, str, sql.Composed]] = []
         for number, diff in enumerate(self._diffs):
             parts += [
@@ -127,7 +131,7 @@ class Writer:
 
 
 def _sum(names: Sequence[str]) -> sql.Composable:
-    """Reading all rows of these expressions makes PostgreSQL run them to their end."""
+    """The numbers of rows. Reading all rows of these expressions makes PostgreSQL run them to their end."""
     if not names:
         return sql.SQL("0")
     return sql.SQL(" + ").join(sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(name)) for name in names)
@@ -138,7 +142,7 @@ _AFTER_UPDATES = sql.SQL("(SELECT rows FROM deleted) IS NOT NULL AND (SELECT row
 
 
 def target(diff: TableDiff) -> sql.Composable:
-    """The table alone, without those that inherit from it."""
+    """The table without the tables that inherit from it."""
     only = sql.SQL("ONLY ") if diff.staged.shape.rules.children else sql.SQL("")
     return only + qualified(diff.name)
 
@@ -149,7 +153,7 @@ def _delete(diff: TableDiff) -> sql.Composed:
         return sql.SQL("DELETE FROM {} AS t USING {} AS o WHERE o.op = 'delete' AND {} RETURNING 1").format(
             target(diff), diff.ops, shape.is_of("o", "t")
         )
-    # Rows without key that are equal in every column are the same clinic's, and which of them goes is all one.
+    # Equal rows without a key belong to the same clinic. It does not matter which of them is deleted.
     return sql.SQL("""
         DELETE FROM {target} AS t
          USING (SELECT n.part, n.place
@@ -169,7 +173,7 @@ def _take_out(diff: TableDiff) -> sql.Composed:
 
 
 def _put_back(diff: TableDiff, taken: str) -> sql.Composed:
-    """The rows that were taken out, with the backup's values; columns that it does not have keep theirs."""
+    """Insert the rows that were taken out, with the backup's values. Columns that it does not have keep theirs."""
     shape = diff.staged.shape
     return sql.SQL(
         "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} AS m JOIN {} AS w ON {} WHERE {} RETURNING 1"
@@ -226,7 +230,7 @@ def _insert(diff: TableDiff) -> sql.Composed:
             ops=diff.ops,
             after=_AFTER_UPDATES,
         )
-    # OVERRIDING SYSTEM VALUE: identities that are always generated keep the numbers that they had.
+    # OVERRIDING SYSTEM VALUE: identities that are always generated keep their numbers.
     return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE {} RETURNING 1").format(
         qualified(shape.name), columns_of(names), source
     )

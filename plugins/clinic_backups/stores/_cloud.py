@@ -167,8 +167,10 @@ class CloudStore(Provider):
             )
 
     def _require_locks(self, name: str) -> None:
-        """Ask once, before anything is uploaded. The later answer of HeadObject is not enough:
-        SeaweedFS reports locks of multipart uploads in buckets without Object Lock, but does not enforce them.
+        """Ask once, before anything is uploaded.
+
+        The later answer of HeadObject is not enough: SeaweedFS reports locks of multipart uploads in buckets without
+        Object Lock, but does not enforce them.
         """
         if self._may_lock:
             return
@@ -234,8 +236,9 @@ class _WholeStream(io.RawIOBase):
 
 
 def _new_put_id() -> str:
-    """A unique id of 32 hex digits. The first eight are the time, because Azure lists unfinished uploads without
-    one.
+    """A unique id of 32 hex digits.
+
+    The first eight are the time, because Azure lists unfinished uploads without one.
     """
     return f"{int(datetime.now(UTC).timestamp()):08x}{secrets.token_hex(12)}"
 

@@ -12,8 +12,8 @@ PIECE_BYTES = 1024 * 1024
 class HashingReader:
     """Reads from a source once, and computes size, SHA-256 and MD5 of the bytes.
 
-    ``error`` is the error of ``source.read``, so that a store can tell it from its own errors. ``at_end`` becomes
-    true only after the source has returned ``b""``. A store may not complete an object before that.
+    ``error`` is the error of ``source.read``, so that a store can tell it from its own errors. ``at_end`` becomes true
+    only after the source has returned ``b""``. A store may not complete an object before that.
     """
 
     def __init__(self, source: ByteSource) -> None:

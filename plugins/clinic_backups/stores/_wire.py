@@ -71,9 +71,7 @@ def decode_metadata(encoded: Mapping[str, str]) -> dict[str, str]:
 
 
 def content_disposition(filename: str) -> str:
-    """The header that makes a browser save as ``filename`` (RFC 6266, with RFC 8187 for other characters than
-    ASCII).
-    """
+    """The header that makes a browser save as ``filename`` (RFC 6266; RFC 8187 for characters outside ASCII)."""
     name = re.sub(r"[\x00-\x1f\x7f/\\]", "_", filename).strip() or "download"
     plain = re.sub(r"[^A-Za-z0-9 ._()+-]", "_", name)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='', errors='replace')}"

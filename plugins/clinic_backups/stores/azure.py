@@ -52,8 +52,7 @@ class AzureStore(CloudStore):
     """Block blobs in a container: blocks are staged one by one, each with its MD5, and committed together.
 
     Staged blocks that were never committed are invisible. The service drops them after a week, :meth:`abort` at once. A
-    deleted object can be recovered for the term of the account's soft delete, which cannot be shortened for one
-    object.
+    deleted object can be recovered for the term of the account's soft delete, which cannot be shortened for one object.
 
     :param service_client: an ``azure.storage.blob.BlobServiceClient``, made with :data:`CLIENT_OPTIONS`.
     :param encryption: ``("kms", name)`` for an encryption scope. Azure always encrypts.

@@ -24,8 +24,8 @@ class ObjectInfo:
     """One stored object, as the store describes it.
 
     ``md5`` is lower-case hex. It is present only if the provider itself computed it over the whole content, and never
-    if a writer can set it, as in Azure's property. ``etag`` is the provider's own mark of this object. No writer
-    can choose it, and any other object under the key has another one.
+    if a writer can set it, as in Azure's property. ``etag`` is the provider's own mark of this object. No writer can
+    choose it, and any other object under the key has another one.
     """
 
     key: str
@@ -84,8 +84,7 @@ class ObjectStore(ABC):
     """Whether it gives links to single objects, see :meth:`presign`. Otherwise the page hands them out itself."""
 
     def identified(self) -> str | None:
-        """The id of this store, read now and compared with the catalog's; none if the store is opened without that
-        check.
+        """The id of this store, read now and compared with the catalog's; none if opened without that check.
 
         :raises StoreAway, StoreUnknown: see :class:`~clinic_backups.stores.identified.IdentifiedStore`.
         """
@@ -107,15 +106,15 @@ class ObjectStore(ABC):
     ) -> StoredObject:
         """Stream ``source`` of unknown length into a new object, then compare size and checksum with the store's.
 
-        Memory does not depend on the length. The object becomes visible whole or not at all: if ``source.read``
-        raises or the store fails, the unfinished upload is aborted, nothing stays in the store, and the error
-        is raised (an error of ``source`` unchanged). Metadata values may be any text. They are encoded as ASCII
-        on the wire, and :meth:`stat` returns them unchanged.
+        Memory does not depend on the length. The object becomes visible whole or not at all: if ``source.read`` raises
+        or the store fails, the unfinished upload is aborted, nothing stays in the store, and the error is raised (an
+        error of ``source`` unchanged). Metadata values may be any text. They are encoded as ASCII on the wire, and
+        :meth:`stat` returns them unchanged.
 
         :param locked_until: lock the object until then against deleting and replacing, in the store's lock mode, and
-                check afterwards that the store reports this lock.
-        :raises PermanentError: the store cannot lock objects (see :meth:`lock_problem`). Nothing stays in the
-        store. :raises ObjectExists: there is an object under ``key`` already.
+            check afterwards that the store reports this lock.
+        :raises PermanentError: the store cannot lock objects (see :meth:`lock_problem`). Nothing stays in the store.
+        :raises ObjectExists: there is an object under ``key`` already.
         :raises IntegrityError: the stored object differs from what was sent. It has been deleted again.
         """
 
@@ -146,8 +145,7 @@ class ObjectStore(ABC):
         """Remove the object; no error if it does not exist. In a bucket that keeps versions, older versions stay.
 
         :raises ObjectLocked: a lock forbids it. A versioned S3 bucket never raises it: it hides the object and keeps
-        the
-                data.
+            the data.
         """
 
     @abstractmethod

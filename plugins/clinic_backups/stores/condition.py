@@ -95,8 +95,9 @@ def require_any(store: ObjectStore, keys_of: Callable[[int], Container[str]]) ->
 
 
 def time_of(store: ObjectStore) -> datetime:
-    """The time of the store's clock, which dates its objects. Writes a small object below ``preflight/`` and deletes
-    it.
+    """The time of the store's clock, which dates its objects.
+
+    Writes a small object below ``preflight/`` and deletes it.
 
     :raises ClinicBackupsError: the store failed.
     """
@@ -119,8 +120,9 @@ def compare(archive: ArchiveInfo, info: ObjectInfo, seen: str | None) -> Told:
 
 
 def is_another(archive: ArchiveInfo, info: ObjectInfo, seen: str | None) -> bool:
-    """Whether the store reports another object than the one that was checked. Only reading shows if its content is
-    right.
+    """Whether the store reports another object than the one that was checked.
+
+    Only reading shows if its content is right.
     """
     proven = compare(archive, info, seen) == "intact"
     return not proven and (info.md5 is not None or (seen is not None and info.etag is not None))
@@ -136,6 +138,7 @@ def look(archive: ArchiveInfo, store: ObjectStore, seen: str | None = None) -> T
 
 def look_closely(archive: ArchiveInfo, store: ObjectStore, seen: str | None) -> tuple[Condition, str | None]:
     """As :func:`look`, but an archive that cannot be compared is read. The result is never ``not compared``.
+
     :return: also the etag of the object if it was read now, see :func:`read_marked`; otherwise ``seen``.
     """
     condition = look(archive, store, seen)

@@ -178,8 +178,7 @@ def unreleased_hold(record: BackupRecord, store: ObjectStore) -> Hold | None:
     """A hold in the note beside the archive, if the record knows neither the hold nor its end.
 
     This happens if the catalog was rebuilt from a store that was down when the hold was set. A note that cannot be
-    read,
-    or has no start, counts as a hold too. Only a release that is not older than the hold ends it.
+    read, or has no start, counts as a hold too. Only a release that is not older than the hold ends it.
 
     :raises ClinicBackupsError: the store did not answer.
     """

@@ -301,8 +301,9 @@ class FileStore(base.ObjectStore):
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
-        """Allow one writer at a time between the check for an object and its link. Content is written outside the
-        lock.
+        """Allow one writer at a time between the check for an object and its link.
+
+        Content is written outside the lock.
         """
         with os.fdopen(os.open(self.root / f"{OWN}lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600), "r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)

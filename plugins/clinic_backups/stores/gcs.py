@@ -42,8 +42,8 @@ HOOK = AirflowHook("airflow.providers.google.cloud.hooks.gcs.GCSHook", "gcp_conn
 class GcsStore(CloudStore):
     """Objects in a bucket, each uploaded in one resumable session whose CRC-32C the service checks at the end.
 
-    Unfinished sessions cannot be listed; the service drops them after a week. A deleted object can be recovered for
-    the term of the bucket's soft delete, which cannot be shortened for one object.
+    Unfinished sessions cannot be listed; the service drops them after a week. A deleted object can be recovered for the
+    term of the bucket's soft delete, which cannot be shortened for one object.
 
     :param client: a ``google.cloud.storage.Client``.
     :param encryption: ``("kms", resource_name)`` for your own key. Google always encrypts.

@@ -39,8 +39,8 @@ class IdentifiedStore(ObjectStore):
     """Wraps a store, and works only while it is the store that the catalog knows under this URL.
 
     The marker is read before an operation, unless it was read a short while ago. It is read again after every answer
-    that a wrong store would give too: a missing object, a listing, a deletion, a write. So a store that is
-    unmounted, emptied or exchanged meanwhile causes an error, and its objects never count as missing.
+    that a wrong store would give too: a missing object, a listing, a deletion, a write. So a store that is unmounted,
+    emptied or exchanged meanwhile causes an error, and its objects never count as missing.
 
     :param inner: the store itself.
     :param expected: returns the catalog's id for the store's URL; none if it has none.

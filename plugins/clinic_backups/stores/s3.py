@@ -315,7 +315,8 @@ def make_store(client: Any, place: StoreUrl, config: StoreConfig) -> S3Store:
 
 
 def conditional_writes(extra: Mapping[str, Any]) -> bool:
-    """The connection extra ``"conditional_writes"``: false for services without ``If-None-Match``, such as Backblaze
-    B2.
+    """The connection extra ``"conditional_writes"``.
+
+    It is false for services without ``If-None-Match``, such as Backblaze B2.
     """
     return str(extra.get("conditional_writes", True)).lower() not in ("false", "0", "no")

@@ -1,4 +1,4 @@
-"""Finds tables and columns that a backup would lack, from PostgreSQL's catalog and the SQL folder."""
+"""Finds tables and columns that a backup would lack. Compares PostgreSQL's catalog with the SQL folder."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Problem:
 
 
 def chains(clinic_table: str, references: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
-    """The tables that lead to the clinic, each with a shortest chain of foreign keys from itself to the clinic.
+    """The tables that lead to the clinic, each with a shortest chain of foreign keys from the table to the clinic.
 
     :param references: all foreign keys as (table, referenced table).
-    :returns: in order of name; the clinics' own table is one of them, with itself as the chain.
+    :returns: in order of name. The clinics' own table is included, with itself as the chain.
     """
     children: dict[str, set[str]] = {}
     for child, parent in references:
@@ -124,11 +124,11 @@ class Coverage:
         if others - {self._clinic_table} and not by_several_columns and not self._names.leads_to_clinic:
             yield Problem(
                 self._clinic_table,
-                f"Nothing tells which tables belong to clinics: no foreign key leads to {self._clinic_table}, and no"
-                " extract compares a column of its table with the clinic's number. A table without extract would not be"
+                f"It cannot be told which tables belong to clinics: no foreign key leads to {self._clinic_table}, and"
+                " no extract compares a column of its table with the clinic's number. A missing extract would not be"
                 " found.",
                 "Write `column = {{ clinic_id }}` in the extracts where a table has such a column, or add foreign keys."
-                f" Else compare the list of all tables with {self._folder / 'extract'}.",
+                f" Otherwise compare the list of all tables with {self._folder / 'extract'}.",
                 is_gap=False,
             )
 
@@ -155,9 +155,11 @@ class Coverage:
                 yield pair
 
     def doubtful(self) -> list[tuple[NotedColumn, Reference, Problem]]:
-        """Columns that count as gaps although their type differs from the key's. Their values show whether they are
-        keys.
-        The clinic's own key counts whatever its type.
+        """Columns that count as gaps although their type differs from the key's.
+
+        Their values show whether they are keys.
+
+        The clinic's own key is included whatever its type is.
         """
         open_ = self._extracts | self._declared.tables.keys()
         return [
@@ -189,7 +191,7 @@ class Coverage:
                 )  # fmt: skip
 
     def _fits(self, column: NotedColumn, meant: Reference) -> bool:
-        """Whether the type fits. For the clinic's own key every type fits."""
+        """Whether the type fits the key's. For the clinic's own key every type fits."""
         of_type = meant.parent == self._clinic_table or may_hold(column.base, meant.base or meant.type)
         return of_type and not self._is_settled(column)
 
@@ -261,7 +263,7 @@ class Coverage:
                     yield Problem(
                         heir,
                         f"{heir} inherits from {parent} and has no extract: its rows and its own columns would be in no"
-                        " backup of their own.",
+                        " backup.",
                         f"{self._extract_or_line(heir)} The extract of {parent} must read FROM ONLY {parent}.",
                     )
 
@@ -274,9 +276,9 @@ class Coverage:
         if self._structure.has_large_objects and not any(c.is_oid or c.oid_attributes or c.managed for c in columns):
             yield Problem(
                 "pg_largeobject",
-                "The database has large objects, and no column of type oid or lo of an extracted table names one."
+                "The database has large objects, but no column of type oid or lo of an extracted table refers to one."
                 " Large objects are in no backup.",
-                "If rows of a clinic name them by a number of another type, move them into columns of type bytea.",
+                "If a column of another type holds their numbers, move their content into columns of type bytea.",
                 is_gap=False,
             )
 
@@ -290,7 +292,7 @@ class Coverage:
         for parent, children in sorted(needed.items()):
             yield Problem(
                 parent,
-                f"Rows of the clinics name rows of {parent}, which is in no backup: {', '.join(children)}.",
+                f"Rows of the clinics refer to rows of {parent}, which is in no backup: {', '.join(children)}.",
                 f"If its rows are the same for all clinics, add the line `{spelled(parent)}: shared, reason` to {FILE}."
                 f" If they belong to a clinic, write {self._extract(parent)}.",
                 is_gap=False,
@@ -328,9 +330,9 @@ def large_object_problem(column: NotedColumn) -> Problem:
     """The problem of a column that refers to large objects."""
     return Problem(
         column.table,
-        f"{column.table}.{column.name} (type {column.type}) names large objects, and these are in no backup.",
+        f"{column.table}.{column.name} (type {column.type}) holds numbers of large objects, which no backup contains.",
         "Move their content into a column of type bytea, or add the line"
-        f" `{spelled(column.table, column.name)}: reason` to {FILE}: the backup then holds their numbers alone.",
+        f" `{spelled(column.table, column.name)}: reason` to {FILE}: the backup then holds only their numbers.",
     )
 
 

@@ -21,7 +21,7 @@ CLOSE = 0.75
 
 @dataclass(frozen=True)
 class Declarations:
-    """Each subject with its reason. A table is ``schema.table``, a column ``schema.table.column``."""
+    """The declarations, each with its reason. A table is ``schema.table``, a column ``schema.table.column``."""
 
     left_out: Mapping[str, str] = field(default_factory=dict)
     """Tables whose rows may be lost."""
@@ -46,10 +46,10 @@ def parse(text: str) -> Declarations:
     """Read the file. A line is ``subject: reason``. Blank lines and lines that begin with ``#`` are ignored.
 
     A reason that begins with ``derived,``, ``shared,``, ``rows,`` or ``may be empty,``, in small or capital letters,
-    says that too. A subject of three names is a column. A name with a dot, a colon or a quote stands in double quotes,
-    as in SQL.
+    gives the subject that class. A subject of three names is a column. A name with a dot, a colon or a quote stands in
+    double quotes, as in SQL.
 
-    :raises SettingsError: a line has no reason, its subject has another line already, or such a word has a slip.
+    :raises SettingsError: a line has no reason, its subject has another line already, or such a word is misspelt.
     """
     found: dict[str, dict[str, str]] = {word: {} for word in ("left_out", *_WORDS, "columns")}
     for number, line in enumerate(text.split("\n"), start=1):
@@ -95,12 +95,12 @@ def _class_of(reason: str, number: int) -> tuple[str, str]:
         return word, rest.strip()
     if word in _WORDS:
         return word, ""
-    # Any other sign than a comma may stand behind the words, or none.
+    # The words may be followed by another sign than a comma, or by none.
     alone = re.match(r"(\w+(?:\s\w+){0,2})\s*(?:[,;:.|/–—-]|$)", reason)
     meant = get_close_matches(alone[1].lower(), _WORDS, n=1, cutoff=CLOSE) if alone else []
     if meant:
         raise SettingsError(
-            f"{FILE}, line {number}: the reason begins with {alone[1]!r}, which is no class of tables.",  # type: ignore[index]
-            hint=f"Do you mean `{meant[0]}, reason`? If it is the reason itself, say it in more words.",
+            f"{FILE}, line {number}: the reason begins with {alone[1]!r}, an unknown word.",  # type: ignore[index]
+            hint=f"Do you mean `{meant[0]}, reason`? If that is not meant, begin the reason with another word.",
         )
     return "left_out", reason

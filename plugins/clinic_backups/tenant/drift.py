@@ -17,7 +17,7 @@ from clinic_backups.tenant.declarations import PART, unquoted
 FILE = "drift.txt"
 _NAME = r"""(?: "(?:[^"]|"")+" | [^".:=>\s()]+ )"""
 _TABLE = rf"""{PART} \. {_NAME}"""
-# What stands in parentheses behind a column: a type, which may have quoted names and one pair of parentheses itself.
+# A type in parentheses behind a column. It may have quoted names, and one pair of parentheses of its own.
 _WHAT = r"""(?: \s* \( ( (?: "(?:[^"]|"")+" | [^"()] | \([^"()]*\) )+ ) \) )?"""
 _TABLE_LINE = re.compile(rf"\s* ({_TABLE}) \s* -> \s* ({_TABLE}) \s*", re.VERBOSE)
 _COLUMN_LINE = re.compile(rf"\s* ({_TABLE}) \s* : \s* ({_NAME}) {_WHAT} \s* -> \s* ({_NAME}) {_WHAT} \s*", re.VERBOSE)
@@ -30,7 +30,7 @@ _FILL_LINE = re.compile(
 
 @dataclass(frozen=True)
 class TableLine:
-    """A table was renamed; or, if both names are equal, created again with the rows of the old one.
+    """A table was renamed. If both names are equal, it was created again with the rows of the old one.
 
     Each name is ``schema.table``.
     """
@@ -41,7 +41,7 @@ class TableLine:
 
 @dataclass(frozen=True)
 class ColumnLine:
-    """A column was renamed; or, if both names are equal, a change kept its values.
+    """A column was renamed. If both names are equal, a change of the column kept its values.
 
     :param table: the name that the table had when the line was written.
     :param was: the column's type, or number and type, before the change; empty if the line has none.
@@ -57,10 +57,10 @@ class ColumnLine:
 
 @dataclass(frozen=True)
 class FillLine:
-    """A column was added.
+    """A column was added, or may no longer be NULL.
 
-    :param value: the text of the value that rows get which are older than the column, or have NULL where it may not be
-        NULL any more. None: NULL, which says only that the column was added.
+    :param value: the text of the value that older rows get, or rows with NULL. None means NULL: the line says only that
+        the column was added.
     """
 
     table: str
@@ -82,7 +82,7 @@ class Drift:
 
     @property
     def tables(self) -> list[tuple[str, str]]:
-        """The renamed tables in order: the old and the new name."""
+        """The renamed tables in order: old and new name."""
         return [(line.old, line.new) for line in self.lines if isinstance(line, TableLine) and line.old != line.new]
 
     @property
@@ -91,7 +91,7 @@ class Drift:
         return [line.old for line in self.lines if isinstance(line, TableLine) and line.old == line.new]
 
     def path(self, table: str) -> list[str]:
-        """The names that a table may have had from then on, that name first."""
+        """The name, and the later names of the same table."""
         names = [table]
         for old, new in self.tables:
             if old in names and new not in names:
@@ -115,7 +115,10 @@ class Drift:
 
 
 def event(line: Line, tables: Collection[str]) -> tuple[str, str] | None:
-    """A column's name before and after; an added column has none before. None: the line says nothing of the kind."""
+    """A column's name before and after. An added column has no name before.
+
+    None: the line says nothing about columns' names.
+    """
     if isinstance(line, TableLine) or line.table not in tables:
         return None
     if isinstance(line, FillLine):
@@ -124,11 +127,11 @@ def event(line: Line, tables: Collection[str]) -> tuple[str, str] | None:
 
 
 def parse(text: str) -> Drift:
-    """Read the file: one line for each change, blank lines and those that begin with ``#`` are left aside.
+    """Read the file: one line for each change. Blank lines and those that begin with ``#`` are ignored.
 
-    ``schema.table: old -> new`` is a renamed column, ``schema.table: column (type) -> column (type)`` one whose values
-    are the same, ``schema.table: column = 'value'`` the value of an added one, and ``schema.old -> schema.new`` a
-    renamed table.
+    ``schema.table: old -> new`` is a renamed column. ``schema.table: column (type) -> column (type)`` is a column that
+    kept its values. ``schema.table: column = 'value'`` is the value of an added column. ``schema.old -> schema.new`` is
+    a renamed table.
 
     :raises SettingsError: a line has none of these forms, or an earlier line is about the same.
     """
@@ -154,7 +157,7 @@ def _line(line: str) -> Line | None:
     if match := _COLUMN_LINE.fullmatch(line):
         old, new = unquoted(match[2]), unquoted(match[4])
         was, becomes = ((match[group] or "").strip() for group in (3, 5))
-        # Only together they say between what the values stayed the same.
+        # Only both together say between which types the values stayed the same.
         return ColumnLine(_table(match[1]), old, new, was, becomes) if bool(was) == bool(becomes) else None
     if match := _FILL_LINE.fullmatch(line):
         return FillLine(_table(match[1]), unquoted(match[2]), _value(match[3]))
@@ -164,7 +167,7 @@ def _line(line: str) -> Line | None:
 
 
 def _require_new(known: Sequence[tuple[int, Line]], line: Line, number: int) -> None:
-    """:raises SettingsError: an earlier line says what became of the same name, and none between gives it again."""
+    """:raises SettingsError: an earlier line renames the same name, and no line between them gives that name again."""
     for before, earlier in reversed(known):
         if _gives(earlier, line):
             return
@@ -206,7 +209,7 @@ def _gives(earlier: Line, line: Line) -> bool:
 
 
 def _again(line: Line) -> str:
-    """The remedy if the name was really given twice."""
+    """The remedy if the name was really given to two things, one after the other."""
     if isinstance(line, TableLine):
         return (
             "If another table got the name in between, keep the line of the one that older backups hold, and exchange"
@@ -218,22 +221,22 @@ def _again(line: Line) -> str:
 
 
 def renamed_column(table: str, old: str, new: str) -> str:
-    """The line that says so."""
+    """The line for a renamed column."""
     return f"{_spelled(*table.split('.', 1))}: {_spelled(old)} -> {_spelled(new)}"
 
 
 def kept_column(table: str, name: str, was: str, becomes: str) -> str:
-    """The line that says so."""
+    """The line for a column that kept its values."""
     return f"{_spelled(*table.split('.', 1))}: {_spelled(name)} ({was}) -> {_spelled(name)} ({becomes})"
 
 
 def renamed_table(old: str, new: str) -> str:
-    """The line that says so."""
+    """The line for a renamed table."""
     return f"{_spelled(*old.split('.', 1))} -> {_spelled(*new.split('.', 1))}"
 
 
 def filled_column(table: str, column: str, value: str) -> str:
-    """The line that says so."""
+    """The line for the value of an added column."""
     escaped = value.replace("'", "''")
     return f"{_spelled(*table.split('.', 1))}: {_spelled(column)} = '{escaped}'"
 
@@ -243,7 +246,7 @@ def _added(table: str, column: str) -> str:
 
 
 def lost(drift: Drift, there: Mapping[str, Collection[str]]) -> Iterator[str]:
-    """Lines that lead to a column or a table that is not there, or do not say enough, each as a sentence.
+    """Lines that lead to a missing column or table, or say too little, each as a sentence.
 
     :param there: the columns of every table, by ``schema.table``.
     """
@@ -269,7 +272,7 @@ def lost(drift: Drift, there: Mapping[str, Collection[str]]) -> Iterator[str]:
 
 
 def reached(name: str, lines: Sequence[tuple[str, str]]) -> list[str]:
-    """A name, and the names that its column gets through the lines in order."""
+    """A name, and the names that its column gets when the lines are followed in order."""
     names = [name]
     for old, new in lines:
         if old and old == names[-1]:
@@ -278,7 +281,7 @@ def reached(name: str, lines: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _spelled(*names: str) -> str:
-    """Names in the file's spelling, in double quotes if they have other characters than letters, digits and _."""
+    """Names in the file's spelling: in double quotes if they have characters other than letters, digits and _."""
     return ".".join(name if re.fullmatch(r"\w+", name) else quoted(name) for name in names)
 
 

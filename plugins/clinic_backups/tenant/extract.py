@@ -53,13 +53,13 @@ def render(text: str, clinic_id: int | str, *, name: str) -> str:
                 hint="clinic_id is a whole number. Correct what the template does with it.",
             ) from None
         raise SettingsError(
-            f"{name} computes with clinic_id, and so cannot be compared for all clinics at once.",
+            f"{name} computes with clinic_id, so it cannot be compared for all clinics at once.",
             hint="Write {{ clinic_id }} alone, and compute or choose in SQL: `{{ clinic_id }} + 0`, or a CASE.",
         ) from None
 
 
 class _ComputedError(Exception):
-    """A template does something else with a column's name than writing it."""
+    """A template computes with a column's name instead of only writing it."""
 
 
 class _Column(str):
@@ -146,7 +146,7 @@ class SqlFolder:
         try:
             extracts = self.extracts()
         except SettingsError:
-            return {}  # whoever runs extracts of this folder says so
+            return {}  # the code that runs extracts of this folder reports it
         found = {}
         for name, text in extracts.items():
             matches = _COMPARED.finditer(text)
@@ -182,11 +182,11 @@ class SqlFolder:
 
 
 def require_user_columns(count: int) -> None:
-    """:raises SettingsError: ``user_clinics.sql`` gives another number of columns than two or three."""
+    """:raises SettingsError: ``user_clinics.sql`` does not return two or three columns."""
     if count not in (2, 3):
         raise SettingsError(
             f"{USER_CLINICS} gives {count} columns.",
-            hint="It gives two or three: clinic_id and role, and user_id if you like, as its comment says.",
+            hint="Return clinic_id and role, and user_id if you like, as the file's comment says.",
         )
 
 

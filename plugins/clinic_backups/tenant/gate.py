@@ -39,7 +39,7 @@ OnUnchecked = Callable[[str], object]
 
 @dataclass(frozen=True)
 class _Known:
-    """Facts that are the same for all clinics with one version of the definitions and one state of the SQL folder."""
+    """Facts that are the same for all clinics as long as neither the definitions nor the SQL folder change."""
 
     facts: Structure
     coverage: Coverage
@@ -50,7 +50,9 @@ class _Known:
 def problems_of_tables(
     snapshot: Snapshot, coverage: Coverage, extracts: Mapping[str, str], *, within_seconds: float = WITHIN_SECONDS
 ) -> list[Problem]:
-    """The problems of tables, from PostgreSQL's catalog and the SQL folder. Takes one query, and more only if needed.
+    """The problems of tables, from PostgreSQL's catalog and the SQL folder.
+
+    Needs one query, and more only in some databases.
 
     :param extracts: rendered for one clinic.
     """
@@ -67,10 +69,10 @@ def passed(
     queries: Mapping[str, str],
     on_unchecked: OnUnchecked = nobody,
 ) -> tuple[dict[str, Table], tuple[Gap, ...]]:
-    """The tables that a backup reads, and its gaps, which are empty unless the request allows gaps.
+    """Check the backup's tables and rows. Returns the tables to read, and the gaps if the request allows gaps.
 
     :param queries: the SELECT of each table for this clinic.
-    :param on_unchecked: called with a sentence when the clinic's rows could not be compared in time.
+    :param on_unchecked: called with a sentence if the clinic's rows could not be compared in time.
     :raises PermanentError: the backup would be incomplete, and the request does not allow that.
     """
     question = ("gate", folder.digest(), frozenset(queries))
@@ -96,7 +98,7 @@ def passed(
             )
         found += changed or ()
     _require(found, request)
-    # With gaps allowed the preflight went on, and its findings are in no record yet.
+    # If gaps are allowed, the preflight continued, and no record has its findings yet.
     if request.allow_gaps or not request.rows_compared:
         checks = RowChecks(
             snapshot, facts, tables, queries, one_clinic(request.clinic.id), coverage.links(), folder, materialized=True
@@ -118,7 +120,7 @@ def _numbers(column: NotedColumn) -> sql.Composed:
     if not column.oid_attributes:
         numbers = sql.SQL("unnest({})::text" if column.is_array else "{}::text").format(value)
         return sql.SQL("SELECT {} FROM {} AS t").format(numbers, table)
-    # As JSON a value can be searched to any depth: attributes of arrays, domains and composite types in each other.
+    # JSON can be searched to any depth, even if arrays, domains and composite types contain each other.
     return sql.SQL(" UNION ALL ").join(
         sql.SQL("SELECT f.value #>> '{{}}' FROM {} AS t, jsonb_path_query(to_jsonb({}), {}) AS f (value)").format(
             table, value, sql.Literal(f"lax $.**.{json.dumps(name)}[*]")
@@ -133,8 +135,7 @@ def _problems_behind(
     """Problems that PostgreSQL's catalog alone cannot show. Most databases need no query for them.
 
     Checked are whether numbers in columns of type oid are those of large objects, and whether an extract reads the rows
-    of
-    tables that inherit from its own. A query that is not answered in time counts as a problem.
+    of tables that inherit from its own. A query that is not answered in time counts as a problem.
     """
     found: list[Problem] = []
     for column in coverage.oid_columns():
@@ -161,7 +162,7 @@ def _problems_behind(
 
 
 def _names_nothing(snapshot: Snapshot, column: NotedColumn, meant: Reference, *, within_seconds: float) -> bool:
-    """Whether a column with another type than the key has values, but none of the key's."""
+    """Whether a column of another type than the key has values, but none that is a key's."""
     value = sql.SQL("unnest({})" if column.is_array else "{}").format(sql.Identifier("t", column.name))
     query = sql.SQL(catalog_query("keys_held")).format(
         value=value, table=qualified(column.table), parent=qualified(meant.parent),
@@ -170,12 +171,15 @@ def _names_nothing(snapshot: Snapshot, column: NotedColumn, meant: Reference, *,
     try:
         rows = snapshot.rows_within(within_seconds, query, f"looking for keys in {column.table}")
     except PermanentError:
-        return False  # the role may not read it, so its name decides
+        return False  # the role may not read the column, so its name decides
     return bool(rows and rows[0][0])
 
 
 def _read_by(snapshot: Snapshot, extract: str) -> set[str]:
-    """The tables that a query reads, from its plan, which shows a table that is read with ONLY alone."""
+    """The tables that a query reads.
+
+    They are taken from its plan, because only the plan shows a table that is read with ONLY.
+    """
     with snapshot.savepoint():
         snapshot.rows("SELECT set_config('constraint_exclusion', 'off', true)", None, "asking for a plan")
         plan = snapshot.rows(
@@ -195,7 +199,7 @@ def _read_by(snapshot: Snapshot, extract: str) -> set[str]:
 
 
 def names_of(folder: SqlFolder) -> set[str]:
-    """The names that :func:`clinic_backups.tenant.structure.read` looks for besides foreign keys."""
+    """The column names that :func:`clinic_backups.tenant.structure.read` looks for, besides foreign keys."""
     compared = folder.clinic_columns().items()
     return {name for table, names in compared if table != folder.clinic_table for name in names} | table_names(folder)
 

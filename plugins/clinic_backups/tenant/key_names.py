@@ -19,7 +19,7 @@ _GLUED = re.compile(r"^id(?=.)|(?<=.)ids?$")
 def stems(name: str) -> set[str]:
     """The noun in the name of a key: ``clinica`` for ``clinica_id``, ``idClinica`` and ``CLINICAID``.
 
-    It is empty for a name without a word for a key.
+    It is empty if the name has no word for a key.
     """
     words = [word.lower() for word in _WORD.findall(name)]
     left = [word for index, word in enumerate(words) if word not in _KEY_WORDS or index not in (0, len(words) - 1)]
@@ -55,7 +55,7 @@ class KeyNames:
         self._clinics_names = {plain(name) for name in table_names(folder)}
 
     def meant_by(self, column: NotedColumn) -> Reference | None:
-        """The foreign key, to the clinic or to an extracted table, that a column is named like; ``None`` if unclear.
+        """The foreign key to the clinic or to an extracted table whose name the column has; ``None`` if unclear.
 
         It is unclear if other tables use the name for something else, or as their own primary key.
         """
@@ -63,12 +63,12 @@ class KeyNames:
             return self._clear.get(plain(column.name))
         meant, is_key = self._in_another_form(column)
         if meant is None or (meant.parent == self._clinic_table and not self.is_same(meant, column)):
-            # A name in another form and a type in another form are one thing too many, unless it says that it is a key.
+            # If both the form of the name and the type differ, the column counts only if its name has a word for a key.
             return meant if is_key else None
         return meant if meant.parent == self._clinic_table or (is_key and not column.is_primary_key) else None
 
     def perhaps_meant_by(self, column: NotedColumn) -> Reference | None:
-        """A foreign key to an extracted table, if other foreign keys of that name lead elsewhere."""
+        """A foreign key to an extracted table with this name, if other foreign keys of that name lead elsewhere."""
         if plain(column.name) not in self._keys:
             meant, _ = self._in_another_form(column)
             return meant if meant is not None and self.is_same(meant, column) else None
@@ -81,7 +81,7 @@ class KeyNames:
         return comparable(meant.base or meant.type, column.base.removesuffix("[]"))
 
     def pairs(self) -> Iterable[Pair]:
-        """Columns that are named like all those of one foreign key to the clinic or to an extracted table."""
+        """Columns that together have the names of one foreign key to the clinic or to an extracted table."""
         tables: dict[str, dict[str, str]] = {}
         for column in self._structure.columns:
             tables.setdefault(column.table, {})[plain(column.name)] = column.name
@@ -101,7 +101,7 @@ class KeyNames:
 
     @cached_property
     def _composite(self) -> Mapping[frozenset[str], dict[str, int]]:
-        """How many foreign keys of several columns lead where, by the columns' names; and the clinics' own key."""
+        """By the columns' names: how many foreign keys of several columns lead where; also the clinics' own key."""
         found: dict[frozenset[str], dict[str, int]] = {}
         own = {c.name for c in self._structure.columns if c.table == self._clinic_table and c.in_primary_key}
         keys = [(key.columns, key.parent) for key in self._structure.references if key.table != key.parent]
@@ -134,18 +134,18 @@ class KeyNames:
 
     @property
     def leads_to_clinic(self) -> bool:
-        """Whether anything tells by which column a table's rows belong to a clinic."""
+        """Whether anything shows by which column a table's rows belong to a clinic."""
         return any(
             key.parent == self._clinic_table and key.table != key.parent for keys in self._keys.values() for key in keys
         )
 
     @cached_property
     def _clear(self) -> Mapping[str, Reference]:
-        """The foreign keys to the clinic and to extracted tables, by a name that means nothing else."""
+        """The foreign keys to the clinic and to extracted tables whose names mean nothing else."""
         found: dict[str, Reference] = {}
         for name, keys in self._keys.items():
             parents = {key.parent for key in keys}
-            # What a table calls its own rows ("parent_id") says nothing about the columns of others.
+            # A table's name for its own rows ("parent_id") says nothing about the columns of other tables.
             others = [key for key in keys if key.table != key.parent]
             of_clinic = [key for key in others if key.parent == self._clinic_table]
             if not self._is_key(name) or not others:
@@ -189,13 +189,13 @@ class KeyNames:
             if column.is_primary_key and not column.is_foreign_key and plain(column.name) == plain(name)
         }
         if self._is_clinics(name, keys):
-            # A table with one row for each clinic has the clinic's key as its own. Only a table of which it is known
-            # that it leads to the clinic by another column says that the name is no more than that of an own key.
+            # A table with one row for each clinic has the clinic's key as its own. The name is merely that of an own
+            # key only if such a table is known to lead to the clinic by another column.
             own = {table for table in own & set(self._extracts) if self._is_another_way(table, name)}
         return len(own - parents) <= len(keys)
 
     def _is_clinics(self, name: str, keys: Collection[Reference]) -> bool:
-        """Whether a name is the clinic's key in some table, and not only what each table calls its own key.
+        """Whether a name is the clinic's key in some table, and not just the name that each table gives its own key.
 
         An extract that compares ``c.id`` of the clinics' table seems to compare the ``id`` of its own table.
         """
@@ -207,7 +207,7 @@ class KeyNames:
         )
 
     def _is_another_way(self, table: str, name: str) -> bool:
-        """Whether an extracted table is also joined by other columns than the one with this name."""
+        """Whether an extracted table has other links than the column of this name."""
         clinics = {plain(column) for column in self._compared.get(self._clinic_table, ())}
         compared = {plain(column) for column in self._compared.get(table, ())}
         ways = {plain(key.columns[0]) for key in self._structure.references if key.table == table}

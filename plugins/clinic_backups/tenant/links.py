@@ -41,7 +41,7 @@ class Links:
         ]  # fmt: skip
 
     def is_declared(self, key: Reference) -> bool:
-        """Whether a line says that one of its columns names something else."""
+        """Whether one of the link's columns is declared to refer to something else."""
         return any(f"{key.table}.{column}" in self._declared for column in key.columns)
 
     def _named(self) -> Iterable[Reference]:
@@ -63,10 +63,10 @@ class Links:
                 )  # fmt: skip
 
     def _parts(self, keys: Collection[Reference], named: Collection[Reference]) -> Iterable[Reference]:
-        """Columns of foreign keys of several columns that are keys by themselves in the table that they refer to.
+        """Columns of foreign keys of several columns that are keys by themselves in the referenced table.
 
-        With another one of its columns NULL such a foreign key refers to nothing (MATCH SIMPLE); the one column still
-        says whose the row is.
+        If another column is NULL, such a foreign key refers to nothing (MATCH SIMPLE). The remaining column still shows
+        to which clinic the row belongs.
         """
         ways: dict[tuple[str, str], list[Reference]] = {}
         for link in (*keys, *named):
@@ -78,7 +78,7 @@ class Links:
             for part in zip(key.columns, key.parent_columns, key.operators, strict=True)
         ]  # fmt: skip
         grown = True
-        while grown:  # what a part names may be a part of a further key
+        while grown:  # the referenced column may itself be a part of another key
             grown = False
             for key, ours, theirs, operator in parts:
                 mine = ways.setdefault((key.table, ours), [])

@@ -73,11 +73,11 @@ def check(
         remarks.append(f"Tables that were read as empty were not counted again: {counted}.")
     elif wrong := sorted(name for name, count in counted.items() if count):
         raise TransientError(
-            f"{', '.join(wrong)} was read as empty, and has rows of the clinic now.",
-            hint="Somebody loads these tables anew at this moment. A retry reads them again.",
+            f"{', '.join(wrong)} was read as empty, but has rows of the clinic now.",
+            hint="Somebody is loading these tables again at this moment. A retry reads them again.",
         )
     findings = [
-        f"{name} has no rows, and had {before[name]} in {last_good.backup_id if last_good else ''}"
+        f"{name} has no rows, but had {before[name]} in {last_good.backup_id if last_good else ''}"
         for name in emptied
         if name not in may_be_empty
     ]
@@ -114,8 +114,11 @@ def _questionable(
     before: Mapping[str, int],
     accepted: Mapping[tuple[str, str], int],
 ) -> Iterator[tuple[Table, ForeignKey]]:
-    """The foreign keys by which a row may have lost its parent since the last good backup: more children or fewer
-    parents than then, or some that somebody accepted; without such a backup all."""
+    """The foreign keys by which a row may have lost its parent since the last good backup.
+
+    There are now more children or fewer parents than in that backup, or somebody has accepted rows without parents. If
+    there is no good backup, all foreign keys are returned.
+    """
     for table in tables.values():
         for key in table.foreign_keys:
             parent = key.references
@@ -128,7 +131,7 @@ def _questionable(
 
 
 def _has_no_parent(snapshot: Snapshot, tables: Mapping[str, Table], child: Table, key: ForeignKey) -> sql.Composable:
-    """The condition on a row r. The whole parent table counts, not only the rows of the clinic's extract."""
+    """The condition on a row r. The whole parent table is searched, not only the rows of the clinic's extract."""
     types = {column.name: column.type for column in child.columns}
     parents = {column.name: column.type for column in tables[key.references].columns}
     operators = ["pg_catalog.="] * len(key.columns)
@@ -153,7 +156,7 @@ def _has_no_parent(snapshot: Snapshot, tables: Mapping[str, Table], child: Table
 def _count(
     snapshot: Snapshot, wanted: Mapping[str, sql.Composable], seconds: float, doing: str
 ) -> dict[str, int] | str:
-    """All counts, from one statement; or the reason why there are none."""
+    """All counts, from one statement; or the reason why they are missing."""
     if not wanted:
         return {}
     counts = sql.SQL(", ").join(sql.SQL("(SELECT count(*) {})").format(part) for part in wanted.values())

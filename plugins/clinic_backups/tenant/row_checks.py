@@ -214,7 +214,7 @@ class RowChecks:
         )  # fmt: skip
 
     def _ask_outside(self, ask: _Question, link: Reference) -> None:
-        # A missing parent makes the backup suspect elsewhere. Here the parent exists and is another clinic's.
+        # A missing parent makes the backup suspect, see plausibility.py. Here the parent exists in another clinic.
         exists = sql.SQL("\n   AND EXISTS (SELECT FROM {} AS p WHERE {})").format(
             qualified(link.parent), same(link, "p")
         )

@@ -31,12 +31,15 @@ class RowProblems:
         if link.parent == self._clinic_table:
             text = f"of a backup belong{{s}} to another clinic, as the column {columns} says."
         else:
-            text = f"of a backup name{{s}} in {columns} a row of {link.parent} that is not in the same clinic's backup."
+            text = (
+                f"of a backup refer{{s}} in {columns} to a row of {link.parent} that is not in the same clinic's"
+                " backup."
+            )
         return self._problem(
             link.table,
             text,
-            f"Correct the extract of {link.table} or of {link.parent} in {self._folder / 'extract'}, or the rows. If it"
-            f" is meant so, add the line `{spelled(link.table, column)}: reason` to {self._folder / FILE}.",
+            f"Correct the extract of {link.table} or of {link.parent} in {self._folder / 'extract'}, or the rows. If"
+            f" this is intended, add the line `{spelled(link.table, column)}: reason` to {self._folder / FILE}.",
         )
 
     def missing(self, link: Reference) -> Problem:
@@ -44,7 +47,7 @@ class RowProblems:
         columns = ", ".join(link.columns)
         return self._left_out(
             link.table,
-            f"{{be}} in no backup, though the column {columns} names a row of {link.parent} that is in one.",
+            f"{{be}} in no backup, but the column {columns} refers to a row of {link.parent} that is in one.",
         )
 
     def in_part(self, link: Reference) -> Problem:
@@ -52,13 +55,13 @@ class RowProblems:
         columns = ", ".join(link.columns)
         return self._left_out(
             link.table,
-            f"{{be}} in no backup, and give{{s}} only a part of the columns {columns}, which name a"
-            f" row of {link.parent}.",
+            f"{{be}} in no backup, and only some of the columns {columns} have a value. Together they refer to a row"
+            f" of {link.parent}.",
         )
 
     def equal_missing(self, table: str) -> Problem:
         """The backups have only some of several equal rows."""
-        return self._left_out(table, "{be} in no backup, while equal rows are in one.")
+        return self._left_out(table, "{be} in no backup, but equal rows are in one.")
 
     def repeated(self, kind: str, table: str) -> Problem:
         """:param kind: ``rows_twice``, ``rows_shared`` or, for a table without a key, ``equal_rows``."""
@@ -72,8 +75,8 @@ class RowProblems:
         return self._problem(
             table,
             text,
-            f"Correct the extract of {table} in {self._folder / 'extract'}: it leaves out rows of a clinic. If it is"
-            f" meant so, add the line `{spelled(table)}: rows, reason` to {self._folder / FILE}.",
+            f"Correct the extract of {table} in {self._folder / 'extract'}: it leaves out rows of a clinic. If this is"
+            f" intended, add the line `{spelled(table)}: rows, reason` to {self._folder / FILE}.",
         )
 
     def _problem(self, table: str, text: str, remedy: str) -> Problem:

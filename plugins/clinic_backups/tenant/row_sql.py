@@ -37,8 +37,11 @@ def given_in_part(link: Reference) -> sql.Composable:
 
 
 def keys(table: Table, alias: str) -> list[sql.Composable]:
-    """The primary key. Values of an extension's type are compared as text: only the equality of PostgreSQL's own types
-    is found without a search path."""
+    """The primary key.
+
+    Values of an extension's type are compared as text: only the equality of PostgreSQL's own types is found without a
+    search path.
+    """
     types = {column.name: column.type for column in table.columns}
     return [
         sql.SQL("{}::text" if "." in types[column] else "{}").format(sql.Identifier(alias, column))

@@ -58,14 +58,14 @@ class SchemaMemory:
 
 
 MEMORY = SchemaMemory()
-"""That of this process."""
+"""The memory of this process."""
 
 
 def shape_of(queries: Mapping[str, str]) -> Hashable:
-    """A text that is equal for extracts that differ only in numbers, as those of two clinics do. They read the same
-    tables.
+    """A text that is equal for extracts that differ only in numbers, as those of two clinics do.
 
-    Names, texts and comments stay as they are: a table may well be called ``"3"``.
+    Such extracts read the same tables. Names, texts and comments stay as they are, because a table may be called
+    ``"3"``.
     """
     return tuple(sorted((name, query if _OPAQUE.search(query) else _shape(query)) for name, query in queries.items()))
 

@@ -41,8 +41,9 @@ def is_same(one: str | None, other: str | None) -> bool:
 
 
 def difference(before: str | None, now: str) -> str:
-    """A sentence that says why ``now`` is another database than ``before``; empty if it is not, or if that is
-    unknown.
+    """A sentence that says how the database ``now`` differs from ``before``.
+
+    It is empty if both are the same database, or if that is unknown.
     """
     if before is None or before == now:
         return ""
@@ -51,5 +52,5 @@ def difference(before: str | None, now: str) -> str:
         return ""
     was, is_ = one_line(name)[:100], one_line(name_now)[:100]
     if system != system_now:
-        return f"it was read from database {is_} on another server than the backups before, which are of database {was}"
-    return f"it was read from database {is_}, and the backups before from another one of the same server, {was}"
+        return f"it was read from database {is_} on another server; the earlier backups are from database {was}"
+    return f"it was read from database {is_}; the earlier backups are from another one of the same server, {was}"

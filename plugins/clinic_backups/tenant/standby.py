@@ -21,8 +21,8 @@ def lag_of(replayed: Replayed, most_seconds: float) -> timedelta:
     if replayed.replayed_at is None:
         raise TransientError(
             "The clinics' database is a standby. It has replayed no commit since it started, and it has not caught up"
-            " with its primary. So nobody knows as of when its data are.",
-            hint="Is its replay paused, or its line to the primary down? See pg_stat_wal_receiver there. Or let"
+            " with its primary. So the age of its data is unknown.",
+            hint="Is its replay paused, or its connection to the primary down? See pg_stat_wal_receiver there. Or let"
             " connection clinic_db name the primary.",
         )
     lag = max(timedelta(), replayed.now - replayed.replayed_at)
@@ -31,8 +31,8 @@ def lag_of(replayed: Replayed, most_seconds: float) -> timedelta:
             f"The clinics' database is a standby whose data are as of {iso(replayed.replayed_at)}. It is"
             f" {iso(replayed.now)} there: that is {lag.total_seconds():.0f} seconds later, and {most_seconds:g} are"
             " allowed.",
-            hint="Is its replay paused, or its line to the primary down? See pg_stat_wal_receiver there. Let connection"
-            " clinic_db name the primary, or raise CLINIC_BACKUPS_STANDBY_LAG_SECONDS.",
+            hint="Is its replay paused, or its connection to the primary down? See pg_stat_wal_receiver there. Let"
+            " connection clinic_db name the primary, or raise CLINIC_BACKUPS_STANDBY_LAG_SECONDS.",
         )
     return lag
 

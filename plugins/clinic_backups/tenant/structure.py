@@ -28,7 +28,7 @@ class Relation:
     persistence: str
     """``p`` permanent, ``u`` unlogged, ``t`` temporary"""
     root: str | None
-    """Of a partition: the partitioned table that it is a part of."""
+    """For a partition: its partitioned table."""
     inherits: tuple[str, ...]
     """The parents by INHERITS; a partition has none."""
 
@@ -109,7 +109,7 @@ def loose_stem(name: str) -> str:
 
 
 def may_hold(column: str, key: str) -> bool:
-    """Whether a column's type can hold a key's values: texts hold all values, an array those that its items hold."""
+    """Whether a column's type can hold a key's values. Texts can hold all values; an array can if its items can."""
     names = {one.removesuffix("[]").rpartition(".")[2] for one in (column, key)}
     return len(names) == 1 or bool(names & TEXTS) or names <= NUMBERS or names == {"uuid", "bytea"}
 

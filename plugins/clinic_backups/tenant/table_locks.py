@@ -40,12 +40,12 @@ MISSING = (
 
 @dataclass(frozen=True)
 class Replayed:
-    """A server's statement about the time of its data."""
+    """A server's answer about the time of its data."""
 
     standby: bool
     now: datetime
     replayed_at: datetime | None
-    """None: it is no standby, or one that cannot say."""
+    """None if the server is not a standby, or is one that does not know."""
 
 
 @cache
@@ -99,15 +99,15 @@ class _Definitions:
             names = {
                 (self.unlocked.get(key) or now.unlocked[key])[0]
                 for key in self.unlocked.keys() | now.unlocked.keys()
-                # No row that the snapshot shows has a value that an enum was given later.
+                # No row in the snapshot has a value that was added to an enum later.
                 if key[0] == kind and self.unlocked.get(key) != now.unlocked.get(key)
                 and (kind != "enum" or key in self.unlocked)
             }  # fmt: skip
             if names:
                 raise TransientError(
-                    f"The {kind} {_some(sorted(names))} changed while tables were read: they may be read partly with"
-                    " the old definition and partly with the new.",
-                    hint="A migration ran beside the backup. A retry reads all tables anew.",
+                    f"The {kind} {_some(sorted(names))} changed while tables were read: they may have been read"
+                    " partly with the old definition and partly with the new.",
+                    hint="A migration ran beside the backup. A retry reads all tables again.",
                 )
 
 
@@ -118,18 +118,18 @@ class _Busy(Exception):
 class TableLocks:
     """ACCESS SHARE on every relation that ``queries`` mention: tables, those below views, partitions and children.
 
-    :meth:`take` begins a transaction of ``db``: first the locks, then the snapshot, so that the snapshot shows each
-    locked table as it is. Whoever holds a lock is waited for with no lock of ours held: a migration never meets a
-    deadlock with a backup. :meth:`prove` is for the end of reading: what was touched besides (tables that a function
-    reads, materialized views), and what no lock protects (functions, enums), must be now as the snapshot sees it.
+    :meth:`take` begins a transaction of ``db``. It takes the locks first and the snapshot second, so the snapshot shows
+    each locked table as it is. While it waits for a lock of somebody else, it holds none, so a migration never has a
+    deadlock with a backup. :meth:`prove` is for the end of reading. It checks what was read without a lock: tables that
+    a function reads, materialized views, functions and enums. They must be now as the snapshot shows them.
 
-    Which relations the queries mention is looked up once for each version of the definitions: what was locked for
-    another clinic's is locked at once, and looked up after all where the snapshot then shows another version.
+    The relations that the queries mention are looked up once for each version of the definitions. For the next clinic
+    the same relations are locked at once. If the snapshot then shows another version, they are looked up again.
 
     :param db: a connection outside of a transaction, REPEATABLE READ.
     :param queries: a SELECT by the name that errors use.
     :param settings: of the session, set with each transaction.
-    :param same_as: the name of an exported snapshot; else a new one is taken.
+    :param same_as: the name of an exported snapshot; otherwise a new one is taken.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class TableLocks:
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self._db, self._queries, self._settings, self._same_as = db, queries, settings, same_as
-        # Also used while tables are read, because a function may need a table of a migration that waits for our locks.
+        # Also while tables are read, because a function may need a table of a migration that waits for our locks.
         self._hasty = dict(settings) | {"lock_timeout": f"{PREPARE_LOCK_WAIT_MS}ms"}
         self._seconds, self._pause = lock_timeout_seconds, pause
         self._held: list[int] = []
@@ -192,7 +192,10 @@ class TableLocks:
                 raise_database_error(error, "locking the tables of the extracts", source="extract")
 
     def _taken_as_before(self) -> bool:
-        """Lock the relations that these queries read last time. False, with no lock: unknown, or no longer valid."""
+        """Lock the relations that these queries read last time.
+
+        False, without any lock, if they are unknown or out of date.
+        """
         known = MEMORY.any(self._question)
         if known is None or self._same_as is not None:
             return False
@@ -211,10 +214,10 @@ class TableLocks:
     def prove(self, connect: Callable[[], Any] | None) -> None:
         """Check at the end of reading that no unlocked relation changed.
 
-        :param connect: opens another connection to the same database: its snapshot sees what is there now. None: the
-            transaction may be ended, and its next one sees that; then it always is.
+        :param connect: opens another connection to the same database, whose snapshot shows the present state. None: the
+            transaction may be ended, and its next one shows that. In that case the transaction always ends.
         :raises TransientError: a table that was not locked from the beginning changed between the snapshot and its
-            first use, so that it may have looked empty; or a function or an enum is another one now.
+            first use, so it may have looked empty; or a function or an enum has changed.
         """
         try:
             with self._db.cursor() as cursor:
@@ -308,7 +311,7 @@ class TableLocks:
         return [_prepare(query) for query in self._queries.values()]
 
     def _explain(self, error: psycopg2.Error) -> None:
-        """Find out which extract does not run, or that it ran until a moment ago."""
+        """Find out which extract cannot run, or whether a table has changed just now."""
         before = self._shape
         self._db.rollback()
         guilty, found = "the extracts", error
@@ -355,7 +358,7 @@ class TableLocks:
         return TransientError(
             f"Another session locks {tables} for more than {self._seconds:g} seconds"
             f" (SQLSTATE 55P03){': ' + sessions if sessions else ''}.",
-            hint="A migration usually ends by itself, and a retry helps. Else end that session, or raise"
+            hint="A migration usually ends by itself, and a retry helps. Otherwise end that session, or raise"
             " CLINIC_BACKUPS_LOCK_TIMEOUT_SECONDS.",
         )
 
@@ -363,15 +366,16 @@ class TableLocks:
 def changed_meanwhile(tables: Sequence[str]) -> TransientError:
     """The error for tables whose rows the snapshot may not show."""
     return TransientError(
-        f"{_some(tables)} changed in definition or place after the snapshot was taken, and may have looked empty.",
-        hint="A migration, TRUNCATE, VACUUM FULL or REFRESH ran beside the backup. A retry reads all tables anew.",
+        f"{_some(tables)} changed after the snapshot was taken (its definition or its file) and may have looked empty.",
+        hint="A migration, TRUNCATE, VACUUM FULL or REFRESH ran beside the backup. A retry reads all tables again.",
     )
 
 
 def require_present(error: psycopg2.Error, doing: str) -> None:
-    """After a statement failed whose names were all there when its tables were locked.
+    """Call this after a statement failed although all names in it existed when its tables were locked.
 
-    :raises TransientError: what is missing is something that only running it looks up, such as a function's tables.
+    :raises TransientError: something is missing that is looked up only when the statement runs, such as a function's
+        tables.
     """
     if isinstance(error, MISSING):
         raise _definition_changed(doing)
@@ -379,13 +383,14 @@ def require_present(error: psycopg2.Error, doing: str) -> None:
 
 
 def require_unlocked(error: psycopg2.Error, doing: str) -> None:
-    """After a statement failed while the tables that it names were locked by this transaction.
+    """Call this after a statement failed while this transaction had locked the tables that it names.
 
-    :raises TransientError: it waited for another table, which is never for long: who holds that may wait for these.
+    :raises TransientError: it waited for another table. Such a wait is kept short, because the session that holds that
+        table may wait for these.
     """
     if isinstance(error, psycopg2.errors.LockNotAvailable):
         raise TransientError(
-            f"Another session locks a table that a function looks up, and that no extract names, while {doing}"
+            f"Another session locks a table that a function reads and no extract names, while {doing}"
             " (SQLSTATE 55P03).",
             hint="A migration usually ends by itself, and a retry helps. A backup does not wait for such a table while"
             " it holds locks on others, which the migration may need next.",
@@ -407,7 +412,7 @@ def _shape(db: Any) -> str:
 
 
 def _prepare(query: str) -> str:
-    """Look up what a query names, and forget it. The name is new: a pooled session may have been left half way."""
+    """Look up the names in a query. The prepared name is unique, because a pooled session may have kept an old one."""
     name = f"clinic_backups_{secrets.token_hex(4)}"
     return f"PREPARE {name} AS SELECT FROM (\n{query}\n) AS r; DEALLOCATE {name}"
 

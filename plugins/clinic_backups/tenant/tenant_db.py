@@ -1,4 +1,4 @@
-"""The clinics' database: one read-only snapshot, what its tables are, and the rows of one clinic as CSV."""
+"""The clinics' database: one read-only snapshot, the definitions of its tables, and one clinic's rows as CSV."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.schema_memory import Version
 from clinic_backups.tenant.table_locks import Replayed, TableLocks, require_present, require_unlocked
 
-# What pg_dump pins so that equal rows are equal bytes, and time zone and currency besides.
+# The settings that pg_dump sets so that equal rows are equal bytes, and also time zone and currency.
 # https://www.postgresql.org/docs/current/runtime-config-client.html#RUNTIME-CONFIG-CLIENT-FORMAT
 SESSION = {
     "search_path": "pg_catalog",
@@ -34,11 +34,11 @@ SESSION = {
     "bytea_output": "hex",
     "xmloption": "content",
     "lc_monetary": "C",
-    # A policy that hides rows must fail the backup, not thin it out.
+    # A policy that hides rows must make the backup fail, and not just leave rows out.
     "row_security": "off",
     "synchronize_seqscans": "off",
     "quote_all_identifiers": "off",
-    # What a role or a database may have set otherwise, and what would then read, write or find other values.
+    # Settings of a role or a database that would change which values are read, written or found.
     "array_nulls": "on",
     "standard_conforming_strings": "on",
     "transform_null_equals": "off",
@@ -70,10 +70,11 @@ class Snapshot:
     """One REPEATABLE READ, READ ONLY transaction: every table shows the same instant. A context manager.
 
     :param same_as: the name of another transaction's snapshot (``pg_export_snapshot``): this one sees the same.
-    :param reads: the SELECTs that are going to be read, by table: everything that they mention is locked before the
-        snapshot is taken, and stays locked to the end of the transaction. Whoever reads them calls :meth:`prove` before
-        what was read is believed. See :class:`~clinic_backups.tenant.table_locks.TableLocks`.
-    :param pause: sleeps between two tries to lock; what it raises ends them.
+    :param reads: the SELECTs to be read, by table. Everything that they mention is locked before the snapshot is taken,
+        and stays locked until the transaction ends. After reading them, call :meth:`prove` before the rows are trusted.
+        See
+    :class:`~clinic_backups.tenant.table_locks.TableLocks`.
+    :param pause: sleeps between two attempts to lock. If it raises, the attempts end.
     """
 
     READ_ONLY = True
@@ -131,7 +132,7 @@ class Snapshot:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Nothing was written: closing the connection is all the ending that it needs.
+        # Nothing was written, so closing the connection is enough.
         self._db.close()
 
     @property
@@ -145,9 +146,9 @@ class Snapshot:
         return int(self._db.info.port)
 
     def prove(self) -> None:
-        """After the last of the ``reads`` was read: whatever was touched besides the locked tables did not change.
+        """Call this after the last of the ``reads``: check that relations read without a lock did not change.
 
-        :raises TransientError: something did, so that it may have looked empty.
+        :raises TransientError: one changed, so it may have looked empty.
         """
         if self._locks is not None:
             self._locks.prove(lambda: connect(self._connection))
@@ -156,13 +157,13 @@ class Snapshot:
                 self.rows("SELECT set_config('lock_timeout', %(wait)s, true)", {"wait": wait}, "beginning to write")
 
     def prove_and_end(self) -> None:
-        """:meth:`prove`, then :meth:`end`, over the one connection that there is. :raises TransientError: see there."""
+        """:meth:`prove`, then :meth:`end`, over the only connection. :raises TransientError: see there."""
         if self._locks is not None:
             self._locks.prove(None)
         self.end()
 
     def end(self) -> None:
-        """End the transaction, and so all its locks. The next statement needs :meth:`renew` first."""
+        """End the transaction and thus all its locks. Call :meth:`renew` before the next statement."""
         self._locks = None
         try:
             self._db.rollback()
@@ -170,7 +171,7 @@ class Snapshot:
             raise_database_error(error, "ending the snapshot")
 
     def renew(self) -> None:
-        """End the transaction and begin one without locks: a fresh snapshot."""
+        """End the transaction and begin one without locks and with a new snapshot."""
         self.end()
         try:
             self._begin(None)
@@ -178,7 +179,7 @@ class Snapshot:
             raise_database_error(error, "opening a fresh snapshot")
 
     def replayed(self) -> Replayed:
-        """What the server says of its data's time: with ``reads`` as of just before the snapshot was taken."""
+        """The server's answer about the time of its data; with ``reads``, just before the snapshot was taken."""
         if self._locks is not None and self._locks.replayed is not None:
             return self._locks.replayed
         doing = "asking for the data's time"
@@ -188,7 +189,7 @@ class Snapshot:
 
     @property
     def version(self) -> Version | None:
-        """Of all definitions, as this snapshot sees them; not known without ``reads``, and after :meth:`end`."""
+        """The version of all definitions in this snapshot; unknown without ``reads`` and after :meth:`end`."""
         return self._locks.version if self._locks is not None else None
 
     def time(self) -> datetime:
@@ -198,11 +199,11 @@ class Snapshot:
         return told.astimezone(UTC)
 
     def cancel(self) -> None:
-        """End the running statement, from another thread; returns within seconds."""
+        """Cancel the running statement, from another thread; returns within seconds."""
         self._db.stop()
 
     def not_waiting(self) -> contextlib.AbstractContextManager[None]:
-        """While rows are read: we are at work ourselves, and the server is not to be blamed for its silence."""
+        """While rows are read, this process works itself, so the server's silence proves nothing."""
         return self._db.not_waiting()
 
     def rows(
@@ -213,7 +214,7 @@ class Snapshot:
         *,
         source: Source | None = None,
     ) -> list[tuple[Any, ...]]:
-        """All rows of a small query. :param source: whose SQL it is, for the remedy of an error."""
+        """All rows of a small query. :param source: whose SQL it is, for the error's remedy."""
         try:
             with self._db.cursor() as cursor:
                 cursor.execute(query, values)
@@ -228,7 +229,7 @@ class Snapshot:
 
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
-        """A statement that fails inside leaves the snapshot usable; settings and locks made inside end with it."""
+        """A statement that fails inside leaves the snapshot usable. Settings and locks from inside end with it."""
         self._execute("SAVEPOINT clinic_backups", "setting a savepoint")
         back = "ROLLBACK TO SAVEPOINT clinic_backups; RELEASE SAVEPOINT clinic_backups"
         with afterwards(lambda: self._execute(back, "going back to the savepoint")):
@@ -237,9 +238,9 @@ class Snapshot:
     def rows_within(
         self, seconds: float, query: str | sql.Composable, doing: str, *, extracts: Mapping[str, str] | None = None
     ) -> list[tuple[Any, ...]] | None:
-        """All rows of a small query, or ``None`` when it takes longer than that.
+        """All rows of a small query, or ``None`` if it takes longer than that.
 
-        :param extracts: those that the query contains, by ``schema.table``.
+        :param extracts: the extracts in the query, by ``schema.table``.
         """
         with self.savepoint():
             self.rows("SELECT set_config('statement_timeout', %(time)s, true)", {"time": f"{seconds}s"}, doing)
@@ -262,9 +263,9 @@ class Snapshot:
             raise_database_error(error, doing, source=self.SOURCE)
 
     def clinics(self, folder: SqlFolder, file: str) -> list[Clinic]:
-        """The clinics that ``active_clinics.sql`` or ``all_clinics.sql`` names, in id order.
+        """The clinics that ``active_clinics.sql`` or ``all_clinics.sql`` returns, in id order.
 
-        :raises PermanentError: the query gives something else than id, name, language, or an id twice.
+        :raises PermanentError: the query returns something else than id, name and language, or an id twice.
         """
         found = self.rows(folder.text(file), None, f"running {file}", source="file")
         try:
@@ -273,15 +274,15 @@ class Snapshot:
             clinics = []
         if len({clinic.id for clinic in clinics}) != len(found):
             raise PermanentError(
-                f"{file} must give three columns (id, name, language), with whole numbers as ids and none twice.",
+                f"{file} must return three columns (id, name, language); each id is a whole number and comes once.",
                 hint=f"Correct {folder.path / file}.",
             )
         return sorted(clinics, key=lambda clinic: clinic.id)
 
     def tables(self, names: Sequence[str]) -> dict[str, Table]:
-        """What PostgreSQL's catalog says of these tables.
+        """PostgreSQL's description of these tables.
 
-        :raises PermanentError: one does not exist or may not be read; names all of them.
+        :raises PermanentError: some do not exist or may not be read; names all of them.
         """
         found = self.rows(catalog_query("tables"), {"names": list(names)}, "reading the catalog")
         tables = {row[0]: _table(*row[:4], oid=row[5]) for row in found}
@@ -291,7 +292,7 @@ class Snapshot:
                 hint="Each file in include/sql/extract is named like an existing table; remove or rename it.",
             )
         if unreadable := sorted(row[0] for row in found if not row[4]):
-            # A migration that makes another table would be the next to fail.
+            # Otherwise the next migration that creates a table would make backups fail again.
             future = self.rows(catalog_query("future_rights"), {"names": unreadable}, "reading the catalog")
             raise PermanentError(
                 f"The backup's role may not read {', '.join(unreadable)}.",
@@ -312,7 +313,7 @@ class Snapshot:
         return dict(self.rows(catalog_query("relations"), None, "reading the catalog"))
 
     def create_index(self, table: str, columns: Sequence[str], *, partitioned: bool = False) -> str:
-        """The statement that makes an index. PostgreSQL cannot make that of a partitioned table concurrently."""
+        """The statement that creates an index. An index of a partitioned table cannot be created concurrently."""
         statement = sql.SQL("CREATE INDEX {how}ON {table} ({columns});").format(
             how=sql.SQL("" if partitioned else "CONCURRENTLY "),
             table=qualified(table),
@@ -338,7 +339,7 @@ class Snapshot:
         return text
 
     def copy(self, table: Table, extract: str, write: RowSink) -> None:
-        """Call ``write`` with each CSV row of one table. An error of ``write`` comes out unchanged."""
+        """Call ``write`` with each CSV row of one table. An error of ``write`` is raised unchanged."""
         statement = self.copy_statement(table, extract)
         try:
             with self._db.cursor() as cursor:
@@ -363,11 +364,11 @@ class Snapshot:
 
 
 def require_column(error: psycopg2.Error, extracts: Mapping[str, str], statement: str) -> None:
-    """:raises PermanentError: the statement around the extracts wants a column that one of them does not give.
+    """:raises PermanentError: an extract does not return a column that the statement around it needs.
 
-    Where in the statement PostgreSQL saw the unknown column tells that from a column that an extract itself names.
+    The position that PostgreSQL reports tells such a column from one that the extract itself names.
 
-    :param extracts: by ``schema.table``; what is wanted of one stands before it, or behind the last.
+    :param extracts: by ``schema.table``. The columns needed of an extract stand before it, or behind the last one.
     """
     at = int(error.diag.statement_position or 0) - 1
     found = sorted((statement.find(extract), len(extract), table) for table, extract in extracts.items())
@@ -380,13 +381,13 @@ def require_column(error: psycopg2.Error, extracts: Mapping[str, str], statement
         table = next((table for start, _, table in places if start > at), places[-1][2])
         name = column["name"].replace('""', '"')
         raise PermanentError(
-            f"The extract of {table} does not give the column {name}, which the table has.",
+            f"The extract of {table} does not return the column {name}, which the table has.",
             hint=f"Add {name} to the columns in include/sql/extract/{file_of(table)}, or write SELECT t.* there.",
         ) from None
 
 
 class _Writer:
-    """The file-like object that psycopg2 wants: it looks ``write`` up once and calls it for each row."""
+    """The file-like object that psycopg2 needs. It looks ``write`` up once and calls it for each row."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self.write = write

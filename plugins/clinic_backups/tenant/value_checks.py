@@ -1,4 +1,4 @@
-"""Whether each column of an extract gives the table's own values: an expression in its place would be restored."""
+"""Checks whether each column of an extract has the table's own values. A restore would write any other values back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CLAUSES = {"where", "join", "inner", "left", "right", "full", "cross", "natural
 
 
 class ValueChecks:
-    """Asks the database only where the text of an extract does not tell that it gives whole rows of its table.
+    """Compares values. The database is asked only if the text of an extract does not show that it returns whole rows.
 
     :param extracts: by table, for one clinic or with :data:`clinic_backups.tenant.row_checks.PLACEHOLDER`.
     :param clinics: the query of ``all_clinics.sql``, or :func:`clinic_backups.tenant.row_checks.one_clinic`.
@@ -43,9 +43,9 @@ class ValueChecks:
         self._declared = folder.declarations().columns
 
     def problems(self, table: Table, *, within_seconds: float) -> list[Problem] | None:
-        """The columns whose values are others than the table's; ``None`` when comparing takes longer.
+        """The columns whose values differ from the table's; ``None`` if comparing takes too long.
 
-        Columns of which :data:`FILE` says what they name are left aside.
+        Columns that are declared in :data:`FILE` are not compared.
         """
         name = table.name
         doubtful = self._computed(table)
@@ -60,22 +60,22 @@ class ValueChecks:
         columns = [column.name for column, count in zip(doubtful, changed, strict=True) if count]
         what = [f"of {max(changed, default=0)} rows in {', '.join(columns)}"] if columns else []
         if missing:
-            what.append(f"of {missing} rows in what tells them apart: the table has no such rows")
+            what.append(f"of {missing} rows in the columns that identify them: the table has no such rows")
         if not what:
             return []
         one = spelled(name, (columns or [column.name for column in doubtful])[0])
         return [
             Problem(
                 name,
-                f"{name}: the extract gives other values than the table, {' and '.join(what)}.",
-                f"Write the columns as they are, such as `SELECT t.*`, in the extract of {name}. If it is meant so, add"
-                f" the line `{one}: reason` to {self._folder / FILE} for each such column.",
+                f"{name}: the extract returns other values than the table, {' and '.join(what)}.",
+                f"Write the columns as they are, such as `SELECT t.*`, in the extract of {name}. If this is intended,"
+                f" add the line `{one}: reason` to {self._folder / FILE} for each such column.",
                 check="rows",
             )
         ]
 
     def _computed(self, table: Table) -> list[Column]:
-        """The columns that the plan does not show to be the table's own ones, as they are."""
+        """The columns that are not shown by the plan to be the table's own."""
         extract = self._extracts[table.name]
         if _gives_whole_rows(table.name, extract):
             return []
@@ -95,7 +95,7 @@ class ValueChecks:
             [column for column, text in zip(columns, output, strict=True) if text != f"{alias}.{_quoted(column.name)}"]
             for alias in sorted(aliases)
         ]
-        # All of one row: where the table is read twice, a column of the other one counts as computed.
+        # All columns must be of the same row. If the table is read twice, a column of the other one counts as computed.
         return min(computed, key=len, default=columns)
 
     def _plan(self, table: Table, query: sql.Composable) -> Mapping[str, object]:
@@ -103,13 +103,15 @@ class ValueChecks:
             with self._snapshot.savepoint():
                 found = self._snapshot.rows(query, None, f"asking for the plan of the extract of {table.name}")
         except PermanentError:
-            self._snapshot.probe(table, self._extracts[table.name])  # which says what the extract lacks
+            self._snapshot.probe(
+                table, self._extracts[table.name]
+            )  # raises an error that says what is wrong with the extract
             raise
         plan: Mapping[str, object] = found[0][0][0]["Plan"]
         return plan
 
     def _aliases(self, node: Mapping[str, object], table: str) -> set[str]:
-        """What the plan calls the table where it reads it, or a partition of it."""
+        """The plan's names for the table, or for its partitions."""
         name = f"{node.get('Schema')}.{node.get('Relation Name')}"
         relation = self._structure.relations.get(name)
         found = {_quoted(str(node["Alias"]))} if table in (name, relation.root if relation else None) else set()
@@ -161,7 +163,7 @@ class ValueChecks:
 
 
 def _gives_whole_rows(table: str, extract: str) -> bool:
-    """Whether the text says ``SELECT t.* FROM table AS t`` and nothing that could add other rows."""
+    """Whether the text is ``SELECT t.* FROM table AS t`` without anything that could add other rows."""
     text = _COMMENT.sub("", extract)
     found = _WHOLE_ROWS.match(text)
     if found is None or found["table"].lower() != table or _SETS.search(text):
@@ -172,12 +174,12 @@ def _gives_whole_rows(table: str, extract: str) -> bool:
         return False  # other names for the columns
     if found["star"] is not None:
         return bool(found["star"].lower() == (alias or found["name"]).lower())
-    # Of a join, a star alone would give the other table's columns too.
+    # In a join, a star alone would also return the other table's columns.
     return not rest or rest[:5].lower() == "where"
 
 
 def _names_plainly(table: str, extract: str) -> bool:
-    """Whether a text names the table, and gives its columns no other names: a plan shows these in their place."""
+    """Whether a text names the table and gives its columns no other names. A plan would show those instead."""
     schema, name = (re.escape(part.replace('"', '""')) for part in table.split(".", 1))
     named = rf"""\b"?{schema}"?\s*\.\s*"?{name}"?(?![\w"])"""
     renamed = rf"""{named}\s*\*?\s*(AS\s+)?(?!(?:where|on|using)\b)("[^"]+"|\w+)?\s*\("""
@@ -186,5 +188,8 @@ def _names_plainly(table: str, extract: str) -> bool:
 
 
 def _quoted(name: str) -> str:
-    """As EXPLAIN writes it, but for PostgreSQL's own words: these are then compared by their values."""
+    """A name as EXPLAIN writes it, except for PostgreSQL's own words.
+
+    Columns with such names are compared by their values.
+    """
     return name if re.fullmatch(r"[a-z_][a-z0-9_]*", name) else quoted(name)

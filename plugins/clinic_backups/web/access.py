@@ -49,9 +49,9 @@ class Access:
 
 
 def is_airflow_admin(user: Any) -> bool:
-    """Whether the user is an Airflow administrator: role ``admin`` of the simple auth manager, ``Admin`` of the FAB
-    one.
-    Other auth managers have no such role; there ``user_clinics.sql`` says who is superadmin.
+    """Whether the user is an Airflow administrator: role ``admin`` of the simple auth manager, or ``Admin`` of FAB's.
+
+    Other auth managers have no such role. With them ``user_clinics.sql`` says who is superadmin.
     """
     roles = [getattr(user, "role", None), *(getattr(role, "name", role) for role in getattr(user, "roles", None) or ())]
     return any(isinstance(role, str) and role.lower() == AIRFLOW_ADMIN for role in roles)

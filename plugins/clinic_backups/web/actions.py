@@ -278,8 +278,10 @@ class Actions:
         return self._runs.next_run(BACKUP)
 
     def _with_plans(self, runs: list[RunView]) -> list[RunView]:
-        """Restores with their plans from the catalog, because anybody with rights in Airflow may change the results of
-        tasks."""
+        """Restores with their plans from the catalog.
+
+        The results of tasks are not used, because anybody with rights in Airflow may change them.
+        """
         known = self._approvals.of_runs([run.run_id for run in runs if run.dag_id == RESTORE])
         shown = []
         for run in runs:

@@ -61,8 +61,9 @@ def make_app(services: Services | None = None) -> FastAPI:
 
 
 class Guard:
-    """Adds security headers to every answer, and refuses large bodies, which would be read before the caller is
-    known.
+    """Adds security headers to every answer, and refuses large bodies before it reads them.
+
+    The caller is not yet known at that moment.
     """
 
     def __init__(self, app: ASGIApp) -> None:

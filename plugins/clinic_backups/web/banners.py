@@ -1,6 +1,4 @@
-"""The banners above the board's figures: reasons why backups or restores do not run although every clinic looks
-well.
-"""
+"""The banners above the board's figures: why backups or restores do not run although every clinic looks well."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class _ClinicFigures(Collector):
                 value = figure(clinic)
                 if value is not None:
                     family.add_metric(labels, value)
-        alert = GaugeMetricFamily("clinic_backups_alert", "Why no backup, or no restore, goes on", labels=("kind",))
+        alert = GaugeMetricFamily("clinic_backups_alert", "Why backups or restores do not run", labels=("kind",))
         for kind in self._alerts:
             alert.add_metric([kind], 1)
         return [*(family for family, _ in families), alert]

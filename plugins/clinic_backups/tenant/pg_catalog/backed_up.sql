@@ -1,4 +1,4 @@
--- The rows that the backups hold of one table, with the number of the clinic whose backup it is.
+-- The rows of one table in all backups, each with the number of its clinic.
 {name} AS {how}MATERIALIZED (
     SELECT clinica_del_respaldo.id AS {clinic}, {columns}
       FROM (

@@ -1,4 +1,5 @@
--- Who holds or waits for a lock that keeps readers out, on which tables. No text of a statement: it may quote a patient.
+-- The sessions that hold or wait for a lock which keeps readers out, and the tables. Their statements are not read,
+-- because these may quote a patient.
 SELECT DISTINCT format('%I.%I', n.nspname, c.relname), l.pid, COALESCE(a.application_name, ''), COALESCE(a.state, '')
   FROM pg_locks l
   JOIN pg_class c ON c.oid = l.relation AND c.relpersistence <> 't' AND c.relkind IN ('r', 'p', 'v', 'm', 'f')

@@ -1,4 +1,4 @@
--- As count_rows.sql, of a table without key: each row's text is counted on both sides.
+-- As count_rows.sql, for a table without a key: each row's text is counted on both sides.
 WITH in_table AS (
     SELECT {table_row} AS fila, count(*) AS times FROM {table} AS t GROUP BY 1
 ), in_backups AS (

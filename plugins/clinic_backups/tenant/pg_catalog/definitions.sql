@@ -1,4 +1,4 @@
--- Where the rows of %(relations)s lie and what these relations are: equal in two snapshots when neither changed between.
+-- The files and definitions of the given relations. They are equal in two snapshots if nothing changed in between.
 SELECT c.oid::bigint, n.nspname || '.' || c.relname AS name, c.relkind, c.relfilenode::bigint, c.relispartition,
        (SELECT string_agg(concat_ws(':', a.attnum, a.attname, a.atttypid, a.atttypmod, a.attisdropped), ',' ORDER BY a.attnum)
           FROM pg_attribute a

@@ -1,5 +1,5 @@
--- How often each row of a table without key is in the table and in the backups, by its text: of the rows that name a row
--- of a backup, which have an index to be found by.
+-- How often each row of a table without a key is in the table and in the backups, by its text. Only rows that refer
+-- to a row of a backup are counted, because an index finds them.
 {name} AS MATERIALIZED (
     SELECT fila, COALESCE(t.times, 0) AS in_table, COALESCE(b.times, 0) AS in_backups
       FROM (SELECT {row} AS fila, count(*) AS times

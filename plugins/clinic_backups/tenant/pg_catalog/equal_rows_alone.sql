@@ -1,4 +1,5 @@
--- As equal_rows.sql, of the rows of backups that name no row of a backup. Without such rows the table is not read.
+-- As equal_rows.sql, for rows of backups that refer to no row of a backup. If there are no such rows, the table is
+-- not read.
 {name} AS MATERIALIZED (
     SELECT b.fila, count(*) AS in_table, b.times AS in_backups
       FROM (SELECT r.fila_del_respaldo AS fila, count(*) AS times

@@ -1,8 +1,7 @@
--- Every foreign key that one of the tables %(names)s has, or that refers to one of them. A partition stands for the table
--- that it is part of; what PostgreSQL made for partitions by itself (conparentid) is left out.
--- One of PostgreSQL 18 that is not enforced is only a remark. One with a PERIOD is PostgreSQL's own to check: several rows
--- of the parent together may be what a row refers to.
--- Operators compare the referenced column, on the left, with the referring one.
+-- Every foreign key of the given tables, or to one of them. The partitioned table stands for its partitions. Keys
+-- that PostgreSQL made for partitions (conparentid) are left out. In PostgreSQL 18, a key that is not enforced
+-- counts as a remark, and PostgreSQL itself has to check a key with a PERIOD, because a row may refer to several
+-- rows of the parent together. Operators have the referenced column on the left.
 SELECT DISTINCT
        f.conname,
        cn.nspname || '.' || child.relname,
@@ -19,7 +18,7 @@ SELECT DISTINCT
           JOIN pg_namespace opn ON opn.oid = op.oprnamespace),
        f.confdeltype::text,
        f.confupdtype::text,
-       -- MATCH SIMPLE between whole tables, of which neither inherits, on columns that are stored as they are written.
+       -- MATCH SIMPLE between whole tables without inheritance, on stored columns.
        f.confmatchtype = 's' AND NOT p18.period AND NOT c0.relispartition AND NOT p0.relispartition
            AND NOT EXISTS (SELECT FROM pg_inherits h JOIN pg_class hc ON hc.oid = h.inhrelid
                             WHERE h.inhparent IN (f.conrelid, f.confrelid) AND NOT hc.relispartition)

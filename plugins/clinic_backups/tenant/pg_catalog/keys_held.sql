@@ -1,4 +1,4 @@
--- Whether a column has values, and none of them is one of a table's keys: uuids and numbers may be kept as other types.
+-- Whether a column has values but no key of a table. UUIDs and numbers may be stored as other types.
 WITH n AS (SELECT {value} AS value FROM {table} AS t)
 SELECT EXISTS (SELECT FROM n WHERE value IS NOT NULL)
    AND NOT EXISTS (SELECT FROM n

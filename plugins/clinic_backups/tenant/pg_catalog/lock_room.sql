@@ -1,5 +1,5 @@
--- How many locks reading the tables %(names)s takes, with what is below them and all indexes; and how many the server has
--- room for.
+-- How many locks are needed to read the given tables with their partitions, children and indexes, and how many the
+-- server has room for.
 WITH RECURSIVE below AS (
     SELECT c.oid
       FROM pg_class c

@@ -1,4 +1,4 @@
--- Which of the relations %(names)s LOCK TABLE can lock for this role.
+-- Those of the given relations that LOCK TABLE can lock for this role.
 SELECT w.name
   FROM unnest(%(names)s) AS w (name)
   LEFT JOIN pg_class c ON c.oid = to_regclass(w.name)

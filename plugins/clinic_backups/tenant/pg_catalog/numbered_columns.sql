@@ -1,7 +1,7 @@
--- The columns of the tables %(names)s that may take numbers from sequences: by their default or that of their domain, or of a
--- view's column that is theirs, as identities, or because they own one. With each what it depends on as far as PostgreSQL
--- knows that: sequences, and functions with what these call in turn. What is written as text it does not know. Of the tables
--- %(written)s all columns.
+-- The columns of the given tables that may get numbers from sequences: by their default or their domain's, by the
+-- default of a view's column, as identities, or because they own a sequence. Each has the objects that PostgreSQL
+-- knows it depends on: sequences, and functions with the functions that these call. PostgreSQL does not know names
+-- in texts. For the tables in the second list, all columns are returned.
 WITH RECURSIVE base (oid, base, typmod) AS (
     SELECT t.oid, t.typbasetype, t.typtypmod FROM pg_type t WHERE t.typtype = 'd'
      UNION
@@ -24,7 +24,7 @@ through (default_oid, view, relation, number) AS (
 ), columns AS (
     SELECT a.attrelid, a.attnum, a.attname, n.nspname, n.nspname || '.' || c.relname AS table_name, COALESCE(v.view, 0) AS view,
            COALESCE(pg_get_expr(d.adbin, d.adrelid), pg_get_expr(t.typdefaultbin, 0)) AS expression,
-           -- What pg_depend knows the default by: its own, or else the domain's.
+           -- The default's entry in pg_depend: the column's own, otherwise the domain's.
            CASE WHEN d.oid IS NULL THEN 'pg_type'::regclass ELSE 'pg_attrdef'::regclass END AS default_class,
            COALESCE(d.oid, CASE WHEN t.typtype = 'd' THEN t.oid END) AS default_oid,
            COALESCE((SELECT format_type(b.base, b.typmod) FROM base b JOIN pg_type o ON o.oid = b.base AND o.typtype <> 'd'

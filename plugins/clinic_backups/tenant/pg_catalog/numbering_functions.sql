@@ -1,4 +1,5 @@
--- The application's functions that ask a sequence for a number, or call one that does by its name. Nobody calls those of triggers.
+-- The application's functions that use a sequence, or that call such a function by its name. Trigger functions are
+-- never called by name.
 WITH RECURSIVE bodies AS MATERIALIZED (
     SELECT p.oid, p.proname, p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) AS is_trigger,
            lower(COALESCE(pg_get_function_sqlbody(p.oid), p.prosrc)) AS body

@@ -1,4 +1,5 @@
--- Triggers that call one of the functions %(functions)s or have arguments, which may name a sequence; and rules that ask for numbers.
+-- Triggers that call one of the given functions or have arguments, which may name a sequence; and rules that use
+-- sequences.
 SELECT n.nspname || '.' || c.relname, quote_ident(g.tgname), g.tgtype::int, g.tgfoid::bigint,
        quote_ident(pn.nspname) || '.' || quote_ident(p.proname), g.tgargs, NULL AS rule
   FROM pg_trigger g

@@ -1,5 +1,5 @@
--- With which operator each foreign key of the table %(table)s compares parent and child, by its name: one of a citext column
--- is not that of text.
+-- By the name of each foreign key of the given table, the operator that compares parent and child. The operator of a
+-- citext column differs from that of text.
 SELECT f.conname, array_agg(format('%%I.%%s', n.nspname, o.oprname) ORDER BY k.position)
   FROM pg_constraint f
  CROSS JOIN LATERAL unnest(f.conpfeqop) WITH ORDINALITY AS k (operator, position)

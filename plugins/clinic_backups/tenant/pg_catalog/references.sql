@@ -1,4 +1,4 @@
--- Every pair of tables of which one has a foreign key to the other. A partition stands for the table it is part of.
+-- Every pair of tables with a foreign key from one to the other. The partitioned table stands for its partitions.
 SELECT DISTINCT cn.nspname || '.' || child.relname, pn.nspname || '.' || parent.relname
   FROM pg_constraint f
   JOIN pg_class child ON child.oid = COALESCE(pg_partition_root(f.conrelid), f.conrelid)

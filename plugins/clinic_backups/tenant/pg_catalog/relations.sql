@@ -1,4 +1,4 @@
--- Every ordinary or partitioned table of the database, and whether it is a partitioned one.
+-- Every ordinary or partitioned table of the database, and whether it is partitioned.
 SELECT n.nspname || '.' || c.relname, c.relkind = 'p'
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -1,6 +1,6 @@
--- As of when the data of a standby are. To be asked before the snapshot is taken.
--- It is caught up when all that a connected walreceiver got is replayed: then its data are as of the last word that it had.
--- Who may not see when that was takes the longest time for which a dead line goes unnoticed.
+-- The time of a standby's data. Run this before the snapshot is taken. A standby is caught up if it has replayed
+-- everything that a connected walreceiver got. Its data then have the time of the last message. If the role may not
+-- see that time, the longest time is assumed for which a dead connection goes unnoticed.
 SELECT GREATEST(pg_last_xact_replay_timestamp(), (
            SELECT COALESCE(w.last_msg_receipt_time,
                            clock_timestamp() - NULLIF(current_setting('wal_receiver_timeout')::interval, '0'))

@@ -1,4 +1,5 @@
--- Rows of a table that are in no backup, name no row in full, and give some columns of a foreign key while others are NULL.
+-- Rows of a table that are in no backup, refer to no row completely, and have a foreign key with values in some
+-- columns and NULL in others.
 SELECT {number}, count(*)
   FROM {table} AS r
  WHERE {in_part}

@@ -1,4 +1,4 @@
--- Rows of a table that name a row of a backup, and are in no backup themselves.
+-- Rows of a table that refer to a row of a backup and are in no backup themselves.
 SELECT {number}, count(*)
   FROM {table} AS r
  WHERE EXISTS (SELECT FROM {parent} AS p WHERE {same})

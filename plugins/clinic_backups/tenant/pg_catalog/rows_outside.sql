@@ -1,4 +1,4 @@
--- Rows of one table's backups that name a row which is not in the same clinic's backup.
+-- Rows of one table's backups that refer to a row which is not in the same clinic's backup.
 SELECT {number}, count(*)
   FROM {child} AS r
  WHERE {given}

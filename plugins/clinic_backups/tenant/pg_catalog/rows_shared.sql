@@ -1,3 +1,3 @@
--- Keys that the backups of several clinics have.
+-- Keys in the backups of several clinics.
 SELECT {number}, count(*)
   FROM (SELECT FROM {child} AS b GROUP BY {keys} HAVING count(DISTINCT b.clinica_del_respaldo) > 1) AS k

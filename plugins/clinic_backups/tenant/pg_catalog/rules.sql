@@ -1,8 +1,8 @@
--- What a restore has to know of each table among %(names)s besides its columns, as JSON.
+-- Everything besides columns that a restore needs to know of each given table, as JSON.
 SELECT n.nspname || '.' || c.relname AS name,
        json_build_object(
-           -- The equality operator of each key column, by the operator class of the primary key's index. Of a key WITHOUT
-           -- OVERLAPS (PostgreSQL 18) the constraint knows them, but for the last column: two rows with the same one overlap.
+           -- The equality operator of each key column, from the operator class of the primary key's index. For a key
+           -- WITHOUT OVERLAPS (PostgreSQL 18) the constraint has them, except for the last column, whose values overlap.
            'equals', COALESCE((SELECT json_agg(CASE WHEN k.position = cardinality(x.conexclop) THEN 'pg_catalog.='
                                                     ELSE quote_ident(opn.nspname) || '.' || op.oprname END
                                                ORDER BY k.position)
@@ -19,7 +19,7 @@ SELECT n.nspname || '.' || c.relname AS name,
                         JOIN pg_operator op ON op.oid = ao.amopopr
                         JOIN pg_namespace opn ON opn.oid = op.oprnamespace
                        WHERE i.indrelid = c.oid AND i.indisprimary AND k.position <= i.indnkeyatts)),
-           -- The collation of each key column by which texts of other bytes may be equal.
+           -- The collation of each key column, if it treats some different texts as equal.
            'collations', (SELECT json_agg(CASE WHEN NOT co.collisdeterministic
                                                THEN quote_ident(con.nspname) || '.' || quote_ident(co.collname) END
                                           ORDER BY k.position)
@@ -28,8 +28,8 @@ SELECT n.nspname || '.' || c.relname AS name,
                             LEFT JOIN pg_collation co ON co.oid = k.coll
                             LEFT JOIN pg_namespace con ON con.oid = co.collnamespace
                            WHERE i.indrelid = c.oid AND i.indisprimary AND k.position <= i.indnkeyatts),
-           -- Unique and exclusion indexes besides the primary key, unless that is an exclusion index itself. pg_depend names
-           -- the columns of their expressions.
+           -- Unique and exclusion indexes besides the primary key; also the primary key if it is an exclusion index.
+           -- pg_depend has the columns of their expressions.
            'unique', (SELECT json_agg(json_build_object(
                           'name', ic.relname,
                           'expressions', (SELECT json_agg(pg_get_indexdef(i.indexrelid, k::int, false) ORDER BY k)
@@ -52,7 +52,7 @@ SELECT n.nspname || '.' || c.relname AS name,
                                                           WHERE d.classid = 'pg_class'::regclass
                                                             AND d.objid = i.indexrelid AND d.refobjid = a.attrelid
                                                             AND d.refobjsubid = a.attnum)
-                                              -- What a generated column of the index is computed from.
+                                              -- The columns from which a generated column of the index is computed.
                                               OR EXISTS (SELECT FROM pg_attribute g
                                                            JOIN pg_attrdef gd ON gd.adrelid = g.attrelid AND gd.adnum = g.attnum
                                                            JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass
@@ -66,7 +66,7 @@ SELECT n.nspname || '.' || c.relname AS name,
                           'exclusion', i.indisexclusion,
                           'nulls_distinct', NOT i.indnullsnotdistinct,
                           'of_partition', i.indrelid <> c.oid,
-                          -- The columns, where they tell every row of the table, as a primary key does.
+                          -- The columns, if they identify every row of the table like a primary key.
                           'key', (SELECT json_agg(a.attname ORDER BY k.position)
                                     FROM unnest(i.indkey) WITH ORDINALITY AS k (attnum, position)
                                     LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
@@ -84,7 +84,7 @@ SELECT n.nspname || '.' || c.relname AS name,
                         FROM pg_index i
                         JOIN pg_class ic ON ic.oid = i.indexrelid
                        WHERE (i.indisunique OR i.indisexclusion) AND (i.indisexclusion OR NOT i.indisprimary) AND i.indisvalid
-                         -- A partition's own too, unless the whole table has it.
+                         -- Also a partition's own index, unless the whole table has it.
                          AND (i.indrelid = c.oid
                               OR c.relkind = 'p' AND pg_partition_root(i.indrelid) = c.oid
                                  AND NOT EXISTS (SELECT FROM pg_inherits h WHERE h.inhrelid = i.indexrelid))),

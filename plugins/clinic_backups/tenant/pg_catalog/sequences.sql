@@ -1,5 +1,5 @@
--- Every sequence: what it is called, how it counts, whether this role may read and set it, and whether PostgreSQL itself knows
--- of a column, a domain or a function that it belongs to.
+-- Every sequence: its name, how it counts, whether this role may read and set it, and whether PostgreSQL knows a
+-- column, domain or function that it belongs to.
 SELECT s.oid::bigint, n.nspname, s.relname, quote_ident(n.nspname) || '.' || quote_ident(s.relname),
        q.seqincrement, q.seqmin, q.seqmax, q.seqcycle,
        has_sequence_privilege(s.oid, 'UPDATE') AND has_sequence_privilege(s.oid, 'SELECT'),

@@ -1,4 +1,5 @@
--- One number for all tables, views, columns and functions of the database: it differs when one was made, renamed or dropped.
+-- One number for all tables, views, columns and functions of the database. It changes if one is created, renamed or
+-- dropped.
 SELECT md5(COALESCE(string_agg(of.line, ',' ORDER BY of.line), ''))
   FROM (SELECT concat_ws(':', c.relnamespace, c.relname, a.attnum, a.attname, a.atttypid, a.attisdropped) AS line
           FROM pg_class c

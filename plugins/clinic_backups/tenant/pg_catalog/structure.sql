@@ -1,6 +1,6 @@
--- What the completeness of a backup depends on, in one query: (kind of fact, the fact as JSON). Left aside are
--- PostgreSQL's own schemas, temporary tables, and the schema of the backups' own catalog. %(names)s: stems of further names
--- that say whose a row is.
+-- All facts that decide whether a backup is complete, in one query: (kind of fact, the fact as JSON). PostgreSQL's
+-- own schemas, temporary tables and the schema of the catalog are left out. The parameter names holds stems of
+-- further names that show to which clinic a row belongs.
 WITH RECURSIVE relation AS MATERIALIZED (
     SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind, c.relpersistence, c.relispartition
       FROM pg_class c
@@ -14,7 +14,7 @@ oid_type AS (
     SELECT t.oid FROM pg_type t JOIN oid_type o ON o.oid IN (t.typbasetype, t.typelem)
      WHERE t.typtype = 'd' OR t.typcategory = 'A'
 ), -- Composite types of the application's own with attributes of these, at any depth: the names of these attributes.
--- Arrays below, and not joins: PostgreSQL expects a million rows of such a recursion, and takes room for them at once.
+-- Arrays instead of joins: PostgreSQL expects a million rows from such a recursion and reserves memory for them.
 oid_holder (oid, attribute) AS (
     SELECT t.oid, x.attname
       FROM pg_type t
@@ -42,7 +42,7 @@ foreign_key AS MATERIALIZED (
       FROM pg_constraint f
       JOIN relation child ON child.oid = COALESCE(pg_partition_root(f.conrelid), f.conrelid)
       JOIN relation parent ON parent.oid = COALESCE(pg_partition_root(f.confrelid), f.confrelid)
-           -- A PERIOD (PostgreSQL 18) is compared in its own way: the columns before it say whose a row is.
+           -- A PERIOD (PostgreSQL 18) is compared differently. The columns before it show to which clinic a row belongs.
      CROSS JOIN LATERAL (SELECT cardinality(f.conkey) - COALESCE((to_jsonb(f) ->> 'conperiod')::boolean::int, 0)) AS c (compared)
      WHERE f.contype = 'f' AND f.conparentid = 0
 ), -- Columns by the stem of their name: without case, underscores and words such as "id". Python looks more closely.

@@ -1,4 +1,4 @@
--- One row per ordinary or partitioned table among %(names)s: columns, primary key and foreign keys as JSON, and its OID.
+-- One row for each given ordinary or partitioned table: columns, primary key and foreign keys as JSON, and its OID.
 SELECT n.nspname || '.' || c.relname AS name,
        (SELECT json_agg(json_build_object(
                    'name', a.attname,
@@ -9,8 +9,8 @@ SELECT n.nspname || '.' || c.relname AS name,
                        pg_get_expr(d.adbin, d.adrelid), (SELECT t.typdefault FROM pg_type t WHERE t.oid = a.atttypid AND t.typtype = 'd')) END,
                    'identity', CASE a.attidentity WHEN 'a' THEN 'always' WHEN 'd' THEN 'by default' ELSE '' END,
                    'generated', CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END,
-                   -- The enums and composite types in the column's type, which name their values by labels and places:
-                   -- only types of the application's own (from FirstNormalObjectId on) have such a definition.
+                   -- The enums and composite types in the column's type, with their labels or attributes. Only types of the
+                   -- application (from FirstNormalObjectId on) have such a definition.
                    'definition', CASE WHEN a.atttypid >= 16384 THEN (
                        WITH RECURSIVE reached (oid) AS (
                            SELECT a.atttypid
@@ -64,7 +64,7 @@ SELECT n.nspname || '.' || c.relname AS name,
                                             JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum
                                            WHERE k.position <= k18.compared),
                    'deferrable', f.condeferrable,
-                   -- An index serves when its first key columns are the foreign key's, in any order.
+                   -- An index is suitable if its first key columns are the foreign key's, in any order.
                    'indexed', EXISTS (SELECT FROM pg_index i
                                        WHERE i.indrelid = f.conrelid AND i.indisvalid AND i.indpred IS NULL
                                          AND i.indnkeyatts >= cardinality(f.conkey)
@@ -73,10 +73,10 @@ SELECT n.nspname || '.' || c.relname AS name,
           FROM pg_constraint f
           JOIN pg_class r ON r.oid = f.confrelid
           JOIN pg_namespace rn ON rn.oid = r.relnamespace
-         -- Of PostgreSQL 18: one that is not enforced is only a remark, and a PERIOD is compared in its own way.
+         -- PostgreSQL 18: a key that is not enforced is only a remark, and a PERIOD is compared differently.
          CROSS JOIN LATERAL (SELECT cardinality(f.conkey) - COALESCE((to_jsonb(f) ->> 'conperiod')::boolean::int, 0)) AS k18 (compared)
          WHERE COALESCE((to_jsonb(f) ->> 'conenforced')::boolean, true) AND f.conrelid = c.oid AND f.contype = 'f'
-           -- A foreign key to a partitioned table has one entry more for each partition.
+           -- A foreign key to a partitioned table has a further entry for each partition.
            AND NOT r.relispartition) AS foreign_keys,
        has_table_privilege(c.oid, 'SELECT') AS readable,
        c.oid::bigint AS oid

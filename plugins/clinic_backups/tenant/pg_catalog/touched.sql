@@ -1,6 +1,6 @@
--- Of what this transaction has locked by now: the relations that it had not at its beginning (%(held)s), but for indexes,
--- sequences, TOAST and temporary tables; a relation that is newer than the snapshot is in pg_locks and not in pg_class.
--- And whether the database has functions or enums, which no lock protects.
+-- The relations that this transaction has locked and that it had not locked at its beginning. Indexes, sequences,
+-- TOAST and temporary tables are left out. A relation that is newer than the snapshot is in pg_locks but not in
+-- pg_class. Also returned: whether the database has functions or enums, which no lock protects.
 SELECT (SELECT array_agg(l.relation::bigint)
           FROM pg_locks l
           LEFT JOIN pg_class c ON c.oid = l.relation

@@ -1,6 +1,6 @@
--- The users' triggers of the tables %(names)s and of their partitions: whose, on what, for which events (bits of
--- pg_trigger.tgtype: 4 insert, 8 delete, 16 update), in which state, and whether this role may change that. Rules that
--- write something else are like triggers.
+-- The users' triggers of the given tables and their partitions: table, function, events (bits of pg_trigger.tgtype:
+-- 4 insert, 8 delete, 16 update), state, and whether this role may change the state. Rules that write something else
+-- are treated like triggers.
 SELECT n.nspname || '.' || root.relname,
        cn.nspname || '.' || c.relname,
        t.tgname,

@@ -1,6 +1,6 @@
--- The functions and the values of enums, which no lock protects: equal in two snapshots when none changed between. Each
--- statement uses a function, and writes a value's name, as they are by then. Whatever was done to one, even twice, its
--- row has another xmin. Operators, casts and aggregates are what their functions are.
+-- The functions and enum values, which no lock protects. They are equal in two snapshots if nothing changed in
+-- between. Each statement uses the present definition of a function and the present name of a value. Any change
+-- gives the row another xmin, even if it was undone. Operators, casts and aggregates depend on their functions.
 SELECT f.oid::bigint, n.nspname || '.' || f.proname AS name, 'function' AS kind, f.xmin::text AS version
   FROM pg_proc f
   JOIN pg_namespace n ON n.oid = f.pronamespace

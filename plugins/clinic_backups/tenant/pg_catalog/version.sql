@@ -1,7 +1,7 @@
--- Which version of its definitions this snapshot sees: another text after any change to what structure.sql, tables.sql,
--- mentioned.sql and unlocked.sql read, and never the same for two databases. Whatever is done to a row of the catalog, the
--- row has another xmin; names and types besides, for a copy of the database that went its own way with the same numbers.
--- What VACUUM and ANALYZE write in place is no change. Temporary tables are left aside.
+-- The version of the definitions in this snapshot. It changes with everything that structure.sql, tables.sql,
+-- mentioned.sql and unlocked.sql read, and differs between databases. Any change to a row of the catalog gives the
+-- row another xmin. Names and types are included as well, for a copy of the database that developed separately with
+-- the same numbers. Changes that VACUUM and ANALYZE make in place do not count. Temporary tables are left out.
 WITH relation AS MATERIALIZED (
     SELECT c.oid, c.xmin, c.relname, c.relnamespace
       FROM pg_class c

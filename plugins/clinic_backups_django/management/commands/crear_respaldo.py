@@ -14,12 +14,12 @@ from clinic_backups_django.conf import conf
 
 
 class Command(BaseCommand):
-    """Asks clinic_backups for backups; each becomes a run in Airflow."""
+    """Requests backups. Each becomes a run in Airflow."""
 
     help = "Pide un respaldo de una clínica, de varias o de todas las activas."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """What may be said."""
+        """Define the options."""
         which = parser.add_mutually_exclusive_group(required=True)
         which.add_argument("--clinica", type=int, action="append", help="número de la clínica; se puede repetir")
         which.add_argument("--todas", action="store_true", help="todas las clínicas activas")
@@ -27,7 +27,7 @@ class Command(BaseCommand):
         parser.add_argument("--notas", default="", help="una línea; sin datos de pacientes")
 
     def handle(self, *_: Any, **options: Any) -> None:
-        """:raises CommandError: one was refused; the others were asked for."""
+        """:raises CommandError: a request was refused. The others were made."""
         service, failed = client(), 0
         clinics = options["clinica"] or _active()
         if not clinics:

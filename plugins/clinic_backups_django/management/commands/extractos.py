@@ -14,18 +14,18 @@ from clinic_backups_django.extracts import LineError, extracts
 
 
 class Command(BaseCommand):
-    """Writes the extracts of clinic_backups. A file that is there already is kept."""
+    """Writes extracts. Existing files are kept."""
 
     help = "Escribe include/sql/extract desde líneas como historial_clinico.Tratamiento: historial__paciente__clinica"
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """What may be said."""
+        """Define the options."""
         parser.add_argument("lineas", help="archivo con una línea por modelo; - lee la entrada")
         parser.add_argument("--carpeta", type=Path, required=True, help="la carpeta include/sql/extract")
         parser.add_argument("--esquema", default="public", help="esquema de las tablas")
 
     def handle(self, *_: Any, **options: Any) -> None:
-        """:raises CommandError: a line is wrong: nothing was written."""
+        """:raises CommandError: a line is wrong. Nothing was written."""
         given = options["lineas"]
         try:
             text = sys.stdin.read() if given == "-" else Path(given).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""``manage.py lineas_de_migraciones``: the lines of include/sql/drift.txt that the project's migrations ask for."""
+"""``manage.py lineas_de_migraciones``: the lines of include/sql/drift.txt that the project's migrations need."""
 
 from __future__ import annotations
 
