@@ -417,5 +417,5 @@ def test_what_a_trigger_does_to_whole_tables_undoes_the_restore(
     )
     before = rig.everything()
     (refusal,) = rig.plan(record).refusals
-    assert "truncated, dropped, made or altered" in refusal.message, refusal
+    assert "truncated, dropped, created or" in refusal.message, refusal
     assert rig.everything() == before

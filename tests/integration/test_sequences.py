@@ -234,7 +234,7 @@ def test_a_sequence_that_nothing_explains_is_named(demo_database: DemoDatabase, 
     rig = shaped(demo_database, tmp_path, ddl, {"t": OWN})
     record = rig.run(1)
     rig.execute("DELETE FROM s.t")
-    said = "into which column numbers of s.q go"
+    said = "which column gets the numbers of s.q"
     assert said in str([table.notes for table in rig.plan(record).tables])
     assert [found.level for found in trial(rig) if said in found.message] == ["warning"]
 
