@@ -15,7 +15,7 @@ from bench.figures import BenchError, Figure, Run, Subject, measure
 from bench.large_clinic import COPY, ByHand, back_up
 from bench.world import LargeClinic, World
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.restore.chosen import source_of
+from clinic_backups.restore.find_backup import source_of
 from clinic_backups.tenant.tenant_db import Snapshot
 
 GROUP = "restore of one large clinic"

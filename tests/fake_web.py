@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from clinic_backups.base.model import BackupRecord, ChainArchive
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.audit import AuditEntry, AuditPage
+from clinic_backups.catalog.backup_list import HistoryEntry, HistoryPage, Moment
 from clinic_backups.catalog.board import BoardLine, BoardPage, Counts, TrendPoint
-from clinic_backups.catalog.history import HistoryEntry, HistoryPage, Moment
 from clinic_backups.catalog.progress import BackupProgress, RunningBackup
 from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan
 from clinic_backups.web import access

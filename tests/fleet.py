@@ -26,7 +26,7 @@ from clinic_backups.maintenance.inventory import Inventory, StoreCheck, Task
 from clinic_backups.maintenance.rebuild import Rebuilt, rebuild
 from clinic_backups.maintenance.replication import Replication, Replicator
 from clinic_backups.restore.archives import Archives
-from clinic_backups.restore.chosen import source_of
+from clinic_backups.restore.find_backup import source_of
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.stores.base import ObjectStore

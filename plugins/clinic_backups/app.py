@@ -18,7 +18,7 @@ from clinic_backups.backup.stream import OnProgress
 from clinic_backups.base.clock import DatabaseClock, machine_now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError, TransientError
-from clinic_backups.base.listening import Listener
+from clinic_backups.base.listening import Listener, nobody
 from clinic_backups.base.model import BackupRecord, Clinic, CopyProblem
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.silence import Limits
@@ -35,9 +35,9 @@ from clinic_backups.maintenance.inventory import StoreCheck
 from clinic_backups.maintenance.replication import Replicator
 from clinic_backups.maintenance.verification import CheckedCopy, Verifier
 from clinic_backups.notify.approval_mails import ApprovalMails
+from clinic_backups.notify.backup_mails import Announcer
 from clinic_backups.notify.delivered import Delivered
 from clinic_backups.notify.losses import LossAlarm
-from clinic_backups.notify.policy import Announcer
 from clinic_backups.restore import trial
 from clinic_backups.restore.archives import Archives, OnBadCopy, Source
 from clinic_backups.restore.consolidate import Consolidation
@@ -205,8 +205,8 @@ class Parts:
     def deliver(self, *, clinic_id: int | None = None, limit_seconds: float = 600) -> Delivered:
         """Send the mails that are due, of one clinic or all. See :meth:`Post.deliver`."""
         # Mail is imported and set up only when there is some.
-        from clinic_backups.notify.mail import Templates
-        from clinic_backups.notify.post import Post
+        from clinic_backups.notify.sending import Post
+        from clinic_backups.notify.templates import Templates
 
         settings = self.settings
         if clinic_id is not None and not self.outbox.has_work(clinic_id, self.clock()):
@@ -351,7 +351,7 @@ class Parts:
         """Applies the retention policy and continues erasures."""
         return Cleaner(settings=self.settings, catalog=self.catalog, stores=self.stores, now=self.clock)
 
-    def replicator(self, on_copy: Callable[[BackupRecord, str], object] = lambda record, url: None) -> Replicator:
+    def replicator(self, on_copy: Callable[[BackupRecord, str], object] = nobody) -> Replicator:
         """Makes the copies that stores lack."""
         return Replicator(catalog=self.catalog, stores=self.stores, now=self.clock, on_copy=on_copy)
 
@@ -368,7 +368,7 @@ class Parts:
         return StoreCheck(catalog=self.catalog, now=self.clock, **listening)
 
     def verifier(
-        self, *, on_copy: Callable[[CheckedCopy], object] = lambda copy: None, **listening: Unpack[Listening]
+        self, *, on_copy: Callable[[CheckedCopy], object] = nobody, **listening: Unpack[Listening]
     ) -> Verifier:
         """Reads every copy of one backup."""
         check = self.store_check(**listening)

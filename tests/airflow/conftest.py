@@ -201,6 +201,7 @@ def airflow() -> Iterator[Airflow]:
         changes = {
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",  # the default of 1 s is long for tests
             "CLINIC_BACKUPS_SQL_DIR": str(sql),
+            "CLINIC_BACKUPS_TASKS": "5",  # as many as there are active clinics
             "CLINIC_BACKUPS_RETRIES": "1",
             "CLINIC_BACKUPS_RETRY_DELAY_SECONDS": "1",
             "CLINIC_BACKUPS_OPERATOR_EMAILS": OPERATOR,

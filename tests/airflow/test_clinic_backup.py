@@ -128,6 +128,30 @@ def test_one_clinics_failure_stops_no_other_and_the_summary_names_it(airflow: Ai
     assert "extra link" not in airflow.log(run_id, "back_up")
 
 
+def test_more_clinics_than_tasks_are_divided_and_each_has_its_own_backup(airflow: Airflow) -> None:
+    """The sixth clinic is active for once, and the third fails in whatever task it is."""
+    airflow.execute("UPDATE public.comun_clinica SET activa = true WHERE id = 6")
+    try:
+        with airflow.stock_condition("1 / ({{ clinic_id }} - 3) IS NOT NULL"):
+            run_id, state = airflow.run()
+        shares = {name: task["rendered_map_index"] for name, task in airflow.tasks(run_id).items() if name in ALL}
+        assert set(shares) == set(ALL)
+        (share,) = [name for name in shares.values() if name.startswith("2 clinics, ")]
+        records = airflow.records(run_id)
+        assert {number: record.state for number, record in records.items()} == dict.fromkeys(
+            (1, 2, 4, 5, 6), "completed"
+        ) | {3: "failed"}
+        assert (state, "1 of 6 clinics have no backup of this run: 3" in airflow.log(run_id, "summary")) == (
+            "failed",
+            True,
+        )
+        log = airflow.log(run_id, "back_up")
+        first, last = share.removeprefix("2 clinics, ").split(" to ")
+        assert f"1 of 2: clinic {first} " in log and f"2 of 2: clinic {last} " in log
+    finally:
+        airflow.execute("UPDATE public.comun_clinica SET activa = false WHERE id = 6")
+
+
 def test_a_transient_error_is_tried_again(airflow: Airflow) -> None:
     with closing(airflow.stack._postgres.connect("clinica")) as db, db.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(hashtextextended('clinic_backups:clinic:4', 0))")

@@ -31,6 +31,7 @@ from clinic_backups.archive.codec import Zstd
 from clinic_backups.archive.encryption import Age, WrongIdentity, generate_identity, load_identities
 from clinic_backups.archive.reader import Manifest, Segment, count_rows, read_archive
 from clinic_backups.archive.writer import ArchiveWriter
+from clinic_backups.base import documents
 from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError, TransientError
 from clinic_backups.base.model import ArchiveInfo, BackupRecord, Clinic, Column, Table
 from clinic_backups.base.pipeline import ByteChannel, Pipeline
@@ -781,18 +782,22 @@ class TestManifestsThatAreNone:
         with pytest.raises(IntegrityError, match="manifest that cannot be read"):
             read(stored.seal(zstandard.ZstdCompressor().compress(tar(members))), stored.identity)
 
-    def test_and_none_is_written(self, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_and_none_is_written(self, stored: Stored) -> None:
         moment, clinic = datetime(2026, 1, 2, tzinfo=UTC), Clinic(7, "Clínica")
         for columns in ((replace(COLUMNS[0], name="a\0b"),), COLUMNS * 2):
             with pytest.raises(IntegrityError, match="would not be readable"):
                 manifest_checks.require_readable(clinic, moment, [Table("public.t", columns, (), ())])
-        with pytest.raises(IntegrityError, match="would not be readable"):
-            manifest_checks.require_readable(clinic, datetime(1980, 1, 1, tzinfo=UTC), [])
+        for whose, when in ((clinic, datetime(1980, 1, 1, tzinfo=UTC)), (Clinic(2**63, "x"), moment)):
+            with pytest.raises(IntegrityError, match="would not be readable"):
+                manifest_checks.require_readable(whose, when, [])
         manifest_checks.require_readable(clinic, moment, [Table("public.t", COLUMNS, ("a",), ())])
-        monkeypatch.setattr(manifest_checks, "MAX_NAME", 10)
-        before = stored.rig.objects()
-        with pytest.raises(IntegrityError, match="would not be readable"):
-            stored.rig.run(2)
+        column, before = "public.usuarios_paciente ALTER COLUMN notas", stored.rig.objects()
+        stored.rig.execute(f"ALTER TABLE {column} SET DEFAULT '{'x' * documents.MAX_CODE}'")
+        try:
+            with pytest.raises(IntegrityError, match="would not be readable"):
+                stored.rig.run(2)
+        finally:
+            stored.rig.execute(f"ALTER TABLE {column} DROP DEFAULT")
         assert stored.rig.objects() == before
 
 

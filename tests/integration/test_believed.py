@@ -23,8 +23,8 @@ from clinic_backups.backup.outcome import Outcomes
 from clinic_backups.base.errors import IntegrityError, ObjectExists, PermanentError, TransientError
 from clinic_backups.base.model import BackupRecord, Column, Table
 from clinic_backups.cli.restore import source_in_store
-from clinic_backups.notify.policy import Announcer
-from clinic_backups.restore.chosen import source_of
+from clinic_backups.notify.backup_mails import Announcer
+from clinic_backups.restore.find_backup import source_of
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import StoredObject
 from clinic_backups.stores.file import FileStore

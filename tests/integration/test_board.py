@@ -14,12 +14,12 @@ from sqlalchemy import insert, text
 
 from clinic_backups.base import connections
 from clinic_backups.base.model import BackupRecord, Clinic, backup_id_of
+from clinic_backups.catalog.backup_list import History, HistoryEntry
 from clinic_backups.catalog.board import SORTS, Board, BoardLine, ClinicMetrics, Counts, RunningBackup, TrendPoint
 from clinic_backups.catalog.clinics import Clinics
-from clinic_backups.catalog.history import History, HistoryEntry
 from clinic_backups.catalog.progress import BackupProgress
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.catalog.rows import values_of
+from clinic_backups.catalog.row_mapping import values_of
 from clinic_backups.catalog.tables import backup, backup_copy, backup_progress, clinic, restore
 from tests.postgres_fixtures import DemoDatabase, copy_of
 

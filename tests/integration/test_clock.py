@@ -22,18 +22,18 @@ from clinic_backups.base.clock import ClocksDiffer, DatabaseClock
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.model import BackupRecord, Clinic
 from clinic_backups.catalog import migrate
+from clinic_backups.catalog.backup_list import History
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.erasures import Erasures
-from clinic_backups.catalog.history import History
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.maintenance.cleaning import Cleaner
 from clinic_backups.maintenance.inventory import StoreCheck, Task
 from clinic_backups.maintenance.replication import Replicator
 from clinic_backups.maintenance.watch import alarm_notice
 from clinic_backups.notify.digest import overdue_facts
-from clinic_backups.restore.chosen import choose_backup
 from clinic_backups.restore.consolidate import Consolidation
+from clinic_backups.restore.find_backup import choose_backup
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject
 from clinic_backups.stores.file import FileStore

@@ -17,9 +17,9 @@ from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.model import BackupRecord
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.outbox import Outbox, Recipient, Settle
-from clinic_backups.notify.mail import Templates
-from clinic_backups.notify.policy import Announcer
-from clinic_backups.notify.post import Post
+from clinic_backups.notify.backup_mails import Announcer
+from clinic_backups.notify.sending import Post
+from clinic_backups.notify.templates import Templates
 from clinic_backups.stores.file import FileStore
 from tests.mailbox import mailbox
 from tests.postgres_fixtures import DemoDatabase

@@ -25,7 +25,7 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.maintenance import rebuild
 from clinic_backups.maintenance.twins import AGE_HEADER
 from clinic_backups.restore.archives import Source
-from clinic_backups.restore.chosen import choose_backup
+from clinic_backups.restore.find_backup import choose_backup
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectInfo

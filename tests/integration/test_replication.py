@@ -28,7 +28,7 @@ from clinic_backups.base.listening import Listener
 from clinic_backups.base.model import BackupRecord, Loss, iso
 from clinic_backups.catalog.outbox import Outbox
 from clinic_backups.notify.losses import LISTED, LossAlarm
-from clinic_backups.restore.chosen import source_of
+from clinic_backups.restore.find_backup import source_of
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject

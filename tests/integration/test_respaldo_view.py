@@ -20,7 +20,7 @@ from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.model import BackupRecord
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.audit import Audit, AuditEntry
-from clinic_backups.catalog.history import History
+from clinic_backups.catalog.backup_list import History
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.stores.file import FileStore
 from tests.fleet import START, Fleet

@@ -22,8 +22,8 @@ from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.outbox import Outbox
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
-from clinic_backups.notify.mail import Templates
-from clinic_backups.notify.post import Post
+from clinic_backups.notify.sending import Post
+from clinic_backups.notify.templates import Templates
 from clinic_backups.restore.model import RestorePlan, TablePlan
 from clinic_backups.restore.outcome import RestoreOutcomes, transaction_status
 from clinic_backups.stores.file import FileStore

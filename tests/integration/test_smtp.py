@@ -26,9 +26,9 @@ from cryptography.x509.oid import NameOID
 from clinic_backups.base import connections
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError, SettingsError, TransientError
-from clinic_backups.notify.mail import Mail
-from clinic_backups.notify.message import message
+from clinic_backups.notify.mime import message
 from clinic_backups.notify.smtp import MailServer, RecipientRefused, ServerUnavailable
+from clinic_backups.notify.templates import Mail
 from tests.servers import HOST, free_ports
 
 LOGIN, PASSWORD = "backups", "s3cret-Pa55word"

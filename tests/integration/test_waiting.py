@@ -28,7 +28,7 @@ from clinic_backups.base.errors import TransientError
 from clinic_backups.base.silence import Limits, Silent
 from clinic_backups.catalog import locks
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.restore.chosen import source_of
+from clinic_backups.restore.find_backup import source_of
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.restore.service import Wish
 from clinic_backups.restore.workspace import Workspace

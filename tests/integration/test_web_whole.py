@@ -13,7 +13,7 @@ import pytest
 
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.catalog.audit import Audit
-from clinic_backups.catalog.history import HistoryEntry
+from clinic_backups.catalog.backup_list import HistoryEntry
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from clinic_backups.web.actions import Actions

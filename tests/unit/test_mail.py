@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.base.text import one_line
 from clinic_backups.notify.digest import digest_facts
-from clinic_backups.notify.mail import Mail, Templates
-from clinic_backups.notify.message import message
+from clinic_backups.notify.mime import message
+from clinic_backups.notify.templates import Mail, Templates
 from tests.servers import CHECKOUT
 
 FOLDER = CHECKOUT / "include" / "email"

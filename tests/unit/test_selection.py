@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_backups.backup.selection import for_all_clinics, select
+from clinic_backups.backup.conf import for_all_clinics, select
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError
 from clinic_backups.base.model import Clinic
 

@@ -19,8 +19,8 @@ from starlette.routing import Mount
 from starlette.testclient import TestClient
 
 from clinic_backups.base.model import Gap
+from clinic_backups.catalog.backup_list import HistoryEntry
 from clinic_backups.catalog.board import BoardLine
-from clinic_backups.catalog.history import HistoryEntry
 from clinic_backups.notify.formats import Formats
 from clinic_backups.stores.envelopes import FROM_NOTE
 from clinic_backups.web.charts import places, trend

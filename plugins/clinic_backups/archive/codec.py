@@ -1,4 +1,4 @@
-"""The compression of archives: suffix, writer and reader. Only this module knows which one is used."""
+"""The compression of archives: its name, suffix, writer and reader."""
 
 from __future__ import annotations
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from clinic_backups.archive.object_keys import parse_key
-from clinic_backups.base.model import ArchiveInfo, Envelope, Gap, moment_of
-from clinic_backups.base.strict_json import is_text
+from clinic_backups.base.documents import BIGINT, EARLIEST, LATEST
+from clinic_backups.base.model import Envelope, Gap, moment_of
 from clinic_backups.base.text import JOINERS, one_line
 
 MAX_CHAIN, MAX_TABLES, MAX_TABLE_NAME, MAX_RECIPIENTS, MAX_RECIPIENT = 250, 10_000, 300, 100, 4_000
@@ -23,18 +25,23 @@ MAX_SUSPECT = 10_000
 MAX_NUMBER = 2**31
 """Higher numbers are neither written to envelopes nor accepted from them. A forged number just below it can use up
 the numbers. Later envelopes are then written without one, so that a forged envelope stops no backup."""
-BIGINT = 2**63
-"""The first value above PostgreSQL's bigint. It limits each figure, and the sum of the rows that a view computes."""
-EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2199, 12, 31, tzinfo=UTC)
-"""What the catalog's CHECK constraints allow."""
 AHEAD = timedelta(days=1)
 """Past times may be this much later than now, because they may come from other machines' clocks."""
 APART = timedelta(days=1)
 """The largest difference between the time in an id or a key and the times of its envelope."""
 LONGEST = timedelta(days=36_500 + 365 + 1)
 """The latest end of a term or a lock that the settings can produce, counted from now."""
-_SHA256, _MD5 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{32}")
-_WRONG_TYPE = "its envelope has values of a wrong type"
+_WRONG = {
+    "kind": "has an unknown kind",
+    "trigger": "has an unknown kind",
+    "archive": "has no usable checksum",
+    "fingerprint": "has no usable checksum",
+    "safety_of": "names a restored backup that is not a backup of the clinic",
+    "number": "has a number that is out of range",
+    "chain": "has an entry in its chain that is not an archive of the clinic",
+}
+"""What is said of an envelope with a wrong value in one of these fields."""
+_ENVELOPE = TypeAdapter(Envelope)
 
 
 def problem_of(envelope: Envelope, clinic_id: int, now: datetime) -> str:
@@ -46,14 +53,15 @@ def problem_of(envelope: Envelope, clinic_id: int, now: datetime) -> str:
         return f"it is in the folder of clinic {clinic_id}, but its envelope names another clinic"
     if not _is_backup_id(envelope.backup_id, clinic_id):
         return "its envelope has no usable backup id"
-    if envelope.kind not in ("full", "incremental") or envelope.trigger not in ("scheduled", "manual"):
-        return "its envelope has an unknown kind"
-    if not _is_archive(envelope.archive) or not _is_hex(envelope.fingerprint, _SHA256):
-        return "its envelope has no usable checksum"
+    try:
+        _ENVELOPE.validate_python(envelope)
+    except ValidationError as error:
+        field = str(error.errors()[0]["loc"][0])
+        return f"its envelope {_WRONG.get(field, 'has values of a wrong type')}"
     if envelope.safety_of is not None and not _names_one_of(envelope.safety_of, clinic_id):
-        return "its envelope names a restored backup that is not a backup of the clinic"
+        return f"its envelope {_WRONG['safety_of']}"
     return (
-        _about_values(envelope)
+        _about_amounts(envelope)
         or _about_chain(envelope, clinic_id)
         or _about_times(envelope, now)
         or _about_names(envelope)
@@ -71,35 +79,15 @@ def harmless(envelope: Envelope) -> Envelope:
     return replace(envelope, **texts, gaps=gaps, suspect=suspect)
 
 
-def usable_time(value: object) -> datetime | None:
-    """The time in a text; ``None`` if it is not a time, or the catalog cannot hold it."""
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
-    if moment is None or moment.tzinfo is None or not EARLIEST <= moment <= LATEST:
-        return None
-    return moment.astimezone(UTC)
-
-
 def usable_end(moment: datetime | None, now: datetime) -> datetime | None:
     """The end of a lock from a provider, limited to the latest that the settings can produce; none stays none."""
     latest = min(now + LONGEST, LATEST)
     return None if moment is None else moment if moment <= latest else latest
 
 
-def _about_values(envelope: Envelope) -> str:
-    if not isinstance(envelope.rows, dict) or type(envelope.format) is not int or envelope.format < 1:
-        return _WRONG_TYPE
-    gaps = [text for gap in envelope.gaps for text in (gap.table, gap.reason)]
-    texts = (*(getattr(envelope, name) for name in MAX_TEXT), *envelope.recipients, *envelope.rows, *gaps)
-    counts = (envelope.raw_bytes, *envelope.rows.values())
-    if envelope.suspect is not None and not is_text(envelope.suspect):
-        return _WRONG_TYPE
-    if not all(map(is_text, texts)) or not all(map(_is_count, counts)):
-        return _WRONG_TYPE
-    if envelope.number is not None and not (_is_count(envelope.number) and 0 < envelope.number < MAX_NUMBER):
-        return "its envelope has a number that is out of range"
+def _about_amounts(envelope: Envelope) -> str:
+    if envelope.number is not None and not 0 < envelope.number < MAX_NUMBER:
+        return f"its envelope {_WRONG['number']}"
     if len(envelope.rows) > MAX_TABLES or sum(envelope.rows.values()) >= BIGINT:
         return "its envelope counts too many tables or rows"
     if len(envelope.gaps) > MAX_GAPS:
@@ -121,8 +109,8 @@ def _about_chain(envelope: Envelope, clinic_id: int) -> str:
     for archive in chain:
         parsed = parse_key(archive.key) if isinstance(archive.key, str) else None
         ours = parsed is not None and (parsed.clinic_id, parsed.part) == (clinic_id, "archive")
-        if not ours or not _is_backup_id(archive.backup_id, clinic_id) or not _is_archive(archive):
-            return "its envelope has an entry in its chain that is not an archive of the clinic"
+        if not ours or not _is_backup_id(archive.backup_id, clinic_id):
+            return f"its envelope {_WRONG['chain']}"
     return ""
 
 
@@ -165,18 +153,6 @@ def _is_backup_id(value: object, clinic_id: int) -> bool:
 def _names_one_of(value: object, clinic_id: int) -> bool:
     """Less strict: this id is never looked up, and refusing it would forbid a safety backup and so the restore."""
     return isinstance(value, str) and re.fullmatch(rf"{clinic_id}-[0-9A-Za-z-]{{1,60}}", value) is not None
-
-
-def _is_archive(archive: ArchiveInfo) -> bool:
-    return _is_hex(archive.sha256, _SHA256) and _is_hex(archive.md5, _MD5) and _is_count(archive.size_bytes)
-
-
-def _is_hex(value: object, form: re.Pattern[str]) -> bool:
-    return isinstance(value, str) and form.fullmatch(value) is not None
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < BIGINT
 
 
 def _are_names(texts: Iterable[str], most: int) -> bool:

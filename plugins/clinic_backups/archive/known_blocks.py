@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+
+from pydantic import BaseModel
 
 from clinic_backups.archive.blocks import DIGEST_BYTES, OWN_ARCHIVE
 
@@ -56,10 +57,15 @@ class KnownBlocks:
         """
         rest = iter(pieces)
         line, _, piece = next(rest, b"").partition(b"\n")
-        tables, listed = _head(line, self.archives[self._added])
+        try:
+            head = _Head.model_validate_json(line)
+        except ValueError:
+            raise UnusableBlocks from None
+        if head.backup_id != self.archives[self._added]:
+            raise UnusableBlocks
         self._added += 1
         total = hashlib.sha256()
-        for name, count in tables:
+        for name, count in head.tables:
             table = self._tables.setdefault(name, _Table())
             total.update(f"{name}\0{count}\0".encode())
             wanted = count * DIGEST_BYTES
@@ -74,7 +80,9 @@ class KnownBlocks:
             table.ends.append(len(table.digests) // DIGEST_BYTES)
             table.archives.append(self._added)
             table.index = None
-        if piece or next(rest, b"") or total.hexdigest() != listed or fingerprint not in (None, listed):
+        if piece or next(rest, b"") or total.hexdigest() != head.fingerprint:
+            raise UnusableBlocks
+        if fingerprint not in (None, head.fingerprint):
             raise UnusableBlocks
 
     def find(self, table: str, digest: bytes) -> int:
@@ -87,17 +95,12 @@ class KnownBlocks:
         return sum(len(table.digests) // DIGEST_BYTES for table in self._tables.values())
 
 
-def _head(line: bytes, backup_id: str) -> tuple[list[tuple[str, int]], str]:
-    """The tables with their number of blocks, and the fingerprint. :raises UnusableBlocks: it is of another backup."""
-    try:
-        head = json.loads(line)
-        tables = [(str(name), int(count)) for name, count in head["tables"]]
-        known, fingerprint = str(head["backup_id"]), str(head["fingerprint"])
-    except (ValueError, TypeError, KeyError):
-        raise UnusableBlocks from None
-    if known != backup_id:
-        raise UnusableBlocks
-    return tables, fingerprint
+class _Head(BaseModel):
+    """The first line of a list: the number of blocks of each table."""
+
+    backup_id: str
+    fingerprint: str
+    tables: list[tuple[str, int]]
 
 
 @dataclass

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from clinic_backups.archive import manifest_checks
 from clinic_backups.archive.blocks import DIGEST_BYTES, MAX_ARCHIVES, OWN_ARCHIVE, Block, BlockList
 from clinic_backups.archive.bounds import damaged
+from clinic_backups.archive.manifest_checks import Head, chosen_of, table_of
 from clinic_backups.archive.writer import fingerprint
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.model import FORMAT_VERSION, Clinic, Table
@@ -73,8 +73,8 @@ def checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
         raise damaged("has a manifest that names other archives")
     for described in data["tables"]:
         try:
-            table = manifest_checks.table_of(described)
-        except (KeyError, TypeError, ValueError):
+            table = table_of(described)
+        except ValueError:
             raise damaged("has a manifest whose description of a table is not valid") from None
         blocks = _listed(described["blocks"], seen.get(table.name, BlockList()), len(archives), table.name)
         if (described["rows"], described["size_bytes"]) != (blocks.rows, blocks.size_bytes):
@@ -88,10 +88,9 @@ def checked(data: dict[str, Any], seen: Mapping[str, BlockList]) -> Manifest:
     total = fingerprint({name: content.blocks for name, content in contents.items()})
     if data["fingerprint"] != total:
         raise damaged("has a manifest with another fingerprint than its blocks")
-    clinic, snapshot_at = manifest_checks.clinic_of(data["clinic"]), manifest_checks.time_of(data["snapshot_at"])
-    database = manifest_checks.database_of(data.get("database"))
-    chosen = manifest_checks.chosen_of(data.get("chosen", []), contents)
-    return Manifest(str(data["backup_id"]), clinic, snapshot_at, total, contents, archives, database, chosen)
+    head = Head.model_validate(data)
+    chosen, backup_id = chosen_of(data.get("chosen", []), contents), str(data["backup_id"])
+    return Manifest(backup_id, head.clinic, head.snapshot_at, total, contents, archives, head.database, chosen)
 
 
 def _listed(entries: list[Any], seen: BlockList, archives: int, table: str) -> BlockList:

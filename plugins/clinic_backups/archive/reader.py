@@ -24,6 +24,7 @@ from clinic_backups.archive.manifest import TableContent as TableContent
 from clinic_backups.archive.manifest import checked
 from clinic_backups.archive.writer import MANIFEST, segment_index
 from clinic_backups.base import strict_json
+from clinic_backups.base.listening import nobody
 from clinic_backups.base.model import ArchiveInfo
 from clinic_backups.base.pipeline import ByteChannel, Pipeline
 
@@ -57,7 +58,7 @@ def read_archive(
     *,
     expected: ArchiveInfo | None,
     bound: Bound | None = None,
-    on_segment: Callable[[Segment], object] = lambda segment: None,
+    on_segment: Callable[[Segment], object] = nobody,
 ) -> Manifest:
     """Read an archive from start to end in constant memory, and return its manifest if everything was right.
 

@@ -26,13 +26,14 @@ from clinic_backups.backup.stream import ArchiveStream, OnProgress, Progress, St
 from clinic_backups.base.clock import Now, carried_on, require_same_clock, require_same_server
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, ObjectExists, ObjectLocked, PermanentError, TransientError
+from clinic_backups.base.listening import nobody
 from clinic_backups.base.model import BackupRecord, BackupRequest, Clinic, Envelope, Table, WantedKind, backup_id_of
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.progress import ProgressNotes
 from clinic_backups.catalog.records import Catalog, SameSecond
-from clinic_backups.notify.policy import Announcer
+from clinic_backups.notify.backup_mails import Announcer
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.tenant import gate, plausibility, source_database
@@ -78,9 +79,9 @@ class ClinicBackup:
         encrypt: Age | None = None,
         announcer: Announcer | None = None,
         now: Now | None = None,
-        on_progress: OnProgress = lambda progress: None,
-        on_unnoted: Callable[[ClinicBackupsError], object] = lambda error: None,
-        on_unchecked: gate.OnUnchecked = lambda message: None,
+        on_progress: OnProgress = nobody,
+        on_unnoted: Callable[[ClinicBackupsError], object] = nobody,
+        on_unchecked: gate.OnUnchecked = nobody,
     ) -> None:
         self._settings, self._clinic_db, self._store, self._catalog = settings, clinic_db, store, catalog
         self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or Zstd(), encrypt or Age()

@@ -12,8 +12,8 @@ from clinic_backups.base.errors import ClinicBackupsError, Interrupted, ObjectLo
 from clinic_backups.base.model import BackupRecord
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.notify.backup_mails import Announcer, cause_of
 from clinic_backups.notify.losses import LossAlarm
-from clinic_backups.notify.policy import Announcer, cause_of
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.condition import read_through

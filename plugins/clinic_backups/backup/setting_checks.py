@@ -9,7 +9,7 @@ from clinic_backups.archive.encryption import parse_recipients, public_keys
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.findings import Report
 from clinic_backups.base.settings import PREFIX, Settings
-from clinic_backups.notify.mail import FALLBACK_LANGUAGE, Templates
+from clinic_backups.notify.templates import FALLBACK_LANGUAGE, Templates
 
 NO_CLINIC = -1
 """The settings with exceptions for single clinics. All other clinics have the general values."""

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 
-def _nobody(*told: object) -> None:
-    """Nobody listens."""
+def nobody(*told: object) -> None:
+    """The default of every callback: nobody listens."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Listener:
     :param read: gets the bytes read so far and the size of the archive; called from any thread.
     """
 
-    step: Callable[[str], object] = _nobody
-    read: Callable[[int, int], object] = _nobody
+    step: Callable[[str], object] = nobody
+    read: Callable[[int, int], object] = nobody
 
 
 NOBODY = Listener()

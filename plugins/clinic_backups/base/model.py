@@ -6,8 +6,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from pydantic import Field, SkipValidation, with_config
+
+from clinic_backups.base import documents
+from clinic_backups.base.documents import Code, Count, Flag, Name, Names, Sha256, Text
 from clinic_backups.base.errors import PermanentError, to_record
 
 if TYPE_CHECKING:
@@ -36,25 +40,25 @@ State = Literal["running", "completed", "failed", "lost", "deleting", "deleted"]
 class Clinic:
     """One tenant, as ``include/sql/all_clinics.sql`` names it."""
 
-    id: int
-    name: str
-    language: str = "es"
+    id: Count
+    name: Code
+    language: Name = "es"
 
 
 @dataclass(frozen=True)
 class Column:
     """One column of a table; ``type`` as PostgreSQL's ``format_type`` spells it."""
 
-    name: str
-    type: str
-    not_null: bool
-    default: str | None
+    name: Name
+    type: Code
+    not_null: Flag
+    default: Code | None
     identity: Literal["", "always", "by default"]
-    generated: str | None
+    generated: Code | None
     """The expression of a generated column. Its values are not in the blocks; a restore computes them again."""
-    definition: str | None = None
+    definition: documents.Definition | None = None
     """The column's enums and composite types, as JSON (``pg_catalog/tables.sql``); none in older manifests."""
-    number: int | None = None
+    number: documents.ColumnNumber | None = None
     """PostgreSQL's column number. A rename keeps it, and no later column of the table gets it."""
 
 
@@ -62,12 +66,12 @@ class Column:
 class ForeignKey:
     """``columns`` of this table point to ``references_columns`` of ``references`` (``schema.table``)."""
 
-    name: str
-    columns: tuple[str, ...]
-    references: str
-    references_columns: tuple[str, ...]
-    deferrable: bool
-    indexed: bool
+    name: Name
+    columns: Names
+    references: Name
+    references_columns: Names
+    deferrable: Flag
+    indexed: Flag
     """Whether an index starts with these columns, so that the referring rows of a parent are found quickly."""
 
 
@@ -75,11 +79,11 @@ class ForeignKey:
 class Table:
     """One table, as PostgreSQL's own catalog describes it. ``name`` is ``schema.table``, unquoted."""
 
-    name: str
-    columns: tuple[Column, ...]
-    primary_key: tuple[str, ...]
-    foreign_keys: tuple[ForeignKey, ...]
-    oid: int | None = None
+    name: Name
+    columns: Annotated[tuple[Column, ...], Field(max_length=documents.MAX_COLUMNS)]
+    primary_key: Names
+    foreign_keys: Annotated[tuple[ForeignKey, ...], Field(max_length=documents.MAX_KEYS)]
+    oid: documents.Oid | None = None
     """PostgreSQL's OID; a rename keeps it. Valid only in the manifest's database; none in older manifests."""
 
     @property
@@ -92,8 +96,8 @@ class Table:
 class Gap:
     """Rows that a backup lacks: the table, and a sentence that says why."""
 
-    table: str
-    reason: str
+    table: Text
+    reason: Text
 
 
 @dataclass(frozen=True)
@@ -117,9 +121,9 @@ class ArchiveInfo:
     """The stored archive: its key below the store's prefix, its size and its digests in lower-case hex."""
 
     key: str
-    size_bytes: int
-    sha256: str
-    md5: str
+    size_bytes: Count
+    sha256: Sha256
+    md5: documents.Md5
 
 
 @dataclass(frozen=True)
@@ -129,28 +133,29 @@ class ChainArchive(ArchiveInfo):
     backup_id: str
 
 
+@with_config(revalidate_instances="always")
 @dataclass(frozen=True)
 class Envelope:
     """The public description of one backup, without patient data. Writing it, last, commits the backup."""
 
     backup_id: str
-    clinic_id: int
-    clinic_name: str
+    clinic_id: Count
+    clinic_name: Text
     kind: Kind
     trigger: Trigger
-    parent_id: str | None
+    parent_id: SkipValidation[str | None]
     started_at: datetime
     finished_at: datetime
     expires_at: datetime
     archive: ArchiveInfo
-    rows: dict[str, int]
+    rows: dict[Text, Count]
     """Rows per table, by ``schema.table``."""
-    raw_bytes: int
+    raw_bytes: Count
     """Bytes of CSV in all blocks, before compression."""
-    recipients: tuple[str, ...]
-    fingerprint: str
-    requested_by: str
-    notes: str = ""
+    recipients: tuple[Text, ...]
+    fingerprint: Sha256
+    requested_by: Text
+    notes: Text = ""
     locked_until: datetime | None = None
     """The end of the lock that was requested from its stores."""
     chain: tuple[ChainArchive, ...] = ()
@@ -161,11 +166,11 @@ class Envelope:
     """For a safety backup: the id of the backup that was restored."""
     data_at: datetime | None = None
     """The time of its rows, at the latest. Earlier than the start if a standby lagged; none in older envelopes."""
-    suspect: str | None = None
+    suspect: Text | None = None
     """Why it is suspect: tables and counts, no values."""
-    number: int | None = None
+    number: Count | None = None
     """The number by which the clinics' application knows it. A rebuild takes it over; none in older envelopes."""
-    format: int = FORMAT_VERSION
+    format: documents.Format = FORMAT_VERSION
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; times as UTC in ISO 8601 with ``Z``."""

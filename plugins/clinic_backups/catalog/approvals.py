@@ -11,6 +11,7 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Select, func, insert, select, text, update
 
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.listening import nobody
 from clinic_backups.base.model import iso
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import approval
@@ -164,7 +165,7 @@ class Approvals:
         by: str,
         how: How,
         reason: str = "",
-        announce: Announce = lambda db, answered: None,
+        announce: Announce = nobody,
     ) -> Approval:
         """Record an answer. Repeating the same answer changes nothing.
 

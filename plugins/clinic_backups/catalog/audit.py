@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import BigInteger
 
 from clinic_backups.catalog.database import CatalogDatabase
-from clinic_backups.catalog.lists import Slice, Visible, ids
+from clinic_backups.catalog.paging import Slice, Visible, ids
 from clinic_backups.catalog.tables import audit
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import text
 
 from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.listening import nobody
 from clinic_backups.catalog.database import CatalogDatabase
 
 SECONDS_BETWEEN_NOTES = 2.0
@@ -73,7 +74,7 @@ class ProgressNotes:
         now: Callable[[], datetime],
         *,
         attempt: int = 1,
-        on_failure: Callable[[ClinicBackupsError], object] = lambda error: None,
+        on_failure: Callable[[ClinicBackupsError], object] = nobody,
     ) -> None:
         self._attempt = attempt
         self._database, self._backup_id, self._now, self._on_failure = database, backup_id, now, on_failure

@@ -15,11 +15,12 @@ from sqlalchemy.dialects.postgresql import insert
 from clinic_backups.base.clock import DIFFERENCE_SECONDS, DatabaseClock, Now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.listening import nobody
 from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Envelope, State, iso
 from clinic_backups.catalog import copies
 from clinic_backups.catalog.database import CatalogDatabase, time_of
 from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
-from clinic_backups.catalog.rows import COLUMNS, record_of, values_of
+from clinic_backups.catalog.row_mapping import COLUMNS, record_of, values_of
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
 
 PIECES_AT_A_TIME = 4
@@ -174,8 +175,8 @@ class Catalog:
         *,
         block_list: Iterable[bytes] = (),
         etag: str | None = None,
-        announce: Announce = lambda db, record: None,
-        announce_losses: copies.Announce = lambda db, losses: None,
+        announce: Announce = nobody,
+        announce_losses: copies.Announce = nobody,
     ) -> BackupRecord:
         """Write a completed or failed record. If its parent was lost meanwhile, the backup is lost at once.
 
@@ -343,7 +344,7 @@ class Catalog:
         record: BackupRecord,
         *was: State,
         held: bool | None = False,
-        also: Announce = lambda db, record: None,
+        also: Announce = nobody,
         **values: Any,
     ) -> BackupRecord:
         statement = (

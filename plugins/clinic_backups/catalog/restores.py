@@ -12,6 +12,7 @@ from sqlalchemy import Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.base.errors import PermanentError, TransientError, to_record
+from clinic_backups.base.listening import nobody
 from clinic_backups.base.model import RestoreMode, State, plain
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import restore
@@ -131,7 +132,7 @@ class Restores:
         return self._note(restore_id, was={"safety_backup_id": instead_of}, safety_backup_id=backup_id)
 
     def note_transaction(
-        self, restore_id: str, transaction_id: str, at: datetime, *, also: Also = lambda db: None
+        self, restore_id: str, transaction_id: str, at: datetime, *, also: Also = nobody
     ) -> RestoreRecord:
         """Write which transaction of the clinics' database is about to commit.
 
@@ -147,7 +148,7 @@ class Restores:
         """
         self._note(restore_id, do)
 
-    def finish(self, record: RestoreRecord, announce: Announce = lambda db, record: None) -> RestoreRecord:
+    def finish(self, record: RestoreRecord, announce: Announce = nobody) -> RestoreRecord:
         """Write a record that is completed or failed now; returns it as it is in the catalog.
 
         :param record: as :meth:`begin` or the last note returned it, completed or failed; its plan as it was applied.
@@ -195,7 +196,7 @@ class Restores:
         return self._select(statement)
 
     def _note(
-        self, restore_id: str, also: Also = lambda db: None, *, was: Mapping[str, Any] | None = None, **values: Any
+        self, restore_id: str, also: Also = nobody, *, was: Mapping[str, Any] | None = None, **values: Any
     ) -> RestoreRecord:
         expected = was or {}
         statement = (

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from clinic_backups.app import Parts
-from clinic_backups.backup.selection import Selection, select
+from clinic_backups.backup.conf import Selection, select
 from clinic_backups.base.errors import ClinicBackupsError, SettingsError
 from clinic_backups.base.model import BackupRecord, BackupRequest, Clinic, State
 from clinic_backups.base.text import one_line

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from clinic_backups.base.documents import MAX_REASON
 from clinic_backups.base.errors import ClinicBackupsError, SettingsError, TransientError
 from clinic_backups.base.model import BackupRecord
 from clinic_backups.base.text import one_line
@@ -13,7 +14,6 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
-from clinic_backups.stores.envelopes import MAX_REASON
 
 
 def require_reason(text: str) -> str:

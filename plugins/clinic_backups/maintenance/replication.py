@@ -18,6 +18,7 @@ from clinic_backups.base.errors import (
     PermanentError,
     TransientError,
 )
+from clinic_backups.base.listening import nobody
 from clinic_backups.base.model import BackupRecord, CopyProblem, Loss, iso
 from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
@@ -74,7 +75,7 @@ class Replicator:
         catalog: Catalog,
         stores: Stores,
         now: Callable[[], datetime],
-        on_copy: Callable[[BackupRecord, str], object] = lambda record, url: None,
+        on_copy: Callable[[BackupRecord, str], object] = nobody,
     ) -> None:
         self._catalog, self._stores, self._now, self._on_copy = catalog, stores, now, on_copy
         self._places, self._alarm = Copies(catalog.database), LossAlarm(now)

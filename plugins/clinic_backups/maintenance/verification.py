@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.base.listening import nobody
 from clinic_backups.base.model import BackupRecord, ChainArchive, Condition, Loss
 from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.records import Catalog
@@ -118,7 +119,7 @@ class Verifier:
         stores: Stores,
         check: StoreCheck,
         now: Callable[[], datetime],
-        on_copy: Callable[[CheckedCopy], object] = lambda copy: None,
+        on_copy: Callable[[CheckedCopy], object] = nobody,
     ) -> None:
         self._catalog, self._stores, self._check, self._on_copy = catalog, stores, check, on_copy
         self._places, self._alarm = Copies(catalog.database), LossAlarm(now)

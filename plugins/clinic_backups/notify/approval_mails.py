@@ -14,7 +14,7 @@ from clinic_backups.base.model import iso
 from clinic_backups.catalog.approvals import Announce, Approval, Approvals
 from clinic_backups.catalog.outbox import Notice, Outbox, queue
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.notify.message import ADDRESS
+from clinic_backups.notify.mime import ADDRESS
 
 Outcome = Literal["approved", "rejected", "lapsed"]
 SHORTEST_NOTICE = timedelta(hours=1)

@@ -1,4 +1,7 @@
-"""Sends mails to the server of an Airflow connection of type ``smtp``. No other module knows SMTP."""
+"""Sends mails to the server of an Airflow connection of type ``smtp``. No other module knows SMTP.
+
+Why it uses the standard library: docs/decisions/0020-stored-json-and-mail.md.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from typing import Any
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
 from clinic_backups.base.text import one_line
-from clinic_backups.notify.message import check_address, split_sender
+from clinic_backups.notify.mime import check_address, split_sender
 
 LONGEST_STEP_SECONDS = 30.0
 QUIT_SECONDS = 5.0

@@ -92,9 +92,13 @@ class ClinicBackupOperator(BaseOperator):
         share = Share.from_item(self.clinic)
         with failing_clearly(self.log):
             parts = AirflowParts(self.upload)
-            if len(share.clinics) == 1:
-                return self._back_up(parts, context, share.clinics[0])
-            return self._back_up_each(parts, context, share)
+            if len(share.clinics) > 1:
+                return self._back_up_each(parts, context, share)
+            (clinic,) = share.clinics
+            try:
+                return self._back_up(parts, context, clinic)
+            finally:
+                log_delivery(self.log, lambda: parts.deliver(clinic_id=clinic.id, limit_seconds=MAIL_SECONDS))
 
     def _back_up_each(self, parts: AirflowParts, context: Context, share: Share) -> dict[str, Any]:
         """The clinics of a share, whatever becomes of the others; in a retry those that have no backup of this run.
@@ -109,6 +113,7 @@ class ClinicBackupOperator(BaseOperator):
                 "%s of %s clinics have their backup already.", len(share.clinics) - len(wanted), len(share.clinics)
             )
         results, failed = list[dict[str, Any]](), dict[int, ClinicBackupsError]()
+        mails = Pace()
         for number, clinic in enumerate(wanted, 1):
             self.log.info("::group::%s of %s: clinic %s (%r)", number, len(wanted), clinic.id, clinic.name)
             try:
@@ -123,6 +128,9 @@ class ClinicBackupOperator(BaseOperator):
             self.log.info("::endgroup::")
             if clinic.id in failed:
                 self.log.error("Clinic %s (%r): %s", clinic.id, clinic.name, failed[clinic.id])
+            # Many mails in one session of the mail server, and none waits for the whole share.
+            if mails.due() or number == len(wanted):
+                log_delivery(self.log, lambda: parts.deliver(limit_seconds=MAIL_SECONDS))
         self.log.info("%s of %s clinics were backed up.", len(results), len(wanted))
         if failed:
             raise _of_all(failed, len(share.clinics))
@@ -141,12 +149,9 @@ class ClinicBackupOperator(BaseOperator):
         if self._stopped is not None:
             raise self._stopped
         self.log.info("Backing up clinic %s (%r) to %s", clinic.id, clinic.name, parts.store.url)
-        try:
-            queries = self.extract.of(clinic.id)  # type: ignore[attr-defined] # Airflow has rendered it
-            record = self._backup.run(self._request(context, clinic), queries=queries)
-            copy_without_failing(self.log, parts, clinic.id)
-        finally:
-            log_delivery(self.log, lambda: parts.deliver(clinic_id=clinic.id, limit_seconds=MAIL_SECONDS))
+        queries = self.extract.of(clinic.id)  # type: ignore[attr-defined] # Airflow has rendered it
+        record = self._backup.run(self._request(context, clinic), queries=queries)
+        copy_without_failing(self.log, parts, clinic.id)
         self.log.info(
             "Backup %s (%s: %s) is complete: %s rows, %s bytes of CSV, %s bytes stored as %s",
             record.backup_id, record.kind, record.kind_reason, f"{record.rows_total:,}", f"{record.raw_bytes:,}",

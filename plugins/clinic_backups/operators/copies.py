@@ -8,7 +8,7 @@ from typing import Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from clinic_backups.backup.selection import flag
+from clinic_backups.backup.conf import flag
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.listening import Listener
 from clinic_backups.maintenance.inventory import KINDS, WRONG, Inventory, Task

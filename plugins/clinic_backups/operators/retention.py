@@ -9,7 +9,7 @@ from typing import Any
 from airflow.sdk import get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
-from clinic_backups.backup.selection import flag, require_known_keys, select
+from clinic_backups.backup.conf import flag, require_known_keys, select
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.model import Loss
 from clinic_backups.operators.connections import failing_clearly, log_delivery

@@ -11,8 +11,8 @@ from airflow.sdk import get_current_context, task
 from airflow.sdk.configuration import conf as airflow_conf
 from airflow.sdk.exceptions import AirflowFailException
 
+from clinic_backups.backup.conf import flag, for_all_clinics, select
 from clinic_backups.backup.preflight import require
-from clinic_backups.backup.selection import flag, for_all_clinics, select
 from clinic_backups.backup.shares import Share, divide
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.findings import OF_RUN, Finding

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from clinic_backups.base.documents import MAX_REASON
 from clinic_backups.base.model import iso
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.approvals import AGAIN, Approval, NotApproved
-from clinic_backups.stores.envelopes import MAX_REASON
 
 REASON = "reason"
 """The field of an answer that holds its reason."""

@@ -10,7 +10,7 @@ from clinic_backups.archive.blocks import OWN_ARCHIVE
 from clinic_backups.archive.bounds import RATIO, Bound, believed, guess
 from clinic_backups.archive.reader import Manifest, Segment, read_archive
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound
-from clinic_backups.base.listening import NOBODY, Listener
+from clinic_backups.base.listening import NOBODY, Listener, nobody
 from clinic_backups.base.model import ArchiveInfo, ChainArchive, Envelope
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.condition import require_intact
@@ -21,6 +21,10 @@ OnBadCopy = Callable[["Source", str, ClinicBackupsError], object]
 
 KEPT_BYTES = 32 * 1024 * 1024
 """The most bytes of a backup's own rows that wait in memory for the manifest. With more, the archive is read again."""
+
+
+def _unknown(backup_id: str) -> None:
+    """The bound of a backup where no catalog knows it."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,8 @@ class Archives:
         identities: Sequence[Any],
         *,
         listener: Listener = NOBODY,
-        on_bad_copy: OnBadCopy = lambda source, url, error: None,
-        bound_of: Callable[[str], Bound | None] = lambda backup_id: None,
+        on_bad_copy: OnBadCopy = nobody,
+        bound_of: Callable[[str], Bound | None] = _unknown,
         unpack_ratio: int = RATIO,
     ) -> None:
         self._bound_of, self._unpack_ratio = bound_of, unpack_ratio
@@ -154,9 +158,7 @@ class Archives:
         parents = {number: source for number, source in backup.archives.items() if number != OWN_ARCHIVE}
         return {OWN_ARCHIVE: backup.store} | {number: self._checked(source) for number, source in parents.items()}
 
-    def read_in(
-        self, store: ObjectStore, source: Source, on_segment: Callable[[Segment], object] = lambda segment: None
-    ) -> Manifest:
+    def read_in(self, store: ObjectStore, source: Source, on_segment: Callable[[Segment], object] = nobody) -> Manifest:
         """Read the archive of one store to its end. What ``on_segment`` raises comes out.
 
         :raises ClinicBackupsError: it is not the one that is wanted.

@@ -13,8 +13,8 @@ from clinic_backups.base.model import BackupRecord, Clinic
 from clinic_backups.catalog.approvals import Approval, Approvals, use
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.restores import RestoreRecord, Restores
-from clinic_backups.restore.chosen import source_of
 from clinic_backups.restore.comparison import Present
+from clinic_backups.restore.find_backup import source_of
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.outcome import RestoreOutcomes, TransactionStatus
 from clinic_backups.restore.safety import SafetyBackup

@@ -18,8 +18,7 @@ from clinic_backups.restore import notes, row_keys, sequences
 from clinic_backups.restore.adopt import Left, adopt
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.casts import convert, fill_nulls
-from clinic_backups.restore.checks import Checks
-from clinic_backups.restore.choosing import Choice
+from clinic_backups.restore.choose_tables import Choice
 from clinic_backups.restore.derived import Derived, in_the_way
 from clinic_backups.restore.diff import TableDiff, compute
 from clinic_backups.restore.live import again, digest_of_moment, leave_changed, moment_of
@@ -27,13 +26,14 @@ from clinic_backups.restore.migrated import Migrated
 from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, Target, Wish, digest_of
 from clinic_backups.restore.proof import Proof
 from clinic_backups.restore.quiet import Quiet, decide
+from clinic_backups.restore.refusals import Checks
 from clinic_backups.restore.rehearsal import explain, of_untold
 from clinic_backups.restore.rules import Reference, TableRules
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader
 from clinic_backups.restore.ways import Ways
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.restore.writing import Writing
+from clinic_backups.restore.write_and_prove import Writing
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.outside import Outside
 

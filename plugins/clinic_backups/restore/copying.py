@@ -5,7 +5,7 @@ from __future__ import annotations
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotApproved, Proposal, use
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.restore.chosen import choose_backup, source_of
+from clinic_backups.restore.find_backup import choose_backup, source_of
 from clinic_backups.restore.into import IntoReport, IntoRestore
 from clinic_backups.restore.model import RestoreRequest, Target, digest_of
 from clinic_backups.restore.text import copy_as_markdown

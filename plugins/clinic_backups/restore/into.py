@@ -15,7 +15,7 @@ from psycopg2 import sql
 from clinic_backups.archive.blocks import BlockList
 from clinic_backups.archive.reader import Manifest, TableContent
 from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError
-from clinic_backups.base.listening import Listener
+from clinic_backups.base.listening import Listener, nobody
 from clinic_backups.base.model import Table, iso
 from clinic_backups.base.text import one_line
 from clinic_backups.restore.archives import Source
@@ -97,7 +97,7 @@ class IntoRestore:
         schema: str,
         tables: Sequence[str] = (),
         *,
-        before_commit: Callable[[Target], object] = lambda target: None,
+        before_commit: Callable[[Target], object] = nobody,
     ) -> IntoReport:
         """Make the schema and fill it, in one transaction. After an error nothing of it exists.
 

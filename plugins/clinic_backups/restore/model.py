@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from clinic_backups.base.documents import read
 from clinic_backups.base.model import RestoreMode, iso, plain
 from clinic_backups.base.text import one_line
 
@@ -55,8 +58,7 @@ class RestoreRequest(Wish):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RestoreRequest:
         """The request that :meth:`to_json` wrote."""
-        as_of = datetime.fromisoformat(data["as_of"]) if data["as_of"] else None
-        return cls(**(dict(data) | {"tables": tuple(data["tables"]), "as_of": as_of}))
+        return read(_REQUEST, data)
 
 
 @dataclass(frozen=True)
@@ -168,28 +170,10 @@ class RestorePlan:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RestorePlan:
         """The plan that :meth:`to_json` wrote."""
-        tables = [
-            TablePlan(
-                **(
-                    dict(table)
-                    | {"notes": tuple(table["notes"]), "keys": {op: tuple(keys) for op, keys in table["keys"].items()}}
-                )
-            )
-            for table in data["tables"]
-        ]
-        fields = {key: value for key, value in data.items() if key != "writes"}
-        return cls(
-            **(
-                fields
-                | {
-                    "tables": tuple(tables),
-                    "refusals": tuple(Refusal(**refusal) for refusal in data["refusals"]),
-                    "notes": tuple(fields.get("notes", ())),
-                    "snapshot_at": datetime.fromisoformat(data["snapshot_at"]),
-                    "target": Target(**data["target"]) if data.get("target") else None,
-                }
-            )
-        )
+        return read(_PLAN, data)
+
+
+_REQUEST, _PLAN = TypeAdapter(RestoreRequest), TypeAdapter(RestorePlan)
 
 
 def digest_of(parts: Mapping[str, str]) -> str:

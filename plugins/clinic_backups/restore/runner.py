@@ -14,7 +14,7 @@ from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotAppr
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
 from clinic_backups.restore.attempt import Attempt, Tools
-from clinic_backups.restore.chosen import choose_backup, notes_of, only_taken_back, source_of
+from clinic_backups.restore.find_backup import choose_backup, notes_of, only_taken_back, source_of
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.outcome import RestoreOutcomes, TransactionStatus, status_in
 from clinic_backups.restore.safety import SafetyBackup

@@ -12,11 +12,11 @@ from clinic_backups.archive.manifest import Manifest
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import is_conflict, refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
-from clinic_backups.base.listening import NOBODY, Listener
+from clinic_backups.base.listening import NOBODY, Listener, nobody
 from clinic_backups.base.settings import Settings
 from clinic_backups.restore.archives import Archives, Fetched, Source
-from clinic_backups.restore.chosen import only_taken_back
 from clinic_backups.restore.comparison import Comparison, Present
+from clinic_backups.restore.find_backup import only_taken_back
 from clinic_backups.restore.hooks import hooked
 from clinic_backups.restore.live import digest_of_moment
 from clinic_backups.restore.migrated import Migrated, Numbered, migrated
@@ -27,7 +27,7 @@ from clinic_backups.restore.staging import Staging, Unfit
 from clinic_backups.restore.target import ask, require_primary, target_of
 from clinic_backups.restore.ways import Ways
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.restore.writing import Collided
+from clinic_backups.restore.write_and_prove import Collided
 from clinic_backups.tenant.drift import Drift
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.source_database import identity_of, is_same
@@ -95,7 +95,7 @@ class ClinicRestore:
         approved: str,
         plan: RestorePlan | None = None,
         save: Save | None = None,
-        on_commit: Callable[[str], object] = lambda xid: None,
+        on_commit: Callable[[str], object] = nobody,
     ) -> RestorePlan:
         """Apply the plan in one transaction, which is proven before it commits. Returns the plan as it was applied.
 

@@ -17,6 +17,7 @@ from clinic_backups.archive.blocks import Block, BlockList
 from clinic_backups.archive.reader import Segment, TableContent
 from clinic_backups.base.database import refusal_of
 from clinic_backups.base.errors import IntegrityError, PermanentError
+from clinic_backups.base.listening import nobody
 from clinic_backups.base.pipeline import ByteChannel, Cancelled, Pipeline
 from clinic_backups.restore.reading import read_blocks
 from clinic_backups.restore.shape import Shape, is_user_defined
@@ -182,7 +183,7 @@ class WantedLoader:
         self,
         workspace: Workspace,
         staged: Mapping[str, Staged],
-        on_loaded: Callable[[str, int], object] = lambda table, rows: None,
+        on_loaded: Callable[[str, int], object] = nobody,
     ) -> None:
         self._workspace, self._staged, self._on_loaded = workspace, staged, on_loaded
         self._missing = {name: Counter(table.missing) for name, table in staged.items()}

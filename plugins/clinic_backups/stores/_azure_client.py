@@ -9,7 +9,7 @@ from azure.identity import ClientSecretCredential, DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.stores._extras import text, unusable
+from clinic_backups.stores._connection_extra import text, unusable
 from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS
 
 REQUEST: dict[str, Any] = {"connection_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}

@@ -10,7 +10,7 @@ from google.cloud import storage  # type: ignore[attr-defined]
 from google.oauth2 import service_account
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.stores._extras import mapping, text, unusable
+from clinic_backups.stores._connection_extra import mapping, text, unusable
 
 
 def make_client(connection: Connection) -> storage.Client:

@@ -13,7 +13,7 @@ from botocore.session import get_session
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.stores._extras import mapping, unusable
+from clinic_backups.stores._connection_extra import mapping, unusable
 from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS
 
 # For every S3 client of the stores, also for S3Hook(config=...). botocore's own checksums are off, because some

@@ -80,6 +80,8 @@ class ObjectStore(ABC):
 
     has_clock: bool = True
     """Whether its objects' times come from its own clock. In a folder they come from the writer or a file server."""
+    signs_links: bool = True
+    """Whether it gives links to single objects, see :meth:`presign`. Otherwise the page hands them out itself."""
 
     def identified(self) -> str | None:
         """The id of this store, read now and compared with the catalog's; none if opened without that check.

@@ -11,6 +11,7 @@ from typing import Literal
 
 from clinic_backups.archive.object_keys import ROOT, new_probe, parse_key
 from clinic_backups.base.errors import IntegrityError, ObjectNotFound, TransientError, afterwards
+from clinic_backups.base.listening import nobody
 from clinic_backups.base.model import CONTENT_TYPE_ARCHIVE, ArchiveInfo, BackupRecord, Condition
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
 
@@ -157,9 +158,7 @@ def read_marked(archive: ArchiveInfo, store: ObjectStore) -> tuple[Condition, st
     return condition, after if condition == "intact" and before == after else None
 
 
-def require_intact(
-    archive: ArchiveInfo, store: ObjectStore, on_read: Callable[[int], object] = lambda done: None
-) -> None:
+def require_intact(archive: ArchiveInfo, store: ObjectStore, on_read: Callable[[int], object] = nobody) -> None:
     """Read the whole archive and compare it with the catalog; no key is needed.
 
     :param on_read: gets the number of bytes read.
@@ -173,9 +172,7 @@ def require_intact(
             on_read(done)
 
 
-def read_through(
-    archive: ArchiveInfo, store: ObjectStore, on_read: Callable[[int], object] = lambda done: None
-) -> Condition:
+def read_through(archive: ArchiveInfo, store: ObjectStore, on_read: Callable[[int], object] = nobody) -> Condition:
     """As :func:`require_intact`, but returns the condition. :raises ClinicBackupsError: the store failed."""
     try:
         require_intact(archive, store, on_read)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from clinic_backups.base.errors import ClinicBackupsError, PlaceMissing, SettingsError, StoreAway, TransientError
+from clinic_backups.base.listening import nobody
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.identified import answers
 from clinic_backups.stores.kinds import parse_url
@@ -115,7 +116,7 @@ class Stores:
     def first(
         self,
         check: Callable[[ObjectStore], T],
-        on_failure: Callable[[str, ClinicBackupsError], object] = lambda url, error: None,
+        on_failure: Callable[[str, ClinicBackupsError], object] = nobody,
     ) -> tuple[ObjectStore, T]:
         """The first store for which ``check`` does not raise, and its result.
 

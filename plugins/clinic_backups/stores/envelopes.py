@@ -6,19 +6,19 @@ import io
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from clinic_backups.archive.envelope_checks import problem_of, usable_time
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+
+from clinic_backups.archive.envelope_checks import problem_of
 from clinic_backups.archive.object_keys import envelope_key_of, hold_key_of, parse_key
 from clinic_backups.base import strict_json
+from clinic_backups.base.documents import MAX_REASON, Line, usable_time
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectExists, ObjectNotFound
 from clinic_backups.base.model import CONTENT_TYPE_ENVELOPE, FORMAT_VERSION, BackupRecord, Envelope, iso
-from clinic_backups.base.text import one_line
 from clinic_backups.stores.base import ObjectStore
 
 MAX_BYTES = 1024 * 1024
-MAX_REASON = 500
-"""The most characters of a hold's reason, and of its holder."""
 _CHANGED = "Somebody changed the store. Look at the object, and check who may write there."
 
 
@@ -26,9 +26,9 @@ _CHANGED = "Somebody changed the store. Look at the object, and check who may wr
 class Hold:
     """A hold note: why a backup is kept, by whom, and perhaps since when."""
 
-    reason: str
-    by: str
-    at: datetime | None
+    reason: Annotated[Line, Field(min_length=1)]
+    by: Line
+    at: Annotated[datetime | None, BeforeValidator(usable_time)] = None
 
     @property
     def said(self) -> str:
@@ -37,9 +37,10 @@ class Hold:
         return f"{self.reason} (by {self.by or 'nobody'}{since}; by a note in the store that the catalog did not write)"
 
 
+_HOLD = TypeAdapter(Hold)
 FROM_NOTE = " (note in the store)"
 """The suffix of the holder's name, if the catalog knows a hold only from a note."""
-UNREADABLE = Hold("unreadable hold note", "clinic-backups", None)
+UNREADABLE = Hold("unreadable hold note", "clinic-backups")
 """A note that cannot be read counts as this hold: one hold too many does no harm."""
 
 
@@ -221,11 +222,10 @@ def _hold(archive_key: str, store: ObjectStore) -> Hold | None:
 
 def _hold_in(data: Any) -> Hold | None:
     """The hold in a note; none if it is not valid."""
-    texts = [data.get("reason"), data.get("by")] if isinstance(data, dict) else []
-    lines = [one_line(text) for text in texts if isinstance(text, str)]
-    if len(lines) != 2 or not lines[0] or any(len(line) > MAX_REASON for line in lines):
+    try:
+        return _HOLD.validate_python(data)
+    except ValidationError:
         return None
-    return Hold(lines[0], lines[1], usable_time(data.get("at")))
 
 
 def _write(key: str, data: dict[str, Any], store: ObjectStore, **options: Any) -> None:

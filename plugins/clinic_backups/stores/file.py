@@ -30,6 +30,7 @@ from clinic_backups.base.errors import (
     SettingsError,
     TransientError,
 )
+from clinic_backups.base.listening import nobody
 from clinic_backups.stores import base
 from clinic_backups.stores._hashing import HashingReader
 from clinic_backups.stores._wire import MAX_METADATA_BYTES, check_key, check_list_prefix, encode_metadata
@@ -81,6 +82,7 @@ class FileStore(base.ObjectStore):
 
     trusted_seconds = 0
     has_clock = False
+    signs_links = False
 
     def __init__(self, root: Path | str, *, part_size_bytes: int = PART_SIZE_BYTES) -> None:
         self.root = Path(root).absolute()
@@ -308,7 +310,7 @@ class FileStore(base.ObjectStore):
             yield
 
     def _walk(
-        self, folder: Path, above: str, prefix: str, *, on_link: Callable[[Path], object] = lambda link: None
+        self, folder: Path, above: str, prefix: str, *, on_link: Callable[[Path], object] = nobody
     ) -> Iterator[ObjectInfo]:
         """In key order: a folder sorts as its name with a slash, between ``a.b`` and ``a0``. Links are not objects."""
         for name in sorted(_names(folder)):

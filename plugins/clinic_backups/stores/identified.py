@@ -50,7 +50,8 @@ class IdentifiedStore(ObjectStore):
     def __init__(
         self, inner: ObjectStore, expected: Callable[[], str | None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.inner, self.url, self.has_clock = inner, inner.url, inner.has_clock
+        self.inner, self.url = inner, inner.url
+        self.has_clock, self.signs_links = inner.has_clock, inner.signs_links
         self._expected, self._clock = expected, clock
         self._asked_at: float | None = None
 

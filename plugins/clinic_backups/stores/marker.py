@@ -6,10 +6,13 @@ import io
 import json
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import UUID, uuid4
 
-from clinic_backups.archive.envelope_checks import usable_time
+from pydantic import BaseModel
+
 from clinic_backups.base import strict_json
+from clinic_backups.base.documents import DOCUMENT, Time
 from clinic_backups.base.errors import ObjectNotFound, PermanentError
 from clinic_backups.base.model import CONTENT_TYPE_ENVELOPE, iso
 from clinic_backups.stores.base import ObjectStore
@@ -31,6 +34,13 @@ class Marker:
     made_at: datetime
 
 
+class _Content(BaseModel):
+    model_config = DOCUMENT
+    format: Literal[1]
+    store_id: UUID
+    made_at: Time
+
+
 def new_marker(at: datetime) -> Marker:
     """A marker for a store that has none."""
     return Marker(str(uuid4()), at)
@@ -50,7 +60,7 @@ def read_marker(store: ObjectStore) -> Marker | None:
         return None
     try:
         return _parsed(data)
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+    except ValueError:
         raise UnreadableMarker(
             f"{store.url}/{MARKER_KEY} is not a marker of this package.",
             hint="Look at that object, and check who may write there. `clinic-backups store init` writes the marker.",
@@ -66,10 +76,5 @@ def write_marker(marker: Marker, store: ObjectStore) -> None:
 def _parsed(data: bytes) -> Marker:
     if len(data) > MAX_BYTES:
         raise ValueError("too long")
-    found = strict_json.loads(data)
-    if found["format"] != FORMAT or not isinstance(found["store_id"], str):
-        raise ValueError("another format")
-    made_at = usable_time(found["made_at"])
-    if made_at is None:
-        raise ValueError("no time that the catalog can hold")
-    return Marker(str(UUID(found["store_id"])), made_at)
+    found = _Content.model_validate(strict_json.loads(data))
+    return Marker(str(found.store_id), found.made_at)

@@ -14,6 +14,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.listening import nobody
 from clinic_backups.base.model import BackupRequest, Gap, Table
 from clinic_backups.tenant import structure
 from clinic_backups.tenant.coverage import Coverage, Problem, large_object_problem
@@ -66,7 +67,7 @@ def passed(
     folder: SqlFolder,
     request: BackupRequest,
     queries: Mapping[str, str],
-    on_unchecked: OnUnchecked = lambda message: None,
+    on_unchecked: OnUnchecked = nobody,
 ) -> tuple[dict[str, Table], tuple[Gap, ...]]:
     """Check the backup's tables and rows. Returns the tables to read, and the gaps if the request allows gaps.
 

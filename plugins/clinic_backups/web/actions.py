@@ -14,24 +14,24 @@ from secrets import token_hex
 from typing import Any
 
 from clinic_backups.archive.object_keys import SUFFIX
+from clinic_backups.base.documents import MAX_REASON
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.model import BackupRecord, RestoreMode, WantedKind
 from clinic_backups.base.text import is_line, one_line
 from clinic_backups.catalog.approvals import Approval, Approvals
 from clinic_backups.catalog.audit import Audit, AuditEntry
+from clinic_backups.catalog.backup_list import HistoryEntry
 from clinic_backups.catalog.database import CatalogDatabase
-from clinic_backups.catalog.history import HistoryEntry
 from clinic_backups.catalog.locks import TRY_LOCK, lock_name
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.restore.model import RestorePlan
 from clinic_backups.restore.result import completed_by
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.stores.configured import Stores
-from clinic_backups.stores.envelopes import MAX_REASON
 from clinic_backups.web.caller import Caller
+from clinic_backups.web.chain_download import Part, parts_of, tar, tar_size
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, TooMany, WrongValue
 from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs, RunView
-from clinic_backups.web.whole import Part, parts_of, tar, tar_size
 
 LINK_LASTS = timedelta(hours=1)
 DAG_OF: Mapping[str, str] = {
@@ -209,7 +209,7 @@ class Actions:
         filename = record.archive_key.rpartition("/")[2]
         self._note(caller, "download", record.clinic_id, backup=backup, detail=store.url)
         expires_at = self._now() + LINK_LASTS
-        if store.url.startswith("file:"):
+        if not store.signs_links:
             return Link(None, expires_at, filename)
         return Link(store.presign(record.archive_key, expires_in=LINK_LASTS, filename=filename), expires_at, filename)
 
@@ -221,7 +221,7 @@ class Actions:
         record = backup.record
         caller.require("download", record.clinic_id)
         store, info = self._store_of(record)
-        if not store.url.startswith("file:"):
+        if store.signs_links:
             raise Conflict("This file is downloaded from the store itself.", hint="Ask for its link: descargar/")
         self._limit(caller)
         self._note(caller, "fetch", record.clinic_id, backup=backup, detail=store.url)

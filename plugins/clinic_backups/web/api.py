@@ -10,17 +10,18 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from clinic_backups.base.model import WantedKind
+from clinic_backups.catalog.backup_list import HistoryEntry, Status, Type
 from clinic_backups.catalog.board import Sort, Standing
-from clinic_backups.catalog.history import HistoryEntry, Status, Type
-from clinic_backups.catalog.lists import BIGINT
+from clinic_backups.catalog.paging import BIGINT
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.actions import LINK_LASTS, Started
-from clinic_backups.web.bodies import clinic_named, json_body, read_body
 from clinic_backups.web.caller import Caller
+from clinic_backups.web.chain_download import parts_of
 from clinic_backups.web.metrics import MEDIA_TYPE as MEDIA_TYPE_METRICS
 from clinic_backups.web.metrics import exposition
 from clinic_backups.web.problems import MEDIA_TYPE, TITLES, Conflict, WrongValue
 from clinic_backups.web.render import Links, archive_path, whole_path
+from clinic_backups.web.request_bodies import clinic_named, json_body, read_body
 from clinic_backups.web.schemas import (
     Chosen,
     ClinicsPage,
@@ -43,7 +44,6 @@ from clinic_backups.web.schemas import (
 )
 from clinic_backups.web.services import Services, ServicesDep, entry_of
 from clinic_backups.web.threads import on_threads, stream
-from clinic_backups.web.whole import parts_of
 
 KINDS: Mapping[str, WantedKind] = {"auto": "auto", "completo": "full", "incremental": "incremental"}
 LONGEST_LIST = 1000

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.text import one_line
-from clinic_backups.web import api, pages, spanish
+from clinic_backups.web import api, api_errors_es, pages
 from clinic_backups.web.access import caller
 from clinic_backups.web.language import of_api
 from clinic_backups.web.problems import MEDIA_TYPE, Problem, TooLarge, WrongValue, of_error
@@ -146,7 +146,7 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
     problem.status = status
     # The messages of the framework and of Airflow are English, and say no more than the status.
     in_spanish = _is_spanish(request)
-    own = {"detail": f"{spanish.TITLES[status]}."} if in_spanish and status in spanish.TITLES else {}
+    own = {"detail": f"{api_errors_es.TITLES[status]}."} if in_spanish and status in api_errors_es.TITLES else {}
     answer = _answer(request, problem, **own)
     answer.headers.update(error.headers or {})
     return answer
@@ -158,7 +158,7 @@ async def _on_wrong_values(request: Request, error: RequestValidationError) -> R
     wrong = [
         {
             "where": ".".join(map(str, item["loc"])),
-            "what": spanish.wrong_value(item["type"], item.get("ctx", {})) if in_spanish else item["msg"],
+            "what": api_errors_es.wrong_value(item["type"], item.get("ctx", {})) if in_spanish else item["msg"],
         }
         for item in error.errors()
     ]

@@ -11,7 +11,7 @@ from pydantic import StringConstraints
 
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.board import SORTS, Sort, Standing
-from clinic_backups.catalog.lists import BIGINT
+from clinic_backups.catalog.paging import BIGINT
 
 LARGEST_PAGE = 100_000
 LONGEST_SEARCH = 200

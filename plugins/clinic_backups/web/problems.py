@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from clinic_backups.base.errors import ClinicBackupsError, ObjectNotFound, PermanentError
-from clinic_backups.web import spanish
+from clinic_backups.web import api_errors_es
 
 MEDIA_TYPE = "application/problem+json"
 TITLES = {
@@ -46,8 +46,8 @@ class Problem(ClinicBackupsError):
         """The problem as https://www.rfc-editor.org/rfc/rfc9457 has it, with the member ``remedy``."""
         title, detail, remedy = self.title, self.message, self.hint
         if language == "es":
-            title = spanish.TITLES.get(self.status, title)
-            detail, remedy = spanish.sentence(detail), spanish.sentence(remedy)
+            title = api_errors_es.TITLES.get(self.status, title)
+            detail, remedy = api_errors_es.sentence(detail), api_errors_es.sentence(remedy)
         return {"type": "about:blank", "title": title, "status": self.status, "detail": detail, "remedy": remedy}
 
     @property

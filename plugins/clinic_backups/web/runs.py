@@ -15,7 +15,7 @@ from sqlalchemy import Select, and_, or_, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from clinic_backups.backup.selection import for_all_clinics
+from clinic_backups.backup.conf import for_all_clinics
 from clinic_backups.operators import pool
 from clinic_backups.operators.airflow_internals import (
     DagModel,

@@ -10,9 +10,9 @@ from babel import Locale
 from fastapi import Path, Query
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
+from clinic_backups.catalog.backup_list import HistoryEntry, Status, Type
 from clinic_backups.catalog.board import BoardLine, Standing
-from clinic_backups.catalog.history import HistoryEntry, Status, Type
-from clinic_backups.catalog.lists import BIGINT
+from clinic_backups.catalog.paging import BIGINT
 from clinic_backups.notify.formats import Formats
 from clinic_backups.stores.envelopes import is_by_note
 from clinic_backups.web.caller import Caller

@@ -14,10 +14,10 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.audit import Audit
+from clinic_backups.catalog.backup_list import History, HistoryEntry
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.database import time_of
-from clinic_backups.catalog.history import History, HistoryEntry
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.web import banners

@@ -15,9 +15,9 @@ from sqlalchemy.types import BigInteger
 from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Condition, Kind, State
 from clinic_backups.catalog.copies import READ
 from clinic_backups.catalog.database import CatalogDatabase
-from clinic_backups.catalog.lists import BIGINT, Search, Slice, Visible, ids
+from clinic_backups.catalog.paging import BIGINT, Search, Slice, Visible, ids
 from clinic_backups.catalog.progress import RunningBackup, running
-from clinic_backups.catalog.rows import COLUMNS, record_of
+from clinic_backups.catalog.row_mapping import COLUMNS, record_of
 from clinic_backups.catalog.tables import audit, backup, backup_copy, clinic
 
 Type = Literal["completo", "incremental", "manual"]

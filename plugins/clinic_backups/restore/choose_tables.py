@@ -8,10 +8,10 @@ from psycopg2 import sql
 
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.model import Table
-from clinic_backups.restore.checks import missing_rights
 from clinic_backups.restore.migrated import Migrated
 from clinic_backups.restore.model import Refusal, Target, Wish
 from clinic_backups.restore.proposals import proposed_tables
+from clinic_backups.restore.refusals import missing_rights
 from clinic_backups.restore.rules import Reference, TableRules, read_references, read_rules, with_row_key
 from clinic_backups.restore.shape import Shape, fit
 from clinic_backups.restore.wanted import require_known

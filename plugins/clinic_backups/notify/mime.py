@@ -13,7 +13,7 @@ from typing import Any
 
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.text import one_line
-from clinic_backups.notify.mail import Mail
+from clinic_backups.notify.templates import Mail
 
 NAME_LIMIT = 200
 ATOM = r"[^\s@,;:<>()\[\]\"\\.]+"

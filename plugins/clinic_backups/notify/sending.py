@@ -10,9 +10,9 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError
 from clinic_backups.catalog.outbox import Letter, Outbox, Recipient, Settle
 from clinic_backups.notify.delivered import Delivered
-from clinic_backups.notify.mail import Templates
-from clinic_backups.notify.message import ADDRESS, message, split_sender
+from clinic_backups.notify.mime import ADDRESS, message, split_sender
 from clinic_backups.notify.smtp import MailServer, RecipientRefused, ServerUnavailable
+from clinic_backups.notify.templates import Templates
 
 PAUSE = timedelta(minutes=1)
 """After the server failed for one process, the others do not use it for this time."""

@@ -20,7 +20,7 @@ from clinic_backups.restore.references import ReferenceProof
 from clinic_backups.restore.rehearsal import explain
 from clinic_backups.restore.rules import Reference
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.restore.write import Writer
+from clinic_backups.restore.write_statement import Writer
 
 
 class Collided(PermanentError):
