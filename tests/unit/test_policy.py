@@ -15,7 +15,6 @@ from clinic_backups.catalog.clinics import ClinicHealth
 from clinic_backups.maintenance.watch import alarm_notice, count_late
 from clinic_backups.notify.backup_mails import MailHistory, cause_of, failure_notice, success_notice
 from clinic_backups.notify.digest import overdue_facts
-from clinic_backups.notify.policy import MailHistory, cause_of, failure_notice, success_notice
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 RECORD = BackupRecord(
