@@ -196,7 +196,7 @@ UNTOLD = {
     "a setting": (triggered("t", "NEW.id := nextval(current_setting('a.seq'));"), "s.t.id gets numbers"),
     "a loop": (triggered("t", "FOR n IN SELECT nextval('s.q_t') LOOP NEW.id := n; END LOOP;", declare="DECLARE n int;"),
                "into which column of s.t those of s.q_t go"),
-    "chance": (triggered("t", "NEW.id := nextval('s.q_t') + 10 * random();"), "s.t.id is made from s.q_t, and how"),
+    "chance": (triggered("t", "NEW.id := nextval('s.q_t') + 10 * random();"), "s.t.id is made from s.q_t, but how"),
     "a prefix": (triggered("t", "NEW.id := nextval('s.q_' || current_setting('a.seq'));"), "at run time (s.q_t)"),
 }  # fmt: skip
 

@@ -76,7 +76,7 @@ def test_what_later_versions_add_is_left_aside_and_what_earlier_ones_lack_has_it
     plan = RestorePlan(1, "Una", "1-x", MOMENT, "exact", (), (), "digest")
     old = {name: value for name, value in plan.to_json().items() if name not in ("notes", "parts", "moment", "target")}
     assert RestorePlan.from_json(old | {"later": 1}) == plan
-    request = RestoreRequest(1, as_of=MOMENT, tables=("s.t",))
+    request = RestoreRequest(clinic_id=1, as_of=MOMENT, tables=("s.t",))
     assert RestoreRequest.from_json(request.to_json() | {"later": 1}) == request
 
 
