@@ -272,7 +272,7 @@ class TestOfTheFuture:
         assert choose_backup(fleet.catalog, RestoreRequest(clinic_id=1, backup_id=odd.backup_id)) == odd
         assert History(fleet.catalog.database).moments(1)[0].backup_id == real.backup_id
         fleet.execute(f"DELETE FROM clinic_backups.backup WHERE backup_id = '{real.backup_id}'")
-        with pytest.raises(PermanentError, match=f"except {odd.backup_id}, whose time has not come yet") as caught:
+        with pytest.raises(PermanentError, match=f"except {odd.backup_id}, which is dated in the future") as caught:
             choose_backup(fleet.catalog, RestoreRequest(clinic_id=1))
         assert "give its id" in caught.value.hint
 

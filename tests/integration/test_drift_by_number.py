@@ -160,7 +160,7 @@ def test_a_table_that_was_made_again_is_said(rig: Shaped) -> None:
     plan = rig.bring_back(record)
     assert rig.everything()["s.person"] == ["(1,1,a1,b1,10)", "(2,1,a2,b2,20)"]
     (said,) = [note for table in plan.tables for note in table.notes if "created again" in note]
-    assert "taken by their names" in said
+    assert "matched by their names" in said
 
 
 def test_a_line_that_leads_elsewhere_than_the_database_says_is_not_followed(rig: Shaped) -> None:

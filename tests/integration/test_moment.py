@@ -479,7 +479,7 @@ def test_a_table_behind_a_function_is_not_waited_for_while_others_are_locked(rig
         def migrate() -> None:
             cursor.execute("ALTER TABLE public.fichas ADD COLUMN nueva int")
 
-        with pytest.raises(TransientError, match=r"that a function looks up.*reading public\.zz_funcion"):
+        with pytest.raises(TransientError, match=r"that a function reads.*reading public\.zz_funcion"):
             rig.run(1, on_progress=once(lambda progress: progress.table == FIRST, migrate))
         cursor.execute(f"ALTER TABLE {STOCK} ADD COLUMN nueva int")
         db.commit()

@@ -190,8 +190,8 @@ def test_a_foreign_errors_text_is_not_kept(desk: Desk) -> None:
         ("nothing", "failed", "The database is as it was before."),
         ("rollback", "failed", "The database is as it was before."),
         ("commit", "completed", None),
-        ("forgotten", "failed", "no longer knows whether it did"),
-        ("future", "failed", "no longer knows whether it did"),
+        ("forgotten", "failed", "no longer knows whether it was committed"),
+        ("future", "failed", "no longer knows whether it was committed"),
     ],
 )
 def test_the_record_of_a_dead_restore_tells_what_happened(desk: Desk, end: str, state: str, says: str | None) -> None:
@@ -284,7 +284,7 @@ def test_a_commit_without_an_answer_is_settled_by_asking(desk: Desk) -> None:
             settled = desk.outcomes.settle(noted, lost, desk.status)
             assert settled.state == state
             # What the database says, and not only that its answer was lost.
-            assert settled.error is None if state == "completed" else "was not: nothing was" in (settled.error or "")
+            assert settled.error is None if state == "completed" else "was not committed" in (settled.error or "")
 
 
 def test_a_database_that_cannot_be_asked_leaves_the_record_as_it_is(desk: Desk) -> None:

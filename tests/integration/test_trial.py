@@ -52,7 +52,7 @@ def test_a_default_that_hides_its_sequence_is_named(demo_database: DemoDatabase,
     rig = shaped(demo_database, tmp_path, DDL + hidden, EXTRACTS)
     unused, finding = sorted((each for each in trial(rig) if each.level == "warning"), key=lambda each: each.message)
     assert "The default of s.t.id calls s.f" in finding.message and "body in standard SQL" in finding.hint
-    assert "into which column numbers of s.numbers go" in unused.message
+    assert "which column gets the numbers of s.numbers" in unused.message
 
 
 HOOKS = {

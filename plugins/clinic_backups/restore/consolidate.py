@@ -147,7 +147,7 @@ class Consolidation:
         require_completed(record)
         if record.kind != "incremental":
             raise PermanentError(
-                f"Backup {backup_id} is a full one already.", hint="Nothing is to do: it needs no other backup."
+                f"Backup {backup_id} is a full one already.", hint="There is nothing to do: it needs no other backup."
             )
         if Erasures(self._catalog.database).open_of(record.clinic_id) is not None:
             raise PermanentError(f"Clinic {record.clinic_id} is being erased.", hint="Its backups are no longer made.")

@@ -103,8 +103,9 @@ class Ownership:
                       JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
                      WHERE d.classid = 'pg_class'::regclass AND d.refobjid = {table}::regclass AND a.attname = {column}
                        AND NOT q.seqcycle AND q.seqincrement > 0
-                       AND CASE WHEN has_sequence_privilege(q.seqrelid, 'SELECT') THEN pg_sequence_last_value(q.seqrelid)
-                           END >= (SELECT max({name}) FROM {wanted} AS x))""").format(
+                       AND CASE WHEN has_sequence_privilege(q.seqrelid, 'SELECT')
+                                THEN pg_sequence_last_value(q.seqrelid) END
+                        >= (SELECT max({name}) FROM {wanted} AS x))""").format(
             table=sql.Literal(quoted_table(shape.name)), column=sql.Literal(column.name),
             name=sql.Identifier("x", column.name), wanted=self._staged[shape.name].wanted,
         )  # fmt: skip
