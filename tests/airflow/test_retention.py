@@ -64,7 +64,9 @@ def test_each_backup_is_copied_and_what_the_first_store_loses_comes_back(airflow
     before = len(airflow.mails())
     run_id, state = airflow.run({}, DAG)
     assert state == "success", airflow.log(run_id, "check_stores", DAG)
-    assert "missing: the catalog counts on it, and it is gone (recorded)" in airflow.log(run_id, "check_stores", DAG)
+    assert "missing: the archive is in the catalog but not in the store (recorded)" in airflow.log(
+        run_id, "check_stores", DAG
+    )
     assert ours.read_bytes() == content
     (mail,) = [mail for mail in airflow.mails()[before:] if mail["X-Envelope-To"] == OPERATOR]
     assert str(mail["Subject"]).startswith("❌")

@@ -402,7 +402,7 @@ class TestKilled:
         closed = rig.catalog.get(dead.backup_id)
         assert closed is not None
         assert closed.state == "failed"
-        assert "ended without a word" in (closed.error or "")
+        assert "ended without a result" in (closed.error or "")
 
 
 def test_an_envelope_survives_its_own_json() -> None:

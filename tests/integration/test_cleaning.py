@@ -148,7 +148,7 @@ def test_a_clinic_that_is_being_backed_up_waits_and_the_others_do_not(archive: A
         archive.on_day(40, clinic_id)
     with archive.catalog.lock(1):
         (problem,) = archive.clean(45)
-    assert "Clinic 1 is being backed up" in problem
+    assert "Clinic 1 is already being backed up" in problem
     assert len(archive.catalog.find(clinic_id=1, state="completed")) == 2
     assert len(archive.catalog.find(clinic_id=2, state="completed")) == 1
 

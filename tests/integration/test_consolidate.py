@@ -301,7 +301,7 @@ class TestAbsent:
     def test_a_damaged_or_missing_parent(self, desk: Desk, absent: Callable[[ClinicBackupsError], None]) -> None:
         records = desk.chain_of(30, 30)
         flip(desk.store, records[0].archive_key)
-        with pytest.raises(IntegrityError, match="is not what was stored") as caught:
+        with pytest.raises(IntegrityError, match="differs from what was stored") as caught:
             desk.consolidate(records[-1])
         absent(caught.value)
 
@@ -387,7 +387,7 @@ class TestAbsent:
         assert dead.started_at == source.started_at + timedelta(seconds=1)
         new = desk.consolidate(source).record
         assert new.started_at == source.started_at + timedelta(seconds=2)
-        assert "ended without a word" in (desk.again(dead).error or "")
+        assert "ended without a result" in (desk.again(dead).error or "")
         assert set(objects_of(desk.store)) == before | {new.archive_key, envelope_key_of(new.archive_key)}
 
     def test_a_catalog_that_is_gone_at_the_end_learns_of_it_with_the_next_backup(

@@ -212,7 +212,7 @@ def test_an_erasure_is_asked_for_once_and_ends_once(fleet: Fleet) -> None:
     second = erasures.request(1, reason="baja 2", by="ops", at=START + timedelta(days=1))
     assert (second.id, second.reason) == (first.id, "baja 2")
     assert erasures.settle(second, START).finished_at == START
-    with pytest.raises(PermanentError, match="has ended"):
+    with pytest.raises(PermanentError, match="has already ended"):
         erasures.settle(second, START)
     assert erasures.open_of(1) is None
     assert [found.id for found in erasures.find()] == [first.id]

@@ -280,7 +280,7 @@ def test_a_parent_that_is_not_as_recorded_gives_a_full_one_and_an_alarm(chain: C
     new = chain.next()
     assert new.kind == "full"
     assert new.kind_reason == (
-        f"the archive of {full.backup_id}, which it would be built on, is not in the store as recorded"
+        f"the archive of {full.backup_id} in its chain is missing in the store or differs from its record"
     )
     problem = "missing" if damage == "gone" else "damaged"
     assert chain.losses() == [
@@ -318,7 +318,7 @@ def test_in_a_new_store_the_first_one_is_full_and_nothing_is_lost(chain: Chain, 
     chain.stores = Stores.of(chain.store, *chain.stores)
     new = chain.next()
     assert (new.kind, new.kind_reason) == (
-        "full", f"the archive of {child.backup_id}, which it would be built on, is not in this store",
+        "full", f"the archive of {child.backup_id} in its chain is not in this store",
     )  # fmt: skip
     assert [chain.state(record) for record in (full, child, new)] == ["completed"] * 3
     assert chain.execute_rows("SELECT 1 FROM clinic_backups.notification WHERE kind = 'loss'") == []
@@ -624,7 +624,7 @@ def test_what_it_is_built_on_is_lost_meanwhile(chain: Chain) -> None:
     chain.meanwhile = lambda: lose_everywhere(chain, good)
     with pytest.raises(TransientError, match="of its chain was lost meanwhile") as raised:
         chain.next()
-    assert raised.value.hint == "Back up again."
+    assert raised.value.hint == "Back up again. The new backup is built on the remaining ones."
     child = chain.catalog.find()[0]
     assert (child.kind, child.parent_id, child.state) == ("incremental", good.backup_id, "lost")
     assert chain.losses() == [(child.backup_id, "incomplete")]

@@ -562,9 +562,9 @@ def test_what_the_catalog_says_otherwise_is_a_conflict_and_nothing_is_changed(fl
     before = fleet.catalog.find()
     report = fleet.rebuild()
     assert dict(report.conflicts) == {
-        records["other"].archive_key: "the catalog says otherwise about its sha256",
+        records["other"].archive_key: "it differs from the catalog in its sha256",
         records["running"].archive_key: "the catalog says that it is running",
-        records["failed elsewhere"].archive_key: "the catalog says otherwise about its key",
+        records["failed elsewhere"].archive_key: "it differs from the catalog in its key",
         records["deleting"].archive_key: "the catalog says that it is deleting",
     }
     assert (report.adopted, report.known) == (0, 1)

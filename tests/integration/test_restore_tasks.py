@@ -239,7 +239,7 @@ def test_report_asks_what_became_of_a_restore_whose_process_died(
     if when == "after":
         tasks.report(None)
     else:
-        with pytest.raises(AirflowFailException, match="process ended without a word"):
+        with pytest.raises(AirflowFailException, match="process ended without a result"):
             tasks.report(FORGED)
     assert theatre.restores.find(run_id=RUN)[0].state == ("completed" if when == "after" else "failed")
 

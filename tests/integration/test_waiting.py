@@ -411,7 +411,7 @@ def test_a_signal_while_python_makes_a_dataclass_is_130_too(tmp_path: Path) -> N
     ended = subprocess.run(
         [sys.executable, "-m", "started"], env=os.environ | {"PYTHONPATH": paths}, capture_output=True
     )
-    assert (ended.returncode, ended.stderr[:19]) == (130, b"Stopped by SIGTERM:")
+    assert (ended.returncode, ended.stderr[:19]) == (130, b"Stopped by SIGTERM.")
 
 
 def test_the_connection_is_an_ordinary_one_otherwise(rig: Rig) -> None:

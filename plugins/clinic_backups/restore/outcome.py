@@ -82,7 +82,7 @@ class RestoreOutcomes:
         :raises TransientError: the database does not know yet; the record stays as it is.
         """
         died = Interrupted(
-            "The restore's process ended without a word: it was killed, it ran out of memory, or its machine stopped."
+            "The restore's process ended without a result: it was killed, it ran out of memory, or its machine stopped."
             " The database is as it was before.",
             hint="See the task's log and the worker's memory, then plan the restore again.",
         )
