@@ -125,6 +125,8 @@ def lagging(pair: tuple[DemoDatabase, DemoDatabase], rig: Rig, seconds: float) -
 def test_a_standby_that_is_caught_up_is_as_good_as_its_primary(
     rig: Rig, pair: tuple[DemoDatabase, DemoDatabase]
 ) -> None:
+    rig.execute(f"UPDATE {STOCK} SET cantidad = cantidad + 1")  # else it may have replayed no commit since it started
+    caught_up(pair)
     time.sleep(3)  # idle: no commit is younger, and the data are as of now all the same
     settings = rig.settings.model_copy(update={"standby_lag_seconds": 90})
     record = rig.run(1, settings=settings)
