@@ -1,5 +1,7 @@
 """After a restore the next number of a sequence is free. If that cannot be told, the plan and `check` say so."""
 
+# ruff: noqa: E501 - a case reads best in one line
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -81,12 +83,6 @@ HOW = {
     "argument": triggered("argument", "NEW.id := nextval(TG_ARGV[0]);", arguments="'s.q_argument'"),
     "its_name": triggered("its_name", "NEW.id := nextval(TG_TABLE_SCHEMA || '.q_' || TG_TABLE_NAME);"),
     "last": triggered("last", "PERFORM nextval('s.q_last'); NEW.id := currval('s.q_last');"),
-    "calls": "CREATE FUNCTION s.next() RETURNS bigint LANGUAGE plpgsql AS $$BEGIN RETURN nextval('s.q_calls'); END$$;"
-    + triggered("calls", "NEW.id := s.next();"),
-    "passes": "CREATE FUNCTION s.next_of(q text) RETURNS bigint LANGUAGE plpgsql AS $$BEGIN RETURN nextval(q); END$$;"
-    + triggered("passes", "NEW.id := s.next_of('s.q_passes');"),
-    "on_path": "CREATE FUNCTION public.pad(n bigint) RETURNS text LANGUAGE sql IMMUTABLE RETURN lpad(n::text, 6, '0');"
-    + triggered("on_path", "NEW.id := 'P' || pad(nextval('s.q_on_path'));", id_type="text"),
     "of_row": triggered("of_row", "NEW.id := 'C' || NEW.clinic_id || '-' || nextval('s.q_of_row');", id_type="text"),
     "of_line": triggered("of_line", "NEW.id := NEW.clinic_id * 100000 + nextval('s.q_of_line');"),
     "writes": triggered("writes", "") + "CREATE FUNCTION s.make(clinic int) RETURNS void LANGUAGE plpgsql AS $$"
@@ -196,7 +192,10 @@ UNTOLD = {
     "a setting": (triggered("t", "NEW.id := nextval(current_setting('a.seq'));"), "s.t.id gets numbers"),
     "a loop": (triggered("t", "FOR n IN SELECT nextval('s.q_t') LOOP NEW.id := n; END LOOP;", declare="DECLARE n int;"),
                "into which column of s.t those of s.q_t go"),
-    "chance": (triggered("t", "NEW.id := nextval('s.q_t') + 10 * random();"), "s.t.id is made from s.q_t, but how"),
+    "chance": (triggered("t", "NEW.id := nextval('s.q_t') + 10 * random();"), "s.t.id gets numbers"),
+    "a function": ("CREATE FUNCTION s.next() RETURNS bigint LANGUAGE plpgsql AS $$BEGIN RETURN nextval('s.q_t'); END$$;" + triggered("t", "NEW.id := s.next();"), "s.t.id gets numbers"),
+    "a name for a function": ("CREATE FUNCTION s.next_of(q text) RETURNS bigint LANGUAGE plpgsql AS $$BEGIN RETURN nextval(q); END$$;" + triggered("t", "NEW.id := s.next_of('s.q_t');"), "s.t.id gets numbers"),
+    "a function around it": ("CREATE FUNCTION s.more(n bigint) RETURNS bigint LANGUAGE sql IMMUTABLE RETURN n + 1;" + triggered("t", "NEW.id := s.more(nextval('s.q_t'));"), "how those of s.q_t become values"),
     "a prefix": (triggered("t", "NEW.id := nextval('s.q_' || current_setting('a.seq'));"), "at run time (s.q_t)"),
 }  # fmt: skip
 
@@ -228,13 +227,55 @@ def test_values_that_a_sequence_gives_much_later_are_said(demo_database: DemoDat
     assert "15 of the restored values of s.t.id are not among those that s.q gives soon" in notes
 
 
+INTRUDERS = {
+    "a tag that the reader takes for signs": "INSERT INTO s.t(id) VALUES (nextval('s.t_id_seq') + length($€1$ ( ( $€1$))::text FROM (SELECT 1 AS n) AS g; COMMIT; DELETE FROM s.t WHERE clinic_id = 2; INSERT INTO evil.loot SELECT t::text FROM s.t AS t; COMMIT; BEGIN; SELECT $€2$ ' $€2$ --' ",
+    "a call": "INSERT INTO s.t(id) VALUES (nextval('s.t_id_seq') + evil.run());",
+    "a call in a name": "INSERT INTO s.t(id) VALUES (nextval('s.' || evil.run()));",
+    "an operator of its own": "INSERT INTO s.t(id) VALUES (nextval('s.t_id_seq') OPERATOR(evil.+) 1);",
+    "a function with a better type": "INSERT INTO s.t(id) VALUES (lpad(nextval('s.t_id_seq'), 6, '0')::int);",
+    "a type of its own": "INSERT INTO s.t(id) VALUES (nextval('s.t_id_seq')::evil.number);",
+    "a long time": "INSERT INTO s.t(id) VALUES (nextval('s.t_id_seq') + length(pg_sleep(30)::text));",
+    "a trick with an escape": "INSERT INTO s.t(id) VALUES (nextval('s.t_id_seq') + length(E'\\' + evil.run() + length('')));",
+}
+
+
+@pytest.mark.parametrize("owner", [False, True])
+@pytest.mark.parametrize("name", INTRUDERS)
+def test_what_a_function_says_is_never_run(demo_database: DemoDatabase, tmp_path: Path, name: str, owner: bool) -> None:
+    """Any role that has a schema of its own can write such a text. Nobody calls the function."""
+    ddl = f"""
+        CREATE TABLE s.t (id serial PRIMARY KEY, {CLINIC}); {FILL.format("t")}
+        CREATE SCHEMA evil; GRANT USAGE ON SCHEMA evil TO PUBLIC; CREATE TABLE evil.loot (t text);
+        GRANT ALL ON evil.loot TO PUBLIC; CREATE SEQUENCE evil.q; GRANT ALL ON SEQUENCE evil.q TO PUBLIC;
+        CREATE FUNCTION evil.run() RETURNS bigint LANGUAGE plpgsql AS $$BEGIN PERFORM nextval('evil.q'); RETURN 1; END$$;
+        CREATE FUNCTION evil.add(bigint, int) RETURNS bigint LANGUAGE sql RETURN evil.run();
+        CREATE OPERATOR evil.+ (LEFTARG = bigint, RIGHTARG = int, FUNCTION = evil.add);
+        CREATE OPERATOR public.+ (LEFTARG = bigint, RIGHTARG = text, FUNCTION = evil.run);
+        CREATE FUNCTION public.lpad(bigint, int, text) RETURNS text LANGUAGE plpgsql AS $$BEGIN PERFORM evil.run(); RETURN '1'; END$$;
+        CREATE DOMAIN evil.number AS bigint CHECK (evil.run() > 0);
+        SET check_function_bodies = off;
+        CREATE FUNCTION evil.f() RETURNS void LANGUAGE plpgsql AS $body$BEGIN {INTRUDERS[name]} END$body$;
+    """.replace("CREATE OPERATOR public.+ (LEFTARG = bigint, RIGHTARG = text, FUNCTION = evil.run);\n", "")
+    rig = shaped(demo_database, tmp_path, ddl, {"t": OWN}, owner=owner)
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.t WHERE clinic_id = 1")
+    before = rig.everything()
+    rig.plan(record)
+    trial(rig)
+    assert rig.everything() == before
+    rig.bring_back(record)
+    assert rig.execute_rows("SELECT (SELECT count(*) FROM evil.loot), last_value, is_called FROM evil.q") == [
+        (0, 1, False)
+    ]
+
+
 def test_a_sequence_that_nothing_explains_is_named(demo_database: DemoDatabase, tmp_path: Path) -> None:
     """The application itself may put its numbers into a column."""
     ddl = f"CREATE SEQUENCE s.q; CREATE TABLE s.t (id int PRIMARY KEY, {CLINIC}); INSERT INTO s.t VALUES (1, 1)"
     rig = shaped(demo_database, tmp_path, ddl, {"t": OWN})
     record = rig.run(1)
     rig.execute("DELETE FROM s.t")
-    said = "which column gets the numbers of s.q"
+    said = "does not show which column gets the numbers of s.q"
     assert said in str([table.notes for table in rig.plan(record).tables])
     assert [found.level for found in trial(rig) if said in found.message] == ["warning"]
 

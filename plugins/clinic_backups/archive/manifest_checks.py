@@ -7,7 +7,7 @@ of each field are in :mod:`clinic_backups.base.model` and :mod:`clinic_backups.b
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -60,11 +60,16 @@ def table_of(data: Any) -> Table:
 
 
 def require_readable(
-    clinic: Clinic, snapshot_at: datetime, tables: Iterable[Table], database: str | None = None
+    clinic: Clinic,
+    snapshot_at: datetime,
+    tables: Collection[Table],
+    database: str | None = None,
+    chosen: Sequence[str] = (),
 ) -> None:
     """Check a manifest before it is written. :raises IntegrityError: it could not be read again."""
     try:
         Head.model_validate({"clinic": vars(clinic), "snapshot_at": iso(snapshot_at), "database": database})
+        chosen_of(list(chosen), {table.name for table in tables})
         for table in tables:
             table_of(json.loads(json.dumps(table, default=vars)))
     except ValueError:

@@ -101,7 +101,7 @@ class ArchiveStream:
         writer = ArchiveWriter(packed, self._compress, snapshot_at, known, database=database, chosen=chosen)
         blocks: dict[str, BlockList] = {}
         clinic = Clinic(record.clinic_id, record.clinic_name)
-        require_readable(clinic, snapshot_at, tables.values(), database)
+        require_readable(clinic, snapshot_at, tables.values(), database, chosen)
 
         def pack() -> None:
             blocks.update(_pack(writer, rows, clinic, record.backup_id, outside))

@@ -253,7 +253,7 @@ class Catalog:
         """
         return self._change(record, "completed", "lost", state="deleting")
 
-    def mark_deleted(self, record: BackupRecord, *, also: Announce = lambda db, record: None) -> BackupRecord:
+    def mark_deleted(self, record: BackupRecord, *, also: Announce = nobody) -> BackupRecord:
         """Mark a record as deleted, because its objects are gone.
 
         Only its blocks and copies are removed from the catalog.

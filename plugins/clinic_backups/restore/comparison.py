@@ -218,7 +218,7 @@ class Comparison:
             )[0][0]
             for name, staged in self._staged.items()
         }
-        return Present(self.workspace.export(), rows, self._outside, self._wish.tables)
+        return Present(self.workspace.export(), rows, self._outside, tuple(dict.fromkeys(self._wish.tables)))
 
     @property
     def writes(self) -> int:

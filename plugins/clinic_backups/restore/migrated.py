@@ -56,7 +56,8 @@ class Migrated:
 
     def now(self, tables: Collection[str]) -> tuple[str, ...]:
         """The present names of tables that somebody gave by their names in the backup."""
-        return tuple(self._since.get(name, name) for name in tables)
+        # Somebody may give a table by both its names.
+        return tuple(dict.fromkeys(self._since.get(name, name) for name in tables))
 
     def taker(self, wanted: Wanted) -> Wanted:
         """Receives the archives' segments under the present names."""

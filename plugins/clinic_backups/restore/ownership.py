@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from psycopg2 import sql
 
+from clinic_backups.base.text import quoted_table
 from clinic_backups.restore.rules import CASCADE, Reference, with_child
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged
@@ -80,10 +81,34 @@ class Ownership:
         ways = self._ways.of(shape.name)
         columns = [name for name in columns_of_ways(ways) if name in shape.columns]
         rest = [name for name in shape.columns if name not in columns]
-        alike = sql.SQL("({} = {} AND {})").format(row_text(rest, "t"), row_text(rest, "w"), nulled(columns))
+        orphaned = self._was_orphaned(shape, ways)
+        alike = sql.SQL("({} = {} AND {} AND {})").format(
+            row_text(rest, "t"), row_text(rest, "w"), nulled(columns), _is_unsaid(shape)
+        )
+        if shape.key and ways and set(rest) <= set(shape.key):
+            alike = sql.SQL("({} AND {})").format(alike, orphaned)  # a row without other values is like any other
         nothing = _all(sql.SQL("({})").format(leads_to_nothing(way)) for way in ways)
-        explained = self._was_orphaned(shape, ways) if shape.made_up_key else sql.SQL("false")
+        explained = sql.SQL("({} AND {})").format(orphaned, self._is_never_again(shape))
         return sql.SQL("({} AND ({} OR {}) AND {})").format(nothing, alike, explained, self._keeps_declared(shape))
+
+    def _is_never_again(self, shape: Shape) -> sql.Composable:
+        """No other row has got the key: it is a UUID, or its sequence has never begun anew."""
+        column = shape.made_up_key
+        if column is None:
+            return sql.SQL("false")
+        if column.type == "uuid":
+            return sql.SQL("true")
+        return sql.SQL("""
+            EXISTS (SELECT FROM pg_depend AS d JOIN pg_sequence AS q ON q.seqrelid = d.objid
+                      JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+                     WHERE d.classid = 'pg_class'::regclass AND d.refobjid = {table}::regclass AND a.attname = {column}
+                       AND NOT q.seqcycle AND q.seqincrement > 0
+                       AND CASE WHEN has_sequence_privilege(q.seqrelid, 'SELECT')
+                           THEN pg_sequence_last_value(q.seqrelid)
+                           END >= (SELECT max({name}) FROM {wanted} AS x))""").format(
+            table=sql.Literal(quoted_table(shape.name)), column=sql.Literal(column.name),
+            name=sql.Identifier("x", column.name), wanted=self._staged[shape.name].wanted,
+        )  # fmt: skip
 
     def _was_orphaned(self, shape: Shape, ways: Sequence[Reference]) -> sql.Composable:
         """The rows that the backup's row referred to are gone, so a deletion explains why the links are NULL."""
@@ -131,6 +156,20 @@ class Ownership:
             sql.SQL("({} AND NOT {})").format(_as_in_backup(way, shape), self._ways.exists(way, "t"))
         )  # fmt: skip
         return sql.SQL("({})").format(sql.SQL(" OR ").join(known))
+
+
+def _is_unsaid(shape: Shape) -> sql.Composed:
+    """Columns that the backup does not have hold nothing that somebody wrote: NULL, or a constant default."""
+    kept = [column for column in shape.now.stored_columns if column.name in shape.kept]
+    return _all(
+        sql.SQL("(t.{0} IS NULL OR {1})").format(
+            sql.Identifier(column.name),
+            sql.SQL("t.{}::text = ({})::text").format(sql.Identifier(column.name), sql.SQL(column.default))
+            if column.default and "(" not in column.default
+            else sql.SQL("false"),
+        )
+        for column in kept
+    )
 
 
 def leads_to_nothing(way: Reference) -> sql.Composed:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from clinic_backups.restore.number_code import Code, Written, actions, called, calls, in_place
+from clinic_backups.restore.safe_expression import rewritten
 from clinic_backups.restore.sequence_model import COMPARE, Column, How, RunTime, SequenceUse, Untold, Uses, use_of
 from clinic_backups.restore.sequence_names import Known, Sequences, listed
 from clinic_backups.restore.sql_tokens import tokens
@@ -15,6 +16,8 @@ from clinic_backups.tenant.pg_catalog import catalog_query
 
 T = TypeVar("T", "SequenceUse", "RunTime")
 _ROW = 1
+LONGEST_BODY = 30_000
+"""Characters of a function's text that is read. A longer one counts as one that cannot be read."""
 _IN_SQL = "Write it in standard SQL or with the sequence's name in it, as nextval('schema.name')."
 
 
@@ -34,7 +37,7 @@ class _Function:
 
     @property
     def is_read(self) -> bool:
-        return self.language in ("plpgsql", "sql")
+        return self.language in ("plpgsql", "sql") and len(self.body) <= LONGEST_BODY
 
 
 def read(workspace: Workspace, names: Sequence[str]) -> Uses:
@@ -230,13 +233,23 @@ class _Reader:
             what = f"into which column of {table} those of {listed(known)} go" if known else "from which sequence"
             self._untold(root, written.column, by, what)
             return
-        self._of_calls(column, written.expression, how, by, near, path)
-        names = called(written.expression, self._asking)
-        if names:
-            functions = [function for function in self._functions if function.name in names]
-            self._of_called(column, written.expression, functions, by, near)
-        elif not calls(written.expression):
+        # Anybody may have written the text: only what is understood is evaluated, and no function of it is called.
+        expression = rewritten(written.expression)
+        if expression is None:
+            self._untold(column.root, column.column, by, self._not_understood(written.expression, near, path))
+        elif calls(expression):
+            self._of_calls(column, expression, how, by, near, path)
+        else:
             self._untold(column.root, column.column, by, "from which sequence")
+
+    def _not_understood(self, expression: str, near: Sequence[str], path: str | None) -> str:
+        """What cannot be told of a text that is not evaluated."""
+        found = calls(expression)
+        known = [each for call in found for each in self._uses.sequences.named(call.literal or "", near, path)]
+        if known:
+            return f"how those of {listed(known)} become values"
+        begun = [each for call in found if call.literal is None for each in self._uses.sequences.beginning(call.prefix)]
+        return f"from which sequence at run time ({listed(begun)})" if begun else "from which sequence"
 
     def _root(self, table: str) -> str | None:
         return next((column.root for (name, _), column in self._columns.items() if name == table), None)

@@ -62,12 +62,16 @@ class Shape:
         return self.now.primary_key or (other if set(other) <= set(self.columns) else ())
 
     @property
-    def made_up_key(self) -> bool:
-        """Whether the database or a random number makes up a part of the key, so that no two rows ever get the same."""
-        columns = [column for column in self.now.columns if column.name in self.key]
-        return any(
-            column.identity or "nextval(" in (column.default or "") or column.type == "uuid" for column in columns
-        )
+    def made_up_key(self) -> Column | None:
+        """The column of a key that the database makes up, or that is a UUID, so that two rows hardly get the same.
+
+        None: people give the key. They give one of several columns too, and one that refers to another table.
+        """
+        if len(self.key) != 1 or any(self.key[0] in key.columns for key in self.now.foreign_keys):
+            return None
+        column = next(column for column in self.now.columns if column.name == self.key[0])
+        made_up = column.identity or "nextval(" in (column.default or "") or column.type == "uuid"
+        return column if made_up else None
 
     def typed(self, name: str) -> str:
         """SQL of a column's present type, with the collation of a key that is compared without regard to case."""
@@ -91,8 +95,8 @@ class Shape:
 
         An approval includes it.
         """
-        said = (self.then.columns, self.now.columns, self.key, self.columns, self.filled, self.unnulled,
-                sorted(self.confirmed))  # fmt: skip
+        said = (self.then.name, self.now.name, self.then.columns, self.now.columns, self.key, self.columns, self.filled,
+                self.unnulled, sorted(self.confirmed))  # fmt: skip
         return hashlib.sha256(repr(said).encode()).hexdigest()
 
     @property

@@ -1,0 +1,148 @@
+"""Reads an expression out of a function's text, and writes it anew, so that evaluating it runs nothing of the text.
+
+Anybody who may create a function can write such a text, and a restore evaluates it with its own rights. So the text
+itself is never sent to the server. What is understood is written anew: numbers, plain strings, columns of NEW,
+operators and a few functions of PostgreSQL, each with its schema, so that no search path leads to another one.
+Everything else is not understood.
+"""
+
+from __future__ import annotations
+
+import re
+
+_TOKEN = re.compile(
+    r"""[ \t\r\n]* (?: (?P<number>[0-9]{1,18}) (?![0-9A-Za-z_.]) | (?P<text>'(?:[^'\\]|'')*') (?!')
+      | (?P<word>[A-Za-z_][A-Za-z0-9_]*) (?!['"$\w]) | "(?P<name>[A-Za-z_][A-Za-z0-9_]*)"
+      | (?P<sign>\|\| | :: | [-+*/%(),.] ) )""",
+    re.VERBOSE | re.ASCII,
+)
+LONGEST = 2_000
+"""Characters of an expression, and how deep it may be nested."""
+DEEPEST = 40
+_STRONGER = {"||": 1, "+": 2, "-": 2, "*": 3, "/": 3, "%": 3}
+_FUNCTIONS = {
+    "abs", "btrim", "concat", "concat_ws", "date_part", "format", "left", "length", "lower", "lpad", "ltrim", "md5",
+    "mod", "now", "replace", "right", "rpad", "rtrim", "substr", "to_char", "to_hex", "upper",
+}  # fmt: skip
+_KEYWORD_FUNCTIONS = {"coalesce", "greatest", "least"}
+_ASKING = {"nextval", "currval"}
+_TYPES = {
+    "text": "text", "varchar": "varchar", "bigint": "int8", "int8": "int8", "integer": "int4", "int": "int4",
+    "int4": "int4", "smallint": "int2", "int2": "int2", "numeric": "numeric", "regclass": "regclass",
+}  # fmt: skip
+
+
+class _NotUnderstood(Exception):
+    """Something else than what is read here."""
+
+
+def rewritten(expression: str) -> str | None:
+    """The same expression, written anew. None: it is not understood, and must not be evaluated.
+
+    Calls of ``nextval`` and ``currval`` stay as they are: they are replaced by a number before anything is evaluated.
+    """
+    if len(expression) > LONGEST:
+        return None
+    try:
+        return _Parser(expression).whole()
+    except _NotUnderstood:
+        return None
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self._tokens: list[tuple[str, str]] = []
+        at, text = 0, text.strip(" \t\r\n")
+        while at < len(text):
+            found = _TOKEN.match(text, at)
+            if found is None or found.lastgroup is None:
+                raise _NotUnderstood
+            self._tokens.append((found.lastgroup, found[found.lastgroup]))
+            at = found.end()
+        self._at = 0
+
+    def whole(self) -> str:
+        written = self._sum(0, 0)
+        if self._at < len(self._tokens):
+            raise _NotUnderstood
+        return written
+
+    def _next(self, kind: str | None = None, value: str | None = None) -> str:
+        if self._at >= len(self._tokens):
+            raise _NotUnderstood
+        found, text = self._tokens[self._at]
+        if (kind is not None and found != kind) or (value is not None and text.lower() != value):
+            raise _NotUnderstood
+        self._at += 1
+        return text
+
+    def _is(self, sign: str, ahead: int = 0) -> bool:
+        at = self._at + ahead
+        return at < len(self._tokens) and self._tokens[at] == ("sign", sign)
+
+    def _sum(self, least: int, depth: int) -> str:
+        """Operands and operators; each operation gets parentheses, for OPERATOR(…) knows no order among them."""
+        if depth > DEEPEST:
+            raise _NotUnderstood
+        left = self._operand(depth)
+        while self._at < len(self._tokens):
+            kind, sign = self._tokens[self._at]
+            strength = _STRONGER.get(sign, -1) if kind == "sign" else -1
+            if strength < max(least, 1):
+                break
+            self._at += 1
+            right = self._sum(strength + 1, depth + 1)
+            left = f"({left} OPERATOR(pg_catalog.{sign}) {right})"
+        return left
+
+    def _operand(self, depth: int) -> str:
+        kind, text = self._tokens[self._at] if self._at < len(self._tokens) else ("", "")
+        self._at += 1
+        if kind in ("number", "text"):
+            written = text
+        elif kind == "sign" and text == "(":
+            written = f"({self._sum(0, depth + 1)})"
+            self._next("sign", ")")
+        elif kind == "word" and text.lower() == "new":
+            self._next("sign", ".")
+            written = f"new.{self._column()}"
+        elif kind == "word" and self._is("("):
+            written = self._call(text.lower(), depth)
+        elif kind == "word" and text.lower() == "pg_catalog" and self._is("."):
+            self._at += 1
+            written = self._call(self._next("word").lower(), depth)
+        else:
+            raise _NotUnderstood
+        while self._is("::"):
+            self._at += 1
+            type_ = _TYPES.get(self._next("word").lower())
+            if type_ is None or self._is("("):
+                raise _NotUnderstood
+            written = f"({written})::pg_catalog.{type_}"
+        return written
+
+    def _column(self) -> str:
+        if self._at >= len(self._tokens):
+            raise _NotUnderstood
+        kind, text = self._tokens[self._at]
+        if kind not in ("word", "name"):
+            raise _NotUnderstood
+        self._at += 1
+        return f'"{text.lower() if kind == "word" else text}"'
+
+    def _call(self, name: str, depth: int) -> str:
+        self._next("sign", "(")
+        given = list[str]()
+        while not self._is(")"):
+            given.append(self._sum(0, depth + 1))
+            if not self._is(","):
+                break
+            self._at += 1
+        self._next("sign", ")")
+        if name in _FUNCTIONS:
+            return f"pg_catalog.{name}({', '.join(given)})"
+        if name in _KEYWORD_FUNCTIONS:
+            return f"{name}({', '.join(given)})"
+        if name in _ASKING and len(given) == 1:
+            return f"{name}({given[0]})"
+        raise _NotUnderstood
