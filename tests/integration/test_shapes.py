@@ -495,7 +495,7 @@ def test_a_sequence_stays_where_nobody_can_tell(demo_database: DemoDatabase, tmp
     rig.execute("DELETE FROM s.t")
     notes = str([table.notes for table in rig.bring_back(record).tables])
     for made in ("n is made from s.q", "n is made from s.r", "m is made from s.p", "n1 is made from s.o"):
-        assert f"s.t.{made}, and how" in notes
+        assert f"s.t.{made}, but how" in notes
     assert notes.count("The sequence is not moved") == 4
     for name in "qrpo":
         assert rig.execute_rows(f"SELECT last_value FROM s.{name}") == [(6,)]
