@@ -293,6 +293,7 @@ OWNED = {
     "and changed": Case(BY_NAME, "DELETE FROM s.patient WHERE id = 1; UPDATE s.treatment SET v = 'x' WHERE id = 1"),
     "a generic key that nobody has": Case(TAG, "DELETE FROM s.patient WHERE id = 1"),
     "lost, and touched by a trigger": Case(SHIFT, "DELETE FROM s.doctor WHERE id = 1"),
+    "changed and lost, beside a link that is NULL and would cascade": Case(NUMBERED.but("ON DELETE SET NULL, v text", "ON DELETE SET NULL, other_id int REFERENCES s.doctor ON DELETE CASCADE, v text"), "UPDATE s.visit SET v = 'x' WHERE id = 1; DELETE FROM s.doctor WHERE id = 1"),
     "a changed child of a left-out row": Case(CHILD, "UPDATE s.visit SET gone = true, v = 'x' WHERE id = 1; UPDATE s.note SET v = 'x' WHERE id = 1"),
     "lost, with a generated key": Case(GENERATED, "DELETE FROM s.doctor WHERE id = 1"),
     "left out, with a generated key": Case(LOST_GENERATED, "UPDATE s.g SET gone = true, v = 'x' WHERE a = 3; UPDATE s.g SET v = 'y' WHERE a = 2"),

@@ -112,19 +112,17 @@ class Ownership:
 
     def _was_orphaned(self, shape: Shape, ways: Sequence[Reference]) -> sql.Composable:
         """The rows that the backup's row referred to are gone, so a deletion explains why the links are NULL."""
-        if not ways or any(
-            way.parent not in self._ways.readable
-            or (way.child, way.columns, way.parent) in self._cascading
-            or not set(way.columns) <= set(shape.columns)
-            for way in ways
-        ):
+        if any(way.parent not in self._ways.readable or not set(way.columns) <= set(shape.columns) for way in ways):
             return sql.SQL("false")
-        named = [sql.SQL("num_nulls({}) = 0").format(columns_of(way.columns, "w")) for way in ways]
-        gone = [
-            sql.SQL("(NOT {} OR NOT {})").format(each, self._ways.exists(way, "w"))
-            for each, way in zip(named, ways, strict=True)
-        ]
-        return sql.SQL("({} AND ({}))").format(_all(gone), sql.SQL(" OR ").join(named))
+        gone, named = list[sql.Composable](), list[sql.Composable]()
+        for way in ways:
+            null = sql.SQL("num_nulls({}) > 0").format(columns_of(way.columns, "w"))
+            if (way.child, way.columns, way.parent) in self._cascading:
+                gone.append(null)  # a deletion would have taken the row with it
+                continue
+            gone.append(sql.SQL("({} OR NOT {})").format(null, self._ways.exists(way, "w")))
+            named.append(sql.SQL("NOT ({})").format(null))
+        return sql.SQL("({} AND ({}))").format(_all(gone), sql.SQL(" OR ").join(named or [sql.SQL("false")]))
 
     def _keeps_declared(self, shape: Shape) -> sql.Composed:
         """A declared column may name another clinic's row and proves nothing.
