@@ -19,10 +19,13 @@ _TOKEN = re.compile(
 LONGEST = 2_000
 """Characters of an expression, and how deep it may be nested."""
 DEEPEST = 40
+WIDEST = 1_000
+"""Characters that a number is filled up to."""
+_PLAIN_FORMAT = re.compile(r"'(?:[^%']|''|%[sIL%])*'")
 _STRONGER = {"||": 1, "+": 2, "-": 2, "*": 3, "/": 3, "%": 3}
 _FUNCTIONS = {
     "abs", "btrim", "concat", "concat_ws", "date_part", "format", "left", "length", "lower", "lpad", "ltrim", "md5",
-    "mod", "now", "replace", "right", "rpad", "rtrim", "substr", "to_char", "to_hex", "upper",
+    "mod", "now", "right", "rpad", "rtrim", "substr", "to_char", "to_hex", "upper",
 }  # fmt: skip
 _KEYWORD_FUNCTIONS = {"coalesce", "greatest", "least"}
 _ASKING = {"nextval", "currval"}
@@ -139,6 +142,10 @@ class _Parser:
                 break
             self._at += 1
         self._next("sign", ")")
+        if name in ("lpad", "rpad") and not (len(given) > 1 and given[1].isdigit() and int(given[1]) <= WIDEST):
+            raise _NotUnderstood  # a text of a gigabyte
+        if name == "format" and not (given and _PLAIN_FORMAT.fullmatch(given[0])):
+            raise _NotUnderstood  # a width may be as large
         if name in _FUNCTIONS:
             return f"pg_catalog.{name}({', '.join(given)})"
         if name in _KEYWORD_FUNCTIONS:
