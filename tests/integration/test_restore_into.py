@@ -352,7 +352,9 @@ class TestHostile:
         assert not is_possible(Table("public.t", (column("\ud800", "text"),), (), ()))
         for table in tables:
             source = annex.keep((_Hashed(**table.__dict__), []))
-            with pytest.raises(IntegrityError, match="in a way that no database does"):
+            with pytest.raises(
+                IntegrityError, match=r"in a way that no database does|description of a table is not valid"
+            ):
                 annex.into().run(source, "una")
             assert "una" not in annex.schemas()
 
