@@ -35,7 +35,7 @@ def _serve() -> None:
 
     from clinic_backups.archive import envelope_checks
     from clinic_backups.cli import app  # noqa: F401
-    from clinic_backups.notify import mail, post  # noqa: F401
+    from clinic_backups.notify import sending, templates  # noqa: F401
     from clinic_backups.stores import file, s3  # noqa: F401
 
     # World.age makes backups older, and cannot give them other ids.
