@@ -98,7 +98,7 @@ class AirflowApi:
                 return found
 
     def returned(self, dag_id: str, run_id: str, task_id: str) -> Any:
-        """A task's return value; None if there is none yet."""
+        """A task's return value. None: it has not returned yet."""
         path = f"/dags/{dag_id}/dagRuns/{quote(run_id, safe='')}/taskInstances/{task_id}/xcomEntries/return_value"
         answer = self._request("GET", path, params={"deserialize": "false", "stringify": "false"})
         return None if answer.status_code == httpx.codes.NOT_FOUND else _checked(answer)["value"]

@@ -127,7 +127,7 @@ class Parts:
 
     @cached_property
     def stores(self) -> Stores:
-        """The stores of the settings. :raises SettingsError: there is none, or a URL is wrong."""
+        """The stores of the settings. :raises SettingsError: no store is set, or a URL is wrong."""
         return self._stores(self.identified_store)
 
     def _stores(self, opened: Callable[[str, str], ObjectStore]) -> Stores:

@@ -12,11 +12,12 @@ import json
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
-from clinic_backups.archive.blocks import OWN_ARCHIVE, Block, BlockCutter, BlockList
+from clinic_backups.archive.blocks import OWN_ARCHIVE, PIECE_BYTES, Block, BlockCutter, BlockList
 from clinic_backups.archive.codec import Zstd
 from clinic_backups.archive.known_blocks import KnownBlocks
 from clinic_backups.base.model import FORMAT_VERSION, Clinic, Column, Table, iso
@@ -183,6 +184,7 @@ def manifest_chunks(
 def block_list(backup_id: str, tables: Mapping[str, BlockList]) -> Iterator[bytes]:
     """The list of the blocks in a backup's own archive for the catalog: a line of JSON and all digests, in pieces.
 
+    The line is in the first piece. Every piece but the last has at least ``PIECE_BYTES``: a small clinic has one.
     The line has the backup's id, the fingerprint, and ``[[table, blocks], …]`` in the order of the names. A digest is
     32 bytes. :class:`~clinic_backups.archive.known_blocks.KnownBlocks` reads it, and refuses another backup's list.
     """
@@ -192,9 +194,13 @@ def block_list(backup_id: str, tables: Mapping[str, BlockList]) -> Iterator[byte
         "fingerprint": fingerprint(own),
         "tables": [[name, len(blocks)] for name, blocks in own.items()],
     }
-    yield json.dumps(head).encode() + b"\n"
-    for blocks in own.values():
-        yield from blocks.digest_pieces()
+    piece = json.dumps(head).encode() + b"\n"
+    for digests in chain.from_iterable(blocks.digest_pieces() for blocks in own.values()):
+        if len(piece) >= PIECE_BYTES:
+            yield piece
+            piece = b""
+        piece += digests
+    yield piece
 
 
 def _written(column: Column) -> dict[str, Any]:

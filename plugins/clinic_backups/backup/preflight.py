@@ -334,7 +334,7 @@ class _ClinicDatabase:
         )
 
     def _in_time(self, table: Table, what: str, ask: Callable[[], Answer | None]) -> Answer | None:
-        """The answer; ``None`` and a warning if there is none within ``COUNT_TIMEOUT_SECONDS``."""
+        """The answer. ``None``: it took longer than ``COUNT_TIMEOUT_SECONDS``, and a warning says so."""
         try:
             answer = ask()
         except ClinicBackupsError as error:

@@ -61,6 +61,11 @@ class Column:
     number: documents.ColumnNumber | None = None
     """PostgreSQL's column number. A rename keeps it, and no later column of the table gets it."""
 
+    @property
+    def is_numbered(self) -> bool:
+        """Whether the database numbers its rows: an identity, or a default that takes a sequence's next number."""
+        return bool(self.identity) or "nextval(" in (self.default or "")
+
 
 @dataclass(frozen=True)
 class ForeignKey:

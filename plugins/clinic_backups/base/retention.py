@@ -108,7 +108,7 @@ def plan(
 def last_good(backups: Iterable[BackupRecord], known: Mapping[str, BackupRecord], now: datetime) -> list[BackupRecord]:
     """The backup to go back to: it and its whole chain are completed, it is not suspect, and not a safety backup.
 
-    If the newest one is dated in the future because a clock was wrong, this returns two. If there is none, it is empty.
+    If the newest one is dated in the future because a clock was wrong, this returns two. Without backups it is empty.
 
     :param known: all backups that these may be built on, by their ids.
     """

@@ -139,7 +139,7 @@ class Erasures:
         return Erasure(*row)
 
     def settle(self, found: Erasure, at: datetime, *, proven: bool = True) -> Erasure:
-        """Count the remaining backups. If there are none, end the erasure and delete the clinic's data in the catalog.
+        """Count the remaining backups. After the last one, end the erasure and delete the clinic's data in the catalog.
 
         That includes mails with their addresses and restores with their plans. Newer data stay.
 

@@ -166,7 +166,7 @@ class Outbox:
     def next_letter(
         self, now: datetime, *, clinic_id: int | None = None, server_is_up: bool = False
     ) -> Iterator[tuple[Letter, Settle] | None]:
-        """The next due letter, with an object that takes its result; ``None`` if there is none.
+        """The next due letter, with an object that takes its result. ``None``: no letter is due.
 
         The letter is locked during the block. If the process dies in it, the letter stays waiting and is sent again
         with

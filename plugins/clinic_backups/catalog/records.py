@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -24,9 +24,7 @@ from clinic_backups.catalog.row_mapping import COLUMNS, record_of, values_of
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
 
 PIECES_AT_A_TIME = 4
-"""The number of pieces of a list of blocks that are read at once."""
-PIECE_BYTES = 512 * 1024
-"""The smallest size of such a piece, except for the last one of a list."""
+"""The number of pieces of a list of blocks that are read at once, about half a MiB each."""
 Announce = Callable[[SqlConnection, BackupRecord], object]
 
 
@@ -93,7 +91,7 @@ class Catalog:
         return replace(record, number=number)
 
     def resume(self, clinic_id: int, run_id: str, started_at: datetime) -> BackupRecord | None:
-        """Continue the unfinished record of an earlier attempt of the same run; ``None`` if there is none."""
+        """Continue the unfinished record of an earlier attempt of the same run. ``None``: no attempt is unfinished."""
         unfinished = (
             select(backup.c.backup_id)
             .where(backup.c.clinic_id == clinic_id, backup.c.run_id == run_id)
@@ -203,9 +201,8 @@ class Catalog:
                     f"The catalog has no running backup {record.backup_id}, or another attempt of it runs.",
                     hint="Another process ended, removed or continued it: see `clinic-backups show`.",
                 )
-            # Piece by piece, because in one statement the driver would keep several copies of the list. The small
-            # pieces of a small clinic are one.
-            for part, digests in enumerate(_joined(block_list)):
+            # Piece by piece, because in one statement the driver would keep several copies of the list.
+            for part, digests in enumerate(block_list):
                 db.execute(insert(backup_blocks).values(backup_id=record.backup_id, part=part, digests=digests))
             _note_stores(db, record, etag)
             if built_on is not None and (losses := copies.settle(db, [record.backup_id], record.stores[0])):
@@ -427,18 +424,6 @@ class Catalog:
     def _select(self, statement: Select[Any]) -> list[BackupRecord]:
         with self.database.transaction("reading the catalog") as db:
             return [record_of(row) for row in db.execute(statement).mappings()]
-
-
-def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes, in pieces of at least ``PIECE_BYTES`` but for the last."""
-    waiting = bytearray()
-    for piece in pieces:
-        waiting += piece
-        if len(waiting) >= PIECE_BYTES:
-            yield bytes(waiting)
-            waiting.clear()
-    if waiting:
-        yield bytes(waiting)
 
 
 def _own_number(db: SqlConnection, record: BackupRecord) -> dict[str, int]:

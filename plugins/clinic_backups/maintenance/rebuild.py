@@ -224,7 +224,7 @@ class _Clinic:
         return harmless(envelope)
 
     def _why_erased(self, envelope: Envelope) -> str:
-        """The reason why a backup of an erased clinic is refused; empty if there is none."""
+        """The reason why a backup of an erased clinic is refused. Empty: it is not refused."""
         erasure = self._erasure
         if erasure is None or erasure.finished_at is None or envelope.started_at > erasure.requested_at:
             return ""

@@ -64,7 +64,7 @@ def ping(url: str, *, well: bool) -> None:
 
 
 def _answer_of(place: str) -> str:
-    """The problem with the answer; empty if there is none."""
+    """The problem with the answer. Empty: the answer is good."""
     try:
         answer = requests.get(place, timeout=TIMEOUT_SECONDS, allow_redirects=False)
     except requests.RequestException as error:

@@ -17,11 +17,10 @@ from clinic_backups.base.errors import (
     Interrupted,
     PermanentError,
     TransientError,
-    frames,
     to_record,
 )
 from clinic_backups.base.model import BackupRequest, Clinic
-from clinic_backups.operators.connections import failing_clearly, log_delivery, run_type_of
+from clinic_backups.operators.connections import failing_clearly, log_delivery, log_error, run_type_of
 from clinic_backups.operators.copies import copy_without_failing
 from clinic_backups.operators.link import BackupLink
 from clinic_backups.operators.pace import Pace
@@ -120,14 +119,13 @@ class ClinicBackupOperator(BaseOperator):
                 results.append(self._back_up(parts, context, clinic))
             except Interrupted:
                 raise
-            except ClinicBackupsError as error:
-                failed[clinic.id] = error
-            except Exception as error:  # noqa: BLE001 - the other clinics go on; its text may hold a patient's data
-                self.log.error("%s", frames(error))
-                failed[clinic.id] = TransientError(to_record(error)[0])
+            except Exception as error:  # noqa: BLE001 - the other clinics go on
+                log_error(self.log, error)
+                found = error if isinstance(error, ClinicBackupsError) else TransientError(to_record(error)[0])
+                failed[clinic.id] = found
             self.log.info("::endgroup::")
             if clinic.id in failed:
-                self.log.error("Clinic %s (%r): %s", clinic.id, clinic.name, failed[clinic.id])
+                self.log.error("Clinic %s (%r): %s", clinic.id, clinic.name, failed[clinic.id].message)
             # Many mails in one session of the mail server, and none waits for the whole share.
             if mails.due() or number == len(wanted):
                 log_delivery(self.log, lambda: parts.deliver(limit_seconds=MAIL_SECONDS))

@@ -60,20 +60,31 @@ def failing_clearly(log: Any) -> Iterator[None]:
         yield
     except ClinicBackupsError as error:
         permanent = isinstance(error, PermanentError)
-        log.error("%s", error)
-        for note in getattr(error, "__notes__", ()):
-            log.error("%s", note)
+        log_error(log, error)
         log.error("A retry would fail in the same way." if permanent else "A retry may help.")
         _note_problem(error)
         raise (AirflowFailException if permanent else AirflowException)(str(error)) from None
     except (AirflowException, AirflowRuntimeError):
         raise  # already translated
     except Exception as error:  # noqa: BLE001 - raised again, with its type only
-        # Its text may hold anything, even a patient's name, and Airflow would log it. So only its type and place are
-        # used.
+        # Airflow would log its text, so only its type is used.
         _note_problem(error)
-        log.error("%s", frames(error))
+        log_error(log, error)
         raise AirflowException(to_record(error)[0]) from None
+
+
+def log_error(log: Any, error: Exception) -> None:
+    """Write an error into the log, as far as it cannot hold a patient's data.
+
+    One of this package with its notes. The text of any other may hold anything, even a patient's name: of it only the
+    type and the place.
+    """
+    if not isinstance(error, ClinicBackupsError):
+        log.error("%s", frames(error))
+        return
+    log.error("%s", error)
+    for note in getattr(error, "__notes__", ()):
+        log.error("%s", note)
 
 
 def _note_problem(error: Exception) -> None:

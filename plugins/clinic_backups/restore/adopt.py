@@ -74,7 +74,7 @@ class Adoption:
         self._looks = 0
 
     def look(self, name: str) -> Outside | None:
-        """Load the found rows into the table's present rows; none if there are none."""
+        """Load the found rows into the table's present rows. ``None``: no row was found."""
         staged = self._staged[name]
         for side in (staged.wanted, staged.present):
             self._workspace.analyze(side, f"analyzing {name}", staged.shape.key)

@@ -28,7 +28,7 @@ FEW_STEPS = 200
 class Numbered:
     """A column whose values come from a sequence in a known way.
 
-    :param back: SQL of the restored rows that have a value in the column; none if there are none.
+    :param back: SQL of the restored rows that have a value in the column. ``None``: no such row comes back.
     """
 
     use: SequenceUse
@@ -59,7 +59,7 @@ def advance(workspace: Workspace, found: Sequence[Numbered]) -> None:
 
 def _advance(workspace: Workspace, columns: Sequence[Numbered]) -> None:
     use = columns[0].use
-    following, up = following_of(workspace, use), use.increment > 0
+    following, up = following_of(workspace, use), use.known.increment > 0
     between = _between(columns, following)
     if between is None:
         return  # no column can hold its numbers any more
@@ -67,15 +67,15 @@ def _advance(workspace: Workspace, columns: Sequence[Numbered]) -> None:
     back = _numbers(workspace, columns, following, of_back=True)
     query = sql.SQL("SELECT {}(b.n) FROM ({}) AS b WHERE b.n BETWEEN {} AND {} AND (b.n - {}) % {} = 0").format(
         sql.SQL("max" if up else "min"), back,
-        *(sql.Literal(number) for number in (low, high, following, use.increment)),
+        *(sql.Literal(number) for number in (low, high, following, use.known.increment)),
     )  # fmt: skip
     ((furthest,),) = workspace.rows(query, None, f"reading the numbers of {use.table}.{use.column}")
     if furthest is None:
         return  # no restored value is a number that the sequence will return
     last = int(furthest)
-    if not use.cycle:
-        last = _last_taken(workspace, columns, following, last + use.increment)
-    if use.cycle or (high - last if up else last - low) // abs(use.increment) < ENOUGH_FREE:
+    if not use.known.cycle:
+        last = _last_taken(workspace, columns, following, last + use.known.increment)
+    if use.known.cycle or (high - last if up else last - low) // abs(use.known.increment) < ENOUGH_FREE:
         _skip_taken(workspace, columns, following, (low, high))
     else:
         _move(workspace, use, following, last)
@@ -86,14 +86,14 @@ def _between(columns: Sequence[Numbered], following: int) -> tuple[int, int] | N
 
     A column whose type can no longer hold the sequence's present numbers is ignored.
     """
-    use = columns[0].use
-    ends = [column.numbering.bounds(use.lowest, use.highest) for column in columns]
-    if use.cycle:
+    known = columns[0].use.known
+    ends = [column.numbering.bounds(known.lowest, known.highest) for column in columns]
+    if known.cycle:
         low, high = max(low for low, _ in ends), min(high for _, high in ends)
         return (low, high) if low <= high else max(ends, key=lambda end: end[1] - end[0])
-    ahead = [(max(low, following), high) if use.increment > 0 else (low, min(high, following)) for low, high in ends]
+    ahead = [(max(low, following), high) if known.increment > 0 else (low, min(high, following)) for low, high in ends]
     ahead = [end for end in ahead if end[0] <= end[1]]
-    roomy = [end for end in ahead if (end[1] - end[0]) // abs(use.increment) >= ENOUGH_FREE]
+    roomy = [end for end in ahead if (end[1] - end[0]) // abs(known.increment) >= ENOUGH_FREE]
     if roomy:
         return min(roomy, key=lambda end: end[1] - end[0])
     return max(ahead, key=lambda end: end[1] - end[0], default=None)
@@ -104,7 +104,7 @@ def following_of(workspace: Workspace, use: SequenceUse) -> int:
     ((position, called),) = workspace.rows(
         sql.SQL("SELECT last_value, is_called FROM {}").format(sql.SQL(use.sequence)), None, f"reading {use.sequence}"
     )
-    return int(position) + use.increment if called else int(position)
+    return int(position) + use.known.increment if called else int(position)
 
 
 def window_of(workspace: Workspace, use: SequenceUse, following: int) -> tuple[int, int, int]:
@@ -112,9 +112,10 @@ def window_of(workspace: Workspace, use: SequenceUse, following: int) -> tuple[i
     ((count,),) = workspace.rows(
         sql.SQL("SELECT count(*) FROM {}").format(qualified(use.table)), None, f"counting {use.table}"
     )
-    steps, step = int(count) + numbering.WINDOW, use.increment
+    known, steps = use.known, int(count) + numbering.WINDOW
+    step = known.increment
     room = [(following - end) // step if step > 0 else (end - following) // -step
-            for end in ((use.lowest, use.highest) if step > 0 else (use.highest, use.lowest))]  # fmt: skip
+            for end in ((known.lowest, known.highest) if step > 0 else (known.highest, known.lowest))]  # fmt: skip
     before, after = min(steps, max(0, room[0])), min(steps, max(0, -room[1]))
     return following - before * step, following + after * step, step
 
@@ -128,7 +129,7 @@ def _numbers(workspace: Workspace, columns: Sequence[Numbered], following: int, 
         if rows is None:
             continue
         window = window_of(workspace, use, following) if numbers.is_searched else (following, following, 1)
-        low, high = numbers.bounds(use.lowest, use.highest)
+        low, high = numbers.bounds(use.known.lowest, use.known.highest)
         parts.append(
             sql.SQL("(SELECT c.n FROM ({}) AS c WHERE c.n BETWEEN {} AND {})").format(
                 numbers.numbers(use.column, rows, window), sql.Literal(low), sql.Literal(high)
@@ -148,10 +149,10 @@ def _last_taken(workspace: Workspace, columns: Sequence[Numbered], following: in
         SELECT {nearest}(c.n) FROM (SELECT ({first} - {step})::numeric AS n UNION SELECT n FROM taken) AS c
          WHERE NOT EXISTS (SELECT FROM taken AS t WHERE t.n = c.n + {step})""").format(
         all=_numbers(workspace, columns, following, of_back=False),
-        beyond=sql.SQL(">=" if use.increment > 0 else "<="),
+        beyond=sql.SQL(">=" if use.known.increment > 0 else "<="),
         first=sql.Literal(first),
-        step=sql.SQL("({})").format(sql.Literal(use.increment)),
-        nearest=sql.SQL("min" if use.increment > 0 else "max"),
+        step=sql.SQL("({})").format(sql.Literal(use.known.increment)),
+        nearest=sql.SQL("min" if use.known.increment > 0 else "max"),
     )
     ((last,),) = workspace.rows(query, None, f"reading the numbers of {use.table}.{use.column}")
     return int(last)
@@ -159,7 +160,7 @@ def _last_taken(workspace: Workspace, columns: Sequence[Numbered], following: in
 
 def _move(workspace: Workspace, use: SequenceUse, following: int, target: int) -> None:
     """Set the sequence so that ``target`` is the last number that it has returned."""
-    steps = abs(target - following) // abs(use.increment) + 1
+    steps = abs(target - following) // abs(use.known.increment) + 1
     name = sql.Literal(use.sequence)
     if steps <= FEW_STEPS:
         query = sql.SQL("SELECT max(nextval({}::regclass)) FROM generate_series(1, {})").format(
@@ -168,7 +169,10 @@ def _move(workspace: Workspace, use: SequenceUse, following: int, target: int) -
     else:
         # Other sessions may have moved it further meanwhile.
         query = sql.SQL("SELECT setval({}::regclass, {}({}, last_value)) FROM {}").format(
-            name, sql.SQL("greatest" if use.increment > 0 else "least"), sql.Literal(target), sql.SQL(use.sequence)
+            name,
+            sql.SQL("greatest" if use.known.increment > 0 else "least"),
+            sql.Literal(target),
+            sql.SQL(use.sequence),
         )
     workspace.rows(query, None, f"moving {use.sequence}")
 
@@ -198,14 +202,14 @@ def _skip_taken(workspace: Workspace, columns: Sequence[Numbered], following: in
     if not gaps:
         return
     largest, here = gaps[0], gaps[1:]
-    up = use.increment > 0
+    up = use.known.increment > 0
     left = [number + free - following + 1 if up else following - number for number, free in here]
     if left and (left[0] >= ENOUGH_FREE or left[0] * 2 >= largest[1]):
         return
     number, free = largest
     start = number + 1 if up else number + free
     # Only numbers that its step can reach.
-    start += (following - start) % use.increment
+    start += (following - start) % use.known.increment
     if not lowest <= start <= highest:
         return
     query = sql.SQL("SELECT setval({}::regclass, {}, false)").format(sql.Literal(use.sequence), sql.Literal(start))

@@ -54,20 +54,22 @@ class TableDiff:
 
         For a table without a key: of all wanted rows.
         """
-        shape = self.staged.shape
-        if not shape.key or self.whole:
+        if not self.staged.shape.key:
             return sql.SQL("SELECT w.* FROM {} AS w").format(self.staged.wanted)
-        return sql.SQL("SELECT w.* FROM {} AS o JOIN {} AS w ON {} WHERE o.op <> 'delete'").format(
-            self.ops, self.staged.wanted, shape.is_of("o", "w")
+        return sql.SQL("SELECT w.* FROM {}").format(self.wanted_of(INSERT, UPDATE))
+
+    def wanted_of(self, *operations: str) -> sql.Composable:
+        """``w`` for a FROM clause: the wanted rows of these operations, which are ``o`` unless all rows come back."""
+        if self.whole and INSERT in operations:
+            return sql.SQL("{} AS w").format(self.staged.wanted)
+        return sql.SQL("{} AS o JOIN {} AS w ON o.op IN ({}) AND {}").format(
+            self.ops, self.staged.wanted, sql.SQL(", ").join(map(sql.Literal, operations)), self.joins("w")
         )
 
     @property
     def wanted_with_ops(self) -> tuple[sql.Composable, sql.Composable]:
         """``w`` for a FROM clause: each inserted or updated row, and the position of its operation in ``ops``."""
-        if self.whole:
-            return sql.SQL("{} AS w").format(self.staged.wanted), sql.SQL("NULL::tid")
-        joined = sql.SQL("{} AS o JOIN {} AS w ON o.op <> 'delete' AND {}")
-        return joined.format(self.ops, self.staged.wanted, self.joins("w")), sql.SQL("o.ctid")
+        return self.wanted_of(INSERT, UPDATE), sql.SQL("NULL::tid" if self.whole else "o.ctid")
 
     def joins(self, alias: str, ops: str = "o") -> sql.Composable:
         """The condition that a row of the table belongs to an operation."""
@@ -195,7 +197,7 @@ def _keys(
 ) -> dict[str, tuple[str, ...]]:
     """A few keys of each operation, if the database itself numbers the rows. Any other key may be a patient's."""
     key, now = staged.shape.op_key, staged.shape.now
-    numbered = {column.name for column in now.columns if column.identity or "nextval(" in (column.default or "")}
+    numbered = {column.name for column in now.columns if column.is_numbered}
     if not operations or not has_plain_key(now) or not numbered.issuperset(now.primary_key):
         return {}
     shown = sql.SQL("concat_ws(', ', {})").format(columns_of(key, "o"))

@@ -14,7 +14,7 @@ def rows(count: int, one: str = "", many: str = "") -> str:
 
 
 def filled(diff: TableDiff) -> str:
-    """About columns that the backup does not have; empty if there is none, or if no row comes back."""
+    """About columns that the backup does not have. Empty: it has all of them, or no row comes back."""
     names = [column for column, _ in diff.staged.shape.filled]
     if not diff.plan.insert or not names:
         return ""

@@ -43,18 +43,14 @@ def new_row(columns: Sequence[str], own: str, type_: str) -> sql.Composed:
     return sql.SQL("SELECT {}").format(sql.SQL(", ").join([*names, nothing]))
 
 
-def names_of(
-    workspace: Workspace, named: str, column: str, type_: str, rows: sql.Composable | None
-) -> list[str] | None:
+def names_of(workspace: Workspace, named: str, column: str, type_: str, rows: sql.Composable) -> list[str] | None:
     """The names that are made at run time. None: they cannot be told.
 
-    :param rows: the rows to evaluate, if the name is made of the row; without them it cannot be told.
+    :param rows: the rows to evaluate, if the name is made of the row.
     """
     row = row_of(named)
     source: sql.Composable = sql.SQL("(SELECT 1) AS one")
     if row:
-        if rows is None:
-            return None
         source = sql.SQL("{} AS x CROSS JOIN LATERAL ({}) AS new").format(rows, new_row(row, column, type_))
     query = sql.SQL("SELECT DISTINCT ({})::text FROM {}").format(sql.SQL(named), source)
     found = asked(workspace, query)

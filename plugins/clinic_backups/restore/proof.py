@@ -231,10 +231,7 @@ class Proof:
         shape = diff.staged.shape
         of = of or (() if self._mode == "exact" else (INSERT, UPDATE))
         if shape.key:
-            rows = sql.SQL("{} AS w").format(diff.staged.wanted)
-            if of:
-                ops = sql.SQL(", ").join(map(sql.Literal, of))
-                rows += sql.SQL(" JOIN {} AS o ON {} AND o.op IN ({})").format(diff.ops, shape.is_of("o", "w"), ops)
+            rows = diff.wanted_of(*of) if of else sql.SQL("{} AS w").format(diff.staged.wanted)
             query = sql.SQL(
                 "SELECT count(*) FROM {} WHERE NOT EXISTS (SELECT FROM {} AS r WHERE {} AND {} = {})"
             ).format(

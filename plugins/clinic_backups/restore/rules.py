@@ -159,7 +159,7 @@ def with_parent(references: Iterable[Reference], name: str) -> list[Reference]:
 
 
 def cascading(references: Iterable[Reference], name: str) -> Reference | None:
-    """A foreign key to this table whose ON DELETE changes or deletes the referring rows; none if there is none."""
+    """A foreign key to this table whose ON DELETE changes or deletes the referring rows. ``None``: no key does."""
     return next((found for found in with_parent(references, name) if found.on_delete != NO_ACTION), None)
 
 

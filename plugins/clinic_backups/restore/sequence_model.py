@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from clinic_backups.restore.sequence_names import Known, Sequences, listed
 
@@ -36,8 +36,6 @@ class Column:
 class SequenceUse:
     """A column that gets its numbers from a sequence.
 
-    :param sequence: qualified and quoted.
-    :param may: this role may read and set the sequence.
     :param how: by its default, by a function that an expression calls, by a trigger, by other code, as the owner of the
         sequence, or as an identity.
     :param by: the same in words.
@@ -46,17 +44,17 @@ class SequenceUse:
     """
 
     of: Column
-    sequence: str
-    increment: int
-    lowest: int
-    highest: int
-    cycle: bool
-    may: bool
+    known: Known
     how: How
     by: str
     expression: str | None
     named: str | None = None
     names: tuple[str, ...] = ()
+
+    @property
+    def sequence(self) -> str:
+        """Qualified and quoted."""
+        return self.known.sequence
 
     @property
     def table(self) -> str:
@@ -134,8 +132,3 @@ class Uses:
             f"The database does not show which column gets the numbers of {listed(found)}, so no restore moves them.",
             f"If the application puts them into a column, give it the default nextval('…'). {COMPARE}",
         )
-
-
-def use_of(known: Known, of: Column, how: How, by: str, expression: str | None, **named: Any) -> SequenceUse:
-    return SequenceUse(of, known.sequence, known.increment, known.lowest, known.highest, known.cycle, known.may,
-                       how, by, expression, **named)  # fmt: skip

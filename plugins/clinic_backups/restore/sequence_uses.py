@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from clinic_backups.restore.number_code import Code, Written, actions, called, calls, in_place
 from clinic_backups.restore.safe_expression import rewritten
-from clinic_backups.restore.sequence_model import COMPARE, Column, How, RunTime, SequenceUse, Untold, Uses, use_of
+from clinic_backups.restore.sequence_model import COMPARE, Column, How, RunTime, SequenceUse, Untold, Uses
 from clinic_backups.restore.sequence_names import Known, Sequences, listed
 from clinic_backups.restore.sql_tokens import tokens
 from clinic_backups.restore.workspace import Workspace
@@ -90,7 +90,7 @@ class _Reader:
             how, oid = each.split(" ")
             known = self._uses.sequences.by_oid.get(int(oid))
             if known is not None:
-                self._uses.uses.append(use_of(known, column, how, by, None if how == "owner" else expression))
+                self._uses.uses.append(SequenceUse(column, known, how, by, None if how == "owner" else expression))
         self._of_calls(column, expression or "", "default", by, (schema,), None)
         called_here = [function for function in self._functions if function.oid in functions]
         if called_here:
@@ -121,7 +121,8 @@ class _Reader:
             found = self._uses.sequences.named(call.literal, near, path)
             if len(found) > 1:
                 self._untold(column.root, column.column, by, f"which of {listed(found)} is meant")
-            self._uses.uses += [use_of(known, column, how, by, expression) for known in found[:1] if len(found) == 1]
+            elif found:
+                self._uses.uses.append(SequenceUse(column, found[0], how, by, expression))
 
     def _of_called(
         self, column: Column, expression: str, functions: Sequence[_Function], by: str, near: tuple[str, ...]
@@ -136,7 +137,7 @@ class _Reader:
                 self._untold(column.root, column.column, f"{by}, which calls {names}", "which sequence")
             found += told
         for known in dict.fromkeys(found):
-            self._uses.uses.append(use_of(known, column, "function", by, expression))
+            self._uses.uses.append(SequenceUse(column, known, "function", by, expression))
 
     def _sources(self, functions: Sequence[_Function], seen: set[int]) -> tuple[list[Known], bool]:
         """The sequences that functions use, also through other functions; and whether one of them cannot be told."""

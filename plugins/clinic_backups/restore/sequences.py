@@ -18,7 +18,7 @@ from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.number_rows import names_of
 from clinic_backups.restore.numbering import Numbering
-from clinic_backups.restore.sequence_model import COMPARE, Column, RunTime, SequenceUse, Untold, Uses, use_of
+from clinic_backups.restore.sequence_model import COMPARE, Column, RunTime, SequenceUse, Untold, Uses
 from clinic_backups.restore.sequence_names import Known, listed
 from clinic_backups.restore.sequence_uses import read
 from clinic_backups.restore.workspace import Workspace
@@ -63,7 +63,7 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
             result.notes.append((each.root, each.said))
     asked = _Asked(workspace, found.uses)
     for use in result.uses:
-        if not use.may:
+        if not use.known.may:
             continue
         here = back[use.of]
         numbered = asked.numbering(use)
@@ -92,7 +92,7 @@ def examine(workspace: Workspace, names: Sequence[str]) -> Examined:
     unclear = [
         Untold(use.of.root, use.column, _unclear(use), "")
         for use in uses
-        if use.may and use.how != "function" and asked.numbering(use) is None
+        if use.known.may and use.how != "function" and asked.numbering(use) is None
     ]
     untold = [each for each in found.untold if each.root in names] + unclear
     unused = found.unused(names) if names else None
@@ -116,7 +116,7 @@ def _resolve(workspace: Workspace, found: Uses, rows: Mapping[Column, sql.Compos
             for each in known[:1]:
                 meant[each].append(name)
         found.uses += [
-            use_of(each, made.of, made.how, made.by, made.expression, named=made.named, names=tuple(said))
+            SequenceUse(made.of, each, made.how, made.by, made.expression, named=made.named, names=tuple(said))
             for each, said in meant.items()
         ]
 
@@ -180,7 +180,7 @@ class _Asked:
             return numbering.by_function(workspace, use.expression or "", use.type, use.sequence)
         following = following_of(workspace, use)
         new = (use.table, use.column) if use.how == "trigger" else None
-        found = numbering.by_expression(workspace, use.expression, use.type, following, use.increment, new=new)
+        found = numbering.by_expression(workspace, use.expression, use.type, following, use.known.increment, new=new)
         if found is None or not numbering.holds_for(workspace, found, use.column, self._rows(use.table), following):
             return None
         return found
@@ -199,7 +199,7 @@ def _complete(workspace: Workspace, use: SequenceUse, found: Numbering, rows: sq
 
 
 def _back(diff: TableDiff | None, column: str, part: str | None = None) -> sql.Composable | None:
-    """SQL of the restored rows that have a value in the column; none if there are none. :param part: of a partition."""
+    """SQL of the restored rows that have a value in the column. ``None``: no row has. :param part: of a partition."""
     if diff is None or column not in diff.staged.shape.columns:
         return None
     operations = [
@@ -208,12 +208,7 @@ def _back(diff: TableDiff | None, column: str, part: str | None = None) -> sql.C
     ]
     if not operations:
         return None
-    if diff.whole:
-        rows = sql.SQL("({})").format(diff.written)
-    else:
-        rows = sql.SQL("(SELECT w.* FROM {} AS o JOIN {} AS w ON {} WHERE o.op IN ({}))").format(
-            diff.ops, diff.staged.wanted, diff.joins("w"), sql.SQL(", ").join(map(sql.Literal, operations))
-        )
+    rows = sql.SQL("(SELECT w.* FROM {})").format(diff.wanted_of(*operations))
     if part is None:
         return rows
     return sql.SQL("(SELECT p.* FROM {} AS p WHERE {})").format(rows, sql.SQL(part))
@@ -243,7 +238,7 @@ def _unread(use: SequenceUse, left: int) -> str:
 def refusals(found: Sequence[SequenceUse], role: str) -> Iterator[Refusal]:
     """Refuse sequences that the role may not set, before anything is written."""
     for use in found:
-        if not use.may:
+        if not use.known.may:
             yield Refusal(
                 use.table,
                 f"The role {role} may not set {use.sequence}, from which {use.table}.{use.column} gets its numbers.",

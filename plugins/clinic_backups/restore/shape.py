@@ -70,8 +70,7 @@ class Shape:
         if len(self.key) != 1 or any(self.key[0] in key.columns for key in self.now.foreign_keys):
             return None
         column = next(column for column in self.now.columns if column.name == self.key[0])
-        made_up = column.identity or "nextval(" in (column.default or "") or column.type == "uuid"
-        return column if made_up else None
+        return column if column.is_numbered or column.type == "uuid" else None
 
     def typed(self, name: str) -> str:
         """SQL of a column's present type, with the collation of a key that is compared without regard to case."""

@@ -64,6 +64,10 @@ class Ways:
         return structure.read(self._workspace, names_of(self._folder), self._folder.clinic_table)
 
     @cached_property
+    def _names(self) -> KeyNames:
+        return KeyNames(self._structure, self._folder, self.queries)
+
+    @cached_property
     def links(self) -> tuple[Reference, ...]:
         """The links that say to which clinic a row belongs."""
         return tuple(map(_reference, Coverage(self._structure, self._folder, self.queries).links()))
@@ -71,9 +75,8 @@ class Ways:
     @cached_property
     def declared(self) -> tuple[Reference, ...]:
         """The links whose column may name another clinic's rows, as somebody declared."""
-        names = KeyNames(self._structure, self._folder, self.queries)
         key = [self.clinics_key] if self.clinics_key else []
-        every = Links(self._structure, names, self.queries, (), self.clinic_table, key).all()
+        every = Links(self._structure, self._names, self.queries, (), self.clinic_table, key).all()
         return tuple(each for each in map(_reference, every) if each not in self.links)
 
     @cached_property
@@ -93,11 +96,10 @@ class Ways:
 
     def marks(self, table: str) -> list[str]:
         """Columns that say to which clinic a row belongs, but cannot be followed: other types, arrays, codes."""
-        names = KeyNames(self._structure, self._folder, self.queries)
         named = {
             column.name
             for column in self._structure.columns
-            if column.table == table and not column.in_primary_key and names.meant_by(column) is not None
+            if column.table == table and not column.in_primary_key and self._names.meant_by(column) is not None
         }
         followed = {column for way in (*self.of(table), *with_child(self.declared, table)) for column in way.columns}
         said = {column.rpartition(".")[2] for column in self._folder.declarations().columns

@@ -61,7 +61,7 @@ class Writer:
         return done
 
     def _in_the_way(self, diff: TableDiff) -> Reference | None:
-        """A foreign key that forbids deleting and inserting rows within one statement; none if there is none.
+        """A foreign key that forbids deleting and inserting rows within one statement. ``None``: no key does.
 
         ON DELETE CASCADE, RESTRICT and SET do not check whether the row is there again.
         """
@@ -213,10 +213,7 @@ def _insert(diff: TableDiff) -> sql.Composed:
     names = [*shape.columns, *(name for name, _ in shape.filled)]
     if shape.key:
         values = sql.SQL(", ").join([columns_of(shape.columns, "w"), *shape.filling])
-        rows = sql.SQL("{} AS w").format(diff.staged.wanted)
-        if not diff.whole:
-            rows += sql.SQL(" JOIN {} AS o ON o.op = 'insert' AND {}").format(diff.ops, shape.is_of("o", "w"))
-        source = sql.SQL("SELECT {} FROM {} WHERE {}").format(values, rows, _AFTER_UPDATES)
+        source = sql.SQL("SELECT {} FROM {} WHERE {}").format(values, diff.wanted_of(INSERT), _AFTER_UPDATES)
     else:
         source = sql.SQL("""
             SELECT {columns} FROM (SELECT x.ctid AS place, {text} AS row_text,
