@@ -324,7 +324,8 @@ def test_a_copy_of_a_restore_of_some_tables_says_which_it_takes_back(
     demo_database: DemoDatabase, tmp_path: Path, renamed: bool
 ) -> None:
     """Without the catalog too: the archive itself knows it, and its own copy does."""
-    rig = shaped(demo_database, tmp_path, CHAIN, CHAINED, owner=True)
+    lasting = "s.c: lasting keys, an identity\n"
+    rig = shaped(demo_database, tmp_path, CHAIN, CHAINED, owner=True, lists=lasting)
     record = rig.run(1)
     rig.execute("DELETE FROM s.b WHERE id IN (1, 2)", "UPDATE s.c SET v = 'x'")
     damaged, tables, name = rig.everything(), ("s.b", "s.c"), "s.c"
@@ -338,6 +339,7 @@ def test_a_copy_of_a_restore_of_some_tables_says_which_it_takes_back(
             path = extracts / f"{name}.sql"
             path.write_text(path.read_text().replace("s.c ", "s.e "))
         (rig.settings.sql_dir / "drift.txt").write_text("s.c -> s.e\n")
+        (rig.settings.sql_dir / "not_backed_up.txt").write_text(lasting.replace("s.c", "s.e"))
         name = "s.e"
     done, plan = rig.everything(), rig.plan(copy)
     assert {table.table for table in plan.tables} == {"s.b", name}

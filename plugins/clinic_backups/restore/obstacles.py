@@ -16,7 +16,7 @@ from clinic_backups.restore.rules import Reference, UniqueRule, compare, with_ch
 from clinic_backups.restore.shape import PLAIN_KEY_TYPES, has_plain_key
 from clinic_backups.restore.ways import Ways
 from clinic_backups.restore.workspace import columns_of, row_text
-from clinic_backups.tenant.declarations import Declarations
+from clinic_backups.tenant.declarations import FILE, Declarations, spelled
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,11 @@ class Obstacles:
         gave = ""
         if defaults:
             gave = f" If a parent was deleted, ON DELETE SET DEFAULT of {', '.join(defaults)} gave them to another one."
+        lasting = (
+            f" If this clinic's rows lost their link and were changed afterwards: add the line `{spelled(shape.name)}:"
+            f" lasting keys, reason` to {FILE}, if two rows of the table never get the same key and none moves to"
+            " another clinic."
+        )
         return Obstacle(
             diff,
             query,
@@ -176,7 +181,7 @@ class Obstacles:
                 f"{count} rows of the backup have keys in {shape.name} that belong to rows outside of this clinic now:"
                 f" {keys}.",
                 "These rows belong to another clinic now, or only the backup says that they belong to this one. Give"
-                " them back, or change their keys, or restore into another schema." + gave,
+                " them back, or change their keys, or restore into another schema." + lasting + gave,
             ),
         )
 

@@ -106,6 +106,10 @@ class Ways:
                 if column.startswith(f"{table}.")}  # fmt: skip
         return sorted((named | self.telling(table)) - followed - said)
 
+    def keeps_keys(self, table: str) -> bool:
+        """Whether somebody declared that two rows never get the same key, and that none is given to another clinic."""
+        return table in self._folder.declarations().lasting_keys
+
     @cached_property
     def readable(self) -> frozenset[str]:
         """Tables that the links lead to and that this role may read."""
