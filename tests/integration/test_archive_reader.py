@@ -654,7 +654,7 @@ class TestBounds:
             )
         assert caught.value.hint
         assert sum(seen) <= (bound.raw_bytes if bound else 64 * 1024**2)
-        # What was guessed may be wrong: it is no reason to call a copy damaged.
+        # What was guessed may be wrong: it is no reason to call a replica damaged.
         assert isinstance(caught.value, IntegrityError) == (bound is not None and not bound.is_guess)
 
     def test_whoever_knows_better_may_say_so(self, bomb: tuple[bytes, Any, ArchiveInfo]) -> None:

@@ -51,7 +51,7 @@ class Desk(Chain):
     """A chain with somebody who consolidates it."""
 
     def consolidate(self, record: BackupRecord, **options: Any) -> Consolidated:
-        archives = self.archives(**{name: options.pop(name) for name in ("on_bad_copy",) if name in options})
+        archives = self.archives(**{name: options.pop(name) for name in ("on_bad_replica",) if name in options})
         parts = {
             "settings": self.settings, "catalog": self.catalog, "archives": archives, "store": self.stores.primary,
             "now": lambda: self.now,
@@ -176,18 +176,20 @@ def test_on_every_store_it_is_written_from_one_reading_of_each_archive_after_the
     assert desk.rows_now(1) == rows
 
 
-def test_an_archive_is_taken_from_the_store_that_has_a_good_copy(demo_database: DemoDatabase, tmp_path: Path) -> None:
+def test_an_archive_is_taken_from_the_store_that_has_a_good_replica(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
     one, two = FileStore(tmp_path / "one"), FileStore(tmp_path / "two")
     desk = Desk(demo_database, one, two)
     desk.fill(ROWS)
     records = desk.chain_of(30, 30)
     rows = desk.rows_now(1)
-    assert desk.copy().problems == []
+    assert desk.replicate().problems == []
     one.delete(records[0].archive_key)
     flip(two, records[1].archive_key)
     bad: list[tuple[str, str]] = []
     new = desk.consolidate(
-        records[-1], on_bad_copy=lambda source, url, error: bad.append((source.backup_id, url))
+        records[-1], on_bad_replica=lambda source, url, error: bad.append((source.backup_id, url))
     ).record
     assert bad == [(records[0].backup_id, one.url)]
     assert new.stores == (one.url,)
@@ -272,7 +274,7 @@ class TestRefused:
             desk.consolidate(full)
         with pytest.raises(PermanentError, match="no backup '1-x'"):
             desk.consolidate(replace(full, backup_id="1-x"))
-        desk.places.mark(full.backup_id, desk.store.url, "missing", desk.now)
+        desk.replicas.mark(full.backup_id, desk.store.url, "missing", desk.now)
         with pytest.raises(PermanentError, match="is lost, not completed") as caught:
             desk.consolidate(child)
         assert "catalog verify --record" in caught.value.hint

@@ -127,7 +127,7 @@ def test_a_task_that_is_stopped_begins_no_further_clinic(theatre: Theatre, monke
     from clinic_backups.operators import backup
 
     task = Task(theatre, monkeypatch)
-    monkeypatch.setattr(backup, "copy_without_failing", lambda *arguments: task.operator.on_kill())
+    monkeypatch.setattr(backup, "replicate_without_failing", lambda *arguments: task.operator.on_kill())
     with pytest.raises(AirflowException, match="Airflow stopped the task"):
         task.run()
     assert sorted(task.records()) == [1]

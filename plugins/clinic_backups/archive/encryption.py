@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError
 
-DAMAGED_HINT = "Fetch another copy, or restore another backup: `clinic-backups list --clinic N` shows them."
+DAMAGED_HINT = "Fetch another replica, or restore another backup: `clinic-backups list --clinic N` shows them."
 MAX_IDENTITY_FILE_BYTES = 64 * 1024
 
 

@@ -50,7 +50,7 @@ class Twins:
             try:
                 there = stored.by_archive(store.list(prefix_of(clinic_id)))
                 for key, objects in there.items():
-                    if stored.is_whole(objects) and not _is_copy(objects, here.get(key, {})):
+                    if stored.is_whole(objects) and not _is_replica(objects, here.get(key, {})):
                         yield from self._claim(key, store)
             except ClinicBackupsError:
                 continue
@@ -110,6 +110,6 @@ def _named(claims: Collection[Claim]) -> str:
     return ", ".join(f"{claim.store.url}/{claim.key}" for claim in claims)
 
 
-def _is_copy(objects: Mapping[str, ObjectInfo], here: Mapping[str, ObjectInfo]) -> bool:
-    """Whether both are copies, as far as a listing shows."""
+def _is_replica(objects: Mapping[str, ObjectInfo], here: Mapping[str, ObjectInfo]) -> bool:
+    """Whether both are replicas of one archive, as far as a listing shows."""
     return stored.is_whole(here) and here["archive"].size_bytes == objects["archive"].size_bytes

@@ -65,7 +65,7 @@ class _Silent(Announcer):
 class Consolidation:
     """Makes full backups from incremental ones.
 
-    :param archives: checks the archives, and finds for each a store with a good copy.
+    :param archives: checks the archives, and finds for each a store with a good replica.
     :param store: the store for the new backup.
     :param announcer: announces earlier backups of the clinic whose process turns out to have died.
     :param listener: told which step begins, and its progress.
@@ -186,7 +186,7 @@ class Consolidation:
     def _merge(
         self, record: BackupRecord, backup: Fetched, recipients: tuple[str, ...], locked_until: datetime | None
     ) -> Stored:
-        # What is uploaded while it is read cannot be taken back when a copy turns out to be damaged.
+        # What is uploaded while it is read cannot be taken back when a replica turns out to be damaged.
         stores = self._archives.checked_stores(backup)
         self._listener.step(f"writing {record.backup_id}")
         packed, sealed, pipeline = ByteChannel(), ByteChannel(), Pipeline()

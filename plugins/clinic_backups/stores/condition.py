@@ -24,7 +24,7 @@ CHUNK_BYTES = 1024 * 1024
 class CheckedSource:
     """A stream of an archive. At its end it raises an error if the archive was not the catalog's.
 
-    Size and SHA-256 are compared at the end, so that a store that reads from it never completes a damaged copy.
+    Size and SHA-256 are compared at the end, so that a store that reads from it never completes a damaged replica.
     """
 
     def __init__(self, stream: ByteSource, archive: ArchiveInfo, store_url: str) -> None:
@@ -43,7 +43,7 @@ class CheckedSource:
             if self._ended or (self._size_bytes, self._digest.hexdigest()) != expected:
                 raise IntegrityError(
                     f"{self._store_url}/{self._archive.key} differs from what was stored there.",
-                    hint="The store or a person changed it: check who may write there. Use another copy instead.",
+                    hint="The store or a person changed it: check who may write there. Use another replica instead.",
                 )
             self._ended = True
         return data
