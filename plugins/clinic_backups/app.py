@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from clinic_backups.archive.bounds import Bound, bound_of
-from clinic_backups.archive.codec import Zstd
-from clinic_backups.archive.encryption import Age, load_identities, parse_recipients, public_keys
+from clinic_backups.archive.codec import Codec
+from clinic_backups.archive.encryption import Encryption, load_identities, parse_recipients, public_keys
 from clinic_backups.backup import preflight
 from clinic_backups.backup.backup import ClinicBackup
 from clinic_backups.backup.outcome import Outcomes
@@ -76,8 +76,8 @@ class Stages(TypedDict, total=False):
     settings: Settings
     clinic_db: Connection
     extract: SqlExtract
-    compress: Zstd
-    encrypt: Age
+    compress: Codec
+    encrypt: Encryption
     announcer: Announcer
     on_progress: OnProgress
     on_unnoted: Callable[[ClinicBackupsError], object]

@@ -20,8 +20,8 @@ import pytest
 
 from clinic_backups import cli
 from clinic_backups.archive.blocks import CUT_MASK, MIN_BLOCK_ROWS, Block, BlockList
-from clinic_backups.archive.codec import Zstd
-from clinic_backups.archive.encryption import Age, WrongIdentity, generate_identity
+from clinic_backups.archive.codec import CODEC
+from clinic_backups.archive.encryption import ENCRYPTION, WrongIdentity, generate_identity
 from clinic_backups.archive.object_keys import envelope_key_of
 from clinic_backups.archive.reader import Manifest, TableContent
 from clinic_backups.archive.writer import ArchiveWriter
@@ -464,7 +464,7 @@ class TestOrder:
         """The data of those blocks of one archive, each a segment of its own, in the order that is wanted."""
         secret, public = generate_identity()
         packed, sealed, store = ByteChannel(), ByteChannel(), FileStore(folder)
-        writer = ArchiveWriter(packed, Zstd(), START)
+        writer = ArchiveWriter(packed, CODEC, START)
         described = {name: Table(name, (), (), ()) for name in ("public.gone", self.TABLE, "public.u")}
         for name, table in described.items():
             writer.begin(table)
@@ -474,7 +474,7 @@ class TestOrder:
             writer.end()
         there = writer.finish(Clinic(1, "Clínica"), "1-parent")
         packed.close()
-        Age().run(packed, sealed, [public])
+        ENCRYPTION.run(packed, sealed, [public])
         sealed.close()
         stored = store.put("parent", sealed)
         parent = Source("1-parent", 1, ArchiveInfo("parent", stored.size_bytes, stored.sha256, stored.md5))

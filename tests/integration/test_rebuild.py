@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from clinic_backups.archive.encryption import generate_identity
+from clinic_backups.archive.encryption import ENCRYPTION, generate_identity
 from clinic_backups.archive.object_keys import envelope_key_of, hold_key_of
 from clinic_backups.base import connections, strict_json
 from clinic_backups.base.errors import IntegrityError, PermanentError, TransientError
@@ -23,7 +23,6 @@ from clinic_backups.base.model import BackupRecord, iso
 from clinic_backups.catalog.locks import Purpose
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.maintenance import rebuild
-from clinic_backups.maintenance.twins import AGE_HEADER
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.find_backup import choose_backup
 from clinic_backups.restore.model import RestoreRequest
@@ -357,7 +356,7 @@ def plant(
     return key
 
 
-SEALED = AGE_HEADER + b"-> X25519 of somebody"
+SEALED = ENCRYPTION.HEADER + b"-> X25519 of somebody"
 
 
 @pytest.mark.parametrize(

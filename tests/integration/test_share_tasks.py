@@ -10,8 +10,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from clinic_backups.app import Parts
-from clinic_backups.archive.codec import Zstd
-from clinic_backups.archive.encryption import Age
+from clinic_backups.archive.codec import CODEC
+from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.backup.shares import Share
 from clinic_backups.base.model import BackupRecord, Clinic
 from clinic_backups.restore.model import RestoreRequest
@@ -36,7 +36,7 @@ class Task:
         theatre.initialise()
         patch.setattr(backup, "AirflowParts", lambda upload: self.parts)
         self.operator = backup.ClinicBackupOperator(
-            task_id="back_up", clinic=share.to_item(), extract=SqlExtract(), compress=Zstd(), encrypt=Age(),
+            task_id="back_up", clinic=share.to_item(), extract=SqlExtract(), compress=CODEC, encrypt=ENCRYPTION,
             upload=Store(),
         )  # fmt: skip
         self.tries = 0

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 FORMAT_VERSION = 1
-CONTENT_TYPE_ARCHIVE = "application/vnd.age"
 CONTENT_TYPE_ENVELOPE = "application/json"
 FUTURE_TOLERANCE = timedelta(minutes=2)
 """A backup up to this far ahead is not future-dated: a server that took over may be slightly behind."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from clinic_backups.archive.codec import Zstd
-from clinic_backups.archive.encryption import Age
+from clinic_backups.archive.codec import Codec
+from clinic_backups.archive.encryption import Encryption
 from clinic_backups.backup.backup import ClinicBackup
 from clinic_backups.backup.shares import Share
 from clinic_backups.backup.stream import Progress
@@ -64,8 +64,8 @@ class ClinicBackupOperator(BaseOperator):
         *,
         clinic: Mapping[str, Any],
         extract: SqlExtract,
-        compress: Zstd,
-        encrypt: Age,
+        compress: Codec,
+        encrypt: Encryption,
         upload: Store,
         kind: str = "auto",
         notes: str = "",

@@ -9,10 +9,11 @@ from datetime import datetime
 from itertools import groupby
 from typing import Literal
 
+from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.archive.object_keys import ROOT, new_probe, parse_key
 from clinic_backups.base.errors import IntegrityError, ObjectNotFound, TransientError, afterwards
 from clinic_backups.base.listening import nobody
-from clinic_backups.base.model import CONTENT_TYPE_ARCHIVE, ArchiveInfo, BackupRecord, Condition
+from clinic_backups.base.model import ArchiveInfo, BackupRecord, Condition
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
 
 Told = Condition | Literal["not compared"]
@@ -70,7 +71,7 @@ def put_archive(
     return store.put(
         record.archive_key,
         source,
-        content_type=CONTENT_TYPE_ARCHIVE,
+        content_type=ENCRYPTION.CONTENT_TYPE,
         metadata={"backup_id": record.backup_id, "clinic_name": record.clinic_name},
         locked_until=locked_until,
     )
