@@ -18,6 +18,7 @@ from clinic_backups.backup.stream import OnProgress
 from clinic_backups.base.clock import DatabaseClock, machine_now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError, TransientError
+from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import Listener, nobody
 from clinic_backups.base.model import BackupRecord, Clinic, ReplicaProblem
 from clinic_backups.base.settings import Settings
@@ -93,6 +94,8 @@ class Parts:
     def __init__(self, settings: Settings, find: FindConnection) -> None:
         self.settings = settings
         self._find = find
+        self.kept = KeptConnections()
+        """Opens the connections of backups. Several backups in a row use the same ones within ``kept.keeping()``."""
         Limits.silence_seconds = settings.silence_seconds
         Limits.longest_seconds = settings.statement_timeout_seconds + settings.silence_seconds
 
@@ -113,7 +116,7 @@ class Parts:
     def catalog(self) -> Catalog:
         """The catalog of this process."""
         limit = self.settings.clock_difference_seconds
-        return Catalog(self.catalog_connection, clock_difference_seconds=limit)
+        return Catalog(self.catalog_connection, clock_difference_seconds=limit, kept=self.kept)
 
     @property
     def clock(self) -> DatabaseClock:
@@ -231,7 +234,7 @@ class Parts:
         stages.setdefault("announcer", self.announcer)
         if "clinic_db" not in stages:
             stages["clinic_db"] = self.clinic_db
-        return ClinicBackup(store=self.store, catalog=self.catalog, **stages)
+        return ClinicBackup(store=self.store, catalog=self.catalog, kept=self.kept, **stages)
 
     def require_settings(self, clinics: Iterable[Clinic]) -> None:
         """Fail before the first clinic if a setting, a key or the catalog's version would fail every clinic.

@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import Source, connect, raise_database_error
 from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.silence import WatchedConnection
 
 NO_TABLE, NO_SCHEMA, NO_COLUMN = "42P01", "3F000", "42703"
 
@@ -27,7 +28,7 @@ WITHOUT = (
 )
 
 
-def connect_catalog(connection: Connection) -> Any:
+def connect_catalog(connection: Connection) -> WatchedConnection:
     """Open a connection to the catalog. :raises ClinicBackupsError: it cannot be reached.
 
     The hint says what still works.

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 from clinic_backups.base.clock import DIFFERENCE_SECONDS, DatabaseClock, Now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Envelope, State, iso
 from clinic_backups.catalog import replicas
@@ -38,6 +39,7 @@ class Catalog:
     :param connection: Airflow's connection ``backup_catalog``: a role that owns the schema ``clinic_backups``.
     :param clock_difference_seconds: the most that this machine's clock may differ from the database's.
     :param machine: this machine's clock.
+    :param kept: opens the connections of the locks.
     """
 
     def __init__(
@@ -46,8 +48,9 @@ class Catalog:
         *,
         clock_difference_seconds: float = DIFFERENCE_SECONDS,
         machine: Now | None = None,
+        kept: KeptConnections | None = None,
     ) -> None:
-        self._connection = connection
+        self._connection, self._kept = connection, kept
         self.database = CatalogDatabase(connection)
         self.clock = DatabaseClock(self._ask_time, most_seconds=clock_difference_seconds, machine=machine)
         """The catalog's clock: see docs/decisions/0014."""
@@ -76,7 +79,7 @@ class Catalog:
 
         :raises AlreadyRunning: another process works on it.
         """
-        return lock_clinic(self._connection, clinic_id, *(purposes or ("clinic",)), clock=self.clock)
+        return lock_clinic(self._connection, clinic_id, *(purposes or ("clinic",)), clock=self.clock, kept=self._kept)
 
     def begin(self, record: BackupRecord) -> BackupRecord:
         """Write a running record. :raises SameSecond: this clinic has a backup of the same second."""

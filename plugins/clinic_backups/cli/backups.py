@@ -60,7 +60,8 @@ def backup(
     chosen = select(conf | {"kind": kind, "notes": notes, "allow_gaps": allow_gaps}, active=active, every=all_clinics)
     with_parts.require_settings(chosen.clinics)
     with_parts.known_clinics.see(active=active, every=all_clinics)
-    outcomes = [_back_up(with_parts, found, chosen, quiet=json) for found in chosen.clinics]
+    with with_parts.kept.keeping():
+        outcomes = [_back_up(with_parts, found, chosen, quiet=json) for found in chosen.clinics]
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     replicate_now(with_parts, [outcome.clinic_id for outcome in outcomes if isinstance(outcome, BackupRecord)])
     if problem := with_parts.deliver().problem:

@@ -92,7 +92,8 @@ class ClinicBackupOperator(BaseOperator):
         with failing_clearly(self.log):
             parts = AirflowParts(self.upload)
             if len(share.clinics) > 1:
-                return self._back_up_each(parts, context, share)
+                with parts.kept.keeping():
+                    return self._back_up_each(parts, context, share)
             (clinic,) = share.clinics
             try:
                 return self._back_up(parts, context, clinic)
