@@ -73,7 +73,7 @@ def test_each_backup_is_replicated_and_what_the_first_store_loses_comes_back(air
     assert record.backup_id in mail.get_body(("plain",)).get_content()  # type: ignore[union-attr]
 
 
-def test_a_replica_that_is_down_fails_no_backup_is_in_the_digest_and_is_caught_up(airflow: Airflow) -> None:
+def test_a_further_store_that_is_down_fails_no_backup_is_in_the_digest_and_is_caught_up(airflow: Airflow) -> None:
     kept = airflow.further.with_name("kept")
     airflow.further.rename(kept)
     airflow.further.write_text("a file where a folder should be")

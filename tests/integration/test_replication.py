@@ -81,7 +81,7 @@ def test_every_store_gets_the_same_bytes_and_the_catalog_knows(
     fleet.restored(first, Stores.of(theirs))
 
 
-def test_a_replica_that_is_down_is_left_alone_for_a_while_and_caught_up_later(
+def test_a_further_store_that_is_down_is_left_alone_for_a_while_and_caught_up_later(
     fleet: Fleet, folders: tuple[FileStore, ...], tmp_path: Path
 ) -> None:
     one, two, _ = folders
