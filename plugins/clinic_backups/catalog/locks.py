@@ -17,8 +17,8 @@ from clinic_backups.base.errors import TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.catalog.database import connect_catalog
 
-Purpose = Literal["clinic", "copies"]
-"""``clinic``: for a backup or restore. ``copies``: for copying its backups to further stores. Deleting takes both."""
+Purpose = Literal["clinic", "replicas"]
+"""``clinic``: for a backup or restore. ``replicas``: for making replicas of its backups. Deleting takes both."""
 # The lock belongs to a transaction: a transaction-pooling proxy could give a session and its lock to another client.
 IDLE_SECONDS, BEAT_SECONDS = 300, 30
 """After this silence the server frees the lock; and the interval in which the holder sends a sign of life."""
@@ -131,9 +131,9 @@ def _kept_alive(db: Any) -> Iterator[None]:
 
 
 def _running(clinic_id: int, purpose: Purpose) -> AlreadyRunning:
-    if purpose == "copies":
+    if purpose == "replicas":
         return AlreadyRunning(
-            f"Clinic {clinic_id}'s backups are already being copied to another store. Nothing was started.",
+            f"Clinic {clinic_id}'s backups are already being replicated. Nothing was started.",
             hint="Try again when that has ended.",
         )
     return AlreadyRunning(

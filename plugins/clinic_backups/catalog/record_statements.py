@@ -10,14 +10,14 @@ from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.base.model import State
 from clinic_backups.catalog.row_mapping import COLUMNS
-from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
+from clinic_backups.catalog.tables import backup, backup_blocks, backup_replica
 
 PIECES_AT_A_TIME = 4
 """The number of pieces of a list of blocks that are read at once, about half a MiB each."""
 _NOW = text("now()")
 BEGIN = insert(backup).on_conflict_do_nothing().returning(backup.c.id)
 ADD_BLOCKS = insert(backup_blocks)
-ADD_STORE = insert(backup_copy).on_conflict_do_nothing()
+ADD_STORE = insert(backup_replica).on_conflict_do_nothing()
 GET = select(*COLUMNS).where(backup.c.backup_id == bindparam("of"))
 BLOCKS = (
     select(backup_blocks.c.digests)

@@ -18,12 +18,12 @@ from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Envelope, State, iso
-from clinic_backups.catalog import copies
 from clinic_backups.catalog import record_statements as statements
+from clinic_backups.catalog import replicas
 from clinic_backups.catalog.database import CatalogDatabase, time_of
 from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
 from clinic_backups.catalog.row_mapping import record_of, values_of
-from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
+from clinic_backups.catalog.tables import backup, backup_blocks, backup_replica
 
 Announce = Callable[[SqlConnection, BackupRecord], object]
 
@@ -153,7 +153,7 @@ class Catalog:
         block_list: Iterable[bytes] = (),
         etag: str | None = None,
         announce: Announce = nobody,
-        announce_losses: copies.Announce = nobody,
+        announce_losses: replicas.Announce = nobody,
     ) -> BackupRecord:
         """Write a completed or failed record. If its parent was lost meanwhile, the backup is lost at once.
 
@@ -169,7 +169,7 @@ class Catalog:
         with self.database.transaction(f"recording that backup {record.backup_id} {record.state}") as db:
             built_on = record.parent_id if record.state == "completed" else None
             if built_on is not None:
-                copies.lock_parent(db, built_on)
+                replicas.lock_parent(db, built_on)
             if not db.execute(statement, _new(record, values)).rowcount:
                 raise PermanentError(
                     f"The catalog has no running backup {record.backup_id}, or another attempt of it runs.",
@@ -179,7 +179,7 @@ class Catalog:
             for part, digests in enumerate(block_list):
                 db.execute(statements.ADD_BLOCKS, {"backup_id": record.backup_id, "part": part, "digests": digests})
             _note_stores(db, record, etag)
-            if built_on is not None and (losses := copies.settle(db, [record.backup_id], record.stores[0])):
+            if built_on is not None and (losses := replicas.settle(db, [record.backup_id], record.stores[0])):
                 announce_losses(db, losses)
                 return replace(record, state="lost")
             announce(db, record)
@@ -227,13 +227,13 @@ class Catalog:
     def mark_deleted(self, record: BackupRecord, *, also: Announce = nobody) -> BackupRecord:
         """Mark a record as deleted, because its objects are gone.
 
-        Only its blocks and copies are removed from the catalog.
+        Only its blocks and replicas are removed from the catalog.
 
         :param also: called in the same transaction.
         """
 
         def forget(db: SqlConnection, deleted: BackupRecord) -> None:
-            for table in (backup_blocks, backup_copy):
+            for table in (backup_blocks, backup_replica):
                 db.execute(delete(table).where(table.c.backup_id == deleted.backup_id))
             also(db, deleted)
 
@@ -349,14 +349,14 @@ class Catalog:
         run_id: str | None = None,
         state: State | None = None,
         started_before: datetime | None = None,
-        safety_copies: bool = True,
+        safety_backups: bool = True,
         data_before: datetime | None = None,
         until: datetime | None = None,
         limit: int | None = None,
     ) -> list[BackupRecord]:
         """The matching records, the newest first.
 
-        :param safety_copies: include safety backups.
+        :param safety_backups: include safety backups.
         :param data_before: only records whose rows are from before then.
         :param until: leave out records that are future-dated at that time: see
             :meth:`BackupRecord.is_of_future`.
@@ -364,7 +364,7 @@ class Catalog:
         asked: dict[str, Any] = {
             "clinic_id": clinic_id, "run_id": run_id, "state": state, "started_before": started_before,
             "data_before": data_before, "until": until and until + FUTURE_TOLERANCE, "limit": limit,
-            "no_safety_backups": None if safety_copies else True,
+            "no_safety_backups": None if safety_backups else True,
         }  # fmt: skip
         values = {name: value for name, value in asked.items() if value is not None}
         return self._select(statements.finding(frozenset(values)), values)
