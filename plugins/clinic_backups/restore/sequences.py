@@ -59,8 +59,9 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
     written = [name for name, diff in diffs.items() if diff.plan.insert or diff.plan.update]
     unused = found.unused(written)
     for each in [*found.untold, unused] if unused else found.untold:
-        if each.root in written if each.column is None else _back(diffs.get(each.root), each.column) is not None:
-            result.notes.append((each.root, each.said))
+        root = each.root or min(written)
+        if root in written if each.column is None else _back(diffs.get(root), each.column) is not None:
+            result.notes.append((root, each.said))
     asked = _Asked(workspace, found.uses)
     for use in result.uses:
         if not use.known.may:
@@ -94,7 +95,7 @@ def examine(workspace: Workspace, names: Sequence[str]) -> Examined:
         for use in uses
         if use.known.may and use.how != "function" and asked.numbering(use) is None
     ]
-    untold = [each for each in found.untold if each.root in names] + unclear
+    untold = [each for each in found.untold if names and (each.root is None or each.root in names)] + unclear
     unused = found.unused(names) if names else None
     return Examined(uses, [*untold, unused] if unused else untold)
 
@@ -111,10 +112,10 @@ def _resolve(workspace: Workspace, found: Uses, rows: Mapping[Column, sql.Compos
         meant: dict[Known, list[str]] = defaultdict(list)
         for name in names:
             known = found.sequences.named(name, made.near, made.path)
-            if len(known) > 1:
+            if len(known) != 1:
                 found.untold.append(_by_name(made))
-            for each in known[:1]:
-                meant[each].append(name)
+            if (likely := found.sequences.likely(known, made.near)) is not None:
+                meant[likely].append(name)
         found.uses += [
             SequenceUse(made.of, each, made.how, made.by, made.expression, named=made.named, names=tuple(said))
             for each, said in meant.items()
