@@ -169,3 +169,26 @@ def test_no_sequence_stays_behind_in_silence(
     silent, twice = _silent(rig, cases, fill)
     assert not silent, "\n".join(silent)
     assert twice == []
+
+
+def test_one_reason_is_said_and_said_once(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    """A text that names a sequence is not understood. It is also not said that nothing shows where its numbers go."""
+    ddl = (
+        "CREATE SCHEMA x; CREATE SEQUENCE s.o; "
+        + "".join(f"CREATE SEQUENCE {schema}.q_{n};" for schema in "sx" for n in (1, 2))
+        + f"CREATE TABLE s.t (id int, v int, {CLINIC}, n int);"
+        + FUNCTION.format(
+            "t", "BEGIN NEW.id := nextval('q_' || NEW.v); NEW.n := abs(nextval('s.o') # 1); RETURN NEW; END"
+        ).replace(" s.t()", " x.t()")
+        + "CREATE TRIGGER t BEFORE INSERT ON s.t FOR EACH ROW EXECUTE FUNCTION x.t(); SET search_path = s;"
+        "INSERT INTO s.t (v, clinic_id) VALUES (1, 1), (2, 1), (1, 2);"
+    )
+    rig = shaped(demo_database, tmp_path, ddl, {"t": OWN}, owner=True)
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.t WHERE clinic_id = 1")
+    notes = [note for table in rig.plan(record).tables for note in table.notes]
+    assert len([note for note in notes if "made at run time" in note]) == 1
+    (reason,) = [note for note in notes if "s.o" in note]
+    assert "how those of s.o become values cannot be told" in reason
+    said = [each.message for each in trial(rig, rig.database.postgres.uri(rig.database.name)) if "s.o" in each.message]
+    assert said == [reason]

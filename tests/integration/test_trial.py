@@ -47,7 +47,9 @@ def test_a_default_that_hides_its_sequence_is_named(demo_database: DemoDatabase,
     hidden = """;
         CREATE FUNCTION s.f() RETURNS bigint LANGUAGE plpgsql AS $$
             DECLARE n bigint;
-            BEGIN EXECUTE 'SELECT next' || 'val(' || quote_literal(reverse('srebmun.s')) || ')' INTO n; RETURN n; END $$;
+            BEGIN
+                EXECUTE 'SELECT next' || 'val(' || quote_literal(reverse('srebmun.s')) || ')' INTO n; RETURN n;
+            END $$;
         ALTER TABLE s.t ALTER id SET DEFAULT s.f()
     """
     rig = shaped(demo_database, tmp_path, DDL + hidden, EXTRACTS)

@@ -36,6 +36,11 @@ class Found:
     numbered: list[Numbered] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
 
+    def note(self, table: str, said: str) -> None:
+        """A sentence about a sequence names its column, so it is said once in the whole plan."""
+        if all(said != other for _, other in self.notes):
+            self.notes.append((table, said))
+
 
 @dataclass(frozen=True)
 class Examined:
@@ -61,7 +66,7 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
     for each in [*found.untold, unused] if unused else found.untold:
         root = each.root or min(written)
         if root in written if each.column is None else _back(diffs.get(root), each.column) is not None:
-            result.notes.append((root, each.said))
+            result.note(root, each.said)
     asked = _Asked(workspace, found.uses)
     for use in result.uses:
         if not use.known.may:
@@ -69,16 +74,16 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
         here = back[use.of]
         numbered = asked.numbering(use)
         if use.how == "function" and numbered is not None and asked.is_new(use):
-            result.notes.append((use.of.root, _asked(use)))
+            result.note(use.of.root, _asked(use))
         if numbered is None:
             if here is not None:
-                result.notes.append((use.of.root, _unclear(use)))
+                result.note(use.of.root, _unclear(use))
             continue
         if here is not None:
             here = rows_of(use, here)
             numbered, left = _complete(workspace, use, numbered, here)
             if left:
-                result.notes.append((use.of.root, _unread(use, left)))
+                result.note(use.of.root, _unread(use, left))
         result.numbered.append(Numbered(use, numbered, here))
     return result
 

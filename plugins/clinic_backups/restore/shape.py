@@ -62,6 +62,12 @@ class Shape:
         return self.now.primary_key or (other if set(other) <= set(self.columns) else ())
 
     @property
+    def has_another_key(self) -> bool:
+        """Whether rows that differed in the backup's key may be equal in the present one."""
+        is_same = self.now.primary_key == self.then.primary_key and not set(self.key) & set(self.retyped)
+        return not is_same or not self.now.primary_key or any(self.rules.collations)
+
+    @property
     def made_up_key(self) -> Column | None:
         """The column of a key that the database makes up, or that is a UUID, so that two rows hardly get the same.
 
@@ -236,6 +242,7 @@ def fit(
         columns=shared,
         retyped=retyped,
         same=not others
+        and now.primary_key == then.primary_key
         and [(column.name, column.type) for column in then.stored_columns]
         == [(column.name, column.type) for column in now.stored_columns],
         notes=tuple(notes),
