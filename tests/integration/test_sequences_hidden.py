@@ -13,6 +13,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
+from clinic_backups.restore.sql_tokens import literal, name_of, tokens
 from tests.integration.test_sequences import CLINIC, FUNCTION, OWN
 from tests.integration.test_trial import trial
 from tests.postgres_fixtures import DemoDatabase
@@ -75,6 +76,20 @@ TRIGGERS = {
     "a path of the function": FUNCTION.format("f#", "BEGIN NEW.id := nextval('q#'); RETURN NEW; END").replace("AS $f$", "SET search_path = pg_temp, s AS $f$")
         + "CREATE TRIGGER f# BEFORE INSERT ON s.t# FOR EACH ROW EXECUTE FUNCTION s.f#();",
     "an ON clause": _body("UPDATE s.t# SET id = x.n FROM (SELECT nextval('s.q#') AS n) AS x WHERE id = -1; NEW.id := (SELECT x.n FROM (SELECT nextval('s.q#') AS n) AS x);"),
+    "an alias": _body("r.id := nextval('s.q#');", "DECLARE r ALIAS FOR NEW;"),
+    "an argument by number": _body("FOR n IN 0 .. TG_NARGS - 1 LOOP NEW.id := nextval(TG_ARGV[n]); END LOOP;", N).replace("s.f#();", "s.f#('s.q#');").replace("FUNCTION s.f#('s.q#'); RETURNS", "FUNCTION s.f#() RETURNS"),
+    "the last argument": _body("NEW.id := nextval(TG_ARGV[TG_NARGS - 1]);").replace("EXECUTE FUNCTION s.f#()", "EXECUTE FUNCTION s.f#('s.q#')"),
+    "all arguments": _body("FOREACH q IN ARRAY TG_ARGV LOOP EXECUTE 'SELECT nextval($1)' USING q::regclass INTO NEW.id; END LOOP;", "DECLARE q text;").replace("EXECUTE FUNCTION s.f#()", "EXECUTE FUNCTION s.f#('s.q#')"),
+    "a set": "CREATE FUNCTION s.set#() RETURNS SETOF bigint LANGUAGE plpgsql AS $$BEGIN RETURN QUERY SELECT nextval('s.q#'); END$$;" + _body("SELECT * INTO NEW.id FROM s.set#();"),
+    "each other": "CREATE FUNCTION s.a#(n int) RETURNS bigint LANGUAGE plpgsql AS $$BEGIN RETURN s.b#(n); END$$; CREATE FUNCTION s.b#(n int) RETURNS bigint LANGUAGE plpgsql AS $$BEGIN IF n > 0 THEN RETURN s.a#(n - 1); END IF; RETURN nextval('s.q#'); END$$;" + _body("NEW.id := s.a#(2);"),
+    "an aggregate": "CREATE FUNCTION s.step#(bigint, int) RETURNS bigint LANGUAGE sql AS $$SELECT nextval('s.q#')$$; CREATE AGGREGATE s.agg#(int) (SFUNC = s.step#, STYPE = bigint);" + _body("SELECT s.agg#(x) INTO NEW.id FROM generate_series(1, 1) AS x;"),
+    "an inner block": _body("<<a>> DECLARE m bigint := nextval('s.q#'); BEGIN NEW.id := m; EXCEPTION WHEN division_by_zero THEN NULL; END a;"),
+    "a letter that stays great": "CREATE SEQUENCE s.\"año_#\"; ALTER SEQUENCE s.q# RENAME TO \"AÑO_#\"; ALTER SEQUENCE s.\"AÑO_#\" RENAME TO q#;" + _body("NEW.id := nextval('S.Q#');"),
+    "texts with backslashes": _body(r"NEW.id := nextval('s.\161#');").replace("plpgsql AS", "plpgsql SET standard_conforming_strings = off AS"),
+    "a parameter that comes back": "CREATE FUNCTION s.out#(OUT n bigint) LANGUAGE plpgsql AS $$BEGIN n := nextval('s.q#'); END$$;" + _body("NEW.id := s.out#();"),
+    "an expression with SELECT": _body("NEW.id := (SELECT nextval('s.q#'));"),
+    "an array": _body("a[1] := nextval('s.q#'); NEW.id := a[1];", "DECLARE a bigint[];"),
+    "a path in the text": "CREATE SCHEMA x#; CREATE SEQUENCE x#.q#;" + _body("PERFORM set_config('search_path', 's', true); NEW.id := nextval('q#');").replace("s.f#()", "x#.f#()").replace("ON s.t#", "ON s.t#"),
 }  # fmt: skip
 WRITERS = {
     "INSERT of a subquery": _writer("INSERT INTO s.t# (id, clinic_id) SELECT x.n, c FROM (SELECT nextval('s.q#') AS n) AS x;"),
@@ -97,6 +112,10 @@ WRITERS = {
     "a trigger of the statement": "CREATE TABLE s.d# (c int);" + FUNCTION.format("f#", "DECLARE n bigint := nextval('s.q#'); BEGIN UPDATE s.t# SET id = n WHERE id = 0; RETURN NULL; END")
         + "CREATE TRIGGER f# AFTER INSERT ON s.d# EXECUTE FUNCTION s.f#();" + _writer("INSERT INTO s.t# (id, clinic_id) VALUES (0, c); INSERT INTO s.d# VALUES (c);"),
     "a standard body that writes": "CREATE PROCEDURE s.w#(c int) BEGIN ATOMIC INSERT INTO s.t# (id, clinic_id) VALUES (nextval('s.q#'), c); END;",
+    "columns after an alias": _writer("INSERT INTO s.t# AS x (id, clinic_id) VALUES (nextval('s.q#'), c);"),
+    "two sets of rows": _writer("INSERT INTO s.t# (id, clinic_id) SELECT -1, c WHERE false UNION ALL SELECT nextval('s.q#'), c;"),
+    "a table for the time": _writer("CREATE TEMP TABLE d# ON COMMIT DROP AS SELECT nextval('s.q#') AS id; INSERT INTO s.t# (id, clinic_id) SELECT id, c FROM d#;"),
+    "a data-modifying WITH": _writer("WITH x AS (INSERT INTO s.t# (id, clinic_id) VALUES (nextval('s.q#'), c) RETURNING id) SELECT id FROM x INTO n;", N),
 }  # fmt: skip
 DEFAULTS = {
     "lastval": "lastval()",
@@ -104,6 +123,29 @@ DEFAULTS = {
     "a number of the catalog": "nextval(('s.q#'::regclass)::oid)",
     "XML": "(xpath('//n/text()', query_to_xml('SELECT nextval(''s.q#'') AS n', false, true, '')))[1]::text::int",
 }
+
+
+LITERALS = (
+    r"'a''b'", r"E'\x41\101\u00d1\U0001F600\n\'x'", r"E'\xc3\x91'", r"U&'\0041\+01F600\\x'", r"U&'d!0061t!!a' UESCAPE '!'",
+    r"U&'\D83D\DE00'", "'a'\n  'b'", "'a' -- x\n 'b'", "$a$x'y$a$", "$ñ1$x$ñ1$", "$$a$b$$", "N'a'", r"E'a\\'", r"'a\'",
+)  # fmt: skip
+NAMES = (
+    ('s."aÑo"', "s.AÑO"), ('s."q-1"', "s.q-1"), ('s."x.y"', 's."x.y"'), ("s.q", " S . Q "), ('s."Q"', 's."Q"'),
+    ('s."a""b"', 's."a""b"'), ('s."it\'s"', "s.it's"), ('s."u&""z"""', 's."u&""z"""'), ('s."q--"', "s.q--"), ('s."\u00a0"', "s.\u00a0"),
+    (f"s.{'n' * 63}", f"s.{'n' * 70}"), ('s."1"', "s.1"),
+)  # fmt: skip
+
+
+def test_texts_and_names_are_read_as_the_server_reads_them(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(demo_database, tmp_path, "", {}, owner=True)
+    read = [[token.value for token in tokens(text)] for text in LITERALS]
+    assert read == [[rig.execute_rows(f"SELECT {text}::text")[0][0]] for text in LITERALS]
+    for made, text in NAMES:
+        rig.execute(f"CREATE SEQUENCE IF NOT EXISTS {made}")
+        found = rig.execute_rows(
+            f"SELECT 's', relname FROM pg_class WHERE oid = to_regclass({literal(text)}) AND relkind = 'S'"
+        )
+        assert [name_of(text)] == found
 
 
 def _numbered(texts: dict[str, str], first: int) -> dict[int, tuple[str, str]]:

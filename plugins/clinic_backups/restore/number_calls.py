@@ -147,7 +147,9 @@ def in_place(text: str, given: Mapping[str, str]) -> str:
     """
     found, changes = list(tokens(text)), list[tuple[int, int, str]]()
     for index, token in enumerate(found):
-        if token.is_("tg_argv") and index + 3 < len(found) and found[index + 1].is_("["):
+        after = found[index + 1 : index + 4]
+        is_number = len(after) == 3 and after[0].is_("[") and after[1].kind == "number" and after[2].is_("]")
+        if token.is_("tg_argv") and is_number:
             key = f"tg_argv[{found[index + 2].value}]"
             changes.append((token.start, found[index + 3].end, given.get(key, "NULL")))
         elif token.kind == "word" and token.value in given:

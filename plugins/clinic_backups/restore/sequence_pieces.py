@@ -106,7 +106,8 @@ class Pieces:
             if kind & _WRITES_ROW and not is_view:
                 yield from self._of_arguments(table, given, by, said, schema)
             return
-        source = Source(by, function.body, (function.schema, schema), function.path, function.unread)
+        said_too = "".join(f"\n, {literal(value)}" for value in given)  # they may name a sequence
+        source = Source(by, function.body + said_too, (function.schema, schema), function.path, function.unread)
         if function.unread is not None:
             yield Piece(row, Written(None, None, None), "trigger", source)
             return

@@ -9,8 +9,10 @@ from typing import Literal
 
 _MORE = r"(?:(?:[^\S\n]|--[^\n]*)*\n\s*'(?:{0})*(?:'|\Z))*"
 """A text goes on in the next line if that begins with a quote."""
+_FIRST = r"[A-Za-z_\u0080-\U0010ffff]"
+"""The first character of a word; for PostgreSQL, every character outside of ASCII may be one."""
 _TOKEN = re.compile(
-    r"""(?P<space>\s+|--[^\n]*)
+    r"""(?P<space>[ \t\n\r\f\v]+|--[^\n\r]*)
       | (?P<comment>/\*)
       | (?P<escaped>[eE]'(?:\\.|''|[^'\\])*(?:'|\Z)"""
     + _MORE.format(r"\\.|''|[^'\\]")
@@ -18,10 +20,18 @@ _TOKEN = re.compile(
       | (?P<text>(?:[bBxXnN]|[uU]&)?'(?:''|[^'])*(?:'|\Z)"""
     + _MORE.format(r"''|[^']")
     + r""")
-      | (?P<dollar>\$(?:[^\W\d]\w*)?\$)
+      | (?P<dollar>\$(?:"""
+    + _FIRST
+    + r"""(?:"""
+    + _FIRST
+    + r"""|[0-9])*)?\$)
       | (?P<quoted>(?:[uU]&)?"(?:""|[^"])*(?:"|\Z))
-      | (?P<word>[^\W\d][\w$]*)
-      | (?P<number>\d[\w.]*|\$\d+)
+      | (?P<word>"""
+    + _FIRST
+    + r"""(?:"""
+    + _FIRST
+    + r"""|[0-9$])*)
+      | (?P<number>[0-9][A-Za-z0-9_.]*|\$[0-9]+)
       | (?P<sign>:=|\|\||::|.)""",
     re.VERBOSE | re.DOTALL,
 )
@@ -30,6 +40,7 @@ _ESCAPED_PIECE = re.compile(r"'((?:\\.|''|[^'\\])*)(?:'|\Z)|--[^\n]*", re.DOTALL
 _UESCAPE = re.compile(r"\s+uescape\s*'([^'])'", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{1,2})|([0-7]{1,3})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|(.))", re.DOTALL)
 _CONTROL = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_LOWER = {ord(letter): ord(letter) + 32 for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 _BLANK = r"[ \t\n\r\f\v]"
 _NAME_PART = re.compile(r'"(?:""|[^"])+"|[^". \t\n\r\f\v][^. \t\n\r\f\v]*')
 _NAME = re.compile(rf"{_BLANK}*(?:{_NAME_PART.pattern})(?:{_BLANK}*\.{_BLANK}*(?:{_NAME_PART.pattern}))*{_BLANK}*")
@@ -82,7 +93,7 @@ def tokens(text: str) -> Iterator[Token]:
                 content = _unicode(content, escape[1] if escape else "\\")
             yield Token("quoted" if kind == "quoted" else "text", _sendable(content), found.start(), at)
         elif kind == "word":
-            yield Token("word", value.lower(), found.start(), at)
+            yield Token("word", lower(value), found.start(), at)
         elif kind == "number":
             yield Token("number", value, found.start(), at)
         elif kind == "sign":
@@ -156,6 +167,11 @@ def plain(text: str) -> str:
     return "".join(parts)
 
 
+def lower(text: str) -> str:
+    """In lower case as PostgreSQL writes it: only the letters of ASCII change."""
+    return text.translate(_LOWER)
+
+
 def literal(value: str) -> str:
     """A text in SQL."""
     return "'" + value.replace("'", "''") + "'"
@@ -215,7 +231,7 @@ def name_of(text: str) -> tuple[str, ...] | None:
     if found is None:
         return None
     parts = [
-        part[1:-1].replace('""', '"') if part[0] == '"' else part.lower()
+        part[1:-1].replace('""', '"') if part[0] == '"' else lower(part)
         for part in (piece[0] for piece in _NAME_PART.finditer(text))
     ]
     return tuple(part.encode(errors="replace")[:63].decode(errors="ignore") for part in parts)
