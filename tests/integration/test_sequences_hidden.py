@@ -82,6 +82,7 @@ TRIGGERS = {
     "all arguments": _body("FOREACH q IN ARRAY TG_ARGV LOOP EXECUTE 'SELECT nextval($1)' USING q::regclass INTO NEW.id; END LOOP;", "DECLARE q text;").replace("EXECUTE FUNCTION s.f#()", "EXECUTE FUNCTION s.f#('s.q#')"),
     "a set": "CREATE FUNCTION s.set#() RETURNS SETOF bigint LANGUAGE plpgsql AS $$BEGIN RETURN QUERY SELECT nextval('s.q#'); END$$;" + _body("SELECT * INTO NEW.id FROM s.set#();"),
     "each other": "CREATE FUNCTION s.a#(n int) RETURNS bigint LANGUAGE plpgsql AS $$BEGIN RETURN s.b#(n); END$$; CREATE FUNCTION s.b#(n int) RETURNS bigint LANGUAGE plpgsql AS $$BEGIN IF n > 0 THEN RETURN s.a#(n - 1); END IF; RETURN nextval('s.q#'); END$$;" + _body("NEW.id := s.a#(2);"),
+    "a number that is also written": "CREATE TABLE s.d# (id bigint); CREATE FUNCTION s.log#() RETURNS bigint LANGUAGE plpgsql AS $$DECLARE n bigint := nextval('s.q#'); BEGIN INSERT INTO s.d# VALUES (n); INSERT INTO s.d# (id) VALUES (n); RETURN n; END$$;" + _body("NEW.id := s.log#();"),
     "an aggregate": "CREATE FUNCTION s.step#(bigint, int) RETURNS bigint LANGUAGE sql AS $$SELECT nextval('s.q#')$$; CREATE AGGREGATE s.agg#(int) (SFUNC = s.step#, STYPE = bigint);" + _body("SELECT s.agg#(x) INTO NEW.id FROM generate_series(1, 1) AS x;"),
     "an inner block": _body("<<a>> DECLARE m bigint := nextval('s.q#'); BEGIN NEW.id := m; EXCEPTION WHEN division_by_zero THEN NULL; END a;"),
     "a letter that stays great": "CREATE SEQUENCE s.\"año_#\"; ALTER SEQUENCE s.q# RENAME TO \"AÑO_#\"; ALTER SEQUENCE s.\"AÑO_#\" RENAME TO q#;" + _body("NEW.id := nextval('S.Q#');"),
@@ -211,6 +212,42 @@ def test_no_sequence_stays_behind_in_silence(
     silent, twice = _silent(rig, cases, fill)
     assert not silent, "\n".join(silent)
     assert twice == []
+
+
+ORDINARY = """
+    CREATE TABLE s.t (id serial PRIMARY KEY, clinic_id int REFERENCES s.clinic, v text);
+    CREATE TABLE s.log (id bigserial PRIMARY KEY, n bigint, v text);
+    CREATE SEQUENCE s.bill; CREATE TABLE s.bill_of (id bigint PRIMARY KEY, clinic_id int REFERENCES s.clinic);
+    CREATE FUNCTION s.write(v text) RETURNS void LANGUAGE plpgsql AS $$BEGIN
+        RAISE NOTICE 'nextval of %', v; INSERT INTO s.log (id, v) VALUES (nextval('s.log_id_seq'), v); END$$;
+    CREATE FUNCTION s.audit() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+        PERFORM s.write(TG_OP); EXECUTE format('INSERT INTO %I.%I (n, v) VALUES (%L, $1)', 's', 'log', NEW.id) USING NEW.v;
+        EXECUTE 'INSERT INTO s.' || quote_ident('log') || ' (v) VALUES (' || quote_nullable(NEW.v) || ')'; RETURN NULL; END$$;
+    CREATE TRIGGER audit AFTER INSERT ON s.t FOR EACH ROW EXECUTE FUNCTION s.audit();
+    CREATE FUNCTION s.charge(c int) RETURNS bigint LANGUAGE plpgsql AS $$DECLARE n bigint; BEGIN
+        n := nextval('s.bill'); INSERT INTO s.bill_of (id, clinic_id) VALUES (n, c) ON CONFLICT DO NOTHING;
+        IF currval('s.bill') > 1000000 THEN RAISE EXCEPTION 'too many'; END IF; RETURN n; END$$;
+    CREATE FUNCTION s.charge_all() RETURNS void LANGUAGE sql AS $$SELECT s.charge(id) FROM s.clinic$$;
+    CREATE PROCEDURE s.month(name text) LANGUAGE plpgsql AS $$BEGIN
+        EXECUTE 'CREATE TABLE IF NOT EXISTS s.' || name || ' (id int)'; END$$;
+    CREATE FUNCTION s.again() RETURNS void LANGUAGE plpgsql AS $$BEGIN
+        PERFORM setval('s.bill', (SELECT max(id) FROM s.bill_of)); END$$;
+    CREATE FUNCTION s.again_too() RETURNS bigint LANGUAGE sql AS $$SELECT setval('s.bill', max(id)) FROM s.bill_of$$;
+    INSERT INTO s.t (clinic_id, v) VALUES (1, 'a'), (2, 'b'); SELECT s.charge_all()
+"""
+
+
+def test_ordinary_code_gives_no_notes(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    lists = "s.log: shared, x\n"
+    rig = shaped(demo_database, tmp_path, ORDINARY, {"t": OWN, "bill_of": OWN}, lists=lists, owner=True)
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.t WHERE clinic_id = 1; DELETE FROM s.bill_of WHERE clinic_id = 1")
+    rig.execute("SELECT setval('s.bill', 1, false), setval('s.t_id_seq', 1, false)")
+    notes = [note for table in rig.bring_back(record).tables for note in table.notes]
+    assert notes == ["The table's triggers do not fire meanwhile (session_replication_role): audit."]
+    rig.execute("INSERT INTO s.t (clinic_id) VALUES (1)")
+    found = trial(rig, rig.database.postgres.uri(rig.database.name))
+    assert not [each.message for each in found if "sequence" in each.message or "numbers" in each.message]
 
 
 def test_one_reason_is_said_and_said_once(demo_database: DemoDatabase, tmp_path: Path) -> None:

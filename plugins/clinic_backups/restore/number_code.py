@@ -7,7 +7,7 @@ value whose place cannot be told.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, product
 from typing import Literal
 
@@ -34,6 +34,7 @@ class Written:
     :param expression: none if it is made at run time.
     :param text: the statement, or the part of it that says where the value comes from.
     :param is_result: whoever calls the function gets the value.
+    :param is_key: the function has also written it into a table, so it is the key of that row.
     """
 
     table: tuple[str, ...] | None
@@ -41,6 +42,13 @@ class Written:
     expression: str | None
     text: str = ""
     is_result: bool = False
+    is_key: bool = False
+
+    @property
+    def only_sets(self) -> bool:
+        """It is what ``setval`` returns, which is of use to nobody unless it is put somewhere."""
+        sets = sum(token.is_name and token.value == "setval" for token in tokens(self.text))
+        return 0 < sets == asked(self.text)
 
 
 @dataclass(frozen=True)
@@ -62,11 +70,19 @@ class Code:
     :param functions: names of functions that give numbers of sequences.
     :param through: NEW is not a table's row. Its values go where the function inserts it.
     :param results: the function's parameters that it gives back.
+    :param is_trigger: it is called for a row whose number somebody may have given. If it sets a sequence, that matters.
     """
 
     def __init__(
-        self, body: str, functions: Collection[str] = (), *, through: bool = False, results: Collection[str] = ()
+        self,
+        body: str,
+        functions: Collection[str] = (),
+        *,
+        through: bool = False,
+        results: Collection[str] = (),
+        is_trigger: bool = False,
     ) -> None:
+        self._is_trigger = is_trigger
         self._text, self._functions, self._through, self._results = _with_last(plain(body)), functions, through, results
         self._variables: dict[str, list[_Part]] = {}
         self._followed: set[str] = set()
@@ -98,7 +114,8 @@ class Code:
             for part in found
             if name not in self._followed and (part.expression is None or self.asks(part.expression))
         ]
-        return list(dict.fromkeys(result))
+        keys = {written.expression for written in result if written.table is not None and written.expression}
+        return list(dict.fromkeys(replace(each, is_key=each.is_result and each.expression in keys) for each in result))
 
     @property
     def makes(self) -> bool:
@@ -145,7 +162,8 @@ class Code:
     def _is_call_alone(self, found: list[Token]) -> bool:
         _, at = _name(found, 0)
         is_call = 0 < at < len(found) and found[at].is_("(") and closing(found, at) == len(found) - 1
-        return is_call and found[at - 1].value != "setval" and not self.asks(self._of(found[at + 1 : -1]))
+        is_set = found[at - 1].value == "setval" and self._is_trigger
+        return is_call and not is_set and not self.asks(self._of(found[at + 1 : -1]))
 
     def _expanded(self, expression: str | None, depth: int = _DEPTH) -> list[str | None]:
         """The text with the variables' values in their place, once for each value that the text assigns."""

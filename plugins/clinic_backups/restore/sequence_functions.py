@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from clinic_backups.restore.number_calls import HIDDEN, called, calls
-from clinic_backups.restore.number_code import Code
+from clinic_backups.restore.number_calls import HIDDEN, asked, called, calls
+from clinic_backups.restore.number_code import Code, Written
 from clinic_backups.restore.sequence_names import Known, Sequences
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
@@ -71,6 +71,7 @@ class Functions:
                 self._by_name.setdefault(function.name, []).append(function)
         self.codes: dict[int, Code] = {}
         self.giving = self._giving()
+        self._making = self.giving - self._giving_keys()
 
     def _giving(self) -> set[str]:
         """The names of those that give a number to their caller, or whose number may be anywhere after a call."""
@@ -94,6 +95,28 @@ class Functions:
                 and any(name in function.body.lower() for name in again + (["u&"] if again else []))
             ]
         return giving
+
+    def _giving_keys(self) -> set[str]:
+        """The names of those that give only keys of rows which a function has written."""
+        keys = set[str]()
+        while True:
+            self._making = self.giving - keys
+            new = {
+                name
+                for name in self._making
+                if all(
+                    function.oid in self.codes
+                    and all(written.table or self.is_key(written) for written in self.codes[function.oid].written())
+                    for function in self._by_name[name]
+                )
+            }
+            if not new:
+                return keys
+            keys |= new
+
+    def is_key(self, written: Written) -> bool:
+        """Whether an unknown caller gets nothing but the key of a row that a function has written."""
+        return written.is_result and (written.is_key or not asked(written.text, self._making))
 
     def callers(self, texts: Iterable[str]) -> set[str]:
         """The names of those that other functions, or these texts, call."""

@@ -115,7 +115,7 @@ class Pieces:
         if table not in self._partitioned:  # for rows of a partition, the names are the partition's
             texts |= {"tg_table_schema": literal(schema), "tg_table_name": literal(table.split(".", 1)[1])}
             texts["tg_relname"] = texts["tg_table_name"]
-        code = Code(in_place(function.body, texts), self._functions.giving, through=is_view)
+        code = Code(in_place(function.body, texts), self._functions.giving, through=is_view, is_trigger=True)
         yield from self._written(code, source, row)
 
     def _of_arguments(self, table: str, given: list[str], by: str, function: str, schema: str) -> Iterator[Piece]:
@@ -145,7 +145,9 @@ class Pieces:
         for written in code.written():
             if written.table is not None:
                 yield Piece(self._table(written.table, source.near), written, "code", source)
-            elif row is not None or not (written.is_result and is_called):
+            elif row is not None or not (
+                written.is_result and (is_called or written.only_sets or self._functions.is_key(written))
+            ):
                 yield Piece(row, written, "trigger", source)
 
     def _table(self, parts: tuple[str, ...], near: Sequence[str]) -> str | None:
