@@ -271,3 +271,33 @@ def test_one_reason_is_said_and_said_once(demo_database: DemoDatabase, tmp_path:
     assert "how those of s.o become values cannot be told" in reason
     said = [each.message for each in trial(rig, rig.database.postgres.uri(rig.database.name)) if "s.o" in each.message]
     assert said == [reason]
+
+
+T = f"CREATE TABLE s.t (id text PRIMARY KEY, {CLINIC}, v int);"
+GIVES = "CREATE FUNCTION {0}() RETURNS trigger LANGUAGE plpgsql AS $f$BEGIN NEW.id := {1}; RETURN NEW; END$f$; CREATE TRIGGER t BEFORE INSERT ON s.t FOR EACH ROW EXECUTE FUNCTION {0}();"
+PLACES = {
+    "of another column's table": (f"CREATE SEQUENCE s.q; {T} ALTER SEQUENCE s.q OWNED BY s.t.id;", "(id, clinic_id) VALUES ('F' || nextval('s.q'), {})", "s.q"),
+    "in another schema": (f"CREATE SCHEMA x; CREATE SEQUENCE x.q; {T}", "(id, clinic_id) VALUES (nextval('x.q'), {})", "x.q"),
+    "in another schema by the role's path": (f"CREATE SCHEMA x; CREATE SEQUENCE x.q; CREATE SEQUENCE s.q; {T}" + GIVES.format("s.t", "nextval('q')"), "(clinic_id) VALUES ({})", "x.q"),
+    "by the path of the function, with the user": (f"CREATE SCHEMA x; CREATE SEQUENCE x.q; CREATE SEQUENCE s.q; {T}" + GIVES.format("s.t", "nextval('q')").replace("plpgsql AS", "plpgsql SET search_path = \"$user\", x, s AS"), "(clinic_id) VALUES ({})", "x.q"),
+    "a domain's default": ("CREATE SEQUENCE s.q; CREATE FUNCTION s.f() RETURNS text LANGUAGE plpgsql AS $$DECLARE n text; BEGIN EXECUTE format('SELECT nextval(%L)::text', reverse('q.s')) INTO n; RETURN n; END$$; CREATE DOMAIN s.d AS text DEFAULT s.f(); CREATE DOMAIN s.e AS s.d;"
+        f"CREATE TABLE s.t (id s.e PRIMARY KEY, {CLINIC}, v int);", "(clinic_id) VALUES ({})", "s.t.id"),
+    "a partition's name": (f"CREATE SEQUENCE s.q_t; CREATE SEQUENCE s.q_t1; CREATE TABLE s.o (id int DEFAULT nextval('s.q_t1')); CREATE TABLE s.t (id text, {CLINIC}, v int, PRIMARY KEY (id, clinic_id)) PARTITION BY LIST (clinic_id);"
+        "CREATE TABLE s.t1 PARTITION OF s.t FOR VALUES IN (1, 2);" + GIVES.format("s.t", "nextval('s.q_' || TG_TABLE_NAME)"), "(clinic_id) VALUES ({})", "s.t.id"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_sequence_that_is_elsewhere_is_named(demo_database: DemoDatabase, tmp_path: Path, name: str) -> None:
+    ddl, fill, named = PLACES[name]
+    lists = "s.o: shared, x\n" if "s.o " in ddl else ""
+    rig = shaped(demo_database, tmp_path, f"SET search_path = x, s, public; {ddl}", {"t": OWN}, lists=lists, owner=True)
+    for clinic in (1, 2, 1):
+        rig.execute(f"SET search_path = x, s, public; INSERT INTO s.t {fill.format(clinic)}")
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.t WHERE clinic_id = 1")
+    notes = str([table.notes for table in rig.bring_back(record).tables])
+    found = [
+        each.message for each in trial(rig, rig.database.postgres.uri(rig.database.name)) if each.level == "warning"
+    ]
+    assert named in notes and named in str(found)
