@@ -145,6 +145,7 @@ TEMPLATE = Shape(
     {"template": OWN},
 )
 TAKEN = "that belong to rows outside of this clinic now"
+LOST = "have lost their clinic"
 TO_OTHERS = "UPDATE s.patient SET clinic_id = 2 WHERE id = 1"
 
 
@@ -204,7 +205,8 @@ def test_another_clinics_row_is_neither_written_nor_copied(
     record = rig.run(1)
     rig.execute(case.after)
     damaged, plan = rig.everything(), rig.plan(record, tables=case.only)
-    assert case.says in str(plan.refusals)
+    said = str(plan.refusals)
+    assert case.says in said or (case.says == TAKEN and LOST in said)
     assert "rehearsal" not in str(plan.refusals)
     assert rig.everything() == damaged
 
@@ -455,7 +457,7 @@ def test_an_undo_does_not_take_a_row_that_lost_its_clinic_for_its_own(
     )
     now = rig.everything()
     assert saved is not None
-    assert TAKEN in str(rig.plan(saved).refusals)
+    assert LOST in str(rig.plan(saved).refusals)
     assert rig.everything() == now
 
 

@@ -99,6 +99,12 @@ class Target:
         return json.dumps(parts)
 
 
+def _say_once(plan: TablePlan | RestorePlan, *fields: str) -> None:
+    """Remove repetitions, whichever ways led to the same sentence."""
+    for name in fields:
+        object.__setattr__(plan, name, tuple(dict.fromkeys(getattr(plan, name))))
+
+
 @dataclass(frozen=True)
 class TablePlan:
     """What the restore would do to one table.
@@ -117,7 +123,10 @@ class TablePlan:
     columns: Mapping[str, int] = field(default_factory=dict)
     """Columns that differ in the rows to update, each with the number of these rows."""
     notes: tuple[str, ...] = ()
-    """Other facts about this table that people need, such as drift and triggers."""
+    """Other facts about this table that people need, such as drift and triggers. Each is said once."""
+
+    def __post_init__(self) -> None:
+        _say_once(self, "notes")
 
     @property
     def writes(self) -> int:
@@ -156,6 +165,9 @@ class RestorePlan:
     """For the mode ``live``: the facts that later show which rows changed since the plan."""
     target: Target | None = None
     """None in plans that were recorded before version 0011 of the catalog."""
+
+    def __post_init__(self) -> None:
+        _say_once(self, "notes", "refusals")
 
     @property
     def writes(self) -> int:

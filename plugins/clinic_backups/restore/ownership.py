@@ -156,6 +156,19 @@ def _is_unsaid(shape: Shape) -> sql.Composed:
     )
 
 
+def has_lost_clinic(ways: Ways, table: str) -> sql.Composed:
+    """The row ``t`` of a table with links has none that leads anywhere, and no other column says whose it is."""
+    links = ways.of(table)
+    if not links:
+        return sql.Composed([sql.SQL("false")])
+    return _all(
+        [
+            *(sql.SQL("({})").format(leads_to_nothing(way)) for way in links),
+            *(sql.SQL("t.{} IS NULL").format(sql.Identifier(name)) for name in ways.marks(table)),
+        ]
+    )
+
+
 def leads_to_nothing(way: Reference) -> sql.Composed:
     """A column of the link is NULL, or the row refers to itself."""
     null = sql.SQL("num_nulls({}) > 0").format(columns_of(way.columns, "t"))

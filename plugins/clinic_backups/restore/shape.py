@@ -61,6 +61,12 @@ class Shape:
         other = self.rules.row_key
         return self.now.primary_key or (other if set(other) <= set(self.columns) else ())
 
+    @property
+    def has_another_key(self) -> bool:
+        """Whether rows that differed in the backup's key may be equal in the present one."""
+        is_same = self.now.primary_key == self.then.primary_key and not set(self.key) & set(self.retyped)
+        return not is_same or not self.now.primary_key or any(self.rules.collations)
+
     def typed(self, name: str) -> str:
         """SQL of a column's present type, with the collation of a key that is compared without regard to case."""
         type_ = next(column.type for column in self.now.columns if column.name == name)
@@ -225,6 +231,7 @@ def fit(
         columns=shared,
         retyped=retyped,
         same=not others
+        and now.primary_key == then.primary_key
         and [(column.name, column.type) for column in then.stored_columns]
         == [(column.name, column.type) for column in now.stored_columns],
         notes=tuple(notes),
