@@ -14,8 +14,8 @@ from typing import Any
 import pyrage
 
 from bench.figures import BenchError
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.model import Clinic
 from clinic_backups.base.settings import PROJECT_SQL
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder

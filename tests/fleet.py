@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import pyrage
 
 from clinic_backups.base import connections
-from clinic_backups.base.model import BackupRecord
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.maintenance.cleaning import Cleaned, Cleaner

@@ -15,12 +15,14 @@ from clinic_backups.backup import preflight
 from clinic_backups.backup.backup import ClinicBackup
 from clinic_backups.backup.outcome import Outcomes
 from clinic_backups.backup.stream import OnProgress
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clock import DatabaseClock, machine_now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError, TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import Listener, nobody
-from clinic_backups.base.model import BackupRecord, Clinic, ReplicaProblem
+from clinic_backups.base.replica import ReplicaProblem
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.silence import Limits
 from clinic_backups.catalog.approvals import Approvals

@@ -18,9 +18,10 @@ from sqlalchemy import NullPool, create_engine
 
 from clinic_backups.app import Parts
 from clinic_backups.base import clock, connections
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clock import ClocksDiffer, DatabaseClock
 from clinic_backups.base.errors import PermanentError, TransientError
-from clinic_backups.base.model import BackupRecord, Clinic
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.backup_list import History
 from clinic_backups.catalog.board import Board

@@ -10,8 +10,9 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError, StoreAway, TransientError
-from clinic_backups.base.model import BackupRecord, iso
+from clinic_backups.base.plain import iso
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
 from clinic_backups.stores.configured import Stores

@@ -1,7 +1,7 @@
 """Checks types, names and times in an archive's manifest, before it is written and after it is read.
 
 Anybody with a public key can make an archive that opens, and the manifest's tables and columns become SQL. The limits
-of each field are in :mod:`clinic_backups.base.model` and :mod:`clinic_backups.base.documents`.
+of each field are in :mod:`clinic_backups.base.table` and :mod:`clinic_backups.base.documents`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, TypeAdapter
 
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.documents import DOCUMENT, Name, Time
 from clinic_backups.base.errors import IntegrityError
-from clinic_backups.base.model import Clinic, Table, iso
+from clinic_backups.base.plain import iso
+from clinic_backups.base.table import Table
 
 
 def _with_unique_names(table: Table) -> Table:

@@ -23,13 +23,18 @@ from clinic_backups.archive.writer import block_list, schema_digest
 from clinic_backups.backup.outcome import Outcomes
 from clinic_backups.backup.parents import Parents
 from clinic_backups.backup.stream import ArchiveStream, OnProgress, Progress, Stored
+from clinic_backups.base.backup_id import backup_id_of
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.backup_request import BackupRequest, WantedKind
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clock import Now, carried_on, require_same_clock, require_same_server
 from clinic_backups.base.connections import Connection
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, ObjectExists, ObjectLocked, PermanentError, TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import nobody
-from clinic_backups.base.model import BackupRecord, BackupRequest, Clinic, Envelope, Table, WantedKind, backup_id_of
 from clinic_backups.base.settings import Settings
+from clinic_backups.base.table import Table
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.progress import ProgressNotes

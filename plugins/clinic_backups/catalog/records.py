@@ -12,12 +12,14 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Select, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord, State
 from clinic_backups.base.clock import DIFFERENCE_SECONDS, DatabaseClock, Now
 from clinic_backups.base.connections import Connection
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import nobody
-from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Envelope, State, iso
+from clinic_backups.base.plain import iso
 from clinic_backups.catalog import record_statements as statements
 from clinic_backups.catalog import replicas
 from clinic_backups.catalog.database import CatalogDatabase, time_of

@@ -23,9 +23,10 @@ from rich.table import Table
 
 from clinic_backups.backup.stream import OnProgress
 from clinic_backups.backup.stream import Progress as BackupProgress
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError, SettingsError, TransientError
 from clinic_backups.base.listening import Listener
-from clinic_backups.base.model import BackupRecord, iso
+from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 
 FAILED, WRONG_CALL, TRY_AGAIN = 1, 2, 75

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from clinic_backups.base.errors import TransientError
-from clinic_backups.base.model import iso
+from clinic_backups.base.plain import iso
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, print_json, print_table
 from clinic_backups.maintenance.cleaning import Cleaned

@@ -13,13 +13,15 @@ from sqlalchemy import Connection as SqlConnection
 from clinic_backups.archive.chain import chain_of
 from clinic_backups.archive.envelope_checks import usable_end
 from clinic_backups.archive.object_keys import keys_beside
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clock import DatabaseClock, require_same_clock, require_same_server
 from clinic_backups.base.errors import (
     ClinicBackupsError,
     ObjectLocked,
     ObjectNotFound,
 )
-from clinic_backups.base.model import BackupRecord, Condition, Loss, ReplicaProblem, iso
+from clinic_backups.base.plain import iso
+from clinic_backups.base.replica import Condition, Loss, ReplicaProblem
 from clinic_backups.base.retention import Decision, last_good, plan
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.erasures import Counted, Erasure, Erasures

@@ -10,10 +10,12 @@ from datetime import datetime
 from itertools import groupby
 
 from clinic_backups.archive.object_keys import PROBES, ROOT, parse_key
+from clinic_backups.base.backup_facts import ArchiveInfo
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clock import require_same_clock, require_same_server
 from clinic_backups.base.errors import ClinicBackupsError, TransientError
 from clinic_backups.base.listening import NOBODY, Listener
-from clinic_backups.base.model import ArchiveInfo, BackupRecord, Condition, Loss
+from clinic_backups.base.replica import Condition, Loss
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog

@@ -11,7 +11,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import Source, raise_database_error, refusal_of
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
-from clinic_backups.base.model import Table
+from clinic_backups.base.table import Table
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant.tenant_db import Snapshot, require_column
 

@@ -15,11 +15,12 @@ import psycopg2
 import psycopg2.errors
 from psycopg2 import sql
 
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import Source, connect, qualified, raise_database_error, session_settings
 from clinic_backups.base.errors import PermanentError, afterwards
 from clinic_backups.base.kept_connections import KeptConnections
-from clinic_backups.base.model import Clinic, Column, ForeignKey, Table
+from clinic_backups.base.table import Column, ForeignKey, Table
 from clinic_backups.base.text import quoted
 from clinic_backups.tenant.extract import SqlFolder, file_of
 from clinic_backups.tenant.pg_catalog import catalog_query

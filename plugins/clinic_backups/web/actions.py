@@ -14,16 +14,17 @@ from secrets import token_hex
 from typing import Any
 
 from clinic_backups.archive.object_keys import SUFFIX
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.backup_request import WantedKind
 from clinic_backups.base.documents import MAX_REASON
 from clinic_backups.base.errors import ClinicBackupsError
-from clinic_backups.base.model import BackupRecord, RestoreMode, WantedKind
 from clinic_backups.base.text import is_line, one_line
 from clinic_backups.catalog.approvals import Approval, Approvals
 from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.backup_list import HistoryEntry
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.locks import TRY_LOCK, lock_name
-from clinic_backups.catalog.restores import Restores
+from clinic_backups.catalog.restores import RestoreMode, Restores
 from clinic_backups.restore.model import RestorePlan
 from clinic_backups.restore.result import completed_by
 from clinic_backups.stores.base import ObjectInfo, ObjectStore

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from clinic_backups.archive.encryption import ENCRYPTION
-from clinic_backups.base.model import WantedKind
+from clinic_backups.base.backup_request import WantedKind
 from clinic_backups.catalog.backup_list import HistoryEntry, Status, Type
 from clinic_backups.catalog.board import Sort, Standing
 from clinic_backups.catalog.paging import BIGINT

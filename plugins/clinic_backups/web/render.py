@@ -18,7 +18,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from clinic_backups.archive import by_hand
-from clinic_backups.base.model import iso, moment_of
+from clinic_backups.base.backup_id import moment_of
+from clinic_backups.base.plain import iso
 from clinic_backups.notify.formats import FILTERS, Formats
 from clinic_backups.web import charts
 from clinic_backups.web.actions import DAG_OF
