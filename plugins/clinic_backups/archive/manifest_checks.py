@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, TypeAdapter
 
@@ -49,14 +49,14 @@ _CHOSEN = TypeAdapter(tuple[Name, ...])
 _TABLE: TypeAdapter[Table] = TypeAdapter(Annotated[Table, AfterValidator(_with_unique_names)])
 
 
-def chosen_of(value: Any, tables: Collection[str]) -> tuple[str, ...]:
+def chosen_of(value: object, tables: Collection[str]) -> tuple[str, ...]:
     """Tables of the archive. :raises ValueError: the value does not name some of them, each once."""
     chosen = _CHOSEN.validate_python(value)
     _require(len(set(chosen)) == len(chosen), set(chosen) <= set(tables))
     return chosen
 
 
-def table_of(data: Any) -> Table:
+def table_of(data: object) -> Table:
     """:raises ValueError: the data do not describe a table."""
     return _TABLE.validate_python(data)
 

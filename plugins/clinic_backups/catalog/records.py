@@ -318,7 +318,7 @@ class Catalog:
         *was: State,
         held: bool | None = False,
         also: Announce = nobody,
-        **values: Any,
+        **values: object,
     ) -> BackupRecord:
         statement = statements.changing(tuple(values), was, held=held)
         with self.database.transaction(f"changing the record of {record.backup_id}") as db:

@@ -199,7 +199,7 @@ class Restores:
         return self._select(statement)
 
     def _note(
-        self, restore_id: str, also: Also = nobody, *, was: Mapping[str, Any] | None = None, **values: Any
+        self, restore_id: str, also: Also = nobody, *, was: Mapping[str, Any] | None = None, **values: object
     ) -> RestoreRecord:
         expected = was or {}
         statement = (

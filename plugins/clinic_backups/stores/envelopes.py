@@ -222,7 +222,7 @@ def _hold(archive_key: str, store: ObjectStore) -> Hold | None:
     return found
 
 
-def _hold_in(data: Any) -> Hold | None:
+def _hold_in(data: object) -> Hold | None:
     """The hold in a note; none if it is not valid."""
     try:
         return _HOLD.validate_python(data)

@@ -344,12 +344,14 @@ class Actions:
         return Started(dag_id, run_id, clinic_id)
 
     @contextmanager
-    def _telling_failure(self, caller: Caller, action: str, clinic_id: int, **about: Any) -> Iterator[None]:
+    def _telling_failure(
+        self, caller: Caller, action: str, clinic_id: int, *, run_id: str, backup: HistoryEntry | None = None
+    ) -> Iterator[None]:
         """Add a second line to the audit if the recorded action fails."""
         try:
             yield
         except ClinicBackupsError as error:
-            self._note(caller, f"{action} failed", clinic_id, **about, detail=error.message)
+            self._note(caller, f"{action} failed", clinic_id, backup=backup, run_id=run_id, detail=error.message)
             raise
 
     def _limit(self, caller: Caller) -> None:

@@ -259,7 +259,7 @@ def show(
     caller: Caller,
     services: Services,
     clinic_id: int | None = None,
-    **facts: Any,
+    **facts: object,
 ) -> HTMLResponse:
     """Render a page, with the actions that the caller may do with that clinic."""
     now, zone = services.now(), services.settings.zone

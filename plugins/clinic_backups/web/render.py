@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
@@ -36,7 +35,7 @@ STATIC_TYPES = {
 LONGEST_NAME = 120
 
 
-def page(request: Request, template: str, *, zone: ZoneInfo, status: int = 200, **facts: Any) -> HTMLResponse:
+def page(request: Request, template: str, *, zone: ZoneInfo, status: int = 200, **facts: object) -> HTMLResponse:
     """A page in the browser's language.
 
     :param zone: the time zone of shown times.
