@@ -20,7 +20,8 @@ from clinic_backups.base import connections
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.replicas import Replicas
-from clinic_backups.maintenance.cleaning import Cleaned, Cleaner
+from clinic_backups.maintenance.cleaned import Cleaned
+from clinic_backups.maintenance.cleaning import Cleaner
 from clinic_backups.maintenance.holds import Holds
 from clinic_backups.maintenance.inventory import Inventory, StoreCheck, Task
 from clinic_backups.maintenance.rebuild import Rebuilt, rebuild

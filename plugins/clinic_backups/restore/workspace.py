@@ -13,7 +13,8 @@ from clinic_backups.base.database import Source, raise_database_error, refusal_o
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.table import Table
 from clinic_backups.stores.base import ByteSource
-from clinic_backups.tenant.tenant_db import Snapshot, require_column
+from clinic_backups.tenant.copy_statement import require_column
+from clinic_backups.tenant.tenant_db import Snapshot
 
 
 def columns_of(names: Sequence[str], alias: str | None = None) -> sql.Composed:
