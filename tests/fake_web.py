@@ -210,7 +210,7 @@ class Fake:
     def board(self) -> Fake:
         return self
 
-    history = audit = actions = board
+    history = audit = actions = seen_runs = board
 
     def banners(self) -> list[Banner]:
         runs = (("clinic_restore", restore_run().run_id),)

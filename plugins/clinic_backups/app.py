@@ -34,8 +34,8 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.maintenance.cleaning import Cleaner
 from clinic_backups.maintenance.holds import Holds
-from clinic_backups.maintenance.inventory import StoreCheck
 from clinic_backups.maintenance.replication import Replicator
+from clinic_backups.maintenance.store_check import StoreCheck
 from clinic_backups.maintenance.verification import CheckedReplica, Verifier
 from clinic_backups.notify.approval_mails import ApprovalMails
 from clinic_backups.notify.backup_mails import Announcer
