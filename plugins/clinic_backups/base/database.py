@@ -278,6 +278,7 @@ def pin(opened: WatchedConnection) -> None:
     Usually nothing differs, and this costs one query.
     """
     opened.autocommit = True
+    opened.pins, opened.begins_alone = {}, ""
     with opened.cursor() as cursor:
         names = [*RELIED_ON, *_TRANSACTIONS]
         cursor.execute("SELECT name, current_setting(name, true) FROM unnest(%s) AS name", (names,))
