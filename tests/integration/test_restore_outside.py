@@ -93,7 +93,7 @@ LEFT_OUT = {
     "soft-deleted": LeftOut("UPDATE s.visit SET gone = true WHERE id = 1"),
     "soft-deleted and changed": LeftOut("UPDATE s.visit SET gone = true, code = 'x' WHERE id = 1"),
     "soft-deleted with its child": LeftOut("UPDATE s.visit SET gone = true WHERE id = 1; UPDATE s.note SET gone = true, v = 'x' WHERE id = 1"),
-    "soft-deleted without its way": LeftOut("UPDATE s.note SET gone = true, visit_id = NULL WHERE id = 1", says="1 rows of the backup have keys in s.note"),
+    "soft-deleted without its way": LeftOut("UPDATE s.note SET gone = true, visit_id = NULL WHERE id = 1", says="1 rows of s.note have keys of the backup's rows and have lost their clinic"),
     "without its way": LeftOut("UPDATE s.note SET visit_id = NULL WHERE id = 1"),
     "soft-deleted child alone": LeftOut("UPDATE s.note SET gone = true WHERE id IN (1, 2)", only=("s.note",)),
     "every one soft-deleted": LeftOut("UPDATE s.visit SET gone = true WHERE clinic_id = 1; UPDATE s.note SET gone = true WHERE id < 6"),

@@ -144,6 +144,14 @@ TEMPLATE = Shape(
     {"template": OWN},
 )
 TAKEN = "that belong to rows outside of this clinic now"
+LOST = "have lost their clinic"
+ORPHANS = {
+    "a lost row that names another clinic's", "a key that another clinic's orphan has", "and its own parent is gone as well",
+    "a numbered key, and its own parent is there", "a numbered key, and its parent takes its rows along",
+    "a key that a row for all clinics has", "what the backup does not have was written",
+    "nothing but a key, and its own parent is there", "a UUID that refers to a room", "a sequence that began anew",
+    "a sequence that begins anew by itself",
+}  # fmt: skip
 TO_OTHERS = "UPDATE s.patient SET clinic_id = 2 WHERE id = 1"
 
 
@@ -196,7 +204,7 @@ def test_another_clinics_row_is_neither_written_nor_copied(
     record = rig.run(1)
     rig.execute(case.after)
     damaged, plan = rig.everything(), rig.plan(record, tables=case.only)
-    assert case.says in str(plan.refusals)
+    assert (LOST if name in ORPHANS else case.says) in str(plan.refusals)
     assert "rehearsal" not in str(plan.refusals)
     assert rig.everything() == damaged
 
