@@ -17,7 +17,6 @@ from starlette.requests import Request
 from clinic_backups.base import connections
 from clinic_backups.base.errors import SettingsError, TransientError
 from clinic_backups.base.settings import PROJECT_SQL
-from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.web.access import Access, refuse_other_sites
 from clinic_backups.web.databases import WebDatabase
 from clinic_backups.web.problems import CrossSite, Unavailable
@@ -46,7 +45,7 @@ def access(demo_database: DemoDatabase) -> Iterator[Access]:
         twice = "UPDATE usuarios_usuario SET email = 'Dos@Clinicas.example' WHERE username ~ '^administrador.[34].'"
         cursor.execute(twice)
     database = WebDatabase(lambda: connections.parse("clinic_db", demo_database.reader_uri), "It")
-    yield Access(lambda: database, SqlFolder(PROJECT_SQL))
+    yield Access(lambda: database, PROJECT_SQL)
     database._engine.dispose()
 
 
@@ -82,7 +81,7 @@ def test_airflows_administrators_are_superadmin_and_others_are_what_the_applicat
 def test_the_file_may_hold_anything_and_its_columns_are_checked(access: Access, tmp_path: Path) -> None:
     shutil.copytree(PROJECT_SQL, tmp_path / "sql")
     file = tmp_path / "sql" / "user_clinics.sql"
-    access._folder = SqlFolder(tmp_path / "sql")
+    access._sql_dir = tmp_path / "sql"
     file.write_text("SELECT 5, 'odontologo' UNION ALL SELECT 5, 'administrador' -- 100 % %s %(x)s :name\n;\n")
     assert access.viewer(User("x\n' -- ")).clinics == {5: "administrador"}
     file.write_text("SELECT 7, 'superadmin'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -24,12 +25,12 @@ def index_entry(digest: bytes | bytearray, position: int) -> int:
 def sorted_index(digests: Iterable[bytes | bytearray]) -> array[int]:
     """The entries of a table's blocks, sorted."""
     # Sort in groups by the first byte: all at once as Python numbers, they would take ten times the memory.
-    parts = [array("Q") for _ in range(256)]
+    parts: defaultdict[int, array[int]] = defaultdict(lambda: array("Q"))
     for position, digest in enumerate(digests):
         parts[digest[0]].append(index_entry(digest, position))
     index = array("Q")
-    for part in parts:
-        index.extend(sorted(part))
+    for first in sorted(parts):
+        index.extend(sorted(parts[first]))
     return index
 
 

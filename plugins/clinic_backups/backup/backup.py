@@ -7,7 +7,7 @@ before it there is no backup, and after it a retry only completes the record.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from clinic_backups.archive.chain import Choice, choose
-from clinic_backups.archive.codec import Zstd
-from clinic_backups.archive.encryption import Age, parse_recipients
+from clinic_backups.archive.codec import CODEC, Codec
+from clinic_backups.archive.encryption import ENCRYPTION, Encryption, parse_recipients
 from clinic_backups.archive.known_blocks import KnownBlocks, UnusableBlocks
 from clinic_backups.archive.object_keys import archive_key_of
 from clinic_backups.archive.writer import block_list, schema_digest
@@ -26,6 +26,7 @@ from clinic_backups.backup.stream import ArchiveStream, OnProgress, Progress, St
 from clinic_backups.base.clock import Now, carried_on, require_same_clock, require_same_server
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, ObjectExists, ObjectLocked, PermanentError, TransientError
+from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.model import BackupRecord, BackupRequest, Clinic, Envelope, Table, WantedKind, backup_id_of
 from clinic_backups.base.settings import Settings
@@ -49,6 +50,7 @@ TRIES = 3
 class _Seen(NamedTuple):
     """The input of one backup; see :meth:`ClinicBackup.run`."""
 
+    folder: SqlFolder
     same_as: str | None
     outside: Mapping[str, Outside]
 
@@ -65,6 +67,7 @@ class ClinicBackup:
     :param on_unnoted: called, from a thread of its own, if the progress could not be written to the catalog. The
         backup continues without further notes.
     :param on_unchecked: see :func:`clinic_backups.tenant.gate.passed`.
+    :param kept: opens the connections to the clinics' database.
     """
 
     def __init__(
@@ -75,19 +78,20 @@ class ClinicBackup:
         store: ObjectStore,
         catalog: Catalog,
         extract: SqlExtract | None = None,
-        compress: Zstd | None = None,
-        encrypt: Age | None = None,
+        compress: Codec | None = None,
+        encrypt: Encryption | None = None,
         announcer: Announcer | None = None,
         now: Now | None = None,
         on_progress: OnProgress = nobody,
         on_unnoted: Callable[[ClinicBackupsError], object] = nobody,
         on_unchecked: gate.OnUnchecked = nobody,
+        kept: KeptConnections | None = None,
     ) -> None:
         self._settings, self._clinic_db, self._store, self._catalog = settings, clinic_db, store, catalog
-        self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or Zstd(), encrypt or Age()
+        self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or CODEC, encrypt or ENCRYPTION
         self._now = now = now or catalog.clock
         self._on_progress, self._on_unnoted = on_progress, on_unnoted
-        self._on_unchecked = on_unchecked
+        self._on_unchecked, self._kept = on_unchecked, kept
         self._outcomes = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
         self._parents = Parents(store, catalog, now)
         self._stream: ArchiveStream | None = None
@@ -117,8 +121,9 @@ class ClinicBackup:
         """
         recipients = self._settings.recipients_of(request.clinic.id)
         parse_recipients(recipients)
+        folder = SqlFolder(self._settings.sql_dir)
         if queries is None:
-            queries = self._extract.rendered(SqlFolder(self._settings.sql_dir), request.clinic.id)
+            queries = self._extract.rendered(folder, request.clinic.id)
         with nullcontext(held) if held is not None else self._catalog.lock(request.clinic.id) as lock:
             require_same_clock(self._now)
             record = self._record(request)
@@ -128,7 +133,7 @@ class ClinicBackup:
                 # Before anything is read, because the store's URL may lead to an empty mount point.
                 self._store.identified()
                 record = self._cleared(record)
-                seen = _Seen(same_as, outside)
+                seen = _Seen(folder, same_as, outside)
                 record, stored, envelope = self._stored(record, request, queries, recipients, seen, lock)
             except BaseException as error:
                 self._outcomes.note_failure(record, error, retries_left=request.retries_left)
@@ -184,7 +189,7 @@ class ClinicBackup:
                     keep_days=self._settings.retention_of(record.clinic_id).keep_days,
                     locked_until=locked_until,
                 )
-                return read, stored, self._commit(read, envelope, lock)
+                return read, stored, self._commit(read, envelope, lock, seen.folder.clinic_table)
             except ObjectExists:
                 if not tries_left:
                     raise
@@ -264,7 +269,9 @@ class ClinicBackup:
         stream = ArchiveStream(self._store, self._compress, self._encrypt, recipients, show, locked_until=locked_until)
         timeouts = self._settings.timeouts
         with (
-            Snapshot(self._clinic_db, reads=queries, same_as=seen.same_as, pause=self._pause, **timeouts) as snapshot,
+            Snapshot(
+                self._clinic_db, reads=queries, same_as=seen.same_as, pause=self._pause, kept=self._kept, **timeouts
+            ) as snapshot,
             notes,
         ):
             self._stream = stream
@@ -272,8 +279,7 @@ class ClinicBackup:
                 self._pause(0)
                 require_same_server(self._now, "The clinics' database", snapshot.time)
                 lag = lag_of(snapshot.replayed(), self._settings.standby_lag_seconds)
-                folder = SqlFolder(self._settings.sql_dir)
-                tables, gaps = gate.passed(snapshot, folder, request, queries, self._on_unchecked)
+                tables, gaps = gate.passed(snapshot, seen.folder, request, queries, self._on_unchecked)
                 digest = schema_digest(tables.values())
                 source = source_database.identity_of(snapshot)
                 other = source_database.difference(source_before, source)
@@ -300,7 +306,11 @@ class ClinicBackup:
                     chosen=request.chosen,
                 )  # fmt: skip
                 try:
-                    return self._checked(record, snapshot, tables, queries, stored, backups, recipients, other), stored
+                    may_be_empty = seen.folder.declarations().may_be_empty
+                    checked = self._checked(
+                        record, snapshot, tables, queries, stored, backups, recipients, other, may_be_empty
+                    )
+                    return checked, stored
                 except BaseException as error:
                     envelopes.withdraw(stored.archive.key, self._store, error)
                     raise
@@ -323,13 +333,13 @@ class ClinicBackup:
         backups: Sequence[BackupRecord],
         recipients: Sequence[str],
         other_database: str,
+        may_be_empty: Collection[str],
     ) -> BackupRecord:
         """The record with its suspect findings. :raises TransientError: the read rows cannot be right."""
         rows = {name: blocks.rows for name, blocks in stored.blocks.items()}
         now = self._now()
         good = [b for b in backups if b.is_trusted and b.safety_of is None and not b.is_of_future(now)]
         last_good = max(good, key=lambda backup: (backup.data_time, backup.backup_id)) if good else None
-        may_be_empty = SqlFolder(self._settings.sql_dir).declarations().may_be_empty
         found = plausibility.check(snapshot, tables, queries, rows, last_good, may_be_empty=may_be_empty)
         other_keys = ""
         if last_good is not None and last_good.recipients and not {*last_good.recipients} & {*recipients}:
@@ -397,10 +407,10 @@ class ClinicBackup:
             not_before=erasure.requested_at if erasure else None,
         )
 
-    def _commit(self, record: BackupRecord, envelope: Envelope, lock: ClinicLock) -> Envelope:
+    def _commit(self, record: BackupRecord, envelope: Envelope, lock: ClinicLock, clinic_table: str) -> Envelope:
         """Make the last checks, note the envelope and write it. An archive that gets no envelope is removed."""
         try:
-            self._require_clinic(envelope)
+            self._require_clinic(envelope, clinic_table)
             lock.require()
             self._catalog.note(record, envelope)
             envelopes.write(envelope, self._store, now=self._now())
@@ -409,12 +419,11 @@ class ClinicBackup:
             raise
         return envelope
 
-    def _require_clinic(self, envelope: Envelope) -> None:
+    def _require_clinic(self, envelope: Envelope, table: str) -> None:
         """Refuse a backup without the clinic's own row, which could not be restored.
 
         The clinic was removed meanwhile.
         """
-        table = SqlFolder(self._settings.sql_dir).clinic_table
         rows = envelope.rows.get(table, 1)
         # A safety backup may be of a clinic whose own row is gone.
         if rows != 1 and not (envelope.safety_of is not None and rows == 0):

@@ -184,7 +184,7 @@ def connect(
             hint="Compare the connection's extras with PostgreSQL's documentation of connection parameters.",
         ) from None
     try:
-        _pin(opened)
+        pin(opened)
     except psycopg2.Error as error:
         opened.close()
         raise_database_error(error, f"asking the server of connection {connection.conn_id!r} for its settings")
@@ -272,7 +272,7 @@ def is_conflict(error: BaseException) -> bool:
     return refused is not None and refused.state in ("40001", "40P01")
 
 
-def _pin(opened: WatchedConnection) -> None:
+def pin(opened: WatchedConnection) -> None:
     """Override settings of a role or a database that differ from what is needed, in each transaction.
 
     Usually nothing differs, and this costs one query.

@@ -88,6 +88,7 @@ class WatchedConnection(psycopg2.extensions.connection):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.opened_at = time.monotonic()
         self._waits: dict[int, float] = {}
         self._excused_at = 0.0
         self._given_up: tuple[float, bool] | None = None

@@ -14,10 +14,11 @@ from clinic_backups.base.clock import DatabaseClock
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import raise_database_error, session_settings
 from clinic_backups.base.errors import TransientError
+from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.catalog.database import connect_catalog
 
-Purpose = Literal["clinic", "copies"]
-"""``clinic``: for a backup or restore. ``copies``: for copying its backups to further stores. Deleting takes both."""
+Purpose = Literal["clinic", "replicas"]
+"""``clinic``: for a backup or restore. ``replicas``: for making replicas of its backups. Deleting takes both."""
 # The lock belongs to a transaction: a transaction-pooling proxy could give a session and its lock to another client.
 IDLE_SECONDS, BEAT_SECONDS = 300, 30
 """After this silence the server frees the lock; and the interval in which the holder sends a sign of life."""
@@ -54,14 +55,21 @@ class ClinicLock:
 
 @contextmanager
 def lock_clinic(
-    connection: Connection, clinic_id: int, *purposes: Purpose, clock: DatabaseClock | None = None
+    connection: Connection,
+    clinic_id: int,
+    *purposes: Purpose,
+    clock: DatabaseClock | None = None,
+    kept: KeptConnections | None = None,
 ) -> Iterator[ClinicLock]:
     """Take the locks of a clinic.
 
     :param clock: gets the database's time from the same statement.
+    :param kept: opens the connection, and gets it back after a use without an error.
     :raises AlreadyRunning: another process holds one of the locks.
     """
-    db = connect_catalog(connection)
+    kept = kept or KeptConnections()
+    db = kept.take(connection, connect_catalog)
+    usable = False
     try:
         with db.cursor() as cursor:
             # If a process is dead but a proxy keeps its connection open, the server must free the lock.
@@ -72,13 +80,17 @@ def lock_clinic(
                     raise _running(clinic_id, purpose)
         with _kept_alive(db):
             yield ClinicLock(db, clinic_id)
+        usable = True
     except psycopg2.Error as error:
         raise_database_error(error, f"locking clinic {clinic_id} in the catalog", source="catalog")
     finally:
         # Only a rollback is answered, a close is not. So the lock is certainly free when this returns.
         with suppress(psycopg2.Error):
             db.rollback()
-        db.close()
+        if usable:
+            kept.give_back(connection, db)
+        else:
+            db.close()
 
 
 def _try(cursor: Any, name: str, clock: DatabaseClock | None) -> bool:
@@ -109,17 +121,19 @@ def _kept_alive(db: Any) -> Iterator[None]:
                 with db.cursor() as cursor:
                     cursor.execute("SELECT 1")
 
-    threading.Thread(target=beat, name="clinic-lock", daemon=True).start()
+    thread = threading.Thread(target=beat, name="clinic-lock", daemon=True)
+    thread.start()
     try:
         yield
     finally:
         ended.set()
+        thread.join()  # so that no sign of life begins a transaction after the lock's end
 
 
 def _running(clinic_id: int, purpose: Purpose) -> AlreadyRunning:
-    if purpose == "copies":
+    if purpose == "replicas":
         return AlreadyRunning(
-            f"Clinic {clinic_id}'s backups are already being copied to another store. Nothing was started.",
+            f"Clinic {clinic_id}'s backups are already being replicated. Nothing was started.",
             hint="Try again when that has ended.",
         )
     return AlreadyRunning(

@@ -25,7 +25,7 @@ from clinic_backups.restore.ownership import has_lost_clinic
 from clinic_backups.restore.rules import Reference, UniqueRule, compare, with_child
 from clinic_backups.restore.ways import Ways, columns_of_ways
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
-from clinic_backups.tenant.declarations import Declarations
+from clinic_backups.tenant.declarations import FILE, Declarations, spelled
 
 
 @dataclass(frozen=True)
@@ -232,8 +232,9 @@ class Obstacles:
                 f"{count} rows of {table} have keys of the backup's rows and have lost their clinic (no value in"
                 f" {columns} leads to one). {' '.join(filter(None, found))} So it cannot be told that they are this"
                 f" clinic's: {keys}.",
-                f"If they are this clinic's, set {columns} in them again. Otherwise change their keys, or restore into"
-                " another schema.",
+                f"If they are this clinic's, set {columns} in them again, or add the line `{spelled(table)}: lasting"
+                f" keys, reason` to {FILE}: it says that two rows of the table never get the same key and that none"
+                " moves to another clinic. Otherwise change their keys, or restore into another schema.",
             )
 
         return Obstacle(diff, self._of_keys(diff, lost), says)

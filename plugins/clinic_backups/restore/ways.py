@@ -108,6 +108,10 @@ class Ways:
         own = {column.name for column in self._structure.columns if column.table == table}
         return sorted(((named | self.telling(table)) & own) - followed - said)
 
+    def keeps_keys(self, table: str) -> bool:
+        """Whether somebody declared that two rows never get the same key, and that none is given to another clinic."""
+        return table in self._folder.declarations().lasting_keys
+
     @cached_property
     def readable(self) -> frozenset[str]:
         """Tables that the links lead to and that this role may read."""

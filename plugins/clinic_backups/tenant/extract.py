@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -90,12 +90,21 @@ def _environment() -> ImmutableSandboxedEnvironment:
 
 @dataclass(frozen=True)
 class SqlFolder:
-    """The folder ``include/sql``: the list of tables, and the queries that name clinics and their people."""
+    """The folder ``include/sql``: the list of tables, and the queries that name clinics and their people.
+
+    An object reads each file once, so that one backup sees one version of it.
+    """
 
     path: Path
+    _texts: dict[str, str] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def text(self, name: str) -> str:
         """The content of one file. :raises SettingsError: it is missing or not UTF-8."""
+        if name not in self._texts:
+            self._texts[name] = self._read(name)
+        return self._texts[name]
+
+    def _read(self, name: str) -> str:
         try:
             # A byte-order mark, which some editors write, is not part of the text.
             return (self.path / name).read_text(encoding="utf-8-sig")

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, Self
 
@@ -17,7 +18,9 @@ from psycopg2 import sql
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import Source, connect, qualified, raise_database_error, session_settings
 from clinic_backups.base.errors import PermanentError, afterwards
+from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.model import Clinic, Column, ForeignKey, Table
+from clinic_backups.base.text import quoted
 from clinic_backups.tenant.extract import SqlFolder, file_of
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.schema_memory import Version
@@ -75,6 +78,7 @@ class Snapshot:
         See
     :class:`~clinic_backups.tenant.table_locks.TableLocks`.
     :param pause: sleeps between two attempts to lock. If it raises, the attempts end.
+    :param kept: opens the connection, and gets it back after a use without an error.
     """
 
     READ_ONLY = True
@@ -89,8 +93,9 @@ class Snapshot:
         same_as: str | None = None,
         reads: Mapping[str, str] | None = None,
         pause: Callable[[float], object] = time.sleep,
+        kept: KeptConnections | None = None,
     ) -> None:
-        self._connection = connection
+        self._connection, self._kept = connection, kept or KeptConnections()
         self._same_as, self._reads, self._pause = same_as, reads, pause
         self._lock_timeout_seconds = lock_timeout_seconds
         self._settings = SESSION | {
@@ -100,7 +105,7 @@ class Snapshot:
         self._locks: TableLocks | None = None
 
     def __enter__(self) -> Self:
-        self._db = connect(self._connection)
+        self._db = self._kept.take(self._connection)
         try:
             self._db.set_session(isolation_level="REPEATABLE READ", readonly=self.READ_ONLY, deferrable=False)
             if self._reads is not None:
@@ -132,8 +137,11 @@ class Snapshot:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Nothing was written, so closing the connection is enough.
-        self._db.close()
+        # Nothing was written, so it is enough to close the connection or to roll back.
+        if error is None:
+            self._kept.give_back(self._connection, self._db)
+        else:
+            self._db.close()
 
     @property
     def host(self) -> str:
@@ -328,15 +336,8 @@ class Snapshot:
         Text keys are ordered by code point, since a collation's order may change with the operating system. A table
         without primary key is ordered by its whole rows.
         """
-        columns = sql.SQL(", ").join(sql.Identifier("r", column.name) for column in table.stored_columns)
-        if table.primary_key:
-            types = {column.name: column.type for column in table.columns}
-            order = sql.SQL(", ").join(_ordered(name, types[name]) for name in table.primary_key)
-        else:
-            order = sql.SQL('ROW({})::text COLLATE "C"').format(columns)
-        statement = sql.SQL("COPY (SELECT {columns} FROM (\n{extract}\n) AS r ORDER BY {order}) TO STDOUT (FORMAT csv)")
-        text: str = statement.format(columns=columns, extract=sql.SQL(extract), order=order).as_string(self._db)
-        return text
+        columns, order = _columns_and_order(table)
+        return f"COPY (SELECT {columns} FROM (\n{extract}\n) AS r ORDER BY {order}) TO STDOUT (FORMAT csv)"  # noqa: S608 - the extract is trusted, names are quoted
 
     def copy(self, table: Table, extract: str, write: RowSink) -> None:
         """Call ``write`` with each CSV row of one table. An error of ``write`` is raised unchanged."""
@@ -352,9 +353,9 @@ class Snapshot:
 
     def probe(self, table: Table, extract: str) -> None:
         """Run an extract for its first row only. :raises PermanentError: it fails or lacks a column of the table."""
-        columns = sql.SQL(", ").join(sql.Identifier("r", column.name) for column in table.stored_columns)
-        query = sql.SQL("SELECT FROM (SELECT {} FROM (\n{}\n) AS r) AS s LIMIT 1").format(columns, sql.SQL(extract))
-        statement, doing = query.as_string(self._db), f"trying the extract of {table.name}"
+        columns, _ = _columns_and_order(table)
+        statement = f"SELECT FROM (SELECT {columns} FROM (\n{extract}\n) AS r) AS s LIMIT 1"  # noqa: S608
+        doing = f"trying the extract of {table.name}"
         try:
             with self._db.cursor() as cursor:
                 cursor.execute(statement)  # a %% in an extract is no placeholder when there are no values
@@ -393,9 +394,23 @@ class _Writer:
         self.write = write
 
 
-def _ordered(column: str, type_: str) -> sql.Composable:
+@lru_cache(maxsize=2048)
+def _columns_and_order(table: Table) -> tuple[str, str]:
+    """What a table's COPY selects, and by what it orders. The same for all clinics."""
+    columns = ", ".join(_column(column.name) for column in table.stored_columns)
+    if not table.primary_key:
+        return columns, f'ROW({columns})::text COLLATE "C"'
+    types = {column.name: column.type for column in table.columns}
+    return columns, ", ".join(_ordered(name, types[name]) for name in table.primary_key)
+
+
+def _column(name: str) -> str:
+    return f'"r".{quoted(name)}'
+
+
+def _ordered(column: str, type_: str) -> str:
     collatable = type_.partition("(")[0].rstrip("[]") in ("text", "character varying", "character")
-    return sql.Identifier("r", column) + sql.SQL(' COLLATE "C"' if collatable else "")
+    return _column(column) + (' COLLATE "C"' if collatable else "")
 
 
 def _table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -29,10 +30,11 @@ class Access:
 
     :param database: the clinics' database, queried once for each request of a person who is not an Airflow
         administrator.
+    :param sql_dir: the folder ``include/sql``. Its file is read for each request.
     """
 
-    def __init__(self, database: Callable[[], CatalogDatabase], folder: SqlFolder) -> None:
-        self._database, self._folder = database, folder
+    def __init__(self, database: Callable[[], CatalogDatabase], sql_dir: Path) -> None:
+        self._database, self._sql_dir = database, sql_dir
 
     def viewer(self, user: Any) -> Viewer:
         """The rights of an Airflow user.
@@ -42,7 +44,7 @@ class Access:
         name, email = str(user.get_name() or ""), str(getattr(user, "email", None) or "").strip()
         if is_airflow_admin(user):
             return Viewer(name, email, superadmin=True)
-        query = self._folder.user_clinics()
+        query = SqlFolder(self._sql_dir).user_clinics()
         with self._database().transaction("looking up the clinics of a person", source="file") as db:
             rows = db.exec_driver_sql(query, {"email": email, "name": name}).all()
         return _viewer(name, email, rows)

@@ -19,7 +19,6 @@ from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.database import time_of
 from clinic_backups.operators.parts import AirflowParts
-from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.web import banners
 from clinic_backups.web.access import Access
 from clinic_backups.web.actions import Actions
@@ -54,7 +53,7 @@ class Services:
     def access(self) -> Access:
         """Finds out the rights of people."""
         clinics = WebDatabase(lambda: AirflowParts().clinic_db, "The clinics' database")
-        return Access(lambda: clinics, SqlFolder(self.settings.sql_dir))
+        return Access(lambda: clinics, self.settings.sql_dir)
 
     @cached_property
     def board(self) -> Board:
