@@ -42,7 +42,7 @@ def main() -> int:
         "--only",
         choices=GROUPS,
         action="append",
-        help="only these; memory, far, fleet and beside are not among the default",
+        help="only these; memory, far, fleet, beside: not among the default",
     )
     arguments = parser.parse_args()
     asked = {name: getattr(arguments, name) for name in ("rows", "rounds", "clinics", "patients")}

@@ -41,12 +41,13 @@ def figures(world: World) -> list[Figure]:
         def night() -> Run:
             return Run(_seconds(stack.run(api, DAG_ID)) / count)
 
+        by_hand = "one clinic after the other, in one process"
         subjects = [
             Subject(EMPTY, lambda: Run(_seconds(_empty(stack, api)) / EMPTY_TASKS), note="seconds per task"),
-            Subject(BY_HAND, lambda: _by_hand(world, database, scripts), note="one clinic after the other, in one process"),
-            Subject("first night", night, (EMPTY, BY_HAND), note="full backups, with record, mail and page; per clinic"),
+            Subject(BY_HAND, lambda: _by_hand(world, database, scripts), note=by_hand),
+            Subject("first night", night, (EMPTY, BY_HAND), note="full backups, with record and mail; per clinic"),
             Subject("second night", night, (EMPTY, BY_HAND), note="incremental backups; per clinic"),
-        ]  # fmt: skip
+        ]
         found = measure(GROUP, subjects, 1, facts={"clinics": count, "patients": patients}, say=world.say)
     for figure in found[2:]:
         world.say(f"{figure.name}: {60 / figure.seconds.median:,.0f} clinics a minute")
@@ -67,7 +68,8 @@ def _script(database: Connection, clinic_id: int) -> str:
     """SQL for psql: a backup's queries of one clinic in one snapshot, to STDOUT."""
     extracts = SqlExtract().rendered(SqlFolder(PROJECT_SQL), clinic_id)
     with Snapshot(database) as snapshot:
-        copies = [snapshot.copy_statement(table, extracts[name]) for name, table in snapshot.tables(sorted(extracts)).items()]  # fmt: skip
+        tables = snapshot.tables(sorted(extracts))
+        copies = [snapshot.copy_statement(table, extracts[name]) for name, table in tables.items()]
     assert all(copy.endswith(COPY_END) for copy in copies)
     settings = [f"SET LOCAL {name} = '{value}';" for name, value in SESSION.items()]
     begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"
