@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from clinic_backups.base import connections
 from clinic_backups.base.database import RELIED_ON, connect
+from clinic_backups.base.silence import OWN_PATH
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.records import Catalog
 from tests.integration.test_cli import Run, restore_keys, run  # noqa: F401 - a fixture
@@ -117,6 +118,6 @@ def test_the_catalogs_clock_and_single_statements_are_its_own(hostile: DemoDatab
         assert done.rowcount == 0
 
 
-def test_a_server_with_ordinary_settings_is_left_alone(demo_database: DemoDatabase) -> None:
+def test_a_server_with_ordinary_settings_gets_only_the_search_path(demo_database: DemoDatabase) -> None:
     with closing(connect(connections.parse("x", demo_database.catalog_uri))) as db:
-        assert db.pins == {}
+        assert db.pins == {"search_path": OWN_PATH}

@@ -13,7 +13,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
-from clinic_backups.base.silence import ASK_SECONDS, Silent, WatchedConnection, WatchedCursor
+from clinic_backups.base.silence import ASK_SECONDS, OWN_PATH, Silent, WatchedConnection, WatchedCursor
 
 SHOWN_STATES = (
     "08", "0A", "25", "28", "40", "53", "54", "55000", "55006", "55P03", "57", "58030", "42501", "42809",
@@ -35,8 +35,8 @@ TRANSIENT_STATES = ("55P03", "55006", "25P03", "25P04", "72000")
 RELIED_ON: Mapping[str, tuple[str, re.Pattern[str]]] = {
     name: (wanted, re.compile(fits))
     for name, wanted, fits in (
-        # If pg_catalog is listed in search_path, other schemas may come before it.
-        ("search_path", "pg_catalog", r'"?pg_catalog"?|(?!.*pg_catalog).*'),
+        # Under any other path, somebody's operator or function whose types fit better is run instead of PostgreSQL's.
+        ("search_path", OWN_PATH, r'"?pg_catalog"?, "?pg_temp"?'),
         ("datestyle", "ISO, YMD", r"ISO, .*"),
         ("intervalstyle", "postgres", "postgres"),
         ("extra_float_digits", "3", "[123]"),
@@ -275,12 +275,14 @@ def is_conflict(error: BaseException) -> bool:
 def pin(opened: WatchedConnection) -> None:
     """Override settings of a role or a database that differ from what is needed, in each transaction.
 
-    Usually nothing differs, and this costs one query.
+    Usually only the search path differs. Finding that out costs one query, and setting it one more in each transaction.
     """
     opened.autocommit = True
     with opened.cursor() as cursor:
         names = [*RELIED_ON, *_TRANSACTIONS]
-        cursor.execute("SELECT name, current_setting(name, true) FROM unnest(%s) AS name", (names,))
+        # No path is set yet, so every name has its schema.
+        query = "SELECT name, pg_catalog.current_setting(name, true) FROM pg_catalog.unnest(%s) AS name"
+        cursor.execute(query, (names,))
         found = dict(cursor.fetchall())
     opened.autocommit = False
     pins = {

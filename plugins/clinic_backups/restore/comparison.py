@@ -17,7 +17,7 @@ from clinic_backups.base.model import Table
 from clinic_backups.restore import notes, row_keys, sequences
 from clinic_backups.restore.adopt import Left, adopt
 from clinic_backups.restore.archives import Wanted
-from clinic_backups.restore.casts import convert, fill_nulls
+from clinic_backups.restore.casts import Converted, convert, fill_nulls
 from clinic_backups.restore.choose_tables import Choice
 from clinic_backups.restore.derived import Derived, in_the_way
 from clinic_backups.restore.diff import TableDiff, compute
@@ -100,6 +100,7 @@ class Comparison:
         self._derived: list[Derived] = []
         self._sequences = sequences.Found()
         self._quiet = Quiet("nothing")
+        self._converted: dict[str, Converted] = {}
         self._parts: dict[str, str] = {}
         self._moment: dict[str, Any] = {}
         self.diffs: dict[str, TableDiff] = {}
@@ -123,8 +124,9 @@ class Comparison:
         """Compute the operations and the obstacles."""
         converted: dict[str, Staged] = {}
         for name, staged in self._staged.items():
-            if unfit := convert(self.workspace, staged, as_text=self._as_text):
-                self._refusals += unfit
+            self._converted[name] = convert(self.workspace, staged, as_text=self._as_text)
+            if self._converted[name].refusals:
+                self._refusals += self._converted[name].refusals
                 continue
             for note in fill_nulls(self.workspace, staged):
                 self._note(name, note)

@@ -62,8 +62,11 @@ class TableDiff:
         """``w`` for a FROM clause: the wanted rows of these operations, which are ``o`` unless all rows come back."""
         if self.whole and INSERT in operations:
             return sql.SQL("{} AS w").format(self.staged.wanted)
-        return sql.SQL("{} AS o JOIN {} AS w ON o.op IN ({}) AND {}").format(
-            self.ops, self.staged.wanted, sql.SQL(", ").join(map(sql.Literal, operations)), self.joins("w")
+        return sql.SQL("{} AS o JOIN {} AS w ON ({}) AND {}").format(
+            self.ops,
+            self.staged.wanted,
+            sql.SQL(" OR ").join(is_op("o", operation) for operation in operations),
+            self.joins("w"),
         )
 
     @property
@@ -76,7 +79,14 @@ class TableDiff:
         shape = self.staged.shape
         if shape.key:
             return shape.is_of(ops, alias)
-        return sql.SQL("{}.row_text = {}").format(sql.Identifier(ops), row_text(shape.columns, alias))
+        return sql.SQL("{}.row_text OPERATOR(pg_catalog.=) {}").format(
+            sql.Identifier(ops), row_text(shape.columns, alias)
+        )
+
+
+def is_op(alias: str, operation: str) -> sql.Composed:
+    """SQL: a row of ``ops`` is of this operation, under any search path."""
+    return sql.SQL("{}.op OPERATOR(pg_catalog.=) {}").format(sql.Identifier(alias), sql.Literal(operation))
 
 
 def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references: Sequence[Reference] = ()) -> TableDiff:

@@ -104,8 +104,9 @@ class Quiet:
             self._alter_all(workspace, lambda trigger: _STATES[trigger.state])
 
     def _alter_all(self, workspace: Workspace, how: Callable[[Trigger], str]) -> None:
-        for trigger in self.triggers:
-            _alter(workspace, trigger, how(trigger))
+        with workspace.application_path():  # an event trigger may fire
+            for trigger in self.triggers:
+                _alter(workspace, trigger, how(trigger))
 
 
 def decide(

@@ -20,6 +20,7 @@ from clinic_backups.base.database import Source, connect, qualified, raise_datab
 from clinic_backups.base.errors import PermanentError, afterwards
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.model import Clinic, Column, ForeignKey, Table
+from clinic_backups.base.silence import OWN_PATH
 from clinic_backups.base.text import quoted
 from clinic_backups.tenant.extract import SqlFolder, file_of
 from clinic_backups.tenant.pg_catalog import catalog_query
@@ -29,7 +30,7 @@ from clinic_backups.tenant.table_locks import Replayed, TableLocks, require_pres
 # The settings that pg_dump sets so that equal rows are equal bytes, and also time zone and currency.
 # https://www.postgresql.org/docs/current/runtime-config-client.html#RUNTIME-CONFIG-CLIENT-FORMAT
 SESSION = {
-    "search_path": "pg_catalog",
+    "search_path": OWN_PATH,
     "datestyle": "ISO, YMD",
     "intervalstyle": "postgres",
     "timezone": "UTC",
