@@ -29,7 +29,7 @@ class Converted:
     """What became of a table's columns.
 
     :param refusals: by column; if there are any, the table stays as it is.
-    :param how: for each converted column its way, as SQL.
+    :param how: the chosen way, as SQL, for each column whose type is another one now.
     """
 
     refusals: tuple[Refusal, ...] = ()
@@ -62,7 +62,7 @@ def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> Converted
     if chosen:
         _rewrite(workspace, staged, chosen)
     compute_keys(workspace, staged.wanted, shape)
-    return Converted(how={name: conversion.there for name, conversion in chosen.items()})
+    return Converted(how={name: conversion.there for name, conversion in chosen.items() if name in retyped})
 
 
 def _rewrite(workspace: Workspace, staged: Staged, chosen: Mapping[str, _Conversion]) -> None:

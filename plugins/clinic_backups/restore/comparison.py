@@ -14,7 +14,7 @@ from clinic_backups.base.database import is_conflict
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.model import Table
-from clinic_backups.restore import notes, row_keys, sequences
+from clinic_backups.restore import notes, parts, row_keys, sequences
 from clinic_backups.restore.adopt import Left, adopt
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.casts import Converted, convert, fill_nulls
@@ -203,13 +203,20 @@ class Comparison:
         if self._wish.mode == "live":
             self._moment = moment_of(workspace, diffs)
         self._parts = (
-            {name: diff.digest for name, diff in diffs.items()}
+            parts.said(self._notes, self._target)
+            | parts.triggers(self._quiet)
+            | parts.moved_sequences(self._sequences)
+            | parts.conversions(workspace, diffs, self._converted)
+            | parts.extracts(diffs, self.queries)
+            | {name: diff.digest for name, diff in diffs.items()}
             | {"backup": self.manifest.backup_id, "mode": self._wish.mode, "target": self._target.identity}
             | {f"derived {derived.table}": str(derived.rows) for derived in self._derived}
             | {f"refusal {number}": refusal.message for number, refusal in enumerate(self._refusals)}
             | ({"moment": digest_of_moment(self._moment)} if self._moment else {})
             | {f"shape {name}": shape.digest for name, shape in self._shapes.items()}
         )
+        for table, note in self._sequences.counts:
+            self._note(table, note)
 
     def present(self) -> Present:
         """The contents that the safety backup must have."""

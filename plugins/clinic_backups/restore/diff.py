@@ -159,6 +159,19 @@ def described(
     return TableDiff(staged, ops, plan, digest, moving, anew, whole)
 
 
+def digest_of_values(workspace: Workspace, diff: TableDiff) -> str:
+    """SHA-256 over the rows to insert and update, with their new values."""
+    rows = sql.SQL("SELECT sha256(convert_to({}, 'UTF8')) AS line FROM ({}) AS v").format(
+        row_text(diff.staged.shape.columns, "v"), diff.written
+    )
+    query = sql.SQL("""
+        SELECT COALESCE(encode(sha256(string_agg(part, ''::bytea ORDER BY bucket)), 'hex'), '')
+          FROM (SELECT get_byte(line, 0) AS bucket, sha256(string_agg(line, ''::bytea ORDER BY line)) AS part
+                  FROM ({}) AS l GROUP BY 1) AS p""").format(rows)
+    ((digest,),) = workspace.rows(query, None, f"reading the values of {diff.name}")
+    return str(digest)
+
+
 def _all_new(staged: Staged) -> sql.Composed:
     """The result of :func:`_by_key` if the clinic has no present row that differs. No value has to be read."""
     return sql.SQL("SELECT 'insert' AS op, 1 AS times, {}, NULL::bytea AS present_hash FROM {} AS w").format(

@@ -40,6 +40,7 @@ class Trigger:
     :param table: the restored table. ``relation`` is the same, or the partition that has the trigger.
     :param state: ``pg_trigger.tgenabled``: O origin, A always, R replica, D disabled.
     :param kind: TRIGGER, or RULE: a rule that writes something else is treated like a trigger.
+    :param definition: a digest of what it does.
     """
 
     table: str
@@ -49,6 +50,7 @@ class Trigger:
     state: str
     may: bool
     kind: Literal["TRIGGER", "RULE"] = "TRIGGER"
+    definition: str = ""
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,13 @@ class Found:
 
     :param uses: all columns that get numbers from them.
     :param notes: each a table and what the plan says about it.
+    :param counts: the same, of what other clinics change all the time.
     """
 
     uses: list[SequenceUse] = field(default_factory=list)
     numbered: list[Numbered] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
+    counts: list[tuple[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
             here = rows_of(use, here)
             numbered, left = _complete(workspace, use, numbered, here)
             if left:
-                result.notes.append((use.of.root, _unread(use, left)))
+                result.counts.append((use.of.root, _unread(use, left)))
         result.numbered.append(Numbered(use, numbered, here))
     return result
 

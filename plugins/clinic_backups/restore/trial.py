@@ -96,7 +96,7 @@ def _check_told(report: Report, name: str, key: Sequence[str], references: tuple
 
 def _check_triggers(report: Report, workspace: Workspace, name: str) -> None:
     found = workspace.rows(catalog_query("triggers"), {"names": [name]}, "reading the triggers")
-    firing = sorted({trigger for _, _, trigger, _, state, may, _ in found if state in ("O", "A") and not may})
+    firing = sorted({trigger for _, _, trigger, _, state, may, *_ in found if state in ("O", "A") and not may})
     if firing and not may_replica(workspace):
         report.warn(
             CHECK,
