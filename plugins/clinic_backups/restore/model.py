@@ -1,4 +1,7 @@
-"""The request for a restore, its plan, and its result."""
+"""The request for a restore, its plan, and its result.
+
+Names in a plan's sentences may be an attacker's, so each sentence becomes one line of visible text.
+"""
 
 from __future__ import annotations
 
@@ -119,6 +122,9 @@ class TablePlan:
     notes: tuple[str, ...] = ()
     """Other facts about this table that people need, such as drift and triggers."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", tuple(map(one_line, self.notes)))
+
     @property
     def writes(self) -> int:
         return self.insert + self.update + self.delete
@@ -134,6 +140,10 @@ class Refusal:
     table: str
     message: str
     hint: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", one_line(self.message))
+        object.__setattr__(self, "hint", one_line(self.hint))
 
 
 @dataclass(frozen=True)
@@ -156,6 +166,9 @@ class RestorePlan:
     """For the mode ``live``: the facts that later show which rows changed since the plan."""
     target: Target | None = None
     """None in plans that were recorded before version 0011 of the catalog."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "notes", tuple(map(one_line, self.notes)))
 
     @property
     def writes(self) -> int:

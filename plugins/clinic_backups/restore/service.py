@@ -303,9 +303,10 @@ def _otherwise(clinic_id: int, parts: Sequence[str]) -> ClinicChanged:
 
 def refused(plan: RestorePlan) -> PermanentError:
     """All refusals of a plan as one error."""
-    lines = [f"- {refusal.message}\n  HINT: {refusal.hint}" for refusal in plan.refusals]
+    lines = [line for each in plan.refusals for line in (f"- {each.message}", f"  HINT: {each.hint}")]
     return PermanentError(
-        "\n".join([f"The restore of clinic {plan.clinic_id} from {plan.backup_id} is not possible:", *lines]),
+        f"The restore of clinic {plan.clinic_id} from {plan.backup_id} is not possible:",
+        *lines,
         hint="Nothing was changed.",
     )
 
