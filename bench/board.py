@@ -200,9 +200,9 @@ def _load(world: World, size: Size) -> Connection:
         cursor.execute(Path(__file__).with_name("board.sql").read_text(), {"clinics": size.clinics})
         for night in range(size.nights - 1, -1, -1):
             if night == 0:
-                cursor.execute("SELECT pg_temp.copies()")
+                cursor.execute("SELECT pg_temp.replicas()")
                 cursor.execute("VACUUM ANALYZE")
             cursor.execute("SELECT pg_temp.night(%s)", (night,))
-        cursor.execute("SELECT pg_temp.copies()")
+        cursor.execute("SELECT pg_temp.replicas()")
         cursor.execute("SELECT pg_temp.morning()")
     return connection

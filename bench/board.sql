@@ -53,8 +53,8 @@ SELECT c.clinic_id || '-' || to_char(at, 'YYYYMMDD"T"HH24MISS"Z"'), c.clinic_id,
 $$;
 
 -- Each backup lies in a store.
-CREATE FUNCTION pg_temp.copies() RETURNS void LANGUAGE sql AS $$
-INSERT INTO clinic_backups.backup_copy (backup_id, store_url, state, stored_at)
+CREATE FUNCTION pg_temp.replicas() RETURNS void LANGUAGE sql AS $$
+INSERT INTO clinic_backups.backup_replica (backup_id, store_url, state, stored_at)
 SELECT backup_id, 's3://clinics/prefix', CASE state WHEN 'lost' THEN 'lost' ELSE 'present' END, finished_at
   FROM clinic_backups.backup WHERE state IN ('completed', 'lost')
     ON CONFLICT DO NOTHING

@@ -33,12 +33,12 @@ from airflow.sdk import Param, dag
 
 from clinic_backups.base import settings
 from clinic_backups.operators import (
+    CODEC,
+    ENCRYPTION,
     OWNER,
-    Age,
     ClinicBackupOperator,
     SqlExtract,
     Store,
-    Zstd,
     active_clinics,
     pool,
     preflight,
@@ -87,8 +87,8 @@ def clinic_backup() -> None:
     back_up = ClinicBackupOperator.partial(
         task_id="back_up",
         extract=SqlExtract("extract"),
-        compress=Zstd(level=1),
-        encrypt=Age(),
+        compress=CODEC,
+        encrypt=ENCRYPTION,
         upload=Store(),
         kind="{{ params.kind or 'auto' }}",
         notes="{{ params.notes or '' }}",

@@ -2,14 +2,14 @@
 ### Check the stores, and delete expired backups
 
 Sundays at 03:00 (`CLINIC_BACKUPS_RETENTION_SCHEDULE`, in `CLINIC_BACKUPS_TIME_ZONE`), and by hand:
-`check_stores` → `copy_missing` → `clean`.
+`check_stores` → `replicate_missing` → `clean`.
 
-- `check_stores` compares each store with the catalog. If the object of a backup is missing or differs, the copy is
+- `check_stores` compares each store with the catalog. If the object of a backup is missing or differs, the replica is
   recorded as lost, and the operator gets a mail. With `sweep` it also removes the remains of unfinished uploads that
   are older than a day. Objects that this package did not make, and backups that the catalog does not know, are never
   touched.
-- `copy_missing` makes the copies that stores lack (`CLINIC_BACKUPS_REPLICA_STORES`). A copy that the primary store lost
-  is made from a replica.
+- `replicate_missing` makes the replicas that stores lack (`CLINIC_BACKUPS_REPLICA_STORES`). A replica that the primary
+  store lost is made from another store's.
 - `clean` deletes. Every backup is kept for `CLINIC_BACKUPS_KEEP_DAYS`. After that, the newest backup of each of the
   last days, weeks, months and years is kept, as `KEEP_DAILY` … `KEEP_YEARLY` say. It also continues erasures of
   clinics.
@@ -30,8 +30,8 @@ These are never deleted:
 | `{"sweep": true}` | also remove the remains of unfinished uploads |
 | `{"read": true}` | read every archive and compare its SHA-256, not only its size: all archives are transferred |
 
-**When it is red**, the log of the first red task says what failed and why: a store did not answer, copies could not be
-made, or a clinic's backups were not deleted (the store refused, or the clinic was being backed up or restored).
+**When it is red**, the log of the first red task says what failed and why: a store did not answer, replicas could not
+be made, or a clinic's backups were not deleted (the store refused, or the clinic was being backed up or restored).
 Everything else was done. The next run continues where this one stopped.
 
 **To undo**: a deleted backup is gone, unless the bucket keeps versions. That is what `dry_run` is for.
@@ -46,7 +46,7 @@ from airflow.sdk import Param, dag
 
 from clinic_backups.base import settings
 from clinic_backups.operators import OWNER
-from clinic_backups.operators.copies import check_stores, copy_missing
+from clinic_backups.operators.replicate import check_stores, replicate_missing
 from clinic_backups.operators.retention import clean
 from clinic_backups.operators.timetable import on_time
 
@@ -77,11 +77,11 @@ configured = settings.for_schedules()
 )
 def clinic_backup_retention() -> None:
     checked, cleaned = check_stores(), clean()
-    # A new replica takes days to fill. After six hours this run goes on to clean, and the next run copies the rest.
-    copied = copy_missing.override(execution_timeout=timedelta(hours=6), retries=0)()
-    checked >> copied >> cleaned
+    # A new store takes days to fill. After six hours this run goes on to clean, and the next run makes the rest.
+    replicated = replicate_missing.override(execution_timeout=timedelta(hours=6), retries=0)()
+    checked >> replicated >> cleaned
     # Each task runs even if the one before failed. The run is green only if none failed.
-    [checked, copied, cleaned] >> EmptyOperator(task_id="all_well")
+    [checked, replicated, cleaned] >> EmptyOperator(task_id="all_well")
 
 
 clinic_backup_retention()

@@ -1,5 +1,5 @@
 """
-### Read every copy of one backup, and compare it with the catalog
+### Read every replica of one backup, and compare it with the catalog
 
 Started only by hand:
 
@@ -7,18 +7,18 @@ Started only by hand:
 | --- | --- |
 | `{"backup_id": "7-20261124T060000Z"}` | this backup; if it is incremental, also the backups that it is built on |
 
-Each copy is read whole, in each store that should have it. Its size and SHA-256 are compared with the recorded ones. No
-key is needed, because the archive is not decrypted. All copies are transferred. An envelope or a hold note that differs
-from the catalog is written again.
+Each replica is read whole, in each store that should have it. Its size and SHA-256 are compared with the recorded ones.
+No key is needed, because the archive is not decrypted. All replicas are transferred. An envelope or a hold note that
+differs from the catalog is written again.
 
-**When it is red**, the log of `verify` names each bad copy and the remedy.
-- A copy is missing or damaged. That is recorded, also for the backups that are built on it, and the operator gets a
-  mail. If another store has a good copy, the backup can be restored, and the DAG `clinic_backup_retention` makes the
-  copy again.
+**When it is red**, the log of `verify` names each bad replica and the remedy.
+- A replica is missing or damaged. That is recorded, also for the backups that are built on it, and the operator gets a
+  mail. If another store has a good replica, the backup can be restored, and the DAG `clinic_backup_retention` makes the
+  replica again.
 - A store did not answer, or the result could not be recorded because the clinic was being backed up. Nothing was
-  recorded about these copies. The task was retried; clear it to try once more.
+  recorded about these replicas. The task was retried; clear it to try once more.
 
-**When it is green**, all copies are good. A copy that was recorded as lost or damaged before counts again.
+**When it is green**, all replicas are good. A replica that was recorded as lost or damaged before counts again.
 
 **To undo**: nothing to undo. It changes no archive. The same by hand: `clinic-backups verify`.
 """
@@ -37,7 +37,7 @@ configured = settings.for_schedules()
 
 
 @dag(
-    description="Read every copy of one backup, and compare it with the catalog",
+    description="Read every replica of one backup, and compare it with the catalog",
     schedule=None,
     catchup=False,
     max_active_runs=4,

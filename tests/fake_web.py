@@ -309,7 +309,7 @@ class Fake:
 
 def entries() -> list[HistoryEntry]:
     """The history of clinic 7: one runs, one failed, one is lost, one on hold, the others are well."""
-    copies = (("s3://respaldos/clinicas", "intact"), ("gs://copias/clinicas", "missing"))
+    replicas = (("s3://respaldos/clinicas", "intact"), ("gs://copias/clinicas", "missing"))
     unfinished: dict[str, Any] = {"finished_at": None, "size_bytes": None, "rows": {}, "state": "running"}
     running = record(13, started_at=NOW - timedelta(seconds=25), trigger="manual", requested_by="ana", **unfinished)
     chain = (
@@ -322,12 +322,12 @@ def entries() -> list[HistoryEntry]:
     )  # fmt: skip
     return [
         HistoryEntry(13, running, (), progress()),
-        HistoryEntry(12, record(12, parent_id=chain[0].backup_id, chain=chain), copies),
-        HistoryEntry(11, record(11, hold_reason="expediente 12/2026", held_by="guardia"), copies[:1]),
+        HistoryEntry(12, record(12, parent_id=chain[0].backup_id, chain=chain), replicas),
+        HistoryEntry(11, record(11, hold_reason="expediente 12/2026", held_by="guardia"), replicas[:1]),
         HistoryEntry(10, failed),
         HistoryEntry(9, record(9, state="lost"), (("s3://respaldos/clinicas", "damaged"),)),
         *(
-            HistoryEntry(number, record(number, trigger="manual", notes="antes"), copies[:1])
+            HistoryEntry(number, record(number, trigger="manual", notes="antes"), replicas[:1])
             for number in range(8, -40, -1)
             if number
         ),

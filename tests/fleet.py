@@ -18,8 +18,8 @@ import pyrage
 
 from clinic_backups.base import connections
 from clinic_backups.base.model import BackupRecord
-from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.maintenance.cleaning import Cleaned, Cleaner
 from clinic_backups.maintenance.holds import Holds
 from clinic_backups.maintenance.inventory import Inventory, StoreCheck, Task
@@ -38,7 +38,7 @@ START = datetime(2026, 9, 1, 6, tzinfo=UTC)
 
 
 class Fleet(Rig):
-    """Backups go to the first store; the others get copies."""
+    """Backups go to the first store; the others get replicas."""
 
     def __init__(self, database: DemoDatabase, *stores: ObjectStore) -> None:
         super().__init__(database, stores[0])
@@ -48,8 +48,8 @@ class Fleet(Rig):
         self.now = START
 
     @property
-    def places(self) -> Copies:
-        return Copies(self.catalog.database)
+    def replicas(self) -> Replicas:
+        return Replicas(self.catalog.database)
 
     def on_day(self, day: float, clinic_id: int = 1, **changes: Any) -> BackupRecord:
         """Back up on a day, and leave the clock there. ``changes`` are settings."""
@@ -60,7 +60,7 @@ class Fleet(Rig):
     def later(self, **duration: float) -> None:
         self.now += timedelta(**duration)
 
-    def copy(self, clinic_id: int | None = None, *, stores: Stores | None = None, **options: Any) -> Replication:
+    def replicate(self, clinic_id: int | None = None, *, stores: Stores | None = None, **options: Any) -> Replication:
         replicator = Replicator(catalog=self.catalog, stores=stores or self.stores, now=lambda: self.now)
         return replicator.run(clinic_id, **options)
 

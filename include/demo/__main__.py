@@ -19,6 +19,7 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
+from clinic_backups.archive import by_hand
 from include.demo import progress, table
 from include.demo.layout import CHECKOUT, CLINIC_ADMIN, CLINIC_READER, WEB_USER, DemoError, Layout, Secrets
 from include.demo.postgres import PostgresError
@@ -136,8 +137,8 @@ class Demo:
             f"Store  {root}/store   (archives and envelopes)",
             f"Mails  {root}/mail   ({mails} went out in this run, to the clinics' administrators and the operator)",
             f"Logs   {root}/logs",
-            "Open an archive without this program (apt-get install age zstd):",
-            f"  age --decrypt -i {root}/identity.txt {archive} | zstd -d | tar -tv",
+            f"Open an archive without this program (apt-get install {' '.join(by_hand.TOOLS.values())}):",
+            f"  {by_hand.unpacked(f'{root}/identity.txt', archive)} | tar -tv",
         ):
             self.console.print(escape(line), soft_wrap=True, highlight=False)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from clinic_backups.archive.bounds import Bound, bound_of
-from clinic_backups.archive.codec import Zstd
-from clinic_backups.archive.encryption import Age, load_identities, parse_recipients, public_keys
+from clinic_backups.archive.codec import Codec
+from clinic_backups.archive.encryption import Encryption, load_identities, parse_recipients, public_keys
 from clinic_backups.backup import preflight
 from clinic_backups.backup.backup import ClinicBackup
 from clinic_backups.backup.outcome import Outcomes
@@ -20,27 +20,27 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError, TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import Listener, nobody
-from clinic_backups.base.model import BackupRecord, Clinic, CopyProblem
+from clinic_backups.base.model import BackupRecord, Clinic, ReplicaProblem
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.silence import Limits
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.clinics import Clinics
-from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.maintenance.cleaning import Cleaner
 from clinic_backups.maintenance.holds import Holds
 from clinic_backups.maintenance.inventory import StoreCheck
 from clinic_backups.maintenance.replication import Replicator
-from clinic_backups.maintenance.verification import CheckedCopy, Verifier
+from clinic_backups.maintenance.verification import CheckedReplica, Verifier
 from clinic_backups.notify.approval_mails import ApprovalMails
 from clinic_backups.notify.backup_mails import Announcer
 from clinic_backups.notify.delivered import Delivered
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.restore import trial
-from clinic_backups.restore.archives import Archives, OnBadCopy, Source
+from clinic_backups.restore.archives import Archives, OnBadReplica, Source
 from clinic_backups.restore.consolidate import Consolidation
 from clinic_backups.restore.copying import CopyRunner
 from clinic_backups.restore.into import IntoRestore
@@ -65,9 +65,9 @@ class Listening(TypedDict, total=False):
 
 
 class Reading(Listening, total=False):
-    """Further arguments of :class:`Archives`: known sizes of backups, and a callback for bad copies."""
+    """Further arguments of :class:`Archives`: known sizes of backups, and a callback for bad replicas."""
 
-    on_bad_copy: OnBadCopy
+    on_bad_replica: OnBadReplica
     bound_of: Callable[[str], Bound | None]
 
 
@@ -77,8 +77,8 @@ class Stages(TypedDict, total=False):
     settings: Settings
     clinic_db: Connection
     extract: SqlExtract
-    compress: Zstd
-    encrypt: Age
+    compress: Codec
+    encrypt: Encryption
     announcer: Announcer
     on_progress: OnProgress
     on_unnoted: Callable[[ClinicBackupsError], object]
@@ -287,7 +287,7 @@ class Parts:
     def restores(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> RestoreRunner:
         """Runs restores and keeps their records."""
         restore = self.clinic_restore(
-            identity_file, on_bad_copy=self._note_bad_copy, bound_of=self.known_bound, **listening
+            identity_file, on_bad_replica=self._note_bad_replica, bound_of=self.known_bound, **listening
         )
         return RestoreRunner(
             restore=restore, catalog=self.catalog, restore_db=self.restore_db, safety=self.safety(identity_file),
@@ -328,7 +328,9 @@ class Parts:
 
     def consolidation(self, identity_file: Path | None = None, **listening: Unpack[Listening]) -> Consolidation:
         """Makes full backups from incremental ones, without using the clinics' database."""
-        archives = self.archives(identity_file, on_bad_copy=self._note_bad_copy, bound_of=self.known_bound, **listening)
+        archives = self.archives(
+            identity_file, on_bad_replica=self._note_bad_replica, bound_of=self.known_bound, **listening
+        )
         return Consolidation(
             settings=self.settings, catalog=self.catalog, archives=archives, store=self.store, announcer=self.announcer,
             **listening,
@@ -354,9 +356,9 @@ class Parts:
         """Applies the retention policy and continues erasures."""
         return Cleaner(settings=self.settings, catalog=self.catalog, stores=self.stores, now=self.clock)
 
-    def replicator(self, on_copy: Callable[[BackupRecord, str], object] = nobody) -> Replicator:
-        """Makes the copies that stores lack."""
-        return Replicator(catalog=self.catalog, stores=self.stores, now=self.clock, on_copy=on_copy)
+    def replicator(self, on_replica: Callable[[BackupRecord, str], object] = nobody) -> Replicator:
+        """Makes the replicas that stores lack."""
+        return Replicator(catalog=self.catalog, stores=self.stores, now=self.clock, on_replica=on_replica)
 
     def holds(self) -> Holds:
         """Sets and ends holds."""
@@ -371,29 +373,29 @@ class Parts:
         return StoreCheck(catalog=self.catalog, now=self.clock, **listening)
 
     def verifier(
-        self, *, on_copy: Callable[[CheckedCopy], object] = nobody, **listening: Unpack[Listening]
+        self, *, on_replica: Callable[[CheckedReplica], object] = nobody, **listening: Unpack[Listening]
     ) -> Verifier:
-        """Reads every copy of one backup."""
+        """Reads every replica of one backup."""
         check = self.store_check(**listening)
-        return Verifier(catalog=self.catalog, stores=self.stores, check=check, now=self.clock, on_copy=on_copy)
+        return Verifier(catalog=self.catalog, stores=self.stores, check=check, now=self.clock, on_replica=on_replica)
 
-    def copies(self) -> Copies:
-        """The places of backups in stores."""
-        return Copies(self.catalog.database)
+    def replicas(self) -> Replicas:
+        """The replicas of backups in stores."""
+        return Replicas(self.catalog.database)
 
     def known_bound(self, backup_id: str) -> Bound | None:
         """The bound of a backup, from its record."""
         record = self.catalog.get(backup_id)
         return bound_of(record) if record is not None else None
 
-    def _note_bad_copy(self, source: Source, url: str, error: ClinicBackupsError) -> None:
-        """Record a bad copy that a restore found."""
+    def _note_bad_replica(self, source: Source, url: str, error: ClinicBackupsError) -> None:
+        """Record a bad replica that a restore found."""
         record = self.catalog.get(source.backup_id)
         if record is None or url not in record.stores:
             return
         if isinstance(error, (ObjectNotFound, IntegrityError)):
-            problem: CopyProblem = "missing" if isinstance(error, ObjectNotFound) else "damaged"
-            self.copies().lose(record, url, problem, self.clock(), LossAlarm(self.clock))
+            problem: ReplicaProblem = "missing" if isinstance(error, ObjectNotFound) else "damaged"
+            self.replicas().lose(record, url, problem, self.clock(), LossAlarm(self.clock))
 
     def preflight(self, *, count_rows: bool = True, try_restores: bool = False) -> list[preflight.Finding]:
         """Check everything that a backup needs.

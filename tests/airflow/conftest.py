@@ -42,13 +42,13 @@ administrator, and somebody whom the application does not know."""
 class Airflow:
     """``sql`` is the copy of ``include/sql`` that the tasks use: a test may change it and puts it back.
 
-    ``replica`` is the folder of the second store.
+    ``further`` is the folder of the second store.
     """
 
     stack: Stack
     api: AirflowApi
     sql: Path
-    replica: Path
+    further: Path
 
     def web(self, user: str | None = None) -> httpx.Client:
         """A client of the page and its API, logged in as somebody of ``PEOPLE`` or the demo, or as nobody."""

@@ -204,8 +204,8 @@ def test_the_operator_holds_releases_and_verifies_a_backup_and_the_audit_tells_i
         assert newest_backup(airflow, 3)[1].hold_reason is None
 
         page.get_by_role("button", name="Verify").click()
-        verify_id = see_it_done(page, "All copies are whole.")
-        assert "copies that" in airflow.log(verify_id, "verify", "clinic_backup_verify")
+        verify_id = see_it_done(page, "All replicas are whole.")
+        assert "replicas that" in airflow.log(verify_id, "verify", "clinic_backup_verify")
 
         page.get_by_role("link", name="Audit", exact=True).click()
         page.get_by_label("Clinic no.").fill("3")

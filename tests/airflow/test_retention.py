@@ -1,4 +1,4 @@
-"""The DAGs ``clinic_backup_retention`` and ``clinic_backup_hold``, and copies in a second store, in a real Airflow."""
+"""The DAGs ``clinic_backup_retention`` and ``clinic_backup_hold``, and replicas in a second store, in Airflow."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_it_shows_first_and_deletes_then(airflow: Airflow) -> None:
     assert state == "success"
     run_id, state = airflow.run({}, DAG)
     assert state == "success", airflow.log(run_id, "clean", DAG)
-    for folder in (airflow.stack.layout.store, airflow.replica):
+    for folder in (airflow.stack.layout.store, airflow.further):
         assert not (folder / old.archive_key).exists()
         assert (folder / new.archive_key).exists()
 
@@ -52,14 +52,14 @@ def test_a_wrong_conf_deletes_nothing(airflow: Airflow) -> None:
     assert len(airflow.catalog.find(state="completed")) == before
 
 
-def test_each_backup_is_copied_and_what_the_first_store_loses_comes_back(airflow: Airflow) -> None:
+def test_each_backup_is_replicated_and_what_the_first_store_loses_comes_back(airflow: Airflow) -> None:
     run_id, _ = airflow.run({"clinic_id": 5})
     record = airflow.records(run_id)[5]
-    ours, theirs = (folder / record.archive_key for folder in (airflow.stack.layout.store, airflow.replica))
+    ours, theirs = (folder / record.archive_key for folder in (airflow.stack.layout.store, airflow.further))
     content = ours.read_bytes()
     assert theirs.read_bytes() == content
-    assert f"Copying {record.backup_id} to file://" in airflow.log(run_id, "back_up")
-    assert record.stores == (airflow.stack.layout.store.as_uri(), airflow.replica.as_uri())
+    assert f"Replicating {record.backup_id} to file://" in airflow.log(run_id, "back_up")
+    assert record.stores == (airflow.stack.layout.store.as_uri(), airflow.further.as_uri())
     ours.unlink()
     before = len(airflow.mails())
     run_id, state = airflow.run({}, DAG)
@@ -73,25 +73,25 @@ def test_each_backup_is_copied_and_what_the_first_store_loses_comes_back(airflow
     assert record.backup_id in mail.get_body(("plain",)).get_content()  # type: ignore[union-attr]
 
 
-def test_a_replica_that_is_down_fails_no_backup_is_in_the_digest_and_is_caught_up(airflow: Airflow) -> None:
-    kept = airflow.replica.with_name("kept")
-    airflow.replica.rename(kept)
-    airflow.replica.write_text("a file where a folder should be")
+def test_a_further_store_that_is_down_fails_no_backup_is_in_the_digest_and_is_caught_up(airflow: Airflow) -> None:
+    kept = airflow.further.with_name("kept")
+    airflow.further.rename(kept)
+    airflow.further.write_text("a file where a folder should be")
     before = len(airflow.mails())
     try:
         run_id, state = airflow.run({"clinic_id": 5})
         assert state == "success"
         record = airflow.records(run_id)[5]
-        assert f"{record.backup_id} is not in {airflow.replica.as_uri()} yet" in airflow.log(run_id, "back_up")
+        assert f"{record.backup_id} is not in {airflow.further.as_uri()} yet" in airflow.log(run_id, "back_up")
         (digest,) = [mail for mail in airflow.mails()[before:] if mail["X-Envelope-To"] == OPERATOR]
         assert str(digest["Subject"]).startswith("⚠️")
-        assert airflow.replica.as_uri() in digest.get_body(("plain",)).get_content()  # type: ignore[union-attr]
+        assert airflow.further.as_uri() in digest.get_body(("plain",)).get_content()  # type: ignore[union-attr]
         run_id, state = airflow.run({}, DAG)
         assert state == "failed"
         assert airflow.states(run_id, DAG)["clean"] == "success"
     finally:
-        airflow.replica.unlink()
-        kept.rename(airflow.replica)
+        airflow.further.unlink()
+        kept.rename(airflow.further)
     run_id, state = airflow.run({}, DAG)
-    assert state == "success", airflow.log(run_id, "copy_missing", DAG)
-    assert (airflow.replica / record.archive_key).exists()
+    assert state == "success", airflow.log(run_id, "replicate_missing", DAG)
+    assert (airflow.further / record.archive_key).exists()

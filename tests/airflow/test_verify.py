@@ -1,4 +1,4 @@
-"""The DAG ``clinic_backup_verify`` in a real Airflow: every copy is read, and bad ones are recorded and reported."""
+"""The DAG ``clinic_backup_verify`` in a real Airflow: every replica is read, and bad ones are recorded and reported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.airflow.conftest import OPERATOR, Airflow
 DAG = "clinic_backup_verify"
 
 
-def test_a_damaged_copy_is_found_recorded_and_told_and_counts_again_once_it_is_back(airflow: Airflow) -> None:
+def test_a_damaged_replica_is_found_recorded_and_told_and_counts_again_once_it_is_back(airflow: Airflow) -> None:
     for kind in ("full", "incremental"):
         run_id, _ = airflow.run({"clinic_id": 5, "kind": kind})
     record = airflow.records(run_id)[5]
@@ -20,15 +20,15 @@ def test_a_damaged_copy_is_found_recorded_and_told_and_counts_again_once_it_is_b
     log = airflow.log(run_id, "verify", DAG)
     assert state == "success", log
     (full,) = record.chain
-    places = (airflow.stack.layout.store.as_uri(), airflow.replica.as_uri())
+    replicas = (airflow.stack.layout.store.as_uri(), airflow.further.as_uri())
     for backup_id in (record.backup_id, full.backup_id):
-        for url in places:
+        for url in replicas:
             assert f"{backup_id} in {url}: intact" in log
-    assert f"All 4 copies that {record.backup_id} needs are intact." in log
+    assert f"All 4 replicas that {record.backup_id} needs are intact." in log
     assert airflow.states(run_id, DAG) == {"verify": "success"}
 
     # One byte of what it is built on.
-    path = airflow.replica / full.key
+    path = airflow.further / full.key
     content = path.read_bytes()
     before = len(airflow.mails())
     path.chmod(0o600)
@@ -39,11 +39,11 @@ def test_a_damaged_copy_is_found_recorded_and_told_and_counts_again_once_it_is_b
         path.write_bytes(content)
     log = airflow.log(run_id, "verify", DAG)
     assert (state, airflow.tasks(run_id, DAG)["verify"]["try_number"]) == ("failed", 1)
-    assert f"{full.backup_id} in {places[1]}: damaged, which is recorded now" in log
-    assert f"{full.backup_id} is damaged in {places[1]}" in log
-    assert "clinic_backup_retention, copies it from there" in log
+    assert f"{full.backup_id} in {replicas[1]}: damaged, which is recorded now" in log
+    assert f"{full.backup_id} is damaged in {replicas[1]}" in log
+    assert "clinic_backup_retention, makes it again from there" in log
     assert (found := airflow.catalog.get(full.backup_id)) is not None
-    assert (found.state, found.stores) == ("completed", places[:1])
+    assert (found.state, found.stores) == ("completed", replicas[:1])
     (mail,) = airflow.mails()[before:]
     assert mail["X-Envelope-To"] == OPERATOR
     assert full.backup_id in mail.get_body(("plain",)).get_content()  # type: ignore[union-attr]
@@ -51,21 +51,21 @@ def test_a_damaged_copy_is_found_recorded_and_told_and_counts_again_once_it_is_b
     run_id, state = airflow.run(conf, DAG)
     log = airflow.log(run_id, "verify", DAG)
     assert state == "success", log
-    assert f"{full.backup_id} in {places[1]}: intact, which is recorded now" in log
+    assert f"{full.backup_id} in {replicas[1]}: intact, which is recorded now" in log
     assert (found := airflow.catalog.get(full.backup_id)) is not None
-    assert set(found.stores) == set(places)
+    assert set(found.stores) == set(replicas)
     assert len(airflow.mails()) == before + 1
 
 
 def test_a_store_that_does_not_answer_is_tried_again_and_nothing_is_recorded(airflow: Airflow) -> None:
     run_id, _ = airflow.run({"clinic_id": 5})
     record = airflow.records(run_id)[5]
-    kept = airflow.replica.with_name("kept")
-    airflow.replica.rename(kept)
+    kept = airflow.further.with_name("kept")
+    airflow.further.rename(kept)
     try:
         run_id, state = airflow.run({"backup_id": record.backup_id}, DAG)
     finally:
-        kept.rename(airflow.replica)
+        kept.rename(airflow.further)
     assert (state, airflow.tasks(run_id, DAG)["verify"]["try_number"]) == ("failed", 2)
     assert "is not the store that the catalog knows" in airflow.log(run_id, "verify", DAG)
     assert (found := airflow.catalog.get(record.backup_id)) is not None

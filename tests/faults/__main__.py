@@ -24,7 +24,7 @@ def main() -> int:
     words = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     words.add_argument("--steps", type=int, default=200, help="how many operations")
     words.add_argument("--seed", type=int, default=None, help="the same choices again; times differ")
-    words.add_argument("--primary", choices=("s3", "file"), default=None, help="the store that is not the replica")
+    words.add_argument("--primary", choices=("s3", "file"), default=None, help="the store that is not the further one")
     given = words.parse_args()
     if missing := missing_programs():
         print(f"The oracle needs {', '.join(missing)}.\nHINT: apt-get install age zstd tar", file=sys.stderr)

@@ -204,7 +204,7 @@ class Campaign:
 
 def describe(world: World) -> str:
     """Write the state after a violation into files beside the folder store; returns their place."""
-    tables = ("backup", "backup_copy", "erasure", "restore", "store_identity")
+    tables = ("backup", "backup_replica", "erasure", "restore", "store_identity")
     state = {table: world.rows(f"SELECT to_jsonb(t) AS row FROM clinic_backups.{table} t") for table in tables}
     (world.folder / "catalog.json").write_text(json.dumps(state, indent=1, default=str))
     for key in world.objects()[world.urls["s3"]]:

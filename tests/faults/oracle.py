@@ -21,7 +21,7 @@ _BACKUPS = """
     SELECT backup_id, clinic_id, state, archive_key, sha256, size_bytes, rows, chain, safety_of, suspect, hold_reason
       FROM clinic_backups.backup ORDER BY data_time, started_at, backup_id
 """
-_COPIES = "SELECT backup_id, store_url, state FROM clinic_backups.backup_copy"
+_REPLICAS = "SELECT backup_id, store_url, state FROM clinic_backups.backup_replica"
 _ERASURES = "SELECT id, clinic_id, finished_at, remaining FROM clinic_backups.erasure"
 GONE = ("deleting", "deleted")
 
@@ -92,13 +92,13 @@ class Oracle:
         self._rows(step, moments[-1])
         backups = {row["backup_id"]: row for row in self.world.rows(_BACKUPS)}
         objects = self.world.objects()
-        copies: dict[str, dict[str, str]] = {}
-        for row in self.world.rows(_COPIES):
-            copies.setdefault(row["backup_id"], {})[row["store_url"]] = row["state"]
+        replicas: dict[str, dict[str, str]] = {}
+        for row in self.world.rows(_REPLICAS):
+            replicas.setdefault(row["backup_id"], {})[row["store_url"]] = row["state"]
         for backup in backups.values():
             self._remember(step, backup, moments)
         for backup in backups.values():
-            self._backup(backup, backups, copies.get(backup["backup_id"], {}), objects)
+            self._backup(backup, backups, replicas.get(backup["backup_id"], {}), objects)
         self._erasures(backups, objects)
         if step.forgets:
             return
@@ -133,7 +133,7 @@ class Oracle:
             self.holds[name] = [moment[backup["clinic_id"]] for moment in moments if backup["clinic_id"] in moment]
 
     def _backup(
-        self, backup: Mapping[str, Any], backups: Mapping[str, Mapping[str, Any]], copies: Mapping[str, str],
+        self, backup: Mapping[str, Any], backups: Mapping[str, Mapping[str, Any]], replicas: Mapping[str, str],
         objects: Mapping[str, Mapping[str, str]],
     ) -> None:  # fmt: skip
         name, key, state = backup["backup_id"], backup["archive_key"], backup["state"]
@@ -141,18 +141,18 @@ class Oracle:
             raise Violation(f"{name} is recorded as deleted, and objects of it are in {left}")
         if state == "lost":
             raise Violation(f"{name} is recorded as lost, and nobody took it")
-        for url, copy in copies.items():
+        for url, replica in replicas.items():
             good = key in objects.get(url, {}) and self._hash(url, key, objects) == backup["sha256"]
-            if copy != "present" and good:
-                raise Violation(f"{name} is recorded as {copy} in {url}, and it is there and intact")
-            if copy == "present" and state == "completed":
-                self._copy(backup, url, good, objects)
+            if replica != "present" and good:
+                raise Violation(f"{name} is recorded as {replica} in {url}, and it is there and intact")
+            if replica == "present" and state == "completed":
+                self._replica(backup, url, good, objects)
         if state != "completed":
             return
-        if "present" not in copies.values():
+        if "present" not in replicas.values():
             raise Violation(f"{name} is completed, and no store is recorded to hold it")
         try:
-            found = self._content(backup, backups, next(url for url in copies if copies[url] == "present"))
+            found = self._content(backup, backups, next(url for url in replicas if replicas[url] == "present"))
         except (NotReadable, KeyError, ValueError) as error:
             raise Violation(f"{name} cannot be opened: {error}") from error
         differences = [found.difference(each) for each in self.holds[name]]
@@ -162,7 +162,9 @@ class Oracle:
         if counted != {table: count for table, count in backup["rows"].items() if count}:
             raise Violation(f"{name} is recorded with other numbers of rows than it holds")
 
-    def _copy(self, backup: Mapping[str, Any], url: str, good: bool, objects: Mapping[str, Mapping[str, str]]) -> None:
+    def _replica(
+        self, backup: Mapping[str, Any], url: str, good: bool, objects: Mapping[str, Mapping[str, str]]
+    ) -> None:
         name, key = backup["backup_id"], backup["archive_key"]
         if not good:
             state = "is another one" if key in objects.get(url, {}) else "is not there"

@@ -45,7 +45,7 @@ class World:
     commits: FaultProxy
     requests: FaultProxy
     primary: str
-    """s3 or file: which of the two stores is not the replica"""
+    """s3 or file: which of the two stores is not the further one"""
     command: Command
 
     def __post_init__(self) -> None:
@@ -180,11 +180,11 @@ def _settings(folder: Path, server: Server, prefix: str, port: int, primary: str
              "config_kwargs": {"read_timeout": SECONDS_OF_SILENCE, "connect_timeout": SECONDS_OF_SILENCE}}  # fmt: skip
     s3 = f"aws://{quote(server.login)}:{quote(server.password)}@/?__extra__={quote(json.dumps(extra))}"
     urls = {"s3": f"s3://{BUCKET}/{prefix}", "file": (folder / "mount").as_uri()}
-    replica = "file" if primary == "s3" else "s3"
+    further = "file" if primary == "s3" else "s3"
     return {
         "AIRFLOW_CONN_BACKUP_STORE" if primary == "s3" else "AIRFLOW_CONN_REPLICA": s3,
         "CLINIC_BACKUPS_STORE_URL": urls[primary],
-        "CLINIC_BACKUPS_REPLICA_STORES": json.dumps({"replica": urls[replica]}),
+        "CLINIC_BACKUPS_REPLICA_STORES": json.dumps({"replica": urls[further]}),
         "CLINIC_BACKUPS_RECIPIENTS": public,
         "CLINIC_BACKUPS_IDENTITY_FILE": str(folder / "identity.txt"),
         "CLINIC_BACKUPS_CHAIN_LENGTH": "4",

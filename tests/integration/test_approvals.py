@@ -304,14 +304,14 @@ def test_an_attempt_that_died_after_its_commit_is_recognized_and_any_other_is_no
         runner.apply(approved)
 
 
-def test_the_safety_copy_is_of_what_the_plan_saw_and_is_chosen_by_its_id_only(theatre: Theatre) -> None:
+def test_the_safety_backup_is_of_what_the_plan_saw_and_is_chosen_by_its_id_only(theatre: Theatre) -> None:
     first = theatre.back_up()
     theatre.execute(DAMAGE)
     damaged = theatre.rows_now(1)
     runner = theatre.runner()
 
     def late(step: str) -> None:
-        # Somebody works on while the present state is saved: the copy is of the plan's moment.
+        # Somebody works on while the present state is saved: the safety backup is of the plan's moment.
         if step.startswith("saving"):
             theatre.execute(
                 f"INSERT INTO {STOCK} (codigo, nombre, cantidad, precio_unitario, clinica_id)"
@@ -320,14 +320,14 @@ def test_the_safety_copy_is_of_what_the_plan_saw_and_is_chosen_by_its_id_only(th
 
     runner._restore.listener = Listener(late)
     record = runner.apply(theatre.approved(RestoreRequest(clinic_id=1), runner))
-    (copy,) = [record for record in theatre.catalog.find() if record.safety_of is not None]
-    assert (copy.backup_id, copy.safety_of) == (record.safety_backup_id, first.backup_id)
-    assert copy.rows[STOCK] == len(damaged[STOCK].splitlines())
-    with theatre.store.open(copy.archive_key.removesuffix(".tar.zst.age") + ".json") as envelope:
+    (safety,) = [record for record in theatre.catalog.find() if record.safety_of is not None]
+    assert (safety.backup_id, safety.safety_of) == (record.safety_backup_id, first.backup_id)
+    assert safety.rows[STOCK] == len(damaged[STOCK].splitlines())
+    with theatre.store.open(safety.archive_key.removesuffix(".tar.zst.age") + ".json") as envelope:
         assert f'"safety_of": "{first.backup_id}"' in envelope.read().decode()
-    for request in (RestoreRequest(clinic_id=1), RestoreRequest(clinic_id=1, as_of=copy.started_at)):
+    for request in (RestoreRequest(clinic_id=1), RestoreRequest(clinic_id=1, as_of=safety.started_at)):
         assert runner.choose(request).backup_id == first.backup_id
-    assert runner.choose(RestoreRequest(clinic_id=1, backup_id=copy.backup_id)) == copy
+    assert runner.choose(RestoreRequest(clinic_id=1, backup_id=safety.backup_id)) == safety
     theatre.execute(f"UPDATE clinic_backups.backup SET state = 'failed' WHERE backup_id = '{first.backup_id}'")
     with pytest.raises(PermanentError, match="no completed backup except safety backups"):
         runner.choose(RestoreRequest(clinic_id=1))
@@ -358,7 +358,7 @@ def test_rows_of_a_clinic_whose_own_row_is_gone_are_saved_and_of_one_without_row
     assert theatre.rows_now(6) == whole
 
 
-def test_a_safety_copy_that_cannot_be_made_or_is_another_state_stops_the_restore(
+def test_a_safety_backup_that_cannot_be_made_or_is_another_state_stops_the_restore(
     theatre: Theatre, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theatre.back_up()
@@ -385,7 +385,7 @@ def test_a_safety_copy_that_cannot_be_made_or_is_another_state_stops_the_restore
     assert runner.apply(approved).state == "completed"
 
 
-def test_a_safety_copy_of_before_is_known_by_its_notes() -> None:
+def test_a_safety_backup_of_before_is_known_by_its_notes() -> None:
     plain = {
         "backup_id": "7-20261124T060000Z", "clinic_id": 7, "clinic_name": "Siete", "kind": "full", "trigger": "manual",
         "parent_id": None, "started_at": "2026-11-24T06:00:00Z", "finished_at": "2026-11-24T06:00:01Z",

@@ -27,8 +27,8 @@ from clinic_backups.archive import manifest_checks
 from clinic_backups.archive import reader as archive_reader
 from clinic_backups.archive.blocks import Block, BlockCutter, BlockList
 from clinic_backups.archive.bounds import SOME_BLOCKS, Bound, bound_of, guess
-from clinic_backups.archive.codec import Zstd
-from clinic_backups.archive.encryption import Age, WrongIdentity, generate_identity, load_identities
+from clinic_backups.archive.codec import CODEC
+from clinic_backups.archive.encryption import ENCRYPTION, WrongIdentity, generate_identity, load_identities
 from clinic_backups.archive.reader import Manifest, Segment, count_rows, read_archive
 from clinic_backups.archive.writer import ArchiveWriter
 from clinic_backups.base import documents
@@ -132,7 +132,7 @@ COLUMNS = (Column("a", "text", True, None, "", None),)
 def write(target: Any, recipient: str, tables: Mapping[Table, list[list[bytes]]]) -> Mapping[str, BlockList]:
     """An archive of batches of rows, without a database."""
     packed, pipeline = ByteChannel(), Pipeline()
-    writer, written = ArchiveWriter(packed, Zstd(), datetime(2026, 1, 2, tzinfo=UTC)), dict[str, BlockList]()
+    writer, written = ArchiveWriter(packed, CODEC, datetime(2026, 1, 2, tzinfo=UTC)), dict[str, BlockList]()
 
     def pack() -> None:
         for table, batches in tables.items():
@@ -143,7 +143,7 @@ def write(target: Any, recipient: str, tables: Mapping[Table, list[list[bytes]]]
         written.update(writer.finish(Clinic(7, "Clínica"), "7-x"))
 
     pipeline.add("pack", pack, target=packed)
-    pipeline.run(lambda: Age().run(packed, target, [recipient]), on_failure=lambda: None)
+    pipeline.run(lambda: ENCRYPTION.run(packed, target, [recipient]), on_failure=lambda: None)
     return written
 
 
@@ -310,7 +310,7 @@ class TestDamaged:
         # Also where its class is the one that the age library uses for damage.
         for disk in (OSError(5, "Input/output error"), TimeoutError("timed out")):
             with pytest.raises(OSError) as failed:
-                Age().open(io.BytesIO(stored.sealed), Refusing(disk), [stored.identity])
+                ENCRYPTION.open(io.BytesIO(stored.sealed), Refusing(disk), [stored.identity])
             assert failed.value is disk
 
         def take(segment: Segment) -> None:
@@ -654,7 +654,7 @@ class TestBounds:
             )
         assert caught.value.hint
         assert sum(seen) <= (bound.raw_bytes if bound else 64 * 1024**2)
-        # What was guessed may be wrong: it is no reason to call a copy damaged.
+        # What was guessed may be wrong: it is no reason to call a replica damaged.
         assert isinstance(caught.value, IntegrityError) == (bound is not None and not bound.is_guess)
 
     def test_whoever_knows_better_may_say_so(self, bomb: tuple[bytes, Any, ArchiveInfo]) -> None:

@@ -20,7 +20,7 @@ from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.progress import BackupProgress
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.row_mapping import values_of
-from clinic_backups.catalog.tables import backup, backup_copy, backup_progress, clinic, restore
+from clinic_backups.catalog.tables import backup, backup_progress, backup_replica, clinic, restore
 from tests.postgres_fixtures import DemoDatabase, copy_of
 
 NOW = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
@@ -62,13 +62,13 @@ TYPES, STATES = ("completo", "incremental", "manual"), ("en_proceso", "completad
 
 @dataclass
 class Fleet:
-    """What is in the catalog, as plain lists; numbers are the records' places, counted from 1."""
+    """What is in the catalog, as plain lists; numbers are the records' replicas, counted from 1."""
 
     catalog: Catalog
     clinics: dict[int, tuple[str, bool]] = field(default_factory=dict)
     records: dict[int, BackupRecord] = field(default_factory=dict)
     progress: dict[str, BackupProgress] = field(default_factory=dict)
-    copies: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    replicas: dict[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     restored: dict[int, datetime] = field(default_factory=dict)
 
     @property
@@ -123,7 +123,7 @@ class Fleet:
         running = self.running(record.clinic_id)
         if running is not None and running.backup_id != record.backup_id:
             running = None
-        return HistoryEntry(number, record, self.copies.get(record.backup_id, ()), running)
+        return HistoryEntry(number, record, self.replicas.get(record.backup_id, ()), running)
 
 
 def rows_of(record: BackupRecord) -> int | None:
@@ -196,8 +196,8 @@ def add(fleet: Fleet, draw: random.Random, clinic_id: int, started_at: datetime,
         values |= {"error": f"Falló {draw.randint(1, 99)}", "hint": draw.choice((None, "Otra vez"))}
     if state == "completed":
         values |= draw.choice(({}, {"hold_reason": "pleito", "held_by": "ana"}))
-        fleet.copies[backup_id] = (("file:///a", "intact"), ("s3://b", draw.choice(("intact", "missing"))))
-        values["stores"] = tuple(url for url, found in fleet.copies[backup_id] if found == "intact")
+        fleet.replicas[backup_id] = (("file:///a", "intact"), ("s3://b", draw.choice(("intact", "missing"))))
+        values["stores"] = tuple(url for url, found in fleet.replicas[backup_id] if found == "intact")
     if state == "deleted":
         values |= {"deleted_at": finished_at}
     if state == "running" and draw.random() < 0.7:
@@ -213,12 +213,12 @@ def write(fleet: Fleet) -> None:
         for number, record in fleet.records.items():
             statement = insert(backup).values(values_of(record)).returning(backup.c.id)
             assert db.execute(statement).scalar_one() == number
-        for backup_id, copies in fleet.copies.items():
-            for place, (url, condition) in enumerate(copies):
+        for backup_id, replicas in fleet.replicas.items():
+            for place, (url, condition) in enumerate(replicas):
                 stored_at = NOW + timedelta(seconds=place)
                 state = {"intact": "present", "missing": "lost"}[condition]
                 values = {"backup_id": backup_id, "store_url": url, "state": state, "stored_at": stored_at}
-                db.execute(insert(backup_copy).values(values))
+                db.execute(insert(backup_replica).values(values))
         for backup_id, progress in fleet.progress.items():
             noted = {("table_name" if name == "table" else name): value for name, value in vars(progress).items()}
             db.execute(insert(backup_progress).values(backup_id=backup_id, **noted))

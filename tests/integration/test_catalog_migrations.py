@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import pytest
 from alembic import command
-from sqlalchemy import Connection, create_engine, inspect, text
+from sqlalchemy import Connection, create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from clinic_backups.base.errors import PermanentError
@@ -57,7 +57,7 @@ def test_migrations_can_be_taken_back(catalog: Connection) -> None:
     assert not inspect(catalog).has_table("restore", schema=SCHEMA)
 
 
-def test_copies_that_were_made_before_a_restore_are_known_of_old_records_too(catalog: Connection) -> None:
+def test_safety_backups_are_known_of_old_records_too(catalog: Connection) -> None:
     migrate.upgrade(catalog)
     command.downgrade(migrate._config(catalog), "0009")
     backup = """INSERT INTO clinic_backups.backup (backup_id, clinic_id, clinic_name, kind, trigger, state, started_at,
@@ -118,3 +118,35 @@ def test_a_restore_that_cannot_be_is_not_recorded(catalog: Connection, changes: 
     with pytest.raises(IntegrityError, match=r"restore_.*check"), catalog.begin_nested():
         catalog.execute(restore.insert().values(good | changes))
     catalog.execute(restore.insert().values(good))
+
+
+def test_replicas_that_were_called_copies_are_kept_with_their_rows_and_rights(catalog: Connection) -> None:
+    migrate.upgrade(catalog)
+    command.downgrade(migrate._config(catalog), "0023")
+    catalog.execute(
+        text("""INSERT INTO clinic_backups.backup (backup_id, clinic_id, clinic_name, kind, trigger, state, started_at,
+            archive_key) VALUES ('7-1', 7, 'Clínica', 'full', 'manual', 'running', now(), '7-1')""")
+    )
+    catalog.execute(
+        text("""INSERT INTO clinic_backups.backup_copy (backup_id, store_url, state, stored_at, etag)
+            VALUES ('7-1', 's3://a', 'present', '2026-11-24Z', 'e'), ('7-1', 's3://b', 'lost', '2026-11-25Z', NULL)""")
+    )
+    stores = {"copies": [{"store_url": "s3://b", "missing": 1}], "total": 1}
+    values = {"key": "digest", "kind": "digest", "facts": stores, "created_at": text("now()")}
+    catalog.execute(notification.insert().values(values))
+    catalog.exec_driver_sql("GRANT SELECT ON clinic_backups.backup_copy TO PUBLIC")
+    asked = "SELECT backup_id, store_url, state, stored_at::date::text, etag FROM clinic_backups.{} ORDER BY store_url"
+    before = catalog.exec_driver_sql(asked.format("backup_copy")).all()
+    migrate.upgrade(catalog)
+    assert catalog.exec_driver_sql(asked.format("backup_replica")).all() == before
+    assert len(before) == 2
+    may = "SELECT has_table_privilege('public', 'clinic_backups.backup_replica', 'SELECT')"
+    assert catalog.execute(text(may)).scalar()
+    named = """SELECT c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+                WHERE nspname = 'clinic_backups' UNION ALL SELECT conname FROM pg_constraint"""
+    assert not [name for (name,) in catalog.execute(text(named)) if "copy" in name]
+    (facts,) = catalog.execute(select(notification.c.facts)).scalars()
+    assert facts == {"replicas": stores["copies"], "total": 1}
+    command.downgrade(migrate._config(catalog), "0023")
+    assert catalog.exec_driver_sql(asked.format("backup_copy")).all() == before
+    assert catalog.execute(select(notification.c.facts)).scalars().one() == stores

@@ -99,7 +99,7 @@ def test_a_run_that_was_killed_at_any_deletion_is_continued_by_the_next(
     one, two = FileStore(tmp_path / "one"), FileStore(tmp_path / "two")
     fleet = Fleet(demo_database, one, two)
     old, new = fleet.on_day(0), fleet.on_day(40)
-    fleet.copy()
+    fleet.replicate()
     calls: list[str] = []
 
     class Killed(FileStore):
@@ -200,7 +200,7 @@ def test_a_store_that_is_away_costs_nothing(demo_database: DemoDatabase, tmp_pat
         assert {fleet.state(record) for record in records} == {"completed"}
     # Even if all are said to be lost.
     for record in records:
-        fleet.places.mark(record.backup_id, fleet.stores.urls[0], "missing", fleet.now)
+        fleet.replicas.mark(record.backup_id, fleet.stores.urls[0], "missing", fleet.now)
     (cleaned,) = fleet.clean(100)
     assert [decision.reason for decision in cleaned.decisions] == [
         "not older than 30 days", *["the clinic has no good backup"] * 3,
@@ -266,11 +266,11 @@ def test_a_lock_that_only_the_store_knows_of_keeps_it_a_backup(demo_database: De
     assert cleaned.deleted == 1
 
 
-def test_a_copy_that_died_before_it_was_recorded_is_deleted_too(demo_database: DemoDatabase, tmp_path: Path) -> None:
+def test_a_replica_that_died_before_it_was_recorded_is_deleted_too(demo_database: DemoDatabase, tmp_path: Path) -> None:
     fleet = Fleet(demo_database, FileStore(tmp_path / "one"), FileStore(tmp_path / "two"))
     old, new = fleet.on_day(0), fleet.on_day(40)
-    fleet.copy()
-    fleet.execute(f"DELETE FROM clinic_backups.backup_copy WHERE store_url = '{fleet.stores.urls[1]}'")
+    fleet.replicate()
+    fleet.execute(f"DELETE FROM clinic_backups.backup_replica WHERE store_url = '{fleet.stores.urls[1]}'")
     fleet.clean(90)
     assert fleet.state(old) == "deleted"
     assert set(objects_of(fleet.stores.at(fleet.stores.urls[1]))) == {
@@ -315,7 +315,7 @@ def test_while_a_store_does_not_say_whether_it_locks_a_backup_it_stays_everywher
     one, two = FileStore(tmp_path / "one"), FileStore(tmp_path / "two")
     fleet = Fleet(demo_database, one, two)
     old, new = fleet.on_day(0), fleet.on_day(40)
-    fleet.copy()
+    fleet.replicate()
     (cleaned,) = fleet.clean(90, stores=Stores.of(one, Down(two.root)))
     assert [each.reason for each in cleaned.decisions][1:] == [f"{two.url} did not say whether it is locked there"]
     assert (cleaned.deleted, cleaned.problem, fleet.state(old)) == (0, "out of reach", "completed")
@@ -355,7 +355,7 @@ def test_a_note_of_a_hold_that_the_catalog_does_not_know_keeps_it(
     one, two = FileStore(tmp_path / "one"), FileStore(tmp_path / "two")
     fleet = Fleet(demo_database, one, two)
     old, _ = fleet.on_day(0), fleet.on_day(40)
-    fleet.copy()
+    fleet.replicate()
     if note == "whole":
         envelopes.write_hold(replace(old, hold_reason="pleito", held_by="abogada"), one)
     else:
@@ -409,7 +409,7 @@ def test_of_each_backup_the_archive_goes_first_and_a_store_that_fails_keeps_no_o
     fleet = Fleet(demo_database, one, two, three)
     old = fleet.on_day(0)
     fleet.on_day(40)
-    fleet.copy()
+    fleet.replicate()
     (cleaned,) = fleet.clean(90, stores=Stores.of(Refusing(one.root), Noting(two.root), three))
     assert (cleaned.deleted, cleaned.problem, fleet.state(old)) == (0, "Access denied.", "deleting")
     assert calls == list(keys_beside(old.archive_key))

@@ -204,18 +204,18 @@ def test_a_name_from_the_database_cannot_write_lines_of_its_own(run: Run, demo_d
 
 def test_one_backup_is_verified_in_each_store(run: Run, tmp_path: Path) -> None:
     one, two = tmp_path / "store", tmp_path / "two"
-    replicas = {"CLINIC_BACKUPS_REPLICA_STORES": json.dumps({"replica": two.as_uri()})}
+    further = {"CLINIC_BACKUPS_REPLICA_STORES": json.dumps({"replica": two.as_uri()})}
     run("catalog", "migrate")
-    run("store", "init", **replicas)
-    run("backup", "--clinic", "1", **replicas)
+    run("store", "init", **further)
+    run("backup", "--clinic", "1", **further)
     (record,) = run("list", "--json").json()
-    good = run("verify", record["backup_id"], "--json", **replicas)
+    good = run("verify", record["backup_id"], "--json", **further)
     assert good.code == 0
-    assert [(copy["store_url"], copy["condition"]) for copy in good.json()] == [
+    assert [(each["store_url"], each["condition"]) for each in good.json()] == [
         (one.as_uri(), "intact"), (two.as_uri(), "intact"),
     ]  # fmt: skip
     (two / record["key"]).unlink()
-    bad = run("verify", record["backup_id"], **replicas)
+    bad = run("verify", record["backup_id"], **further)
     assert (bad.code, "missing" in bad.out, "clinic-backups replicate" in bad.err) == (1, True, True)
     assert run("show", "--json", record["backup_id"]).json()["stores"] == [one.as_uri()]
     one.rename(tmp_path / "away")
@@ -227,57 +227,57 @@ def test_two_stores_a_lost_catalog_and_a_clinic_that_left(
     run: Run, tmp_path: Path, demo_database: DemoDatabase
 ) -> None:
     one, two = tmp_path / "store", tmp_path / "two"
-    replicas = {"CLINIC_BACKUPS_REPLICA_STORES": json.dumps({"replica": two.as_uri()})}
+    further = {"CLINIC_BACKUPS_REPLICA_STORES": json.dumps({"replica": two.as_uri()})}
     run("catalog", "migrate")
-    run("store", "init", **replicas)
+    run("store", "init", **further)
     assert "only one store" in run("replicate").err
     assert run("backup", "--clinic", "1", "--clinic", "2").code == 0
     (second, first) = run("list", "--json").json()
-    done = run("replicate", "--json", **replicas).json()
-    assert {(copy["backup_id"], copy["error"]) for copy in done} == {
+    done = run("replicate", "--json", **further).json()
+    assert {(each["backup_id"], each["error"]) for each in done} == {
         (first["backup_id"], None), (second["backup_id"], None),
     }  # fmt: skip
-    assert run("backup", "--clinic", "3", **replicas).code == 0
+    assert run("backup", "--clinic", "3", **further).code == 0
     assert run("show", "--json", first["backup_id"]).json()["stores"] == [one.as_uri(), two.as_uri()]
-    checked = run("catalog", "verify", "--read", "--json", **replicas).json()
+    checked = run("catalog", "verify", "--read", "--json", **further).json()
     assert [found["discrepancies"] for found in checked] == [[], []]
     assert checked[0]["archives"][first["backup_id"]] == "intact"
     # A folder has no checksum that nobody can set: what was not read is not called intact.
-    (unread, _) = run("catalog", "verify", "--json", **replicas).json()
+    (unread, _) = run("catalog", "verify", "--json", **further).json()
     assert set(unread["archives"].values()) == {"not compared"}
-    assert "Intact archives: 0.\nNot compared: 3 archives." in run("catalog", "verify", **replicas).out
+    assert "Intact archives: 0.\nNot compared: 3 archives." in run("catalog", "verify", **further).out
 
     # Lost in one store: found, written down, brought back.
     (one / first["key"]).unlink()
-    bad = run("catalog", "verify", **replicas)
+    bad = run("catalog", "verify", **further)
     assert (bad.code, "missing" in bad.out, "replicate" in bad.err) == (1, True, True)
-    assert run("catalog", "verify", "--record", **replicas).code == 1
-    assert run("replicate", **replicas).code == 0
-    assert run("catalog", "verify", **replicas).code == 0
+    assert run("catalog", "verify", "--record", **further).code == 1
+    assert run("replicate", **further).code == 0
+    assert run("catalog", "verify", **further).code == 0
 
     # On hold, and the catalog is lost.
-    assert run("hold", first["backup_id"], "--reason", "pleito 12", **replicas).code == 0
+    assert run("hold", first["backup_id"], "--reason", "pleito 12", **further).code == 0
     before = run("list", "--json").json()
     with demo_database.connect() as db, db.cursor() as cursor:
         cursor.execute("TRUNCATE clinic_backups.backup CASCADE")
     report = run("catalog", "rebuild", "--store", two.as_uri(), "--json").json()
     assert [(each["adopted"], each["held"]) for each in report] == [(3, 1)]
-    assert run("catalog", "rebuild", **replicas).code == 0
+    assert run("catalog", "rebuild", **further).code == 0
     after = run("list", "--json").json()
     assert [found["backup_id"] for found in after] == [found["backup_id"] for found in before]
     assert [found["stores"] for found in after] == [[two.as_uri(), one.as_uri()]] * 3
 
     # A clinic leaves.
-    refused = run("erase-clinic", "1", "--reason", "baja", "--yes", **replicas)
+    refused = run("erase-clinic", "1", "--reason", "baja", "--yes", **further)
     assert (refused.code, "is active" in refused.err) == (1, True)
     with demo_database.connect() as db, db.cursor() as cursor:
         cursor.execute("UPDATE public.comun_clinica SET activa = false WHERE id = 1")
-    assert run("erase-clinic", "1", "--reason", " ", "--yes", **replicas).code == 2
-    assert "Nobody can confirm this" in run("erase-clinic", "1", "--reason", "baja", **replicas).err
-    part = run("erase-clinic", "1", "--reason", "baja", "--yes", **replicas)
+    assert run("erase-clinic", "1", "--reason", " ", "--yes", **further).code == 2
+    assert "Nobody can confirm this" in run("erase-clinic", "1", "--reason", "baja", **further).err
+    part = run("erase-clinic", "1", "--reason", "baja", "--yes", **further)
     assert (part.code, "stays: on hold: pleito 12" in part.err) == (0, True)
-    run("release", first["backup_id"], **replicas)
-    assert run("retention", **replicas).code == 0
+    run("release", first["backup_id"], **further)
+    assert run("retention", **further).code == 0
     (line,) = run("erasures", "--json").json()
     assert (line["clinic_id"], line["backups"], line["remaining"]) == (1, 1, 0)
     assert line["finished_at"]
@@ -285,8 +285,8 @@ def test_two_stores_a_lost_catalog_and_a_clinic_that_left(
     assert not list(one.rglob("*_1_2*")) + list(two.rglob("*_1_2*"))
 
     # The second store is given up.
-    assert "is a store of the settings" in run("catalog", "forget-store", two.as_uri(), "--yes", **replicas).err
-    assert "2 copies" in run("catalog", "forget-store", two.as_uri(), "--yes").out
+    assert "is a store of the settings" in run("catalog", "forget-store", two.as_uri(), "--yes", **further).err
+    assert "2 replicas" in run("catalog", "forget-store", two.as_uri(), "--yes").out
     assert [found["stores"] for found in run("list", "--json").json()] == [[one.as_uri()]] * 2
 
 

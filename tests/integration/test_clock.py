@@ -173,7 +173,7 @@ class TestRefused:
             "dry run": lambda: list(cleaner.run(dry_run=True)),
             "sweep": lambda: check.run(fleet.store, Task(sweep=True)),
             "record": lambda: check.run(fleet.store, Task(record=True)),
-            "copies": lambda: Replicator(catalog=catalog, stores=fleet.stores, now=catalog.clock).run(),
+            "replicas": lambda: Replicator(catalog=catalog, stores=fleet.stores, now=catalog.clock).run(),
             "consolidate": lambda: consolidation.run(record.backup_id, requested_by="x"),
         }
         for name, do in actions.items():
@@ -298,8 +298,8 @@ class TestOfTheFuture:
         for ahead, silent in ((timedelta(hours=-1), True), (timedelta(days=-2), False), (timedelta(days=20), False)):
             assert (alarm_notice(late, (late, AT + ahead), AT) is None) == silent
         for ahead, rests in ((timedelta(minutes=-1), True), (timedelta(days=20), False)):
-            fleet.places.note_failure("file:///x", TransientError("down"), AT + ahead)
-            assert fleet.places.resting(AT) == ({"file:///x"} if rests else set())
+            fleet.replicas.note_failure("file:///x", TransientError("down"), AT + ahead)
+            assert fleet.replicas.resting(AT) == ({"file:///x"} if rests else set())
 
     def test_the_command_says_so(
         self,

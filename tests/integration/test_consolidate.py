@@ -20,8 +20,8 @@ import pytest
 
 from clinic_backups import cli
 from clinic_backups.archive.blocks import CUT_MASK, MIN_BLOCK_ROWS, Block, BlockList
-from clinic_backups.archive.codec import Zstd
-from clinic_backups.archive.encryption import Age, WrongIdentity, generate_identity
+from clinic_backups.archive.codec import CODEC
+from clinic_backups.archive.encryption import ENCRYPTION, WrongIdentity, generate_identity
 from clinic_backups.archive.object_keys import envelope_key_of
 from clinic_backups.archive.reader import Manifest, TableContent
 from clinic_backups.archive.writer import ArchiveWriter
@@ -51,7 +51,7 @@ class Desk(Chain):
     """A chain with somebody who consolidates it."""
 
     def consolidate(self, record: BackupRecord, **options: Any) -> Consolidated:
-        archives = self.archives(**{name: options.pop(name) for name in ("on_bad_copy",) if name in options})
+        archives = self.archives(**{name: options.pop(name) for name in ("on_bad_replica",) if name in options})
         parts = {
             "settings": self.settings, "catalog": self.catalog, "archives": archives, "store": self.stores.primary,
             "now": lambda: self.now,
@@ -176,18 +176,20 @@ def test_on_every_store_it_is_written_from_one_reading_of_each_archive_after_the
     assert desk.rows_now(1) == rows
 
 
-def test_an_archive_is_taken_from_the_store_that_has_a_good_copy(demo_database: DemoDatabase, tmp_path: Path) -> None:
+def test_an_archive_is_taken_from_the_store_that_has_a_good_replica(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
     one, two = FileStore(tmp_path / "one"), FileStore(tmp_path / "two")
     desk = Desk(demo_database, one, two)
     desk.fill(ROWS)
     records = desk.chain_of(30, 30)
     rows = desk.rows_now(1)
-    assert desk.copy().problems == []
+    assert desk.replicate().problems == []
     one.delete(records[0].archive_key)
     flip(two, records[1].archive_key)
     bad: list[tuple[str, str]] = []
     new = desk.consolidate(
-        records[-1], on_bad_copy=lambda source, url, error: bad.append((source.backup_id, url))
+        records[-1], on_bad_replica=lambda source, url, error: bad.append((source.backup_id, url))
     ).record
     assert bad == [(records[0].backup_id, one.url)]
     assert new.stores == (one.url,)
@@ -272,7 +274,7 @@ class TestRefused:
             desk.consolidate(full)
         with pytest.raises(PermanentError, match="no backup '1-x'"):
             desk.consolidate(replace(full, backup_id="1-x"))
-        desk.places.mark(full.backup_id, desk.store.url, "missing", desk.now)
+        desk.replicas.mark(full.backup_id, desk.store.url, "missing", desk.now)
         with pytest.raises(PermanentError, match="is lost, not completed") as caught:
             desk.consolidate(child)
         assert "catalog verify --record" in caught.value.hint
@@ -462,7 +464,7 @@ class TestOrder:
         """The data of those blocks of one archive, each a segment of its own, in the order that is wanted."""
         secret, public = generate_identity()
         packed, sealed, store = ByteChannel(), ByteChannel(), FileStore(folder)
-        writer = ArchiveWriter(packed, Zstd(), START)
+        writer = ArchiveWriter(packed, CODEC, START)
         described = {name: Table(name, (), (), ()) for name in ("public.gone", self.TABLE, "public.u")}
         for name, table in described.items():
             writer.begin(table)
@@ -472,7 +474,7 @@ class TestOrder:
             writer.end()
         there = writer.finish(Clinic(1, "Clínica"), "1-parent")
         packed.close()
-        Age().run(packed, sealed, [public])
+        ENCRYPTION.run(packed, sealed, [public])
         sealed.close()
         stored = store.put("parent", sealed)
         parent = Source("1-parent", 1, ArchiveInfo("parent", stored.size_bytes, stored.sha256, stored.md5))

@@ -46,7 +46,7 @@ def test_on_every_store_all_is_gone_but_a_line_and_the_others_are_untouched(
     fleet = Fleet(demo_database, make_store(f"erase-{uuid4().hex}"), FileStore(tmp_path / "two"))
     mine = [fleet.on_day(day) for day in (0, 10, 20)]
     other = fleet.on_day(20.1, 2)
-    fleet.copy()
+    fleet.replicate()
     Outbox(fleet.catalog.database).queue(Notice("x", "success", {}, clinic_id=1), fleet.now)
     for store in fleet.stores:
         put(store, "backups/1/notas.txt")
@@ -103,7 +103,7 @@ def test_an_erasure_that_was_killed_is_finished_by_the_next_run(fleet: Fleet, cr
     one, two = fleet.stores
     fleet.on_day(0)
     fleet.on_day(1)
-    fleet.copy()
+    fleet.replicate()
 
     class Killed(FileStore):
         left = crash
@@ -125,7 +125,7 @@ def test_an_erasure_that_was_killed_is_finished_by_the_next_run(fleet: Fleet, cr
 def test_what_a_store_keeps_locked_stays_and_the_rest_goes(fleet: Fleet) -> None:
     one, two = fleet.stores
     record = fleet.on_day(0)
-    fleet.copy()
+    fleet.replicate()
 
     class Locked(FileStore):
         def purge(self, key: str) -> None:
@@ -266,7 +266,7 @@ def test_the_weekly_run_goes_on_with_a_clinic_of_which_no_record_is_left(fleet: 
     one, two = fleet.stores
     fleet.on_day(0)
     fleet.on_day(0, 2)
-    fleet.copy()
+    fleet.replicate()
     put(two, "backups/1/2026/09/backup_vieja_1_20260801_060000.tar.zst.age")
     down = Stores.of(one, Down(two.url.removeprefix("file://")))
     cleaned = fleet.erase(1, 1, stores=down)
@@ -362,7 +362,7 @@ def test_notes_of_holds_that_the_catalog_did_not_make_are_shown_and_keep_nothing
 ) -> None:
     one, two = fleet.stores
     record = fleet.on_day(0)
-    fleet.copy()
+    fleet.replicate()
     if note == "unreadable":
         put(two, hold_key_of(record.archive_key))
     else:

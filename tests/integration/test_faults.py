@@ -34,7 +34,7 @@ def world(postgres: EmbeddedPostgres, s3_server: Server, tmp_path_factory: pytes
 
 @pytest.fixture(scope="module")
 def oracle(world: World) -> Oracle:
-    """After two backups of clinic 1, the second built on the first, with a copy of each in the folder."""
+    """After two backups of clinic 1, the second built on the first, with a replica of each in the folder."""
     oracle = Oracle(world)
     for nurse in ("Eva", "Noa"):
         oracle.changed(f"UPDATE public.usuarios_usuario SET first_name = '{nurse}' WHERE clinica_id = 1")
@@ -107,11 +107,11 @@ def test_a_record_that_is_wrong_is_seen(
     oracle.check(Step())
 
 
-def test_a_copy_that_is_called_lost_and_is_there_is_seen(world: World, oracle: Oracle) -> None:
-    world.execute("UPDATE clinic_backups.backup_copy SET state = 'lost'")
+def test_a_replica_that_is_called_lost_and_is_there_is_seen(world: World, oracle: Oracle) -> None:
+    world.execute("UPDATE clinic_backups.backup_replica SET state = 'lost'")
     with pytest.raises(Violation, match=r"recorded as lost in .*, and it is there and intact"):
         oracle.check(Step())
-    world.execute("UPDATE clinic_backups.backup_copy SET state = 'present'")
+    world.execute("UPDATE clinic_backups.backup_replica SET state = 'present'")
     oracle.check(Step())
 
 

@@ -604,8 +604,9 @@ class TestDeclarations:
         found = parse(
             "# a comment\n\npublic.a: queue, made anew\npublic.b: derived, from a\nx.c : shared , one for all\n"
             "public.d: rows, old ones: a year\npublic.d.e: photos\n"
-            "public.f: May be empty, a queue\n"
+            "public.f: May be empty, a queue\npublic.d: lasting keys, a sequence\n"
         )
+        assert found.lasting_keys == {"public.d": "a sequence"}
         assert found.may_be_empty == {"public.f": "a queue"}
         assert found.left_out == {"public.a": "queue, made anew"}
         assert (found.derived, found.shared) == ({"public.b": "from a"}, {"x.c": "one for all"})
@@ -626,6 +627,8 @@ class TestDeclarations:
             'a."b"c: x',
             'a."b".c.d: x',
             "a.b: may be empty",
+            "a.b: lasting keys",
+            "a.b: lasting keys, x\na.b: lasting keys, y",
         ],
     )
     def test_a_line_that_says_nothing_is_refused(self, line: str) -> None:

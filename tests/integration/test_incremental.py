@@ -323,8 +323,8 @@ def test_in_a_new_store_the_first_one_is_full_and_nothing_is_lost(chain: Chain, 
     assert [chain.state(record) for record in (full, child, new)] == ["completed"] * 3
     assert chain.execute_rows("SELECT 1 FROM clinic_backups.notification WHERE kind = 'loss'") == []
     assert chain.next().parent_id == new.backup_id
-    # Once the copies are made, what is built on the old ones counts there too.
-    assert chain.copy().problems == []
+    # Once the replicas are made, what is built on the old ones counts there too.
+    assert chain.replicate().problems == []
 
 
 def test_a_parents_envelope_that_is_gone_is_written_again(chain: Chain) -> None:
@@ -351,7 +351,7 @@ def test_on_every_store_a_parent_that_was_changed_is_not_built_on(
     middle = chain.next()
     assert reads == ([full.archive_key] if provider == "file" else [])
     # A rebuilt catalog does not know the ETags: once each is read, and noted.
-    chain.execute("UPDATE clinic_backups.backup_copy SET etag = NULL")
+    chain.execute("UPDATE clinic_backups.backup_replica SET etag = NULL")
     reads.clear()
     last = chain.next()
     assert last.parent_id == middle.backup_id
@@ -387,7 +387,7 @@ def test_what_is_built_on_a_lost_backup_is_lost_with_it_and_found_with_it(chain:
     assert latest.backup_id == full.backup_id
     store.delete(children[0].archive_key)
     put(store, children[0].archive_key, content[children[0].archive_key])
-    chain.places.mark(children[0].backup_id, store.url, "intact", chain.now)
+    chain.replicas.mark(children[0].backup_id, store.url, "intact", chain.now)
     assert [chain.state(child) for child in children] == ["completed"] * 3
 
 
@@ -397,7 +397,7 @@ def test_a_restore_takes_each_archive_of_the_chain_from_the_first_store_that_has
     for number in range(2):
         chain.change(50, number)
         records.append(chain.next())
-    assert chain.copy().problems == []
+    assert chain.replicate().problems == []
     one.delete(records[0].archive_key)
     flip(two, records[1].archive_key)
     flip(one, records[2].archive_key)
@@ -413,7 +413,7 @@ def test_a_restore_takes_each_archive_of_the_chain_from_the_first_store_that_has
     assert chain.rows_now(1) == changed != rows
 
 
-def test_what_came_from_a_copy_before_its_damage_is_kept_and_the_next_store_gives_the_rest(
+def test_what_came_from_a_replica_before_its_damage_is_kept_and_the_next_store_gives_the_rest(
     chain: Chain,
 ) -> None:
     """Rows that do not compress, so that the damage lies far behind the first blocks."""
@@ -424,7 +424,7 @@ def test_what_came_from_a_copy_before_its_damage_is_kept_and_the_next_store_give
     child = chain.next()
     assert child.kind == "incremental"
     assert full.size_bytes is not None and full.size_bytes > 10_000_000
-    assert chain.copy().problems == []
+    assert chain.replicate().problems == []
     damaged = bytearray(objects_of(one)[full.archive_key])
     damaged[-100] ^= 1
     one.delete(full.archive_key)
@@ -432,7 +432,7 @@ def test_what_came_from_a_copy_before_its_damage_is_kept_and_the_next_store_give
     rows = chain.rows_now(1)
     chain.execute("UPDATE public.inventario_inventario SET cantidad = 5 WHERE clinica_id = 1")
     bad: list[str] = []
-    restore = chain.restore(on_bad_copy=lambda source, url, error: bad.append(url))
+    restore = chain.restore(on_bad_replica=lambda source, url, error: bad.append(url))
     source = source_of(child)
     plan = restore.plan(source, Wish())
     restore.apply(source, Wish(), approved=plan.digest)
@@ -446,7 +446,7 @@ def test_an_error_of_the_database_while_loading_is_no_stores_fault(
     full = chain.next()
     chain.change(30)
     child = chain.next()
-    assert chain.copy().problems == []
+    assert chain.replicate().problems == []
     chain.change(ROWS, 9)
     bad: list[str] = []
     reads = reads_of(chain.stores.primary)
@@ -459,7 +459,7 @@ def test_an_error_of_the_database_while_loading_is_no_stores_fault(
 
     monkeypatch.setattr(Workspace, "copy_in", copy_in)
     with pytest.raises(TransientError, match="The server went away"):
-        chain.restore(on_bad_copy=lambda source, url, error: bad.append(url)).plan(source_of(child), Wish())
+        chain.restore(on_bad_replica=lambda source, url, error: bad.append(url)).plan(source_of(child), Wish())
     assert (bad, set(reads) <= {child.archive_key, full.archive_key}) == ([], True)
 
 
@@ -619,7 +619,7 @@ def test_an_attempt_that_died_after_its_envelope_is_completed_and_not_built_on(
 def lose_everywhere(chain: Chain, record: BackupRecord) -> None:
     """As replication, a restore or a check records it, none of which waits for a backup."""
     chain.stores.primary.delete(record.archive_key)
-    chain.places.lose(record, chain.stores.primary.url, "missing", chain.now)
+    chain.replicas.lose(record, chain.stores.primary.url, "missing", chain.now)
 
 
 def test_what_it_is_built_on_is_lost_meanwhile(chain: Chain) -> None:
@@ -643,13 +643,13 @@ def test_what_it_is_built_on_is_lost_meanwhile(chain: Chain) -> None:
     again = chain.next()
     assert again.parent_id == full.backup_id
     # With its parent it is back.
-    chain.places.mark(good.backup_id, chain.store.url, "intact", chain.now)
+    chain.replicas.mark(good.backup_id, chain.store.url, "intact", chain.now)
     assert chain.state(child) == "completed"
 
 
 def test_a_store_with_the_parent_is_forgotten_meanwhile(chain: Chain) -> None:
     chain.next()
-    chain.meanwhile = lambda: chain.places.forget_store(chain.store.url)
+    chain.meanwhile = lambda: chain.replicas.forget_store(chain.store.url)
     with pytest.raises(TransientError, match="of its chain was lost meanwhile"):
         chain.next()
     assert chain.catalog.find(state="completed") == []
@@ -661,7 +661,7 @@ def test_a_loss_and_a_completion_at_the_same_moment_wait_for_each_other(chain: C
     child = chain.next()
     chain.execute(
         f"UPDATE clinic_backups.backup SET state = 'running', finished_at = NULL WHERE backup_id = '{child.backup_id}'",
-        f"DELETE FROM clinic_backups.backup_copy WHERE backup_id = '{child.backup_id}'",
+        f"DELETE FROM clinic_backups.backup_replica WHERE backup_id = '{child.backup_id}'",
     )
     finished: list[BackupRecord] = []
     thread = threading.Thread(target=lambda: finished.append(chain.catalog.finish(child)))
@@ -671,7 +671,7 @@ def test_a_loss_and_a_completion_at_the_same_moment_wait_for_each_other(chain: C
         thread.join(1)
         assert thread.is_alive()
 
-    chain.places.lose(full, chain.store.url, "missing", chain.now, lose_before)
+    chain.replicas.lose(full, chain.store.url, "missing", chain.now, lose_before)
     thread.join(30)
     assert [record.state for record in finished] == ["lost"]
     assert [chain.state(record) for record in (full, child)] == ["lost", "lost"]

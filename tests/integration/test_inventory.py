@@ -117,7 +117,7 @@ def test_uploads_of_others_go_on(demo_database: DemoDatabase, s3_client: Any) ->
     assert sorted(left) == sorted(strangers)
 
 
-@pytest.mark.parametrize("busy", ["clinic", "copies"])
+@pytest.mark.parametrize("busy", ["clinic", "replicas"])
 def test_nothing_is_removed_or_recorded_of_a_clinic_that_is_worked_at(fleet: Fleet, busy: str, tmp_path: Path) -> None:
     record = fleet.on_day(0)
     store = fleet.stores.primary
@@ -176,7 +176,7 @@ def test_what_is_lost_is_told_each_time_until_it_is_back_or_deleted(fleet: Fleet
     fleet.check(record=True, read=True)
     assert fleet.state(record) == "lost"
     if damage == "forgotten":
-        fleet.execute(f"DELETE FROM clinic_backups.backup_copy WHERE backup_id = '{record.backup_id}'")
+        fleet.execute(f"DELETE FROM clinic_backups.backup_replica WHERE backup_id = '{record.backup_id}'")
     kind = "no store" if damage == "forgotten" else "lost"
     for task in ({}, {"read": True}, {"record": True}, {"record": True, "read": True}):
         assert [(item.key, item.kind) for item in fleet.check(**task).wrong] == [(record.archive_key, kind)]
@@ -196,7 +196,7 @@ def test_what_another_store_has_is_not_lost_and_a_child_is_not_told_for_its_pare
     one, two = fleet.stores
     fleet.kind = "auto"
     full, child = (fleet.on_day(day, incremental_percent=10_000) for day in (0, 1))
-    fleet.copy()
+    fleet.replicate()
     one.delete(full.archive_key)
     fleet.check(one.url, record=True)
     assert found(fleet.check(one.url)) == {}
@@ -296,7 +296,7 @@ def test_a_backup_of_which_no_store_is_known_is_told(fleet: Fleet, state: str) -
     record, store = fleet.on_day(0), fleet.stores.primary
     whole = objects_of(store)[record.archive_key]
     fleet.on_day(1)
-    fleet.execute(f"DELETE FROM clinic_backups.backup_copy WHERE backup_id = '{record.backup_id}'")
+    fleet.execute(f"DELETE FROM clinic_backups.backup_replica WHERE backup_id = '{record.backup_id}'")
     if state != "whole":
         store.delete(record.archive_key)
     if state == "shorter":
@@ -309,7 +309,7 @@ def test_a_backup_of_which_no_store_is_known_is_told(fleet: Fleet, state: str) -
     assert objects_of(store) == before
     assert fleet.state(record) == "completed"
     # Where it should be and is not is another thing.
-    fleet.places.mark(record.backup_id, "file:///elsewhere", "intact", fleet.now)
+    fleet.replicas.mark(record.backup_id, "file:///elsewhere", "intact", fleet.now)
     assert found(fleet.check()) == {}
 
 
@@ -481,7 +481,7 @@ def test_a_hold_that_one_store_alone_noted_outlives_the_catalog(demo_database: D
     one, two = fleet.stores
     record = fleet.on_day(0)
     fleet.on_day(40)
-    fleet.copy()
+    fleet.replicate()
     stores, fleet.stores = fleet.stores, type(fleet.stores).of(one, Down(tmp_path / "two"))
     with pytest.raises(TransientError, match="out of reach"):
         fleet.holds().hold(record.backup_id, "pleito", "abogada")
@@ -490,8 +490,8 @@ def test_a_hold_that_one_store_alone_noted_outlives_the_catalog(demo_database: D
     fleet.execute("TRUNCATE clinic_backups.backup CASCADE")
     fleet.rebuild(two)
     assert fleet.again(record).hold_reason is None
-    # A copy is made first: it leaves the note alone.
-    assert fleet.copy(patient=True).problems == []
+    # A replica is made first: it leaves the note alone.
+    assert fleet.replicate(patient=True).problems == []
     assert found(fleet.check(one.url, record=True)) == {hold_key_of(record.archive_key): "hold note recorded"}
     again = fleet.again(record)
     assert (again.hold_reason, again.held_by, again.held_at) == ("pleito", "abogada (note in the store)", held_at)
@@ -500,10 +500,10 @@ def test_a_hold_that_one_store_alone_noted_outlives_the_catalog(demo_database: D
     assert fleet.state(record) == "completed"
 
 
-def test_with_a_copy_that_is_found_its_hold_is(fleet: Fleet) -> None:
+def test_with_a_replica_that_is_found_its_hold_is(fleet: Fleet) -> None:
     record = fleet.on_day(0)
     put(fleet.stores.primary, hold_key_of(record.archive_key), note_of())
-    fleet.places.mark(record.backup_id, fleet.stores.primary.url, "missing", fleet.now)
+    fleet.replicas.mark(record.backup_id, fleet.stores.primary.url, "missing", fleet.now)
     fleet.check(record=True)
     again = fleet.again(record)
     assert (again.state, again.hold_reason) == ("completed", "pleito")
@@ -605,7 +605,7 @@ def test_what_cannot_be_read_throws_nothing_else_away(
     # A whole clinic.
     fleet.stores.primary.delete(second.archive_key)
     troubled(fleet, tmp_path, list=refusing(error, "backups/1/"))
-    fleet.execute("UPDATE clinic_backups.backup_copy SET state = 'present'")
+    fleet.execute("UPDATE clinic_backups.backup_replica SET state = 'present'")
     fleet.execute("UPDATE clinic_backups.backup SET state = 'completed'")
     inventory = fleet.check(record=True)
     assert [what for what, _ in inventory.problems] == ["clinic 1"]
@@ -658,7 +658,7 @@ def test_archives_are_read_without_the_locks_and_only_suspects_again_with_them(f
     def look(key: str) -> None:
         if key.endswith(".age"):
             try:
-                with fleet.catalog.lock(1), fleet.catalog.lock(1, "copies"):
+                with fleet.catalog.lock(1), fleet.catalog.lock(1, "replicas"):
                     reads.append((key, True))
             except AlreadyRunning:
                 reads.append((key, False))

@@ -45,7 +45,7 @@ def test_while_it_is_locked_neither_retention_nor_erasure_nor_anybody_deletes_it
     record = locked_for(fleet, 15)
     assert record.locked_until is not None
     assert abs(record.locked_until - record.started_at - timedelta(days=DAYS)) < timedelta(seconds=2)
-    assert fleet.copy().problems == []
+    assert fleet.replicate().problems == []
     for store in fleet.stores:
         for key in (record.archive_key, envelope_key_of(record.archive_key)):
             assert store.stat(key).locked_until == record.locked_until
@@ -112,10 +112,10 @@ def test_a_bucket_that_cannot_lock_is_found_by_the_preflight_and_by_the_backup(
     assert message.startswith(f"CLINIC_BACKUPS_LOCK_DAYS is {DAYS}, and ")
     assert [level for level, _ in found(DAYS, able)] == ["ok"]
     assert [level for level, _ in found(0, unable)] == ["ok"]
-    # A replica is no reason not to back up.
+    # A further store is no reason not to back up.
     ((level, message),) = [each for each in found(DAYS, able, unable) if each[0] != "ok"]
     assert level == "warning"
-    assert message.startswith(f"Replica {unable.url}: ")
+    assert message.startswith(f"Further store {unable.url}: ")
 
 
 class HalfLocked(FileStore):

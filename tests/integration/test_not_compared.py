@@ -54,8 +54,8 @@ def test_what_a_writer_of_the_bucket_says_of_an_archive_is_not_believed(
     demo_database: DemoDatabase, make_store: MakeStore, provider: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     prefix = f"forged-{uuid4().hex}"
-    store, replica = make_store(prefix), FileStore(tmp_path / "replica")
-    fleet = Fleet(demo_database, store, replica)
+    store, other = make_store(prefix), FileStore(tmp_path / "other")
+    fleet = Fleet(demo_database, store, other)
     client = None if provider == "file" else request.getfixturevalue(f"{provider}_client")
     first, second, last = fleet.on_day(0), fleet.on_day(1, full_every_days=0), fleet.on_day(2, full_every_days=0)
     ids = [record.backup_id for record in (first, second, last)]
@@ -77,7 +77,7 @@ def test_what_a_writer_of_the_bucket_says_of_an_archive_is_not_believed(
     assert fleet.check(read=True).archives[second.backup_id] == "damaged"
 
     # Of a catalog that was rebuilt nobody knows a mark: what cannot be proven is not called intact.
-    fleet.execute("UPDATE clinic_backups.backup_copy SET etag = NULL")
+    fleet.execute("UPDATE clinic_backups.backup_replica SET etag = NULL")
     assert fleet.check().archives[second.backup_id] == {"gcs": "damaged"}.get(provider, "not compared")
 
     # Retention deletes older backups only for a last good backup that is really there.
@@ -88,16 +88,16 @@ def test_what_a_writer_of_the_bucket_says_of_an_archive_is_not_believed(
     assert fleet.check(read=True).archives[first.backup_id] == "intact"
 
 
-def test_a_copy_that_was_made_is_recognized_later_and_an_exchanged_one_is_read(
+def test_a_replica_that_was_made_is_recognized_later_and_an_exchanged_one_is_read(
     demo_database: DemoDatabase, make_store: MakeStore, provider: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     if provider == "file":
         pytest.skip("a folder has no marks")
-    prefix = f"copied-{uuid4().hex}"
+    prefix = f"replicated-{uuid4().hex}"
     one, two = FileStore(tmp_path / "one"), make_store(prefix)
     fleet = Fleet(demo_database, one, two)
     record = fleet.on_day(0)
-    assert fleet.copy().problems == []
+    assert fleet.replicate().problems == []
     assert fleet.check(two.url).archives == {record.backup_id: "intact"}
     # The same content, put again by somebody: it is another object, and read before anything is said of it.
     two.delete(record.archive_key)

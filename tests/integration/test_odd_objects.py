@@ -1,4 +1,4 @@
-"""One odd object in a store affects only itself: other backups, listings and copies go on."""
+"""One odd object in a store affects only itself: other backups, listings and replicas go on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.postgres_fixtures import DemoDatabase
 
 @pytest.fixture
 def fleet(demo_database: DemoDatabase, tmp_path: Path) -> Fleet:
-    return Fleet(demo_database, FileStore(tmp_path / "store"), FileStore(tmp_path / "copies"))
+    return Fleet(demo_database, FileStore(tmp_path / "store"), FileStore(tmp_path / "replicas"))
 
 
 @pytest.fixture
@@ -61,12 +61,12 @@ def test_a_pipe_a_folder_and_a_device_under_a_key_are_no_objects(store: FileStor
     assert not (store.root / "a" / "pipe").exists()
 
 
-def test_what_cannot_be_read_is_the_stores_error_and_the_next_copy_serves(
+def test_what_cannot_be_read_is_the_stores_error_and_the_next_replica_serves(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading a process's memory where it has none gives EIO, as a bad sector does; opening it does not."""
     record = fleet.on_day(0)
-    assert fleet.copy().problems == []
+    assert fleet.replicate().problems == []
     path = path_of(fleet.store, record.archive_key)
     opening = os.open
 

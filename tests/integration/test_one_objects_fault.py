@@ -65,17 +65,19 @@ def identified(fleet: Fleet, store: ObjectStore) -> IdentifiedStore:
 
 
 @pytest.mark.parametrize("error", [PermanentError, TransientError])
-def test_what_fails_at_one_clinics_objects_keeps_no_other_clinic_from_its_copies(
+def test_what_fails_at_one_clinics_objects_keeps_no_other_clinic_from_its_replicas(
     fleet: Fleet, tmp_path: Path, error: type[Exception]
 ) -> None:
     bad = [fleet.on_day(day, 1) for day in (0, 1, 2)]
     good = [fleet.on_day(day, clinic_id) for day, clinic_id in ((0.1, 2), (0.2, 3))]
     odd = Odd(tmp_path / "two", "backups/1/", error=error)
     two = identified(fleet, odd)
-    done = fleet.copy(stores=Stores.of(fleet.store, two))
-    assert {copy.backup_id for copy in done.copies if copy.error is None} == {record.backup_id for record in good}
-    assert {copy.backup_id for copy, _ in done.problems} == {record.backup_id for record in bad}
-    assert fleet.places.resting(fleet.now) == set()
+    done = fleet.replicate(stores=Stores.of(fleet.store, two))
+    assert {replica.backup_id for replica in done.replicas if replica.error is None} == {
+        record.backup_id for record in good
+    }
+    assert {replica.backup_id for replica, _ in done.problems} == {record.backup_id for record in bad}
+    assert fleet.replicas.resting(fleet.now) == set()
 
 
 def test_a_store_that_shows_its_marker_and_fails_for_every_clinic_is_left_alone(fleet: Fleet, tmp_path: Path) -> None:
@@ -84,10 +86,10 @@ def test_a_store_that_shows_its_marker_and_fails_for_every_clinic_is_left_alone(
     odd = Odd(tmp_path / "two", "backups/")
     two = identified(fleet, odd)
     odd.asked.clear()
-    done = fleet.copy(stores=Stores.of(fleet.store, two))
+    done = fleet.replicate(stores=Stores.of(fleet.store, two))
     assert len(done.problems) == 3
     assert {key.split("/")[1] for key in odd.asked if key != MARKER_KEY} == {"1", "2"}
-    assert fleet.places.resting(fleet.now) == {two.url}
+    assert fleet.replicas.resting(fleet.now) == {two.url}
 
 
 @pytest.mark.parametrize("error", [PermanentError, TransientError])
@@ -156,7 +158,7 @@ def test_three_objects_that_cannot_be_read_stop_no_check_of_other_clinics(fleet:
 
 def test_one_envelope_that_cannot_be_read_stops_no_rebuild(fleet: Fleet, tmp_path: Path) -> None:
     bad, good = fleet.on_day(0, 1), fleet.on_day(1, 2)
-    fleet.execute("DELETE FROM clinic_backups.backup_blocks", "DELETE FROM clinic_backups.backup_copy",
+    fleet.execute("DELETE FROM clinic_backups.backup_blocks", "DELETE FROM clinic_backups.backup_replica",
                   "DELETE FROM clinic_backups.backup")  # fmt: skip
     odd = Odd(tmp_path / "one", "backups/1/")
     rebuilt = fleet.rebuild(odd)

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from clinic_backups.archive.encryption import generate_identity
+from clinic_backups.archive.encryption import ENCRYPTION, generate_identity
 from clinic_backups.archive.object_keys import envelope_key_of, hold_key_of
 from clinic_backups.base import connections, strict_json
 from clinic_backups.base.errors import IntegrityError, PermanentError, TransientError
@@ -23,7 +23,6 @@ from clinic_backups.base.model import BackupRecord, iso
 from clinic_backups.catalog.locks import Purpose
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.maintenance import rebuild
-from clinic_backups.maintenance.twins import AGE_HEADER
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.find_backup import choose_backup
 from clinic_backups.restore.model import RestoreRequest
@@ -130,7 +129,7 @@ def test_drill_the_catalog_and_one_of_two_stores_are_lost_and_every_clinic_is_re
     held = fleet.catalog.find(clinic_id=2)[-1]
     fleet.holds().hold(held.backup_id, "pleito 12", "abogada")
     put(second, "backups/1/notas.txt")
-    assert fleet.copy().problems == []
+    assert fleet.replicate().problems == []
     before = {record.backup_id: record for record in fleet.catalog.find()}
     rows = {clinic_id: fleet.rows_now(clinic_id) for clinic_id in CLINICS}
 
@@ -159,13 +158,13 @@ def test_drill_the_catalog_and_one_of_two_stores_are_lost_and_every_clinic_is_re
         fleet.restored(newest, Stores.of(second))
         assert fleet.rows_now(clinic_id) == rows[clinic_id]
 
-    # Retention works again, and respects the hold; the first store gets its copies back; backups go on.
+    # Retention works again, and respects the hold; the first store gets its replicas back; backups go on.
     cleaned = fleet.clean(75)
     assert [result.problem for result in cleaned] == ["", "", ""]
     left = {record.backup_id for record in fleet.catalog.find(state="completed")}
     newer = {record.backup_id for record in before.values() if record.started_at > START}
     assert left == {held.backup_id, *newer}
-    assert fleet.copy(patient=True).problems == []
+    assert fleet.replicate(patient=True).problems == []
     assert objects_of(first).keys() == objects_of(second).keys() - {"backups/1/notas.txt"}
     assert fleet.on_day(76).state == "completed"
 
@@ -176,7 +175,7 @@ def test_a_second_store_adds_what_the_first_did_not_have_and_the_newest_stays_th
     fleet = Fleet(demo_database, FileStore(tmp_path / "one"), FileStore(tmp_path / "two"))
     one, two = fleet.stores
     old, new = fleet.on_day(0), fleet.on_day(1)
-    fleet.copy()
+    fleet.replicate()
     for key in (old.archive_key, envelope_key_of(old.archive_key)):
         one.delete(key)
     lose_catalog(fleet)
@@ -357,7 +356,7 @@ def plant(
     return key
 
 
-SEALED = AGE_HEADER + b"-> X25519 of somebody"
+SEALED = ENCRYPTION.HEADER + b"-> X25519 of somebody"
 
 
 @pytest.mark.parametrize(
@@ -448,7 +447,7 @@ def test_the_real_one_may_lie_in_another_store_and_the_key_tells_them_apart(
     fleet = Fleet(demo_database, FileStore(tmp_path / "one"), FileStore(tmp_path / "two"))
     one, two = fleet.stores
     real = fleet.on_day(0)
-    fleet.copy()
+    fleet.replicate()
     for key in (real.archive_key, envelope_key_of(real.archive_key)):
         one.delete(key)
     forged = plant(fleet, real, "20260901_060000", content=SEALED)
@@ -492,9 +491,9 @@ def test_texts_are_made_harmless_and_not_refused_since_a_backup_itself_may_write
     everything_works(fleet, backups=3)
 
 
-def test_a_copy_that_was_made_before_a_restore_is_known_again(fleet: Fleet) -> None:
-    first, copy, old = fleet.on_day(0), fleet.on_day(1), fleet.on_day(2)
-    forge(fleet, copy, safety_of=first.backup_id)
+def test_a_safety_backup_is_known_again(fleet: Fleet) -> None:
+    first, safety, old = fleet.on_day(0), fleet.on_day(1), fleet.on_day(2)
+    forge(fleet, safety, safety_of=first.backup_id)
     # As it was written before envelopes had the field.
     key = envelope_key_of(old.archive_key)
     plain = json.loads(objects_of(fleet.stores.primary)[key])
@@ -503,7 +502,7 @@ def test_a_copy_that_was_made_before_a_restore_is_known_again(fleet: Fleet) -> N
     replace_object(fleet, key, json.dumps(plain).encode())
     lose_catalog(fleet)
     assert fleet.rebuild().conflicts == []
-    assert [fleet.again(record).safety_of for record in (first, copy, old)] == [None, *[first.backup_id] * 2]
+    assert [fleet.again(record).safety_of for record in (first, safety, old)] == [None, *[first.backup_id] * 2]
     assert (
         choose_backup(fleet.catalog, RestoreRequest(clinic_id=first.clinic_id), fleet.now).backup_id == first.backup_id
     )
@@ -581,8 +580,8 @@ def test_what_failed_or_was_deleted_by_the_catalog_and_is_there_is_taken_over(fl
                SET state = 'failed', error = 'x', hint = 'y', sha256 = NULL, md5 = NULL, size_bytes = NULL,
                    noted = '{json.dumps(record.envelope().to_json())}'
              WHERE backup_id = '{record.backup_id}'""")
-        fleet.execute("DELETE FROM clinic_backups.backup_copy")
-        fleet.places.mark(other.backup_id, store.url, "intact", fleet.now)
+        fleet.execute("DELETE FROM clinic_backups.backup_replica")
+        fleet.replicas.mark(other.backup_id, store.url, "intact", fleet.now)
     else:
         # Deleted, and the store's own way back brings it back.
         objects = objects_of(store)
@@ -657,7 +656,7 @@ def test_a_child_of_a_lost_backup_is_lost_until_its_parent_is_found(fleet: Fleet
     assert (fleet.state(full), fleet.state(child)) == ("completed", "completed")
 
 
-def test_a_damaged_copy_is_not_good_again_until_it_was_read_and_is(fleet: Fleet) -> None:
+def test_a_damaged_replica_is_not_good_again_until_it_was_read_and_is(fleet: Fleet) -> None:
     store = fleet.stores.primary
     old, new = fleet.on_day(0), fleet.on_day(40)
     whole = objects_of(store)[new.archive_key]
@@ -670,7 +669,7 @@ def test_a_damaged_copy_is_not_good_again_until_it_was_read_and_is(fleet: Fleet)
     fleet.clean(45)
     assert [fleet.state(record) for record in (old, new)] == ["completed", "lost"]
     # Also where only the record says so, and not the store's own line.
-    fleet.execute("DELETE FROM clinic_backups.backup_copy WHERE state = 'damaged'")
+    fleet.execute("DELETE FROM clinic_backups.backup_replica WHERE state = 'damaged'")
     assert [why for _, why in fleet.rebuild().conflicts] == ["it counts as missing here, and was read: it is damaged"]
 
     replace_object(fleet, new.archive_key, whole)
@@ -681,11 +680,11 @@ def test_a_damaged_copy_is_not_good_again_until_it_was_read_and_is(fleet: Fleet)
     assert new.archive_key not in reads
 
 
-def test_of_two_copies_only_the_one_that_counts_as_bad_is_read(demo_database: DemoDatabase, tmp_path: Path) -> None:
+def test_of_two_replicas_only_the_one_that_counts_as_bad_is_read(demo_database: DemoDatabase, tmp_path: Path) -> None:
     fleet = Fleet(demo_database, FileStore(tmp_path / "one"), FileStore(tmp_path / "two"))
     one, two = fleet.stores
     record = fleet.on_day(0)
-    fleet.copy()
+    fleet.replicate()
     flip(one, record.archive_key)
     fleet.check(read=True, record=True)
     reads = reads_of(two)
@@ -699,7 +698,7 @@ def test_when_the_lock_is_lost_nothing_more_is_taken_over(
 ) -> None:
     record = fleet.on_day(0)
     if moment == "after an archive":
-        fleet.places.mark(record.backup_id, fleet.stores.primary.url, "missing", fleet.now)
+        fleet.replicas.mark(record.backup_id, fleet.stores.primary.url, "missing", fleet.now)
         monkeypatch.setattr(rebuild.stored, "read_through", lambda *arguments: lose_locks(fleet) or "intact")
     else:
         lose_catalog(fleet)
@@ -711,7 +710,7 @@ def test_when_the_lock_is_lost_nothing_more_is_taken_over(
     assert fleet.catalog.find() == before
 
 
-@pytest.mark.parametrize("purpose", ["clinic", "copies"])
+@pytest.mark.parametrize("purpose", ["clinic", "replicas"])
 def test_a_clinic_that_is_worked_at_is_reported_and_stops_no_other(fleet: Fleet, purpose: Purpose) -> None:
     for clinic_id in CLINICS:
         fleet.on_day(0, clinic_id)

@@ -156,3 +156,65 @@ def test_keys_without_overlaps_come_back(demo_database: DemoDatabase, tmp_path: 
     assert [finding for finding in trial(rig) if finding.level == "error"] == []
     rig.bring_back(record)
     assert rig.everything() == before
+
+
+COARSER = {
+    "a key of fewer columns": ("DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (a)", "the same a", "the primary key (a, b)"),
+    "another of its columns": ("DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (b)", "the same b", "the primary key (a, b)"),
+    "a type that knows no case": ("ALTER a TYPE public.citext", "the same a, b", "another type or collation"),
+}
+
+
+@pytest.mark.parametrize(("name", "is_there"), [(name, n) for name in COARSER for n in (True, False)][:-1])
+def test_a_key_that_is_coarser_now_is_named_with_its_rows(
+    demo_database: DemoDatabase, tmp_path: Path, name: str, is_there: bool
+) -> None:
+    change, same, was = COARSER[name]
+    rig = shaped(
+        demo_database, tmp_path,
+        """CREATE EXTENSION citext SCHEMA public;
+           CREATE TABLE s.t (a text, b text, clinic_id int REFERENCES s.clinic, v text, PRIMARY KEY (a, b));
+           INSERT INTO s.t VALUES ('a', '1', 1, 'x'), ('a', '2', 1, 'y'), ('A', '1', 1, 'z'), ('b', '3', 2, 'z')""",
+        {"t": OWN}, owner=True,
+    )  # fmt: skip
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.t WHERE clinic_id = 1", f"ALTER TABLE s.t {change}")
+    if is_there:
+        rig.execute("INSERT INTO s.t VALUES ('a', '1', 1, 'x')")
+    (refusal,) = rig.plan(record).refusals
+    assert f"2 rows of the backup have {same} in s.t" in refusal.message and was in refusal.message
+    assert "too many" not in refusal.message and "key of the backup" in refusal.hint
+
+
+ORPHANS = """
+    CREATE TABLE s.branch (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic);
+    CREATE TABLE s.patient (dni text PRIMARY KEY, branch_id int REFERENCES s.branch ON DELETE SET NULL, name text);
+    CREATE TABLE s.visit (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, dni text REFERENCES s.patient);
+    INSERT INTO s.branch VALUES (1, 1), (2, 2); INSERT INTO s.patient VALUES ('d1', 1, 'Ana'), ('d2', 2, 'Bob');
+    INSERT INTO s.visit VALUES (1, 1, 'd1')
+"""
+IN_BRANCH = "branch_id IN (SELECT id FROM s.branch WHERE clinic_id = {{ clinic_id }})"
+IN_VISIT = f"{IN_BRANCH} OR dni IN (SELECT dni FROM s.visit WHERE clinic_id = {{{{ clinic_id }}}})"
+
+
+@pytest.mark.parametrize(
+    ("extract", "name", "found"),
+    [
+        (IN_BRANCH, "Eva", "differ from the backup in other columns too: 1."),
+        (IN_VISIT, "Ana", "extracts of other clinics return: 1."),
+        (IN_VISIT, "Eva", "return: 1. Rows of them that differ from the backup in other columns too: 1."),
+    ],
+)
+def test_why_a_row_that_lost_its_clinic_is_not_taken_is_what_was_found(
+    demo_database: DemoDatabase, tmp_path: Path, extract: str, name: str, found: str
+) -> None:
+    """The key is one that people give, and another clinic's row refers to the row."""
+    rig = shaped(demo_database, tmp_path, ORPHANS, {"branch": OWN, "patient": extract, "visit": OWN}, owner=True)
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.visit; DELETE FROM s.branch WHERE id = 1; INSERT INTO s.visit VALUES (5, 2, 'd1')")
+    rig.execute(f"UPDATE s.patient SET name = '{name}' WHERE dni = 'd1'")
+    child, own = sorted(rig.plan(record).refusals, key=lambda refusal: refusal.table, reverse=True)
+    assert own.table == "s.patient" and "have lost their clinic (no value in branch_id leads to one)" in own.message
+    assert found in own.message
+    belongs = "have lost their clinic" if extract == IN_BRANCH else "belong to another clinic now"
+    assert child.table == "s.visit" and belongs in child.message

@@ -64,42 +64,45 @@ def fleet(demo_database: DemoDatabase, folders: tuple[FileStore, ...]) -> Fleet:
 def test_every_store_gets_the_same_bytes_and_the_catalog_knows(
     demo_database: DemoDatabase, make_store: MakeStore, tmp_path: Path
 ) -> None:
-    fleet = Fleet(demo_database, FileStore(tmp_path / "first"), make_store(f"copies-{uuid4().hex}"))
+    fleet = Fleet(demo_database, FileStore(tmp_path / "first"), make_store(f"replicas-{uuid4().hex}"))
     first, second = fleet.on_day(0), fleet.on_day(1)
-    assert [backlog.missing for backlog in fleet.places.backlog(fleet.stores.urls)] == [2]
-    done = fleet.copy(1)
-    assert [(copy.backup_id, copy.error) for copy in done.copies] == [(second.backup_id, None), (first.backup_id, None)]
+    assert [backlog.missing for backlog in fleet.replicas.backlog(fleet.stores.urls)] == [2]
+    done = fleet.replicate(1)
+    assert [(replica.backup_id, replica.error) for replica in done.replicas] == [
+        (second.backup_id, None),
+        (first.backup_id, None),
+    ]
     ours, theirs = fleet.stores
     assert objects_of(ours) == objects_of(theirs)
     assert theirs.stat(first.archive_key).metadata["backup_id"] == first.backup_id
     assert fleet.again(first).stores == fleet.stores.urls
-    assert fleet.places.backlog(fleet.stores.urls) == []
-    assert fleet.copy().copies == []
+    assert fleet.replicas.backlog(fleet.stores.urls) == []
+    assert fleet.replicate().replicas == []
     fleet.restored(first, Stores.of(theirs))
 
 
-def test_a_replica_that_is_down_is_left_alone_for_a_while_and_caught_up_later(
+def test_a_further_store_that_is_down_is_left_alone_for_a_while_and_caught_up_later(
     fleet: Fleet, folders: tuple[FileStore, ...], tmp_path: Path
 ) -> None:
     one, two, _ = folders
     broken = Stores.of(one, Down(tmp_path / "two"))
     records = [fleet.on_day(0), fleet.on_day(0.1, 2)]
     before = Down.calls
-    done = fleet.copy(stores=broken)
-    assert [(copy.backup_id, error.message) for copy, error in done.problems] == [
+    done = fleet.replicate(stores=broken)
+    assert [(replica.backup_id, error.message) for replica, error in done.problems] == [
         (record.backup_id, "out of reach") for record in records
     ]
-    # One question, and one for its marker: the second clinic's copy knows already.
+    # One question, and one for its marker: the second clinic's replica knows already.
     assert Down.calls == before + 2
-    (backlog,) = fleet.places.backlog(broken.urls)
+    (backlog,) = fleet.replicas.backlog(broken.urls)
     assert (backlog.store_url, backlog.missing, backlog.error) == (two.url, 2, "out of reach")
     assert backlog.oldest_at == records[0].started_at
     fleet.later(minutes=14)
-    assert fleet.copy(stores=broken).copies == []
+    assert fleet.replicate(stores=broken).replicas == []
     assert Down.calls == before + 2
-    assert len(fleet.copy(stores=Stores.of(one, two), patient=True).copies) == 2
+    assert len(fleet.replicate(stores=Stores.of(one, two), patient=True).replicas) == 2
     assert objects_of(one) == objects_of(two)
-    assert fleet.places.resting(fleet.now) == set()
+    assert fleet.replicas.resting(fleet.now) == set()
 
 
 def test_a_store_that_cannot_even_be_opened_keeps_nobody_from_the_others(fleet: Fleet) -> None:
@@ -112,13 +115,16 @@ def test_a_store_that_cannot_even_be_opened_keeps_nobody_from_the_others(fleet: 
         return {one.url: one, three.url: three}[url]
 
     stores = Stores(one.url, {"wrong": two.url, "good": three.url}, open_store)
-    done = fleet.copy(stores=stores)
-    assert [(copy.store_url, copy.error is None) for copy in done.copies] == [(three.url, True), (two.url, False)]
+    done = fleet.replicate(stores=stores)
+    assert [(replica.store_url, replica.error is None) for replica in done.replicas] == [
+        (three.url, True),
+        (two.url, False),
+    ]
     assert fleet.again(record).stores == (one.url, three.url)
 
 
 @pytest.mark.parametrize("crash", ["before the archive", "in the archive", "after the archive", "after the envelope"])
-def test_a_copy_that_was_killed_is_finished_by_the_next_run(fleet: Fleet, crash: str) -> None:
+def test_a_replica_that_was_killed_is_finished_by_the_next_run(fleet: Fleet, crash: str) -> None:
     one, two, _ = fleet.stores
     record = fleet.on_day(0)
 
@@ -139,9 +145,9 @@ def test_a_copy_that_was_killed_is_finished_by_the_next_run(fleet: Fleet, crash:
             return stored
 
     with pytest.raises(KeyboardInterrupt):
-        fleet.copy(stores=Stores.of(one, Killed(two.url.removeprefix("file://"))))
+        fleet.replicate(stores=Stores.of(one, Killed(two.url.removeprefix("file://"))))
     assert fleet.again(record).stores == (one.url,)
-    assert fleet.copy(stores=Stores.of(one, two)).problems == []
+    assert fleet.replicate(stores=Stores.of(one, two)).problems == []
     assert objects_of(one) == objects_of(two)
     assert fleet.again(record).stores == (one.url, two.url)
 
@@ -165,22 +171,22 @@ def test_what_lies_in_the_way_and_is_not_the_backup_is_replaced(fleet: Fleet, de
         put(two, envelope_key_of(record.archive_key), b'{"format": 1}')
     else:
         put(two, record.archive_key, b"x" * (record.size_bytes or 0) if debris == "the same length" else b"x")
-    assert fleet.copy(stores=Stores.of(one, two)).problems == []
+    assert fleet.replicate(stores=Stores.of(one, two)).problems == []
     assert objects_of(one) == objects_of(two)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "gone"])
-def test_a_damaged_archive_is_not_copied_and_another_copy_heals_it(fleet: Fleet, damage: str) -> None:
+def test_a_damaged_archive_is_not_replicated_and_another_replica_heals_it(fleet: Fleet, damage: str) -> None:
     one, two, three = fleet.stores
     record = fleet.on_day(0)
-    fleet.copy(stores=Stores.of(one, two))
+    fleet.replicate(stores=Stores.of(one, two))
     whole = objects_of(two)
     if damage == "flipped":
         flip(one, record.archive_key)
     else:
         one.delete(record.archive_key)
-    done = fleet.copy()
-    # The third store got the second's copy, and the first is known to have lost its own.
+    done = fleet.replicate()
+    # The third store got the second's replica, and the first is known to have lost its own.
     assert [(loss.store_url, loss.problem) for loss in done.losses] == [
         (one.url, "damaged" if damage == "flipped" else "missing")
     ]
@@ -188,40 +194,40 @@ def test_a_damaged_archive_is_not_copied_and_another_copy_heals_it(fleet: Fleet,
     assert objects_of(three) == whole
     assert fleet.again(record).stores == (two.url, three.url)
     # The next run brings it back.
-    assert [copy.store_url for copy in fleet.copy().copies] == [one.url]
+    assert [replica.store_url for replica in fleet.replicate().replicas] == [one.url]
     assert objects_of(one) == whole
     fleet.restored(fleet.again(record), Stores.of(one))
 
 
-def test_with_no_good_copy_left_the_backup_is_lost_and_no_last_good_one(fleet: Fleet) -> None:
+def test_with_no_good_replica_left_the_backup_is_lost_and_no_last_good_one(fleet: Fleet) -> None:
     one, two, _ = fleet.stores
     good, bad = fleet.on_day(0), fleet.on_day(1)
     flip(one, bad.archive_key)
-    done = fleet.copy(stores=Stores.of(one, two))
+    done = fleet.replicate(stores=Stores.of(one, two))
     assert [type(error) for _, error in done.problems] == [IntegrityError]
     assert fleet.state(bad) == "lost"
     assert fleet.catalog.latest(1, fleet.now) == fleet.again(good)
     assert bad.archive_key not in objects_of(two)
 
 
-def test_copies_and_backups_do_not_wait_for_each_other(fleet: Fleet) -> None:
+def test_replicas_and_backups_do_not_wait_for_each_other(fleet: Fleet) -> None:
     fleet.on_day(0)
-    with fleet.catalog.lock(1, "copies"):
+    with fleet.catalog.lock(1, "replicas"):
         fleet.on_day(1)
-        (problem, *_) = [error.message for _, error in fleet.copy().problems]
-        assert "being copied" in problem
+        (problem, *_) = [error.message for _, error in fleet.replicate().problems]
+        assert "being replicated" in problem
         (cleaned,) = fleet.clean(60)
-        assert "being copied" in cleaned.problem
+        assert "being replicated" in cleaned.problem
     with fleet.catalog.lock(1):
-        assert fleet.copy().problems == []
+        assert fleet.replicate().problems == []
 
 
-def test_a_hold_is_noted_in_every_store_and_comes_along_with_copies(fleet: Fleet) -> None:
+def test_a_hold_is_noted_in_every_store_and_comes_along_with_replicas(fleet: Fleet) -> None:
     one, two, three = fleet.stores
     record = fleet.on_day(0)
-    fleet.copy(stores=Stores.of(one, two))
+    fleet.replicate(stores=Stores.of(one, two))
     fleet.holds().hold(record.backup_id, " pleito\n12 ", "abogada")
-    fleet.copy()
+    fleet.replicate()
     for store in (one, two, three):
         assert envelopes.load_hold(record.archive_key, store) == ("pleito 12", "abogada")
     fleet.holds().release(record.backup_id, "juez")
@@ -234,7 +240,7 @@ def test_a_restore_takes_the_next_store_when_the_first_has_no_good_copy(
 ) -> None:
     one, two, _ = fleet.stores
     record, other = fleet.on_day(0), fleet.on_day(0.1, 2)
-    fleet.copy()
+    fleet.replicate()
     rows = fleet.rows_now(1)
     fleet.execute("UPDATE public.inventario_inventario SET cantidad = cantidad + 1 WHERE clinica_id = 1")
     stores = fleet.stores
@@ -249,7 +255,7 @@ def test_a_restore_takes_the_next_store_when_the_first_has_no_good_copy(
     bad: list[tuple[str, ClinicBackupsError]] = []
     steps: list[str] = []
     restore = fleet.restore(
-        stores, on_bad_copy=lambda source, url, error: bad.append((url, error)), listener=Listener(steps.append)
+        stores, on_bad_replica=lambda source, url, error: bad.append((url, error)), listener=Listener(steps.append)
     )
 
     source, wish = source_of(record), RestoreRequest(clinic_id=1)
@@ -259,10 +265,10 @@ def test_a_restore_takes_the_next_store_when_the_first_has_no_good_copy(
     assert f"checking the archive of {record.backup_id} in {two.url}" in steps
 
 
-def test_when_no_store_has_a_good_copy_the_restore_says_what_each_said(fleet: Fleet) -> None:
+def test_when_no_store_has_a_good_replica_the_restore_says_what_each_said(fleet: Fleet) -> None:
     one, two, three = fleet.stores
     record = fleet.on_day(0)
-    fleet.copy()
+    fleet.replicate()
     flip(one, record.archive_key)
     two.delete(record.archive_key)
     three.delete(record.archive_key)
@@ -274,7 +280,7 @@ def test_when_no_store_has_a_good_copy_the_restore_says_what_each_said(fleet: Fl
 def test_retention_deletes_in_all_stores_and_waits_for_one_that_is_down(fleet: Fleet, tmp_path: Path) -> None:
     one, two, three = fleet.stores
     old, new = fleet.on_day(0), fleet.on_day(40)
-    fleet.copy()
+    fleet.replicate()
     (cleaned,) = fleet.clean(45, stores=Stores.of(one, Down(tmp_path / "two"), three))
     assert (cleaned.problem, cleaned.deleted) == ("out of reach", 0)
     assert fleet.state(old) == "completed"
@@ -287,23 +293,23 @@ def test_retention_deletes_in_all_stores_and_waits_for_one_that_is_down(fleet: F
 def test_a_store_that_is_none_of_the_settings_any_more_is_named_with_the_remedy(fleet: Fleet) -> None:
     one, two, _ = fleet.stores
     old = fleet.on_day(0)
-    fleet.copy(stores=Stores.of(one, two))
+    fleet.replicate(stores=Stores.of(one, two))
     fleet.on_day(40)
     (cleaned,) = fleet.clean(45, stores=Stores.of(one))
     assert two.url in cleaned.problem
     assert f"catalog forget-store {two.url}" in cleaned.hint
-    assert fleet.places.store_urls() == [one.url, two.url]
-    assert fleet.places.forget_store(two.url) == 1
+    assert fleet.replicas.store_urls() == [one.url, two.url]
+    assert fleet.replicas.forget_store(two.url) == 1
     assert fleet.clean(46, stores=Stores.of(one))[0].deleted == 1
     assert fleet.state(old) == "deleted"
 
 
 def test_backups_of_before_places_were_recorded_are_said_to_lie_in_the_primary_store(fleet: Fleet) -> None:
     record = fleet.on_day(0)
-    fleet.execute("DELETE FROM clinic_backups.backup_copy")
+    fleet.execute("DELETE FROM clinic_backups.backup_replica")
     assert fleet.again(record).stores == ()
-    assert fleet.places.adopt(fleet.stores.urls[0], fleet.now) == 1
-    assert fleet.places.adopt(fleet.stores.urls[0], fleet.now) == 0
+    assert fleet.replicas.adopt(fleet.stores.urls[0], fleet.now) == 1
+    assert fleet.replicas.adopt(fleet.stores.urls[0], fleet.now) == 0
     assert fleet.again(record).stores == fleet.stores.urls[:1]
 
 
@@ -321,13 +327,13 @@ def test_a_place_has_one_name(url: str, place: str) -> None:
 
 
 @pytest.mark.parametrize(("url", "said"), [("s3://bucket/a/", "is named twice"), ("s4://x", "an unknown kind")])
-def test_what_is_wrong_with_a_replica_keeps_nobody_from_the_primary(fleet: Fleet, url: str, said: str) -> None:
+def test_what_is_wrong_with_a_further_store_keeps_nobody_from_the_primary(fleet: Fleet, url: str, said: str) -> None:
     one, *_ = fleet.stores
     wrong = Stores("s3://bucket/a", {"replica": url}, lambda url, conn_id: one)
     assert wrong.primary is one
-    assert wrong.urls == ("s3://bucket/a", "replica replica")
+    assert wrong.urls == ("s3://bucket/a", "store replica")
     with pytest.raises(SettingsError, match=f"REPLICA_STORES, replica: .*{said}"):
-        wrong.at("replica replica")
+        wrong.at("store replica")
 
 
 def forge(store: ObjectStore, record: BackupRecord) -> None:
@@ -344,31 +350,31 @@ def forge(store: ObjectStore, record: BackupRecord) -> None:
         put(store, key, content if isinstance(content, bytes) else content.encode())
 
 
-def test_after_a_rebuild_from_a_forged_store_the_good_copy_elsewhere_is_not_overwritten(fleet: Fleet) -> None:
+def test_after_a_rebuild_from_a_forged_store_the_good_replica_elsewhere_is_not_overwritten(fleet: Fleet) -> None:
     one, two, _ = fleet.stores
     record = fleet.on_day(0)
-    fleet.copy(stores=Stores.of(one, two))
+    fleet.replicate(stores=Stores.of(one, two))
     good = objects_of(two)
     forge(one, record)
     fleet.execute("TRUNCATE clinic_backups.backup CASCADE")
     assert fleet.rebuild(one).adopted == 1
-    ((_, error),) = fleet.copy(stores=Stores.of(one, two)).problems
+    ((_, error),) = fleet.replicate(stores=Stores.of(one, two)).problems
     assert isinstance(error, IntegrityError)
     assert f"wo different backups have one key in {two.url}" in error.message
     assert "catalog verify" in error.hint
     assert objects_of(two) == good
     # It is about this object alone.
-    assert fleet.places.resting(fleet.now) == set()
+    assert fleet.replicas.resting(fleet.now) == set()
 
 
 @pytest.mark.parametrize("source", ["gone", "flipped", "down"])
-def test_a_damaged_copy_stays_until_a_good_one_was_read(fleet: Fleet, source: str, tmp_path: Path) -> None:
+def test_a_damaged_replica_stays_until_a_good_one_was_read(fleet: Fleet, source: str, tmp_path: Path) -> None:
     one, two, _ = fleet.stores
     record = fleet.on_day(0)
-    fleet.copy(stores=Stores.of(one, two))
+    fleet.replicate(stores=Stores.of(one, two))
     flip(two, record.archive_key)
     damaged = objects_of(two)
-    fleet.places.mark(record.backup_id, two.url, "damaged", fleet.now)
+    fleet.replicas.mark(record.backup_id, two.url, "damaged", fleet.now)
     stores, whole = Stores.of(one, two), objects_of(one)
     if source == "flipped":
         flip(one, record.archive_key)
@@ -376,13 +382,13 @@ def test_a_damaged_copy_stays_until_a_good_one_was_read(fleet: Fleet, source: st
         one.delete(record.archive_key)
     else:
         stores = Stores.of(Down(tmp_path / "one"), two)
-    done = fleet.copy(stores=stores)
+    done = fleet.replicate(stores=stores)
     assert len(done.problems) == 1
     assert [loss.problem for loss in done.losses] == {"gone": ["missing"], "flipped": ["damaged"], "down": []}[source]
     assert objects_of(two) == damaged
-    assert fleet.places.resting(fleet.now) == set()
+    assert fleet.replicas.resting(fleet.now) == set()
     if source == "down":
-        assert fleet.copy(stores=Stores.of(one, two)).problems == []
+        assert fleet.replicate(stores=Stores.of(one, two)).problems == []
         assert objects_of(two) == whole
 
 
@@ -408,7 +414,7 @@ def lock_until(fleet: Fleet, record: BackupRecord, moment: Any) -> BackupRecord:
 
 
 @pytest.mark.parametrize(("lasts", "counts"), [(None, False), (-2.0, False), (-0.5, True), (0.0, True), (60.0, True)])
-def test_what_is_there_already_counts_as_a_copy_only_when_it_is_locked(
+def test_what_is_there_already_counts_as_a_replica_only_when_it_is_locked(
     fleet: Fleet, tmp_path: Path, lasts: float | None, counts: bool
 ) -> None:
     one, two = fleet.stores.primary, Locking(tmp_path / "two")
@@ -418,7 +424,7 @@ def test_what_is_there_already_counts_as_a_copy_only_when_it_is_locked(
     put(two, record.archive_key, objects_of(one)[record.archive_key])
     if lasts is not None:
         two.locks[record.archive_key] = record.locked_until + timedelta(seconds=lasts)
-    done = fleet.copy(stores=Stores.of(one, two))
+    done = fleet.replicate(stores=Stores.of(one, two))
     if counts:
         assert done.problems == []
         return
@@ -427,17 +433,17 @@ def test_what_is_there_already_counts_as_a_copy_only_when_it_is_locked(
     assert "not locked until" in error.message
     assert "Delete that object by hand" in error.hint
     assert fleet.again(record).stores == (one.url,)
-    assert fleet.places.resting(fleet.now) == set()
+    assert fleet.replicas.resting(fleet.now) == set()
     two.delete(record.archive_key)
-    assert fleet.copy(stores=Stores.of(one, two)).problems == []
+    assert fleet.replicate(stores=Stores.of(one, two)).problems == []
     assert two.stat(record.archive_key).locked_until == record.locked_until
 
 
-def test_a_backup_whose_lock_has_ended_can_be_copied_where_nothing_can_be_locked(fleet: Fleet) -> None:
+def test_a_backup_whose_lock_has_ended_can_be_replicated_where_nothing_can_be_locked(fleet: Fleet) -> None:
     one, two, _ = fleet.stores
     record = fleet.on_day(0)
     lock_until(fleet, record, fleet.now - timedelta(days=1))
-    assert fleet.copy(stores=Stores.of(one, two)).problems == []
+    assert fleet.replicate(stores=Stores.of(one, two)).problems == []
     assert two.stat(envelope_key_of(record.archive_key))
 
 
@@ -467,35 +473,35 @@ def test_what_is_wrong_with_one_object_keeps_no_other_from_being_copied(
     store.tried, store.error = [], error
     store.refuse = lambda key: key != good.archive_key
     stores = Stores.of(fleet.stores.primary, store)
-    done = fleet.copy(stores=stores)
-    assert {copy.backup_id for copy, _ in done.problems} == {record.backup_id for record in bad}
+    done = fleet.replicate(stores=stores)
+    assert {replica.backup_id for replica, _ in done.problems} == {record.backup_id for record in bad}
     assert fleet.again(good).stores == stores.urls
-    assert fleet.places.resting(fleet.now) == set()
+    assert fleet.replicas.resting(fleet.now) == set()
 
 
 def test_a_store_that_refuses_one_backup_after_the_other_is_left_alone(fleet: Fleet, tmp_path: Path) -> None:
     records = [fleet.on_day(0), fleet.on_day(0.1, 2), fleet.on_day(0.2, 3)]
     store = Refusing(tmp_path / "two")
     store.tried = []
-    done = fleet.copy(stores=Stores.of(fleet.stores.primary, store))
+    done = fleet.replicate(stores=Stores.of(fleet.stores.primary, store))
     assert len(done.problems) == 3
     assert store.tried == [record.archive_key for record in records[:2]]
-    assert fleet.places.resting(fleet.now) == {store.url}
+    assert fleet.replicas.resting(fleet.now) == {store.url}
 
 
-def test_a_copy_in_between_shows_that_the_store_works(fleet: Fleet, tmp_path: Path) -> None:
+def test_a_replica_in_between_shows_that_the_store_works(fleet: Fleet, tmp_path: Path) -> None:
     records = [fleet.on_day(0), fleet.on_day(0.1, 2), fleet.on_day(0.2, 3)]
     store = Refusing(tmp_path / "two")
     store.tried = []
     store.refuse = lambda key: key != records[1].archive_key
-    fleet.copy(stores=Stores.of(fleet.stores.primary, store))
+    fleet.replicate(stores=Stores.of(fleet.stores.primary, store))
     assert store.tried == [record.archive_key for record in records]
-    assert fleet.places.resting(fleet.now) == set()
+    assert fleet.replicas.resting(fleet.now) == set()
 
 
-@pytest.mark.parametrize("moment", ["while the archive is copied", "after the note was written"])
+@pytest.mark.parametrize("moment", ["while the archive is replicated", "after the note was written"])
 @pytest.mark.parametrize("ends", [False, True])
-def test_a_hold_that_is_set_or_ended_while_the_copy_runs_is_in_the_copy(
+def test_a_hold_that_is_set_or_ended_while_the_replica_is_made_is_in_it(
     fleet: Fleet, tmp_path: Path, moment: str, ends: bool
 ) -> None:
     record = fleet.on_day(0)
@@ -524,7 +530,7 @@ def test_a_hold_that_is_set_or_ended_while_the_copy_runs_is_in_the_copy(
                 self._meanwhile()
 
     store = Slow(tmp_path / "two")
-    assert fleet.copy(stores=Stores.of(fleet.stores.primary, store)).problems == []
+    assert fleet.replicate(stores=Stores.of(fleet.stores.primary, store)).problems == []
     assert store.done
     assert envelopes.load_hold(record.archive_key, store) == (None if ends else ("pleito", "abogada"))
 
@@ -547,7 +553,7 @@ def test_a_loss_is_recorded_together_with_the_mail_about_it(fleet: Fleet, tmp_pa
             return super().open(key)
 
     with pytest.raises(KeyboardInterrupt):
-        fleet.copy(stores=Stores.of(Killed(tmp_path / "one"), two))
+        fleet.replicate(stores=Stores.of(Killed(tmp_path / "one"), two))
     assert fleet.state(record) == "lost"
     (facts,) = told(fleet)
     loss = {"store_url": one.url, "problem": "missing", "left": [], "backup_id": record.backup_id}
@@ -564,18 +570,18 @@ def test_what_cannot_be_told_is_not_recorded(fleet: Fleet) -> None:
         raise TransientError("no mail")
 
     with pytest.raises(TransientError, match="no mail"):
-        fleet.places.mark(record.backup_id, fleet.stores.urls[0], "damaged", fleet.now, announce)
+        fleet.replicas.mark(record.backup_id, fleet.stores.urls[0], "damaged", fleet.now, announce)
     assert fleet.state(record) == "completed"
-    assert fleet.places.mark(record.backup_id, fleet.stores.urls[0], "intact", fleet.now, announce) == []
+    assert fleet.replicas.mark(record.backup_id, fleet.stores.urls[0], "intact", fleet.now, announce) == []
 
 
 def test_the_losses_of_a_run_come_in_one_mail_and_later_ones_in_another(fleet: Fleet) -> None:
     one, two, _ = fleet.stores
     records = [fleet.on_day(0), fleet.on_day(0.1, 2), fleet.on_day(0.2, 3)]
-    fleet.copy(stores=Stores.of(one, two))
+    fleet.replicate(stores=Stores.of(one, two))
     alarm = LossAlarm(lambda: fleet.now)
     for url, record in ((one.url, records[0]), (two.url, records[0]), (one.url, records[1])):
-        fleet.places.mark(record.backup_id, url, "missing", fleet.now, alarm)
+        fleet.replicas.mark(record.backup_id, url, "missing", fleet.now, alarm)
         fleet.later(seconds=1)
     (facts,) = told(fleet)
     # In the end nothing is left of the first, whatever the first loss said; and the worst comes first.
@@ -588,10 +594,10 @@ def test_the_losses_of_a_run_come_in_one_mail_and_later_ones_in_another(fleet: F
     for notice, clinic_id, _ in outbox.unaddressed():
         if clinic_id is None:
             outbox.address(notice, [], domain="x.example", now=fleet.now)
-    fleet.places.mark(records[2].backup_id, one.url, "damaged", fleet.now, alarm)
+    fleet.replicas.mark(records[2].backup_id, one.url, "damaged", fleet.now, alarm)
     assert [facts["count"] for facts in told(fleet)] == [3, 1]
     # Another run, in the same moment.
-    fleet.places.mark(records[2].backup_id, two.url, "damaged", fleet.now, LossAlarm(lambda: fleet.now))
+    fleet.replicas.mark(records[2].backup_id, two.url, "damaged", fleet.now, LossAlarm(lambda: fleet.now))
     assert len(told(fleet)) == 3
 
 
@@ -607,7 +613,7 @@ def statements(fleet: Fleet) -> list[str]:
 
 
 def many(fleet: Fleet, record: BackupRecord, count: int, *, chain: bool = False) -> list[str]:
-    """Copies of a record in the catalog, each built on the one before where that is wanted."""
+    """Replicas of a record in the catalog, each built on the one before where that is wanted."""
     columns = [
         name for (name,) in fleet.execute_rows(
             "SELECT column_name FROM information_schema.columns WHERE table_schema = 'clinic_backups'"
@@ -621,9 +627,9 @@ def many(fleet: Fleet, record: BackupRecord, count: int, *, chain: bool = False)
         f"INSERT INTO clinic_backups.backup (backup_id, parent_id, {names})"
         f" SELECT backup_id || '-' || n, {parent}, {names} FROM clinic_backups.backup, generate_series(1, {count}) AS n"
         f" WHERE backup_id = '{record.backup_id}'",
-        "INSERT INTO clinic_backups.backup_copy (backup_id, store_url, state, stored_at)"
+        "INSERT INTO clinic_backups.backup_replica (backup_id, store_url, state, stored_at)"
         f" SELECT '{record.backup_id}-' || n, store_url, state, stored_at"
-        f" FROM clinic_backups.backup_copy, generate_series(1, {count}) AS n WHERE backup_id = '{record.backup_id}'",
+        f" FROM clinic_backups.backup_replica, generate_series(1, {count}) AS n WHERE backup_id = '{record.backup_id}'",
     )
     return [f"{record.backup_id}-{number}" for number in range(1, count + 1)]
 
@@ -631,27 +637,27 @@ def many(fleet: Fleet, record: BackupRecord, count: int, *, chain: bool = False)
 def test_a_store_is_forgotten_in_a_few_statements_however_many_backups_it_held(fleet: Fleet) -> None:
     one, two, _ = fleet.stores
     here, both = fleet.on_day(0), fleet.on_day(0.1, 2)
-    fleet.copy(2, stores=Stores.of(one, two))
+    fleet.replicate(2, stores=Stores.of(one, two))
     many(fleet, here, 500)
     kept = many(fleet, both, 500)
     sent = statements(fleet)
-    assert fleet.places.forget_store(one.url) == 1002
+    assert fleet.replicas.forget_store(one.url) == 1002
     assert len(sent) < 10
     states = dict(
         fleet.execute_rows("SELECT clinic_id, array_agg(DISTINCT state) FROM clinic_backups.backup GROUP BY 1")
     )
     assert states == {1: ["lost"], 2: ["completed"]}
-    assert fleet.places.of_clinic(2)[kept[0]] == {two.url: "intact"}
+    assert fleet.replicas.of_clinic(2)[kept[0]] == {two.url: "intact"}
 
 
 def test_with_a_store_that_is_forgotten_goes_what_is_built_on_what_lay_there(fleet: Fleet) -> None:
     one, two, _ = fleet.stores
     record = fleet.on_day(0)
-    fleet.copy(stores=Stores.of(one, two))
+    fleet.replicate(stores=Stores.of(one, two))
     links = many(fleet, record, 6, chain=True)
     third = f"backup_id = '{links[2]}'"
-    fleet.execute(f"DELETE FROM clinic_backups.backup_copy WHERE {third} AND store_url = '{two.url}'")
-    assert fleet.places.forget_store(one.url) == 7
+    fleet.execute(f"DELETE FROM clinic_backups.backup_replica WHERE {third} AND store_url = '{two.url}'")
+    assert fleet.replicas.forget_store(one.url) == 7
     found = [fleet.catalog.get(link) for link in links]
     assert [each.state for each in found if each] == ["completed"] * 2 + ["lost"] * 4
 
@@ -659,10 +665,10 @@ def test_with_a_store_that_is_forgotten_goes_what_is_built_on_what_lay_there(fle
 def test_a_notice_of_many_losses_takes_few_statements_and_names_not_all(fleet: Fleet) -> None:
     one, two, _ = fleet.stores
     record = fleet.on_day(0)
-    fleet.copy(stores=Stores.of(one, two))
+    fleet.replicate(stores=Stores.of(one, two))
     last = fleet.on_day(0.1, 2)
     ids = many(fleet, record, LISTED + 50)
-    fleet.places.mark(last.backup_id, one.url, "missing", fleet.now)
+    fleet.replicas.mark(last.backup_id, one.url, "missing", fleet.now)
     losses = [replace(Loss.of(record, one.url, "missing"), backup_id=backup_id) for backup_id in ids]
     sent = statements(fleet)
     with fleet.catalog.database.transaction("telling of losses") as db:
@@ -682,7 +688,7 @@ def test_every_store_is_told_of_a_hold_and_each_that_was_not_is_named(fleet: Fle
 
     one, two, three = fleet.stores
     record = fleet.on_day(0)
-    fleet.copy()
+    fleet.replicate()
     down = [Down(store.url.removeprefix("file://")) for store in (one, three)]
     up, fleet.stores = fleet.stores, Stores.of(down[0], two, down[1])
     for do, noted in (

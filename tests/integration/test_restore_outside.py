@@ -21,7 +21,7 @@ OWN = "clinic_id = {{ clinic_id }}"
 
 
 def restored(rig: Shaped, record: BackupRecord, plan: RestorePlan | None = None, **wish: Any) -> BackupRecord | None:
-    """Plan and apply as a person does, with the copy of what was there; returns that copy."""
+    """Plan and apply as a person does, with the safety backup; returns it."""
     plan = plan or rig.plan(record, **wish)
     assert plan.refusals == ()
     restore = rig.restore()
@@ -93,7 +93,7 @@ LEFT_OUT = {
     "soft-deleted": LeftOut("UPDATE s.visit SET gone = true WHERE id = 1"),
     "soft-deleted and changed": LeftOut("UPDATE s.visit SET gone = true, code = 'x' WHERE id = 1"),
     "soft-deleted with its child": LeftOut("UPDATE s.visit SET gone = true WHERE id = 1; UPDATE s.note SET gone = true, v = 'x' WHERE id = 1"),
-    "soft-deleted without its way": LeftOut("UPDATE s.note SET gone = true, visit_id = NULL WHERE id = 1", says="1 rows of the backup have keys in s.note"),
+    "soft-deleted without its way": LeftOut("UPDATE s.note SET gone = true, visit_id = NULL WHERE id = 1", says="1 rows of s.note have keys of the backup's rows and have lost their clinic"),
     "without its way": LeftOut("UPDATE s.note SET visit_id = NULL WHERE id = 1"),
     "soft-deleted child alone": LeftOut("UPDATE s.note SET gone = true WHERE id IN (1, 2)", only=("s.note",)),
     "every one soft-deleted": LeftOut("UPDATE s.visit SET gone = true WHERE clinic_id = 1; UPDATE s.note SET gone = true WHERE id < 6"),
@@ -320,16 +320,17 @@ CHAINED = {"a": OWN, "b": OF_A, "c": OF_B, "d": f"c_id IN (SELECT id FROM s.c WH
 
 
 @pytest.mark.parametrize("renamed", [False, True])
-def test_a_copy_of_a_restore_of_some_tables_says_which_it_takes_back(
+def test_the_safety_backup_of_a_restore_of_some_tables_says_which_it_takes_back(
     demo_database: DemoDatabase, tmp_path: Path, renamed: bool
 ) -> None:
-    """Without the catalog too: the archive itself knows it, and its own copy does."""
-    rig = shaped(demo_database, tmp_path, CHAIN, CHAINED, owner=True)
+    """Without the catalog too: the archive itself knows it, and its own safety backup does."""
+    lasting = "s.c: lasting keys, an identity\n"
+    rig = shaped(demo_database, tmp_path, CHAIN, CHAINED, owner=True, lists=lasting)
     record = rig.run(1)
     rig.execute("DELETE FROM s.b WHERE id IN (1, 2)", "UPDATE s.c SET v = 'x'")
     damaged, tables, name = rig.everything(), ("s.b", "s.c"), "s.c"
-    copy = restored(rig, record, tables=tables)
-    assert copy is not None
+    safety = restored(rig, record, tables=tables)
+    assert safety is not None
     if renamed:
         rig.execute("ALTER TABLE s.c RENAME TO e")
         extracts = rig.settings.sql_dir / "extract"
@@ -338,11 +339,12 @@ def test_a_copy_of_a_restore_of_some_tables_says_which_it_takes_back(
             path = extracts / f"{name}.sql"
             path.write_text(path.read_text().replace("s.c ", "s.e "))
         (rig.settings.sql_dir / "drift.txt").write_text("s.c -> s.e\n")
+        (rig.settings.sql_dir / "not_backed_up.txt").write_text(lasting.replace("s.c", "s.e"))
         name = "s.e"
-    done, plan = rig.everything(), rig.plan(copy)
+    done, plan = rig.everything(), rig.plan(safety)
     assert {table.table for table in plan.tables} == {"s.b", name}
     assert f"before a restore of s.b, {name}: only that is taken back" in " ".join(plan.notes)
-    again = restored(rig, copy, plan)
+    again = restored(rig, safety, plan)
     assert {key: rows for key, rows in rig.everything().items() if key != name} == {
         key: rows for key, rows in damaged.items() if key != "s.c"
     }

@@ -277,7 +277,7 @@ def test_the_command_plans_restores_undoes_and_needs_no_catalog(
     unasked = run(*words, **keys)
     assert (unasked.code, "--yes" in unasked.err) == (2, True)
     assert ward.rows_now(1) == damaged
-    # What opens the backup names the recipients of the copy that is made before, where the settings name none.
+    # What opens the backup names the recipients of the safety backup, where the settings name none.
     done = run(*words, "--yes", **(keys | {"CLINIC_BACKUPS_RECIPIENTS": None}))
     assert (done.code, ward.rows_now(1)) == (0, good)
     undo = done.out.strip().splitlines()[-1].rpartition("--backup ")[2]
@@ -310,7 +310,7 @@ def test_the_page_says_what_its_mode_does(
     assert [text for text in said if text not in page] + [text for text in unsaid if text in page] == []
 
 
-def test_the_plan_of_a_copy_made_before_a_restore_says_so(theatre: Theatre) -> None:
+def test_the_plan_of_a_safety_backup_says_so(theatre: Theatre) -> None:
     backup = theatre.back_up()
     theatre.execute(DAMAGE)
     runner, request = theatre.runner(), RestoreRequest(clinic_id=1)

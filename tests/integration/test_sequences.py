@@ -98,6 +98,14 @@ HOW = {
     + FUNCTION.format("after", "BEGIN UPDATE s.after SET id = nextval('s.q_after') WHERE id = NEW.id; RETURN NULL; END")
     + "CREATE TRIGGER a AFTER INSERT ON s.after FOR EACH ROW EXECUTE FUNCTION s.after();",
     "hex": f"CREATE SEQUENCE s.q_hex; CREATE TABLE s.hex (id text DEFAULT to_hex(nextval('s.q_hex')), {CLINIC});",
+    "made": "CREATE SEQUENCE s.q_made; CREATE FUNCTION s.made() RETURNS bigint LANGUAGE plpgsql AS $$DECLARE n bigint;"
+    " BEGIN EXECUTE 'SELECT next' || 'val(''s.q_made'')' INTO n; RETURN n; END$$;"
+    f"CREATE TABLE s.made (id int DEFAULT s.made(), {CLINIC});",
+    "escaped": triggered("escaped", r"NEW.id := nextval(U&'s.q!005fescaped' UESCAPE '!');"),
+    "continued": triggered("continued", "NEW.id := nextval('s.q_'\n 'continued');"),
+    "quoted": triggered("quoted", r"NEW.id := nextval(quote_ident('s') || E'.q\x5fquoted');"),
+    "of_default": triggered("of_default", "NEW.id := nextval(pg_get_serial_sequence('s.of_default', 'n'));")
+    + "ALTER TABLE s.of_default ADD n bigint; ALTER SEQUENCE s.q_of_default OWNED BY s.of_default.n;",
     "view": f"CREATE SEQUENCE s.q_view; CREATE TABLE s.view (id int, {CLINIC});"
     " CREATE VIEW s.v AS SELECT * FROM s.view; CREATE VIEW s.w AS SELECT clinic_id, id FROM s.v;"
     " ALTER VIEW s.w ALTER id SET DEFAULT nextval('s.q_view');",

@@ -10,8 +10,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from clinic_backups.app import Parts
-from clinic_backups.archive.codec import Zstd
-from clinic_backups.archive.encryption import Age
+from clinic_backups.archive.codec import CODEC
+from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.backup.shares import Share
 from clinic_backups.base.model import BackupRecord, Clinic
 from clinic_backups.restore.model import RestoreRequest
@@ -36,7 +36,7 @@ class Task:
         theatre.initialise()
         patch.setattr(backup, "AirflowParts", lambda upload: self.parts)
         self.operator = backup.ClinicBackupOperator(
-            task_id="back_up", clinic=share.to_item(), extract=SqlExtract(), compress=Zstd(), encrypt=Age(),
+            task_id="back_up", clinic=share.to_item(), extract=SqlExtract(), compress=CODEC, encrypt=ENCRYPTION,
             upload=Store(),
         )  # fmt: skip
         self.tries = 0
@@ -127,7 +127,7 @@ def test_a_task_that_is_stopped_begins_no_further_clinic(theatre: Theatre, monke
     from clinic_backups.operators import backup
 
     task = Task(theatre, monkeypatch)
-    monkeypatch.setattr(backup, "copy_without_failing", lambda *arguments: task.operator.on_kill())
+    monkeypatch.setattr(backup, "replicate_without_failing", lambda *arguments: task.operator.on_kill())
     with pytest.raises(AirflowException, match="Airflow stopped the task"):
         task.run()
     assert sorted(task.records()) == [1]

@@ -31,17 +31,17 @@ GONE = 6
 
 
 class House:
-    """The command with a store, a replica and a key, and what an operator may do to the folders."""
+    """The command with a store, a further one and a key, and what an operator may do to the folders."""
 
     def __init__(self, run: Run, folder: Path, database: DemoDatabase) -> None:  # noqa: F811
         self._run, self.folder, self.database = run, folder, database
-        self.store, self.replica = folder / "store", folder / "replica"
+        self.store, self.further = folder / "store", folder / "replica"
         identity, public = generate_identity()
         self.key = folder / "identity"
         self.key.touch(mode=0o600)
         self.key.write_text(identity)
         self.variables: dict[str, str | None] = {
-            "CLINIC_BACKUPS_REPLICA_STORES": json.dumps({"backup_replica": self.replica.as_uri()}),
+            "CLINIC_BACKUPS_REPLICA_STORES": json.dumps({"backup_replica": self.further.as_uri()}),
             "CLINIC_BACKUPS_RECIPIENTS": public,
             "CLINIC_BACKUPS_IDENTITY_FILE": str(self.key),
             "AIRFLOW_CONN_RESTORE_DB": database.restorer_uri,
@@ -54,7 +54,7 @@ class House:
     def catalog(self) -> Catalog:
         return Catalog(connections.parse("backup_catalog", self.database.catalog_uri))
 
-    def places(self) -> dict[str, tuple[str, ...]]:
+    def replicas(self) -> dict[str, tuple[str, ...]]:
         return {record.backup_id: record.stores for record in self.catalog.find()}
 
     def states(self) -> set[str]:
@@ -99,7 +99,7 @@ def house(run: Run, tmp_path: Path, demo_database: DemoDatabase) -> House:  # no
     found = House(run, tmp_path, demo_database)
     assert found("store", "init").code == 0
     assert found("backup", "--clinic", "1", "--clinic", str(GONE)).code == 0
-    assert {len(stores) for stores in found.places().values()} == {2}
+    assert {len(stores) for stores in found.replicas().values()} == {2}
     return found
 
 
@@ -152,18 +152,18 @@ def test_what_a_store_was_before_is_adopted_and_another_one_refused(house: House
         db.exec_driver_sql("DELETE FROM clinic_backups.store_identity")
     marker = house.store / MARKER_KEY
     content = marker.read_text()
-    (house.replica / MARKER_KEY).unlink()
+    (house.further / MARKER_KEY).unlink()
     done = house("store", "init", "--json")
-    assert (done.code, [each["outcome"] for each in done.json()]) == (1, ["adopted"])  # the replica
+    assert (done.code, [each["outcome"] for each in done.json()]) == (1, ["adopted"])  # the further one
     assert "another installation" in done.err
     assert "catalog rebuild" in done.err
     taken = house("store", "init", "--store", "backup_store", "--take-over", "--json").json()
     assert (taken[0]["outcome"], marker.read_text()) == ("taken over", content)
-    # The marker is gone, or is the replica's: as after `rsync --delete` in the wrong direction.
+    # The marker is gone, or is the further store's: as after `rsync --delete` in the wrong direction.
     marker.unlink()
     lost = house("store", "init")
     assert (lost.code, "found no clinic-backups-store.json there" in lost.err) == (1, True)
-    shutil.copy(house.replica / MARKER_KEY, marker)
+    shutil.copy(house.further / MARKER_KEY, marker)
     for word in ([], ["--take-over"]):
         same = house("store", "init", *word)
         assert (same.code, "the same place under two URLs, or a copy" in " ".join(same.err.split())) == (1, True)
@@ -186,22 +186,22 @@ def test_an_empty_place_of_a_store_with_backups_is_not_adopted(house: House) -> 
     assert files(house.store) == []
     mount()
     # Another installation's, from before there were markers.
-    shutil.rmtree(house.replica / "backups" / "1")
-    for path in list((house.replica / "backups").rglob("*.*")):
+    shutil.rmtree(house.further / "backups" / "1")
+    for path in list((house.further / "backups").rglob("*.*")):
         path.rename(path.with_name(path.name.replace("_2", "_3", 1)))
-    (house.replica / MARKER_KEY).unlink()
+    (house.further / MARKER_KEY).unlink()
     done = house("store", "init", "--store", "backup_replica")
     assert (done.code, "that the catalog does not know" in done.err) == (1, True)
 
 
-def test_the_same_folder_under_two_urls_is_not_a_replica(house: House, tmp_path: Path) -> None:
+def test_the_same_folder_under_two_urls_is_no_further_store(house: House, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(house.store)
-    replicas = json.dumps({"backup_replica": (tmp_path / "link").as_uri()})
-    done = house("store", "init", CLINIC_BACKUPS_REPLICA_STORES=replicas)
+    further = json.dumps({"backup_replica": (tmp_path / "link").as_uri()})
+    done = house("store", "init", CLINIC_BACKUPS_REPLICA_STORES=further)
     assert (done.code, "under two URLs" in " ".join(done.err.split())) == (1, True)
-    done = house("replicate", CLINIC_BACKUPS_REPLICA_STORES=replicas)
+    done = house("replicate", CLINIC_BACKUPS_REPLICA_STORES=further)
     assert done.code != 0
-    assert {len(stores) for stores in house.places().values()} == {2}
+    assert {len(stores) for stores in house.replicas().values()} == {2}
 
 
 def test_an_init_that_died_is_finished_by_the_next(run: Run, tmp_path: Path) -> None:  # noqa: F811
@@ -226,66 +226,66 @@ def test_backups_are_not_stored_in_what_is_left(house: House, left: str) -> None
     assert house("backup", "--clinic", "1").code == 0
 
 
-def test_what_is_left_of_a_replica_holds_no_copies(house: House, left: str) -> None:
-    mount = house.unmount(house.replica, left)
-    before = files(house.replica)
+def test_what_is_left_of_a_further_store_holds_no_replicas(house: House, left: str) -> None:
+    mount = house.unmount(house.further, left)
+    before = files(house.further)
     assert house("backup", "--clinic", "1").code == 0
     done = house("replicate")
     assert done.code == 75
-    assert files(house.replica) == before
-    assert sorted(len(stores) for stores in house.places().values()) == [1, 2, 2]
+    assert files(house.further) == before
+    assert sorted(len(stores) for stores in house.replicas().values()) == [1, 2, 2]
     mount()
     assert house("replicate").code == 0
-    assert {len(stores) for stores in house.places().values()} == {2}
+    assert {len(stores) for stores in house.replicas().values()} == {2}
 
 
 def test_an_erasure_is_done_when_the_stores_themselves_say_so(house: House, left: str) -> None:
-    mount = house.unmount(house.replica, left)
+    mount = house.unmount(house.further, left)
     done = house("erase-clinic", str(GONE), "--reason", "baja", "--yes", "--json")
-    away(done, house.replica.as_uri())
+    away(done, house.further.as_uri())
     erasure = done.json()
     assert (erasure["finished_at"], erasure["remaining"]) == (None, 1)
     assert [item["store_url"] for item in erasure["evidence"]] == [house.store.as_uri()]
     mount()
-    assert any(f"/{GONE}/" in name for name in files(house.replica))
+    assert any(f"/{GONE}/" in name for name in files(house.further))
     done = house("erase-clinic", str(GONE), "--reason", "baja", "--yes", "--json")
     assert done.code == 0
     erasure = done.json()
     assert (erasure["remaining"], erasure["backups"], erasure["finished_at"] is None) == (0, 1, False)
     ids = {each["store_url"]: each["store_id"] for each in house("store", "list", "--json").json()}
     evidence = {item["store_url"]: item for item in erasure["evidence"]}
-    assert evidence.keys() == {house.store.as_uri(), house.replica.as_uri()}
+    assert evidence.keys() == {house.store.as_uri(), house.further.as_uri()}
     for url, item in evidence.items():
         assert (item["store_id"], item["deleted"], item["left"]) == (ids[url], 2, 0)
         assert item["listed_at"].endswith("Z")
-    assert not any(f"/{GONE}/" in name for folder in (house.store, house.replica) for name in files(folder))
+    assert not any(f"/{GONE}/" in name for folder in (house.store, house.further) for name in files(folder))
     assert "2 objects deleted, 0 left" in " ".join(house("erasures").out.split())
 
 
 def test_an_erasure_waits_for_stores_that_only_the_catalog_knows(house: House) -> None:
-    """A replica that was taken out of the settings: nobody looks there, and so nothing can be said of it."""
+    """A further store that was taken out of the settings: nobody looks there, and so nothing can be said of it."""
     alone: dict[str, str | None] = {"CLINIC_BACKUPS_REPLICA_STORES": None}
     with house.catalog.database.transaction("forgetting") as db:
-        db.exec_driver_sql(f"DELETE FROM clinic_backups.backup_copy WHERE store_url = '{house.replica.as_uri()}'")
+        db.exec_driver_sql(f"DELETE FROM clinic_backups.backup_replica WHERE store_url = '{house.further.as_uri()}'")
     done = house("erase-clinic", str(GONE), "--reason", "baja", "--yes", "--json", **alone)
     assert (done.code, done.json()["finished_at"]) == (75, None)
     assert "forget-store" in done.err
-    assert house("catalog", "forget-store", house.replica.as_uri(), "--yes", **alone).code == 0
+    assert house("catalog", "forget-store", house.further.as_uri(), "--yes", **alone).code == 0
     done = house("erase-clinic", str(GONE), "--reason", "baja", "--yes", "--json", **alone)
     assert (done.code, done.json()["remaining"]) == (0, 0)
 
 
-@pytest.mark.parametrize("which", ["store", "replica"])
+@pytest.mark.parametrize("which", ["store", "further"])
 def test_retention_believes_no_absence(house: House, left: str, which: str) -> None:
     for _ in range(2):
         assert house("backup", "--clinic", "1", "--kind", "full").code == 0
     with house.catalog.database.transaction("ageing") as db:
         db.exec_driver_sql(AGED)
-    places, states = house.places(), house.states()
+    known, states = house.replicas(), house.states()
     mount = house.unmount(getattr(house, which), left)
     done = house("retention", "--clinic", "1")
     assert done.code == 75
-    assert (house.places(), house.states()) in ((places, states), (places, {"completed", "deleting"}))
+    assert (house.replicas(), house.states()) in ((known, states), (known, {"completed", "deleting"}))
     mount()
     assert house("retention", "--clinic", "1").code == 0
     (last,) = house.catalog.find(clinic_id=1, state="completed")
@@ -295,21 +295,21 @@ def test_retention_believes_no_absence(house: House, left: str, which: str) -> N
     for record in deleted:
         assert {item["store_url"]: item["store_id"] for item in record.deletion} == ids
         assert not (house.store / record.archive_key).exists()
-        assert not (house.replica / record.archive_key).exists()
+        assert not (house.further / record.archive_key).exists()
     assert (house.store / last.archive_key).exists()
     assert "Deleted from" in house("show", deleted[0].backup_id).out
 
 
-@pytest.mark.parametrize("which", ["store", "replica"])
+@pytest.mark.parametrize("which", ["store", "further"])
 def test_checks_record_nothing_as_lost(house: House, left: str, which: str) -> None:
-    places = house.places()
+    known = house.replicas()
     mount = house.unmount(getattr(house, which), left)
     for words in (["catalog", "verify", "--record"], ["catalog", "verify", "--record", "--read", "--sweep"],
-                  ["verify", next(iter(places))], ["catalog", "rebuild"]):  # fmt: skip
+                  ["verify", next(iter(known))], ["catalog", "rebuild"]):  # fmt: skip
         done = house(*words)
         assert done.code == 75, (words, done.err)
-        assert (house.places(), house.states()) == (places, {"completed"})
-    held = house("hold", next(iter(places)), "--reason", "pleito")
+        assert (house.replicas(), house.states()) == (known, {"completed"})
+    held = house("hold", next(iter(known)), "--reason", "pleito")
     assert held.code == 75
     mount()
     assert house("catalog", "verify", "--record").code == 0
@@ -320,10 +320,10 @@ def test_a_restore_takes_the_store_that_is_there(house: House, left: str) -> Non
     done = house("restore", "--clinic", "1", "--plan", "--json")
     assert (done.code, done.json()["writes"]) == (0, 0)
     mount()
-    mount = house.unmount(house.replica, left)
+    mount = house.unmount(house.further, left)
     assert house("restore", "--clinic", "1", "--plan", "--json").code == 0
     mount()
-    assert {len(stores) for stores in house.places().values()} == {2}
+    assert {len(stores) for stores in house.replicas().values()} == {2}
 
 
 def test_without_a_catalog_a_store_is_read_and_named(house: House, demo_database: DemoDatabase) -> None:
@@ -350,7 +350,7 @@ def test_without_a_catalog_a_store_is_read_and_named(house: House, demo_database
 def test_a_rebuild_of_an_empty_place_is_no_success(house: House, demo_database: DemoDatabase) -> None:
     lose_catalog(demo_database)
     assert house("catalog", "migrate").code == 0
-    mounts = [house.unmount(store, "an empty mount point") for store in (house.store, house.replica)]
+    mounts = [house.unmount(store, "an empty mount point") for store in (house.store, house.further)]
     done = house("catalog", "rebuild")
     said = " ".join((done.out + done.err).split())
     assert (done.code, "the store is mounted" in said, "Nothing was rebuilt from it" in said) == (1, True, True)
@@ -363,16 +363,16 @@ def test_a_rebuild_of_an_empty_place_is_no_success(house: House, demo_database: 
         done = house("catalog", "rebuild", "--store", wrong)
         said = " ".join(done.err.split())
         assert (done.code, "Nothing was rebuilt from it" in said) == (1, True)
-        assert f"may be {likely}. " in said or f"may be {house.replica.as_uri()}. " in said
+        assert f"may be {likely}. " in said or f"may be {house.further.as_uri()}. " in said
     assert house("catalog", "rebuild").code == 0
     # A rebuilt catalog cannot tell a new store from one that is not mounted.
-    house.unmount(house.replica, "an empty mount point")
+    house.unmount(house.further, "an empty mount point")
     with house.catalog.database.transaction("forgetting") as db:
-        for table in ("store_identity", "backup_copy"):
-            db.exec_driver_sql(f"DELETE FROM clinic_backups.{table} WHERE store_url = '{house.replica.as_uri()}'")
+        for table in ("store_identity", "backup_replica"):
+            db.exec_driver_sql(f"DELETE FROM clinic_backups.{table} WHERE store_url = '{house.further.as_uri()}'")
     done = house("store", "init")
     assert (done.code, "this catalog was rebuilt" in " ".join(done.err.split())) == (1, True)
-    assert files(house.replica) == []
+    assert files(house.further) == []
     done = house("store", "init", "--new")
     assert (done.code, "was empty: no marker and no backup" in " ".join(done.err.split())) == (0, True)
 
@@ -384,17 +384,17 @@ def test_the_first_init_says_that_the_place_was_empty(run: Run) -> None:  # noqa
 
 
 @pytest.mark.parametrize("inside", ["sub", "backups/1", "..", "link"])
-def test_a_store_inside_another_one_is_not_a_copy(house: House, inside: str) -> None:
+def test_a_store_inside_another_one_is_no_further_store(house: House, inside: str) -> None:
     place = house.store / inside
     if inside == "link":
         (house.store / "sub").mkdir()
         place = house.folder / "link"
         place.symlink_to(house.store / "sub")
     url = house.folder.as_uri() if inside == ".." else place.as_uri()
-    replicas = json.dumps({"backup_replica": url})
-    # A replica's fault stops no backup: `check` warns of it.
+    further = json.dumps({"backup_replica": url})
+    # A further store's fault stops no backup: `check` warns of it.
     for words, code in ((["store", "init"], 2), (["check", "--no-count"], 0)):
-        done = house(*words, CLINIC_BACKUPS_REPLICA_STORES=replicas)
+        done = house(*words, CLINIC_BACKUPS_REPLICA_STORES=further)
         assert (done.code, "lie one inside the other" in " ".join((done.out + done.err).split())) == (code, True)
 
 
@@ -415,7 +415,7 @@ def test_an_erased_clinic_that_is_back_is_named_with_the_command(house: House) -
 
 def test_a_lost_backup_keeps_the_check_red(house: House) -> None:
     record = house.catalog.find(clinic_id=GONE)[0]
-    for folder in (house.store, house.replica):
+    for folder in (house.store, house.further):
         (folder / record.archive_key).unlink()
     for words in (["--record"], [], ["--read"], []):
         assert house("catalog", "verify", *words).code == 1

@@ -104,13 +104,13 @@ def test_a_table_that_may_be_empty_makes_no_backup_suspect(fleet: Fleet, tmp_pat
     assert table not in suspect
 
 
-def test_a_copy_before_a_restore_makes_no_clinic_green(fleet: Fleet) -> None:
+def test_a_safety_backup_makes_no_clinic_green(fleet: Fleet) -> None:
     good = fleet.on_day(0)
     fleet.execute(f"DELETE FROM {STOCK}")
-    copy = fleet.on_day(3)
+    safety = fleet.on_day(3)
     fleet.execute(
         f"UPDATE clinic_backups.backup SET safety_of = '{good.backup_id}', suspect = NULL"
-        f" WHERE backup_id = '{copy.backup_id}'"
+        f" WHERE backup_id = '{safety.backup_id}'"
     )
     board = Board(fleet.catalog.database)
     line = board.clinic(1, now=fleet.now, objective_hours=24)

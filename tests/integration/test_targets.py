@@ -261,7 +261,7 @@ def test_the_undo_is_of_the_database_that_was_restored(
     assert (done.code, new.rows_now(1)) == (0, good), done.err
     assert f"in database clinica at 127.0.0.1:{servers.copy.port}" in done.out
     undo = done.out.strip().splitlines()[-1].rpartition("--backup ")[2]
-    # The safety copy is not what a restore without a choice takes.
+    # The safety backup is not what a restore without a choice takes.
     again = run(*words, "--other-database", "--plan", "--json", **keys).json()
     assert (again["backup_id"] != undo, again["writes"]) == (True, 0)
     assert run(*words, "--other-database", "--backup", undo, **keys).code == 0

@@ -46,12 +46,16 @@ def test_a_role_that_may_write_all_is_told_so_and_nothing_changes(demo_database:
 def test_a_default_that_hides_its_sequence_is_named(demo_database: DemoDatabase, tmp_path: Path) -> None:
     hidden = """;
         CREATE FUNCTION s.f() RETURNS bigint LANGUAGE plpgsql AS $$
-            DECLARE n bigint; BEGIN EXECUTE 'SELECT next' || 'val(''s.numbers'')' INTO n; RETURN n; END $$;
+            DECLARE n bigint;
+            BEGIN
+                EXECUTE 'SELECT next' || 'val(' || quote_literal(reverse('srebmun.s')) || ')' INTO n; RETURN n;
+            END $$;
         ALTER TABLE s.t ALTER id SET DEFAULT s.f()
     """
     rig = shaped(demo_database, tmp_path, DDL + hidden, EXTRACTS)
     unused, finding = sorted((each for each in trial(rig) if each.level == "warning"), key=lambda each: each.message)
-    assert "The default of s.t.id calls s.f" in finding.message and "body in standard SQL" in finding.hint
+    assert "s.t.id gets numbers by the default, which calls s.f" in finding.message
+    assert "in standard SQL" in finding.hint
     assert "which column gets the numbers of s.numbers" in unused.message
 
 

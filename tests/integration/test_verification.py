@@ -1,6 +1,6 @@
-"""Verification reads every copy of a backup and its chain.
+"""Verification reads every replica of a backup and its chain.
 
-Bad copies are recorded and reported; found ones count again.
+Bad replicas are recorded and reported; found ones count again.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def verify(fleet: Fleet, record: BackupRecord, stores: Stores | None = None) -> 
 
 
 def seen(done: Verification) -> Seen:
-    return {(copy.backup_id, copy.store_url): copy.condition for copy in done.copies}
+    return {(replica.backup_id, replica.store_url): replica.condition for replica in done.replicas}
 
 
 def bad(done: Verification) -> list[tuple[str, str, bool]]:
-    return [(copy.store_url, str(copy.condition), copy.is_news) for copy in done.bad]
+    return [(replica.store_url, str(replica.condition), replica.is_news) for replica in done.bad]
 
 
 def exchange(store: ObjectStore, key: str, content: bytes) -> None:
@@ -64,7 +64,7 @@ def links(chain: Chain) -> list[BackupRecord]:
     for number in range(2):
         chain.change(1, number)
         made.append(chain.next())
-    chain.copy()
+    chain.replicate()
     assert [record.kind for record in made] == ["full", "incremental", "incremental"]
     return made
 
@@ -80,7 +80,7 @@ def test_on_every_store_it_is_read_once_with_its_chain_and_nothing_else_is(
     done.require_intact()
     urls = chain.stores.urls
     assert seen(done) == {(record.backup_id, url): "intact" for record in (middle, full) for url in urls}
-    assert [(copy.backup_id, copy.store_url) for copy in done.copies] == [
+    assert [(replica.backup_id, replica.store_url) for replica in done.replicas] == [
         (record.backup_id, url) for record in (middle, full) for url in urls
     ]
     for keys in reads.values():
@@ -92,9 +92,9 @@ def test_on_every_store_it_is_read_once_with_its_chain_and_nothing_else_is(
 
 
 @pytest.mark.parametrize("damage", ["missing", "damaged", "shorter"])
-def test_a_bad_copy_is_recorded_told_once_and_counts_again_when_it_is_back(fleet: Fleet, damage: str) -> None:
+def test_a_bad_replica_is_recorded_told_once_and_counts_again_when_it_is_back(fleet: Fleet, damage: str) -> None:
     record = fleet.on_day(0)
-    fleet.copy()
+    fleet.replicate()
     one, two = fleet.stores
     whole = objects_of(two)[record.archive_key]
     two.delete(record.archive_key)
@@ -126,7 +126,7 @@ def test_a_bad_copy_is_recorded_told_once_and_counts_again_when_it_is_back(fleet
     put(two, record.archive_key, whole)
     back = verify(fleet, record)
     back.require_intact()
-    assert [(copy.store_url, copy.is_news) for copy in back.copies] == [(one.url, False), (two.url, True)]
+    assert [(replica.store_url, replica.is_news) for replica in back.replicas] == [(one.url, False), (two.url, True)]
     assert set(fleet.again(record).stores) == {one.url, two.url}
 
 
@@ -140,7 +140,7 @@ def test_a_damaged_parent_makes_what_is_built_on_it_bad(chain: Chain) -> None:
     assert [chain.state(record) for record in (full, middle, newest)] == ["completed"] * 3
     with pytest.raises(PermanentError, match=f"{full.backup_id} is damaged in {one.url}"):
         done.require_intact()
-    # Then the last good copy of it.
+    # Then the last good replica of it.
     two.delete(full.archive_key)
     done = verify(chain, newest)
     assert bad(done) == [(one.url, "damaged", False), (two.url, "missing", True)]
@@ -150,7 +150,7 @@ def test_a_damaged_parent_makes_what_is_built_on_it_bad(chain: Chain) -> None:
     assert [chain.state(record) for record in (full, middle, newest)] == ["lost"] * 3
     with pytest.raises(PermanentError) as raised:
         done.require_intact()
-    assert f"No copy of {full.backup_id} is left" in raised.value.hint
+    assert f"No replica of {full.backup_id} is left" in raised.value.hint
     assert '{"clinic_id": 1}' in raised.value.hint
     # With it, all that is built on it is back.
     exchange(one, full.archive_key, whole[full.archive_key])
@@ -186,7 +186,9 @@ def test_a_store_that_does_not_answer_is_an_error_and_nothing_is_recorded_of_it(
     one, two = chain.stores
     flip(two, full.archive_key)  # which cannot be seen
     done = verify(chain, newest, Stores.of(one, Troubled(tmp_path / "two", raising(error))))
-    conditions = {url: {copy.condition for copy in done.copies if copy.store_url == url} for url in chain.stores.urls}
+    conditions = {
+        url: {replica.condition for replica in done.replicas if replica.store_url == url} for url in chain.stores.urls
+    }
     assert conditions == {one.url: {"intact"}, two.url: {None}}
     assert (done.bad, done.losses, chain.again(full).stores) == ([], [], (one.url, two.url))
     with pytest.raises(error, match=f"{newest.backup_id} was not fully verified: the store refused") as raised:
@@ -196,12 +198,12 @@ def test_a_store_that_does_not_answer_is_an_error_and_nothing_is_recorded_of_it(
 
 def test_a_store_that_is_away_loses_nothing(fleet: Fleet, tmp_path: Path) -> None:
     record = fleet.on_day(0)
-    fleet.copy()
+    fleet.replicate()
     away = tmp_path / "two"
     away.rename(tmp_path / "kept")
     away.mkdir()
     done = verify(fleet, record)
-    assert [copy.condition for copy in done.copies] == ["intact", None]
+    assert [replica.condition for replica in done.replicas] == ["intact", None]
     with pytest.raises(TransientError, match="holds none of the catalog's backups"):
         done.require_intact()
     assert fleet.again(record).stores == fleet.stores.urls
@@ -209,7 +211,7 @@ def test_a_store_that_is_away_loses_nothing(fleet: Fleet, tmp_path: Path) -> Non
 
 def test_a_store_that_is_none_of_the_settings_is_named(fleet: Fleet) -> None:
     record = fleet.on_day(0)
-    fleet.copy()
+    fleet.replicate()
     one, two = fleet.stores
     done = verify(fleet, record, Stores.of(one))
     assert seen(done) == {(record.backup_id, one.url): "intact", (record.backup_id, two.url): None}
@@ -217,26 +219,26 @@ def test_a_store_that_is_none_of_the_settings_is_named(fleet: Fleet) -> None:
         done.require_intact()
 
 
-def test_bad_copies_are_told_before_what_could_not_be_looked_at(fleet: Fleet, tmp_path: Path) -> None:
+def test_bad_replicas_are_told_before_what_could_not_be_looked_at(fleet: Fleet, tmp_path: Path) -> None:
     record = fleet.on_day(0)
-    fleet.copy()
+    fleet.replicate()
     one, _ = fleet.stores
     one.delete(record.archive_key)
     done = verify(fleet, record, Stores.of(one, Troubled(tmp_path / "two", raising(TransientError))))
     with pytest.raises(PermanentError, match="is missing") as raised:
         done.require_intact()
     assert raised.value.__notes__ == ["And: the store refused\nHINT: Ask its owner."]
-    assert "No copy" not in raised.value.hint
+    assert "No replica" not in raised.value.hint
 
 
 def test_while_the_clinic_is_backed_up_what_is_intact_is_so_and_what_is_bad_waits(fleet: Fleet) -> None:
     record = fleet.on_day(0)
-    fleet.copy()
+    fleet.replicate()
     with fleet.catalog.lock(1):
         verify(fleet, record).require_intact()
         flip(fleet.stores.primary, record.archive_key)
         done = verify(fleet, record)
-        assert [copy.condition for copy in done.copies] == [None, "intact"]
+        assert [replica.condition for replica in done.replicas] == [None, "intact"]
         with pytest.raises(TransientError, match="is already being backed up"):
             done.require_intact()
         assert fleet.again(record).stores == fleet.stores.urls
@@ -251,8 +253,8 @@ def test_what_retention_deletes_meanwhile_is_not_lost(fleet: Fleet, tmp_path: Pa
         raise ObjectNotFound("gone")
 
     done = verify(fleet, record, Stores.of(Troubled(tmp_path / "one", delete)))
-    assert ([copy.condition for copy in done.copies], done.losses) == ([None], [])
-    with pytest.raises(TransientError, match="was deleted or copied again while it was read"):
+    assert ([replica.condition for replica in done.replicas], done.losses) == ([None], [])
+    with pytest.raises(TransientError, match="was deleted or made again while it was read"):
         done.require_intact()
 
 
@@ -270,7 +272,7 @@ def test_an_envelope_of_another_archive_is_a_problem(fleet: Fleet) -> None:
     store, name = fleet.stores.primary, envelope_key_of(record.archive_key)
     exchange(store, name, objects_of(store)[name].replace((record.sha256 or "").encode(), b"0" * 64))
     done = verify(fleet, record)
-    assert [copy.condition for copy in done.copies] == ["intact"]
+    assert [replica.condition for replica in done.replicas] == ["intact"]
     with pytest.raises(PermanentError, match="was not fully verified"):
         done.require_intact()
 
@@ -286,9 +288,9 @@ def test_what_is_no_backup_cannot_be_verified(fleet: Fleet) -> None:
 
 def test_a_parent_that_no_store_is_known_to_hold_is_named(chain: Chain) -> None:
     full, _, newest = links(chain)
-    chain.execute(f"DELETE FROM clinic_backups.backup_copy WHERE backup_id = '{full.backup_id}'")
+    chain.execute(f"DELETE FROM clinic_backups.backup_replica WHERE backup_id = '{full.backup_id}'")
     done = verify(chain, newest)
-    assert full.backup_id not in {copy.backup_id for copy in done.copies}
+    assert full.backup_id not in {replica.backup_id for replica in done.replicas}
     with pytest.raises(PermanentError, match=f"No store is known to hold {full.backup_id}"):
         done.require_intact()
 
@@ -298,7 +300,7 @@ def test_one_that_was_completed_on_a_lost_parent_is_lost_and_told(chain: Chain) 
     full, middle, newest = links(chain)
     for store in chain.stores:
         store.delete(full.archive_key)
-        chain.places.lose(full, store.url, "missing", chain.now)
+        chain.replicas.lose(full, store.url, "missing", chain.now)
     chain.execute(
         f"UPDATE clinic_backups.backup SET state = 'completed' WHERE backup_id <> '{full.backup_id}'",
         "DELETE FROM clinic_backups.notification",

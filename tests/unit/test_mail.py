@@ -86,8 +86,8 @@ FACTS: dict[str, dict[str, Any]] = {
             {"clinic_id": 12, "clinic_name": "Sur", "backup_id": "12-20260430T070500Z",
              "reason": "public.a has no rows, but had 7 in 12-20260429T070500Z"},
         ],
-        "copies": [
-            {"store_url": "gs://copies/clinics", "missing": 1234, "oldest_at": "2026-04-29T07:05:00Z",
+        "replicas": [
+            {"store_url": "gs://far/clinics", "missing": 1234, "oldest_at": "2026-04-29T07:05:00Z",
              "error": "403 forbidden", "hint": "Grant it."},
             {"store_url": "az://far/clinics", "missing": 1, "oldest_at": "2026-04-30T07:05:00Z", "error": "",
              "hint": ""},
@@ -137,14 +137,15 @@ SAYS: dict[tuple[str, str], tuple[str, list[str]]] = {
                        ["48.123.456", "5,4 GB", "Clínica Sonrisas (7)", "The store is full.", "Qué hacer: Enlarge it.",
                         "Dental Ñandú (31)", "hace 3 días", "Dental Nueva (119)", "de 123.456 a 1.234 (-99 %)",
                         "de 0 B a 2,3 MB", "eva@clinica.example (Central)", "550 unknown", "scheduled__2026-05-01",
-                        "gs://copies/clinics", "1.234 respaldos sin copia allí", "29 abr 2026, 3:05 (hace 49 horas)",
-                        "403 forbidden", "Qué hacer: Grant it.", "az://far/clinics", "1 respaldo sin copia allí"]),
+                        "gs://far/clinics", "1.234 respaldos sin réplica allí", "29 abr 2026, 3:05 (hace 49 horas)",
+                        "403 forbidden", "Qué hacer: Grant it.", "az://far/clinics", "1 respaldo sin réplica allí"]),
     ("digest", "en"): ("❌ Backups: 1,198 of 1,200, 2 failed",
                        ["48,123,456", "5.4 GB", "Clínica Sonrisas (7)", "The store is full.", "What to do: Enlarge it.",
                         "Dental Ñandú (31)", "3 days ago", "Dental Nueva (119)", "from 123,456 to 1,234 (-99%)",
                         "from 0 B to 2.3 MB", "eva@clinica.example (Central)", "550 unknown", "scheduled__2026-05-01",
-                        "gs://copies/clinics", "1,234 backups without a copy there", "3:05 AM (49 hours ago)",
-                        "403 forbidden", "What to do: Grant it.", "az://far/clinics", "1 backup without a copy there"]),
+                        "gs://far/clinics", "1,234 backups without a replica there", "3:05 AM (49 hours ago)",
+                        "403 forbidden",
+                        "What to do: Grant it.", "az://far/clinics", "1 backup without a replica there"]),
     ("restore", "es"): ("✅ Restauración completada - Clínica Sonrisas", [
         "quedaron como estaban el 28 de abril de 2026, 3:05 (hora de Bolivia)", "1 de mayo de 2026, 8:02",
         "1.234", "56", "78", "2 min 5 s", "guardia", "jefa", "7-20260501T115500Z: la restauración se puede deshacer",
@@ -182,12 +183,12 @@ SAYS: dict[tuple[str, str], tuple[str, list[str]]] = {
     ("loss", "es"): ("❌ Respaldos perdidos o dañados: 2; 1 clínica sin respaldo correcto", [
         "Central (9)", 'inicie clinic_backup con {"clinic_id": 9}', "ya no se puede restaurar", "repone desde allí",
         "quién borró o cambió objetos", "clinic-backups catalog verify", "Dañado en s3://bucket/clinics",
-        "No queda ninguna copia", "Clínica Sonrisas (7)", "7-20260501T070500Z", "Falta en s3://bucket/clinics",
+        "No queda ninguna réplica", "Clínica Sonrisas (7)", "7-20260501T070500Z", "Falta en s3://bucket/clinics",
         "Queda en gs://a/b, az://c/d", "1 de mayo de 2026, 4:00"]),
     ("loss", "en"): ("❌ Backups lost or damaged: 2; 1 clinic without a good backup", [
         "Central (9)", 'trigger clinic_backup with {"clinic_id": 9}', "can no longer be restored", "again from there",
         "who deleted or changed objects", "clinic-backups catalog verify", "Damaged in s3://bucket/clinics",
-        "No copy is left", "Clínica Sonrisas (7)", "7-20260501T070500Z", "Missing in s3://bucket/clinics",
+        "No replica is left", "Clínica Sonrisas (7)", "7-20260501T070500Z", "Missing in s3://bucket/clinics",
         "Still in gs://a/b, az://c/d", "May 1, 2026, 4:00 AM"]),
 }  # fmt: skip
 
@@ -381,7 +382,7 @@ def test_the_report_of_a_restore_of_some_tables_undoes_only_these(language: str,
 
 
 QUIET: dict[str, Any] = {
-    name: [] for name in ("failed", "overdue", "never", "shrunk", "undelivered", "copies", "suspect")
+    name: [] for name in ("failed", "overdue", "never", "shrunk", "undelivered", "replicas", "suspect")
 } | {"total": 120, "completed": 120}  # fmt: skip
 
 
@@ -391,7 +392,7 @@ QUIET: dict[str, Any] = {
         (QUIET, "✅ Respaldos: 120 de 120"),
         (QUIET | {"undelivered": FACTS["digest"]["undelivered"]}, "⚠️ Respaldos: 120 de 120, requiere atención"),
         (QUIET | {"suspect": FACTS["digest"]["suspect"]}, "⚠️ Respaldos: 120 de 120, requiere atención"),
-        (QUIET | {"copies": FACTS["digest"]["copies"]}, "⚠️ Respaldos: 120 de 120, requiere atención"),
+        (QUIET | {"replicas": FACTS["digest"]["replicas"]}, "⚠️ Respaldos: 120 de 120, requiere atención"),
         (QUIET | {"total": 0, "completed": 0}, "❌ Respaldos: 0 de 0, requiere atención"),
         ({"total": 120, "completed": 119, "failed": []}, "❌ Respaldos: 119 de 120"),
         ({"total": 120, "completed": 118}, "❌ Respaldos: 118 de 120, 2 con error"),
@@ -402,12 +403,12 @@ def test_the_digests_subject_tells_the_outcome(changes: dict[str, Any], subject:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_digest_queued_before_there_were_copies_is_still_rendered(language: str) -> None:
-    old = {name: fact for name, fact in (FACTS["digest"] | QUIET).items() if name not in ("copies", "suspect")}
+def test_a_digest_queued_before_there_were_replicas_is_still_rendered(language: str) -> None:
+    old = {name: fact for name, fact in (FACTS["digest"] | QUIET).items() if name not in ("replicas", "suspect")}
     mail, quiet = SHIPPED.render("digest", language, old), SHIPPED.render("digest", language, FACTS["digest"] | QUIET)
-    warned = SHIPPED.render("digest", language, old | {"copies": FACTS["digest"]["copies"]})
+    warned = SHIPPED.render("digest", language, old | {"replicas": FACTS["digest"]["replicas"]})
     assert (mail.subject[0], mail) == ("✅", quiet)
-    assert "copia" not in mail.text and "copies" not in mail.text
+    assert "réplica" not in mail.text and "replicas" not in mail.text
     accents = [re.findall(r"height: 6px.*?background-color: (#\w+)", each.html)[0] for each in (mail, warned)]
     assert accents == ["#1a7f4b", "#8a5a00"]
 
@@ -447,7 +448,7 @@ def test_an_alarm_says_that_no_backup_can_be_made(late: bool, language: str) -> 
 
 
 def test_the_digests_facts_are_those_that_its_templates_ask_for() -> None:
-    copies = [MappingProxyType(store) for store in FACTS["digest"]["copies"]]
+    replicas = [MappingProxyType(store) for store in FACTS["digest"]["replicas"]]
 
     def facts(**more: Any) -> dict[str, Any]:
         return digest_facts(
@@ -456,8 +457,8 @@ def test_the_digests_facts_are_those_that_its_templates_ask_for() -> None:
         )  # fmt: skip
 
     assert facts().keys() == FACTS["digest"].keys()
-    assert facts()["copies"] == []
-    assert json.loads(json.dumps(facts(copies=copies)))["copies"] == FACTS["digest"]["copies"]
+    assert facts()["replicas"] == []
+    assert json.loads(json.dumps(facts(replicas=replicas)))["replicas"] == FACTS["digest"]["replicas"]
 
 
 GONE: dict[str, Any] = FACTS["loss"]["lost"][1]
@@ -484,12 +485,12 @@ LOSS_WORDINGS: list[tuple[dict[str, Any], dict[str, list[str]], dict[str, list[s
              "Se perdió un respaldo en el que se basa: no se puede restaurar."],
       "en": ["damaged: 1 ", "cannot be restored without those that it is built on", "each clinic that lost one",
              "A backup that it is built on is lost: it cannot be restored."]},
-     {"es": ["Falta en", "Dañado en", "Queda en", "ninguna copia", "repone"],
-      "en": ["Missing in", "Damaged in", "Still in", "No copy", "again from"]}),
+     {"es": ["Falta en", "Dañado en", "Queda en", "ninguna réplica", "repone"],
+      "en": ["Missing in", "Damaged in", "Still in", "No replica", "again from"]}),
     # More than the notice names.
     ({"lost": [GONE] * 3, "count": 1234, "without": []},
-     {"es": ["Copias de respaldos que faltan o están dañadas: 1.234 ", "(1.234)", "y 1.231 más"],
-      "en": ["Copies of backups missing or damaged: 1,234 ", "(1,234)", "and 1,231 more"]},
+     {"es": ["Réplicas de respaldos que faltan o están dañadas: 1.234 ", "(1.234)", "y 1.231 más"],
+      "en": ["Replicas of backups missing or damaged: 1,234 ", "(1,234)", "and 1,231 more"]},
      {"es": ["Respaldos perdidos"], "en": ["Backups lost"]}),
     ({"lost": [GONE], "count": 1, "without": []},
      {"es": ["Respaldos perdidos o dañados: 1 ", "(1)"], "en": ["Backups lost or damaged: 1 ", "(1)"]},
@@ -533,12 +534,12 @@ def test_a_shortened_list_of_losses_is_cut_once_more_and_counted_whole() -> None
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize(
     ("kind", "field"),
-    [("digest", field) for field in ("failed", "never", "overdue", "shrunk", "undelivered", "copies", "suspect")]
+    [("digest", field) for field in ("failed", "never", "overdue", "shrunk", "undelivered", "replicas", "suspect")]
     + [("loss", "lost"), ("loss", "without")],
 )
 def test_long_lists_are_cut(kind: str, field: str, language: str) -> None:
     (entry, *_) = FACTS[kind][field]
-    name = "store_url" if field == "copies" else "clinic_name"
+    name = "store_url" if field == "replicas" else "clinic_name"
     entries = [entry | {name: f"Clinic number {number}"} for number in range(1100)]
     mail = SHIPPED.render(kind, language, FACTS[kind] | {field: entries})
     more = {"es": "y 1.050 más", "en": "and 1,050 more"}[language]
@@ -595,8 +596,8 @@ def test_no_name_bends_a_mail(clinic: str, admin: str, kind: str, language: str)
         if field in facts:
             facts[field] = [entry | {"clinic_name": clinic} for entry in facts[field]]
     if kind == "digest":
-        facts["copies"] = [
-            store | {"store_url": clinic, "hint": store["hint"] and f"!{clinic}"} for store in facts["copies"]
+        facts["replicas"] = [
+            store | {"store_url": clinic, "hint": store["hint"] and f"!{clinic}"} for store in facts["replicas"]
         ]
     mail = SHIPPED.render(kind, language, facts)
     usual = SHIPPED.render(kind, language, FACTS[kind])

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_backups.restore.number_code import Code, calls, in_place
-from clinic_backups.restore.sql_tokens import name_of, without_comments
+from clinic_backups.restore.number_calls import calls, in_place, texts_in
+from clinic_backups.restore.number_code import Code
+from clinic_backups.restore.sql_tokens import name_of, plain, tokens
 
 ID = "id", "nextval('s.q')"
 BODIES = {
@@ -50,7 +51,7 @@ def test_where_numbers_go_is_read(body: str) -> None:
 def test_tables_that_a_text_writes_are_read() -> None:
     code = Code(
         "BEGIN INSERT INTO s.t (id, v) VALUES (nextval('a'), 1), (2, nextval('b')); INSERT INTO t SELECT nextval('c');"
-        " UPDATE ONLY s.t AS x SET v = 1, id = nextval('d') + x.v FROM y WHERE x.id = nextval('e'); END"
+        " UPDATE ONLY s.t AS x SET v = 1, id = nextval('d') + x.v FROM y WHERE x.id = 5; END"
     )
     assert [(written.table, written.column, written.expression) for written in code.written()] == [
         (("s", "t"), "id", "nextval('a')"),
@@ -75,7 +76,8 @@ def test_what_a_trigger_gives_its_function_stands_in_its_place() -> None:
         ('"Otro.x"."Q\'a""b"', ("Otro.x", "Q'a\"b")),
         ("a.b.c.d", ("a", "b", "c", "d")),
         ("factura_", ("factura_",)),
-        ("a b", None), ("", None), ("s.", None), ("s.q--", None), ("s.q()", None), ("'s'", None), ("1", None),
+        ("s.q-1", ("s", "q-1")), ("'s'", ("'s'",)), ("1", ("1",)), ('U&"q"', ('u&"q"',)),
+        ("a b", None), ("", None), ("s.", None), (".s", None), ("s..q", None), ('""', None), ('"a"b', None),
     ],
 )  # fmt: skip
 def test_a_name_is_read_as_postgresql_does(text: str, name: tuple[str, ...] | None) -> None:
@@ -84,9 +86,12 @@ def test_a_name_is_read_as_postgresql_does(text: str, name: tuple[str, ...] | No
 
 @given(st.text(alphabet="newNEW.:=;'\"$()[]/*- \nextvalINTOSELECTcase,E\\é1|", max_size=80))
 def test_no_text_makes_the_reading_fail(text: str) -> None:
-    assert len(without_comments(text).rstrip()) <= len(text)
+    assert [token.value for token in tokens(plain(text)) if token.kind == "word"] == [
+        token.value for token in tokens(text) if token.kind == "word"
+    ]
     Code(text, ["x"]).written()
     calls(text)
+    list(texts_in(text))
     name_of(text)
 
 

@@ -9,7 +9,7 @@ import threading
 import pyrage
 import pytest
 
-from clinic_backups.archive.encryption import Age, generate_identity, parse_recipients
+from clinic_backups.archive.encryption import ENCRYPTION, generate_identity, parse_recipients
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.pipeline import ByteChannel, Pipeline
 
@@ -25,7 +25,7 @@ def test_bytes_pass_through_age_and_come_back() -> None:
     pipeline.add(
         "write", lambda: [source.write(plain[at : at + 65_537]) for at in range(0, len(plain), 65_537)], target=source
     )
-    pipeline.add("age", lambda: Age().run(source, target, [public]), source=source, target=target)
+    pipeline.add("age", lambda: ENCRYPTION.run(source, target, [public]), source=source, target=target)
     stored = pipeline.run(target.read, on_failure=lambda: None)
     assert plain[:64] not in stored
     assert pyrage.decrypt(stored, [pyrage.x25519.Identity.from_str(secret)]) == plain
@@ -48,7 +48,7 @@ def test_what_fails_first_comes_out_and_never_an_end(broken: str) -> None:
         if broken == "second":
             source.read(1000)
             raise error
-        Age().run(source, target, [generate_identity()[1]])
+        ENCRYPTION.run(source, target, [generate_identity()[1]])
 
     def last() -> str:
         target.read(1000)
@@ -75,7 +75,7 @@ def test_recipients_are_checked_before_anything_is_read() -> None:
     for wrong in ([], ["age1nonsense"], [public, secret], [f" {secret}"], [ssh]):
         source = io.BytesIO(b"data")
         with pytest.raises(SettingsError) as caught:
-            Age().run(source, io.BytesIO(), wrong)
+            ENCRYPTION.run(source, io.BytesIO(), wrong)
         assert source.tell() == 0
         assert secret[20:] not in str(caught.value)
     assert len(parse_recipients([public])) == 1

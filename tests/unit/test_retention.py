@@ -88,40 +88,40 @@ def test_a_lost_backup_is_not_the_last_good_one_and_takes_no_place_of_a_period()
 @pytest.mark.parametrize(
     "policy", [RetentionPolicy(), RetentionPolicy(keep_days=1, monthly=3), RetentionPolicy(daily=9)]
 )
-def test_a_copy_made_before_a_restore_is_never_the_last_good_backup(policy: RetentionPolicy) -> None:
-    backups = [backup("copy", NOW - timedelta(hours=1), safety_of="real"), backup("real", NOW - timedelta(days=45))]
+def test_a_safety_backup_is_never_the_last_good_backup(policy: RetentionPolicy) -> None:
+    backups = [backup("safety", NOW - timedelta(hours=1), safety_of="real"), backup("real", NOW - timedelta(days=45))]
     stay = kept(backups, policy)
     assert stay["real"] == "the clinic's last good backup"
     # By its own term, and no longer: the clinic's last good backup is another one.
-    assert stay["copy"] == f"not older than {policy.keep_days} days"
+    assert stay["safety"] == f"not older than {policy.keep_days} days"
     assert set(kept(backups, policy, NOW + timedelta(days=31))) == {"real"}
 
 
 @pytest.mark.parametrize("period", ["daily", "weekly", "monthly", "yearly"])
-def test_a_copy_made_before_a_restore_takes_no_place_of_a_period(period: str) -> None:
+def test_a_safety_backup_takes_no_place_of_a_period(period: str) -> None:
     real = datetime(2025, 6, 11, 12, tzinfo=UTC)
-    backups = [backup("new", NOW), backup("real", real), backup("copy", real + timedelta(hours=1), safety_of="real")]
+    backups = [backup("new", NOW), backup("real", real), backup("safety", real + timedelta(hours=1), safety_of="real")]
     backups = [replace(each, expires_at=None) for each in backups]
     assert set(kept(backups, RetentionPolicy(keep_days=5, **{period: 12}))) == {"new", "real"}
 
 
-def test_a_copy_made_before_a_restore_stays_on_hold_locked_and_while_it_undoes() -> None:
+def test_a_safety_backup_stays_on_hold_locked_and_while_it_undoes() -> None:
     for changes in ({"hold_reason": "pleito"}, {"locked_until": NOW + timedelta(days=1)}, {"backup_id": "undo"}):
-        copy = backup("copy", NOW - timedelta(days=40), **{"safety_of": "b0"} | changes)
-        stay = kept([*nightly(2), copy], RetentionPolicy(), undoing={"undo": "r-7"})
-        assert copy.backup_id in stay
+        safety = backup("safety", NOW - timedelta(days=40), **{"safety_of": "b0"} | changes)
+        stay = kept([*nightly(2), safety], RetentionPolicy(), undoing={"undo": "r-7"})
+        assert safety.backup_id in stay
 
 
-def test_where_only_copies_made_before_a_restore_are_left_nothing_goes() -> None:
-    copies = [backup(f"c{age}", NOW - timedelta(days=age), safety_of="gone") for age in (40, 60)]
-    assert set(kept(copies, RetentionPolicy()).values()) == {"the clinic has no good backup"}
+def test_where_only_safety_backups_are_left_nothing_goes() -> None:
+    safeties = [backup(f"c{age}", NOW - timedelta(days=age), safety_of="gone") for age in (40, 60)]
+    assert set(kept(safeties, RetentionPolicy()).values()) == {"the clinic has no good backup"}
 
 
-def test_what_is_built_on_a_copy_made_before_a_restore_keeps_it() -> None:
-    backups = [backup("real", NOW - timedelta(days=40), kind="incremental", parent_id="copy"),
-               backup("copy", NOW - timedelta(days=41), safety_of="older"),
+def test_what_is_built_on_a_safety_backup_keeps_it() -> None:
+    backups = [backup("real", NOW - timedelta(days=40), kind="incremental", parent_id="safety"),
+               backup("safety", NOW - timedelta(days=41), safety_of="older"),
                backup("older", NOW - timedelta(days=42))]  # fmt: skip
-    assert kept(backups, RetentionPolicy()) == {"real": "the clinic's last good backup", "copy": "needed by real"}
+    assert kept(backups, RetentionPolicy()) == {"real": "the clinic's last good backup", "safety": "needed by real"}
 
 
 def test_an_erased_clinic_keeps_what_is_held_or_locked_and_what_came_later() -> None:

@@ -193,11 +193,13 @@ def test_an_incomplete_backup_is_not_shown_as_a_complete_one() -> None:
 
 
 @pytest.mark.parametrize(("language", "said"), [("en", "before the restore of"), ("es", "antes de la restauración de")])
-def test_a_copy_of_before_a_restore_is_called_so_and_chosen_by_nobody_but_a_person(language: str, said: str) -> None:
+def test_a_safety_backup_is_called_so_and_chosen_by_nobody_but_a_person(language: str, said: str) -> None:
     fake = Fake()
-    copies = {12, 11}
+    safeties = {12, 11}
     fake.entries = [
-        replace(entry, record=replace(entry.record, safety_of=record(9).backup_id if entry.number in copies else None))
+        replace(
+            entry, record=replace(entry.record, safety_of=record(9).backup_id if entry.number in safeties else None)
+        )
         for entry in fake.entries
     ]
     chosen = re.compile(r'value="(\d+)" required checked')
@@ -209,10 +211,10 @@ def test_a_copy_of_before_a_restore_is_called_so_and_chosen_by_nobody_but_a_pers
             ("ui/backups/8", 0),
         ):
             assert browser.get(page).text.count(said) == times, page
-        # Not the newest, which is such a copy; one that was asked for is shown.
+        # Not the newest, which is a safety backup; one that was asked for is shown.
         assert chosen.findall(browser.get("ui/clinics/7/restore").text) == ["8"]
         assert chosen.findall(browser.get("ui/clinics/7/restore?backup=11").text) == ["11"]
-        fake.entries = [entry for entry in fake.entries if entry.number in copies]
+        fake.entries = [entry for entry in fake.entries if entry.number in safeties]
         assert chosen.findall(browser.get("ui/clinics/7/restore").text) == []
 
 

@@ -38,7 +38,7 @@ WORDS: Mapping[str, set[str]] = {
     "backup.explain_": {"running", "completed", "failed", "lost"},
     "failure.": {"failed", "lost"},
     "mode.": {*get_args(RestoreMode), "into"},
-    "copy.": set(get_args(Condition)),
+    "replica.": set(get_args(Condition)),
     "store.": set(KINDS),
     "role.": set(get_args(Role)),
     "trend.": {"size_bytes", "rows"},

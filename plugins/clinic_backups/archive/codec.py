@@ -1,14 +1,10 @@
-"""The compression of archives: its name, suffix, writer and reader."""
+"""The compression of archives: what one must be able to do, and the one in use."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-import zstandard
-
-MAX_WINDOW_BYTES = 128 * 1024 * 1024
-"""The memory that zstd's highest level needs. A frame that needs more is refused."""
+from clinic_backups.archive.zstd import Zstd
 
 
 class Packing(Protocol):
@@ -33,27 +29,26 @@ class Unpacking(Protocol):
         """The bytes after its end."""
 
     def decompress(self, data: bytes, /) -> bytes:
-        """The content that is ready. :raises Zstd.Damaged: this is not a zstd frame."""
+        """The content that is ready. :raises Codec.Damaged: this is not such a frame."""
 
 
-@dataclass(frozen=True)
-class Zstd:
-    """The compression stage as a DAG file names it. ``level`` 1 is the fastest and, on clinics' CSV, also the best."""
+class Codec(Protocol):
+    """A compression: its name and suffix, and the command that opens its frames without this package.
 
-    level: int = 1
+    ``COMMAND`` reads standard input and writes standard output.
+    """
 
-    NAME: ClassVar[str] = "zstd"
-    SUFFIX: ClassVar[str] = ".zst"
-    Damaged: ClassVar[type[Exception]] = zstandard.ZstdError
+    NAME: ClassVar[str]
+    SUFFIX: ClassVar[str]
+    COMMAND: ClassVar[str]
+    Damaged: ClassVar[type[Exception]]
 
     def writer(self) -> Packing:
-        """Makes a frame with a checksum.
+        """Makes one frame. The frame must have a checksum: its reader must notice damage."""
 
-        Its end is checked too: zstandard's reader ends silently if a file was cut short.
-        """
-        return zstandard.ZstdCompressor(level=self.level, write_checksum=True).compressobj()
+    def reader(self) -> Unpacking:
+        """Reads one frame, in little memory whatever the frame says. It must tell the frame's end from a cut."""
 
-    @staticmethod
-    def reader() -> Unpacking:
-        """Reads a frame. A stream_reader is not used, because it cannot tell a frame's end from a cut."""
-        return zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES).decompressobj()
+
+CODEC: Codec = Zstd(level=1)
+"""The compression of new archives, and of those that can be read."""

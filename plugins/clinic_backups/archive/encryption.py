@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import pyrage
 from cryptography.hazmat.primitives.serialization import (
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError
 
-DAMAGED_HINT = "Fetch another copy, or restore another backup: `clinic-backups list --clinic N` shows them."
+DAMAGED_HINT = "Fetch another replica, or restore another backup: `clinic-backups list --clinic N` shows them."
 MAX_IDENTITY_FILE_BYTES = 64 * 1024
 
 
@@ -149,11 +149,34 @@ def _passphrase(file: Path, *, hint: str) -> SettingsError:
     return SettingsError(f"The identity file {file} is protected by a passphrase.", hint=hint)
 
 
+class Encryption(Protocol):
+    """An encryption: its name and suffix, and the command that opens its files without this package.
+
+    ``HEADER`` is what each file begins with. ``COMMAND`` is followed by the files of the secret key and of the archive.
+    """
+
+    NAME: ClassVar[str]
+    SUFFIX: ClassVar[str]
+    CONTENT_TYPE: ClassVar[str]
+    HEADER: ClassVar[bytes]
+    COMMAND: ClassVar[str]
+
+    def run(self, source: Any, target: Any, recipients: Sequence[str]) -> None:
+        """Encrypt ``source`` to ``target``."""
+
+    def open(self, source: Any, target: Any, identities: Sequence[Any]) -> None:
+        """Decrypt ``source`` to ``target``."""
+
+
 @dataclass(frozen=True)
 class Age:
-    """The encryption stage as a DAG file names it; the recipients come from the settings."""
+    """See :class:`Encryption`. The recipients come from the settings."""
 
+    NAME: ClassVar[str] = "age"
     SUFFIX: ClassVar[str] = ".age"
+    CONTENT_TYPE: ClassVar[str] = "application/vnd.age"
+    HEADER: ClassVar[bytes] = b"age-encryption.org/v1\n"
+    COMMAND: ClassVar[str] = "age --decrypt --identity"
 
     def run(self, source: Any, target: Any, recipients: Sequence[str]) -> None:
         """Encrypt ``source`` to ``target``, both file-like, in constant memory.
@@ -188,6 +211,8 @@ class Age:
             raise _decrypt_error(str(error)) from None
 
 
+ENCRYPTION: Encryption = Age()
+"""The encryption of archives."""
 _DECRYPT_ERRORS = {
     "age file is truncated": "The archive is cut short.",
     "failed to fill whole buffer": "The archive is cut short: its header does not end.",

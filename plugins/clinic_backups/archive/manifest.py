@@ -34,7 +34,7 @@ class Manifest:
     """The contents of a backup. ``tables`` by ``schema.table``, in the archive's order.
 
     :param archives: the backups whose archives hold the blocks, the own one first: see ``BlockList.archives``.
-    :param chosen: for a copy that was made before a restore of some tables: these tables. It holds the others too.
+    :param chosen: for the safety backup of a restore of some tables: these tables. It holds the others too.
     """
 
     backup_id: str

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from clinic_backups.archive.codec import Zstd
-from clinic_backups.archive.encryption import Age
+from clinic_backups.archive.codec import CODEC
+from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.base.model import Clinic
 
 ROOT = "backups/"
 """All keys of backups begin with it."""
 PROBES = "preflight/"
 """Probe objects lie below it, and are deleted again."""
-SUFFIX = f".tar{Zstd.SUFFIX}{Age.SUFFIX}"
+SUFFIX = f".tar{CODEC.SUFFIX}{ENCRYPTION.SUFFIX}"
 """The suffix of archives. It names the tools that open them without this package."""
 
 

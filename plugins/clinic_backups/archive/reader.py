@@ -17,8 +17,8 @@ from urllib.parse import quote, unquote
 
 from clinic_backups.archive.blocks import MAX_BLOCK_BYTES, Block, BlockList
 from clinic_backups.archive.bounds import Bound, Room, damaged, guess, require_parsable
-from clinic_backups.archive.codec import Zstd
-from clinic_backups.archive.encryption import Age
+from clinic_backups.archive.codec import CODEC
+from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.archive.manifest import Manifest as Manifest
 from clinic_backups.archive.manifest import TableContent as TableContent
 from clinic_backups.archive.manifest import checked
@@ -36,7 +36,7 @@ MAX_MANIFEST_BYTES, MANIFEST_BLOCK_BYTES = 64 * 1024 * 1024, 128
 """The longest manifest: for the tables' descriptions and the blocks in other archives (see ``MAX_FOREIGN_BLOCKS``), and
 in addition for each block that was read. So a hostile archive can use memory only in proportion to its real content."""
 MAX_NAME_BYTES, FETCH_BYTES, UNPACK_BYTES = 1024, 256 * 1024, 4096
-"""The last one: bytes given to zstd at a time. A hostile frame unpacks to at most 128 KiB for four bytes."""
+"""The last one: bytes given to the codec at a time. Four bytes of a hostile zstd frame unpack to at most 128 KiB."""
 
 _MEMBER = re.compile(r"tables/([^/]+)/(\d{6,9})\.json")
 _ENTRY = re.compile(rb'\["([0-9a-f]{64})", ([1-9]\d{0,9}), ([1-9]\d{0,9})\]')
@@ -77,7 +77,7 @@ def read_archive(
     sealed, packed, pipeline = ByteChannel(), ByteChannel(), Pipeline()
     reader = _Reader(_Unpacked(packed), on_segment, bound)
     pipeline.add("fetch", lambda: _fetch(source, sealed, expected), target=sealed)
-    pipeline.add("decrypt", lambda: Age().open(sealed, packed, identities), source=sealed, target=packed)
+    pipeline.add("decrypt", lambda: ENCRYPTION.open(sealed, packed, identities), source=sealed, target=packed)
     return pipeline.run(reader.read, on_failure=lambda: None)
 
 
@@ -109,11 +109,11 @@ def _fetch(source: BinaryIO, target: ByteChannel, expected: ArchiveInfo | None) 
 
 
 class _Unpacked:
-    """The tar stream: exactly one zstd frame, read in pieces of any size."""
+    """The tar stream: exactly one compressed frame, read in pieces of any size."""
 
     def __init__(self, packed: ByteChannel) -> None:
         self._packed = packed
-        self._frame = Zstd.reader()
+        self._frame = CODEC.reader()
         self._rest = memoryview(b"")
 
     def take(self, size: int) -> bytes:
@@ -140,8 +140,8 @@ class _Unpacked:
                 raise damaged("is cut short: its compressed stream does not end")
             try:
                 unpacked = self._frame.decompress(data)
-            except Zstd.Damaged:
-                raise damaged(f"is damaged, or not of this package: {Zstd.NAME} cannot unpack it") from None
+            except CODEC.Damaged:
+                raise damaged(f"is damaged, or not of this package: {CODEC.NAME} cannot unpack it") from None
             if unpacked:
                 return unpacked
         return b""

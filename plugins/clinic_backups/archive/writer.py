@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from clinic_backups.archive.blocks import OWN_ARCHIVE, PIECE_BYTES, Block, BlockCutter, BlockList
-from clinic_backups.archive.codec import Zstd
+from clinic_backups.archive.codec import Codec
 from clinic_backups.archive.known_blocks import KnownBlocks
 from clinic_backups.base.model import FORMAT_VERSION, Clinic, Column, Table, iso
 from clinic_backups.base.pipeline import ByteChannel
@@ -45,7 +45,7 @@ class ArchiveWriter:
     def __init__(
         self,
         target: ByteChannel,
-        compression: Zstd,
+        compression: Codec,
         snapshot_at: datetime,
         known: KnownBlocks | None = None,
         *,

@@ -15,8 +15,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from clinic_backups.archive.chain import Choice, choose
-from clinic_backups.archive.codec import Zstd
-from clinic_backups.archive.encryption import Age, parse_recipients
+from clinic_backups.archive.codec import CODEC, Codec
+from clinic_backups.archive.encryption import ENCRYPTION, Encryption, parse_recipients
 from clinic_backups.archive.known_blocks import KnownBlocks, UnusableBlocks
 from clinic_backups.archive.object_keys import archive_key_of
 from clinic_backups.archive.writer import block_list, schema_digest
@@ -78,8 +78,8 @@ class ClinicBackup:
         store: ObjectStore,
         catalog: Catalog,
         extract: SqlExtract | None = None,
-        compress: Zstd | None = None,
-        encrypt: Age | None = None,
+        compress: Codec | None = None,
+        encrypt: Encryption | None = None,
         announcer: Announcer | None = None,
         now: Now | None = None,
         on_progress: OnProgress = nobody,
@@ -88,7 +88,7 @@ class ClinicBackup:
         kept: KeptConnections | None = None,
     ) -> None:
         self._settings, self._clinic_db, self._store, self._catalog = settings, clinic_db, store, catalog
-        self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or Zstd(), encrypt or Age()
+        self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or CODEC, encrypt or ENCRYPTION
         self._now = now = now or catalog.clock
         self._on_progress, self._on_unnoted = on_progress, on_unnoted
         self._on_unchecked, self._kept = on_unchecked, kept

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from clinic_backups.base.model import BackupRecord
-from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore
@@ -22,7 +22,7 @@ class Parents:
 
     def __init__(self, store: ObjectStore, catalog: Catalog, now: Callable[[], datetime]) -> None:
         self._store, self._catalog, self._now = store, catalog, now
-        self._places = Copies(catalog.database)
+        self._replicas = Replicas(catalog.database)
 
     def require_store(self, backups: Sequence[BackupRecord]) -> None:
         """Check the store before a full backup goes there.
@@ -43,7 +43,7 @@ class Parents:
 
         :raises ClinicBackupsError: the store failed.
         """
-        seen = self._places.etags([parent.backup_id for parent in chain], self._store.url)
+        seen = self._replicas.etags([parent.backup_id for parent in chain], self._store.url)
         for parent in chain:
             what = f"the archive of {parent.backup_id} in its chain"
             before = seen.get(parent.backup_id)
@@ -52,10 +52,10 @@ class Parents:
                 return f"{what} is not in this store"
             if condition != "intact":
                 self._require_any()
-                self._places.lose(parent, self._store.url, condition, self._now(), LossAlarm(self._now))
+                self._replicas.lose(parent, self._store.url, condition, self._now(), LossAlarm(self._now))
                 return f"{what} is missing in the store or differs from its record"
             if etag is not None and etag != before:
-                self._places.note_etag(parent.backup_id, self._store.url, etag)
+                self._replicas.note_etag(parent.backup_id, self._store.url, etag)
             if not envelopes.exists(parent.archive_key, self._store):
                 envelopes.ensure(parent.envelope(), self._store, now=self._now())
         return ""

@@ -63,7 +63,7 @@ def run(
         _check_lock(known.primary, settings, report)
         _check_store(known.primary, report)
         for url in known.urls[1:]:
-            _check_replica(url, known, settings, report)
+            _check_further(url, known, settings, report)
     one_clock: DatabaseClock | None = None
     with report.check("catalog"):
         catalog_version()
@@ -119,16 +119,16 @@ def _check_lock(store: ObjectStore, settings: Settings, report: Report) -> None:
         )
 
 
-def _check_replica(url: str, stores: Stores, settings: Settings, report: Report) -> None:
-    """Check a replica. A failure is only a warning, because copies are made later and backups do not wait for them."""
-    of_replica = Report()
-    with of_replica.check("store"):
+def _check_further(url: str, stores: Stores, settings: Settings, report: Report) -> None:
+    """Check a further store. Its failure is only a warning: replicas are made later, and no backup waits for them."""
+    of_store = Report()
+    with of_store.check("store"):
         store = stores.at(url)
-        _check_lock(store, settings, of_replica)
-        _check_store(store, of_replica)
-    for finding in of_replica.findings:
+        _check_lock(store, settings, of_store)
+        _check_store(store, of_store)
+    for finding in of_store.findings:
         if finding.level == "error":
-            report.warn("store", f"Replica {url}: {finding.message}", finding.hint)
+            report.warn("store", f"Further store {url}: {finding.message}", finding.hint)
 
 
 SHOWN_TABLES = 20

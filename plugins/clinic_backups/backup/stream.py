@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 
 from clinic_backups.archive.blocks import BlockList
-from clinic_backups.archive.codec import Zstd
-from clinic_backups.archive.encryption import Age
+from clinic_backups.archive.codec import Codec
+from clinic_backups.archive.encryption import Encryption
 from clinic_backups.archive.envelope_checks import MAX_NUMBER
 from clinic_backups.archive.known_blocks import KnownBlocks
 from clinic_backups.archive.manifest_checks import require_readable
@@ -55,8 +55,8 @@ class ArchiveStream:
     def __init__(
         self,
         store: ObjectStore,
-        compress: Zstd,
-        encrypt: Age,
+        compress: Codec,
+        encrypt: Encryption,
         recipients: tuple[str, ...],
         on_progress: OnProgress,
         *,

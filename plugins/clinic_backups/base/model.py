@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 FORMAT_VERSION = 1
-CONTENT_TYPE_ARCHIVE = "application/vnd.age"
 CONTENT_TYPE_ENVELOPE = "application/json"
 FUTURE_TOLERANCE = timedelta(minutes=2)
 """A backup up to this far ahead is not future-dated: a server that took over may be slightly behind."""
@@ -28,7 +27,7 @@ WantedKind = Literal["auto", "full", "incremental"]
 RestoreMode = Literal["exact", "missing", "live"]
 Condition = Literal["intact", "missing", "damaged"]
 """The state of an archive in one store."""
-CopyProblem = Literal["missing", "damaged"]
+ReplicaProblem = Literal["missing", "damaged"]
 LossProblem = Literal["missing", "damaged", "incomplete"]
 """incomplete: the archive is there, but one that it is built on is missing."""
 Trigger = Literal["scheduled", "manual"]
@@ -107,7 +106,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Loss:
-    """A store does not hold a copy that the catalog lists: the archive is missing, or differs from what was stored."""
+    """A replica that the catalog lists is missing in its store, or differs from what was stored."""
 
     clinic_id: int
     clinic_name: str
@@ -117,7 +116,7 @@ class Loss:
 
     @classmethod
     def of(cls, record: BackupRecord, store_url: str, problem: LossProblem) -> Loss:
-        """Make the loss of one copy of a backup."""
+        """Make the loss of one replica of a backup."""
         return cls(record.clinic_id, record.clinic_name, record.backup_id, store_url, problem)
 
 

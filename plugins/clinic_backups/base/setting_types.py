@@ -138,7 +138,7 @@ ClinicKeys = Annotated[
 ]
 ClinicPolicies = Annotated[dict[int, RetentionPolicy], NoDecode, BeforeValidator(_by_clinic)]
 ClinicFrequencies = Annotated[dict[int, Frequency], NoDecode, BeforeValidator(_by_clinic)]
-Replicas = Annotated[dict[str, str], NoDecode, BeforeValidator(_json), AfterValidator(_connection_ids)]
+FurtherStores = Annotated[dict[str, str], NoDecode, BeforeValidator(_json), AfterValidator(_connection_ids)]
 Schedule = Annotated[str, AfterValidator(_schedule)]
 """A cron expression, or ``none``: only by hand."""
 ZoneName = Annotated[str, AfterValidator(_known_zone)]

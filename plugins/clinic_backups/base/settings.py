@@ -24,10 +24,10 @@ from clinic_backups.base.setting_types import (
     ClinicKeys,
     ClinicPolicies,
     Frequency,
+    FurtherStores,
     Keys,
     Language,
     Percent,
-    Replicas,
     Schedule,
     SomePath,
     StoreUrl,
@@ -118,10 +118,10 @@ class Settings(BaseSettings):
         default="governance",
         description="governance: accounts with a special right may end a lock early. compliance: nobody may",
     )
-    replica_stores: Replicas = Field(
+    replica_stores: FurtherStores = Field(
         default={},
-        description="Further stores that get a copy of every backup, as JSON of Airflow connection and "
-        'URL: {"backup_replica": "gs://copies/clinics"}',
+        description="Further stores that get a replica of every backup, as JSON of Airflow connection and "
+        'URL: {"backup_replica": "gs://replicas/clinics"}',
     )
     schedule: Schedule = Field(
         default="0 2 * * *",

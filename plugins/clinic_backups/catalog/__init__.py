@@ -1,1 +1,1 @@
-"""The catalog: the PostgreSQL schema ``clinic_backups`` with the records of backups, copies, restores and mails."""
+"""The catalog: the PostgreSQL schema ``clinic_backups`` with the records of backups, replicas, restores and mails."""

@@ -13,12 +13,12 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import BigInteger
 
 from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Condition, Kind, State
-from clinic_backups.catalog.copies import READ
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.paging import BIGINT, Search, Slice, Visible, ids
 from clinic_backups.catalog.progress import RunningBackup, running
+from clinic_backups.catalog.replicas import READ
 from clinic_backups.catalog.row_mapping import COLUMNS, record_of
-from clinic_backups.catalog.tables import audit, backup, backup_copy, clinic
+from clinic_backups.catalog.tables import audit, backup, backup_replica, clinic
 
 Type = Literal["completo", "incremental", "manual"]
 Status = Literal["en_proceso", "completado", "fallido"]
@@ -29,13 +29,13 @@ class HistoryEntry:
     """One backup.
 
     :param number: its number in the clinics' application: ``respaldos/{number}``.
-    :param copies: each store with the condition of its copy.
+    :param replicas: each store with the condition of its replica.
     :param running: its progress, while it runs.
     """
 
     number: int
     record: BackupRecord
-    copies: tuple[tuple[str, Condition], ...] = ()
+    replicas: tuple[tuple[str, Condition], ...] = ()
     running: RunningBackup | None = None
     asked_by: int | None = None
     """The user of the clinics' application who asked for it, as in the view's ``creado_por_id``."""
@@ -261,21 +261,21 @@ def _entries(db: SqlConnection, numbers: Sequence[int]) -> list[HistoryEntry]:
     if not numbers:
         return []
     rows = db.execute(select(backup.c.id, *COLUMNS, _ASKED_BY).where(backup.c.id == _any(numbers))).mappings().all()
-    copies: dict[str, list[tuple[str, Condition]]] = {}
+    replicas: dict[str, list[tuple[str, Condition]]] = {}
     statement = (
-        select(backup_copy.c.backup_id, backup_copy.c.store_url, backup_copy.c.state)
-        .where(backup_copy.c.backup_id.in_([row["backup_id"] for row in rows]))
-        .order_by(backup_copy.c.stored_at, backup_copy.c.store_url)
+        select(backup_replica.c.backup_id, backup_replica.c.store_url, backup_replica.c.state)
+        .where(backup_replica.c.backup_id.in_([row["backup_id"] for row in rows]))
+        .order_by(backup_replica.c.stored_at, backup_replica.c.store_url)
     )
     for backup_id, store_url, state in db.execute(statement):
-        copies.setdefault(backup_id, []).append((store_url, READ[state]))
+        replicas.setdefault(backup_id, []).append((store_url, READ[state]))
     clinic_ids = [row["clinic_id"] for row in rows if row["state"] == "running"]
     under_way = {found.backup_id: found for found in running(db, clinic_ids).values()} if clinic_ids else {}
     entries = {
         row["id"]: HistoryEntry(
             row["id"],
             record_of(row),
-            tuple(copies.get(row["backup_id"], ())),
+            tuple(replicas.get(row["backup_id"], ())),
             under_way.get(row["backup_id"]),
             row["asked_by"],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,15 +11,18 @@ from typing import Any
 
 import psycopg2
 from sqlalchemy import Connection as SqlConnection
-from sqlalchemy import Engine, create_engine, func, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Engine, create_engine, event, func, select
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import Source, connect, raise_database_error
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.silence import WatchedConnection
 
+TRUSTED_SECONDS = 1.0
+"""A connection that was used so recently is not asked whether it is still open."""
 NO_TABLE, NO_SCHEMA, NO_COLUMN = "42P01", "3F000", "42703"
 
 
@@ -50,14 +54,12 @@ class CatalogDatabase:
 
     @cached_property
     def _engine(self) -> Engine:
-        # A connection that broke during a long upload is replaced.
-        return create_engine(
-            "postgresql+psycopg2://",
-            creator=self._connect,
-            pool_size=self._pool_size,
-            pool_pre_ping=True,
-            hide_parameters=True,
+        engine = create_engine(
+            "postgresql+psycopg2://", creator=self._connect, pool_size=self._pool_size, hide_parameters=True
         )
+        event.listen(engine, "checkin", _note_use)
+        event.listen(engine, "checkout", _require_open)
+        return engine
 
     _source: Source = "catalog"
 
@@ -79,6 +81,28 @@ class CatalogDatabase:
         """As :meth:`transaction`, for one statement that commits by itself, so that no transaction stays open."""
         with _errors_made_ours(doing, self._source), self._engine.connect() as db:
             yield db.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _note_use(dbapi: Any, record: ConnectionPoolEntry) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _require_open(dbapi: Any, record: ConnectionPoolEntry, proxy: object) -> None:
+    """Replace a connection that broke meanwhile, for instance during a long upload.
+
+    One that was used just now is not asked: that would double the round trips of a small backup.
+
+    :raises DisconnectionError: SQLAlchemy opens another one.
+    """
+    if time.monotonic() - record.info.get("used_at", 0.0) < TRUSTED_SECONDS:
+        return
+    try:
+        dbapi.autocommit = True
+        with dbapi.cursor() as cursor:
+            cursor.execute("SELECT 1")
+        dbapi.autocommit = False
+    except psycopg2.Error:
+        raise DisconnectionError from None
 
 
 def time_of(db: SqlConnection) -> datetime:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection as SqlConnection
-from sqlalchemy import delete, func, insert, literal, select, update
+from sqlalchemy import bindparam, delete, func, insert, literal, select, update
 
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.model import BackupRecord, plain
@@ -64,6 +64,7 @@ class Counted:
 
 
 _COLUMNS = [erasure.c[column.name] for column in fields(Erasure)]
+_OPEN_OF = select(*_COLUMNS).where(erasure.c.clinic_id == bindparam("of_clinic"), erasure.c.finished_at.is_(None))
 
 
 class Erasures:
@@ -98,9 +99,8 @@ class Erasures:
 
     def open_of(self, clinic_id: int) -> Erasure | None:
         """The clinic's unfinished erasure, or ``None``."""
-        statement = select(*_COLUMNS).where(erasure.c.clinic_id == clinic_id, erasure.c.finished_at.is_(None))
-        with self._database.transaction("reading the erasures") as db:
-            row = db.execute(statement).one_or_none()
+        with self._database.statement("reading the erasures") as db:
+            row = db.execute(_OPEN_OF, {"of_clinic": clinic_id}).one_or_none()
         return Erasure(*row) if row else None
 
     def find(self) -> list[Erasure]:

@@ -17,8 +17,8 @@ from clinic_backups.base.errors import TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.catalog.database import connect_catalog
 
-Purpose = Literal["clinic", "copies"]
-"""``clinic``: for a backup or restore. ``copies``: for copying its backups to further stores. Deleting takes both."""
+Purpose = Literal["clinic", "replicas"]
+"""``clinic``: for a backup or restore. ``replicas``: for making replicas of its backups. Deleting takes both."""
 # The lock belongs to a transaction: a transaction-pooling proxy could give a session and its lock to another client.
 IDLE_SECONDS, BEAT_SECONDS = 300, 30
 """After this silence the server frees the lock; and the interval in which the holder sends a sign of life."""
@@ -74,10 +74,11 @@ def lock_clinic(
         with db.cursor() as cursor:
             # If a process is dead but a proxy keeps its connection open, the server must free the lock.
             limits = {"idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s", "transaction_timeout": "0"}
-            cursor.execute(session_settings(cursor, limits))
+            before = f"{session_settings(cursor, limits)}; "
             for purpose in purposes:
-                if not _try(cursor, lock_name(purpose, clinic_id), clock):
+                if not _try(cursor, lock_name(purpose, clinic_id), clock, before):
                     raise _running(clinic_id, purpose)
+                before = ""
         with _kept_alive(db):
             yield ClinicLock(db, clinic_id)
         usable = True
@@ -88,17 +89,18 @@ def lock_clinic(
         with suppress(psycopg2.Error):
             db.rollback()
         if usable:
-            kept.give_back(connection, db)
+            kept.give_back(connection, db, is_clean=True)
         else:
             db.close()
 
 
-def _try(cursor: Any, name: str, clock: DatabaseClock | None) -> bool:
+def _try(cursor: Any, name: str, clock: DatabaseClock | None, before: str) -> bool:
+    """:param before: statements of the same round trip."""
     locked = False
 
     def ask() -> datetime:
         nonlocal locked
-        cursor.execute(TRY_LOCK_AND_TELL_TIME, (name,))
+        cursor.execute(before + TRY_LOCK_AND_TELL_TIME, (name,))
         told: datetime
         locked, told = cursor.fetchone()
         return told.astimezone(UTC)
@@ -131,9 +133,9 @@ def _kept_alive(db: Any) -> Iterator[None]:
 
 
 def _running(clinic_id: int, purpose: Purpose) -> AlreadyRunning:
-    if purpose == "copies":
+    if purpose == "replicas":
         return AlreadyRunning(
-            f"Clinic {clinic_id}'s backups are already being copied to another store. Nothing was started.",
+            f"Clinic {clinic_id}'s backups are already being replicated. Nothing was started.",
             hint="Try again when that has ended.",
         )
     return AlreadyRunning(

@@ -67,16 +67,16 @@ class Letter:
     attempts: int
 
 
+_QUEUE = pg_insert(notification).on_conflict_do_nothing()
+
+
 def queue(db: SqlConnection, notice: Notice, now: datetime) -> None:
     """Write a notice, in the caller's transaction."""
-    db.execute(
-        pg_insert(notification)
-        .values(
-            key=notice.key, kind=notice.kind, facts=dict(notice.facts), clinic_id=notice.clinic_id,
-            backup_id=notice.backup_id, thread_id=notice.thread_id, created_at=now,
-        )
-        .on_conflict_do_nothing()
-    )  # fmt: skip
+    values = {
+        "key": notice.key, "kind": notice.kind, "facts": dict(notice.facts), "clinic_id": notice.clinic_id,
+        "backup_id": notice.backup_id, "thread_id": notice.thread_id, "created_at": now,
+    }  # fmt: skip
+    db.execute(_QUEUE, values)
 
 
 class Outbox:

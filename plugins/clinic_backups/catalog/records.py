@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection as SqlConnection
-from sqlalchemy import Select, delete, func, select, text, update
+from sqlalchemy import Select, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.base.clock import DIFFERENCE_SECONDS, DatabaseClock, Now
@@ -18,14 +18,13 @@ from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Envelope, State, iso
-from clinic_backups.catalog import copies
+from clinic_backups.catalog import record_statements as statements
+from clinic_backups.catalog import replicas
 from clinic_backups.catalog.database import CatalogDatabase, time_of
 from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
-from clinic_backups.catalog.row_mapping import COLUMNS, record_of, values_of
-from clinic_backups.catalog.tables import backup, backup_blocks, backup_copy
+from clinic_backups.catalog.row_mapping import record_of, values_of
+from clinic_backups.catalog.tables import backup, backup_blocks, backup_replica
 
-PIECES_AT_A_TIME = 4
-"""The number of pieces of a list of blocks that are read at once, about half a MiB each."""
 Announce = Callable[[SqlConnection, BackupRecord], object]
 
 
@@ -83,36 +82,20 @@ class Catalog:
 
     def begin(self, record: BackupRecord) -> BackupRecord:
         """Write a running record. :raises SameSecond: this clinic has a backup of the same second."""
-        with self.database.transaction("recording a backup's start") as db:
-            made = insert(backup).values(values_of(record)).on_conflict_do_nothing().returning(backup.c.id)
-            number = db.execute(made).scalar_one_or_none()
-            if number is None:
-                raise SameSecond(
-                    f"Backup {record.backup_id} exists already. A clinic can have only one backup per second.",
-                    hint="Try again in a second.",
-                )
+        with self.database.statement("recording a backup's start") as db:
+            number = db.execute(statements.BEGIN, values_of(record)).scalar_one_or_none()
+        if number is None:
+            raise SameSecond(
+                f"Backup {record.backup_id} exists already. A clinic can have only one backup per second.",
+                hint="Try again in a second.",
+            )
         return replace(record, number=number)
 
     def resume(self, clinic_id: int, run_id: str, started_at: datetime) -> BackupRecord | None:
         """Continue the unfinished record of an earlier attempt of the same run. ``None``: no attempt is unfinished."""
-        unfinished = (
-            select(backup.c.backup_id)
-            .where(backup.c.clinic_id == clinic_id, backup.c.run_id == run_id)
-            .where(backup.c.state.in_(("running", "failed")))
-            .order_by(backup.c.id.desc())
-            .limit(1)
-            .scalar_subquery()
-        )
-        statement = (
-            update(backup)
-            .where(backup.c.backup_id == unfinished)
-            .values(state="running", attempt=backup.c.attempt + 1, started_at=started_at, updated_at=text("now()"))
-            .values(finished_at=None, error=None, hint=None, data_at=None, suspect=None, remark=None)
-            .values(accepted_by=None, accepted_at=None)
-            .returning(*COLUMNS)
-        )
-        with self.database.transaction("continuing a backup's record") as db:
-            row = db.execute(statement).mappings().one_or_none()
+        values = {"of_clinic": clinic_id, "of_run": run_id, "new_start": started_at}
+        with self.database.statement("continuing a backup's record") as db:
+            row = db.execute(statements.RESUME, values).mappings().one_or_none()
         return record_of(row) if row else None
 
     def rekey(self, record: BackupRecord, archive_key: str) -> BackupRecord:
@@ -130,28 +113,18 @@ class Catalog:
 
     def newest_source(self) -> str | None:
         """The database of the newest backup, of any clinic, that is not suspect or was accepted."""
-        statement = (
-            select(backup.c.source_db)
-            .where(backup.c.good, backup.c.source_db.is_not(None))
-            .order_by(backup.c.started_at.desc(), backup.c.id.desc())
-            .limit(1)
-        )
-        with self.database.transaction("reading the catalog") as db:
-            return db.scalar(statement)
+        with self.database.statement("reading the catalog") as db:
+            return db.scalar(statements.NEWEST_SOURCE)
 
     def note(self, record: BackupRecord, envelope: Envelope) -> BackupRecord:
         """Record the note of a running backup before its envelope is written, because anybody could forge an envelope.
 
         :raises PermanentError: somebody else has ended this attempt, or began another one.
         """
-        statement = (
-            update(backup)
-            .where(backup.c.backup_id == record.backup_id, backup.c.state == "running")
-            .where(backup.c.attempt == record.attempt)
-            .values(noted=envelope.to_json())
-        )
+        statement = statements.of_attempt("noted")
+        values = _new(record, {"noted": envelope.to_json()})
         with self.database.statement(f"recording the note of {record.backup_id}") as db:
-            if not db.execute(statement).rowcount:
+            if not db.execute(statement, values).rowcount:
                 raise PermanentError(
                     f"Backup {record.backup_id} is no longer running, or another attempt of it is.",
                     hint=f"The objects of this attempt are removed. See `clinic-backups show {record.backup_id}`.",
@@ -161,14 +134,17 @@ class Catalog:
     def blocks(self, backup_id: str) -> Generator[bytes]:
         """The list of the blocks in a backup's own archive, in the pieces in which it was written; none if unknown.
 
-        A caller that does not read all of it must close it, because its transaction is open until then.
+        If the list is deleted meanwhile, it ends early.
         """
-        statement = select(backup_blocks.c.digests).where(backup_blocks.c.backup_id == backup_id)
-        # In portions, because the driver would fetch and keep all of them before the first is used.
-        few = statement.order_by(backup_blocks.c.part).execution_options(yield_per=PIECES_AT_A_TIME)
-        with self.database.transaction(f"reading the blocks of {backup_id}") as db:
-            for (piece,) in db.execute(few):
-                yield bytes(piece)
+        part = 0
+        while True:
+            # In portions, because the driver would fetch and keep all of them before the first is used.
+            with self.database.statement(f"reading the blocks of {backup_id}") as db:
+                few = db.execute(statements.BLOCKS, {"of": backup_id, "part": part}).scalars().all()
+            yield from map(bytes, few)
+            part += len(few)
+            if len(few) < statements.PIECES_AT_A_TIME:
+                return
 
     def finish(
         self,
@@ -177,7 +153,7 @@ class Catalog:
         block_list: Iterable[bytes] = (),
         etag: str | None = None,
         announce: Announce = nobody,
-        announce_losses: copies.Announce = nobody,
+        announce_losses: replicas.Announce = nobody,
     ) -> BackupRecord:
         """Write a completed or failed record. If its parent was lost meanwhile, the backup is lost at once.
 
@@ -189,26 +165,21 @@ class Catalog:
         """
         kept = ("backup_id",) if record.state == "completed" else ("backup_id", "noted")
         values = {name: value for name, value in values_of(record).items() if name not in kept}
-        statement = (
-            update(backup)
-            .where(backup.c.backup_id == record.backup_id, backup.c.state == "running")
-            .where(backup.c.attempt == record.attempt)
-            .values(values | {"updated_at": text("now()")})
-        )
+        statement = statements.of_attempt(*values)
         with self.database.transaction(f"recording that backup {record.backup_id} {record.state}") as db:
             built_on = record.parent_id if record.state == "completed" else None
             if built_on is not None:
-                copies.lock_parent(db, built_on)
-            if not db.execute(statement).rowcount:
+                replicas.lock_parent(db, built_on)
+            if not db.execute(statement, _new(record, values)).rowcount:
                 raise PermanentError(
                     f"The catalog has no running backup {record.backup_id}, or another attempt of it runs.",
                     hint="Another process ended, removed or continued it: see `clinic-backups show`.",
                 )
             # Piece by piece, because in one statement the driver would keep several copies of the list.
             for part, digests in enumerate(block_list):
-                db.execute(insert(backup_blocks).values(backup_id=record.backup_id, part=part, digests=digests))
+                db.execute(statements.ADD_BLOCKS, {"backup_id": record.backup_id, "part": part, "digests": digests})
             _note_stores(db, record, etag)
-            if built_on is not None and (losses := copies.settle(db, [record.backup_id], record.stores[0])):
+            if built_on is not None and (losses := replicas.settle(db, [record.backup_id], record.stores[0])):
                 announce_losses(db, losses)
                 return replace(record, state="lost")
             announce(db, record)
@@ -256,13 +227,13 @@ class Catalog:
     def mark_deleted(self, record: BackupRecord, *, also: Announce = nobody) -> BackupRecord:
         """Mark a record as deleted, because its objects are gone.
 
-        Only its blocks and copies are removed from the catalog.
+        Only its blocks and replicas are removed from the catalog.
 
         :param also: called in the same transaction.
         """
 
         def forget(db: SqlConnection, deleted: BackupRecord) -> None:
-            for table in (backup_blocks, backup_copy):
+            for table in (backup_blocks, backup_replica):
                 db.execute(delete(table).where(table.c.backup_id == deleted.backup_id))
             also(db, deleted)
 
@@ -347,20 +318,10 @@ class Catalog:
         also: Announce = nobody,
         **values: Any,
     ) -> BackupRecord:
-        statement = (
-            update(backup)
-            .where(backup.c.backup_id == record.backup_id, backup.c.state.in_(was))
-            .values(values | {"updated_at": text("now()")})
-            .returning(*COLUMNS)
-        )
-        if was == ("running",):
-            # An attempt that hung while its retry began must not change the retry's record.
-            statement = statement.where(backup.c.attempt == record.attempt)
-        if held is False:
-            # A hold that was set after the decision takes precedence.
-            statement = statement.where(backup.c.hold_reason.is_(None))
-        with self.database.transaction(f"changing the record of {record.backup_id}") as db:
-            row = db.execute(statement).mappings().one_or_none()
+        statement = statements.changing(tuple(values), was, held=held)
+        begin = self.database.statement if also is nobody else self.database.transaction
+        with begin(f"changing the record of {record.backup_id}") as db:
+            row = db.execute(statement, _new(record, values)).mappings().one_or_none()
             if row is None:
                 raise PermanentError(
                     f"Backup {record.backup_id} is not {' or '.join(was)}, or on hold, or another attempt of it runs.",
@@ -372,7 +333,7 @@ class Catalog:
 
     def get(self, backup_id: str) -> BackupRecord | None:
         """One record, or ``None``."""
-        found = self._select(select(*COLUMNS).where(backup.c.backup_id == backup_id))
+        found = self._select(statements.GET, {"of": backup_id})
         return found[0] if found else None
 
     def require(self, backup_id: str) -> BackupRecord:
@@ -389,32 +350,25 @@ class Catalog:
         run_id: str | None = None,
         state: State | None = None,
         started_before: datetime | None = None,
-        safety_copies: bool = True,
+        safety_backups: bool = True,
         data_before: datetime | None = None,
         until: datetime | None = None,
         limit: int | None = None,
     ) -> list[BackupRecord]:
         """The matching records, the newest first.
 
-        :param safety_copies: include safety backups.
+        :param safety_backups: include safety backups.
         :param data_before: only records whose rows are from before then.
         :param until: leave out records that are future-dated at that time: see
             :meth:`BackupRecord.is_of_future`.
         """
-        statement = select(*COLUMNS).order_by(backup.c.started_at.desc(), backup.c.id.desc()).limit(limit)
-        for column, value in ((backup.c.clinic_id, clinic_id), (backup.c.run_id, run_id), (backup.c.state, state)):
-            if value is not None:
-                statement = statement.where(column == value)
-        if started_before is not None:
-            statement = statement.where(backup.c.started_at < started_before)
-        if not safety_copies:
-            statement = statement.where(backup.c.safety_of.is_(None))
-        if data_before is not None:
-            statement = statement.where(backup.c.data_time < data_before)
-        if until is not None:
-            limit_at = until + FUTURE_TOLERANCE
-            statement = statement.where(backup.c.started_at <= limit_at, backup.c.data_time <= limit_at)
-        return self._select(statement)
+        asked: dict[str, Any] = {
+            "clinic_id": clinic_id, "run_id": run_id, "state": state, "started_before": started_before,
+            "data_before": data_before, "until": until and until + FUTURE_TOLERANCE, "limit": limit,
+            "no_safety_backups": None if safety_backups else True,
+        }  # fmt: skip
+        values = {name: value for name, value in asked.items() if value is not None}
+        return self._select(statements.finding(frozenset(values)), values)
 
     def latest(self, clinic_id: int, now: datetime | None = None) -> BackupRecord | None:
         """The clinic's newest completed backup that is not dated in the future.
@@ -424,9 +378,14 @@ class Catalog:
         found = self.find(clinic_id=clinic_id, state="completed", until=now or self.clock(), limit=1)
         return found[0] if found else None
 
-    def _select(self, statement: Select[Any]) -> list[BackupRecord]:
-        with self.database.transaction("reading the catalog") as db:
-            return [record_of(row) for row in db.execute(statement).mappings()]
+    def _select(self, statement: Select[Any], values: Mapping[str, Any]) -> list[BackupRecord]:
+        with self.database.statement("reading the catalog") as db:
+            return [record_of(row) for row in db.execute(statement, values).mappings()]
+
+
+def _new(record: BackupRecord, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of :func:`.record_statements.changing`."""
+    return {"of": record.backup_id, "of_attempt": record.attempt} | {f"new_{n}": value for n, value in values.items()}
 
 
 def _own_number(db: SqlConnection, record: BackupRecord) -> dict[str, int]:
@@ -444,6 +403,9 @@ def _own_number(db: SqlConnection, record: BackupRecord) -> dict[str, int]:
 
 def _note_stores(db: SqlConnection, record: BackupRecord, etag: str | None = None) -> None:
     """Record the stores only when a record is first written. Later the stores are checked one by one."""
-    for url in record.stores:
-        values = {"backup_id": record.backup_id, "store_url": url, "stored_at": record.finished_at, "etag": etag}
-        db.execute(insert(backup_copy).values(values).on_conflict_do_nothing())
+    rows = [
+        {"backup_id": record.backup_id, "store_url": url, "stored_at": record.finished_at, "etag": etag}
+        for url in record.stores
+    ]
+    if rows:
+        db.execute(statements.ADD_STORE, rows)

@@ -9,12 +9,12 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from clinic_backups.base.model import BackupRecord, ChainArchive, Envelope, Gap
-from clinic_backups.catalog.tables import backup, backup_copy
+from clinic_backups.catalog.tables import backup, backup_replica
 
 _FIELDS = [field.name for field in fields(BackupRecord) if field.name not in ("stores", "number")]
 _STORES = (
-    select(func.array_agg(aggregate_order_by(backup_copy.c.store_url, backup_copy.c.stored_at)))
-    .where(backup_copy.c.backup_id == backup.c.backup_id, backup_copy.c.state == "present")
+    select(func.array_agg(aggregate_order_by(backup_replica.c.store_url, backup_replica.c.stored_at)))
+    .where(backup_replica.c.backup_id == backup.c.backup_id, backup_replica.c.state == "present")
     .correlate(backup)
     .scalar_subquery()
     .label("stores")

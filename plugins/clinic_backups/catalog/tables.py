@@ -61,7 +61,7 @@ backup = Table(
     Column("schema_digest", Text),
     Column("held_at", DateTime(timezone=True)),
     Column("gaps", JSONB, nullable=False, server_default="[]"),
-    # Of a copy that was made before a restore: the backup that was restored.
+    # Of a safety backup: the backup that was restored.
     Column("safety_of", Text),
     Column("data_at", DateTime(timezone=True)),
     Column("suspect", Text),
@@ -73,7 +73,7 @@ backup = Table(
     Column("noted", JSONB(none_as_null=True)),
     # In which store, known by which id, it was found to be gone after its deletion.
     Column("deletion", JSONB, nullable=False, server_default="[]"),
-    # As BackupRecord.is_trusted, completed, and no copy before a restore: the last good backup is the newest of these.
+    # As BackupRecord.is_trusted, completed, and no safety backup: the last good backup is the newest of these.
     Column("good", Boolean, Computed("state = 'completed' AND (suspect IS NULL OR ...)", persisted=True)),
     # As BackupRecord.data_time.
     Column("data_time", DateTime(timezone=True), Computed("coalesce(data_at, started_at)", persisted=True)),
@@ -112,8 +112,8 @@ audit = Table(
 )
 
 # Where each backup lies: one row for each store that has it, or should have it and lost it.
-backup_copy = Table(
-    "backup_copy",
+backup_replica = Table(
+    "backup_replica",
     metadata,
     Column("backup_id", Text, primary_key=True),
     Column("store_url", Text, primary_key=True),

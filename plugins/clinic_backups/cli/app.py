@@ -11,10 +11,10 @@ from clinic_backups.cli import (
     backups,
     catalog,
     consolidate,
-    copies,
     erasure,
     grant,
     mail,
+    replicate,
     restore,
     restore_into,
     retention,
@@ -35,7 +35,7 @@ backups.register(app)
 setup.register(app)
 catalog.register(app)
 consolidate.register(app)
-copies.register(app)
+replicate.register(app)
 erasure.register(app)
 grant.register(app)
 mail.register(app)

@@ -63,7 +63,7 @@ def backup(
     with with_parts.kept.keeping():
         outcomes = [_back_up(with_parts, found, chosen, quiet=json) for found in chosen.clinics]
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-    copy_now(with_parts, [outcome.clinic_id for outcome in outcomes if isinstance(outcome, BackupRecord)])
+    replicate_now(with_parts, [outcome.clinic_id for outcome in outcomes if isinstance(outcome, BackupRecord)])
     if problem := with_parts.deliver().problem:
         errors.print(f"Mail waits for a later run: {escape(problem)}")
     if json:
@@ -173,17 +173,17 @@ def _back_up(with_parts: Parts, clinic: Clinic, chosen: Selection, *, quiet: boo
     return record
 
 
-def copy_now(with_parts: Parts, clinic_ids: list[int]) -> None:
-    """Copy to the replicas. A failed copy is made later; the backups are complete without it."""
+def replicate_now(with_parts: Parts, clinic_ids: list[int]) -> None:
+    """Replicate to the further stores. A replica that failed is made later; the backups are complete without it."""
     if len(with_parts.stores.urls) == 1:
         return
     replicator = with_parts.replicator(
-        on_copy=lambda record, url: errors.print(f"[dim]… copying {record.backup_id} to {escape(url)}[/]")
+        on_replica=lambda record, url: errors.print(f"[dim]… replicating {record.backup_id} to {escape(url)}[/]")
     )
     for clinic_id in clinic_ids:
         done = replicator.run(clinic_id)
-        for copy, error in done.problems:
-            errors.print(f"{copy.backup_id} is not in {escape(copy.store_url)} yet: {escape(error.message)}")
+        for replica, error in done.problems:
+            errors.print(f"{replica.backup_id} is not in {escape(replica.store_url)} yet: {escape(error.message)}")
 
 
 def _text(value: object) -> str:

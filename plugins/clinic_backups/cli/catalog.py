@@ -48,8 +48,8 @@ def migrate() -> None:
     with_parts = parts()
     print(f"The catalog has version {with_parts.catalog.migrate()}.")
     if with_parts.settings.store_url:
-        # Before there were replicas, the stores of backups were not recorded.
-        with_parts.copies().adopt(with_parts.stores.urls[0], with_parts.clock())
+        # Before there were further stores, the stores of backups were not recorded.
+        with_parts.replicas().adopt(with_parts.stores.urls[0], with_parts.clock())
 
 
 @catalog.command()
@@ -147,15 +147,15 @@ def forget_store(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Remove a store from the catalog, but not its objects. Backups that were only there become lost."""
-    with_parts, place = parts(), canonical(url)
-    if place in with_parts.stores.urls:
+    with_parts, store_url = parts(), canonical(url)
+    if store_url in with_parts.stores.urls:
         raise PermanentError(
-            f"{place} is a store of the settings.",
-            hint="Remove it from the settings first, or copies will be made again.",
+            f"{store_url} is a store of the settings.",
+            hint="Remove it from the settings first, or replicas will be made again.",
         )
     if not yes:
-        typer.confirm(f"Remove all copies in {place} from the catalog?", abort=True, err=True)
-    print(f"{with_parts.copies().forget_store(place)} copies in {place} were removed from the catalog.")
+        typer.confirm(f"Remove all replicas in {store_url} from the catalog?", abort=True, err=True)
+    print(f"{with_parts.replicas().forget_store(store_url)} replicas in {store_url} were removed from the catalog.")
 
 
 def _opened(with_parts: Parts, url: str, connection: str) -> tuple[ObjectStore, str | None]:
@@ -267,7 +267,9 @@ def _wrong(items: list[Discrepancy]) -> PermanentError:
     if bad:
         said.append(f"{bad} archives are missing or damaged, or are in no known store.")
     if any(item.kind in BAD and item.kind != "lost" for item in items):
-        hints.append("--record records this. Then `clinic-backups replicate` restores copies that another store holds.")
+        hints.append(
+            "--record records this. Then `clinic-backups replicate` makes the replicas that another store has."
+        )
     if any(item.kind == "lost" for item in items):
         hints.append(
             "A lost backup stays lost until its archive is back, or retention or an erasure deletes its record."

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from clinic_backups.cli.backups import copy_now
+from clinic_backups.cli.backups import replicate_now
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, human_size, print_json
 
@@ -29,7 +29,7 @@ def consolidate(
     with steps:
         done = consolidation.run(backup_id, requested_by=f"{getpass.getuser()} (command line)")
     record = done.record
-    copy_now(with_parts, [record.clinic_id])
+    replicate_now(with_parts, [record.clinic_id])
     if not done.verified:
         errors.print("It was not read back: this identity opens none of the public keys in the settings.")
     if json:

@@ -19,14 +19,14 @@ from clinic_backups.base.errors import (
     ObjectLocked,
     ObjectNotFound,
 )
-from clinic_backups.base.model import BackupRecord, Condition, CopyProblem, Loss, iso
+from clinic_backups.base.model import BackupRecord, Condition, Loss, ReplicaProblem, iso
 from clinic_backups.base.retention import Decision, last_good, plan
 from clinic_backups.base.settings import Settings
-from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Counted, Erasure, Erasures
 from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.maintenance.erasing import keys_of, purge_rest
 from clinic_backups.notify.losses import LossAlarm
@@ -46,7 +46,7 @@ class Cleaned:
     """The result for one clinic's backups.
 
     :param busy: the problem is that another process works on the clinic.
-    :param losses: copies that should be there but are not.
+    :param losses: replicas that should be there but are not.
     """
 
     clinic_id: int
@@ -95,15 +95,15 @@ class Cleaner:
     def __init__(self, *, settings: Settings, catalog: Catalog, stores: Stores, now: Callable[[], datetime]) -> None:
         self._settings, self._catalog, self._now = settings, catalog, now
         self._stores = AnsweringStores(stores)
-        self._places, self._erasures = Copies(catalog.database), Erasures(catalog.database)
+        self._replicas, self._erasures = Replicas(catalog.database), Erasures(catalog.database)
         self._alarm = LossAlarm(now)
 
     def run(self, *, clinic_id: int | None = None, dry_run: bool = False) -> Iterator[Cleaned]:
         """Clean one clinic, or all clinics that have backups or are being erased, active or not.
 
-        A clinic that is being backed up, restored or copied is tried once more at the end, and otherwise left for the
-        next run. A backup that a store refuses to delete stays in the catalog and is reported. Neither stops
-        the other clinics.
+        A clinic that is being backed up, restored or replicated is tried once more at the end, and otherwise left for
+        the next run. A backup that a store refuses to delete stays in the catalog and is reported. Neither stops the
+        other clinics.
 
         :param dry_run: change nothing, neither in the stores nor in the catalog.
         :raises ClocksDiffer: this machine's clock, or a store's, differs from the catalog's. Nothing was
@@ -152,14 +152,14 @@ class Cleaner:
     def _cleaned(self, clinic_id: int, *, dry_run: bool) -> Cleaned:
         cleaned = Cleaned(clinic_id)
         try:
-            with self._catalog.lock(clinic_id, "clinic", "copies") as lock:
+            with self._catalog.lock(clinic_id, "clinic", "replicas") as lock:
                 # Checked for every clinic, because a clock may be changed while thousands of clinics are cleaned.
                 require_same_clock(self._now)
                 cleaned.erasure = self._erasures.open_of(clinic_id)
-                places = self._places.of_clinic(clinic_id)
-                cleaned.decisions = self._decide(cleaned, places, dry_run=dry_run)
+                replicas = self._replicas.of_clinic(clinic_id)
+                cleaned.decisions = self._decide(cleaned, replicas, dry_run=dry_run)
                 if not dry_run:
-                    self._clean(cleaned, places, lock)
+                    self._clean(cleaned, replicas, lock)
         except ClinicBackupsError as error:
             cleaned.fail(error)
         return cleaned
@@ -170,7 +170,7 @@ class Cleaner:
         return self._catalog.forget(before=self._now() - timedelta(days=self._settings.keep_failed_days))
 
     def _decide(
-        self, cleaned: Cleaned, places: Mapping[str, Mapping[str, Condition]], *, dry_run: bool
+        self, cleaned: Cleaned, replicas: Mapping[str, Mapping[str, Condition]], *, dry_run: bool
     ) -> list[Decision]:
         """The plan. It is made again as long as the stores report something that changes it.
 
@@ -190,7 +190,7 @@ class Cleaner:
             if not unasked:
                 return decisions
             for record in unasked:
-                self._ask(record, self._urls(record, places), cleaned, told)
+                self._ask(record, self._urls(record, replicas), cleaned, told)
                 if not dry_run:
                     self._note(record, told, cleaned)
 
@@ -277,15 +277,15 @@ class Cleaner:
 
     def _is_there(self, record: BackupRecord, cleaned: Cleaned, *, dry_run: bool) -> bool:
         """Whether some store has it. If none has, the loss is recorded for all of them."""
-        problems: dict[str, CopyProblem] = {}
+        problems: dict[str, ReplicaProblem] = {}
         for url in record.stores:
             with self._stores.at(url, record.clinic_id) as store:
                 # If the store cannot prove it, the archive is read, because older backups are deleted on the strength
                 # of this one.
-                seen = self._places.etags([record.backup_id], url).get(record.backup_id)
+                seen = self._replicas.etags([record.backup_id], url).get(record.backup_id)
                 condition, etag = stored.look_closely(record.archive, store, seen)
                 if etag is not None and etag != seen and not dry_run:
-                    self._places.note_etag(record.backup_id, url, etag)
+                    self._replicas.note_etag(record.backup_id, url, etag)
                 if condition == "intact" and envelopes.exists(record.archive_key, store):
                     return True
                 stored.require_any(store, self._catalog.archive_keys)
@@ -294,7 +294,7 @@ class Cleaner:
             if dry_run:
                 cleaned.losses.append(Loss.of(record, url, problem))
             else:
-                cleaned.losses += self._places.lose(record, url, problem, self._now(), self._alarm)
+                cleaned.losses += self._replicas.lose(record, url, problem, self._now(), self._alarm)
         return False
 
     def _ask(self, record: BackupRecord, urls: list[str], cleaned: Cleaned, told: _Told) -> None:
@@ -326,7 +326,7 @@ class Cleaner:
         until = usable_end(until, now)
         return until if until is not None and until > now else None
 
-    def _clean(self, cleaned: Cleaned, places: Mapping[str, Mapping[str, Condition]], lock: ClinicLock) -> None:
+    def _clean(self, cleaned: Cleaned, replicas: Mapping[str, Mapping[str, Condition]], lock: ClinicLock) -> None:
         # First finish the deletions of an earlier run, whose objects may be half deleted.
         going = self._catalog.find(clinic_id=cleaned.clinic_id, state="deleting")
         before = self._counted(cleaned)
@@ -336,7 +336,7 @@ class Cleaner:
                 going.append(self._catalog.mark_deleting(decision.backup))
         for record in going:
             lock.require()
-            proof = self._delete(record, self._urls(record, places), cleaned)
+            proof = self._delete(record, self._urls(record, replicas), cleaned)
             if proof is not None:
                 self._note_deleted(replace(record, deletion=proof), cleaned)
         if cleaned.erasure is not None:
@@ -383,9 +383,9 @@ class Cleaner:
         self._catalog.mark_deleted(replace(record, state="deleted", deleted_at=self._now()), also=count)
         cleaned.deleted += 1
 
-    def _urls(self, record: BackupRecord, places: Mapping[str, Mapping[str, Condition]]) -> list[str]:
-        """The stores that hold it or may hold it: an unrecorded copy of a killed process is deleted as well."""
-        return list(dict.fromkeys([*places.get(record.backup_id, ()), *self._stores.urls]))
+    def _urls(self, record: BackupRecord, replicas: Mapping[str, Mapping[str, Condition]]) -> list[str]:
+        """The stores that hold it or may hold it: an unrecorded replica of a killed process is deleted as well."""
+        return list(dict.fromkeys([*replicas.get(record.backup_id, ()), *self._stores.urls]))
 
     def _delete(self, record: BackupRecord, urls: list[str], cleaned: Cleaned) -> tuple[dict[str, Any], ...] | None:
         """Delete the archive, the envelope and the hold note in each store. Each may be gone already.

@@ -24,11 +24,11 @@ Kind = Literal[
 KINDS: Mapping[Kind, str] = {
     "missing": "the archive is in the catalog but not in the store",
     "damaged": "the archive in the store differs from the catalog's record",
-    "lost": "recorded earlier: no store has a good copy. If the archive is found, put it back where it was",
+    "lost": "recorded earlier: no store has a good replica. If the archive is found, put it back where it was",
     "no store": "the catalog knows no store that has it. `clinic-backups catalog rebuild` searches the stores",
     "no envelope": "the archive is there, but its envelope is missing or differs",
     "hold note": "the hold note beside the archive does not agree with the catalog",
-    "found": "the catalog has this copy as lost, but it is there and right",
+    "found": "the catalog has this replica as lost, but it is there and right",
     "unknown backup": "a backup that the catalog does not know. `clinic-backups catalog rebuild` takes it over, or"
     " says why not",
     "erased backup": "its clinic was erased, but the backup is there again. Erase the clinic once more",
@@ -71,7 +71,7 @@ def compare(
     store_url: str,
     clinic_id: int,
     records: Iterable[BackupRecord],
-    places: Mapping[str, Condition | None],
+    replicas: Mapping[str, Condition | None],
     objects: Iterable[ObjectInfo],
     uploads: Iterable[UnfinishedUpload],
     now: datetime,
@@ -79,7 +79,7 @@ def compare(
 ) -> list[Discrepancy]:
     """The differences between one clinic's records and one store's objects.
 
-    :param places: the state of each backup's copy in this store, by backup id; none if it should not be there.
+    :param replicas: the state of each backup's replica in this store, by backup id; none if it should not be there.
         Backups that should be in no store are left out.
     :param objects: the clinic's objects whose keys have this package's form.
     :param erased_at: backups that were begun until then were erased with the clinic.
@@ -89,7 +89,7 @@ def compare(
     found: list[Discrepancy] = []
     for key, record in by_key.items():
         if record.state in ("completed", "lost"):
-            found += _about_record(store_url, record, places, there.get(key, {}))
+            found += _about_record(store_url, record, replicas, there.get(key, {}))
     for key, parts_there in there.items():
         known = by_key.get(key)
         if known is not None and known.state not in ("failed", "deleted"):
@@ -117,12 +117,12 @@ def _is_of_before(archive_key: str, moment: datetime | None) -> bool:
 
 
 def _about_record(
-    store_url: str, record: BackupRecord, places: Mapping[str, Condition | None], there: Mapping[str, ObjectInfo]
+    store_url: str, record: BackupRecord, replicas: Mapping[str, Condition | None], there: Mapping[str, ObjectInfo]
 ) -> Iterator[Discrepancy]:
     archive, envelope = there.get("archive"), there.get("envelope")
     right = archive is not None and archive.size_bytes == record.size_bytes
     size = archive.size_bytes if archive is not None else None
-    if places.get(record.backup_id) == "intact":
+    if replicas.get(record.backup_id) == "intact":
         if not right:
             yield Discrepancy.of(store_url, record, "missing" if archive is None else "damaged", size)
             return
@@ -135,9 +135,9 @@ def _about_record(
         yield Discrepancy.of(store_url, record, "found", size)
         if "hold" in there and record.hold_reason is None:
             yield Discrepancy.of(store_url, record, "hold note")
-    elif record.backup_id not in places:
+    elif record.backup_id not in replicas:
         yield Discrepancy.of(store_url, record, "no store")
-    if record.state == "lost" and not record.stores and places.get(record.backup_id) is not None:
+    if record.state == "lost" and not record.stores and replicas.get(record.backup_id) is not None:
         yield Discrepancy.of(store_url, record, "lost", record.size_bytes)
 
 

@@ -14,10 +14,10 @@ from clinic_backups.base.clock import require_same_clock, require_same_server
 from clinic_backups.base.errors import ClinicBackupsError, TransientError
 from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.model import ArchiveInfo, BackupRecord, Condition, Loss
-from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.maintenance import remedies
 from clinic_backups.maintenance.discrepancies import BAD as BAD
 from clinic_backups.maintenance.discrepancies import KINDS as KINDS
@@ -49,7 +49,7 @@ _CONDITIONS: Mapping[Kind, Condition] = {"missing": "missing", "damaged": "damag
 class Task:
     """The options of a check.
 
-    :param record: record missing, damaged and found copies in the catalog, and write missing envelopes and notes.
+    :param record: record missing, damaged and found replicas in the catalog, and write missing envelopes and notes.
     :param sweep: remove debris and unfinished uploads that are older than a day.
     :param read: read every archive and compare its SHA-256, and its envelope. Otherwise size and the store's own
         checksum or mark are compared, and an object is read only if its mark has changed.
@@ -74,8 +74,8 @@ class Inventory:
     :param strangers: number of objects of other programs, which were left alone.
     :param read: condition of each archive that was read, by backup id.
     :param archives: condition of each archive in the catalog, as far as it was checked, by backup id.
-    :param lost: copies that were recorded as lost before and still are: store and catalog agree about them.
-    :param losses: copies that are recorded as lost now; the operator's mail about them is in the outbox.
+    :param lost: replicas that were recorded as lost before and still are: store and catalog agree about them.
+    :param losses: replicas that are recorded as lost now; the operator's mail about them is in the outbox.
     :param problems: what could not be checked or corrected, as (clinic or key, error).
     :param unchecked: clinics that could not be checked because of an error.
     """
@@ -117,7 +117,7 @@ class StoreCheck:
         listener: Listener = NOBODY,
     ) -> None:
         self._catalog, self._now, self._listener = catalog, now, listener
-        self._places, self._alarm = Copies(catalog.database), LossAlarm(now)
+        self._replicas, self._alarm = Replicas(catalog.database), LossAlarm(now)
         self._failures = _Failures()
         self._erased: dict[int, datetime] = {}
 
@@ -134,7 +134,7 @@ class StoreCheck:
         if task.sweep:
             # The age of debris comes from the store's clock.
             require_same_server(self._now, f"The store {store.url}", lambda: stored.time_of(store))
-        if (task.record or task.sweep) and store.url in self._places.store_urls():
+        if (task.record or task.sweep) and store.url in self._replicas.store_urls():
             # If the store is down or is the wrong one, nothing may be recorded as lost or swept.
             stored.require_any(store, self._catalog.archive_keys)
         prefix = ROOT if clinic_id is None else f"{ROOT}{clinic_id}/"
@@ -200,7 +200,7 @@ class StoreCheck:
     def _look(self, clinic: _Clinic, objects: Sequence[ObjectInfo], task: Task, found: Inventory) -> None:
         records = self._catalog.find(clinic_id=clinic.id)
         items = self._compared(clinic, objects, records, task)
-        seen = self._places.etags([record.backup_id for record in records], clinic.store.url)
+        seen = self._replicas.etags([record.backup_id for record in records], clinic.store.url)
         told = _Told({info.key: info for info in objects}, seen)
         if not items and not task.read and not any(told.is_another(record) for record in records):
             here = (record for record in records if task.concerns(record.backup_id))
@@ -219,20 +219,20 @@ class StoreCheck:
             found.problems += looked.problems
             found.archives |= looked.archives
             return
-        with self._catalog.lock(clinic.id, "clinic", "copies") as lock:
+        with self._catalog.lock(clinic.id, "clinic", "replicas") as lock:
             self._settle(clinic, self._standing(clinic, read, task, found, locked=True), task, found, lock)
 
     def _compared(
         self, clinic: _Clinic, objects: Iterable[ObjectInfo], records: Iterable[BackupRecord], task: Task
     ) -> list[Discrepancy]:
-        places = self._places.of_clinic(clinic.id)
-        here = {backup_id: states.get(clinic.store.url) for backup_id, states in places.items()}
+        replicas = self._replicas.of_clinic(clinic.id)
+        here = {backup_id: states.get(clinic.store.url) for backup_id, states in replicas.items()}
         erased_at = self._erased.get(clinic.id)
         items = compare(clinic.store.url, clinic.id, records, here, objects, clinic.uploads, self._now(), erased_at)
         return [item for item in items if task.concerns(item.backup_id)]
 
     def _read(self, clinic: _Clinic, items: Sequence[Discrepancy], told: _Told, task: Task, found: Inventory) -> _Read:
-        """Read the archives that need it: copies that seem to be found again, or whose mark differs.
+        """Read the archives that need it: replicas that seem to be found again, or whose mark differs.
 
         If reading was requested, all archives are read.
         """
@@ -258,7 +258,7 @@ class StoreCheck:
         if condition != "intact" or before is None or before.etag in (None, told.seen.get(record.backup_id)):
             return
         if store.stat(record.archive_key).etag == before.etag:
-            self._places.note_etag(record.backup_id, store.url, before.etag or "")
+            self._replicas.note_etag(record.backup_id, store.url, before.etag or "")
 
     def _through(self, record: BackupRecord, store: ObjectStore, found: Inventory) -> Condition:
         archive = record.archive
@@ -274,7 +274,7 @@ class StoreCheck:
         objects = [info for info in clinic.store.list(f"{ROOT}{clinic.id}/") if parse_key(info.key) is not None]
         items: list[Discrepancy] = []
         known: dict[str, set[Kind]] = {}
-        seen = self._places.etags(records, clinic.store.url)
+        seen = self._replicas.etags(records, clinic.store.url)
         told = _Told({info.key: info for info in objects}, seen)
         for item in self._compared(clinic, objects, records.values(), task):
             record = records.get(item.backup_id or "")
@@ -315,7 +315,7 @@ class StoreCheck:
             item.backup_id: _CONDITIONS[item.kind] for item in items if item.backup_id and item.kind in _CONDITIONS
         }
         if states and task.record:
-            found.losses += self._places.mark_all(clinic.store.url, states, self._now(), self._alarm)
+            found.losses += self._replicas.mark_all(clinic.store.url, states, self._now(), self._alarm)
         for item in items:
             if item.kind in _CONDITIONS:
                 found.discrepancies.append(replace(item, action="recorded") if task.record else item)

@@ -14,10 +14,10 @@ from clinic_backups.archive.object_keys import ROOT, parse_key, prefix_of
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, PermanentError
 from clinic_backups.base.listening import NOBODY, Listener
 from clinic_backups.base.model import BackupRecord, Condition, Envelope, State, iso
-from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.erasures import Erasure, Erasures
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.maintenance.twins import Claim, Opens, Twins, refusals
 from clinic_backups.stores import condition as stored
 from clinic_backups.stores import envelopes
@@ -101,7 +101,7 @@ def rebuild(
                 continue
             listener.step(f"{store.url}/{folder}")
             try:
-                with catalog.lock(clinic_id, "clinic", "copies") as lock:
+                with catalog.lock(clinic_id, "clinic", "replicas") as lock:
                     erasure = last.get(clinic_id)
                     _Clinic(clinic_id, store, catalog, now, report, pool, lock, listener, erasure, twins).run()
             except AlreadyRunning:
@@ -133,8 +133,8 @@ class _Clinic:
         self._report, self._pool, self._lock, self._listener = report, pool, lock, listener
         self._erasure, self._twins = erasure, twins
         self._kept: dict[str, Envelope] = {}
-        self._places = Copies(catalog.database)
-        self._noted = self._places.of_clinic(clinic_id)
+        self._replicas = Replicas(catalog.database)
+        self._noted = self._replicas.of_clinic(clinic_id)
         self._there: dict[str, dict[str, ObjectInfo]] = {}
 
     def run(self) -> None:
@@ -269,7 +269,7 @@ class _Clinic:
             return envelopes.UNREADABLE
 
     def _why_bad(self, known: BackupRecord, record: BackupRecord) -> str:
-        """Read a copy that counts as lost or damaged, because its size alone proves nothing.
+        """Read a replica that counts as lost or damaged, because its size alone proves nothing.
 
         Empty if nothing is wrong.
         """
@@ -299,8 +299,8 @@ class _Clinic:
         if known is None and record.parent_id is None:
             return True
         if known is None or known.state != "completed" or self._store.url not in known.stores:
-            # This also decides whether it is lost, by its copies and its chain.
-            self._places.mark(record.backup_id, self._store.url, "intact", self._now)
+            # This also decides whether it is lost, by its replicas and its chain.
+            self._replicas.mark(record.backup_id, self._store.url, "intact", self._now)
         return True
 
     def _conflict(self, key: str, problem: str) -> None:

@@ -1,4 +1,4 @@
-"""Copies backups to further stores. Archives are streamed from one store to the other and never decrypted."""
+"""Makes the replicas that stores lack. Archives are streamed from one store to the other and never decrypted."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from clinic_backups.base.errors import (
     TransientError,
 )
 from clinic_backups.base.listening import nobody
-from clinic_backups.base.model import BackupRecord, CopyProblem, Loss, iso
-from clinic_backups.catalog.copies import Copies
+from clinic_backups.base.model import BackupRecord, Loss, ReplicaProblem, iso
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.stores import condition as stored
 from clinic_backups.stores import envelopes
@@ -34,8 +34,8 @@ CLOCK_TOLERANCE = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
-class Copy:
-    """One copy that was made, or failed with ``error``."""
+class NewReplica:
+    """One replica that was made, or that failed with ``error``."""
 
     clinic_id: int
     backup_id: str
@@ -46,27 +46,27 @@ class Copy:
 
 @dataclass
 class Replication:
-    """The result. ``losses`` are copies that were found missing or damaged.
+    """The result. ``losses`` are replicas that were found missing or damaged.
 
     They are recorded, and the operator's mail about them is in the outbox.
     """
 
-    copies: list[Copy] = field(default_factory=list)
+    replicas: list[NewReplica] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
 
     @property
-    def problems(self) -> list[tuple[Copy, ClinicBackupsError]]:
-        """The copies that failed, with their errors. A later run makes them."""
-        return [(copy, copy.error) for copy in self.copies if copy.error is not None]
+    def problems(self) -> list[tuple[NewReplica, ClinicBackupsError]]:
+        """The replicas that failed, with their errors. A later run makes them."""
+        return [(replica, replica.error) for replica in self.replicas if replica.error is not None]
 
 
 class Replicator:
-    """Makes missing copies: every completed backup belongs in every store.
+    """Makes missing replicas: every completed backup belongs in every store.
 
-    This includes the primary store: a copy that it lost is made from another store.
+    This includes the primary store: a replica that it lost is made from another store.
 
     :param now: the clock.
-    :param on_copy: called before each copy, with the record and the target's URL.
+    :param on_replica: called before each replica, with the record and the target's URL.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class Replicator:
         catalog: Catalog,
         stores: Stores,
         now: Callable[[], datetime],
-        on_copy: Callable[[BackupRecord, str], object] = nobody,
+        on_replica: Callable[[BackupRecord, str], object] = nobody,
     ) -> None:
-        self._catalog, self._stores, self._now, self._on_copy = catalog, stores, now, on_copy
-        self._places, self._alarm = Copies(catalog.database), LossAlarm(now)
+        self._catalog, self._stores, self._now, self._on_replica = catalog, stores, now, on_replica
+        self._replicas, self._alarm = Replicas(catalog.database), LossAlarm(now)
         self._outages = Outages()
 
     def run(self, clinic_id: int | None = None, *, patient: bool = False) -> Replication:
-        """Copy for one clinic or all, each clinic's newest backup first.
+        """Replicate for one clinic or all, each clinic's newest backup first.
 
         Failures are reported and do not stop the others.
 
@@ -91,19 +91,19 @@ class Replicator:
         """
         require_same_clock(self._now)
         result = Replication()
-        waiting = self._places.waiting(self._stores.urls, clinic_id=clinic_id)
-        resting = self._places.resting(self._now()) if waiting and not patient else set()
+        waiting = self._replicas.waiting(self._stores.urls, clinic_id=clinic_id)
+        resting = self._replicas.resting(self._now()) if waiting and not patient else set()
         by_clinic = sorted((item for item in waiting if item[2] not in resting), key=lambda item: item[0])
         for number, items in groupby(by_clinic, key=lambda item: item[0]):
             todo = [(backup_id, url) for _, backup_id, url in items]
             try:
-                with self._catalog.lock(number, "copies") as lock:
-                    # A damaged object is deleted before its copy is made, and ends of locks depend on the clock.
+                with self._catalog.lock(number, "replicas") as lock:
+                    # A damaged object is deleted before its replica is made, and ends of locks depend on the clock.
                     require_same_clock(self._now)
                     for backup_id, url in todo:
                         self._make(backup_id, url, lock, result)
             except (AlreadyRunning, ClocksDiffer) as error:
-                result.copies += [Copy(number, backup_id, url, 0, error) for backup_id, url in todo]
+                result.replicas += [NewReplica(number, backup_id, url, 0, error) for backup_id, url in todo]
         return result
 
     def _make(self, backup_id: str, url: str, lock: ClinicLock, result: Replication) -> None:
@@ -112,14 +112,14 @@ class Replicator:
             return  # retention has deleted it meanwhile
         try:
             self._outages.require(url)
-            self._on_copy(record, url)
-            self._copy(record, url, lock, result)
+            self._on_replica(record, url)
+            self._replicate(record, url, lock, result)
         except ClinicBackupsError as error:
-            result.copies.append(Copy(record.clinic_id, backup_id, url, 0, error))
+            result.replicas.append(NewReplica(record.clinic_id, backup_id, url, 0, error))
         else:
-            result.copies.append(Copy(record.clinic_id, backup_id, url, record.size_bytes or 0))
+            result.replicas.append(NewReplica(record.clinic_id, backup_id, url, record.size_bytes or 0))
 
-    def _copy(self, record: BackupRecord, url: str, lock: ClinicLock, result: Replication) -> None:
+    def _replicate(self, record: BackupRecord, url: str, lock: ClinicLock, result: Replication) -> None:
         with self._blaming(url, record):
             target = self._stores.at(url)
             condition, etag = stored.look(record.archive, target), None
@@ -143,20 +143,20 @@ class Replicator:
         with self._blaming(url, record):
             envelopes.ensure(record.envelope(), target, now=self._now())
         noted = self._note_hold(record, target)
-        self._places.mark(record.backup_id, url, "intact", self._now())
+        self._replicas.mark(record.backup_id, url, "intact", self._now())
         if etag is not None:
-            self._places.note_etag(record.backup_id, url, etag)
+            self._replicas.note_etag(record.backup_id, url, etag)
         if self._hold_of(record) != noted:
-            # From now on, setting or ending a hold also updates this copy.
+            # From now on, setting or ending a hold also updates this replica.
             self._note_hold(record, target)
-        self._places.note_success(url)
+        self._replicas.note_success(url)
         self._outages.passed(url)
 
     @contextmanager
     def _blaming(self, url: str, record: BackupRecord) -> Iterator[None]:
         """After an error of the whole store, neither the rest of this run nor other runs use it for a while.
 
-        An error of one object or one clinic does not stop the other copies.
+        An error of one object or one clinic does not stop the other replicas.
         """
         try:
             yield
@@ -165,7 +165,7 @@ class Replicator:
         except (TransientError, PermanentError) as error:
             # The bucket may be missing or closed; or the error concerns only this object's name, size, right or disk.
             if self._outages.note(url, self._opened(url), record.clinic_id, error):
-                self._places.note_failure(url, error, self._now())
+                self._replicas.note_failure(url, error, self._now())
             raise
 
     def _opened(self, url: str) -> ObjectStore | None:
@@ -179,7 +179,8 @@ class Replicator:
         until = self._lasting_lock(record)
         if until is not None and (locked_until is None or locked_until < until - CLOCK_TOLERANCE):
             raise PermanentError(
-                f"{url}/{record.archive_key} exists but is not locked until {iso(until)}. It does not count as a copy.",
+                f"{url}/{record.archive_key} exists but is not locked until {iso(until)}."
+                " It does not count as a replica.",
                 hint="Delete that object by hand, or lock it until then. The next replication does the rest.",
             )
 
@@ -188,7 +189,7 @@ class Replicator:
         return until if until is not None and until > self._now() else None
 
     def _note_hold(self, record: BackupRecord, target: ObjectStore) -> tuple[str | None, str | None]:
-        """Update the hold note, because a hold may have been set or ended during the copy; returns the noted hold."""
+        """Update the hold note, because a hold may have been set or ended meanwhile; returns the noted hold."""
         now = self._catalog.get(record.backup_id) or record
         with self._blaming(target.url, record):
             envelopes.write_hold(now, target)
@@ -199,7 +200,7 @@ class Replicator:
         return now.hold_reason, now.held_by
 
     def _readable(self, record: BackupRecord, result: Replication) -> Sequence[str]:
-        """The stores, beginning with the first that has a good copy, which was read before anything is removed for it.
+        """The stores, beginning with the first that has a good replica. It was read before anything is removed for it.
 
         :raises ClinicBackupsError: there is none.
         """
@@ -222,7 +223,7 @@ class Replicator:
     def _fill(
         self, record: BackupRecord, target: ObjectStore, sources: Sequence[str], result: Replication
     ) -> str | None:
-        """Copy from the first store that can provide it; returns the etag of the copy, if the store has one."""
+        """Replicate from the first store that can provide it; returns the etag of the replica, if the store has one."""
         failure: ClinicBackupsError | None = None
         for source_url in sources:
             try:
@@ -244,12 +245,12 @@ class Replicator:
                 source = _Source(stored.CheckedSource(stream, record.archive, source_url))
                 return stored.put_archive(record, source, target, locked_until=self._lasting_lock(record)).etag
 
-    def _note_loss(self, record: BackupRecord, url: str, problem: CopyProblem, result: Replication) -> None:
-        result.losses += self._places.lose(record, url, problem, self._now(), self._alarm)
+    def _note_loss(self, record: BackupRecord, url: str, problem: ReplicaProblem, result: Replication) -> None:
+        result.losses += self._replicas.lose(record, url, problem, self._now(), self._alarm)
 
 
 def _require_nobody_vouches(record: BackupRecord, target: ObjectStore, now: datetime) -> None:
-    """Check that no other backup has this copy's key.
+    """Check that no other backup has this replica's key.
 
     It may be the only good one, for instance if the catalog was rebuilt from a store with forged backups.
 

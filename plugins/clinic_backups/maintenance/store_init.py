@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from clinic_backups.archive.object_keys import ROOT, parse_key
 from clinic_backups.base.errors import ObjectExists, PermanentError, PlaceMissing, TransientError
-from clinic_backups.catalog.copies import Copies
 from clinic_backups.catalog.identities import Identities, StoreIdentity
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.condition import require_any
 from clinic_backups.stores.marker import MARKER_KEY, Marker, UnreadableMarker, new_marker, read_marker, write_marker
@@ -47,7 +47,7 @@ class StoreInit:
 
     def __init__(self, catalog: Catalog, now: Callable[[], datetime], by: str) -> None:
         self._catalog, self._now, self._by = catalog, now, by
-        self._identities, self._places = Identities(catalog.database), Copies(catalog.database)
+        self._identities, self._replicas = Identities(catalog.database), Replicas(catalog.database)
 
     def run(self, store: ObjectStore, *, take_over: bool = False, new: bool = False) -> Initialised:
         """Initialise one store.
@@ -121,14 +121,14 @@ class StoreInit:
             raise PermanentError(
                 f"{store.url} is store {marker.store_id}, which the catalog knows as {other.store_url}: the same place"
                 " under two URLs, or a copy that another program made of it with the marker.",
-                hint="Only this package may write to a replica. If it is a copy of another program, delete"
+                hint="Only this package may write to a further store. If it is a copy that another program made, delete"
                 f" {MARKER_KEY} in it. If {other.store_url} is its old URL: run `clinic-backups catalog forget-store"
                 f" {other.store_url}`, then this command again, then `clinic-backups catalog rebuild`.",
             )
 
     def _first(self, store: ObjectStore, *, new: bool) -> Outcome:
         """Whether a store without a marker is new or ours. :raises PermanentError: that cannot be told."""
-        expected = self._places.count_in(store.url)
+        expected = self._replicas.count_in(store.url)
         try:
             keys = [parts for info in store.list(ROOT) if (parts := parse_key(info.key))]
         except PlaceMissing:

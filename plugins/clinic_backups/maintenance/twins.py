@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.archive.object_keys import prefix_of
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound
 from clinic_backups.base.model import Envelope
@@ -13,7 +14,6 @@ from clinic_backups.stores import condition as stored
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 
-AGE_HEADER = b"age-encryption.org/v1\n"
 Opens = Callable[[ObjectStore, Envelope], object]
 """Reads an archive with the key. Raises an error if the archive is not the envelope's backup."""
 
@@ -50,7 +50,7 @@ class Twins:
             try:
                 there = stored.by_archive(store.list(prefix_of(clinic_id)))
                 for key, objects in there.items():
-                    if stored.is_whole(objects) and not _is_copy(objects, here.get(key, {})):
+                    if stored.is_whole(objects) and not _is_replica(objects, here.get(key, {})):
                         yield from self._claim(key, store)
             except ClinicBackupsError:
                 continue
@@ -76,7 +76,7 @@ class Twins:
         """:raises ClinicBackupsError: it could not be read, or another key is needed."""
         try:
             with claim.store.open(claim.key) as stream:
-                if stream.read(len(AGE_HEADER)) != AGE_HEADER:
+                if stream.read(len(ENCRYPTION.HEADER)) != ENCRYPTION.HEADER:
                     return False
             if self._opens is None:
                 return stored.read_through(claim.envelope.archive, claim.store) == "intact"
@@ -110,6 +110,6 @@ def _named(claims: Collection[Claim]) -> str:
     return ", ".join(f"{claim.store.url}/{claim.key}" for claim in claims)
 
 
-def _is_copy(objects: Mapping[str, ObjectInfo], here: Mapping[str, ObjectInfo]) -> bool:
-    """Whether both are copies, as far as a listing shows."""
+def _is_replica(objects: Mapping[str, ObjectInfo], here: Mapping[str, ObjectInfo]) -> bool:
+    """Whether both are replicas of one archive, as far as a listing shows."""
     return stored.is_whole(here) and here["archive"].size_bytes == objects["archive"].size_bytes

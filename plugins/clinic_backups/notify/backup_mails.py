@@ -98,34 +98,37 @@ class Announcer:
         queue(db, failure_notice(record, _history(db, record, now), cause), now)
 
 
+_HISTORY = text("""
+    WITH last AS (
+        SELECT kind, COALESCE(thread_id, id) AS thread_id
+          FROM clinic_backups.notification
+         WHERE clinic_id = :clinic_id AND kind IN ('failure', 'recovery')
+         ORDER BY id DESC
+         LIMIT 1),
+    streak AS (
+        SELECT n.id, n.created_at
+          FROM last
+          JOIN clinic_backups.notification AS n ON n.thread_id = last.thread_id OR n.id = last.thread_id
+         WHERE last.kind = 'failure' AND n.kind = 'failure')
+    SELECT (SELECT count(*) FROM streak) AS failures,
+           (SELECT min(id) FROM streak) AS thread_id,
+           (SELECT min(created_at) FROM streak) AS failing_since,
+           (SELECT max(data_time) FROM clinic_backups.backup
+             WHERE clinic_id = :clinic_id AND good AND backup_id <> :backup_id
+               AND data_time <= :until) AS last_good_at,
+           (SELECT max(created_at) FROM clinic_backups.notification
+             WHERE clinic_id = :clinic_id AND kind = 'weekly' AND created_at <= :until) AS last_weekly_at,
+           (SELECT count(*) FROM clinic_backups.backup
+             WHERE clinic_id = :clinic_id AND state = 'completed'
+               AND started_at BETWEEN :week AND :until) AS completed_in_week,
+           (SELECT count(*) FROM clinic_backups.backup
+             WHERE clinic_id = :clinic_id AND state = 'failed'
+               AND started_at BETWEEN :week AND :until) AS failed_in_week""")
+
+
 def _history(db: SqlConnection, record: BackupRecord, now: datetime) -> MailHistory:
     row = db.execute(
-        text("""
-            WITH last AS (
-                SELECT kind, COALESCE(thread_id, id) AS thread_id
-                  FROM clinic_backups.notification
-                 WHERE clinic_id = :clinic_id AND kind IN ('failure', 'recovery')
-                 ORDER BY id DESC
-                 LIMIT 1),
-            streak AS (
-                SELECT n.id, n.created_at
-                  FROM last
-                  JOIN clinic_backups.notification AS n ON n.thread_id = last.thread_id OR n.id = last.thread_id
-                 WHERE last.kind = 'failure' AND n.kind = 'failure')
-            SELECT (SELECT count(*) FROM streak) AS failures,
-                   (SELECT min(id) FROM streak) AS thread_id,
-                   (SELECT min(created_at) FROM streak) AS failing_since,
-                   (SELECT max(data_time) FROM clinic_backups.backup
-                     WHERE clinic_id = :clinic_id AND good AND backup_id <> :backup_id
-                       AND data_time <= :until) AS last_good_at,
-                   (SELECT max(created_at) FROM clinic_backups.notification
-                     WHERE clinic_id = :clinic_id AND kind = 'weekly' AND created_at <= :until) AS last_weekly_at,
-                   (SELECT count(*) FROM clinic_backups.backup
-                     WHERE clinic_id = :clinic_id AND state = 'completed'
-                       AND started_at BETWEEN :week AND :until) AS completed_in_week,
-                   (SELECT count(*) FROM clinic_backups.backup
-                     WHERE clinic_id = :clinic_id AND state = 'failed'
-                       AND started_at BETWEEN :week AND :until) AS failed_in_week"""),
+        _HISTORY,
         {
             "clinic_id": record.clinic_id,
             "backup_id": record.backup_id,

@@ -22,7 +22,7 @@ def digest_facts(
     health: Iterable[ClinicHealth],
     shrunk: Iterable[Shrunk],
     undelivered: Sequence[Mapping[str, Any]],
-    copies: Sequence[Mapping[str, Any]] = (),
+    replicas: Sequence[Mapping[str, Any]] = (),
     problem: Mapping[str, str] | None = None,
     objective_hours: int,
     started_at: datetime,
@@ -33,8 +33,9 @@ def digest_facts(
     :param clinics: the clinics of the run.
     :param records: the run's newest record of each clinic; none if a clinic's backup was not begun.
     :param urls: the address of each clinic's task in Airflow.
-    :param copies: stores that lack copies of completed backups, each with ``store_url``, ``missing`` (their number),
-        ``oldest_at`` (time of the oldest, ISO 8601), and the store's last ``error`` and ``hint``, which may be empty.
+    :param replicas: stores that lack replicas of completed backups, each with ``store_url``, ``missing`` (their
+        number), ``oldest_at`` (time of the oldest, ISO 8601), and the store's last ``error`` and ``hint``, which may
+        be empty.
     :param problem: why the run failed before any backup began: ``task``, ``error``, ``hint``.
     """
     completed = [record for record in records.values() if record.state == "completed"]
@@ -79,7 +80,7 @@ def digest_facts(
             if not record.is_trusted
         ],
         "undelivered": [dict(letter) for letter in undelivered],
-        "copies": [dict(store) for store in copies],
+        "replicas": [dict(store) for store in replicas],
     }
 
 

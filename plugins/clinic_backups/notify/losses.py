@@ -11,9 +11,9 @@ from sqlalchemy import ARRAY, BigInteger, Text, any_, literal, select, update
 from sqlalchemy import Connection as SqlConnection
 
 from clinic_backups.base.model import Loss, iso
-from clinic_backups.catalog.copies import PRESENT
 from clinic_backups.catalog.outbox import Notice, queue
-from clinic_backups.catalog.tables import backup, backup_copy, notification
+from clinic_backups.catalog.replicas import PRESENT
+from clinic_backups.catalog.tables import backup, backup_replica, notification
 
 LISTED = 200
 """A mail lists this many losses; of the others it gives only the number."""
@@ -24,7 +24,7 @@ class LossAlarm:
     """Tells the operator of losses, in the transaction that records them, so that every recorded loss is mailed.
 
     All losses of one run are in one mail. Losses that follow after it was sent are in another one. An
-    :data:`~clinic_backups.catalog.copies.Announce`.
+    :data:`~clinic_backups.catalog.replicas.Announce`.
 
     :param now: the clock.
     """
@@ -82,11 +82,11 @@ def _facts(db: SqlConnection, told: Mapping[str, Any], losses: Iterable[Loss], n
 
 def _left(db: SqlConnection, backup_ids: list[str]) -> dict[str, list[str]]:
     statement = (
-        select(backup_copy.c.backup_id, backup_copy.c.store_url)
-        .join(backup, backup.c.backup_id == backup_copy.c.backup_id)
+        select(backup_replica.c.backup_id, backup_replica.c.store_url)
+        .join(backup, backup.c.backup_id == backup_replica.c.backup_id)
         .where(backup.c.backup_id == any_(literal(backup_ids, ARRAY(Text))))
-        .where(backup.c.state == "completed", backup_copy.c.state == PRESENT)
-        .order_by(backup_copy.c.stored_at)
+        .where(backup.c.state == "completed", backup_replica.c.state == PRESENT)
+        .order_by(backup_replica.c.stored_at)
     )
     found: dict[str, list[str]] = {}
     for row in db.execute(statement):

@@ -1,7 +1,7 @@
 """The Airflow layer: operators and tasks that call the core. DAG files import their stages from here."""
 
-from clinic_backups.archive.codec import Zstd
-from clinic_backups.archive.encryption import Age
+from clinic_backups.archive.codec import CODEC
+from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.operators.backup import ClinicBackupOperator
 from clinic_backups.operators.store import Store
 from clinic_backups.operators.tasks import active_clinics, preflight, summary, watch
@@ -11,12 +11,12 @@ OWNER = "clinic-backups"
 """The owner of the tasks in Airflow's lists."""
 
 __all__ = [
+    "CODEC",
+    "ENCRYPTION",
     "OWNER",
-    "Age",
     "ClinicBackupOperator",
     "SqlExtract",
     "Store",
-    "Zstd",
     "active_clinics",
     "preflight",
     "summary",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
-from clinic_backups.archive.codec import Zstd
-from clinic_backups.archive.encryption import Age
+from clinic_backups.archive.codec import Codec
+from clinic_backups.archive.encryption import Encryption
 from clinic_backups.backup.backup import ClinicBackup
 from clinic_backups.backup.shares import Share
 from clinic_backups.backup.stream import Progress
@@ -21,10 +21,10 @@ from clinic_backups.base.errors import (
 )
 from clinic_backups.base.model import BackupRequest, Clinic
 from clinic_backups.operators.connections import failing_clearly, log_delivery, log_error, run_type_of
-from clinic_backups.operators.copies import copy_without_failing
 from clinic_backups.operators.link import BackupLink
 from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.parts import AirflowParts
+from clinic_backups.operators.replicate import replicate_without_failing
 from clinic_backups.operators.store import Store
 from clinic_backups.tenant.extract import SqlExtract
 
@@ -64,8 +64,8 @@ class ClinicBackupOperator(BaseOperator):
         *,
         clinic: Mapping[str, Any],
         extract: SqlExtract,
-        compress: Zstd,
-        encrypt: Age,
+        compress: Codec,
+        encrypt: Encryption,
         upload: Store,
         kind: str = "auto",
         notes: str = "",
@@ -150,7 +150,7 @@ class ClinicBackupOperator(BaseOperator):
         self.log.info("Backing up clinic %s (%r) to %s", clinic.id, clinic.name, parts.store.url)
         queries = self.extract.of(clinic.id)  # type: ignore[attr-defined] # Airflow has rendered it
         record = self._backup.run(self._request(context, clinic), queries=queries)
-        copy_without_failing(self.log, parts, clinic.id)
+        replicate_without_failing(self.log, parts, clinic.id)
         self.log.info(
             "Backup %s (%s: %s) is complete: %s rows, %s bytes of CSV, %s bytes stored as %s",
             record.backup_id, record.kind, record.kind_reason, f"{record.rows_total:,}", f"{record.raw_bytes:,}",

@@ -204,7 +204,9 @@ def _queue_digest(
         undelivered=parts.outbox.undelivered(
             waiting_since=now - UNDELIVERED_AFTER, refused_since=last[1] if last else now - UNDELIVERED_AFTER
         ),
-        copies=[plain(backlog) for backlog in parts.copies().backlog(parts.stores.urls)] if settings.store_url else [],
+        replicas=[plain(backlog) for backlog in parts.replicas().backlog(parts.stores.urls)]
+        if settings.store_url
+        else [],
         problem=problem,
         objective_hours=settings.rpo_hours,
         started_at=context["dag_run"].start_date or now,

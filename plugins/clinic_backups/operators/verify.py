@@ -1,4 +1,4 @@
-"""The task that reads every copy of one backup."""
+"""The task that reads every replica of one backup."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow.sdk import get_current_context, task
 
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.listening import Listener
-from clinic_backups.maintenance.verification import CheckedCopy
+from clinic_backups.maintenance.verification import CheckedReplica
 from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.parts import AirflowParts
@@ -20,7 +20,7 @@ KEYS = ("backup_id",)
 
 @task(multiple_outputs=False)
 def verify() -> dict[str, int]:
-    """Verify one backup. The task is red if a copy of it or of its chain is bad. The log has one line for each copy."""
+    """Verify one backup. The task is red if a replica of it or of its chain is bad. The log has a line for each."""
     conf = conf_of(get_current_context(), KEYS)
     pace = Pace()
 
@@ -36,14 +36,14 @@ def verify() -> dict[str, int]:
             )
         parts = AirflowParts()
         try:
-            done = parts.verifier(listener=Listener(log.info, show), on_copy=_log_copy).run(backup_id)
+            done = parts.verifier(listener=Listener(log.info, show), on_replica=_log_replica).run(backup_id)
         finally:
             log_delivery(log, parts.deliver)
         log_losses(log, done.losses)
         done.require_intact()
-    log.info("All %s copies that %s needs are intact.", len(done.copies), backup_id)
-    return {"copies": len(done.copies), "bytes": sum(copy.size_bytes for copy in done.copies)}
+    log.info("All %s replicas that %s needs are intact.", len(done.replicas), backup_id)
+    return {"replicas": len(done.replicas), "bytes": sum(replica.size_bytes for replica in done.replicas)}
 
 
-def _log_copy(copy: CheckedCopy) -> None:
-    log.log(logging.INFO if copy.condition == "intact" else logging.ERROR, "%s", copy)
+def _log_replica(replica: CheckedReplica) -> None:
+    log.log(logging.INFO if replica.condition == "intact" else logging.ERROR, "%s", replica)

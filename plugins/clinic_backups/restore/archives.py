@@ -1,4 +1,4 @@
-"""Reads the archives that a restore needs, each once, from the first store with a good copy, block by block."""
+"""Reads the archives that a restore needs, each once, from the first store with a good replica, block by block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clinic_backups.stores.condition import require_intact
 from clinic_backups.stores.configured import Stores
 
 T = TypeVar("T")
-OnBadCopy = Callable[["Source", str, ClinicBackupsError], object]
+OnBadReplica = Callable[["Source", str, ClinicBackupsError], object]
 
 KEPT_BYTES = 32 * 1024 * 1024
 """The most bytes of a backup's own rows that wait in memory for the manifest. With more, the archive is read again."""
@@ -54,7 +54,7 @@ class Fetched:
     """A backup whose own archive was read to its end and was right.
 
     :param archives: this archive and those that it is built on, by the index that the manifest's blocks have of them.
-    :param store: the store whose copy of its own archive was right.
+    :param store: the store whose replica of its own archive was right.
     :param segments: the rows of its own archive, if they were few enough to keep.
     """
 
@@ -80,13 +80,13 @@ class Wanted(Protocol):
 class Archives:
     """Reads backups from the stores.
 
-    If a store has no copy of an archive, or a damaged one, or does not answer, the next store is tried.
+    If a store has no replica of an archive, or a damaged one, or does not answer, the next store is tried.
 
     :param identities: secret keys, one of which opens the archives.
     :param listener: told which step begins, and how much of an archive was read.
     :param bound_of: returns by their ids how much the backups of the chain hold; none if that is not known.
     :param unpack_ratio: an archive may unpack to this many times its size if nothing is known of its backup.
-    :param on_bad_copy: called with the source, a store's URL and its error before the next store is tried.
+    :param on_bad_replica: called with the source, a store's URL and its error before the next store is tried.
     """
 
     def __init__(
@@ -95,19 +95,19 @@ class Archives:
         identities: Sequence[Any],
         *,
         listener: Listener = NOBODY,
-        on_bad_copy: OnBadCopy = nobody,
+        on_bad_replica: OnBadReplica = nobody,
         bound_of: Callable[[str], Bound | None] = _unknown,
         unpack_ratio: int = RATIO,
     ) -> None:
         self._bound_of, self._unpack_ratio = bound_of, unpack_ratio
         self._stores, self.identities = stores, identities
-        self.listener, self._on_bad_copy = listener, on_bad_copy
+        self.listener, self._on_bad_replica = listener, on_bad_replica
 
     def fetch(self, source: Source, *, keep: bool = True) -> Fetched:
         """Read the backup's own archive to its end, before anything else, because the manifest is its last member.
 
         :param keep: keep its rows if they are few, so that :meth:`read` need not read the archive again.
-        :raises ClinicBackupsError: no store has a good copy; the first store's error.
+        :raises ClinicBackupsError: no store has a good replica; the first store's error.
         """
         store, (manifest, segments) = self._first_good(
             source, "checking", lambda store: self._fetch(source, store, keep)
@@ -129,10 +129,10 @@ class Archives:
         """Give ``wanted`` its missing blocks. Each archive that should hold some of them is read once, to its end.
 
         Each block's digest is compared while it is read, and the digests come from the manifest that :meth:`fetch` has
-        checked. So the blocks that came out of a copy before it turned out to be damaged are right. The next store's
-        copy only has to give the rest.
+        checked. So the blocks that came out of a replica before it turned out to be damaged are right. The next store's
+        replica only has to give the rest.
 
-        :raises ClinicBackupsError: no store has a good copy of one archive; or what ``wanted`` raises.
+        :raises ClinicBackupsError: no store has a good replica of one archive; or what ``wanted`` raises.
         """
         taker = _Taker(wanted)
         try:
@@ -151,9 +151,9 @@ class Archives:
             raise failed.error from None
 
     def checked_stores(self, backup: Fetched) -> dict[int, ObjectStore]:
-        """For each archive, the first store with a good copy; for callers that cannot continue with another copy.
+        """For each archive, the first store with a good replica; for callers that cannot continue with another replica.
 
-        :raises ClinicBackupsError: no store has a good copy of one; the first store's error.
+        :raises ClinicBackupsError: no store has a good replica of one; the first store's error.
         """
         parents = {number: source for number, source in backup.archives.items() if number != OWN_ARCHIVE}
         return {OWN_ARCHIVE: backup.store} | {number: self._checked(source) for number, source in parents.items()}
@@ -210,7 +210,7 @@ class Archives:
 
         def pass_over(url: str, error: ClinicBackupsError) -> None:
             failures.append(error)
-            self._on_bad_copy(source, url, error)
+            self._on_bad_replica(source, url, error)
             if url != self._stores.urls[-1]:
                 self.listener.step(f"{what} in {self._stores.urls[self._stores.urls.index(url) + 1]}")
 

@@ -15,8 +15,8 @@ from sqlalchemy import Connection as SqlConnection
 
 from clinic_backups.archive.blocks import BlockList
 from clinic_backups.archive.bounds import bound_of
-from clinic_backups.archive.codec import Zstd
-from clinic_backups.archive.encryption import Age, WrongIdentity, parse_recipients
+from clinic_backups.archive.codec import CODEC
+from clinic_backups.archive.encryption import ENCRYPTION, WrongIdentity, parse_recipients
 from clinic_backups.archive.object_keys import archive_key_of
 from clinic_backups.archive.writer import ArchiveWriter, block_list
 from clinic_backups.backup.outcome import Outcomes
@@ -65,7 +65,7 @@ class _Silent(Announcer):
 class Consolidation:
     """Makes full backups from incremental ones.
 
-    :param archives: checks the archives, and finds for each a store with a good copy.
+    :param archives: checks the archives, and finds for each a store with a good replica.
     :param store: the store for the new backup.
     :param announcer: announces earlier backups of the clinic whose process turns out to have died.
     :param listener: told which step begins, and its progress.
@@ -186,17 +186,17 @@ class Consolidation:
     def _merge(
         self, record: BackupRecord, backup: Fetched, recipients: tuple[str, ...], locked_until: datetime | None
     ) -> Stored:
-        # What is uploaded while it is read cannot be taken back when a copy turns out to be damaged.
+        # What is uploaded while it is read cannot be taken back when a replica turns out to be damaged.
         stores = self._archives.checked_stores(backup)
         self._listener.step(f"writing {record.backup_id}")
         packed, sealed, pipeline = ByteChannel(), ByteChannel(), Pipeline()
         manifest, blocks = backup.manifest, dict[str, BlockList]()
-        writer = ArchiveWriter(packed, Zstd(), manifest.snapshot_at, database=manifest.database, chosen=manifest.chosen)
+        writer = ArchiveWriter(packed, CODEC, manifest.snapshot_at, database=manifest.database, chosen=manifest.chosen)
         merge = Merge(backup, stores, self._archives.identities, self._listener)
         for archive in merge.archives.values():
             pipeline.add(f"read-{archive.backup_id}", archive.read, target=archive.segments)
         pipeline.add("merge", lambda: blocks.update(merge.into(writer, record.backup_id)), target=packed)
-        pipeline.add("encrypt", lambda: Age().run(packed, sealed, recipients), source=packed, target=sealed)
+        pipeline.add("encrypt", lambda: ENCRYPTION.run(packed, sealed, recipients), source=packed, target=sealed)
 
         def upload() -> StoredObject:
             return put_archive(record, sealed, self._store, locked_until=locked_until)

@@ -57,7 +57,7 @@ def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | Non
     before = request.as_of + timedelta(microseconds=1) if request.as_of else None
     now = now or catalog.clock()
     known = catalog.find(
-        clinic_id=request.clinic_id, state="completed", data_before=before, safety_copies=False, until=now
+        clinic_id=request.clinic_id, state="completed", data_before=before, safety_backups=False, until=now
     )
     # A suspect backup that nobody accepted is chosen only if there is no other.
     if known:
@@ -74,7 +74,9 @@ def choose_backup(catalog: Catalog, request: RestoreRequest, now: datetime | Non
         by_id = " To restore a safety backup, give its id."
     if lost:
         by_id += f" {_BACK}"
-        besides += f"; {lost[0].backup_id} is lost: no store has a good copy of it, or of a backup that it is built on"
+        besides += (
+            f"; {lost[0].backup_id} is lost: no store has a good replica of it, or of a backup that it is built on"
+        )
     raise PermanentError(
         f"Clinic {request.clinic_id} has no completed backup{when}{besides}.",
         hint=f"See clinic-backups list --clinic {request.clinic_id}.{by_id}",

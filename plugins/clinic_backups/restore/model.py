@@ -102,6 +102,13 @@ class Target:
         return json.dumps(parts)
 
 
+def _say_once(plan: TablePlan | RestorePlan, *fields: str) -> None:
+    """Remove repetitions, whichever ways led to the same sentence. Each becomes one line of visible text."""
+    for name in fields:
+        said = (one_line(each) if isinstance(each, str) else each for each in getattr(plan, name))
+        object.__setattr__(plan, name, tuple(dict.fromkeys(said)))
+
+
 @dataclass(frozen=True)
 class TablePlan:
     """What the restore would do to one table.
@@ -120,10 +127,10 @@ class TablePlan:
     columns: Mapping[str, int] = field(default_factory=dict)
     """Columns that differ in the rows to update, each with the number of these rows."""
     notes: tuple[str, ...] = ()
-    """Other facts about this table that people need, such as drift and triggers."""
+    """Other facts about this table that people need, such as drift and triggers. Each is said once."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "notes", tuple(map(one_line, self.notes)))
+        _say_once(self, "notes")
 
     @property
     def writes(self) -> int:
@@ -168,7 +175,7 @@ class RestorePlan:
     """None in plans that were recorded before version 0011 of the catalog."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "notes", tuple(map(one_line, self.notes)))
+        _say_once(self, "notes", "refusals")
 
     @property
     def writes(self) -> int:

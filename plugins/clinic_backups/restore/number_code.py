@@ -6,36 +6,23 @@ value whose place cannot be told.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice, pairwise, product
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, product
+from typing import Literal
 
-from clinic_backups.restore.sql_tokens import Token, closing, replaced, split, tokens, without_comments
+from clinic_backups.restore.number_calls import HIDDEN, asked, calls, is_shut, says
+from clinic_backups.restore.sql_tokens import Token, closing, plain, replaced, split, tokens
 
-ASKING = ("nextval", "currval")
-_HIDDEN = ("nextval", "currval", "lastval")
 _STARTS = ("begin", "declare", "loop", "exception")
-_ASKS_ALONE = ("perform", "select", "if", "elsif", "while", "assert", "raise", "return")
+_CONDITIONS = ("if", "elsif", "while", "assert", "raise", "exit", "continue", "when", "case")
+"""Statements that only look at a value."""
+_RESULTS = ("return", "select", "with", "values")
+"""Statements that give a value to whoever calls the function."""
 _MOST, _DEPTH = 8, 4
 """The most ways in which a variable gets its value, and the most variables in a row, that are followed."""
 _LONGEST = 5_000
 """The most characters that may replace variables. A longer text cannot be evaluated."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """One ``nextval(…)`` or ``currval(…)``.
-
-    :param literal: the sequence's name, if it is a text and nothing else.
-    :param prefix: the beginning of a name that is made at run time.
-    """
-
-    function: str
-    argument: str
-    literal: str | None
-    prefix: str
-    start: int
-    end: int
 
 
 @dataclass(frozen=True)
@@ -45,117 +32,138 @@ class Written:
     :param table: the parts of its name; none for the row NEW of a trigger.
     :param column: none if it cannot be told.
     :param expression: none if it is made at run time.
+    :param text: the statement, or the part of it that says where the value comes from.
+    :param is_result: whoever calls the function gets the value.
+    :param is_key: the function has also written it into a table, so it is the key of that row.
     """
 
     table: tuple[str, ...] | None
     column: str | None
     expression: str | None
+    text: str = ""
+    is_result: bool = False
+    is_key: bool = False
+
+    @property
+    def only_sets(self) -> bool:
+        """It is what ``setval`` returns, which is of use to nobody unless it is put somewhere."""
+        sets = sum(token.is_name and token.value == "setval" for token in tokens(self.text))
+        return 0 < sets == asked(self.text)
 
 
-def calls(text: str) -> list[Call]:
-    """The calls that use a sequence, in the text's order."""
-    found, result = list(tokens(text)), list[Call]()
-    for index, token in enumerate(found[:-1]):
-        if not token.is_(*ASKING) or not found[index + 1].is_("("):
-            continue
-        end = closing(found, index + 1)
-        inner = found[index + 2 : end]
-        start = token.start
-        if index >= 2 and found[index - 1].is_(".") and found[index - 2].is_("pg_catalog"):
-            start = found[index - 2].start
-        argument = text[inner[0].start : inner[-1].end] if inner else ""
-        texts = [each.value for each in inner if each.kind == "text"]
-        result.append(Call(token.value, argument, _literal(inner), texts[0].split("%")[0] if texts else "", start,
-                           found[end].end if end < len(found) else len(text)))  # fmt: skip
-    return result
+@dataclass(frozen=True)
+class _Part:
+    """A value in a statement. ``name`` is the variable, the column of NEW, or a table with its column."""
+
+    kind: Literal["variable", "new", "table", "result", "nowhere"]
+    name: tuple[str, ...]
+    expression: str | None
+    text: str = ""
 
 
-def _literal(found: Sequence[Token]) -> str | None:
-    """The text that an argument consists of, without parentheses and casts to regclass or text."""
-    rest = [each for each in found if not each.is_("(", ")", "::", ".", "pg_catalog", "regclass", "text", "cast", "as",
-                                                   "varchar")]  # fmt: skip
-    return rest[0].value if len(rest) == 1 and rest[0].kind == "text" else None
-
-
-def called(text: str, names: Collection[str]) -> set[str]:
-    """Those of these functions that a text calls."""
-    found = list(tokens(text))
-    return {
-        token.value for token, after in pairwise(found) if token.is_name and token.value in names and after.is_("(")
-    }
-
-
-def in_place(text: str, given: Mapping[str, str]) -> str:
-    """A trigger function's text with the trigger's arguments in it.
-
-    :param given: SQL of ``tg_argv[0]`` and the like.
-    """
-    found, changes = list(tokens(text)), list[tuple[int, int, str]]()
-    for index, token in enumerate(found):
-        if token.is_("tg_argv") and index + 3 < len(found) and found[index + 1].is_("["):
-            key = f"tg_argv[{found[index + 2].value}]"
-            changes.append((token.start, found[index + 3].end, given.get(key, "NULL")))
-        elif token.kind == "word" and token.value in given:
-            changes.append((token.start, token.end, given[token.value]))
-    return replaced(text, changes)
-
-
-def actions(rule: str) -> str:
-    """The actions in the definition of a rule."""
-    found = list(tokens(rule))
-    for index, token in enumerate(found):
-        if token.is_("do"):
-            rest = found[
-                index + 2 if index + 1 < len(found) and found[index + 1].is_("instead", "also") else index + 1 :
-            ]
-            if rest and rest[0].is_("("):
-                rest = rest[1 : closing(rest, 0)]
-            return rule[rest[0].start : rest[-1].end] if rest else ""
-    return ""
+_Found = tuple[Literal["variable", "new", "table", "result", "nowhere"], tuple[str, ...], str | None]
 
 
 class Code:
     """The body of a function.
 
-    :param functions: names of functions that use sequences themselves.
+    :param functions: names of functions that give numbers of sequences.
     :param through: NEW is not a table's row. Its values go where the function inserts it.
+    :param results: the function's parameters that it gives back.
+    :param is_trigger: it is called for a row whose number somebody may have given. If it sets a sequence, that matters.
     """
 
-    def __init__(self, body: str, functions: Collection[str] = (), *, through: bool = False) -> None:
-        self._text, self._functions, self._through = _with_last(without_comments(body)), functions, through
-        self._variables: dict[str, list[str | None]] = {}
+    def __init__(
+        self,
+        body: str,
+        functions: Collection[str] = (),
+        *,
+        through: bool = False,
+        results: Collection[str] = (),
+        is_trigger: bool = False,
+    ) -> None:
+        self._is_trigger = is_trigger
+        self._text, self._functions, self._through, self._results = _with_last(plain(body)), functions, through, results
+        self._variables: dict[str, list[_Part]] = {}
         self._followed: set[str] = set()
         self._ways: dict[tuple[str, int], list[str | None]] = {}
-        parts = [part for is_declared, found in _statements(list(tokens(self._text)))
-                 for part in self._parts(found, is_declared)]  # fmt: skip
-        for kind, name, expression in parts:
-            if kind == "variable":
-                self._variables.setdefault(name[0], []).append(expression)
-        self._rest = [part for part in parts if part[0] != "variable"]
+        found = list(tokens(self._text))
+        self._makes = says(found, {*HIDDEN, *functions})
+        self._rest = list[_Part]()
+        for is_declared, statement in _statements(found):
+            for part in self._whole(statement, is_declared):
+                if part.kind == "variable":
+                    self._variables.setdefault(part.name[0], []).append(part)
+                else:
+                    self._rest.append(part)
 
     def written(self) -> list[Written]:
         """The values that come from sequences, and where they are written."""
         result = list[Written]()
-        for kind, name, expression in self._rest:
-            for found in self._expanded(expression):
-                if found is None or self.asks(found):
-                    table = name[:-1] if kind == "table" else None
-                    result.append(Written(table, (name[-1] or None) if name else None, found))
+        for part in self._rest:
+            table = part.name[:-1] if part.kind == "table" else None
+            column = (part.name[-1] or None) if part.name else None
+            result += [
+                Written(table, column, found, found or part.text, part.kind == "result")
+                for found in self._expanded(part.expression)
+                if found is None or self.asks(found)
+            ]
         result += [
-            Written(None, None, expression)
+            Written(None, None, part.expression, part.expression or part.text, name in self._results)
             for name, found in self._variables.items()
-            for expression in found
-            if name not in self._followed and (expression is None or self.asks(expression))
+            for part in found
+            if name not in self._followed and (part.expression is None or self.asks(part.expression))
         ]
-        return list(dict.fromkeys(result))
+        keys = {written.expression for written in result if written.table is not None and written.expression}
+        return list(dict.fromkeys(replace(each, is_key=each.is_result and each.expression in keys) for each in result))
+
+    @property
+    def makes(self) -> bool:
+        """Whether it runs a text, and names a function that uses sequences in a text."""
+        return self._makes and any(token.is_("execute") for token in tokens(self._text))
+
+    @property
+    def runs_anything(self) -> bool:
+        """Whether it runs a text of which nothing is known."""
+        found = list(tokens(self._text))
+        return not self._makes and any(
+            token.is_("execute") and not is_shut(self._run(found[index + 1 :])) for index, token in enumerate(found)
+        )
+
+    def _run(self, found: Sequence[Token]) -> list[Token]:
+        """What EXECUTE runs: for a variable, all that is assigned to it."""
+        ends = next((index for index, token in enumerate(found) if token.is_(";", "into", "using", "loop")), len(found))
+        ways = self._expanded(self._of(found[:ends]))
+        return [token for way in ways for token in tokens("unknown" if way is None else way)]
 
     def asks(self, text: str) -> bool:
         """Whether a text uses a sequence, itself or through a function."""
-        found = list(tokens(text))
-        return bool(called(text, {*_HIDDEN, *self._functions})) or (
-            any(each.is_("execute") for each in found)
-            and any(each.kind == "text" and any(name in each.value.lower() for name in _HIDDEN) for each in found)
-        )
+        return self._asked(text) > 0
+
+    def _asked(self, text: str) -> int:
+        return asked(text, self._functions, is_made=self._makes)
+
+    def _whole(self, found: list[Token], is_declared: bool) -> list[_Part]:
+        """The parts of a statement. If they do not show all its uses of sequences, there is one more part."""
+        text = self._of(found)
+        parts = [_Part(kind, name, expression, text) for kind, name, expression in self._parts(found, is_declared)]
+        if found[0].is_(*_CONDITIONS) or any(part.expression is None for part in parts) or self._is_alone(found):
+            return parts
+        if self._asked(text) > sum(self._asked(part.expression or "") for part in parts):
+            is_written = found[0].is_("insert", "update") and any(part.kind == "table" for part in parts)
+            name = (*parts[0].name[:-1], "") if is_written else ()
+            parts.append(_Part("table" if is_written else "nowhere", name, text, text))
+        return parts
+
+    def _is_alone(self, found: list[Token]) -> bool:
+        """Whether a statement takes a number and does nothing with it, or calls a function that does the rest."""
+        return found[0].is_("perform") and all(self._is_call_alone(item) for item in split(found[1:], ","))
+
+    def _is_call_alone(self, found: list[Token]) -> bool:
+        _, at = _name(found, 0)
+        is_call = 0 < at < len(found) and found[at].is_("(") and closing(found, at) == len(found) - 1
+        is_set = found[at - 1].value == "setval" and self._is_trigger
+        return is_call and not is_set and not self.asks(self._of(found[at + 1 : -1]))
 
     def _expanded(self, expression: str | None, depth: int = _DEPTH) -> list[str | None]:
         """The text with the variables' values in their place, once for each value that the text assigns."""
@@ -192,14 +200,16 @@ class Code:
         """
         if (name, depth) not in self._ways:
             self._followed.add(name)
-            ways = dict.fromkeys(way for value in self._variables[name] for way in self._expanded(value, depth - 1))
+            ways = dict.fromkeys(
+                way for part in self._variables[name] for way in self._expanded(part.expression, depth - 1)
+            )
             asking = [way for way in ways if way is None or self.asks(way)]
             others = [way for way in ways if way is not None and way not in asking]
             is_cut = len(asking) > _MOST
             self._ways[name, depth] = [None, *asking[: _MOST - 1]] if is_cut else [*asking, *others][:_MOST]
         return self._ways[name, depth]
 
-    def _parts(self, found: list[Token], is_declared: bool) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
+    def _parts(self, found: list[Token], is_declared: bool) -> Iterator[_Found]:
         """The expressions of a statement with their targets: a variable, NEW, a table's column, or none."""
         head = found[0]
         if (target := _target(found)) is not None and target[1] < len(found) and found[target[1]].is_(":=", "="):
@@ -208,21 +218,21 @@ class Code:
             _, *values = _cut(found, ":=", "=", "default")
             if values:
                 yield "variable", (head.value,), self._of(values[0])
-        elif head.is_("insert"):
+        elif head.is_("insert") and len(found) > 1 and found[1].is_("into"):
             yield from self._inserted(found)
         elif head.is_("update"):
             yield from self._updated(found)
         elif head.is_("select", "execute") and any(len(part) > 0 for part in _cut(found, "into")[1:]):
             yield from self._into(found)
-        elif not head.is_(*_ASKS_ALONE) and self.asks(self._of(found)):
-            yield "nowhere", (), self._of(found)
+        elif head.is_("return") or (head.is_(*_RESULTS) and self.asks(self._of(found))):
+            yield "result", (), self._of(found[1:] if head.is_("return") else found)
 
-    def _place(self, name: tuple[str, ...], expression: str | None) -> tuple[str, tuple[str, ...], str | None]:
+    def _place(self, name: tuple[str, ...], expression: str | None) -> _Found:
         if name[0] == "new" and len(name) == 2 and not self._through:
             return "new", (name[1],), expression
         return "variable", (".".join(name),), expression
 
-    def _into(self, found: list[Token]) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
+    def _into(self, found: list[Token]) -> Iterator[_Found]:
         """``SELECT expressions INTO targets rest``, or the targets first."""
         items, after = _cut(found, "into")[:2]
         rest = after[1:] if after[0].is_("strict") else after
@@ -247,7 +257,7 @@ class Code:
             value = self._of(split(values[index], "as")[0])
             yield self._place(name, f"(SELECT {value} {self._of(rest)})" if rest else value)
 
-    def _inserted(self, found: list[Token]) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
+    def _inserted(self, found: list[Token]) -> Iterator[_Found]:
         """``INSERT INTO name (columns) VALUES (expressions)`` or ``SELECT expressions``."""
         name, at = _name(found, 2)
         columns = list[str]()
@@ -274,7 +284,7 @@ class Code:
         if not lists and self.asks(self._of(body)):
             yield "table", (*name, ""), self._of(body)
 
-    def _updated(self, found: list[Token]) -> Iterator[tuple[str, tuple[str, ...], str | None]]:
+    def _updated(self, found: list[Token]) -> Iterator[_Found]:
         """``UPDATE name SET column = expression, …``."""
         name, _ = _name(found, 2 if len(found) > 1 and found[1].is_("only") else 1)
         _, *after = _cut(found, "set")
@@ -290,11 +300,11 @@ class Code:
 
 def _with_last(text: str) -> str:
     """With the only sequence that a text asks in the place of ``lastval``."""
-    asked, found = {call.argument for call in calls(text)}, list(tokens(text))
-    if len(asked) != 1:
+    sequences, found = {call.argument for call in calls(text)}, list(tokens(text))
+    if len(sequences) != 1:
         return text
     places = [
-        (found[index].start, found[index + 2].end, f"currval({next(iter(asked))})")
+        (found[index].start, found[index + 2].end, f"currval({next(iter(sequences))})")
         for index in range(len(found) - 2)
         if found[index].is_("lastval") and found[index + 1].is_("(") and found[index + 2].is_(")")
     ]
@@ -333,6 +343,8 @@ def _statements(found: Sequence[Token]) -> list[tuple[bool, list[Token]]]:
     """The statements of a body, and whether each declares a variable."""
     result, current, depth, cases, declared = list[tuple[bool, list[Token]]](), list[Token](), 0, 0, False
     for token in found:
+        if token.is_("atomic") and not current:
+            continue
         ends = token.is_(";") and depth <= 0
         if token.is_("case") and current:
             cases += 1

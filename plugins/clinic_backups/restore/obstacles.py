@@ -12,11 +12,20 @@ from clinic_backups.base.model import Table
 from clinic_backups.base.text import unused
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
+from clinic_backups.restore.obstacle_parts import (
+    and_not_changed,
+    and_not_deleted,
+    and_not_inserted,
+    is_itself,
+    none_null,
+    plain_text,
+    shown,
+)
+from clinic_backups.restore.ownership import has_lost_clinic
 from clinic_backups.restore.rules import Reference, UniqueRule, compare, with_child
-from clinic_backups.restore.shape import PLAIN_KEY_TYPES, has_plain_key
-from clinic_backups.restore.ways import Ways
-from clinic_backups.restore.workspace import columns_of, row_text
-from clinic_backups.tenant.declarations import Declarations
+from clinic_backups.restore.ways import Ways, columns_of_ways
+from clinic_backups.restore.workspace import Workspace, columns_of, row_text
+from clinic_backups.tenant.declarations import FILE, Declarations, spelled
 
 
 @dataclass(frozen=True)
@@ -41,12 +50,14 @@ class Obstacles:
 
     def __init__(
         self,
+        workspace: Workspace,
         diffs: Mapping[str, TableDiff],
         tables: Mapping[str, Table],
         references: Sequence[Reference],
         declared: Declarations,
         ways: Ways,
     ) -> None:
+        self._workspace = workspace
         self._diffs, self._tables, self._declared, self._ways = diffs, tables, declared, ways
         self._queries = ways.queries
         # PostgreSQL checks references to tables that this role may not read, and those of a single partition.
@@ -68,6 +79,7 @@ class Obstacles:
             child, parent = self._diffs.get(reference.child), self._diffs.get(reference.parent)
             if (
                 child is None
+                or is_itself(reference)
                 or not child.plan.insert + child.plan.update
                 or reference.parent not in self._queries
                 or not set(reference.columns) <= set(child.staged.shape.columns)
@@ -107,13 +119,16 @@ class Obstacles:
         # In steps: first the few rows that are not the clinic's. Otherwise the planner looks them up row by row.
         query = sql.SQL("""
             WITH w AS MATERIALIZED (SELECT {at} AS {place}, {needed} FROM {written}),
-                 t AS MATERIALIZED (SELECT DISTINCT {named} FROM {parent} AS t JOIN w ON {refers}),
+                 t AS MATERIALIZED (SELECT DISTINCT {named}, {lost} AS {is_lost} FROM {parent} AS t JOIN w ON {refers}),
                  other AS MATERIALIZED (SELECT * FROM t WHERE {not_ours})
-            SELECT {shown}, w.{place}, NULL FROM w JOIN other AS t ON {same_parent}
+            SELECT {shown}, w.{place}, CASE WHEN t.{is_lost} THEN 'lost' ELSE 'others' END
+              FROM w JOIN other AS t ON {same_parent}
              WHERE {was_ours} {names_it_now}""").format(
             place=sql.Identifier(unused("place", needed)),
+            lost=has_lost_clinic(self._ways, reference.parent),
+            is_lost=sql.Identifier(unused("lost", needed)),
             needed=columns_of(needed, "w"),
-            shown=_shown(shape.now, "w"),
+            shown=shown(shape.now, "w"),
             written=written,
             at=at,
             parent=qualified(reference.parent),
@@ -128,17 +143,27 @@ class Obstacles:
                 for rows in ours
             ),
         )
-        return Obstacle(
-            child,
-            query,
-            lambda count, keys, missing: Refusal(
+
+        def says(count: int, keys: str, missing: str) -> Refusal:
+            belong = "that belong to another clinic now, or to none"
+            back = f"Give those rows of {reference.parent} back first"
+            if missing == "lost" and not self._given_to_others(
+                reference.parent,
+                columns_of(reference.parent_columns, "r"),
+                sql.SQL("EXISTS (SELECT FROM {} WHERE {})").format(written, reference.refers("w", "r")),
+            ):
+                columns = self._link_columns(reference.parent)
+                belong = f"that have lost their clinic (no value in {columns} leads to one)"
+                back = f"If those rows of {reference.parent} are this clinic's, set {columns} in them again"
+            return Refusal(
                 shape.name,
-                f"{count} rows of {shape.name} would refer to rows of {reference.parent} that belong to another"
-                f" clinic now, or to none ({reference.name}): {keys}.",
-                f"Give those rows of {reference.parent} back first, or restore without {shape.name}. If {shape.name}"
-                f" may name rows of other clinics, declare the column in include/sql/not_backed_up.txt.",
-            ),
-        )
+                f"{count} rows of {shape.name} would refer to rows of {reference.parent} {belong} ({reference.name}):"
+                f" {keys}.",
+                f"{back}, or restore without {shape.name}. If {shape.name} may name rows of other clinics, declare the"
+                " column in include/sql/not_backed_up.txt.",
+            )
+
+        return Obstacle(child, query, says)
 
     def all(self) -> Iterator[Obstacle]:
         """All obstacles. A query that finds no row means that there is no obstacle."""
@@ -147,6 +172,8 @@ class Obstacles:
             shape, writes = diff.staged.shape, diff.plan.insert or diff.plan.update
             if diff.plan.insert and shape.key:
                 yield self._taken_keys(diff)
+                if self._ways.of(shape.name):
+                    yield self._lost_keys(diff)
             if writes and shape.key:
                 for rule in shape.rules.unique:
                     yield from self._taken_values(diff, rule)
@@ -161,9 +188,8 @@ class Obstacles:
     def _taken_keys(self, diff: TableDiff) -> Obstacle:
         """Rows to insert whose key another clinic's row, or a row of no clinic, has by now."""
         shape = diff.staged.shape
-        query = sql.SQL("SELECT {}, o.ctid, NULL FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'insert'").format(
-            _shown(shape.now, "o", shape.op_key), diff.ops, qualified(shape.name), shape.is_of("o", "t")
-        )
+        lost = has_lost_clinic(self._ways, shape.name)
+        query = self._of_keys(diff, sql.SQL("NOT ({})").format(lost))
         defaults = [each.name for each in with_child(self._looked_at, shape.name) if each.on_delete == "d"]
         gave = ""
         if defaults:
@@ -179,6 +205,61 @@ class Obstacles:
                 " them back, or change their keys, or restore into another schema." + gave,
             ),
         )
+
+    def _of_keys(self, diff: TableDiff, where: sql.Composable) -> sql.Composed:
+        """Operations that insert a key which a row ``t`` has."""
+        shape = diff.staged.shape
+        return sql.SQL("SELECT {}, o.ctid, NULL FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'insert' AND {}").format(
+            shown(shape.now, "o", shape.op_key), diff.ops, qualified(shape.name), shape.is_of("o", "t"), where
+        )
+
+    def _lost_keys(self, diff: TableDiff) -> Obstacle:
+        """Rows to insert whose key a row has that leads to no clinic, and that is not proven to be this clinic's."""
+        table, columns, lost = diff.name, self._link_columns(diff.name), has_lost_clinic(self._ways, diff.name)
+
+        def says(count: int, keys: str, missing: str) -> Refusal:
+            shape = diff.staged.shape
+            is_among = sql.SQL("EXISTS (SELECT FROM {} AS o WHERE o.op = 'insert' AND {})")
+            given = self._given_to_others(table, shape.as_op_key("r"), is_among.format(diff.ops, shape.is_of("o", "r")))
+            differ = self._differ(diff, lost)
+            found = [
+                f"Rows of them that extracts of other clinics return: {given}." if given else "",
+                f"Rows of them that differ from the backup in other columns too: {differ}." if differ else "",
+                "Another row may have got the key." if not given and not differ else "",
+            ]
+            return Refusal(
+                table,
+                f"{count} rows of {table} have keys of the backup's rows and have lost their clinic (no value in"
+                f" {columns} leads to one). {' '.join(filter(None, found))} So it cannot be told that they are this"
+                f" clinic's: {keys}.",
+                f"If they are this clinic's, set {columns} in them again, or add the line `{spelled(table)}: lasting"
+                f" keys, reason` to {FILE}: it says that two rows of the table never get the same key and that none"
+                " moves to another clinic. Otherwise change their keys, or restore into another schema.",
+            )
+
+        return Obstacle(diff, self._of_keys(diff, lost), says)
+
+    def _given_to_others(self, table: str, columns: sql.Composable, among: sql.Composable) -> int:
+        """How many of some rows the extracts of other clinics return."""
+        if table not in self._queries or table == self._ways.clinic_table:
+            return 0
+        others = self._ways.of_others(table, columns, among)
+        query = sql.SQL("SELECT count(*) FROM (SELECT DISTINCT * FROM {}) AS o").format(others)
+        return int(self._workspace.rows(query, None, f"looking for other clinics' rows of {table}")[0][0])
+
+    def _differ(self, diff: TableDiff, lost: sql.Composable) -> int:
+        """How many of the rows that have lost their clinic differ from the backup in more than that."""
+        shape = diff.staged.shape
+        links = columns_of_ways(self._ways.of(shape.name))
+        rest = [name for name in shape.columns if name not in links or name in shape.key]
+        query = sql.SQL("SELECT count(*) FROM {} AS w JOIN {} AS t ON {} WHERE {} AND {} <> {}").format(
+            diff.staged.wanted, qualified(shape.name), shape.same_key("w", "t"), lost, row_text(rest, "w"),
+            row_text(rest, "t"),
+        )  # fmt: skip
+        return int(self._workspace.rows(query, None, f"comparing {shape.name}")[0][0])
+
+    def _link_columns(self, table: str) -> str:
+        return ", ".join(columns_of_ways([way for way in self._ways.of(table) if not is_itself(way)]))
 
     def _taken_values(self, diff: TableDiff, rule: UniqueRule) -> Iterator[Obstacle]:
         """Rows to write whose unique value a row outside of the restore has by now."""
@@ -204,7 +285,7 @@ class Obstacles:
               JOIN {ops} AS o ON o.op <> 'delete' AND {own}
              WHERE NOT ({same_key})
                AND NOT EXISTS (SELECT FROM {ops} AS d WHERE d.op <> 'insert' AND {in_ops})""").format(
-            shown=_shown(shape.now, "a", shape.op_key),
+            shown=shown(shape.now, "a", shape.op_key),
             wanted=side.format(
                 keys=keys, values=values, rows=sql.SQL("({})").format(diff.written), predicate=predicate
             ),
@@ -241,15 +322,15 @@ class Obstacles:
             SELECT {shown}, {at}, {missing} FROM {written}
              WHERE {all_set}
                AND NOT EXISTS (SELECT FROM {parent} AS t WHERE {refers} {not_deleted}) {not_inserted}""").format(
-            shown=_shown(shape.now, "w"),
-            missing=_plain_text(shape.now, reference.columns, "w"),
+            shown=shown(shape.now, "w"),
+            missing=plain_text(shape.now, reference.columns, "w"),
             written=written,
             at=at,
-            all_set=_none_null(reference.columns, "w"),
+            all_set=none_null(reference.columns, "w"),
             parent=qualified(reference.parent),
             refers=reference.refers("w", "t"),
-            not_deleted=_and_not_deleted(parent, "t"),
-            not_inserted=_and_not_inserted(parent, reference, "w"),
+            not_deleted=and_not_deleted(parent, "t"),
+            not_inserted=and_not_inserted(parent, reference, "w"),
         )
         with_it = parent is None and reference.parent in self._tables
         where = ", ".join(reference.parent_columns)
@@ -275,15 +356,15 @@ class Obstacles:
         query = sql.SQL("""
             SELECT {shown}, o.ctid, NULL FROM {ops} AS o JOIN {gone} AS g ON {same} JOIN {child} AS c ON {refers}
              WHERE o.op = 'delete' {not_deleted} {not_changed} {not_inserted}""").format(
-            shown=_shown(self._tables[reference.child], "c"),
+            shown=shown(self._tables[reference.child], "c"),
             ops=parent.ops,
             gone=parent.staged.present,
             same=parent.joins("g"),
             child=qualified(reference.child),
             refers=reference.refers("c", "g"),
-            not_deleted=_and_not_deleted(own, "c"),
-            not_changed=_and_not_changed(own, reference),
-            not_inserted=_and_not_inserted(parent, reference, "c"),
+            not_deleted=and_not_deleted(own, "c"),
+            not_changed=and_not_changed(own, reference),
+            not_inserted=and_not_inserted(parent, reference, "c"),
         )
         yield Obstacle(
             parent,
@@ -296,66 +377,3 @@ class Obstacles:
                 f" application makes them again, declare {reference.child} derived in include/sql/not_backed_up.txt.",
             ),
         )
-
-
-def _and_not_deleted(diff: TableDiff | None, alias: str) -> sql.Composable:
-    if diff is None or not diff.plan.delete:
-        return sql.SQL("")
-    return sql.SQL("AND NOT EXISTS (SELECT FROM {} AS d WHERE d.op = 'delete' AND {})").format(
-        diff.ops, diff.joins(alias, "d")
-    )
-
-
-def _and_not_inserted(diff: TableDiff | None, reference: Reference, child: str) -> sql.Composable:
-    """The parent is not among the rows that come back or get the referenced value."""
-    if diff is None or not diff.plan.insert + diff.plan.update:
-        return sql.SQL("")
-    shape = diff.staged.shape
-    if not set(reference.parent_columns) <= {*shape.columns, *shape.key}:
-        return sql.SQL("")
-    if diff.whole:
-        return sql.SQL("AND NOT EXISTS (SELECT FROM {} AS iw WHERE {})").format(
-            diff.staged.wanted, reference.refers(child, "iw")
-        )
-    return sql.SQL("AND NOT EXISTS (SELECT FROM {} AS i JOIN {} AS iw ON {} WHERE i.op <> 'delete' AND {})").format(
-        diff.ops, diff.staged.wanted, diff.joins("iw", "i"), reference.refers(child, "iw")
-    )
-
-
-def _and_not_changed(diff: TableDiff | None, reference: Reference) -> sql.Composable:
-    """The restore does not itself make the child's row refer to another parent."""
-    if diff is None or not diff.plan.update or not set(reference.columns) & set(diff.plan.columns):
-        return sql.SQL("")
-    shape = diff.staged.shape
-    return sql.SQL(
-        "AND NOT EXISTS (SELECT FROM {} AS u JOIN {} AS uw ON {} WHERE u.op = 'update' AND {}"
-        " AND NOT COALESCE({}, false))"
-    ).format(
-        diff.ops,
-        diff.staged.wanted,
-        shape.is_of("u", "uw"),
-        shape.is_of("u", "c"),
-        reference.refers("uw", "g"),
-    )
-
-
-def _shown(table: Table, alias: str, key: Sequence[str] = ()) -> sql.Composable:
-    """A row's key as text; empty if it may be more than a number.
-
-    ``key``: its columns, if they have other names there.
-    """
-    if not has_plain_key(table):
-        return sql.SQL("''")
-    return sql.SQL("concat_ws(', ', {})").format(columns_of(key or table.primary_key, alias))
-
-
-def _plain_text(table: Table, columns: Sequence[str], alias: str) -> sql.Composable:
-    """Columns as text if a database made up all their numbers; otherwise NULL."""
-    types = {column.name: column.type for column in table.columns}
-    if any(types[name] not in PLAIN_KEY_TYPES for name in columns):
-        return sql.SQL("NULL")
-    return sql.SQL("concat_ws(', ', {})").format(columns_of(columns, alias))
-
-
-def _none_null(columns: Sequence[str], alias: str) -> sql.Composed:
-    return sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(alias, name)) for name in columns)

@@ -5,16 +5,19 @@ It asks the present database, never the backup.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from psycopg2 import sql
 
-from clinic_backups.base.text import quoted_table
 from clinic_backups.restore.rules import CASCADE, Reference, with_child
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.ways import Ways, columns_of_ways
 from clinic_backups.restore.workspace import columns_of, row_text
+
+_CONSTANT = re.compile(r"""(?:E?'(?:[^']|'')*'|\(?-?[0-9.]+\)?|true|false)(?:::[\w\s".]+(?:\([0-9, ]+\))?(?:\[\])*)?""")
+"""A default that always gives the same value, as ``pg_get_expr`` writes it. ``CURRENT_DATE`` is not one."""
 
 
 class Ownership:
@@ -72,43 +75,26 @@ class Ownership:
         return sql.SQL("({})").format(sql.SQL(" OR ").join(proofs or [sql.SQL("false")]))
 
     def _is_lost(self, shape: Shape) -> sql.Composed:
-        """No link leads anywhere, but the row is still the backup's.
+        """No link leads anywhere, but the row is still the backup's: it differs from it only in its links.
 
-        That is so if the row differs from the backup only in its links. If other values differ too, another row may
-        have got the key. Then the key must be one that no two rows ever get, and the rows that it referred to must be
-        gone.
+        If other values differ too, another row may have got the key: a sequence began anew, or the row was given to
+        another clinic and changed there. Nothing in the database would show it. So a person has to say that this never
+        happens in the table. Then the rows that it referred to must be gone.
         """
         ways = self._ways.of(shape.name)
         columns = [name for name in columns_of_ways(ways) if name in shape.columns]
         rest = [name for name in shape.columns if name not in columns]
         orphaned = self._was_orphaned(shape, ways)
-        alike = sql.SQL("({} = {} AND {} AND {})").format(
-            row_text(rest, "t"), row_text(rest, "w"), nulled(columns), _is_unsaid(shape)
-        )
+        alike: list[sql.Composable] = [
+            row_text(rest, "t") + sql.SQL(" = ") + row_text(rest, "w"), nulled(columns), _is_unsaid(shape),
+        ]  # fmt: skip
         if shape.key and ways and set(rest) <= set(shape.key):
-            alike = sql.SQL("({} AND {})").format(alike, orphaned)  # a row without other values is like any other
-        nothing = _all(sql.SQL("({})").format(leads_to_nothing(way)) for way in ways)
-        explained = sql.SQL("({} AND {})").format(orphaned, self._is_never_again(shape))
-        return sql.SQL("({} AND ({} OR {}) AND {})").format(nothing, alike, explained, self._keeps_declared(shape))
-
-    def _is_never_again(self, shape: Shape) -> sql.Composable:
-        """No other row has got the key: it is a UUID, or its sequence has never begun anew."""
-        column = shape.made_up_key
-        if column is None:
-            return sql.SQL("false")
-        if column.type == "uuid":
-            return sql.SQL("true")
-        return sql.SQL("""
-            EXISTS (SELECT FROM pg_depend AS d JOIN pg_sequence AS q ON q.seqrelid = d.objid
-                      JOIN pg_attribute AS a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
-                     WHERE d.classid = 'pg_class'::regclass AND d.refobjid = {table}::regclass AND a.attname = {column}
-                       AND NOT q.seqcycle AND q.seqincrement > 0
-                       AND CASE WHEN has_sequence_privilege(q.seqrelid, 'SELECT')
-                                THEN pg_sequence_last_value(q.seqrelid) END
-                        >= (SELECT max({name}) FROM {wanted} AS x))""").format(
-            table=sql.Literal(quoted_table(shape.name)), column=sql.Literal(column.name),
-            name=sql.Identifier("x", column.name), wanted=self._staged[shape.name].wanted,
-        )  # fmt: skip
+            alike.append(orphaned)  # a row without other values is like any other
+        accepted = _all(alike)
+        if shape.key and self._ways.keeps_keys(shape.name):
+            accepted = sql.SQL("({} OR {})").format(accepted, orphaned)
+        nothing = [sql.SQL("({})").format(leads_to_nothing(way)) for way in ways]
+        return _all([*nothing, accepted, self._keeps_declared(shape)])
 
     def _was_orphaned(self, shape: Shape, ways: Sequence[Reference]) -> sql.Composable:
         """The rows that the backup's row referred to are gone, so a deletion explains why the links are NULL."""
@@ -163,10 +149,23 @@ def _is_unsaid(shape: Shape) -> sql.Composed:
         sql.SQL("(t.{0} IS NULL OR {1})").format(
             sql.Identifier(column.name),
             sql.SQL("t.{}::text = ({})::text").format(sql.Identifier(column.name), sql.SQL(column.default))
-            if column.default and "(" not in column.default
+            if column.default and _CONSTANT.fullmatch(column.default)
             else sql.SQL("false"),
         )
         for column in kept
+    )
+
+
+def has_lost_clinic(ways: Ways, table: str) -> sql.Composed:
+    """The row ``t`` of a table with links has none that leads anywhere, and no other column says whose it is."""
+    links = ways.of(table)
+    if not links:
+        return sql.Composed([sql.SQL("false")])
+    return _all(
+        [
+            *(sql.SQL("({})").format(leads_to_nothing(way)) for way in links),
+            *(sql.SQL("t.{} IS NULL").format(sql.Identifier(name)) for name in ways.marks(table)),
+        ]
     )
 
 

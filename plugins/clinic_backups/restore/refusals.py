@@ -44,7 +44,7 @@ class Checks:
         where: str = "",
     ) -> None:
         self._workspace, self._diffs, self._where = workspace, diffs, where
-        self._obstacles = Obstacles(diffs, tables, references, declared, ways)
+        self._obstacles = Obstacles(workspace, diffs, tables, references, declared, ways)
 
     def run(self) -> Iterator[Refusal]:
         """All refusals, table by table."""

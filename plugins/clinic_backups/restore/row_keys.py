@@ -1,4 +1,4 @@
-"""Checks whether a unique index can identify a backup's rows. The index may be newer than the backup."""
+"""Checks whether a key can identify a backup's rows. The key, or a type in it, may be newer than the backup."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Iterator
 from psycopg2 import sql
 
 from clinic_backups.restore.model import Refusal
+from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.workspace import Workspace, columns_of
 from clinic_backups.tenant.drift import FILE, filled_column
 
 
 def refusals(workspace: Workspace, staged: Staged) -> Iterator[Refusal]:
-    """Refusals for rows with equal values in the index, and for rows without a value in one of its columns."""
+    """Refusals for rows with equal values in the key, and for rows without a value in one of its columns."""
     shape = staged.shape
-    if shape.now.primary_key or not shape.key:
+    if not shape.key or not shape.has_another_key:
         return
     looking = f"looking at the keys of {shape.name}"
-    for name in shape.key:
+    for name in shape.key if not shape.now.primary_key else ():  # the rehearsal finds a NULL in a primary key
         empty = sql.SQL("SELECT count(*) FROM {} AS w WHERE w.{} IS NULL").format(staged.wanted, sql.Identifier(name))
         ((count,),) = workspace.rows(empty, None, looking)
         if count:
@@ -37,10 +38,23 @@ def refusals(workspace: Workspace, staged: Staged) -> Iterator[Refusal]:
     query = sql.SQL("SELECT COALESCE(sum(g.rows), 0) FROM ({}) AS g").format(groups)
     ((equal,),) = workspace.rows(query, None, looking)
     if equal:
-        columns = ", ".join(shape.key)
-        yield Refusal(
+        yield _equal(shape, int(equal))
+
+
+def _equal(shape: Shape, equal: int) -> Refusal:
+    columns, then = ", ".join(shape.key), ", ".join(shape.then.primary_key)
+    same = f"{equal:,} rows of the backup have the same {columns} in {shape.name} as another row of it"
+    if shape.now.primary_key:
+        was = f"the primary key ({then})" if then else "no primary key"
+        if shape.now.primary_key == shape.then.primary_key:
+            was += ", but with another type or collation"
+        return Refusal(
             shape.name,
-            f"{equal:,} rows of the backup have the same {columns} in {shape.name} as another row of it, and a unique"
-            " index forbids that now.",
-            f"Drop the unique index on ({columns}) for the time of the restore, or restore without {shape.name}.",
+            f"{same}, but ({columns}) is the primary key now. In the backup the table has {was}.",
+            f"Give {shape.name} the key of the backup for the time of the restore, or restore without {shape.name}.",
         )
+    return Refusal(
+        shape.name,
+        f"{same}, and a unique index forbids that now.",
+        f"Drop the unique index on ({columns}) for the time of the restore, or restore without {shape.name}.",
+    )

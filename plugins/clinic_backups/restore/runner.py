@@ -69,7 +69,7 @@ class RestoreRunner:
         A clinic that lost its rows may have been backed up since.
         """
         known = self._catalog.find(
-            clinic_id=chosen.clinic_id, state="completed", data_before=chosen.data_time, safety_copies=False
+            clinic_id=chosen.clinic_id, state="completed", data_before=chosen.data_time, safety_backups=False
         )
         others = [record for record in known if record.fingerprint != chosen.fingerprint]
         if others:

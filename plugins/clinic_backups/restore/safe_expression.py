@@ -25,7 +25,8 @@ _PLAIN_FORMAT = re.compile(r"'(?:[^%']|''|%[sIL%])*'")
 _STRONGER = {"||": 1, "+": 2, "-": 2, "*": 3, "/": 3, "%": 3}
 _FUNCTIONS = {
     "abs", "btrim", "concat", "concat_ws", "date_part", "format", "left", "length", "lower", "lpad", "ltrim", "md5",
-    "mod", "now", "right", "rpad", "rtrim", "substr", "to_char", "to_hex", "upper",
+    "mod", "now", "pg_get_serial_sequence", "quote_ident", "right", "rpad", "rtrim", "substr", "to_char", "to_hex",
+    "upper",
 }  # fmt: skip
 _KEYWORD_FUNCTIONS = {"coalesce", "greatest", "least"}
 _ASKING = {"nextval", "currval"}

@@ -91,14 +91,18 @@ class RunTime:
 class Untold:
     """Numbers whose sequence, or whose column, cannot be told.
 
-    :param root: the table that the plan names.
+    :param root: the table that the plan names; none if it may be any table.
     :param column: none if all columns of the table are meant.
+    :param about: the sequences, as far as they are known.
+    :param by: what uses them, in words.
     """
 
-    root: str
+    root: str | None
     column: str | None
     said: str
     hint: str
+    about: tuple[Known, ...] = ()
+    by: str = ""
 
 
 @dataclass
@@ -116,18 +120,21 @@ class Uses:
         return list(dict.fromkeys([*(use.of for use in self.uses), *(made.of for made in self.made)]))
 
     def unused(self, tables: Collection[str]) -> Untold | None:
-        """Sequences beside these tables, if nothing in the database shows which column gets their numbers."""
+        """The sequences of which nothing in the database shows which column gets their numbers.
+
+        Those of these tables' schemas come first.
+        """
         used = {use.sequence for use in self.uses} | {each.sequence for made in self.made for each in made.candidates}
+        used |= {each.sequence for untold in self.untold for each in untold.about}
         schemas = {table.split(".", 1)[0] for table in tables}
         found = sorted(
-            (each for each in self.sequences.by_oid.values()
-             if each.schema in schemas and not each.is_tied and each.sequence not in used),
-            key=lambda each: each.sequence,
-        )  # fmt: skip
+            (each for each in self.sequences.by_oid.values() if not each.is_tied and each.sequence not in used),
+            key=lambda each: (each.schema not in schemas, each.sequence),
+        )
         if not found:
             return None
         return Untold(
-            min(tables),
+            None,
             None,
             f"The database does not show which column gets the numbers of {listed(found)}, so no restore moves them.",
             f"If the application puts them into a column, give it the default nextval('…'). {COMPARE}",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clinic_backups.restore.number_calls import texts_in
 from clinic_backups.restore.sql_tokens import name_of, tokens
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
@@ -49,11 +50,14 @@ class Sequences:
         self._path = [name for row in path for value in row for name in schemas_of(value)]
 
     def named(self, text: str, near: Sequence[str], path: str | None = None) -> list[Known]:
-        """The sequences that a text may mean: none, one, or several if it names no schema.
+        """The sequences that a text may mean. Several if it names no schema: the first one is the most likely.
 
         :param near: schemas to look in.
         :param path: the search path, if it is known.
         """
+        if text.strip().isdecimal():  # PostgreSQL's own number of it
+            found = self.by_oid.get(int(text))
+            return [found] if found else []
         parts = name_of(text)
         if parts is None or len(parts) > 3:
             return []
@@ -62,9 +66,17 @@ class Sequences:
             return [found] if found else []
         if path is not None:
             return self._of(schemas_of(path), parts[0])[:1]
-        return self._of([*near, *self._path], parts[0]) or [
-            each for each in self.by_oid.values() if each.name == parts[0]
-        ]
+        everywhere = [each.schema for each in self.by_oid.values()]
+        return self._of([*near, *self._path, *everywhere], parts[0])
+
+    def likely(self, found: Sequence[Known], near: Sequence[str]) -> Known | None:
+        """The one that is meant if there is one only, or one only in these schemas."""
+        close = [each for each in found if each.schema in near] if len(found) > 1 else found
+        return close[0] if len(close) == 1 else None
+
+    def named_in(self, text: str, near: Sequence[str], path: str | None = None) -> list[Known]:
+        """All sequences whose names are in a text."""
+        return list(dict.fromkeys(known for name in texts_in(text) for known in self.named(name, near, path)))
 
     def _of(self, schemas: Iterable[str], name: str) -> list[Known]:
         found = (self._by_name.get((schema, name)) for schema in dict.fromkeys(schemas))

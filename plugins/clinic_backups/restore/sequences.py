@@ -38,6 +38,12 @@ class Found:
     notes: list[tuple[str, str]] = field(default_factory=list)
     counts: list[tuple[str, str]] = field(default_factory=list)
 
+    def note(self, table: str, said: str, *, counts: bool = False) -> None:
+        """A sentence about a sequence names its column, so it is said once in the whole plan."""
+        notes = self.counts if counts else self.notes
+        if all(said != other for _, other in notes):
+            notes.append((table, said))
+
 
 @dataclass(frozen=True)
 class Examined:
@@ -61,8 +67,9 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
     written = [name for name, diff in diffs.items() if diff.plan.insert or diff.plan.update]
     unused = found.unused(written)
     for each in [*found.untold, unused] if unused else found.untold:
-        if each.root in written if each.column is None else _back(diffs.get(each.root), each.column) is not None:
-            result.notes.append((each.root, each.said))
+        root = each.root or min(written)
+        if root in written if each.column is None else _back(diffs.get(root), each.column) is not None:
+            result.note(root, each.said)
     asked = _Asked(workspace, found.uses)
     for use in result.uses:
         if not use.known.may:
@@ -70,16 +77,16 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
         here = back[use.of]
         numbered = asked.numbering(use)
         if use.how == "function" and numbered is not None and asked.is_new(use):
-            result.notes.append((use.of.root, _asked(use)))
+            result.note(use.of.root, _asked(use))
         if numbered is None:
             if here is not None:
-                result.notes.append((use.of.root, _unclear(use)))
+                result.note(use.of.root, _unclear(use))
             continue
         if here is not None:
             here = rows_of(use, here)
             numbered, left = _complete(workspace, use, numbered, here)
             if left:
-                result.counts.append((use.of.root, _unread(use, left)))
+                result.note(use.of.root, _unread(use, left), counts=True)
         result.numbered.append(Numbered(use, numbered, here))
     return result
 
@@ -96,7 +103,7 @@ def examine(workspace: Workspace, names: Sequence[str]) -> Examined:
         for use in uses
         if use.known.may and use.how != "function" and asked.numbering(use) is None
     ]
-    untold = [each for each in found.untold if each.root in names] + unclear
+    untold = [each for each in found.untold if names and (each.root is None or each.root in names)] + unclear
     unused = found.unused(names) if names else None
     return Examined(uses, [*untold, unused] if unused else untold)
 
@@ -113,10 +120,10 @@ def _resolve(workspace: Workspace, found: Uses, rows: Mapping[Column, sql.Compos
         meant: dict[Known, list[str]] = defaultdict(list)
         for name in names:
             known = found.sequences.named(name, made.near, made.path)
-            if len(known) > 1:
+            if len(known) != 1:
                 found.untold.append(_by_name(made))
-            for each in known[:1]:
-                meant[each].append(name)
+            if (likely := found.sequences.likely(known, made.near)) is not None:
+                meant[likely].append(name)
         found.uses += [
             SequenceUse(made.of, each, made.how, made.by, made.expression, named=made.named, names=tuple(said))
             for each, said in meant.items()

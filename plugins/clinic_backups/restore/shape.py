@@ -62,15 +62,10 @@ class Shape:
         return self.now.primary_key or (other if set(other) <= set(self.columns) else ())
 
     @property
-    def made_up_key(self) -> Column | None:
-        """The column of a key that the database makes up, or that is a UUID, so that two rows hardly get the same.
-
-        None: people give the key. They give one of several columns too, and one that refers to another table.
-        """
-        if len(self.key) != 1 or any(self.key[0] in key.columns for key in self.now.foreign_keys):
-            return None
-        column = next(column for column in self.now.columns if column.name == self.key[0])
-        return column if column.is_numbered or column.type == "uuid" else None
+    def has_another_key(self) -> bool:
+        """Whether rows that differed in the backup's key may be equal in the present one."""
+        is_same = self.now.primary_key == self.then.primary_key and not set(self.key) & set(self.retyped)
+        return not is_same or not self.now.primary_key or any(self.rules.collations)
 
     def typed(self, name: str) -> str:
         """SQL of a column's present type, with the collation of a key that is compared without regard to case."""
@@ -236,6 +231,7 @@ def fit(
         columns=shared,
         retyped=retyped,
         same=not others
+        and now.primary_key == then.primary_key
         and [(column.name, column.type) for column in then.stored_columns]
         == [(column.name, column.type) for column in now.stored_columns],
         notes=tuple(notes),

@@ -104,7 +104,13 @@ class Ways:
         followed = {column for way in (*self.of(table), *with_child(self.declared, table)) for column in way.columns}
         said = {column.rpartition(".")[2] for column in self._folder.declarations().columns
                 if column.startswith(f"{table}.")}  # fmt: skip
-        return sorted((named | self.telling(table)) - followed - said)
+        # An extract compares columns of the tables that it joins as well.
+        own = {column.name for column in self._structure.columns if column.table == table}
+        return sorted(((named | self.telling(table)) & own) - followed - said)
+
+    def keeps_keys(self, table: str) -> bool:
+        """Whether somebody declared that two rows never get the same key, and that none is given to another clinic."""
+        return table in self._folder.declarations().lasting_keys
 
     @cached_property
     def readable(self) -> frozenset[str]:

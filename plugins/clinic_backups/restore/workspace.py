@@ -9,10 +9,11 @@ from typing import Any, cast
 import psycopg2
 from psycopg2 import sql
 
-from clinic_backups.base.database import Source, raise_database_error, refusal_of
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.database import Source, connect, raise_database_error, refusal_of
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.model import Table
-from clinic_backups.base.silence import APPLICATION_PATH, IN_OWN_PATH
+from clinic_backups.base.silence import APPLICATION_PATH, IN_OWN_PATH, WatchedConnection
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant.tenant_db import Snapshot, require_column
 
@@ -37,6 +38,10 @@ class Workspace(Snapshot):
     READ_ONLY = False
     SOURCE: Source = "restore"
     _views = 0
+
+    @staticmethod
+    def _open(connection: Connection) -> WatchedConnection:
+        return connect(connection, own_path=False)  # the session's default is the application's path
 
     @property
     def connection(self) -> Any:

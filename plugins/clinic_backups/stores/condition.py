@@ -9,10 +9,11 @@ from datetime import datetime
 from itertools import groupby
 from typing import Literal
 
+from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.archive.object_keys import ROOT, new_probe, parse_key
 from clinic_backups.base.errors import IntegrityError, ObjectNotFound, TransientError, afterwards
 from clinic_backups.base.listening import nobody
-from clinic_backups.base.model import CONTENT_TYPE_ARCHIVE, ArchiveInfo, BackupRecord, Condition
+from clinic_backups.base.model import ArchiveInfo, BackupRecord, Condition
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
 
 Told = Condition | Literal["not compared"]
@@ -24,7 +25,7 @@ CHUNK_BYTES = 1024 * 1024
 class CheckedSource:
     """A stream of an archive. At its end it raises an error if the archive was not the catalog's.
 
-    Size and SHA-256 are compared at the end, so that a store that reads from it never completes a damaged copy.
+    Size and SHA-256 are compared at the end, so that a store that reads from it never completes a damaged replica.
     """
 
     def __init__(self, stream: ByteSource, archive: ArchiveInfo, store_url: str) -> None:
@@ -43,7 +44,7 @@ class CheckedSource:
             if self._ended or (self._size_bytes, self._digest.hexdigest()) != expected:
                 raise IntegrityError(
                     f"{self._store_url}/{self._archive.key} differs from what was stored there.",
-                    hint="The store or a person changed it: check who may write there. Use another copy instead.",
+                    hint="The store or a person changed it: check who may write there. Use another replica instead.",
                 )
             self._ended = True
         return data
@@ -70,7 +71,7 @@ def put_archive(
     return store.put(
         record.archive_key,
         source,
-        content_type=CONTENT_TYPE_ARCHIVE,
+        content_type=ENCRYPTION.CONTENT_TYPE,
         metadata={"backup_id": record.backup_id, "clinic_name": record.clinic_name},
         locked_until=locked_until,
     )

@@ -1,4 +1,4 @@
-"""The stores of one installation: the primary one, to which backups go, and the replicas."""
+"""The stores of one installation: the primary one, to which backups go, and the further ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from clinic_backups.stores.identified import answers
 from clinic_backups.stores.kinds import parse_url
 
 T = TypeVar("T")
-REPLICAS = "CLINIC_BACKUPS_REPLICA_STORES"
+FURTHER_STORES = "CLINIC_BACKUPS_REPLICA_STORES"
 CLINICS_IN_A_ROW = 2
 """A store counts as down after it has failed for this many different clinics in a row."""
 
@@ -28,13 +28,13 @@ def canonical(url: str) -> str:
 
 
 def _is_nested(one: str, other: str) -> bool:
-    """Whether one of two places lies inside the other. Links to folders are followed."""
+    """Whether one of two URLs lies inside the other. Links to folders are followed."""
     first, second = (_resolved(place).rstrip("/") + "/" for place in (one, other))
     return first != second and (first.startswith(second) or second.startswith(first))
 
 
 def _resolved(place: str) -> str:
-    """The path of a folder store. A replica with a wrong setting has none."""
+    """The path of a folder store. A further store with a wrong setting has none."""
     if not place.startswith("file://"):
         return place
     return Path(parse_url(place).prefix).resolve().as_uri()
@@ -44,39 +44,39 @@ class Stores:
     """Opens each store when it is first needed, so that one that cannot be opened does not block the others.
 
     :param primary_url: URL of the store that backups go to.
-    :param replicas: the URL of each further store, by the Airflow connection that opens it.
+    :param further: the URL of each further store, by the Airflow connection that opens it.
     :param open_store: opens a store from its URL and the name of its connection.
-    :raises SettingsError: the primary's URL is wrong. An error in a replica's setting is raised when it is opened.
+    :raises SettingsError: the primary's URL is wrong. A further store's wrong setting is raised when it is opened.
     """
 
     def __init__(
-        self, primary_url: str, replicas: Mapping[str, str], open_store: Callable[[str, str], ObjectStore]
+        self, primary_url: str, further: Mapping[str, str], open_store: Callable[[str, str], ObjectStore]
     ) -> None:
         self._open = open_store
         self._opened: dict[str, ObjectStore] = {}
-        self._places: dict[str, tuple[str, str]] = {canonical(primary_url): (primary_url, "backup_store")}
+        self._configured: dict[str, tuple[str, str]] = {canonical(primary_url): (primary_url, "backup_store")}
         self._wrong: dict[str, SettingsError] = {}
-        for conn_id, url in replicas.items():
+        for conn_id, url in further.items():
             try:
                 place = canonical(url)
             except SettingsError as error:
-                # No backup may fail because of a replica, so the error is raised where the replica is needed.
-                place = f"replica {conn_id}"
-                self._wrong[place] = SettingsError(f"{REPLICAS}, {conn_id}: {error.message}", hint=error.hint)
-            if place in self._places:
-                place = f"replica {conn_id}"
+                # No backup may fail because of a further store, so the error is raised where that store is needed.
+                place = f"store {conn_id}"
+                self._wrong[place] = SettingsError(f"{FURTHER_STORES}, {conn_id}: {error.message}", hint=error.hint)
+            if place in self._configured:
+                place = f"store {conn_id}"
                 self._wrong[place] = SettingsError(
-                    f"{REPLICAS}, {conn_id}: {url} is named twice as a store.",
-                    hint="Use another bucket, region or provider for the copy.",
+                    f"{FURTHER_STORES}, {conn_id}: {url} is named twice as a store.",
+                    hint="Use another bucket, region or provider for the replicas.",
                 )
-            elif (outer := next((other for other in self._places if _is_nested(place, other)), None)) is not None:
-                place = f"replica {conn_id}"
+            elif (outer := next((other for other in self._configured if _is_nested(place, other)), None)) is not None:
+                place = f"store {conn_id}"
                 self._wrong[place] = SettingsError(
-                    f"{REPLICAS}, {conn_id}: {url} and the store {outer} lie one inside the other.",
+                    f"{FURTHER_STORES}, {conn_id}: {url} and the store {outer} lie one inside the other.",
                     hint="If the outer one is deleted or lost, so is the inner one. Use another bucket, region or"
-                    " provider for the copy.",
+                    " provider for the replicas.",
                 )
-            self._places[place] = (url, conn_id)
+            self._configured[place] = (url, conn_id)
 
     @classmethod
     def of(cls, *opened: ObjectStore) -> Stores:
@@ -87,13 +87,13 @@ class Stores:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """All places, the primary first."""
-        return tuple(self._places)
+        """All stores, the primary first."""
+        return tuple(self._configured)
 
     @property
     def connections(self) -> dict[str, str]:
         """The URL of each store by the name of its connection."""
-        return {conn_id: place for place, (_, conn_id) in self._places.items()}
+        return {conn_id: place for place, (_, conn_id) in self._configured.items()}
 
     @property
     def primary(self) -> ObjectStore:
@@ -102,15 +102,16 @@ class Stores:
 
     def at(self, url: str) -> ObjectStore:
         """The store at a URL. :raises SettingsError: it is not in the settings, or cannot be opened."""
-        if url not in self._places:
+        if url not in self._configured:
             raise SettingsError(
                 f"{url} holds backups, but is not a store of these settings.",
-                hint=f"Add it to {REPLICAS}. If it was given up, run `clinic-backups catalog forget-store {url}`.",
+                hint=f"Add it to {FURTHER_STORES}. If it was given up, run"
+                f" `clinic-backups catalog forget-store {url}`.",
             )
         if url in self._wrong:
             raise self._wrong[url]
         if url not in self._opened:
-            self._opened[url] = self._open(*self._places[url])
+            self._opened[url] = self._open(*self._configured[url])
         return self._opened[url]
 
     def first(
@@ -185,7 +186,7 @@ class AnsweringStores:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """All places, the primary first."""
+        """All stores, the primary first."""
         return self._stores.urls
 
     def give_up(self, url: str, error: ClinicBackupsError) -> None:

@@ -321,6 +321,9 @@ class Coverage:
         for name in declared.may_be_empty:
             if name not in self._extracts:
                 yield _stale(name, "which may be empty, but it has no extract")
+        for name in declared.lasting_keys:
+            if name not in self._extracts:
+                yield _stale(name, "whose keys last, but it has no extract")
         for name in declared.columns:
             if not any(name.startswith(f"{table}.") for table in relations):
                 yield _stale(name, "but there is no such table")

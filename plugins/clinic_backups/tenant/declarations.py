@@ -11,7 +11,7 @@ from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.text import quoted
 
 FILE = "not_backed_up.txt"
-_WORDS = ("derived", "shared", "rows", "may be empty")
+_WORDS = ("derived", "shared", "rows", "may be empty", "lasting keys")
 PART = r"""(?: "(?:[^"]|"")+" | [^".:]+ )"""
 """A name as these files write it, as a verbose regular expression."""
 _SUBJECT = re.compile(rf"""\s* ( {PART} (?: \. {PART} ){{1,2}} ) \s* : (.*)""", re.VERBOSE | re.DOTALL)
@@ -33,6 +33,8 @@ class Declarations:
     """Tables with an extract that leaves rows out on purpose."""
     may_be_empty: Mapping[str, str] = field(default_factory=dict)
     """Tables with an extract that may become empty for a clinic without making a backup suspect."""
+    lasting_keys: Mapping[str, str] = field(default_factory=dict)
+    """Tables in which two rows never get the same key, and no row is given to another clinic."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Columns that refer to something outside the clinic's backup, or to something else than their name suggests."""
 
@@ -45,9 +47,9 @@ class Declarations:
 def parse(text: str) -> Declarations:
     """Read the file. A line is ``subject: reason``. Blank lines and lines that begin with ``#`` are ignored.
 
-    A reason that begins with ``derived,``, ``shared,``, ``rows,`` or ``may be empty,``, in small or capital letters,
-    gives the subject that class. A subject of three names is a column. A name with a dot, a colon or a quote stands in
-    double quotes, as in SQL.
+    A reason that begins with ``derived,``, ``shared,``, ``rows,``, ``may be empty,`` or ``lasting keys,``, in small or
+    capital letters, gives the subject that class. A subject of three names is a column. A name with a dot, a colon or a
+    quote stands in double quotes, as in SQL. A table with lasting keys may have a second line of another class.
 
     :raises SettingsError: a line has no reason, its subject has another line already, or such a word is misspelt.
     """
@@ -65,13 +67,15 @@ def parse(text: str) -> Declarations:
             raise SettingsError(
                 f"{FILE}, line {number}: {line.strip()!r} is not `schema.table: reason`.",
                 hint="Say for each table why its rows may be lost. The other forms are `schema.table: derived, reason`,"
-                " `schema.table: shared, reason`, `schema.table: rows, reason`, `schema.table: may be empty, reason`"
-                " and `schema.table.column: reason`. A name with a dot, a colon or a quote stands in double quotes.",
+                " `schema.table: shared, reason`, `schema.table: rows, reason`, `schema.table: may be empty, reason`,"
+                " `schema.table: lasting keys, reason` and `schema.table.column: reason`. A name with a dot, a colon or"
+                " a quote stands in double quotes.",
             )
-        if any(subject in subjects for subjects in found.values()):
+        alone = ("lasting keys",) if kind == "lasting keys" else found.keys() - {"lasting keys"}
+        if any(subject in found[each] for each in alone):
             raise SettingsError(f"{FILE}, line {number}: {subject} has another line already.", hint="Remove one.")
         found[kind][subject] = reason
-    found["may_be_empty"] = found.pop("may be empty")
+    found["may_be_empty"], found["lasting_keys"] = found.pop("may be empty"), found.pop("lasting keys")
     return Declarations(**found)
 
 

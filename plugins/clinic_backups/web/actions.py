@@ -192,7 +192,7 @@ class Actions:
         return self._start(caller, "release", HOLD, backup.record.clinic_id, conf, backup=backup)
 
     def verify(self, caller: Caller, backup: HistoryEntry) -> Started:
-        """Read every copy of a backup and compare it with the catalog."""
+        """Read every replica of a backup and compare it with the catalog."""
         caller.require("verify", backup.record.clinic_id)
         conf = {"backup_id": backup.record.backup_id}
         return self._start(caller, "verify", VERIFY, backup.record.clinic_id, conf, backup=backup)
@@ -236,16 +236,16 @@ class Actions:
         caller.require("download", record.clinic_id)
         _require_completed(record)
         parts, stores = parts_of(record), self._stores()
-        places = {part.backup_id: self._place_of(part, stores) for part in parts}
+        sources = {part.backup_id: self._source_of(part, stores) for part in parts}
         self._limit(caller)
         self._note(caller, "fetch", record.clinic_id, backup=backup, detail=f"{len(parts)} archives")
         name = f"{record.archive_key.rpartition('/')[2].removesuffix(SUFFIX)}_con_todo.tar"
         pieces = tar(
-            record.backup_id, parts, lambda part: _content(places[part.backup_id], part.archive.key), self._now()
+            record.backup_id, parts, lambda part: _content(sources[part.backup_id], part.archive.key), self._now()
         )
         return pieces, name, tar_size(record.backup_id, parts)
 
-    def _place_of(self, part: Part, stores: Stores) -> ObjectStore:
+    def _source_of(self, part: Part, stores: Stores) -> ObjectStore:
         """The first store that has an archive of that length."""
 
         def look(store: ObjectStore) -> ObjectInfo:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
+from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.base.model import WantedKind
 from clinic_backups.catalog.backup_list import HistoryEntry, Status, Type
 from clinic_backups.catalog.board import Sort, Standing
@@ -196,7 +197,7 @@ def fetch_whole(caller: CallerDep, services: ServicesDep, number: Number) -> Str
 @on_threads
 def fetch(caller: CallerDep, services: ServicesDep, number: Number) -> StreamingResponse:
     entry = entry_of(services, caller, number)
-    return _file(*services.actions.content(caller, entry), media_type="application/vnd.age")
+    return _file(*services.actions.content(caller, entry), media_type=ENCRYPTION.CONTENT_TYPE)
 
 
 @router.post(

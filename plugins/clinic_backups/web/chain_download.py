@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from clinic_backups.archive import by_hand
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.base.model import ArchiveInfo, BackupRecord
 
@@ -15,7 +16,7 @@ END = b"\0" * (2 * BLOCK)
 LEEME = """\
 Este archivo contiene el respaldo {backup_id} y todos los respaldos en los que se apoya.
 Cada uno solo no se puede restaurar: hacen falta todos. Están cifrados; se abren con la clave secreta.
-Ábralos en este orden, cada uno en la misma carpeta, con age, zstd y tar:
+Ábralos en este orden, cada uno en la misma carpeta, con {encryption}, {codec} y tar:
 
 {commands}
 
@@ -24,7 +25,7 @@ El último es el respaldo mismo: su manifest.json dice qué bloques de qué arch
 README = """\
 This file holds the backup {backup_id} and all backups that it is built on.
 Each of them alone cannot be restored: all are needed. They are encrypted; the secret key opens them.
-Open them in this order, each into the same folder, with age, zstd and tar:
+Open them in this order, each into the same folder, with {encryption}, {codec} and tar:
 
 {commands}
 
@@ -52,11 +53,11 @@ def parts_of(record: BackupRecord) -> list[Part]:
 
 def texts(backup_id: str, parts: Sequence[Part]) -> list[tuple[str, bytes]]:
     """The instructions in both languages."""
-    commands = "\n".join(
-        f"  age --decrypt --identity identity.txt {part.filename} | zstd --decompress | tar --extract" for part in parts
-    )
+    commands = "\n".join(f"  {by_hand.unpacked('identity.txt', part.filename)} | tar --extract" for part in parts)
     named = (("LEEME.txt", LEEME), ("README.txt", README))
-    return [(name, text.format(backup_id=backup_id, commands=commands).encode()) for name, text in named]
+    return [
+        (name, text.format(backup_id=backup_id, commands=commands, **by_hand.TOOLS).encode()) for name, text in named
+    ]
 
 
 def tar_size(backup_id: str, parts: Sequence[Part]) -> int:

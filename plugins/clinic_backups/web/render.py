@@ -17,6 +17,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from clinic_backups.archive import by_hand
 from clinic_backups.base.model import iso, moment_of
 from clinic_backups.notify.formats import FILTERS, Formats
 from clinic_backups.web import charts
@@ -126,7 +127,7 @@ def _environment(language: str, zone: str) -> Environment:
     )
     environment.filters.update({name: _marked(getattr(formats, name)) for name in (*FILTERS, "clock", "weekday")})
     environment.filters.update(backup_at=moment_of, iso=iso, short=lambda text: tidy(text, LONGEST_NAME))
-    environment.globals.update(dag_of=DAG_OF)
+    environment.globals.update(dag_of=DAG_OF, by_hand=by_hand)
     environment.globals.update(t=Texts(language, formats), lang=language, trend=charts.trend, places=charts.places)
     environment.globals["values_of"] = lambda points, what: [(point.day, getattr(point, what)) for point in points]
     return environment

@@ -87,5 +87,5 @@ SELECT k.table_name, k.attname, k.nspname, k.type, k.expression,
   FROM columns k
   LEFT JOIN needs d ON d.attrelid = k.attrelid AND d.attnum = k.attnum AND d.view = k.view
   LEFT JOIN calls c ON c.attrelid = k.attrelid AND c.attnum = k.attnum AND c.view = k.view
- WHERE d.attrelid IS NOT NULL OR c.attrelid IS NOT NULL OR k.expression ~* '(nextval|currval)' OR k.table_name = ANY (%(written)s)
+ WHERE d.attrelid IS NOT NULL OR c.attrelid IS NOT NULL OR k.expression ~* '(nextval|currval|lastval|setval|last_value|query_to_xml|dblink|ts_stat)' OR k.table_name = ANY (%(written)s)
  ORDER BY 1, 2

@@ -1,10 +1,16 @@
 -- Every sequence: its name, how it counts, whether this role may read and set it, and whether PostgreSQL knows a
--- column, domain or function that it belongs to.
+-- column that gets its numbers: an identity, a default, a domain's default, or a column of numbers that owns it. If
+-- another column owns it, that says only when it is dropped.
 SELECT s.oid::bigint, n.nspname, s.relname, quote_ident(n.nspname) || '.' || quote_ident(s.relname),
        q.seqincrement, q.seqmin, q.seqmax, q.seqcycle,
        has_sequence_privilege(s.oid, 'UPDATE') AND has_sequence_privilege(s.oid, 'SELECT'),
        EXISTS (SELECT FROM pg_depend d
                 WHERE d.classid = 'pg_class'::regclass AND d.objid = s.oid AND d.refclassid = 'pg_class'::regclass
+                      AND (d.deptype = 'i'
+                           OR EXISTS (SELECT FROM pg_attribute a
+                                       WHERE a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+                                         AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype,
+                                                            'numeric'::regtype)))
                    OR d.refclassid = 'pg_class'::regclass AND d.refobjid = s.oid
                       AND d.classid IN ('pg_attrdef'::regclass, 'pg_type'::regclass))
   FROM pg_sequence q

@@ -1,4 +1,4 @@
-"""The tasks that check the stores and make missing copies."""
+"""The tasks that check the stores and make missing replicas."""
 
 from __future__ import annotations
 
@@ -20,24 +20,28 @@ from clinic_backups.operators.retention import conf_of, log_losses, wanted_clini
 log = logging.getLogger(__name__)
 
 
-def log_copies(logger: Any, parts: AirflowParts, clinic_id: int | None = None, *, patient: bool = False) -> Replication:
-    """Make missing copies, and log them. A later run tries again if a copy fails."""
-    replicator = parts.replicator(on_copy=lambda record, url: logger.info("Copying %s to %s", record.backup_id, url))
+def log_replication(
+    logger: Any, parts: AirflowParts, clinic_id: int | None = None, *, patient: bool = False
+) -> Replication:
+    """Make missing replicas, and log them. A later run tries again if a replica fails."""
+    replicator = parts.replicator(
+        on_replica=lambda record, url: logger.info("Replicating %s to %s", record.backup_id, url)
+    )
     done = replicator.run(clinic_id, patient=patient)
-    for copy, error in done.problems:
-        logger.warning("%s is not in %s yet: %s", copy.backup_id, copy.store_url, error)
+    for replica, error in done.problems:
+        logger.warning("%s is not in %s yet: %s", replica.backup_id, replica.store_url, error)
     log_losses(logger, done.losses)
     return done
 
 
-def copy_without_failing(logger: Any, parts: AirflowParts, clinic_id: int) -> None:
-    """Copy after a backup. The backup is complete in its own store even if this fails."""
+def replicate_without_failing(logger: Any, parts: AirflowParts, clinic_id: int) -> None:
+    """Replicate after a backup. The backup is complete in its own store even if this fails."""
     if len(parts.stores.urls) == 1:
         return
     try:
-        log_copies(logger, parts, clinic_id)
+        log_replication(logger, parts, clinic_id)
     except ClinicBackupsError as error:
-        logger.warning("The copies wait for a later run: %s", error)
+        logger.warning("The replicas wait for a later run: %s", error)
 
 
 @task(multiple_outputs=False)
@@ -69,23 +73,25 @@ def check_stores() -> dict[str, int]:
 
 
 @task(trigger_rule="all_done", multiple_outputs=False)
-def copy_missing() -> dict[str, int]:
-    """Make the copies that stores lack, of all clinics, including those that are no longer backed up."""
+def replicate_missing() -> dict[str, int]:
+    """Make the replicas that stores lack, of all clinics, including those that are no longer backed up."""
     conf = conf_of(get_current_context())
     with failing_clearly(log):
         parts = AirflowParts()
         if flag(conf, "dry_run"):
-            for backlog in parts.copies().backlog(parts.stores.urls):
-                log.info("%s lacks %s copies.", backlog.store_url, backlog.missing)
-            return {"copied": 0, "waiting": 0}
-        done = log_copies(log, parts, wanted_clinic(parts, conf), patient=True)
+            for backlog in parts.replicas().backlog(parts.stores.urls):
+                log.info("%s lacks %s replicas.", backlog.store_url, backlog.missing)
+            return {"replicated": 0, "waiting": 0}
+        done = log_replication(log, parts, wanted_clinic(parts, conf), patient=True)
         log_delivery(log, parts.deliver)
-    made = len(done.copies) - len(done.problems)
-    log.info("%s copies were made, %s wait.", made, len(done.problems))
+    made = len(done.replicas) - len(done.problems)
+    log.info("%s replicas were made, %s wait.", made, len(done.problems))
     if done.problems:
-        urls = ", ".join(sorted({copy.store_url for copy, _ in done.problems}))
-        raise AirflowFailException(f"{len(done.problems)} copies could not be made in {urls}. The next run continues.")
-    return {"copied": made, "waiting": 0}
+        urls = ", ".join(sorted({replica.store_url for replica, _ in done.problems}))
+        raise AirflowFailException(
+            f"{len(done.problems)} replicas could not be made in {urls}. The next run continues."
+        )
+    return {"replicated": made, "waiting": 0}
 
 
 def _log(inventory: Inventory) -> None:

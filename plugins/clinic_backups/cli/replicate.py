@@ -1,4 +1,4 @@
-"""``clinic-backups replicate`` and ``verify``: the copies of backups."""
+"""``clinic-backups replicate`` and ``verify``: the replicas of backups."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def replicate(
     clinic: Annotated[int | None, typer.Option(help="Only this clinic.")] = None,
     json: Json = False,
 ) -> None:
-    """Make the copies that stores lack: in the replicas, and those that the primary store lost."""
+    """Make the replicas that stores lack: in further stores, and those that the primary store lost."""
     with_parts = parts()
     if len(with_parts.stores.urls) == 1:
         raise SettingsError(
@@ -32,45 +32,45 @@ def replicate(
         )
     require_known_clinic(with_parts, clinic)
     with Steps() as steps:
-        replicator = with_parts.replicator(on_copy=lambda record, url: steps.step(f"{record.backup_id} to {url}"))
+        replicator = with_parts.replicator(on_replica=lambda record, url: steps.step(f"{record.backup_id} to {url}"))
         done = replicator.run(clinic, patient=True)
     if json:
         print_json([
-            {"backup_id": copy.backup_id, "store_url": copy.store_url, "size_bytes": copy.size_bytes,
-             "error": copy.error.message if copy.error else None} for copy in done.copies
+            {"backup_id": each.backup_id, "store_url": each.store_url, "size_bytes": each.size_bytes,
+             "error": each.error.message if each.error else None} for each in done.replicas
         ])  # fmt: skip
     else:
         columns = (("backup", False), ("store", False), ("stored", True), ("problem", False))
         rows = [
-            (copy.backup_id, escape(copy.store_url), "" if copy.error else human_size(copy.size_bytes),
-             escape(copy.error.message) if copy.error else "") for copy in done.copies
+            (each.backup_id, escape(each.store_url), "" if each.error else human_size(each.size_bytes),
+             escape(each.error.message) if each.error else "") for each in done.replicas
         ]  # fmt: skip
-        print_table("Copies", columns, rows)
+        print_table("Replicas", columns, rows)
     for loss in done.losses:
         errors.print(f"{loss.backup_id} is {loss.problem} in {escape(loss.store_url)}.")
     if done.problems:
         _, first = done.problems[0]
-        raise TransientError(f"{len(done.problems)} copies could not be made.", hint=first.hint or "Try again.")
+        raise TransientError(f"{len(done.problems)} replicas could not be made.", hint=first.hint or "Try again.")
 
 
 def verify(backup_id: str, json: Json = False) -> None:
-    """Read every copy of a backup and of its chain; record what is lost, damaged or back. Needs no key.
+    """Read every replica of a backup and of its chain; record what is lost, damaged or back. Needs no key.
 
-    Exit code 1 if a copy is missing or damaged, 75 if something could not be checked.
+    Exit code 1 if a replica is missing or damaged, 75 if something could not be checked.
     """
     with Steps() as steps:
         done = parts().verifier(listener=steps.listener).run(backup_id)
     if json:
         print_json([
-            {"backup_id": copy.backup_id, "store_url": copy.store_url, "size_bytes": copy.size_bytes,
-             "condition": copy.condition, "is_news": copy.is_news, "error": copy.error.message if copy.error else None}
-            for copy in done.copies
+            {"backup_id": each.backup_id, "store_url": each.store_url, "size_bytes": each.size_bytes,
+             "condition": each.condition, "is_news": each.is_news, "error": each.error.message if each.error else None}
+            for each in done.replicas
         ])  # fmt: skip
     else:
         columns = (("backup", False), ("store", False), ("size", True), ("is", False), ("recorded", False))
         rows = [
-            (copy.backup_id, escape(copy.store_url), human_size(copy.size_bytes), copy.condition or "not known",
-             "now" if copy.is_news else "") for copy in done.copies
+            (each.backup_id, escape(each.store_url), human_size(each.size_bytes), each.condition or "not known",
+             "now" if each.is_news else "") for each in done.replicas
         ]  # fmt: skip
-        print_table("Copies", columns, rows)
+        print_table("Replicas", columns, rows)
     done.require_intact()

@@ -1,4 +1,4 @@
-"""The copies of each backup: which stores hold one, which lost it, and which still lack one."""
+"""The replicas of each backup: which stores hold one, which lost it, and which still lack one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Row, Subquery, case, delete, exists, func, literal, select, update
+from sqlalchemy import ColumnElement, Row, Subquery, bindparam, case, delete, exists, func, literal, select, update
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.base.errors import ClinicBackupsError
-from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Condition, CopyProblem, Loss
+from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Condition, Loss, ReplicaProblem
 from clinic_backups.catalog.database import CatalogDatabase
-from clinic_backups.catalog.tables import backup, backup_copy, store, store_identity
+from clinic_backups.catalog.tables import backup, backup_replica, store, store_identity
 
 _WRITTEN: Mapping[Condition, str] = {"intact": "present", "missing": "lost", "damaged": "damaged"}
 """The states in the table."""
@@ -26,7 +26,7 @@ REST = timedelta(minutes=15)
 
 @dataclass(frozen=True)
 class Backlog:
-    """A store that lacks copies of completed backups, and its last failure, if any."""
+    """A store that lacks replicas of completed backups, and its last failure, if any."""
 
     store_url: str
     missing: int
@@ -35,17 +35,17 @@ class Backlog:
     hint: str = ""
 
 
-class Copies:
-    """The copies of backups. A backup without any intact copy is ``lost`` until one is found again."""
+class Replicas:
+    """The replicas of backups. A backup without any intact replica is ``lost`` until one is found again."""
 
     def __init__(self, database: CatalogDatabase) -> None:
         self._database = database
 
     def of_clinic(self, clinic_id: int) -> dict[str, dict[str, Condition]]:
-        """The state of each copy, by backup id and store URL."""
+        """The state of each replica, by backup id and store URL."""
         statement = (
-            select(backup_copy.c.backup_id, backup_copy.c.store_url, backup_copy.c.state)
-            .join(backup, backup.c.backup_id == backup_copy.c.backup_id)
+            select(backup_replica.c.backup_id, backup_replica.c.store_url, backup_replica.c.state)
+            .join(backup, backup.c.backup_id == backup_replica.c.backup_id)
             .where(backup.c.clinic_id == clinic_id)
         )
         found: dict[str, dict[str, Condition]] = {}
@@ -57,7 +57,7 @@ class Copies:
     def mark(
         self, backup_id: str, store_url: str, condition: Condition, at: datetime, announce: Announce | None = None
     ) -> list[Loss]:
-        """Record the condition of a copy. A backup is lost with its last intact copy, and found with its first.
+        """Record the condition of a replica. A backup is lost with its last intact replica, and found with its first.
 
         The same applies to the backups that are built on it. Returns those that are lost by this.
 
@@ -70,7 +70,7 @@ class Copies:
         self,
         record: BackupRecord,
         store_url: str,
-        problem: CopyProblem,
+        problem: ReplicaProblem,
         at: datetime,
         announce: Announce | None = None,
     ) -> list[Loss]:
@@ -89,7 +89,7 @@ class Copies:
         """
         rows = [{"backup_id": backup_id, "store_url": store_url, "state": _WRITTEN[condition], "stored_at": at,
                  "checked_at": at} for backup_id, condition in conditions.items()]  # fmt: skip
-        statement = insert(backup_copy).values(rows)
+        statement = insert(backup_replica).values(rows)
         new = {"state": statement.excluded.state, "checked_at": at}
         with self._database.transaction(f"writing where backups lie: {', '.join(list(conditions)[:3])}") as db:
             db.execute(statement.on_conflict_do_update(index_elements=["backup_id", "store_url"], set_=new))
@@ -114,17 +114,15 @@ class Copies:
 
     def etags(self, backup_ids: Iterable[str], store_url: str) -> dict[str, str]:
         """The etags of a store's objects that were read and right, by backup id."""
-        statement = select(backup_copy.c.backup_id, backup_copy.c.etag).where(
-            backup_copy.c.backup_id.in_(list(backup_ids)), backup_copy.c.store_url == store_url
-        )
-        with self._database.transaction("reading which copies were read") as db:
-            return {row.backup_id: row.etag for row in db.execute(statement) if row.etag is not None}
+        values = {"ids": list(backup_ids), "url": store_url}
+        with self._database.statement("reading which replicas were read") as db:
+            return {row.backup_id: row.etag for row in db.execute(_ETAGS, values) if row.etag is not None}
 
     def note_etag(self, backup_id: str, store_url: str, etag: str) -> None:
         """Record that the object with this etag was read and right."""
-        here = (backup_copy.c.backup_id == backup_id) & (backup_copy.c.store_url == store_url)
+        here = (backup_replica.c.backup_id == backup_id) & (backup_replica.c.store_url == store_url)
         with self._database.transaction(f"noting that {backup_id} was read") as db:
-            db.execute(update(backup_copy).where(here).values(etag=etag))
+            db.execute(update(backup_replica).where(here).values(etag=etag))
 
     def waiting(self, store_urls: Sequence[str], *, clinic_id: int | None = None) -> list[tuple[int, str, str]]:
         """Completed backups that a store lacks, as (clinic, backup, store), the newest first."""
@@ -134,12 +132,12 @@ class Copies:
         )
         if clinic_id is not None:
             statement = statement.where(backup.c.clinic_id == clinic_id)
-        with self._database.transaction("reading which copies are missing") as db:
+        with self._database.transaction("reading which replicas are missing") as db:
             rows = db.execute(statement.order_by(backup.c.started_at.desc(), missing.c.store_url))
             return [(row.clinic_id, row.backup_id, row.store_url) for row in rows]
 
     def backlog(self, store_urls: Sequence[str]) -> list[Backlog]:
-        """The number of copies that each store lacks. Stores that lack none are left out."""
+        """The number of replicas that each store lacks. Stores that lack none are left out."""
         missing = _missing(store_urls)
         statement = (
             select(
@@ -155,39 +153,39 @@ class Copies:
             .group_by(missing.c.store_url)
             .order_by(missing.c.store_url)
         )
-        with self._database.transaction("reading which copies are missing") as db:
+        with self._database.transaction("reading which replicas are missing") as db:
             return [Backlog(*row) for row in db.execute(statement)]
 
     def count_in(self, store_url: str) -> int:
         """The number of backups in a store, according to the catalog."""
-        here = (backup_copy.c.store_url == store_url) & (backup_copy.c.state == PRESENT)
+        here = (backup_replica.c.store_url == store_url) & (backup_replica.c.state == PRESENT)
         with self._database.transaction("reading where backups lie") as db:
-            return int(db.execute(select(func.count()).select_from(backup_copy).where(here)).scalar_one())
+            return int(db.execute(select(func.count()).select_from(backup_replica).where(here)).scalar_one())
 
     def store_urls(self) -> list[str]:
         """Every store that holds a backup, or should."""
         with self._database.transaction("reading where backups lie") as db:
-            statement = select(backup_copy.c.store_url).distinct().order_by(backup_copy.c.store_url)
+            statement = select(backup_replica.c.store_url).distinct().order_by(backup_replica.c.store_url)
             return [url for (url,) in db.execute(statement)]
 
     def adopt(self, store_url: str, at: datetime) -> int:
-        """Record this store for backups that were completed before copies were recorded; returns their number."""
-        placeless = ~exists().where(backup_copy.c.backup_id == backup.c.backup_id)
+        """Record this store for backups that were completed before replicas were recorded; returns their number."""
+        unrecorded = ~exists().where(backup_replica.c.backup_id == backup.c.backup_id)
         old = select(backup.c.backup_id, literal(store_url), literal(at)).where(
-            backup.c.state.in_(("completed", "deleting")), placeless
+            backup.c.state.in_(("completed", "deleting")), unrecorded
         )
         with self._database.transaction("writing where older backups lie") as db:
             columns = ["backup_id", "store_url", "stored_at"]
-            return int(db.execute(insert(backup_copy).from_select(columns, old)).rowcount)
+            return int(db.execute(insert(backup_replica).from_select(columns, old)).rowcount)
 
     def forget_store(self, store_url: str) -> int:
         """Remove a store from the records, but no objects; returns the number of its backups."""
-        copy = backup_copy.alias("copy")
-        here = exists().where(copy.c.backup_id == backup.c.backup_id, copy.c.store_url == store_url)
+        replica = backup_replica.alias("replica")
+        here = exists().where(replica.c.backup_id == backup.c.backup_id, replica.c.store_url == store_url)
         elsewhere = exists().where(
-            backup_copy.c.backup_id == backup.c.backup_id,
-            backup_copy.c.store_url != store_url,
-            backup_copy.c.state == PRESENT,
+            backup_replica.c.backup_id == backup.c.backup_id,
+            backup_replica.c.store_url != store_url,
+            backup_replica.c.state == PRESENT,
         )
         parent = backup.alias("parent")
         broken = exists().where(parent.c.backup_id == backup.c.parent_id, parent.c.state == "lost")
@@ -198,7 +196,7 @@ class Copies:
                 pass  # one round for each link of the longest chain
             for known in (store, store_identity):
                 db.execute(delete(known).where(known.c.store_url == store_url))
-            return int(db.execute(delete(backup_copy).where(backup_copy.c.store_url == store_url)).rowcount)
+            return int(db.execute(delete(backup_replica).where(backup_replica.c.store_url == store_url)).rowcount)
 
     def note_failure(self, store_url: str, error: ClinicBackupsError, at: datetime) -> None:
         """Record that a store failed, so that it is not used for a while: see :meth:`resting`."""
@@ -225,37 +223,44 @@ def _missing(store_urls: Sequence[str]) -> Subquery:
 
 def _lacks(missing: Subquery) -> ColumnElement[bool]:
     there = exists().where(
-        backup_copy.c.backup_id == backup.c.backup_id,
-        backup_copy.c.store_url == missing.c.store_url,
-        backup_copy.c.state == PRESENT,
+        backup_replica.c.backup_id == backup.c.backup_id,
+        backup_replica.c.store_url == missing.c.store_url,
+        backup_replica.c.state == PRESENT,
     )
     return (backup.c.state == "completed") & ~there
 
 
+_PARENT = backup.alias("parent")
+_INTACT = exists().where(backup_replica.c.backup_id == backup.c.backup_id, backup_replica.c.state == PRESENT)
+_BUILT = backup.c.parent_id.is_(None) | exists().where(
+    _PARENT.c.backup_id == backup.c.parent_id, _PARENT.c.state == "completed"
+)
+_STATE = case((_INTACT & _BUILT, "completed"), else_="lost")
+# Built once, because each backup runs them.
+_SETTLE = (
+    update(backup)
+    .where(backup.c.backup_id.in_(bindparam("ids", expanding=True)))
+    .where(backup.c.state.in_(("completed", "lost")), backup.c.state != _STATE)
+    .values(state=_STATE, updated_at=func.now())
+    .returning(backup.c.backup_id, backup.c.state, backup.c.clinic_id, backup.c.clinic_name, backup.c.started_at)
+)
+_ETAGS = select(backup_replica.c.backup_id, backup_replica.c.etag).where(
+    backup_replica.c.backup_id.in_(bindparam("ids", expanding=True)), backup_replica.c.store_url == bindparam("url")
+)
+_LOCK_PARENT = select(backup.c.backup_id).where(backup.c.backup_id == bindparam("of")).with_for_update(read=True)
+
+
 def settle(db: SqlConnection, backup_ids: Iterable[str], store_url: str) -> list[Loss]:
-    """Set the states of backups, and of those that are built on them, by their intact copies; returns the newly lost.
+    """Set the states of backups, and of those that are built on them, by their intact replicas; returns the newly lost.
 
     For a new backup, the caller locks its parent first: see :func:`lock_parent`.
 
     :param store_url: the store that the losses name.
     """
-    parent = backup.alias("parent")
-    intact = exists().where(backup_copy.c.backup_id == backup.c.backup_id, backup_copy.c.state == PRESENT)
-    built = backup.c.parent_id.is_(None) | exists().where(
-        parent.c.backup_id == backup.c.parent_id, parent.c.state == "completed"
-    )
-    new = case((intact & built, "completed"), else_="lost")
     changes: dict[str, Row[tuple[str, str, int, str, datetime]]] = {}
     waiting = sorted(backup_ids)
     while waiting:
-        changed = db.execute(
-            update(backup)
-            .where(backup.c.backup_id.in_(waiting), backup.c.state.in_(("completed", "lost")), backup.c.state != new)
-            .values(state=new, updated_at=func.now())
-            .returning(
-                backup.c.backup_id, backup.c.state, backup.c.clinic_id, backup.c.clinic_name, backup.c.started_at
-            )
-        ).all()
+        changed = db.execute(_SETTLE, {"ids": waiting}).all()
         for row in changed:
             # There are only two states, so a state that changed twice is the old one.
             if changes.pop(row.backup_id, None) is None:
@@ -271,7 +276,7 @@ def lock_parent(db: SqlConnection, backup_id: str) -> None:
 
     Locking the parent is enough: a loss further up the chain reaches the new backup through the parent's row.
     """
-    db.execute(select(backup.c.backup_id).where(backup.c.backup_id == backup_id).with_for_update(read=True))
+    db.execute(_LOCK_PARENT, {"of": backup_id})
 
 
 def _own_losses(db: SqlConnection, store_url: str, conditions: Mapping[str, Condition]) -> list[Loss]:
