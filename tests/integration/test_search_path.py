@@ -160,3 +160,46 @@ def test_what_somebody_made_in_a_schema_that_has_a_roles_name_is_never_run(
         rig.run(1)
         assert ran(rig) == []
         was = role
+
+
+def test_an_extensions_operator_is_run_and_not_one_beside_it_that_fits_better(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    """The extension is in public, where somebody makes operators of the same names for domains and other types."""
+    ddl = """
+        CREATE EXTENSION citext SCHEMA public; CREATE DOMAIN s.word AS public.citext; GRANT USAGE ON TYPE s.word TO PUBLIC;
+        CREATE TABLE s.kind (w s.word PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, v text);
+        CREATE TABLE s.item (w text PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, kind public.citext REFERENCES s.kind, mark s.word UNIQUE);
+        INSERT INTO s.kind SELECT 'k' || k, 1 + k % 2, 'v' FROM generate_series(1, 20) AS k;
+        INSERT INTO s.item SELECT 'i' || k, 1 + k % 2, 'K' || k, 'm' || k FROM generate_series(1, 20) AS k
+    """
+    rig = shaped(demo_database, tmp_path, ddl, {"kind": OWN, "item": OWN})
+    record, role = rig.run(1), f"evil_{demo_database.name}"
+    rig.execute(
+        f"CREATE ROLE {role}; GRANT CREATE ON SCHEMA public TO {role}; CREATE SCHEMA h AUTHORIZATION {role};"
+        f" GRANT USAGE ON SCHEMA h, s TO PUBLIC; SET ROLE {role}; CREATE SEQUENCE h.hit MINVALUE 0;"
+        " GRANT ALL ON h.hit TO PUBLIC; CREATE TABLE h.traps (n int, what text)"
+    )
+    types = [("s.word", "s.word"), ("s.word", "text"), ("text", "s.word"), ("public.citext", "text"),
+             ("s.word", "public.citext"), ("public.citext", "s.word"), ("text", "public.citext")]  # fmt: skip
+    for number, (left, right) in enumerate(types):
+        rig.execute(
+            f"SET ROLE {role}; INSERT INTO h.traps VALUES ({number}, '{left} = {right}');"
+            f" CREATE FUNCTION public.trap{number}({left}, {right}) RETURNS boolean LANGUAGE plpgsql AS"
+            f" 'BEGIN PERFORM pg_catalog.setval(''h.hit'', {number}); RETURN false; END';"
+            f" CREATE OPERATOR public.= (LEFTARG={left}, RIGHTARG={right}, FUNCTION=public.trap{number})"
+        )
+    rig.run(1)
+    assert ran(rig) == []
+    assert [found for found in trial(rig, rig.database.restorer_uri) if found.level == "error"] == []
+    assert ran(rig) == []
+    for damage in (
+        "DELETE FROM s.item WHERE clinic_id = 1",
+        "UPDATE s.kind SET v = 'x'",
+        "UPDATE s.item SET mark = ('x' || mark::text)::s.word",
+    ):
+        rig.execute("SET LOCAL search_path = pg_catalog", damage)
+        plan = rig.plan(record)
+        assert (ran(rig), plan.refusals) == ([], ())
+        assert restored(rig, record, plan) is not None
+        assert ran(rig) == []
