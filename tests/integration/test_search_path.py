@@ -29,7 +29,8 @@ TRAPS = """
     SET LOCAL search_path = pg_catalog; SET ROLE {role};
     CREATE SEQUENCE h.hit MINVALUE 0; GRANT ALL ON h.hit TO PUBLIC; CREATE TABLE h.traps (n int, what text);
     CREATE FUNCTION h.trapped(n bigint) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS
-        'BEGIN PERFORM setval(''h.hit'', n); END';
+        -- Written so that a plan does not look for sequences in thousands of functions.
+        'BEGIN EXECUTE ''SELECT se'' || ''tval(''''h.hit'''', '' || n || '')''; END';
     DO $do$
     DECLARE l text; r text; called text; n int := 0; gives text; body text;
         numbers text[] := ARRAY['int2', 'int4', 'int8', 'numeric', 'oid'];
@@ -37,8 +38,6 @@ TRAPS = """
     BEGIN
       FOREACH l IN ARRAY types LOOP FOREACH r IN ARRAY types LOOP
         FOREACH called IN ARRAY ARRAY['=', '<>', '<', '>', '<=', '>=', '+', '-', '*', '/', '%', '||'] LOOP
-          CONTINUE WHEN EXISTS (SELECT FROM pg_operator WHERE oprname = called AND oprleft = l::regtype
-                                   AND oprright = r::regtype AND oprnamespace = 'pg_catalog'::regnamespace);
           CONTINUE WHEN called IN ('+', '-', '*', '/', '%') AND NOT (l = ANY (numbers) AND r = ANY (numbers));
           n := n + 1;
           INSERT INTO h.traps VALUES (n, concat_ws(' ', l, called, r));
@@ -52,10 +51,7 @@ TRAPS = """
       FOR called, gives IN SELECT DISTINCT p.proname, p.prokind FROM pg_proc p
                           WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = ANY ({names}) LOOP
         FOREACH l IN ARRAY types LOOP FOREACH r IN ARRAY ARRAY['', ', text'] LOOP
-          CONTINUE WHEN EXISTS (SELECT FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = called
-                                   AND proargtypes::regtype[]::text[] = ARRAY[l::regtype::text]
-                                       || CASE r WHEN '' THEN '{{}}' ELSE ARRAY[substr(r, 3)::regtype::text] END)
-                     OR r <> '' AND gives <> 'f';
+          CONTINUE WHEN r <> '' AND gives <> 'f';
           n := n + 1;
           INSERT INTO h.traps VALUES (n, format('%s(%s%s)', called, l, r));
           IF gives = 'f' THEN
@@ -69,6 +65,8 @@ TRAPS = """
         END LOOP; END LOOP;
       END LOOP;
     END $do$;
+    CREATE DOMAIN {schema}.text AS pg_catalog.int4; CREATE DOMAIN {schema}.int8 AS pg_catalog.text; CREATE TYPE {schema}.record AS (a int);
+    CREATE DOMAIN {schema}.date AS pg_catalog.text; CREATE DOMAIN {schema}.uuid AS pg_catalog.int4;
     RESET ROLE
 """
 DDL = """
@@ -106,6 +104,9 @@ def trap(rig: Shaped, schema: str) -> None:
     rig.execute(f"CREATE ROLE {role}")
     if schema == "public":
         rig.execute(f"GRANT CREATE ON SCHEMA public TO {role}")
+        # Here even an operator of the same types comes before PostgreSQL's own.
+        for each in (rig.database.roles.restorer, rig.database.roles.reader, rig.database.roles.catalog):
+            rig.execute(f"ALTER ROLE {each} IN DATABASE {rig.database.name} SET search_path = public, pg_catalog")
     else:
         rig.execute(f"CREATE SCHEMA {schema} AUTHORIZATION {role}; GRANT USAGE ON SCHEMA {schema} TO PUBLIC")
     rig.execute(TRAPS.format(role=role, schema=schema, names=f"ARRAY{NAMES}"))
