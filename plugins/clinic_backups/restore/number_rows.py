@@ -12,14 +12,15 @@ from clinic_backups.restore.sql_tokens import tokens
 from clinic_backups.restore.workspace import Workspace
 
 
-def asked(workspace: Workspace, query: sql.Composed) -> list[tuple[Any, ...]] | None:
+def asked(workspace: Workspace, query: sql.Composed, columns: int = 1) -> list[tuple[Any, ...]] | None:
     """The result of the application's own SQL. Its effects are rolled back, except for numbers taken.
 
     None: it fails.
+
+    :param columns: the number of columns of the query.
     """
     try:
-        with workspace.savepoint(), workspace.application_path():
-            return workspace.rows(query, None, "asking how a sequence's numbers become values")
+        return workspace.as_application(query, columns, "asking how a sequence's numbers become values")
     except PermanentError:
         return None
 

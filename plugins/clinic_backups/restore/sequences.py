@@ -30,16 +30,19 @@ class Found:
 
     :param uses: all columns that get numbers from them.
     :param notes: each a table and what the plan says about it.
+    :param counts: the same, of what other clinics change all the time.
     """
 
     uses: list[SequenceUse] = field(default_factory=list)
     numbered: list[Numbered] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
+    counts: list[tuple[str, str]] = field(default_factory=list)
 
-    def note(self, table: str, said: str) -> None:
+    def note(self, table: str, said: str, *, counts: bool = False) -> None:
         """A sentence about a sequence names its column, so it is said once in the whole plan."""
-        if all(said != other for _, other in self.notes):
-            self.notes.append((table, said))
+        notes = self.counts if counts else self.notes
+        if all(said != other for _, other in notes):
+            notes.append((table, said))
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
             here = rows_of(use, here)
             numbered, left = _complete(workspace, use, numbered, here)
             if left:
-                result.note(use.of.root, _unread(use, left))
+                result.note(use.of.root, _unread(use, left), counts=True)
         result.numbered.append(Numbered(use, numbered, here))
     return result
 
