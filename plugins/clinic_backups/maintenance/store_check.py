@@ -141,7 +141,7 @@ class StoreCheck:
         records = self._catalog.find(clinic_id=clinic.id)
         items = self._compared(clinic, objects, records, task)
         seen = self._replicas.etags([record.backup_id for record in records], clinic.store.url)
-        told = _Told({info.key: info for info in objects}, seen)
+        told = _Listed({info.key: info for info in objects}, seen)
         if not items and not task.read and not any(told.is_another(record) for record in records):
             here = (record for record in records if task.concerns(record.backup_id))
             found.archives |= {
@@ -171,7 +171,7 @@ class StoreCheck:
         items = compare(clinic.store.url, clinic.id, records, here, objects, clinic.uploads, self._now(), erased_at)
         return [item for item in items if task.concerns(item.backup_id)]
 
-    def _read(self, clinic: _Part, items: Sequence[Discrepancy], told: _Told, task: Task, found: Inventory) -> _Read:
+    def _read(self, clinic: _Part, items: Sequence[Discrepancy], told: _Listed, task: Task, found: Inventory) -> _Read:
         """Read the archives that need it: replicas that seem to be found again, or whose mark differs.
 
         If reading was requested, all archives are read.
@@ -192,7 +192,7 @@ class StoreCheck:
                         self._note(record, clinic.store, told, read[record.backup_id][1])
         return read
 
-    def _note(self, record: BackupRecord, store: ObjectStore, told: _Told, condition: Condition) -> None:
+    def _note(self, record: BackupRecord, store: ObjectStore, told: _Listed, condition: Condition) -> None:
         """Record the mark of a right archive, unless it changed meanwhile, so that it need not be read next time."""
         before = told.objects.get(record.archive_key)
         if condition != "intact" or before is None or before.etag in (None, told.seen.get(record.backup_id)):
@@ -213,7 +213,7 @@ class StoreCheck:
         items: list[Discrepancy] = []
         known: dict[str, set[Kind]] = {}
         seen = self._replicas.etags(records, clinic.store.url)
-        told = _Told({info.key: info for info in objects}, seen)
+        told = _Listed({info.key: info for info in objects}, seen)
         for item in self._compared(clinic, objects, records.values(), task):
             record = records.get(item.backup_id or "")
             if item.kind == "missing":
@@ -295,7 +295,7 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Listed:
     """The facts about one clinic's archives from a store's listing, without reading any.
 
     :param objects: the objects by key.
