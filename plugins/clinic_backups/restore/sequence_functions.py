@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from clinic_backups.restore.number_calls import HIDDEN, asked, called, calls
+from clinic_backups.restore.number_calls import HIDDEN, asked, called, calls, runs_shut
 from clinic_backups.restore.number_code import Code, Written
 from clinic_backups.restore.sequence_names import Known, Sequences
+from clinic_backups.restore.sql_tokens import tokens
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 
@@ -23,6 +24,7 @@ class Function:
 
     :param set_path: the search path that it sets for itself.
     :param results: parameters that it gives back.
+    :param may_use: it may use a sequence, as far as a search in its text shows; otherwise it only runs other texts.
     """
 
     oid: int
@@ -33,6 +35,7 @@ class Function:
     set_path: str | None
     is_trigger: bool
     results: Collection[str]
+    may_use: bool
 
     @property
     def said(self) -> str:
@@ -49,12 +52,20 @@ class Function:
     def path(self) -> str | None:
         """The search path, if nothing else can change it."""
         found = self.set_path
-        return None if found is None or "$user" in found or "search_path" in self.body.lower() else found
+        return None if found is None or "$user" in found or "search_path" in self.lower else found
 
     @cached_property
     def is_hidden(self) -> bool:
         """It is not read, but names a function that uses sequences."""
-        return self.unread is not None and any(name in self.body.lower() for name in HIDDEN)
+        return self.unread is not None and any(name in self.lower for name in HIDDEN)
+
+    @cached_property
+    def lower(self) -> str:
+        return self.body.lower()
+
+    def may_call(self, names: Collection[str]) -> bool:
+        """Whether its text may call one of these functions."""
+        return "u&" in self.lower or any(name.lower() in self.lower for name in names)
 
 
 class Functions:
@@ -76,7 +87,8 @@ class Functions:
     def _giving(self) -> set[str]:
         """The names of those that give a number to their caller, or whose number may be anywhere after a call."""
         giving = {name for name, found in self._by_name.items() if any(function.is_hidden for function in found)}
-        waiting = [function for function in self.all if function.unread is None and not function.is_trigger]
+        read = [each for each in self.all if each.may_use and each.unread is None and not each.is_trigger]
+        waiting = read
         while waiting:
             for function in waiting:
                 self.codes[function.oid] = Code(function.body, giving, results=function.results)
@@ -87,13 +99,7 @@ class Functions:
                 and any(written.table is None for written in self.codes[function.oid].written())
             }
             giving |= new
-            again = [name.lower() for name in new]
-            waiting = [
-                function
-                for function in self.all
-                if function.oid in self.codes
-                and any(name in function.body.lower() for name in again + (["u&"] if again else []))
-            ]
+            waiting = [function for function in read if new and function.may_call(new)]
         return giving
 
     def _giving_keys(self) -> set[str]:
@@ -120,10 +126,10 @@ class Functions:
 
     def callers(self, texts: Iterable[str]) -> set[str]:
         """The names of those that other functions, or these texts, call."""
-        names = self._by_name.keys()
-        found = {name for text in texts for name in called(text, names)}
+        found = {name for text in texts for name in called(text, self.giving)}
         for function in self.all:
-            found |= called(function.body, names - {function.name})
+            if function.may_call(self.giving - found):
+                found |= called(function.body, self.giving - {function.name})
         return found
 
     def sources(self, functions: Iterable[Function], seen: set[int] | None = None) -> list[Known]:
@@ -144,6 +150,8 @@ class Functions:
         """Whether nothing can be told of it: it runs a text that is made at run time, or is not read."""
         if function.unread is not None:
             return not function.is_hidden
+        if runs_shut(list(tokens(function.body))):
+            return False
         code = self.codes.get(function.oid)
         return (Code(function.body, self.giving) if code is None else code).runs_anything
 

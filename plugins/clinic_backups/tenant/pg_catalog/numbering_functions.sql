@@ -26,7 +26,8 @@ WITH RECURSIVE bodies AS MATERIALIZED (
 SELECT p.oid::bigint, n.nspname, p.proname, b.language, COALESCE(pg_get_function_sqlbody(p.oid), p.prosrc),
        (SELECT substr(c, 13) FROM unnest(p.proconfig) AS c WHERE c LIKE 'search\_path=%%'), b.is_trigger,
        COALESCE((SELECT array_agg(lower(a.name)) FROM unnest(p.proargmodes, p.proargnames) AS a (mode, name)
-                  WHERE a.mode IN ('o', 'b', 't') AND a.name <> ''), '{}')
+                  WHERE a.mode IN ('o', 'b', 't') AND a.name <> ''), '{}'),
+       a.oid IN (SELECT k.oid FROM asking k)
   FROM listed a
   JOIN bodies b ON b.oid = a.oid
   JOIN pg_proc p ON p.oid = a.oid
