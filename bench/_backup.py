@@ -8,9 +8,10 @@ import time
 
 from bench.children import peak_rss_bytes
 from clinic_backups.app import Parts
+from clinic_backups.base.backup_request import BackupRequest
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.model import BackupRequest, Clinic
 from clinic_backups.base.settings import Settings
 from clinic_backups.maintenance.store_init import StoreInit
 

@@ -16,11 +16,14 @@ from unittest import mock
 
 from bench import children
 from clinic_backups.app import Parts
+from clinic_backups.base.backup_facts import Gap
+from clinic_backups.base.backup_request import BackupRequest
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import connect, session_settings
-from clinic_backups.base.model import BackupRequest, Clinic, Gap, Table
 from clinic_backups.base.settings import PROJECT_SQL, Settings
+from clinic_backups.base.table import Table
 from clinic_backups.maintenance.store_init import StoreInit
 from clinic_backups.tenant import gate, plausibility
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder

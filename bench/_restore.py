@@ -11,8 +11,8 @@ from typing import Any
 import pyrage
 
 from bench.children import peak_rss_bytes
+from clinic_backups.base.backup_facts import ChainArchive
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.model import ChainArchive
 from clinic_backups.base.settings import Settings
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.into import IntoRestore

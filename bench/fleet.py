@@ -16,6 +16,7 @@ from bench.world import COPY_END, World
 from clinic_backups.base import connections
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.settings import PROJECT_SQL
+from clinic_backups.tenant.copy_statement import copy_statement
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.tenant_db import SESSION, Snapshot
 from include.demo.api import AirflowApi
@@ -69,7 +70,7 @@ def _script(database: Connection, clinic_id: int) -> str:
     extracts = SqlExtract().rendered(SqlFolder(PROJECT_SQL), clinic_id)
     with Snapshot(database) as snapshot:
         tables = snapshot.tables(sorted(extracts))
-        copies = [snapshot.copy_statement(table, extracts[name]) for name, table in tables.items()]
+        copies = [copy_statement(table, extracts[name]) for name, table in tables.items()]
     assert all(copy.endswith(COPY_END) for copy in copies)
     settings = [f"SET LOCAL {name} = '{value}';" for name, value in SESSION.items()]
     begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"

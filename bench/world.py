@@ -14,10 +14,11 @@ from typing import Any
 import pyrage
 
 from bench.figures import BenchError
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.model import Clinic
 from clinic_backups.base.settings import PROJECT_SQL
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.tenant.copy_statement import copy_statement
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.tenant_db import SESSION, Snapshot
 from include.demo import database
@@ -80,7 +81,7 @@ class LargeClinic(Loaded):
         extracts = SqlExtract().rendered(SqlFolder(PROJECT_SQL), self.clinic.id)
         with Snapshot(self.superuser) as snapshot:
             tables = snapshot.tables(sorted(extracts))
-            copies = {name: snapshot.copy_statement(table, extracts[name]) for name, table in tables.items()}
+            copies = {name: copy_statement(table, extracts[name]) for name, table in tables.items()}
         return {name: copy.removeprefix("COPY (").removesuffix(COPY_END) for name, copy in copies.items()}
 
     def script(self, target: str) -> str:

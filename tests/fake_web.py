@@ -8,7 +8,8 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from clinic_backups.base.model import BackupRecord, ChainArchive
+from clinic_backups.base.backup_facts import ChainArchive
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.audit import AuditEntry, AuditPage
 from clinic_backups.catalog.backup_list import HistoryEntry, HistoryPage, Moment
@@ -209,7 +210,7 @@ class Fake:
     def board(self) -> Fake:
         return self
 
-    history = audit = actions = board
+    history = audit = actions = seen_runs = board
 
     def banners(self) -> list[Banner]:
         runs = (("clinic_restore", restore_run().run_id),)

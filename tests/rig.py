@@ -18,7 +18,9 @@ import zstandard
 from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.backup.backup import ClinicBackup
 from clinic_backups.base import connections
-from clinic_backups.base.model import BackupRecord, BackupRequest, Clinic, WantedKind
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.backup_request import BackupRequest, WantedKind
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.maintenance.store_init import StoreInit

@@ -10,7 +10,7 @@ from typing import Any
 import pyrage
 
 from clinic_backups.base import connections
-from clinic_backups.base.model import BackupRecord
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.model import RestorePlan, Wish
 from clinic_backups.restore.service import ClinicRestore

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from clinic_backups.archive.bounds import Bound, bound_of
 from clinic_backups.archive.codec import Codec
@@ -15,12 +15,14 @@ from clinic_backups.backup import preflight
 from clinic_backups.backup.backup import ClinicBackup
 from clinic_backups.backup.outcome import Outcomes
 from clinic_backups.backup.stream import OnProgress
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clock import DatabaseClock, machine_now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, SettingsError, TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import Listener, nobody
-from clinic_backups.base.model import BackupRecord, Clinic, ReplicaProblem
+from clinic_backups.base.replica import ReplicaProblem
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.silence import Limits
 from clinic_backups.catalog.approvals import Approvals
@@ -32,8 +34,8 @@ from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.maintenance.cleaning import Cleaner
 from clinic_backups.maintenance.holds import Holds
-from clinic_backups.maintenance.inventory import StoreCheck
 from clinic_backups.maintenance.replication import Replicator
+from clinic_backups.maintenance.store_check import StoreCheck
 from clinic_backups.maintenance.verification import CheckedReplica, Verifier
 from clinic_backups.notify.approval_mails import ApprovalMails
 from clinic_backups.notify.backup_mails import Announcer
@@ -51,9 +53,9 @@ from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.connect import open_store
 from clinic_backups.stores.identified import IdentifiedStore
-from clinic_backups.tenant.extract import SqlExtract, SqlFolder, render
+from clinic_backups.tenant import people
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.gate import OnUnchecked
-from clinic_backups.tenant.tenant_db import Snapshot
 
 FindConnection = Callable[[str], Connection | None]
 
@@ -172,18 +174,12 @@ class Parts:
 
     def clinics(self) -> tuple[list[Clinic], list[Clinic]]:
         """The active clinics, and all of them, in id order."""
-        folder = SqlFolder(self.settings.sql_dir)
-        with Snapshot(self.clinic_db) as snapshot:
-            return snapshot.clinics(folder, "active_clinics.sql"), snapshot.clinics(folder, "all_clinics.sql")
+        return people.clinics(self.clinic_db, SqlFolder(self.settings.sql_dir))
 
     def admins(self, clinic_id: int) -> list[Recipient]:
-        """The recipients of the mails about one clinic, from ``clinic_admins.sql``."""
-        folder, file = SqlFolder(self.settings.sql_dir), "clinic_admins.sql"
-        with Snapshot(self.clinic_db) as snapshot:
-            rows = snapshot.rows(
-                render(folder.text(file), clinic_id, name=file), None, f"running {file}", source="file"
-            )
-        return [Recipient(str(address), str(name or "")) for address, name in rows]
+        """The recipients of the mails about one clinic."""
+        found = people.admins(self.clinic_db, SqlFolder(self.settings.sql_dir), clinic_id)
+        return [Recipient(address, name) for address, name in found]
 
     @cached_property
     def outbox(self) -> Outbox:
@@ -300,19 +296,8 @@ class Parts:
         return Approvals(self.catalog.database, self.settings.approval_hours, self.settings.approvers)
 
     def belongs_to(self, name: str, clinic_id: int) -> bool:
-        """Whether the person with that name belongs to the clinic, as ``user_clinics.sql`` says.
-
-        A superadmin does not belong to any clinic.
-        """
-        query = SqlFolder(self.settings.sql_dir).user_clinics()
-        found: list[tuple[Any, ...]] = []
-        with Snapshot(self.clinic_db) as snapshot:
-            for email in ("", name) if "@" in name else ("",):
-                found += snapshot.rows(
-                    query, {"email": email, "name": name}, "looking up the clinics of a person", source="file"
-                )
-        roles = [role for clinic, role, *_ in found if role == "superadmin" or clinic == clinic_id]
-        return bool(roles) and "superadmin" not in roles
+        """Whether the person with that name belongs to the clinic. A superadmin does not belong to any clinic."""
+        return people.belongs_to(self.clinic_db, SqlFolder(self.settings.sql_dir), name, clinic_id)
 
     def approval_mails(self, url: str) -> ApprovalMails:
         """Creates the mails about waiting plans and answers. :param url: Airflow's address; empty if unknown."""

@@ -19,7 +19,7 @@ import psycopg2
 import pytest
 
 from clinic_backups.base import connections
-from clinic_backups.base.model import BackupRecord
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.settings import PROJECT_SQL
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.operators import pool

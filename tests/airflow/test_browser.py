@@ -21,7 +21,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, FrameLocator, Locator, Page, expect
 
-from clinic_backups.base.model import BackupRecord
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.catalog.restores import Restores
 from include.demo.layout import CLINIC_ADMIN, WEB_USER
 from tests.airflow import browser

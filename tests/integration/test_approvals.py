@@ -12,9 +12,10 @@ import psycopg2
 import pytest
 
 from clinic_backups.base import connections
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import IntegrityError, PermanentError, TransientError
 from clinic_backups.base.listening import Listener
-from clinic_backups.base.model import BackupRecord, Envelope
 from clinic_backups.catalog.approvals import Approval, Approvals, NotApproved, Proposal, use
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.restore.approving import approver_of, conf_problem

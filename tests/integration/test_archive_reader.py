@@ -32,9 +32,12 @@ from clinic_backups.archive.encryption import ENCRYPTION, WrongIdentity, generat
 from clinic_backups.archive.reader import Manifest, Segment, count_rows, read_archive
 from clinic_backups.archive.writer import ArchiveWriter
 from clinic_backups.base import documents
+from clinic_backups.base.backup_facts import ArchiveInfo
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError, TransientError
-from clinic_backups.base.model import ArchiveInfo, BackupRecord, Clinic, Column, Table
 from clinic_backups.base.pipeline import ByteChannel, Pipeline
+from clinic_backups.base.table import Column, Table
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot

@@ -22,8 +22,9 @@ import pytest
 
 from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.archive.object_keys import envelope_key_of
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
-from clinic_backups.base.model import BackupRecord, Envelope
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
@@ -406,12 +407,13 @@ class TestKilled:
 
 
 def test_an_envelope_survives_its_own_json() -> None:
-    from clinic_backups.base.model import ArchiveInfo
+    from clinic_backups.base.backup_facts import ArchiveInfo
 
     moment = datetime(2026, 11, 24, 6, 0, 1, 234567, tzinfo=UTC)
     envelope = Envelope(
-        "7-x", 7, 'Clínica "Ñ" 🦷', "full", "manual", None, moment, moment, moment,
-        ArchiveInfo("k", 1, "a", "b"), {"public.t": 3}, 99, ("age1x",), "f", "yo", "una nota",
+        backup_id="7-x", clinic_id=7, clinic_name='Clínica "Ñ" 🦷', kind="full", trigger="manual", parent_id=None,
+        started_at=moment, finished_at=moment, expires_at=moment, archive=ArchiveInfo("k", 1, "a", "b"),
+        rows={"public.t": 3}, raw_bytes=99, recipients=("age1x",), fingerprint="f", requested_by="yo", notes="una nota",
     )  # fmt: skip
     assert Envelope.from_json(json.loads(json.dumps(envelope.to_json()))) == envelope
 

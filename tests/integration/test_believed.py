@@ -20,8 +20,9 @@ import pytest
 from clinic_backups.app import Parts
 from clinic_backups.archive.object_keys import archive_key_of, envelope_key_of, parse_key
 from clinic_backups.backup.outcome import Outcomes
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import IntegrityError, ObjectExists, PermanentError, TransientError
-from clinic_backups.base.model import BackupRecord, Column, Table
+from clinic_backups.base.table import Column, Table
 from clinic_backups.cli.restore import source_in_store
 from clinic_backups.notify.backup_mails import Announcer
 from clinic_backups.restore.find_backup import source_of

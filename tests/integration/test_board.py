@@ -13,7 +13,9 @@ import pytest
 from sqlalchemy import insert, text
 
 from clinic_backups.base import connections
-from clinic_backups.base.model import BackupRecord, Clinic, backup_id_of
+from clinic_backups.base.backup_id import backup_id_of
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.catalog.backup_list import History, HistoryEntry
 from clinic_backups.catalog.board import SORTS, Board, BoardLine, ClinicMetrics, Counts, RunningBackup, TrendPoint
 from clinic_backups.catalog.clinics import Clinics
@@ -508,7 +510,17 @@ def test_names_and_rows_follow_what_is_written(demo_database: DemoDatabase) -> N
         assert board.page(visible=None, now=NOW, objective_hours=26, search=name.upper()).total == 1
     assert board.page(visible=None, now=NOW, objective_hours=26, search="clinica n").total == 0
     running = catalog.begin(
-        BackupRecord("1-x", 1, "Sonrisas", "full", "manual", "running", NOW, "backups/1/x", attempt=1)
+        BackupRecord(
+            backup_id="1-x",
+            clinic_id=1,
+            clinic_name="Sonrisas",
+            kind="full",
+            trigger="manual",
+            state="running",
+            started_at=NOW,
+            archive_key="backups/1/x",
+            attempt=1,
+        )
     )
     done = replace(
         running, state="completed", finished_at=NOW, expires_at=NOW, size_bytes=5, sha256="ab", md5="cd",

@@ -12,8 +12,8 @@ from uuid import uuid4
 import pytest
 
 from clinic_backups.archive.object_keys import envelope_key_of, hold_key_of, keys_beside
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
-from clinic_backups.base.model import BackupRecord
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores

@@ -18,9 +18,10 @@ from sqlalchemy import NullPool, create_engine
 
 from clinic_backups.app import Parts
 from clinic_backups.base import clock, connections
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clock import ClocksDiffer, DatabaseClock
 from clinic_backups.base.errors import PermanentError, TransientError
-from clinic_backups.base.model import BackupRecord, Clinic
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.backup_list import History
 from clinic_backups.catalog.board import Board
@@ -28,8 +29,9 @@ from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.maintenance.cleaning import Cleaner
-from clinic_backups.maintenance.inventory import StoreCheck, Task
+from clinic_backups.maintenance.inventory import Task
 from clinic_backups.maintenance.replication import Replicator
+from clinic_backups.maintenance.store_check import StoreCheck
 from clinic_backups.maintenance.watch import alarm_notice
 from clinic_backups.notify.digest import overdue_facts
 from clinic_backups.restore.consolidate import Consolidation

@@ -25,10 +25,13 @@ from clinic_backups.archive.encryption import ENCRYPTION, WrongIdentity, generat
 from clinic_backups.archive.object_keys import envelope_key_of
 from clinic_backups.archive.reader import Manifest, TableContent
 from clinic_backups.archive.writer import ArchiveWriter
+from clinic_backups.base.backup_facts import ArchiveInfo
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
 from clinic_backups.base.listening import Listener
-from clinic_backups.base.model import ArchiveInfo, BackupRecord, Clinic, Table
 from clinic_backups.base.pipeline import ByteChannel, Pipeline
+from clinic_backups.base.table import Table
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog

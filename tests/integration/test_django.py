@@ -13,8 +13,8 @@ import psycopg2
 import pytest
 from sqlalchemy import NullPool, create_engine
 
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.model import BackupRecord
 from clinic_backups.base.settings import PROJECT_SQL
 from clinic_backups.catalog import migrate
 from clinic_backups.restore.find_backup import source_of

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError, ObjectNotFound, PermanentError
-from clinic_backups.base.model import BackupRecord
 from clinic_backups.stores.file import OWN, FileStore
 from tests.fleet import Fleet, objects_of
 from tests.postgres_fixtures import DemoDatabase

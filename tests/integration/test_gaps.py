@@ -21,9 +21,11 @@ from clinic_backups.app import Parts
 from clinic_backups.backup import preflight
 from clinic_backups.backup.backup import ClinicBackup
 from clinic_backups.base import connections
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clock import machine_now
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import PermanentError, SettingsError
-from clinic_backups.base.model import BackupRecord, Clinic, Envelope
 from clinic_backups.base.settings import PROJECT_SQL
 from clinic_backups.base.text import is_line
 from clinic_backups.restore.comparison import Present

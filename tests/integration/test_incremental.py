@@ -23,8 +23,9 @@ from clinic_backups.archive.blocks import CUT_MASK, MAX_ARCHIVES, MIN_BLOCK_ROWS
 from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.archive.object_keys import envelope_key_of
 from clinic_backups.archive.reader import MAX_MANIFEST_BYTES
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.backup_request import WantedKind
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, TransientError
-from clinic_backups.base.model import BackupRecord, WantedKind
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.restore import archives
 from clinic_backups.restore.find_backup import source_of

@@ -15,8 +15,7 @@ from clinic_backups.archive.object_keys import envelope_key_of
 from clinic_backups.backup import preflight
 from clinic_backups.base.clock import machine_now
 from clinic_backups.base.errors import ObjectLocked, PermanentError, TransientError
-from clinic_backups.base.model import CONTENT_TYPE_ENVELOPE
-from clinic_backups.stores.base import ByteSource, ObjectStore, StoredObject
+from clinic_backups.stores.base import CONTENT_TYPE_JSON, ByteSource, ObjectStore, StoredObject
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.connect import store_from_client
 from clinic_backups.stores.file import FileStore
@@ -124,7 +123,7 @@ class HalfLocked(FileStore):
     failed = False
 
     def put(self, key: str, source: ByteSource, **options: Any) -> StoredObject:
-        if options.get("content_type") == CONTENT_TYPE_ENVELOPE and not self.failed:
+        if options.get("content_type") == CONTENT_TYPE_JSON and not self.failed:
             type(self).failed = True
             raise TransientError("out of reach")
         return super().put(key, source, **options | {"locked_until": None})

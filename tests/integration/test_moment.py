@@ -16,8 +16,8 @@ import psycopg2
 import pytest
 
 from clinic_backups.base import connections
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError, TransientError
-from clinic_backups.base.model import BackupRecord
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.extract import SqlFolder

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from clinic_backups.base.model import BackupRecord
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.stores.azure import AzureStore
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.file import FileStore

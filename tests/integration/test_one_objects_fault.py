@@ -10,8 +10,9 @@ from typing import Any, BinaryIO
 
 import pytest
 
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError, StoreAway, TransientError
-from clinic_backups.base.model import BackupRecord, iso
+from clinic_backups.base.plain import iso
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
 from clinic_backups.stores.configured import Stores
@@ -145,7 +146,8 @@ def test_three_objects_that_cannot_be_read_stop_no_check_of_other_clinics(fleet:
     bad = [fleet.on_day(day, 1) for day in range(4)]
     good = fleet.on_day(4, 2)
     odd = Odd(tmp_path / "one", "backups/1/")
-    from clinic_backups.maintenance.inventory import StoreCheck, Task
+    from clinic_backups.maintenance.inventory import Task
+    from clinic_backups.maintenance.store_check import StoreCheck
 
     found = StoreCheck(catalog=fleet.catalog, now=lambda: fleet.now).run(identified(fleet, odd), Task(read=True))
     assert {key for key, _ in found.problems} == {record.archive_key for record in bad}

@@ -13,8 +13,8 @@ import pytest
 
 from clinic_backups.app import Parts
 from clinic_backups.base import connections, settings
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError, TransientError
-from clinic_backups.base.model import BackupRecord
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.outbox import Outbox, Recipient, Settle
 from clinic_backups.notify.backup_mails import Announcer

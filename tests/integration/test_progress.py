@@ -15,8 +15,9 @@ import pytest
 from sqlalchemy import event, text
 
 from clinic_backups.base import connections
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import ClinicBackupsError, TransientError
-from clinic_backups.base.model import BackupRecord, Clinic
 from clinic_backups.catalog import progress
 from clinic_backups.catalog.backup_list import History
 from clinic_backups.catalog.board import Board, RunningBackup
@@ -144,9 +145,10 @@ def test_progress_is_gone_when_a_dead_backup_is_closed_or_tried_again(rig: Rig) 
 
 def running_record(number: int) -> BackupRecord:
     return BackupRecord(
-        f"1-20261123T06000{number}Z", 1, "Clínica", "full", "manual", "running",
-        NOW - timedelta(days=1, minutes=number),
-        f"backups/1/2026/11/backup_clinica_1_20261123_06000{number}.tar.zst.age", run_id="again" if number else None,
+        backup_id=f"1-20261123T06000{number}Z", clinic_id=1, clinic_name="Clínica", kind="full", trigger="manual",
+        state="running", started_at=NOW - timedelta(days=1, minutes=number),
+        archive_key=f"backups/1/2026/11/backup_clinica_1_20261123_06000{number}.tar.zst.age",
+        run_id="again" if number else None,
     )  # fmt: skip
 
 
@@ -224,8 +226,8 @@ class TestNoNoteComesAfterTheEnd:
         database = rig.catalog.database
         with database.transaction("noting") as db:
             # The same statement in a transaction that is still open.
-            with monkeypatch.context() as patched:
-                patched.setattr(database, "statement", lambda doing: _given(db))
+            with monkeypatch.context() as patch:
+                patch.setattr(database, "statement", lambda doing: _given(db))
                 note(rig, record)
 
             def end() -> None:

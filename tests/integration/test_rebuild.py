@@ -18,8 +18,9 @@ import pytest
 from clinic_backups.archive.encryption import ENCRYPTION, generate_identity
 from clinic_backups.archive.object_keys import envelope_key_of, hold_key_of
 from clinic_backups.base import connections, strict_json
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import IntegrityError, PermanentError, TransientError
-from clinic_backups.base.model import BackupRecord, iso
+from clinic_backups.base.plain import iso
 from clinic_backups.catalog.locks import Purpose
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.maintenance import rebuild

@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import event
 
 from clinic_backups.archive.object_keys import envelope_key_of, hold_key_of
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import (
     ClinicBackupsError,
     IntegrityError,
@@ -25,7 +26,8 @@ from clinic_backups.base.errors import (
     TransientError,
 )
 from clinic_backups.base.listening import Listener
-from clinic_backups.base.model import BackupRecord, Loss, iso
+from clinic_backups.base.plain import iso
+from clinic_backups.base.replica import Loss
 from clinic_backups.catalog.outbox import Outbox
 from clinic_backups.notify.losses import LISTED, LossAlarm
 from clinic_backups.restore.find_backup import source_of

@@ -16,8 +16,8 @@ from sqlalchemy import NullPool, create_engine, text
 from clinic_backups.archive.envelope_checks import MAX_NUMBER
 from clinic_backups.archive.object_keys import envelope_key_of
 from clinic_backups.base import connections
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.model import BackupRecord
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.backup_list import History
@@ -45,8 +45,9 @@ def database(demo_database: DemoDatabase) -> DemoDatabase:
     catalog = Catalog(connections.parse("backup_catalog", demo_database.catalog_uri))
     for clinic_id in (1, 2, 3):
         record = BackupRecord(
-            f"{clinic_id}-20260901T060000Z", clinic_id, "Clínica", "full", "manual", "running", START,
-            f"backups/{clinic_id}/a.age", requested_by="ana", run_id=f"web__{clinic_id}",
+            backup_id=f"{clinic_id}-20260901T060000Z", clinic_id=clinic_id, clinic_name="Clínica", kind="full",
+            trigger="manual", state="running", started_at=START, archive_key=f"backups/{clinic_id}/a.age",
+            requested_by="ana", run_id=f"web__{clinic_id}",
         )  # fmt: skip
         catalog.begin(record)
     execute(

@@ -12,9 +12,10 @@ import pytest
 
 from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.base import connections
+from clinic_backups.base.backup_facts import ArchiveInfo
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError
 from clinic_backups.base.listening import Listener
-from clinic_backups.base.model import ArchiveInfo, BackupRecord
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.model import RestorePlan, TablePlan
 from clinic_backups.restore.service import ClinicChanged, ClinicRestore, Wish

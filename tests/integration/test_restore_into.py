@@ -15,9 +15,11 @@ import pyrage
 import pytest
 
 from clinic_backups.base import connections
+from clinic_backups.base.backup_facts import ArchiveInfo
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, PermanentError, SettingsError
 from clinic_backups.base.listening import Listener
-from clinic_backups.base.model import ArchiveInfo, BackupRecord, Column, ForeignKey, Table
+from clinic_backups.base.table import Column, ForeignKey, Table
 from clinic_backups.restore import archives
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.into import IntoReport, IntoRestore

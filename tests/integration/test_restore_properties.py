@@ -181,7 +181,7 @@ from pathlib import Path
 from clinic_backups.base import connections
 from clinic_backups.archive.encryption import load_identities
 from clinic_backups.base.listening import Listener
-from clinic_backups.base.model import ArchiveInfo
+from clinic_backups.base.backup_facts import ArchiveInfo
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.service import ClinicRestore, Wish
 from clinic_backups.base.settings import Settings

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from clinic_backups.base import connections
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import PermanentError, SettingsError, TransientError
 from clinic_backups.base.listening import Listener
-from clinic_backups.base.model import BackupRecord, Clinic, RestoreMode
 from clinic_backups.catalog.approvals import Approval, Approvals, NotApproved
 from clinic_backups.catalog.locks import AlreadyRunning
-from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
+from clinic_backups.catalog.restores import RestoreMode, RestoreRecord, Restores, restore_id_of
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
 from clinic_backups.restore.request import parse
 from clinic_backups.restore.runner import RestoreRunner, close_abandoned

@@ -13,7 +13,8 @@ from clinic_backups.app import Parts
 from clinic_backups.archive.codec import CODEC
 from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.backup.shares import Share
-from clinic_backups.base.model import BackupRecord, Clinic
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.extract import SqlExtract

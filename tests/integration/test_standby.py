@@ -16,9 +16,9 @@ import psycopg2
 import pytest
 
 from clinic_backups.base import connections
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import TransientError
 from clinic_backups.base.findings import Report
-from clinic_backups.base.model import Clinic
 from clinic_backups.catalog import migrate
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics

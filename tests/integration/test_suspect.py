@@ -12,8 +12,10 @@ import pytest
 
 from clinic_backups.archive.envelope_checks import problem_of
 from clinic_backups.backup.stream import ArchiveStream
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import PermanentError, TransientError
-from clinic_backups.base.model import BackupRecord, Clinic, Envelope
 from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics

@@ -14,9 +14,9 @@ from typing import BinaryIO
 import pytest
 
 from clinic_backups.archive.object_keys import envelope_key_of
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError, ObjectNotFound, PermanentError, TransientError
-from clinic_backups.base.model import BackupRecord
-from clinic_backups.maintenance.inventory import StoreCheck
+from clinic_backups.maintenance.store_check import StoreCheck
 from clinic_backups.maintenance.verification import Verification, Verifier
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores

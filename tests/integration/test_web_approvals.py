@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from clinic_backups.catalog.audit import Audit
+from clinic_backups.catalog.restores import Restores
 from clinic_backups.restore.model import RestoreRequest
 from clinic_backups.stores.file import FileStore
 from clinic_backups.web.actions import Actions
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import Conflict
 from clinic_backups.web.runs import RESTORE, RunView
+from clinic_backups.web.seen_runs import SeenRuns
 from clinic_backups.web.viewer import Viewer
 from tests.fake_web import plan, restore_run
 from tests.integration.test_restore_runner import DAMAGE, Theatre
@@ -45,20 +47,21 @@ def test_what_is_shown_is_what_is_answered(demo_database: DemoDatabase, tmp_path
     theatre.execute(DAMAGE)
     forged = restore_run(clinic_id=1, plan=plan(), plan_digest="", target="")
     airflow = Airflow(forged)
+    seen_runs = SeenRuns(airflow, theatre.approvals(), Restores(theatre.catalog.database))  # type: ignore[arg-type]
     actions = Actions(
         database=theatre.catalog.database, audit=Audit(theatre.catalog.database), runs=airflow,  # type: ignore[arg-type]
-        approvals=theatre.approvals(), stores=lambda: None, exists=lambda clinic_id: True,  # type: ignore[arg-type]
+        seen=seen_runs, stores=lambda: None, exists=lambda clinic_id: True,  # type: ignore[arg-type]
         per_hour=60, now=theatre.tick,
     )  # fmt: skip
 
-    def seen_of(actions: Actions) -> RunView:
-        run = actions.run(OPERATOR, RESTORE, forged.run_id)
+    def seen_of(seen_runs: SeenRuns) -> RunView:
+        run = seen_runs.run(OPERATOR, RESTORE, forged.run_id)
         assert run is not None
         return run
 
     def seen() -> RunView:
-        run = seen_of(actions)
-        assert actions.restores(OPERATOR, 1) == [run]
+        run = seen_of(seen_runs)
+        assert seen_runs.restores(OPERATOR, 1) == [run]
         return run
 
     def refused(digest: str) -> None:
@@ -89,12 +92,12 @@ def test_what_is_shown_is_what_is_answered(demo_database: DemoDatabase, tmp_path
     # What undoes it is what the restore's record names.
     airflow.run = replace(forged, state="success", result=None)
     # And that it was done is not believed.
-    found = seen_of(actions)
+    found = seen_of(seen_runs)
     assert (found.state, found.result) == ("failed", None)
     assert "has no restore" in found.error
     approved = theatre.approvals().answer(second.id, "approved", by="jefa", how="ui")
     record = runner.apply(approved)
-    found = seen_of(actions)
+    found = seen_of(seen_runs)
     assert found.state == "success"
     done = {"restore_id": record.restore_id, "rows": record.plan["writes"], "undo": record.safety_backup_id,
             "tables": []}  # fmt: skip
@@ -102,7 +105,7 @@ def test_what_is_shown_is_what_is_answered(demo_database: DemoDatabase, tmp_path
     # The run is cleared and its new plan rejected: what was done before is not what the run says now.
     third = runner.propose(request, runner.plan(request))
     theatre.approvals().answer(third.id, "rejected", by="jefa", how="ui", reason="no es ella")
-    found = seen_of(actions)
+    found = seen_of(seen_runs)
     assert (found.state, found.result) == ("success", None)
     assert (found.answer, found.answered_by, found.reason) == ("rejected", "jefa", "no es ella")
     assert airflow.answered == [(forged.run_id, True, ""), (forged.run_id, False, "no es ella")]

@@ -35,7 +35,8 @@ def theatre(demo_database: DemoDatabase, tmp_path: Path) -> Theatre:
 def actions_of(theatre: Theatre) -> Actions:
     return Actions(
         database=theatre.catalog.database, audit=Audit(theatre.catalog.database), runs=None,  # type: ignore[arg-type]
-        approvals=theatre.approvals(), stores=lambda: Stores.of(theatre.store), exists=lambda clinic_id: True,
+        seen=None,  # type: ignore[arg-type]
+        stores=lambda: Stores.of(theatre.store), exists=lambda clinic_id: True,
         per_hour=60, now=theatre.tick,
     )  # fmt: skip
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError
-from clinic_backups.base.model import BackupRecord
 from clinic_backups.stores.base import ByteSource, StoredObject
 from clinic_backups.stores.file import FileStore
 from tests.fleet import Fleet, lose_locks, objects_of

@@ -14,8 +14,9 @@ from clinic_backups.archive.blocks import OWN_ARCHIVE, Block, BlockList
 from clinic_backups.archive.chain import Choice, chain_of, choose
 from clinic_backups.archive.known_blocks import KnownBlocks, UnusableBlocks
 from clinic_backups.archive.writer import block_list, fingerprint, schema_digest
-from clinic_backups.base.model import BackupRecord, Column, Table
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.settings import Settings
+from clinic_backups.base.table import Column, Table
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 
@@ -23,7 +24,8 @@ NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 def backup(name: str, days: float, size: int, parent: str | None = None, **changes: Any) -> BackupRecord:
     at = NOW - timedelta(days=days)
     made = BackupRecord(
-        name, 7, "Siete", "incremental" if parent else "full", "scheduled", "completed", at, f"{name}.age",
+        backup_id=name, clinic_id=7, clinic_name="Siete", kind="incremental" if parent else "full",
+        trigger="scheduled", state="completed", started_at=at, archive_key=f"{name}.age",
         parent_id=parent, finished_at=at, size_bytes=size, recipients=("age1a",), schema_digest="s",
     )  # fmt: skip
     return replace(made, **changes)

@@ -31,7 +31,8 @@ module.Zstd = Zlib  # as the one line in codec.py would
 from clinic_backups.archive import by_hand, encryption, object_keys, reader, writer
 from clinic_backups.archive.codec import CODEC
 from clinic_backups.base.errors import IntegrityError
-from clinic_backups.base.model import Clinic, Table
+from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.table import Table
 from clinic_backups.base.pipeline import ByteChannel, Pipeline
 """
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from clinic_backups.archive.blocks import BlockList
 from clinic_backups.archive.manifest import Manifest, TableContent
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.base.model import Clinic, Column, Table
+from clinic_backups.base.table import Column, Table
 from clinic_backups.restore.identity import Matched, in_order, match
 from clinic_backups.restore.migrated import Numbered, migrated
 from clinic_backups.restore.names import renames

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import Interrupted, PermanentError, TransientError
-from clinic_backups.base.model import BackupRecord
 from clinic_backups.catalog.clinics import ClinicHealth
 from clinic_backups.maintenance.watch import alarm_notice, count_late
 from clinic_backups.notify.backup_mails import MailHistory, cause_of, failure_notice, success_notice
@@ -18,7 +18,8 @@ from clinic_backups.notify.digest import overdue_facts
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 RECORD = BackupRecord(
-    "7-x", 7, "Siete", "full", "scheduled", "completed", NOW - timedelta(seconds=5), "backups/7/2026/11/a.tar.zst.age",
+    backup_id="7-x", clinic_id=7, clinic_name="Siete", kind="full", trigger="scheduled", state="completed",
+    started_at=NOW - timedelta(seconds=5), archive_key="backups/7/2026/11/a.tar.zst.age",
     finished_at=NOW, expires_at=NOW + timedelta(days=30), size_bytes=10, raw_bytes=20,
     rows={"public.a": 3, "public.b": 4},
 )  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clinic_backups.base.model import BackupRecord
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.retention import Decision, RetentionPolicy, plan
 
 ZONE = ZoneInfo("America/Santiago")  # has daylight saving
@@ -22,7 +22,8 @@ NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 
 def backup(name: str, at: datetime, **changes: object) -> BackupRecord:
     made = BackupRecord(
-        name, 7, "Siete", "full", "scheduled", "completed", at, f"backups/7/{name}.tar.zst.age",
+        backup_id=name, clinic_id=7, clinic_name="Siete", kind="full", trigger="scheduled", state="completed",
+        started_at=at, archive_key=f"backups/7/{name}.tar.zst.age",
         finished_at=at + timedelta(minutes=5), expires_at=at + timedelta(days=30),
     )  # fmt: skip
     return replace(made, **changes)  # type: ignore[arg-type]

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clinic_backups.backup.conf import for_all_clinics, select
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError
-from clinic_backups.base.model import Clinic
 
 EVERY = [Clinic(1, "Uno"), Clinic(2, "Dos"), Clinic(7, "Siete")]
 ACTIVE = EVERY[:2]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clinic_backups.backup.shares import Share, divide
-from clinic_backups.base.model import Clinic
+from clinic_backups.base.clinic import Clinic
 
 
 def clinics(count: int) -> list[Clinic]:

@@ -18,7 +18,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from clinic_backups.base.model import Gap
+from clinic_backups.base.backup_facts import Gap
 from clinic_backups.catalog.backup_list import HistoryEntry
 from clinic_backups.catalog.board import BoardLine
 from clinic_backups.notify.formats import Formats

@@ -12,8 +12,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from babel import Locale
 
-from clinic_backups.base.model import Condition, Kind, RestoreMode, Trigger
+from clinic_backups.base.backup_facts import Kind, Trigger
+from clinic_backups.base.replica import Condition
 from clinic_backups.catalog.board import Standing
+from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.notify.formats import Formats
 from clinic_backups.stores.kinds import KINDS
 from clinic_backups.web.banners import Kind as BannerKind

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from clinic_backups.archive.blocks import MAX_BLOCK_BYTES, MIN_BLOCK_ROWS
 from clinic_backups.archive.encryption import DAMAGED_HINT
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import IntegrityError, PermanentError
-from clinic_backups.base.model import BackupRecord, Envelope
 
 RATIO = 200
 """If a backup's size is unknown, the limit is this multiple of the archive. Clinics' rows shrink to 5 % to 10 %."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from clinic_backups.base.model import BackupRecord, WantedKind, parents_of
+from clinic_backups.base.backup_record import BackupRecord, parents_of
+from clinic_backups.base.backup_request import WantedKind
 from clinic_backups.base.settings import Settings
 
 

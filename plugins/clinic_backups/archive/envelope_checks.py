@@ -14,8 +14,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from clinic_backups.archive.object_keys import parse_key
+from clinic_backups.base.backup_facts import Gap
+from clinic_backups.base.backup_id import moment_of
 from clinic_backups.base.documents import BIGINT, EARLIEST, LATEST
-from clinic_backups.base.model import Envelope, Gap, moment_of
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.text import JOINERS, one_line
 
 MAX_CHAIN, MAX_TABLES, MAX_TABLE_NAME, MAX_RECIPIENTS, MAX_RECIPIENT = 250, 10_000, 300, 100, 4_000

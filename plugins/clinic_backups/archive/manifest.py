@@ -11,8 +11,10 @@ from clinic_backups.archive.blocks import DIGEST_BYTES, MAX_ARCHIVES, OWN_ARCHIV
 from clinic_backups.archive.bounds import damaged
 from clinic_backups.archive.manifest_checks import Head, chosen_of, table_of
 from clinic_backups.archive.writer import fingerprint
+from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.envelope import FORMAT_VERSION
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.model import FORMAT_VERSION, Clinic, Table
+from clinic_backups.base.table import Table
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Checks types, names and times in an archive's manifest, before it is written and after it is read.
 
 Anybody with a public key can make an archive that opens, and the manifest's tables and columns become SQL. The limits
-of each field are in :mod:`clinic_backups.base.model` and :mod:`clinic_backups.base.documents`.
+of each field are in :mod:`clinic_backups.base.table` and :mod:`clinic_backups.base.documents`.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, TypeAdapter
 
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.documents import DOCUMENT, Name, Time
 from clinic_backups.base.errors import IntegrityError
-from clinic_backups.base.model import Clinic, Table, iso
+from clinic_backups.base.plain import iso
+from clinic_backups.base.table import Table
 
 
 def _with_unique_names(table: Table) -> Table:
@@ -47,14 +49,14 @@ _CHOSEN = TypeAdapter(tuple[Name, ...])
 _TABLE: TypeAdapter[Table] = TypeAdapter(Annotated[Table, AfterValidator(_with_unique_names)])
 
 
-def chosen_of(value: Any, tables: Collection[str]) -> tuple[str, ...]:
+def chosen_of(value: object, tables: Collection[str]) -> tuple[str, ...]:
     """Tables of the archive. :raises ValueError: the value does not name some of them, each once."""
     chosen = _CHOSEN.validate_python(value)
     _require(len(set(chosen)) == len(chosen), set(chosen) <= set(tables))
     return chosen
 
 
-def table_of(data: Any) -> Table:
+def table_of(data: object) -> Table:
     """:raises ValueError: the data do not describe a table."""
     return _TABLE.validate_python(data)
 

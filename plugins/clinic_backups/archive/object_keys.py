@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from clinic_backups.archive.codec import CODEC
 from clinic_backups.archive.encryption import ENCRYPTION
-from clinic_backups.base.model import Clinic
+from clinic_backups.base.clinic import Clinic
 
 ROOT = "backups/"
 """All keys of backups begin with it."""

@@ -24,8 +24,8 @@ from clinic_backups.archive.manifest import TableContent as TableContent
 from clinic_backups.archive.manifest import checked
 from clinic_backups.archive.writer import MANIFEST, segment_index
 from clinic_backups.base import strict_json
+from clinic_backups.base.backup_facts import ArchiveInfo
 from clinic_backups.base.listening import nobody
-from clinic_backups.base.model import ArchiveInfo
 from clinic_backups.base.pipeline import ByteChannel, Pipeline
 
 MAX_SEGMENT_BYTES = 1024**3 + 2 * MAX_BLOCK_BYTES

@@ -20,8 +20,11 @@ from urllib.parse import quote
 from clinic_backups.archive.blocks import OWN_ARCHIVE, PIECE_BYTES, Block, BlockCutter, BlockList
 from clinic_backups.archive.codec import Codec
 from clinic_backups.archive.known_blocks import KnownBlocks
-from clinic_backups.base.model import FORMAT_VERSION, Clinic, Column, Table, iso
+from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.envelope import FORMAT_VERSION
 from clinic_backups.base.pipeline import ByteChannel
+from clinic_backups.base.plain import iso
+from clinic_backups.base.table import Column, Table
 
 MANIFEST = "manifest.json"
 SEGMENT_BYTES = 1024 * 1024

@@ -7,37 +7,40 @@ before it there is no backup, and after it a retry only completes the record.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import closing, nullcontext, suppress
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple
 
-from clinic_backups.archive.chain import Choice, choose
+from clinic_backups.archive.chain import Choice
 from clinic_backups.archive.codec import CODEC, Codec
 from clinic_backups.archive.encryption import ENCRYPTION, Encryption, parse_recipients
-from clinic_backups.archive.known_blocks import KnownBlocks, UnusableBlocks
 from clinic_backups.archive.object_keys import archive_key_of
 from clinic_backups.archive.writer import block_list, schema_digest
+from clinic_backups.backup.chooser import Chooser
 from clinic_backups.backup.outcome import Outcomes
-from clinic_backups.backup.parents import Parents
 from clinic_backups.backup.stream import ArchiveStream, OnProgress, Progress, Stored
+from clinic_backups.backup.suspicions import with_suspicions
+from clinic_backups.base.backup_id import backup_id_of
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.backup_request import BackupRequest
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clock import Now, carried_on, require_same_clock, require_same_server
 from clinic_backups.base.connections import Connection
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, ObjectExists, ObjectLocked, PermanentError, TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import nobody
-from clinic_backups.base.model import BackupRecord, BackupRequest, Clinic, Envelope, Table, WantedKind, backup_id_of
 from clinic_backups.base.settings import Settings
-from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.progress import ProgressNotes
 from clinic_backups.catalog.records import Catalog, SameSecond
 from clinic_backups.notify.backup_mails import Announcer
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore
-from clinic_backups.tenant import gate, plausibility, source_database
+from clinic_backups.tenant import gate, source_database
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.outside import Outside
 from clinic_backups.tenant.standby import lag_of
@@ -93,7 +96,7 @@ class ClinicBackup:
         self._on_progress, self._on_unnoted = on_progress, on_unnoted
         self._on_unchecked, self._kept = on_unchecked, kept
         self._outcomes = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
-        self._parents = Parents(store, catalog, now)
+        self._chooser = Chooser(settings, catalog, store, now)
         self._stream: ArchiveStream | None = None
         self._stopped: BaseException | None = None
 
@@ -264,7 +267,7 @@ class ClinicBackup:
 
         # Done before any table is locked, because the catalog and the store may be slow.
         backups = self._catalog.find(clinic_id=record.clinic_id, state="completed")
-        choice, known = self._decide(record, request.kind, backups, recipients)
+        choice, known = self._chooser.decide(record, request.kind, backups, recipients)
         source_before = self._catalog.newest_source() if request.safety_of is None else None
         stream = ArchiveStream(self._store, self._compress, self._encrypt, recipients, show, locked_until=locked_until)
         timeouts = self._settings.timeouts
@@ -286,7 +289,7 @@ class ClinicBackup:
                 if choice.chain and other:
                     choice, known = Choice(other), None
                 if choice.chain and choice.chain[0].schema_digest != digest:
-                    choice, known = self._choose(record, request.kind, backups, recipients, digest), None
+                    choice, known = self._chooser.choose(record, request.kind, backups, recipients, digest), None
                 record = self._catalog.decided(
                     replace(
                         record,
@@ -307,9 +310,10 @@ class ClinicBackup:
                 )  # fmt: skip
                 try:
                     may_be_empty = seen.folder.declarations().may_be_empty
-                    checked = self._checked(
-                        record, snapshot, tables, queries, stored, backups, recipients, other, may_be_empty
-                    )
+                    checked = with_suspicions(
+                        record, snapshot, tables, queries, stored, backups, recipients, other, may_be_empty,
+                        now=self._now(),
+                    )  # fmt: skip
                     return checked, stored
                 except BaseException as error:
                     envelopes.withdraw(stored.archive.key, self._store, error)
@@ -322,90 +326,6 @@ class ClinicBackup:
         if self._stopped is not None:
             raise self._stopped
         time.sleep(seconds)
-
-    def _checked(
-        self,
-        record: BackupRecord,
-        snapshot: Snapshot,
-        tables: Mapping[str, Table],
-        queries: Mapping[str, str],
-        stored: Stored,
-        backups: Sequence[BackupRecord],
-        recipients: Sequence[str],
-        other_database: str,
-        may_be_empty: Collection[str],
-    ) -> BackupRecord:
-        """The record with its suspect findings. :raises TransientError: the read rows cannot be right."""
-        rows = {name: blocks.rows for name, blocks in stored.blocks.items()}
-        now = self._now()
-        good = [b for b in backups if b.is_trusted and b.safety_of is None and not b.is_of_future(now)]
-        last_good = max(good, key=lambda backup: (backup.data_time, backup.backup_id)) if good else None
-        found = plausibility.check(snapshot, tables, queries, rows, last_good, may_be_empty=may_be_empty)
-        other_keys = ""
-        if last_good is not None and last_good.recipients and not {*last_good.recipients} & {*recipients}:
-            other_keys = f"It is encrypted to none of the keys of {last_good.backup_id}, the last good backup."
-        record = replace(
-            record,
-            suspect="; ".join(filter(None, (other_database, found.suspect))) or None,
-            remark=" ".join(filter(None, (other_keys, found.remark))) or None,
-        )
-        if found.accepted and last_good is not None and not other_database:
-            return replace(record, accepted_by=last_good.accepted_by, accepted_at=last_good.accepted_at)
-        return record
-
-    def _problem(self, choice: Choice) -> str:
-        """Why no backup can be built on a chain; empty if one can.
-
-        An unreadable archive does not stop a full backup.
-        """
-        try:
-            return self._parents.problem(choice.chain)
-        except PermanentError as error:
-            self._store.identified()  # raises if the store is missing, and not only the archive
-            return f"an archive of its chain cannot be read: {error.message}"
-
-    def _decide(
-        self, record: BackupRecord, wanted: WantedKind, backups: Sequence[BackupRecord], recipients: tuple[str, ...]
-    ) -> tuple[Choice, KnownBlocks | None]:
-        """Choose full or incremental, from the records, the catalog's blocks and the store.
-
-        It assumes that the tables are unchanged.
-        """
-        choice, known = self._choose(record, wanted, backups, recipients, None), None
-        if not choice.chain and wanted != "full":
-            self._parents.require_store(backups)
-        if choice.chain and (problem := self._problem(choice)):
-            choice = Choice(problem)
-        if choice.chain:
-            known = KnownBlocks([parent.backup_id for parent in choice.chain])
-            try:
-                for parent in choice.chain:
-                    # A full backup's own archive holds all blocks, so its record has their fingerprint.
-                    fingerprint = parent.fingerprint if parent.kind == "full" else None
-                    with closing(self._catalog.blocks(parent.backup_id)) as pieces:
-                        known.add(pieces, fingerprint)
-            except UnusableBlocks:
-                choice, known = Choice(f"the catalog has no list of the blocks of {parent.backup_id}"), None
-        return choice, known
-
-    def _choose(
-        self,
-        record: BackupRecord,
-        wanted: WantedKind,
-        backups: Sequence[BackupRecord],
-        recipients: tuple[str, ...],
-        digest: str | None,
-    ) -> Choice:
-        erasure = Erasures(self._catalog.database).open_of(record.clinic_id)
-        return choose(
-            wanted,
-            backups,
-            self._settings,
-            self._now(),
-            recipients=recipients,
-            schema_digest=digest,
-            not_before=erasure.requested_at if erasure else None,
-        )
 
     def _commit(self, record: BackupRecord, envelope: Envelope, lock: ClinicLock, clinic_table: str) -> Envelope:
         """Make the last checks, note the envelope and write it. An archive that gets no envelope is removed."""

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from clinic_backups.base.backup_request import WantedKind
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import PermanentError, SettingsError
-from clinic_backups.base.model import Clinic, WantedKind
 from clinic_backups.base.text import is_line
 
 KEYS = ("clinic_id", "clinic_ids", "kind", "notes", "allow_gaps")

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection as SqlConnection
 
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError, Interrupted, ObjectLocked, TransientError
-from clinic_backups.base.model import BackupRecord
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.notify.backup_mails import Announcer, cause_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from clinic_backups.base.model import BackupRecord
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.notify.losses import LossAlarm

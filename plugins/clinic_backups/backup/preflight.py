@@ -16,8 +16,8 @@ from clinic_backups.base.clock import DatabaseClock
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, SettingsError, afterwards
 from clinic_backups.base.findings import Finding, Report, require
-from clinic_backups.base.model import Table
 from clinic_backups.base.settings import Settings
+from clinic_backups.base.table import Table
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
 from clinic_backups.tenant import declarations, drift, gate, structure

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
-from clinic_backups.base.model import Clinic
+from clinic_backups.base.clinic import Clinic
 
 
 @dataclass(frozen=True)

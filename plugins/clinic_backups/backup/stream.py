@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
@@ -15,9 +15,13 @@ from clinic_backups.archive.envelope_checks import MAX_NUMBER
 from clinic_backups.archive.known_blocks import KnownBlocks
 from clinic_backups.archive.manifest_checks import require_readable
 from clinic_backups.archive.writer import ArchiveWriter, fingerprint
+from clinic_backups.base.backup_facts import ArchiveInfo
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import PermanentError, TransientError
-from clinic_backups.base.model import ArchiveInfo, BackupRecord, Clinic, Envelope, Table
 from clinic_backups.base.pipeline import ByteChannel, Channel, Pipeline
+from clinic_backups.base.table import Table
 from clinic_backups.stores.base import ObjectStore, StoredObject
 from clinic_backups.stores.condition import put_archive
 from clinic_backups.tenant.outside import Outside
@@ -158,30 +162,19 @@ class Stored:
         archive = self.archive
         # If the clock was set back in between, the end must still not be before the beginning.
         finished_at = max(record.started_at, finished_at)
-        return Envelope(
-            backup_id=record.backup_id,
-            clinic_id=record.clinic_id,
-            clinic_name=record.clinic_name,
-            kind=record.kind,
-            trigger=record.trigger,
-            parent_id=record.parent_id,
-            chain=record.chain,
-            gaps=record.gaps,
-            started_at=record.started_at,
+        done = replace(
+            record,
             finished_at=finished_at,
             expires_at=finished_at + timedelta(days=keep_days),
-            archive=ArchiveInfo(archive.key, archive.size_bytes, archive.sha256, archive.md5),
             rows={name: blocks.rows for name, blocks in self.blocks.items()},
             raw_bytes=sum(blocks.size_bytes for blocks in self.blocks.values()),
             recipients=recipients,
             fingerprint=fingerprint(self.blocks),
-            requested_by=record.requested_by,
-            notes=record.notes,
             locked_until=locked_until,
-            safety_of=record.safety_of,
-            data_at=record.data_at,
-            suspect=record.suspect,
             number=record.number if record.number is not None and record.number < MAX_NUMBER else None,
+        )
+        return Envelope(
+            **done.facts(), archive=ArchiveInfo(archive.key, archive.size_bytes, archive.sha256, archive.md5)
         )
 
 

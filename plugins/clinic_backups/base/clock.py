@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from clinic_backups.base.errors import ClinicBackupsError, TransientError
-from clinic_backups.base.model import iso
+from clinic_backups.base.plain import iso
 
 ASK_AGAIN_SECONDS = 60
 TRUSTED_SECONDS = 3600

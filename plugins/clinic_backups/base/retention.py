@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clinic_backups.base.model import BackupRecord, parents_of
+from clinic_backups.base.backup_record import BackupRecord, parents_of
 
 Days = Annotated[int, Field(ge=1, le=36_500)]
 """A number of days."""

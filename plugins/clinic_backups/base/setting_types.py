@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from croniter import croniter
@@ -20,7 +20,7 @@ LONGEST_MILLISECONDS = 2**31 - 1
 """The largest timeout that PostgreSQL accepts."""
 
 
-def _words(value: Any) -> Any:
+def _words(value: object) -> object:
     """Split ``"age1a, age1b age1c"`` at commas and white space."""
     return tuple(word for word in re.split(r"[\s,]+", value) if word) if isinstance(value, str) else value
 
@@ -29,14 +29,14 @@ _KEY = re.compile(r"(ssh-[\w@.-]+\s+[^\s,]+)(?:[ \t]+[^\s,]+@[^\s,]+)?|([^\s,]+)
 """A public key. In an SSH key the type comes first, and a comment may follow."""
 
 
-def _keys(value: Any) -> Any:
+def _keys(value: object) -> object:
     """Split ``"age1a, ssh-ed25519 AAAA ana@host"`` into keys."""
     if not isinstance(value, str):
         return value
     return tuple(" ".join((ssh or other).split()) for ssh, other in _KEY.findall(value))
 
 
-def _json(value: Any) -> Any:
+def _json(value: object) -> object:
     """Read a JSON object; its text is never part of an error."""
     if not isinstance(value, str):
         return value
@@ -50,7 +50,7 @@ def _json(value: Any) -> Any:
         raise ValueError("not readable JSON") from None
 
 
-def _by_clinic(value: Any) -> Any:
+def _by_clinic(value: object) -> object:
     """A JSON object whose names are clinics' numbers, each in its shortest form."""
     data = _json(value)
     if isinstance(data, dict) and not all(re.fullmatch(r"0|-?[1-9][0-9]*", str(name)) for name in data):
@@ -76,7 +76,7 @@ def _mail_addresses(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def _path_or_none(value: Any) -> Any:
+def _path_or_none(value: object) -> object:
     return None if isinstance(value, str) and not value.strip() else value
 
 

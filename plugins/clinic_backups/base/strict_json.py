@@ -51,7 +51,7 @@ def _refuse_number(text: str) -> NoReturn:
     raise ValueError("it has a number that is not whole")
 
 
-def _look_through(value: Any) -> None:
+def _look_through(value: object) -> None:
     waiting: list[tuple[Any, int]] = [(value, 1)]
     while waiting:
         item, depth = waiting.pop()

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection as SqlConnection
 
-from clinic_backups.base.model import FUTURE_TOLERANCE, Kind
+from clinic_backups.base.backup_facts import Kind
+from clinic_backups.base.backup_record import FUTURE_TOLERANCE
 from clinic_backups.catalog import board_sql as sql
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.paging import Search, Slice, Visible, ids

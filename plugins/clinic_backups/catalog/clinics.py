@@ -9,7 +9,8 @@ from datetime import datetime
 from sqlalchemy import func, literal, select, text
 from sqlalchemy.dialects.postgresql import insert
 
-from clinic_backups.base.model import FUTURE_TOLERANCE, Clinic
+from clinic_backups.base.backup_record import FUTURE_TOLERANCE
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, clinic
 

@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import bindparam, delete, func, insert, literal, select, update
 
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.model import BackupRecord, plain
+from clinic_backups.base.plain import plain
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, clinic, erasure, notification, restore
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from clinic_backups.base.model import plain
+from clinic_backups.base.plain import plain
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import store_identity
 

@@ -276,7 +276,7 @@ class Settle:
         delay = min(FIRST_DELAY * 2 ** min(self.letter.attempts, 10), LONGEST_DELAY)
         self._write(next_attempt_at=self.now + delay, error=error, server_failed_at=self.now if server_failed else None)
 
-    def _write(self, **values: Any) -> None:
+    def _write(self, **values: object) -> None:
         statement = update(delivery).where(delivery.c.id == self.letter.id)
         self.db.execute(statement.values(attempts=text("attempts + 1"), **values))
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Select, Update, and_, bindparam, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from clinic_backups.base.model import State
+from clinic_backups.base.backup_record import State
 from clinic_backups.catalog.row_mapping import COLUMNS
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_replica
 

@@ -1,27 +1,30 @@
-"""The records of backups: begin, complete or fail one, with one backup of a clinic at a time."""
+"""The records of backups: begin, complete or fail one, and what is decided about it afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection as SqlConnection
-from sqlalchemy import Select, delete, func, select, text
+from sqlalchemy import delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 
+from clinic_backups.base.backup_record import BackupRecord, State
 from clinic_backups.base.clock import DIFFERENCE_SECONDS, DatabaseClock, Now
 from clinic_backups.base.connections import Connection
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import nobody
-from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Envelope, State, iso
+from clinic_backups.base.plain import iso
 from clinic_backups.catalog import record_statements as statements
 from clinic_backups.catalog import replicas
 from clinic_backups.catalog.database import CatalogDatabase, time_of
 from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
+from clinic_backups.catalog.record_reader import RecordReader
 from clinic_backups.catalog.row_mapping import record_of, values_of
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_replica
 
@@ -32,8 +35,10 @@ class SameSecond(TransientError):
     """This clinic has a backup of the same second, which has the same id."""
 
 
-class Catalog:
-    """The records of backups. All errors are this package's, without values of rows.
+class Catalog(RecordReader):
+    """The records of backups, from the first attempt to the deletion.
+
+    All errors are this package's, without values of rows.
 
     :param connection: Airflow's connection ``backup_catalog``: a role that owns the schema ``clinic_backups``.
     :param clock_difference_seconds: the most that this machine's clock may differ from the database's.
@@ -50,9 +55,10 @@ class Catalog:
         kept: KeptConnections | None = None,
     ) -> None:
         self._connection, self._kept = connection, kept
-        self.database = CatalogDatabase(connection)
-        self.clock = DatabaseClock(self._ask_time, most_seconds=clock_difference_seconds, machine=machine)
-        """The catalog's clock: see docs/decisions/0014."""
+        database = CatalogDatabase(connection)
+        super().__init__(
+            database, DatabaseClock(self._ask_time, most_seconds=clock_difference_seconds, machine=machine)
+        )
 
     def _ask_time(self) -> datetime:
         with self.database.statement("asking for the time") as db:
@@ -111,11 +117,6 @@ class Catalog:
         values = {name: value for name, value in values_of(record).items() if name in names}
         return self._change(record, "running", **values)
 
-    def newest_source(self) -> str | None:
-        """The database of the newest backup, of any clinic, that is not suspect or was accepted."""
-        with self.database.statement("reading the catalog") as db:
-            return db.scalar(statements.NEWEST_SOURCE)
-
     def note(self, record: BackupRecord, envelope: Envelope) -> BackupRecord:
         """Record the note of a running backup before its envelope is written, because anybody could forge an envelope.
 
@@ -130,21 +131,6 @@ class Catalog:
                     hint=f"The objects of this attempt are removed. See `clinic-backups show {record.backup_id}`.",
                 )
         return replace(record, noted=envelope)
-
-    def blocks(self, backup_id: str) -> Generator[bytes]:
-        """The list of the blocks in a backup's own archive, in the pieces in which it was written; none if unknown.
-
-        If the list is deleted meanwhile, it ends early.
-        """
-        part = 0
-        while True:
-            # In portions, because the driver would fetch and keep all of them before the first is used.
-            with self.database.statement(f"reading the blocks of {backup_id}") as db:
-                few = db.execute(statements.BLOCKS, {"of": backup_id, "part": part}).scalars().all()
-            yield from map(bytes, few)
-            part += len(few)
-            if len(few) < statements.PIECES_AT_A_TIME:
-                return
 
     def finish(
         self,
@@ -204,18 +190,6 @@ class Catalog:
             if new:
                 _note_stores(db, record)
         return new
-
-    def clinic_ids(self) -> list[int]:
-        """Every clinic that has a backup, active or not."""
-        with self.database.transaction("reading the catalog") as db:
-            return [
-                number for (number,) in db.execute(select(backup.c.clinic_id).distinct().order_by(backup.c.clinic_id))
-            ]
-
-    def archive_keys(self, clinic_id: int) -> set[str]:
-        """The keys of the archives of a clinic's backups, present and past, in any state."""
-        with self.database.transaction("reading the catalog") as db:
-            return set(db.scalars(select(backup.c.archive_key).where(backup.c.clinic_id == clinic_id)))
 
     def mark_deleting(self, record: BackupRecord) -> BackupRecord:
         """Mark a record as deleting: from now on it is not a backup.
@@ -289,16 +263,6 @@ class Catalog:
         """Record that a store keeps it locked for longer than was requested."""
         return self._change(record, "completed", "lost", held=None, locked_until=until)
 
-    def recipients_of_others(self, clinic_id: int) -> set[str]:
-        """The public keys that backups of other clinics are encrypted to."""
-        key = func.jsonb_array_elements_text(backup.c.recipients).table_valued("value")
-        statement = select(key.c.value).distinct().where(backup.c.clinic_id != clinic_id)
-        with self.database.transaction("reading which keys open which backups") as db:
-            there = backup.c.state.in_(("completed", "lost", "deleting"))
-            return {
-                value for (value,) in db.execute(statement.where(there).select_from(backup.join(key, text("true"))))
-            }
-
     def forget(self, *, before: datetime) -> int:
         """Remove records of backups that failed or were deleted before then; returns their number."""
         old = (
@@ -316,7 +280,7 @@ class Catalog:
         *was: State,
         held: bool | None = False,
         also: Announce = nobody,
-        **values: Any,
+        **values: object,
     ) -> BackupRecord:
         statement = statements.changing(tuple(values), was, held=held)
         begin = self.database.statement if also is nobody else self.database.transaction
@@ -330,57 +294,6 @@ class Catalog:
             changed = record_of(row)
             also(db, changed)
         return changed
-
-    def get(self, backup_id: str) -> BackupRecord | None:
-        """One record, or ``None``."""
-        found = self._select(statements.GET, {"of": backup_id})
-        return found[0] if found else None
-
-    def require(self, backup_id: str) -> BackupRecord:
-        """One record. :raises PermanentError: the catalog has no such record."""
-        record = self.get(backup_id)
-        if record is None:
-            raise PermanentError(f"There is no backup {backup_id!r}.", hint="See `clinic-backups list`.")
-        return record
-
-    def find(
-        self,
-        *,
-        clinic_id: int | None = None,
-        run_id: str | None = None,
-        state: State | None = None,
-        started_before: datetime | None = None,
-        safety_backups: bool = True,
-        data_before: datetime | None = None,
-        until: datetime | None = None,
-        limit: int | None = None,
-    ) -> list[BackupRecord]:
-        """The matching records, the newest first.
-
-        :param safety_backups: include safety backups.
-        :param data_before: only records whose rows are from before then.
-        :param until: leave out records that are future-dated at that time: see
-            :meth:`BackupRecord.is_of_future`.
-        """
-        asked: dict[str, Any] = {
-            "clinic_id": clinic_id, "run_id": run_id, "state": state, "started_before": started_before,
-            "data_before": data_before, "until": until and until + FUTURE_TOLERANCE, "limit": limit,
-            "no_safety_backups": None if safety_backups else True,
-        }  # fmt: skip
-        values = {name: value for name, value in asked.items() if value is not None}
-        return self._select(statements.finding(frozenset(values)), values)
-
-    def latest(self, clinic_id: int, now: datetime | None = None) -> BackupRecord | None:
-        """The clinic's newest completed backup that is not dated in the future.
-
-        :param now: by default the database's time.
-        """
-        found = self.find(clinic_id=clinic_id, state="completed", until=now or self.clock(), limit=1)
-        return found[0] if found else None
-
-    def _select(self, statement: Select[Any], values: Mapping[str, Any]) -> list[BackupRecord]:
-        with self.database.statement("reading the catalog") as db:
-            return [record_of(row) for row in db.execute(statement, values).mappings()]
 
 
 def _new(record: BackupRecord, values: Mapping[str, Any]) -> dict[str, Any]:

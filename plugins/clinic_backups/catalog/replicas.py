@@ -10,8 +10,9 @@ from sqlalchemy import ColumnElement, Row, Subquery, bindparam, case, delete, ex
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy.dialects.postgresql import insert
 
+from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError
-from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, Condition, Loss, ReplicaProblem
+from clinic_backups.base.replica import Condition, Loss, ReplicaProblem
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, backup_replica, store, store_identity
 

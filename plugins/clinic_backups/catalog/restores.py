@@ -11,11 +11,14 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from clinic_backups.base.backup_record import State
 from clinic_backups.base.errors import PermanentError, TransientError, to_record
 from clinic_backups.base.listening import nobody
-from clinic_backups.base.model import RestoreMode, State, plain
+from clinic_backups.base.plain import plain
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.tables import restore
+
+RestoreMode = Literal["exact", "missing", "live"]
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,7 @@ class Restores:
         return self._select(statement)
 
     def _note(
-        self, restore_id: str, also: Also = nobody, *, was: Mapping[str, Any] | None = None, **values: Any
+        self, restore_id: str, also: Also = nobody, *, was: Mapping[str, Any] | None = None, **values: object
     ) -> RestoreRecord:
         expected = was or {}
         statement = (

@@ -8,7 +8,9 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
-from clinic_backups.base.model import BackupRecord, ChainArchive, Envelope, Gap
+from clinic_backups.base.backup_facts import ChainArchive, Gap
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.catalog.tables import backup, backup_replica
 
 _FIELDS = [field.name for field in fields(BackupRecord) if field.name not in ("stores", "number")]

@@ -11,8 +11,10 @@ from rich.markup import escape
 
 from clinic_backups.app import Parts
 from clinic_backups.backup.conf import Selection, select
+from clinic_backups.base.backup_record import BackupRecord, State
+from clinic_backups.base.backup_request import BackupRequest
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import ClinicBackupsError, SettingsError
-from clinic_backups.base.model import BackupRecord, BackupRequest, Clinic, State
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import (

@@ -11,9 +11,10 @@ import typer
 from rich.markup import escape
 
 from clinic_backups.app import Parts
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clock import require_same_clock
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
-from clinic_backups.base.model import BackupRecord, iso
+from clinic_backups.base.plain import iso
 from clinic_backups.base.retention import Decision
 from clinic_backups.catalog.erasures import Erasure
 from clinic_backups.cli.environment import parts

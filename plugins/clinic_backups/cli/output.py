@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -23,9 +23,10 @@ from rich.table import Table
 
 from clinic_backups.backup.stream import OnProgress
 from clinic_backups.backup.stream import Progress as BackupProgress
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError, SettingsError, TransientError
 from clinic_backups.base.listening import Listener
-from clinic_backups.base.model import BackupRecord, iso
+from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 
 FAILED, WRONG_CALL, TRY_AGAIN = 1, 2, 75
@@ -58,7 +59,7 @@ def print_error(error: ClinicBackupsError) -> None:
         errors.print(escape(note))
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """Print one JSON document."""
     print(json.dumps(value, ensure_ascii=False, indent=2))
 

@@ -12,8 +12,8 @@ from rich.markup import escape
 
 from clinic_backups.app import Parts
 from clinic_backups.base.clock import machine_now
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError
-from clinic_backups.base.model import Envelope
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json
 from clinic_backups.restore.archives import Source

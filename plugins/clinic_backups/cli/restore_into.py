@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from clinic_backups.app import Reading
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.base.model import iso
+from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import Steps, errors, print_json, print_table

@@ -9,11 +9,11 @@ import typer
 from rich.markup import escape
 
 from clinic_backups.base.errors import TransientError
-from clinic_backups.base.model import iso
+from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, print_json, print_table
-from clinic_backups.maintenance.cleaning import Cleaned
+from clinic_backups.maintenance.cleaned import Cleaned
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

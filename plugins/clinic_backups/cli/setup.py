@@ -13,7 +13,7 @@ from rich.markup import escape
 from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.backup.preflight import require
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.base.model import iso
+from clinic_backups.base.plain import iso
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import errors, print_json, print_table, styled
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from clinic_backups.app import Parts
 from clinic_backups.base.errors import ClinicBackupsError, SettingsError
-from clinic_backups.base.model import iso
+from clinic_backups.base.plain import iso
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import errors, print_error, print_json, print_table
 from clinic_backups.maintenance.store_init import Initialised, StoreInit

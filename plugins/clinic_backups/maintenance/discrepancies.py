@@ -8,8 +8,9 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from clinic_backups.archive.object_keys import hold_key_of, parse_key
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import IntegrityError, ObjectNotFound
-from clinic_backups.base.model import BackupRecord, Condition
+from clinic_backups.base.replica import Condition
 from clinic_backups.stores import condition as stored
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectInfo, ObjectStore, UnfinishedUpload

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from clinic_backups.archive.object_keys import KeyParts, keys_beside, parse_key, prefix_of
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import IntegrityError, ObjectNotFound, PermanentError, TransientError
-from clinic_backups.base.model import BackupRecord
 from clinic_backups.catalog.erasures import Erasure
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.stores import condition as stored

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.documents import MAX_REASON
 from clinic_backups.base.errors import ClinicBackupsError, SettingsError, TransientError
-from clinic_backups.base.model import BackupRecord
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.records import Catalog

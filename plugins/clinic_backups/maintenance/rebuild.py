@@ -11,9 +11,12 @@ from typing import Any
 
 from clinic_backups.archive.envelope_checks import harmless
 from clinic_backups.archive.object_keys import ROOT, parse_key, prefix_of
+from clinic_backups.base.backup_record import BackupRecord, State
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound, PermanentError
 from clinic_backups.base.listening import NOBODY, Listener
-from clinic_backups.base.model import BackupRecord, Condition, Envelope, State, iso
+from clinic_backups.base.plain import iso
+from clinic_backups.base.replica import Condition
 from clinic_backups.catalog.erasures import Erasure, Erasures
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog

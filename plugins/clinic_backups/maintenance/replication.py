@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import groupby
 
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clock import ClocksDiffer, require_same_clock
 from clinic_backups.base.errors import (
     ClinicBackupsError,
@@ -19,7 +20,8 @@ from clinic_backups.base.errors import (
     TransientError,
 )
 from clinic_backups.base.listening import nobody
-from clinic_backups.base.model import BackupRecord, Loss, ReplicaProblem, iso
+from clinic_backups.base.plain import iso
+from clinic_backups.base.replica import Loss, ReplicaProblem
 from clinic_backups.catalog.locks import AlreadyRunning, ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.replicas import Replicas

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.archive.object_keys import prefix_of
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound
-from clinic_backups.base.model import Envelope
 from clinic_backups.stores import condition as stored
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectInfo, ObjectStore

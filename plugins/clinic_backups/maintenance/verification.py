@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from clinic_backups.base.backup_facts import ChainArchive
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.base.listening import nobody
-from clinic_backups.base.model import BackupRecord, ChainArchive, Condition, Loss
+from clinic_backups.base.replica import Condition, Loss
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.replicas import Replicas
-from clinic_backups.maintenance.inventory import Inventory, StoreCheck, Task
+from clinic_backups.maintenance.inventory import Inventory, Task
+from clinic_backups.maintenance.store_check import StoreCheck
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.stores.configured import Stores
 

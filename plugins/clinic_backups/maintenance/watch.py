@@ -9,8 +9,8 @@ from typing import Any
 
 import requests
 
+from clinic_backups.base.backup_record import FUTURE_TOLERANCE
 from clinic_backups.base.errors import TransientError
-from clinic_backups.base.model import FUTURE_TOLERANCE
 from clinic_backups.catalog.outbox import Notice
 
 AGAIN_AFTER = timedelta(hours=24)

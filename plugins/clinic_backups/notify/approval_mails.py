@@ -10,7 +10,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection as SqlConnection
 
 from clinic_backups.base.errors import ClinicBackupsError
-from clinic_backups.base.model import iso
+from clinic_backups.base.plain import iso
 from clinic_backups.catalog.approvals import Announce, Approval, Approvals
 from clinic_backups.catalog.outbox import Notice, Outbox, queue
 from clinic_backups.catalog.records import Catalog

@@ -11,8 +11,9 @@ from typing import Any, Literal
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import text
 
+from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord
 from clinic_backups.base.errors import Interrupted, TransientError
-from clinic_backups.base.model import FUTURE_TOLERANCE, BackupRecord, iso
+from clinic_backups.base.plain import iso
 from clinic_backups.catalog.outbox import Notice, queue
 
 NotifySuccess = Literal["each", "weekly", "never"]

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from clinic_backups.base.model import BackupRecord, Clinic, iso
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.plain import iso
 from clinic_backups.catalog.clinics import ClinicHealth, Shrunk
 
 UNDELIVERED_AFTER = timedelta(days=1)

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy import ARRAY, BigInteger, Text, any_, literal, select, update
 from sqlalchemy import Connection as SqlConnection
 
-from clinic_backups.base.model import Loss, iso
+from clinic_backups.base.plain import iso
+from clinic_backups.base.replica import Loss
 from clinic_backups.catalog.outbox import Notice, queue
 from clinic_backups.catalog.replicas import PRESENT
 from clinic_backups.catalog.tables import backup, backup_replica, notification

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection as SqlConnection
 
-from clinic_backups.base.model import iso
+from clinic_backups.base.plain import iso
 from clinic_backups.catalog.outbox import Notice, queue
 from clinic_backups.catalog.restores import RestoreRecord
 

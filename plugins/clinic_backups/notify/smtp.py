@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from email.message import EmailMessage
 from email.policy import SMTP, SMTPUTF8
 from types import TracebackType
-from typing import Any
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
@@ -346,7 +345,7 @@ def _shown(code: int, reply: bytes) -> str:
     return f"{code} {one_line(reply.decode('utf-8', 'replace'))[:200]}".rstrip()
 
 
-def _as_bytes(text: Any) -> bytes:
+def _as_bytes(text: object) -> bytes:
     return text if isinstance(text, bytes) else str(text).encode()
 
 

@@ -12,6 +12,8 @@ from clinic_backups.archive.encryption import Encryption
 from clinic_backups.backup.backup import ClinicBackup
 from clinic_backups.backup.shares import Share
 from clinic_backups.backup.stream import Progress
+from clinic_backups.base.backup_request import BackupRequest
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import (
     ClinicBackupsError,
     Interrupted,
@@ -19,7 +21,6 @@ from clinic_backups.base.errors import (
     TransientError,
     to_record,
 )
-from clinic_backups.base.model import BackupRequest, Clinic
 from clinic_backups.operators.connections import failing_clearly, log_delivery, log_error, run_type_of
 from clinic_backups.operators.link import BackupLink
 from clinic_backups.operators.pace import Pace

@@ -11,7 +11,8 @@ from airflow.sdk.exceptions import AirflowFailException
 from clinic_backups.backup.conf import flag
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.listening import Listener
-from clinic_backups.maintenance.inventory import KINDS, WRONG, Inventory, Task
+from clinic_backups.maintenance.discrepancies import KINDS, WRONG
+from clinic_backups.maintenance.inventory import Inventory, Task
 from clinic_backups.maintenance.replication import Replication
 from clinic_backups.operators.connections import failing_clearly, log_delivery
 from clinic_backups.operators.parts import AirflowParts

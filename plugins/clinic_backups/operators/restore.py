@@ -14,9 +14,9 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param, get_current_context, task
 from airflow.sdk.definitions.param import ParamsDict
 
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.listening import Listener
-from clinic_backups.base.model import Clinic
 from clinic_backups.catalog.approvals import AGAIN, Answer, Approval, NotApproved
 from clinic_backups.catalog.restores import Restores
 from clinic_backups.operators.connections import failing_clearly, log_delivery

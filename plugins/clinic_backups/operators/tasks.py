@@ -14,9 +14,11 @@ from airflow.sdk.exceptions import AirflowFailException
 from clinic_backups.backup.conf import flag, for_all_clinics, select
 from clinic_backups.backup.preflight import require
 from clinic_backups.backup.shares import Share, divide
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.findings import OF_RUN, Finding
-from clinic_backups.base.model import BackupRecord, Clinic, plain
+from clinic_backups.base.plain import plain
 from clinic_backups.base.settings import load_usable
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.outbox import Notice

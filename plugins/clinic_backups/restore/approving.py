@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from clinic_backups.base.documents import MAX_REASON
-from clinic_backups.base.model import iso
+from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.approvals import AGAIN, Approval, NotApproved
 

@@ -9,9 +9,10 @@ from typing import Any, BinaryIO, Protocol, TypeVar, cast
 from clinic_backups.archive.blocks import OWN_ARCHIVE
 from clinic_backups.archive.bounds import RATIO, Bound, believed, guess
 from clinic_backups.archive.reader import Manifest, Segment, read_archive
+from clinic_backups.base.backup_facts import ArchiveInfo, ChainArchive
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectNotFound
 from clinic_backups.base.listening import NOBODY, Listener, nobody
-from clinic_backups.base.model import ArchiveInfo, ChainArchive, Envelope
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.condition import require_intact
 from clinic_backups.stores.configured import Stores

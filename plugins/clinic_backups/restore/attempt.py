@@ -8,8 +8,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection as SqlConnection
 
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import ClinicBackupsError, TransientError
-from clinic_backups.base.model import BackupRecord, Clinic
 from clinic_backups.catalog.approvals import Approval, Approvals, use
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.restores import RestoreRecord, Restores

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from psycopg2 import sql
 
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.model import Table
+from clinic_backups.base.table import Table
 from clinic_backups.restore.migrated import Migrated
 from clinic_backups.restore.model import Refusal, Target, Wish
 from clinic_backups.restore.proposals import proposed_tables

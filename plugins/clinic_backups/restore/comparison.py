@@ -13,7 +13,7 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import is_conflict
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
-from clinic_backups.base.model import Table
+from clinic_backups.base.table import Table
 from clinic_backups.restore import notes, parts, row_keys, sequences
 from clinic_backups.restore.adopt import Left, adopt
 from clinic_backups.restore.archives import Wanted

@@ -21,10 +21,13 @@ from clinic_backups.archive.object_keys import archive_key_of
 from clinic_backups.archive.writer import ArchiveWriter, block_list
 from clinic_backups.backup.outcome import Outcomes
 from clinic_backups.backup.stream import Stored
+from clinic_backups.base.backup_id import backup_id_of
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clock import Now, require_same_clock
+from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, PermanentError
 from clinic_backups.base.listening import NOBODY, Listener
-from clinic_backups.base.model import BackupRecord, Clinic, Envelope, backup_id_of
 from clinic_backups.base.pipeline import ByteChannel, Pipeline
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.erasures import Erasures

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from clinic_backups.archive.bounds import bound_of
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.model import BackupRecord
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.model import RestoreRequest

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from clinic_backups.base.model import Column
+from clinic_backups.base.table import Column
 from clinic_backups.base.text import unused
 from clinic_backups.tenant.drift import reached
 

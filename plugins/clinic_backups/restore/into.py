@@ -16,7 +16,8 @@ from clinic_backups.archive.blocks import BlockList
 from clinic_backups.archive.reader import Manifest, TableContent
 from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError
 from clinic_backups.base.listening import Listener, nobody
-from clinic_backups.base.model import Table, iso
+from clinic_backups.base.plain import iso
+from clinic_backups.base.table import Table
 from clinic_backups.base.text import one_line
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.model import Target

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from clinic_backups.base.model import Column
+from clinic_backups.base.table import Column
 
 
 def changed_meaning(then: Column, now: Column) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clinic_backups.archive.reader import Manifest, Segment, TableContent
-from clinic_backups.base.model import Column, Table
+from clinic_backups.base.table import Column, Table
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.identity import Matched, in_order, match, what_column
 from clinic_backups.restore.model import Refusal

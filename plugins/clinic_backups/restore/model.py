@@ -15,8 +15,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from clinic_backups.base.documents import read
-from clinic_backups.base.model import RestoreMode, iso, plain
+from clinic_backups.base.plain import iso, plain
 from clinic_backups.base.text import one_line
+from clinic_backups.catalog.restores import RestoreMode
 
 MODES: tuple[RestoreMode, ...] = ("exact", "missing", "live")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clinic_backups.base.model import RestoreMode
+from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.derived import Derived
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.tenant.drift import FILE

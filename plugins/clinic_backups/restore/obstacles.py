@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
-from clinic_backups.base.model import Table
+from clinic_backups.base.table import Table
 from clinic_backups.base.text import unused
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal

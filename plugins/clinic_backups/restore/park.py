@@ -9,7 +9,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified, refusal_of
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.model import Column
+from clinic_backups.base.table import Column
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.rules import Reference
 from clinic_backups.restore.workspace import Workspace, columns_of

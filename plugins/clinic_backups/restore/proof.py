@@ -10,7 +10,7 @@ from psycopg2 import sql
 from clinic_backups.archive.reader import TableContent
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import IntegrityError, PermanentError
-from clinic_backups.base.model import RestoreMode
+from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff
 from clinic_backups.restore.reading import blocks_of
 from clinic_backups.restore.workspace import Workspace, row_text

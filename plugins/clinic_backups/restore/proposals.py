@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from difflib import SequenceMatcher
 
-from clinic_backups.base.model import Column, Table
+from clinic_backups.base.table import Column, Table
 from clinic_backups.tenant.drift import renamed_column, renamed_table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from clinic_backups.archive.blocks import Block, BlockCutter, BlockList
-from clinic_backups.base.model import Table
+from clinic_backups.base.table import Table
 from clinic_backups.tenant.tenant_db import Snapshot
 
 BATCH_BYTES = 1024 * 1024

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from psycopg2 import sql
 
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.model import Table
+from clinic_backups.base.table import Table
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.obstacles import Obstacle, Obstacles

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 from clinic_backups.backup.conf import MAX_DIGITS, flag, require_known_keys, select
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.base.model import Clinic, RestoreMode
+from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.into import require_schema_name
 from clinic_backups.restore.model import MODES, RestoreRequest
 

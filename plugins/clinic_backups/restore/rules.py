@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg2 import sql
 
-from clinic_backups.base.model import Table
+from clinic_backups.base.table import Table
 from clinic_backups.tenant.operators import Operator, operators_of
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.tenant_db import Snapshot

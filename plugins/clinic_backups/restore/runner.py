@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import TransientError
-from clinic_backups.base.model import BackupRecord, iso
+from clinic_backups.base.plain import iso
 from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotApproved, Proposal
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of

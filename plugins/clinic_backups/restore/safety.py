@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from psycopg2 import sql
 
 from clinic_backups.backup.backup import ClinicBackup
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.backup_request import BackupRequest
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import IntegrityError
-from clinic_backups.base.model import BackupRecord, BackupRequest, Clinic
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.restore.comparison import Present

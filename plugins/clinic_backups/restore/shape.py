@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from psycopg2 import sql
 
-from clinic_backups.base.model import Column, Table
+from clinic_backups.base.table import Column, Table
 from clinic_backups.restore.identity import what, what_column
 from clinic_backups.restore.meaning import changed_meaning
 from clinic_backups.restore.model import Refusal

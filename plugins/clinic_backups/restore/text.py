@@ -6,9 +6,10 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 
-from clinic_backups.base.model import BackupRecord, RestoreMode, iso
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line, shown_line
-from clinic_backups.catalog.restores import RestoreRecord
+from clinic_backups.catalog.restores import RestoreMode, RestoreRecord
 from clinic_backups.restore.model import RestorePlan, RestoreRequest, TablePlan, Target
 
 NOT_COMPARED = (

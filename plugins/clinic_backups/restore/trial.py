@@ -10,8 +10,8 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.findings import Finding, Report
-from clinic_backups.base.model import Table
 from clinic_backups.base.settings import Settings
+from clinic_backups.base.table import Table
 from clinic_backups.restore import hooks, sequences
 from clinic_backups.restore.quiet import may_replica
 from clinic_backups.restore.rehearsal import told_by, untold

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.model import Table
 from clinic_backups.base.strict_json import is_text
+from clinic_backups.base.table import Table
 from clinic_backups.restore.workspace import Workspace
 
 # The form that format_type writes: a name, then optionally a modifier of numbers, words, and an array's brackets.

@@ -12,10 +12,11 @@ from psycopg2 import sql
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import Source, connect, raise_database_error, refusal_of
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
-from clinic_backups.base.model import Table
 from clinic_backups.base.silence import APPLICATION_PATH, IN_OWN_PATH, WatchedConnection
+from clinic_backups.base.table import Table
 from clinic_backups.stores.base import ByteSource
-from clinic_backups.tenant.tenant_db import Snapshot, require_column
+from clinic_backups.tenant.copy_statement import require_column
+from clinic_backups.tenant.tenant_db import Snapshot
 
 
 def columns_of(names: Sequence[str], alias: str | None = None) -> sql.Composed:

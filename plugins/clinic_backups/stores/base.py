@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import BinaryIO, Literal, Protocol
 
+CONTENT_TYPE_JSON = "application/json"
 LockMode = Literal["governance", "compliance"]
 """governance: accounts with a special right may end a lock early. compliance: nobody may, not even the owner."""
 

@@ -11,9 +11,11 @@ from typing import Literal
 
 from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.archive.object_keys import ROOT, new_probe, parse_key
+from clinic_backups.base.backup_facts import ArchiveInfo
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import IntegrityError, ObjectNotFound, TransientError, afterwards
 from clinic_backups.base.listening import nobody
-from clinic_backups.base.model import ArchiveInfo, BackupRecord, Condition
+from clinic_backups.base.replica import Condition
 from clinic_backups.stores.base import ByteSource, ObjectInfo, ObjectStore, StoredObject
 
 Told = Condition | Literal["not compared"]

@@ -13,10 +13,12 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from clinic_backups.archive.envelope_checks import problem_of
 from clinic_backups.archive.object_keys import envelope_key_of, hold_key_of, parse_key
 from clinic_backups.base import strict_json
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.documents import MAX_REASON, Line, usable_time
+from clinic_backups.base.envelope import FORMAT_VERSION, Envelope
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectExists, ObjectNotFound
-from clinic_backups.base.model import CONTENT_TYPE_ENVELOPE, FORMAT_VERSION, BackupRecord, Envelope, iso
-from clinic_backups.stores.base import ObjectStore
+from clinic_backups.base.plain import iso
+from clinic_backups.stores.base import CONTENT_TYPE_JSON, ObjectStore
 
 MAX_BYTES = 1024 * 1024
 _CHANGED = "Somebody changed the store. Look at the object, and check who may write there."
@@ -220,7 +222,7 @@ def _hold(archive_key: str, store: ObjectStore) -> Hold | None:
     return found
 
 
-def _hold_in(data: Any) -> Hold | None:
+def _hold_in(data: object) -> Hold | None:
     """The hold in a note; none if it is not valid."""
     try:
         return _HOLD.validate_python(data)
@@ -235,7 +237,7 @@ def _write(key: str, data: dict[str, Any], store: ObjectStore, **options: Any) -
             f"{key} would have {len(text):,} bytes; at most {MAX_BYTES:,} are read.",
             hint="It was not stored. The database may have thousands of tables with long names. Report this.",
         )
-    store.put(key, io.BytesIO(text), content_type=CONTENT_TYPE_ENVELOPE, **options)
+    store.put(key, io.BytesIO(text), content_type=CONTENT_TYPE_JSON, **options)
 
 
 def _parsed(key: str, store: ObjectStore) -> Envelope:

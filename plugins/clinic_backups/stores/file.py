@@ -8,12 +8,11 @@ import hashlib
 import io
 import json
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,40 +20,31 @@ from uuid import uuid4
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import (
-    ClinicBackupsError,
     IntegrityError,
     ObjectExists,
-    ObjectNotFound,
     PermanentError,
     PlaceMissing,
     SettingsError,
-    TransientError,
 )
 from clinic_backups.base.listening import nobody
 from clinic_backups.stores import base
+from clinic_backups.stores._file_errors import explained
+from clinic_backups.stores._files import (
+    OWN,
+    metadata_file_of,
+    metadata_in,
+    names_in,
+    object_of,
+    opened,
+    sync_folder,
+    time_in,
+)
 from clinic_backups.stores._hashing import HashingReader
-from clinic_backups.stores._wire import MAX_METADATA_BYTES, check_key, check_list_prefix, encode_metadata
+from clinic_backups.stores._wire import check_key, check_list_prefix, encode_metadata
 from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject, UnfinishedUpload
 from clinic_backups.stores.kinds import StoreConfig, StoreUrl
 
 PART_SIZE_BYTES = 1024 * 1024
-# The prefix of the store's own files: unfinished objects, metadata and the lock. No part of a key starts with it.
-OWN = ".~"
-# The name of an unfinished file contains its object's name. Names of metadata files never end like this.
-_UNFINISHED = re.compile(r"\.~(.+)\.[0-9a-f]{32}(\.meta)?\.part", re.DOTALL)
-
-_TRANSIENT_ERRNOS = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
-_HINTS = {
-    errno.EACCES: "Give this user write permission there.",
-    errno.EDQUOT: "Free some space, or raise the quota.",
-    errno.ENAMETOOLONG: "Use a shorter key.",
-    errno.ENOTDIR: "A part of the key is an object already; use another key.",
-    errno.ENOSPC: "Free some space on that disk.",
-    errno.EPERM: "The file system must support hard links.",
-    errno.EROFS: "Mount the disk writable.",
-}
-
-
 HOOK = None
 
 
@@ -95,7 +85,7 @@ class FileStore(base.ObjectStore):
             for folder in reversed(new):
                 with suppress(FileExistsError):
                     folder.mkdir(mode=0o700)
-                    _sync_folder(folder.parent)
+                    sync_folder(folder.parent)
 
     def put(
         self,
@@ -135,7 +125,7 @@ class FileStore(base.ObjectStore):
         path = self._path(key)
         with self._translated(key):
             self._require_no_links(path)
-            stream = _opened(path)
+            stream = opened(path)
         with (
             stream,
             io.BufferedReader(_Translated(stream, partial(self._translated, key)), PART_SIZE_BYTES) as readable,
@@ -148,7 +138,7 @@ class FileStore(base.ObjectStore):
             self._require_no_links(path)
             info = self._info(path, key)
             with suppress(FileNotFoundError):
-                info = replace(info, metadata=_metadata(_beside(path)))
+                info = replace(info, metadata=metadata_in(metadata_file_of(path)))
             return info
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
@@ -173,11 +163,11 @@ class FileStore(base.ObjectStore):
             if not path.parent.is_dir():
                 return
             with self._lock():
-                for file in (path, _beside(path)):
+                for file in (path, metadata_file_of(path)):
                     # A folder under an object's key is not an object.
                     with suppress(FileNotFoundError, IsADirectoryError):
                         file.unlink()
-                _sync_folder(path.parent)
+                sync_folder(path.parent)
 
     def purge(self, key: str) -> None:
         self.delete(key)
@@ -187,21 +177,21 @@ class FileStore(base.ObjectStore):
         with self._translated(check_list_prefix(prefix)):
             self._require_root()
             for path in self._hidden(self.root, "", prefix):
-                name = _name_of(path.name)
+                name = object_of(path.name)
                 key = path.with_name(name).relative_to(self.root).as_posix() if name else ""
                 if name and key.startswith(prefix):
                     with suppress(FileNotFoundError):
-                        yield UnfinishedUpload(key, _moment(path.lstat().st_mtime), path.name)
+                        yield UnfinishedUpload(key, time_in(path.lstat().st_mtime), path.name)
             self._require_root()
 
     def abort(self, upload: UnfinishedUpload) -> None:
         path = self._path(upload.key)
-        if "/" in upload.token or _name_of(upload.token) != path.name:
+        if "/" in upload.token or object_of(upload.token) != path.name:
             return
         with self._translated(upload.key), suppress(FileNotFoundError, NotADirectoryError):
             self._require_no_links(path)
             path.with_name(upload.token).unlink()
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def lock_problem(self) -> str:
         return "A local folder cannot lock objects: use a bucket that can, or turn locks off."
@@ -258,7 +248,7 @@ class FileStore(base.ObjectStore):
         self._make_folder(folder.parent)
         with suppress(FileExistsError):
             folder.mkdir(mode=0o700)
-            _sync_folder(folder.parent)
+            sync_folder(folder.parent)
 
     def _write(self, part: Path, reader: HashingReader) -> None:
         with os.fdopen(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
@@ -289,15 +279,15 @@ class FileStore(base.ObjectStore):
                     json.dump(dict(metadata), file)
                     file.flush()
                     os.fsync(file.fileno())
-                beside.replace(_beside(path))
+                beside.replace(metadata_file_of(path))
             else:
                 with suppress(FileNotFoundError):
-                    _beside(path).unlink()
+                    metadata_file_of(path).unlink()
             try:
                 path.hardlink_to(part)
             except FileExistsError:
                 raise self._exists(key) from None
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
@@ -313,7 +303,7 @@ class FileStore(base.ObjectStore):
         self, folder: Path, above: str, prefix: str, *, on_link: Callable[[Path], object] = nobody
     ) -> Iterator[ObjectInfo]:
         """In key order: a folder sorts as its name with a slash, between ``a.b`` and ``a0``. Links are not objects."""
-        for name in sorted(_names(folder)):
+        for name in sorted(names_in(folder)):
             key, path = above + name, folder / name
             if name.startswith(OWN) or not (key.startswith(prefix) or (name[-1] == "/" and prefix.startswith(key))):
                 continue
@@ -327,7 +317,7 @@ class FileStore(base.ObjectStore):
 
     def _hidden(self, folder: Path, above: str, prefix: str) -> Iterator[Path]:
         """The store's own files beside objects, in the order of their paths."""
-        for name in sorted(_names(folder)):
+        for name in sorted(names_in(folder)):
             key, path = above + name, folder / name
             if path.is_symlink():
                 continue
@@ -341,7 +331,7 @@ class FileStore(base.ObjectStore):
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode):
             raise FileNotFoundError(errno.ENOENT, "only a regular file is an object")
-        return ObjectInfo(key, found.st_size, _moment(found.st_mtime))
+        return ObjectInfo(key, found.st_size, time_in(found.st_mtime))
 
     @contextmanager
     def _translated(self, key: str, reader: HashingReader | None = None) -> Iterator[None]:
@@ -350,87 +340,14 @@ class FileStore(base.ObjectStore):
         except OSError as error:
             if reader is not None and error is reader.error:
                 raise
-            raise self._translate(error, key, writing=reader is not None) from None
-
-    def _translate(self, error: OSError, key: str, *, writing: bool) -> ClinicBackupsError:
-        where, number = f"{self.url}/{key}", error.errno or 0
-        if number in (errno.ENOENT, errno.ENOTDIR) and not self.root.is_dir():
-            return self._no_root()
-        if number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR) and not writing:
-            return ObjectNotFound(f"There is no object {where}.", hint="List the store to see what it has.")
-        message = f"{where}: {os.strerror(number)}."
-        if number in _TRANSIENT_ERRNOS:
-            return TransientError(message, hint="Check the disk; then try again.")
-        return PermanentError(message, hint=_HINTS.get(number, "Check the folder and its disk."))
+            missing = error.errno in (errno.ENOENT, errno.ENOTDIR) and not self.root.is_dir()
+            where, reading = f"{self.url}/{key}", reader is None
+            raise (self._no_root() if missing else explained(error, where, reading=reading)) from None
 
     def _exists(self, key: str) -> ObjectExists:
         return ObjectExists(
             f"{self.url}/{key} exists already.", hint="Objects are written once: use a new key, or delete it first."
         )
-
-
-def _name_of(unfinished: str) -> str | None:
-    """The name of the object that an unfinished file was to become; ``None`` for any other file."""
-    match = _UNFINISHED.fullmatch(unfinished)
-    return match[1] if match else None
-
-
-def _beside(path: Path) -> Path:
-    """The hidden file with the metadata of an object."""
-    return path.with_name(f"{OWN}{path.name}.meta")
-
-
-def _names(folder: Path) -> list[str]:
-    """The names in a folder. Folders and links to folders end with a slash. Empty if it was removed meanwhile."""
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name + "/" * entry.is_dir() for entry in entries]
-    except FileNotFoundError:
-        return []
-
-
-def _opened(path: Path) -> io.FileIO:
-    """A regular file, for reading. :raises FileNotFoundError: it is a folder, a link, a pipe or the like."""
-    # Opened without waiting, because opening a pipe could block for ever.
-    try:
-        stream = io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW))
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise FileNotFoundError(errno.ENOENT, "a symbolic link is not an object") from None
-    if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-        return stream
-    stream.close()
-    raise FileNotFoundError(errno.ENOENT, "only a regular file is an object")
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    """The metadata in the hidden file; empty if it is not valid, because nothing is decided by metadata."""
-    with _opened(path) as stream:
-        data = stream.read(MAX_METADATA_BYTES * 8)
-    try:
-        # Not strict_json: metadata may hold any text.
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    named = isinstance(found, dict) and all(isinstance(value, str) for value in found.values())
-    return found if named else {}
-
-
-def _moment(seconds: float) -> datetime:
-    """A file's time. A time out of range becomes the latest possible one, so that the file does not count as old."""
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, ValueError, OSError):
-        return datetime.max.replace(tzinfo=UTC)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def make_client(connection: Connection) -> None:

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from clinic_backups.base import strict_json
 from clinic_backups.base.documents import DOCUMENT, Time
 from clinic_backups.base.errors import ObjectNotFound, PermanentError
-from clinic_backups.base.model import CONTENT_TYPE_ENVELOPE, iso
-from clinic_backups.stores.base import ObjectStore
+from clinic_backups.base.plain import iso
+from clinic_backups.stores.base import CONTENT_TYPE_JSON, ObjectStore
 
 MARKER_KEY = "clinic-backups-store.json"
 FORMAT = 1
@@ -70,7 +70,7 @@ def read_marker(store: ObjectStore) -> Marker | None:
 def write_marker(marker: Marker, store: ObjectStore) -> None:
     """:raises ObjectExists: there is one already."""
     text = json.dumps({"format": FORMAT, "store_id": marker.store_id, "made_at": iso(marker.made_at)}, indent=1)
-    store.put(MARKER_KEY, io.BytesIO(text.encode()), content_type=CONTENT_TYPE_ENVELOPE)
+    store.put(MARKER_KEY, io.BytesIO(text.encode()), content_type=CONTENT_TYPE_JSON)
 
 
 def _parsed(data: bytes) -> Marker:

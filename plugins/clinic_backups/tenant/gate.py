@@ -12,10 +12,12 @@ from typing import Any
 
 from psycopg2 import sql
 
+from clinic_backups.base.backup_facts import Gap
+from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.listening import nobody
-from clinic_backups.base.model import BackupRequest, Gap, Table
+from clinic_backups.base.table import Table
 from clinic_backups.base.text import one_line
 from clinic_backups.tenant import structure
 from clinic_backups.tenant.coverage import Coverage, Problem, large_object_problem

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clinic_backups.base.model import Table
+from clinic_backups.base.table import Table
 from clinic_backups.base.text import quoted, quoted_table
 
 

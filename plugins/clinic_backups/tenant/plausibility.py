@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError, TransientError
-from clinic_backups.base.model import BackupRecord, ForeignKey, Table
+from clinic_backups.base.table import ForeignKey, Table
 from clinic_backups.base.text import quoted_table
 from clinic_backups.tenant.operators import EQUAL, operators_of
 from clinic_backups.tenant.pg_catalog import catalog_query

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 
 from psycopg2 import sql
 
-from clinic_backups.base.model import Table
+from clinic_backups.base.table import Table
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.structure import Reference
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from clinic_backups.base.errors import TransientError
 from clinic_backups.base.findings import Report
-from clinic_backups.base.model import iso
+from clinic_backups.base.plain import iso
 from clinic_backups.tenant.table_locks import Replayed
 from clinic_backups.tenant.tenant_db import Snapshot
 

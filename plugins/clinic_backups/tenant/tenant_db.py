@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from types import TracebackType
 from typing import Any, NoReturn, Protocol, Self
 
@@ -15,14 +13,15 @@ import psycopg2
 import psycopg2.errors
 from psycopg2 import sql
 
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import Source, connect, qualified, raise_database_error, session_settings
 from clinic_backups.base.errors import PermanentError, afterwards
 from clinic_backups.base.kept_connections import KeptConnections
-from clinic_backups.base.model import Clinic, Column, ForeignKey, Table
 from clinic_backups.base.silence import OWN_PATH, WatchedConnection
-from clinic_backups.base.text import quoted
-from clinic_backups.tenant.extract import SqlFolder, file_of
+from clinic_backups.base.table import Column, ForeignKey, Table
+from clinic_backups.tenant.copy_statement import copy_statement, probe_statement, require_column
+from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.schema_memory import Version
 from clinic_backups.tenant.table_locks import Replayed, TableLocks, require_present, require_unlocked
@@ -57,11 +56,6 @@ SESSION = {
     "jit": "off",
     "work_mem": "64MB",
 }
-
-
-UNDEFINED_COLUMN = "42703"
-_WANTED = re.compile(r'"?r"?\."(?P<name>(?:[^"]|"")+)"')
-"""A column of the rows that an extract gives, as the statements around it name them."""
 
 
 class RowSink(Protocol):
@@ -335,18 +329,9 @@ class Snapshot:
         text: str = statement.as_string(self._db)
         return text
 
-    def copy_statement(self, table: Table, extract: str) -> str:
-        """``COPY`` of one table's rows of one clinic as CSV in primary-key order.
-
-        Text keys are ordered by code point, since a collation's order may change with the operating system. A table
-        without primary key is ordered by its whole rows.
-        """
-        columns, order = _columns_and_order(table)
-        return f"COPY (SELECT {columns} FROM (\n{extract}\n) AS r ORDER BY {order}) TO STDOUT (FORMAT csv)"  # noqa: S608 - the extract is trusted, names are quoted
-
     def copy(self, table: Table, extract: str, write: RowSink) -> None:
         """Call ``write`` with each CSV row of one table. An error of ``write`` is raised unchanged."""
-        statement = self.copy_statement(table, extract)
+        statement = copy_statement(table, extract)
         try:
             with self._db.cursor() as cursor:
                 cursor.copy_expert(statement, _Writer(write), size=1 << 16)
@@ -358,8 +343,7 @@ class Snapshot:
 
     def probe(self, table: Table, extract: str) -> None:
         """Run an extract for its first row only. :raises PermanentError: it fails or lacks a column of the table."""
-        columns, _ = _columns_and_order(table)
-        statement = f"SELECT FROM (SELECT {columns} FROM (\n{extract}\n) AS r) AS s LIMIT 1"  # noqa: S608
+        statement = probe_statement(table, extract)
         doing = f"trying the extract of {table.name}"
         try:
             with self._db.cursor() as cursor:
@@ -369,53 +353,11 @@ class Snapshot:
             self._raise(error, doing, "extract")
 
 
-def require_column(error: psycopg2.Error, extracts: Mapping[str, str], statement: str) -> None:
-    """:raises PermanentError: an extract does not return a column that the statement around it needs.
-
-    The position that PostgreSQL reports tells such a column from one that the extract itself names.
-
-    :param extracts: by ``schema.table``. The columns needed of an extract stand before it, or behind the last one.
-    """
-    at = int(error.diag.statement_position or 0) - 1
-    found = sorted((statement.find(extract), len(extract), table) for table, extract in extracts.items())
-    places = [place for place in found if place[0] >= 0]
-    within = any(start <= at < start + length for start, length, _ in places)
-    if error.pgcode != UNDEFINED_COLUMN or at < 0 or within or not places:
-        return
-    column = _WANTED.match(statement, at)
-    if column:
-        table = next((table for start, _, table in places if start > at), places[-1][2])
-        name = column["name"].replace('""', '"')
-        raise PermanentError(
-            f"The extract of {table} does not return the column {name}, which the table has.",
-            hint=f"Add {name} to the columns in include/sql/extract/{file_of(table)}, or write SELECT t.* there.",
-        ) from None
-
-
 class _Writer:
     """The file-like object that psycopg2 needs. It looks ``write`` up once and calls it for each row."""
 
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self.write = write
-
-
-@lru_cache(maxsize=2048)
-def _columns_and_order(table: Table) -> tuple[str, str]:
-    """What a table's COPY selects, and by what it orders. The same for all clinics."""
-    columns = ", ".join(_column(column.name) for column in table.stored_columns)
-    if not table.primary_key:
-        return columns, f'ROW({columns})::text COLLATE "C"'
-    types = {column.name: column.type for column in table.columns}
-    return columns, ", ".join(_ordered(name, types[name]) for name in table.primary_key)
-
-
-def _column(name: str) -> str:
-    return f'"r".{quoted(name)}'
-
-
-def _ordered(column: str, type_: str) -> str:
-    collatable = type_.partition("(")[0].rstrip("[]") in ("text", "character varying", "character")
-    return _column(column) + (' COLLATE "C"' if collatable else "")
 
 
 def _table(

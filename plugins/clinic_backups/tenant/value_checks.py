@@ -9,7 +9,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.base.model import Column, Table
+from clinic_backups.base.table import Column, Table
 from clinic_backups.base.text import quoted
 from clinic_backups.tenant.coverage import Problem
 from clinic_backups.tenant.declarations import FILE, spelled

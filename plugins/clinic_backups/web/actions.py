@@ -8,30 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from secrets import token_hex
 from typing import Any
 
 from clinic_backups.archive.object_keys import SUFFIX
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.backup_request import WantedKind
 from clinic_backups.base.documents import MAX_REASON
 from clinic_backups.base.errors import ClinicBackupsError
-from clinic_backups.base.model import BackupRecord, RestoreMode, WantedKind
 from clinic_backups.base.text import is_line, one_line
-from clinic_backups.catalog.approvals import Approval, Approvals
 from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.backup_list import HistoryEntry
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.locks import TRY_LOCK, lock_name
-from clinic_backups.catalog.restores import Restores
-from clinic_backups.restore.model import RestorePlan
-from clinic_backups.restore.result import completed_by
+from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.stores.configured import Stores
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.chain_download import Part, parts_of, tar, tar_size
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, TooMany, WrongValue
-from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs, RunView
+from clinic_backups.web.runs import BACKUP, HOLD, RESTORE, VERIFY, Runs
+from clinic_backups.web.seen_runs import SeenRuns
 
 LINK_LASTS = timedelta(hours=1)
 DAG_OF: Mapping[str, str] = {
@@ -45,7 +44,6 @@ DAG_OF: Mapping[str, str] = {
 }
 """The DAG of each kind of entry in the audit list."""
 WINDOW = timedelta(hours=1)
-NOTHING_RECORDED = "The catalog has no restore of this run, although its tasks report one."
 
 
 @dataclass(frozen=True)
@@ -81,16 +79,15 @@ class Actions:
         database: CatalogDatabase,
         audit: Audit,
         runs: Runs,
-        approvals: Approvals,
+        seen: SeenRuns,
         stores: Callable[[], Stores],
         exists: Callable[[int], bool],
         per_hour: int,
         now: Callable[[], datetime],
     ) -> None:
         self._database, self._audit, self._runs = database, audit, runs
-        self._stores, self._exists, self._approvals = stores, exists, approvals
+        self._stores, self._exists, self._seen = stores, exists, seen
         self._per_hour, self._now = per_hour, now
-        self._restores = Restores(database)
 
     def back_up(
         self,
@@ -155,7 +152,7 @@ class Actions:
         :param reason: a reason for the person who asked; may be empty.
         :raises Conflict: it does not wait for an answer, or there is a newer plan.
         """
-        run = self.run(caller, RESTORE, run_id)
+        run = self._seen.run(caller, RESTORE, run_id)
         if run is None or run.clinic_id is None:
             raise NotVisible("The restore")
         caller.require("approve", run.clinic_id)
@@ -256,59 +253,6 @@ class Actions:
 
         return stores.first(look)[0]
 
-    def run(self, caller: Caller, dag_id: str, run_id: str) -> RunView | None:
-        """One run, if this person may see its clinic."""
-        run = self._runs.get(dag_id, run_id)
-        if run is None:
-            return None
-        visible = caller.viewer.superadmin if run.clinic_id is None else caller.viewer.may("see", run.clinic_id)
-        return self._with_plans([run])[0] if visible else None
-
-    def restores(self, caller: Caller, clinic_id: int, limit: int = 20) -> list[RunView]:
-        """The newest restores of a clinic, including waiting ones."""
-        caller.require("see", clinic_id)
-        return self._with_plans(self._runs.of_clinic(RESTORE, clinic_id, limit))
-
-    def queued(self, clinic_id: int) -> RunView | None:
-        """A requested backup of this clinic that has not ended."""
-        return next((run for run in self._runs.unfinished(BACKUP) if run.clinic_id == clinic_id), None)
-
-    def next_run(self) -> datetime | None:
-        """The time of the next scheduled backup of all clinics."""
-        return self._runs.next_run(BACKUP)
-
-    def _with_plans(self, runs: list[RunView]) -> list[RunView]:
-        """Restores with their plans from the catalog.
-
-        The results of tasks are not used, because anybody with rights in Airflow may change them.
-        """
-        known = self._approvals.of_runs([run.run_id for run in runs if run.dag_id == RESTORE])
-        shown = []
-        for run in runs:
-            found = known.get(run.run_id) if run.dag_id == RESTORE else None
-            if found is not None and found.withdrawn_at is None and found.clinic_id == run.clinic_id:
-                plan = RestorePlan.from_json(found.plan) if found.plan else None
-                run = replace(run, plan=plan, plan_digest=found.plan_digest, target=found.target)
-                by, reason = found.answered_by or "", found.reason or ""
-                run = replace(run, answer=found.answer or "", answered_by=by, reason=reason)
-            shown.append(self._with_result(run, found) if run.dag_id == RESTORE else run)
-        return shown
-
-    def _with_result(self, run: RunView, approved: Approval | None) -> RunView:
-        """A finished restore with its result from the record. The state of the run alone is not trusted."""
-        if not run.is_over:
-            return run
-        if approved is not None and approved.plan is None and approved.clinic_id == run.clinic_id and approved.used_by:
-            return run if run.state != "success" else replace(run, result={"rows": None, "undo": None})
-        done = completed_by(self._restores, run.run_id, approved)
-        if done is not None and done.clinic_id == run.clinic_id:
-            result = {"restore_id": done.restore_id, "rows": done.plan["writes"], "undo": done.safety_backup_id}
-            result["tables"] = list(done.tables)
-            return replace(run, result=result)
-        if run.state != "success" or run.answer == "rejected":
-            return run
-        return replace(run, state="failed", error=NOTHING_RECORDED, hint="Look at the run's tasks in Airflow.")
-
     def _store_of(self, record: BackupRecord) -> tuple[ObjectStore, ObjectInfo]:
         """The first store that really has it, with the object's info."""
         _require_completed(record)
@@ -343,12 +287,14 @@ class Actions:
         return Started(dag_id, run_id, clinic_id)
 
     @contextmanager
-    def _telling_failure(self, caller: Caller, action: str, clinic_id: int, **about: Any) -> Iterator[None]:
+    def _telling_failure(
+        self, caller: Caller, action: str, clinic_id: int, *, run_id: str, backup: HistoryEntry | None = None
+    ) -> Iterator[None]:
         """Add a second line to the audit if the recorded action fails."""
         try:
             yield
         except ClinicBackupsError as error:
-            self._note(caller, f"{action} failed", clinic_id, **about, detail=error.message)
+            self._note(caller, f"{action} failed", clinic_id, backup=backup, run_id=run_id, detail=error.message)
             raise
 
     def _limit(self, caller: Caller) -> None:
@@ -390,7 +336,7 @@ class Actions:
 
     def _refuse_while_running(self, clinic_id: int) -> None:
         """:raises Conflict: a backup of this clinic is running or waiting."""
-        if self.queued(clinic_id) is not None:
+        if self._seen.queued(clinic_id) is not None:
             raise Conflict(f"A backup of clinic {clinic_id} was already requested.", hint="Wait until it is done.")
         # The lock is checked and not the record, because the process of a running record may be dead.
         with self._database.transaction("looking for a running backup") as db:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from clinic_backups.archive.encryption import ENCRYPTION
-from clinic_backups.base.model import WantedKind
+from clinic_backups.base.backup_request import WantedKind
 from clinic_backups.catalog.backup_list import HistoryEntry, Status, Type
 from clinic_backups.catalog.board import Sort, Standing
 from clinic_backups.catalog.paging import BIGINT
@@ -260,7 +260,7 @@ def health(caller: CallerDep, services: ServicesDep) -> Health:
     objective = services.settings.rpo_hours
     counts = services.board.counts(visible=caller.viewer.visible, now=services.now(), objective_hours=objective)
     status: Literal["ok", "late"] = "late" if counts.late or counts.never else "ok"
-    next_run, alerts = services.actions.next_run(), alerts_for(caller, services)
+    next_run, alerts = services.seen_runs.next_run(), alerts_for(caller, services)
     return Health(status=status, objective_hours=objective, next_run=next_run, alerts=alerts, **asdict(counts))
 
 

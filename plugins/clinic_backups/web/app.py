@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 from urllib.parse import quote
 
 from fastapi import Depends, FastAPI, Request, Response
@@ -92,14 +91,14 @@ class Guard:
         await self._app(scope, receive, send_guarded)
 
 
-def _as_json(problem: Problem, language: str, **more: Any) -> Response:
+def _as_json(problem: Problem, language: str, **more: object) -> Response:
     """An answer of the type application/problem+json."""
     body = problem.body(language) | more
     headers = problem.headers | {"Content-Language": language, "Vary": "Accept-Language"}
     return JSONResponse(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def _answer(request: Request, problem: Problem, **more: Any) -> Response:
+def _answer(request: Request, problem: Problem, **more: object) -> Response:
     if not _is_page(request):
         return _as_json(problem, of_api(request.headers.get("accept-language")), **more)
     page = pages.render_error(request, problem.status, problem.title, problem.message, problem.hint)

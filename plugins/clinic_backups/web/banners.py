@@ -6,8 +6,8 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import ClinicBackupsError
-from clinic_backups.base.model import Clinic
 from clinic_backups.catalog.approvals import Approval
 from clinic_backups.web.runs import BACKUP, Runs
 

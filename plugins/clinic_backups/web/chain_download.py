@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from clinic_backups.archive import by_hand
+from clinic_backups.base.backup_facts import ArchiveInfo
+from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import IntegrityError
-from clinic_backups.base.model import ArchiveInfo, BackupRecord
 
 BLOCK = tarfile.BLOCKSIZE
 END = b"\0" * (2 * BLOCK)

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from clinic_backups.base.model import RestoreMode, WantedKind
+from clinic_backups.base.backup_request import WantedKind
+from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.web import forms
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.actions import Started

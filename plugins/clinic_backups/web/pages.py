@@ -71,7 +71,7 @@ def board(request: Request, caller: CallerDep, services: ServicesDep) -> Respons
         counts=counts,
         banners=services.banners() if caller.viewer.superadmin else [],
         query=query,
-        next_run=services.actions.next_run(),
+        next_run=services.seen_runs.next_run(),
         objective_hours=objective,
         pager_link=lambda page: link("", query=query.values(page=page)),
     )
@@ -87,7 +87,7 @@ def clinic(request: Request, caller: CallerDep, services: ServicesDep, clinic_id
         page=forms.page_of(request.query_params),
         per_page=BACKUPS_PER_PAGE,
     )
-    restores = services.actions.restores(caller, clinic_id)
+    restores = services.seen_runs.restores(caller, clinic_id)
     audit = None
     if caller.viewer.may("audit", clinic_id):
         audit = services.audit.page(visible=caller.viewer.visible, clinic_id=clinic_id, per_page=RECENT)
@@ -102,8 +102,8 @@ def clinic(request: Request, caller: CallerDep, services: ServicesDep, clinic_id
         history=history,
         restores=restores,
         restored=_restored(restores),
-        queued=services.actions.queued(clinic_id),
-        next_run=services.actions.next_run(),
+        queued=services.seen_runs.queued(clinic_id),
+        next_run=services.seen_runs.next_run(),
         audit=audit,
         pager_link=lambda page: link("clinics", clinic_id, query={"page": str(page)}),
     )
@@ -154,7 +154,7 @@ def backup(request: Request, caller: CallerDep, services: ServicesDep, number: i
     record, visible = entry.record, caller.viewer.visible
     built_on = [record.parent_id, record.chain[-1].backup_id] if record.chain else [record.parent_id]
     parents = [services.history.by_id(backup_id, visible) for backup_id in dict.fromkeys(built_on) if backup_id]
-    restores = services.actions.restores(caller, record.clinic_id)
+    restores = services.seen_runs.restores(caller, record.clinic_id)
     return show(
         request,
         "backup.html",
@@ -171,7 +171,7 @@ def backup(request: Request, caller: CallerDep, services: ServicesDep, number: i
 @ui.get("/runs/{dag_id}/{run_id:path}", name="run")
 @on_threads
 def run(request: Request, caller: CallerDep, services: ServicesDep, dag_id: str, run_id: str) -> Response:
-    found = services.actions.run(caller, dag_id, run_id) if forms.is_run_id(run_id) else None
+    found = services.seen_runs.run(caller, dag_id, run_id) if forms.is_run_id(run_id) else None
     if found is None:
         raise NotVisible("The run")
     visible = caller.viewer.visible
@@ -237,7 +237,7 @@ def dag(request: Request, caller: CallerDep, services: ServicesDep, dag_id: str)
         ours=dag_id.startswith("clinic_"),
         counts=services.board.counts(**known),
         lines=services.board.page(**known, per_page=WORST).lines,
-        next_run=services.actions.next_run(),
+        next_run=services.seen_runs.next_run(),
         objective_hours=objective,
     )
 
@@ -259,7 +259,7 @@ def show(
     caller: Caller,
     services: Services,
     clinic_id: int | None = None,
-    **facts: Any,
+    **facts: object,
 ) -> HTMLResponse:
     """Render a page, with the actions that the caller may do with that clinic."""
     now, zone = services.now(), services.settings.zone

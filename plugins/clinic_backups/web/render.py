@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote, urlencode
 from zoneinfo import ZoneInfo
 
@@ -18,7 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from clinic_backups.archive import by_hand
-from clinic_backups.base.model import iso, moment_of
+from clinic_backups.base.backup_id import moment_of
+from clinic_backups.base.plain import iso
 from clinic_backups.notify.formats import FILTERS, Formats
 from clinic_backups.web import charts
 from clinic_backups.web.actions import DAG_OF
@@ -35,7 +35,7 @@ STATIC_TYPES = {
 LONGEST_NAME = 120
 
 
-def page(request: Request, template: str, *, zone: ZoneInfo, status: int = 200, **facts: Any) -> HTMLResponse:
+def page(request: Request, template: str, *, zone: ZoneInfo, status: int = 200, **facts: object) -> HTMLResponse:
     """A page in the browser's language.
 
     :param zone: the time zone of shown times.

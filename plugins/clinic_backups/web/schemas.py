@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from babel import Locale
 from fastapi import Path, Query
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AliasPath, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from clinic_backups.catalog.backup_list import HistoryEntry, Status, Type
 from clinic_backups.catalog.board import BoardLine, Standing
@@ -72,33 +73,67 @@ class Asked(BaseModel):
         return {"requestBody": {"content": {"application/json": {"schema": cls.model_json_schema()}}}}
 
 
+def duration(seconds: float | None) -> str | None:
+    """A duration in the form of Django's ``duration_string``: ``1 02:03:04.500000``."""
+    if seconds is None:
+        return None
+    span = timedelta(seconds=seconds)
+    minutes, left = divmod(span.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days = f"{span.days} " if span.days else ""
+    fraction = f".{span.microseconds:06d}" if span.microseconds else ""
+    return f"{days}{hours:02d}:{minutes:02d}:{left:02d}{fraction}"
+
+
+def _filename(key: str) -> str:
+    return key.rpartition("/")[2]
+
+
+def _size(size_bytes: int | None) -> str:
+    return "" if size_bytes is None else SPANISH.size(size_bytes).replace("\u00a0", " ")
+
+
+def _total(rows: Mapping[str, int]) -> int | None:
+    return sum(rows.values()) if rows else None
+
+
+def _taken_from(path: str, description: str | None = None) -> Any:
+    """A field of :class:`Respaldo`: the attributes that lead from a :class:`HistoryEntry` to its value."""
+    return Field(validation_alias=AliasPath(*path.split(".")), description=description)
+
+
 class Respaldo(BaseModel):
     """One backup, with the fields that the clinics' application has always had."""
 
-    id: int
-    clinica: int
-    clinica_nombre: str
-    tipo: Type
-    estado: Status
-    nombre_archivo: str
-    tamano_bytes: int | None
-    tamano_legible: str
-    tablas_respaldadas: list[str]
-    registros_totales: int | None
-    tiempo_ejecucion: str | None = Field(
-        description="[DD] [HH:[MM:]]ss[.uuuuuu], as Django REST Framework writes durations; null while it runs"
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int = _taken_from("number")
+    clinica: int = _taken_from("record.clinic_id")
+    clinica_nombre: str = _taken_from("record.clinic_name")
+    tipo: Type = _taken_from("type")
+    estado: Status = _taken_from("status")
+    nombre_archivo: Annotated[str, BeforeValidator(_filename)] = _taken_from("record.archive_key")
+    tamano_bytes: int | None = _taken_from("record.size_bytes")
+    tamano_legible: Annotated[str, BeforeValidator(_size)] = _taken_from("record.size_bytes")
+    tablas_respaldadas: Annotated[list[str], BeforeValidator(sorted)] = _taken_from("record.rows")
+    registros_totales: Annotated[int | None, BeforeValidator(_total)] = _taken_from("record.rows")
+    tiempo_ejecucion: Annotated[str | None, BeforeValidator(duration)] = _taken_from(
+        "record.seconds",
+        "[DD] [HH:[MM:]]ss[.uuuuuu], as Django REST Framework writes durations; null while it runs",
     )
-    segundos: float | None = Field(description="The same in seconds")
-    fecha_creacion: datetime
-    fecha_expiracion: datetime | None
-    creado_por: int | None = Field(
-        description="The application's user who asked, if user_clinics.sql returns a user_id; null for the schedule"
+    segundos: float | None = _taken_from("record.seconds", "The same in seconds")
+    fecha_creacion: datetime = _taken_from("record.started_at")
+    fecha_expiracion: datetime | None = _taken_from("record.expires_at")
+    creado_por: int | None = _taken_from(
+        "asked_by",
+        "The application's user who asked, if user_clinics.sql returns a user_id; null for the schedule",
     )
-    creado_por_nombre: str
-    notas: str
-    retencion: str | None = Field(description="The reason of its hold; null: it is not on hold")
-    retencion_de_nota: bool = Field(
-        description="The hold comes from a note in the store that the catalog did not write: ask who set it"
+    creado_por_nombre: str = _taken_from("record.requested_by")
+    notas: str = _taken_from("record.notes")
+    retencion: str | None = _taken_from("record.hold_reason", "The reason of its hold; null: it is not on hold")
+    retencion_de_nota: Annotated[bool, BeforeValidator(is_by_note)] = _taken_from(
+        "record",
+        "The hold comes from a note in the store that the catalog did not write: ask who set it",
     )
 
 
@@ -223,42 +258,9 @@ class ProblemBody(BaseModel):
     remedy: str
 
 
-def duration(seconds: float | None) -> str | None:
-    """A duration in the form of Django's ``duration_string``: ``1 02:03:04.500000``."""
-    if seconds is None:
-        return None
-    span = timedelta(seconds=seconds)
-    minutes, left = divmod(span.seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    days = f"{span.days} " if span.days else ""
-    fraction = f".{span.microseconds:06d}" if span.microseconds else ""
-    return f"{days}{hours:02d}:{minutes:02d}:{left:02d}{fraction}"
-
-
 def respaldo_of(entry: HistoryEntry) -> Respaldo:
     """One backup for the clinics' application."""
-    record = entry.record
-    return Respaldo(
-        id=entry.number,
-        clinica=record.clinic_id,
-        clinica_nombre=record.clinic_name,
-        tipo=entry.type,
-        estado=entry.status,
-        nombre_archivo=record.archive_key.rpartition("/")[2],
-        tamano_bytes=record.size_bytes,
-        tamano_legible=SPANISH.size(record.size_bytes).replace("\u00a0", " ") if record.size_bytes is not None else "",
-        tablas_respaldadas=sorted(record.rows),
-        registros_totales=record.rows_total if record.rows else None,
-        tiempo_ejecucion=duration(record.seconds),
-        segundos=record.seconds,
-        fecha_creacion=record.started_at,
-        fecha_expiracion=record.expires_at,
-        creado_por=entry.asked_by,
-        creado_por_nombre=record.requested_by,
-        notas=record.notes,
-        retencion=record.hold_reason,
-        retencion_de_nota=is_by_note(record),
-    )
+    return Respaldo.model_validate(entry)
 
 
 def clinic_of(line: BoardLine, caller: Caller) -> Clinic:

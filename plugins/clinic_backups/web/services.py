@@ -18,6 +18,7 @@ from clinic_backups.catalog.backup_list import History, HistoryEntry
 from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.database import time_of
+from clinic_backups.catalog.restores import Restores
 from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.web import banners
 from clinic_backups.web.access import Access
@@ -27,6 +28,7 @@ from clinic_backups.web.caller import Caller
 from clinic_backups.web.databases import WebDatabase
 from clinic_backups.web.problems import NotVisible
 from clinic_backups.web.runs import Runs
+from clinic_backups.web.seen_runs import SeenRuns
 
 
 class Services:
@@ -84,13 +86,18 @@ class Services:
         ]
 
     @cached_property
+    def seen_runs(self) -> SeenRuns:
+        """The runs that people see."""
+        return SeenRuns(Runs(), self.approvals, Restores(self.database))
+
+    @cached_property
     def actions(self) -> Actions:
         """The actions of people."""
         return Actions(
             database=self.database,
             audit=self.audit,
             runs=Runs(),
-            approvals=self.approvals,
+            seen=self.seen_runs,
             # Opened again for each link, so that a changed connection of the store needs no restart.
             stores=lambda: AirflowParts().stores,
             exists=self._exists,

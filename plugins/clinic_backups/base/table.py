@@ -1,0 +1,63 @@
+"""A table, its columns and its foreign keys, as the clinics' database and a manifest describe them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from clinic_backups.base import documents
+from clinic_backups.base.documents import Code, Flag, Name, Names
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table; ``type`` as PostgreSQL's ``format_type`` spells it."""
+
+    name: Name
+    type: Code
+    not_null: Flag
+    default: Code | None
+    identity: Literal["", "always", "by default"]
+    generated: Code | None
+    """The expression of a generated column. Its values are not in the blocks; a restore computes them again."""
+    definition: documents.Definition | None = None
+    """The column's enums and composite types, as JSON (``pg_catalog/tables.sql``); none in older manifests."""
+    number: documents.ColumnNumber | None = None
+    """PostgreSQL's column number. A rename keeps it, and no later column of the table gets it."""
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether the database numbers its rows: an identity, or a default that takes a sequence's next number."""
+        return bool(self.identity) or "nextval(" in (self.default or "")
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    """``columns`` of this table point to ``references_columns`` of ``references`` (``schema.table``)."""
+
+    name: Name
+    columns: Names
+    references: Name
+    references_columns: Names
+    deferrable: Flag
+    indexed: Flag
+    """Whether an index starts with these columns, so that the referring rows of a parent are found quickly."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table, as PostgreSQL's own catalog describes it. ``name`` is ``schema.table``, unquoted."""
+
+    name: Name
+    columns: Annotated[tuple[Column, ...], Field(max_length=documents.MAX_COLUMNS)]
+    primary_key: Names
+    foreign_keys: Annotated[tuple[ForeignKey, ...], Field(max_length=documents.MAX_KEYS)]
+    oid: documents.Oid | None = None
+    """PostgreSQL's OID; a rename keeps it. Valid only in the manifest's database; none in older manifests."""
+
+    @property
+    def stored_columns(self) -> tuple[Column, ...]:
+        """The columns whose values are in the blocks, in table order."""
+        return tuple(column for column in self.columns if column.generated is None)

@@ -1,0 +1,119 @@
+"""Reads the records of backups."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, func, select, text
+
+from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord, State
+from clinic_backups.base.clock import DatabaseClock
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.catalog import record_statements as statements
+from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.row_mapping import record_of
+from clinic_backups.catalog.tables import backup
+
+
+class RecordReader:
+    """Finds records, and what they say together. It changes nothing."""
+
+    def __init__(self, database: CatalogDatabase, clock: DatabaseClock) -> None:
+        self.database = database
+        self.clock = clock
+        """The catalog's clock: see docs/decisions/0014."""
+
+    def get(self, backup_id: str) -> BackupRecord | None:
+        """One record, or ``None``."""
+        found = self._select(statements.GET, {"of": backup_id})
+        return found[0] if found else None
+
+    def require(self, backup_id: str) -> BackupRecord:
+        """One record. :raises PermanentError: the catalog has no such record."""
+        record = self.get(backup_id)
+        if record is None:
+            raise PermanentError(f"There is no backup {backup_id!r}.", hint="See `clinic-backups list`.")
+        return record
+
+    def find(
+        self,
+        *,
+        clinic_id: int | None = None,
+        run_id: str | None = None,
+        state: State | None = None,
+        started_before: datetime | None = None,
+        safety_backups: bool = True,
+        data_before: datetime | None = None,
+        until: datetime | None = None,
+        limit: int | None = None,
+    ) -> list[BackupRecord]:
+        """The matching records, the newest first.
+
+        :param safety_backups: include safety backups.
+        :param data_before: only records whose rows are from before then.
+        :param until: leave out records that are future-dated at that time: see
+            :meth:`BackupRecord.is_of_future`.
+        """
+        asked: dict[str, Any] = {
+            "clinic_id": clinic_id, "run_id": run_id, "state": state, "started_before": started_before,
+            "data_before": data_before, "until": until and until + FUTURE_TOLERANCE, "limit": limit,
+            "no_safety_backups": None if safety_backups else True,
+        }  # fmt: skip
+        values = {name: value for name, value in asked.items() if value is not None}
+        return self._select(statements.finding(frozenset(values)), values)
+
+    def latest(self, clinic_id: int, now: datetime | None = None) -> BackupRecord | None:
+        """The clinic's newest completed backup that is not dated in the future.
+
+        :param now: by default the database's time.
+        """
+        found = self.find(clinic_id=clinic_id, state="completed", until=now or self.clock(), limit=1)
+        return found[0] if found else None
+
+    def _select(self, statement: Select[Any], values: Mapping[str, Any]) -> list[BackupRecord]:
+        with self.database.statement("reading the catalog") as db:
+            return [record_of(row) for row in db.execute(statement, values).mappings()]
+
+    def newest_source(self) -> str | None:
+        """The database of the newest backup, of any clinic, that is not suspect or was accepted."""
+        with self.database.statement("reading the catalog") as db:
+            return db.scalar(statements.NEWEST_SOURCE)
+
+    def blocks(self, backup_id: str) -> Generator[bytes]:
+        """The list of the blocks in a backup's own archive, in the pieces in which it was written; none if unknown.
+
+        If the list is deleted meanwhile, it ends early.
+        """
+        part = 0
+        while True:
+            # In portions, because the driver would fetch and keep all of them before the first is used.
+            with self.database.statement(f"reading the blocks of {backup_id}") as db:
+                few = db.execute(statements.BLOCKS, {"of": backup_id, "part": part}).scalars().all()
+            yield from map(bytes, few)
+            part += len(few)
+            if len(few) < statements.PIECES_AT_A_TIME:
+                return
+
+    def clinic_ids(self) -> list[int]:
+        """Every clinic that has a backup, active or not."""
+        with self.database.transaction("reading the catalog") as db:
+            return [
+                number for (number,) in db.execute(select(backup.c.clinic_id).distinct().order_by(backup.c.clinic_id))
+            ]
+
+    def archive_keys(self, clinic_id: int) -> set[str]:
+        """The keys of the archives of a clinic's backups, present and past, in any state."""
+        with self.database.transaction("reading the catalog") as db:
+            return set(db.scalars(select(backup.c.archive_key).where(backup.c.clinic_id == clinic_id)))
+
+    def recipients_of_others(self, clinic_id: int) -> set[str]:
+        """The public keys that backups of other clinics are encrypted to."""
+        key = func.jsonb_array_elements_text(backup.c.recipients).table_valued("value")
+        statement = select(key.c.value).distinct().where(backup.c.clinic_id != clinic_id)
+        with self.database.transaction("reading which keys open which backups") as db:
+            there = backup.c.state.in_(("completed", "lost", "deleting"))
+            return {
+                value for (value,) in db.execute(statement.where(there).select_from(backup.join(key, text("true"))))
+            }
