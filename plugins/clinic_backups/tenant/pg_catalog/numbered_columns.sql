@@ -1,7 +1,7 @@
 -- The columns of the given tables that may get numbers from sequences: by their default or their domain's, by the
 -- default of a view's column, as identities, or because they own a sequence. Each has the objects that PostgreSQL
 -- knows it depends on: sequences, and functions with the functions that these call. PostgreSQL does not know names
--- in texts. For the tables in the second list, all columns are returned.
+-- in texts. For the tables in the second list, all columns are returned. Only views of the given roles count.
 WITH RECURSIVE base (oid, base, typmod) AS (
     SELECT t.oid, t.typbasetype, t.typtypmod FROM pg_type t WHERE t.typtype = 'd'
      UNION
@@ -9,7 +9,7 @@ WITH RECURSIVE base (oid, base, typmod) AS (
 ), -- Defaults of a view's columns, and the columns that those are.
 through (default_oid, view, relation, number) AS (
     SELECT d.oid, d.adrelid, d.adrelid, d.adnum::int
-      FROM pg_attrdef d JOIN pg_class v ON v.oid = d.adrelid AND v.relkind = 'v'
+      FROM pg_attrdef d JOIN pg_class v ON v.oid = d.adrelid AND v.relkind = 'v' AND v.relowner = ANY (%(owners)s::oid[])
      UNION
     SELECT t.default_oid, t.view, found.m[2]::oid, found.m[3]::int
       FROM through t

@@ -1,10 +1,39 @@
--- The application's functions that use a sequence, or may do so in a way that their text hides: they run a text that
--- is made at run time, or are written in another language. And all functions that call such a function by its name.
--- Trigger functions are never called by name. Too many are returned rather than too few: the text is read afterwards.
-WITH RECURSIVE bodies AS MATERIALIZED (
+-- Functions whose text is believed, and that use a sequence or may do so in a way that their text hides: they run a
+-- text that is made at run time, or are written in another language. And all believed functions that call such a
+-- function by its name. Trigger functions are never called by name. Too many are returned rather than too few: the text
+-- is read afterwards. Believed are the functions of the given roles, those that a trigger, a default, a rule or a view
+-- of their relations or of the given tables calls, and the functions that are given by number.
+WITH RECURSIVE relation AS MATERIALIZED (
+    SELECT c.oid
+      FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+       AND (c.relowner = ANY (%(owners)s::oid[]) OR n.nspname || '.' || c.relname = ANY (%(tables)s))
+), hooked (oid) AS MATERIALIZED (
+    SELECT g.tgfoid FROM pg_trigger g WHERE NOT g.tgisinternal AND g.tgrelid IN (SELECT r.oid FROM relation r)
+     UNION
+    SELECT d.refobjid
+      FROM pg_depend d
+     WHERE d.refclassid = 'pg_proc'::regclass
+       AND (d.classid = 'pg_attrdef'::regclass
+            AND d.objid IN (SELECT a.oid FROM pg_attrdef a JOIN relation r ON r.oid = a.adrelid)
+            OR d.classid = 'pg_rewrite'::regclass
+            AND d.objid IN (SELECT w.oid FROM pg_rewrite w JOIN relation r ON r.oid = w.ev_class)
+            OR d.classid = 'pg_type'::regclass
+            AND d.objid IN (SELECT a.atttypid FROM pg_attribute a JOIN relation r ON r.oid = a.attrelid))
+), believed (oid) AS (
+    SELECT h.oid FROM hooked h
+     UNION
+    SELECT p.oid FROM pg_proc p WHERE p.proowner = ANY (%(owners)s::oid[]) OR p.oid = ANY (%(also)s::oid[])
+     UNION
+    SELECT d.refobjid
+      FROM believed b
+      JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = b.oid AND d.refclassid = 'pg_proc'::regclass
+), bodies AS MATERIALIZED (
     SELECT p.oid, p.proname, p.prorettype IN ('trigger'::regtype, 'event_trigger'::regtype) AS is_trigger,
            l.lanname AS language, lower(COALESCE(pg_get_function_sqlbody(p.oid), p.prosrc)) AS body
-      FROM pg_proc p
+      FROM believed b
+      JOIN pg_proc p ON p.oid = b.oid
       JOIN pg_language l ON l.oid = p.prolang
      WHERE p.oid >= 16384 AND p.prokind IN ('f', 'p')
        AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e')
@@ -23,12 +52,18 @@ WITH RECURSIVE bodies AS MATERIALIZED (
      WHERE b.language NOT IN ('sql', 'plpgsql', 'c', 'internal') OR b.language = 'c' AND b.is_trigger
         OR strpos(b.body, 'execute') > 0
 )
-SELECT p.oid::bigint, n.nspname, p.proname, b.language, COALESCE(pg_get_function_sqlbody(p.oid), p.prosrc),
+SELECT p.oid::bigint, n.nspname, p.proname, p.pronargs - p.pronargdefaults,
+       CASE WHEN p.provariadic = 0 THEN greatest(p.pronargs, cardinality(p.proallargtypes)) END,
+       EXISTS (SELECT FROM pg_proc f WHERE f.pronamespace = 'pg_catalog'::regnamespace AND f.proname = p.proname
+                                       AND f.proargtypes = p.proargtypes),
+       b.language, COALESCE(pg_get_function_sqlbody(p.oid), p.prosrc),
        (SELECT substr(c, 13) FROM unnest(p.proconfig) AS c WHERE c LIKE 'search\_path=%%'), b.is_trigger,
        COALESCE((SELECT array_agg(lower(a.name)) FROM unnest(p.proargmodes, p.proargnames) AS a (mode, name)
-                  WHERE a.mode IN ('o', 'b', 't') AND a.name <> ''), '{}')
-  FROM listed a
-  JOIN bodies b ON b.oid = a.oid
-  JOIN pg_proc p ON p.oid = a.oid
+                  WHERE a.mode IN ('o', 'b', 't') AND a.name <> ''), '{}'),
+       p.proowner::bigint, p.oid IN (SELECT h.oid FROM hooked h) OR NOT p.proowner = ANY (%(owners)s::oid[]),
+       p.oid IN (SELECT l.oid FROM listed l)
+  FROM bodies b
+  JOIN pg_proc p ON p.oid = b.oid
   JOIN pg_namespace n ON n.oid = p.pronamespace
+ WHERE b.oid IN (SELECT l.oid FROM listed l) OR b.oid IN (SELECT h.oid FROM hooked h) OR b.oid = ANY (%(also)s::oid[])
  ORDER BY 1
