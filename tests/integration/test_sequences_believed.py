@@ -16,6 +16,7 @@ from psycopg2 import sql
 from clinic_backups.base import connections
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.restore.advancing import Numbered, advance, following_of
+from clinic_backups.restore.model import Wish
 from clinic_backups.restore.numbering import Numbering
 from clinic_backups.restore.sequence_uses import read
 from clinic_backups.restore.workspace import Workspace
@@ -136,3 +137,82 @@ def test_a_name_that_means_something_else_by_now_is_not_read(demo_database: Demo
                 ask()
         workspace.commit()
     assert rig.execute_rows("SELECT last_value FROM pg_sequences WHERE sequencename = 'ran'") == [(None,)]
+
+
+BELIEVED = {
+    "a member of the owner's role": "CREATE ROLE {role}_m; GRANT {owner} TO {role}_m; GRANT CREATE ON SCHEMA s TO {role}_m; SET ROLE {role}_m;" + WRITES.replace("h.x", "s.x").format("phone", "nextval('s.receipt')"),
+    "a superuser": WRITES.replace("h.x", "s.x").format("phone", "nextval('s.receipt')"),
+    "a stranger whom a trigger calls by oid": "SET ROLE {role}; CREATE FUNCTION h.t() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.phone := nextval('s.receipt'); RETURN NEW; END$$; RESET ROLE; CREATE TRIGGER u BEFORE INSERT ON s.bill FOR EACH ROW EXECUTE FUNCTION h.t();",
+    "a stranger whom a trigger calls by name": "SET ROLE {role}; CREATE FUNCTION h.save(phone bigint) RETURNS void LANGUAGE plpgsql AS $$BEGIN PERFORM h.more(); END$$; CREATE FUNCTION h.more() RETURNS void LANGUAGE plpgsql AS $$BEGIN INSERT INTO s.bill (phone) VALUES (nextval('s.receipt')); END$$; RESET ROLE; CREATE FUNCTION s.u() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM h.save(NEW.phone); RETURN NEW; END$$; CREATE TRIGGER u BEFORE INSERT ON s.bill FOR EACH ROW EXECUTE FUNCTION s.u();",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BELIEVED)
+def test_what_the_application_says_moves_another_tables_sequence_and_the_plan_says_so(
+    demo_database: DemoDatabase, tmp_path: Path, case: str
+) -> None:
+    rig = _application(demo_database, tmp_path)
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.bill WHERE clinic_id = 1")
+    role = hostile(rig, "SELECT 1")
+    before = rig.plan(record)
+    rig.execute(BELIEVED[case].format(role=role, owner=demo_database.roles.restorer) + "; RESET ROLE")
+    with pytest.raises(ClinicBackupsError):  # it would move a sequence that the plan does not name
+        rig.restore().apply(rig.source(record), Wish(), approved=before.digest, plan=before)
+    notes = [note for table in rig.bring_back(record).tables for note in table.notes]
+    assert (
+        "s.receipt will be moved past 2,100,000,020, a number of a restored row. s.receipts.id gets the next numbers too."
+        in notes
+    )
+    assert rig.execute_rows("SELECT last_value FROM s.receipt") == [(2100000020,)]
+
+
+TAKES = "CREATE SEQUENCE {0}.own; CREATE FUNCTION {0}.take({1}) RETURNS bigint LANGUAGE plpgsql AS $$BEGIN RETURN nextval('{0}.own'); END$$;"
+GIVES = "CREATE FUNCTION s.u() RETURNS trigger LANGUAGE plpgsql{0} AS $$BEGIN NEW.phone := {1}; RETURN NEW; END$$; CREATE TRIGGER u BEFORE INSERT ON s.bill FOR EACH ROW EXECUTE FUNCTION s.u();"
+CALLED = {
+    "by its path": (GIVES.format(" SET search_path = x", "take()"), "x.own"),
+    "by its schema": (GIVES.format("", "s.take()"), "s.own"),
+    "near, if there is no path": (GIVES.format("", "take()"), "s.own"),
+    "by the number of arguments": (GIVES.format("", "y.take(1)"), None),
+    "one of PostgreSQL's, in spite of the same name": ("CREATE FUNCTION s.abs(bigint) RETURNS bigint LANGUAGE sql AS $$SELECT nextval('s.own')$$;" + GIVES.format(" SET search_path = s", "abs(NEW.phone)"), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CALLED)
+def test_a_call_means_the_function_that_postgresql_would_call(
+    demo_database: DemoDatabase, tmp_path: Path, case: str
+) -> None:
+    ddl, named = CALLED[case]
+    rig = _application(demo_database, tmp_path)
+    rig.execute("CREATE SCHEMA x; CREATE SCHEMA y", TAKES.format("x", ""), TAKES.format("s", ""), TAKES.format("y", ""))
+    rig.execute("CREATE FUNCTION y.take(int) RETURNS bigint LANGUAGE sql AS $$SELECT 1::bigint$$", ddl)
+    connection = connections.parse("restore_db", demo_database.restorer_uri)
+    with Workspace(connection) as workspace:
+        told = [each.said for each in read(workspace, ["s.bill"]).untold if "s.bill.phone gets numbers" in each.said]
+    assert [word.strip(",") for said in told for word in said.split() if ".own" in word] == ([named] if named else [])
+
+
+def test_functions_that_call_each_other_a_thousand_times_are_read(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = _application(demo_database, tmp_path)
+    chain = (
+        HOSTILE["functions of functions"]
+        .replace("h.c", "s.c")
+        .replace("INSERT INTO s.bill (phone) VALUES (nextval(''s.q'')); ", "")
+    )
+    rig.execute("SET check_function_bodies = off", chain, GIVES.format("", "s.c0()"))
+    connection = connections.parse("restore_db", demo_database.restorer_uri)
+    with Workspace(connection) as workspace:
+        told = [each.said for each in read(workspace, ["s.bill"]).untold]
+    assert [said for said in told if "s.bill.phone gets numbers" in said and "s.q" in said]
+
+
+def test_a_sequence_that_was_set_and_not_used_gives_no_number_that_a_row_has(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    """PostgreSQL does not tell the position of such a sequence by its number."""
+    rig = _application(demo_database, tmp_path)
+    record = rig.run(1)
+    for position in (1, 7, 30):
+        rig.execute("DELETE FROM s.bill WHERE clinic_id = 1", f"ALTER SEQUENCE s.bill_id_seq RESTART WITH {position}")
+        rig.bring_back(record)
+        assert rig.execute_rows("SELECT nextval('s.bill_id_seq')") == [(max(21, position + 1),)]
