@@ -85,6 +85,15 @@ class Nights:
             self._day += 1
         shift = self._day * 1000 if first else 0
         began, cpu, all_cpu = time.perf_counter(), time.process_time(), self._cpu_seconds()
+        with self._parts.kept.keeping():
+            self._back_up_all(guarded=guarded, shift=shift)
+        return {
+            "wall": time.perf_counter() - began,
+            "cpu": time.process_time() - cpu,
+            "all_cpu": self._cpu_seconds() - all_cpu,
+        }
+
+    def _back_up_all(self, *, guarded: bool, shift: int) -> None:
         for clinic_id in self.clinics:
             number = clinic_id + shift + (0 if guarded else UNGUARDED)
             # As in a nightly run, which compares the rows of all clinics once, before the first backup.
@@ -95,11 +104,6 @@ class Nights:
             else:
                 with unguarded():
                     self._parts.backup().run(request, queries=queries)
-        return {
-            "wall": time.perf_counter() - began,
-            "cpu": time.process_time() - cpu,
-            "all_cpu": self._cpu_seconds() - all_cpu,
-        }
 
     def day(self) -> None:
         """The clinics work."""

@@ -75,14 +75,17 @@ class BenchStack(Stack):
 
 
 @contextmanager
-def airflow(world: World, *, clinics: int, patients: int) -> Iterator[BenchStack]:
-    """LocalExecutor, a database server of its own and so many clinics; all of it goes with the block."""
+def airflow(world: World, *, clinics: int, patients: int, empty_tasks: int | None = None) -> Iterator[BenchStack]:
+    """LocalExecutor, a database server of its own and so many clinics; all of it goes with the block.
+
+    :param empty_tasks: how many tasks do nothing, by default one for each clinic.
+    """
     layout = Layout(root=world.folder / f"airflow-{clinics}-{patients}")
     layout.make()
     stack = BenchStack(layout, State.load(layout), Secrets.load(layout), world.say)
     stack.dags.mkdir()
     shutil.copy(CHECKOUT / "dags" / f"{DAG_ID}.py", stack.dags)
-    stack.dags.joinpath(f"{EMPTY_DAG_ID}.py").write_text(EMPTY_DAG.format(count=active(clinics)))
+    stack.dags.joinpath(f"{EMPTY_DAG_ID}.py").write_text(EMPTY_DAG.format(count=empty_tasks or active(clinics)))
     since = datetime.now(UTC)
     try:
         stack.start(clinics=clinics, patients=patients)

@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from clinic_backups.base import connections
 from clinic_backups.base.database import RELIED_ON, connect
+from clinic_backups.base.silence import OWN_PATH
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.records import Catalog
 from tests.integration.test_cli import Run, restore_keys, run  # noqa: F401 - a fixture
@@ -104,7 +105,7 @@ def test_every_transaction_has_what_is_relied_on_and_leaves_nothing_behind(
         # What a pooling proxy hands on is as it was.
         with psycopg2.extensions.cursor(db) as bare:
             bare.execute("SELECT current_setting('array_nulls'), current_setting('search_path')")
-            assert bare.fetchone() == ("off", "evil, pg_catalog")
+            assert bare.fetchone() == ("off", "pg_catalog,pg_temp")
 
 
 def test_the_catalogs_clock_and_single_statements_are_its_own(hostile: DemoDatabase) -> None:
@@ -120,3 +121,25 @@ def test_the_catalogs_clock_and_single_statements_are_its_own(hostile: DemoDatab
 def test_a_server_with_ordinary_settings_is_left_alone(demo_database: DemoDatabase) -> None:
     with closing(connect(connections.parse("x", demo_database.catalog_uri))) as db:
         assert db.pins == {}
+
+
+def test_a_proxy_that_refuses_the_option_gets_the_path_in_each_transaction(
+    demo_database: DemoDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening = psycopg2.connect
+
+    def refusing(**parameters: Any) -> Any:
+        if "search_path" in parameters.get("options", ""):
+            raise psycopg2.OperationalError('FATAL:  unsupported startup parameter in options: "search_path"')
+        return opening(**parameters)
+
+    monkeypatch.setattr(psycopg2, "connect", refusing)
+    connection = connections.parse("x", demo_database.catalog_uri)
+    for own_path in (True, False):
+        with closing(connect(connection, own_path=own_path)) as db:
+            assert db.pins == {"search_path": OWN_PATH}
+            for _ in range(2):
+                with db.cursor() as cursor:
+                    cursor.execute("SELECT current_setting('search_path')")
+                    assert cursor.fetchone() == ("pg_catalog, pg_temp",)
+                db.rollback()

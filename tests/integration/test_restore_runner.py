@@ -15,7 +15,7 @@ from clinic_backups.base import connections
 from clinic_backups.base.errors import PermanentError, SettingsError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.model import BackupRecord, Clinic, RestoreMode
-from clinic_backups.catalog.approvals import Approval, Approvals
+from clinic_backups.catalog.approvals import Approval, Approvals, NotApproved
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
 from clinic_backups.restore.model import RestorePlan, RestoreRequest
@@ -374,3 +374,14 @@ def test_a_restore_that_begins_anew_saves_the_state_anew(theatre: Theatre, monke
     record = theatre.go(RestoreRequest(clinic_id=1, mode="live"))
     assert (record.state, len(saved), record.safety_backup_id) == ("completed", 2, saved[1])
     assert theatre.execute_rows(f"SELECT clinica_id FROM {STOCK} WHERE id = {lost}") == [(2,)]
+
+
+def test_a_plan_is_not_applied_if_more_is_known_of_its_backup_by_now(theatre: Theatre) -> None:
+    record = theatre.back_up()
+    theatre.execute(DAMAGE)
+    runner, damaged = theatre.runner(), theatre.rows_now(1)
+    approved = theatre.approved(RestoreRequest(clinic_id=1, backup_id=record.backup_id), runner)
+    theatre.execute(f"UPDATE clinic_backups.backup SET suspect = 'rows lost' WHERE backup_id = '{record.backup_id}'")
+    with pytest.raises(NotApproved, match="suspect, and nobody has accepted it: rows lost"):
+        runner.apply(approved)
+    assert theatre.rows_now(1) == damaged

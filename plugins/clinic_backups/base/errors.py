@@ -6,18 +6,23 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from clinic_backups.base.text import one_line, shown_line
+
 
 class ClinicBackupsError(Exception):
     """Root of all errors raised on purpose.
 
+    Names of a database may be an attacker's, so every line becomes one line of visible text.
+
     :param message: what failed and where; never a secret, never a value of a patient's row.
+    :param lines: further lines of the message.
     :param hint: what to do about it.
     """
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+    def __init__(self, message: str, *lines: str, hint: str = "") -> None:
+        self.message = "\n".join(map(shown_line, (message, *lines)))
+        super().__init__(self.message)
+        self.hint = one_line(hint)
 
     def __str__(self) -> str:
         return f"{self.message}\nHINT: {self.hint}" if self.hint else self.message

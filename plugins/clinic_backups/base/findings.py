@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
+from clinic_backups.base.text import one_line
 
 Level = Literal["ok", "warning", "error"]
 
@@ -27,6 +28,11 @@ class Finding:
     """An error that may pass by itself."""
     gap: bool = False
     """An error about rows that backups would lack. It can be overridden by allowing gaps."""
+
+    def __post_init__(self) -> None:
+        # Names of a database may be an attacker's.
+        object.__setattr__(self, "message", one_line(self.message))
+        object.__setattr__(self, "hint", one_line(self.hint))
 
     def to_json(self) -> dict[str, str]:
         return {"check": self.check, "level": self.level, "message": self.message, "hint": self.hint}
@@ -82,10 +88,12 @@ def require(findings: Sequence[Finding], *, allow_gaps: bool = False, checks: Co
     ]
     if not errors:
         return
-    lines = [f"[{item.check}] {item.message}" + (f"\n  HINT: {item.hint}" if item.hint else "") for item in errors]
+    lines = [line for item in errors for line in (f"[{item.check}] {item.message}", f"  HINT: {item.hint}")
+             if line != "  HINT: "]  # fmt: skip
     kind = TransientError if all(item.transient for item in errors) else PermanentError
     count = f"{len(errors)} error{'s' if len(errors) > 1 else ''}"
     raise kind(
-        "\n".join([f"The preflight found {count}.", *lines]),
+        f"The preflight found {count}.",
+        *lines,
         hint="A retry may help." if kind is TransientError else "Correct them, then run `clinic-backups check` again.",
     )

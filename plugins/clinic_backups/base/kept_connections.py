@@ -5,6 +5,7 @@ A new session reads the definitions of all tables again. For a small clinic that
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,8 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import connect, pin
 from clinic_backups.base.silence import WatchedConnection
 
+TRUSTED_SECONDS = 1.0
+"""A connection that was used so recently is not asked for its settings again."""
 MAX_AGE_SECONDS = 60
 """An older connection is not used again, so that a failover, a new password or a lost right is noticed soon."""
 
@@ -29,7 +32,7 @@ class KeptConnections:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._keepers = 0
-        self._idle: list[tuple[Connection, WatchedConnection]] = []
+        self._idle: list[tuple[Connection, WatchedConnection, float]] = []
 
     @contextmanager
     def keeping(self) -> Iterator[None]:
@@ -39,12 +42,12 @@ class KeptConnections:
         try:
             yield
         finally:
-            idle: list[tuple[Connection, WatchedConnection]] = []
+            idle: list[tuple[Connection, WatchedConnection, float]] = []
             with self._lock:
                 self._keepers -= 1
                 if not self._keepers:
                     idle, self._idle = self._idle, idle
-            for _, db in idle:
+            for _, db, _ in idle:
                 _close(db)
 
     def take(
@@ -52,39 +55,42 @@ class KeptConnections:
     ) -> WatchedConnection:
         """A connection outside of a transaction: an idle one whose server answers, or else a new one.
 
-        The server is asked for its settings, as over a new connection, because they may have changed meanwhile.
+        Unless it was used just now, the server is asked for its settings, as over a new connection, because they may
+        have changed meanwhile.
 
         :raises ClinicBackupsError: what ``opening`` raises.
         """
-        while (db := self._next(connection)) is not None:
+        while (found := self._next(connection)) is not None:
+            db, used_at = found
             try:
-                pin(db)
+                if time.monotonic() - used_at >= TRUSTED_SECONDS or _has_news(db):
+                    pin(db)
             except psycopg2.Error:
                 _close(db)
             else:
                 return db
         return opening(connection)
 
-    def give_back(self, connection: Connection, db: WatchedConnection) -> None:
+    def give_back(self, connection: Connection, db: WatchedConnection, *, is_clean: bool = False) -> None:
         """End its transaction, and keep it for the next caller or close it.
 
         ``DISCARD ALL`` ends whatever an extract or a function left in the session: settings, advisory locks, prepared
         statements, temporary tables. Call this only after a use without an error: after one, another thread may still
         be about to cancel a statement.
+
+        :param is_clean: only this package's own statements ran in it, so that it has nothing to end.
         """
         keep = self._keeps(db)
         if keep:
             try:
                 db.rollback()
-                db.set_session(isolation_level="DEFAULT", readonly="default", deferrable="default", autocommit=True)
-                db.pins, db.begins_alone = {}, ""
-                with db.cursor() as cursor:
-                    cursor.execute("DISCARD ALL")
+                if not is_clean:
+                    _emptied(db)
             except psycopg2.Error:
                 keep = False
         with self._lock:
             if keep and self._keepers:
-                self._idle.append((connection, db))
+                self._idle.append((connection, db, time.monotonic()))
                 return
         _close(db)
 
@@ -92,13 +98,30 @@ class KeptConnections:
         with self._lock:
             return self._keepers > 0 and not db.closed and time.monotonic() - db.opened_at < MAX_AGE_SECONDS
 
-    def _next(self, connection: Connection) -> WatchedConnection | None:
+    def _next(self, connection: Connection) -> tuple[WatchedConnection, float] | None:
         with self._lock:
-            for number, (of, db) in enumerate(self._idle):
+            for number, (of, db, used_at) in enumerate(self._idle):
                 if of == connection:
                     del self._idle[number]
-                    return db
+                    return db, used_at
         return None
+
+
+def _has_news(db: WatchedConnection) -> bool:
+    """Whether the server has sent something that nobody asked for: usually that it ends the session."""
+    readable, _, _ = select.select([db], [], [], 0)
+    return bool(readable)
+
+
+def _emptied(db: WatchedConnection) -> None:
+    if db.begins_alone:
+        db.set_session(isolation_level="READ COMMITTED", readonly=False, deferrable=False, autocommit=True)
+    else:
+        db.set_session(isolation_level="DEFAULT", readonly="default", deferrable="default", autocommit=True)
+    pins, db.pins = db.pins, {}  # nothing else may stand beside DISCARD ALL
+    with db.cursor() as cursor:
+        cursor.execute("DISCARD ALL")
+    db.pins, db.autocommit = pins, False
 
 
 def _close(db: WatchedConnection) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from clinic_backups.base.text import one_line
+
 
 def nobody(*told: object) -> None:
     """The default of every callback: nobody listens."""
@@ -20,6 +22,11 @@ class Listener:
 
     step: Callable[[str], object] = nobody
     read: Callable[[int, int], object] = nobody
+
+    def __post_init__(self) -> None:
+        tell = self.step
+        # Names of a database may be an attacker's.
+        object.__setattr__(self, "step", lambda text: tell(one_line(text)))
 
 
 NOBODY = Listener()

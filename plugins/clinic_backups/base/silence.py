@@ -60,6 +60,18 @@ class Limits:
     longest_seconds: float = 7 * 3600
 
 
+def _set_local(name: str, value: str) -> str:
+    words = ", ".join(f"'{word}'" for word in value.split(", "))
+    return f"SET LOCAL {name} = {words}"
+
+
+OWN_PATH = "pg_catalog, pg_temp"
+"""The search path of every statement of this package. Tables of pg_temp would come first if it were not named."""
+APPLICATION_PATH = "SET LOCAL search_path TO DEFAULT"
+"""For the application's own functions. PostgreSQL finds these by number, and only their bodies look up names."""
+IN_OWN_PATH = _set_local("search_path", OWN_PATH)
+
+
 class Silent(psycopg2.OperationalError):
     """A silent connection was closed. ``committing``: a COMMIT was not answered."""
 
@@ -84,7 +96,7 @@ class WatchedConnection(psycopg2.extensions.connection):
         """The SQL before a transaction's first statement; may be empty. It takes no snapshot and no lock."""
         if not self.pins or self.info.transaction_status != psycopg2.extensions.TRANSACTION_STATUS_IDLE:
             return ""
-        return "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in self.pins.items())
+        return "; ".join(_set_local(name, value) for name, value in self.pins.items())
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -192,14 +204,14 @@ class WatchedConnection(psycopg2.extensions.connection):
         with closing(self.reopen()) as other:
             other.autocommit = True
             with other.cursor() as cursor:
-                cursor.execute(_WORKS, {"pid": pid})
+                cursor.execute(f"{IN_OWN_PATH}; {_WORKS}", {"pid": pid})
                 works, known = cursor.fetchone() or (False, False)
                 if known and not works:
                     time.sleep(ON_ITS_WAY_SECONDS)
                     if self._is_silent_since(heard):
-                        cursor.execute(_END, {"pid": pid})
+                        cursor.execute(f"{IN_OWN_PATH}; {_END}", {"pid": pid})
                 elif not known:
-                    cursor.execute(_SOME_WORKS, {"seconds": Limits.silence_seconds})
+                    cursor.execute(f"{IN_OWN_PATH}; {_SOME_WORKS}", {"seconds": Limits.silence_seconds})
                     (works,) = cursor.fetchone() or (False,)
         return bool(works)
 
@@ -230,9 +242,10 @@ class WatchedCursor(psycopg2.extensions.cursor):
                     # A cursor with a name can execute only queries, so another cursor is used.
                     with psycopg2.extensions.cursor(self.connection) as plain:
                         plain.execute(pins)
-                elif isinstance(query, str):
+                else:
                     # Statements that are sent as one text form one transaction.
-                    query = f"{self.connection.begins_alone}{pins}; {query}"
+                    text = query if isinstance(query, str) else query.as_string(self.connection)
+                    query = f"{self.connection.begins_alone}{pins}; {text}"
             super().execute(query, *arguments, **options)
 
     def executemany(self, *arguments: Any, **options: Any) -> None:

@@ -21,6 +21,11 @@ def one_line(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
+def shown_line(text: str) -> str:
+    """As :func:`one_line`, with the spaces at its beginning."""
+    return " " * (len(text) - len(text.lstrip(" "))) + one_line(text)
+
+
 def is_line(text: str) -> bool:
     """Whether a text is one line of visible text: :func:`one_line` would change only its spaces."""
     return "".join(character for character in text if character not in JOINERS).isprintable()

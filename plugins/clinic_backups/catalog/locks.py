@@ -74,10 +74,11 @@ def lock_clinic(
         with db.cursor() as cursor:
             # If a process is dead but a proxy keeps its connection open, the server must free the lock.
             limits = {"idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s", "transaction_timeout": "0"}
-            cursor.execute(session_settings(cursor, limits))
+            before = f"{session_settings(cursor, limits)}; "
             for purpose in purposes:
-                if not _try(cursor, lock_name(purpose, clinic_id), clock):
+                if not _try(cursor, lock_name(purpose, clinic_id), clock, before):
                     raise _running(clinic_id, purpose)
+                before = ""
         with _kept_alive(db):
             yield ClinicLock(db, clinic_id)
         usable = True
@@ -88,17 +89,18 @@ def lock_clinic(
         with suppress(psycopg2.Error):
             db.rollback()
         if usable:
-            kept.give_back(connection, db)
+            kept.give_back(connection, db, is_clean=True)
         else:
             db.close()
 
 
-def _try(cursor: Any, name: str, clock: DatabaseClock | None) -> bool:
+def _try(cursor: Any, name: str, clock: DatabaseClock | None, before: str) -> bool:
+    """:param before: statements of the same round trip."""
     locked = False
 
     def ask() -> datetime:
         nonlocal locked
-        cursor.execute(TRY_LOCK_AND_TELL_TIME, (name,))
+        cursor.execute(before + TRY_LOCK_AND_TELL_TIME, (name,))
         told: datetime
         locked, told = cursor.fetchone()
         return told.astimezone(UTC)

@@ -319,7 +319,8 @@ class Catalog:
         **values: Any,
     ) -> BackupRecord:
         statement = statements.changing(tuple(values), was, held=held)
-        with self.database.transaction(f"changing the record of {record.backup_id}") as db:
+        begin = self.database.statement if also is nobody else self.database.transaction
+        with begin(f"changing the record of {record.backup_id}") as db:
             row = db.execute(statement, _new(record, values)).mappings().one_or_none()
             if row is None:
                 raise PermanentError(

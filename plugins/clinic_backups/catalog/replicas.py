@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Row, Subquery, case, delete, exists, func, literal, select, update
+from sqlalchemy import ColumnElement, Row, Subquery, bindparam, case, delete, exists, func, literal, select, update
 from sqlalchemy import Connection as SqlConnection
 from sqlalchemy.dialects.postgresql import insert
 
@@ -114,11 +114,9 @@ class Replicas:
 
     def etags(self, backup_ids: Iterable[str], store_url: str) -> dict[str, str]:
         """The etags of a store's objects that were read and right, by backup id."""
-        statement = select(backup_replica.c.backup_id, backup_replica.c.etag).where(
-            backup_replica.c.backup_id.in_(list(backup_ids)), backup_replica.c.store_url == store_url
-        )
-        with self._database.transaction("reading which replicas were read") as db:
-            return {row.backup_id: row.etag for row in db.execute(statement) if row.etag is not None}
+        values = {"ids": list(backup_ids), "url": store_url}
+        with self._database.statement("reading which replicas were read") as db:
+            return {row.backup_id: row.etag for row in db.execute(_ETAGS, values) if row.etag is not None}
 
     def note_etag(self, backup_id: str, store_url: str, etag: str) -> None:
         """Record that the object with this etag was read and right."""
@@ -232,6 +230,26 @@ def _lacks(missing: Subquery) -> ColumnElement[bool]:
     return (backup.c.state == "completed") & ~there
 
 
+_PARENT = backup.alias("parent")
+_INTACT = exists().where(backup_replica.c.backup_id == backup.c.backup_id, backup_replica.c.state == PRESENT)
+_BUILT = backup.c.parent_id.is_(None) | exists().where(
+    _PARENT.c.backup_id == backup.c.parent_id, _PARENT.c.state == "completed"
+)
+_STATE = case((_INTACT & _BUILT, "completed"), else_="lost")
+# Built once, because each backup runs them.
+_SETTLE = (
+    update(backup)
+    .where(backup.c.backup_id.in_(bindparam("ids", expanding=True)))
+    .where(backup.c.state.in_(("completed", "lost")), backup.c.state != _STATE)
+    .values(state=_STATE, updated_at=func.now())
+    .returning(backup.c.backup_id, backup.c.state, backup.c.clinic_id, backup.c.clinic_name, backup.c.started_at)
+)
+_ETAGS = select(backup_replica.c.backup_id, backup_replica.c.etag).where(
+    backup_replica.c.backup_id.in_(bindparam("ids", expanding=True)), backup_replica.c.store_url == bindparam("url")
+)
+_LOCK_PARENT = select(backup.c.backup_id).where(backup.c.backup_id == bindparam("of")).with_for_update(read=True)
+
+
 def settle(db: SqlConnection, backup_ids: Iterable[str], store_url: str) -> list[Loss]:
     """Set the states of backups, and of those that are built on them, by their intact replicas; returns the newly lost.
 
@@ -239,23 +257,10 @@ def settle(db: SqlConnection, backup_ids: Iterable[str], store_url: str) -> list
 
     :param store_url: the store that the losses name.
     """
-    parent = backup.alias("parent")
-    intact = exists().where(backup_replica.c.backup_id == backup.c.backup_id, backup_replica.c.state == PRESENT)
-    built = backup.c.parent_id.is_(None) | exists().where(
-        parent.c.backup_id == backup.c.parent_id, parent.c.state == "completed"
-    )
-    new = case((intact & built, "completed"), else_="lost")
     changes: dict[str, Row[tuple[str, str, int, str, datetime]]] = {}
     waiting = sorted(backup_ids)
     while waiting:
-        changed = db.execute(
-            update(backup)
-            .where(backup.c.backup_id.in_(waiting), backup.c.state.in_(("completed", "lost")), backup.c.state != new)
-            .values(state=new, updated_at=func.now())
-            .returning(
-                backup.c.backup_id, backup.c.state, backup.c.clinic_id, backup.c.clinic_name, backup.c.started_at
-            )
-        ).all()
+        changed = db.execute(_SETTLE, {"ids": waiting}).all()
         for row in changed:
             # There are only two states, so a state that changed twice is the old one.
             if changes.pop(row.backup_id, None) is None:
@@ -271,7 +276,7 @@ def lock_parent(db: SqlConnection, backup_id: str) -> None:
 
     Locking the parent is enough: a loss further up the chain reaches the new backup through the parent's row.
     """
-    db.execute(select(backup.c.backup_id).where(backup.c.backup_id == backup_id).with_for_update(read=True))
+    db.execute(_LOCK_PARENT, {"of": backup_id})
 
 
 def _own_losses(db: SqlConnection, store_url: str, conditions: Mapping[str, Condition]) -> list[Loss]:

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from clinic_backups.base.errors import TransientError
 from clinic_backups.base.model import iso
+from clinic_backups.base.text import one_line
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, print_json, print_table
 from clinic_backups.maintenance.cleaning import Cleaned
@@ -83,7 +84,7 @@ def accept(
 ) -> None:
     """Accept a suspect backup: it counts as good again, and later backups may be built on it."""
     accepted = parts().holds().accept(backup_id, reason, f"{getpass.getuser()} (command line)")
-    print(f"{accepted.backup_id} is accepted. It was suspect: {accepted.suspect}")
+    print(f"{accepted.backup_id} is accepted. It was suspect: {one_line(accepted.suspect or '')}")
 
 
 def release(backup_id: str) -> None:

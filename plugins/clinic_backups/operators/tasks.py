@@ -18,6 +18,7 @@ from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.findings import OF_RUN, Finding
 from clinic_backups.base.model import BackupRecord, Clinic, plain
 from clinic_backups.base.settings import load_usable
+from clinic_backups.base.text import one_line
 from clinic_backups.catalog.outbox import Notice
 from clinic_backups.maintenance import watch as watching
 from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_complete, overdue_facts
@@ -221,7 +222,9 @@ def _log_outcome(clinic: Clinic, record: BackupRecord | None) -> None:
     elif record.state == "completed":
         log.info("%s: %s rows, %s bytes, %s", name, record.rows_total, record.size_bytes, record.archive_key)
         if record.gaps:
-            log.warning("%s: the backup is incomplete: %s", name, ", ".join(sorted({g.table for g in record.gaps})))
+            log.warning(
+                "%s: the backup is incomplete: %s", name, one_line(", ".join(sorted({g.table for g in record.gaps})))
+            )
     else:
         log.error("%s: %s. %s", name, record.state, record.error or "See its task back_up.")
         if record.hint:

@@ -50,8 +50,7 @@ def advance(workspace: Workspace, found: Sequence[Numbered]) -> None:
     theirs. A rollback of the restore does not undo the move. That leaves a gap and harms nothing.
     """
     for columns in _by_sequence(found).values():
-        with workspace.application_path():  # the application's expressions may name functions without their schema
-            _advance(workspace, columns)
+        _advance(workspace, columns)
 
 
 def past(workspace: Workspace, found: Sequence[Numbered]) -> dict[str, int]:
@@ -85,7 +84,7 @@ def _furthest(
         sql.SQL("max" if use.known.increment > 0 else "min"), back,
         *(sql.Literal(number) for number in (low, high, following, use.known.increment)),
     )  # fmt: skip
-    ((furthest,),) = workspace.rows(query, None, f"reading the numbers of {use.table}.{use.column}")
+    ((furthest,),) = workspace.as_application(query, 1, f"reading the numbers of {use.table}.{use.column}")
     return None if furthest is None else int(furthest)
 
 
@@ -202,7 +201,7 @@ def _last_taken(workspace: Workspace, columns: Sequence[Numbered], following: in
         step=sql.SQL("({})").format(sql.Literal(use.known.increment)),
         nearest=sql.SQL("min" if use.known.increment > 0 else "max"),
     )
-    ((last,),) = workspace.rows(query, None, f"reading the numbers of {use.table}.{use.column}")
+    ((last,),) = workspace.as_application(query, 1, f"reading the numbers of {use.table}.{use.column}")
     return int(last)
 
 
@@ -248,7 +247,8 @@ def _skip_taken(workspace: Workspace, columns: Sequence[Numbered], following: in
         taken=_numbers(workspace, columns, following, of_back=False), low=sql.Literal(ends[0]),
         high=sql.Literal(ends[1]), following=sql.Literal(following),
     )  # fmt: skip
-    gaps = [(int(number), int(free)) for number, free in workspace.rows(query, None, f"reading {use.table}")]
+    found = workspace.as_application(query, 2, f"reading {use.table}")
+    gaps = [(int(number), int(free)) for number, free in found]
     if not gaps:
         return
     largest, here = gaps[0], gaps[1:]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from psycopg2 import sql
 
@@ -24,14 +24,20 @@ class _Conversion:
     back: str
 
 
-def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Refusal]:
-    """Give the columns their types; see :func:`_convert`."""
-    with workspace.application_path():
-        return _convert(workspace, staged, as_text=as_text)
+@dataclass(frozen=True)
+class Converted:
+    """What became of a table's columns.
+
+    :param refusals: by column; if there are any, the table stays as it is.
+    :param how: the chosen way, as SQL, for each column whose type is another one now.
+    """
+
+    refusals: tuple[Refusal, ...] = ()
+    how: Mapping[str, str] = field(default_factory=dict)
 
 
-def _convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Refusal]:
-    """Give the columns their types. Returns the refusals by column; if there are any, the table stays as it is.
+def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> Converted:
+    """Give the columns their types.
 
     A value is converted only if converting the result back gives the same text. A number that would be rounded, a text
     that would be cut, or a label that an enum no longer has is refused and counted.
@@ -52,30 +58,46 @@ def _convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> list[Ref
         else:
             chosen[name] = safe[unlike.index(min(unlike))]
     if refusals:
-        return refusals
+        return Converted(tuple(refusals))
     if chosen:
-        changes = sql.SQL(", ").join(
-            sql.SQL("ALTER COLUMN {0} TYPE {1} USING {2}").format(
-                sql.Identifier(name), sql.SQL(shape.typed(name)), _filled(conversion.there, sql.Identifier(name))
-            )
-            for name, conversion in chosen.items()
-        )
-        workspace.define(
-            sql.SQL("ALTER TABLE {} {}").format(staged.wanted, changes), f"converting values of {shape.name}"
-        )
+        _rewrite(workspace, staged, chosen)
     compute_keys(workspace, staged.wanted, shape)
-    return []
+    return Converted(how={name: conversion.there for name, conversion in chosen.items() if name in retyped})
+
+
+def _rewrite(workspace: Workspace, staged: Staged, chosen: Mapping[str, _Conversion]) -> None:
+    """Make the table of the wanted rows again, with the converted values."""
+    shape, doing = staged.shape, f"converting values of {staged.shape.name}"
+    columns = [
+        sql.SQL("({})::{} AS {}").format(
+            _filled(chosen[column.name].there, sql.Identifier(column.name)),
+            sql.SQL(shape.typed(column.name)),
+            sql.Identifier(column.name),
+        )
+        if column.name in chosen
+        else sql.Identifier(column.name)
+        for column in shape.then.stored_columns
+    ]
+    query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(columns), staged.wanted)
+    view = workspace.view(query, doing)
+    with workspace.application_path():
+        made = workspace.derive(f"converted_{staged.index}", sql.SQL("SELECT * FROM {}").format(view), doing)
+    workspace.define(sql.SQL("DROP VIEW {}").format(view), doing)
+    workspace.define(sql.SQL("DROP TABLE {}").format(staged.wanted), doing)
+    name = sql.Identifier(staged.wanted.strings[-1])
+    workspace.define(sql.SQL("ALTER TABLE {} RENAME TO {}").format(made, name), doing)
 
 
 def fill_nulls(workspace: Workspace, staged: Staged) -> Iterator[str]:
     """Give the backup's rows a value if a column may no longer be NULL; returns texts for the plan."""
     for name, text in staged.shape.unnulled:
-        column = sql.Identifier(name)
-        statement = sql.SQL("UPDATE {} SET {} = {} WHERE {} IS NULL").format(
-            staged.wanted, column, staged.shape.value_of(name, text), column
+        column, doing = sql.Identifier(name), f"giving {staged.shape.name}.{name} a value"
+        value = workspace.view(sql.SQL("SELECT {}").format(staged.shape.value_of(name, text)), doing, 1)
+        statement = sql.SQL("UPDATE {} AS w SET {} = v.c0 FROM {} AS v WHERE w.{} IS NULL").format(
+            staged.wanted, column, value, column
         )
         with workspace.application_path():
-            count = workspace.execute(statement, f"giving {staged.shape.name}.{name} a value")
+            count = workspace.execute(statement, doing)
         if count:
             yield f"Column {name} may no longer be NULL: {count:,} of the backup's rows get '{text}' ({FILE})."
 
@@ -110,7 +132,7 @@ def _is_known(workspace: Workspace, type_: str) -> bool:
     """Whether the database still has the backup's type."""
     try:
         with workspace.attempt():
-            workspace.rows(sql.SQL("SELECT NULL::{}").format(sql.SQL(type_)), None, "looking for a type")
+            workspace.as_application(sql.SQL("SELECT NULL::{}").format(sql.SQL(type_)), 1, "looking for a type")
     except PermanentError:
         return False
     return True
@@ -125,7 +147,7 @@ def _count_changed(workspace: Workspace, staged: Staged, name: str, conversion: 
     try:
         with workspace.attempt():
             query = count.format(staged.wanted, column, _filled(conversion.back, column), column)
-            ((changed,),) = workspace.rows(query, None, doing)
+            ((changed,),) = workspace.as_application(query, 1, doing)
             return int(changed)
     except PermanentError:
         # The type refuses a value. A function that catches the error finds the values one by one.
@@ -159,7 +181,7 @@ def _count_unlike(workspace: Workspace, staged: Staged, name: str, conversion: _
             _filled(conversion.there, sql.SQL("w.{}").format(column)), column,
             staged.wanted, staged.present, same, column, which,
         )  # fmt: skip
-        ((unlike, rows),) = workspace.rows(statement, None, f"comparing values of {shape.name}.{name}")
+        ((unlike, rows),) = workspace.as_application(statement, 2, f"comparing values of {shape.name}.{name}")
         return int(unlike), int(rows)
 
     unlike, rows = counted(sql.SQL("{} = {}").format(row_text(others, "w"), row_text(others, "p")))
@@ -193,19 +215,22 @@ def _family(type_: str) -> str:
 
 
 def _count_refused(workspace: Workspace, staged: Staged, name: str, conversion: _Conversion) -> int:
-    body = sql.SQL("BEGIN RETURN ({}) IS NOT DISTINCT FROM value; EXCEPTION WHEN OTHERS THEN RETURN false; END").format(
-        _filled(conversion.back, sql.SQL("value"))
+    # PostgreSQL looks up the names of the first body now, and those of the second one when it runs.
+    same = sql.SQL(
+        "CREATE OR REPLACE FUNCTION pg_temp.is_same(value text) RETURNS boolean LANGUAGE sql"
+        " RETURN ({}) IS NOT DISTINCT FROM value"
+    ).format(_filled(conversion.back, sql.SQL("value")))
+    survives = sql.SQL(
+        "CREATE OR REPLACE FUNCTION pg_temp.survives(value text) RETURNS boolean LANGUAGE plpgsql AS"
+        " 'BEGIN RETURN pg_temp.is_same(value); EXCEPTION WHEN OTHERS THEN RETURN false; END'"
     )
-    text = body.as_string(workspace.connection)
-    make = sql.SQL(
-        "CREATE OR REPLACE FUNCTION pg_temp.survives(value text) RETURNS boolean LANGUAGE plpgsql AS {}"
-    ).format(sql.Literal(text))
     column = sql.Identifier(name)
     count = sql.SQL("SELECT count(*) FROM {} WHERE {} IS NOT NULL AND NOT pg_temp.survives({})")
     doing = f"counting values of {staged.shape.name}.{name}"
-    with workspace.attempt():
-        workspace.define(make, doing)
-        ((refused,),) = workspace.rows(count.format(staged.wanted, column, column), None, doing)
+    with workspace.savepoint():
+        workspace.define(same, doing)
+        workspace.define(survives, doing)
+        ((refused,),) = workspace.as_application(count.format(staged.wanted, column, column), 1, doing)
         return int(refused)
 
 

@@ -165,8 +165,7 @@ class Choice:
     def _is(self, value: sql.Composed) -> bool:
         """Whether the database accepts this value for this type."""
         try:
-            with self._workspace.attempt(), self._workspace.application_path():
-                self._workspace.rows(sql.SQL("SELECT {}").format(value), None, "looking at a value")
+            self._workspace.as_application(sql.SQL("SELECT {}").format(value), 1, "looking at a value")
         except PermanentError:
             return False
         return True

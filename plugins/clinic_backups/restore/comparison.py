@@ -14,10 +14,10 @@ from clinic_backups.base.database import is_conflict
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.model import Table
-from clinic_backups.restore import notes, row_keys, sequences
+from clinic_backups.restore import notes, parts, row_keys, sequences
 from clinic_backups.restore.adopt import Left, adopt
 from clinic_backups.restore.archives import Wanted
-from clinic_backups.restore.casts import convert, fill_nulls
+from clinic_backups.restore.casts import Converted, convert, fill_nulls
 from clinic_backups.restore.choose_tables import Choice
 from clinic_backups.restore.derived import Derived, in_the_way
 from clinic_backups.restore.diff import TableDiff, compute
@@ -100,6 +100,7 @@ class Comparison:
         self._derived: list[Derived] = []
         self._sequences = sequences.Found()
         self._quiet = Quiet("nothing")
+        self._converted: dict[str, Converted] = {}
         self._parts: dict[str, str] = {}
         self._moment: dict[str, Any] = {}
         self.diffs: dict[str, TableDiff] = {}
@@ -123,8 +124,9 @@ class Comparison:
         """Compute the operations and the obstacles."""
         converted: dict[str, Staged] = {}
         for name, staged in self._staged.items():
-            if unfit := convert(self.workspace, staged, as_text=self._as_text):
-                self._refusals += unfit
+            self._converted[name] = convert(self.workspace, staged, as_text=self._as_text)
+            if self._converted[name].refusals:
+                self._refusals += self._converted[name].refusals
                 continue
             for note in fill_nulls(self.workspace, staged):
                 self._note(name, note)
@@ -201,7 +203,12 @@ class Comparison:
         if self._wish.mode == "live":
             self._moment = moment_of(workspace, diffs)
         self._parts = (
-            {name: diff.digest for name, diff in diffs.items()}
+            parts.said(self._notes, self._target)
+            | parts.triggers(self._quiet)
+            | parts.moved_sequences(self._sequences)
+            | parts.conversions(workspace, diffs, self._converted)
+            | parts.extracts(diffs, self.queries)
+            | {name: diff.digest for name, diff in diffs.items()}
             | {"backup": self.manifest.backup_id, "mode": self._wish.mode, "target": self._target.identity}
             | {f"derived {derived.table}": str(derived.rows) for derived in self._derived}
             | {f"moved past {sequence}": str(number) for sequence, number in self._sequences.past.items()}
@@ -209,6 +216,8 @@ class Comparison:
             | ({"moment": digest_of_moment(self._moment)} if self._moment else {})
             | {f"shape {name}": shape.digest for name, shape in self._shapes.items()}
         )
+        for table, note in self._sequences.counts:
+            self._note(table, note)
 
     def present(self) -> Present:
         """The contents that the safety backup must have."""

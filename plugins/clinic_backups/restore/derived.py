@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
-from clinic_backups.restore.diff import TableDiff
+from clinic_backups.restore.diff import DELETE, TableDiff, is_op
 from clinic_backups.restore.rules import Reference
 from clinic_backups.restore.workspace import Workspace
 
@@ -17,7 +17,7 @@ from clinic_backups.restore.workspace import Workspace
 class Derived:
     """Rows of one derived table to delete.
 
-    :param statement: deletes them, and returns a row for each.
+    :param statement: deletes them, and returns a row for each. It may be parsed under any search path.
     """
 
     table: str
@@ -34,8 +34,12 @@ def in_the_way(
     """
     for table in sorted({reference.child for reference in references} & set(derived) - set(diffs)):
         conditions = [
-            sql.SQL("EXISTS (SELECT FROM {} AS o JOIN {} AS g ON {} WHERE o.op = 'delete' AND {})").format(
-                diff.ops, diff.staged.present, diff.staged.shape.is_of("o", "g"), reference.refers("d", "g")
+            sql.SQL("EXISTS (SELECT FROM {} AS o JOIN {} AS g ON {} WHERE {} AND {})").format(
+                diff.ops,
+                diff.staged.present,
+                diff.staged.shape.is_of("o", "g"),
+                is_op("o", DELETE),
+                reference.refers("d", "g"),
             )
             for reference in references
             if reference.child == table

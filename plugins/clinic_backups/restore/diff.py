@@ -62,8 +62,11 @@ class TableDiff:
         """``w`` for a FROM clause: the wanted rows of these operations, which are ``o`` unless all rows come back."""
         if self.whole and INSERT in operations:
             return sql.SQL("{} AS w").format(self.staged.wanted)
-        return sql.SQL("{} AS o JOIN {} AS w ON o.op IN ({}) AND {}").format(
-            self.ops, self.staged.wanted, sql.SQL(", ").join(map(sql.Literal, operations)), self.joins("w")
+        return sql.SQL("{} AS o JOIN {} AS w ON ({}) AND {}").format(
+            self.ops,
+            self.staged.wanted,
+            sql.SQL(" OR ").join(is_op("o", operation) for operation in operations),
+            self.joins("w"),
         )
 
     @property
@@ -76,7 +79,14 @@ class TableDiff:
         shape = self.staged.shape
         if shape.key:
             return shape.is_of(ops, alias)
-        return sql.SQL("{}.row_text = {}").format(sql.Identifier(ops), row_text(shape.columns, alias))
+        return sql.SQL("{}.row_text OPERATOR(pg_catalog.=) {}").format(
+            sql.Identifier(ops), row_text(shape.columns, alias)
+        )
+
+
+def is_op(alias: str, operation: str) -> sql.Composed:
+    """SQL: a row of ``ops`` is of this operation, under any search path."""
+    return sql.SQL("{}.op OPERATOR(pg_catalog.=) {}").format(sql.Identifier(alias), sql.Literal(operation))
 
 
 def compute(workspace: Workspace, staged: Staged, mode: RestoreMode, references: Sequence[Reference] = ()) -> TableDiff:
@@ -147,6 +157,19 @@ def described(
     # If all rows of the backup come back, the backup that the plan names defines them.
     digest = f"all {plan.insert}" if whole and not staged.matched else _digest(workspace, ops)
     return TableDiff(staged, ops, plan, digest, moving, anew, whole)
+
+
+def digest_of_values(workspace: Workspace, diff: TableDiff) -> str:
+    """SHA-256 over the rows to insert and update, with their new values."""
+    rows = sql.SQL("SELECT sha256(convert_to({}, 'UTF8')) AS line FROM ({}) AS v").format(
+        row_text(diff.staged.shape.columns, "v"), diff.written
+    )
+    query = sql.SQL("""
+        SELECT COALESCE(encode(sha256(string_agg(part, ''::bytea ORDER BY bucket)), 'hex'), '')
+          FROM (SELECT get_byte(line, 0) AS bucket, sha256(string_agg(line, ''::bytea ORDER BY line)) AS part
+                  FROM ({}) AS l GROUP BY 1) AS p""").format(rows)
+    ((digest,),) = workspace.rows(query, None, f"reading the values of {diff.name}")
+    return str(digest)
 
 
 def _all_new(staged: Staged) -> sql.Composed:

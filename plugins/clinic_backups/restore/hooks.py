@@ -2,7 +2,7 @@
 
 The files are ``include/sql/before_restore.sql`` and ``after_restore.sql``; both are optional. Each is committed by
 itself, so that the application sees it at once. They must not write the clinic's own rows, because then the plan would
-no longer fit.
+no longer fit. Like all SQL of this package, they are parsed under pg_catalog alone, unless they set a search path.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from clinic_backups.base.listening import Listener
 from clinic_backups.tenant.extract import SqlFolder, render
 
 BEFORE, AFTER = "before_restore.sql", "after_restore.sql"
+PATH_HINT = "Names in it need their schema, or the file begins with SET LOCAL search_path."
 
 
 _ENDS = re.compile(
@@ -61,7 +62,8 @@ def _run(connection: Connection, folder: SqlFolder, name: str, clinic_id: int, l
         except ClinicBackupsError as failed:
             done = "The restore itself has ended." if name == AFTER else "Nothing was changed."
             raise PermanentError(
-                failed.message, hint=f"{done} Correct {folder.path / name}, or run it by hand for clinic {clinic_id}."
+                failed.message,
+                hint=f"{done} Correct {folder.path / name}, or run it by hand for clinic {clinic_id}. {PATH_HINT}",
             ) from None
 
 
@@ -72,7 +74,7 @@ def try_hook(connection: Connection, folder: SqlFolder, name: str, clinic_id: in
     """
     if not (folder.path / name).is_file():
         return
-    hint = f"Correct {folder.path / name}. A hook is one transaction, and a restore commits it."
+    hint = f"Correct {folder.path / name}. A hook is one transaction, and a restore commits it. {PATH_HINT}"
     statements = render(folder.text(name), clinic_id, name=name)
     if found := _ENDS.search(_COMMENT.sub("", statements)):
         raise PermanentError(f"{name} has the statement {found[1].upper()}, which ends its transaction.", hint=hint)

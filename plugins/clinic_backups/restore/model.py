@@ -1,4 +1,7 @@
-"""The request for a restore, its plan, and its result."""
+"""The request for a restore, its plan, and its result.
+
+Names in a plan's sentences may be an attacker's, so each sentence becomes one line of visible text.
+"""
 
 from __future__ import annotations
 
@@ -100,9 +103,10 @@ class Target:
 
 
 def _say_once(plan: TablePlan | RestorePlan, *fields: str) -> None:
-    """Remove repetitions, whichever ways led to the same sentence."""
+    """Remove repetitions, whichever ways led to the same sentence. Each becomes one line of visible text."""
     for name in fields:
-        object.__setattr__(plan, name, tuple(dict.fromkeys(getattr(plan, name))))
+        said = (one_line(each) if isinstance(each, str) else each for each in getattr(plan, name))
+        object.__setattr__(plan, name, tuple(dict.fromkeys(said)))
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,10 @@ class Refusal:
     table: str
     message: str
     hint: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", one_line(self.message))
+        object.__setattr__(self, "hint", one_line(self.hint))
 
 
 @dataclass(frozen=True)

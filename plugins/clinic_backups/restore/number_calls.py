@@ -119,7 +119,12 @@ def asked(text: str, functions: Collection[str] = (), *, is_made: bool = False) 
 
     :param is_made: whatever EXECUTE runs counts, unless it shows that it uses no sequence.
     """
-    found, words, count, runs = list(tokens(text)), {*HIDDEN, *functions}, 0, list[int]()
+    return asked_in(list(tokens(text)), {*HIDDEN, *functions}, is_made=is_made)
+
+
+def asked_in(found: Sequence[Token], words: Collection[str], *, is_made: bool = False) -> int:
+    """The same for tokens. :param words: the names of all functions that use sequences."""
+    count, runs = 0, list[int]()
     for index, token in enumerate(found):
         is_call = index + 1 < len(found) and found[index + 1].is_("(")
         if token.is_name and (token.value in words if is_call else token.value == _LAST):
@@ -151,12 +156,18 @@ def _names(text: str, words: Collection[str], depth: int) -> bool:
     )
 
 
+def runs_shut(found: Sequence[Token]) -> bool:
+    """Whether all that EXECUTE runs is such that nothing unknown can be in it."""
+    runs = [index for index, token in enumerate(found) if token.is_("execute")]
+    return len(runs) <= _MOST_RUN and all(is_shut(found[index + 1 :]) for index in runs)
+
+
 def is_shut(found: Sequence[Token]) -> bool:
     """Whether what EXECUTE runs consists of texts, and of names and values in quotes. So nothing else can be in it."""
-    index, first = 0, next((token.value.split() for token in found if token.kind == "text"), [])
+    index, first = 0, found[0].value.split() if found and found[0].kind == "text" else []
     if first and first[0].lower() in _DEFINES:
         return True
-    while index < len(found) and not found[index].is_("into", "using", "loop"):
+    while index < len(found) and not found[index].is_("into", "using", "loop", ";"):
         token = found[index]
         is_call = index + 1 < len(found) and found[index + 1].is_("(")
         is_format = token.is_("format") and is_call and index + 2 < len(found) and found[index + 2].kind == "text"

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import islice, product
 from typing import Literal
 
-from clinic_backups.restore.number_calls import HIDDEN, asked, calls, is_shut, says
+from clinic_backups.restore.number_calls import HIDDEN, asked, asked_in, calls, is_shut, says
 from clinic_backups.restore.sql_tokens import Token, closing, plain, replaced, split, tokens
 
 _STARTS = ("begin", "declare", "loop", "exception")
@@ -88,14 +88,16 @@ class Code:
         is_trigger: bool = False,
     ) -> None:
         self._is_trigger = is_trigger
-        self._text, self._functions, self._through, self._results = _with_last(plain(body)), functions, through, results
+        self._text, self._through, self._results = _with_last(plain(body)), through, results
+        self._words = frozenset({*HIDDEN, *functions})
         self._variables: dict[str, list[_Part]] = {}
         self._followed: set[str] = set()
         self._ways: dict[tuple[str, int], list[str | None]] = {}
         self._known_to_ask: dict[str, int] = {}
         self._left = _MOST_EXPANDED
         found = list(tokens(self._text))
-        self._makes = says(found, {*HIDDEN, *functions})
+        self._executes = any(token.is_("execute") for token in found)
+        self._makes = self._executes and says(found, self._words)
         self._rest = list[_Part]()
         for is_declared, statement in _statements(found):
             for part in self._whole(statement, is_declared):
@@ -134,13 +136,15 @@ class Code:
     @property
     def makes(self) -> bool:
         """Whether it runs a text, and names a function that uses sequences in a text."""
-        return self._makes and any(token.is_("execute") for token in tokens(self._text))
+        return self._makes
 
     @property
     def runs_anything(self) -> bool:
         """Whether it runs a text of which nothing is known."""
+        if self._makes or not self._executes:
+            return False
         found = list(tokens(self._text))
-        return not self._makes and any(
+        return any(
             token.is_("execute") and not is_shut(self._run(found[index + 1 :])) for index, token in enumerate(found)
         )
 
@@ -156,7 +160,7 @@ class Code:
 
     def _asked(self, text: str) -> int:
         if text not in self._known_to_ask:
-            self._known_to_ask[text] = asked(text, self._functions, is_made=self._makes)
+            self._known_to_ask[text] = asked_in(list(tokens(text)), self._words, is_made=self._makes)
         return self._known_to_ask[text]
 
     def _whole(self, found: list[Token], is_declared: bool) -> list[_Part]:
@@ -165,7 +169,8 @@ class Code:
         parts = [_Part(kind, name, expression, text) for kind, name, expression in self._parts(found, is_declared)]
         if found[0].is_(*_CONDITIONS) or any(part.expression is None for part in parts) or self._is_alone(found):
             return parts
-        if self._asked(text) > sum(self._asked(part.expression or "") for part in parts):
+        count = asked_in(found, self._words, is_made=self._makes)
+        if count and count > sum(self._asked(part.expression or "") for part in parts):
             is_written = found[0].is_("insert", "update") and any(part.kind == "table" for part in parts)
             name = (*parts[0].name[:-1], "") if is_written else ()
             parts.append(_Part("table" if is_written else "nowhere", name, text, text))
@@ -317,6 +322,8 @@ class Code:
 
 def _with_last(text: str) -> str:
     """With the only sequence that a text asks in the place of ``lastval``."""
+    if "lastval" not in text.lower():
+        return text
     sequences, found = {call.argument for call in calls(text)}, list(tokens(text))
     if len(sequences) != 1:
         return text

@@ -17,17 +17,20 @@ PROBE_SECONDS, ROWS_SECONDS = 5, 60
 """How long an expression out of a text may be evaluated: for a few numbers, and for all rows of a table."""
 
 
-def asked(workspace: Workspace, query: sql.Composed, *, seconds: int | None = None) -> list[tuple[Any, ...]] | None:
+def asked(
+    workspace: Workspace, query: sql.Composed, columns: int = 1, *, seconds: int | None = None
+) -> list[tuple[Any, ...]] | None:
     """The result of the application's own SQL. Its effects are rolled back, except for numbers taken.
 
     None: it fails, or it takes longer than so many seconds.
+
+    :param columns: the number of columns of the query.
     """
     try:
         with workspace.savepoint():
             if seconds is not None:
                 _limit(workspace, seconds)
-            with workspace.application_path():
-                return workspace.rows(query, None, "asking how a sequence's numbers become values")
+            return workspace.as_application(query, columns, "asking how a sequence's numbers become values")
     except PermanentError:
         return None
     except TransientError as error:

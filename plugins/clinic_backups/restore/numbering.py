@@ -194,7 +194,7 @@ def by_expression(
     query = sql.SQL(
         "SELECT g.n, ({0})::text, ({0})::text FROM generate_series({1}::bigint, {2}::bigint, {3}::bigint) AS g (n)"
     ).format(sql.SQL(given), sql.Literal(following), sql.Literal(following + (PROBES - 1) * step), sql.Literal(step))
-    found = asked(workspace, query, seconds=PROBE_SECONDS)
+    found = asked(workspace, query, columns=3, seconds=PROBE_SECONDS)
     if found is None or any(one is None or one != other for _, one, other in found):
         return None
     seen = [(int(number), str(value)) for number, value, _ in found]
@@ -237,6 +237,7 @@ def by_function(workspace: Workspace, expression: str, type_: str, sequence: int
             "SELECT currval({}::oid::regclass), v.value FROM (SELECT ({})::text AS value FROM generate_series(1, {})"
             " OFFSET 0) AS v"
         ).format(sql.Literal(sequence), sql.SQL(expression), sql.Literal(PROBES)),
+        columns=2,
     )  # fmt: skip
     if found is None or any(value is None for _, value in found):
         return None

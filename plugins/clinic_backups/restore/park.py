@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
 from psycopg2 import sql
 
 from clinic_backups.base.database import qualified, refusal_of
@@ -12,6 +15,7 @@ from clinic_backups.restore.rules import Reference
 from clinic_backups.restore.workspace import Workspace, columns_of
 
 _WHOLE, _BROKEN = ("smallint", "integer", "bigint"), ("numeric", "real", "double precision")
+_NULL = sql.SQL("NULL")
 _TIMES = ("date", "timestamp without time zone", "timestamp with time zone")
 
 
@@ -34,47 +38,76 @@ def _is_of(diff: TableDiff, columns: tuple[str, ...]) -> bool:
     return bool(set(columns) & set(diff.plan.columns))
 
 
-def park(workspace: Workspace, diff: TableDiff, reference: Reference) -> int:
-    """Give the rows to move values that no row has; returns their number.
+class Parking:
+    """Gives the rows to move values that no row has.
 
     If the column may be NULL, the value is NULL. Otherwise it is made up: a text, a number below all others, a day
     before all others, an empty range, or a UUID.
 
     :param reference: why the rows may not be deleted instead.
-    :raises CannotMove: no value can be made up, or the database does not accept it.
+    :raises CannotMove: no value can be made up.
     """
-    if diff.anew:
-        raise CannotMove(diff, "an UPDATE of these columns is not allowed, or would change rows that refer", reference)
-    shape = diff.staged.shape
-    changed = set(diff.plan.columns) & shape.rules.immediate_columns
-    columns = [column for column in shape.now.stored_columns if column.name in changed]
-    values = {column.name: value for column in columns if (value := _made_up(diff, column)) is not None}
-    statement = sql.SQL("UPDATE {} AS t SET {} FROM (SELECT {}, row_number() OVER () AS number FROM {} AS o"
-                        " WHERE moves) AS o WHERE {}").format(
-        qualified(shape.name),
-        sql.SQL(", ").join(
-            sql.SQL("{} = {}").format(sql.Identifier(name), value) for name, value in values.items()
-        ),
-        columns_of(shape.op_key, "o"),
-        diff.ops,
-        shape.is_of("o", "t"),
-    )  # fmt: skip
-    if not values:
-        raise CannotMove(diff, "no free temporary value can be made up", reference)
-    try:
-        with workspace.attempt():
-            return workspace.execute(statement, f"moving rows of {shape.name} out of each other's way")
-    except PermanentError as error:
-        refused = refusal_of(error)
-        by = refused.constraint if refused is not None and refused.constraint else "the database"
-        raise CannotMove(diff, f"{by} accepts no temporary value", reference) from None
+
+    def __init__(self, workspace: Workspace, diff: TableDiff, reference: Reference) -> None:
+        self._workspace, self._diff, self._reference = workspace, diff, reference
+        self.table = diff.name
+        self._doing = f"moving rows of {diff.name} out of each other's way"
+        if diff.anew:
+            raise CannotMove(
+                diff, "an UPDATE of these columns is not allowed, or would change rows that refer", reference
+            )
+        shape = diff.staged.shape
+        changed = set(diff.plan.columns) & shape.rules.immediate_columns
+        columns = [column for column in shape.now.stored_columns if column.name in changed]
+        values = {column.name: value for column in columns if (value := _made_up(diff, column)) is not None}
+        if not values:
+            raise CannotMove(diff, "no free temporary value can be made up", reference)
+        with self._refusing():
+            self._statement = self._update(values)
+
+    def run(self) -> int:
+        """Write; returns the number of rows. :raises CannotMove: the database does not accept a value."""
+        with self._refusing(), self._workspace.application_path():
+            return self._workspace.execute(self._statement, self._doing)
+
+    def _update(self, values: Mapping[str, sql.Composable]) -> sql.Composed:
+        """The values are in a view, because the UPDATE is parsed under the application's search path."""
+        diff, shape = self._diff, self._diff.staged.shape
+        made = {name: sql.Identifier(f"v{number}") for number, name in enumerate(values)}
+        query = sql.SQL("SELECT {keys}, {values} FROM (SELECT {keys}, row_number() OVER () AS number FROM {ops} AS o"
+                        " WHERE moves) AS o").format(
+            keys=columns_of(shape.op_key, "o"),
+            values=sql.SQL(", ").join(sql.SQL("{} AS {}").format(value, made[name]) for name, value in values.items()),
+            ops=diff.ops,
+        )  # fmt: skip
+        return sql.SQL("UPDATE {} AS t SET {} FROM {} AS o WHERE {}").format(
+            qualified(shape.name),
+            sql.SQL(", ").join(
+                sql.SQL("{} = {}").format(
+                    sql.Identifier(name), value if value is _NULL else sql.SQL("o.{}").format(made[name])
+                )
+                for name, value in values.items()
+            ),
+            self._workspace.view(query, self._doing),
+            shape.is_of("o", "t"),
+        )
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            with self._workspace.attempt():
+                yield
+        except PermanentError as error:
+            refused = refusal_of(error)
+            by = refused.constraint if refused is not None and refused.constraint else "the database"
+            raise CannotMove(self._diff, f"{by} accepts no temporary value", self._reference) from None
 
 
 def _made_up(diff: TableDiff, column: Column) -> sql.Composable | None:
     name, _, length = column.type.partition("(")
     name, at = name.strip(), sql.Identifier(column.name)
     if not column.not_null and _takes_null(diff, column.name):
-        return sql.SQL("NULL")
+        return _NULL
     if name in ("text", "character varying", "character"):
         longest = sql.SQL(length.rstrip(")") or "32")
         return sql.SQL("left(md5(random()::text || o.number), {})").format(longest)

@@ -40,6 +40,7 @@ class Trigger:
     :param table: the restored table. ``relation`` is the same, or the partition that has the trigger.
     :param state: ``pg_trigger.tgenabled``: O origin, A always, R replica, D disabled.
     :param kind: TRIGGER, or RULE: a rule that writes something else is treated like a trigger.
+    :param definition: a digest of what it does.
     """
 
     table: str
@@ -49,6 +50,7 @@ class Trigger:
     state: str
     may: bool
     kind: Literal["TRIGGER", "RULE"] = "TRIGGER"
+    definition: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,9 @@ class Quiet:
             self._alter_all(workspace, lambda trigger: _STATES[trigger.state])
 
     def _alter_all(self, workspace: Workspace, how: Callable[[Trigger], str]) -> None:
-        for trigger in self.triggers:
-            _alter(workspace, trigger, how(trigger))
+        with workspace.application_path():  # an event trigger may fire
+            for trigger in self.triggers:
+                _alter(workspace, trigger, how(trigger))
 
 
 def decide(

@@ -64,11 +64,14 @@ class Checks:
         """Remove impossible operations from the tables' operations; returns their number for each table."""
         left: Counter[str] = Counter()
         for obstacle in self._obstacles.all():
-            statement = sql.SQL("DELETE FROM {} AS x WHERE x.ctid IN (SELECT f.place FROM ({}) AS f (a, place, b))")
+            query = sql.SQL("SELECT DISTINCT f.place FROM ({}) AS f (a, place, b)").format(obstacle.query)
+            statement = sql.SQL("DELETE FROM {} AS x USING {} AS f WHERE x.ctid OPERATOR(pg_catalog.=) f.c0")
+            doing = f"leaving rows of {obstacle.diff.name}"
             with self._path(obstacle):
-                left[obstacle.diff.name] += self._workspace.execute(
-                    statement.format(obstacle.diff.ops, obstacle.query), f"leaving rows of {obstacle.diff.name}"
-                )
+                found = self._workspace.view(query, doing, 1)
+                with self._workspace.application_path():
+                    count = self._workspace.execute(statement.format(obstacle.diff.ops, found), doing)
+                left[obstacle.diff.name] += count
         return +left
 
     def _missing_rights(self, diff: TableDiff) -> Iterator[Refusal]:
@@ -80,14 +83,11 @@ class Checks:
 
     @contextmanager
     def _path(self, obstacle: Obstacle) -> Iterator[None]:
-        """The application's search path for queries that need it: a function in an index may look up tables by it.
-
-        If such a query fails, the rehearsal finds the refusal.
-        """
+        """If a query fails that calls functions of the application, the rehearsal finds the refusal."""
         if not obstacle.by_application:
             yield
             return
-        with suppress(PermanentError), self._workspace.attempt(), self._workspace.application_path():
+        with suppress(PermanentError), self._workspace.attempt():
             yield
 
     def _found(self, obstacle: Obstacle) -> tuple[int, str, str]:
@@ -97,8 +97,12 @@ class Checks:
             " FROM ({2}) AS f (shown, place, missing)"
         ).format(sql.Literal(SHOWN), sql.Literal(SHOWN_MISSING), obstacle.query)
         found = [(0, None, None)]
+        doing = "looking for obstacles"
         with self._path(obstacle):
-            found = self._workspace.rows(query, None, "looking for obstacles")
+            if obstacle.by_application:
+                found = self._workspace.as_application(query, 3, doing)
+            else:
+                found = self._workspace.rows(query, None, doing)
         ((count, keys, missing),) = found
         shown = "; ".join(filter(None, keys or ())) or "keys that are not shown"
         return int(count), shown + ("; …" if count > SHOWN else ""), "; ".join(filter(None, missing or ()))

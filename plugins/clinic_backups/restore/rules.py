@@ -9,6 +9,7 @@ from typing import Any
 from psycopg2 import sql
 
 from clinic_backups.base.model import Table
+from clinic_backups.tenant.operators import Operator, operators_of
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -31,7 +32,7 @@ class UniqueRule:
 
     name: str
     expressions: tuple[str, ...]
-    operators: tuple[str, ...]
+    operators: tuple[Operator, ...]
     predicate: str | None
     columns: tuple[str, ...]
     deferrable: bool
@@ -49,7 +50,7 @@ class UniqueRule:
 class TableRules:
     """Further facts about one table.
 
-    :param equals: the qualified equality operator of each column of the primary key: ``pg_catalog.=``.
+    :param equals: the equality operator of each column of the primary key.
     :param collations: for each column of the primary key, the collation if it treats some different texts as equal.
     :param deferrable_key: its primary key is checked at the end of the transaction.
     :param children: tables that inherit from it and are no partitions.
@@ -57,7 +58,7 @@ class TableRules:
     :param owned: this role owns the table, and may turn off its triggers.
     """
 
-    equals: tuple[str, ...] = ()
+    equals: tuple[Operator, ...] = ()
     unique: tuple[UniqueRule, ...] = ()
     deferrable_key: bool = False
     children: tuple[str, ...] = ()
@@ -82,7 +83,7 @@ class TableRules:
 class Reference:
     """A foreign key: ``columns`` of ``child`` refer to ``parent_columns`` of ``parent``.
 
-    :param operators: qualified, one for each pair, with the parent's column on the left.
+    :param operators: one for each pair, with the parent's column on the left.
     :param on_delete, on_update: as in ``pg_constraint``; ``a`` means no action.
     """
 
@@ -91,7 +92,7 @@ class Reference:
     columns: tuple[str, ...]
     parent: str
     parent_columns: tuple[str, ...]
-    operators: tuple[str, ...] = field(repr=False)
+    operators: tuple[Operator, ...] = field(repr=False)
     on_delete: str = NO_ACTION
     on_update: str = NO_ACTION
     plain: bool = True
@@ -125,11 +126,12 @@ def with_row_key(rules: TableRules, table: Table, references: Iterable[Reference
     return replace(rules, equals=best.operators, collations=best.collations, row_key=best.key, unique=others)
 
 
-def compare(left: Sequence[sql.Composable], operators: Sequence[str], right: Sequence[sql.Composable]) -> sql.Composed:
+def compare(
+    left: Sequence[sql.Composable], operators: Sequence[Operator], right: Sequence[sql.Composable]
+) -> sql.Composed:
     """SQL: all pairs are equal by their types' own operators, in whatever schema these are."""
     return sql.SQL(" AND ").join(
-        sql.SQL("{} OPERATOR({}) {}").format(one, sql.SQL(operator), other)
-        for one, operator, other in zip(left, operators, right, strict=True)
+        operator.compares(one, other) for one, operator, other in zip(left, operators, right, strict=True)
     )
 
 
@@ -143,7 +145,7 @@ def read_references(snapshot: Snapshot, names: Sequence[str]) -> tuple[Reference
     """All foreign keys from or to one of these tables."""
     found = snapshot.rows(catalog_query("foreign_keys"), {"names": list(names)}, "reading the foreign keys")
     return tuple(
-        Reference(name, child, tuple(columns), parent, tuple(parent_columns), tuple(operators), *rest)
+        Reference(name, child, tuple(columns), parent, tuple(parent_columns), operators_of(operators), *rest)
         for name, child, columns, parent, parent_columns, operators, *rest in found
     )
 
@@ -169,10 +171,16 @@ def _rules(found: dict[str, Any]) -> TableRules:
             **(
                 rule
                 | {key: tuple(rule[key] or ()) for key in ("expressions", "columns", "key", "collations")}
-                | {"operators": () if rule["exclusion"] else tuple(rule["operators"] or ())}
+                | {"operators": () if rule["exclusion"] else operators_of(rule["operators"])}
             )
         )
         for rule in found["unique"] or ()
     ]
-    lists = {key: tuple(found[key] or ()) for key in ("equals", "collations", "children", "missing_rights")}
-    return TableRules(**lists, unique=tuple(unique), deferrable_key=found["deferrable_key"], owned=found["owned"])
+    lists = {key: tuple(found[key] or ()) for key in ("collations", "children", "missing_rights")}
+    return TableRules(
+        **lists,
+        equals=operators_of(found["equals"]),
+        unique=tuple(unique),
+        deferrable_key=found["deferrable_key"],
+        owned=found["owned"],
+    )

@@ -54,6 +54,7 @@ class Function:
     :param owner: PostgreSQL's number of the role.
     :param is_called: a believed table's trigger, default, rule or view calls it. Otherwise its owner is believed.
     :param is_listed: it uses sequences, or it may.
+    :param may_use: it may use a sequence, as far as a search in its text shows; otherwise it only runs other texts.
     """
 
     signature: Signature
@@ -65,6 +66,7 @@ class Function:
     owner: int
     is_called: bool
     is_listed: bool
+    may_use: bool
     is_too_much: bool = False
 
     @property
@@ -101,17 +103,21 @@ class Function:
     def path(self) -> str | None:
         """The search path, if nothing else can change it."""
         found = self.set_path
-        return None if found is None or "$user" in found or "search_path" in self.body.lower() else found
+        return None if found is None or "$user" in found or "search_path" in self.lower else found
 
     @cached_property
     def is_hidden(self) -> bool:
         """It is not read, but names a function that uses sequences."""
-        return self.unread is not None and any(name in self.body.lower() for name in HIDDEN)
+        return self.unread is not None and any(name in self.lower for name in HIDDEN)
+
+    @cached_property
+    def lower(self) -> str:
+        return self.body.lower()
 
     @cached_property
     def calls(self) -> list[NamedCall]:
-        """The calls in its text."""
-        return named_calls(self.body) if self.unread is None else []
+        """The calls in its text, if they matter."""
+        return named_calls(self.body) if self.unread is None and (self.may_use or self.is_called) else []
 
 
 class Functions:

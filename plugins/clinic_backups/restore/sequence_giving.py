@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from clinic_backups.restore.number_calls import asked, calls, runs_text, texts_in
+from clinic_backups.restore.number_calls import asked, calls, runs_shut, runs_text, texts_in
 from clinic_backups.restore.number_code import Code, Written
 from clinic_backups.restore.sequence_functions import LONGEST_BODY, Function, Functions
 from clinic_backups.restore.sequence_names import Known, Sequences
@@ -74,7 +74,7 @@ class Giving:
                 else:
                     seen.add(further.oid)
                     open_.append((further, iter(self._called_by(further))))
-        return [function for function in ordered if function.unread is None and not function.is_trigger]
+        return [each for each in ordered if each.may_use and each.unread is None and not each.is_trigger]
 
     def _called_by(self, function: Function) -> list[Function]:
         oids = dict.fromkeys(oid for oids in self.scope_of(function).values() for oid in oids)
@@ -163,6 +163,8 @@ class Giving:
         """Whether nothing can be told of it: it runs a text that is made at run time, or is not read."""
         if function.unread is not None:
             return not function.is_hidden
+        if runs_shut(list(tokens(function.body))):
+            return False
         code = self.codes.get(function.oid)
         return (Code(function.body, self.names(self.scope_of(function))) if code is None else code).runs_anything
 

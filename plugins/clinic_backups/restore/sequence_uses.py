@@ -77,7 +77,7 @@ class _Reader:
         self._of_calls(column, expression, "default", source)
         if asked(expression) > len(calls(expression)):
             self._untold_of(column, source, Written(None, name, None, expression))
-        called_here = [self._functions.by_oid[oid] for oid in functions if oid in self._functions.by_oid]
+        called_here = [each for each in self._functions.all if each.may_use and each.oid in functions]
         if called_here:
             self._of_called(column, expression, called_here, source)
         is_said = len(self._uses.untold) > told

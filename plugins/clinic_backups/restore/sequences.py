@@ -34,6 +34,7 @@ class Found:
     :param known: the sequences that the writing may use.
     :param notes: each a table and what the plan says about it.
     :param past: the sequences that will be moved, each with the number that it is moved past.
+    :param counts: the same as ``notes``, of what other clinics change all the time.
     """
 
     uses: list[SequenceUse] = field(default_factory=list)
@@ -41,11 +42,13 @@ class Found:
     past: dict[str, int] = field(default_factory=dict)
     numbered: list[Numbered] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
+    counts: list[tuple[str, str]] = field(default_factory=list)
 
-    def note(self, table: str, said: str) -> None:
+    def note(self, table: str, said: str, *, counts: bool = False) -> None:
         """A sentence about a sequence names its column, so it is said once in the whole plan."""
-        if all(said != other for _, other in self.notes):
-            self.notes.append((table, said))
+        notes = self.counts if counts else self.notes
+        if all(said != other for _, other in notes):
+            notes.append((table, said))
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
                 result.note(use.of.root, _unclear(use))
                 continue
             if left:
-                result.note(use.of.root, _unread(use, left))
+                result.note(use.of.root, _unread(use, left), counts=True)
         result.numbered.append(Numbered(use, numbered, here))
     result.past = past(workspace, result.numbered)
     _note_others(result, written)

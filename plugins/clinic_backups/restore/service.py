@@ -21,6 +21,7 @@ from clinic_backups.restore.hooks import hooked
 from clinic_backups.restore.live import digest_of_moment
 from clinic_backups.restore.migrated import Migrated, Numbered, migrated
 from clinic_backups.restore.model import RestorePlan, TablePlan, Wish, digest_of
+from clinic_backups.restore.parts import otherwise, unplanned
 from clinic_backups.restore.rights import lacking_right
 from clinic_backups.restore.rules import read_rules
 from clinic_backups.restore.staging import Staging, Unfit
@@ -37,6 +38,7 @@ from clinic_backups.tenant.tenant_db import Snapshot
 __all__ = ["ClinicChanged", "ClinicRestore", "Wish", "refused"]
 
 T = TypeVar("T")
+SHOWN_PARTS = 5
 TRIES = 3
 """How often a restore compares again after somebody else wrote the same rows at the same moment."""
 
@@ -120,6 +122,8 @@ class ClinicRestore:
                 raise refused(now)
             if since is None and now.digest != approved:
                 raise _changed(source.clinic_id, now, plan)
+            if since is not None and (new := unplanned(now.parts, since.parts)):
+                raise _otherwise(source.clinic_id, new)
             if now.writes and save is not None:
                 self.listener.step("saving the present state")
                 save(comparison.present())
@@ -276,7 +280,10 @@ def _interrupted(error: TransientError, committing: Sequence[str]) -> TransientE
 def _changed(clinic_id: int, now: RestorePlan, plan: RestorePlan | None) -> ClinicChanged:
     where = ""
     if plan is not None and plan.parts:
-        tables = [table.table for table in now.tables if now.parts.get(table.table) != plan.parts.get(table.table)]
+        found = otherwise(now.parts, plan.parts)
+        tables = [table.table for table in now.tables if table.table in found]
+        if not tables and found:
+            return _otherwise(clinic_id, found)
         where = f", in {', '.join(tables)}" if tables else ""
     return ClinicChanged(
         f"Clinic {clinic_id} has changed since the plan was made{where}: {_summary(now)} now.",
@@ -285,11 +292,21 @@ def _changed(clinic_id: int, now: RestorePlan, plan: RestorePlan | None) -> Clin
     )
 
 
+def _otherwise(clinic_id: int, parts: Sequence[str]) -> ClinicChanged:
+    more = f", and {len(parts) - SHOWN_PARTS} more" if len(parts) > SHOWN_PARTS else ""
+    return ClinicChanged(
+        f"The restore of clinic {clinic_id} would not do what the plan says, because this has changed since the plan"
+        f" was made: {'; '.join(parts[:SHOWN_PARTS])}{more}.",
+        hint="Nothing was changed. Make a new plan and approve it.",
+    )
+
+
 def refused(plan: RestorePlan) -> PermanentError:
     """All refusals of a plan as one error."""
-    lines = [f"- {refusal.message}\n  HINT: {refusal.hint}" for refusal in plan.refusals]
+    lines = [line for each in plan.refusals for line in (f"- {each.message}", f"  HINT: {each.hint}")]
     return PermanentError(
-        "\n".join([f"The restore of clinic {plan.clinic_id} from {plan.backup_id} is not possible:", *lines]),
+        f"The restore of clinic {plan.clinic_id} from {plan.backup_id} is not possible:",
+        *lines,
         hint="Nothing was changed.",
     )
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 _MORE = r"(?:(?:[^\S\n]|--[^\n]*)*\n\s*'(?:{0})*(?:'|\Z))*"
 """A text goes on in the next line if that begins with a quote."""
@@ -48,8 +47,7 @@ _PLAIN_TEXT = re.compile(r"'(?:''|[^'\n])*'\Z")
 _COMMENT_PART = re.compile(r"/\*|\*/")
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """A piece of a text.
 
     :param value: a word in lower case; for a quoted name or a text, its content.

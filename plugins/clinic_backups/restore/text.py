@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 
 from clinic_backups.base.model import BackupRecord, RestoreMode, iso
-from clinic_backups.base.text import one_line
+from clinic_backups.base.text import one_line, shown_line
 from clinic_backups.catalog.restores import RestoreRecord
 from clinic_backups.restore.model import RestorePlan, RestoreRequest, TablePlan, Target
 
@@ -31,7 +31,11 @@ _MODES: Mapping[RestoreMode, tuple[str, str]] = {
 
 
 def as_lines(plan: RestorePlan) -> Iterator[str]:
-    """The plan in lines of plain text."""
+    """The plan in lines of plain text. Names of tables and columns may be an attacker's."""
+    return map(shown_line, _lines(plan))
+
+
+def _lines(plan: RestorePlan) -> Iterator[str]:
     yield f"target: {_target(plan.target)}"
     clinic = f"{plan.clinic_id} {one_line(plan.clinic_name)!r}"
     yield f"Clinic {clinic} from backup {plan.backup_id}, as of {iso(plan.snapshot_at.replace(microsecond=0))}"
@@ -51,7 +55,7 @@ def left_as_they_are(record: RestoreRecord) -> Iterator[str]:
     """The rows that a restore in the mode ``live`` did not touch, table by table."""
     if record.mode == "live":
         for table in RestorePlan.from_json(record.plan).tables:
-            yield from (f"{table.table}: {note}" for note in table.notes)
+            yield from (one_line(f"{table.table}: {note}") for note in table.notes)
 
 
 def undo_command(record: RestoreRecord, request: RestoreRequest) -> str:
@@ -61,7 +65,7 @@ def undo_command(record: RestoreRecord, request: RestoreRequest) -> str:
         words += ["--table", table]
     if request.other_database:
         words.append("--other-database")
-    return shlex.join([*words, "--backup", str(record.safety_backup_id)])
+    return one_line(shlex.join([*words, "--backup", str(record.safety_backup_id)]))
 
 
 def undo_conf(record: RestoreRecord, request: RestoreRequest) -> str:
@@ -102,7 +106,7 @@ def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
                 ]
             )
         )
-    lines += [f"- `{table.table}`: {_escape(note)}" for table in plan.tables for note in table.notes]
+    lines += [f"- `{_code(table.table)}`: {_escape(note)}" for table in plan.tables for note in table.notes]
     lines.append(
         f"{between} The present state is backed up before the first row is written, and restoring that backup undoes"
         " this."
@@ -134,12 +138,17 @@ def _row(table: TablePlan) -> str:
     columns = ", ".join(f"{_escape(name)} ({count:,})" for name, count in table.columns.items())
     keys = "; ".join(f"{operation}: {', '.join(values)}" for operation, values in table.keys.items())
     counts = " | ".join(f"{count:,}" for count in (table.insert, table.update, table.delete, table.unchanged))
-    return f"| `{table.table}` | {counts} | {columns} | {_escape(keys)} |"
+    return f"| `{_code(table.table)}` | {counts} | {columns} | {_escape(keys)} |"
 
 
 def _counts(table: TablePlan) -> str:
     changed = f" ({', '.join(table.columns)})" if table.columns else ""
     return f"{table.insert:,} to insert, {table.update:,} to update{changed}, {table.delete:,} to delete"
+
+
+def _code(name: str) -> str:
+    """A name between backticks, inside a table."""
+    return one_line(name).replace("`", "'").replace("|", "\\|")
 
 
 def _escape(text: str) -> str:

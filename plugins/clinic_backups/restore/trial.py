@@ -96,7 +96,7 @@ def _check_told(report: Report, name: str, key: Sequence[str], references: tuple
 
 def _check_triggers(report: Report, workspace: Workspace, name: str) -> None:
     found = workspace.rows(catalog_query("triggers"), {"names": [name]}, "reading the triggers")
-    firing = sorted({trigger for _, _, trigger, _, state, may, _ in found if state in ("O", "A") and not may})
+    firing = sorted({trigger for _, _, trigger, _, state, may, *_ in found if state in ("O", "A") and not may})
     if firing and not may_replica(workspace):
         report.warn(
             CHECK,
@@ -123,9 +123,14 @@ def _try(workspace: Workspace, table: Table, key: Sequence[str], query: str, ref
     if not found or not key:
         return bool(found)
     same = sql.SQL(" AND ").join(
-        sql.SQL("t.{0}::text = (SELECT o.{0}::text FROM one AS o)").format(sql.Identifier(name)) for name in key
+        sql.SQL("t.{0}::pg_catalog.text OPERATOR(pg_catalog.=) (SELECT o.{0}::pg_catalog.text FROM one AS o)").format(
+            sql.Identifier(name)
+        )
+        for name in key
     )
-    once = sql.SQL("WITH one AS MATERIALIZED ({})").format(one)
+    # As in a restore, the writing is parsed under the application's search path.
+    view = workspace.view(one, f"reading one row of {table.name}")
+    once = sql.SQL("WITH one AS MATERIALIZED (SELECT * FROM {})").format(view)
     free = [column.name for column in table.stored_columns if column.identity != "always"]
     steps = [
         sql.SQL("{} UPDATE {} AS t SET {} WHERE {}").format(
@@ -142,9 +147,10 @@ def _try(workspace: Workspace, table: Table, key: Sequence[str], query: str, ref
         )
     with workspace.savepoint():
         workspace.execute("SET CONSTRAINTS ALL DEFERRED", "deferring constraints")
-        for step in steps:
-            _require_one(workspace.execute(step, f"writing one row of {table.name} for trial"), table.name)
-        workspace.execute("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
+        with workspace.application_path():
+            for step in steps:
+                _require_one(workspace.execute(step, f"writing one row of {table.name} for trial"), table.name)
+            workspace.execute("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
     return True
 
 

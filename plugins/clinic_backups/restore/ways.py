@@ -168,7 +168,7 @@ def _reference(link: structure.Reference) -> Reference:
         columns=link.columns,
         parent=link.parent,
         parent_columns=link.parent_columns,
-        operators=tuple(f"{quoted(schema)}.{operator}" for schema, operator in link.operators),
+        operators=link.operators,
     )
 
 

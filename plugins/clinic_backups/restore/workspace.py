@@ -9,9 +9,11 @@ from typing import Any, cast
 import psycopg2
 from psycopg2 import sql
 
-from clinic_backups.base.database import Source, raise_database_error, refusal_of
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.database import Source, connect, raise_database_error, refusal_of
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.model import Table
+from clinic_backups.base.silence import APPLICATION_PATH, IN_OWN_PATH, WatchedConnection
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant.tenant_db import Snapshot, require_column
 
@@ -23,7 +25,7 @@ def columns_of(names: Sequence[str], alias: str | None = None) -> sql.Composed:
 
 def row_text(names: Sequence[str], alias: str) -> sql.Composed:
     """A whole row as one text. Two are equal exactly if the texts of all columns are; NULL differs from ``''``."""
-    return sql.SQL("ROW({})::text").format(columns_of(names, alias))
+    return sql.SQL("ROW({})::pg_catalog.text").format(columns_of(names, alias))
 
 
 class Workspace(Snapshot):
@@ -35,6 +37,11 @@ class Workspace(Snapshot):
 
     READ_ONLY = False
     SOURCE: Source = "restore"
+    _views = 0
+
+    @staticmethod
+    def _open(connection: Connection) -> WatchedConnection:
+        return connect(connection, own_path=False)  # the session's default is the application's path
 
     @property
     def connection(self) -> Any:
@@ -99,10 +106,43 @@ class Workspace(Snapshot):
 
     @contextmanager
     def application_path(self) -> Iterator[None]:
-        """Use the application's search path, because functions of types and indexes may look up tables by it."""
-        self.execute("SET LOCAL search_path TO DEFAULT", "setting the search path")
+        """Use the application's search path, because functions of types, indexes and triggers look up tables by it.
+
+        Whoever may create objects in one of its schemas can make an operator or a function that fits some types better
+        than PostgreSQL's. So a statement in the block has no operator, function, cast or type without its schema. Put
+        everything else into a view: see :meth:`view`.
+        """
+        self.execute(APPLICATION_PATH, "setting the search path")
         yield
-        self.execute("SET LOCAL search_path = pg_catalog", "setting the search path")
+        self.execute(IN_OWN_PATH, "setting the search path")
+
+    def view(self, query: sql.Composable, doing: str, columns: int = 0) -> sql.Identifier:
+        """Make a temporary view; returns its quoted name.
+
+        A view holds its operators, functions and types by number. So it can be read by the application's search path.
+
+        :param columns: give the first columns the names c0, c1 and so on.
+        """
+        self._views += 1
+        name = f"view_{self._views}"
+        names = (
+            sql.SQL("({})").format(columns_of([f"c{number}" for number in range(columns)])) if columns else sql.SQL("")
+        )
+        self.define(sql.SQL("CREATE TEMPORARY VIEW {} {} AS {}").format(sql.Identifier(name), names, query), doing)
+        return sql.Identifier("pg_temp", name)
+
+    def as_application(self, query: sql.Composable, columns: int, doing: str) -> list[tuple[Any, ...]]:
+        """All rows of a query whose expressions call functions of the application. It writes nothing.
+
+        Its own operators and functions are looked up in pg_catalog, and the application's search path is only for the
+        bodies of the application's functions. Whatever they write is rolled back.
+
+        :param columns: the number of columns of the query.
+        """
+        with self.savepoint():
+            view = self.view(query, doing, columns)
+            with self.application_path():
+                return self.rows(sql.SQL("SELECT * FROM {}").format(view), None, doing)
 
     def define(self, statement: sql.Composable, doing: str) -> None:
         """Make or change a temporary table.

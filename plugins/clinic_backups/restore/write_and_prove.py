@@ -116,17 +116,17 @@ class Writing:
             own_proof.begin()
         kept = KeptColumns(workspace, self._diffs)
         kept.begin()
-        # The application's own triggers and constraints expect the role's own search path.
-        run("SET LOCAL search_path TO DEFAULT", "setting the search path")
+        writer = Writer(workspace, self._diffs, self._references, self._quiet, self._derived)
+        writer.prepare()
         run("SET CONSTRAINTS ALL DEFERRED", "deferring constraints")
         self._quiet.begin(workspace)
         before, defined = counted(workspace), definitions(workspace)
-        done = Writer(workspace, self._diffs, self._references, self._quiet, self._derived).write()
-        run("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
+        done = writer.write()
+        with workspace.application_path():
+            run("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
         only_planned(workspace, done, counted(workspace) - before)
         require_unchanged(defined, definitions(workspace))
         self._quiet.end(workspace)
-        run("SET LOCAL search_path = pg_catalog", "setting the search path")
         kept.prove()
         if own_proof is not None:
             own_proof.prove()

@@ -5,6 +5,9 @@ statement does not matter: rows get their new parent before their old one is che
 and no cascade finds any row. Unique keys are checked row by row. So all deletes come first, then the updates, then the
 inserts. Rows whose new values may collide with each other are deleted and inserted.
 https://www.postgresql.org/docs/current/queries-with.html#QUERIES-WITH-MODIFYING
+
+The statement is parsed under the application's search path, which its triggers need. So each operator, function and
+type in it has its schema, and other expressions are in views that were made before: see :meth:`Workspace.view`.
 """
 
 from __future__ import annotations
@@ -17,8 +20,8 @@ from psycopg2 import sql
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import IntegrityError
 from clinic_backups.restore.derived import Derived
-from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff
-from clinic_backups.restore.park import park
+from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff, is_op
+from clinic_backups.restore.park import Parking
 from clinic_backups.restore.quiet import Quiet
 from clinic_backups.restore.rules import Reference, cascading
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
@@ -43,6 +46,20 @@ class Writer:
     ) -> None:
         self._workspace, self._references, self._quiet, self._derived = workspace, references, quiet, derived
         self._diffs = [diff for diff in diffs.values() if diff.plan.writes]
+        self._parkings: list[Parking] = []
+        self._statement = sql.Composed([])
+
+    def prepare(self) -> None:
+        """Make the views. Call this before :meth:`write`, and before anything is counted.
+
+        :raises PermanentError: rows that exchange unique values cannot be written.
+        """
+        self._parkings = [
+            Parking(self._workspace, diff, reference)
+            for diff in self._diffs
+            if diff.moving and (reference := self._in_the_way(diff)) is not None
+        ]
+        self._statement = self._whole()
 
     def write(self) -> Writes:
         """Write the plan; returns the number of written rows. The caller holds all locks.
@@ -51,11 +68,11 @@ class Writer:
         :raises IntegrityError: the written rows differ from the plan.
         """
         done: Writes = Counter()
-        for diff in self._diffs:
-            if diff.moving and (reference := self._in_the_way(diff)) is not None:
-                done[diff.name, UPDATE] += park(self._workspace, diff, reference)
-        statement = self._statement()
-        for table, operation, rows in self._workspace.rows(statement, None, "writing the clinic's rows"):
+        for parking in self._parkings:
+            done[parking.table, UPDATE] += parking.run()
+        with self._workspace.application_path():
+            written = self._workspace.rows(self._statement, None, "writing the clinic's rows")
+        for table, operation, rows in written:
             done[table, operation] += rows
         self._require_planned(done)
         return done
@@ -67,7 +84,7 @@ class Writer:
         """
         return None if self._quiet.how == "replica" else cascading(self._references, diff.name)
 
-    def _statement(self) -> sql.Composed:
+    def _whole(self) -> sql.Composed:
         """All operations, each as a common table expression.
 
         The result has the table, operation and number of rows of each.
@@ -91,7 +108,7 @@ class Writer:
                 sql.SQL("{} AS MATERIALIZED (SELECT {} AS rows)").format(sql.Identifier(marker), _sum(names)),
             )
         results = [
-            sql.SQL("SELECT {}, {}, count(*) FROM {}").format(
+            sql.SQL("SELECT {}, {}, pg_catalog.count(*) FROM {}").format(
                 sql.Literal(table), sql.Literal(operation), sql.Identifier(name)
             )
             for name, table, operation, _ in parts
@@ -107,7 +124,7 @@ class Writer:
         if plan.update - (diff.moving if moves else 0):
             yield UPDATE, _update(diff, but_moving=moves)
         if plan.insert:
-            yield INSERT, _insert(diff)
+            yield INSERT, _insert(self._workspace, diff)
         if moves:
             # The rows that the second deletion of this table returned.
             yield INSERT, _put_back(diff, f"{DELETE}_{number}_{int(bool(plan.delete))}")
@@ -134,7 +151,9 @@ def _sum(names: Sequence[str]) -> sql.Composable:
     """The numbers of rows. Reading all rows of these expressions makes PostgreSQL run them to their end."""
     if not names:
         return sql.SQL("0")
-    return sql.SQL(" + ").join(sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(name)) for name in names)
+    return sql.SQL(" OPERATOR(pg_catalog.+) ").join(
+        sql.SQL("(SELECT pg_catalog.count(*) FROM {})").format(sql.Identifier(name)) for name in names
+    )
 
 
 _AFTER_DELETES = sql.SQL("(SELECT rows FROM deleted) IS NOT NULL")
@@ -150,20 +169,25 @@ def target(diff: TableDiff) -> sql.Composable:
 def _delete(diff: TableDiff) -> sql.Composed:
     shape = diff.staged.shape
     if shape.key:
-        return sql.SQL("DELETE FROM {} AS t USING {} AS o WHERE o.op = 'delete' AND {} RETURNING 1").format(
-            target(diff), diff.ops, shape.is_of("o", "t")
+        return sql.SQL("DELETE FROM {} AS t USING {} AS o WHERE {} AND {} RETURNING 1").format(
+            target(diff), diff.ops, is_op("o", DELETE), shape.is_of("o", "t")
         )
     # Equal rows without a key belong to the same clinic. It does not matter which of them is deleted.
     return sql.SQL("""
         DELETE FROM {target} AS t
          USING (SELECT n.part, n.place
                   FROM (SELECT x.tableoid AS part, x.ctid AS place, {text} AS row_text,
-                               row_number() OVER (PARTITION BY {text} ORDER BY x.tableoid, x.ctid) AS number
+                               pg_catalog.row_number() OVER (PARTITION BY {text} ORDER BY x.tableoid, x.ctid) AS number
                           FROM {target} AS x
-                         WHERE {text} IN (SELECT row_text FROM {ops} WHERE op = 'delete')) AS n
-                  JOIN {ops} AS o ON o.op = 'delete' AND o.row_text = n.row_text AND n.number <= o.times) AS g
-         WHERE t.tableoid = g.part AND t.ctid = g.place
-     RETURNING 1""").format(target=target(diff), ops=diff.ops, text=row_text(shape.columns, "x"))
+                         WHERE {text} OPERATOR(pg_catalog.=)
+                               ANY (SELECT d.row_text FROM {ops} AS d WHERE {deletes})) AS n
+                  JOIN {ops} AS o ON {is_deleted} AND o.row_text OPERATOR(pg_catalog.=) n.row_text
+                                 AND n.number OPERATOR(pg_catalog.<=) o.times) AS g
+         WHERE t.tableoid OPERATOR(pg_catalog.=) g.part AND t.ctid OPERATOR(pg_catalog.=) g.place
+     RETURNING 1""").format(
+        target=target(diff), ops=diff.ops, text=row_text(shape.columns, "x"),
+        deletes=is_op("d", DELETE), is_deleted=is_op("o", DELETE),
+    )  # fmt: skip
 
 
 def _take_out(diff: TableDiff) -> sql.Composed:
@@ -191,7 +215,7 @@ def _put_back(diff: TableDiff, taken: str) -> sql.Composed:
 def _update(diff: TableDiff, *, but_moving: bool) -> sql.Composed:
     shape = diff.staged.shape
     return sql.SQL(
-        "UPDATE {} AS t SET {} FROM {} AS o JOIN {} AS w ON {} WHERE o.op = 'update' {} AND {} AND {} RETURNING 1"
+        "UPDATE {} AS t SET {} FROM {} AS o JOIN {} AS w ON {} WHERE {} {} AND {} AND {} RETURNING 1"
     ).format(
         target(diff),
         sql.SQL(", ").join(
@@ -202,29 +226,38 @@ def _update(diff: TableDiff, *, but_moving: bool) -> sql.Composed:
         diff.ops,
         diff.staged.wanted,
         shape.is_of("o", "w"),
+        is_op("o", UPDATE),
         sql.SQL("AND NOT o.moves" if but_moving else ""),
         shape.is_of("o", "t"),
         _AFTER_DELETES,
     )
 
 
-def _insert(diff: TableDiff) -> sql.Composed:
+def _insert(workspace: Workspace, diff: TableDiff) -> sql.Composed:
     shape = diff.staged.shape
     names = [*shape.columns, *(name for name, _ in shape.filled)]
     if shape.key:
-        values = sql.SQL(", ").join([columns_of(shape.columns, "w"), *shape.filling])
-        source = sql.SQL("SELECT {} FROM {} WHERE {}").format(values, diff.wanted_of(INSERT), _AFTER_UPDATES)
+        values, rows = columns_of(shape.columns, "w"), diff.wanted_of(INSERT)
+        if shape.filling:
+            filling = sql.SQL("SELECT {}").format(sql.SQL(", ").join(shape.filling))
+            made = workspace.view(filling, f"making values for {shape.name}", len(shape.filling))
+            values = sql.SQL("{}, f.*").format(values)
+            rows = sql.SQL("{} AS f CROSS JOIN {}").format(made, rows)
+        source = sql.SQL("SELECT {} FROM {} WHERE {}").format(values, rows, _AFTER_UPDATES)
     else:
         source = sql.SQL("""
             SELECT {columns} FROM (SELECT x.ctid AS place, {text} AS row_text,
-                                          row_number() OVER (PARTITION BY {text}) AS number FROM {wanted} AS x) AS n
-              JOIN {ops} AS o ON o.op = 'insert' AND o.row_text = n.row_text AND n.number <= o.times
-              JOIN {wanted} AS w ON w.ctid = n.place
+                                          pg_catalog.row_number() OVER (PARTITION BY {text}) AS number
+                                     FROM {wanted} AS x) AS n
+              JOIN {ops} AS o ON {is_inserted} AND o.row_text OPERATOR(pg_catalog.=) n.row_text
+                             AND n.number OPERATOR(pg_catalog.<=) o.times
+              JOIN {wanted} AS w ON w.ctid OPERATOR(pg_catalog.=) n.place
              WHERE {after}""").format(
             columns=columns_of(shape.columns, "w"),
             text=row_text(shape.columns, "x"),
             wanted=diff.staged.wanted,
             ops=diff.ops,
+            is_inserted=is_op("o", INSERT),
             after=_AFTER_UPDATES,
         )
     # OVERRIDING SYSTEM VALUE: identities that are always generated keep their numbers.

@@ -16,6 +16,7 @@ from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.model import BackupRequest, Gap, Table
+from clinic_backups.base.text import one_line
 from clinic_backups.tenant import structure
 from clinic_backups.tenant.coverage import Coverage, Problem, large_object_problem
 from clinic_backups.tenant.extract import SqlFolder
@@ -206,7 +207,7 @@ def names_of(folder: SqlFolder) -> set[str]:
 
 def gaps(problems: Iterable[Problem]) -> tuple[Gap, ...]:
     """The gaps for a record and an envelope."""
-    return tuple(dict.fromkeys(Gap(problem.table, problem.reason) for problem in problems))[:MAX_GAPS]
+    return tuple(dict.fromkeys(Gap(problem.table, one_line(problem.reason)) for problem in problems))[:MAX_GAPS]
 
 
 def _require(found: Sequence[Problem], request: BackupRequest) -> None:
@@ -216,7 +217,9 @@ def _require(found: Sequence[Problem], request: BackupRequest) -> None:
     more = [f"And {len(found) - SHOWN} more: see `clinic-backups check`."] if len(found) > SHOWN else []
     count = f"{len(found)} reason{'s' if len(found) > 1 else ''}"
     raise PermanentError(
-        "\n".join([f"The backup of clinic {request.clinic.id} would be incomplete, for {count}.", *lines, *more]),
+        f"The backup of clinic {request.clinic.id} would be incomplete, for {count}.",
+        *lines,
+        *more,
         hint="Nothing was stored. To back up what can be backed up, and mark the backup as incomplete, use"
         ' `clinic-backups backup --allow-gaps` or the conf {"allow_gaps": true}.',
     )

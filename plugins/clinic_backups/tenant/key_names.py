@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.operators import EQUAL
 from clinic_backups.tenant.structure import NotedColumn, Reference, Structure, comparable, plain
 
-EQUAL = ("pg_catalog", "=")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^A-Z_]+")
 _KEY_WORDS = {"id", "ids", "uuid", "uuids", "guid", "guids", "fk", "pk"}
 _GLUED = re.compile(r"^id(?=.)|(?<=.)ids?$")

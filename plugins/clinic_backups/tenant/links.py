@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from clinic_backups.tenant.key_names import EQUAL, KeyNames
+from clinic_backups.tenant.key_names import KeyNames
+from clinic_backups.tenant.operators import EQUAL, Operator
 from clinic_backups.tenant.structure import Reference, Structure, comparable
 
 
@@ -90,7 +91,7 @@ class Links:
             yield from found_ways
 
     def _of(
-        self, table: str, column: str, operator: tuple[str, str], ways: Mapping[tuple[str, str], list[Reference]]
+        self, table: str, column: str, operator: Operator, ways: Mapping[tuple[str, str], list[Reference]]
     ) -> list[tuple[str, str]]:
         """The tables and columns that a column refers to, with the same equality."""
         found = [

@@ -15,6 +15,7 @@ from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.model import BackupRecord, ForeignKey, Table
 from clinic_backups.base.text import quoted_table
+from clinic_backups.tenant.operators import EQUAL, operators_of
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -134,18 +135,15 @@ def _has_no_parent(snapshot: Snapshot, tables: Mapping[str, Table], child: Table
     """The condition on a row r. The whole parent table is searched, not only the rows of the clinic's extract."""
     types = {column.name: column.type for column in child.columns}
     parents = {column.name: column.type for column in tables[key.references].columns}
-    operators = ["pg_catalog.="] * len(key.columns)
+    operators = (EQUAL,) * len(key.columns)
     # With search_path pg_catalog the types of extensions have a schema before their name.
     if any("." in text for text in [*map(types.get, key.columns), *map(parents.get, key.references_columns)] if text):
         table = quoted_table(child.name)
         found = snapshot.rows(catalog_query("operators"), {"table": table}, f"reading the foreign keys of {child.name}")
-        operators = dict(found)[key.name]
+        operators = operators_of(dict(found)[key.name])
     pairs = list(zip(key.columns, key.references_columns, operators, strict=True))
     present = [sql.SQL("r.{} IS NOT NULL").format(sql.Identifier(column)) for column in key.columns]
-    same = [
-        sql.SQL("p.{} OPERATOR({}) r.{}").format(sql.Identifier(theirs), sql.SQL(operator), sql.Identifier(own))
-        for own, theirs, operator in pairs
-    ]
+    same = [operator.compares(sql.Identifier("p", theirs), sql.Identifier("r", own)) for own, theirs, operator in pairs]
     return sql.SQL("{} AND NOT EXISTS (SELECT FROM {} AS p WHERE {})").format(
         sql.SQL(" AND ").join(present),
         qualified(key.references),

@@ -18,10 +18,8 @@ def template(name: str) -> sql.SQL:
 def same(link: Reference, parent: str) -> sql.Composable:
     """Equality by the operators of the foreign key, because its column may have another type or an extension's type."""
     return all_of(
-        sql.SQL("{} OPERATOR({}.{}) {}").format(
-            sql.Identifier(parent, theirs), sql.Identifier(schema), sql.SQL(operator), sql.Identifier("r", ours)
-        )
-        for theirs, ours, (schema, operator) in zip(link.parent_columns, link.columns, link.operators, strict=True)
+        operator.compares(sql.Identifier(parent, theirs), sql.Identifier("r", ours))
+        for theirs, ours, operator in zip(link.parent_columns, link.columns, link.operators, strict=True)
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from clinic_backups.tenant.operators import Operator, operators_of
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -41,8 +42,8 @@ class Reference:
     columns: tuple[str, ...]
     parent: str
     parent_columns: tuple[str, ...]
-    operators: tuple[tuple[str, str], ...]
-    """Schema and name of the equality of each column, with the parent's value on the left."""
+    operators: tuple[Operator, ...]
+    """The equality of each column, with the parent's value on the left."""
     type: str
     """Type of the first column, as ``format_type`` spells it. A type that is not PostgreSQL's own has its schema."""
     base: str = ""
@@ -160,7 +161,7 @@ def _reference(item: dict[str, Any]) -> Reference:
         columns=tuple(item["columns"]),
         parent=item["parent"],
         parent_columns=tuple(item["parent_columns"]),
-        operators=tuple((schema, name) for schema, name in operators),
+        operators=operators_of(operators),
         type=item["type"],
         base=item["base"],
     )

@@ -20,6 +20,7 @@ from clinic_backups.base.database import Source, connect, qualified, raise_datab
 from clinic_backups.base.errors import PermanentError, afterwards
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.model import Clinic, Column, ForeignKey, Table
+from clinic_backups.base.silence import OWN_PATH, WatchedConnection
 from clinic_backups.base.text import quoted
 from clinic_backups.tenant.extract import SqlFolder, file_of
 from clinic_backups.tenant.pg_catalog import catalog_query
@@ -29,7 +30,7 @@ from clinic_backups.tenant.table_locks import Replayed, TableLocks, require_pres
 # The settings that pg_dump sets so that equal rows are equal bytes, and also time zone and currency.
 # https://www.postgresql.org/docs/current/runtime-config-client.html#RUNTIME-CONFIG-CLIENT-FORMAT
 SESSION = {
-    "search_path": "pg_catalog",
+    "search_path": OWN_PATH,
     "datestyle": "ISO, YMD",
     "intervalstyle": "postgres",
     "timezone": "UTC",
@@ -105,7 +106,7 @@ class Snapshot:
         self._locks: TableLocks | None = None
 
     def __enter__(self) -> Self:
-        self._db = self._kept.take(self._connection)
+        self._db = self._kept.take(self._connection, self._open)
         try:
             self._db.set_session(isolation_level="REPEATABLE READ", readonly=self.READ_ONLY, deferrable=False)
             if self._reads is not None:
@@ -127,6 +128,10 @@ class Snapshot:
             self._db.close()
             raise
         return self
+
+    @staticmethod
+    def _open(connection: Connection) -> WatchedConnection:
+        return connect(connection)
 
     def _begin(self, same_as: str | None) -> None:
         with self._db.cursor() as cursor:

@@ -61,7 +61,7 @@ SELECT p.oid::bigint, n.nspname, p.proname, p.pronargs - p.pronargdefaults,
        COALESCE((SELECT array_agg(lower(a.name)) FROM unnest(p.proargmodes, p.proargnames) AS a (mode, name)
                   WHERE a.mode IN ('o', 'b', 't') AND a.name <> ''), '{}'),
        p.proowner::bigint, p.oid IN (SELECT h.oid FROM hooked h) OR NOT p.proowner = ANY (%(owners)s::oid[]),
-       p.oid IN (SELECT l.oid FROM listed l)
+       p.oid IN (SELECT l.oid FROM listed l), p.oid IN (SELECT k.oid FROM asking k)
   FROM bodies b
   JOIN pg_proc p ON p.oid = b.oid
   JOIN pg_namespace n ON n.oid = p.pronamespace

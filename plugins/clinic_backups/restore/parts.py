@@ -1,0 +1,89 @@
+"""The parts of a plan's digest: what decides which values are written, and what the plan says besides.
+
+Some sentences are left out, because other clinics change them all the time: how many values a sequence will give soon,
+and how far a sequence moved in the rehearsal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+from clinic_backups.restore.casts import Converted
+from clinic_backups.restore.diff import TableDiff, digest_of_values
+from clinic_backups.restore.model import Target
+from clinic_backups.restore.quiet import Quiet
+from clinic_backups.restore.sequences import Found
+from clinic_backups.restore.workspace import Workspace
+
+_ALSO_LIVE = ("trigger ", "sequence ", "conversion ", "shape ", "extract ")
+"""Parts that have to be as planned in the mode ``live`` too, if they still matter."""
+
+
+def triggers(quiet: Quiet) -> dict[str, str]:
+    """The triggers that the writing would fire, and what is done about them."""
+    return {
+        f"trigger {each.relation}: {each.name}": json.dumps([quiet.how, each.kind, each.state, each.definition])
+        for each in quiet.triggers
+    }
+
+
+def moved_sequences(found: Found) -> dict[str, str]:
+    """The sequences that the restore may move, and for which columns."""
+    known = {numbered.use for numbered in found.numbered}
+    return {
+        f"sequence {use.sequence}: {use.table}.{use.column}, {use.how}": json.dumps(
+            [use.by, use.expression, use in known]
+        )
+        for use in found.uses
+    }
+
+
+def conversions(
+    workspace: Workspace, diffs: Mapping[str, TableDiff], converted: Mapping[str, Converted]
+) -> dict[str, str]:
+    """How values become values of today's types, and what they become."""
+    parts = {}
+    for name, diff in diffs.items():
+        if diff.plan.insert + diff.plan.update and (how := converted[name].how):
+            parts[f"conversion {name}"] = json.dumps(how, sort_keys=True)
+            parts[f"values {name}"] = digest_of_values(workspace, diff)
+    return parts
+
+
+def extracts(diffs: Mapping[str, TableDiff], queries: Mapping[str, str]) -> dict[str, str]:
+    """The queries that say which rows are the clinic's."""
+    return {f"extract {name}": _sha256(queries[name]) for name, diff in diffs.items() if diff.plan.writes}
+
+
+def said(notes: Mapping[str, Sequence[str]], target: Target) -> dict[str, str]:
+    """The sentences of the plan about each table and about the database."""
+    by_table = {f"notes of {name}": _sha256(json.dumps(texts)) for name, texts in notes.items()}
+    return by_table | {"notes of the target": json.dumps([target.difference, target.compared])}
+
+
+def otherwise(now: Mapping[str, str], planned: Mapping[str, str]) -> list[str]:
+    """The parts that differ between two plans, for people."""
+    return sorted(key for key in now.keys() | planned.keys() if now.get(key) != planned.get(key))
+
+
+def unplanned(now: Mapping[str, str], planned: Mapping[str, str]) -> list[str]:
+    """For the mode ``live``: what would happen now and is not in the plan. Less than the plan may happen."""
+    return [
+        key
+        for key in otherwise(now, planned)
+        if key in now and key.startswith(_ALSO_LIVE) and not _is_milder(key, now[key], planned.get(key))
+    ]
+
+
+def _is_milder(key: str, now: str, planned: str | None) -> bool:
+    """Whether a trigger that would fire or be disabled does not fire now."""
+    if planned is None or not key.startswith("trigger "):
+        return False
+    (how, *rest), (_, *were) = json.loads(now), json.loads(planned)
+    return bool(how == "replica" and rest == were)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
