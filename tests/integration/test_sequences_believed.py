@@ -14,8 +14,9 @@ import pytest
 from psycopg2 import sql
 
 from clinic_backups.base import connections
-from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.errors import ClinicBackupsError, TransientError
 from clinic_backups.restore.advancing import Numbered, advance, following_of
+from clinic_backups.restore.believed import hold
 from clinic_backups.restore.model import Wish
 from clinic_backups.restore.numbering import Numbering
 from clinic_backups.restore.sequence_uses import read
@@ -216,3 +217,19 @@ def test_a_sequence_that_was_set_and_not_used_gives_no_number_that_a_row_has(
         rig.execute("DELETE FROM s.bill WHERE clinic_id = 1", f"ALTER SEQUENCE s.bill_id_seq RESTART WITH {position}")
         rig.bring_back(record)
         assert rig.execute_rows("SELECT nextval('s.bill_id_seq')") == [(max(21, position + 1),)]
+
+
+def test_another_table_that_became_a_view_is_not_read(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = _application(demo_database, tmp_path)
+    hostile(rig, RAN)
+    connection = connections.parse("restore_db", demo_database.restorer_uri)
+    with Workspace(connection) as workspace:
+        tables = {"s.receipts": read(workspace, ["s.bill"]).oids["s.receipts"]}
+        hold(workspace, tables)
+    with Workspace(connection) as workspace:
+        assert read(workspace, ["s.bill"]).oids["s.receipts"] == tables["s.receipts"]
+        rig.execute(
+            "DROP TABLE s.receipts; CREATE VIEW s.receipts AS SELECT h.evil() AS id; GRANT SELECT ON s.receipts TO PUBLIC"
+        )
+        with pytest.raises(TransientError, match=r"s\.receipts was replaced"):
+            hold(workspace, tables)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clinic_backups.restore import number_calls, number_code
 from clinic_backups.restore.number_calls import calls, in_place, named_calls, texts_in
 from clinic_backups.restore.number_code import Code
-from clinic_backups.restore.sql_tokens import name_of, plain, tokens
+from clinic_backups.restore.sql_tokens import Token, name_of, plain, tokens
 
 ID = "id", "nextval('s.q')"
 BODIES = {
@@ -122,9 +125,18 @@ GROWING = (
         "BEGIN " + "".join(f"INSERT INTO s.b{number} (id) VALUES (nextval('s.q'));" for number in range(500)),
     ],
 )
-def test_a_text_is_not_followed_without_end(body: str) -> None:
-    """What is told of it stays short, and that there is more is told too."""
+def test_a_text_is_not_followed_without_end(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little is read for it, what is told of it stays short, and that there is more is told too."""
+    read = list[int]()
+
+    def counting(text: str) -> Iterator[Token]:
+        read.append(len(text))
+        return tokens(text)
+
+    for module in (number_calls, number_code):
+        monkeypatch.setattr(module, "tokens", counting)
     found = Code(f"{body} END").written()
+    assert sum(read) <= 5_000_000
     assert 0 < len(found) <= 101
     assert sum(len(each.expression or "") for each in found) <= 400_000
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -110,6 +110,7 @@ class Uses:
     """The columns that get numbers, and the facts that cannot be told.
 
     :param named: sequences that believed texts name.
+    :param oids: PostgreSQL's numbers of the tables that were looked at.
     """
 
     sequences: Sequences
@@ -117,6 +118,7 @@ class Uses:
     made: list[RunTime] = field(default_factory=list)
     untold: list[Untold] = field(default_factory=list)
     named: list[Known] = field(default_factory=list)
+    oids: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def known(self) -> list[Known]:

@@ -36,7 +36,7 @@ class _Reader:
         self._workspace, self._believed = workspace, believed(workspace, restored)
         self._names = list(self._believed.tables)
         sequences = Sequences(workspace, self._believed)
-        self._uses = Uses(sequences)
+        self._uses = Uses(sequences, oids=self._believed.oids)
         self._functions = Functions(workspace, self._believed, sequences.path)
         self._giving = Giving(self._functions, sequences)
         self._pieces = Pieces(workspace, self._believed, sequences, self._functions, self._giving, self._names)

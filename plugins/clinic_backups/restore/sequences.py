@@ -14,6 +14,7 @@ from psycopg2 import sql
 from clinic_backups.base.database import qualified
 from clinic_backups.restore import numbering
 from clinic_backups.restore.advancing import Numbered, following_of, past, rows_of, window_of
+from clinic_backups.restore.believed import hold
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.number_rows import names_of
@@ -71,6 +72,7 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
     # Other tables may take their numbers from the same sequence.
     moved = {use.sequence for use in found.uses if back[use.of] is not None}
     result.uses = [use for use in found.uses if use.sequence in moved]
+    hold(workspace, {use.table: found.oids[use.table] for use in result.uses if use.table not in diffs})
     written = [name for name, diff in diffs.items() if diff.plan.insert or diff.plan.update]
     unused = found.unused(written)
     for each in [*found.untold, unused] if unused else found.untold:

@@ -1,5 +1,5 @@
--- The given tables, with their partitions, and all tables of the given roles: name and owner.
-SELECT n.nspname || '.' || c.relname, c.relowner::bigint
+-- The given tables, with their partitions, and all tables of the given roles: name, owner and number.
+SELECT n.nspname || '.' || c.relname, c.relowner::bigint, c.oid::bigint
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_class root ON c.relispartition AND root.oid = pg_partition_root(c.oid)
