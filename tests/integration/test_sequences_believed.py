@@ -21,7 +21,7 @@ from clinic_backups.restore.model import Wish
 from clinic_backups.restore.numbering import Numbering
 from clinic_backups.restore.sequence_uses import read
 from clinic_backups.restore.workspace import Workspace
-from tests.integration.test_sequences import OWN
+from tests.integration.test_sequences import CLINIC, OWN
 from tests.integration.test_trial import trial
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped
@@ -32,6 +32,9 @@ APPLICATION = """
     CREATE TABLE s.bill (id serial PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, no text UNIQUE DEFAULT s.number(), ref bigint, phone bigint);
     CREATE FUNCTION s.t() RETURNS trigger LANGUAGE plpgsql SET search_path = s AS $$BEGIN NEW.ref := nextval('q'); RETURN NEW; END$$;
     CREATE TRIGGER t BEFORE INSERT ON s.bill FOR EACH ROW EXECUTE FUNCTION s.t();
+    CREATE SCHEMA util; CREATE FUNCTION util.fill(int) RETURNS text LANGUAGE sql AS $$SELECT 'x'$$;
+    CREATE FUNCTION s.v() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM fill(1); RETURN NULL; END$$;
+    CREATE TRIGGER v AFTER DELETE ON s.bill FOR EACH STATEMENT EXECUTE FUNCTION s.v(); ALTER TABLE s.bill DISABLE TRIGGER v;
     CREATE TABLE s.receipts (id int PRIMARY KEY DEFAULT nextval('s.receipt'));
     INSERT INTO s.bill (clinic_id, phone) SELECT 1 + k % 2, 2100000000 + k FROM generate_series(1, 20) AS k; GRANT USAGE ON SCHEMA s TO PUBLIC
 """
@@ -58,6 +61,9 @@ HOSTILE = {
     "calls of calls": "CREATE FUNCTION h.x() RETURNS void LANGUAGE plpgsql AS $$" + "nextval(" * 3700 + "$$",
     "another language": "CREATE FUNCTION h.x() RETURNS void LANGUAGE plpgsql AS $$BEGIN EXECUTE 'SELECT ' || current_setting('a.b'); END$$",
     "a sequence of its own": "CREATE SEQUENCE h.never; CREATE SEQUENCE h.n; CREATE SEQUENCE h.receipt",
+    "a function in a schema that everybody looks into": "CREATE FUNCTION public.fill(int) RETURNS text LANGUAGE sql AS $$INSERT INTO s.bill (phone) VALUES (nextval('s.bill_id_seq')); SELECT 'x'$$;",
+    "a function in a view of another table": "CREATE FUNCTION h.x() RETURNS bigint LANGUAGE plpgsql AS $$BEGIN INSERT INTO s.bill (phone) VALUES (nextval('s.bill_id_seq')); RETURN 1; END$$; RESET ROLE; CREATE VIEW s.report AS SELECT h.x() AS n FROM s.receipts",
+    "a function in another table's default": RAN + "RESET ROLE; CREATE TABLE public.others (id bigint DEFAULT h.evil() + nextval('s.q')); GRANT ALL ON public.others TO PUBLIC",
     "a column for a sequence": OF.format("'CREATE TABLE h.t (id bigint DEFAULT nextval(%L::regclass))'").replace("s.q", "s.free"),
 }  # fmt: skip
 
@@ -65,7 +71,8 @@ HOSTILE = {
 def hostile(rig: Shaped, ddl: str) -> str:
     """Run statements as a role that owns the schema h and nothing else; returns its name."""
     role = f"hostile_{rig.database.name}"
-    rig.execute(f"CREATE ROLE {role}", f"CREATE SCHEMA h AUTHORIZATION {role}", "GRANT USAGE ON SCHEMA h TO PUBLIC")
+    rig.execute(f"CREATE ROLE {role}", f"CREATE SCHEMA h AUTHORIZATION {role}", "GRANT USAGE ON SCHEMA h TO PUBLIC",
+                f"GRANT CREATE ON SCHEMA public TO {role}")  # fmt: skip
     rig.execute(f"SET ROLE {role}; SET check_function_bodies = off; {ddl}; RESET ROLE")
     return role
 
@@ -233,3 +240,18 @@ def test_another_table_that_became_a_view_is_not_read(demo_database: DemoDatabas
         )
         with pytest.raises(TransientError, match=r"s\.receipts was replaced"):
             hold(workspace, tables)
+
+
+def test_the_owner_of_one_restored_table_says_nothing_of_another(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    ddl = f"{APPLICATION}; CREATE TABLE s.own (id serial PRIMARY KEY, {CLINIC}, phone bigint); INSERT INTO s.own (clinic_id, phone) VALUES (1, 77), (2, 78);"
+    rig = shaped(demo_database, tmp_path, ddl, {"bill": OWN, "own": OWN}, lists="s.receipts: shared, x\n", owner=True)
+    rig.execute(f"ALTER TABLE s.bill OWNER TO {demo_database.roles.restorer}")
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.bill WHERE clinic_id = 1", "DELETE FROM s.own WHERE clinic_id = 1")
+    both = "INSERT INTO s.own (phone) VALUES (nextval('s.own_id_seq')); INSERT INTO s.bill (phone) VALUES (nextval('s.bill_id_seq'));"
+    role = hostile(rig, f"CREATE FUNCTION h.x() RETURNS void LANGUAGE plpgsql AS $$BEGIN {both} END$$")
+    rig.execute(f"GRANT CREATE ON SCHEMA s TO {role}; ALTER TABLE s.own OWNER TO {role}")
+    rig.bring_back(record)
+    assert rig.execute_rows("SELECT o.last_value, b.last_value FROM s.own_id_seq AS o, s.bill_id_seq AS b") == [
+        (77, 20)
+    ]

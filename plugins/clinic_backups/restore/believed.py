@@ -25,16 +25,18 @@ class Believed:
         of these. Each with those of them for whom it may act.
     :param tables: the restored tables, their partitions, and all tables of these roles; each with its owner.
     :param oids: PostgreSQL's numbers of these tables.
+    :param restored: the restored tables.
     """
 
     roles: Mapping[int, Collection[int]]
     tables: Mapping[str, int]
     oids: Mapping[str, int]
+    restored: Collection[str]
 
     @property
     def values(self) -> dict[str, Any]:
         """The same for the catalog's queries."""
-        return {"owners": list(self.roles), "tables": list(self.tables)}
+        return {"owners": list(self.roles), "tables": list(self.tables), "restored": list(self.restored)}
 
     def may_write(self, role: int, table: str) -> bool:
         """Whether a role may write into a table without a grant."""
@@ -48,7 +50,8 @@ def believed(workspace: Workspace, restored: Collection[str]) -> Believed:
         catalog_query("believed_roles"), {"names": names}, doing)}  # fmt: skip
     values = {"owners": list(roles), "names": names}
     tables = workspace.rows(catalog_query("believed_tables"), values, doing)
-    return Believed(roles, {name: owner for name, owner, _ in tables}, {name: oid for name, _, oid in tables})
+    owners, oids = {name: owner for name, owner, _ in tables}, {name: oid for name, _, oid in tables}
+    return Believed(roles, owners, oids, names)
 
 
 def hold(workspace: Workspace, tables: Mapping[str, int]) -> None:

@@ -9,6 +9,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.restore.number_calls import calls
 from clinic_backups.restore.sql_tokens import tokens
 from clinic_backups.restore.workspace import Workspace
 
@@ -73,6 +74,8 @@ def names_of(workspace: Workspace, named: str, column: str, type_: str, rows: sq
 
     :param rows: the rows to evaluate, if the name is made of the row.
     """
+    if calls(named):
+        return None  # it would take a number
     row = row_of(named)
     source: sql.Composable = sql.SQL("(SELECT 1) AS one")
     if row:

@@ -153,17 +153,23 @@ class Functions:
             for call in function.calls:
                 schemas = [call.schema] if call.schema else self._schemas(function.near, function.path)
                 wanted |= dict.fromkeys((schema, call.name) for schema in schemas)
+        if not wanted:
+            return set()
         values = {"schemas": [schema for schema, _ in wanted], "names": [name for _, name in wanted],
                   "owners": list(believed.roles)}  # fmt: skip
         rows = workspace.rows(catalog_query("named_functions"), values, "looking for functions by name")
-        own, others = _by_name(found), dict[str, list[Signature]]()
-        for row in rows:
-            others.setdefault(row[2], []).append(Signature(*row))
+        own, others = dict[str, list[Signature]](), dict[str, list[Signature]]()
+        for *row, is_other in rows:
+            (others if is_other else own).setdefault(row[2], []).append(Signature(*row))
         calls = [(call, each) for each in found for call in each.calls if call.name in others]
         result = set[int]()
         for call, function in calls:
-            if not self._resolved(call, own, function.near, function.path):
-                schemas = [call.schema] if call.schema else self._schemas(function.near, function.path)
+            schemas = [call.schema] if call.schema else self._schemas(function.near, function.path)
+            anywhere = function.path is None or call.schema is not None
+            if not any(
+                each.fits(call) and (anywhere or each.schema in (*schemas, "pg_catalog"))
+                for each in own.get(call.name, ())
+            ):
                 fitting = [each for each in others[call.name] if each.fits(call)]
                 result |= {each.oid for each in fitting if each.schema in schemas}
         return result

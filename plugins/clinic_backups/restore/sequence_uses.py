@@ -66,6 +66,8 @@ class _Reader:
     def _of_default(self, row: tuple[Any, ...]) -> None:
         table, name, schema, _, given, view, needed, functions, hiders = row[:9]
         column, expression = self._columns[table, name], given or ""
+        if row[11] and (view or column.root not in self._believed.restored):
+            return  # a restore does not call the functions of others in it
         source = Source(f"the default of the view {view}" if view else "the default", expression, (schema,))
         before, told = len(self._uses.uses), len(self._uses.untold)
         for each in needed:

@@ -1,14 +1,23 @@
 -- Functions whose text is believed, and that use a sequence or may do so in a way that their text hides: they run a
 -- text that is made at run time, or are written in another language. And all believed functions that call such a
 -- function by its name. Trigger functions are never called by name. Too many are returned rather than too few: the text
--- is read afterwards. Believed are the functions of the given roles, those that a trigger, a default, a rule or a view
--- of their relations or of the given tables calls, and the functions that are given by number.
-WITH RECURSIVE relation AS MATERIALIZED (
+-- is read afterwards. Believed are the functions of the given roles, those that a trigger, a default or a rule of a
+-- restored table calls, or a view of these roles on it, and the functions that are given by number.
+WITH RECURSIVE restored AS MATERIALIZED (
     SELECT c.oid
       FROM pg_class c
-      JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
-       AND (c.relowner = ANY (%(owners)s::oid[]) OR n.nspname || '.' || c.relname = ANY (%(tables)s))
+      JOIN pg_class root ON root.oid = CASE WHEN c.relispartition THEN pg_partition_root(c.oid) ELSE c.oid END
+      JOIN pg_namespace n ON n.oid = root.relnamespace
+     WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p') AND n.nspname || '.' || root.relname = ANY (%(restored)s)
+), relation AS MATERIALIZED (
+    SELECT t.oid FROM restored t
+     UNION
+    SELECT v.oid
+      FROM pg_depend d
+      JOIN pg_rewrite w ON w.oid = d.objid
+      JOIN pg_class v ON v.oid = w.ev_class AND v.relkind = 'v' AND v.relowner = ANY (%(owners)s::oid[])
+     WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
+       AND d.refobjid IN (SELECT t.oid FROM restored t)
 ), hooked (oid) AS MATERIALIZED (
     SELECT g.tgfoid FROM pg_trigger g WHERE NOT g.tgisinternal AND g.tgrelid IN (SELECT r.oid FROM relation r)
      UNION

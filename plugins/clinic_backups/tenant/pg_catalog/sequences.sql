@@ -5,6 +5,7 @@
 SELECT s.oid::bigint, n.nspname, s.relname, quote_ident(n.nspname) || '.' || quote_ident(s.relname),
        q.seqstart, q.seqincrement, q.seqmin, q.seqmax, q.seqcycle,
        has_sequence_privilege(s.oid, 'UPDATE') AND has_sequence_privilege(s.oid, 'SELECT'),
+       s.relowner = ANY (%(owners)s::oid[]) AND
        EXISTS (SELECT FROM pg_depend d
                 WHERE d.classid = 'pg_class'::regclass AND d.objid = s.oid AND d.refclassid = 'pg_class'::regclass
                       AND (d.deptype = 'i'
