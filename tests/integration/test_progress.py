@@ -224,8 +224,9 @@ class TestNoNoteComesAfterTheEnd:
         database = rig.catalog.database
         with database.transaction("noting") as db:
             # The same statement in a transaction that is still open.
-            monkeypatch.setattr(database, "statement", lambda doing: _given(db))
-            note(rig, record)
+            with monkeypatch.context() as patched:
+                patched.setattr(database, "statement", lambda doing: _given(db))
+                note(rig, record)
 
             def end() -> None:
                 with database.transaction("ending") as other:
