@@ -253,5 +253,5 @@ def test_the_owner_of_one_restored_table_says_nothing_of_another(demo_database: 
     rig.execute(f"GRANT CREATE ON SCHEMA s TO {role}; ALTER TABLE s.own OWNER TO {role}")
     rig.bring_back(record)
     assert rig.execute_rows("SELECT o.last_value, b.last_value FROM s.own_id_seq AS o, s.bill_id_seq AS b") == [
-        (77, 20)
+        (78, 20)
     ]
