@@ -44,7 +44,7 @@ def access(demo_database: DemoDatabase) -> Iterator[Access]:
         cursor.execute("UPDATE usuarios_usuario SET is_active = false WHERE username = 'odontologo.2.2'")
         twice = "UPDATE usuarios_usuario SET email = 'Dos@Clinicas.example' WHERE username ~ '^administrador.[34].'"
         cursor.execute(twice)
-    database = WebDatabase(lambda: connections.parse("clinic_db", demo_database.reader_uri), "It")
+    database = WebDatabase(lambda: connections.parse("clinic_db", demo_database.reader_uri), "It", own_path=False)
     yield Access(lambda: database, PROJECT_SQL)
     database._engine.dispose()
 
@@ -180,3 +180,30 @@ def test_no_other_site_acts_with_somebodys_cookie(
     else:
         with pytest.raises(CrossSite):
             refuse_other_sites(request)
+
+
+def test_the_file_is_the_applications_own_sql(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    """Its names and operators are those of the role's search path: an operator of another schema is never left out."""
+    role = demo_database.roles.reader
+    with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
+        cursor.execute(
+            "CREATE SCHEMA s; CREATE TYPE s.mail AS (v text);"
+            "CREATE FUNCTION s.alike(s.mail, s.mail) RETURNS boolean LANGUAGE sql IMMUTABLE"
+            " AS 'SELECT lower($1.v) = lower($2.v)';"
+            "CREATE OPERATOR s.= (LEFTARG = s.mail, RIGHTARG = s.mail, FUNCTION = s.alike);"
+            "CREATE TABLE s.usr (clinic_id int, email s.mail); CREATE TABLE s.blocked (email s.mail);"
+            "INSERT INTO s.usr VALUES (1, ROW('Ana@x.example')), (2, ROW('Eva@x.example'));"
+            "INSERT INTO s.blocked VALUES (ROW('ana@x.example'));"
+            f"GRANT USAGE ON SCHEMA s TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA s TO {role};"
+            f"ALTER ROLE {role} IN DATABASE {demo_database.name} SET search_path = s, public"
+        )
+    folder = tmp_path / "sql"
+    shutil.copytree(PROJECT_SQL, folder)
+    (folder / "user_clinics.sql").write_text(
+        "SELECT u.clinic_id, 'administrador' FROM usr AS u"
+        " WHERE NOT EXISTS (SELECT FROM blocked AS b WHERE b.email = u.email)\n"
+    )
+    connection = connections.parse("clinic_db", demo_database.reader_uri)
+    database = WebDatabase(lambda: connection, "It", own_path=False)
+    assert Access(lambda: database, folder).viewer(User("x")).clinics == {2: "administrador"}
+    database._engine.dispose()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_backups.restore.number_calls import calls, in_place, texts_in
+from clinic_backups.restore import number_calls, number_code
+from clinic_backups.restore.number_calls import calls, in_place, named_calls, texts_in
 from clinic_backups.restore.number_code import Code
-from clinic_backups.restore.sql_tokens import name_of, plain, tokens
+from clinic_backups.restore.sql_tokens import Token, name_of, plain, tokens
 
 ID = "id", "nextval('s.q')"
 BODIES = {
@@ -101,3 +104,52 @@ def test_a_long_text_takes_no_longer_than_its_length() -> None:
     body = "".join(f"{name} := {' || '.join(names)} || nextval('s.{name}');" for name in names * 3)
     written = Code(f"DECLARE x int; BEGIN {body} NEW.id := v1; END").written()
     assert {each.column for each in written} == {"id"}
+
+
+LONG = " + ".join(["1"] * 290)
+GROWING = (
+    "DECLARE n bigint := nextval('s.q'); BEGIN "
+    + "".join(f"v := nextval('s.q') + {number} + {LONG};" for number in range(8))
+    + "w := v || v || v; "
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        GROWING + "NEW.x := w;" * 1500,
+        GROWING + "u := w || w; z := u || u || u || u; " + "NEW.x := z || z;" * 1500,
+        "BEGIN v := nextval('s.q') + " + LONG + ";" + "NEW.x := v;" * 1900,
+        "BEGIN INSERT INTO s.b (id) VALUES " + ",".join(["(nextval('s.q'))"] * 1500),
+        "BEGIN " + "".join(f"v{number} := nextval('s.q');" for number in range(1000)),
+        "BEGIN " + "".join(f"INSERT INTO s.b{number} (id) VALUES (nextval('s.q'));" for number in range(500)),
+    ],
+)
+def test_a_text_is_not_followed_without_end(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little is read for it, what is told of it stays short, and that there is more is told too."""
+    read = list[int]()
+
+    def counting(text: str) -> Iterator[Token]:
+        read.append(len(text))
+        return tokens(text)
+
+    for module in (number_calls, number_code):
+        monkeypatch.setattr(module, "tokens", counting)
+    found = Code(f"{body} END").written()
+    assert sum(read) <= 5_000_000
+    assert 0 < len(found) <= 101
+    assert sum(len(each.expression or "") for each in found) <= 400_000
+
+
+def test_calls_in_calls_are_read_once() -> None:
+    text = "nextval(" * 3700
+    assert sum(len(call.argument) for call in calls(text)) <= 4 * len(text)
+    assert [call.argument for call in calls("nextval('a' || nextval('b'))")] == ["'a' || nextval('b')", "'b'"]
+
+
+def test_calls_are_told_with_their_schema_and_the_number_of_their_arguments() -> None:
+    text = 'a(1, b(2, 3)), x."C"(), INSERT INTO s.t (u, v) VALUES (f(ARRAY[1, 2])); d(1'
+    found = {(call.schema, call.name, call.given) for call in named_calls(text)}
+    assert found - {(None, "values", 1)} == {
+        (None, "a", 2), (None, "b", 2), ("x", "C", 0), (None, "f", 1), (None, "d", None)
+    }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -201,7 +202,9 @@ def _open(parameters: Mapping[str, Any]) -> WatchedConnection:
 
 def _with_path(parameters: Mapping[str, Any]) -> WatchedConnection:
     """A session with this package's search path, unless a pooling proxy refuses such an option."""
-    given = str(parameters.get("options", ""))
+    if "service" in parameters:
+        return _open(parameters)  # options of its own would hide those in the service's file
+    given = str(parameters.get("options") or os.environ.get("PGOPTIONS", ""))
     try:
         return _open({**parameters, "options": f"{given} -c search_path={OWN_PATH.replace(' ', '')}".strip()})
     except psycopg2.OperationalError as error:

@@ -24,6 +24,11 @@ class ClinicBackupsError(Exception):
         super().__init__(self.message)
         self.hint = one_line(hint)
 
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the message, for an error that repeats them."""
+        return self.message.split("\n")
+
     def __str__(self) -> str:
         return f"{self.message}\nHINT: {self.hint}" if self.hint else self.message
 

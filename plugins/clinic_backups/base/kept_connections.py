@@ -5,7 +5,6 @@ A new session reads the definitions of all tables again. For a small clinic that
 
 from __future__ import annotations
 
-import select
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -63,7 +62,7 @@ class KeptConnections:
         while (found := self._next(connection)) is not None:
             db, used_at = found
             try:
-                if time.monotonic() - used_at >= TRUSTED_SECONDS or _has_news(db):
+                if time.monotonic() - used_at >= TRUSTED_SECONDS or db.has_news():
                     pin(db)
             except psycopg2.Error:
                 _close(db)
@@ -105,12 +104,6 @@ class KeptConnections:
                     del self._idle[number]
                     return db, used_at
         return None
-
-
-def _has_news(db: WatchedConnection) -> bool:
-    """Whether the server has sent something that nobody asked for: usually that it ends the session."""
-    readable, _, _ = select.select([db], [], [], 0)
-    return bool(readable)
 
 
 def _emptied(db: WatchedConnection) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import socket
 import struct
 import termios
@@ -132,6 +133,11 @@ class WatchedConnection(psycopg2.extensions.connection):
         finally:
             if began is not None:
                 self._waits[me] = time.monotonic()
+
+    def has_news(self) -> bool:
+        """Whether the server has sent something that nobody asked for: usually that it ends the session."""
+        readable, _, _ = select.select([self], [], [], 0)
+        return bool(readable)
 
     def commit(self) -> None:
         with self.waiting(committing=True):

@@ -94,9 +94,9 @@ def _require_open(dbapi: Any, record: ConnectionPoolEntry, proxy: object) -> Non
 
     :raises DisconnectionError: SQLAlchemy opens another one.
     """
-    if time.monotonic() - record.info.get("used_at", 0.0) < TRUSTED_SECONDS:
-        return
     try:
+        if time.monotonic() - record.info.get("used_at", 0.0) < TRUSTED_SECONDS and not dbapi.has_news():
+            return
         dbapi.autocommit = True
         with dbapi.cursor() as cursor:
             cursor.execute("SELECT 1")

@@ -309,8 +309,11 @@ def _own_number(db: SqlConnection, record: BackupRecord) -> dict[str, int]:
     if db.execute(select(backup.c.id).where(backup.c.id == record.number)).first():
         return {}
     # Before the insert, so that a backup that begins meanwhile gets a higher number.
-    raised = "SELECT setval(:name, greatest(:number, last_value)) FROM clinic_backups.backup_id_seq"
-    db.execute(text(raised), {"name": "clinic_backups.backup_id_seq", "number": record.number})
+    raised = (
+        "SELECT setval(s.oid, greatest(:number, pg_sequence_last_value(s.oid)))"
+        " FROM (SELECT CAST('clinic_backups.backup_id_seq' AS regclass)) AS s (oid)"
+    )
+    db.execute(text(raised), {"number": record.number})
     return {"id": record.number}
 
 

@@ -134,7 +134,7 @@ def show(backup_id: str, json: Json = False) -> None:
         known_as = f" (store {proof['store_id']})" if proof["store_id"] else ""
         print(f"Deleted from {proof['store_url']}{known_as}, which had no object of it at {proof['at']}.")
     if record.error:
-        print_error(ClinicBackupsError(record.error, hint=record.hint or ""))
+        print_error(ClinicBackupsError(*record.error.split("\n"), hint=record.hint or ""))
 
 
 @dataclass(frozen=True)

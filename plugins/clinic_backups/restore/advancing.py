@@ -49,35 +49,63 @@ def advance(workspace: Workspace, found: Sequence[Numbered]) -> None:
     A sequence moves only in its own direction and in its own steps, so that others which take every second number keep
     theirs. A rollback of the restore does not undo the move. That leaves a gap and harms nothing.
     """
+    for columns in _by_sequence(found).values():
+        _advance(workspace, columns)
+
+
+def past(workspace: Workspace, found: Sequence[Numbered]) -> dict[str, int]:
+    """By sequence, the number of a restored row that it would be moved past. Other sequences stay where they are."""
+    result = dict[str, int]()
+    for sequence, columns in _by_sequence(found).items():
+        following = following_of(workspace, columns[0].use)
+        between = _between(columns, following)
+        furthest = None if between is None else _furthest(workspace, columns, following, between)
+        if furthest is not None:
+            result[sequence] = furthest
+    return result
+
+
+def _by_sequence(found: Sequence[Numbered]) -> dict[str, list[Numbered]]:
     by_sequence: dict[str, list[Numbered]] = defaultdict(list)
     for each in found:
         by_sequence[each.use.sequence].append(each)
-    for columns in by_sequence.values():
-        _advance(workspace, columns)
+    return by_sequence
+
+
+def _furthest(
+    workspace: Workspace, columns: Sequence[Numbered], following: int, between: tuple[int, int]
+) -> int | None:
+    """The furthest number ahead that a restored row has."""
+    use, (low, high) = columns[0].use, between
+    if all(column.back is None for column in columns):
+        return None
+    back = _numbers(workspace, columns, following, of_back=True)
+    query = sql.SQL("SELECT {}(b.n) FROM ({}) AS b WHERE b.n BETWEEN {} AND {} AND (b.n - {}) % {} = 0").format(
+        sql.SQL("max" if use.known.increment > 0 else "min"), back,
+        *(sql.Literal(number) for number in (low, high, following, use.known.increment)),
+    )  # fmt: skip
+    ((furthest,),) = workspace.as_application(query, 1, f"reading the numbers of {use.table}.{use.column}")
+    return None if furthest is None else int(furthest)
 
 
 def _advance(workspace: Workspace, columns: Sequence[Numbered]) -> None:
     use = columns[0].use
-    following, up = following_of(workspace, use), use.known.increment > 0
+    if all(column.back is None for column in columns):
+        return
+    position, up = _position(workspace, use), use.known.increment > 0
+    taken = _take(workspace, use) if position is None else None
+    following = (taken or 0) if position is None else position + use.known.increment
     between = _between(columns, following)
-    if between is None:
-        return  # no column can hold its numbers any more
+    last = None if between is None else _furthest(workspace, columns, following, between)
+    if between is None or last is None:
+        return  # no column can hold its numbers any more, or no restored value is a number that it will return
     low, high = between
-    back = _numbers(workspace, columns, following, of_back=True)
-    query = sql.SQL("SELECT {}(b.n) FROM ({}) AS b WHERE b.n BETWEEN {} AND {} AND (b.n - {}) % {} = 0").format(
-        sql.SQL("max" if up else "min"), back,
-        *(sql.Literal(number) for number in (low, high, following, use.known.increment)),
-    )  # fmt: skip
-    ((furthest,),) = workspace.as_application(query, 1, f"reading the numbers of {use.table}.{use.column}")
-    if furthest is None:
-        return  # no restored value is a number that the sequence will return
-    last = int(furthest)
     if not use.known.cycle:
         last = _last_taken(workspace, columns, following, last + use.known.increment)
     if use.known.cycle or (high - last if up else last - low) // abs(use.known.increment) < ENOUGH_FREE:
         _skip_taken(workspace, columns, following, (low, high))
     else:
-        _move(workspace, use, following, last)
+        _move(workspace, use, following if taken is None else following + use.known.increment, last)
 
 
 def _between(columns: Sequence[Numbered], following: int) -> tuple[int, int] | None:
@@ -99,11 +127,31 @@ def _between(columns: Sequence[Numbered], following: int) -> tuple[int, int] | N
 
 
 def following_of(workspace: Workspace, use: SequenceUse) -> int:
-    """The number that the sequence returns next."""
-    ((position, called),) = workspace.rows(
-        sql.SQL("SELECT last_value, is_called FROM {}").format(sql.SQL(use.sequence)), None, f"reading {use.sequence}"
-    )
-    return int(position) + use.known.increment if called else int(position)
+    """The number that the sequence returns next.
+
+    PostgreSQL tells its position by its number only if it was used since it was made or set. Otherwise this is the
+    number that it was made to start with.
+    """
+    position = _position(workspace, use)
+    return use.known.start if position is None else position + use.known.increment
+
+
+def _take(workspace: Workspace, use: SequenceUse) -> int | None:
+    """Take a number: that shows the position in any case."""
+    return _asked_by_number(workspace, use, "SELECT nextval({}::oid::regclass)")
+
+
+def _position(workspace: Workspace, use: SequenceUse) -> int | None:
+    return _asked_by_number(workspace, use, "SELECT pg_sequence_last_value({}::oid)")
+
+
+def _asked_by_number(workspace: Workspace, use: SequenceUse, query: str) -> int | None:
+    """Ask for a sequence by PostgreSQL's number of it: the name may mean something else by now, as a view.
+
+    PostgreSQL refuses it if it is no sequence. Otherwise it stays one until the transaction ends.
+    """
+    ((number,),) = workspace.rows(sql.SQL(query).format(sql.Literal(use.known.oid)), None, f"reading {use.sequence}")
+    return None if number is None else int(number)
 
 
 def window_of(workspace: Workspace, use: SequenceUse, following: int) -> tuple[int, int, int]:
@@ -158,20 +206,22 @@ def _last_taken(workspace: Workspace, columns: Sequence[Numbered], following: in
 
 
 def _move(workspace: Workspace, use: SequenceUse, following: int, target: int) -> None:
-    """Set the sequence so that ``target`` is the last number that it has returned."""
-    steps = abs(target - following) // abs(use.known.increment) + 1
-    name = sql.Literal(use.sequence)
+    """Set the sequence so that ``target`` is the last number that it has returned.
+
+    :param following: the number that it returns next. If it lies behind ``target``, there is nothing to do.
+    """
+    steps = (target - following) // use.known.increment + 1
+    if steps <= 0:
+        return
+    oid = sql.Literal(use.known.oid)
     if steps <= FEW_STEPS:
-        query = sql.SQL("SELECT max(nextval({}::regclass)) FROM generate_series(1, {})").format(
-            name, sql.Literal(steps)
+        query = sql.SQL("SELECT max(nextval({}::oid::regclass)) FROM generate_series(1, {})").format(
+            oid, sql.Literal(steps)
         )
     else:
         # Other sessions may have moved it further meanwhile.
-        query = sql.SQL("SELECT setval({}::regclass, {}({}, last_value)) FROM {}").format(
-            name,
-            sql.SQL("greatest" if use.known.increment > 0 else "least"),
-            sql.Literal(target),
-            sql.SQL(use.sequence),
+        query = sql.SQL("SELECT setval({0}::oid::regclass, {1}({2}, pg_sequence_last_value({0}::oid)))").format(
+            oid, sql.SQL("greatest" if use.known.increment > 0 else "least"), sql.Literal(target)
         )
     workspace.rows(query, None, f"moving {use.sequence}")
 
@@ -212,5 +262,7 @@ def _skip_taken(workspace: Workspace, columns: Sequence[Numbered], following: in
     start += (following - start) % use.known.increment
     if not lowest <= start <= highest:
         return
-    query = sql.SQL("SELECT setval({}::regclass, {}, false)").format(sql.Literal(use.sequence), sql.Literal(start))
+    query = sql.SQL("SELECT setval({}::oid::regclass, {}, false)").format(
+        sql.Literal(use.known.oid), sql.Literal(start)
+    )
     workspace.rows(query, None, f"moving {use.sequence}")

@@ -2,7 +2,7 @@
 
 The files are ``include/sql/before_restore.sql`` and ``after_restore.sql``; both are optional. Each is committed by
 itself, so that the application sees it at once. They must not write the clinic's own rows, because then the plan would
-no longer fit. Like all SQL of this package, they are parsed under pg_catalog alone, unless they set a search path.
+no longer fit. They are the application's SQL, so they run under the search path of their role.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import connect, raise_database_error
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, afterwards
 from clinic_backups.base.listening import Listener
+from clinic_backups.base.silence import APPLICATION_PATH
 from clinic_backups.tenant.extract import SqlFolder, render
 
 BEFORE, AFTER = "before_restore.sql", "after_restore.sql"
-PATH_HINT = "Names in it need their schema, or the file begins with SET LOCAL search_path."
+PATH_HINT = "Names without a schema are looked up in the search path of the role."
 
 
 _ENDS = re.compile(
@@ -53,8 +54,8 @@ def _run(connection: Connection, folder: SqlFolder, name: str, clinic_id: int, l
     listener.step(f"running {name}")
     statements = render(folder.text(name), clinic_id, name=name)
     try:
-        with closing(connect(connection)) as db, db, db.cursor() as cursor:
-            cursor.execute("SET LOCAL lock_timeout = '60s'")
+        with closing(connect(connection, own_path=False)) as db, db, db.cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = '60s'; {APPLICATION_PATH}")
             cursor.execute(statements)
     except psycopg2.Error as error:
         try:
@@ -62,7 +63,7 @@ def _run(connection: Connection, folder: SqlFolder, name: str, clinic_id: int, l
         except ClinicBackupsError as failed:
             done = "The restore itself has ended." if name == AFTER else "Nothing was changed."
             raise PermanentError(
-                failed.message,
+                *failed.lines,
                 hint=f"{done} Correct {folder.path / name}, or run it by hand for clinic {clinic_id}. {PATH_HINT}",
             ) from None
 
@@ -78,13 +79,15 @@ def try_hook(connection: Connection, folder: SqlFolder, name: str, clinic_id: in
     statements = render(folder.text(name), clinic_id, name=name)
     if found := _ENDS.search(_COMMENT.sub("", statements)):
         raise PermanentError(f"{name} has the statement {found[1].upper()}, which ends its transaction.", hint=hint)
-    with closing(connect(connection)) as db, db.cursor() as cursor:
+    with closing(connect(connection, own_path=False)) as db, db.cursor() as cursor:
         try:
             with afterwards(db.rollback):
-                cursor.execute("SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '60s'")
+                cursor.execute(
+                    f"SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '60s'; {APPLICATION_PATH}"
+                )
                 cursor.execute(statements)
         except psycopg2.Error as error:
             try:
                 raise_database_error(error, f"trying {name}")
             except PermanentError as failed:
-                raise PermanentError(failed.message, hint=hint) from None
+                raise PermanentError(*failed.lines, hint=hint) from None

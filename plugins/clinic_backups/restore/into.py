@@ -157,7 +157,7 @@ class _Target(Workspace):
             if isinstance(error, IntegrityError):
                 raise
             raise PermanentError(
-                error.message,
+                *error.lines,
                 hint="Nothing was made. A type of this database, an enum or a domain perhaps, does not take the"
                 " backup's values: restore into a database without it, and the column becomes text.",
             ) from None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
 
 from clinic_backups.restore.sql_tokens import Token, closing, replaced, tokens
 
@@ -20,7 +19,9 @@ _DEFINES = ("alter", "analyze", "comment", "create", "delete", "drop", "grant", 
             "revoke", "set", "truncate", "vacuum")  # fmt: skip
 """Commands that put no number into a column, whatever follows."""
 _DEEPEST = 3
-"""Texts in texts in texts that are looked into."""
+"""Texts in texts in texts, and calls in calls, that are looked into."""
+_MOST_RUN = 100
+"""The most texts that are run in one text. If there are more, it is not asked what each of them is."""
 
 
 @dataclass(frozen=True)
@@ -39,26 +40,71 @@ class Call:
     end: int
 
 
+@dataclass(frozen=True)
+class NamedCall:
+    """A call of any function. ``given`` is the number of its arguments; none if the text does not show its end."""
+
+    schema: str | None
+    name: str
+    given: int | None
+
+
+def named_calls(text: str) -> list[NamedCall]:
+    """All calls of functions in a text, each once."""
+    found, result, opened = list(tokens(text)), dict[NamedCall, None](), list[tuple[NamedCall | None, int, int]]()
+    for index, token in enumerate(found):
+        if token.is_("(", "["):
+            opened.append((_named(found, index) if token.is_("(") else None, index, 0))
+        elif token.is_(",") and opened:
+            call, start, commas = opened.pop()
+            opened.append((call, start, commas + 1))
+        elif token.is_(")", "]") and opened:
+            call, start, commas = opened.pop()
+            if call is not None:
+                result[replace(call, given=commas + 1 if index > start + 1 else 0)] = None
+    return list(result | {call: None for call, _, _ in opened if call is not None})
+
+
+def _named(found: Sequence[Token], opening: int) -> NamedCall | None:
+    """The name before a parenthesis, if it is not the table of an INSERT."""
+    if opening == 0 or not found[opening - 1].is_name:
+        return None
+    is_dotted = opening >= 3 and found[opening - 2].is_(".") and found[opening - 3].is_name
+    before = opening - (4 if is_dotted else 2)
+    if before >= 0 and found[before].is_("into"):
+        return None
+    return NamedCall(found[opening - 3].value if is_dotted else None, found[opening - 1].value, None)
+
+
 def calls(text: str) -> list[Call]:
-    """The calls that use a sequence, in the text's order."""
-    found, result = list(tokens(text)), list[Call]()
+    """The calls that use a sequence, in the text's order. Calls that are too deep in others are left out."""
+    found, result, opened, ends = list(tokens(text)), list[Call](), list[int](), dict[int, int]()
+    for index, token in enumerate(found):
+        if token.is_("(", "["):
+            opened.append(index)
+        elif token.is_(")", "]") and opened:
+            ends[opened.pop()] = index
+    within = list[int]()
     for index, token in enumerate(found[:-1]):
+        while within and within[-1] <= index:
+            within.pop()
         if not (token.is_name and token.value in ASKING and found[index + 1].is_("(")):
             continue
-        end = closing(found, index + 1)
-        inner = found[index + 2 : end]
-        start = token.start
-        if (
-            index >= 2
-            and found[index - 1].is_(".")
-            and (found[index - 2].is_name and found[index - 2].value == "pg_catalog")
-        ):
-            start = found[index - 2].start
-        argument = text[inner[0].start : inner[-1].end] if inner else ""
-        texts = [each.value for each in inner if each.kind == "text"]
-        result.append(Call(token.value, argument, _literal(inner), texts[0].split("%")[0] if texts else "", start,
-                           found[end].end if end < len(found) else len(text)))  # fmt: skip
+        end = ends.get(index + 1, len(found))
+        if len(within) < _DEEPEST:
+            result.append(_call(text, found, index, end))
+        within.append(end)
     return result
+
+
+def _call(text: str, found: Sequence[Token], index: int, end: int) -> Call:
+    inner = found[index + 2 : end]
+    is_dotted = index >= 2 and found[index - 1].is_(".") and found[index - 2].is_name
+    start = found[index - 2].start if is_dotted and found[index - 2].value == "pg_catalog" else found[index].start
+    argument = text[inner[0].start : inner[-1].end] if inner else ""
+    texts = [each.value for each in inner if each.kind == "text"]
+    return Call(found[index].value, argument, _literal(inner), texts[0].split("%")[0] if texts else "", start,
+                found[end].end if end < len(found) else len(text))  # fmt: skip
 
 
 def _literal(found: Sequence[Token]) -> str | None:
@@ -66,14 +112,6 @@ def _literal(found: Sequence[Token]) -> str | None:
     rest = [each for each in found if not each.is_("(", ")", "::", ".", "pg_catalog", "regclass", "text", "cast", "as",
                                                    "varchar", "oid", "bigint", "integer")]  # fmt: skip
     return rest[0].value if len(rest) == 1 and rest[0].kind in ("text", "number") else None
-
-
-def called(text: str, names: Collection[str]) -> set[str]:
-    """Those of these functions that a text calls."""
-    found = list(tokens(text))
-    return {
-        token.value for token, after in pairwise(found) if token.is_name and token.value in names and after.is_("(")
-    }
 
 
 def asked(text: str, functions: Collection[str] = (), *, is_made: bool = False) -> int:
@@ -86,14 +124,23 @@ def asked(text: str, functions: Collection[str] = (), *, is_made: bool = False) 
 
 def asked_in(found: Sequence[Token], words: Collection[str], *, is_made: bool = False) -> int:
     """The same for tokens. :param words: the names of all functions that use sequences."""
-    count = 0
+    count, runs = 0, list[int]()
     for index, token in enumerate(found):
         is_call = index + 1 < len(found) and found[index + 1].is_("(")
         if token.is_name and (token.value in words if is_call else token.value == _LAST):
             count += 1
         elif token.is_("execute") or (is_call and token.is_(*_RUNNING)):
-            count += says(found, words) or (is_made and not is_shut(found[index + 1 :]))
+            runs.append(index)
+    if runs and says(found, words):
+        return count + len(runs)
+    if is_made:
+        count += sum(len(runs) > _MOST_RUN or not is_shut(found[index + 1 :]) for index in runs)
     return count
+
+
+def runs_text(text: str) -> bool:
+    """Whether a text runs a text."""
+    return any(token.is_("execute") or (token.is_name and token.value in _RUNNING) for token in tokens(text))
 
 
 def says(found: Sequence[Token], words: Collection[str]) -> bool:
@@ -111,7 +158,8 @@ def _names(text: str, words: Collection[str], depth: int) -> bool:
 
 def runs_shut(found: Sequence[Token]) -> bool:
     """Whether all that EXECUTE runs is such that nothing unknown can be in it."""
-    return all(is_shut(found[index + 1 :]) for index, token in enumerate(found) if token.is_("execute"))
+    runs = [index for index, token in enumerate(found) if token.is_("execute")]
+    return len(runs) <= _MOST_RUN and all(is_shut(found[index + 1 :]) for index in runs)
 
 
 def is_shut(found: Sequence[Token]) -> bool:

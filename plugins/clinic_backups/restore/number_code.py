@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice, product
 from typing import Literal
 
@@ -23,6 +24,10 @@ _MOST, _DEPTH = 8, 4
 """The most ways in which a variable gets its value, and the most variables in a row, that are followed."""
 _LONGEST = 5_000
 """The most characters that may replace variables. A longer text cannot be evaluated."""
+_MOST_EXPANDED = 300_000
+"""The most characters of all texts together in which variables were replaced. Nothing is followed beyond that."""
+_MOST_WRITTEN = 100
+"""The most values that are told of one text. If there are more, it is told that there are others."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,8 @@ class Code:
         self._variables: dict[str, list[_Part]] = {}
         self._followed: set[str] = set()
         self._ways: dict[tuple[str, int], list[str | None]] = {}
+        self._known_to_ask: dict[str, int] = {}
+        self._left = _MOST_EXPANDED
         found = list(tokens(self._text))
         self._executes = any(token.is_("execute") for token in found)
         self._makes = self._executes and says(found, self._words)
@@ -101,6 +108,10 @@ class Code:
 
     def written(self) -> list[Written]:
         """The values that come from sequences, and where they are written."""
+        return self._written
+
+    @cached_property
+    def _written(self) -> list[Written]:
         result = list[Written]()
         for part in self._rest:
             table = part.name[:-1] if part.kind == "table" else None
@@ -117,7 +128,10 @@ class Code:
             if name not in self._followed and (part.expression is None or self.asks(part.expression))
         ]
         keys = {written.expression for written in result if written.table is not None and written.expression}
-        return list(dict.fromkeys(replace(each, is_key=each.is_result and each.expression in keys) for each in result))
+        told = dict.fromkeys(replace(each, is_key=each.is_result and each.expression in keys) for each in result)
+        if len(told) > _MOST_WRITTEN:
+            return [*islice(told, _MOST_WRITTEN), Written(None, None, None)]
+        return list(told)
 
     @property
     def makes(self) -> bool:
@@ -145,7 +159,9 @@ class Code:
         return self._asked(text) > 0
 
     def _asked(self, text: str) -> int:
-        return asked_in(list(tokens(text)), self._words, is_made=self._makes)
+        if text not in self._known_to_ask:
+            self._known_to_ask[text] = asked_in(list(tokens(text)), self._words, is_made=self._makes)
+        return self._known_to_ask[text]
 
     def _whole(self, found: list[Token], is_declared: bool) -> list[_Part]:
         """The parts of a statement. If they do not show all its uses of sequences, there is one more part."""
@@ -191,11 +207,13 @@ class Code:
                 results.append(None)
                 continue
             changes = [(start, end, f"({value})") for (start, end, _), value in zip(places, chosen, strict=True)]
-            if sum(len(value or "") for value in chosen) <= _LONGEST:
-                results.append(replaced(expression, changes))
-            else:
+            size = sum(len(value or "") for value in chosen)
+            if changes and (size > _LONGEST or self._left <= 0):
                 asks = any(self.asks(text or "") for text in (expression, *chosen))
                 results.append(None if asks else expression)
+                continue
+            results.append(replaced(expression, changes))
+            self._left -= size + len(expression) if changes else 0
         return results
 
     def _ways_of(self, name: str, depth: int) -> list[str | None]:
@@ -273,12 +291,11 @@ class Code:
         body = found[at:]
         lists = list[list[Token]]()
         if body and body[0].is_("values"):
-            rest = body[1:]
-            while rest and rest[0].is_("("):
-                end = closing(rest, 0)
-                lists.append(rest[1:end])
-                rest = rest[end + 1 :]
-                rest = rest[1:] if rest and rest[0].is_(",") else []
+            at = 1
+            while at < len(body) and body[at].is_("("):
+                end = closing(body, at)
+                lists.append(body[at + 1 : end])
+                at = end + 2 if end + 1 < len(body) and body[end + 1].is_(",") else len(body)
         elif body and body[0].is_("select"):
             lists.append(_cut(body[1:], "from", "where", "returning", "on")[0])
         for given in lists:

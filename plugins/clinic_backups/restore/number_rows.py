@@ -7,22 +7,47 @@ from typing import Any
 
 from psycopg2 import sql
 
-from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.database import refusal_of
+from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.restore.number_calls import calls
 from clinic_backups.restore.sql_tokens import tokens
 from clinic_backups.restore.workspace import Workspace
 
+_CANCELED = "57014"
+PROBE_SECONDS, ROWS_SECONDS = 5, 60
+"""How long an expression out of a text may be evaluated: for a few numbers, and for all rows of a table."""
 
-def asked(workspace: Workspace, query: sql.Composed, columns: int = 1) -> list[tuple[Any, ...]] | None:
+
+def asked(
+    workspace: Workspace, query: sql.Composed, columns: int = 1, *, seconds: int | None = None
+) -> list[tuple[Any, ...]] | None:
     """The result of the application's own SQL. Its effects are rolled back, except for numbers taken.
 
-    None: it fails.
+    None: it fails, or it takes longer than so many seconds.
 
     :param columns: the number of columns of the query.
     """
     try:
-        return workspace.as_application(query, columns, "asking how a sequence's numbers become values")
+        with workspace.savepoint():
+            if seconds is not None:
+                _limit(workspace, seconds)
+            return workspace.as_application(query, columns, "asking how a sequence's numbers become values")
     except PermanentError:
         return None
+    except TransientError as error:
+        refused = refusal_of(error)
+        if seconds is None or refused is None or refused.state != _CANCELED:
+            raise
+        return None
+
+
+def _limit(workspace: Workspace, seconds: int) -> None:
+    workspace.rows(
+        "SELECT set_config(name, least(NULLIF(setting::bigint, 0), %(most)s)::text, true) FROM pg_settings"
+        " WHERE name = 'statement_timeout'",
+        {"most": seconds * 1000},
+        "limiting the time of an expression",
+    )
 
 
 def row_of(expression: str) -> tuple[str, ...]:
@@ -49,12 +74,14 @@ def names_of(workspace: Workspace, named: str, column: str, type_: str, rows: sq
 
     :param rows: the rows to evaluate, if the name is made of the row.
     """
+    if calls(named):
+        return None  # it would take a number
     row = row_of(named)
     source: sql.Composable = sql.SQL("(SELECT 1) AS one")
     if row:
         source = sql.SQL("{} AS x CROSS JOIN LATERAL ({}) AS new").format(rows, new_row(row, column, type_))
     query = sql.SQL("SELECT DISTINCT ({})::text FROM {}").format(sql.SQL(named), source)
-    found = asked(workspace, query)
+    found = asked(workspace, query, seconds=ROWS_SECONDS)
     return None if found is None else [str(name) for (name,) in found if name is not None]
 
 

@@ -11,7 +11,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
 from clinic_backups.restore.number_calls import calls
-from clinic_backups.restore.number_rows import asked, new_row, row_of
+from clinic_backups.restore.number_rows import PROBE_SECONDS, ROWS_SECONDS, asked, new_row, row_of
 from clinic_backups.restore.sql_tokens import replaced, tokens
 from clinic_backups.restore.workspace import Workspace
 
@@ -194,7 +194,7 @@ def by_expression(
     query = sql.SQL(
         "SELECT g.n, ({0})::text, ({0})::text FROM generate_series({1}::bigint, {2}::bigint, {3}::bigint) AS g (n)"
     ).format(sql.SQL(given), sql.Literal(following), sql.Literal(following + (PROBES - 1) * step), sql.Literal(step))
-    found = asked(workspace, query, columns=3)
+    found = asked(workspace, query, columns=3, seconds=PROBE_SECONDS)
     if found is None or any(one is None or one != other for _, one, other in found):
         return None
     seen = [(int(number), str(value)) for number, value, _ in found]
@@ -222,16 +222,21 @@ def unread(
         'SELECT count(*) FROM (SELECT x.{0}::text COLLATE "C" FROM {1} AS x WHERE x.{0} IS NOT NULL'
         ' EXCEPT SELECT n.value COLLATE "C" FROM ({2}) AS n) AS u'
     ).format(sql.Identifier(column), rows, found.numbers(column, rows, window))
-    counted = asked(workspace, query)
+    counted = asked(workspace, query, seconds=ROWS_SECONDS)
     return None if counted is None else int(counted[0][0])
 
 
-def by_function(workspace: Workspace, expression: str, type_: str, sequence: str) -> Numbering | None:
-    """For a default that calls a function: it is called and takes :data:`PROBES` numbers. None: it cannot be told."""
+def by_function(workspace: Workspace, expression: str, type_: str, sequence: int) -> Numbering | None:
+    """For a default that calls a function: it is called and takes :data:`PROBES` numbers. None: it cannot be told.
+
+    :param sequence: PostgreSQL's number of it.
+    """
     found = asked(
         workspace,
-        sql.SQL("SELECT currval({}::regclass), v.value FROM (SELECT ({})::text AS value FROM generate_series(1, {})"
-                " OFFSET 0) AS v").format(sql.Literal(sequence), sql.SQL(expression), sql.Literal(PROBES)),
+        sql.SQL(
+            "SELECT currval({}::oid::regclass), v.value FROM (SELECT ({})::text AS value FROM generate_series(1, {})"
+            " OFFSET 0) AS v"
+        ).format(sql.Literal(sequence), sql.SQL(expression), sql.Literal(PROBES)),
         columns=2,
     )  # fmt: skip
     if found is None or any(value is None for _, value in found):
@@ -245,7 +250,7 @@ def holds_for(workspace: Workspace, found: Numbering, column: str, rows: sql.Com
         return True  # nothing of the application's is evaluated
     window = (following, following + WINDOW, 1)
     query = sql.SQL("SELECT max(a.n) FROM ({}) AS a").format(found.numbers(column, rows, window))
-    return asked(workspace, query) is not None
+    return asked(workspace, query, seconds=ROWS_SECONDS) is not None
 
 
 def _of(type_: str, seen: Sequence[tuple[int, str]], whole: str | None = None) -> Numbering | None:

@@ -21,6 +21,11 @@ LONGEST = 2_000
 DEEPEST = 40
 WIDEST = 1_000
 """Characters that a number is filled up to."""
+_NUMERAL = re.compile(
+    r"'\s*[-+]?(?:[0-9_.]{41,}|0[xXoObB][0-9a-fA-F_]{41,}|[0-9.][0-9_.]*[eE][-+]?[0-9_]{3,})\s*'", re.ASCII
+)
+"""A text that PostgreSQL may take for a number of many digits: it is long, or its exponent is."""
+_PLAIN_NUMBER = re.compile(r"'[-+]?[0-9]{1,18}(?:\.[0-9]{1,18})?'", re.ASCII)
 _PLAIN_FORMAT = re.compile(r"'(?:[^%']|''|%[sIL%])*'")
 _STRONGER = {"||": 1, "+": 2, "-": 2, "*": 3, "/": 3, "%": 3}
 _FUNCTIONS = {
@@ -30,6 +35,9 @@ _FUNCTIONS = {
 }  # fmt: skip
 _KEYWORD_FUNCTIONS = {"coalesce", "greatest", "least"}
 _ASKING = {"nextval", "currval"}
+_NUMBERS = {"date_part", "length", "now"}
+"""Functions whose result is short, whatever they are given."""
+_BOUNDED = {"int2", "int4", "int8", "regclass"}
 _TYPES = {
     "text": "text", "varchar": "varchar", "bigint": "int8", "int8": "int8", "integer": "int4", "int": "int4",
     "int4": "int4", "smallint": "int2", "int2": "int2", "numeric": "numeric", "regclass": "regclass",
@@ -64,6 +72,8 @@ class _Parser:
             self._tokens.append((found.lastgroup, found[found.lastgroup]))
             at = found.end()
         self._at = 0
+        self._texts = 0
+        """How many texts there were so far that may become numbers of any length."""
 
     def whole(self) -> str:
         written = self._sum(0, 0)
@@ -96,13 +106,18 @@ class _Parser:
                 break
             self._at += 1
             right = self._sum(strength + 1, depth + 1)
+            self._texts += sign == "||"
             left = f"({left} OPERATOR(pg_catalog.{sign}) {right})"
         return left
 
     def _operand(self, depth: int) -> str:
         kind, text = self._tokens[self._at] if self._at < len(self._tokens) else ("", "")
         self._at += 1
+        texts = self._texts
+        if kind == "text" and _NUMERAL.fullmatch(text):
+            raise _NotUnderstood  # it may have as many digits as its exponent says
         if kind in ("number", "text"):
+            self._texts += kind == "text" and not _PLAIN_NUMBER.fullmatch(text)
             written = text
         elif kind == "sign" and text == "(":
             written = f"({self._sum(0, depth + 1)})"
@@ -120,8 +135,9 @@ class _Parser:
         while self._is("::"):
             self._at += 1
             type_ = _TYPES.get(self._next("word").lower())
-            if type_ is None or self._is("("):
+            if type_ is None or self._is("(") or (type_ == "numeric" and self._texts > texts):
                 raise _NotUnderstood
+            self._texts = texts if type_ in _BOUNDED else self._texts
             written = f"({written})::pg_catalog.{type_}"
         return written
 
@@ -136,13 +152,15 @@ class _Parser:
 
     def _call(self, name: str, depth: int) -> str:
         self._next("sign", "(")
-        given = list[str]()
+        given, texts = list[str](), self._texts
         while not self._is(")"):
             given.append(self._sum(0, depth + 1))
             if not self._is(","):
                 break
             self._at += 1
         self._next("sign", ")")
+        if name not in _KEYWORD_FUNCTIONS:
+            self._texts = texts + (name not in _ASKING | _NUMBERS)
         if name in ("lpad", "rpad") and not (len(given) > 1 and given[1].isdigit() and int(given[1]) <= WIDEST):
             raise _NotUnderstood  # a text of a gigabyte
         if name == "format" and not (given and _PLAIN_FORMAT.fullmatch(given[0])):

@@ -1,21 +1,48 @@
-"""The application's functions that use sequences: what each does with the numbers, and which give them to a caller."""
+"""The functions whose texts are believed and that use sequences, and what a text calls."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from clinic_backups.restore.number_calls import HIDDEN, asked, called, calls, runs_shut
-from clinic_backups.restore.number_code import Code, Written
-from clinic_backups.restore.sequence_names import Known, Sequences
-from clinic_backups.restore.sql_tokens import tokens
+from clinic_backups.restore.believed import Believed
+from clinic_backups.restore.number_calls import HIDDEN, NamedCall, named_calls
+from clinic_backups.restore.sequence_names import schemas_of
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 
 LONGEST_BODY = 30_000
 """Characters of a function's text that is read. A longer one counts as one that cannot be read."""
+LONGEST_TOGETHER = 3_000_000
+"""The same for all functions together."""
 _READ = ("plpgsql", "sql")
+_FURTHEST = 10
+"""How many functions in a row, of roles that are not believed, are looked for by name."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a call of a function must be like.
+
+    :param least: the fewest arguments.
+    :param most: the most arguments; none if there may be any number.
+    :param is_shadowed: PostgreSQL has a function of this name with the same types, which comes first.
+    """
+
+    oid: int
+    schema: str
+    name: str
+    least: int
+    most: int | None
+    is_shadowed: bool
+
+    def fits(self, call: NamedCall) -> bool:
+        """Whether a call has such a name and number of arguments."""
+        if self.name != call.name or call.schema not in (None, self.schema):
+            return False
+        is_right = call.given is None or (self.least <= call.given and (self.most is None or call.given <= self.most))
+        return is_right and not (self.is_shadowed and call.schema is None)
 
 
 @dataclass(frozen=True)
@@ -24,29 +51,53 @@ class Function:
 
     :param set_path: the search path that it sets for itself.
     :param results: parameters that it gives back.
+    :param owner: PostgreSQL's number of the role.
+    :param is_called: a believed table's trigger, default, rule or view calls it. Otherwise its owner is believed.
+    :param is_listed: it uses sequences, or it may.
     :param may_use: it may use a sequence, as far as a search in its text shows; otherwise it only runs other texts.
     """
 
-    oid: int
-    schema: str
-    name: str
+    signature: Signature
     language: str
     body: str
     set_path: str | None
     is_trigger: bool
     results: Collection[str]
+    owner: int
+    is_called: bool
+    is_listed: bool
     may_use: bool
+    is_too_much: bool = False
+
+    @property
+    def oid(self) -> int:
+        return self.signature.oid
+
+    @property
+    def schema(self) -> str:
+        return self.signature.schema
+
+    @property
+    def name(self) -> str:
+        return self.signature.name
 
     @property
     def said(self) -> str:
         return f"{self.schema}.{self.name}"
 
     @property
+    def near(self) -> tuple[str, ...]:
+        """The schemas that its names are looked up in."""
+        return (self.schema,)
+
+    @property
     def unread(self) -> str | None:
         """Why its text is not read."""
         if self.language not in _READ:
             return f"it is written in {self.language}, which is not read"
-        return None if len(self.body) <= LONGEST_BODY else f"it is longer than {LONGEST_BODY:,} characters"
+        if len(self.body) > LONGEST_BODY:
+            return f"it is longer than {LONGEST_BODY:,} characters"
+        return f"the functions are longer than {LONGEST_TOGETHER:,} characters together" if self.is_too_much else None
 
     @cached_property
     def path(self) -> str | None:
@@ -63,116 +114,108 @@ class Function:
     def lower(self) -> str:
         return self.body.lower()
 
-    def may_call(self, names: Collection[str]) -> bool:
-        """Whether its text may call one of these functions."""
-        return "u&" in self.lower or any(name.lower() in self.lower for name in names)
+    @cached_property
+    def calls(self) -> list[NamedCall]:
+        """The calls in its text, if they matter."""
+        return named_calls(self.body) if self.unread is None and (self.may_use or self.is_called) else []
 
 
 class Functions:
-    """All of them."""
+    """All of them.
 
-    def __init__(self, workspace: Workspace, sequences: Sequences) -> None:
-        self._sequences = sequences
-        rows = workspace.rows(catalog_query("numbering_functions"), {}, "reading functions that use sequences")
-        self.all = [Function(*row) for row in rows]
+    :param path: the schemas that a name is looked up in if nothing else is known.
+    """
+
+    def __init__(self, workspace: Workspace, believed: Believed, path: Sequence[str]) -> None:
+        self._path = path
+        found = self._read(workspace, believed, [])
+        also, known = set[int](), -1
+        for _ in range(_FURTHEST):
+            if len(also) == known:
+                break
+            known = len(also)
+            also |= self._further(workspace, believed, found)
+            found = self._read(workspace, believed, also) if len(also) > known else found
+        self.all = _short_enough([function for function in found if function.is_listed])
         self.by_oid = {function.oid: function for function in self.all}
-        self._by_name: dict[str, list[Function]] = {}
-        for function in self.all:
-            if not function.is_trigger:
-                self._by_name.setdefault(function.name, []).append(function)
-        self.codes: dict[int, Code] = {}
-        self.giving = self._giving()
-        self._making = self.giving - self._giving_keys()
+        self._by_name = _by_name(self.all)
 
-    def _giving(self) -> set[str]:
-        """The names of those that give a number to their caller, or whose number may be anywhere after a call."""
-        giving = {name for name, found in self._by_name.items() if any(function.is_hidden for function in found)}
-        read = [each for each in self.all if each.may_use and each.unread is None and not each.is_trigger]
-        waiting = read
-        while waiting:
-            for function in waiting:
-                self.codes[function.oid] = Code(function.body, giving, results=function.results)
-            new = {
-                function.name
-                for function in waiting
-                if function.name not in giving
-                and any(written.table is None for written in self.codes[function.oid].written())
-            }
-            giving |= new
-            waiting = [function for function in read if new and function.may_call(new)]
-        return giving
+    @staticmethod
+    def _read(workspace: Workspace, believed: Believed, also: Iterable[int]) -> list[Function]:
+        values = believed.values | {"also": list(also)}
+        rows = workspace.rows(catalog_query("numbering_functions"), values, "reading functions that use sequences")
+        return [Function(Signature(*row[:6]), *row[6:]) for row in rows]
 
-    def _giving_keys(self) -> set[str]:
-        """The names of those that give only keys of rows which a function has written."""
-        keys = set[str]()
-        while True:
-            self._making = self.giving - keys
-            new = {
-                name
-                for name in self._making
-                if all(
-                    function.oid in self.codes
-                    and all(written.table or self.is_key(written) for written in self.codes[function.oid].written())
-                    for function in self._by_name[name]
-                )
-            }
-            if not new:
-                return keys
-            keys |= new
+    def _further(self, workspace: Workspace, believed: Believed, found: Sequence[Function]) -> set[int]:
+        """Functions of roles that are not believed, if a believed text calls them by name."""
+        wanted = dict[tuple[str, str], None]()
+        for function in found:
+            for call in function.calls:
+                schemas = [call.schema] if call.schema else self._schemas(function.near, function.path)
+                wanted |= dict.fromkeys((schema, call.name) for schema in schemas)
+        if not wanted:
+            return set()
+        values = {"schemas": [schema for schema, _ in wanted], "names": [name for _, name in wanted],
+                  "owners": list(believed.roles)}  # fmt: skip
+        rows = workspace.rows(catalog_query("named_functions"), values, "looking for functions by name")
+        own, others = dict[str, list[Signature]](), dict[str, list[Signature]]()
+        for *row, is_other in rows:
+            (others if is_other else own).setdefault(row[2], []).append(Signature(*row))
+        calls = [(call, each) for each in found for call in each.calls if call.name in others]
+        result = set[int]()
+        for call, function in calls:
+            schemas = [call.schema] if call.schema else self._schemas(function.near, function.path)
+            anywhere = function.path is None or call.schema is not None
+            if not any(
+                each.fits(call) and (anywhere or each.schema in (*schemas, "pg_catalog"))
+                for each in own.get(call.name, ())
+            ):
+                fitting = [each for each in others[call.name] if each.fits(call)]
+                result |= {each.oid for each in fitting if each.schema in schemas}
+        return result
 
-    def is_key(self, written: Written) -> bool:
-        """Whether an unknown caller gets nothing but the key of a row that a function has written."""
-        return written.is_result and (written.is_key or not asked(written.text, self._making))
+    def _schemas(self, near: Sequence[str], path: str | None) -> list[str]:
+        return [*near, *self._path] if path is None else schemas_of(path)
 
-    def callers(self, texts: Iterable[str]) -> set[str]:
-        """The names of those that other functions, or these texts, call."""
-        found = {name for text in texts for name in called(text, self.giving)}
-        for function in self.all:
-            if function.may_call(self.giving - found):
-                found |= called(function.body, self.giving - {function.name})
-        return found
+    def _resolved(
+        self, call: NamedCall, names: dict[str, list[Function]], near: Sequence[str], path: str | None
+    ) -> list[Function]:
+        fitting = [each for each in names.get(call.name, ()) if each.signature.fits(call)]
+        if call.schema is not None:
+            return fitting
+        schemas = self._schemas(near, path)
+        here = [each for each in fitting if each.schema in schemas]
+        return here or (fitting if path is None else [])
 
-    def sources(self, functions: Iterable[Function], seen: set[int] | None = None) -> list[Known]:
-        """The sequences that functions name, also through other functions."""
-        found, seen = list[Known](), set() if seen is None else seen
-        for function in functions:
-            if function.oid not in seen:
-                seen.add(function.oid)
-                found += self._sequences.named_in(function.body, (function.schema,), function.path)
-                found += self.sources(self.called_in(function.body), seen)
-        return list(dict.fromkeys(found))
+    def called_in(
+        self, text: str | Sequence[NamedCall], near: Sequence[str], path: str | None = None
+    ) -> list[Function]:
+        """Those that a text calls.
 
-    def called_in(self, text: str) -> list[Function]:
-        """Those that a text calls."""
-        return [function for name in sorted(called(text, self._by_name)) for function in self._by_name[name]]
+        :param near: schemas to look in.
+        :param path: the search path, if it is known.
+        """
+        found = dict[int, Function]()
+        for call in named_calls(text) if isinstance(text, str) else text:
+            if call.name in self._by_name:
+                found |= {each.oid: each for each in self._resolved(call, self._by_name, near, path)}
+        return list(found.values())
 
-    def is_unknown(self, function: Function) -> bool:
-        """Whether nothing can be told of it: it runs a text that is made at run time, or is not read."""
-        if function.unread is not None:
-            return not function.is_hidden
-        if runs_shut(list(tokens(function.body))):
-            return False
-        code = self.codes.get(function.oid)
-        return (Code(function.body, self.giving) if code is None else code).runs_anything
 
-    def hides(self, functions: Iterable[Function], seen: set[int] | None = None) -> bool:
-        """Whether it cannot be told from which sequences they take numbers."""
-        seen = set() if seen is None else seen
-        for function in functions:
-            if function.oid in seen:
-                continue
-            seen.add(function.oid)
-            if function.oid not in self.codes:
-                return True
-            if self.codes[function.oid].makes or self._is_unclear(function):
-                return True
-            if self.hides(self.called_in(function.body), seen):
-                return True
-        return False
+def _by_name(found: Iterable[Function]) -> dict[str, list[Function]]:
+    """Trigger functions are never called by name."""
+    names: dict[str, list[Function]] = {}
+    for function in found:
+        if not function.is_trigger:
+            names.setdefault(function.name, []).append(function)
+    return names
 
-    def _is_unclear(self, function: Function) -> bool:
-        near = (function.schema,)
-        return any(
-            call.literal is None or len(self._sequences.named(call.literal, near, function.path)) > 1
-            for call in calls(function.body)
-        )
+
+def _short_enough(found: Iterable[Function]) -> list[Function]:
+    """The same functions. Those that make the texts too long together are not read."""
+    total, result = 0, list[Function]()
+    for function in found:
+        if function.unread is None:
+            total += len(function.body)
+        result.append(replace(function, is_too_much=True) if total > LONGEST_TOGETHER else function)
+    return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -107,12 +107,26 @@ class Untold:
 
 @dataclass
 class Uses:
-    """The columns that get numbers, and the facts that cannot be told."""
+    """The columns that get numbers, and the facts that cannot be told.
+
+    :param named: sequences that believed texts name.
+    :param oids: PostgreSQL's numbers of the tables that were looked at.
+    """
 
     sequences: Sequences
     uses: list[SequenceUse] = field(default_factory=list)
     made: list[RunTime] = field(default_factory=list)
     untold: list[Untold] = field(default_factory=list)
+    named: list[Known] = field(default_factory=list)
+    oids: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def known(self) -> list[Known]:
+        """All sequences that belong to a column, or that a believed text names."""
+        found = [use.known for use in self.uses]
+        found += [each for made in self.made for each in made.candidates]
+        found += [each for untold in self.untold for each in untold.about]
+        return list(dict.fromkeys([*found, *self.named]))
 
     @property
     def columns(self) -> list[Column]:
@@ -128,7 +142,7 @@ class Uses:
         used |= {each.sequence for untold in self.untold for each in untold.about}
         schemas = {table.split(".", 1)[0] for table in tables}
         found = sorted(
-            (each for each in self.sequences.by_oid.values() if not each.is_tied and each.sequence not in used),
+            (each for each in self.sequences.own if not each.is_tied and each.sequence not in used),
             key=lambda each: (each.schema not in schemas, each.sequence),
         )
         if not found:

@@ -6,9 +6,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clinic_backups.restore.believed import Believed
 from clinic_backups.restore.number_calls import actions, in_place
 from clinic_backups.restore.number_code import Code, Written
 from clinic_backups.restore.sequence_functions import Functions
+from clinic_backups.restore.sequence_giving import Giving, Scope
 from clinic_backups.restore.sequence_model import How
 from clinic_backups.restore.sequence_names import Sequences
 from clinic_backups.restore.sql_tokens import literal
@@ -53,29 +55,42 @@ class Piece:
 class Pieces:
     """All of them.
 
-    :param names: the database's tables.
+    :param names: the tables that are looked at.
     """
 
-    def __init__(self, workspace: Workspace, sequences: Sequences, functions: Functions, names: Sequence[str]) -> None:
-        self._sequences, self._functions, self._names = sequences, functions, names
+    def __init__(
+        self,
+        workspace: Workspace,
+        believed: Believed,
+        sequences: Sequences,
+        functions: Functions,
+        giving: Giving,
+        names: Sequence[str],
+    ) -> None:
+        self._believed, self._sequences, self._names = believed, sequences, names
+        self._functions, self._giving = functions, giving
         self._partitioned = {name for name, is_partitioned in workspace.relations().items() if is_partitioned}
         self._triggers = workspace.rows(
             catalog_query("numbering_triggers"),
-            {"functions": list(functions.by_oid)},
+            believed.values | {"functions": list(functions.by_oid)},
             "reading triggers that use sequences",
         )
         self._found = [*self._of_triggers()]
 
     def tables(self) -> list[str]:
         """The tables that are written."""
-        found = {piece.table for piece in (*self._found, *self._of_functions(()))}
+        found = {piece.table for piece in (*self._found, *self._of_functions(set()))}
         return sorted(name for name in found if name is not None)
 
-    def all(self, defaults: Sequence[str]) -> Iterator[Piece]:
-        """All pieces. :param defaults: the defaults of columns: a function's result goes to whoever calls it."""
+    def all(self, defaults: Sequence[tuple[str, Sequence[str]]]) -> Iterator[Piece]:
+        """All pieces.
+
+        :param defaults: the defaults of columns, each with the schemas that its names are looked up in: a function's
+            result goes to whoever calls it.
+        """
         yield from self._found
-        rules = [actions(row[6]) for row in self._triggers if row[6] is not None]
-        yield from self._of_functions(self._functions.callers([*defaults, *rules]))
+        rules = [(actions(row[6]), (_schema(row[0]),)) for row in self._triggers if row[6] is not None]
+        yield from self._of_functions(self._giving.callers([*defaults, *rules]))
 
     def unknown(self) -> list[str]:
         """The functions of which nothing can be told. A trigger function counts if a trigger calls it."""
@@ -83,7 +98,7 @@ class Pieces:
         return sorted(
             function.said
             for function in self._functions.all
-            if (not function.is_trigger or function.oid in fired) and self._functions.is_unknown(function)
+            if (not function.is_trigger or function.oid in fired) and self._giving.is_unknown(function)
         )
 
     def _of_triggers(self) -> Iterator[Piece]:
@@ -93,11 +108,12 @@ class Pieces:
                 continue
             by = f"the view {table}" if name == '"_RETURN"' else f"the rule {name} of {table}"
             text = actions(rule)
-            source = Source(by, text, (table.split(".", 1)[0],))
-            yield from self._written(Code(text, self._functions.giving), source)
+            source = Source(by, text, (_schema(table),))
+            scope = self._giving.scope(text, source.near)
+            yield from self._written(Code(text, self._giving.names(scope)), source, scope)
 
     def _of_trigger(self, table: str, name: str, kind: int, oid: int, said: str, arguments: Any) -> Iterator[Piece]:
-        schema, is_view = table.split(".", 1)[0], table not in self._names
+        schema, is_view = _schema(table), table not in self._names
         given = [part.decode(errors="replace") for part in bytes(arguments).split(b"\0")[:-1]]
         by = f"the trigger {name} of {table} (function {said})"
         function = self._functions.by_oid.get(oid)
@@ -115,8 +131,10 @@ class Pieces:
         if table not in self._partitioned:  # for rows of a partition, the names are the partition's
             texts |= {"tg_table_schema": literal(schema), "tg_table_name": literal(table.split(".", 1)[1])}
             texts["tg_relname"] = texts["tg_table_name"]
-        code = Code(in_place(function.body, texts), self._functions.giving, through=is_view, is_trigger=True)
-        yield from self._written(code, source, row)
+        body = in_place(function.body, texts)
+        scope = self._giving.scope(body, source.near, source.path)
+        code = Code(body, self._giving.names(scope), through=is_view, is_trigger=True)
+        yield from self._written(code, source, scope, row)
 
     def _of_arguments(self, table: str, given: list[str], by: str, function: str, schema: str) -> Iterator[Piece]:
         """For a trigger whose function cannot be read: the sequences that its arguments name."""
@@ -127,15 +145,21 @@ class Pieces:
             written = Written(None, before if is_told else None, f"nextval({literal(text)})", literal(text))
             yield Piece(table, written, "trigger", Source(by, written.text, (schema,)))
 
-    def _of_functions(self, called: Collection[str]) -> Iterator[Piece]:
-        """The values that functions write into tables which they name, or give to an unknown caller."""
-        for oid, code in self._functions.codes.items():
+    def _of_functions(self, called: Collection[int]) -> Iterator[Piece]:
+        """The values that functions write into tables which they name, or give to an unknown caller.
+
+        If a believed table does not call the function itself, its owner must be allowed to write into the table.
+        """
+        for oid, code in self._giving.codes.items():
             function = self._functions.by_oid[oid]
-            source = Source(f"the function {function.said}", function.body, (function.schema,), function.path)
-            yield from self._written(code, source, is_called=function.name in called)
+            source = Source(f"the function {function.said}", function.body, function.near, function.path)
+            scope = self._giving.scope_of(function)
+            for piece in self._written(code, source, scope, is_called=oid in called):
+                if piece.table is None or function.is_called or self._believed.may_write(function.owner, piece.table):
+                    yield piece
 
     def _written(
-        self, code: Code, source: Source, row: str | None = None, *, is_called: bool = False
+        self, code: Code, source: Source, scope: Scope, row: str | None = None, *, is_called: bool = False
     ) -> Iterator[Piece]:
         """What a text writes.
 
@@ -146,7 +170,7 @@ class Pieces:
             if written.table is not None:
                 yield Piece(self._table(written.table, source.near), written, "code", source)
             elif row is not None or not (
-                written.is_result and (is_called or written.only_sets or self._functions.is_key(written))
+                written.is_result and (is_called or written.only_sets or self._giving.is_key(written, scope))
             ):
                 yield Piece(row, written, "trigger", source)
 
@@ -156,3 +180,7 @@ class Pieces:
         found = [name for name in self._names if name.split(".", 1)[1] == parts[0]] if parts else []
         close = [name for name in found if name.split(".", 1)[0] in near]
         return next(iter(close or found), None)
+
+
+def _schema(table: str) -> str:
+    return table.split(".", 1)[0]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
-from clinic_backups.restore.number_calls import asked, calls, texts_in
+from clinic_backups.restore.believed import believed
+from clinic_backups.restore.number_calls import asked, calls
 from clinic_backups.restore.number_code import Written
 from clinic_backups.restore.safe_expression import rewritten
 from clinic_backups.restore.sequence_functions import Function, Functions
+from clinic_backups.restore.sequence_giving import Giving
 from clinic_backups.restore.sequence_model import COMPARE, Column, How, RunTime, SequenceUse, Untold, Uses
 from clinic_backups.restore.sequence_names import Known, Sequences, listed
 from clinic_backups.restore.sequence_pieces import Piece, Pieces, Source
@@ -21,30 +23,36 @@ _SHOWN = 5
 _IN_SQL = "Write it in standard SQL or with the sequence's name in it, as nextval('schema.name')."
 
 
-def read(workspace: Workspace, names: Sequence[str]) -> Uses:
-    """The columns of these tables that get numbers. No text that anybody wrote can make this fail."""
-    return _Reader(workspace, names).read()
+def read(workspace: Workspace, restored: Collection[str]) -> Uses:
+    """The columns that get numbers: of restored tables, and of others whose owner could write into these anyway.
+
+    No text that anybody wrote can make this fail.
+    """
+    return _Reader(workspace, restored).read()
 
 
 class _Reader:
-    def __init__(self, workspace: Workspace, names: Sequence[str]) -> None:
-        self._workspace, self._names = workspace, list(names)
-        self._uses = Uses(Sequences(workspace))
-        self._functions = Functions(workspace, self._uses.sequences)
-        self._pieces = Pieces(workspace, self._uses.sequences, self._functions, self._names)
+    def __init__(self, workspace: Workspace, restored: Collection[str]) -> None:
+        self._workspace, self._believed = workspace, believed(workspace, restored)
+        self._names = list(self._believed.tables)
+        sequences = Sequences(workspace, self._believed)
+        self._uses = Uses(sequences, oids=self._believed.oids)
+        self._functions = Functions(workspace, self._believed, sequences.path)
+        self._giving = Giving(self._functions, sequences)
+        self._pieces = Pieces(workspace, self._believed, sequences, self._functions, self._giving, self._names)
         self._columns: dict[tuple[str, str], Column] = {}
 
     def read(self) -> Uses:
         described = self._workspace.rows(
             catalog_query("numbered_columns"),
-            {"names": self._names, "written": self._pieces.tables()},
+            {"names": self._names, "written": self._pieces.tables(), "owners": list(self._believed.roles)},
             "looking for columns with sequences",
         )
         for row in described:
             self._columns[row[0], row[1]] = Column(row[0], row[1], row[3], row[9] or row[0], row[10])
         for row in described:
             self._of_default(row)
-        for piece in self._pieces.all([row[4] or "" for row in described]):
+        for piece in self._pieces.all([(row[4], (row[2],)) for row in described if row[4]]):
             self._of_code(piece)
         self._of_unknown()
         self._uses.uses = _best(self._uses.uses)
@@ -52,11 +60,14 @@ class _Reader:
             list(dict.fromkeys(self._uses.made)), lambda made: (made.of.column, made.expression)
         )
         self._uses.untold = _once(self._uses.untold)
+        self._uses.named = self._giving.sources(self._functions.all)
         return self._uses
 
     def _of_default(self, row: tuple[Any, ...]) -> None:
         table, name, schema, _, given, view, needed, functions, hiders = row[:9]
         column, expression = self._columns[table, name], given or ""
+        if row[11] and (view or column.root not in self._believed.restored):
+            return  # a restore does not call the functions of others in it
         source = Source(f"the default of the view {view}" if view else "the default", expression, (schema,))
         before, told = len(self._uses.uses), len(self._uses.untold)
         for each in needed:
@@ -105,8 +116,8 @@ class _Reader:
 
     def _of_called(self, column: Column, expression: str, functions: Sequence[Function], source: Source) -> None:
         """The sequences that functions use which an expression calls."""
-        found, is_hidden = self._functions.sources(functions), self._functions.hides(functions)
-        gives = any(function.name in self._functions.giving for function in functions)
+        found, is_hidden = self._giving.sources(functions), self._giving.hides(functions)
+        gives = any(function.oid in self._giving.giving for function in functions)
         if is_hidden or (gives and not found):  # the function may get the name as an argument
             found = list(dict.fromkeys([*self._uses.sequences.named_in(expression, source.near), *found]))
             if gives and not found:
@@ -144,8 +155,7 @@ class _Reader:
         """The sequences that may be meant. If the statement names none, those that the whole text names."""
         for text in dict.fromkeys([written.text, source.body]):
             found = self._uses.sequences.named_in(text, source.near, source.path)
-            for each in (text, *texts_in(text)):
-                found += self._functions.sources(self._functions.called_in(each))
+            found += self._giving.sources(self._giving.called_in(text, source.near, source.path))
             if found:
                 return list(dict.fromkeys(found))
         return []

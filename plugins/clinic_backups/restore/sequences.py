@@ -13,7 +13,8 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
 from clinic_backups.restore import numbering
-from clinic_backups.restore.advancing import Numbered, following_of, rows_of, window_of
+from clinic_backups.restore.advancing import Numbered, following_of, past, rows_of, window_of
+from clinic_backups.restore.believed import hold
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.number_rows import names_of
@@ -23,17 +24,23 @@ from clinic_backups.restore.sequence_names import Known, listed
 from clinic_backups.restore.sequence_uses import read
 from clinic_backups.restore.workspace import Workspace
 
+_SHOWN = 3
+
 
 @dataclass
 class Found:
     """The sequences of the restored columns.
 
     :param uses: all columns that get numbers from them.
+    :param known: the sequences that the writing may use.
     :param notes: each a table and what the plan says about it.
-    :param counts: the same, of what other clinics change all the time.
+    :param past: the sequences that will be moved, each with the number that it is moved past.
+    :param counts: the same as ``notes``, of what other clinics change all the time.
     """
 
     uses: list[SequenceUse] = field(default_factory=list)
+    known: list[Known] = field(default_factory=list)
+    past: dict[str, int] = field(default_factory=dict)
     numbered: list[Numbered] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
     counts: list[tuple[str, str]] = field(default_factory=list)
@@ -58,12 +65,14 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
     result = Found()
     if not any(diff.plan.insert or diff.plan.update for diff in diffs.values()):
         return result
-    found = read(workspace, list(workspace.relations()))
+    found = read(workspace, diffs)
+    result.known = found.known
     back = {of: _back(diffs.get(of.root), of.column, of.part) for of in found.columns}
     _resolve(workspace, found, {of: rows for of, rows in back.items() if rows is not None})
     # Other tables may take their numbers from the same sequence.
     moved = {use.sequence for use in found.uses if back[use.of] is not None}
     result.uses = [use for use in found.uses if use.sequence in moved]
+    hold(workspace, {use.table: found.oids[use.table] for use in result.uses if use.table not in diffs})
     written = [name for name, diff in diffs.items() if diff.plan.insert or diff.plan.update]
     unused = found.unused(written)
     for each in [*found.untold, unused] if unused else found.untold:
@@ -85,15 +94,30 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
         if here is not None:
             here = rows_of(use, here)
             numbered, left = _complete(workspace, use, numbered, here)
+            if left is None:
+                result.note(use.of.root, _unclear(use))
+                continue
             if left:
                 result.note(use.of.root, _unread(use, left), counts=True)
         result.numbered.append(Numbered(use, numbered, here))
+    result.past = past(workspace, result.numbered)
+    _note_others(result, written)
     return result
+
+
+def _note_others(found: Found, written: Sequence[str]) -> None:
+    """Say which sequences will be moved that columns of other tables get numbers from too."""
+    for sequence, number in found.past.items():
+        of = [use.of for use in found.uses if use.sequence == sequence]
+        others = sorted({column.said for column in of if column.root not in written})
+        if others:
+            root = next(column.root for column in of if column.root in written)
+            found.note(root, _of_others(sequence, number, others))
 
 
 def examine(workspace: Workspace, names: Sequence[str]) -> Examined:
     """The facts that are known before there is anything to restore. No function that takes numbers is called."""
-    found = read(workspace, list(workspace.relations()))
+    found = read(workspace, names)
     wanted = [column for column in found.columns if column.root in names]
     _resolve(workspace, found, {column: _some_rows(column.table) for column in wanted})
     asked = _Asked(workspace, found.uses, _some_rows)
@@ -155,12 +179,18 @@ class _Asked:
     def __init__(
         self, workspace: Workspace, uses: Sequence[SequenceUse], rows: Callable[[str], sql.Composable] = qualified
     ) -> None:
-        self._workspace, self._uses, self._rows = workspace, uses, rows
+        self._workspace, self._rows = workspace, rows
+        self._places: dict[tuple[Column, str | None, str], set[tuple[str, str]]] = defaultdict(set)
+        for use in uses:
+            if use.named is None:
+                self._places[use.of, use.expression, use.by].add((use.sequence, use.how))
         self._known: dict[tuple[str | None, ...], Numbering | None] = {}
         self._said: set[tuple[str | None, ...]] = set()
 
     def numbering(self, use: SequenceUse) -> Numbering | None:
         """How the numbers become values; ``None`` if that cannot be told."""
+        if self._places[use.of, use.expression, use.by] - {(use.sequence, use.how)}:
+            return None  # it takes numbers from several places: which of them stands where cannot be told
         means = self._means(use)
         if means not in self._known:
             self._known[means] = self._numbering(use)
@@ -179,14 +209,8 @@ class _Asked:
 
     def _numbering(self, use: SequenceUse) -> Numbering | None:
         workspace = self._workspace
-        if any(
-            other.of == use.of and other.expression == use.expression
-            and (other.sequence, other.how) != (use.sequence, use.how) and other.named is None
-            for other in self._uses
-        ):  # fmt: skip
-            return None  # it takes numbers from several places: which of them stands where cannot be told
         if use.how == "function":
-            return numbering.by_function(workspace, use.expression or "", use.type, use.sequence)
+            return numbering.by_function(workspace, use.expression or "", use.type, use.known.oid)
         following = following_of(workspace, use)
         new = (use.table, use.column) if use.how == "trigger" else None
         found = numbering.by_expression(workspace, use.expression, use.type, following, use.known.increment, new=new)
@@ -195,8 +219,13 @@ class _Asked:
         return found
 
 
-def _complete(workspace: Workspace, use: SequenceUse, found: Numbering, rows: sql.Composable) -> tuple[Numbering, int]:
-    """Search, too, where a relation does not explain all values that come back; and how many stay unexplained."""
+def _complete(
+    workspace: Workspace, use: SequenceUse, found: Numbering, rows: sql.Composable
+) -> tuple[Numbering, int | None]:
+    """Search, too, where a relation does not explain all values that come back; and how many stay unexplained.
+
+    None: that cannot be told.
+    """
     if found.is_plain and not found.is_searched:
         return found, 0
     window = window_of(workspace, use, following_of(workspace, use))
@@ -204,7 +233,7 @@ def _complete(workspace: Workspace, use: SequenceUse, found: Numbering, rows: sq
     if left and found.whole is not None and found.row is None and not found.is_searched:
         found = replace(found, is_searched=True)
         left = numbering.unread(workspace, found, use.column, rows, window)
-    return found, 0 if found.factor else left or 0
+    return found, left and (0 if found.factor else left)
 
 
 def _back(diff: TableDiff | None, column: str, part: str | None = None) -> sql.Composable | None:
@@ -227,6 +256,14 @@ def _asked(use: SequenceUse) -> str:
     return (
         f"{use.of.said} is made by {use.by}, which calls a function. To see what it makes of a number, it was called"
         f" {numbering.PROBES} times, and {use.sequence} moved by as much."
+    )
+
+
+def _of_others(sequence: str, number: int, columns: Sequence[str]) -> str:
+    shown = ", ".join(columns[:_SHOWN]) + (f" and {len(columns) - _SHOWN} more" if len(columns) > _SHOWN else "")
+    return (
+        f"{sequence} will be moved past {number:,}, a number of a restored row. {shown}"
+        f" {'gets' if len(columns) == 1 else 'get'} the next numbers too."
     )
 
 
@@ -255,21 +292,22 @@ def refusals(found: Sequence[SequenceUse], role: str) -> Iterator[Refusal]:
             )
 
 
-def positions(workspace: Workspace) -> dict[str, int]:
-    """The position of every sequence that this role may read. Sequences that were never used are left out."""
+def positions(workspace: Workspace, known: Sequence[Known]) -> dict[str, int]:
+    """The positions of those sequences that this role may read. Sequences that were never used are left out."""
+    names = {each.oid: each.sequence for each in known}
     found = workspace.rows(
-        "SELECT quote_ident(schemaname) || '.' || quote_ident(sequencename), last_value FROM pg_sequences"
-        " WHERE last_value IS NOT NULL",
-        None,
+        "SELECT s.oid, pg_sequence_last_value(s.oid::oid) FROM unnest(%(oids)s) AS s (oid)"
+        " WHERE has_sequence_privilege(s.oid::oid, 'USAGE, SELECT')",
+        {"oids": list(names)},
         "reading the sequences",
-    )
-    return {str(name): int(number) for name, number in found}
+    ) if names else []  # fmt: skip
+    return {names[oid]: int(number) for oid, number in found if number is not None}
 
 
-def moved(workspace: Workspace, before: Mapping[str, int]) -> dict[str, int]:
+def moved(workspace: Workspace, known: Sequence[Known], before: Mapping[str, int]) -> dict[str, int]:
     """By how much each sequence has moved since."""
     return {
         name: abs(number - before.get(name, 0))
-        for name, number in positions(workspace).items()
+        for name, number in positions(workspace, known).items()
         if number != before.get(name)
     }

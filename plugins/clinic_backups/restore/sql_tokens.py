@@ -217,10 +217,13 @@ def split(found: Sequence[Token], *signs: str) -> list[list[Token]]:
 
 
 def replaced(text: str, changes: Iterable[tuple[int, int, str]]) -> str:
-    """A text with some of its parts, each from one position to another, replaced."""
-    for start, end, new in sorted(changes, reverse=True):
-        text = text[:start] + new + text[end:]
-    return text
+    """A text with some of its parts, each from one position to another, replaced. Parts of such parts are not."""
+    parts, at = list[str](), 0
+    for start, end, new in sorted(changes):
+        if start >= at:
+            parts += [text[at:start], new]
+            at = end
+    return "".join([*parts, text[at:]])
 
 
 def name_of(text: str) -> tuple[str, ...] | None:

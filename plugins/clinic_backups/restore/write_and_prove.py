@@ -75,12 +75,12 @@ class Writing:
         :raises TransientError: a later attempt may succeed.
         """
         with self._workspace.savepoint():
-            before = sequences.positions(self._workspace) if self._writes else {}
+            before = sequences.positions(self._workspace, self._found.known) if self._writes else {}
             if self._writes:
                 self._write()
             self._proof.written(fired=self._quiet.how == "fire")
             hidden = self._proof.not_given()
-            moved = sequences.moved(self._workspace, before) if self._writes else {}
+            moved = sequences.moved(self._workspace, self._found.known, before) if self._writes else {}
         return Rehearsed(hidden, moved)
 
     def write(self, listener: Listener) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Request
 from fastapi.security.utils import get_authorization_scheme_param
 
+from clinic_backups.base.silence import APPLICATION_PATH
 from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.operators.airflow_internals import GetUserDep
 from clinic_backups.tenant.extract import SqlFolder, require_user_columns
@@ -46,6 +47,8 @@ class Access:
             return Viewer(name, email, superadmin=True)
         query = SqlFolder(self._sql_dir).user_clinics()
         with self._database().transaction("looking up the clinics of a person", source="file") as db:
+            # It is the application's SQL, and its operators may be those of an extension, such as citext.
+            db.exec_driver_sql(APPLICATION_PATH)
             rows = db.exec_driver_sql(query, {"email": email, "name": name}).all()
         return _viewer(name, email, rows)
 

@@ -28,10 +28,11 @@ class WebDatabase(CatalogDatabase):
 
     :param find: looks up the connection whenever a new one is opened, so that a changed password needs no restart.
     :param name: its name in errors.
+    :param own_path: see :func:`clinic_backups.base.database.connect`.
     """
 
-    def __init__(self, find: Callable[[], Connection], name: str) -> None:
-        self._find, self._name = find, name
+    def __init__(self, find: Callable[[], Connection], name: str, *, own_path: bool = True) -> None:
+        self._find, self._name, self._own_path = find, name, own_path
         self._rest_until = 0.0
 
     @cached_property
@@ -60,6 +61,7 @@ class WebDatabase(CatalogDatabase):
                 application_name="clinic-backups web",
                 connect_seconds=CONNECT_SECONDS,
                 unanswered_seconds=STATEMENT_SECONDS,
+                own_path=self._own_path,
             )
         except ClinicBackupsError:
             self._rest_until = time.monotonic() + REST_SECONDS

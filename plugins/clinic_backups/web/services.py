@@ -54,7 +54,7 @@ class Services:
     @cached_property
     def access(self) -> Access:
         """Finds out the rights of people."""
-        clinics = WebDatabase(lambda: AirflowParts().clinic_db, "The clinics' database")
+        clinics = WebDatabase(lambda: AirflowParts().clinic_db, "The clinics' database", own_path=False)
         return Access(lambda: clinics, self.settings.sql_dir)
 
     @cached_property

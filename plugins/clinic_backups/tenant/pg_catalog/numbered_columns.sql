@@ -1,7 +1,7 @@
 -- The columns of the given tables that may get numbers from sequences: by their default or their domain's, by the
 -- default of a view's column, as identities, or because they own a sequence. Each has the objects that PostgreSQL
 -- knows it depends on: sequences, and functions with the functions that these call. PostgreSQL does not know names
--- in texts. For the tables in the second list, all columns are returned.
+-- in texts. For the tables in the second list, all columns are returned. Only views of the given roles count.
 WITH RECURSIVE base (oid, base, typmod) AS (
     SELECT t.oid, t.typbasetype, t.typtypmod FROM pg_type t WHERE t.typtype = 'd'
      UNION
@@ -9,7 +9,7 @@ WITH RECURSIVE base (oid, base, typmod) AS (
 ), -- Defaults of a view's columns, and the columns that those are.
 through (default_oid, view, relation, number) AS (
     SELECT d.oid, d.adrelid, d.adrelid, d.adnum::int
-      FROM pg_attrdef d JOIN pg_class v ON v.oid = d.adrelid AND v.relkind = 'v'
+      FROM pg_attrdef d JOIN pg_class v ON v.oid = d.adrelid AND v.relkind = 'v' AND v.relowner = ANY (%(owners)s::oid[])
      UNION
     SELECT t.default_oid, t.view, found.m[2]::oid, found.m[3]::int
       FROM through t
@@ -72,7 +72,9 @@ through (default_oid, view, relation, number) AS (
                WHERE p.provolatile = 'v' AND p.oid >= 16384 AND p.prosqlbody IS NULL
                  AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e')
                  AND EXISTS (SELECT FROM pg_index i
-                              WHERE i.indrelid = f.attrelid AND i.indisunique AND f.attnum = ANY (i.indkey))) AS hiders
+                              WHERE i.indrelid = f.attrelid AND i.indisunique AND f.attnum = ANY (i.indkey))) AS hiders,
+           bool_or(p.oid >= 16384 AND NOT p.proowner = ANY (%(owners)s::oid[])
+                   AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e')) AS calls_others
       FROM called f
       JOIN pg_proc p ON p.oid = f.function
       JOIN pg_namespace pn ON pn.oid = p.pronamespace
@@ -83,7 +85,7 @@ SELECT k.table_name, k.attname, k.nspname, k.type, k.expression,
          WHERE v.oid = k.view),
        COALESCE(d.sequences, '{}'), COALESCE(c.functions, '{}'), COALESCE(c.hiders, '{}'),
        (SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = k.root),
-       CASE WHEN k.root IS NOT NULL THEN pg_get_partition_constraintdef(k.attrelid) END
+       CASE WHEN k.root IS NOT NULL THEN pg_get_partition_constraintdef(k.attrelid) END, COALESCE(c.calls_others, false)
   FROM columns k
   LEFT JOIN needs d ON d.attrelid = k.attrelid AND d.attnum = k.attnum AND d.view = k.view
   LEFT JOIN calls c ON c.attrelid = k.attrelid AND c.attnum = k.attnum AND c.view = k.view

@@ -1,5 +1,6 @@
 -- Triggers that call one of the given functions or have arguments, which may name a sequence; and rules and views that
--- use sequences, themselves or through one of the functions.
+-- use sequences, themselves or through one of the functions. Only those of the given tables, and of relations of the
+-- given roles.
 SELECT n.nspname || '.' || c.relname, quote_ident(g.tgname), g.tgtype::int, g.tgfoid::bigint,
        quote_ident(pn.nspname) || '.' || quote_ident(p.proname), g.tgargs, NULL AS rule
   FROM pg_trigger g
@@ -8,6 +9,7 @@ SELECT n.nspname || '.' || c.relname, quote_ident(g.tgname), g.tgtype::int, g.tg
   JOIN pg_proc p ON p.oid = g.tgfoid
   JOIN pg_namespace pn ON pn.oid = p.pronamespace
  WHERE NOT g.tgisinternal AND g.tgparentid = 0
+   AND (c.relowner = ANY (%(owners)s::oid[]) OR n.nspname || '.' || c.relname = ANY (%(tables)s))
    AND (g.tgfoid = ANY (%(functions)s::oid[]) OR g.tgnargs > 0)
  UNION ALL
 SELECT n.nspname || '.' || c.relname, quote_ident(r.rulename), 0, 0, '', NULL, pg_get_ruledef(r.oid)
@@ -15,6 +17,7 @@ SELECT n.nspname || '.' || c.relname, quote_ident(r.rulename), 0, 0, '', NULL, p
   JOIN pg_class c ON c.oid = r.ev_class
   JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE r.oid >= 16384
+   AND (c.relowner = ANY (%(owners)s::oid[]) OR n.nspname || '.' || c.relname = ANY (%(tables)s))
    AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
    AND (EXISTS (SELECT FROM pg_proc p WHERE p.oid < 16384
                    AND p.proname IN ('nextval', 'currval', 'lastval', 'setval', 'pg_sequence_last_value')
