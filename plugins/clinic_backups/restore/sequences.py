@@ -100,7 +100,9 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
             if left:
                 result.note(use.of.root, _unread(use, left), counts=True)
         result.numbered.append(Numbered(use, numbered, here))
-    result.past = past(workspace, result.numbered)
+    # A plan itself moves the sequences that only a call of their function can ask.
+    called = {use.sequence for use in result.uses if use.how == "function"}
+    result.past = past(workspace, [each for each in result.numbered if each.use.sequence not in called])
     _note_others(result, written)
     return result
 
