@@ -79,13 +79,7 @@ def _rewrite(workspace: Workspace, staged: Staged, chosen: Mapping[str, _Convers
         for column in shape.then.stored_columns
     ]
     query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(columns), staged.wanted)
-    view = workspace.view(query, doing)
-    with workspace.application_path():
-        made = workspace.derive(f"converted_{staged.index}", sql.SQL("SELECT * FROM {}").format(view), doing)
-    workspace.define(sql.SQL("DROP VIEW {}").format(view), doing)
-    workspace.define(sql.SQL("DROP TABLE {}").format(staged.wanted), doing)
-    name = sql.Identifier(staged.wanted.strings[-1])
-    workspace.define(sql.SQL("ALTER TABLE {} RENAME TO {}").format(made, name), doing)
+    workspace.remake(staged.wanted, query, doing)
 
 
 def fill_nulls(workspace: Workspace, staged: Staged) -> Iterator[str]:

@@ -106,9 +106,8 @@ class Quiet:
             self._alter_all(workspace, lambda trigger: _STATES[trigger.state])
 
     def _alter_all(self, workspace: Workspace, how: Callable[[Trigger], str]) -> None:
-        with workspace.application_path():  # an event trigger may fire
-            for trigger in self.triggers:
-                _alter(workspace, trigger, how(trigger))
+        for trigger in self.triggers:
+            _alter(workspace, trigger, how(trigger))
 
 
 def decide(
@@ -228,4 +227,5 @@ def _alter(workspace: Workspace, trigger: Trigger, how: str) -> None:
         sql.SQL(trigger.kind),
         sql.Identifier(trigger.name),
     )
-    workspace.execute(statement, f"changing the triggers of {trigger.relation}")
+    what = f"turns triggers of {trigger.relation} off and on"
+    workspace.define_for_good(statement, f"changing the triggers of {trigger.relation}", what)

@@ -131,7 +131,7 @@ def _count(workspace: Workspace, diff: TableDiff, refused: Refused) -> int | Non
     try:
         with workspace.attempt():
             query = sql.SQL("SELECT count(*) FROM ({}) AS w WHERE {}").format(diff.written, condition)
-            ((count,),) = workspace.rows(query, None, "counting rows that a constraint refuses")
+            ((count,),) = workspace.as_application(query, 1, "counting rows that a constraint refuses")
             return int(count)
     except PermanentError:
         return None  # the constraint uses columns that the backup does not have

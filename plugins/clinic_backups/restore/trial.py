@@ -129,7 +129,13 @@ def _try(workspace: Workspace, table: Table, key: Sequence[str], query: str, ref
         for name in key
     )
     # As in a restore, the writing is parsed under the application's search path.
-    view = workspace.view(one, f"reading one row of {table.name}")
+    computed = [
+        sql.SQL(", ({}) AS {}").format(sql.SQL(column.generated or ""), sql.Identifier(column.name))
+        for column in table.columns
+        if column.generated is not None and column.name in key
+    ]
+    with_key = sql.SQL("SELECT r.*{} FROM ({}) AS r").format(sql.Composed(computed), one)
+    view = workspace.view(with_key, f"reading one row of {table.name}")
     once = sql.SQL("WITH one AS MATERIALIZED (SELECT * FROM {})").format(view)
     free = [column.name for column in table.stored_columns if column.identity != "always"]
     steps = [
