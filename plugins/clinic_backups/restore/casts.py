@@ -12,7 +12,7 @@ from clinic_backups.base.errors import PermanentError
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, compute_keys
-from clinic_backups.restore.workspace import Workspace, row_text
+from clinic_backups.restore.workspace import Workspace, equal_texts, row_text
 from clinic_backups.tenant.drift import FILE, kept_column
 
 
@@ -160,9 +160,7 @@ def _count_unlike(workspace: Workspace, staged: Staged, name: str, conversion: _
         return 0, 0
     others = [other for other in shape.columns if other not in shape.retyped]
     if set(shape.key) & set(shape.retyped):
-        same = sql.SQL(" AND ").join(
-            sql.SQL('w.{0}::text = p.{0}::text COLLATE "C"').format(sql.Identifier(key)) for key in shape.key
-        )
+        same = sql.SQL(" AND ").join(equal_texts(key, "w", "p") for key in shape.key)
     else:
         same = shape.same_key("w", "p")
     query = sql.SQL(

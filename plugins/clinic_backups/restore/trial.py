@@ -25,7 +25,7 @@ from clinic_backups.restore.rules import (
     with_parent,
     with_row_key,
 )
-from clinic_backups.restore.workspace import Workspace, columns_of
+from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
 
@@ -135,8 +135,8 @@ def _try(workspace: Workspace, table: Table, key: Sequence[str], query: str, ref
     if not found or not key:
         return bool(found)
     same = sql.SQL(" AND ").join(
-        sql.SQL("t.{0}::pg_catalog.text OPERATOR(pg_catalog.=) (SELECT o.{0}::pg_catalog.text FROM one AS o)").format(
-            sql.Identifier(name)
+        sql.SQL("{} OPERATOR(pg_catalog.=) (SELECT {} FROM one AS o)").format(
+            row_text([name], "t"), row_text([name], "o")
         )
         for name in key
     )

@@ -30,6 +30,17 @@ def row_text(names: Sequence[str], alias: str) -> sql.Composed:
     return sql.SQL("ROW({})::pg_catalog.text").format(columns_of(names, alias))
 
 
+def equal_texts(name: str, left: str, right: str) -> sql.Composed:
+    """Two aliases have the same value in a column, which is not NULL.
+
+    A cast to text may be a function of the application (``CREATE CAST``). A row's text never is. IS NOT NULL would look
+    into a composite value.
+    """
+    return sql.SQL('(num_nulls({}) = 0 AND {} = {} COLLATE "C")').format(
+        sql.Identifier(left, name), row_text([name], left), row_text([name], right)
+    )
+
+
 class Workspace(Snapshot):
     """A REPEATABLE READ transaction that may write. It ends with :meth:`commit`, or is rolled back.
 
