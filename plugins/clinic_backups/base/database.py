@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, TypeVar
 
 import psycopg2
@@ -122,6 +122,7 @@ class Refused:
     """The parts of a server's error besides its text: only names of the schema, never a value.
 
     :param state: the SQLSTATE; empty if the connection broke.
+    :param functions: the names of functions without arguments that were running. They are only compared, never shown.
     """
 
     state: str
@@ -129,6 +130,7 @@ class Refused:
     table: str | None = None
     column: str | None = None
     constraint: str | None = None
+    functions: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def named(self) -> str:
@@ -228,9 +230,10 @@ def raise_database_error(error: psycopg2.Error, doing: str, *, source: Source = 
     parsed = state.startswith(PARSED_STATES) and (in_catalog or diag.statement_position is not None)
     shown = (parsed or state.startswith(SHOWN_STATES)) and (in_catalog or not diag.context)
     text = (diag.message_primary or "").strip() if shown or not state else ""
-    refused = Refused(state)
+    refused = Refused(state, functions=_running(diag.context or ""))
     if not (diag.source_file or LANGUAGES).startswith(LANGUAGES):
-        refused = Refused(state, diag.schema_name, diag.table_name, diag.column_name, diag.constraint_name)
+        names = (diag.schema_name, diag.table_name, diag.column_name, diag.constraint_name)
+        refused = Refused(state, *names, refused.functions)
     detail = f": {text}" if text else refused.named
     where = f" (SQLSTATE {state} {name})" if state else f" ({name})"
     if not state or state.startswith(TRANSIENT_CLASSES) or state in TRANSIENT_STATES:
@@ -250,6 +253,12 @@ def raise_database_error(error: psycopg2.Error, doing: str, *, source: Source = 
             hint=right or hints.get(state, hints[""]),
         ),
     ) from None
+
+
+def _running(context: str) -> frozenset[str]:
+    """The bare names before ``()`` in the places where an error happened. Every language of the server has these."""
+    found = re.findall(r'(?:"((?:[^"]|"")+)"|([^\s."(]+))\(\)', context)
+    return frozenset(quoted.replace('""', '"') or plain for quoted, plain in found)
 
 
 def _right(text: str) -> str:

@@ -12,7 +12,7 @@ from clinic_backups.base.errors import PermanentError
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, compute_keys
-from clinic_backups.restore.workspace import Workspace, row_text
+from clinic_backups.restore.workspace import Workspace, equal_texts, row_text
 from clinic_backups.tenant.drift import FILE, kept_column
 
 
@@ -79,13 +79,7 @@ def _rewrite(workspace: Workspace, staged: Staged, chosen: Mapping[str, _Convers
         for column in shape.then.stored_columns
     ]
     query = sql.SQL("SELECT {} FROM {}").format(sql.SQL(", ").join(columns), staged.wanted)
-    view = workspace.view(query, doing)
-    with workspace.application_path():
-        made = workspace.derive(f"converted_{staged.index}", sql.SQL("SELECT * FROM {}").format(view), doing)
-    workspace.define(sql.SQL("DROP VIEW {}").format(view), doing)
-    workspace.define(sql.SQL("DROP TABLE {}").format(staged.wanted), doing)
-    name = sql.Identifier(staged.wanted.strings[-1])
-    workspace.define(sql.SQL("ALTER TABLE {} RENAME TO {}").format(made, name), doing)
+    workspace.remake(staged.wanted, query, doing)
 
 
 def fill_nulls(workspace: Workspace, staged: Staged) -> Iterator[str]:
@@ -166,9 +160,7 @@ def _count_unlike(workspace: Workspace, staged: Staged, name: str, conversion: _
         return 0, 0
     others = [other for other in shape.columns if other not in shape.retyped]
     if set(shape.key) & set(shape.retyped):
-        same = sql.SQL(" AND ").join(
-            sql.SQL('w.{0}::text = p.{0}::text COLLATE "C"').format(sql.Identifier(key)) for key in shape.key
-        )
+        same = sql.SQL(" AND ").join(equal_texts(key, "w", "p") for key in shape.key)
     else:
         same = shape.same_key("w", "p")
     query = sql.SQL(

@@ -208,6 +208,7 @@ class Comparison:
             | parts.moved_sequences(self._sequences)
             | parts.conversions(workspace, diffs, self._converted)
             | parts.extracts(diffs, self.queries)
+            | parts.hooks(self._folder)
             | {name: diff.digest for name, diff in diffs.items()}
             | {"backup": self.manifest.backup_id, "mode": self._wish.mode, "target": self._target.identity}
             | {f"derived {derived.table}": str(derived.rows) for derived in self._derived}

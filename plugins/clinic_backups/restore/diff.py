@@ -296,9 +296,12 @@ def _updates(staged: Staged, ops: sql.Identifier) -> sql.Composed:
 
 
 def _differs(names: Sequence[str]) -> sql.Composed:
-    """Compare by the texts' bytes, because a collation may treat different texts as equal."""
+    """Compare by the texts' bytes, because a collation may treat different texts as equal.
+
+    The text is that of a row: it is never NULL, and no cast of the application makes it.
+    """
     return sql.SQL(" OR ").join(
-        sql.SQL('w.{0}::text IS DISTINCT FROM p.{0}::text COLLATE "C"').format(sql.Identifier(name)) for name in names
+        sql.SQL('{} <> {} COLLATE "C"').format(row_text([name], "w"), row_text([name], "p")) for name in names
     )
 
 

@@ -118,9 +118,10 @@ class IntoRestore:
         with self._workspace() as workspace:
             target = _primary(workspace)
             _require_room(workspace, schema)
-            workspace.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)), f"making schema {schema}")
+            making = sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema))
+            workspace.define_for_good(making, f"making schema {schema}", _MAKES)
             comment = sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(schema), sql.Literal(_MADE_BY_US))
-            workspace.execute(comment, f"noting who made schema {schema}")
+            workspace.define_for_good(comment, f"noting who made schema {schema}", _MAKES)
             types = Types(workspace)
             names = _names(contents)
             copies = [_Copy(workspace, schema, names[name], content, types) for name, content in contents.items()]
@@ -152,7 +153,8 @@ class _Target(Workspace):
 
     def copy_in(self, target: sql.Identifier, columns: Sequence[str], source: ByteSource, doing: str) -> int:
         try:
-            return super().copy_in(target, columns, source, doing)
+            with self.application_path():  # domains are checked with each row
+                return super().copy_in(target, columns, source, doing)
         except PermanentError as error:
             if isinstance(error, IntegrityError):
                 raise
@@ -163,6 +165,7 @@ class _Target(Workspace):
             ) from None
 
 
+_MAKES = "into another schema makes this schema and its tables"
 _MADE_BY_US = "A copy of one clinic's backup, made by clinic-backups restore-into. It may be dropped."
 
 
@@ -267,7 +270,7 @@ class _Copy:
             for column in self._columns
         ]
         statement = sql.SQL("CREATE TABLE {} ({})").format(self._identifier, sql.SQL(", ").join(columns))
-        self._workspace.execute(statement, f"making the table {one_line(self.name)}")
+        self._workspace.define_for_good(statement, f"making the table {one_line(self.name)}", _MAKES)
 
     def staged(self, index: int) -> Staged:
         """The table for the loader, with all of the backup's blocks missing."""
@@ -284,7 +287,7 @@ class _Copy:
         shown = one_line(self.was.name)
         if self._key:
             statement = sql.SQL("ALTER TABLE {} ADD PRIMARY KEY ({})").format(self._identifier, columns_of(self._key))
-            self._workspace.execute(statement, f"adding the primary key of {shown}")
+            self._workspace.define_for_good(statement, f"adding the primary key of {shown}", _MAKES)
         self._workspace.execute(sql.SQL("ANALYZE {}").format(self._identifier), f"analyzing {shown}")
         ((rows,),) = self._workspace.rows(
             sql.SQL("SELECT count(*) FROM {}").format(self._identifier), None, f"counting {shown}"

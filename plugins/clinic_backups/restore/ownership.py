@@ -14,7 +14,7 @@ from clinic_backups.restore.rules import CASCADE, Reference, with_child
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.ways import Ways, columns_of_ways
-from clinic_backups.restore.workspace import columns_of, row_text
+from clinic_backups.restore.workspace import columns_of, equal_texts, row_text
 
 _CONSTANT = re.compile(r"""(?:E?'(?:[^']|'')*'|\(?-?[0-9.]+\)?|true|false)(?:::[\w\s".]+(?:\([0-9, ]+\))?(?:\[\])*)?""")
 """A default that always gives the same value, as ``pg_get_expr`` writes it. ``CURRENT_DATE`` is not one."""
@@ -44,12 +44,10 @@ class Ownership:
 
     def _is_marked(self, shape: Shape) -> sql.Composed:
         return _all(
-            sql.SQL("(t.{0} IS NULL OR t.{0}::text = {1} OR {2})").format(
+            sql.SQL("(t.{0} IS NULL OR concat(t.{0}) = {1} OR {2})").format(
                 sql.Identifier(name),
                 sql.Literal(str(self._ways.clinic_id)),
-                sql.SQL("t.{0}::text = w.{0}::text").format(sql.Identifier(name))
-                if name in shape.columns
-                else sql.SQL("false"),
+                equal_texts(name, "t", "w") if name in shape.columns else sql.SQL("false"),
             )
             for name in self._ways.marks(shape.name)
             # An extract compares columns of the tables that it joins as well.
@@ -71,7 +69,7 @@ class Ownership:
         ]
         if shape.name == self._ways.clinic_table and self._ways.clinics_key is not None:
             own = sql.Identifier("t", self._ways.clinics_key)
-            proofs.append(sql.SQL("{}::text = {}").format(own, sql.Literal(str(self._ways.clinic_id))))
+            proofs.append(sql.SQL("concat({}) = {}").format(own, sql.Literal(str(self._ways.clinic_id))))
         return sql.SQL("({})").format(sql.SQL(" OR ").join(proofs or [sql.SQL("false")]))
 
     def _is_lost(self, shape: Shape) -> sql.Composed:
@@ -148,7 +146,7 @@ def _is_unsaid(shape: Shape) -> sql.Composed:
     return _all(
         sql.SQL("(t.{0} IS NULL OR {1})").format(
             sql.Identifier(column.name),
-            sql.SQL("t.{}::text = ({})::text").format(sql.Identifier(column.name), sql.SQL(column.default))
+            sql.SQL("{} = ROW({})::text").format(row_text([column.name], "t"), sql.SQL(column.default))
             if column.default and _CONSTANT.fullmatch(column.default)
             else sql.SQL("false"),
         )
@@ -180,13 +178,13 @@ def leads_to_nothing(way: Reference) -> sql.Composed:
 def _as_in_backup(way: Reference, shape: Shape) -> sql.Composed:
     if not set(way.columns) <= set(shape.columns):
         return sql.Composed([sql.SQL("false")])
-    return _all(sql.SQL("t.{0}::text = w.{0}::text").format(sql.Identifier(name)) for name in way.columns)
+    return _all(equal_texts(name, "t", "w") for name in way.columns)
 
 
 def nulled(columns: Sequence[str]) -> sql.Composed:
     """Each column is NULL or has the backup's value."""
     return _all(
-        sql.SQL("(t.{0} IS NULL OR t.{0}::text = w.{0}::text)").format(sql.Identifier(name)) for name in columns
+        sql.SQL("(t.{} IS NULL OR {})").format(sql.Identifier(name), equal_texts(name, "t", "w")) for name in columns
     )
 
 

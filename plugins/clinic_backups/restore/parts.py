@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 
 from clinic_backups.restore.casts import Converted
 from clinic_backups.restore.diff import TableDiff, digest_of_values
+from clinic_backups.restore.hooks import AFTER, BEFORE
 from clinic_backups.restore.model import Target
 from clinic_backups.restore.quiet import Quiet
 from clinic_backups.restore.sequences import Found
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.tenant.extract import SqlFolder
 
-_ALSO_LIVE = ("trigger ", "sequence ", "conversion ", "shape ", "extract ")
+_ALSO_LIVE = ("trigger ", "sequence ", "conversion ", "shape ", "extract ", "hook ")
 """Parts that have to be as planned in the mode ``live`` too, if they still matter."""
 
 
@@ -55,6 +57,11 @@ def conversions(
 def extracts(diffs: Mapping[str, TableDiff], queries: Mapping[str, str]) -> dict[str, str]:
     """The queries that say which rows are the clinic's."""
     return {f"extract {name}": _sha256(queries[name]) for name, diff in diffs.items() if diff.plan.writes}
+
+
+def hooks(folder: SqlFolder) -> dict[str, str]:
+    """The application's SQL that runs before and after the writing, as far as there is any."""
+    return {f"hook {name}": _sha256(folder.text(name)) for name in (BEFORE, AFTER) if (folder.path / name).is_file()}
 
 
 def said(notes: Mapping[str, Sequence[str]], target: Target) -> dict[str, str]:

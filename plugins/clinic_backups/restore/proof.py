@@ -198,7 +198,7 @@ class Proof:
         if not shape.filled or not diff.plan.insert:
             return
         others = sql.SQL(" OR ").join(
-            sql.SQL('t.{}::text IS DISTINCT FROM ({})::text COLLATE "C"').format(sql.Identifier(column), value)
+            sql.SQL('{} <> ROW({})::text COLLATE "C"').format(row_text([column], "t"), value)
             for (column, _), value in zip(shape.filled, shape.filling, strict=True)
         )
         query = sql.SQL("SELECT count(*) FROM {} AS o JOIN {} AS t ON {} WHERE o.op = 'insert' AND ({})").format(

@@ -29,7 +29,7 @@ MANY_ROWS = 20_000
 LOCK_MOMENT_MS = 250
 """A restore waits this long for the lock that turns triggers off, and then lets others go first."""
 How = Literal["nothing", "replica", "disable", "fire"]
-_EVENTS = {"insert": 4, "delete": 8, "update": 16}  # bits of pg_trigger.tgtype
+EVENTS = {"insert": 4, "delete": 8, "update": 16}  # bits of pg_trigger.tgtype
 _STATES = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
 
 
@@ -37,7 +37,7 @@ _STATES = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
 class Trigger:
     """A trigger that the writing would fire.
 
-    :param table: the restored table. ``relation`` is the same, or the partition that has the trigger.
+    :param table: the restored or derived table. ``relation`` is the same, or the partition that has the trigger.
     :param state: ``pg_trigger.tgenabled``: O origin, A always, R replica, D disabled.
     :param kind: TRIGGER, or RULE: a rule that writes something else is treated like a trigger.
     :param definition: a digest of what it does.
@@ -59,6 +59,8 @@ class Quiet:
 
     how: How
     triggers: tuple[Trigger, ...] = ()
+    with_derived: bool = False
+    """Rows of derived tables are deleted too, so the replica role is not used."""
 
     def notes(self) -> dict[str, str]:
         """A sentence for each table that has such triggers."""
@@ -87,8 +89,12 @@ class Quiet:
                     trigger.table,
                     f"The rule {trigger.name} of {trigger.relation} changes what is written, and the role of restore_db"
                     " may not turn it off.",
-                    f"ALTER TABLE {trigger.relation} DISABLE RULE {trigger.name}; for the time of the restore, or GRANT"
-                    " SET ON PARAMETER session_replication_role TO the role of restore_db.",
+                    f"ALTER TABLE {trigger.relation} DISABLE RULE {trigger.name}; for the time of the restore, or "
+                    + (
+                        "make the role of restore_db the table's owner."
+                        if self.with_derived
+                        else "GRANT SET ON PARAMETER session_replication_role TO the role of restore_db."
+                    ),
                 )
 
     def begin(self, workspace: Workspace) -> None:
@@ -106,9 +112,8 @@ class Quiet:
             self._alter_all(workspace, lambda trigger: _STATES[trigger.state])
 
     def _alter_all(self, workspace: Workspace, how: Callable[[Trigger], str]) -> None:
-        with workspace.application_path():  # an event trigger may fire
-            for trigger in self.triggers:
-                _alter(workspace, trigger, how(trigger))
+        for trigger in self.triggers:
+            _alter(workspace, trigger, how(trigger))
 
 
 def decide(
@@ -123,10 +128,12 @@ def decide(
     :param derived: rows of derived tables that are deleted too. PostgreSQL checks their own foreign keys.
     """
     written = [name for name, diff in diffs.items() if diff.plan.writes]
+    masks = {name: _mask(diffs[name]) for name in written} | {each.table: EVENTS["delete"] for each in derived}
     found = [
-        Trigger(*row) for row in workspace.rows(catalog_query("triggers"), {"names": written}, "reading the triggers")
+        Trigger(*row)
+        for row in workspace.rows(catalog_query("triggers"), {"names": list(masks)}, "reading the triggers")
     ]
-    hit = [trigger for trigger in found if trigger.events & _mask(diffs[trigger.table])]
+    hit = [trigger for trigger in found if trigger.events & masks[trigger.table]]
     firing = tuple(trigger for trigger in hit if trigger.state in _STATES)
     stuck = any(diffs[name].moving and cascading(references, name) is not None for name in written)
     if not firing and not stuck and sum(diffs[name].plan.writes for name in written) < MANY_ROWS:
@@ -139,8 +146,8 @@ def decide(
     if not firing:
         return Quiet("nothing")
     if all(trigger.may for trigger in firing):
-        return Quiet("disable", firing)
-    return Quiet("fire", firing)
+        return Quiet("disable", firing, bool(derived))
+    return Quiet("fire", firing, bool(derived))
 
 
 def _without_making_others_wait(workspace: Workspace, lock: Callable[[], None]) -> None:
@@ -174,7 +181,7 @@ def _mask(diff: TableDiff) -> int:
     """The events that writing a table causes. Rows that move are deleted and inserted."""
     plan = diff.plan
     counts = {"insert": plan.insert + diff.moving, "delete": plan.delete + diff.moving, "update": plan.update}
-    return sum(_EVENTS[event] for event, count in counts.items() if count)
+    return sum(EVENTS[event] for event, count in counts.items() if count)
 
 
 def _provable(diffs: Mapping[str, TableDiff], references: Sequence[Reference]) -> bool:
@@ -228,4 +235,5 @@ def _alter(workspace: Workspace, trigger: Trigger, how: str) -> None:
         sql.SQL(trigger.kind),
         sql.Identifier(trigger.name),
     )
-    workspace.execute(statement, f"changing the triggers of {trigger.relation}")
+    what = f"turns triggers of {trigger.relation} off and on"
+    workspace.define_for_good(statement, f"changing the triggers of {trigger.relation}", what)

@@ -171,7 +171,8 @@ class ReferenceProof:
 
     def _gone_keys(self, reference: Reference, diff: TableDiff) -> list[list[tuple[Any, ...]]]:
         texts = sql.SQL(", ").join(
-            sql.SQL("g.{}::text").format(sql.Identifier(name)) for name in reference.parent_columns
+            sql.SQL("CASE WHEN num_nulls(g.{0}) = 0 THEN concat(g.{0}) END").format(sql.Identifier(name))
+            for name in reference.parent_columns
         )
         rows = self._workspace.rows(
             sql.SQL("SELECT DISTINCT {} FROM ({}) AS g").format(texts, _gone(diff, reference)),

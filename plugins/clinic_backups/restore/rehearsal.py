@@ -12,7 +12,7 @@ from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.park import CannotMove
 from clinic_backups.restore.rules import NO_ACTION, Reference
-from clinic_backups.restore.workspace import Workspace, row_text
+from clinic_backups.restore.workspace import Workspace, equal_texts, row_text
 from clinic_backups.tenant.drift import FILE, filled_column
 
 
@@ -49,9 +49,7 @@ def of_untold(workspace: Workspace, diffs: Mapping[str, TableDiff], references: 
             ops=diff.ops,
             p_text=row_text(shape.columns, "p"),
             w_text=row_text(shape.columns, "w"),
-            same=sql.SQL(" AND ").join(
-                sql.SQL("p.{0}::text = w.{0}::text").format(sql.Identifier(name)) for name in names
-            ),
+            same=sql.SQL(" AND ").join(equal_texts(name, "p", "w") for name in names),
         )
         ((count,),) = workspace.rows(query, None, f"looking at the changed rows of {diff.name}")
         if count:
@@ -131,7 +129,7 @@ def _count(workspace: Workspace, diff: TableDiff, refused: Refused) -> int | Non
     try:
         with workspace.attempt():
             query = sql.SQL("SELECT count(*) FROM ({}) AS w WHERE {}").format(diff.written, condition)
-            ((count,),) = workspace.rows(query, None, "counting rows that a constraint refuses")
+            ((count,),) = workspace.as_application(query, 1, "counting rows that a constraint refuses")
             return int(count)
     except PermanentError:
         return None  # the constraint uses columns that the backup does not have

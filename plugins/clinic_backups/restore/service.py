@@ -21,7 +21,7 @@ from clinic_backups.restore.hooks import hooked
 from clinic_backups.restore.live import digest_of_moment
 from clinic_backups.restore.migrated import Migrated, Numbered, migrated
 from clinic_backups.restore.model import RestorePlan, TablePlan, Wish, digest_of
-from clinic_backups.restore.parts import otherwise, unplanned
+from clinic_backups.restore.parts import hooks, otherwise, unplanned
 from clinic_backups.restore.rights import lacking_right
 from clinic_backups.restore.rules import read_rules
 from clinic_backups.restore.staging import Staging, Unfit
@@ -137,7 +137,10 @@ class ClinicRestore:
             comparison.workspace.commit()
             return now
 
-        with hooked(self.database, SqlFolder(self.settings.sql_dir), source.clinic_id, self.listener):
+        folder = SqlFolder(self.settings.sql_dir)
+        if plan is not None:
+            _require_hooks(folder, plan)
+        with hooked(self.database, folder, source.clinic_id, self.listener):
             try:
                 return self._compared(source, wish, write, since=since)
             except TransientError as error:
@@ -253,6 +256,13 @@ def _require_plan(plan: RestorePlan | None, approved: str) -> RestorePlan:
             "The plan is not the one that was approved.", hint="Nothing was changed. Make a new plan and approve it."
         )
     return plan
+
+
+def _require_hooks(folder: SqlFolder, plan: RestorePlan) -> None:
+    """:raises ClinicChanged: a hook is not the one of the plan. The first one runs before anything is compared."""
+    planned = {key: value for key, value in plan.parts.items() if key.startswith("hook ")}
+    if plan.parts and (found := otherwise(hooks(folder), planned)):
+        raise _otherwise(plan.clinic_id, found)
 
 
 def _interrupted(error: TransientError, committing: Sequence[str]) -> TransientError:

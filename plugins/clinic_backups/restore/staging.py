@@ -125,11 +125,15 @@ class Staging:
 
 def compute_keys(workspace: Workspace, table: sql.Identifier, shape: Shape) -> None:
     """Add the generated columns of the primary key to a loaded temporary table."""
-    for column in shape.computed:
-        statement = sql.SQL("ALTER TABLE {} ADD COLUMN {} {} GENERATED ALWAYS AS ({}) STORED").format(
-            table, sql.Identifier(column.name), sql.SQL(shape.typed(column.name)), sql.SQL(column.generated or "")
-        )
-        workspace.define(statement, f"computing {shape.name}.{column.name}")
+    if shape.computed:
+        added = [
+            sql.SQL("({})::{} AS {}").format(
+                sql.SQL(column.generated or ""), sql.SQL(shape.typed(column.name)), sql.Identifier(column.name)
+            )
+            for column in shape.computed
+        ]
+        query = sql.SQL("SELECT r.*, {} FROM {} AS r").format(sql.SQL(", ").join(added), table)
+        workspace.remake(table, query, f"computing keys of {shape.name}")
 
 
 class _Load:

@@ -13,7 +13,7 @@ from clinic_backups.base.findings import Finding, Report
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.table import Table
 from clinic_backups.restore import hooks, sequences
-from clinic_backups.restore.quiet import may_replica
+from clinic_backups.restore.quiet import EVENTS, may_replica
 from clinic_backups.restore.rehearsal import told_by, untold
 from clinic_backups.restore.rules import (
     NO_ACTION,
@@ -25,7 +25,7 @@ from clinic_backups.restore.rules import (
     with_parent,
     with_row_key,
 )
-from clinic_backups.restore.workspace import Workspace, columns_of
+from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
 
@@ -69,6 +69,8 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
                 with report.check(CHECK, f"{name}: "), workspace.savepoint():
                     if rules[name].missing_rights or _try(workspace, table, key, query, references):
                         break
+        for name in sorted({each.child for each in references} & set(folder.declarations().derived) - set(tables)):
+            _check_triggers(report, workspace, name, derived=True)
         _check_sequences(report, workspace, sorted(tables), role)
         for name in (hooks.BEFORE, hooks.AFTER):
             for clinic in clinics[:1]:
@@ -94,15 +96,25 @@ def _check_told(report: Report, name: str, key: Sequence[str], references: tuple
         report.error(CHECK, untold(name, found), told_by(name, found))
 
 
-def _check_triggers(report: Report, workspace: Workspace, name: str) -> None:
+def _check_triggers(report: Report, workspace: Workspace, name: str, *, derived: bool = False) -> None:
+    """Check whether triggers would fire. Rows of a derived table are only deleted, and never in the replica role."""
     found = workspace.rows(catalog_query("triggers"), {"names": [name]}, "reading the triggers")
-    firing = sorted({trigger for _, _, trigger, _, state, may, *_ in found if state in ("O", "A") and not may})
-    if firing and not may_replica(workspace):
+    firing = sorted(
+        {
+            trigger
+            for _, _, trigger, events, state, may, *_ in found
+            if state in ("O", "A") and not may and (events & EVENTS["delete"] or not derived)
+        }
+    )
+    if firing and (derived or not may_replica(workspace)):
         report.warn(
             CHECK,
             f"Triggers or rules of {name} would fire during a restore: the role of restore_db may not turn them off"
             f" ({', '.join(firing)}).",
-            "GRANT SET ON PARAMETER session_replication_role TO the role of restore_db, or make it the table's owner.",
+            f"ALTER TABLE {name} OWNER TO the role of restore_db."
+            if derived
+            else "GRANT SET ON PARAMETER session_replication_role TO the role of restore_db, or make it the table's"
+            " owner.",
         )
 
 
@@ -123,13 +135,19 @@ def _try(workspace: Workspace, table: Table, key: Sequence[str], query: str, ref
     if not found or not key:
         return bool(found)
     same = sql.SQL(" AND ").join(
-        sql.SQL("t.{0}::pg_catalog.text OPERATOR(pg_catalog.=) (SELECT o.{0}::pg_catalog.text FROM one AS o)").format(
-            sql.Identifier(name)
+        sql.SQL("{} OPERATOR(pg_catalog.=) (SELECT {} FROM one AS o)").format(
+            row_text([name], "t"), row_text([name], "o")
         )
         for name in key
     )
     # As in a restore, the writing is parsed under the application's search path.
-    view = workspace.view(one, f"reading one row of {table.name}")
+    computed = [
+        sql.SQL(", ({}) AS {}").format(sql.SQL(column.generated or ""), sql.Identifier(column.name))
+        for column in table.columns
+        if column.generated is not None and column.name in key
+    ]
+    with_key = sql.SQL("SELECT r.*{} FROM ({}) AS r").format(sql.Composed(computed), one)
+    view = workspace.view(with_key, f"reading one row of {table.name}")
     once = sql.SQL("WITH one AS MATERIALIZED (SELECT * FROM {})").format(view)
     free = [column.name for column in table.stored_columns if column.identity != "always"]
     steps = [

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import Any, cast
 
 import psycopg2
 from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import Source, connect, raise_database_error, refusal_of
+from clinic_backups.base.database import Source, connect, raise_database_error
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
-from clinic_backups.base.silence import APPLICATION_PATH, IN_OWN_PATH, WatchedConnection
+from clinic_backups.base.silence import APPLICATION_PATH, IN_OWN_PATH, OWN_PATH, WatchedConnection
 from clinic_backups.base.table import Table
+from clinic_backups.restore import event_triggers
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant.copy_statement import require_column
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -29,6 +31,17 @@ def row_text(names: Sequence[str], alias: str) -> sql.Composed:
     return sql.SQL("ROW({})::pg_catalog.text").format(columns_of(names, alias))
 
 
+def equal_texts(name: str, left: str, right: str) -> sql.Composed:
+    """Two aliases have the same value in a column, which is not NULL.
+
+    A cast to text may be a function of the application (``CREATE CAST``). A row's text never is. IS NOT NULL would look
+    into a composite value.
+    """
+    return sql.SQL('(num_nulls({}) = 0 AND {} = {} COLLATE "C")').format(
+        sql.Identifier(left, name), row_text([name], left), row_text([name], right)
+    )
+
+
 class Workspace(Snapshot):
     """A REPEATABLE READ transaction that may write. It ends with :meth:`commit`, or is rolled back.
 
@@ -39,6 +52,7 @@ class Workspace(Snapshot):
     READ_ONLY = False
     SOURCE: Source = "restore"
     _views = 0
+    _as_application = False
 
     @staticmethod
     def _open(connection: Connection) -> WatchedConnection:
@@ -87,7 +101,7 @@ class Workspace(Snapshot):
             sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(type_)) for column, type_ in columns
         )
         statement = sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(sql.Identifier(name), described)
-        self.define(statement, f"making the temporary table {name}")
+        self.define(statement, f"making the temporary table {name}", names_only=True)
         return sql.Identifier("pg_temp", name)
 
     def derive(self, name: str, query: sql.Composable, doing: str) -> sql.Identifier:
@@ -114,7 +128,11 @@ class Workspace(Snapshot):
         everything else into a view: see :meth:`view`.
         """
         self.execute(APPLICATION_PATH, "setting the search path")
-        yield
+        self._as_application = True
+        try:
+            yield
+        finally:
+            self._as_application = False
         self.execute(IN_OWN_PATH, "setting the search path")
 
     def view(self, query: sql.Composable, doing: str, columns: int = 0) -> sql.Identifier:
@@ -132,6 +150,16 @@ class Workspace(Snapshot):
         self.define(sql.SQL("CREATE TEMPORARY VIEW {} {} AS {}").format(sql.Identifier(name), names, query), doing)
         return sql.Identifier("pg_temp", name)
 
+    def remake(self, table: sql.Identifier, query: sql.Composable, doing: str) -> None:
+        """Replace a temporary table by the result of a query of it that calls functions of the application."""
+        view, name = self.view(query, doing), str(table.strings[-1])
+        with self.application_path():
+            made = self.derive(f"new_{name}", sql.SQL("SELECT * FROM {}").format(view), doing)
+        self.define(sql.SQL("DROP VIEW {}").format(view), doing, names_only=True)
+        self.define(sql.SQL("DROP TABLE {}").format(table), doing, names_only=True)
+        renaming = sql.SQL("ALTER TABLE {} RENAME TO {}").format(made, sql.Identifier(name))
+        self.define(renaming, doing, names_only=True)
+
     def as_application(self, query: sql.Composable, columns: int, doing: str) -> list[tuple[Any, ...]]:
         """All rows of a query whose expressions call functions of the application. It writes nothing.
 
@@ -145,38 +173,57 @@ class Workspace(Snapshot):
             with self.application_path():
                 return self.rows(sql.SQL("SELECT * FROM {}").format(view), None, doing)
 
-    def define(self, statement: sql.Composable, doing: str) -> None:
-        """Make or change a temporary table.
+    @cached_property
+    def _event_triggers(self) -> event_triggers.EventTriggers:
+        return event_triggers.read(lambda query, values: self.rows(query, values, "reading event triggers"), OWN_PATH)
 
-        If event triggers forbid that and the role may, they are disabled for it.
+    def define(self, statement: sql.Composable, doing: str, *, names_only: bool = False) -> None:
+        """Make or change a temporary table or view.
+
+        If an event trigger forbids that, or fails, and the role may, event triggers are disabled for it.
+
+        :param names_only: the statement has no operator or function, unless their schema is named.
         """
+        if not self._event_triggers.triggers:
+            self.execute(statement, doing)
+            return
         try:
-            with self.attempt():
-                self.execute(statement, doing)
+            self._define_for_event_triggers(statement, doing, names_only)
         except PermanentError as error:
-            found = self.rows(
-                "SELECT quote_ident(evtname) FROM pg_event_trigger WHERE evtenabled IN ('O', 'A') ORDER BY 1",
-                None,
-                "looking for event triggers",
-            )
-            refused = refusal_of(error)
-            if not found or refused is None or refused.state not in ("P0001", "42501"):
-                raise
-            self._define_in_spite(statement, doing, ", ".join(str(name) for (name,) in found))
+            self._define_in_spite(statement, doing, error)
 
-    def _define_in_spite(self, statement: sql.Composable, doing: str, event_triggers: str) -> None:
+    def define_for_good(self, statement: sql.Composable, doing: str, what: str) -> None:
+        """Make or change something that others use too. It has no operator or function. Event triggers may forbid it.
+
+        :param what: what a restore does there, for people.
+        """
+        if not self._event_triggers.triggers:
+            self.execute(statement, doing)
+            return
+        try:
+            self._define_for_event_triggers(statement, doing, names_only=True)
+        except PermanentError as error:
+            raise self._event_triggers.explained(error, what) from None
+
+    def _define_for_event_triggers(self, statement: sql.Composable, doing: str, names_only: bool) -> None:
+        """Event triggers look up their tables by the search path at this moment."""
+        found = self._event_triggers
+        switches = (names_only or found.is_safe) and not self._as_application
+        with self.attempt():
+            if switches:
+                self.execute(event_triggers.path_of(found), "setting the search path")
+            self.execute(statement, doing)
+            if switches:
+                self.execute(IN_OWN_PATH, "setting the search path")
+
+    def _define_in_spite(self, statement: sql.Composable, doing: str, error: PermanentError) -> None:
         try:
             with self.attempt():
                 self.execute("SET LOCAL session_replication_role = replica", "keeping event triggers quiet")
                 self.execute(statement, doing)
                 self.execute("SET LOCAL session_replication_role = origin", "ending the quiet of triggers")
         except PermanentError:
-            raise PermanentError(
-                "A restore makes temporary tables, and an event trigger of the database forbids it. It has these:"
-                f" {event_triggers}.",
-                hint="ALTER EVENT TRIGGER … DISABLE; for the time of the restore, or let it pass temporary tables, or"
-                " GRANT SET ON PARAMETER session_replication_role TO the role of restore_db.",
-            ) from None
+            raise self._event_triggers.explained(error, "makes temporary tables and views") from None
 
     def copy_in(self, target: sql.Identifier, columns: Sequence[str], source: ByteSource, doing: str) -> int:
         """``COPY`` CSV into a temporary table; returns the number of rows."""

@@ -42,7 +42,7 @@ def keys(table: Table, alias: str) -> list[sql.Composable]:
     """
     types = {column.name: column.type for column in table.columns}
     return [
-        sql.SQL("{}::text" if "." in types[column] else "{}").format(sql.Identifier(alias, column))
+        sql.SQL("ROW({})::text" if "." in types[column] else "{}").format(sql.Identifier(alias, column))
         for column in table.primary_key
     ]
 

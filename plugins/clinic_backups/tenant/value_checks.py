@@ -139,15 +139,15 @@ class ValueChecks:
             )  # fmt: skip
         types = {column.name: column.type for column in table.columns}
         same = [
-            sql.SQL("t.{0}::text = r.{0}::text" if "." in types[name] else "t.{0} = CAST(r.{0}::text AS {1})").format(
-                sql.Identifier(name), sql.SQL(types[name])
-            )
+            sql.SQL("{} = {}").format(_text("t", name, types[name]), _text("r", name, types[name]))
+            if "." in types[name]
+            else sql.SQL("t.{0} = CAST(r.{0}::text AS {1})").format(sql.Identifier(name), sql.SQL(types[name]))
             for name in table.primary_key
         ]
         changed = [
-            sql.SQL(
-                ', count(*) FILTER (WHERE t.found AND r.{0}::text IS DISTINCT FROM t.{0}::text COLLATE "C")'
-            ).format(sql.Identifier(column.name))
+            sql.SQL(', count(*) FILTER (WHERE t.found AND {} IS DISTINCT FROM {} COLLATE "C")').format(
+                _text("r", column.name, column.type), _text("t", column.name, column.type)
+            )
             for column in columns
         ]
         return sql.SQL(catalog_query("values_changed")).format(
@@ -156,10 +156,15 @@ class ValueChecks:
         )  # fmt: skip
 
     def _texts(self, alias: str, table: Table) -> sql.Composable:
-        columns = [c.name for c in table.stored_columns if f"{table.name}.{c.name}" not in self._declared]
+        columns = [c for c in table.stored_columns if f"{table.name}.{c.name}" not in self._declared]
         return sql.SQL("ROW({})::text").format(
-            sql.SQL(", ").join(sql.Identifier(alias, column) + sql.SQL("::text") for column in columns)
+            sql.SQL(", ").join(_text(alias, column.name, column.type) for column in columns)
         )
+
+
+def _text(alias: str, name: str, type_: str) -> sql.Composed:
+    """A value as a text. The cast of a type outside of pg_catalog may be a function of the application."""
+    return sql.SQL("ROW({})::text" if "." in type_ else "{}::text").format(sql.Identifier(alias, name))
 
 
 def _gives_whole_rows(table: str, extract: str) -> bool:

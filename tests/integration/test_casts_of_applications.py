@@ -1,0 +1,87 @@
+"""A cast to text may be a function of the application: it is never called to compare values."""
+
+# ruff: noqa: E501 - a schema reads best with one table a line
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clinic_backups.base import connections
+from clinic_backups.restore.into import IntoRestore
+from tests.integration.test_restore_outside import OWN, restored
+from tests.integration.test_trial import trial
+from tests.postgres_fixtures import DemoDatabase
+from tests.shapes import shaped
+
+CASTS = {
+    "gives the same for all": "LANGUAGE sql IMMUTABLE AS $$SELECT 'same'$$",
+    "looks a table up": "LANGUAGE sql STABLE AS $$SELECT v FROM allowed WHERE v = 'm5'$$",
+    "fails": "LANGUAGE plpgsql AS $$BEGIN RAISE 'no'; END$$",
+    "gives nothing": "LANGUAGE sql IMMUTABLE AS $$SELECT NULL::text$$",
+}
+LABELS = ", ".join(f"'m{number}'" for number in range(60))
+TYPES = {
+    "an enum": (f"CREATE TYPE s.mood AS ENUM ({LABELS});", "('m' || {})::s.mood"),
+    "a composite type": ("CREATE TYPE s.mood AS (a text, b int);", "ROW('m' || {}, 1)::s.mood"),
+}
+DDL = """
+    SET LOCAL search_path = s, public; CREATE TABLE allowed (v text); INSERT INTO allowed VALUES ('m5'); GRANT SELECT ON allowed TO PUBLIC;
+    {type_} GRANT USAGE ON TYPE s.mood TO PUBLIC;
+    CREATE TABLE bill (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES clinic, v s.mood, phone int);
+    CREATE TABLE kind (m s.mood PRIMARY KEY, clinic_id int NOT NULL REFERENCES clinic, v text);
+    CREATE TABLE item (m s.mood UNIQUE, clinic_id int REFERENCES clinic ON DELETE SET NULL, kind s.mood REFERENCES kind, id int PRIMARY KEY);
+    CREATE TABLE log (clinic_id int NOT NULL REFERENCES clinic, v s.mood);
+    CREATE FUNCTION s.mt(s.mood) RETURNS text {cast}; CREATE CAST (s.mood AS text) WITH FUNCTION s.mt(s.mood) AS ASSIGNMENT;
+    INSERT INTO bill SELECT k, 1 + k % 2, {value}, k FROM generate_series(1, 20) k;
+    INSERT INTO kind SELECT {value}, 1 + k % 2, 'v' FROM generate_series(1, 20) k;
+    INSERT INTO item SELECT {value}, 1 + k % 2, {value}, k FROM generate_series(1, 20) k;
+    INSERT INTO log SELECT 1 + k % 2, {value} FROM generate_series(1, 20) k
+"""
+DAMAGE = (
+    "UPDATE s.bill SET v = {one}, phone = 0 WHERE id IN (6, 8)",
+    "DELETE FROM s.item WHERE id = 10",
+    "UPDATE s.item SET m = CASE id WHEN 4 THEN {two} WHEN 2 THEN {three} END WHERE id IN (2, 4)",
+    "UPDATE s.log SET v = {one} WHERE clinic_id = 1",
+    "UPDATE s.item SET clinic_id = NULL WHERE id = 12",
+    "INSERT INTO s.kind SELECT {one}, 1",
+    "UPDATE s.kind SET v = 'x' WHERE clinic_id = 1",
+)
+
+
+@pytest.mark.parametrize(
+    ("type_", "cast", "quiet"),
+    [
+        ("an enum", "gives the same for all", False),
+        ("an enum", "looks a table up", True),
+        ("a composite type", "fails", True),
+        ("a composite type", "gives nothing", False),
+    ],
+)
+def test_values_are_compared_without_the_applications_cast(
+    demo_database: DemoDatabase, tmp_path: Path, cast: str, type_: str, quiet: bool
+) -> None:
+    making, value = TYPES[type_]
+    ddl = DDL.format(type_=making, cast=CASTS[cast], value=value.format("k"))
+    extracts = {"bill": OWN, "kind": OWN, "item": OWN, "log": OWN}
+    rig = shaped(demo_database, tmp_path, ddl, extracts, lists="s.allowed: shared, x\ns.item: lasting keys, x\n")
+    role = demo_database.roles.restorer
+    record, before = rig.run(1), rig.everything()
+    assert [found for found in trial(rig) if found.level != "ok"] == []
+    one, two, three = value.format("50"), value.format("2"), value.format("51")
+    if type_ != "an enum":
+        rig.execute("UPDATE s.bill SET v = ROW('m1', NULL)::s.mood WHERE id = 14")
+        record, before = rig.run(1), rig.everything()
+    rig.execute(*(damage.format(one=one, two=two, three=three) for damage in DAMAGE))
+    try:
+        if quiet:
+            rig.execute(f"GRANT SET ON PARAMETER session_replication_role TO {role}")
+        restored(rig, record)
+        assert rig.everything() == before
+        assert rig.plan(record).writes == 0
+        restore = rig.restore()
+        restore.database = connections.parse("restore_target", rig.database.postgres.uri(rig.database.name))
+        assert IntoRestore(restore).run(rig.source(record), "a_copy").rows == 41
+    finally:
+        rig.execute(f"REVOKE SET ON PARAMETER session_replication_role FROM {role}")

@@ -1,0 +1,119 @@
+"""A plan and its approval cover what else runs: triggers and rules of derived tables, and the hooks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clinic_backups.restore.model import Wish
+from clinic_backups.restore.service import ClinicChanged
+from tests.integration.test_restore_outside import OWN
+from tests.integration.test_trial import trial
+from tests.postgres_fixtures import DemoDatabase
+from tests.shapes import Shaped, shaped
+
+DDL = """
+    CREATE SEQUENCE s.mails; GRANT ALL ON s.mails TO PUBLIC; CREATE TABLE s.trash (id int);
+    CREATE TABLE s.bill (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, v text);
+    CREATE TABLE s.der (id int, bill_id int REFERENCES s.bill, v text) PARTITION BY LIST (id);
+    CREATE TABLE s.der_1 PARTITION OF s.der FOR VALUES IN (1);
+    INSERT INTO s.bill SELECT k, 1 + k % 2 FROM generate_series(1, 20) AS k;
+    CREATE FUNCTION s.mail() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM nextval(''s.mails''); RETURN OLD; END';
+    CREATE FUNCTION s.other() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'
+"""
+LISTS = "s.der: derived, made every night\ns.trash: shared, x\n"
+FIRES = {
+    "before": "CREATE TRIGGER mail BEFORE DELETE ON s.der FOR EACH ROW EXECUTE FUNCTION s.mail()",
+    "after, of a partition": "CREATE TRIGGER mail AFTER DELETE ON s.der_1 FOR EACH ROW EXECUTE FUNCTION s.mail()",
+    "a statement's": "CREATE TRIGGER mail AFTER DELETE ON s.der FOR EACH STATEMENT EXECUTE FUNCTION s.mail()",
+}
+RULE = "CREATE RULE mail AS ON DELETE TO s.der DO ALSO INSERT INTO s.trash VALUES (1)"
+
+
+def with_rows(database: DemoDatabase, folder: Path, more: str, *, owner: bool) -> Shaped:
+    return shaped(database, folder, f"{DDL}; {more}", {"bill": OWN}, lists=LISTS, owner=owner)
+
+
+def added(rig: Shaped) -> None:
+    rig.execute("INSERT INTO s.bill VALUES (100, 1)", "INSERT INTO s.der VALUES (1, 100, 'x')")
+
+
+@pytest.mark.parametrize("what", [*FIRES, "a rule"])
+@pytest.mark.parametrize("owner", [False, True])
+def test_triggers_of_derived_tables_are_turned_off_or_in_the_plan(
+    demo_database: DemoDatabase, tmp_path: Path, what: str, owner: bool
+) -> None:
+    rig = with_rows(demo_database, tmp_path, FIRES.get(what, RULE), owner=owner)
+    record = rig.run(1)
+    added(rig)
+    plan = rig.plan(record)
+    (notes,) = [" ".join(table.notes) for table in plan.tables if table.table == "s.der"]
+    fired = [(not owner,)]
+    if owner:
+        assert "turned off meanwhile" in notes and "mail" in notes
+    else:
+        assert "will fire: this role may not turn them off: mail" in notes
+        (warning,) = [found for found in trial(rig) if found.level == "warning" and "s.der" in found.message]
+        assert "(mail)" in warning.message and "OWNER" in warning.hint
+        if what == "a rule":
+            (refusal,) = plan.refusals
+            assert "The rule mail of s.der" in refusal.message and "DISABLE RULE mail" in refusal.hint
+            return
+    rig.restore().apply(rig.source(record), Wish(), approved=plan.digest, plan=plan)
+    assert rig.execute_rows("SELECT count(*) FROM s.der") == [(0,)]
+    assert rig.execute_rows("SELECT count(*) FROM s.trash") == [(0,)]
+    if what != "a rule":
+        assert rig.execute_rows("SELECT is_called FROM s.mails") == fired
+    query = "SELECT DISTINCT tgenabled::text FROM pg_trigger WHERE tgname = 'mail'"
+    assert rig.execute_rows(query) == ([("O",)] if what != "a rule" else [])
+
+
+@pytest.mark.parametrize("between", [
+    "CREATE TRIGGER other BEFORE DELETE ON s.der FOR EACH ROW EXECUTE FUNCTION s.other()",
+    "CREATE OR REPLACE FUNCTION s.mail() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'",
+    "DROP TRIGGER mail ON s.der",
+    RULE,
+])  # fmt: skip
+def test_another_trigger_of_a_derived_table_is_another_plan(
+    demo_database: DemoDatabase, tmp_path: Path, between: str
+) -> None:
+    rig = with_rows(demo_database, tmp_path, FIRES["before"], owner=True)
+    record = rig.run(1)
+    added(rig)
+    plan = rig.plan(record)
+    rig.execute(between)
+    with pytest.raises(ClinicChanged):
+        rig.restore().apply(rig.source(record), Wish(), approved=plan.digest, plan=plan)
+    assert rig.execute_rows("SELECT count(*) FROM s.der") == [(1,)]
+
+
+def test_a_trigger_that_no_deletion_fires_is_no_part_of_the_plan(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = with_rows(demo_database, tmp_path, "", owner=False)
+    record = rig.run(1)
+    added(rig)
+    plan = rig.plan(record)
+    rig.execute("CREATE TRIGGER other BEFORE INSERT ON s.der FOR EACH ROW EXECUTE FUNCTION s.other()")
+    assert rig.plan(record).digest == plan.digest
+    assert [found for found in trial(rig) if found.level == "warning" and "s.der" in found.message] == []
+
+
+@pytest.mark.parametrize("mode", ["exact", "live"])
+@pytest.mark.parametrize("name", ["before_restore.sql", "after_restore.sql"])
+@pytest.mark.parametrize("was", ["", "UPDATE s.clinic SET phone = '8' WHERE id = 2"])
+def test_another_hook_than_the_plans_does_not_run(
+    demo_database: DemoDatabase, tmp_path: Path, mode: str, name: str, was: str
+) -> None:
+    rig = with_rows(demo_database, tmp_path, "", owner=False)
+    hook = rig.settings.sql_dir / name
+    if was:
+        hook.write_text(was)
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.bill WHERE id = 2")
+    plan, damaged = rig.plan(record, mode=mode), rig.everything()
+    hook.write_text("UPDATE s.clinic SET phone = '9' WHERE id = 2")
+    with pytest.raises(ClinicChanged, match=f"hook {name}"):
+        rig.restore().apply(rig.source(record), Wish(mode=mode), approved=plan.digest, plan=plan)
+    assert rig.everything() == damaged
+    rig.bring_back(record)
+    assert rig.execute_rows("SELECT phone FROM s.clinic WHERE id = 2") == [("9",)]
