@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from clinic_backups.restore.number_calls import calls, in_place, texts_in
 from clinic_backups.restore.number_code import Code
-from clinic_backups.restore.sql_tokens import name_of, plain, tokens
+from clinic_backups.tenant.sql_tokens import name_of, plain, tokens
 
 ID = "id", "nextval('s.q')"
 BODIES = {

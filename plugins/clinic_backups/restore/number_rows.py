@@ -8,7 +8,7 @@ from typing import Any
 from psycopg2 import sql
 
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.restore.sql_tokens import tokens
+from clinic_backups.tenant.sql_tokens import tokens
 from clinic_backups.restore.workspace import Workspace
 
 

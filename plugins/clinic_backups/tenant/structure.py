@@ -78,6 +78,21 @@ class NotedColumn:
 
 
 @dataclass(frozen=True)
+class OperatorColumn:
+    """A name for values of a type that has operators or functions outside of ``pg_catalog``.
+
+    It is a column of a relation or of a function's result, or the name of a function or of the type itself.
+    """
+
+    source: str
+    """``schema.name`` of the relation, the function or the type."""
+    name: str
+    type: str
+    operators: frozenset[tuple[str, str]]
+    """Schema and name of these operators and functions. ``pg_catalog`` has others of the same names."""
+
+
+@dataclass(frozen=True)
 class Structure:
     """The facts of one moment."""
 
@@ -85,6 +100,7 @@ class Structure:
     references: tuple[Reference, ...]
     columns: tuple[NotedColumn, ...]
     has_large_objects: bool
+    operator_columns: tuple[OperatorColumn, ...] = ()
 
     def descendants(self, name: str) -> list[str]:
         """The tables that inherit from one, at any depth, in order of name."""
@@ -142,11 +158,18 @@ def read(snapshot: Snapshot, names: Iterable[str] = (), clinic_table: str = "") 
         )
         for item in facts.get("column", ())
     ]
+    operators = {
+        item["type"]: frozenset((schema, name) for schema, name in item["operators"])
+        for item in facts.get("operator_type", ())
+    }
     return Structure(
         relations={item["name"]: _relation(item) for item in facts.get("relation", ())},
         references=tuple(references),
         columns=tuple(sorted(columns, key=lambda column: (column.table, column.name))),
         has_large_objects=bool(facts["large_objects"][0]),
+        operator_columns=tuple(
+            OperatorColumn(**item, operators=operators[item["type"]]) for item in facts.get("operator_column", ())
+        ),
     )
 
 
