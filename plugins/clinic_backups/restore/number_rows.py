@@ -8,8 +8,8 @@ from typing import Any
 from psycopg2 import sql
 
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.tenant.sql_tokens import tokens
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.tenant.sql_tokens import tokens
 
 
 def asked(workspace: Workspace, query: sql.Composed, columns: int = 1) -> list[tuple[Any, ...]] | None:

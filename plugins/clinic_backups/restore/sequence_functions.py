@@ -9,9 +9,9 @@ from functools import cached_property
 from clinic_backups.restore.number_calls import HIDDEN, asked, called, calls, runs_shut
 from clinic_backups.restore.number_code import Code, Written
 from clinic_backups.restore.sequence_names import Known, Sequences
-from clinic_backups.tenant.sql_tokens import tokens
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.sql_tokens import tokens
 
 LONGEST_BODY = 30_000
 """Characters of a function's text that is read. A longer one counts as one that cannot be read."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from clinic_backups.restore.number_calls import texts_in
-from clinic_backups.tenant.sql_tokens import name_of, tokens
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.sql_tokens import name_of, tokens
 
 _SHOWN = 3
 

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 
 from clinic_backups.tenant.sql_tokens import tokens
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _SIGNS = frozenset("+-*/<>=~!@#%^&|`?")
 _BY_WORD = {
     "in": ("=", "<>"), "between": ("<", "<=", ">", ">="), "like": ("~~", "!~~"), "ilike": ("~~*", "!~~*"),
@@ -17,23 +22,21 @@ _BY_WORD = {
 }  # fmt: skip
 """The operators that PostgreSQL looks up for words."""
 _LISTS = {"select": "list", "returning": "list", "by": "by"}
-_CLAUSES = frozenset(
-    "from where having on using limit offset fetch window join union except intersect values set".split()
-)
+_CLAUSES = _words("from where having on using limit offset fetch window join union except intersect values set")
 _BEFORE_ITEM = ("select", "all", "distinct", "by", ",", "(", "[")
-_AFTER_ITEM = frozenset(
+_AFTER_ITEM = _words(
     ", ) ] ; as from asc desc nulls union except intersect order group limit where offset fetch for having rows range"
-    " window".split()
+    " window"
 )
 _BEFORE_ROWS = ("from", "join", "lateral", "exists", "as", "materialized", "union", "except", "intersect", "recursive")
 """Before a subquery whose columns are only named there, and not compared."""
-_TRANSPARENT = frozenset("any all some array row coalesce greatest least cast".split())
+_TRANSPARENT = _words("any all some array row coalesce greatest least cast")
 """Before a parenthesis: the values in it are those of the whole."""
-_KEYWORDS = frozenset(
+_KEYWORDS = _words(
     "and or not is in like ilike similar between from where having on using join inner left right full cross natural"
     " outer lateral union except intersect all any some as with recursive materialized select distinct by order group"
     " limit offset fetch for window over filter within operator collate when then else case end values array row cast"
-    " exists returning asc desc nulls rows range".split()
+    " exists returning asc desc nulls rows range"
 )
 
 
@@ -54,6 +57,10 @@ class OperatorUses:
         self._tokens = list(tokens(text))
         self.names = frozenset(token.value for token in self._tokens if token.is_name)
         """All words and names of the text."""
+        self.called = frozenset(
+            token.value for index, token in enumerate(self._tokens) if token.is_name and self._is(index + 1, "(")
+        )
+        """All names of functions, and other words before a parenthesis."""
         self.operators = self._operators()
         """All operators and functions that the text may use by name alone."""
         self._groups: list[_Group] = []
@@ -123,8 +130,10 @@ class OperatorUses:
 
     def _is_name(self, index: int) -> bool:
         """Whether it is a name that somebody gave, as far as can be told."""
-        known = 0 <= index < len(self._tokens) and self._tokens[index]
-        return bool(known) and known.is_name and not (known.kind == "word" and known.value in _KEYWORDS)
+        if not 0 <= index < len(self._tokens):
+            return False
+        token = self._tokens[index]
+        return token.is_name and not (token.kind == "word" and token.value in _KEYWORDS)
 
     def _start(self, index: int) -> int:
         """The first token of the qualified name that ends here."""

@@ -101,6 +101,8 @@ class Structure:
     columns: tuple[NotedColumn, ...]
     has_large_objects: bool
     operator_columns: tuple[OperatorColumn, ...] = ()
+    function_texts: tuple[tuple[str, str], ...] = ()
+    """Where there are such columns: functions whose text is parsed with the caller's search path."""
 
     def descendants(self, name: str) -> list[str]:
         """The tables that inherit from one, at any depth, in order of name."""
@@ -158,18 +160,24 @@ def read(snapshot: Snapshot, names: Iterable[str] = (), clinic_table: str = "") 
         )
         for item in facts.get("column", ())
     ]
-    operators = {
-        item["type"]: frozenset((schema, name) for schema, name in item["operators"])
-        for item in facts.get("operator_type", ())
-    }
+    operator_columns = _operator_columns(snapshot) if facts["other_operators"][0] else ()
+    texts = snapshot.rows(catalog_query("function_texts"), None, "reading functions") if operator_columns else []
     return Structure(
         relations={item["name"]: _relation(item) for item in facts.get("relation", ())},
         references=tuple(references),
         columns=tuple(sorted(columns, key=lambda column: (column.table, column.name))),
         has_large_objects=bool(facts["large_objects"][0]),
-        operator_columns=tuple(
-            OperatorColumn(**item, operators=operators[item["type"]]) for item in facts.get("operator_column", ())
-        ),
+        operator_columns=operator_columns,
+        function_texts=tuple((name, text) for name, text in texts),
+    )
+
+
+def _operator_columns(snapshot: Snapshot) -> tuple[OperatorColumn, ...]:
+    """Asked only if a database has operators that are not PostgreSQL's own."""
+    found = snapshot.rows(catalog_query("other_operators"), None, "reading the operators of types")
+    return tuple(
+        OperatorColumn(source, name, type_, frozenset((schema, operator) for schema, operator in operators))
+        for source, name, type_, operators in found
     )
 
 
