@@ -18,7 +18,6 @@ from clinic_backups.tenant import structure
 from clinic_backups.tenant.coverage import Problem
 from clinic_backups.tenant.operator_checks import operator_problems
 from clinic_backups.tenant.tenant_db import Snapshot
-from tests.integration.test_gaps import Guard
 from tests.integration.test_shapes import require_extensions
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped
@@ -218,10 +217,9 @@ def test_types_that_a_database_has_made_itself(demo_database: DemoDatabase, tmp_
 
 def test_check_names_the_extract_and_the_file(demo_database: DemoDatabase, tmp_path: Path) -> None:
     """Also the list of clinics: a clinic that it loses is in no backup at all."""
-    shape = shaped(demo_database, tmp_path, OWN_TYPES, {"note": OWN_SILENT["an enum"]}, lists="s.note: rows, x")
-    rig = Guard(demo_database, shape.store, settings=shape.settings)
+    rig = shaped(demo_database, tmp_path, OWN_TYPES, {"note": OWN_SILENT["an enum"]}, lists="s.note: rows, x")
     query = "SELECT id, name, 'es' AS language FROM s.clinic WHERE id IN (SELECT n.id FROM s.note n WHERE n.price = ROW(1, 'u1')::app.money) ORDER BY id"
-    rig.write("active_clinics.sql", query)
+    (rig.settings.sql_dir / "active_clinics.sql").write_text(query)
     found = preflight.run(
         settings=rig.settings, clinic_db=lambda: rig.clinic_db, stores=lambda: Stores.of(rig.store), now=machine_now,
         catalog_version=lambda: None, count_rows=False,

@@ -160,7 +160,7 @@ def read(snapshot: Snapshot, names: Iterable[str] = (), clinic_table: str = "") 
         )
         for item in facts.get("column", ())
     ]
-    operator_columns = _operator_columns(snapshot) if facts["other_operators"][0] else ()
+    operator_columns = _operator_columns(snapshot, clinic_table) if facts["other_operators"][0] else ()
     texts = snapshot.rows(catalog_query("function_texts"), None, "reading functions") if operator_columns else []
     return Structure(
         relations={item["name"]: _relation(item) for item in facts.get("relation", ())},
@@ -172,9 +172,10 @@ def read(snapshot: Snapshot, names: Iterable[str] = (), clinic_table: str = "") 
     )
 
 
-def _operator_columns(snapshot: Snapshot) -> tuple[OperatorColumn, ...]:
+def _operator_columns(snapshot: Snapshot, clinic_table: str) -> tuple[OperatorColumn, ...]:
     """Asked only if a database has operators that are not PostgreSQL's own."""
-    found = snapshot.rows(catalog_query("other_operators"), None, "reading the operators of types")
+    values = {"clinic_table": clinic_table}
+    found = snapshot.rows(catalog_query("other_operators"), values, "reading the operators of types")
     return tuple(
         OperatorColumn(source, name, type_, frozenset((schema, operator) for schema, operator in operators))
         for source, name, type_, operators in found

@@ -14,12 +14,15 @@ operator_type (oid, schema, name) AS MATERIALIZED (
      CROSS JOIN LATERAL unnest(ARRAY[o.oprleft, o.oprright]) AS u (type)
      WHERE u.type >= 16384
      UNION
-    -- Between two types of PostgreSQL's own, only operators of somebody who may be trusted, and which it can replace.
+    -- Between two types of PostgreSQL's own, only operators of a superuser or of the owner of the database or of the
+    -- clinics' table, that PostgreSQL can replace: others must not be able to make every backup fail.
     SELECT u.type, o.schema, o.name
       FROM other_operator o
      CROSS JOIN LATERAL unnest(ARRAY[o.oprleft, o.oprright]) AS u (type)
      WHERE o.oprleft < 16384 AND o.oprright < 16384 AND u.type <> 0
-       AND (o.oprowner IN (SELECT c.relowner FROM pg_class c WHERE c.relkind IN ('r', 'p') AND c.oid >= 16384)
+       AND (o.oprowner IN (SELECT d.datdba FROM pg_database d WHERE d.datname = current_database())
+            OR o.oprowner IN (SELECT c.relowner FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                               WHERE n.nspname || '.' || c.relname = %(clinic_table)s)
             OR o.oprowner IN (SELECT a.oid FROM pg_roles a WHERE a.rolsuper))
        AND NOT EXISTS (SELECT FROM pg_operator p WHERE p.oprnamespace = 'pg_catalog'::regnamespace AND p.oprname = o.name
                                                    AND p.oprleft = o.oprleft AND p.oprright = o.oprright)
