@@ -280,6 +280,8 @@ class OperatorUses:
         null = end + 2 + self._is(end + 2, "not")
         if self._is(end + 1, "is") and self._is(null, "null"):
             return True
+        # On its other side there must be no operator without a schema.
         if self._is(end + 1, "operator") and self._is(end + 2, "("):
-            return True
-        return self._is(start - 1, ")") and self._is(self._opening(start - 1) - 1, "operator")
+            return not self._is(start - 1, *_SIGNS, "||", "like", "ilike", "between", "case", "to")
+        after = self._is(end + 1, *_SIGNS, "||", "in", "like", "ilike", "between", "similar", "not", "is")
+        return not after and self._is(start - 1, ")") and self._is(self._opening(start - 1) - 1, "operator")
