@@ -735,13 +735,15 @@ def test_an_extract_that_computes_with_the_clinics_number_is_a_finding(
 
 
 @pytest.mark.parametrize(
-    "reason", ["derivde, x", "Derivd, x", "Shard, x", "derived; x", "row, x", "Rows: x", "derivado, x"]
-)
+    "reason",
+    ["derivde, x", "Derivd, x", "Shard, x", "derived; x", "row, x", "Rows: x", "derivado, x", "lasting-key, x",
+     "lasting keys never again", "lasting  keys: x", "Lasting-keys; x", "may-be-empy, x", "may  be empty often"],
+)  # fmt: skip
 def test_a_slip_in_the_class_of_a_table_is_no_reason(reason: str) -> None:
     with pytest.raises(SettingsError, match="an unknown word") as caught:
         parse(f"# a comment\nx.tabla: {reason}")
     assert "line 2" in caught.value.message
-    assert re.search("`(derived|shared|rows), reason`", caught.value.hint)
+    assert re.search("`(derived|shared|rows|lasting keys|may be empty), reason`", caught.value.hint)
 
 
 def test_the_class_of_a_table_is_read_whatever_the_editor(tmp_path: Path) -> None:
@@ -756,6 +758,19 @@ def test_the_class_of_a_table_is_read_whatever_the_editor(tmp_path: Path) -> Non
     assert found.left_out == {"x.c": "rows that nobody reads, and more", "x.d": "logs, x"}
     with pytest.raises(SettingsError):
         parse("x.a: Derived,")
+
+
+@pytest.mark.parametrize(
+    ("written", "kind"),
+    [("lasting  keys", "lasting_keys"), ("lasting-keys", "lasting_keys"), ("Lasting\u00a0Keys ", "lasting_keys"),
+     ("lasting_keys", "lasting_keys"), ("lastingkeys", "lasting_keys"), ("lasting\u2011keys", "lasting_keys"),
+     ("may  be empty", "may_be_empty"), ("may-be-empty", "may_be_empty"), ("MAY BE\tEMPTY", "may_be_empty"),
+     ("maybe empty", "may_be_empty"), ("`derived`", "derived"), ("d\u200berived", "derived"), ("'shared' ", "shared")],
+)  # fmt: skip
+def test_spaces_and_hyphens_do_not_change_the_class_of_a_table(written: str, kind: str) -> None:
+    found = parse(f"x.a: {written}, because")
+    assert getattr(found, kind) == {"x.a": "because"}
+    assert found.left_out == {}
 
 
 UNTOLD = {

@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from clinic_backups.restore.sql_tokens import literal, name_of, tokens
+from clinic_backups.tenant.sql_tokens import literal, name_of, tokens
 from tests.integration.test_sequences import CLINIC, FUNCTION, OWN
 from tests.integration.test_trial import trial
 from tests.postgres_fixtures import DemoDatabase

@@ -21,8 +21,9 @@ from clinic_backups.base.table import Table
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
 from clinic_backups.tenant import declarations, drift, gate, structure
-from clinic_backups.tenant.coverage import Coverage
+from clinic_backups.tenant.coverage import Coverage, Problem
 from clinic_backups.tenant.extract import SqlFolder, render, require_user_columns
+from clinic_backups.tenant.operator_checks import operator_problems
 from clinic_backups.tenant.row_checks import PLACEHOLDER, RowChecks, RowCount
 from clinic_backups.tenant.standby import check_standby
 from clinic_backups.tenant.structure import Structure
@@ -244,11 +245,22 @@ class _ClinicDatabase:
                 report.error(problem.check, problem.reason, problem.remedy, gap=True)
             else:
                 report.warn(problem.check, problem.reason, problem.remedy)
+        for problem in self._operators_of_files():
+            report.error("extracts", problem.reason, problem.remedy)
         report.ok("coverage", f"All {len(self._coverage.chains)} tables that lead to a clinic are accounted for.")
         if others := self._coverage.unclassed():
             more = f" and {len(others) - SHOWN_TABLES} more" if len(others) > SHOWN_TABLES else ""
             names = ", ".join(others[:SHOWN_TABLES]) + more
             report.note("coverage", f"These tables lead to no clinic and are in no backup: {names}.")
+
+    def _operators_of_files(self) -> list[Problem]:
+        """The problems of the queries that name clinics and their people.
+
+        ``user_clinics.sql`` is not among them: it runs with the search path of its role.
+        """
+        templates = {name: self._folder.text(name) for name in ("all_clinics.sql", "active_clinics.sql")}
+        admins = render(self._folder.text("clinic_admins.sql"), self._clinic_id, name="clinic_admins.sql")
+        return operator_problems(self._structure, templates | {"clinic_admins.sql": admins}, what="The query of")
 
     def check_drift(self) -> None:
         """Check that ``drift.txt`` is valid and leads to existing columns. Backups do not need it, so it only warns."""

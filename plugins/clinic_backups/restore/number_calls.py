@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from clinic_backups.restore.sql_tokens import Token, closing, replaced, tokens
+from clinic_backups.tenant.sql_tokens import Token, closing, replaced, tokens
 
 ASKING = ("nextval", "currval")
 HIDDEN = ("nextval", "currval", "lastval", "setval", "pg_sequence_last_value")

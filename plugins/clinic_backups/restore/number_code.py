@@ -13,7 +13,7 @@ from itertools import islice, product
 from typing import Literal
 
 from clinic_backups.restore.number_calls import HIDDEN, asked, asked_in, calls, is_shut, says
-from clinic_backups.restore.sql_tokens import Token, closing, plain, replaced, split, tokens
+from clinic_backups.tenant.sql_tokens import Token, closing, plain, replaced, split, tokens
 
 _STARTS = ("begin", "declare", "loop", "exception")
 _CONDITIONS = ("if", "elsif", "while", "assert", "raise", "exit", "continue", "when", "case")

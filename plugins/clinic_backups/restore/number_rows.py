@@ -10,8 +10,8 @@ from psycopg2 import sql
 from clinic_backups.base.database import refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.restore.number_calls import calls
-from clinic_backups.restore.sql_tokens import tokens
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.tenant.sql_tokens import tokens
 
 _CANCELED = "57014"
 PROBE_SECONDS, ROWS_SECONDS = 5, 60

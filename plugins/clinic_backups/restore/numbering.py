@@ -12,8 +12,8 @@ from psycopg2 import sql
 from clinic_backups.base.database import qualified
 from clinic_backups.restore.number_calls import calls
 from clinic_backups.restore.number_rows import PROBE_SECONDS, ROWS_SECONDS, asked, new_row, row_of
-from clinic_backups.restore.sql_tokens import replaced, tokens
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.tenant.sql_tokens import replaced, tokens
 
 PROBES = 3
 """The number of values that are asked for. Any two values lie on a line."""

@@ -9,7 +9,7 @@ from clinic_backups.restore.number_calls import asked, calls, runs_shut, runs_te
 from clinic_backups.restore.number_code import Code, Written
 from clinic_backups.restore.sequence_functions import LONGEST_BODY, Function, Functions
 from clinic_backups.restore.sequence_names import Known, Sequences
-from clinic_backups.restore.sql_tokens import tokens
+from clinic_backups.tenant.sql_tokens import tokens
 
 Scope = Mapping[str, Collection[int]]
 """What names mean in a text: PostgreSQL's numbers of functions."""

@@ -13,9 +13,9 @@ from clinic_backups.restore.sequence_functions import Functions
 from clinic_backups.restore.sequence_giving import Giving, Scope
 from clinic_backups.restore.sequence_model import How
 from clinic_backups.restore.sequence_names import Sequences
-from clinic_backups.restore.sql_tokens import literal
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.sql_tokens import literal
 
 _ROW, _WRITES_ROW = 1, 4 | 16
 """Bits of ``pg_trigger.tgtype``: for each row; INSERT and UPDATE."""

@@ -14,9 +14,9 @@ from clinic_backups.restore.sequence_giving import Giving
 from clinic_backups.restore.sequence_model import COMPARE, Column, How, RunTime, SequenceUse, Untold, Uses
 from clinic_backups.restore.sequence_names import Known, Sequences, listed
 from clinic_backups.restore.sequence_pieces import Piece, Pieces, Source
-from clinic_backups.restore.sql_tokens import tokens
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.sql_tokens import tokens
 
 T = TypeVar("T", "SequenceUse", "RunTime")
 _SHOWN = 5

@@ -53,7 +53,8 @@ class Coverage:
     """
 
     def __init__(self, structure: Structure, folder: SqlFolder, extracts: Collection[str]) -> None:
-        self._structure, self._folder, self._extracts = structure, folder.path, frozenset(extracts)
+        self.structure = self._structure = structure
+        self._folder, self._extracts = folder.path, frozenset(extracts)
         self._clinic_table, self._declared = folder.clinic_table, folder.declarations()
         self._names = KeyNames(structure, folder, self._extracts)
         self._links = Links(

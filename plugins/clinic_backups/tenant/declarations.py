@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -12,6 +13,7 @@ from clinic_backups.base.text import quoted
 
 FILE = "not_backed_up.txt"
 _WORDS = ("derived", "shared", "rows", "may be empty", "lasting keys")
+_BETWEEN = r"[\s_\u2010-\u2015-]+"
 PART = r"""(?: "(?:[^"]|"")+" | [^".:]+ )"""
 """A name as these files write it, as a verbose regular expression."""
 _SUBJECT = re.compile(rf"""\s* ( {PART} (?: \. {PART} ){{1,2}} ) \s* : (.*)""", re.VERBOSE | re.DOTALL)
@@ -47,9 +49,10 @@ class Declarations:
 def parse(text: str) -> Declarations:
     """Read the file. A line is ``subject: reason``. Blank lines and lines that begin with ``#`` are ignored.
 
-    A reason that begins with ``derived,``, ``shared,``, ``rows,``, ``may be empty,`` or ``lasting keys,``, in small or
-    capital letters, gives the subject that class. A subject of three names is a column. A name with a dot, a colon or a
-    quote stands in double quotes, as in SQL. A table with lasting keys may have a second line of another class.
+    A reason that begins with ``derived,``, ``shared,``, ``rows,``, ``may be empty,`` or ``lasting keys,`` gives the
+    subject that class, whatever its case, spaces and hyphens are. A subject of three names is a column. A name with a
+    dot, a colon or a quote stands in double quotes, as in SQL. A table with lasting keys may have a second line of
+    another class.
 
     :raises SettingsError: a line has no reason, its subject has another line already, or such a word is misspelt.
     """
@@ -94,17 +97,26 @@ def unquoted(part: str) -> str:
 def _class_of(reason: str, number: int) -> tuple[str, str]:
     """The class in a reason, and the reason itself."""
     first, comma, rest = reason.partition(",")
-    word = first.strip().lower()
-    if word in _WORDS and comma:
-        return word, rest.strip()
-    if word in _WORDS:
-        return word, ""
+    word = _WORDS_ALONE.get(_letters(first))
+    if word is not None:
+        return word, rest.strip() if comma else ""
     # The words may be followed by another sign than a comma, or by none.
-    alone = re.match(r"(\w+(?:\s\w+){0,2})\s*(?:[,;:.|/–—-]|$)", reason)
-    meant = get_close_matches(alone[1].lower(), _WORDS, n=1, cutoff=CLOSE) if alone else []
-    if meant:
+    begins = next((word for word in _WORDS if " " in word and _letters(reason).startswith(_letters(word))), None)
+    alone = re.match(rf"(\w+(?:{_BETWEEN}\w+){{0,2}})\s*(?:[,;:.|/–—-]|$)", reason)
+    written = alone[1] if alone else begins or ""
+    meant = [begins] if begins else get_close_matches(_letters(written), _WORDS_ALONE, n=1, cutoff=CLOSE)
+    if written and meant:
+        right = _WORDS_ALONE[_letters(meant[0])]
         raise SettingsError(
-            f"{FILE}, line {number}: the reason begins with {alone[1]!r}, an unknown word.",  # type: ignore[index]
-            hint=f"Do you mean `{meant[0]}, reason`? If that is not meant, begin the reason with another word.",
+            f"{FILE}, line {number}: the reason begins with {written!r}, an unknown word.",
+            hint=f"Do you mean `{right}, reason`? If that is not meant, begin the reason with another word.",
         )
     return "left_out", reason
+
+
+def _letters(text: str) -> str:
+    """A text without spaces, hyphens and case: however a class is written, it has these letters."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", text)).lower()
+
+
+_WORDS_ALONE = {_letters(word): word for word in _WORDS}

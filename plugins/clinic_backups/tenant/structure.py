@@ -78,6 +78,21 @@ class NotedColumn:
 
 
 @dataclass(frozen=True)
+class OperatorColumn:
+    """A name for values of a type that has operators or functions outside of ``pg_catalog``.
+
+    It is a column of a relation or of a function's result, or the name of a function or of the type itself.
+    """
+
+    source: str
+    """``schema.name`` of the relation, the function or the type."""
+    name: str
+    type: str
+    operators: frozenset[tuple[str, str]]
+    """Schema and name of these operators and functions. ``pg_catalog`` has others of the same names."""
+
+
+@dataclass(frozen=True)
 class Structure:
     """The facts of one moment."""
 
@@ -85,6 +100,9 @@ class Structure:
     references: tuple[Reference, ...]
     columns: tuple[NotedColumn, ...]
     has_large_objects: bool
+    operator_columns: tuple[OperatorColumn, ...] = ()
+    function_texts: tuple[tuple[str, str], ...] = ()
+    """Where there are such columns: functions whose text is parsed with the caller's search path."""
 
     def descendants(self, name: str) -> list[str]:
         """The tables that inherit from one, at any depth, in order of name."""
@@ -142,11 +160,25 @@ def read(snapshot: Snapshot, names: Iterable[str] = (), clinic_table: str = "") 
         )
         for item in facts.get("column", ())
     ]
+    operator_columns = _operator_columns(snapshot, clinic_table) if facts["other_operators"][0] else ()
+    texts = snapshot.rows(catalog_query("function_texts"), None, "reading functions") if operator_columns else []
     return Structure(
         relations={item["name"]: _relation(item) for item in facts.get("relation", ())},
         references=tuple(references),
         columns=tuple(sorted(columns, key=lambda column: (column.table, column.name))),
         has_large_objects=bool(facts["large_objects"][0]),
+        operator_columns=operator_columns,
+        function_texts=tuple((name, text) for name, text in texts),
+    )
+
+
+def _operator_columns(snapshot: Snapshot, clinic_table: str) -> tuple[OperatorColumn, ...]:
+    """Asked only if a database has operators that are not PostgreSQL's own."""
+    values = {"clinic_table": clinic_table}
+    found = snapshot.rows(catalog_query("other_operators"), values, "reading the operators of types")
+    return tuple(
+        OperatorColumn(source, name, type_, frozenset((schema, operator) for schema, operator in operators))
+        for source, name, type_, operators in found
     )
 
 

@@ -124,3 +124,5 @@ SELECT 'column', json_build_object(
         OR r.oid IN (SELECT m.tgrelid FROM managed m))
  UNION ALL
 SELECT 'large_objects', to_json(EXISTS (SELECT FROM pg_largeobject_metadata))
+ UNION ALL
+SELECT 'other_operators', to_json(EXISTS (SELECT FROM pg_operator o WHERE o.oid >= 16384))
