@@ -18,7 +18,7 @@ from bench.world import World
 from clinic_backups.base.connections import Connection
 from clinic_backups.catalog.backup_list import History
 from clinic_backups.catalog.board import SORTS, Board
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.records import Catalog
 from include.demo.postgres import HOST
 

@@ -28,7 +28,7 @@ from airflow.sdk import Param, dag
 
 from clinic_backups.base import settings
 from clinic_backups.operators import OWNER
-from clinic_backups.operators.retention import hold_or_release
+from clinic_backups.operators.retention_tasks import hold_or_release
 
 configured = settings.for_schedules()
 

@@ -46,8 +46,8 @@ from airflow.sdk import Param, dag
 
 from clinic_backups.base import settings
 from clinic_backups.operators import OWNER
-from clinic_backups.operators.replicate import check_stores, replicate_missing
-from clinic_backups.operators.retention import clean
+from clinic_backups.operators.replication_tasks import check_stores, replicate_missing
+from clinic_backups.operators.retention_tasks import clean
 from clinic_backups.operators.timetable import on_time
 
 configured = settings.for_schedules()

@@ -31,7 +31,7 @@ from airflow.sdk import Param, dag
 
 from clinic_backups.base import settings
 from clinic_backups.operators import OWNER
-from clinic_backups.operators.verify import verify
+from clinic_backups.operators.verification_tasks import verify
 
 configured = settings.for_schedules()
 

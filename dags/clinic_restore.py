@@ -43,7 +43,7 @@ from airflow.sdk import Param, dag
 
 from clinic_backups.base import settings
 from clinic_backups.operators import OWNER
-from clinic_backups.operators.restore import PlanApproval, apply, plan, report
+from clinic_backups.operators.restore_tasks import PlanApproval, apply, plan, report
 
 configured = settings.for_schedules()
 

@@ -11,7 +11,7 @@ from pydantic_core import PydanticUndefined
 from typer.cli import get_docs_for_click
 
 from clinic_backups.base.settings import Settings
-from clinic_backups.cli.app import app
+from clinic_backups.cli.commands import app
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 DOCS = CHECKOUT / "docs"

@@ -89,7 +89,7 @@ class ClinicBackupsProblems(AirflowPlugin):
 
 
 def _app() -> Any:
-    from clinic_backups.web.app import make_app
+    from clinic_backups.web.application import make_app
 
     return make_app()
 

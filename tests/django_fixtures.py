@@ -15,7 +15,7 @@ from sqlalchemy import NullPool, create_engine
 
 from clinic_backups.base.connections import parse
 from clinic_backups.catalog import migrate
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.respaldo_rights import RespaldoRights
 from include.demo import database
 from include.demo.postgres import EmbeddedPostgres

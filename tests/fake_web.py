@@ -15,10 +15,10 @@ from clinic_backups.catalog.audit import AuditEntry, AuditPage
 from clinic_backups.catalog.backup_list import HistoryEntry, HistoryPage, Moment
 from clinic_backups.catalog.board import BoardLine, BoardPage, Counts, TrendPoint
 from clinic_backups.catalog.progress import BackupProgress, RunningBackup
-from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan
+from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan
 from clinic_backups.web import access
 from clinic_backups.web.actions import Link, Started
-from clinic_backups.web.app import make_app
+from clinic_backups.web.application import make_app
 from clinic_backups.web.banners import Banner
 from clinic_backups.web.caller import Caller
 from clinic_backups.web.problems import Conflict

@@ -13,7 +13,7 @@ from clinic_backups.archive.codec import Codec
 from clinic_backups.archive.encryption import Encryption, load_identities, parse_recipients, public_keys
 from clinic_backups.backup import preflight
 from clinic_backups.backup.backup import ClinicBackup
-from clinic_backups.backup.outcome import Outcomes
+from clinic_backups.backup.backup_outcomes import Outcomes
 from clinic_backups.backup.stream import OnProgress
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
@@ -43,7 +43,7 @@ from clinic_backups.notify.delivered import Delivered
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.restore import trial
 from clinic_backups.restore.archives import Archives, OnBadReplica, Source
-from clinic_backups.restore.consolidate import Consolidation
+from clinic_backups.restore.consolidation import Consolidation
 from clinic_backups.restore.copying import CopyRunner
 from clinic_backups.restore.into import IntoRestore
 from clinic_backups.restore.runner import RestoreRunner

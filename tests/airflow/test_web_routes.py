@@ -15,7 +15,7 @@ import httpx
 import pytest
 from fastapi.routing import APIRoute
 
-from clinic_backups.web.app import make_app
+from clinic_backups.web.application import make_app
 from clinic_backups.web.runs import DAG_IDS
 from tests.airflow.conftest import Airflow
 

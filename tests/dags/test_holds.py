@@ -28,15 +28,15 @@ def test_only_approvers_release(
 ) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
-    from clinic_backups.operators import retention
+    from clinic_backups.operators import retention_tasks
 
     asked, run = Asked(), SimpleNamespace(conf={"backup_id": "1-x", "release": True}, triggering_user_name=who)
     parts: Any = SimpleNamespace(settings=Settings(approvers=approvers), holds=lambda: asked)
-    monkeypatch.setattr(retention, "AirflowParts", lambda: parts)
-    monkeypatch.setattr(retention, "get_current_context", lambda: {"dag_run": run})
+    monkeypatch.setattr(retention_tasks, "AirflowParts", lambda: parts)
+    monkeypatch.setattr(retention_tasks, "get_current_context", lambda: {"dag_run": run})
     if may:
-        assert retention.hold_or_release.function() == "1-x"
+        assert retention_tasks.hold_or_release.function() == "1-x"
     else:
         with pytest.raises(AirflowFailException, match="may not release holds"):
-            retention.hold_or_release.function()
+            retention_tasks.hold_or_release.function()
     assert asked.released == ([("1-x", who)] if may else [])

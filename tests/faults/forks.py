@@ -34,7 +34,7 @@ def _serve() -> None:
     import boto3  # noqa: F401
 
     from clinic_backups.archive import envelope_checks
-    from clinic_backups.cli import app  # noqa: F401
+    from clinic_backups.cli import commands  # noqa: F401
     from clinic_backups.notify import sending, templates  # noqa: F401
     from clinic_backups.stores import file, s3  # noqa: F401
 

@@ -19,7 +19,7 @@ import pytest
 
 from clinic_backups.app import Parts
 from clinic_backups.archive.object_keys import archive_key_of, envelope_key_of, parse_key
-from clinic_backups.backup.outcome import Outcomes
+from clinic_backups.backup.backup_outcomes import Outcomes
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import IntegrityError, ObjectExists, PermanentError, TransientError
 from clinic_backups.base.table import Column, Table

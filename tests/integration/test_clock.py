@@ -34,9 +34,9 @@ from clinic_backups.maintenance.replication import Replicator
 from clinic_backups.maintenance.store_check import StoreCheck
 from clinic_backups.maintenance.watch import alarm_notice
 from clinic_backups.notify.digest import overdue_facts
-from clinic_backups.restore.consolidate import Consolidation
+from clinic_backups.restore.consolidation import Consolidation
 from clinic_backups.restore.find_backup import choose_backup
-from clinic_backups.restore.model import RestoreRequest
+from clinic_backups.restore.plan import RestoreRequest
 from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject
 from clinic_backups.stores.file import FileStore
 from clinic_backups.stores.s3 import S3Store

@@ -37,7 +37,7 @@ from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore import merge as merging
 from clinic_backups.restore.archives import Fetched, Source
-from clinic_backups.restore.consolidate import Consolidated, Consolidation
+from clinic_backups.restore.consolidation import Consolidated, Consolidation
 from clinic_backups.restore.merge import Merge
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.connect import store_from_client
@@ -526,7 +526,7 @@ sys.path.insert(0, "plugins")
 import pyrage
 from clinic_backups.base import connections
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.restore.consolidate import Consolidation
+from clinic_backups.restore.consolidation import Consolidation
 from clinic_backups.restore.archives import Archives
 from clinic_backups.base.settings import Settings
 from clinic_backups.stores.configured import Stores

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clinic_backups.restore.model import Refusal
+from clinic_backups.restore.plan import Refusal
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, grants, shaped
 

@@ -600,7 +600,7 @@ def test_retention_tells_once_of_a_chain_whose_full_one_is_gone(chain: Chain) ->
 def die_after_the_envelope(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
     """A backup is whole in the store, and the catalog does not learn of it."""
     with monkeypatch.context() as patch:
-        patch.setattr("clinic_backups.backup.outcome.Outcomes.complete", lambda *arguments: 1 / 0)
+        patch.setattr("clinic_backups.backup.backup_outcomes.Outcomes.complete", lambda *arguments: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             chain.next()
 

@@ -21,8 +21,8 @@ from clinic_backups.base.errors import ClinicBackupsError, TransientError
 from clinic_backups.catalog import progress
 from clinic_backups.catalog.backup_list import History
 from clinic_backups.catalog.board import Board, RunningBackup
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.clinics import Clinics
-from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.progress import BackupProgress, ProgressNotes
 from clinic_backups.stores.file import FileStore
 from tests.postgres_fixtures import DemoDatabase

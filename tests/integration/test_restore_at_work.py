@@ -12,7 +12,7 @@ import pytest
 
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.listening import Listener
-from clinic_backups.restore.model import RestorePlan, Wish
+from clinic_backups.restore.plan import RestorePlan, Wish
 from clinic_backups.restore.service import ClinicChanged
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, grants, shaped

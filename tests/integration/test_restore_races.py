@@ -9,7 +9,7 @@ import pytest
 
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.restore.model import RestorePlan, Wish
+from clinic_backups.restore.plan import RestorePlan, Wish
 from clinic_backups.restore.service import ClinicChanged
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped

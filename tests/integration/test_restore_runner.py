@@ -19,11 +19,11 @@ from clinic_backups.base.listening import Listener
 from clinic_backups.catalog.approvals import Approval, Approvals, NotApproved
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.restores import RestoreMode, RestoreRecord, Restores, restore_id_of
-from clinic_backups.restore.model import RestorePlan, RestoreRequest
+from clinic_backups.restore.plan import RestorePlan, RestoreRequest
+from clinic_backups.restore.plan_text import as_lines, as_markdown, undo_command, undo_conf
 from clinic_backups.restore.request import parse
 from clinic_backups.restore.runner import RestoreRunner, close_abandoned
 from clinic_backups.restore.safety import SafetyBackup
-from clinic_backups.restore.text import as_lines, as_markdown, undo_command, undo_conf
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_cli import Run, restore_keys, run  # noqa: F401 - a fixture
 from tests.integration.test_restore import STOCK, Ward

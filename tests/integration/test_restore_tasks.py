@@ -12,7 +12,7 @@ import pytest
 from clinic_backups.app import Parts
 from clinic_backups.base import connections
 from clinic_backups.catalog.restores import Restores
-from clinic_backups.restore.model import RestoreRequest
+from clinic_backups.restore.plan import RestoreRequest
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.file import FileStore
 from tests.integration.test_restore_runner import DAMAGE, Theatre
@@ -29,9 +29,9 @@ class Tasks:
     def __init__(self, theatre: Theatre, patch: pytest.MonkeyPatch, *, approvers: tuple[str, ...], user: str) -> None:
         from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-        from clinic_backups.operators import restore
+        from clinic_backups.operators import restore_tasks
 
-        self.theatre, self.module = theatre, restore
+        self.theatre, self.module = theatre, restore_tasks
         self.conf: dict[str, Any] = {"clinic_id": 1, "approve": True}
         key = Path(theatre.store.url.removeprefix("file://")).parent / "identity"
         key.touch(mode=0o600)
@@ -42,8 +42,8 @@ class Tasks:
         self.parts = Parts(settings, known.get)
         theatre.initialise()
         self.run = SimpleNamespace(run_id=RUN, conf=self.conf, triggering_user_name=user)
-        patch.setattr(restore, "AirflowParts", lambda: self.parts)
-        patch.setattr(restore, "get_current_context", lambda: self.context("none"))
+        patch.setattr(restore_tasks, "AirflowParts", lambda: self.parts)
+        patch.setattr(restore_tasks, "get_current_context", lambda: self.context("none"))
         patch.setattr(ApprovalOperator, "execute", lambda operator, context: (WAITS, operator.body))
 
     def context(self, instance: str) -> Any:

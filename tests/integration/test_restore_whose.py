@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.restore.model import RestorePlan, Wish
+from clinic_backups.restore.plan import RestorePlan, Wish
 from tests.integration.test_restore_outside import OWN, restored
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped

@@ -18,14 +18,14 @@ import pytest
 from clinic_backups.app import Parts
 from clinic_backups.base import connections, settings
 from clinic_backups.base.errors import IntegrityError, PermanentError, TransientError
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.clinics import Clinics
-from clinic_backups.catalog.database import CatalogDatabase
 from clinic_backups.catalog.outbox import Outbox
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
 from clinic_backups.notify.sending import Post
 from clinic_backups.notify.templates import Templates
-from clinic_backups.restore.model import RestorePlan, TablePlan
-from clinic_backups.restore.outcome import RestoreOutcomes, transaction_status
+from clinic_backups.restore.plan import RestorePlan, TablePlan
+from clinic_backups.restore.restore_outcomes import RestoreOutcomes, transaction_status
 from clinic_backups.stores.file import FileStore
 from tests.mailbox import mailbox
 from tests.postgres_fixtures import DemoDatabase

@@ -15,10 +15,10 @@ from psycopg2 import sql
 
 from clinic_backups.base import connections
 from clinic_backups.base.errors import ClinicBackupsError, TransientError
-from clinic_backups.restore.advancing import Numbered, advance, following_of
+from clinic_backups.restore.advancing import GivenColumn, advance, following_of
 from clinic_backups.restore.believed import hold
-from clinic_backups.restore.model import Wish
 from clinic_backups.restore.numbering import Numbering
+from clinic_backups.restore.plan import Wish
 from clinic_backups.restore.sequence_uses import read
 from clinic_backups.restore.workspace import Workspace
 from tests.integration.test_sequences import CLINIC, OWN
@@ -139,7 +139,7 @@ def test_a_name_that_means_something_else_by_now_is_not_read(demo_database: Demo
         rig.execute(f"SET ROLE {role}; {SWAP}; RESET ROLE")
         for ask in (
             lambda: following_of(workspace, use),
-            lambda: advance(workspace, [Numbered(use, Numbering("bigint", factor=1), sql.SQL("s.bill"))]),
+            lambda: advance(workspace, [GivenColumn(use, Numbering("bigint", factor=1), sql.SQL("s.bill"))]),
         ):
             with suppress(ClinicBackupsError), workspace.attempt():
                 ask()

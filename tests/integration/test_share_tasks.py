@@ -15,7 +15,7 @@ from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.backup.shares import Share
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
-from clinic_backups.restore.model import RestoreRequest
+from clinic_backups.restore.plan import RestoreRequest
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.extract import SqlExtract
 from tests.integration.test_restore_runner import Theatre
@@ -28,15 +28,15 @@ class Task:
     """One task instance of the operator, which may be tried several times."""
 
     def __init__(self, theatre: Theatre, patch: pytest.MonkeyPatch, share: Share = SHARE) -> None:
-        from clinic_backups.operators import backup
-        from clinic_backups.operators.store import Store
+        from clinic_backups.operators import backup_operator
+        from clinic_backups.operators.airflow_store import Store
 
         self.theatre = theatre
         known = {"clinic_db": theatre.clinic_db, "backup_catalog": theatre.catalog._connection}
         self.parts = Parts(theatre.settings, known.get)
         theatre.initialise()
-        patch.setattr(backup, "AirflowParts", lambda upload: self.parts)
-        self.operator = backup.ClinicBackupOperator(
+        patch.setattr(backup_operator, "AirflowParts", lambda upload: self.parts)
+        self.operator = backup_operator.ClinicBackupOperator(
             task_id="back_up", clinic=share.to_item(), extract=SqlExtract(), compress=CODEC, encrypt=ENCRYPTION,
             upload=Store(),
         )  # fmt: skip
@@ -125,10 +125,10 @@ def test_what_may_pass_is_tried_again_and_what_will_not_is_not(
 
 
 def test_a_task_that_is_stopped_begins_no_further_clinic(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
-    from clinic_backups.operators import backup
+    from clinic_backups.operators import backup_operator
 
     task = Task(theatre, monkeypatch)
-    monkeypatch.setattr(backup, "replicate_without_failing", lambda *arguments: task.operator.on_kill())
+    monkeypatch.setattr(backup_operator, "replicate_without_failing", lambda *arguments: task.operator.on_kill())
     with pytest.raises(AirflowException, match="Airflow stopped the task"):
         task.run()
     assert sorted(task.records()) == [1]

@@ -18,10 +18,10 @@ import pytest
 from clinic_backups.base import connections
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.catalog.approvals import NotApproved
-from clinic_backups.restore.model import RestoreRequest, Target
-from clinic_backups.restore.outcome import transaction_status
+from clinic_backups.restore.plan import RestoreRequest, Target
+from clinic_backups.restore.plan_text import as_lines, as_markdown
+from clinic_backups.restore.restore_outcomes import transaction_status
 from clinic_backups.restore.target import OtherDatabase, ask, compare, target_of
-from clinic_backups.restore.text import as_lines, as_markdown
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.tenant_db import Snapshot
 from include.demo import database

@@ -14,7 +14,7 @@ from clinic_backups import cli
 from clinic_backups.base import connections
 from clinic_backups.base.database import refusal_of
 from clinic_backups.base.errors import ClinicBackupsError, frames, to_record
-from clinic_backups.operators.connections import failing_clearly
+from clinic_backups.operators.airflow_connections import failing_clearly
 from clinic_backups.tenant.tenant_db import Snapshot
 from tests.postgres_fixtures import DemoDatabase, copy_of
 
@@ -111,7 +111,7 @@ def test_an_unexpected_error_shows_its_kind_and_place_alone(
         fails()
     assert caught.value.__suppress_context__
     monkeypatch.setattr("clinic_backups.cli.stopping.install", lambda: None)
-    monkeypatch.setattr("clinic_backups.cli.app.run", fails)
+    monkeypatch.setattr("clinic_backups.cli.commands.run", fails)
     with pytest.raises(SystemExit):
         cli.main()
     out, err = capfd.readouterr()

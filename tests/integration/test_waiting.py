@@ -29,7 +29,7 @@ from clinic_backups.base.silence import Limits, Silent
 from clinic_backups.catalog import locks
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore.find_backup import source_of
-from clinic_backups.restore.model import RestoreRequest
+from clinic_backups.restore.plan import RestoreRequest
 from clinic_backups.restore.service import Wish
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores.file import FileStore
@@ -310,7 +310,7 @@ def variables_of(rig: Rig, key: Path) -> dict[str, str]:
 FORKS = """
 import json, os, signal, sys
 from clinic_backups import cli
-from clinic_backups.cli import app
+from clinic_backups.cli import commands
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have turned it off
 

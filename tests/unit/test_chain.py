@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clinic_backups.archive.blocks import OWN_ARCHIVE, Block, BlockList
-from clinic_backups.archive.chain import Choice, chain_of, choose
+from clinic_backups.archive.chain import ChainChoice, chain_of, choose
 from clinic_backups.archive.known_blocks import KnownBlocks, UnusableBlocks
 from clinic_backups.archive.writer import block_list, fingerprint, schema_digest
 from clinic_backups.base.backup_record import BackupRecord
@@ -34,7 +34,7 @@ def backup(name: str, days: float, size: int, parent: str | None = None, **chang
 CHAIN = [backup("f", 3, 1000), backup("i1", 2, 100, "f"), backup("i2", 1, 100, "i1")]
 
 
-def chosen(backups: list[BackupRecord], wanted: str = "auto", **changes: Any) -> Choice:
+def chosen(backups: list[BackupRecord], wanted: str = "auto", **changes: Any) -> ChainChoice:
     options: dict[str, Any] = {"recipients": ("age1a",), "schema_digest": "s"}
     names = ("full_every_days", "chain_length", "incremental_percent", "lock_days")
     fields = {name: changes.pop(name) for name in names if name in changes}
@@ -68,7 +68,7 @@ def test_it_is_built_on_the_newest_backup_down_to_the_full_one() -> None:
 def test_what_forbids_an_incremental_one(
     wanted: str, backups: list[BackupRecord], changes: dict[str, Any], reason: str
 ) -> None:
-    assert chosen(backups, wanted, **changes) == Choice(reason)
+    assert chosen(backups, wanted, **changes) == ChainChoice(reason)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_what_forbids_an_incremental_one(
     ],
 )
 def test_what_makes_a_full_one_better_is_not_for_somebody_who_asks(changes: dict[str, Any], reason: str) -> None:
-    assert chosen(CHAIN, **changes) == Choice(reason)
+    assert chosen(CHAIN, **changes) == ChainChoice(reason)
     assert chosen(CHAIN, "incremental", **changes).parent_id == "i2"
     assert chosen(CHAIN, "full").reason == "a full one was asked for"
 

@@ -15,7 +15,7 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.table import Column, Table
 from clinic_backups.restore.identity import Matched, in_order, match
-from clinic_backups.restore.migrated import Numbered, migrated
+from clinic_backups.restore.migrated import PresentNumbers, migrated
 from clinic_backups.restore.names import renames
 from clinic_backups.restore.proposals import proposed_columns, proposed_tables
 from clinic_backups.tenant import drift
@@ -272,7 +272,7 @@ def numbered(held: Manifest, oid: int) -> Manifest:
     return replace(held, tables=contents)
 
 
-SWAPPED = Numbered({"s.a": (7, None)}, {"s.a": {"id": 1, "y": 2, "x": 3}})
+SWAPPED = PresentNumbers({"s.a": (7, None)}, {"s.a": {"id": 1, "y": 2, "x": 3}})
 
 
 def test_a_backup_without_numbers_and_another_table_go_by_the_names() -> None:
@@ -286,11 +286,12 @@ def test_a_backup_without_numbers_and_another_table_go_by_the_names() -> None:
 
 
 def test_a_table_that_became_a_part_of_the_one_with_its_name_was_made_again() -> None:
-    now = Numbered({"s.a": (9, None), "s.old": (7, "s.a")}, {"s.a": {"id": 1, "x": 2}, "s.old": {"id": 1, "x": 2}})
+    columns = {"s.a": {"id": 1, "x": 2}, "s.old": {"id": 1, "x": 2}}
+    now = PresentNumbers({"s.a": (9, None), "s.old": (7, "s.a")}, columns)
     found = migrated(numbered(backup(a=("id", "x")), 7), drift.Drift(), now.columns, now)
     assert found.refusals == () and names(found.manifest) == {"s.a": ["id", "x"]}
     assert "created again" in found.notes["s.a"][0]
-    aside = Numbered({name: (oid, None) for name, (oid, _) in now.tables.items()}, now.columns)
+    aside = PresentNumbers({name: (oid, None) for name, (oid, _) in now.tables.items()}, now.columns)
     (refusal,) = migrated(numbered(backup(a=("id", "x")), 7), drift.Drift(), now.columns, aside).refusals
     assert "`s.a -> s.old`" in refusal.hint and "`s.a -> s.a`" in refusal.hint
     kept = migrated(numbered(backup(a=("id", "x")), 7), drift.parse("s.a -> s.a"), now.columns, aside)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clinic_backups.base.backup_record import BackupRecord
-from clinic_backups.base.retention import Decision, RetentionPolicy, plan
+from clinic_backups.base.retention_rules import Decision, RetentionPolicy, plan
 
 ZONE = ZoneInfo("America/Santiago")  # has daylight saving
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)

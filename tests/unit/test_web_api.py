@@ -21,7 +21,7 @@ from tests.servers import CHECKOUT
 WEB = CHECKOUT / "plugins" / "clinic_backups" / "web"
 BACK_UP, RESTORE = "/respaldos/crear_respaldo_manual/", "/respaldos/12/restaurar/"
 ANSWERS = {name for name, found in vars(problems).items() if isinstance(found, type)
-           and issubclass(found, problems.Problem)}  # fmt: skip
+           and issubclass(found, problems.HttpProblem)}  # fmt: skip
 
 
 FAKE = Fake()
@@ -67,7 +67,7 @@ def test_every_sentence_of_an_error_has_its_spanish_one(place: str, english: str
 
 def test_no_translation_is_left_over_and_every_place_is_filled() -> None:
     used = {english for _, english in sentences()}
-    written = "".join((WEB / name).read_text(encoding="utf-8") for name in ("app.py", "problems.py"))
+    written = "".join((WEB / name).read_text(encoding="utf-8") for name in ("application.py", "problems.py"))
     for english, translated in api_errors_es.SENTENCES.items():
         pattern = api_errors_es.pattern_of(english)
         assert any(map(pattern.fullmatch, used)) or english in written or "{what}" in english, english

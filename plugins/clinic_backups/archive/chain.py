@@ -12,7 +12,7 @@ from clinic_backups.base.settings import Settings
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChainChoice:
     """A full backup, or an incremental one that is built on ``chain``: its parent first, the full one last."""
 
     reason: str
@@ -43,7 +43,7 @@ def choose(
     recipients: tuple[str, ...],
     schema_digest: str | None,
     not_before: datetime | None = None,
-) -> Choice:
+) -> ChainChoice:
     """Decide from the clinic's records alone. The stores are checked afterwards.
 
     :param backups: the clinic's completed backups. No backup is built on a suspect one that nobody accepted.
@@ -51,13 +51,13 @@ def choose(
     :param not_before: backups that were begun until then are being erased, so nothing may be built on them.
     """
     if wanted == "full":
-        return Choice("a full one was asked for")
+        return ChainChoice("a full one was asked for")
     if wanted == "auto" and settings.full_every_days == 0:
-        return Choice("the settings ask for full backups only")
+        return ChainChoice("the settings ask for full backups only")
     completed = [backup for backup in backups if backup.state == "completed"]
     known = {backup.backup_id: backup for backup in completed if backup.is_trusted}
     if not known:
-        return Choice(
+        return ChainChoice(
             "all of the clinic's backups are suspect, and nobody accepted one"
             if completed
             else "the clinic has no backup yet"
@@ -65,15 +65,15 @@ def choose(
     newest = max(known.values(), key=lambda backup: (backup.data_time, backup.started_at, backup.backup_id))
     chain = chain_of(newest, known)
     if chain is None:
-        return Choice(f"the chain of {newest.backup_id} is incomplete")
+        return ChainChoice(f"the chain of {newest.backup_id} is incomplete")
     reason = _why_full(chain, settings, now, recipients, schema_digest)
     if not_before is not None and chain[-1].started_at <= not_before:
         reason = "the clinic's earlier backups are being erased"
     if wanted == "auto" and not reason:
         reason = _why_full_again(chain, settings, now)
     if reason:
-        return Choice(reason)
-    return Choice(f"built on {newest.backup_id}, {_days(now - chain[-1].started_at)} after the full one", chain)
+        return ChainChoice(reason)
+    return ChainChoice(f"built on {newest.backup_id}, {_days(now - chain[-1].started_at)} after the full one", chain)
 
 
 def _why_full(

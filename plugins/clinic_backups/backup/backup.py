@@ -14,13 +14,13 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple
 
-from clinic_backups.archive.chain import Choice
+from clinic_backups.archive.chain import ChainChoice
 from clinic_backups.archive.codec import CODEC, Codec
 from clinic_backups.archive.encryption import ENCRYPTION, Encryption, parse_recipients
 from clinic_backups.archive.object_keys import archive_key_of
 from clinic_backups.archive.writer import block_list, schema_digest
+from clinic_backups.backup.backup_outcomes import Outcomes
 from clinic_backups.backup.chooser import Chooser
-from clinic_backups.backup.outcome import Outcomes
 from clinic_backups.backup.stream import ArchiveStream, OnProgress, Progress, Stored
 from clinic_backups.backup.suspicions import with_suspicions
 from clinic_backups.base.backup_id import backup_id_of
@@ -287,7 +287,7 @@ class ClinicBackup:
                 source = source_database.identity_of(snapshot)
                 other = source_database.difference(source_before, source)
                 if choice.chain and other:
-                    choice, known = Choice(other), None
+                    choice, known = ChainChoice(other), None
                 if choice.chain and choice.chain[0].schema_digest != digest:
                     choice, known = self._chooser.choose(record, request.kind, backups, recipients, digest), None
                 record = self._catalog.decided(

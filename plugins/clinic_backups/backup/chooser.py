@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 
-from clinic_backups.archive.chain import Choice, choose
+from clinic_backups.archive.chain import ChainChoice, choose
 from clinic_backups.archive.known_blocks import KnownBlocks, UnusableBlocks
 from clinic_backups.backup.parents import Parents
 from clinic_backups.base.backup_record import BackupRecord
@@ -27,7 +27,7 @@ class Chooser:
 
     def decide(
         self, record: BackupRecord, wanted: WantedKind, backups: Sequence[BackupRecord], recipients: tuple[str, ...]
-    ) -> tuple[Choice, KnownBlocks | None]:
+    ) -> tuple[ChainChoice, KnownBlocks | None]:
         """Choose full or incremental, from the records, the catalog's blocks and the store.
 
         It assumes that the tables are unchanged.
@@ -36,7 +36,7 @@ class Chooser:
         if not choice.chain and wanted != "full":
             self._parents.require_store(backups)
         if choice.chain and (problem := self._problem(choice)):
-            choice = Choice(problem)
+            choice = ChainChoice(problem)
         if choice.chain:
             known = KnownBlocks([parent.backup_id for parent in choice.chain])
             try:
@@ -46,7 +46,7 @@ class Chooser:
                     with closing(self._catalog.blocks(parent.backup_id)) as pieces:
                         known.add(pieces, fingerprint)
             except UnusableBlocks:
-                choice, known = Choice(f"the catalog has no list of the blocks of {parent.backup_id}"), None
+                choice, known = ChainChoice(f"the catalog has no list of the blocks of {parent.backup_id}"), None
         return choice, known
 
     def choose(
@@ -56,7 +56,7 @@ class Chooser:
         backups: Sequence[BackupRecord],
         recipients: tuple[str, ...],
         digest: str | None,
-    ) -> Choice:
+    ) -> ChainChoice:
         """Choose from the records alone. :param digest: of the tables; ``None``: they are taken to be unchanged."""
         erasure = Erasures(self._catalog.database).open_of(record.clinic_id)
         return choose(
@@ -69,7 +69,7 @@ class Chooser:
             not_before=erasure.requested_at if erasure else None,
         )
 
-    def _problem(self, choice: Choice) -> str:
+    def _problem(self, choice: ChainChoice) -> str:
         """Why no backup can be built on a chain; empty if one can.
 
         An unreadable archive does not stop a full backup.

@@ -60,7 +60,7 @@ _TRANSACTIONS = {
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
 }
-Source = Literal["own", "extract", "file", "catalog", "migration", "restore"]
+SqlOrigin = Literal["own", "extract", "file", "catalog", "migration", "restore"]
 """The origin of the SQL that failed. own: this package's reading. extract: include/sql/extract. file: another file of
 include/sql. catalog, migration: the catalog. restore: staging, comparing and writing of a restore."""
 _LOG = "The PostgreSQL server's log has the whole message."
@@ -73,7 +73,7 @@ _TRANSIENT = {
     "57014": "The statement took longer than statement_timeout allows (CLINIC_BACKUPS_STATEMENT_TIMEOUT_SECONDS), or"
     " somebody cancelled it.",
 }
-_HINTS: dict[Source, dict[str, str]] = {
+_HINTS: dict[SqlOrigin, dict[str, str]] = {
     "own": {
         "42501": "Grant that to the role of the connection.",
         "": f"{_LOG} If nothing was changed in the database, report the message.",
@@ -215,7 +215,7 @@ def _with_path(parameters: Mapping[str, Any]) -> WatchedConnection:
     return _open(parameters)
 
 
-def raise_database_error(error: psycopg2.Error, doing: str, *, source: Source = "own") -> NoReturn:
+def raise_database_error(error: psycopg2.Error, doing: str, *, source: SqlOrigin = "own") -> NoReturn:
     """Raise a driver's error as one of this package's, without text that may be a patient's data.
 
     :param doing: the step that failed, for instance ``reading public.usuarios_paciente``.

@@ -12,7 +12,7 @@ from croniter import croniter
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from clinic_backups.base.retention import RetentionPolicy
+from clinic_backups.base.retention_rules import RetentionPolicy
 from clinic_backups.base.strict_json import once
 
 YEAR_HOURS = 366 * 24

@@ -16,7 +16,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.base.retention import Days, Periods, RetentionPolicy
+from clinic_backups.base.retention_rules import Days, Periods, RetentionPolicy
 from clinic_backups.base.setting_types import (
     YEAR_HOURS,
     Addresses,

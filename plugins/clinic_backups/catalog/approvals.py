@@ -13,7 +13,7 @@ from sqlalchemy import Select, func, insert, select, text, update
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.plain import iso
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import approval
 
 Answer = Literal["approved", "rejected"]

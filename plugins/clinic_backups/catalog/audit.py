@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, any_, bindparam, func, insert, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import BigInteger
 
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.paging import Slice, Visible, ids
 from clinic_backups.catalog.tables import audit
 

@@ -15,7 +15,7 @@ from sqlalchemy.types import BigInteger
 from clinic_backups.base.backup_facts import Kind
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord, State
 from clinic_backups.base.replica import Condition
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.paging import BIGINT, Search, Slice, Visible, ids
 from clinic_backups.catalog.progress import RunningBackup, running
 from clinic_backups.catalog.replicas import READ

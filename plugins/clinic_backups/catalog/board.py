@@ -12,7 +12,7 @@ from sqlalchemy import Connection as SqlConnection
 from clinic_backups.base.backup_facts import Kind
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE
 from clinic_backups.catalog import board_sql as sql
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.paging import Search, Slice, Visible, ids
 from clinic_backups.catalog.progress import BackupProgress as BackupProgress
 from clinic_backups.catalog.progress import RunningBackup as RunningBackup

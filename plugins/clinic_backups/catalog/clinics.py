@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE
 from clinic_backups.base.clinic import Clinic
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, clinic
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, delete, func, insert, literal, select, update
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.plain import plain
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, clinic, erasure, notification, restore
 
 

@@ -15,7 +15,7 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import raise_database_error, session_settings
 from clinic_backups.base.errors import TransientError
 from clinic_backups.base.kept_connections import KeptConnections
-from clinic_backups.catalog.database import connect_catalog
+from clinic_backups.catalog.catalog_database import connect_catalog
 
 Purpose = Literal["clinic", "replicas"]
 """``clinic``: for a backup or restore. ``replicas``: for making replicas of its backups. Deleting takes both."""

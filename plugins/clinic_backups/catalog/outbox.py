@@ -13,7 +13,7 @@ from sqlalchemy import Connection as SqlConnection
 from sqlalchemy import and_, exists, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import clinic, delivery, notification
 
 MailKind = Literal[

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.listening import nobody
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 
 SECONDS_BETWEEN_NOTES = 2.0
 

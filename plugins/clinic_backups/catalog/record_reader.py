@@ -12,7 +12,7 @@ from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord, St
 from clinic_backups.base.clock import DatabaseClock
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.catalog import record_statements as statements
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.row_mapping import record_of
 from clinic_backups.catalog.tables import backup
 

@@ -22,7 +22,7 @@ from clinic_backups.base.listening import nobody
 from clinic_backups.base.plain import iso
 from clinic_backups.catalog import record_statements as statements
 from clinic_backups.catalog import replicas
-from clinic_backups.catalog.database import CatalogDatabase, time_of
+from clinic_backups.catalog.catalog_database import CatalogDatabase, time_of
 from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
 from clinic_backups.catalog.record_reader import RecordReader
 from clinic_backups.catalog.row_mapping import record_of, values_of

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.replica import Condition, Loss, ReplicaProblem
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, backup_replica, store, store_identity
 
 _WRITTEN: Mapping[Condition, str] = {"intact": "present", "missing": "lost", "damaged": "damaged"}

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.base.text import quoted
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import SCHEMA
 
 VIEW, ROWS = f"{SCHEMA}.respaldo", f"{SCHEMA}.respaldo_rows"

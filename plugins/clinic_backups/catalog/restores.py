@@ -15,7 +15,7 @@ from clinic_backups.base.backup_record import State
 from clinic_backups.base.errors import PermanentError, TransientError, to_record
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.plain import plain
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import restore
 
 RestoreMode = Literal["exact", "missing", "live"]

@@ -16,7 +16,7 @@ def main() -> None:
     stopping.install()
     try:
         # Imported only now, after the signal handlers are installed, because the import takes a second.
-        from clinic_backups.cli.app import run
+        from clinic_backups.cli.commands import run
 
         run()
     except KeyboardInterrupt:

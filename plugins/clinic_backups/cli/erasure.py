@@ -15,7 +15,7 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clock import require_same_clock
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
 from clinic_backups.base.plain import iso
-from clinic_backups.base.retention import Decision
+from clinic_backups.base.retention_rules import Decision
 from clinic_backups.catalog.erasures import Erasure
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import errors, human_size, print_json, print_table

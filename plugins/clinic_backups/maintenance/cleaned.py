@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.replica import Loss
-from clinic_backups.base.retention import Decision
+from clinic_backups.base.retention_rules import Decision
 from clinic_backups.catalog.erasures import Erasure
 from clinic_backups.catalog.locks import AlreadyRunning
 

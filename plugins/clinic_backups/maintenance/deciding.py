@@ -11,7 +11,7 @@ from clinic_backups.archive.envelope_checks import usable_end
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import ClinicBackupsError, ObjectNotFound
 from clinic_backups.base.replica import Condition, Loss, ReplicaProblem
-from clinic_backups.base.retention import Decision, last_good, plan
+from clinic_backups.base.retention_rules import Decision, last_good, plan
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.replicas import Replicas

@@ -2,8 +2,8 @@
 
 from clinic_backups.archive.codec import CODEC
 from clinic_backups.archive.encryption import ENCRYPTION
-from clinic_backups.operators.backup import ClinicBackupOperator
-from clinic_backups.operators.store import Store
+from clinic_backups.operators.airflow_store import Store
+from clinic_backups.operators.backup_operator import ClinicBackupOperator
 from clinic_backups.operators.tasks import active_clinics, preflight, summary, watch
 from clinic_backups.tenant.extract import SqlExtract
 

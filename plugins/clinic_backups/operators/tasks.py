@@ -25,9 +25,9 @@ from clinic_backups.catalog.outbox import Notice
 from clinic_backups.maintenance import watch as watching
 from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_complete, overdue_facts
 from clinic_backups.operators import pool
-from clinic_backups.operators.connections import failing_clearly, log_delivery, problem_of
+from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, problem_of
+from clinic_backups.operators.airflow_parts import AirflowParts
 from clinic_backups.operators.link import airflow_url
-from clinic_backups.operators.parts import AirflowParts
 from clinic_backups.restore.runner import close_abandoned
 
 log = logging.getLogger(__name__)

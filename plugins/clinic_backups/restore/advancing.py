@@ -25,7 +25,7 @@ FEW_STEPS = 200
 
 
 @dataclass(frozen=True)
-class Numbered:
+class GivenColumn:
     """A column whose values come from a sequence in a known way.
 
     :param back: SQL of the restored rows that have a value in the column. ``None``: no such row comes back.
@@ -43,7 +43,7 @@ def rows_of(use: SequenceUse, rows: sql.Composable) -> sql.Composable:
     return rows_named(rows, use.named, use.column, use.type, use.names)
 
 
-def advance(workspace: Workspace, found: Sequence[Numbered]) -> None:
+def advance(workspace: Workspace, found: Sequence[GivenColumn]) -> None:
     """Move each sequence so that its next number gives no restored value.
 
     A sequence moves only in its own direction and in its own steps, so that others which take every second number keep
@@ -53,7 +53,7 @@ def advance(workspace: Workspace, found: Sequence[Numbered]) -> None:
         _advance(workspace, columns)
 
 
-def past(workspace: Workspace, found: Sequence[Numbered]) -> dict[str, int]:
+def past(workspace: Workspace, found: Sequence[GivenColumn]) -> dict[str, int]:
     """By sequence, the number of a restored row that it would be moved past. Other sequences stay where they are."""
     result = dict[str, int]()
     for sequence, columns in _by_sequence(found).items():
@@ -65,15 +65,15 @@ def past(workspace: Workspace, found: Sequence[Numbered]) -> dict[str, int]:
     return result
 
 
-def _by_sequence(found: Sequence[Numbered]) -> dict[str, list[Numbered]]:
-    by_sequence: dict[str, list[Numbered]] = defaultdict(list)
+def _by_sequence(found: Sequence[GivenColumn]) -> dict[str, list[GivenColumn]]:
+    by_sequence: dict[str, list[GivenColumn]] = defaultdict(list)
     for each in found:
         by_sequence[each.use.sequence].append(each)
     return by_sequence
 
 
 def _furthest(
-    workspace: Workspace, columns: Sequence[Numbered], following: int, between: tuple[int, int]
+    workspace: Workspace, columns: Sequence[GivenColumn], following: int, between: tuple[int, int]
 ) -> int | None:
     """The furthest number ahead that a restored row has."""
     use, (low, high) = columns[0].use, between
@@ -88,7 +88,7 @@ def _furthest(
     return None if furthest is None else int(furthest)
 
 
-def _advance(workspace: Workspace, columns: Sequence[Numbered]) -> None:
+def _advance(workspace: Workspace, columns: Sequence[GivenColumn]) -> None:
     use = columns[0].use
     if all(column.back is None for column in columns):
         return
@@ -108,7 +108,7 @@ def _advance(workspace: Workspace, columns: Sequence[Numbered]) -> None:
         _move(workspace, use, following if taken is None else following + use.known.increment, last)
 
 
-def _between(columns: Sequence[Numbered], following: int) -> tuple[int, int] | None:
+def _between(columns: Sequence[GivenColumn], following: int) -> tuple[int, int] | None:
     """The numbers to which a sequence may be moved: the range of the narrowest column that has enough of them left.
 
     A column whose type can no longer hold the sequence's present numbers is ignored.
@@ -167,7 +167,7 @@ def window_of(workspace: Workspace, use: SequenceUse, following: int) -> tuple[i
     return following - before * step, following + after * step, step
 
 
-def _numbers(workspace: Workspace, columns: Sequence[Numbered], following: int, *, of_back: bool) -> sql.Composed:
+def _numbers(workspace: Workspace, columns: Sequence[GivenColumn], following: int, *, of_back: bool) -> sql.Composed:
     """SELECT of ``n``: the numbers of the restored rows, or of all rows, that each column's type can hold."""
     parts = []
     for column in columns:
@@ -185,7 +185,7 @@ def _numbers(workspace: Workspace, columns: Sequence[Numbered], following: int, 
     return sql.SQL(" UNION ALL ").join(parts)
 
 
-def _last_taken(workspace: Workspace, columns: Sequence[Numbered], following: int, first: int) -> int:
+def _last_taken(workspace: Workspace, columns: Sequence[GivenColumn], following: int, first: int) -> int:
     """The last taken number before the first free one, from ``first`` on.
 
     Rows that were not restored have numbers too.
@@ -226,7 +226,7 @@ def _move(workspace: Workspace, use: SequenceUse, following: int, target: int) -
     workspace.rows(query, None, f"moving {use.sequence}")
 
 
-def _skip_taken(workspace: Workspace, columns: Sequence[Numbered], following: int, between: tuple[int, int]) -> None:
+def _skip_taken(workspace: Workspace, columns: Sequence[GivenColumn], following: int, between: tuple[int, int]) -> None:
     """Move a sequence to free numbers if it is near its end, or begins again there.
 
     If enough numbers are free where it is, it stays. Otherwise it moves to the longest free range.

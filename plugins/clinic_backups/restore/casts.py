@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from psycopg2 import sql
 
 from clinic_backups.base.errors import PermanentError
-from clinic_backups.restore.model import Refusal
+from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, compute_keys
 from clinic_backups.restore.workspace import Workspace, equal_texts, row_text

@@ -9,7 +9,7 @@ from psycopg2 import sql
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Table
 from clinic_backups.restore.migrated import Migrated
-from clinic_backups.restore.model import Refusal, Target, Wish
+from clinic_backups.restore.plan import Refusal, Target, Wish
 from clinic_backups.restore.proposals import proposed_tables
 from clinic_backups.restore.refusals import missing_rights
 from clinic_backups.restore.rules import Reference, TableRules, read_references, read_rules, with_row_key
@@ -20,7 +20,7 @@ from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.drift import FILE, renamed_table
 
 
-class Choice:
+class ChosenTables:
     """The tables that the restore includes. Those that cannot be included are in ``refusals``.
 
     :param migrated: the backup under the present names.

@@ -14,16 +14,16 @@ from clinic_backups.base.database import is_conflict
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table
-from clinic_backups.restore import notes, parts, row_keys, sequences
+from clinic_backups.restore import digest_parts, notes, row_keys, sequences
 from clinic_backups.restore.adopt import Left, adopt
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.casts import Converted, convert, fill_nulls
-from clinic_backups.restore.choose_tables import Choice
+from clinic_backups.restore.choose_tables import ChosenTables
 from clinic_backups.restore.derived import Derived, in_the_way
 from clinic_backups.restore.diff import TableDiff, compute
 from clinic_backups.restore.live import again, digest_of_moment, leave_changed, moment_of
 from clinic_backups.restore.migrated import Migrated
-from clinic_backups.restore.model import Refusal, RestorePlan, TablePlan, Target, Wish, digest_of
+from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan, Target, Wish, digest_of
 from clinic_backups.restore.proof import Proof
 from clinic_backups.restore.quiet import Quiet, decide
 from clinic_backups.restore.refusals import Checks
@@ -98,7 +98,7 @@ class Comparison:
         self._rules: dict[str, TableRules] = {}
         self._references: tuple[Reference, ...] = ()
         self._derived: list[Derived] = []
-        self._sequences = sequences.Found()
+        self._sequences = sequences.FoundSequences()
         self._quiet = Quiet("nothing")
         self._converted: dict[str, Converted] = {}
         self._parts: dict[str, str] = {}
@@ -107,7 +107,7 @@ class Comparison:
 
     def choose(self) -> None:
         """Choose the tables that the restore includes, and match their columns."""
-        choice = Choice(self.workspace, self._migrated, self._wish, self.queries, self._target, self._ways)
+        choice = ChosenTables(self.workspace, self._migrated, self._wish, self.queries, self._target, self._ways)
         choice.choose()
         self._refusals += choice.refusals
         self._notes, self._shapes, self._tables = choice.notes, choice.shapes, choice.tables
@@ -203,12 +203,12 @@ class Comparison:
         if self._wish.mode == "live":
             self._moment = moment_of(workspace, diffs)
         self._parts = (
-            parts.said(self._notes, self._target)
-            | parts.triggers(self._quiet)
-            | parts.moved_sequences(self._sequences)
-            | parts.conversions(workspace, diffs, self._converted)
-            | parts.extracts(diffs, self.queries)
-            | parts.hooks(self._folder)
+            digest_parts.said(self._notes, self._target)
+            | digest_parts.triggers(self._quiet)
+            | digest_parts.moved_sequences(self._sequences)
+            | digest_parts.conversions(workspace, diffs, self._converted)
+            | digest_parts.extracts(diffs, self.queries)
+            | digest_parts.hooks(self._folder)
             | {name: diff.digest for name, diff in diffs.items()}
             | {"backup": self.manifest.backup_id, "mode": self._wish.mode, "target": self._target.identity}
             | {f"derived {derived.table}": str(derived.rows) for derived in self._derived}

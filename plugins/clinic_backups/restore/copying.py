@@ -7,8 +7,8 @@ from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotAppr
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore.find_backup import choose_backup, source_of
 from clinic_backups.restore.into import IntoReport, IntoRestore
-from clinic_backups.restore.model import RestoreRequest, Target, digest_of
-from clinic_backups.restore.text import copy_as_markdown
+from clinic_backups.restore.plan import RestoreRequest, Target, digest_of
+from clinic_backups.restore.plan_text import copy_as_markdown
 
 
 class CopyRunner:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from psycopg2 import sql
 
 from clinic_backups.catalog.restores import RestoreMode
-from clinic_backups.restore.model import TablePlan
+from clinic_backups.restore.plan import TablePlan
 from clinic_backups.restore.rules import NO_ACTION, Reference, with_parent
 from clinic_backups.restore.shape import has_plain_key
 from clinic_backups.restore.staging import Staged

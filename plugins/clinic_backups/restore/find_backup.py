@@ -10,7 +10,7 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore.archives import Source
-from clinic_backups.restore.model import RestoreRequest
+from clinic_backups.restore.plan import RestoreRequest
 
 _BACK = "If its archive is in a store again, run: clinic-backups catalog verify --record"
 

@@ -20,7 +20,7 @@ from clinic_backups.base.plain import iso
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import one_line
 from clinic_backups.restore.archives import Source
-from clinic_backups.restore.model import Target
+from clinic_backups.restore.plan import Target
 from clinic_backups.restore.reading import blocks_of
 from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.restore.shape import Shape

@@ -9,8 +9,8 @@ from clinic_backups.archive.reader import Manifest, Segment, TableContent
 from clinic_backups.base.table import Column, Table
 from clinic_backups.restore.archives import Wanted
 from clinic_backups.restore.identity import Matched, in_order, match, what_column
-from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.names import renames
+from clinic_backups.restore.plan import Refusal
 from clinic_backups.tenant.drift import (
     FILE,
     ColumnLine,
@@ -68,7 +68,7 @@ def migrated(
     manifest: Manifest,
     drift: Drift,
     there: Mapping[str, Collection[str]],
-    numbered: Numbered | None = None,
+    numbered: PresentNumbers | None = None,
 ) -> Migrated:
     """Follow the lines, from the names in the backup to the present ones.
 
@@ -95,7 +95,7 @@ def migrated(
 
 
 @dataclass(frozen=True)
-class Numbered:
+class PresentNumbers:
     """The numbers that the database uses now.
 
     :param tables: each table's OID; for a partition also its partitioned table.
@@ -108,7 +108,7 @@ class Numbered:
 
 class _Following:
     def __init__(
-        self, manifest: Manifest, drift: Drift, there: Mapping[str, Collection[str]], numbered: Numbered | None
+        self, manifest: Manifest, drift: Drift, there: Mapping[str, Collection[str]], numbered: PresentNumbers | None
     ) -> None:
         self._manifest, self._drift, self._there, self._numbered = manifest, drift, there, numbered
         self.notes: dict[str, list[str]] = {}

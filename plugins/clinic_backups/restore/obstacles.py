@@ -11,7 +11,6 @@ from clinic_backups.base.database import qualified
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import unused
 from clinic_backups.restore.diff import TableDiff
-from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.obstacle_parts import (
     and_not_changed,
     and_not_deleted,
@@ -22,6 +21,7 @@ from clinic_backups.restore.obstacle_parts import (
     shown,
 )
 from clinic_backups.restore.ownership import has_lost_clinic
+from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.rules import Reference, UniqueRule, compare, with_child
 from clinic_backups.restore.ways import Ways, columns_of_ways
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text

@@ -19,7 +19,7 @@ from clinic_backups.base.database import qualified, refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.restore.derived import Derived
 from clinic_backups.restore.diff import TableDiff
-from clinic_backups.restore.model import Refusal
+from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.rules import Reference, TableRules, cascading
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query

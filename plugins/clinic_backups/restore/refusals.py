@@ -11,8 +11,8 @@ from psycopg2 import sql
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Table
 from clinic_backups.restore.diff import TableDiff
-from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.obstacles import Obstacle, Obstacles
+from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.rules import Reference
 from clinic_backups.restore.ways import Ways
 from clinic_backups.restore.workspace import Workspace

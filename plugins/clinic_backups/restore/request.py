@@ -11,7 +11,7 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.into import require_schema_name
-from clinic_backups.restore.model import MODES, RestoreRequest
+from clinic_backups.restore.plan import MODES, RestoreRequest
 
 INTO = "into"
 KEYS = (

@@ -10,7 +10,7 @@ from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.catalog.approvals import Approval, Approvals
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores
-from clinic_backups.restore.outcome import RestoreOutcomes, status_in
+from clinic_backups.restore.restore_outcomes import RestoreOutcomes, status_in
 
 NOTHING = "The clinic was not restored and nothing was changed: see the first task that failed."
 AGAIN_LATER = "Clear apply and report of this run: apply asks the database what became of it, and does nothing twice."

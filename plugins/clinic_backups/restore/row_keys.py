@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from psycopg2 import sql
 
-from clinic_backups.restore.model import Refusal
+from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.workspace import Workspace, columns_of

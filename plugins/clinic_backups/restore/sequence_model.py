@@ -13,7 +13,7 @@ COMPARE = "After a restore, compare the sequence's next values with the rows."
 
 
 @dataclass(frozen=True)
-class Column:
+class SequenceColumn:
     """A column of a table or of a partition.
 
     :param type: without domains.
@@ -43,7 +43,7 @@ class SequenceUse:
     :param names: values of ``named`` that mean this sequence. ``named`` is SQL of a name that is made of the row.
     """
 
-    of: Column
+    of: SequenceColumn
     known: Known
     how: How
     by: str
@@ -77,7 +77,7 @@ class RunTime:
     :param candidates: sequences whose names begin in the same way.
     """
 
-    of: Column
+    of: SequenceColumn
     how: How
     by: str
     expression: str
@@ -129,7 +129,7 @@ class Uses:
         return list(dict.fromkeys([*found, *self.named]))
 
     @property
-    def columns(self) -> list[Column]:
+    def columns(self) -> list[SequenceColumn]:
         """All columns that get numbers."""
         return list(dict.fromkeys([*(use.of for use in self.uses), *(made.of for made in self.made)]))
 

@@ -22,7 +22,7 @@ _ROW, _WRITES_ROW = 1, 4 | 16
 
 
 @dataclass(frozen=True)
-class Source:
+class SequenceText:
     """A text that uses sequences.
 
     :param by: what it is, in words.
@@ -49,7 +49,7 @@ class Piece:
     table: str | None
     written: Written
     how: How
-    source: Source
+    source: SequenceText
 
 
 class Pieces:
@@ -108,7 +108,7 @@ class Pieces:
                 continue
             by = f"the view {table}" if name == '"_RETURN"' else f"the rule {name} of {table}"
             text = actions(rule)
-            source = Source(by, text, (_schema(table),))
+            source = SequenceText(by, text, (_schema(table),))
             scope = self._giving.scope(text, source.near)
             yield from self._written(Code(text, self._giving.names(scope)), source, scope)
 
@@ -123,7 +123,7 @@ class Pieces:
                 yield from self._of_arguments(table, given, by, said, schema)
             return
         said_too = "".join(f"\n, {literal(value)}" for value in given)  # they may name a sequence
-        source = Source(by, function.body + said_too, (function.schema, schema), function.path, function.unread)
+        source = SequenceText(by, function.body + said_too, (function.schema, schema), function.path, function.unread)
         if function.unread is not None:
             yield Piece(row, Written(None, None, None), "trigger", source)
             return
@@ -143,7 +143,7 @@ class Pieces:
                 continue
             is_told = function.endswith(".autoinc")
             written = Written(None, before if is_told else None, f"nextval({literal(text)})", literal(text))
-            yield Piece(table, written, "trigger", Source(by, written.text, (schema,)))
+            yield Piece(table, written, "trigger", SequenceText(by, written.text, (schema,)))
 
     def _of_functions(self, called: Collection[int]) -> Iterator[Piece]:
         """The values that functions write into tables which they name, or give to an unknown caller.
@@ -152,14 +152,14 @@ class Pieces:
         """
         for oid, code in self._giving.codes.items():
             function = self._functions.by_oid[oid]
-            source = Source(f"the function {function.said}", function.body, function.near, function.path)
+            source = SequenceText(f"the function {function.said}", function.body, function.near, function.path)
             scope = self._giving.scope_of(function)
             for piece in self._written(code, source, scope, is_called=oid in called):
                 if piece.table is None or function.is_called or self._believed.may_write(function.owner, piece.table):
                     yield piece
 
     def _written(
-        self, code: Code, source: Source, scope: Scope, row: str | None = None, *, is_called: bool = False
+        self, code: Code, source: SequenceText, scope: Scope, row: str | None = None, *, is_called: bool = False
     ) -> Iterator[Piece]:
         """What a text writes.
 

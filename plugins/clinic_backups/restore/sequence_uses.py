@@ -11,9 +11,9 @@ from clinic_backups.restore.number_code import Written
 from clinic_backups.restore.safe_expression import rewritten
 from clinic_backups.restore.sequence_functions import Function, Functions
 from clinic_backups.restore.sequence_giving import Giving
-from clinic_backups.restore.sequence_model import COMPARE, Column, How, RunTime, SequenceUse, Untold, Uses
+from clinic_backups.restore.sequence_model import COMPARE, How, RunTime, SequenceColumn, SequenceUse, Untold, Uses
 from clinic_backups.restore.sequence_names import Known, Sequences, listed
-from clinic_backups.restore.sequence_pieces import Piece, Pieces, Source
+from clinic_backups.restore.sequence_pieces import Piece, Pieces, SequenceText
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.sql_tokens import tokens
@@ -40,7 +40,7 @@ class _Reader:
         self._functions = Functions(workspace, self._believed, sequences.path)
         self._giving = Giving(self._functions, sequences)
         self._pieces = Pieces(workspace, self._believed, sequences, self._functions, self._giving, self._names)
-        self._columns: dict[tuple[str, str], Column] = {}
+        self._columns: dict[tuple[str, str], SequenceColumn] = {}
 
     def read(self) -> Uses:
         described = self._workspace.rows(
@@ -49,7 +49,7 @@ class _Reader:
             "looking for columns with sequences",
         )
         for row in described:
-            self._columns[row[0], row[1]] = Column(row[0], row[1], row[3], row[9] or row[0], row[10])
+            self._columns[row[0], row[1]] = SequenceColumn(row[0], row[1], row[3], row[9] or row[0], row[10])
         for row in described:
             self._of_default(row)
         for piece in self._pieces.all([(row[4], (row[2],)) for row in described if row[4]]):
@@ -68,7 +68,7 @@ class _Reader:
         column, expression = self._columns[table, name], given or ""
         if row[11] and (view or column.root not in self._believed.restored):
             return  # a restore does not call the functions of others in it
-        source = Source(f"the default of the view {view}" if view else "the default", expression, (schema,))
+        source = SequenceText(f"the default of the view {view}" if view else "the default", expression, (schema,))
         before, told = len(self._uses.uses), len(self._uses.untold)
         for each in needed:
             how, oid = each.split(" ")
@@ -86,7 +86,7 @@ class _Reader:
         if hiders and not is_said and not any(use.how == "function" for use in self._uses.uses[before:]):
             self._of_hiders(column, hiders, source)
 
-    def _of_hiders(self, column: Column, hiders: Collection[str], source: Source) -> None:
+    def _of_hiders(self, column: SequenceColumn, hiders: Collection[str], source: SequenceText) -> None:
         for function in hiders:
             self._uses.untold.append(
                 Untold(
@@ -99,7 +99,7 @@ class _Reader:
                 )
             )
 
-    def _of_calls(self, column: Column, expression: str, how: How, source: Source) -> None:
+    def _of_calls(self, column: SequenceColumn, expression: str, how: How, source: SequenceText) -> None:
         """The sequences that an expression itself uses."""
         sequences, near = self._uses.sequences, source.near
         for call in calls(expression):
@@ -114,7 +114,9 @@ class _Reader:
             if (likely := sequences.likely(found, near)) is not None:
                 self._uses.uses.append(SequenceUse(column, likely, how, source.by, expression))
 
-    def _of_called(self, column: Column, expression: str, functions: Sequence[Function], source: Source) -> None:
+    def _of_called(
+        self, column: SequenceColumn, expression: str, functions: Sequence[Function], source: SequenceText
+    ) -> None:
         """The sequences that functions use which an expression calls."""
         found, is_hidden = self._giving.sources(functions), self._giving.hides(functions)
         gives = any(function.oid in self._giving.giving for function in functions)
@@ -122,7 +124,7 @@ class _Reader:
             found = list(dict.fromkeys([*self._uses.sequences.named_in(expression, source.near), *found]))
             if gives and not found:
                 names = ", ".join(sorted({function.said for function in functions}))
-                by = Source(f"{source.by}, which calls {names}", expression, source.near)
+                by = SequenceText(f"{source.by}, which calls {names}", expression, source.near)
                 self._untold(column.root, column.column, by, "from which sequence", expression)
         for known in found:
             self._uses.uses.append(SequenceUse(column, known, "function", source.by, expression))
@@ -147,11 +149,11 @@ class _Reader:
             where = f"into which column of {piece.table} those of {listed(about)} go"
             self._untold(root, None, source, where if about else "from which sequence", written.text, about)
 
-    def _untold_of(self, column: Column, source: Source, written: Written) -> None:
+    def _untold_of(self, column: SequenceColumn, source: SequenceText, written: Written) -> None:
         about = self._about(written, source)
         self._untold(column.root, column.column, source, self._not_understood(written, about), written.text, about)
 
-    def _about(self, written: Written, source: Source) -> list[Known]:
+    def _about(self, written: Written, source: SequenceText) -> list[Known]:
         """The sequences that may be meant. If the statement names none, those that the whole text names."""
         for text in dict.fromkeys([written.text, source.body]):
             found = self._uses.sequences.named_in(text, source.near, source.path)
@@ -174,7 +176,7 @@ class _Reader:
         )
 
     def _untold(
-        self, root: str, column: str | None, source: Source, what: str, text: str, about: Sequence[Known] = ()
+        self, root: str, column: str | None, source: SequenceText, what: str, text: str, about: Sequence[Known] = ()
     ) -> None:
         about = about or self._uses.sequences.named_in(text, source.near, source.path)
         where = f"{root}.{column}" if column else root
@@ -190,7 +192,7 @@ class _Reader:
             )
         )
 
-    def _untold_of_any(self, source: Source, written: Written, about: Sequence[Known]) -> None:
+    def _untold_of_any(self, source: SequenceText, written: Written, about: Sequence[Known]) -> None:
         into = f" into {'.'.join(written.table)}" if written.table else ""
         self._uses.untold.append(
             Untold(
@@ -226,7 +228,7 @@ def _is_made(expression: str) -> bool:
     return not calls(expression) or any(call.literal is None for call in calls(expression))
 
 
-def _because(text: str, source: Source) -> str:
+def _because(text: str, source: SequenceText) -> str:
     """Why it cannot be told, in a few words."""
     found = list(tokens(text))
     if source.unread is not None:

@@ -13,13 +13,13 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
 from clinic_backups.restore import numbering
-from clinic_backups.restore.advancing import Numbered, following_of, past, rows_of, window_of
+from clinic_backups.restore.advancing import GivenColumn, following_of, past, rows_of, window_of
 from clinic_backups.restore.believed import hold
 from clinic_backups.restore.diff import TableDiff
-from clinic_backups.restore.model import Refusal
 from clinic_backups.restore.number_rows import names_of
 from clinic_backups.restore.numbering import Numbering
-from clinic_backups.restore.sequence_model import COMPARE, Column, RunTime, SequenceUse, Untold, Uses
+from clinic_backups.restore.plan import Refusal
+from clinic_backups.restore.sequence_model import COMPARE, RunTime, SequenceColumn, SequenceUse, Untold, Uses
 from clinic_backups.restore.sequence_names import Known, listed
 from clinic_backups.restore.sequence_uses import read
 from clinic_backups.restore.workspace import Workspace
@@ -28,7 +28,7 @@ _SHOWN = 3
 
 
 @dataclass
-class Found:
+class FoundSequences:
     """The sequences of the restored columns.
 
     :param uses: all columns that get numbers from them.
@@ -41,7 +41,7 @@ class Found:
     uses: list[SequenceUse] = field(default_factory=list)
     known: list[Known] = field(default_factory=list)
     past: dict[str, int] = field(default_factory=dict)
-    numbered: list[Numbered] = field(default_factory=list)
+    numbered: list[GivenColumn] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
     counts: list[tuple[str, str]] = field(default_factory=list)
 
@@ -60,9 +60,9 @@ class Examined:
     untold: list[Untold]
 
 
-def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
+def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> FoundSequences:
     """Sequences of columns that get values back, with every column of the database that gets numbers from them."""
-    result = Found()
+    result = FoundSequences()
     if not any(diff.plan.insert or diff.plan.update for diff in diffs.values()):
         return result
     found = read(workspace, diffs)
@@ -99,7 +99,7 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
                 continue
             if left:
                 result.note(use.of.root, _unread(use, left), counts=True)
-        result.numbered.append(Numbered(use, numbered, here))
+        result.numbered.append(GivenColumn(use, numbered, here))
     # A plan itself moves the sequences that only a call of their function can ask.
     called = {use.sequence for use in result.uses if use.how == "function"}
     result.past = past(workspace, [each for each in result.numbered if each.use.sequence not in called])
@@ -107,7 +107,7 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> Found:
     return result
 
 
-def _note_others(found: Found, written: Sequence[str]) -> None:
+def _note_others(found: FoundSequences, written: Sequence[str]) -> None:
     """Say which sequences will be moved that columns of other tables get numbers from too."""
     for sequence, number in found.past.items():
         of = [use.of for use in found.uses if use.sequence == sequence]
@@ -134,7 +134,7 @@ def examine(workspace: Workspace, names: Sequence[str]) -> Examined:
     return Examined(uses, [*untold, unused] if unused else untold)
 
 
-def _resolve(workspace: Workspace, found: Uses, rows: Mapping[Column, sql.Composable]) -> None:
+def _resolve(workspace: Workspace, found: Uses, rows: Mapping[SequenceColumn, sql.Composable]) -> None:
     """Find the sequences whose names are made at run time, of the rows that are given."""
     for made in found.made:
         if made.of not in rows:
@@ -182,7 +182,7 @@ class _Asked:
         self, workspace: Workspace, uses: Sequence[SequenceUse], rows: Callable[[str], sql.Composable] = qualified
     ) -> None:
         self._workspace, self._rows = workspace, rows
-        self._places: dict[tuple[Column, str | None, str], set[tuple[str, str]]] = defaultdict(set)
+        self._places: dict[tuple[SequenceColumn, str | None, str], set[tuple[str, str]]] = defaultdict(set)
         for use in uses:
             if use.named is None:
                 self._places[use.of, use.expression, use.by].add((use.sequence, use.how))

@@ -16,12 +16,12 @@ from clinic_backups.base.listening import NOBODY, Listener, nobody
 from clinic_backups.base.settings import Settings
 from clinic_backups.restore.archives import Archives, Fetched, Source
 from clinic_backups.restore.comparison import Comparison, Present
+from clinic_backups.restore.digest_parts import hooks, otherwise, unplanned
 from clinic_backups.restore.find_backup import only_taken_back
 from clinic_backups.restore.hooks import hooked
 from clinic_backups.restore.live import digest_of_moment
-from clinic_backups.restore.migrated import Migrated, Numbered, migrated
-from clinic_backups.restore.model import RestorePlan, TablePlan, Wish, digest_of
-from clinic_backups.restore.parts import hooks, otherwise, unplanned
+from clinic_backups.restore.migrated import Migrated, PresentNumbers, migrated
+from clinic_backups.restore.plan import RestorePlan, TablePlan, Wish, digest_of
 from clinic_backups.restore.rights import lacking_right
 from clinic_backups.restore.rules import read_rules
 from clinic_backups.restore.staging import Staging, Unfit
@@ -241,7 +241,7 @@ class ClinicRestore:
 def _under_names_of_now(manifest: Manifest, drift: Drift, looking: Snapshot) -> Migrated:
     columns = column_numbers(looking)
     same = is_same(manifest.database, identity_of(looking))
-    return migrated(manifest, drift, columns, Numbered(table_oids(looking), columns) if same else None)
+    return migrated(manifest, drift, columns, PresentNumbers(table_oids(looking), columns) if same else None)
 
 
 def _require_plan(plan: RestorePlan | None, approved: str) -> RestorePlan:

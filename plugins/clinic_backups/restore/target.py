@@ -8,7 +8,7 @@ from typing import Any
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
-from clinic_backups.restore.model import Refusal, Target
+from clinic_backups.restore.plan import Refusal, Target
 from clinic_backups.tenant.source_database import system_identifier
 from clinic_backups.tenant.tenant_db import Snapshot
 

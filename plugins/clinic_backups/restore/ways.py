@@ -161,7 +161,7 @@ class Ways:
         return sql.SQL("EXISTS (SELECT FROM {} AS p WHERE {})").format(qualified(way.parent), way.refers(child, "p"))
 
 
-def _reference(link: structure.Reference) -> Reference:
+def _reference(link: structure.ParentKey) -> Reference:
     return Reference(
         name=("" if link.enforced else "by the name of ") + ", ".join(link.columns),
         child=link.table,

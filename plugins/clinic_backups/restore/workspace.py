@@ -11,7 +11,7 @@ import psycopg2
 from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import Source, connect, raise_database_error
+from clinic_backups.base.database import SqlOrigin, connect, raise_database_error
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.silence import APPLICATION_PATH, IN_OWN_PATH, OWN_PATH, WatchedConnection
 from clinic_backups.base.table import Table
@@ -50,7 +50,7 @@ class Workspace(Snapshot):
     """
 
     READ_ONLY = False
-    SOURCE: Source = "restore"
+    SOURCE: SqlOrigin = "restore"
     _views = 0
     _as_application = False
 

@@ -61,7 +61,7 @@ class Writing:
         *,
         quiet: Quiet,
         derived: Sequence[Derived],
-        found: sequences.Found,
+        found: sequences.FoundSequences,
         proof: Proof,
     ) -> None:
         self._workspace, self._connection, self._diffs, self._references = workspace, connection, diffs, references

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, ObjectExists, PermanentError, TransientError
 from clinic_backups.stores._hashing import HashingReader
-from clinic_backups.stores._provider import PUT_ID, Found, Provider, Upload, Version, show_time
+from clinic_backups.stores._provider import PUT_ID, FoundObject, Provider, Upload, Version, show_time
 from clinic_backups.stores._wire import check_list_prefix, encode_metadata
 from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject, UnfinishedUpload
 
@@ -154,7 +154,7 @@ class CloudStore(Provider):
         self._verify_lock(name, found, upload.locked_until)
         return found.info.etag if found else None
 
-    def _verify_lock(self, name: str, found: Found | None, wanted: datetime | None) -> None:
+    def _verify_lock(self, name: str, found: FoundObject | None, wanted: datetime | None) -> None:
         if found is None or wanted is None:
             return
         until, mode = found.info.locked_until, found.lock_mode

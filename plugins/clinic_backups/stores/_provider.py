@@ -27,7 +27,7 @@ PUT_ID = "put_id"
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundObject:
     """An existing object. ``info.metadata`` is encoded as on the wire; the rest is as the provider writes it."""
 
     info: ObjectInfo
@@ -108,11 +108,11 @@ class Provider(base.ObjectStore):
         """
 
     @abstractmethod
-    def _find(self, name: str) -> Found | None:
+    def _find(self, name: str) -> FoundObject | None:
         """The object's present properties; ``None`` if the provider says that there is no object."""
 
     @abstractmethod
-    def _difference(self, found: Found, upload: Upload) -> str:
+    def _difference(self, found: FoundObject, upload: Upload) -> str:
         """How the stored checksum differs from that of the content, for people; empty if it does not."""
 
     @abstractmethod
@@ -165,7 +165,7 @@ class Provider(base.ObjectStore):
     def _where(self, name: str) -> str:
         return f"{self._scheme}://{self.bucket}/{name}"
 
-    def _look(self, name: str) -> Found | None:
+    def _look(self, name: str) -> FoundObject | None:
         with self._translated(name):
             return self._find(name)
 

@@ -28,7 +28,7 @@ from clinic_backups.base.errors import ClinicBackupsError, PermanentError, Trans
 from clinic_backups.stores._azure_client import CLIENT_OPTIONS, REQUEST, make_client
 from clinic_backups.stores._azure_errors import Meaning, meaning_of
 from clinic_backups.stores._cloud import CloudStore
-from clinic_backups.stores._provider import Found, Upload, Version
+from clinic_backups.stores._provider import FoundObject, Upload, Version
 from clinic_backups.stores._wire import check_expiry, content_disposition
 from clinic_backups.stores.base import LockMode, ObjectInfo, UnfinishedUpload
 from clinic_backups.stores.kinds import AirflowHook, StoreConfig, StoreUrl
@@ -139,7 +139,7 @@ class AzureStore(CloudStore):
                 raise self._exists(name) from None
             raise
 
-    def _find(self, name: str) -> Found | None:
+    def _find(self, name: str) -> FoundObject | None:
         try:
             found = self._container.get_blob_client(name).get_blob_properties(**REQUEST)
         except ResourceNotFoundError as error:
@@ -149,9 +149,9 @@ class AzureStore(CloudStore):
         metadata, lock = dict(found.metadata or {}), found.immutability_policy
         until, etag = lock.expiry_time, str(found.etag)
         info = ObjectInfo(name, found.size, found.last_modified, metadata=metadata, locked_until=until, etag=etag)
-        return Found(info, version=found.version_id or "", lock_mode=lock.policy_mode or "")
+        return FoundObject(info, version=found.version_id or "", lock_mode=lock.policy_mode or "")
 
-    def _difference(self, found: Found, upload: Upload) -> str:
+    def _difference(self, found: FoundObject, upload: Upload) -> str:
         """The service checked each block's MD5. This checks that the object has exactly these blocks."""
         committed, _ = self._container.get_blob_client(found.info.key).get_block_list("committed", **REQUEST)
         own = [f"{upload.put_id}{number:08}" for number in range(len(committed))]

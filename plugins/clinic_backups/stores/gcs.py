@@ -22,7 +22,7 @@ from clinic_backups.stores._cloud import CloudStore
 from clinic_backups.stores._gcs_client import make_client
 from clinic_backups.stores._gcs_errors import BUSY, cause_of, cause_of_refresh, reasons_of
 from clinic_backups.stores._hashing import HashingReader
-from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS, Found, Upload, Version
+from clinic_backups.stores._provider import CONNECT_SECONDS, READ_SECONDS, FoundObject, Upload, Version
 from clinic_backups.stores._wire import check_expiry, content_disposition
 from clinic_backups.stores.base import LockMode, ObjectInfo, UnfinishedUpload
 from clinic_backups.stores.kinds import AirflowHook, StoreConfig, StoreUrl
@@ -141,16 +141,16 @@ class GcsStore(CloudStore):
     def _broken(self, name: str) -> TransientError:
         return TransientError(f"The upload session of {self._where(name)} broke.", hint="Try again.")
 
-    def _find(self, name: str) -> Found | None:
+    def _find(self, name: str) -> FoundObject | None:
         blob = self._bucket.blob(name)
         try:
             blob.reload(**REQUEST)
         except NotFound:
             return None
         info = replace(_info(blob), locked_until=_locked_until(blob))
-        return Found(info, version=str(blob.generation), lock_mode=blob.retention.mode or "")
+        return FoundObject(info, version=str(blob.generation), lock_mode=blob.retention.mode or "")
 
-    def _difference(self, found: Found, upload: Upload) -> str:
+    def _difference(self, found: FoundObject, upload: Upload) -> str:
         md5, expected = found.info.md5, upload.reader.md5
         return "" if md5 in (None, expected) else f"its MD5 is {md5}, but {expected} was sent"
 

@@ -28,7 +28,7 @@ from botocore.exceptions import (
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, TransientError
 from clinic_backups.stores import _s3_versions
 from clinic_backups.stores._cloud import CloudStore
-from clinic_backups.stores._provider import Found, Upload, Version
+from clinic_backups.stores._provider import FoundObject, Upload, Version
 from clinic_backups.stores._s3_client import CLIENT_CONFIG, make_client, s3_config
 from clinic_backups.stores._s3_errors import DENIED, EXPIRED_CODES, TRANSIENT_CODES, WORDLESS, cause_of, error_code
 from clinic_backups.stores._wire import check_expiry, content_disposition
@@ -166,7 +166,7 @@ class S3Store(CloudStore):
         checksums = {label: value for label, value in answer.items() if re.fullmatch("Checksum[A-Z0-9]+", label)}
         return {"PartNumber": number, "ETag": answer["ETag"], **checksums}
 
-    def _find(self, name: str) -> Found | None:
+    def _find(self, name: str) -> FoundObject | None:
         try:
             head = self._client.head_object(Bucket=self.bucket, Key=name)
         except ClientError as error:
@@ -185,9 +185,9 @@ class S3Store(CloudStore):
             locked_until=_s3_versions.lock_end(head),
             etag=head["ETag"],
         )
-        return Found(info, etag, head.get("VersionId", ""), head.get("ObjectLockMode", ""))
+        return FoundObject(info, etag, head.get("VersionId", ""), head.get("ObjectLockMode", ""))
 
-    def _difference(self, found: Found, upload: Upload) -> str:
+    def _difference(self, found: FoundObject, upload: Upload) -> str:
         if _PLAIN_ETAG.match(found.etag):
             expected = upload.reader.md5
         elif _MULTIPART_ETAG.match(found.etag):

@@ -11,7 +11,7 @@ from clinic_backups.tenant.declarations import FILE, spelled
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.key_names import KeyNames, Pair
 from clinic_backups.tenant.links import Links
-from clinic_backups.tenant.structure import KINDS, NotedColumn, Reference, Structure, comparable, may_hold
+from clinic_backups.tenant.structure import KINDS, NotedColumn, ParentKey, Structure, comparable, may_hold
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Coverage:
             *self._stale_lines(),
         ]
 
-    def links(self) -> list[Reference]:
+    def links(self) -> list[ParentKey]:
         """The links from the rows of each extract to other extracts."""
         return self._links.all()
 
@@ -140,7 +140,7 @@ class Coverage:
                 leads = f"leads to the clinic ({' -> '.join(chain)})" if len(chain) > 1 else "is the clinics' table"
                 yield Problem(name, f"{name} {leads} and would be in no backup.", self._extract_or_line(name))
 
-    def _named(self) -> Iterable[tuple[NotedColumn, Reference]]:
+    def _named(self) -> Iterable[tuple[NotedColumn, ParentKey]]:
         """Columns whose name alone shows that their table's rows belong to a clinic."""
         for column in self._structure.columns:
             meant = self._names.meant_by(column)
@@ -155,7 +155,7 @@ class Coverage:
             if pair.table not in self._by_keys.keys() | named and not declared:
                 yield pair
 
-    def doubtful(self) -> list[tuple[NotedColumn, Reference, Problem]]:
+    def doubtful(self) -> list[tuple[NotedColumn, ParentKey, Problem]]:
         """Columns that count as gaps although their type differs from the key's.
 
         Their values show whether they are keys.
@@ -169,7 +169,7 @@ class Coverage:
             if column.table not in open_ and self._is_doubtful(column, meant)
         ]
 
-    def _is_doubtful(self, column: NotedColumn, meant: Reference) -> bool:
+    def _is_doubtful(self, column: NotedColumn, meant: ParentKey) -> bool:
         return meant.parent != self._clinic_table and not self._names.is_same(meant, column)
 
     def _named_like_a_key(self) -> Iterable[Problem]:
@@ -191,12 +191,12 @@ class Coverage:
                     self._extract_or_line(pair.table), pair.columns[0], is_gap=True,
                 )  # fmt: skip
 
-    def _fits(self, column: NotedColumn, meant: Reference) -> bool:
+    def _fits(self, column: NotedColumn, meant: ParentKey) -> bool:
         """Whether the type fits the key's. For the clinic's own key every type fits."""
         of_type = meant.parent == self._clinic_table or may_hold(column.base, meant.base or meant.type)
         return of_type and not self._is_settled(column)
 
-    def _key_problem(self, column: NotedColumn, meant: Reference, *, is_gap: bool) -> Problem:
+    def _key_problem(self, column: NotedColumn, meant: ParentKey, *, is_gap: bool) -> Problem:
         kind = KINDS[self._structure.relations[column.table].kind]
         if kind == "foreign table":
             remedy = self._line(column.table)

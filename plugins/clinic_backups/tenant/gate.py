@@ -27,7 +27,7 @@ from clinic_backups.tenant.operator_checks import operator_problems
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.row_checks import RowChecks, one_clinic
 from clinic_backups.tenant.schema_memory import MEMORY
-from clinic_backups.tenant.structure import NotedColumn, Reference, Structure
+from clinic_backups.tenant.structure import NotedColumn, ParentKey, Structure
 from clinic_backups.tenant.tenant_db import Snapshot
 from clinic_backups.tenant.value_checks import ValueChecks
 
@@ -168,7 +168,7 @@ def _problems_behind(
     return found
 
 
-def _names_nothing(snapshot: Snapshot, column: NotedColumn, meant: Reference, *, within_seconds: float) -> bool:
+def _names_nothing(snapshot: Snapshot, column: NotedColumn, meant: ParentKey, *, within_seconds: float) -> bool:
     """Whether a column of another type than the key has values, but none that is a key's."""
     value = sql.SQL("unnest({})" if column.is_array else "{}").format(sql.Identifier("t", column.name))
     query = sql.SQL(catalog_query("keys_held")).format(

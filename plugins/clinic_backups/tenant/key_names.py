@@ -9,7 +9,7 @@ from functools import cached_property
 
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.operators import EQUAL
-from clinic_backups.tenant.structure import NotedColumn, Reference, Structure, comparable, plain
+from clinic_backups.tenant.structure import NotedColumn, ParentKey, Structure, comparable, plain
 
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^A-Z_]+")
 _KEY_WORDS = {"id", "ids", "uuid", "uuids", "guid", "guids", "fk", "pk"}
@@ -54,7 +54,7 @@ class KeyNames:
         self._clinic_table, self._compared = folder.clinic_table, folder.clinic_columns()
         self._clinics_names = {plain(name) for name in table_names(folder)}
 
-    def meant_by(self, column: NotedColumn) -> Reference | None:
+    def meant_by(self, column: NotedColumn) -> ParentKey | None:
         """The foreign key to the clinic or to an extracted table whose name the column has; ``None`` if unclear.
 
         It is unclear if other tables use the name for something else, or as their own primary key.
@@ -67,7 +67,7 @@ class KeyNames:
             return meant if is_key else None
         return meant if meant.parent == self._clinic_table or (is_key and not column.is_primary_key) else None
 
-    def perhaps_meant_by(self, column: NotedColumn) -> Reference | None:
+    def perhaps_meant_by(self, column: NotedColumn) -> ParentKey | None:
         """A foreign key to an extracted table with this name, if other foreign keys of that name lead elsewhere."""
         if plain(column.name) not in self._keys:
             meant, _ = self._in_another_form(column)
@@ -76,7 +76,7 @@ class KeyNames:
         return next((key for key in keys if key.parent in self._extracts), None) if self._is_key(column.name) else None
 
     @staticmethod
-    def is_same(meant: Reference, column: NotedColumn) -> bool:
+    def is_same(meant: ParentKey, column: NotedColumn) -> bool:
         """Whether the values, or those of an array, can be compared without conversion."""
         return comparable(meant.base or meant.type, column.base.removesuffix("[]"))
 
@@ -111,7 +111,7 @@ class KeyNames:
                 counts[parent] = counts.get(parent, 0) + 1
         return found
 
-    def _in_another_form(self, column: NotedColumn) -> tuple[Reference | None, bool]:
+    def _in_another_form(self, column: NotedColumn) -> tuple[ParentKey | None, bool]:
         """The only foreign key whose name has this other form, and whether the name has a word for a key."""
         said, bare = stems(column.name), plain(column.name)
         if column.base.endswith("[]") or plain(column.name).endswith("ids"):
@@ -140,9 +140,9 @@ class KeyNames:
         )
 
     @cached_property
-    def _clear(self) -> Mapping[str, Reference]:
+    def _clear(self) -> Mapping[str, ParentKey]:
         """The foreign keys to the clinic and to extracted tables whose names mean nothing else."""
-        found: dict[str, Reference] = {}
+        found: dict[str, ParentKey] = {}
         for name, keys in self._keys.items():
             parents = {key.parent for key in keys}
             # A table's name for its own rows ("parent_id") says nothing about the columns of other tables.
@@ -157,22 +157,22 @@ class KeyNames:
         return found
 
     @cached_property
-    def _keys(self) -> Mapping[str, list[Reference]]:
+    def _keys(self) -> Mapping[str, list[ParentKey]]:
         """The foreign keys of one column, and the columns that extracts compare with the clinic's number, by name."""
-        found: dict[str, list[Reference]] = {}
+        found: dict[str, list[ParentKey]] = {}
         for key in (*self._structure.references, *self._compared_keys()):
             if len(key.columns) == 1:
                 found.setdefault(plain(key.columns[0]), []).append(key)
         return found
 
-    def _compared_keys(self) -> list[Reference]:
+    def _compared_keys(self) -> list[ParentKey]:
         """The keys in extracts, which show a row's clinic if the database has no foreign keys."""
         own = min(self._compared.get(self._clinic_table, ()), default=None)
         if own is None:
             return []
         noted = {(column.table, column.name): column for column in self._structure.columns}
         return [
-            Reference(table, (name,), self._clinic_table, (own,), (EQUAL,), noted[table, name].type, enforced=False)
+            ParentKey(table, (name,), self._clinic_table, (own,), (EQUAL,), noted[table, name].type, enforced=False)
             for table, names in sorted(self._compared.items())
             if table in self._extracts and table != self._clinic_table
             for name in sorted(names)
@@ -194,7 +194,7 @@ class KeyNames:
             own = {table for table in own & set(self._extracts) if self._is_another_way(table, name)}
         return len(own - parents) <= len(keys)
 
-    def _is_clinics(self, name: str, keys: Collection[Reference]) -> bool:
+    def _is_clinics(self, name: str, keys: Collection[ParentKey]) -> bool:
         """Whether a name is the clinic's key in some table, and not just the name that each table gives its own key.
 
         An extract that compares ``c.id`` of the clinics' table seems to compare the ``id`` of its own table.

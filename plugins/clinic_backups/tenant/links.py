@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from clinic_backups.tenant.key_names import KeyNames
 from clinic_backups.tenant.operators import EQUAL, Operator
-from clinic_backups.tenant.structure import Reference, Structure, comparable
+from clinic_backups.tenant.structure import ParentKey, Structure, comparable
 
 
 class Links:
@@ -31,7 +31,7 @@ class Links:
         self._structure, self._names, self._extracts, self._declared = structure, names, extracts, declared
         self._clinic_table, self._clinics_own = clinic_table, clinics_own
 
-    def all(self) -> list[Reference]:
+    def all(self) -> list[ParentKey]:
         keys = [key for key in self._structure.references if not self.is_declared(key)]
         named = list(self._named())
         found = {(link.table, link.columns, link.parent): link for link in (*keys, *named)}
@@ -41,11 +41,11 @@ class Links:
             if link.table in self._extracts and link.parent in self._extracts
         ]  # fmt: skip
 
-    def is_declared(self, key: Reference) -> bool:
+    def is_declared(self, key: ParentKey) -> bool:
         """Whether one of the link's columns is declared to refer to something else."""
         return any(f"{key.table}.{column}" in self._declared for column in key.columns)
 
-    def _named(self) -> Iterable[Reference]:
+    def _named(self) -> Iterable[ParentKey]:
         for column in self._structure.columns:
             meant = self._names.meant_by(column)
             is_key = column.is_foreign_key and not column.is_part
@@ -58,18 +58,18 @@ class Links:
                 and not settled
                 and column.table != self._clinic_table
             ):
-                yield Reference(
+                yield ParentKey(
                     column.table, (column.name,), meant.parent, meant.parent_columns, (EQUAL,),
                     column.type, enforced=False,
                 )  # fmt: skip
 
-    def _parts(self, keys: Collection[Reference], named: Collection[Reference]) -> Iterable[Reference]:
+    def _parts(self, keys: Collection[ParentKey], named: Collection[ParentKey]) -> Iterable[ParentKey]:
         """Columns of foreign keys of several columns that are keys by themselves in the referenced table.
 
         If another column is NULL, such a foreign key refers to nothing (MATCH SIMPLE). The remaining column still shows
         to which clinic the row belongs.
         """
-        ways: dict[tuple[str, str], list[Reference]] = {}
+        ways: dict[tuple[str, str], list[ParentKey]] = {}
         for link in (*keys, *named):
             if len(link.columns) == 1:
                 ways.setdefault((link.table, link.columns[0]), []).append(link)
@@ -85,13 +85,13 @@ class Links:
                 mine = ways.setdefault((key.table, ours), [])
                 for parent, column in self._of(key.parent, theirs, operator, ways):
                     if all(way.parent != parent for way in mine):
-                        mine.append(Reference(key.table, (ours,), parent, (column,), (operator,), "", enforced=False))
+                        mine.append(ParentKey(key.table, (ours,), parent, (column,), (operator,), "", enforced=False))
                         grown = True
         for found_ways in ways.values():
             yield from found_ways
 
     def _of(
-        self, table: str, column: str, operator: Operator, ways: Mapping[tuple[str, str], list[Reference]]
+        self, table: str, column: str, operator: Operator, ways: Mapping[tuple[str, str], list[ParentKey]]
     ) -> list[tuple[str, str]]:
         """The tables and columns that a column refers to, with the same equality."""
         found = [

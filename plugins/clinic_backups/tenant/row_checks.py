@@ -22,7 +22,7 @@ from clinic_backups.tenant.row_sql import (
     template,
     whole_row,
 )
-from clinic_backups.tenant.structure import Reference, Structure
+from clinic_backups.tenant.structure import ParentKey, Structure
 from clinic_backups.tenant.tenant_db import Snapshot
 
 CLINIC = sql.Identifier("clinica_del_respaldo")
@@ -90,7 +90,7 @@ class RowChecks:
         tables: Mapping[str, Table],
         extracts: Mapping[str, str],
         clinics: str,
-        links: Iterable[Reference],
+        links: Iterable[ParentKey],
         folder: SqlFolder,
         *,
         materialized: bool = False,
@@ -213,7 +213,7 @@ class RowChecks:
             clinics=self._clinics, extract=sql.SQL(self._extracts[name]),
         )  # fmt: skip
 
-    def _ask_outside(self, ask: _Question, link: Reference) -> None:
+    def _ask_outside(self, ask: _Question, link: ParentKey) -> None:
         # A missing parent makes the backup suspect, see plausibility.py. Here the parent exists in another clinic.
         exists = sql.SQL("\n   AND EXISTS (SELECT FROM {} AS p WHERE {})").format(
             qualified(link.parent), same(link, "p")
@@ -223,14 +223,14 @@ class RowChecks:
             parent=sql.Identifier(link.parent), given=given(link), same=same(link, "p"), exists=exists,
         )  # fmt: skip
 
-    def _ask_missing(self, ask: _Question, link: Reference) -> None:
+    def _ask_missing(self, ask: _Question, link: ParentKey) -> None:
         ask.count(
             self._problems.missing(link), "rows_missing", table=self._table(link.table),
             child=sql.Identifier(link.table), parent=sql.Identifier(link.parent), same=same(link, "p"),
             same_row=self._same_row(self._tables[link.table]),
         )  # fmt: skip
 
-    def _ask_in_part(self, ask: _Question, link: Reference) -> None:
+    def _ask_in_part(self, ask: _Question, link: ParentKey) -> None:
         named = [given(each) for each in self._links if each.table == link.table]
         ask.count(
             self._problems.in_part(link), "rows_in_part", table=self._table(link.table),

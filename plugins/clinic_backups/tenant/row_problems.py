@@ -6,7 +6,7 @@ from pathlib import Path
 
 from clinic_backups.tenant.coverage import Problem
 from clinic_backups.tenant.declarations import FILE, spelled
-from clinic_backups.tenant.structure import Reference
+from clinic_backups.tenant.structure import ParentKey
 
 _REPEATED = {
     "rows_twice": "{be} twice in one backup.",
@@ -25,7 +25,7 @@ class RowProblems:
     def __init__(self, folder: Path, clinic_table: str) -> None:
         self._folder, self._clinic_table = folder, clinic_table
 
-    def outside(self, link: Reference) -> Problem:
+    def outside(self, link: ParentKey) -> Problem:
         """Rows of a backup refer to a row that is not in the same backup."""
         columns, column = ", ".join(link.columns), link.columns[-1]
         if link.parent == self._clinic_table:
@@ -42,7 +42,7 @@ class RowProblems:
             f" this is intended, add the line `{spelled(link.table, column)}: reason` to {self._folder / FILE}.",
         )
 
-    def missing(self, link: Reference) -> Problem:
+    def missing(self, link: ParentKey) -> Problem:
         """Rows that refer to a row of a backup are in no backup."""
         columns = ", ".join(link.columns)
         return self._left_out(
@@ -50,7 +50,7 @@ class RowProblems:
             f"{{be}} in no backup, but the column {columns} refers to a row of {link.parent} that is in one.",
         )
 
-    def in_part(self, link: Reference) -> Problem:
+    def in_part(self, link: ParentKey) -> Problem:
         """Rows in no backup have a foreign key with values in some columns and NULL in others."""
         columns = ", ".join(link.columns)
         return self._left_out(

@@ -8,14 +8,14 @@ from psycopg2 import sql
 
 from clinic_backups.base.table import Table
 from clinic_backups.tenant.pg_catalog import catalog_query
-from clinic_backups.tenant.structure import Reference
+from clinic_backups.tenant.structure import ParentKey
 
 
 def template(name: str) -> sql.SQL:
     return sql.SQL(catalog_query(name))
 
 
-def same(link: Reference, parent: str) -> sql.Composable:
+def same(link: ParentKey, parent: str) -> sql.Composable:
     """Equality by the operators of the foreign key, because its column may have another type or an extension's type."""
     return all_of(
         operator.compares(sql.Identifier(parent, theirs), sql.Identifier("r", ours))
@@ -23,12 +23,12 @@ def same(link: Reference, parent: str) -> sql.Composable:
     )
 
 
-def given(link: Reference) -> sql.Composable:
+def given(link: ParentKey) -> sql.Composable:
     """The row r refers to a row: no column of the link is NULL."""
     return all_of(sql.SQL("{} IS NOT NULL").format(sql.Identifier("r", column)) for column in link.columns)
 
 
-def given_in_part(link: Reference) -> sql.Composable:
+def given_in_part(link: ParentKey) -> sql.Composable:
     """In the row r some columns of the foreign key are NULL and others are not."""
     count = sql.SQL("num_nulls({})").format(listed(sql.Identifier("r", column) for column in link.columns))
     return sql.SQL("{} BETWEEN 1 AND {}").format(count, sql.Literal(len(link.columns) - 1))

@@ -35,7 +35,7 @@ class Relation:
 
 
 @dataclass(frozen=True)
-class Reference:
+class ParentKey:
     """``columns`` of a table refer to rows of ``parent``. For partitions, the partitioned tables are given."""
 
     table: str
@@ -97,7 +97,7 @@ class Structure:
     """The facts of one moment."""
 
     relations: dict[str, Relation]
-    references: tuple[Reference, ...]
+    references: tuple[ParentKey, ...]
     columns: tuple[NotedColumn, ...]
     has_large_objects: bool
     operator_columns: tuple[OperatorColumn, ...] = ()
@@ -186,9 +186,9 @@ def _relation(item: dict[str, Any]) -> Relation:
     return Relation(**(item | {"inherits": tuple(item["inherits"] or ())}))
 
 
-def _reference(item: dict[str, Any]) -> Reference:
+def _reference(item: dict[str, Any]) -> ParentKey:
     operators: Iterable[list[str]] = item["operators"]
-    return Reference(
+    return ParentKey(
         table=item["table"],
         columns=tuple(item["columns"]),
         parent=item["parent"],
@@ -199,7 +199,7 @@ def _reference(item: dict[str, Any]) -> Reference:
     )
 
 
-def _order(reference: Reference) -> tuple[str, tuple[str, ...], str]:
+def _order(reference: ParentKey) -> tuple[str, tuple[str, ...], str]:
     return reference.table, reference.columns, reference.parent
 
 

@@ -15,7 +15,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import Source, connect, qualified, raise_database_error, session_settings
+from clinic_backups.base.database import SqlOrigin, connect, qualified, raise_database_error, session_settings
 from clinic_backups.base.errors import PermanentError, afterwards
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.silence import OWN_PATH, WatchedConnection
@@ -77,7 +77,7 @@ class Snapshot:
     """
 
     READ_ONLY = True
-    SOURCE: Source = "own"
+    SOURCE: SqlOrigin = "own"
 
     def __init__(
         self,
@@ -219,7 +219,7 @@ class Snapshot:
         values: Mapping[str, Any] | None,
         doing: str,
         *,
-        source: Source | None = None,
+        source: SqlOrigin | None = None,
     ) -> list[tuple[Any, ...]]:
         """All rows of a small query. :param source: whose SQL it is, for the error's remedy."""
         try:
@@ -229,7 +229,7 @@ class Snapshot:
         except psycopg2.Error as error:
             self._raise(error, doing, source)
 
-    def _raise(self, error: psycopg2.Error, doing: str, source: Source | None = None) -> NoReturn:
+    def _raise(self, error: psycopg2.Error, doing: str, source: SqlOrigin | None = None) -> NoReturn:
         if self._locks is not None:
             require_unlocked(error, doing)
         raise_database_error(error, doing, source=source or self.SOURCE)

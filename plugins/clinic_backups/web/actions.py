@@ -21,7 +21,7 @@ from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.text import is_line, one_line
 from clinic_backups.catalog.audit import Audit, AuditEntry
 from clinic_backups.catalog.backup_list import HistoryEntry
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.locks import TRY_LOCK, lock_name
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.stores.base import ObjectInfo, ObjectStore

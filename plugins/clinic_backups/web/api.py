@@ -21,7 +21,7 @@ from clinic_backups.web.chain_download import parts_of
 from clinic_backups.web.metrics import MEDIA_TYPE as MEDIA_TYPE_METRICS
 from clinic_backups.web.metrics import exposition
 from clinic_backups.web.problems import MEDIA_TYPE, TITLES, Conflict, WrongValue
-from clinic_backups.web.render import Links, archive_path, whole_path
+from clinic_backups.web.render import PageLinks, archive_path, whole_path
 from clinic_backups.web.request_bodies import clinic_named, json_body, read_body
 from clinic_backups.web.schemas import (
     Chosen,
@@ -293,7 +293,7 @@ def _iniciado(request: Request, started: Started) -> Iniciado:
         dag_id=started.dag_id,
         run_id=started.run_id,
         clinica=started.clinic_id,
-        url=Links.of(request).url("runs", started.dag_id, started.run_id),
+        url=PageLinks.of(request).url("runs", started.dag_id, started.run_id),
     )
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import connect
 from clinic_backups.base.errors import ClinicBackupsError
-from clinic_backups.catalog.database import CatalogDatabase
+from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.web.problems import Unavailable
 from clinic_backups.web.threads import THREADS
 

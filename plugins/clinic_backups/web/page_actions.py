@@ -13,7 +13,7 @@ from clinic_backups.web import forms
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.actions import Started
 from clinic_backups.web.problems import NotVisible, WrongValue
-from clinic_backups.web.render import Links, archive_path, whole_path
+from clinic_backups.web.render import PageLinks, archive_path, whole_path
 from clinic_backups.web.runs import RESTORE
 from clinic_backups.web.services import ServicesDep, entry_of
 from clinic_backups.web.threads import on_threads
@@ -76,7 +76,7 @@ def answer(
     _require_sure(sure or not approve)
     services.actions.answer(caller, run_id, approve=approve, plan_digest=plan, reason=reason)
     flash = "approved" if approve else "rejected"
-    return RedirectResponse(Links.of(request).url("runs", RESTORE, run_id, query={"done": flash}), status_code=303)
+    return RedirectResponse(PageLinks.of(request).url("runs", RESTORE, run_id, query={"done": flash}), status_code=303)
 
 
 @router.post("/backups/{number}/hold")
@@ -124,5 +124,5 @@ def _require_sure(sure: bool) -> None:
 
 def _follow(request: Request, started: Started, flash: str) -> Response:
     """Redirect to the page of the run. With 303, reloading that page does not repeat the action."""
-    url = Links.of(request).url("runs", started.dag_id, started.run_id, query={"done": flash})
+    url = PageLinks.of(request).url("runs", started.dag_id, started.run_id, query={"done": flash})
     return RedirectResponse(url, status_code=303)

@@ -39,7 +39,7 @@ ui = APIRouter(prefix="/ui", include_in_schema=False)
 @router.get("/")
 @router.get("/ui")
 async def way_in(request: Request) -> Response:
-    return RedirectResponse(render.Links.of(request)(""), status_code=303)
+    return RedirectResponse(render.PageLinks.of(request)(""), status_code=303)
 
 
 @ui.get("/", name="board")
@@ -61,7 +61,7 @@ def board(request: Request, caller: CallerDep, services: ServicesDep) -> Respons
         page=query.page,
     )
     counts = services.board.counts(visible=caller.viewer.visible, now=now, objective_hours=objective)
-    link = render.Links.of(request)
+    link = render.PageLinks.of(request)
     return show(
         request,
         "board.html",
@@ -91,7 +91,7 @@ def clinic(request: Request, caller: CallerDep, services: ServicesDep, clinic_id
     audit = None
     if caller.viewer.may("audit", clinic_id):
         audit = services.audit.page(visible=caller.viewer.visible, clinic_id=clinic_id, per_page=RECENT)
-    link = render.Links.of(request)
+    link = render.PageLinks.of(request)
     return show(
         request,
         "clinic.html",
@@ -115,7 +115,7 @@ def backup_of_run(request: Request, caller: CallerDep, services: ServicesDep, cl
     line = line_of(caller, services, clinic_id)
     entry = services.history.of_run(clinic_id, run_id, caller.viewer.visible)
     if entry is not None:
-        links = render.Links.of(request)
+        links = render.PageLinks.of(request)
         return RedirectResponse(links.url("backups", entry.number), status_code=303)
     return show(request, "none_yet.html", caller, services, clinic_id, line=line, run_id=run_id)
 
@@ -211,7 +211,7 @@ def audit(request: Request, caller: CallerDep, services: ServicesDep) -> Respons
         actor=wanted["actor"] or None,
         page=forms.page_of(params),
     )
-    link = render.Links.of(request)
+    link = render.PageLinks.of(request)
     kept = {name: value for name, value in wanted.items() if value}
     return show(
         request,

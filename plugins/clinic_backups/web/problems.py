@@ -25,7 +25,7 @@ TITLES = {
 }
 
 
-class Problem(ClinicBackupsError):
+class HttpProblem(ClinicBackupsError):
     """An error that is the answer to a request.
 
     :param retry_after_seconds: the time after which a retry may succeed.
@@ -55,7 +55,7 @@ class Problem(ClinicBackupsError):
         return {} if self.retry_after_seconds is None else {"Retry-After": str(self.retry_after_seconds)}
 
 
-class Denied(Problem):
+class Denied(HttpProblem):
     """The person may see the clinic but may not do this."""
 
     status = 403
@@ -65,7 +65,7 @@ class CrossSite(Denied):
     """The request came from a page of another site."""
 
 
-class NotVisible(Problem):
+class NotVisible(HttpProblem):
     """The thing does not exist or is not visible to this person. The answer must not tell which."""
 
     status = 404
@@ -74,42 +74,42 @@ class NotVisible(Problem):
         super().__init__(f"{what} was not found.", hint="It may belong to a clinic that you may not see.")
 
 
-class Conflict(Problem):
+class Conflict(HttpProblem):
     """The present state does not allow it."""
 
     status = 409
 
 
-class WrongValue(Problem):
+class WrongValue(HttpProblem):
     """A value that is not valid."""
 
     status = 422
 
 
-class TooLarge(Problem):
+class TooLarge(HttpProblem):
     """The request body is larger than any that this API accepts."""
 
     status = 413
 
 
-class TooMany(Problem):
+class TooMany(HttpProblem):
     """The person has started too many actions in too short a time."""
 
     status = 429
 
 
-class Unavailable(Problem):
+class Unavailable(HttpProblem):
     """The catalog, the clinics' database or Airflow does not answer now."""
 
     status = 503
 
 
-def of_error(error: ClinicBackupsError, *, in_full: bool) -> Problem:
+def of_error(error: ClinicBackupsError, *, in_full: bool) -> HttpProblem:
     """The answer to an error of the core.
 
     :param in_full: the person is an operator and may read names of servers and settings.
     """
-    if isinstance(error, Problem):
+    if isinstance(error, HttpProblem):
         return error
     if isinstance(error, ObjectNotFound):
         return NotVisible("The file in the store")

@@ -43,7 +43,7 @@ def page(request: Request, template: str, *, zone: ZoneInfo, status: int = 200, 
     """
     language = negotiate(request.headers.get("accept-language", ""))
     environment = _environment(language, zone.key)
-    links = Links.of(request)
+    links = PageLinks.of(request)
     known = {
         "link": links,
         "static": _static_links(links),
@@ -55,13 +55,13 @@ def page(request: Request, template: str, *, zone: ZoneInfo, status: int = 200, 
 
 
 @dataclass(frozen=True)
-class Links:
+class PageLinks:
     """Addresses of pages, below the application's mount point."""
 
     root: str
 
     @classmethod
-    def of(cls, request: Request) -> Links:
+    def of(cls, request: Request) -> PageLinks:
         """The addresses for an answer to this request."""
         return cls(request.scope.get("root_path", ""))
 
@@ -83,12 +83,12 @@ class Links:
 
 def archive_path(request: Request, number: int) -> str:
     """The path at which this server sends an archive. Without a host, because a proxy may have changed it."""
-    return f"{Links.of(request).root}/respaldos/{number}/archivo/"
+    return f"{PageLinks.of(request).root}/respaldos/{number}/archivo/"
 
 
 def whole_path(request: Request, number: int) -> str:
     """The path at which this server sends an archive with its chain."""
-    return f"{Links.of(request).root}/respaldos/{number}/completo/"
+    return f"{PageLinks.of(request).root}/respaldos/{number}/completo/"
 
 
 def static_file(name: str) -> tuple[bytes, str, str] | None:
@@ -108,7 +108,7 @@ def _version(name: str) -> str:
     return sha256(_content(name)).hexdigest()[:12]
 
 
-def _static_links(links: Links) -> dict[str, Markup]:
+def _static_links(links: PageLinks) -> dict[str, Markup]:
     """Addresses that change with the file's content, so that browsers may cache it."""
     return {name: links("static", name, query={"v": _version(name)}) for name in STATIC_TYPES}
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from clinic_backups.backup.conf import for_all_clinics
 from clinic_backups.operators import pool
+from clinic_backups.operators.airflow_connections import PROBLEM_KEY
 from clinic_backups.operators.airflow_internals import (
     DagModel,
     DagRun,
@@ -31,10 +32,9 @@ from clinic_backups.operators.airflow_internals import (
     trigger_dag,
     update_hitl_detail,
 )
-from clinic_backups.operators.connections import PROBLEM_KEY
-from clinic_backups.operators.restore import REFUSED_KEY
+from clinic_backups.operators.restore_tasks import REFUSED_KEY
 from clinic_backups.restore.approving import REASON
-from clinic_backups.restore.model import RestorePlan
+from clinic_backups.restore.plan import RestorePlan
 from clinic_backups.web.problems import Conflict, Denied, NotVisible, Unavailable
 
 BACKUP, RESTORE, HOLD, VERIFY = "clinic_backup", "clinic_restore", "clinic_backup_hold", "clinic_backup_verify"

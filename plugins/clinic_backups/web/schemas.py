@@ -207,7 +207,7 @@ class Enlace(BaseModel):
     partes: list[Parte]
 
 
-class Clinic(BaseModel):
+class ClinicState(BaseModel):
     """The state of one clinic's backups."""
 
     id: int
@@ -227,7 +227,7 @@ class ClinicsPage(BaseModel):
     """One page of clinics."""
 
     count: int
-    results: list[Clinic]
+    results: list[ClinicState]
 
 
 class Health(BaseModel):
@@ -263,11 +263,11 @@ def respaldo_of(entry: HistoryEntry) -> Respaldo:
     return Respaldo.model_validate(entry)
 
 
-def clinic_of(line: BoardLine, caller: Caller) -> Clinic:
+def clinic_of(line: BoardLine, caller: Caller) -> ClinicState:
     """One clinic, for this person."""
     # An error's text is for operators only, because it may name servers and settings.
     failure = line.last_failure if caller.viewer.superadmin else line.last_failure and "The newest backup failed."
-    return Clinic(
+    return ClinicState(
         id=line.clinic_id,
         name=line.name,
         active=line.active,

@@ -16,10 +16,10 @@ from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.backup_list import History, HistoryEntry
 from clinic_backups.catalog.board import Board
+from clinic_backups.catalog.catalog_database import time_of
 from clinic_backups.catalog.clinics import Clinics
-from clinic_backups.catalog.database import time_of
 from clinic_backups.catalog.restores import Restores
-from clinic_backups.operators.parts import AirflowParts
+from clinic_backups.operators.airflow_parts import AirflowParts
 from clinic_backups.web import banners
 from clinic_backups.web.access import Access
 from clinic_backups.web.actions import Actions

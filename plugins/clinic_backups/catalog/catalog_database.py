@@ -17,7 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.database import Source, connect, raise_database_error
+from clinic_backups.base.database import SqlOrigin, connect, raise_database_error
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.silence import WatchedConnection
 
@@ -61,13 +61,13 @@ class CatalogDatabase:
         event.listen(engine, "checkout", _require_open)
         return engine
 
-    _source: Source = "catalog"
+    _source: SqlOrigin = "catalog"
 
     def _connect(self) -> Any:
         return connect_catalog(self._connection)
 
     @contextmanager
-    def transaction(self, doing: str, *, source: Source | None = None) -> Iterator[SqlConnection]:
+    def transaction(self, doing: str, *, source: SqlOrigin | None = None) -> Iterator[SqlConnection]:
         """One transaction. Its errors are translated, without values of rows.
 
         :param doing: the step, for the error's text.
@@ -112,7 +112,7 @@ def time_of(db: SqlConnection) -> datetime:
 
 
 @contextmanager
-def _errors_made_ours(doing: str, source: Source) -> Iterator[None]:
+def _errors_made_ours(doing: str, source: SqlOrigin) -> Iterator[None]:
     try:
         yield
     except PoolTimeout:

@@ -19,7 +19,7 @@ from clinic_backups.archive.codec import CODEC
 from clinic_backups.archive.encryption import ENCRYPTION, WrongIdentity, parse_recipients
 from clinic_backups.archive.object_keys import archive_key_of
 from clinic_backups.archive.writer import ArchiveWriter, block_list
-from clinic_backups.backup.outcome import Outcomes
+from clinic_backups.backup.backup_outcomes import Outcomes
 from clinic_backups.backup.stream import Stored
 from clinic_backups.base.backup_id import backup_id_of
 from clinic_backups.base.backup_record import BackupRecord

@@ -17,7 +17,7 @@ from clinic_backups.base.text import one_line
 from clinic_backups.web import api, api_errors_es, pages
 from clinic_backups.web.access import caller
 from clinic_backups.web.language import of_api
-from clinic_backups.web.problems import MEDIA_TYPE, Problem, TooLarge, WrongValue, of_error
+from clinic_backups.web.problems import MEDIA_TYPE, HttpProblem, TooLarge, WrongValue, of_error
 from clinic_backups.web.services import Services
 
 log = logging.getLogger(__name__)
@@ -91,14 +91,14 @@ class Guard:
         await self._app(scope, receive, send_guarded)
 
 
-def _as_json(problem: Problem, language: str, **more: object) -> Response:
+def _as_json(problem: HttpProblem, language: str, **more: object) -> Response:
     """An answer of the type application/problem+json."""
     body = problem.body(language) | more
     headers = problem.headers | {"Content-Language": language, "Vary": "Accept-Language"}
     return JSONResponse(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def _answer(request: Request, problem: Problem, **more: object) -> Response:
+def _answer(request: Request, problem: HttpProblem, **more: object) -> Response:
     if not _is_page(request):
         return _as_json(problem, of_api(request.headers.get("accept-language")), **more)
     page = pages.render_error(request, problem.status, problem.title, problem.message, problem.hint)
@@ -141,7 +141,7 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
         404: "Check the address.",
         405: "The API's description, openapi.json, has the methods.",
     }
-    problem = Problem(str(error.detail), hint=hints.get(status, ""))
+    problem = HttpProblem(str(error.detail), hint=hints.get(status, ""))
     problem.status = status
     # The messages of the framework and of Airflow are English, and say no more than the status.
     in_spanish = _is_spanish(request)
@@ -168,7 +168,7 @@ async def _on_wrong_values(request: Request, error: RequestValidationError) -> R
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     """The answer to an unexpected error. Starlette logs the traceback; the answer does not contain it."""
-    problem = Problem("Something went wrong in the server.", hint="The log of Airflow's API server has the cause.")
+    problem = HttpProblem("Something went wrong in the server.", hint="The log of Airflow's API server has the cause.")
     answer = _answer(request, problem)
     answer.headers.update(HEADERS)  # this handler runs outside of the guard
     return answer

@@ -18,7 +18,7 @@ from clinic_backups.base.database import connect, raise_database_error
 from clinic_backups.base.errors import Interrupted, PermanentError, TransientError
 from clinic_backups.catalog.restores import RestoreRecord, Restores
 from clinic_backups.notify.restore_notice import RestoreOutcome, announce
-from clinic_backups.restore.model import Target
+from clinic_backups.restore.plan import Target
 from clinic_backups.restore.target import OtherDatabase, ask, at_same_place, same_server
 from clinic_backups.tenant.tenant_db import Snapshot
 

@@ -21,12 +21,12 @@ from clinic_backups.base.errors import (
     TransientError,
     to_record,
 )
-from clinic_backups.operators.connections import failing_clearly, log_delivery, log_error, run_type_of
+from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, log_error, run_type_of
+from clinic_backups.operators.airflow_parts import AirflowParts
+from clinic_backups.operators.airflow_store import Store
 from clinic_backups.operators.link import BackupLink
 from clinic_backups.operators.pace import Pace
-from clinic_backups.operators.parts import AirflowParts
-from clinic_backups.operators.replicate import replicate_without_failing
-from clinic_backups.operators.store import Store
+from clinic_backups.operators.replication_tasks import replicate_without_failing
 from clinic_backups.tenant.extract import SqlExtract
 
 if TYPE_CHECKING:

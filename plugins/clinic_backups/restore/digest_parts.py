@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from clinic_backups.restore.casts import Converted
 from clinic_backups.restore.diff import TableDiff, digest_of_values
 from clinic_backups.restore.hooks import AFTER, BEFORE
-from clinic_backups.restore.model import Target
+from clinic_backups.restore.plan import Target
 from clinic_backups.restore.quiet import Quiet
-from clinic_backups.restore.sequences import Found
+from clinic_backups.restore.sequences import FoundSequences
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.extract import SqlFolder
 
@@ -31,7 +31,7 @@ def triggers(quiet: Quiet) -> dict[str, str]:
     }
 
 
-def moved_sequences(found: Found) -> dict[str, str]:
+def moved_sequences(found: FoundSequences) -> dict[str, str]:
     """The sequences that the restore may move, and for which columns."""
     known = {numbered.use for numbered in found.numbered}
     return {

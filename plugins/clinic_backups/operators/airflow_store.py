@@ -11,7 +11,7 @@ from typing import Any
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.settings import Settings
-from clinic_backups.operators.connections import find_connection
+from clinic_backups.operators.airflow_connections import find_connection
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.connect import open_store, require_type, store_from_client
 from clinic_backups.stores.kinds import AirflowHook, parse_url

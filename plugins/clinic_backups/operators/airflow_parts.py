@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from clinic_backups.app import Parts
 from clinic_backups.base import settings
-from clinic_backups.operators.connections import find_connection
-from clinic_backups.operators.store import Store
+from clinic_backups.operators.airflow_connections import find_connection
+from clinic_backups.operators.airflow_store import Store
 from clinic_backups.stores.base import ObjectStore
 
 
