@@ -19,6 +19,8 @@ import psycopg2.errors
 
 from clinic_backups.base.database import TRANSIENT_CLASSES, raise_database_error, session_settings
 from clinic_backups.base.errors import TransientError, afterwards
+from clinic_backups.tenant.definitions import Definitions
+from clinic_backups.tenant.lock_errors import MISSING, definition_changed, still_locked
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.schema_memory import MEMORY, Version, shape_of
 
@@ -26,16 +28,7 @@ PREPARE_LOCK_WAIT_MS = 100
 """Less than PostgreSQL's deadlock_timeout, so that a migration that waits for our locks never reports a deadlock."""
 MAX_ATTEMPTS = 10
 """How often the locks are taken again if a table was renamed or dropped meanwhile."""
-SHOWN_TABLES = 5
 SAVEPOINT = "clinic_backups_begun"
-MISSING = (
-    psycopg2.errors.UndefinedTable,
-    psycopg2.errors.UndefinedColumn,
-    psycopg2.errors.UndefinedFunction,
-    psycopg2.errors.UndefinedObject,
-    psycopg2.errors.InvalidSchemaName,
-)
-"""The errors of statements that name something that does not exist, or no longer exists."""
 
 
 @dataclass(frozen=True)
@@ -56,59 +49,6 @@ def _locked(*, with_version: bool) -> str:
         f"WITH mentioned (names, locked) AS ({catalog_query('mentioned')}), version (version) AS ({version})"  # noqa: S608
         " SELECT locked, pg_is_in_recovery(), transaction_timestamp(), version FROM mentioned, version"
     )
-
-
-_Unlocked = Mapping[tuple[str, int], tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class _Definitions:
-    """Definitions in one snapshot that another session may change while tables are read."""
-
-    relations: Mapping[int, tuple[Any, ...]]
-    """By oid: the name, and a value that shows the location and definition of its rows."""
-    unlocked: _Unlocked
-    """Functions and enum values, by kind and oid: name and version."""
-
-    @classmethod
-    def read(
-        cls, cursor: Any, relations: Sequence[int] | None, unlocked: bool, known: _Unlocked | None = None
-    ) -> _Definitions:
-        """:param known: the functions and enums in this snapshot, if they were already read."""
-        found: list[tuple[Any, ...]] = []
-        if relations:
-            cursor.execute(catalog_query("definitions"), {"relations": relations})
-            found = cursor.fetchall()
-        if known is None:
-            others: list[tuple[Any, ...]] = []
-            if unlocked:
-                cursor.execute(catalog_query("unlocked"))
-                others = cursor.fetchall()
-            known = {(kind, oid): (name, version) for oid, name, kind, version in others}
-        return cls({row[0]: row[1:] for row in found}, known)
-
-    def require_same(self, now: _Definitions) -> None:
-        """:raises TransientError: a definition has changed."""
-        seen, later = self.relations, now.relations
-        changed = {
-            (later.get(key) or seen[key])[0] for key in seen.keys() | later.keys() if seen.get(key) != later.get(key)
-        }
-        if changed:
-            raise changed_meanwhile(sorted(changed))
-        for kind in ("function", "enum"):
-            names = {
-                (self.unlocked.get(key) or now.unlocked[key])[0]
-                for key in self.unlocked.keys() | now.unlocked.keys()
-                # No row in the snapshot has a value that was added to an enum later.
-                if key[0] == kind and self.unlocked.get(key) != now.unlocked.get(key)
-                and (kind != "enum" or key in self.unlocked)
-            }  # fmt: skip
-            if names:
-                raise TransientError(
-                    f"The {kind} {_some(sorted(names))} changed while tables were read: they may have been read"
-                    " partly with the old definition and partly with the new.",
-                    hint="A migration ran beside the backup. A retry reads all tables again.",
-                )
 
 
 class _Busy(Exception):
@@ -223,7 +163,7 @@ class TableLocks:
             with self._db.cursor() as cursor:
                 cursor.execute(catalog_query("touched"), {"held": self._held})
                 late, unlocked = cursor.fetchone()
-                seen = _Definitions.read(cursor, late, unlocked, MEMORY.get(("unlocked", self._place), self.version))
+                seen = Definitions.read(cursor, late, unlocked, MEMORY.get(("unlocked", self._place), self.version))
             MEMORY.keep(("unlocked", self._place), self.version, seen.unlocked)
             if self._names and not late:
                 # No other relation was read, so the kept list is complete.
@@ -238,7 +178,7 @@ class TableLocks:
                     other.set_session(isolation_level="REPEATABLE READ", readonly=True, deferrable=False)
                 with other.cursor() as cursor:
                     cursor.execute(session_settings(cursor, self._settings))
-                    now = _Definitions.read(cursor, late, unlocked)
+                    now = Definitions.read(cursor, late, unlocked)
         except psycopg2.Error as error:
             raise_database_error(error, "comparing the tables with the snapshot")
         seen.require_same(now)
@@ -323,7 +263,7 @@ class TableLocks:
                 guilty, found = f"the extract of {table}", failure
                 break
         if isinstance(found, MISSING) and (self._were_there or (before is not None and before != _shape(self._db))):
-            raise _definition_changed(f"reading {guilty}")
+            raise definition_changed(f"reading {guilty}")
         raise_database_error(found, f"trying {guilty}", source="extract")
 
     def _note_shape(self) -> None:
@@ -345,64 +285,7 @@ class TableLocks:
             cursor.execute(catalog_query("blockers"))
             blockers = cursor.fetchall()
         self._db.rollback()
-        texts = "\n".join(self._queries.values())
-        mine = [row for row in blockers if row[0] in names or row[0].rpartition(".")[2].strip('"') in texts] or blockers
-        tables = _some(sorted({row[0] for row in mine})) or _some(names) or "of the extracts"
-        sessions = _some(
-            [
-                f"process {pid}"
-                + (f" ({', '.join(filter(None, (application, state)))})" if application or state else "")
-                for pid, application, state in sorted({row[1:] for row in mine})
-            ]
-        )
-        return TransientError(
-            f"Another session locks {tables} for more than {self._seconds:g} seconds"
-            f" (SQLSTATE 55P03){': ' + sessions if sessions else ''}.",
-            hint="A migration usually ends by itself, and a retry helps. Otherwise end that session, or raise"
-            " CLINIC_BACKUPS_LOCK_TIMEOUT_SECONDS.",
-        )
-
-
-def changed_meanwhile(tables: Sequence[str]) -> TransientError:
-    """The error for tables whose rows the snapshot may not show."""
-    return TransientError(
-        f"{_some(tables)} changed after the snapshot was taken (its definition or its file) and may have looked empty.",
-        hint="A migration, TRUNCATE, VACUUM FULL or REFRESH ran beside the backup. A retry reads all tables again.",
-    )
-
-
-def require_present(error: psycopg2.Error, doing: str) -> None:
-    """Call this after a statement failed although all names in it existed when its tables were locked.
-
-    :raises TransientError: something is missing that is looked up only when the statement runs, such as a function's
-        tables.
-    """
-    if isinstance(error, MISSING):
-        raise _definition_changed(doing)
-    require_unlocked(error, doing)
-
-
-def require_unlocked(error: psycopg2.Error, doing: str) -> None:
-    """Call this after a statement failed while this transaction had locked the tables that it names.
-
-    :raises TransientError: it waited for another table. Such a wait is kept short, because the session that holds that
-        table may wait for these.
-    """
-    if isinstance(error, psycopg2.errors.LockNotAvailable):
-        raise TransientError(
-            f"Another session locks a table that a function reads and no extract names, while {doing}"
-            " (SQLSTATE 55P03).",
-            hint="A migration usually ends by itself, and a retry helps. A backup does not wait for such a table while"
-            " it holds locks on others, which the migration may need next.",
-        )
-
-
-def _definition_changed(doing: str) -> TransientError:
-    return TransientError(
-        f"A table, column or function was renamed or dropped by another session while {doing}.",
-        hint="A retry reads the tables as they are now. If it fails too, correct the extract, and the functions that it"
-        " calls.",
-    )
+        return still_locked(blockers, names, self._queries.values(), self._seconds)
 
 
 def _shape(db: Any) -> str:
@@ -415,8 +298,3 @@ def _prepare(query: str) -> str:
     """Look up the names in a query. The prepared name is unique, because a pooled session may have kept an old one."""
     name = f"clinic_backups_{secrets.token_hex(4)}"
     return f"PREPARE {name} AS SELECT FROM (\n{query}\n) AS r; DEALLOCATE {name}"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN_TABLES} more" if len(names) > SHOWN_TABLES else ""
-    return ", ".join(names[:SHOWN_TABLES]) + more

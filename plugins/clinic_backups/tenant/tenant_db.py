@@ -22,9 +22,10 @@ from clinic_backups.base.silence import OWN_PATH, WatchedConnection
 from clinic_backups.base.table import Column, ForeignKey, Table
 from clinic_backups.tenant.copy_statement import copy_statement, probe_statement, require_column
 from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.lock_errors import require_present, require_unlocked
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.schema_memory import Version
-from clinic_backups.tenant.table_locks import Replayed, TableLocks, require_present, require_unlocked
+from clinic_backups.tenant.table_locks import Replayed, TableLocks
 
 # The settings that pg_dump sets so that equal rows are equal bytes, and also time zone and currency.
 # https://www.postgresql.org/docs/current/runtime-config-client.html#RUNTIME-CONFIG-CLIENT-FORMAT

@@ -1,0 +1,66 @@
+"""The definitions that a snapshot shows: of relations, functions and enums. Compared at the end of reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clinic_backups.base.errors import TransientError
+from clinic_backups.tenant.lock_errors import changed_meanwhile, some
+from clinic_backups.tenant.pg_catalog import catalog_query
+
+Unlocked = Mapping[tuple[str, int], tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """Definitions in one snapshot that another session may change while tables are read."""
+
+    relations: Mapping[int, tuple[Any, ...]]
+    """By oid: the name, and a value that shows the location and definition of its rows."""
+    unlocked: Unlocked
+    """Functions and enum values, by kind and oid: name and version."""
+
+    @classmethod
+    def read(
+        cls, cursor: Any, relations: Sequence[int] | None, unlocked: bool, known: Unlocked | None = None
+    ) -> Definitions:
+        """Read the definitions of relations, by their OIDs.
+
+        :param known: the functions and enums in this snapshot, if they were already read.
+        """
+        found: list[tuple[Any, ...]] = []
+        if relations:
+            cursor.execute(catalog_query("definitions"), {"relations": relations})
+            found = cursor.fetchall()
+        if known is None:
+            others: list[tuple[Any, ...]] = []
+            if unlocked:
+                cursor.execute(catalog_query("unlocked"))
+                others = cursor.fetchall()
+            known = {(kind, oid): (name, version) for oid, name, kind, version in others}
+        return cls({row[0]: row[1:] for row in found}, known)
+
+    def require_same(self, now: Definitions) -> None:
+        """:raises TransientError: a definition has changed."""
+        seen, later = self.relations, now.relations
+        changed = {
+            (later.get(key) or seen[key])[0] for key in seen.keys() | later.keys() if seen.get(key) != later.get(key)
+        }
+        if changed:
+            raise changed_meanwhile(sorted(changed))
+        for kind in ("function", "enum"):
+            names = {
+                (self.unlocked.get(key) or now.unlocked[key])[0]
+                for key in self.unlocked.keys() | now.unlocked.keys()
+                # No row in the snapshot has a value that was added to an enum later.
+                if key[0] == kind and self.unlocked.get(key) != now.unlocked.get(key)
+                and (kind != "enum" or key in self.unlocked)
+            }  # fmt: skip
+            if names:
+                raise TransientError(
+                    f"The {kind} {some(sorted(names))} changed while tables were read: they may have been read"
+                    " partly with the old definition and partly with the new.",
+                    hint="A migration ran beside the backup. A retry reads all tables again.",
+                )
