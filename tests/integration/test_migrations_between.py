@@ -277,6 +277,22 @@ def test_rows_without_a_value_get_the_one_that_the_migration_gave(rig: Shaped) -
     assert "Column age may no longer be NULL: 2 of the backup's rows get '7' (drift.txt)." in notes
 
 
+def test_a_generated_key_is_computed_from_the_value_that_a_row_gets(rig: Shaped) -> None:
+    rig.execute(
+        "UPDATE s.visit SET note = NULL WHERE id = 2",
+        "ALTER TABLE s.visit DROP CONSTRAINT visit_pkey",
+        "ALTER TABLE s.visit ADD k text GENERATED ALWAYS AS (coalesce(note, '-') || id) STORED PRIMARY KEY",
+    )
+    record = rig.run()
+    rig.execute(
+        DAMAGE, "UPDATE s.visit SET note = 'x' WHERE note IS NULL", "ALTER TABLE s.visit ALTER note SET NOT NULL"
+    )
+    write(rig, "s.visit: note = 'x'")
+    plan = rig.bring_back(record)
+    assert rig.execute_rows("SELECT k FROM s.visit ORDER BY k") == [("v11",), ("v33",), ("x2",)]
+    assert plan.writes == 2
+
+
 CENTS = "ALTER TABLE s.person ALTER age TYPE bigint USING age * 100"
 
 

@@ -11,7 +11,7 @@ from psycopg2 import sql
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.shape import Shape
-from clinic_backups.restore.staging import Staged, compute_keys
+from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.workspace import Workspace, equal_texts, row_text
 from clinic_backups.tenant.drift import FILE, kept_column
 
@@ -61,7 +61,6 @@ def convert(workspace: Workspace, staged: Staged, *, as_text: bool) -> Converted
         return Converted(tuple(refusals))
     if chosen:
         _rewrite(workspace, staged, chosen)
-    compute_keys(workspace, staged.wanted, shape)
     return Converted(how={name: conversion.there for name, conversion in chosen.items() if name in retyped})
 
 

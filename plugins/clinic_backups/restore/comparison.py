@@ -30,7 +30,7 @@ from clinic_backups.restore.refusals import Checks
 from clinic_backups.restore.rehearsal import explain, of_untold
 from clinic_backups.restore.rules import Reference, TableRules
 from clinic_backups.restore.shape import Shape
-from clinic_backups.restore.staging import Staged, Staging, WantedLoader
+from clinic_backups.restore.staging import Staged, Staging, WantedLoader, compute_keys
 from clinic_backups.restore.ways import Ways
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.write_and_prove import Writing
@@ -130,6 +130,7 @@ class Comparison:
                 continue
             for note in fill_nulls(self.workspace, staged):
                 self._note(name, note)
+            compute_keys(self.workspace, staged.wanted, staged.shape)
             if untold := list(row_keys.refusals(self.workspace, staged)):
                 self._refusals += untold
                 continue

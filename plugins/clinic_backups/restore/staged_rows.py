@@ -21,11 +21,13 @@ def load(workspace: Workspace, staged: Staged, found: Outside) -> None:
     """Add found rows to the clinic's present rows."""
     if not found.rows:
         return
-    columns = staged.shape.columns
+    shape = staged.shape
+    # The keys of the other rows were computed when these were loaded.
+    columns = [*shape.columns, *(column.name for column in shape.computed)]
     statement = sql.SQL("INSERT INTO {} ({}) {}").format(
-        staged.present, columns_of(columns), sql.SQL(found.select(staged.shape.name, columns))
+        staged.present, columns_of(columns), sql.SQL(found.select(shape.name, columns))
     )
-    workspace.execute(statement, f"loading rows of {staged.shape.name} that no extract gives")
+    workspace.execute(statement, f"loading rows of {shape.name} that no extract gives")
 
 
 def places(workspace: Workspace, rows: sql.Composable, doing: str) -> Outside:

@@ -185,7 +185,8 @@ class Workspace(Snapshot):
         :param names_only: the statement has no operator or function, unless their schema is named.
         """
         if not self._event_triggers.triggers:
-            self.execute(statement, doing)
+            with self.attempt():
+                self.execute(statement, doing)
             return
         try:
             self._define_for_event_triggers(statement, doing, names_only)
