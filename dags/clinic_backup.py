@@ -42,6 +42,7 @@ from clinic_backups.operators import (
     active_clinics,
     pool,
     preflight,
+    priority,
     summary,
 )
 from clinic_backups.operators.timetable import on_time
@@ -51,9 +52,10 @@ configured = settings.for_schedules()
 
 @dag(
     description="Back up every active clinic, each night",
-    schedule=on_time(configured.schedule, configured.time_zone),
+    schedule=on_time(configured.schedules, configured.time_zone),
     catchup=False,
-    max_active_runs=1,
+    # A clinic that is backed up by hand does not wait for the night's run. Its lock keeps two runs from one clinic.
+    max_active_runs=16,
     # A backfill would back up today's data under past dates.
     allowed_run_types=("scheduled", "manual", "operator_triggered"),
     dagrun_timeout=timedelta(hours=23),
@@ -95,6 +97,7 @@ def clinic_backup() -> None:
         allow_gaps="{{ params.allow_gaps or False }}",
         rows_compared="{{ (ti.xcom_pull(task_ids='preflight') or {}).get('rows_compared', False) }}",
         pool=pool.NAME,
+        weight_rule=priority.BY_HAND_FIRST,
         map_index_template="{{ task.clinic['name'] }}",
     ).expand(clinic=clinics)
     clinics >> ready >> back_up >> summary(clinics)

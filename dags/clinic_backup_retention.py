@@ -55,7 +55,7 @@ configured = settings.for_schedules()
 
 @dag(
     description="Check the stores, and delete expired backups",
-    schedule=on_time(configured.retention_schedule, configured.time_zone),
+    schedule=on_time([configured.retention_schedule], configured.time_zone),
     catchup=False,
     max_active_runs=1,
     # A backfill would apply today's policy under past dates.

@@ -39,6 +39,12 @@ def _timetables() -> list[Any]:
     return [OnTimeTimetable]
 
 
+def _priorities() -> list[Any]:
+    from clinic_backups.operators.priority import ByHandFirst
+
+    return [ByHandFirst]
+
+
 def _base_path() -> str:
     from clinic_backups.operators.airflow_internals import conf
 
@@ -50,11 +56,12 @@ _PAGES = _load("the address of the pages", _base_path, "") + "/backups/ui"
 
 
 class ClinicBackupsPlugin(AirflowPlugin):
-    """Registers the listener that creates the pool, the DAGs' timetable, and the page with its API."""
+    """Registers the listener that creates the pool, the DAGs' timetable and priorities, and the page with its API."""
 
     name = "clinic_backups"
     listeners = _load("the listener that makes the pool", _listeners, [])
     timetables = _load("the timetable", _timetables, [])
+    priority_weight_strategies = _load("the order of tasks", _priorities, [])
     external_views = [  # noqa: RUF012 - as Airflow declares it
         {
             "name": "Backups",

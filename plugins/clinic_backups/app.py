@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -190,6 +190,11 @@ class Parts:
     def known_clinics(self) -> Clinics:
         """The clinics that the catalog knows."""
         return Clinics(self.catalog.database)
+
+    def see(self, active: Sequence[Clinic], every: Sequence[Clinic]) -> None:
+        """Tell the catalog which clinics there are, and their own objectives."""
+        own = {clinic.id: hours for clinic in every if (hours := self.settings.rpo_hours_of(clinic)) is not None}
+        self.known_clinics.see(active=active, every=every, objective_hours=own)
 
     @cached_property
     def announcer(self) -> Announcer:

@@ -39,7 +39,7 @@ def test_all_active_clinics_and_nothing_of_a_patient_outside_of_the_store(airflo
     assert tasks["back_up[2]"]["rendered_map_index"] == "Clínica D'Ávila"
     # One SQL script, to be read line by line.
     assert "clinica_id = 3;\n\n-- public." in tasks["back_up[2]"]["rendered_fields"]["extract"]
-    assert {tasks[name]["pool"] for name in ALL} == {"clinic_backups"}
+    assert {(tasks[name]["pool"], tasks[name]["priority_weight"]) for name in ALL} == {("clinic_backups", 1)}
     (count,) = airflow.execute(f"SELECT count(*) FROM public.usuarios_paciente WHERE nombres = '{secret}'")
     assert count[0] > 100
     for text in (
@@ -95,6 +95,7 @@ def test_an_explicit_id_also_backs_up_an_inactive_clinic(airflow: Airflow) -> No
     assert state == "success"
     record = airflow.records(run_id)[6]
     assert (record.trigger, record.requested_by, record.notes) == ("manual", "admin", "prueba")
+    assert airflow.tasks(run_id)["back_up[0]"]["priority_weight"] == 1000
     assert {number: record.state for number, record in airflow.records(run_id).items()} == {6: "completed"}
 
 
@@ -226,3 +227,11 @@ def test_a_backfill_is_refused(airflow: Airflow) -> None:
     period = {"from_date": "2026-03-01T00:00:00Z", "to_date": "2026-03-03T00:00:00Z"}
     with pytest.raises(DemoError, match=r"answered 4\d\d"):
         airflow.api._call("POST", "/backfills", json={"dag_id": "clinic_backup", **period, "run_backwards": False})
+
+
+def test_a_backup_by_hand_does_not_wait_for_the_nights_run(airflow: Airflow) -> None:
+    with airflow.slots(1):
+        night, hand = airflow.scheduled(), airflow.start({"clinic_id": 6})
+        assert (airflow.wait(hand), airflow.wait(night)) == ("success", "success")
+    last = max(record.started_at for record in airflow.records(night).values())
+    assert airflow.records(hand)[6].started_at < last

@@ -369,12 +369,31 @@ class TestBoard:
         for unknown in (99999, 12345, -1, 10**30):
             assert fleet.board.clinic(unknown, now=NOW, objective_hours=26) is None
 
+    def test_a_clinic_may_have_an_objective_of_its_own(self, fleet: Fleet) -> None:
+        clinics = Clinics(fleet.catalog.database)
+        health = {found.clinic_id: found for found in clinics.health(NOW) if found.last_good_at}
+        strict = next(c for c in health.values() if timedelta(hours=3) < NOW - c.last_good_at < timedelta(hours=26))
+        slack = next(c for c in health.values() if NOW - c.last_good_at > timedelta(hours=26))
+        counts = {"visible": None, "now": NOW, "objective_hours": 26}
+        before = fleet.board.counts(**counts)
+        with fleet.catalog.database.transaction("setting objectives") as db:
+            for found, hours in ((strict, 2), (slack, 9_000)):
+                changed = clinic.update().where(clinic.c.clinic_id == found.clinic_id)
+                db.execute(changed.values(objective_hours=hours))
+        try:
+            standings = [fleet.board.clinic(one.clinic_id, now=NOW, objective_hours=26) for one in (strict, slack)]
+            assert [line and line.standing for line in standings] == ["late", "ok"]
+            assert (before.late, before.ok) == (fleet.board.counts(**counts).late, fleet.board.counts(**counts).ok)
+            self.test_late_means_what_the_digest_means(fleet)
+        finally:
+            with fleet.catalog.database.transaction("ending objectives") as db:
+                db.execute(clinic.update().values(objective_hours=None))
+
     def test_late_means_what_the_digest_means(self, fleet: Fleet) -> None:
-        moment = NOW - timedelta(hours=26)
         overdue = {
             clinic.clinic_id
             for clinic in Clinics(fleet.catalog.database).health()
-            if clinic.last_good_at is not None and clinic.is_overdue(moment)
+            if clinic.last_good_at is not None and clinic.is_overdue(NOW, 26)
         }
         page = fleet.board.page(visible=None, now=NOW, objective_hours=26, standing="late", per_page=500)
         assert {line.clinic_id for line in page.lines} == overdue

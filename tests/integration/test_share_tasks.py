@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowRescheduleException
 
 from clinic_backups.app import Parts
 from clinic_backups.archive.codec import CODEC
 from clinic_backups.archive.encryption import ENCRYPTION
-from clinic_backups.backup.shares import Share
+from clinic_backups.backup.shares import NOT_BEFORE, Share
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.restore.plan import RestoreRequest
@@ -122,6 +123,18 @@ def test_what_may_pass_is_tried_again_and_what_will_not_is_not(
     assert not isinstance(failed.value, AirflowFailException)
     task.run()
     assert {record.state for record in task.records().values()} == {"completed"}
+
+
+def test_a_task_waits_for_its_part_of_the_window(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = Task(theatre, monkeypatch)
+    begins = datetime.now(UTC) + timedelta(minutes=3)
+    task.operator.clinic = SHARE.to_item() | {NOT_BEFORE: begins.isoformat()}
+    with pytest.raises(AirflowRescheduleException) as waits:
+        task.run()
+    assert waits.value.reschedule_date == begins and task.records() == {}
+    task.operator.clinic = SHARE.to_item() | {NOT_BEFORE: (begins - timedelta(minutes=4)).isoformat()}
+    task.run()
+    assert len(task.records()) == 3
 
 
 def test_a_task_that_is_stopped_begins_no_further_clinic(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:

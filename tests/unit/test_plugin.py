@@ -17,6 +17,7 @@ from tests.servers import CHECKOUT
 PLUGIN = CHECKOUT / "plugins" / "clinic_backups_plugin.py"
 PUBLIC = (
     "airflow.sdk", "airflow.providers", "airflow.plugins_manager", "airflow.listeners", "airflow.timetables",
+    "airflow.task.priority_strategy",
 )  # fmt: skip
 """https://airflow.apache.org/docs/apache-airflow/stable/public-airflow-interface.html"""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import SettingsError
+from clinic_backups.base.setting_types import objective_of
 from clinic_backups.base.settings import Settings, load, load_usable
 
 SECRET = "geheim"
@@ -127,3 +129,39 @@ def test_every_number_has_an_upper_bound() -> None:
         if field.annotation is int and not any(hasattr(bound, "le") for bound in field.metadata)
     ]
     assert unbounded == []
+
+
+@pytest.mark.parametrize(
+    ("cron", "hours"),
+    [
+        ("0 2 * * *", 26),
+        ("0 * * * *", 3),
+        ("0 */6 * * *", 8),
+        ("0 2 * * 1-5", 74),  # from Friday to Monday
+        ("0 0 1 * *", 31 * 24 + 2),
+        ("0 0 29 2 *", (3 * 365 + 366) * 24 + 2),
+        ("none", None),
+    ],
+)
+def test_the_objective_follows_from_the_schedule(cron: str, hours: int | None) -> None:
+    assert objective_of(cron) == hours
+
+
+def test_a_clinic_has_the_schedule_of_its_number_or_its_class() -> None:
+    settings = Settings(
+        schedule="0 2 * * *", clinic_schedule={"7": "0 */6 * * *", "premium": "@hourly"}, clinic_rpo_hours={"8": 5}
+    )
+    seven, eight, premium, other = (
+        Clinic(7, "a", group="premium"), Clinic(8, "b"), Clinic(9, "c", group="premium"), Clinic(10, "d", group="x"),
+    )  # fmt: skip
+    assert [settings.schedule_of(clinic) for clinic in (seven, eight, premium, other)] == [
+        "0 */6 * * *", "0 2 * * *", "0 * * * *", "0 2 * * *",
+    ]  # fmt: skip
+    assert [settings.rpo_hours_of(clinic) for clinic in (seven, eight, premium, other)] == [8, 5, 3, None]
+
+
+@pytest.mark.parametrize("value", ['{"7": "0 2 * *"}', '{"a b": "@daily"}', '{"07": "@daily"}', '["@daily"]'])
+def test_a_wrong_schedule_of_a_clinic_is_named(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLINIC_BACKUPS_CLINIC_SCHEDULE", value)
+    with pytest.raises(SettingsError, match="CLINIC_BACKUPS_CLINIC_SCHEDULE"):
+        load()

@@ -70,7 +70,7 @@ def require_readable(
 ) -> None:
     """Check a manifest before it is written. :raises IntegrityError: it could not be read again."""
     try:
-        Head.model_validate({"clinic": vars(clinic), "snapshot_at": iso(snapshot_at), "database": database})
+        Head.model_validate({"clinic": clinic.described(), "snapshot_at": iso(snapshot_at), "database": database})
         chosen_of(list(chosen), {table.name for table in tables})
         for table in tables:
             table_of(json.loads(json.dumps(table, default=vars)))

@@ -162,7 +162,7 @@ def manifest_chunks(
     head: dict[str, Any] = {
         "format": FORMAT_VERSION,
         "backup_id": archives[0],
-        "clinic": vars(clinic),
+        "clinic": clinic.described(),
         "snapshot_at": iso(snapshot_at),
         "archives": list(archives),
         "database": database,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 from clinic_backups.base.clinic import Clinic
+
+NOT_BEFORE = "not_before"
+"""The key of a task's input with the moment at which it begins, ISO 8601. Without it the task begins at once."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,15 @@ class Share:
     def to_item(self) -> dict[str, Any]:
         """The task's input as XCom: a clinic's own fields, or the list of the clinics."""
         if len(self.clinics) == 1:
-            return asdict(self.clinics[0])
-        return {"name": self.name, "clinics": [asdict(clinic) for clinic in self.clinics]}
+            return self.clinics[0].described()
+        return {"name": self.name, "clinics": [clinic.described() for clinic in self.clinics]}
 
     @classmethod
     def from_item(cls, item: Mapping[str, Any]) -> Share:
         """The reverse of :meth:`to_item`."""
-        return cls(tuple(Clinic(**clinic) for clinic in item.get("clinics", [item])))
+        return cls(
+            tuple(Clinic(clinic["id"], clinic["name"], clinic["language"]) for clinic in item.get("clinics", [item]))
+        )
 
 
 def divide(clinics: Sequence[Clinic], tasks: int, seconds: Mapping[int, float]) -> list[Share]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from clinic_backups.base.documents import Code, Count, Name
 
@@ -14,3 +15,9 @@ class Clinic:
     id: Count
     name: Code
     language: Name = "es"
+    group: Code = ""
+    """The class of clinics that it belongs to: settings may name it instead of the clinic. Empty: to none."""
+
+    def described(self) -> dict[str, Any]:
+        """What a task and an archive keep of it."""
+        return {"id": self.id, "name": self.name, "language": self.language}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -58,6 +61,14 @@ def _by_clinic(value: object) -> object:
     return data
 
 
+def _by_clinic_or_class(value: object) -> object:
+    """A JSON object whose names are clinics' numbers, or classes of clinics."""
+    data = _json(value)
+    if isinstance(data, dict) and not all(re.fullmatch(r"0|[1-9][0-9]*|[^\W\d]\w*", str(name)) for name in data):
+        raise ValueError('its names are the numbers of clinics or their classes, such as "7" or "premium"')
+    return data
+
+
 def _none_without_key(value: dict[int, tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
     if without := sorted(clinic_id for clinic_id, keys in value.items() if not keys):
         raise ValueError(f"no key is given for clinic {', '.join(map(str, without))}: remove it, or give a key")
@@ -107,6 +118,9 @@ def _known_zone(value: str) -> str:
 PRESETS = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@weekly": "0 0 * * 0", "@monthly": "0 0 1 * *"}
 """Airflow's names of schedules, as cron expressions."""
 BY_HAND = "none"
+BETWEEN_RUNS = timedelta(hours=2)
+"""How late a backup may be before the objective is missed, where the objective follows from the schedule."""
+_COUNTED_TIMES, _COUNTED_DAYS = 2_000, 3 * 366
 
 
 def _schedule(value: str) -> str:
@@ -117,6 +131,24 @@ def _schedule(value: str) -> str:
     if len(cron.split()) != 5 or not croniter.is_valid(cron):
         raise ValueError(f"neither a cron expression of five fields, nor {', '.join(PRESETS)}, nor {BY_HAND}")
     return cron
+
+
+@cache
+def objective_of(cron: str) -> int | None:
+    """The hours within which a clinic with this schedule gets a new backup; ``None``: it says nothing of that.
+
+    That is the longest time between two runs of the next years, and ``BETWEEN_RUNS``.
+    """
+    if cron == BY_HAND:
+        return None
+    start = last = datetime(2027, 1, 1, tzinfo=UTC)
+    longest, times = timedelta(0), croniter(cron, start)
+    for _ in range(_COUNTED_TIMES):
+        following = times.get_next(datetime)
+        longest, last = max(longest, following - last), following
+        if last - start > timedelta(days=_COUNTED_DAYS):
+            break
+    return ceil((longest + BETWEEN_RUNS) / timedelta(hours=1))
 
 
 def _language(value: str) -> str:
@@ -138,6 +170,13 @@ ClinicKeys = Annotated[
 ]
 ClinicPolicies = Annotated[dict[int, RetentionPolicy], NoDecode, BeforeValidator(_by_clinic)]
 ClinicFrequencies = Annotated[dict[int, Frequency], NoDecode, BeforeValidator(_by_clinic)]
+ClinicSchedules = Annotated[
+    dict[str, Annotated[str, AfterValidator(_schedule)]], NoDecode, BeforeValidator(_by_clinic_or_class)
+]
+"""Schedules by a clinic's number, or by the class of clinics."""
+ClinicHours = Annotated[
+    dict[str, Annotated[int, Field(ge=1, le=YEAR_HOURS)]], NoDecode, BeforeValidator(_by_clinic_or_class)
+]
 FurtherStores = Annotated[dict[str, str], NoDecode, BeforeValidator(_json), AfterValidator(_connection_ids)]
 Schedule = Annotated[str, AfterValidator(_schedule)]
 """A cron expression, or ``none``: only by hand."""

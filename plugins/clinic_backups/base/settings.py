@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, TypeVar
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.retention_rules import Days, Periods, RetentionPolicy
 from clinic_backups.base.setting_types import (
     YEAR_HOURS,
     Addresses,
     ClinicFrequencies,
+    ClinicHours,
     ClinicKeys,
     ClinicPolicies,
+    ClinicSchedules,
     Frequency,
     FurtherStores,
     Keys,
@@ -35,8 +38,10 @@ from clinic_backups.base.setting_types import (
     WebAddress,
     Words,
     ZoneName,
+    objective_of,
 )
 
+Own = TypeVar("Own")
 PREFIX = "CLINIC_BACKUPS_"
 _LIKE_PREFIX = re.compile(r"CLINICS?_?BACKUPS?_?")
 LONGEST_RETRY_DELAY = timedelta(minutes=30)
@@ -127,6 +132,17 @@ class Settings(BaseSettings):
         default="0 2 * * *",
         description="When all clinics are backed up: a cron expression, @hourly, @daily, @weekly, @monthly, or none",
     )
+    clinic_schedule: ClinicSchedules = Field(
+        default={},
+        description="The same for single clinics, or for classes of clinics (the fourth column of active_clinics.sql), "
+        'as JSON: {"7": "0 */6 * * *", "premium": "@hourly"}',
+    )
+    start_window_minutes: int = Field(
+        default=0,
+        ge=0,
+        le=12 * 60,
+        description="The tasks of a scheduled run begin spread over this time; 0: as soon as the pool has a free slot",
+    )
     retention_schedule: Schedule = Field(
         default="0 3 * * 0", description="When the stores are checked and expired backups are deleted, in the same form"
     )
@@ -163,6 +179,11 @@ class Settings(BaseSettings):
         ge=1,
         le=YEAR_HOURS,
         description="Objective: no clinic's last good backup is older than this many hours",
+    )
+    clinic_rpo_hours: ClinicHours = Field(
+        default={},
+        description='The same for single clinics or classes, as JSON: {"premium": 3}. A clinic with a schedule of its '
+        "own needs none: two hours more than its longest time between two runs",
     )
     shrink_percent: Percent = Field(
         default=30, description="The digest names a clinic whose rows or bytes fell by this percentage"
@@ -285,6 +306,22 @@ class Settings(BaseSettings):
         own = self.clinic_retention.get(clinic_id, fleet)
         return fleet.model_copy(update=own.model_dump(exclude_unset=True))
 
+    @property
+    def schedules(self) -> tuple[str, ...]:
+        """All schedules of backups: the general one, and those of clinics and classes."""
+        return (self.schedule, *self.clinic_schedule.values())
+
+    def schedule_of(self, clinic: Clinic) -> str:
+        """The cron expression of a clinic: of its number, of its class, or the general one; or ``none``."""
+        return _own(self.clinic_schedule, clinic) or self.schedule
+
+    def rpo_hours_of(self, clinic: Clinic) -> int | None:
+        """The objective of a clinic that has one of its own, or a schedule of its own; ``None``: the general one."""
+        if own := _own(self.clinic_rpo_hours, clinic):
+            return own
+        schedule = _own(self.clinic_schedule, clinic)
+        return objective_of(schedule) if schedule else None
+
     def recipients_of(self, clinic_id: int) -> tuple[str, ...]:
         """Public keys for one clinic's backups, without duplicates. :raises SettingsError: there are none."""
         own = self.clinic_recipients.get(clinic_id, ())
@@ -303,6 +340,11 @@ class Settings(BaseSettings):
                 "No store is configured.", hint=f"Set {PREFIX}STORE_URL, for instance to s3://my-bucket/clinics"
             )
         return self.store_url
+
+
+def _own(values: Mapping[str, Own], clinic: Clinic) -> Own | None:
+    """The value of a clinic, or of its class."""
+    return values.get(str(clinic.id)) or values.get(clinic.group)
 
 
 def load() -> Settings:

@@ -175,6 +175,7 @@ def _values(visible: Visible, now: datetime, objective_hours: float) -> dict[str
     return {
         "visible": ids(visible),
         "moment": now - timedelta(hours=objective_hours),
+        "now": now,
         "until": now + FUTURE_TOLERANCE,
         "recent": now - timedelta(hours=RECENT_HOURS),
         "since": now - timedelta(days=TREND_DAYS),

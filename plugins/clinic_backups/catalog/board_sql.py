@@ -13,7 +13,11 @@ from typing import Literal
 from sqlalchemy import TextClause, text
 
 _SEEN = "(CAST(:visible AS bigint[]) IS NULL OR {}.clinic_id = ANY(CAST(:visible AS bigint[])))"
-_STANDING = "CASE WHEN {0} IS NULL THEN 'never' WHEN {0} < :moment THEN 'late' ELSE 'ok' END"
+_OBJECTIVE = (
+    "(CASE WHEN c.objective_hours IS NULL THEN :moment ELSE :now - make_interval(hours => c.objective_hours) END)"
+)
+"""The data of the clinic's last good backup have to be as new as this."""
+_STANDING = f"CASE WHEN {{0}} IS NULL THEN 'never' WHEN {{0}} < {_OBJECTIVE} THEN 'late' ELSE 'ok' END"
 _RECENT = f"""
     recent AS MATERIALIZED (
         SELECT DISTINCT ON (b.clinic_id) b.clinic_id, b.id, b.started_at, b.finished_at, b.data_time, b.size_bytes
@@ -84,8 +88,8 @@ COUNTS = text(f"""
          WHERE b.state <> 'completed' AND b.started_at BETWEEN :recent AND :until AND {_SEEN.format("b")}
          ORDER BY b.clinic_id, b.started_at DESC, b.id DESC)
     SELECT count(*) AS clinics,
-           count(*) FILTER (WHERE good.data_time >= :moment) AS ok,
-           count(*) FILTER (WHERE good.data_time < :moment) AS late,
+           count(*) FILTER (WHERE good.data_time >= {_OBJECTIVE}) AS ok,
+           count(*) FILTER (WHERE good.data_time < {_OBJECTIVE}) AS late,
            count(*) FILTER (WHERE good.finished_at IS NULL) AS never,
            count(*) FILTER (WHERE c.clinic_id IN (
                SELECT r.clinic_id FROM clinic_backups.backup AS r WHERE r.state = 'running')) AS running,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import func, literal, select, text
 from sqlalchemy.dialects.postgresql import insert
@@ -23,10 +23,16 @@ class ClinicHealth:
     name: str
     last_good_at: datetime | None
     first_seen_at: datetime
+    objective_hours: int | None = None
+    """Its own objective; ``None``: the general one."""
 
-    def is_overdue(self, moment: datetime) -> bool:
-        """Whether it has no good backup after that moment, and was known before it."""
-        return (self.last_good_at or self.first_seen_at) < moment
+    def is_overdue(self, now: datetime, objective_hours: float) -> bool:
+        """Whether it has no good backup within its objective, and was known before that.
+
+        :param objective_hours: the general one.
+        """
+        hours = objective_hours if self.objective_hours is None else self.objective_hours
+        return (self.last_good_at or self.first_seen_at) < now - timedelta(hours=hours)
 
 
 @dataclass(frozen=True)
@@ -46,17 +52,28 @@ class Clinics:
     def __init__(self, database: CatalogDatabase) -> None:
         self._database = database
 
-    def see(self, *, active: Sequence[Clinic], every: Sequence[Clinic]) -> None:
-        """Record names, languages and which clinics are active. A clinic that is missing becomes inactive."""
-        ids = {found.id for found in active}
+    def see(
+        self, *, active: Sequence[Clinic], every: Sequence[Clinic], objective_hours: Mapping[int, int] | None = None
+    ) -> None:
+        """Record names, languages and which clinics are active. A clinic that is missing becomes inactive.
+
+        :param objective_hours: the objectives of the clinics that have one of their own.
+        """
+        ids, own = {found.id for found in active}, objective_hours or {}
         rows = [
-            {"clinic_id": found.id, "name": found.name, "language": found.language, "active": found.id in ids}
+            {
+                "clinic_id": found.id,
+                "name": found.name,
+                "language": found.language,
+                "active": found.id in ids,
+                "objective_hours": own.get(found.id),
+            }
             for found in {found.id: found for found in (*every, *active)}.values()
         ]
         with self._database.transaction("taking over the list of clinics") as db:
             if rows:
                 statement = insert(clinic)
-                new = {name: statement.excluded[name] for name in ("name", "language", "active")}
+                new = {name: statement.excluded[name] for name in ("name", "language", "active", "objective_hours")}
                 db.execute(statement.on_conflict_do_update(index_elements=["clinic_id"], set_=new), rows)
             gone = clinic.c.clinic_id.not_in([row["clinic_id"] for row in rows])
             db.execute(clinic.update().where(clinic.c.active, gone).values(active=False))
@@ -81,7 +98,7 @@ class Clinics:
             .scalar_subquery()
         )
         statement = (
-            select(clinic.c.clinic_id, clinic.c.name, last_good_at, clinic.c.first_seen_at)
+            select(clinic.c.clinic_id, clinic.c.name, last_good_at, clinic.c.first_seen_at, clinic.c.objective_hours)
             .where(clinic.c.active)
             .order_by(clinic.c.clinic_id)
         )

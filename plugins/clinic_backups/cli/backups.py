@@ -61,7 +61,7 @@ def backup(
     conf: dict[str, Any] = {"clinic_ids": clinic} if clinic else {}
     chosen = select(conf | {"kind": kind, "notes": notes, "allow_gaps": allow_gaps}, active=active, every=all_clinics)
     with_parts.require_settings(chosen.clinics)
-    with_parts.known_clinics.see(active=active, every=all_clinics)
+    with_parts.see(active, all_clinics)
     with with_parts.kept.keeping():
         outcomes = [_back_up(with_parts, found, chosen, quiet=json) for found in chosen.clinics]
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]

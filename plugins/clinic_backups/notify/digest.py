@@ -93,8 +93,11 @@ def overdue_facts(
 
     :param new_ones_too: include clinics without a backup that have not been known for that long.
     """
-    moment = now - timedelta(hours=objective_hours)
-    late = [clinic for clinic in health if clinic.is_overdue(moment) or (new_ones_too and clinic.last_good_at is None)]
+    late = [
+        clinic
+        for clinic in health
+        if clinic.is_overdue(now, objective_hours) or (new_ones_too and clinic.last_good_at is None)
+    ]
     return {
         "objective_hours": objective_hours,
         "never": [
@@ -103,7 +106,12 @@ def overdue_facts(
             if clinic.last_good_at is None
         ],
         "overdue": [
-            {"clinic_id": clinic.clinic_id, "clinic_name": clinic.name, "last_good_at": iso(clinic.last_good_at)}
+            {
+                "clinic_id": clinic.clinic_id,
+                "clinic_name": clinic.name,
+                "last_good_at": iso(clinic.last_good_at),
+                **({"objective_hours": clinic.objective_hours} if clinic.objective_hours is not None else {}),
+            }
             for clinic in late
             if clinic.last_good_at is not None
         ],

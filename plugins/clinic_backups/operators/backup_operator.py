@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowRescheduleException
 
 from clinic_backups.archive.codec import Codec
 from clinic_backups.archive.encryption import Encryption
 from clinic_backups.backup.backup import ClinicBackup
-from clinic_backups.backup.shares import Share
+from clinic_backups.backup.shares import NOT_BEFORE, Share
 from clinic_backups.backup.stream import Progress
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
@@ -27,6 +29,7 @@ from clinic_backups.operators.airflow_store import Store
 from clinic_backups.operators.link import BackupLink
 from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.replication_tasks import replicate_without_failing
+from clinic_backups.operators.timetable import utc_now
 from clinic_backups.tenant.extract import SqlExtract
 
 if TYPE_CHECKING:
@@ -89,6 +92,7 @@ class ClinicBackupOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Returns the backup's id, object key, rows and bytes. No row of the clinic ever reaches XCom."""
+        self._wait_for_its_turn()
         share = Share.from_item(self.clinic)
         with failing_clearly(self.log):
             parts = AirflowParts(self.upload)
@@ -100,6 +104,16 @@ class ClinicBackupOperator(BaseOperator):
                 return self._back_up(parts, context, clinic)
             finally:
                 log_delivery(self.log, lambda: parts.deliver(clinic_id=clinic.id, limit_seconds=MAIL_SECONDS))
+
+    def _wait_for_its_turn(self) -> None:
+        """Give the pool's slot back until this task's part of the start window begins.
+
+        :raises AirflowRescheduleException: that is later.
+        """
+        moment = self.clinic.get(NOT_BEFORE)
+        if moment is not None and utc_now() < (begins := datetime.fromisoformat(moment)):
+            self.log.info("This task begins at %s: CLINIC_BACKUPS_START_WINDOW_MINUTES spreads the tasks.", moment)
+            raise AirflowRescheduleException(begins)  # type: ignore[no-untyped-call]
 
     def _back_up_each(self, parts: AirflowParts, context: Context, share: Share) -> dict[str, Any]:
         """The clinics of a share, whatever becomes of the others; in a retry those that have no backup of this run.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -13,21 +15,23 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from clinic_backups.backup.conf import flag, for_all_clinics, select
 from clinic_backups.backup.preflight import require
-from clinic_backups.backup.shares import Share, divide
+from clinic_backups.backup.shares import NOT_BEFORE, Share, divide
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.findings import OF_RUN, Finding
 from clinic_backups.base.plain import plain
-from clinic_backups.base.settings import load_usable
+from clinic_backups.base.setting_types import BY_HAND
+from clinic_backups.base.settings import Settings, load_usable
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.outbox import Notice
 from clinic_backups.maintenance import watch as watching
 from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_complete, overdue_facts
 from clinic_backups.operators import pool
-from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, problem_of
+from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, problem_of, run_type_of
 from clinic_backups.operators.airflow_parts import AirflowParts
 from clinic_backups.operators.link import airflow_url
+from clinic_backups.operators.timetable import is_due
 from clinic_backups.restore.runner import close_abandoned
 
 log = logging.getLogger(__name__)
@@ -42,11 +46,31 @@ def active_clinics() -> list[dict[str, Any]]:
         parts = AirflowParts()
         active, every = parts.clinics()
         chosen = select(run.conf or {}, active=active, every=every)
+        settings, scheduled = parts.settings, run_type_of(run) == "scheduled"
+        if scheduled:
+            due = _due(settings, run.run_after)
+            chosen = replace(chosen, clinics=tuple(c for c in chosen.clinics if settings.schedule_of(c) in due))
         tasks = min(parts.settings.tasks, airflow_conf.getint("core", "max_map_length"))
         few = len(chosen.clinics) <= tasks
         shares = divide(chosen.clinics, tasks, {} if few else parts.known_clinics.seconds())
     log.info("%s clinics will be backed up, in %s tasks.", len(chosen.clinics), len(shares))
-    return [share.to_item() for share in shares]
+    if not shares:
+        log.info("No active clinic has a schedule with this time.")
+    items = [share.to_item() for share in shares]
+    if scheduled and settings.start_window_minutes:
+        window = timedelta(minutes=settings.start_window_minutes)
+        for number, item in enumerate(items):
+            item[NOT_BEFORE] = (run.run_after + window * number / len(items)).isoformat()
+    return items
+
+
+def _due(settings: Settings, moment: datetime) -> set[str]:
+    """The schedules that have a run at this moment.
+
+    All of them if none has one: a setting was changed after Airflow had planned the run. No clinic may go without.
+    """
+    found = {schedule for schedule in settings.schedules if is_due(schedule, moment, settings.time_zone)}
+    return found or set(settings.schedules)
 
 
 @task(show_return_value_in_logs=False, multiple_outputs=False)
@@ -69,7 +93,7 @@ def preflight() -> dict[str, bool]:
             if finding.hint:
                 log.log(LEVELS[finding.level], "HINT: %s", finding.hint)
         require(findings, allow_gaps=flag(conf, "allow_gaps"), checks=OF_RUN)
-        parts.known_clinics.see(active=active, every=every)
+        parts.see(active, every)
         doubtful = [finding for finding in findings if finding.check == "rows" and finding.level != "ok"]
         return {"rows_compared": counted and not any(finding.level == "error" for finding in doubtful)}
 
@@ -113,6 +137,9 @@ def summary(shares: list[dict[str, Any]] | None) -> dict[str, int]:
         log.error("%s failed: %s", problem["task"], problem["error"])
         log.error("HINT: %s", problem["hint"])
     missing = [clinic for clinic in wanted if not is_complete(records.get(clinic.id))]
+    if shares == [] and not problem:
+        log.info("No clinic was due.")
+        return {"completed": 0}
     if not wanted:
         raise AirflowFailException(
             f"No clinic was backed up. {problem['task']}: {problem['error']}"
@@ -159,7 +186,10 @@ def watch() -> dict[str, int]:
     if wrong:
         raise AirflowFailException(f"{wrong} Until that is corrected no backup is made.")
     if late:
-        raise AirflowFailException(f"{late} clinics have no good backup younger than {usable.rpo_hours} hours.")
+        raise AirflowFailException(
+            f"{late} clinics have no good backup within their objective, which is {usable.rpo_hours} hours if a clinic"
+            " has none of its own."
+        )
     return {"late": late}
 
 
@@ -214,7 +244,19 @@ def _queue_digest(
         started_at=context["dag_run"].start_date or now,
         now=now,
     )
+    if _is_quiet(parts.settings, context["dag_run"]) and not any(facts.get(key) for key in _TELLING):
+        return
     parts.outbox.queue(Notice(f"digest:{run_id}:{instance.try_number}", "digest", facts), now)
+
+
+_TELLING = ("problem", "failed", "incomplete", "shrunk", "suspect")
+
+
+def _is_quiet(settings: Settings, run: Any) -> bool:
+    """A scheduled run of some clinics only: the general run's digest is enough, unless something is wrong."""
+    if run_type_of(run) != "scheduled" or settings.schedule == BY_HAND:
+        return False
+    return settings.schedule not in _due(settings, run.run_after)
 
 
 def _log_outcome(clinic: Clinic, record: BackupRecord | None) -> None:

@@ -273,16 +273,23 @@ class Snapshot:
     def clinics(self, folder: SqlFolder, file: str) -> list[Clinic]:
         """The clinics that ``active_clinics.sql`` or ``all_clinics.sql`` returns, in id order.
 
-        :raises PermanentError: the query returns something else than id, name and language, or an id twice.
+        A fourth column is the clinic's class.
+
+        :raises PermanentError: the query returns other columns, or an id twice.
         """
         found = self.rows(folder.text(file), None, f"running {file}", source="file")
         try:
-            clinics = [Clinic(int(id_), str(name), str(language or "es")) for id_, name, language in found]
+            clinics = [
+                Clinic(int(id_), str(name), str(language or "es"), *(str(group or "") for group in rest[:1]))
+                for id_, name, language, *rest in found
+                if len(rest) <= 1
+            ]
         except (TypeError, ValueError):
             clinics = []
         if len({clinic.id for clinic in clinics}) != len(found):
             raise PermanentError(
-                f"{file} must return three columns (id, name, language); each id is a whole number and comes once.",
+                f"{file} must return three columns (id, name, language), or four (the class too); each id is a whole"
+                " number and comes once.",
                 hint=f"Correct {folder.path / file}.",
             )
         return sorted(clinics, key=lambda clinic: clinic.id)

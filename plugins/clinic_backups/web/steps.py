@@ -18,9 +18,9 @@ ORDER: Mapping[str, tuple[str, ...]] = {
 TONES: Mapping[str, tuple[str, ...]] = {
     "failed": ("failed",),
     "blocked": ("upstream_failed",),
-    "retry": ("up_for_retry", "up_for_reschedule"),
+    "retry": ("up_for_retry",),
     "running": ("running", "restarting", "deferred"),
-    "waiting": ("awaiting_input", "queued", "scheduled", "none"),
+    "waiting": ("awaiting_input", "queued", "scheduled", "none", "up_for_reschedule"),
     "skipped": ("skipped", "removed"),
     "ok": ("success",),
 }

@@ -1,0 +1,90 @@
+"""A scheduled run backs up the clinics whose own schedule has its time, and says what is worth saying."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from shutil import copytree
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from clinic_backups.app import Parts
+from clinic_backups.backup.shares import NOT_BEFORE
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.stores.file import FileStore
+from tests.integration.test_restore_runner import Theatre
+from tests.postgres_fixtures import DemoDatabase
+
+NIGHT, MORNING, NOON = (datetime(2026, 11, 24, hour, tzinfo=UTC) for hour in (2, 6, 12))
+OWN = {"2": "0 */6 * * *", "premium": "@hourly", "5": "none"}
+
+
+@pytest.fixture
+def theatre(demo_database: DemoDatabase, tmp_path: Path) -> Theatre:
+    return Theatre(demo_database, FileStore(tmp_path / "store"))
+
+
+class Run:
+    """The task ``active_clinics`` of a run."""
+
+    def __init__(self, theatre: Theatre, patch: pytest.MonkeyPatch, **changes: Any) -> None:
+        from clinic_backups.operators import tasks
+
+        self.tasks, self.patch = tasks, patch
+        folder = Path(theatre.store.url.removeprefix("file://")).parent / "sql"
+        copytree(theatre.settings.sql_dir, folder)
+        wanted = {"clinic_schedule": OWN, "sql_dir": folder} | changes
+        settings = type(theatre.settings)(**(theatre.settings.model_dump() | wanted))
+        known = {"clinic_db": theatre.clinic_db, "backup_catalog": theatre.catalog._connection}
+        self.parts = Parts(settings, known.get)
+        patch.setattr(tasks, "AirflowParts", lambda: self.parts)
+        for name in ("active_clinics.sql", "all_clinics.sql"):
+            path = settings.sql_dir / name
+            classed = "idioma AS language, CASE WHEN id IN (3, 2) THEN 'premium' END AS class"
+            path.write_text(path.read_text().replace("idioma AS language", classed))
+
+    def items(self, moment: datetime, run_type: str = "scheduled", conf: dict[str, Any] | None = None) -> list[Any]:
+        run = SimpleNamespace(run_type=run_type, run_after=moment, conf=conf, run_id="r")
+        self.patch.setattr(self.tasks, "get_current_context", lambda: {"dag_run": run})
+        return list(self.tasks.active_clinics.function())
+
+    def ids(self, *arguments: Any) -> list[int]:
+        return [item["id"] for item in self.items(*arguments)]
+
+
+def test_a_run_is_for_the_clinics_that_are_due(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(theatre, monkeypatch)
+    assert run.ids(NIGHT) == [1, 3, 4]
+    assert run.ids(MORNING) == [2, 3]
+    assert run.ids(MORNING + timedelta(hours=1)) == [3]
+    # Airflow had planned a time that no schedule has any more: nobody goes without.
+    assert run.ids(MORNING + timedelta(minutes=7)) == [1, 2, 3, 4, 5]
+    # By hand: as asked, whatever the schedules say.
+    assert run.ids(NIGHT, "manual") == [1, 2, 3, 4, 5]
+    assert run.ids(NIGHT, "manual", {"clinic_id": 5}) == [5]
+
+
+def test_the_tasks_are_spread_over_the_window(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(theatre, monkeypatch, clinic_schedule={}, start_window_minutes=50)
+    begins = [datetime.fromisoformat(item[NOT_BEFORE]) for item in run.items(NIGHT)]
+    assert begins == [NIGHT + timedelta(minutes=10 * number) for number in range(5)]
+    assert not any(NOT_BEFORE in item for item in run.items(NIGHT, "manual"))
+
+
+def test_the_catalog_learns_the_objectives(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(theatre, monkeypatch, clinic_rpo_hours={"1": 100})
+    active, every = run.parts.clinics()
+    assert {clinic.id: clinic.group for clinic in active if clinic.group} == {2: "premium", 3: "premium"}
+    run.parts.see(active, every)
+    health = {clinic.clinic_id: clinic.objective_hours for clinic in run.parts.known_clinics.health()}
+    assert health == {1: 100, 2: 8, 3: 3, 4: None, 5: None}
+
+
+def test_a_query_with_five_columns_is_refused(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(theatre, monkeypatch)
+    path = run.parts.settings.sql_dir / "active_clinics.sql"
+    path.write_text(path.read_text().replace("AS class", "AS class, 1 AS x"))
+    with pytest.raises(PermanentError, match="or four \\(the class too\\)"):
+        run.parts.clinics()
