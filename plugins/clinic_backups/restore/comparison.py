@@ -218,7 +218,7 @@ class Comparison:
             | ({"moment": digest_of_moment(self._moment)} if self._moment else {})
             | {f"shape {name}": shape.digest for name, shape in self._shapes.items()}
         )
-        for table, note in self._sequences.counts:
+        for table, note in self._sequences.beside:
             self._note(table, note)
 
     def present(self) -> Present:

@@ -1,7 +1,8 @@
 """The parts of a plan's digest: what decides which values are written, and what the plan says besides.
 
 Some sentences are left out, because other clinics change them all the time: how many values a sequence will give soon,
-and how far a sequence moved in the rehearsal.
+and how far a sequence moved in the rehearsal. So are sentences about sequences and functions of the whole database
+which concern no sequence of the plan: anything that is made beside the restored tables would make each approval void.
 """
 
 from __future__ import annotations

@@ -35,7 +35,8 @@ class FoundSequences:
     :param known: the sequences that the writing may use.
     :param notes: each a table and what the plan says about it.
     :param past: the sequences that will be moved, each with the number that it is moved past.
-    :param counts: the same as ``notes``, of what other clinics change all the time.
+    :param beside: the same as ``notes``, of what an approval does not cover: counts that other clinics change all the
+        time, and facts about the whole database that concern no sequence of the plan.
     """
 
     uses: list[SequenceUse] = field(default_factory=list)
@@ -43,11 +44,11 @@ class FoundSequences:
     past: dict[str, int] = field(default_factory=dict)
     numbered: list[GivenColumn] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
-    counts: list[tuple[str, str]] = field(default_factory=list)
+    beside: list[tuple[str, str]] = field(default_factory=list)
 
-    def note(self, table: str, said: str, *, counts: bool = False) -> None:
+    def note(self, table: str, said: str, *, beside: bool = False) -> None:
         """A sentence about a sequence names its column, so it is said once in the whole plan."""
-        notes = self.counts if counts else self.notes
+        notes = self.beside if beside else self.notes
         if all(said != other for _, other in notes):
             notes.append((table, said))
 
@@ -78,7 +79,9 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> FoundSequences
     for each in [*found.untold, unused] if unused else found.untold:
         root = each.root or min(written)
         if root in written if each.column is None else _back(diffs.get(root), each.column) is not None:
-            result.note(root, each.said)
+            # Anybody's new function or sequence changes what is said of no table.
+            beside = each.root is None and not any(known.sequence in moved for known in each.about)
+            result.note(root, each.said, beside=beside)
     asked = _Asked(workspace, found.uses)
     for use in result.uses:
         if not use.known.may:
@@ -98,7 +101,7 @@ def find(workspace: Workspace, diffs: Mapping[str, TableDiff]) -> FoundSequences
                 result.note(use.of.root, _unclear(use))
                 continue
             if left:
-                result.note(use.of.root, _unread(use, left), counts=True)
+                result.note(use.of.root, _unread(use, left), beside=True)
         result.numbered.append(GivenColumn(use, numbered, here))
     # A plan itself moves the sequences that only a call of their function can ask.
     called = {use.sequence for use in result.uses if use.how == "function"}

@@ -1,0 +1,67 @@
+"""What an approval covers: what the writing touches and calls. Objects beside it make no approval void."""
+
+# ruff: noqa: E501 - a case reads best in one line
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.restore.plan import Wish
+from tests.integration.test_sequences import CLINIC, OWN
+from tests.integration.test_sequences_believed import hostile
+from tests.postgres_fixtures import DemoDatabase
+from tests.shapes import shaped
+
+TABLES = f"CREATE SEQUENCE s.receipt; CREATE TABLE s.bill (id serial PRIMARY KEY, {CLINIC}, no bigint UNIQUE DEFAULT nextval('s.receipt'), phone text); CREATE TABLE s.item (id serial PRIMARY KEY, {CLINIC}); INSERT INTO s.bill (clinic_id, phone) VALUES (1, '1'), (1, '2'), (2, '3'); INSERT INTO s.item (clinic_id) VALUES (1), (2)"
+TAKES = "CREATE FUNCTION {0}.x(p text) RETURNS bigint LANGUAGE plpgsql AS $$BEGIN INSERT INTO {0}.t (n) VALUES (nextval(p)); RETURN nextval(p); END$$"
+RUNS = "CREATE FUNCTION {0}.x(p text) RETURNS void LANGUAGE plpgsql AS $$BEGIN EXECUTE 'SELECT next' || p; END$$"
+UNRELATED = {
+    "a sequence": "CREATE SEQUENCE {0}.ticket",
+    "a sequence of the same name": "CREATE SEQUENCE {0}.receipt",
+    "a function that takes numbers": TAKES,
+    "a function that runs texts": RUNS,
+    "a function in another language": "CREATE FUNCTION {0}.x() RETURNS bigint LANGUAGE sql AS $$SELECT nextval('{0}.x_seq')$$",
+    "a table with a sequence": "CREATE TABLE {0}.t (n bigserial, m bigint DEFAULT nextval('{0}.t_n_seq'))",
+    "a trigger": "CREATE TABLE {0}.t (n bigint); CREATE SEQUENCE {0}.z; CREATE FUNCTION {0}.g() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN EXECUTE 'x' || NEW.n; NEW.n := nextval(TG_ARGV[0]); RETURN NEW; END$$; CREATE TRIGGER g BEFORE INSERT ON {0}.t FOR EACH ROW EXECUTE FUNCTION {0}.g('{0}.z')",
+    "a view": "CREATE SEQUENCE {0}.z; CREATE VIEW {0}.v AS SELECT nextval('{0}.z') AS n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("whose", ["somebody's", "the application's"])
+def test_objects_beside_the_restored_tables_make_no_approval_void(
+    demo_database: DemoDatabase, tmp_path: Path, whose: str
+) -> None:
+    rig = shaped(demo_database, tmp_path, TABLES, {"bill": OWN, "item": OWN})
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.bill WHERE clinic_id = 1", "DELETE FROM s.item WHERE clinic_id = 1")
+    before = rig.plan(record)
+    assert before.writes == 3
+    role = hostile(rig, "SELECT 1") if whose == "somebody's" else ""
+    for number, (case, ddl) in enumerate(UNRELATED.items()):
+        rig.execute(f"CREATE SCHEMA other{number}", *([f"ALTER SCHEMA other{number} OWNER TO {role}"] if role else []))
+        made = ddl.replace("{0}", f"other{number}")
+        rig.execute(f"SET check_function_bodies = off; {f'SET ROLE {role};' if role else ''} {made}; RESET ROLE")
+        now = rig.plan(record)
+        changed = [key for key in before.parts.keys() | now.parts.keys() if before.parts.get(key) != now.parts.get(key)]
+        assert now.digest == before.digest, f"{case}: {changed} {[each.notes for each in now.tables]}"
+    rig.restore().apply(rig.source(record), Wish(), approved=before.digest, plan=before)
+
+
+MOVED = {
+    "another table that gets the numbers": "CREATE TABLE s.more (n bigint DEFAULT nextval('s.receipt')); GRANT SELECT ON s.more TO PUBLIC",
+    "a function that takes the table's numbers": "CREATE FUNCTION s.x(p text) RETURNS void LANGUAGE plpgsql AS $$DECLARE n bigint := nextval('s.receipt'); BEGIN EXECUTE format('INSERT INTO s.%s VALUES (%s)', p, n); END$$",
+}
+
+
+@pytest.mark.parametrize("case", MOVED)
+def test_what_is_moved_and_for_whom_stays_approved(demo_database: DemoDatabase, tmp_path: Path, case: str) -> None:
+    rig = shaped(demo_database, tmp_path, TABLES, {"bill": OWN, "item": OWN})
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.bill WHERE clinic_id = 1", "ALTER SEQUENCE s.receipt RESTART")
+    before = rig.plan(record)
+    rig.execute(MOVED[case])
+    with pytest.raises(ClinicBackupsError, match=r"changed since the plan|bill"):
+        rig.restore().apply(rig.source(record), Wish(), approved=before.digest, plan=before)
