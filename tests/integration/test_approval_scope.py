@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.plan import Wish
+from clinic_backups.restore.service import ClinicChanged
 from tests.integration.test_sequences import CLINIC, OWN
 from tests.integration.test_sequences_believed import hostile
 from tests.postgres_fixtures import DemoDatabase
@@ -65,3 +68,52 @@ def test_what_is_moved_and_for_whom_stays_approved(demo_database: DemoDatabase, 
     rig.execute(MOVED[case])
     with pytest.raises(ClinicBackupsError, match=r"changed since the plan|bill"):
         rig.restore().apply(rig.source(record), Wish(), approved=before.digest, plan=before)
+
+
+CALLED = f"""
+    CREATE SCHEMA util; GRANT USAGE ON SCHEMA util TO PUBLIC;
+    CREATE FUNCTION util.deep(int) RETURNS int LANGUAGE sql AS 'SELECT $1 + 0';
+    CREATE FUNCTION util.deeper(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RETURN util.deep($1); END$$;
+    CREATE FUNCTION s.made() RETURNS text LANGUAGE plpgsql AS $$BEGIN RETURN 'x' || util.deeper(1); END$$;
+    CREATE FUNCTION s.doubled(text) RETURNS text IMMUTABLE LANGUAGE sql AS $$SELECT $1 || $1$$;
+    CREATE FUNCTION s.is_right(text) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT true';
+    CREATE FUNCTION s.is_one(text) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT true';
+    CREATE FUNCTION s.is_listed(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1';
+    CREATE FUNCTION s.told(text) RETURNS text LANGUAGE plpgsql AS $$BEGIN RETURN $1; END$$;
+    CREATE FUNCTION s.beside(int) RETURNS int LANGUAGE sql AS 'SELECT 1';
+    CREATE DOMAIN s.word AS text CHECK (s.is_one(VALUE)); CREATE DOMAIN s.words AS s.word;
+    CREATE TABLE s.bill (id serial PRIMARY KEY, {CLINIC}, made text DEFAULT s.made(), one s.words, phone text CHECK (s.is_right(phone)), twice text GENERATED ALWAYS AS (s.doubled(phone)) STORED);
+    CREATE INDEX ON s.bill (s.is_listed(phone));
+    CREATE TABLE s.item (id serial PRIMARY KEY, {CLINIC}, n int DEFAULT s.beside(1));
+    CREATE FUNCTION s.t() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.made := s.told(NEW.made); RETURN NEW; END$$;
+    CREATE TRIGGER t BEFORE INSERT ON s.bill FOR EACH ROW EXECUTE FUNCTION s.t();
+    INSERT INTO s.bill (clinic_id, one, phone) VALUES (1, 'a', '1'), (1, 'b', '2'), (2, 'c', '3'); INSERT INTO s.item (clinic_id) VALUES (1), (2)
+"""
+CHANGED = {
+    "s.made()": "CREATE OR REPLACE FUNCTION s.made() RETURNS text LANGUAGE plpgsql AS $$BEGIN RETURN 'z' || util.deeper(1); END$$",
+    "util.deep(integer)": "CREATE OR REPLACE FUNCTION util.deep(int) RETURNS int LANGUAGE sql AS 'SELECT $1 + 1'",
+    "s.doubled(text)": "CREATE OR REPLACE FUNCTION s.doubled(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT $1'",
+    "s.is_right(text)": "ALTER FUNCTION s.is_right SECURITY DEFINER",
+    "s.is_one(text)": "CREATE OR REPLACE FUNCTION s.is_one(text) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT NULL::boolean'",
+    "s.is_listed(text)": "ALTER FUNCTION s.is_listed SET search_path = s",
+    "s.told(text)": "CREATE OR REPLACE FUNCTION s.told(text) RETURNS text LANGUAGE plpgsql AS $$BEGIN RETURN $1 || ''; END$$",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["exact", "live"])
+def test_a_changed_function_that_the_writing_calls_makes_the_approval_void(
+    demo_database: DemoDatabase, tmp_path: Path, mode: RestoreMode
+) -> None:
+    rig = shaped(demo_database, tmp_path, CALLED, {"bill": OWN, "item": OWN})
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.bill WHERE clinic_id = 1")
+    wish = Wish(mode)
+    for name, change in CHANGED.items():
+        before = rig.plan(record, mode=mode)
+        rig.execute(change)
+        with pytest.raises(ClinicChanged, match=rf"since the plan was made: function {re.escape(name)}"):
+            rig.restore().apply(rig.source(record), wish, approved=before.digest, plan=before)
+    before = rig.plan(record, mode=mode)
+    assert len([key for key in before.parts if key.startswith("function ")]) == len(CHANGED) + 1  # util.deeper
+    rig.execute("CREATE OR REPLACE FUNCTION s.beside(int) RETURNS int LANGUAGE sql AS 'SELECT 2'")  # nobody calls it
+    rig.restore().apply(rig.source(record), wish, approved=before.digest, plan=before)

@@ -206,6 +206,7 @@ class Comparison:
         self._parts = (
             digest_parts.said(self._notes, self._target)
             | digest_parts.triggers(self._quiet)
+            | digest_parts.functions(workspace, diffs, self._quiet, [each.table for each in self._derived])
             | digest_parts.moved_sequences(self._sequences)
             | digest_parts.conversions(workspace, diffs, self._converted)
             | digest_parts.extracts(diffs, self.queries)

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
+from clinic_backups.restore.called_functions import called_functions
 from clinic_backups.restore.casts import Converted
 from clinic_backups.restore.diff import TableDiff, digest_of_values
 from clinic_backups.restore.hooks import AFTER, BEFORE
@@ -20,7 +21,7 @@ from clinic_backups.restore.sequences import FoundSequences
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.extract import SqlFolder
 
-_ALSO_LIVE = ("trigger ", "sequence ", "conversion ", "shape ", "extract ", "hook ")
+_ALSO_LIVE = ("trigger ", "sequence ", "conversion ", "shape ", "extract ", "hook ", "function ")
 """Parts that have to be as planned in the mode ``live`` too, if they still matter."""
 
 
@@ -30,6 +31,15 @@ def triggers(quiet: Quiet) -> dict[str, str]:
         f"trigger {each.relation}: {each.name}": json.dumps([quiet.how, each.kind, each.state, each.definition])
         for each in quiet.triggers
     }
+
+
+def functions(
+    workspace: Workspace, diffs: Mapping[str, TableDiff], quiet: Quiet, derived: Sequence[str]
+) -> dict[str, str]:
+    """The functions that the writing calls, as in defaults, constraints and the texts of triggers."""
+    written = [*(name for name, diff in diffs.items() if diff.plan.writes), *derived]
+    found = called_functions(workspace, written, quiet.triggers) if written else {}
+    return {f"function {name}": definition for name, definition in found.items()}
 
 
 def moved_sequences(found: FoundSequences) -> dict[str, str]:

@@ -51,9 +51,7 @@ class Sequences:
         self.by_oid = {each.oid: each for each in (Known(*row) for row in found)}
         self._in_texts: dict[tuple[str, tuple[str, ...], str | None], list[Known]] = {}
         self._by_name = {(each.schema, each.name): each for each in self.by_oid.values()}
-        path = workspace.rows("SELECT boot_val, reset_val FROM pg_settings WHERE name = 'search_path'", None,
-                              "asking for the search path")  # fmt: skip
-        self.path = [name for row in path for value in row for name in schemas_of(value)]
+        self.path = default_path(workspace)
         """The schemas that are looked into if nothing else is known."""
         self.own = [each for each in self.by_oid.values() if each.is_own]
         self._schemas = list(dict.fromkeys(each.schema for each in self.own))
@@ -105,6 +103,13 @@ class Sequences:
             for each in sorted(self.own, key=lambda each: each.sequence)
             if begin and any(name.lower().startswith(begin) for name in (each.name, f"{each.schema}.{each.name}"))
         ]
+
+
+def default_path(workspace: Workspace) -> list[str]:
+    """The schemas of the search paths that PostgreSQL and the session begin with."""
+    path = workspace.rows("SELECT boot_val, reset_val FROM pg_settings WHERE name = 'search_path'", None,
+                          "asking for the search path")  # fmt: skip
+    return [name for row in path for value in row for name in schemas_of(value)]
 
 
 def schemas_of(path: Any) -> list[str]:

@@ -1,0 +1,47 @@
+-- The functions, without those of extensions, that writing the given tables calls, as far as PostgreSQL knows: in
+-- defaults, generated columns, constraints, domains, indexes, policies, the given triggers and rules, and in one another.
+-- And the functions that are given by number. Each with its number, schema, name with arguments, language, text, search
+-- path and a digest of what it does. Trigger functions come with their triggers.
+WITH RECURSIVE relation AS MATERIALIZED (
+    SELECT c.oid, cn.nspname || '.' || c.relname AS name
+      FROM pg_class c
+      JOIN pg_namespace cn ON cn.oid = c.relnamespace
+      JOIN pg_class root ON root.oid = CASE WHEN c.relispartition THEN pg_partition_root(c.oid) ELSE c.oid END
+      JOIN pg_namespace n ON n.oid = root.relnamespace
+     WHERE c.relkind IN ('r', 'p') AND n.nspname || '.' || root.relname = ANY (%(names)s)
+), walk (class, id) AS (
+    SELECT 'pg_proc'::regclass::oid, f::oid FROM unnest(%(functions)s::bigint[]) AS f
+     UNION SELECT 'pg_class'::regclass, r.oid FROM relation r
+     UNION SELECT 'pg_attrdef'::regclass, d.oid FROM pg_attrdef d JOIN relation r ON r.oid = d.adrelid
+     UNION SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k JOIN relation r ON r.oid = k.conrelid
+     UNION SELECT 'pg_class'::regclass, i.indexrelid FROM pg_index i JOIN relation r ON r.oid = i.indrelid
+     UNION SELECT 'pg_policy'::regclass, p.oid FROM pg_policy p JOIN relation r ON r.oid = p.polrelid
+     UNION SELECT 'pg_trigger'::regclass, g.oid FROM pg_trigger g JOIN relation r ON r.oid = g.tgrelid
+            WHERE (r.name, g.tgname) IN (SELECT * FROM unnest(%(fired_of)s::text[], %(fired)s::text[]))
+     UNION SELECT 'pg_rewrite'::regclass, w.oid FROM pg_rewrite w JOIN relation r ON r.oid = w.ev_class
+            WHERE (r.name, w.rulename) IN (SELECT * FROM unnest(%(fired_of)s::text[], %(fired)s::text[]))
+     UNION
+    SELECT e.class, e.id
+      FROM walk w
+     CROSS JOIN LATERAL (
+         SELECT d.refclassid, d.refobjid
+           FROM pg_depend d
+          WHERE d.classid = w.class AND d.objid = w.id AND d.refobjid >= 16384
+            AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass)
+          UNION ALL
+         SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k WHERE w.class = 'pg_type'::regclass AND k.contypid = w.id
+     ) AS e (class, id)
+)
+SELECT p.oid::bigint, n.nspname, p.oid::regprocedure::text, l.lanname, COALESCE(pg_get_function_sqlbody(p.oid), p.prosrc),
+       (SELECT substr(c, 13) FROM unnest(p.proconfig) AS c WHERE c LIKE 'search\_path=%%'),
+       p.prorettype = 'trigger'::regtype,
+       encode(sha256(convert_to(concat_ws(' ', p.prosrc, p.prosqlbody, p.probin, l.lanname, p.proconfig, p.prosecdef,
+                                          p.provolatile, p.proisstrict, p.proowner::regrole,
+                                          pg_get_function_arguments(p.oid)), 'UTF8')), 'hex')
+  FROM walk w
+  JOIN pg_proc p ON w.class = 'pg_proc'::regclass AND p.oid = w.id
+  JOIN pg_namespace n ON n.oid = p.pronamespace
+  JOIN pg_language l ON l.oid = p.prolang
+ WHERE p.oid >= 16384
+   AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e')
+ ORDER BY 1
