@@ -150,3 +150,11 @@ def test_replicas_that_were_called_copies_are_kept_with_their_rows_and_rights(ca
     command.downgrade(migrate._config(catalog), "0023")
     assert catalog.exec_driver_sql(asked.format("backup_copy")).all() == before
     assert catalog.execute(select(notification.c.facts)).scalars().one() == stores
+
+
+def test_triggers_look_names_up_in_pg_catalog_whoever_fires_them(catalog: Connection) -> None:
+    migrate.upgrade(catalog)
+    asked = text("""SELECT proname FROM pg_proc JOIN pg_namespace AS n ON n.oid = pronamespace
+        WHERE nspname = 'clinic_backups' AND prorettype = 'trigger'::regtype
+          AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)""")
+    assert catalog.execute(asked).all() == []

@@ -668,6 +668,27 @@ OWN_KEYS = """
 BY_CLINIC = "clinic_id = {{ clinic_id }}"
 
 
+def test_a_line_settles_a_schema_of_somebody_else(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(demo_database, tmp_path, "CREATE TABLE s.t (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic)",
+                 {"t": "clinic_id = {{ clinic_id }}"})  # fmt: skip
+    rig.execute('CREATE SCHEMA "Its own"; CREATE TABLE "Its own".noise (clinic_id int)')
+    with pytest.raises(PermanentError) as refused:
+        rig.run()
+    line = re.search(r"`([^`]*\.\*): reason`", refused.value.message)
+    assert line is not None and line[1] == "Its own.*"
+    declared = rig.settings.sql_dir / "not_backed_up.txt"
+    before = declared.read_text()
+    declared.write_text(f"{before}\n{line[1]}: of another team\n")
+    assert rig.run().gaps == ()
+    rig.execute('CREATE TABLE "Its own".more (clinic_id int REFERENCES s.clinic)')
+    assert rig.run().gaps == ()
+    # The schema of an extract cannot be left out as a whole: a new table would be missed.
+    declared.write_text(f"{before}\nIts own.*: of another team\ns.*: nothing\n")
+    rig.execute("CREATE TABLE s.new (clinic_id int REFERENCES s.clinic)")
+    with pytest.raises(PermanentError, match=r"no table of the schema s is backed up, and s\.clinic has an"):
+        rig.run()
+
+
 @pytest.mark.parametrize("reference", ["REFERENCES s.clinic", ""], ids=["a foreign key", "what an extract compares"])
 def test_tables_whose_own_key_is_the_clinics_do_not_hide_others(
     demo_database: DemoDatabase, tmp_path: Path, reference: str

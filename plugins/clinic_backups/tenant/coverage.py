@@ -46,6 +46,11 @@ def chains(clinic_table: str, references: Iterable[tuple[str, str]]) -> dict[str
     return dict(sorted(found.items()))
 
 
+def schema_of(table: str) -> str:
+    """The schema in ``schema.table``, as the structure names tables."""
+    return table.split(".", 1)[0]
+
+
 class Coverage:
     """Compares the existing tables with the extracts and with the declarations.
 
@@ -56,6 +61,10 @@ class Coverage:
         self.structure = self._structure = structure
         self._folder, self._extracts = folder.path, frozenset(extracts)
         self._clinic_table, self._declared = folder.clinic_table, folder.declarations()
+        self._on_purpose = self._declared.tables.keys() | {
+            name for name in structure.relations if schema_of(name) in self._declared.schemas
+        }
+        """The tables that are in no backup on purpose."""
         self._names = KeyNames(structure, folder, self._extracts)
         self._links = Links(
             structure, self._names, self._extracts, self._declared.columns, self._clinic_table,
@@ -88,6 +97,7 @@ class Coverage:
             *self._heirs_without_extract(),
             *self._large_objects(),
             *self._parents(),
+            *self._schema_lines(),
             *self._stale_lines(),
         ]
 
@@ -113,7 +123,7 @@ class Coverage:
     def unclassed(self) -> list[str]:
         """Tables that lead to no clinic and are not declared."""
         referenced = {problem.table for problem in self._parents()}
-        known = self._extracts | self._declared.tables.keys() | self.chains.keys() | referenced
+        known = self._extracts | self._on_purpose | self.chains.keys() | referenced
         return sorted(
             name for name, relation in self._structure.relations.items()
             if relation.kind in "rp" and relation.root is None and name not in known
@@ -136,7 +146,7 @@ class Coverage:
     def _without_extract(self) -> Iterable[Problem]:
         named = {column.table for column, _ in self._named()} | {pair.table for pair in self._pairs()}
         for name, chain in self.chains.items():
-            if name not in self._extracts and name not in self._declared.tables and name not in named:
+            if name not in self._extracts and name not in self._on_purpose and name not in named:
                 leads = f"leads to the clinic ({' -> '.join(chain)})" if len(chain) > 1 else "is the clinics' table"
                 yield Problem(name, f"{name} {leads} and would be in no backup.", self._extract_or_line(name))
 
@@ -162,7 +172,7 @@ class Coverage:
 
         The clinic's own key is included whatever its type is.
         """
-        open_ = self._extracts | self._declared.tables.keys()
+        open_ = self._extracts | self._on_purpose
         return [
             (column, meant, self._key_problem(column, meant, is_gap=True))
             for column, meant in self._named()
@@ -175,7 +185,7 @@ class Coverage:
     def _named_like_a_key(self) -> Iterable[Problem]:
         """Columns of tables without an extract that are named like a foreign key but have no constraint."""
         clear = {(column.table, column.name) for column, _ in self._named()}
-        settled = self._extracts | self._declared.tables.keys() | self._by_keys.keys()
+        settled = self._extracts | self._on_purpose | self._by_keys.keys()
         for column in self._structure.columns:
             meant = self._names.meant_by(column) or self._names.perhaps_meant_by(column)
             is_clear = (column.table, column.name) in clear
@@ -260,7 +270,7 @@ class Coverage:
     def _heirs_without_extract(self) -> Iterable[Problem]:
         for parent, heirs in self.inherited().items():
             for heir in heirs:
-                if heir not in self._extracts and heir not in self._declared.tables:
+                if heir not in self._extracts and heir not in self._on_purpose:
                     yield Problem(
                         heir,
                         f"{heir} inherits from {parent} and has no extract: its rows and its own columns would be in no"
@@ -287,7 +297,7 @@ class Coverage:
         """Tables outside of all backups that rows of the clinics need."""
         needed: dict[str, list[str]] = {}
         for key in self._structure.references:
-            settled = self._extracts | self._declared.tables.keys() | self.chains.keys()
+            settled = self._extracts | self._on_purpose | self.chains.keys()
             if key.table in self._extracts and key.parent not in settled and not self._links.is_declared(key):
                 needed.setdefault(key.parent, []).append(f"{key.table} ({', '.join(key.columns)})")
         for parent, children in sorted(needed.items()):
@@ -307,7 +317,25 @@ class Coverage:
         return f"Add the line `{spelled(table)}: reason` to {self._folder / FILE}."
 
     def _extract_or_line(self, table: str) -> str:
-        return f"Write {self._extract(table)}, or add the line `{spelled(table)}: reason` to {self._folder / FILE}."
+        schema = schema_of(table)
+        others = schema not in map(schema_of, self._extracts)
+        line = f", or `{spelled(schema)}.*: reason` for all tables of that schema" if others else ""
+        return (
+            f"Write {self._extract(table)}, or add the line `{spelled(table)}: reason` to {self._folder / FILE}{line}."
+        )
+
+    def _schema_lines(self) -> Iterable[Problem]:
+        for schema in self._declared.schemas:
+            inside = sorted(name for name in self._extracts if schema_of(name) == schema)
+            if inside:
+                yield Problem(
+                    inside[0],
+                    f"{FILE} says that no table of the schema {spelled(schema)} is backed up, and {inside[0]} has an"
+                    " extract: a new table there would be missed.",
+                    f"Replace the line `{spelled(schema)}.*` by a line for each table that is left out.",
+                )
+            elif not any(schema_of(name) == schema for name in self._structure.relations):
+                yield _stale(f"{schema}.*", "but there is no table in that schema")
 
     def _stale_lines(self) -> Iterable[Problem]:
         declared, relations = self._declared, self._structure.relations

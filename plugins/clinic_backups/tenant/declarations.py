@@ -37,12 +37,14 @@ class Declarations:
     """Tables with an extract that may become empty for a clinic without making a backup suspect."""
     lasting_keys: Mapping[str, str] = field(default_factory=dict)
     """Tables in which two rows never get the same key, and no row is given to another clinic."""
+    schemas: Mapping[str, str] = field(default_factory=dict)
+    """Schemas none of whose tables is backed up."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Columns that refer to something outside the clinic's backup, or to something else than their name suggests."""
 
     @property
     def tables(self) -> dict[str, str]:
-        """All tables that are in no backup on purpose."""
+        """The tables with a line of their own that are in no backup on purpose."""
         return {**self.left_out, **self.derived, **self.shared}
 
 
@@ -50,13 +52,13 @@ def parse(text: str) -> Declarations:
     """Read the file. A line is ``subject: reason``. Blank lines and lines that begin with ``#`` are ignored.
 
     A reason that begins with ``derived,``, ``shared,``, ``rows,``, ``may be empty,`` or ``lasting keys,`` gives the
-    subject that class, whatever its case, spaces and hyphens are. A subject of three names is a column. A name with a
-    dot, a colon or a quote stands in double quotes, as in SQL. A table with lasting keys may have a second line of
-    another class.
+    subject that class, whatever its case, spaces and hyphens are. A subject of three names is a column, and
+    ``schema.*`` are all tables of a schema, which have no class. A name with a dot, a colon or a quote stands in double
+    quotes, as in SQL. A table with lasting keys may have a second line of another class.
 
     :raises SettingsError: a line has no reason, its subject has another line already, or such a word is misspelt.
     """
-    found: dict[str, dict[str, str]] = {word: {} for word in ("left_out", *_WORDS, "columns")}
+    found: dict[str, dict[str, str]] = {word: {} for word in ("left_out", *_WORDS, "schemas", "columns")}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -64,6 +66,8 @@ def parse(text: str) -> Declarations:
         names = re.findall(PART, parts[1], re.VERBOSE) if parts else []
         subject, reason = ".".join(map(unquoted, names)), parts[2].strip() if parts else ""
         kind = "columns" if len(names) == 3 else "left_out"
+        if len(names) == 2 and names[1].strip() == "*":
+            kind, subject = "schemas", unquoted(names[0])
         if kind == "left_out":
             kind, reason = _class_of(reason, number)
         if not all(map(unquoted, names)) or not reason:
@@ -71,8 +75,8 @@ def parse(text: str) -> Declarations:
                 f"{FILE}, line {number}: {line.strip()!r} is not `schema.table: reason`.",
                 hint="Say for each table why its rows may be lost. The other forms are `schema.table: derived, reason`,"
                 " `schema.table: shared, reason`, `schema.table: rows, reason`, `schema.table: may be empty, reason`,"
-                " `schema.table: lasting keys, reason` and `schema.table.column: reason`. A name with a dot, a colon or"
-                " a quote stands in double quotes.",
+                " `schema.table: lasting keys, reason`, `schema.*: reason` and"
+                " `schema.table.column: reason`. A name with a dot, a colon or a quote stands in double quotes.",
             )
         alone = ("lasting keys",) if kind == "lasting keys" else found.keys() - {"lasting keys"}
         if any(subject in found[each] for each in alone):
