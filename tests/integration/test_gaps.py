@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from clinic_backups.app import Parts
 from clinic_backups.backup import preflight
@@ -27,7 +29,7 @@ from clinic_backups.base.clock import machine_now
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import PermanentError, SettingsError
 from clinic_backups.base.settings import PROJECT_SQL
-from clinic_backups.base.text import is_line
+from clinic_backups.base.text import in_sql, one_line
 from clinic_backups.restore.comparison import Present
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.stores import envelopes
@@ -639,7 +641,23 @@ class TestDeclarations:
             parse(line)
 
 
-ODD_NAMES = ["lo.g", "a: b", '"', "#", "con espacio", "ñandú", " x ", "a,b", "%s", "{}", "x\u2028y", "A.B.C"]
+ODD_NAMES = [
+    "lo.g",
+    "a: b",
+    '"',
+    "#",
+    "con espacio",
+    "ñandú",
+    " x ",
+    "a,b",
+    "%s",
+    "{}",
+    "x\u2028y",
+    "A.B.C",
+    "bill\u200b",
+    "two  spaces",
+    "a\\b\u200b",
+]
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -651,13 +669,24 @@ def test_a_name_with_odd_characters_can_be_declared(demo_database: DemoDatabase,
     with pytest.raises(PermanentError) as caught:
         rig.run(1)
     (line,) = re.findall(r"`(s\..*): reason` to", caught.value.message)
-    if not is_line(name):  # it is shown with visible characters only, so nobody can copy it
-        line = f"s.{quoted}"
     (tmp_path / "sql" / "not_backed_up.txt").write_text(f"{line}: nothing of worth\n", encoding="utf-8")
     assert rig.run(1).gaps == ()
     found = parse(f"s.{quoted}: x\ns.{quoted}.{quoted}: y\n{quoted}.t: shared, z")
     assert (found.left_out, found.columns) == ({f"s.{name}": "x"}, {f"s.{name}.{name}": "y"})
     assert found.shared == {f"{name}.t": "z"}
+
+
+def test_a_statement_that_is_copied_names_that_very_object(demo_database: DemoDatabase) -> None:
+    with closing(demo_database.connect()) as db, db.cursor() as cursor:
+
+        @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=15))
+        @example("two  spaces").via("words")
+        @example("bill\u200b").via("nothing to see")
+        def same(name: str) -> None:
+            cursor.execute(f"SELECT 1 AS {one_line(in_sql(name))}")
+            assert [column.name for column in cursor.description] == [name]
+
+        same()
 
 
 OWN_KEYS = """

@@ -218,3 +218,13 @@ def test_why_a_row_that_lost_its_clinic_is_not_taken_is_what_was_found(
     assert found in own.message
     belongs = "have lost their clinic" if extract == IN_BRANCH else "belong to another clinic now"
     assert child.table == "s.visit" and belongs in child.message
+
+
+def test_a_value_in_an_added_column_is_named_as_the_reason(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(demo_database, tmp_path, ORPHANS, {"branch": OWN, "patient": IN_BRANCH, "visit": OWN}, owner=True)
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.visit; DELETE FROM s.branch WHERE id = 1; ALTER TABLE s.patient ADD phone text")
+    rig.execute("UPDATE s.patient SET phone = '7' WHERE dni = 'd1'")
+    own = next(refusal for refusal in rig.plan(record).refusals if refusal.table == "s.patient")
+    assert "with a value in a column that the backup does not have: 1. So it cannot be told" in own.message
+    assert "Another row may" not in own.message

@@ -14,6 +14,7 @@ from clinic_backups.archive.manifest import Manifest, TableContent
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.table import Column, Table
+from clinic_backups.base.text import quoted
 from clinic_backups.restore.identity import Matched, in_order, match
 from clinic_backups.restore.migrated import PresentNumbers, migrated
 from clinic_backups.restore.names import renames
@@ -93,8 +94,8 @@ def test_what_is_proposed_can_be_read_back(schema: str, table: str, old: str, ne
     assert found.lines == (ColumnLine(name, old, new), FillLine(name, old, new))
     renamed = [(name, f"s.{new}")] if name != f"s.{new}" else []
     assert drift.parse(drift.renamed_table(name, f"s.{new}")).tables == renamed
-    kept = drift.kept_column(name, old, "numeric(5,2)", f"s.{drift.quoted(new)}")
-    assert drift.parse(kept).lines == (ColumnLine(name, old, old, "numeric(5,2)", f"s.{drift.quoted(new)}"),)
+    kept = drift.kept_column(name, old, "numeric(5,2)", f"s.{quoted(new)}")
+    assert drift.parse(kept).lines == (ColumnLine(name, old, old, "numeric(5,2)", f"s.{quoted(new)}"),)
 
 
 def columns(*names: str, type_: str = "text") -> tuple[Column, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from psycopg2 import sql
 
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged
@@ -250,7 +251,8 @@ def _another_meaning(shape: Shape, name: str, unlike: int, rows: int) -> Refusal
         f"{shape.name}.{name} was {then} in the backup and is {now} now: {found}.",
         "If the migration kept the values, add"
         f" `{kept_column(shape.name, name, then, now)}` to include/sql/{FILE}, with the types. Otherwise: ALTER TABLE"
-        f" {shape.name} ALTER COLUMN {name} TYPE {then} for the time of the restore, or restore without this table.",
+        f" {table_in_sql(shape.name)} ALTER COLUMN {in_sql(name)} TYPE {then} for the time of the restore,"
+        " or restore without this table.",
     )
 
 
@@ -262,7 +264,7 @@ def _refusal(shape: Shape, name: str, changed: int) -> Refusal:
         hint = "A label or a rule of the type has changed. Change it back during the restore."
     else:
         message = f"{values} of {shape.name}.{name} would change: the column was {then} in the backup and is {now} now."
-        hint = f"ALTER TABLE {shape.name} ALTER COLUMN {name} TYPE {then}; then restore."
+        hint = f"ALTER TABLE {table_in_sql(shape.name)} ALTER COLUMN {in_sql(name)} TYPE {then}; then restore."
     return Refusal(shape.name, message, f"{hint} Or restore without this table.")
 
 

@@ -20,7 +20,7 @@ from clinic_backups.restore.obstacle_parts import (
     plain_text,
     shown,
 )
-from clinic_backups.restore.ownership import has_lost_clinic
+from clinic_backups.restore.ownership import has_lost_clinic, is_unsaid
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.rules import Reference, UniqueRule, compare, with_child
 from clinic_backups.restore.ways import Ways, columns_of_ways
@@ -221,11 +221,12 @@ class Obstacles:
             shape = diff.staged.shape
             is_among = sql.SQL("EXISTS (SELECT FROM {} AS o WHERE o.op = 'insert' AND {})")
             given = self._given_to_others(table, shape.as_op_key("r"), is_among.format(diff.ops, shape.is_of("o", "r")))
-            differ = self._differ(diff, lost)
+            differ, added = self._differ(diff, lost), self._added(diff, lost)
             found = [
                 f"Rows of them that extracts of other clinics return: {given}." if given else "",
                 f"Rows of them that differ from the backup in other columns too: {differ}." if differ else "",
-                "Another row may have got the key." if not given and not differ else "",
+                f"Rows of them with a value in a column that the backup does not have: {added}." if added else "",
+                "" if given or differ or added else "Another row may have got the key.",
             ]
             return Refusal(
                 table,
@@ -256,6 +257,14 @@ class Obstacles:
             diff.staged.wanted, qualified(shape.name), shape.same_key("w", "t"), lost, row_text(rest, "w"),
             row_text(rest, "t"),
         )  # fmt: skip
+        return int(self._workspace.rows(query, None, f"comparing {shape.name}")[0][0])
+
+    def _added(self, diff: TableDiff, lost: sql.Composable) -> int:
+        """How many of them have a value, besides a constant default, in a column that the backup does not have."""
+        shape = diff.staged.shape
+        query = sql.SQL("SELECT count(*) FROM {} AS w JOIN {} AS t ON {} WHERE {} AND NOT {}").format(
+            diff.staged.wanted, qualified(shape.name), shape.same_key("w", "t"), lost, is_unsaid(shape)
+        )
         return int(self._workspace.rows(query, None, f"comparing {shape.name}")[0][0])
 
     def _link_columns(self, table: str) -> str:

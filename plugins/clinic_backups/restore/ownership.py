@@ -84,7 +84,7 @@ class Ownership:
         rest = [name for name in shape.columns if name not in columns]
         orphaned = self._was_orphaned(shape, ways)
         alike: list[sql.Composable] = [
-            row_text(rest, "t") + sql.SQL(" = ") + row_text(rest, "w"), nulled(columns), _is_unsaid(shape),
+            row_text(rest, "t") + sql.SQL(" = ") + row_text(rest, "w"), nulled(columns), is_unsaid(shape),
         ]  # fmt: skip
         if shape.key and ways and set(rest) <= set(shape.key):
             alike.append(orphaned)  # a row without other values is like any other
@@ -140,7 +140,7 @@ class Ownership:
         return sql.SQL("({})").format(sql.SQL(" OR ").join(known))
 
 
-def _is_unsaid(shape: Shape) -> sql.Composed:
+def is_unsaid(shape: Shape) -> sql.Composed:
     """Columns that the backup does not have hold nothing that somebody wrote: NULL, or a constant default."""
     kept = [column for column in shape.now.stored_columns if column.name in shape.kept]
     return _all(

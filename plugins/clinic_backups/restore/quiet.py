@@ -17,6 +17,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified, refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.restore.derived import Derived
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.plan import Refusal
@@ -89,7 +90,8 @@ class Quiet:
                     trigger.table,
                     f"The rule {trigger.name} of {trigger.relation} changes what is written, and the role of restore_db"
                     " may not turn it off.",
-                    f"ALTER TABLE {trigger.relation} DISABLE RULE {trigger.name}; for the time of the restore, or "
+                    f"ALTER TABLE {table_in_sql(trigger.relation)} DISABLE RULE {in_sql(trigger.name)}; for the time"
+                    " of the restore, or "
                     + (
                         "make the role of restore_db the table's owner."
                         if self.with_derived

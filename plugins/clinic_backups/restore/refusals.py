@@ -10,6 +10,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.table import Table
+from clinic_backups.base.text import table_in_sql
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.obstacles import Obstacle, Obstacles
 from clinic_backups.restore.plan import Refusal
@@ -114,5 +115,5 @@ def missing_rights(role: str, where: str, table: str, rights: Sequence[str]) -> 
     return Refusal(
         table,
         f"The role {role} of connection restore_db may not {names} in {table}{f', in {where}' if where else ''}.",
-        f"GRANT {names} ON {table} TO {role};",
+        f"GRANT {names} ON {table_in_sql(table)} TO {role};",
     )

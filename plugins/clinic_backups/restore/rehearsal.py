@@ -8,6 +8,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import Refused, qualified, refusal_of
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
+from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.park import CannotMove
 from clinic_backups.restore.plan import Refusal
@@ -27,8 +28,8 @@ def untold(table: str, reference: Reference) -> str:
 
 def told_by(table: str, reference: Reference) -> str:
     """What to do about such a table."""
-    columns = ", ".join(f"ALTER {name} SET NOT NULL" for name in reference.parent_columns)
-    return f"Give {table} a primary key, or: ALTER TABLE {table} {columns};"
+    columns = ", ".join(f"ALTER {in_sql(name)} SET NOT NULL" for name in reference.parent_columns)
+    return f"Give {table} a primary key, or: ALTER TABLE {table_in_sql(table)} {columns};"
 
 
 def of_untold(workspace: Workspace, diffs: Mapping[str, TableDiff], references: Iterable[Reference]) -> Refusal | None:
@@ -74,8 +75,8 @@ def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicB
         return Refusal(
             name,
             f"{name} has no partition for at least one row of the backup.",
-            f"If one was detached or dropped: ALTER TABLE {name} ATTACH PARTITION … again, or create one for these"
-            f" rows; or restore without {name}.",
+            f"If one was detached or dropped: ALTER TABLE {table_in_sql(name)} ATTACH PARTITION … again, or create one"
+            f" for these rows; or restore without {name}.",
         )
     what = {
         "23514": f"Constraint {refused.constraint} of {name} refuses {many}.",
@@ -89,8 +90,8 @@ def explain(workspace: Workspace, diffs: Mapping[str, TableDiff], error: ClinicB
     hint = {
         "23514": f"Drop or widen {refused.constraint} for the time of the restore, or restore without {name}.",
         "23502": f"If a migration gave the rows a value, add it to include/sql/{FILE}:"
-        f" `{filled_column(name, refused.column or '', '…')}`. Or: ALTER TABLE {name} ALTER COLUMN {refused.column}"
-        f" DROP NOT NULL for the time of the restore; or restore without {name}.",
+        f" `{filled_column(name, refused.column or '', '…')}`. Or: ALTER TABLE {table_in_sql(name)} ALTER COLUMN"
+        f" {in_sql(refused.column or '')} DROP NOT NULL for the time of the restore; or restore without {name}.",
         "23505": f"Change or delete that other row of {name}, or restore without {name}.",
         "23P01": f"Change or delete that other row of {name}, or restore without {name}.",
     }.get(refused.state, f"Restore the tables on both sides of {refused.constraint} together.")

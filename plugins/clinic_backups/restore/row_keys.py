@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from psycopg2 import sql
 
+from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged
@@ -28,8 +29,8 @@ def refusals(workspace: Workspace, staged: Staged) -> Iterator[Refusal]:
                 shape.name,
                 f"Column {name} of {shape.name} may no longer be NULL, but is in {rows}.",
                 f"If a migration gave the rows a value, add it to include/sql/{FILE}:"
-                f" `{filled_column(shape.name, name, '…')}`. Otherwise: ALTER TABLE {shape.name} ALTER COLUMN {name}"
-                f" DROP NOT NULL for the time of the restore; or restore without {shape.name}.",
+                f" `{filled_column(shape.name, name, '…')}`. Otherwise: ALTER TABLE {table_in_sql(shape.name)} ALTER"
+                f" COLUMN {in_sql(name)} DROP NOT NULL for the time of the restore; or restore without {shape.name}.",
             )
             return
     groups = sql.SQL("SELECT count(*) AS rows FROM {} AS w GROUP BY {} HAVING count(*) > 1").format(

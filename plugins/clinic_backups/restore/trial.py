@@ -12,6 +12,7 @@ from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.findings import Finding, Report
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.table import Table
+from clinic_backups.base.text import table_in_sql
 from clinic_backups.restore import hooks, sequences
 from clinic_backups.restore.quiet import EVENTS, may_replica
 from clinic_backups.restore.rehearsal import told_by, untold
@@ -83,7 +84,7 @@ def _check_rights(report: Report, name: str, rules: TableRules, role: str) -> No
     if rules.missing_rights:
         rights = ", ".join(rules.missing_rights)
         report.error(CHECK, f"The role {role} of connection restore_db may not {rights} in {name}.",
-                     f"GRANT {rights} ON {name} TO {role};")  # fmt: skip
+                     f"GRANT {rights} ON {table_in_sql(name)} TO {role};")  # fmt: skip
 
 
 def _check_told(report: Report, name: str, key: Sequence[str], references: tuple[Reference, ...]) -> None:
@@ -111,7 +112,7 @@ def _check_triggers(report: Report, workspace: Workspace, name: str, *, derived:
             CHECK,
             f"Triggers or rules of {name} would fire during a restore: the role of restore_db may not turn them off"
             f" ({', '.join(firing)}).",
-            f"ALTER TABLE {name} OWNER TO the role of restore_db."
+            f"ALTER TABLE {table_in_sql(name)} OWNER TO the role of restore_db."
             if derived
             else "GRANT SET ON PARAMETER session_replication_role TO the role of restore_db, or make it the table's"
             " owner.",

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from clinic_backups.base.text import quoted, quoted_table
+from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.tenant.declarations import FILE, spelled
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.key_names import KeyNames, Pair
@@ -213,10 +213,10 @@ class Coverage:
         elif column.is_array or not comparable(meant.type, column.type):
             remedy = self._extract_or_line(column.table)
         else:
-            parent = f"{quoted_table(meant.parent)} ({quoted(meant.parent_columns[0])})"
+            parent = f"{table_in_sql(meant.parent)} ({in_sql(meant.parent_columns[0])})"
             remedy = (
-                f"{self._extract_or_line(column.table)} Or add the constraint: ALTER TABLE {quoted_table(column.table)}"
-                f" ADD FOREIGN KEY ({quoted(column.name)}) REFERENCES {parent};"
+                f"{self._extract_or_line(column.table)} Or add the constraint: ALTER TABLE {table_in_sql(column.table)}"
+                f" ADD FOREIGN KEY ({in_sql(column.name)}) REFERENCES {parent};"
             )
         return self._named_problem(
             column.table, f"column {column.name} is", meant.parent, remedy, column.name, is_gap=is_gap
@@ -263,7 +263,7 @@ class Coverage:
                         name,
                         f"{part.name} is unlogged: PostgreSQL empties it after a crash, and the next backup would hold"
                         " none of its rows.",
-                        f"ALTER TABLE {quoted_table(part.name)} SET LOGGED; Or remove the extract of {name}."
+                        f"ALTER TABLE {table_in_sql(part.name)} SET LOGGED; Or remove the extract of {name}."
                         f" {self._line(name)}",
                     )
 

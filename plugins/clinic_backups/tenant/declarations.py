@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.base.text import quoted
+from clinic_backups.base.text import in_sql, one_line, unescaped
 
 FILE = "not_backed_up.txt"
 _WORDS = ("derived", "shared", "rows", "may be empty", "lasting keys")
 _BETWEEN = r"[\s_\u2010-\u2015-]+"
-PART = r"""(?: "(?:[^"]|"")+" | [^".:]+ )"""
+PART = r"""(?: [uU]&"(?:[^"]|"")+" | "(?:[^"]|"")+" | [^".:]+ )"""
 """A name as these files write it, as a verbose regular expression."""
 _SUBJECT = re.compile(rf"""\s* ( {PART} (?: \. {PART} ){{1,2}} ) \s* : (.*)""", re.VERBOSE | re.DOTALL)
 CLOSE = 0.75
@@ -89,12 +89,17 @@ def parse(text: str) -> Declarations:
 def spelled(*names: str) -> str:
     """A table or column in the file's spelling. The first name may be ``schema.table``."""
     parts = [*names[0].split(".", 1), *names[1:]]
-    return ".".join(part if re.fullmatch(r"[^\s\".:#]([^\".:]*[^\s\".:])?", part) else quoted(part) for part in parts)
+    return ".".join(
+        part if re.fullmatch(r"[^\s\".:#]([^\".:]*[^\s\".:])?", part) and one_line(part) == part else in_sql(part)
+        for part in parts
+    )
 
 
 def unquoted(part: str) -> str:
     """The name in a part of a line, which may have quotes."""
     part = part.strip()
+    if (name := unescaped(part)) is not None:
+        return name
     return part[1:-1].replace('""', '"') if part.startswith('"') else part
 
 

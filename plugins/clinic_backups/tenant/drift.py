@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from clinic_backups.base.errors import SettingsError
-from clinic_backups.base.text import quoted
+from clinic_backups.base.text import in_sql
 from clinic_backups.tenant.declarations import PART, unquoted
 
 FILE = "drift.txt"
-_NAME = r"""(?: "(?:[^"]|"")+" | [^".:=>\s()]+ )"""
+_NAME = r"""(?: (?:[uU]&)? "(?:[^"]|"")+" | [^".:=>\s()]+ )"""
 _TABLE = rf"""{PART} \. {_NAME}"""
 # A type in parentheses behind a column. It may have quoted names, and one pair of parentheses of its own.
 _WHAT = r"""(?: \s* \( ( (?: "(?:[^"]|"")+" | [^"()] | \([^"()]*\) )+ ) \) )?"""
@@ -282,7 +282,7 @@ def reached(name: str, lines: Sequence[tuple[str, str]]) -> list[str]:
 
 def _spelled(*names: str) -> str:
     """Names in the file's spelling: in double quotes if they have characters other than letters, digits and _."""
-    return ".".join(name if re.fullmatch(r"\w+", name) else quoted(name) for name in names)
+    return ".".join(name if re.fullmatch(r"\w+", name) else in_sql(name) for name in names)
 
 
 def _table(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from clinic_backups.base.text import quoted, quoted_table
+from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.tenant.coverage import Problem
 from clinic_backups.tenant.operator_uses import OperatorUses
 from clinic_backups.tenant.structure import OperatorColumn, Structure
@@ -64,16 +64,16 @@ def _problem(name: str, doing: str, columns: Sequence[OperatorColumn], function:
     schemas = sorted({schema for column in columns for schema, _ in column.operators})
     first = columns[0]
     schema, operator = min(first.operators, key=lambda each: (each[1] != "=", each[1], each[0]))
-    written = f"OPERATOR({_quoted(schema)}.{operator})"
+    written = f"OPERATOR({in_sql(schema)}.{operator})"
     remedy = (
-        f"Write `{_quoted(first.name)} {written} …` or `… {written} ANY (…)`, and functions with their schema. If texts"
-        f" are to be compared, write `{_quoted(first.name)}::text = …::text`. IN, LIKE, BETWEEN, CASE, NULLIF, IS"
+        f"Write `{in_sql(first.name)} {written} …` or `… {written} ANY (…)`, and functions with their schema. If texts"
+        f" are to be compared, write `{in_sql(first.name)}::text = …::text`. IN, LIKE, BETWEEN, CASE, NULLIF, IS"
         " DISTINCT FROM, JOIN … USING and NATURAL JOIN cannot name a schema: write them with such operators, and joins"
         " with ON."
     )
     if function is not None:
-        path = ", ".join(map(_quoted, ("pg_catalog", *schemas, "pg_temp")))
-        remedy = f"ALTER FUNCTION {quoted_table(function)} SET search_path = {path}; Or in its text: {remedy}"
+        path = ", ".join(map(in_sql, ("pg_catalog", *schemas, "pg_temp")))
+        remedy = f"ALTER FUNCTION {table_in_sql(function)} SET search_path = {path}; Or in its text: {remedy}"
     return Problem(
         name,
         f"{doing} {', '.join(shown[:SHOWN])}{more}. Operators and functions of that type are in {', '.join(schemas)},"
@@ -90,7 +90,3 @@ def _shown(column: OperatorColumn) -> str:
 
 def _last(source: str) -> str:
     return source.partition(".")[2]
-
-
-def _quoted(name: str) -> str:
-    return name if name.isidentifier() and name == name.lower() else quoted(name)

@@ -20,6 +20,7 @@ from clinic_backups.base.errors import PermanentError, afterwards
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.silence import OWN_PATH, WatchedConnection
 from clinic_backups.base.table import Column, ForeignKey, Table
+from clinic_backups.base.text import table_in_sql
 from clinic_backups.tenant.copy_statement import copy_statement, probe_statement, require_column
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.lock_errors import require_present, require_unlocked
@@ -311,8 +312,8 @@ class Snapshot:
             future = self.rows(catalog_query("future_rights"), {"names": unreadable}, "reading the catalog")
             raise PermanentError(
                 f"The backup's role may not read {', '.join(unreadable)}.",
-                hint=f"GRANT SELECT ON {', '.join(unreadable)} TO the role of connection clinic_db. For the tables that"
-                f" come later: {' '.join(statement for (statement,) in future)}",
+                hint=f"GRANT SELECT ON {', '.join(map(table_in_sql, unreadable))} TO the role of connection"
+                f" clinic_db. For the tables that come later: {' '.join(statement for (statement,) in future)}",
             )
         return {name: tables[name] for name in names}
 
