@@ -15,11 +15,11 @@ from psycopg2 import sql
 
 from clinic_backups.base import connections
 from clinic_backups.base.errors import ClinicBackupsError, TransientError
-from clinic_backups.restore.advancing import GivenColumn, advance, following_of
-from clinic_backups.restore.believed import hold
-from clinic_backups.restore.numbering import Numbering
 from clinic_backups.restore.plan import Wish
-from clinic_backups.restore.sequence_uses import read
+from clinic_backups.restore.sequences.advancing import GivenColumn, advance, following_of
+from clinic_backups.restore.sequences.believed import hold
+from clinic_backups.restore.sequences.numbering import Numbering
+from clinic_backups.restore.sequences.sequence_uses import read
 from clinic_backups.restore.workspace import Workspace
 from tests.integration.test_sequences import CLINIC, OWN
 from tests.integration.test_trial import trial

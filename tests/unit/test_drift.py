@@ -15,10 +15,10 @@ from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.base.table import Column, Table
 from clinic_backups.base.text import quoted
-from clinic_backups.restore.identity import Matched, in_order, match
-from clinic_backups.restore.migrated import PresentNumbers, migrated
-from clinic_backups.restore.names import renames
-from clinic_backups.restore.proposals import proposed_columns, proposed_tables
+from clinic_backups.restore.columns.identity import Matched, in_order, match
+from clinic_backups.restore.columns.migrated import PresentNumbers, migrated
+from clinic_backups.restore.columns.names import renames
+from clinic_backups.restore.columns.proposals import proposed_columns, proposed_tables
 from clinic_backups.tenant import drift
 from clinic_backups.tenant.drift import ColumnLine, FillLine, TableLine
 

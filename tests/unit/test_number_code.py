@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_backups.restore import number_calls, number_code
-from clinic_backups.restore.number_calls import calls, in_place, named_calls, texts_in
-from clinic_backups.restore.number_code import Code
+from clinic_backups.restore.sequences import number_calls, number_code
+from clinic_backups.restore.sequences.number_calls import calls, in_place, named_calls, texts_in
+from clinic_backups.restore.sequences.number_code import Code
 from clinic_backups.tenant.sql_tokens import Token, name_of, plain, tokens
 
 ID = "id", "nextval('s.q')"

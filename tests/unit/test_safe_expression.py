@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clinic_backups.restore.safe_expression import rewritten
+from clinic_backups.restore.sequences.safe_expression import rewritten
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from clinic_backups.restore.believed import believed
-from clinic_backups.restore.number_calls import NamedCall, named_calls
-from clinic_backups.restore.quiet import Trigger
-from clinic_backups.restore.sequence_functions import LONGEST_BODY, Signature
-from clinic_backups.restore.sequence_names import default_path, schemas_of
+from clinic_backups.restore.sequences.believed import believed
+from clinic_backups.restore.sequences.number_calls import NamedCall, named_calls
+from clinic_backups.restore.sequences.sequence_functions import LONGEST_BODY, Signature
+from clinic_backups.restore.sequences.sequence_names import default_path, schemas_of
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.restore.writing.quiet import Trigger
 from clinic_backups.tenant.pg_catalog import catalog_query
 
 _FURTHEST = 10

@@ -14,26 +14,28 @@ from clinic_backups.base.database import is_conflict
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table
-from clinic_backups.restore import digest_parts, notes, row_keys, sequences
-from clinic_backups.restore.adopt import Left, adopt
+from clinic_backups.restore import digest_parts, notes
 from clinic_backups.restore.archives import Wanted
-from clinic_backups.restore.casts import Converted, convert, fill_nulls
 from clinic_backups.restore.choose_tables import ChosenTables
-from clinic_backups.restore.derived import Derived, in_the_way
+from clinic_backups.restore.columns import row_keys
+from clinic_backups.restore.columns.casts import Converted, convert, fill_nulls
+from clinic_backups.restore.columns.migrated import Migrated
+from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.diff import TableDiff, compute
-from clinic_backups.restore.live import again, digest_of_moment, leave_changed, moment_of
-from clinic_backups.restore.migrated import Migrated
+from clinic_backups.restore.ownership.adopt import Left, adopt
+from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan, Target, Wish, digest_of
-from clinic_backups.restore.proof import Proof
-from clinic_backups.restore.quiet import Quiet, decide
 from clinic_backups.restore.refusals import Checks
-from clinic_backups.restore.rehearsal import explain, of_untold
 from clinic_backups.restore.rules import Reference, TableRules
-from clinic_backups.restore.shape import Shape
+from clinic_backups.restore.sequences import find_sequences
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader, compute_keys
-from clinic_backups.restore.ways import Ways
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.restore.write_and_prove import Writing
+from clinic_backups.restore.writing.derived import Derived, in_the_way
+from clinic_backups.restore.writing.live import again, digest_of_moment, leave_changed, moment_of
+from clinic_backups.restore.writing.proof import Proof
+from clinic_backups.restore.writing.quiet import Quiet, decide
+from clinic_backups.restore.writing.rehearsal import explain, of_untold
+from clinic_backups.restore.writing.write_and_prove import Writing
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.outside import Outside
 
@@ -98,7 +100,7 @@ class Comparison:
         self._rules: dict[str, TableRules] = {}
         self._references: tuple[Reference, ...] = ()
         self._derived: list[Derived] = []
-        self._sequences = sequences.FoundSequences()
+        self._sequences = find_sequences.FoundSequences()
         self._quiet = Quiet("nothing")
         self._converted: dict[str, Converted] = {}
         self._parts: dict[str, str] = {}
@@ -190,10 +192,10 @@ class Comparison:
     def _look_around(self) -> None:
         workspace, diffs, references = self.workspace, self.diffs, self._references
         self._refusals += self._checks().run()
-        self._sequences = sequences.find(workspace, diffs)
+        self._sequences = find_sequences.find(workspace, diffs)
         for table, note in self._sequences.notes:
             self._note(table, note)
-        self._refusals += sequences.refusals(self._sequences.uses, workspace.role())
+        self._refusals += find_sequences.refusals(self._sequences.uses, workspace.role())
         self._derived = list(in_the_way(workspace, diffs, references, self._declared.derived))
         for derived in self._derived:
             self._note(derived.table, notes.derived_too(derived))

@@ -12,13 +12,13 @@ import json
 from collections.abc import Mapping, Sequence
 
 from clinic_backups.restore.called_functions import called_functions
-from clinic_backups.restore.casts import Converted
+from clinic_backups.restore.columns.casts import Converted
 from clinic_backups.restore.diff import TableDiff, digest_of_values
 from clinic_backups.restore.hooks import AFTER, BEFORE
 from clinic_backups.restore.plan import Target
-from clinic_backups.restore.quiet import Quiet
-from clinic_backups.restore.sequences import FoundSequences
+from clinic_backups.restore.sequences.find_sequences import FoundSequences
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.restore.writing.quiet import Quiet
 from clinic_backups.tenant.extract import SqlFolder
 
 _ALSO_LIVE = ("trigger ", "sequence ", "conversion ", "shape ", "extract ", "hook ", "function ")

@@ -20,10 +20,10 @@ from clinic_backups.base.plain import iso
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import one_line
 from clinic_backups.restore.archives import Source
+from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.plan import Target
 from clinic_backups.restore.reading import blocks_of
 from clinic_backups.restore.service import ClinicRestore
-from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged, WantedLoader
 from clinic_backups.restore.target import ask, require_primary
 from clinic_backups.restore.untrusted import Types, is_possible

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from clinic_backups.catalog.restores import RestoreMode
-from clinic_backups.restore.derived import Derived
 from clinic_backups.restore.diff import TableDiff
+from clinic_backups.restore.writing.derived import Derived
 from clinic_backups.tenant.drift import FILE
 
 

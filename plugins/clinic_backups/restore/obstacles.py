@@ -20,10 +20,10 @@ from clinic_backups.restore.obstacle_parts import (
     plain_text,
     shown,
 )
-from clinic_backups.restore.ownership import has_lost_clinic, is_unsaid
+from clinic_backups.restore.ownership.conditions import has_lost_clinic, is_unsaid
+from clinic_backups.restore.ownership.ways import Ways, columns_of_ways
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.rules import Reference, UniqueRule, compare, with_child
-from clinic_backups.restore.ways import Ways, columns_of_ways
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 from clinic_backups.tenant.declarations import FILE, Declarations, spelled
 

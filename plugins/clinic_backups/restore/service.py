@@ -15,20 +15,20 @@ from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import NOBODY, Listener, nobody
 from clinic_backups.base.settings import Settings
 from clinic_backups.restore.archives import Archives, Fetched, Source
+from clinic_backups.restore.columns.migrated import Migrated, PresentNumbers, migrated
 from clinic_backups.restore.comparison import Comparison, Present
 from clinic_backups.restore.digest_parts import hooks, otherwise, unplanned
 from clinic_backups.restore.find_backup import only_taken_back
 from clinic_backups.restore.hooks import hooked
-from clinic_backups.restore.live import digest_of_moment
-from clinic_backups.restore.migrated import Migrated, PresentNumbers, migrated
+from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import RestorePlan, TablePlan, Wish, digest_of
 from clinic_backups.restore.rights import lacking_right
 from clinic_backups.restore.rules import read_rules
 from clinic_backups.restore.staging import Staging, Unfit
 from clinic_backups.restore.target import ask, require_primary, target_of
-from clinic_backups.restore.ways import Ways
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.restore.write_and_prove import Collided
+from clinic_backups.restore.writing.live import digest_of_moment
+from clinic_backups.restore.writing.write_and_prove import Collided
 from clinic_backups.tenant.drift import Drift
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.source_database import identity_of, is_same

@@ -13,9 +13,7 @@ from clinic_backups.base.findings import Finding, Report
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import table_in_sql
-from clinic_backups.restore import hooks, sequences
-from clinic_backups.restore.quiet import EVENTS, may_replica
-from clinic_backups.restore.rehearsal import told_by, untold
+from clinic_backups.restore import hooks
 from clinic_backups.restore.rules import (
     NO_ACTION,
     Reference,
@@ -26,7 +24,10 @@ from clinic_backups.restore.rules import (
     with_parent,
     with_row_key,
 )
+from clinic_backups.restore.sequences import find_sequences
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
+from clinic_backups.restore.writing.quiet import EVENTS, may_replica
+from clinic_backups.restore.writing.rehearsal import told_by, untold
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
 
@@ -120,8 +121,8 @@ def _check_triggers(report: Report, workspace: Workspace, name: str, *, derived:
 
 
 def _check_sequences(report: Report, workspace: Workspace, names: list[str], role: str) -> None:
-    found = sequences.examine(workspace, names)
-    for refusal in sequences.refusals(found.uses, role):
+    found = find_sequences.examine(workspace, names)
+    for refusal in find_sequences.refusals(found.uses, role):
         report.error(CHECK, refusal.message, refusal.hint)
     for said, hint in dict.fromkeys((each.said, each.hint) for each in found.untold):
         report.warn(CHECK, said, hint)

@@ -15,7 +15,7 @@ from clinic_backups.base.database import SqlOrigin, connect, raise_database_erro
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.silence import APPLICATION_PATH, IN_OWN_PATH, OWN_PATH, WatchedConnection
 from clinic_backups.base.table import Table
-from clinic_backups.restore import event_triggers
+from clinic_backups.restore.writing import event_triggers
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant.copy_statement import require_column
 from clinic_backups.tenant.tenant_db import Snapshot

@@ -4,9 +4,10 @@ There are three kinds. ON DELETE SET NULL left some without a link to the clinic
 left out by an extract on purpose, as a line with ``rows`` in ``not_backed_up.txt`` declares, for instance because they
 were marked as deleted.
 
-The rows that are found are compared with the backup like the clinic's other rows, and the safety backup holds them. The
-present database decides whether a row belongs to the clinic, see :mod:`clinic_backups.restore.ownership`. For rows
-without a primary key see :mod:`clinic_backups.restore.adopt_equal`.
+The rows that are found are compared with the backup like the clinic's other rows, and the safety backup holds them.
+The present database decides whether a row belongs to the clinic, see
+:mod:`clinic_backups.restore.ownership.conditions`. For rows without a primary key see
+:mod:`clinic_backups.restore.ownership.adopt_equal`.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 
-from clinic_backups.restore.adopt_equal import EqualRows
-from clinic_backups.restore.ownership import Ownership
+from clinic_backups.restore.ownership.adopt_equal import EqualRows
+from clinic_backups.restore.ownership.conditions import Ownership
+from clinic_backups.restore.ownership.staged_rows import from_table, load, places
+from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.rules import Reference
-from clinic_backups.restore.staged_rows import from_table, load, places
 from clinic_backups.restore.staging import Staged
-from clinic_backups.restore.ways import Ways
 from clinic_backups.restore.workspace import Workspace, row_text
 from clinic_backups.tenant.outside import Outside
 

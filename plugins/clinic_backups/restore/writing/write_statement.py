@@ -19,12 +19,12 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import IntegrityError
-from clinic_backups.restore.derived import Derived
 from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff, is_op
-from clinic_backups.restore.park import Parking
-from clinic_backups.restore.quiet import Quiet
 from clinic_backups.restore.rules import Reference, cascading
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
+from clinic_backups.restore.writing.derived import Derived
+from clinic_backups.restore.writing.park import Parking
+from clinic_backups.restore.writing.quiet import Quiet
 
 Writes = Counter[tuple[str, str]]
 """Rows by table and operation."""

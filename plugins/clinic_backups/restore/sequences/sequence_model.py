@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from clinic_backups.restore.sequence_names import Known, Sequences, listed
+from clinic_backups.restore.sequences.sequence_names import Known, Sequences, listed
 
 How = Literal["default", "function", "trigger", "code", "owner"]
 COMPARE = "After a restore, compare the sequence's next values with the rows."

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
-from clinic_backups.restore import numbering
-from clinic_backups.restore.number_rows import rows_named
-from clinic_backups.restore.numbering import Numbering
-from clinic_backups.restore.sequence_model import SequenceUse
+from clinic_backups.restore.sequences import numbering
+from clinic_backups.restore.sequences.number_rows import rows_named
+from clinic_backups.restore.sequences.numbering import Numbering
+from clinic_backups.restore.sequences.sequence_model import SequenceUse
 from clinic_backups.restore.workspace import Workspace
 
 ENOUGH_FREE = 1000

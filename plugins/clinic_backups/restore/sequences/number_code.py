@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import islice, product
 from typing import Literal
 
-from clinic_backups.restore.number_calls import HIDDEN, asked, asked_in, calls, is_shut, says
+from clinic_backups.restore.sequences.number_calls import HIDDEN, asked, asked_in, calls, is_shut, says
 from clinic_backups.tenant.sql_tokens import Token, closing, plain, replaced, split, tokens
 
 _STARTS = ("begin", "declare", "loop", "exception")

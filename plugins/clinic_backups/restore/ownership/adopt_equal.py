@@ -11,10 +11,10 @@ from typing import Any
 
 from psycopg2 import sql
 
-from clinic_backups.restore.ownership import Ownership
-from clinic_backups.restore.staged_rows import from_table, load, places
+from clinic_backups.restore.ownership.conditions import Ownership
+from clinic_backups.restore.ownership.staged_rows import from_table, load, places
+from clinic_backups.restore.ownership.ways import Ways, columns_of_ways
 from clinic_backups.restore.staging import Staged
-from clinic_backups.restore.ways import Ways, columns_of_ways
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 from clinic_backups.tenant.outside import Outside
 

@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from clinic_backups.restore.believed import Believed
-from clinic_backups.restore.number_calls import HIDDEN, NamedCall, named_calls
-from clinic_backups.restore.sequence_names import schemas_of
+from clinic_backups.restore.sequences.believed import Believed
+from clinic_backups.restore.sequences.number_calls import HIDDEN, NamedCall, named_calls
+from clinic_backups.restore.sequences.sequence_names import schemas_of
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 

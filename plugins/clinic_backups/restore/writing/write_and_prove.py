@@ -9,18 +9,18 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import refusal_of
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.listening import Listener
-from clinic_backups.restore import sequences
-from clinic_backups.restore.advancing import advance
-from clinic_backups.restore.derived import Derived
 from clinic_backups.restore.diff import TableDiff
-from clinic_backups.restore.kept import KeptColumns
-from clinic_backups.restore.proof import Proof, counted, definitions, only_planned, require_unchanged
-from clinic_backups.restore.quiet import Quiet
-from clinic_backups.restore.references import ReferenceProof
-from clinic_backups.restore.rehearsal import explain
 from clinic_backups.restore.rules import Reference
+from clinic_backups.restore.sequences import find_sequences
+from clinic_backups.restore.sequences.advancing import advance
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.restore.write_statement import Writer
+from clinic_backups.restore.writing.derived import Derived
+from clinic_backups.restore.writing.kept import KeptColumns
+from clinic_backups.restore.writing.proof import Proof, counted, definitions, only_planned, require_unchanged
+from clinic_backups.restore.writing.quiet import Quiet
+from clinic_backups.restore.writing.references import ReferenceProof
+from clinic_backups.restore.writing.rehearsal import explain
+from clinic_backups.restore.writing.write_statement import Writer
 
 
 class Collided(PermanentError):
@@ -61,7 +61,7 @@ class Writing:
         *,
         quiet: Quiet,
         derived: Sequence[Derived],
-        found: sequences.FoundSequences,
+        found: find_sequences.FoundSequences,
         proof: Proof,
     ) -> None:
         self._workspace, self._connection, self._diffs, self._references = workspace, connection, diffs, references
@@ -75,12 +75,12 @@ class Writing:
         :raises TransientError: a later attempt may succeed.
         """
         with self._workspace.savepoint():
-            before = sequences.positions(self._workspace, self._found.known) if self._writes else {}
+            before = find_sequences.positions(self._workspace, self._found.known) if self._writes else {}
             if self._writes:
                 self._write()
             self._proof.written(fired=self._quiet.how == "fire")
             hidden = self._proof.not_given()
-            moved = sequences.moved(self._workspace, self._found.known, before) if self._writes else {}
+            moved = find_sequences.moved(self._workspace, self._found.known, before) if self._writes else {}
         return Rehearsed(hidden, moved)
 
     def write(self, listener: Listener) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
-from clinic_backups.restore.shape import Shape
+from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.workspace import Workspace, columns_of
 from clinic_backups.tenant.outside import Outside

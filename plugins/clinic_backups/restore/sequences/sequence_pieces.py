@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clinic_backups.restore.believed import Believed
-from clinic_backups.restore.number_calls import actions, in_place
-from clinic_backups.restore.number_code import Code, Written
-from clinic_backups.restore.sequence_functions import Functions
-from clinic_backups.restore.sequence_giving import Giving, Scope
-from clinic_backups.restore.sequence_model import How
-from clinic_backups.restore.sequence_names import Sequences
+from clinic_backups.restore.sequences.believed import Believed
+from clinic_backups.restore.sequences.number_calls import actions, in_place
+from clinic_backups.restore.sequences.number_code import Code, Written
+from clinic_backups.restore.sequences.sequence_functions import Functions
+from clinic_backups.restore.sequences.sequence_giving import Giving, Scope
+from clinic_backups.restore.sequences.sequence_model import How
+from clinic_backups.restore.sequences.sequence_names import Sequences
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.sql_tokens import literal

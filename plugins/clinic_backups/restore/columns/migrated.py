@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from clinic_backups.archive.reader import Manifest, Segment, TableContent
 from clinic_backups.base.table import Column, Table
 from clinic_backups.restore.archives import Wanted
-from clinic_backups.restore.identity import Matched, in_order, match, what_column
-from clinic_backups.restore.names import renames
+from clinic_backups.restore.columns.identity import Matched, in_order, match, what_column
+from clinic_backups.restore.columns.names import renames
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.tenant.drift import (
     FILE,

@@ -10,8 +10,8 @@ from decimal import Decimal, InvalidOperation
 from psycopg2 import sql
 
 from clinic_backups.base.database import qualified
-from clinic_backups.restore.number_calls import calls
-from clinic_backups.restore.number_rows import PROBE_SECONDS, ROWS_SECONDS, asked, new_row, row_of
+from clinic_backups.restore.sequences.number_calls import calls
+from clinic_backups.restore.sequences.number_rows import PROBE_SECONDS, ROWS_SECONDS, asked, new_row, row_of
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.sql_tokens import replaced, tokens
 

@@ -1,9 +1,9 @@
 """Keeps the application's triggers from firing while a restore writes.
 
 ``session_replication_role = replica`` turns off all ordinary triggers of this session and blocks nobody. Foreign keys
-are triggers too, so :mod:`clinic_backups.restore.references` proves them instead. A role that may not set it but owns
-the tables disables the triggers that would fire, one by one. Others then cannot write to these tables until the restore
-ends. In all other cases the triggers fire, and the plan says so.
+are triggers too, so :mod:`clinic_backups.restore.writing.references` proves them instead. A role that may not set it
+but owns the tables disables the triggers that would fire, one by one. Others then cannot write to these tables until
+the restore ends. In all other cases the triggers fire, and the plan says so.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from psycopg2 import sql
 from clinic_backups.base.database import qualified, refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.text import in_sql, table_in_sql
-from clinic_backups.restore.derived import Derived
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.plan import Refusal
 from clinic_backups.restore.rules import Reference, TableRules, cascading
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.restore.writing.derived import Derived
 from clinic_backups.tenant.pg_catalog import catalog_query
 
 MANY_ROWS = 20_000

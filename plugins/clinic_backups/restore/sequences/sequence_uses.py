@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
-from clinic_backups.restore.believed import believed
-from clinic_backups.restore.number_calls import asked, calls
-from clinic_backups.restore.number_code import Written
-from clinic_backups.restore.safe_expression import rewritten
-from clinic_backups.restore.sequence_functions import Function, Functions
-from clinic_backups.restore.sequence_giving import Giving
-from clinic_backups.restore.sequence_model import COMPARE, How, RunTime, SequenceColumn, SequenceUse, Untold, Uses
-from clinic_backups.restore.sequence_names import Known, Sequences, listed
-from clinic_backups.restore.sequence_pieces import Piece, Pieces, SequenceText
+from clinic_backups.restore.sequences.believed import believed
+from clinic_backups.restore.sequences.number_calls import asked, calls
+from clinic_backups.restore.sequences.number_code import Written
+from clinic_backups.restore.sequences.safe_expression import rewritten
+from clinic_backups.restore.sequences.sequence_functions import Function, Functions
+from clinic_backups.restore.sequences.sequence_giving import Giving
+from clinic_backups.restore.sequences.sequence_model import (
+    COMPARE,
+    How,
+    RunTime,
+    SequenceColumn,
+    SequenceUse,
+    Untold,
+    Uses,
+)
+from clinic_backups.restore.sequences.sequence_names import Known, Sequences, listed
+from clinic_backups.restore.sequences.sequence_pieces import Piece, Pieces, SequenceText
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.sql_tokens import tokens

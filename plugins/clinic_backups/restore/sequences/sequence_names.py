@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clinic_backups.restore.believed import Believed
-from clinic_backups.restore.number_calls import texts_in
+from clinic_backups.restore.sequences.believed import Believed
+from clinic_backups.restore.sequences.number_calls import texts_in
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.sql_tokens import name_of, tokens

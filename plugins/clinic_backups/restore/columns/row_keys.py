@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from psycopg2 import sql
 
 from clinic_backups.base.text import in_sql, table_in_sql
+from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.plan import Refusal
-from clinic_backups.restore.shape import Shape
 from clinic_backups.restore.staging import Staged
 from clinic_backups.restore.workspace import Workspace, columns_of
 from clinic_backups.tenant.drift import FILE, filled_column

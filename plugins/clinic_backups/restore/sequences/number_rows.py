@@ -9,7 +9,7 @@ from psycopg2 import sql
 
 from clinic_backups.base.database import refusal_of
 from clinic_backups.base.errors import PermanentError, TransientError
-from clinic_backups.restore.number_calls import calls
+from clinic_backups.restore.sequences.number_calls import calls
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.sql_tokens import tokens
 

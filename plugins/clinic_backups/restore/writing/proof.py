@@ -14,7 +14,7 @@ from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff
 from clinic_backups.restore.reading import blocks_of
 from clinic_backups.restore.workspace import Workspace, row_text
-from clinic_backups.restore.write_statement import Writes, target
+from clinic_backups.restore.writing.write_statement import Writes, target
 from clinic_backups.tenant.drift import FILE
 from clinic_backups.tenant.pg_catalog import catalog_query
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from clinic_backups.restore.number_calls import asked, calls, runs_shut, runs_text, texts_in
-from clinic_backups.restore.number_code import Code, Written
-from clinic_backups.restore.sequence_functions import LONGEST_BODY, Function, Functions
-from clinic_backups.restore.sequence_names import Known, Sequences
+from clinic_backups.restore.sequences.number_calls import asked, calls, runs_shut, runs_text, texts_in
+from clinic_backups.restore.sequences.number_code import Code, Written
+from clinic_backups.restore.sequences.sequence_functions import LONGEST_BODY, Function, Functions
+from clinic_backups.restore.sequences.sequence_names import Known, Sequences
 from clinic_backups.tenant.sql_tokens import tokens
 
 Scope = Mapping[str, Collection[int]]

@@ -1,0 +1,1 @@
+"""Rows that no extract returns: which of them are the clinic's all the same."""
