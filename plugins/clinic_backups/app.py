@@ -192,9 +192,11 @@ class Parts:
         return Clinics(self.catalog.database)
 
     def see(self, active: Sequence[Clinic], every: Sequence[Clinic]) -> None:
-        """Tell the catalog which clinics there are, and their own objectives."""
-        own = {clinic.id: hours for clinic in every if (hours := self.settings.rpo_hours_of(clinic)) is not None}
-        self.known_clinics.see(active=active, every=every, objective_hours=own)
+        """Tell the catalog which clinics there are, and their own schedules and objectives."""
+        settings = self.settings
+        hours = {clinic.id: own for clinic in every if (own := settings.rpo_hours_of(clinic)) is not None}
+        schedules = {clinic.id: own for clinic in every if (own := settings.own_schedule_of(clinic)) is not None}
+        self.known_clinics.see(active=active, every=every, objective_hours=hours, schedules=schedules)
 
     @cached_property
     def announcer(self) -> Announcer:

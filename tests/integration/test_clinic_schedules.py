@@ -13,7 +13,9 @@ import pytest
 from clinic_backups.app import Parts
 from clinic_backups.backup.shares import NOT_BEFORE
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.catalog.board import Board
 from clinic_backups.stores.file import FileStore
+from clinic_backups.web.next_backup import next_backups
 from tests.integration.test_restore_runner import Theatre
 from tests.postgres_fixtures import DemoDatabase
 
@@ -80,6 +82,14 @@ def test_the_catalog_learns_the_objectives(theatre: Theatre, monkeypatch: pytest
     run.parts.see(active, every)
     health = {clinic.clinic_id: clinic.objective_hours for clinic in run.parts.known_clinics.health()}
     assert health == {1: 100, 2: 8, 3: 3, 4: None, 5: None}
+    board, now = Board(run.parts.catalog.database), datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+    next_of = next_backups(now, run.parts.settings, now)
+    lines = board.page(visible=None, now=now, objective_hours=26, sort="id").lines
+    assert [next_of(line.schedule) for line in lines] == [
+        NIGHT + timedelta(days=1), NOON + timedelta(hours=6), NOON + timedelta(hours=1),
+        NIGHT + timedelta(days=1), None,
+    ]  # fmt: skip
+    assert next_backups(None, run.parts.settings, now)(None) is None  # paused
 
 
 def test_a_query_with_five_columns_is_refused(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:

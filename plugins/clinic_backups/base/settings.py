@@ -313,13 +313,17 @@ class Settings(BaseSettings):
 
     def schedule_of(self, clinic: Clinic) -> str:
         """The cron expression of a clinic: of its number, of its class, or the general one; or ``none``."""
-        return _own(self.clinic_schedule, clinic) or self.schedule
+        return self.own_schedule_of(clinic) or self.schedule
+
+    def own_schedule_of(self, clinic: Clinic) -> str | None:
+        """The same; ``None`` if it is the general one."""
+        return _own(self.clinic_schedule, clinic)
 
     def rpo_hours_of(self, clinic: Clinic) -> int | None:
         """The objective of a clinic that has one of its own, or a schedule of its own; ``None``: the general one."""
         if own := _own(self.clinic_rpo_hours, clinic):
             return own
-        schedule = _own(self.clinic_schedule, clinic)
+        schedule = self.own_schedule_of(clinic)
         return objective_of(schedule) if schedule else None
 
     def recipients_of(self, clinic_id: int) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ class BoardLine:
 
     :param trend: the last 30 days, the oldest first; days without a good backup are left out.
     :param last_failure: why its newest backup failed; none if it did not fail.
+    :param schedule: its own schedule; none: the general one.
     :param restored_at: when its last completed restore ended.
     :param suspect: why its newest completed backup is suspect; none after somebody accepted it. Until then an older
         backup is the last good one. ``suspect_id`` is the suspect backup's id.
@@ -65,6 +66,7 @@ class BoardLine:
     restored_at: datetime | None = None
     suspect: str | None = None
     suspect_id: str | None = None
+    schedule: str | None = None
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ LINES = text(f"""
            good.data_time AS last_good_at, good.id AS last_good_number, good.backup_id AS last_good_id,
            good.kind, good.size_bytes, good.rows_total AS rows,
            failed.error AS last_failure, failed.hint AS last_failure_hint,
-           doubtful.suspect, doubtful.backup_id AS suspect_id,
+           doubtful.suspect, doubtful.backup_id AS suspect_id, c.schedule,
            (SELECT max(r.finished_at) FROM clinic_backups.restore AS r
              WHERE r.clinic_id = c.clinic_id AND r.state = 'completed') AS restored_at
       FROM clinic_backups.clinic AS c

@@ -53,13 +53,20 @@ class Clinics:
         self._database = database
 
     def see(
-        self, *, active: Sequence[Clinic], every: Sequence[Clinic], objective_hours: Mapping[int, int] | None = None
+        self,
+        *,
+        active: Sequence[Clinic],
+        every: Sequence[Clinic],
+        objective_hours: Mapping[int, int] | None = None,
+        schedules: Mapping[int, str] | None = None,
     ) -> None:
         """Record names, languages and which clinics are active. A clinic that is missing becomes inactive.
 
         :param objective_hours: the objectives of the clinics that have one of their own.
+        :param schedules: the same of their schedules.
         """
-        ids, own = {found.id for found in active}, objective_hours or {}
+        ids = {found.id for found in active}
+        own, their = objective_hours or {}, schedules or {}
         rows = [
             {
                 "clinic_id": found.id,
@@ -67,13 +74,17 @@ class Clinics:
                 "language": found.language,
                 "active": found.id in ids,
                 "objective_hours": own.get(found.id),
+                "schedule": their.get(found.id),
             }
             for found in {found.id: found for found in (*every, *active)}.values()
         ]
         with self._database.transaction("taking over the list of clinics") as db:
             if rows:
                 statement = insert(clinic)
-                new = {name: statement.excluded[name] for name in ("name", "language", "active", "objective_hours")}
+                new = {
+                    name: statement.excluded[name]
+                    for name in ("name", "language", "active", "objective_hours", "schedule")
+                }
                 db.execute(statement.on_conflict_do_update(index_elements=["clinic_id"], set_=new), rows)
             gone = clinic.c.clinic_id.not_in([row["clinic_id"] for row in rows])
             db.execute(clinic.update().where(clinic.c.active, gone).values(active=False))

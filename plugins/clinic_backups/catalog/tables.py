@@ -240,6 +240,7 @@ clinic = Table(
     Column("active", Boolean, nullable=False),
     Column("first_seen_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("objective_hours", Integer),
+    Column("schedule", Text),
     # The name without case and accents.
     Column("search_name", Text(collation="C"), Computed("lower(translate(name, ...))", persisted=True)),
 )

@@ -20,6 +20,7 @@ from clinic_backups.web.caller import Caller
 from clinic_backups.web.chain_download import parts_of
 from clinic_backups.web.metrics import MEDIA_TYPE as MEDIA_TYPE_METRICS
 from clinic_backups.web.metrics import exposition
+from clinic_backups.web.next_backup import next_backups
 from clinic_backups.web.problems import MEDIA_TYPE, TITLES, Conflict, WrongValue
 from clinic_backups.web.render import PageLinks, archive_path, whole_path
 from clinic_backups.web.request_bodies import clinic_named, json_body, read_body
@@ -260,7 +261,8 @@ def health(caller: CallerDep, services: ServicesDep) -> Health:
     objective = services.settings.rpo_hours
     counts = services.board.counts(visible=caller.viewer.visible, now=services.now(), objective_hours=objective)
     status: Literal["ok", "late"] = "late" if counts.late or counts.never else "ok"
-    next_run, alerts = services.seen_runs.next_run(), alerts_for(caller, services)
+    planned, alerts = services.seen_runs.next_run(), alerts_for(caller, services)
+    next_run = next_backups(planned, services.settings, services.now())(None)
     return Health(status=status, objective_hours=objective, next_run=next_run, alerts=alerts, **asdict(counts))
 
 

@@ -17,6 +17,7 @@ from clinic_backups.stores.envelopes import is_by_note
 from clinic_backups.web import forms, page_actions, render
 from clinic_backups.web.access import CallerDep
 from clinic_backups.web.caller import Caller
+from clinic_backups.web.next_backup import next_backups
 from clinic_backups.web.problems import NotVisible
 from clinic_backups.web.runs import BACKUP, RunView
 from clinic_backups.web.services import Services, ServicesDep, entry_of
@@ -61,6 +62,7 @@ def board(request: Request, caller: CallerDep, services: ServicesDep) -> Respons
         page=query.page,
     )
     counts = services.board.counts(visible=caller.viewer.visible, now=now, objective_hours=objective)
+    next_of = next_backups(services.seen_runs.next_run(), services.settings, now)
     link = render.PageLinks.of(request)
     return show(
         request,
@@ -71,7 +73,8 @@ def board(request: Request, caller: CallerDep, services: ServicesDep) -> Respons
         counts=counts,
         banners=services.banners() if caller.viewer.superadmin else [],
         query=query,
-        next_run=services.seen_runs.next_run(),
+        next_run=next_of(None),
+        next_of=next_of,
         objective_hours=objective,
         pager_link=lambda page: link("", query=query.values(page=page)),
     )
@@ -103,7 +106,7 @@ def clinic(request: Request, caller: CallerDep, services: ServicesDep, clinic_id
         restores=restores,
         restored=_restored(restores),
         queued=services.seen_runs.queued(clinic_id),
-        next_run=services.seen_runs.next_run(),
+        next_run=next_backups(services.seen_runs.next_run(), services.settings, services.now())(line.schedule),
         audit=audit,
         pager_link=lambda page: link("clinics", clinic_id, query={"page": str(page)}),
     )
@@ -237,7 +240,7 @@ def dag(request: Request, caller: CallerDep, services: ServicesDep, dag_id: str)
         ours=dag_id.startswith("clinic_"),
         counts=services.board.counts(**known),
         lines=services.board.page(**known, per_page=WORST).lines,
-        next_run=services.seen_runs.next_run(),
+        next_run=next_backups(services.seen_runs.next_run(), services.settings, now)(None),
         objective_hours=objective,
     )
 

@@ -1,4 +1,4 @@
-"""A clinic may have an objective of its own."""
+"""A clinic may have a schedule and an objective of its own."""
 
 from alembic import op
 
@@ -10,7 +10,8 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("ALTER TABLE clinic_backups.clinic ADD objective_hours integer CHECK (objective_hours > 0)")
+    op.execute("ALTER TABLE clinic_backups.clinic ADD schedule text")
 
 
 def downgrade() -> None:
-    op.execute("ALTER TABLE clinic_backups.clinic DROP objective_hours")
+    op.execute("ALTER TABLE clinic_backups.clinic DROP objective_hours, DROP schedule")
