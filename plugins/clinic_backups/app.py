@@ -195,7 +195,7 @@ class Parts:
         """Tell the catalog which clinics there are, and their own schedules and objectives."""
         settings = self.settings
         hours = {clinic.id: own for clinic in every if (own := settings.rpo_hours_of(clinic)) is not None}
-        schedules = {clinic.id: own for clinic in every if (own := settings.own_schedule_of(clinic)) is not None}
+        schedules = {clinic.id: cron for clinic in every if (cron := settings.own_schedule_of(clinic)) is not None}
         self.known_clinics.see(active=active, every=every, objective_hours=hours, schedules=schedules)
 
     @cached_property
