@@ -13,6 +13,7 @@ import pytest
 from clinic_backups.app import Parts
 from clinic_backups.backup.shares import NOT_BEFORE
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.board import Board
 from clinic_backups.stores.file import FileStore
 from clinic_backups.web.next_backup import next_backups
@@ -98,3 +99,27 @@ def test_a_query_with_five_columns_is_refused(theatre: Theatre, monkeypatch: pyt
     path.write_text(path.read_text().replace("AS class", "AS class, 1 AS x"))
     with pytest.raises(PermanentError, match="or four \\(the class too\\)"):
         run.parts.clinics()
+
+
+@pytest.mark.parametrize(
+    ("general", "own", "moment", "run_type", "partial"),
+    [
+        ("0 2 * * *", OWN, NIGHT, "scheduled", False),
+        ("0 2 * * *", OWN, MORNING, "scheduled", True),
+        ("0 2 * * *", OWN, MORNING, "manual", False),
+        ("0 2 * * *", OWN, MORNING + timedelta(minutes=7), "scheduled", False),  # of no schedule: of all clinics
+        ("0 2 * * *", {}, MORNING, "scheduled", False),
+        ("none", OWN, MORNING, "scheduled", True),
+    ],
+)
+def test_a_run_of_some_clinics_says_nothing_of_the_others(
+    general: str, own: dict[str, str], moment: datetime, run_type: str, partial: bool
+) -> None:
+    """Its preflight does not read every table, and the page does not take it for the newest run of all clinics."""
+    from clinic_backups.operators.due import is_partial
+    from clinic_backups.web.runs import _is_for_all
+
+    settings = Settings(schedule=general, clinic_schedule=own)
+    run: Any = SimpleNamespace(run_type=run_type, run_after=moment, conf={})
+    assert is_partial(settings, run) == partial
+    assert _is_for_all(run, settings) == (not partial or general == "none")

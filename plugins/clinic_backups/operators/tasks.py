@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -30,8 +30,8 @@ from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_com
 from clinic_backups.operators import pool
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, problem_of, run_type_of
 from clinic_backups.operators.airflow_parts import AirflowParts
+from clinic_backups.operators.due import due_schedules, is_partial
 from clinic_backups.operators.link import airflow_url
-from clinic_backups.operators.timetable import is_due
 from clinic_backups.restore.runner import close_abandoned
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def active_clinics() -> list[dict[str, Any]]:
         chosen = select(run.conf or {}, active=active, every=every)
         settings, scheduled = parts.settings, run_type_of(run) == "scheduled"
         if scheduled:
-            due = _due(settings, run.run_after)
+            due = due_schedules(settings, run.run_after)
             chosen = replace(chosen, clinics=tuple(c for c in chosen.clinics if settings.schedule_of(c) in due))
         tasks = min(parts.settings.tasks, airflow_conf.getint("core", "max_map_length"))
         few = len(chosen.clinics) <= tasks
@@ -64,15 +64,6 @@ def active_clinics() -> list[dict[str, Any]]:
     return items
 
 
-def _due(settings: Settings, moment: datetime) -> set[str]:
-    """The schedules that have a run at this moment.
-
-    All of them if none has one: a setting was changed after Airflow had planned the run. No clinic may go without.
-    """
-    found = {schedule for schedule in settings.schedules if is_due(schedule, moment, settings.time_zone)}
-    return found or set(settings.schedules)
-
-
 @task(show_return_value_in_logs=False, multiple_outputs=False)
 def preflight() -> dict[str, bool]:
     """Fail before any clinic is touched if something is missing that every backup needs.
@@ -86,7 +77,7 @@ def preflight() -> dict[str, bool]:
         parts = AirflowParts()
         active, every = parts.clinics()
         # Comparing the rows of all clinics reads every table. A backup of one clinic compares only its own rows.
-        counted = for_all_clinics(conf)
+        counted = for_all_clinics(conf) and not is_partial(parts.settings, context["dag_run"])
         findings = [_pool(context), *parts.preflight(count_rows=counted)]
         for finding in findings:
             log.log(LEVELS[finding.level], "%s: %s", finding.check, finding.message)
@@ -253,10 +244,8 @@ _TELLING = ("problem", "failed", "incomplete", "shrunk", "suspect")
 
 
 def _is_quiet(settings: Settings, run: Any) -> bool:
-    """A scheduled run of some clinics only: the general run's digest is enough, unless something is wrong."""
-    if run_type_of(run) != "scheduled" or settings.schedule == BY_HAND:
-        return False
-    return settings.schedule not in _due(settings, run.run_after)
+    """The general run's digest is enough, unless something is wrong."""
+    return settings.schedule != BY_HAND and is_partial(settings, run)
 
 
 def _log_outcome(clinic: Clinic, record: BackupRecord | None) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.approvals import Approval
 from clinic_backups.web.runs import BACKUP, Runs
 
@@ -40,9 +41,9 @@ class Banner:
         return "late" if self.kind in ("unseen", "waiting") else "failed"
 
 
-def of_airflow(runs: Runs) -> list[Banner]:
+def of_airflow(runs: Runs, settings: Settings) -> list[Banner]:
     """Banners from Airflow's data: the DAG, its pool, and its newest run for all clinics."""
-    found, state = [], runs.schedule(BACKUP)
+    found, state = [], runs.schedule(BACKUP, settings)
     if not state.known:
         found.append(Banner("unknown"))
     elif state.paused:

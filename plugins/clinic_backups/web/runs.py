@@ -16,6 +16,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from clinic_backups.backup.conf import for_all_clinics
+from clinic_backups.base.setting_types import BY_HAND
+from clinic_backups.base.settings import Settings
 from clinic_backups.operators import pool
 from clinic_backups.operators.airflow_connections import PROBLEM_KEY
 from clinic_backups.operators.airflow_internals import (
@@ -32,6 +34,7 @@ from clinic_backups.operators.airflow_internals import (
     trigger_dag,
     update_hitl_detail,
 )
+from clinic_backups.operators.due import is_partial
 from clinic_backups.operators.restore_tasks import REFUSED_KEY
 from clinic_backups.restore.approving import REASON
 from clinic_backups.restore.plan import RestorePlan
@@ -45,6 +48,8 @@ LAST_TASKS = ("summary", "report", "all_well")
 RAN = ("running", "success", "failed", "up_for_retry", "restarting")
 WAITING_STATES = ("awaiting_input", "deferred")
 MOST_LOOKED_AT = 50
+MOST_ENDED = 300
+"""Runs of single clinics, which may have schedules of their own, come between those of all clinics."""
 """How many ended runs are searched for one for all clinics, and how many mapped tasks for their errors."""
 YOUNGEST_APPROVAL = timedelta(seconds=5)
 """In Airflow 3.3.2 an answer in the first second comes before the scheduler has recorded that the task waits."""
@@ -182,13 +187,13 @@ class Runs:
             dag = session.get(DagModel, dag_id)
             return None if dag is None or dag.is_paused else dag.next_dagrun_create_after
 
-    def schedule(self, dag_id: str) -> Schedule:
+    def schedule(self, dag_id: str, settings: Settings) -> Schedule:
         """Whether the DAG can run, and how its newest run for all clinics ended."""
         with _session() as session:
             dag = session.get(DagModel, dag_id)
             slots = session.scalar(select(Pool.slots).where(Pool.pool == pool.NAME))
-            ended = session.scalars(_runs(dag_id).where(DagRun.state.not_in(UNFINISHED)).limit(MOST_LOOKED_AT))
-            newest = next((run for run in ended if for_all_clinics(run.conf)), None)
+            ended = session.scalars(_runs(dag_id).where(DagRun.state.not_in(UNFINISHED)).limit(MOST_ENDED))
+            newest = next((run for run in ended if _is_for_all(run, settings)), None)
             views = _full_views(session, [newest] if newest is not None else [])
         known = dag is not None and not dag.is_stale
         return Schedule(known, known and dag.is_paused, slots, views[0] if views else None)
@@ -250,6 +255,12 @@ def _down() -> Unavailable:
 
 def _runs(dag_id: str) -> Select[Any]:
     return select(DagRun).where(DagRun.dag_id == dag_id).order_by(DagRun.id.desc())
+
+
+def _is_for_all(run: DagRun, settings: Settings) -> bool:
+    """A run of some clinics says nothing of the others: neither that all is well, nor that it is not."""
+    is_part = settings.schedule != BY_HAND and is_partial(settings, run)
+    return for_all_clinics(run.conf) and not is_part
 
 
 def _view(run: DagRun, **known: Any) -> RunView:

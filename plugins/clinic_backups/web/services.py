@@ -80,7 +80,7 @@ class Services:
     def banners(self) -> list[Banner]:
         """The banners for the operator."""
         return [
-            *banners.of_airflow(Runs()),
+            *banners.of_airflow(Runs(), self.settings),
             *banners.of_clinics(lambda: AirflowParts().clinics()[0], Clinics(self.database).active_ids()),
             *banners.of_approvals(self.approvals.waiting()),
         ]
