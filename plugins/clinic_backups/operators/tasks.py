@@ -178,8 +178,7 @@ def watch() -> dict[str, int]:
         raise AirflowFailException(f"{wrong} Until that is corrected no backup is made.")
     if late:
         raise AirflowFailException(
-            f"{late} clinics have no good backup within their objective, which is {usable.rpo_hours} hours if a clinic"
-            " has none of its own."
+            f"{late} clinics have no good backup younger than {usable.rpo_hours} hours, or than their own objective."
         )
     return {"late": late}
 
