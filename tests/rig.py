@@ -119,15 +119,17 @@ class Rig:
 
     def execute(self, *statements: str) -> None:
         """Change the clinics' database, as its superuser and in one transaction."""
-        with closing(self.database.connect()) as db, db, db.cursor() as cursor:
+        with self.database.session.transaction() as cursor:
             for statement in statements:
                 cursor.execute(statement)
 
     def execute_rows(self, query: str) -> list[tuple[Any, ...]]:
         """The rows of a query, as the database's superuser."""
-        with closing(self.database.connect()) as db, db.cursor() as cursor:
+        with self.database.session.transaction() as cursor:
             cursor.execute(query)
-            return cursor.fetchall()
+            rows = cursor.fetchall()
+            cursor.connection.rollback()
+            return rows
 
     def objects(self) -> list[str]:
         """The keys of all objects in the store, but for its marker."""
