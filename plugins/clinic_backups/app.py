@@ -25,6 +25,7 @@ from clinic_backups.base.listening import Listener, nobody
 from clinic_backups.base.replica import ReplicaProblem
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.silence import Limits
+from clinic_backups.base.turns import Turns
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.erasures import Erasures
@@ -85,6 +86,7 @@ class Stages(TypedDict, total=False):
     on_progress: OnProgress
     on_unnoted: Callable[[ClinicBackupsError], object]
     on_unchecked: OnUnchecked
+    turns: Turns
 
 
 class Parts:
@@ -117,8 +119,13 @@ class Parts:
     @cached_property
     def catalog(self) -> Catalog:
         """The catalog of this process."""
-        limit = self.settings.clock_difference_seconds
-        return Catalog(self.catalog_connection, clock_difference_seconds=limit, kept=self.kept)
+        settings = self.settings
+        return Catalog(
+            self.catalog_connection,
+            clock_difference_seconds=settings.clock_difference_seconds,
+            kept=self.kept,
+            connections=settings.clinics_at_once,
+        )
 
     @property
     def clock(self) -> DatabaseClock:
@@ -230,6 +237,16 @@ class Parts:
         if clinic_id is None:
             post.expire()
         return post.deliver(clinic_id=clinic_id, limit_seconds=limit_seconds)
+
+    def open_all(self) -> None:
+        """Find the connections and open the stores that :meth:`backup` uses, before threads do so.
+
+        A further store that cannot be opened is left to whoever needs it.
+        """
+        _ = self.clinic_db, self.catalog, self.store, self.announcer, self.outcomes, self.identities
+        for url in self.stores.urls:
+            with suppress(ClinicBackupsError):
+                self.stores.at(url)
 
     def backup(self, **stages: Unpack[Stages]) -> ClinicBackup:
         """A :class:`ClinicBackup` of these parts. ``stages`` may replace some of them."""

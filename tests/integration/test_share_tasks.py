@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +16,11 @@ from clinic_backups.app import Parts
 from clinic_backups.archive.codec import CODEC
 from clinic_backups.archive.encryption import ENCRYPTION
 from clinic_backups.backup.shares import NOT_BEFORE, Share
+from clinic_backups.backup.stream import ArchiveStream
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.restore.plan import RestoreRequest
+from clinic_backups.stores.base import ByteSource, StoredObject
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.extract import SqlExtract
 from tests.integration.test_restore_runner import Theatre
@@ -28,12 +32,13 @@ SHARE = Share(tuple(Clinic(number, f"Clínica {number}") for number in (1, 2, 3)
 class Task:
     """One task instance of the operator, which may be tried several times."""
 
-    def __init__(self, theatre: Theatre, patch: pytest.MonkeyPatch, share: Share = SHARE) -> None:
+    def __init__(self, theatre: Theatre, patch: pytest.MonkeyPatch, share: Share = SHARE, *, at_once: int = 4) -> None:
         from clinic_backups.operators import backup_operator
         from clinic_backups.operators.airflow_store import Store
 
         self.theatre = theatre
         known = {"clinic_db": theatre.clinic_db, "backup_catalog": theatre.catalog._connection}
+        theatre.settings = theatre.settings.model_copy(update={"clinics_at_once": at_once})
         self.parts = Parts(theatre.settings, known.get)
         theatre.initialise()
         patch.setattr(backup_operator, "AirflowParts", lambda upload: self.parts)
@@ -137,11 +142,80 @@ def test_a_task_waits_for_its_part_of_the_window(theatre: Theatre, monkeypatch: 
     assert len(task.records()) == 3
 
 
-def test_a_task_that_is_stopped_begins_no_further_clinic(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_task_that_is_stopped_begins_no_further_clinic(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
     from clinic_backups.operators import backup_operator
 
-    task = Task(theatre, monkeypatch)
+    task = Task(theatre, monkeypatch, at_once=at_once)
     monkeypatch.setattr(backup_operator, "replicate_without_failing", lambda *arguments: task.operator.on_kill())
     with pytest.raises(AirflowException, match="Airflow stopped the task"):
         task.run()
-    assert sorted(task.records()) == [1]
+    assert sorted(task.records()) == [1, 2, 3][:at_once]
+    assert {record.state for record in task.records().values()} <= {"completed", "failed"}
+    # The retry finds nothing that is in its way.
+    monkeypatch.setattr(backup_operator, "replicate_without_failing", lambda *arguments: None)
+    task.operator._stopped = None
+    task.run()
+    assert {number: record.state for number, record in task.records().items()} == dict.fromkeys((1, 2, 3), "completed")
+
+
+class Gates(FileStore):
+    """A store in which the puts of archives wait until some wait at the same time, or a limit has passed."""
+
+    def __init__(self, root: Path, parties: int) -> None:
+        super().__init__(root)
+        self.met = threading.Barrier(parties, timeout=30)
+
+    def put(self, key: str, source: ByteSource, **options: Any) -> StoredObject:
+        stored = super().put(key, source, **options)
+        if not key.endswith(".json"):
+            self.met.wait()
+        return stored
+
+
+def test_clinics_wait_for_the_store_at_the_same_time_and_each_has_its_own_section(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(theatre, monkeypatch, at_once=3)
+    gates = Gates(Path(theatre.store.url.removeprefix("file://")), parties=3)
+    gates.make_place()
+    monkeypatch.setattr(task.parts, "open_store", lambda url, conn_id: gates)
+    lines: list[str] = []
+    said = SimpleNamespace(
+        **{level: lambda text, *values: lines.append(text % values) for level in ("info", "warning", "error")}
+    )
+    monkeypatch.setattr(type(task.operator), "log", said)
+    task.run()  # with fewer than three at the same time, the barrier would break and each clinic would fail
+    assert {record.state for record in task.records().values()} == {"completed"}
+    begins = [number for number, line in enumerate(lines) if line.startswith("::group::")]
+    assert len(begins) == 3
+    for number in begins:
+        clinic = re.search(r"clinic (\d)", lines[number])[1]  # type: ignore[index]
+        assert lines[number + 1].startswith(f"Backing up clinic {clinic} ")
+        assert lines[number + 2].startswith("Backup ") and f"_{clinic}_" in lines[number + 2]
+        assert lines[number + 3] == "::endgroup::"
+
+
+def test_one_clinic_at_a_time_is_read(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, most = set[int](), [0]
+    read = ArchiveStream.run
+    lock = threading.Lock()
+
+    def watched(self: ArchiveStream, record: BackupRecord, *arguments: Any, **options: Any) -> Any:
+        on_read = options.pop("on_read")
+
+        def has_read() -> None:
+            with lock:
+                reading.discard(record.clinic_id)
+            on_read()
+
+        with lock:
+            reading.add(record.clinic_id)
+            most[0] = max(most[0], len(reading))
+        return read(self, record, *arguments, **options, on_read=has_read)
+
+    monkeypatch.setattr(ArchiveStream, "run", watched)
+    Task(theatre, monkeypatch, at_once=3).run()
+    assert most == [1] and not reading

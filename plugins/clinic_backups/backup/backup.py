@@ -34,6 +34,7 @@ from clinic_backups.base.errors import ClinicBackupsError, ObjectExists, ObjectL
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.settings import Settings
+from clinic_backups.base.turns import Turns
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.progress import ProgressNotes
 from clinic_backups.catalog.records import Catalog, SameSecond
@@ -71,6 +72,7 @@ class ClinicBackup:
         backup continues without further notes.
     :param on_unchecked: see :func:`clinic_backups.tenant.gate.passed`.
     :param kept: opens the connections to the clinics' database.
+    :param turns: how many of several backups in one process read the clinics' database at a time.
     """
 
     def __init__(
@@ -89,12 +91,13 @@ class ClinicBackup:
         on_unnoted: Callable[[ClinicBackupsError], object] = nobody,
         on_unchecked: gate.OnUnchecked = nobody,
         kept: KeptConnections | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._settings, self._clinic_db, self._store, self._catalog = settings, clinic_db, store, catalog
         self._extract, self._compress, self._encrypt = extract or SqlExtract(), compress or CODEC, encrypt or ENCRYPTION
         self._now = now = now or catalog.clock
         self._on_progress, self._on_unnoted = on_progress, on_unnoted
-        self._on_unchecked, self._kept = on_unchecked, kept
+        self._on_unchecked, self._kept, self._turns = on_unchecked, kept, turns or Turns()
         self._outcomes = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
         self._chooser = Chooser(settings, catalog, store, now)
         self._stream: ArchiveStream | None = None
@@ -272,6 +275,7 @@ class ClinicBackup:
         stream = ArchiveStream(self._store, self._compress, self._encrypt, recipients, show, locked_until=locked_until)
         timeouts = self._settings.timeouts
         with (
+            self._turns.taken(lambda: self._pause(0)) as has_read,
             Snapshot(
                 self._clinic_db, reads=queries, same_as=seen.same_as, pause=self._pause, kept=self._kept, **timeouts
             ) as snapshot,
@@ -306,7 +310,7 @@ class ClinicBackup:
                 stored = stream.run(
                     record, snapshot, tables, queries, known, self._settings.read_seconds,
                     max_row_bytes=self._settings.max_row_mib * 1024 * 1024, database=source, outside=seen.outside,
-                    chosen=request.chosen,
+                    chosen=request.chosen, on_read=has_read,
                 )  # fmt: skip
                 try:
                     may_be_empty = seen.folder.declarations().may_be_empty

@@ -20,6 +20,7 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import PermanentError, TransientError
+from clinic_backups.base.listening import nobody
 from clinic_backups.base.pipeline import ByteChannel, Channel, Pipeline
 from clinic_backups.base.table import Table
 from clinic_backups.stores.base import ObjectStore, StoredObject
@@ -82,6 +83,7 @@ class ArchiveStream:
         database: str | None = None,
         outside: Mapping[str, Outside] = MappingProxyType({}),
         chosen: Sequence[str] = (),
+        on_read: Callable[[], object] = nobody,
     ) -> Stored:
         """Read, pack and store. Returns the confirmed object and each table's blocks.
 
@@ -95,6 +97,7 @@ class ArchiveStream:
         :param database: the snapshot's database, see ``source_database``.
         :param outside: rows that no extract returns, which are read too.
         :param chosen: the tables that will be restored, if that is not all.
+        :param on_read: called, from the reading thread, when the transaction has ended.
         :raises PermanentError: a row is too long.
         :raises IntegrityError: the manifest would not be readable. Nothing was stored.
         """
@@ -123,6 +126,7 @@ class ArchiveStream:
             try:
                 reader.read(snapshot, tables, dict(queries) | also)
                 snapshot.prove_and_end()
+                on_read()
             finally:
                 limit.cancel()
 

@@ -44,6 +44,7 @@ class Catalog(RecordReader):
     :param clock_difference_seconds: the most that this machine's clock may differ from the database's.
     :param machine: this machine's clock.
     :param kept: opens the connections of the locks.
+    :param connections: how many connections stay open for threads that use it at the same time.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class Catalog(RecordReader):
         clock_difference_seconds: float = DIFFERENCE_SECONDS,
         machine: Now | None = None,
         kept: KeptConnections | None = None,
+        connections: int = 1,
     ) -> None:
         self._connection, self._kept = connection, kept
-        database = CatalogDatabase(connection)
+        database = CatalogDatabase(connection, pool_size=connections)
         super().__init__(
             database, DatabaseClock(self._ask_time, most_seconds=clock_difference_seconds, machine=machine)
         )
@@ -112,9 +114,9 @@ class Catalog(RecordReader):
         return self._change(record, "running", archive_key=archive_key, noted=None)
 
     def decided(self, record: BackupRecord) -> BackupRecord:
-        """Record the kind of a running backup, the reason, its chain and the digest of its tables."""
-        names = ("kind", "kind_reason", "parent_id", "chain", "schema_digest", "gaps", "data_at", "source_db")
-        values = {name: value for name, value in values_of(record).items() if name in names}
+        """Record what is known of a running backup before its rows are read: all but what :meth:`begin` recorded."""
+        begun = ("backup_id", "noted", "number", "state", "attempt", "started_at", "run_id", "archive_key")
+        values = {name: value for name, value in values_of(record).items() if name not in begun}
         return self._change(record, "running", **values)
 
     def note(self, record: BackupRecord, envelope: Envelope) -> BackupRecord:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -23,12 +25,14 @@ from clinic_backups.base.errors import (
     TransientError,
     to_record,
 )
+from clinic_backups.base.turns import Turns
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, log_error, run_type_of
 from clinic_backups.operators.airflow_parts import AirflowParts
 from clinic_backups.operators.airflow_store import Store
 from clinic_backups.operators.link import BackupLink
 from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.replication_tasks import replicate_without_failing
+from clinic_backups.operators.several import Outcome, outcomes_of
 from clinic_backups.operators.timetable import utc_now
 from clinic_backups.tenant.extract import SqlExtract
 
@@ -42,8 +46,9 @@ MAIL_SECONDS = 30
 class ClinicBackupOperator(BaseOperator):
     """Back up the clinics of one task: extract, compress, encrypt and upload overlap, and nothing is kept on disk.
 
-    Most runs have a task for each clinic. With many clinics a task backs up several, one after the other. Each of them
-    has a record, a mail and a failure of its own; the task fails at its end if one of them failed.
+    Most runs have a task for each clinic. With many clinics a task backs up several, some of them at the same time, see
+    CLINIC_BACKUPS_CLINICS_AT_ONCE. Each of them has a record, a mail and a failure of its own; the task fails at its
+    end if one of them failed.
 
     :param clinic: ``{"id": 7, "name": "…", "language": "es"}``, or ``{"name": "…", "clinics": [{"id": 7, …}, …]}``: one
         item of the list from ``active_clinics``.
@@ -87,7 +92,7 @@ class ClinicBackupOperator(BaseOperator):
         self.notes = notes
         self.allow_gaps = allow_gaps
         self.rows_compared = rows_compared
-        self._backup: ClinicBackup | None = None
+        self._running = set[ClinicBackup]()
         self._stopped: Interrupted | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -101,7 +106,7 @@ class ClinicBackupOperator(BaseOperator):
                     return self._back_up_each(parts, context, share)
             (clinic,) = share.clinics
             try:
-                return self._back_up(parts, context, clinic)
+                return self._back_up(parts, context, clinic, self.log)
             finally:
                 log_delivery(self.log, lambda: parts.deliver(clinic_id=clinic.id, limit_seconds=MAIL_SECONDS))
 
@@ -128,52 +133,73 @@ class ClinicBackupOperator(BaseOperator):
                 "%s of %s clinics have their backup already.", len(share.clinics) - len(wanted), len(share.clinics)
             )
         results, failed = list[dict[str, Any]](), dict[int, ClinicBackupsError]()
-        mails = Pace()
-        for number, clinic in enumerate(wanted, 1):
-            self.log.info("::group::%s of %s: clinic %s (%r)", number, len(wanted), clinic.id, clinic.name)
-            try:
-                results.append(self._back_up(parts, context, clinic))
-            except Interrupted:
-                raise
-            except Exception as error:  # noqa: BLE001 - the other clinics go on
-                log_error(self.log, error)
-                found = error if isinstance(error, ClinicBackupsError) else TransientError(to_record(error)[0])
-                failed[clinic.id] = found
-            self.log.info("::endgroup::")
-            if clinic.id in failed:
-                self.log.error("Clinic %s (%r): %s", clinic.id, clinic.name, failed[clinic.id].message)
-            # Many mails in one session of the mail server, and none waits for the whole share.
-            if mails.due() or number == len(wanted):
-                log_delivery(self.log, lambda: parts.deliver(limit_seconds=MAIL_SECONDS))
+        mails, turns, at_once = Pace(), Turns(), min(parts.settings.clinics_at_once, len(wanted))
+        parts.open_all()  # here, because Airflow is asked for the connections
+        work = partial(self._back_up, parts, context, turns=turns, name_in_progress=at_once > 1)
+        with closing(outcomes_of(wanted, work, at_once=at_once, stop=self._stop_all)) as outcomes:
+            for number, done in enumerate(outcomes, 1):
+                if done.error is not None:
+                    failed[done.clinic.id] = _own_failure(done.error)
+                elif done.result is not None:
+                    results.append(done.result)
+                self._show(done, f"{number} of {len(wanted)}", failed.get(done.clinic.id))
+                # Many mails in one session of the mail server, and none waits for the whole share.
+                if mails.due() or number == len(wanted):
+                    log_delivery(self.log, lambda: parts.deliver(limit_seconds=MAIL_SECONDS))
         self.log.info("%s of %s clinics were backed up.", len(results), len(wanted))
         if failed:
             raise _of_all(failed, len(share.clinics))
         sums = {name: sum(result[name] for result in results) for name in ("rows", "raw_bytes", "size_bytes", "gaps")}
         return {"clinics": len(results)} | sums
 
-    def _back_up(self, parts: AirflowParts, context: Context, clinic: Clinic) -> dict[str, Any]:
-        lines = _LogLines(self.log)
-        self._backup = parts.backup(
+    def _show(self, done: Outcome[dict[str, Any]], place: str, failure: ClinicBackupsError | None) -> None:
+        """Write a clinic's section into the log, and below it its error, which is seen while the section is closed."""
+        self.log.info("::group::%s: clinic %s (%r)", place, done.clinic.id, done.clinic.name)
+        done.section.show(self.log)
+        if isinstance(done.error, Exception):
+            log_error(self.log, done.error)
+        self.log.info("::endgroup::")
+        if failure is not None:
+            self.log.error("Clinic %s (%r): %s", done.clinic.id, done.clinic.name, failure.message)
+
+    def _back_up(
+        self,
+        parts: AirflowParts,
+        context: Context,
+        clinic: Clinic,
+        log: Any,
+        *,
+        turns: Turns | None = None,
+        name_in_progress: bool = False,
+    ) -> dict[str, Any]:
+        """:param log: gets the clinic's own lines; the lines about the progress are written at once."""
+        lines = _ProgressLines(self.log, f"Clinic {clinic.id}: " if name_in_progress else "")
+        backup = parts.backup(
             compress=self.compress,
             encrypt=self.encrypt,
             on_progress=lines.show,
             on_unnoted=lines.unnoted,
-            on_unchecked=self.log.warning,
+            on_unchecked=log.warning,
+            turns=turns or Turns(),
         )
-        if self._stopped is not None:
-            raise self._stopped
-        self.log.info("Backing up clinic %s (%r) to %s", clinic.id, clinic.name, parts.store.url)
-        queries = self.extract.of(clinic.id)  # type: ignore[attr-defined] # Airflow has rendered it
-        record = self._backup.run(self._request(context, clinic), queries=queries)
-        replicate_without_failing(self.log, parts, clinic.id)
-        self.log.info(
+        self._running.add(backup)
+        try:
+            if self._stopped is not None:
+                raise self._stopped
+            log.info("Backing up clinic %s (%r) to %s", clinic.id, clinic.name, parts.store.url)
+            queries = self.extract.of(clinic.id)  # type: ignore[attr-defined] # Airflow has rendered it
+            record = backup.run(self._request(context, clinic), queries=queries)
+        finally:
+            self._running.discard(backup)
+        replicate_without_failing(log, parts, clinic.id)
+        log.info(
             "Backup %s (%s: %s) is complete: %s rows, %s bytes of CSV, %s bytes stored as %s",
             record.backup_id, record.kind, record.kind_reason, f"{record.rows_total:,}", f"{record.raw_bytes:,}",
             f"{record.size_bytes:,}",
             record.archive_key,
         )  # fmt: skip
         for gap in record.gaps:
-            self.log.warning("The backup is incomplete. %s", gap.reason)
+            log.warning("The backup is incomplete. %s", gap.reason)
         return {
             "backup_id": record.backup_id,
             "kind": record.kind,
@@ -201,10 +227,20 @@ class ClinicBackupOperator(BaseOperator):
         )
 
     def on_kill(self) -> None:
-        """End the upload and the query, and record that the task was stopped."""
+        """End the uploads and the queries, and record that the task was stopped."""
+        self._stop_all()
+
+    def _stop_all(self) -> None:
         self._stopped = Interrupted("Airflow stopped the task.", hint="Clear the task to back up again.")
-        if self._backup is not None:
-            self._backup.stop(self._stopped)
+        for backup in list(self._running):
+            backup.stop(self._stopped)
+
+
+def _own_failure(error: BaseException) -> ClinicBackupsError:
+    """The error of one clinic, after which the others go on. Any other is raised: the whole task is to end."""
+    if isinstance(error, Interrupted) or not isinstance(error, Exception):
+        raise error
+    return error if isinstance(error, ClinicBackupsError) else TransientError(to_record(error)[0])
 
 
 def _of_all(failed: Mapping[int, ClinicBackupsError], clinics: int) -> ClinicBackupsError:
@@ -217,19 +253,23 @@ def _of_all(failed: Mapping[int, ClinicBackupsError], clinics: int) -> ClinicBac
     )
 
 
-class _LogLines:
-    """Writes a line into the task's log every few seconds of a long backup. The Backups page has its own notes."""
+class _ProgressLines:
+    """Writes a line into the task's log every few seconds of a long backup. The Backups page has its own notes.
 
-    def __init__(self, log: Any) -> None:
-        self._log, self._pace = log, Pace()
+    :param of: what each line begins with.
+    """
+
+    def __init__(self, log: Any, of: str) -> None:
+        self._log, self._of, self._pace = log, of, Pace()
 
     def show(self, progress: Progress) -> None:
         if not self._pace.due():
             return
         self._log.info(
-            "Table %s of %s, %s: %s rows and %s MB read so far",
-            progress.table_number, progress.tables, progress.table, f"{progress.rows:,}", progress.raw_bytes // 10**6,
+            "%sTable %s of %s, %s: %s rows and %s MB read so far",
+            self._of, progress.table_number, progress.tables, progress.table, f"{progress.rows:,}",
+            progress.raw_bytes // 10**6,
         )  # fmt: skip
 
     def unnoted(self, error: ClinicBackupsError) -> None:
-        self._log.warning("The Backups page will not show the progress of this backup. %s", error.message)
+        self._log.warning("%sThe Backups page will not show the progress of this backup. %s", self._of, error.message)

@@ -63,6 +63,7 @@ class IdentifiedStore(ObjectStore):
         :raises ClinicBackupsError: the store or the catalog did not answer, or this account may not read the marker.
         """
         self._asked_at = None
+        asked_at = self._clock()
         expected = self._expected()
         if expected is None:
             raise self._unknown()
@@ -76,7 +77,7 @@ class IdentifiedStore(ObjectStore):
             raise self._away(expected, f"found no {MARKER_KEY} there")
         if marker.store_id != expected:
             raise self._away(expected, f"found store {marker.store_id}")
-        self._asked_at = self._clock()
+        self._asked_at = asked_at
         return expected
 
     def put(
@@ -145,7 +146,8 @@ class IdentifiedStore(ObjectStore):
     @contextmanager
     def _proven(self) -> Iterator[None]:
         """Check the marker before the operation, and again if an object is reported missing."""
-        if self._asked_at is None or self._clock() - self._asked_at >= self.inner.trusted_seconds:
+        asked_at = self._asked_at  # another thread may forget it meanwhile
+        if asked_at is None or self._clock() - asked_at >= self.inner.trusted_seconds:
             self.identified()
         try:
             yield

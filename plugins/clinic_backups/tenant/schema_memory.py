@@ -7,6 +7,7 @@ the same version are used again.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ _NUMBERS = re.compile(r"""("[^"]*"|'[^']*'|--[^\n]*)|(?<![\w.])\d{1,9}(?![\w.])"
 
 
 class SchemaMemory:
-    """The newest answer to each question, with its version.
+    """The newest answer to each question, with its version. Several threads may use it.
 
     :param places: the number of questions that are kept. A new one replaces the oldest.
     """
@@ -28,6 +29,7 @@ class SchemaMemory:
         self._places = places
         self._known: dict[Hashable, tuple[Version, Any]] = {}
         self._used = False
+        self._lock = threading.Lock()
 
     def is_used(self) -> bool:
         """Whether this was asked before. A process that makes only one backup keeps nothing."""
@@ -47,14 +49,16 @@ class SchemaMemory:
         """Keep an answer, unless its version is unknown."""
         if version is None:
             return
-        self._known.pop(question, None)
-        self._known[question] = version, answer
-        for oldest in list(self._known)[: -self._places]:
-            self._known.pop(oldest, None)
+        with self._lock:
+            self._known.pop(question, None)
+            self._known[question] = version, answer
+            for oldest in list(self._known)[: -self._places]:
+                self._known.pop(oldest, None)
 
     def forget(self, question: Hashable) -> None:
         """Drop an answer that turned out to be wrong."""
-        self._known.pop(question, None)
+        with self._lock:
+            self._known.pop(question, None)
 
 
 MEMORY = SchemaMemory()
