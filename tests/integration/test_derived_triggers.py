@@ -117,3 +117,45 @@ def test_another_hook_than_the_plans_does_not_run(
     assert rig.everything() == damaged
     rig.bring_back(record)
     assert rig.execute_rows("SELECT phone FROM s.clinic WHERE id = 2") == [("9",)]
+
+
+NOTES = """
+    CREATE TABLE s.bill (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, no text);
+    CREATE TABLE s.note (id int PRIMARY KEY, bill_id int REFERENCES s.bill, v text);
+    INSERT INTO s.bill SELECT k, 1 + k % 2, 'F' || k FROM generate_series(1, 20) AS k
+"""
+
+
+@pytest.mark.parametrize("planned", ["none", "some"])
+@pytest.mark.parametrize("declared", ["before", "after"])
+def test_the_mode_live_deletes_no_derived_rows_that_the_plan_does_not_name(
+    demo_database: DemoDatabase, tmp_path: Path, planned: str, declared: str
+) -> None:
+    """Neither those that people wrote since, nor those of a table that is declared since."""
+    lists = "s.note: derived, made anew\n"
+    rig = shaped(
+        demo_database, tmp_path, NOTES, {"bill": OWN}, lists=lists if declared == "before" else "s.note: own\n"
+    )
+    record = rig.run(1)
+    rig.execute("INSERT INTO s.bill VALUES (100, 1, 'new'), (101, 1, 'new')")
+    if planned == "some" and declared == "before":
+        rig.execute("INSERT INTO s.note VALUES (0, 100, 'computed')")
+    plan = rig.plan(record, mode="live")
+    assert plan.refusals == ()
+    rig.execute("INSERT INTO s.note SELECT k, 100, 'by people' FROM generate_series(1, 5) AS k")
+    (rig.settings.sql_dir / "not_backed_up.txt").write_text(lists)
+    applied = rig.restore().apply(rig.source(record), Wish(mode="live"), approved=plan.digest, plan=plan)
+    assert rig.execute_rows("SELECT count(*) FROM s.note WHERE v = 'by people'") == [(5,)]
+    assert rig.execute_rows("SELECT id FROM s.bill WHERE id >= 100") == [(100,)]
+    (notes,) = [" ".join(table.notes) for table in applied.tables if table.table == "s.bill"]
+    assert "1 row needs others that changed since the plan" in notes
+
+
+def test_the_mode_live_deletes_the_derived_rows_of_the_plan(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(demo_database, tmp_path, NOTES, {"bill": OWN}, lists="s.note: derived, made anew\n")
+    record = rig.run(1)
+    rig.execute("INSERT INTO s.bill VALUES (100, 1, 'new')", "INSERT INTO s.note VALUES (0, 100, 'computed')")
+    plan = rig.plan(record, mode="live")
+    rig.restore().apply(rig.source(record), Wish(mode="live"), approved=plan.digest, plan=plan)
+    assert rig.execute_rows("SELECT count(*) FROM s.bill WHERE clinic_id = 1") == [(10,)]
+    assert rig.execute_rows("SELECT count(*) FROM s.note") == [(0,)]

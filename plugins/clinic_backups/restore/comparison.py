@@ -146,6 +146,7 @@ class Comparison:
             if self._since is not None:
                 self._leave_changed(name, self._since)
         if self._since is not None:
+            self._keep_derived(self._since)
             self._leave_impossible()
         self._look_around()
 
@@ -171,6 +172,16 @@ class Comparison:
         )
         if left:
             self._note(name, notes.left_changed(left))
+
+    def _keep_derived(self, since: RestorePlan) -> None:
+        """Treat a derived table as any other if the plan does not delete its rows, or some were written since then."""
+        found = in_the_way(
+            self.workspace, self.diffs, self._references, self._declared.derived, str(since.moment["snapshot"])
+        )
+        kept = {each.table for each in found if each.new or f"derived {each.table}" not in since.parts}
+        if kept:
+            derived = {table: why for table, why in self._declared.derived.items() if table not in kept}
+            self._declared = replace(self._declared, derived=derived)
 
     def _leave_impossible(self) -> None:
         """Leave out operations that were possible in the plan, but are not because of rows that were left out."""

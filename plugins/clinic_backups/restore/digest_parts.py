@@ -21,7 +21,7 @@ from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.quiet import Quiet
 from clinic_backups.tenant.extract import SqlFolder
 
-_ALSO_LIVE = ("trigger ", "sequence ", "conversion ", "shape ", "extract ", "hook ", "function ")
+_ALSO_LIVE = ("target", "backup", "trigger ", "sequence ", "conversion ", "shape ", "extract ", "hook ", "function ")
 """Parts that have to be as planned in the mode ``live`` too, if they still matter."""
 
 

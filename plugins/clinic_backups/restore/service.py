@@ -287,12 +287,15 @@ def _interrupted(error: TransientError, committing: Sequence[str]) -> TransientE
     return told
 
 
+PARTS_IN_WORDS = {"target": "the database to which restore_db leads (target)"}
+
+
 def _changed(clinic_id: int, now: RestorePlan, plan: RestorePlan | None) -> ClinicChanged:
     where = ""
     if plan is not None and plan.parts:
         found = otherwise(now.parts, plan.parts)
         tables = [table.table for table in now.tables if table.table in found]
-        if not tables and found:
+        if "target" in found or (found and not tables):
             return _otherwise(clinic_id, found)
         where = f", in {', '.join(tables)}" if tables else ""
     return ClinicChanged(
@@ -303,6 +306,7 @@ def _changed(clinic_id: int, now: RestorePlan, plan: RestorePlan | None) -> Clin
 
 
 def _otherwise(clinic_id: int, parts: Sequence[str]) -> ClinicChanged:
+    parts = [PARTS_IN_WORDS.get(part, part) for part in parts]
     more = f", and {len(parts) - SHOWN_PARTS} more" if len(parts) > SHOWN_PARTS else ""
     return ClinicChanged(
         f"The restore of clinic {clinic_id} would not do what the plan says, because this has changed since the plan"

@@ -11,6 +11,7 @@ from clinic_backups.base.database import qualified
 from clinic_backups.restore.diff import DELETE, TableDiff, is_op
 from clinic_backups.restore.rules import Reference
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.restore.writing.live import written_since
 
 
 @dataclass(frozen=True)
@@ -18,20 +19,28 @@ class Derived:
     """Rows of one derived table to delete.
 
     :param statement: deletes them, and returns a row for each. It may be parsed under any search path.
+    :param new: whether some of them were written since the plan.
     """
 
     table: str
     rows: int
     statement: sql.Composed
+    new: bool = False
 
 
 def in_the_way(
-    workspace: Workspace, diffs: Mapping[str, TableDiff], references: Sequence[Reference], derived: Collection[str]
+    workspace: Workspace,
+    diffs: Mapping[str, TableDiff],
+    references: Sequence[Reference],
+    derived: Collection[str],
+    since: str | None = None,
 ) -> Iterator[Derived]:
     """The rows of derived tables that refer to rows which the restore deletes.
 
     :param derived: the tables that ``include/sql`` declares as derived.
+    :param since: the snapshot of the plan, for ``new``.
     """
+    is_new = sql.SQL("false") if since is None else written_since(since, "d")
     for table in sorted({reference.child for reference in references} & set(derived) - set(diffs)):
         conditions = [
             sql.SQL("EXISTS (SELECT FROM {} AS o JOIN {} AS g ON {} WHERE {} AND {})").format(
@@ -50,6 +59,7 @@ def in_the_way(
         if not conditions:
             continue
         rows = sql.SQL("FROM {} AS d WHERE {}").format(qualified(table), sql.SQL(" OR ").join(conditions))
-        ((count,),) = workspace.rows(sql.SQL("SELECT count(*) {}").format(rows), None, f"counting rows of {table}")
+        counts = sql.SQL("SELECT count(*), COALESCE(bool_or({}), false) {}").format(is_new, rows)
+        ((count, new),) = workspace.rows(counts, None, f"counting rows of {table}")
         if count:
-            yield Derived(table, int(count), sql.SQL("DELETE {} RETURNING 1").format(rows))
+            yield Derived(table, int(count), sql.SQL("DELETE {} RETURNING 1").format(rows), new=bool(new))

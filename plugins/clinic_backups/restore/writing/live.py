@@ -67,24 +67,30 @@ def again(workspace: Workspace, diff: TableDiff, references: Sequence[Reference]
 
 
 def _leave_written(workspace: Workspace, diff: TableDiff, snapshot: str) -> int:
-    """Remove rows whose transaction is not older than the plan's snapshot.
-
-    ``xmin`` holds the low 32 bits of its number.
-    """
+    """Remove rows that were written since the plan."""
     shape = diff.staged.shape
     statement = sql.SQL("""
         DELETE FROM {ops} AS x WHERE x.ctid IN (
-            SELECT o.ctid FROM {ops} AS o JOIN {table} AS t ON {same}
-             CROSS JOIN (SELECT pg_snapshot_xmin({snapshot}::pg_snapshot)::text::bigint AS first,
-                                pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1 AS last) AS b
-             WHERE o.op <> 'insert'
-               AND b.last - ((b.last - t.xmin::text::bigint) & 4294967295) >= b.first)""").format(
+            SELECT o.ctid FROM {ops} AS o JOIN {table} AS t ON {same} WHERE o.op <> 'insert' AND {is_new})""").format(
         ops=diff.ops,
         table=qualified(shape.name),
-        snapshot=sql.Literal(snapshot),
         same=shape.is_of("o", "t"),
+        is_new=written_since(snapshot, "t"),
     )
     return workspace.execute(statement, f"leaving changed rows of {shape.name}")
+
+
+def written_since(snapshot: str, alias: str) -> sql.Composed:
+    """A condition: the row's transaction is not older than the oldest one that was open in a snapshot.
+
+    ``xmin`` holds the low 32 bits of its number.
+    """
+    return sql.SQL("""
+        (SELECT b.last - ((b.last - {xmin}::text::bigint) & 4294967295) >= b.first
+           FROM (SELECT pg_snapshot_xmin({snapshot}::pg_snapshot)::text::bigint AS first,
+                        pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1 AS last) AS b)""").format(
+        xmin=sql.Identifier(alias, "xmin"), snapshot=sql.Literal(snapshot)
+    )
 
 
 def _leave_groups(workspace: Workspace, diff: TableDiff, moment: Moment) -> int:
