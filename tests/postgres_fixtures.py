@@ -172,6 +172,7 @@ def copy_of(demo_template: DemoDatabase) -> Iterator[DemoDatabase]:
     server, name = demo_template.postgres, f"demo_{next(_numbers)}"
     ended, _ended[server] = _ended[server][:-1], _ended[server][-1:]
     copied = DemoDatabase(server, name, demo_template.roles)
+    demo_template.session.close()  # PostgreSQL copies no database while somebody is connected to it
     with closing(server.connect()) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         for old in ended:

@@ -428,6 +428,15 @@ def test_a_copy_needs_an_approval_for_its_schema_and_its_database(
         here, elsewhere = copies(theatre.database), copies(other)
         with pytest.raises(NotApproved, match="would be made in database"):
             elsewhere.apply(approved(here, "mirar_1"))
+        doubtful = approved(here, "mirar_6")
+        assert "suspect" not in doubtful.page
+        theatre.execute("UPDATE clinic_backups.backup SET suspect = 'a table (it_had) rows'")
+        with pytest.raises(NotApproved, match=r"does not say this of backup .* nobody has accepted it: a table"):
+            here.apply(doubtful)
+        told = approved(here, "mirar_7")
+        assert "nobody has accepted it" in told.page
+        here.apply(told)
+        theatre.execute("DROP SCHEMA mirar_7 CASCADE", "UPDATE clinic_backups.backup SET suspect = NULL")
         unanswered = here.propose(RestoreRequest(clinic_id=1, into_schema="mirar_2", run_id=RUN))
         withdrawn = approved(here, "mirar_3")
         theatre.approvals().withdraw("manual__mirar_3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,14 @@ import pytest
 from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.base import connections
 from clinic_backups.maintenance.holds import Holds
+from clinic_backups.restore.plan import RestoreRequest
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.source_database import difference
 from tests.fleet import Fleet
+from tests.integration.test_rebuild import forge, lose_catalog
+from tests.integration.test_restore import STOCK
+from tests.integration.test_restore_runner import DAMAGE, Theatre
 from tests.postgres_fixtures import DemoDatabase, copy_of
 
 OTHER = "it was read from database {}; the earlier backups are from another one of the same server, {}"
@@ -60,6 +65,53 @@ def test_after_a_move_one_word_is_enough_for_all_clinics(fleet: Fleet, staging: 
     assert [fleet.on_day(2, clinic_id).suspect for clinic_id in (1, 2)] == [None, None]
     lead_to(fleet, fleet.database)  # and back by mistake
     assert fleet.on_day(3, 2).suspect == OTHER.format(fleet.database.name, staging.name)
+
+
+def test_a_rebuilt_catalog_still_knows_which_database_is_the_right_one(fleet: Fleet, staging: DemoDatabase) -> None:
+    first = fleet.on_day(0, 1)
+    lose_catalog(fleet)
+    fleet.rebuild()
+    assert fleet.again(first).source_db == first.source_db is not None
+    lead_to(fleet, staging)
+    assert fleet.on_day(1, 1).suspect == OTHER.format(staging.name, fleet.database.name)
+    lead_to(fleet, fleet.database)
+    assert fleet.on_day(2, 1).suspect is None
+
+
+@pytest.mark.parametrize("source", ["", "1/2", "x/2/a", "1/2/a\nb", f"1/2/{'a' * 64}", 7])
+def test_an_envelope_with_a_source_that_is_none_is_not_believed(fleet: Fleet, source: object) -> None:
+    first = fleet.on_day(0, 1)
+    lose_catalog(fleet)
+    forge(fleet, first, source_db=source)
+    fleet.rebuild()
+    assert fleet.catalog.find() == []
+
+
+def test_a_safety_backup_of_another_database_is_no_undo_in_this_one(
+    demo_database: DemoDatabase, staging: DemoDatabase, tmp_path: Path
+) -> None:
+    theatre = Theatre(demo_database, FileStore(tmp_path / "store"))
+    backup = theatre.back_up()
+    theatre.execute(DAMAGE)
+    wrong = theatre.runner(staging)
+    wrong._restore.clinic_db = connections.parse("clinic_db", staging.reader_uri)
+    with staging.session.transaction() as cursor:
+        cursor.execute(f"UPDATE {STOCK} SET cantidad = 999 WHERE clinica_id = 1")
+    # The settings lead to another database for once. An ordinary backup may be restored there, and the plan says so.
+    request = RestoreRequest(clinic_id=1, backup_id=backup.backup_id)
+    said = wrong.plan(request).notes
+    assert [note for note in said if f"from {demo_database.name}, and it writes to {staging.name}" in note]
+    made_there = wrong.apply(theatre.approved(request, wrong)).safety_backup_id
+    undo = RestoreRequest(clinic_id=1, backup_id=made_there)
+    (refusal,) = theatre.runner().plan(undo).refusals
+    assert (
+        "the safety backup of a restore in another database" in refusal.message and "--other-database" in refusal.hint
+    )
+    assert theatre.runner().plan(replace(undo, other_database=True)).refusals == ()
+    assert wrong.plan(undo).refusals == ()
+    # The undo of a restore in the right database needs no word.
+    right = theatre.go(request)
+    assert theatre.runner().plan(RestoreRequest(clinic_id=1, backup_id=right.safety_backup_id)).refusals == ()
 
 
 def test_a_backup_for_other_keys_alone_says_so(fleet: Fleet) -> None:

@@ -25,6 +25,7 @@ FULL = replace(
     safety_of=record(11).backup_id,
     data_at=NOW,
     suspect="public.citas_consulta has no rows",
+    source_db="7633/16384/clinica",
     number=13,
 )
 
@@ -53,9 +54,12 @@ def test_an_envelope_says_every_fact_and_a_record_takes_it_over() -> None:
     assert begun.completed(envelope, STORE).facts() == FULL.facts()
 
 
-def test_a_number_that_an_older_envelope_lacks_stays_in_the_record() -> None:
-    older = replace(FULL.envelope(), number=None)
-    assert FULL.completed(older, STORE).number == 13
+def test_what_an_older_envelope_lacks_stays_in_the_record() -> None:
+    older = replace(FULL.envelope(), number=None, source_db=None)
+    assert FULL.completed(older, STORE).facts() == FULL.facts()
+    assert older.says_the_same(FULL.envelope()) and FULL.envelope().says_the_same(older)
+    for other in ({"number": 14}, {"source_db": "7633/16384/x"}):
+        assert not FULL.envelope().says_the_same(replace(FULL.envelope(), **other))
 
 
 def test_a_row_of_the_catalog_holds_every_fact() -> None:

@@ -24,6 +24,8 @@ MAX_CHAIN, MAX_TABLES, MAX_TABLE_NAME, MAX_RECIPIENTS, MAX_RECIPIENT = 250, 10_0
 MAX_GAPS, MAX_GAP = 1_000, 4_000
 MAX_TEXT = {"clinic_name": 500, "requested_by": 500, "notes": 2_000}
 MAX_SUSPECT = 10_000
+_SOURCE = re.compile(r"([0-9]{1,20}|\?)/[0-9]{1,10}/.{1,63}")
+"""See ``clinic_backups.tenant.source_database``."""
 MAX_NUMBER = 2**31
 """Higher numbers are neither written to envelopes nor accepted from them. A forged number just below it can use up
 the numbers. Later envelopes are then written without one, so that a forged envelope stops no backup."""
@@ -67,6 +69,7 @@ def problem_of(envelope: Envelope, clinic_id: int, now: datetime) -> str:
         or _about_chain(envelope, clinic_id)
         or _about_times(envelope, now)
         or _about_names(envelope)
+        or _about_source(envelope)
     )
 
 
@@ -146,6 +149,13 @@ def _about_names(envelope: Envelope) -> str:
     if drawn_at is None or not named_at - APART <= drawn_at <= envelope.finished_at + APART:
         return "its key has another time than its id and its envelope"
     return ""
+
+
+def _about_source(envelope: Envelope) -> str:
+    source = envelope.source_db
+    if source is None or (source.isprintable() and _SOURCE.fullmatch(source)):
+        return ""
+    return "its envelope names a source database that is not valid"
 
 
 def _is_backup_id(value: object, clinic_id: int) -> bool:

@@ -76,6 +76,8 @@ class BackupFacts:
     """The time of its rows, at the latest. Earlier than the start if a standby lagged; none if it was not recorded."""
     suspect: Text | None = None
     """Why it is suspect until somebody accepts it: tables and counts, no values."""
+    source_db: Text | None = None
+    """The database that it was read from, see ``source_database``; none for safety backups and in older envelopes."""
     number: Count | None = None
     """The number by which the clinics' application knows it, in the view ``respaldo``. The catalog assigns it, and a
     rebuild takes it over; none in older envelopes."""

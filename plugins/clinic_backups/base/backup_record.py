@@ -49,8 +49,6 @@ class BackupRecord(BackupFacts):
     accepted_at: datetime | None = None
     remark: str | None = None
     """What could not be checked, and why."""
-    source_db: str | None = None
-    """The database that it was read from, see ``source_database``; none in older records and rebuilt catalogs."""
     noted: Envelope | None = None
     """The note: the envelope's contents, recorded before it is written. Only the note can complete a running backup."""
     deletion: tuple[dict[str, Any], ...] = ()
@@ -87,6 +85,7 @@ class BackupRecord(BackupFacts):
         """This record after the backup was stored as the envelope says."""
         facts = envelope.facts()
         del facts["number"]  # an envelope may lack it
+        facts["source_db"] = facts["source_db"] or self.source_db
         archive = envelope.archive
         return replace(
             self,

@@ -40,9 +40,11 @@ class Envelope(BackupFacts):
         return plain(self)
 
     def says_the_same(self, other: Envelope) -> bool:
-        """Whether both are equal. The number may be missing in an older envelope."""
+        """Whether both are equal. The number and the source may be missing in an older envelope."""
         if None in (self.number, other.number):
             other = replace(other, number=self.number)
+        if None in (self.source_db, other.source_db):
+            other = replace(other, source_db=self.source_db)
         return self == other
 
     @classmethod

@@ -35,6 +35,7 @@ class Source:
     :param archive: its position and expected properties, from the catalog or its envelope.
     :param chain: the same for the backups that it is built on.
     :param bound: how much the backup holds, as far as that is known.
+    :param is_undo: it is a safety backup: it belongs to the database from which it was read.
     """
 
     backup_id: str
@@ -42,12 +43,14 @@ class Source:
     archive: ArchiveInfo
     chain: tuple[ChainArchive, ...] = ()
     bound: Bound | None = None
+    is_undo: bool = False
 
     @classmethod
     def of(cls, envelope: Envelope, unpack_ratio: int) -> Source:
         """The backup that an envelope describes, for a restore without a catalog."""
         bound = believed(envelope, unpack_ratio)
-        return cls(envelope.backup_id, envelope.clinic_id, envelope.archive, envelope.chain, bound)
+        is_undo = envelope.safety_of is not None
+        return cls(envelope.backup_id, envelope.clinic_id, envelope.archive, envelope.chain, bound, is_undo)
 
 
 @dataclass(frozen=True)

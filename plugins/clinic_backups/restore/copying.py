@@ -5,10 +5,10 @@ from __future__ import annotations
 from clinic_backups.base.errors import SettingsError
 from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotApproved, Proposal, use
 from clinic_backups.catalog.records import Catalog
-from clinic_backups.restore.find_backup import choose_backup, source_of
+from clinic_backups.restore.find_backup import choose_backup, notes_of, require_told, source_of
 from clinic_backups.restore.into import IntoReport, IntoRestore
 from clinic_backups.restore.plan import RestoreRequest, Target, digest_of
-from clinic_backups.restore.plan_text import copy_as_markdown
+from clinic_backups.restore.plan_text import copy_as_markdown, is_on_page
 
 
 class CopyRunner:
@@ -21,7 +21,9 @@ class CopyRunner:
         """Record the copy that is to be approved."""
         schema, target = _schema(request), self._copier.target()
         chosen = choose_backup(self._catalog, request)
-        page = copy_as_markdown(chosen, schema, target, requested_by=request.requested_by, notes=request.notes)
+        page = copy_as_markdown(
+            chosen, schema, target, facts=notes_of(chosen), requested_by=request.requested_by, notes=request.notes
+        )
         return self._approvals.propose(
             Proposal(
                 clinic_id=request.clinic_id,
@@ -39,7 +41,8 @@ class CopyRunner:
     def apply(self, approved: Approval) -> IntoReport:
         """Make the copy. The approval is used just before the commit.
 
-        :raises NotApproved: the approval may not be used, or the connection leads to another database by now.
+        :raises NotApproved: the approval may not be used, the connection leads to another database by now, or the page
+            does not say what people have to know of the backup by now.
         :raises ClinicBackupsError: see :meth:`IntoRestore.run`.
         """
         approved = self._approvals.usable(approved.id)
@@ -47,6 +50,7 @@ class CopyRunner:
         chosen = choose_backup(
             self._catalog, RestoreRequest(clinic_id=approved.clinic_id, backup_id=approved.backup_id)
         )
+        require_told(chosen, lambda fact: is_on_page(fact, approved.page))
 
         def note(target: Target) -> None:
             digest = _digest(approved.backup_id, request, target)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from clinic_backups.archive.bounds import bound_of
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.errors import PermanentError
+from clinic_backups.catalog.approvals import AGAIN, NotApproved
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.restore.archives import Source
 from clinic_backups.restore.plan import RestoreRequest
@@ -26,6 +27,14 @@ def notes_of(backup: BackupRecord) -> tuple[str, ...]:
     if backup.suspect and not backup.is_trusted:
         notes.append(f"The backup is suspect, and nobody has accepted it: {backup.suspect}")
     return tuple(notes)
+
+
+def require_told(backup: BackupRecord, is_told: Callable[[str], bool]) -> None:
+    """:raises NotApproved: the approver was not told what people have to know of the backup by now."""
+    if new := [note for note in notes_of(backup) if not is_told(note)]:
+        raise NotApproved(
+            f"The approved plan does not say this of backup {backup.backup_id}: {' '.join(new)}", hint=AGAIN
+        )
 
 
 def only_taken_back(tables: Sequence[str]) -> str:
@@ -95,4 +104,5 @@ def require_completed(record: BackupRecord) -> None:
 
 def source_of(record: BackupRecord) -> Source:
     """Where a completed backup lies, for reading it."""
-    return Source(record.backup_id, record.clinic_id, record.archive, record.chain, bound_of(record))
+    is_undo = record.safety_of is not None
+    return Source(record.backup_id, record.clinic_id, record.archive, record.chain, bound_of(record), is_undo)

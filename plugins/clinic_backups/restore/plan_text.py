@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.plain import iso
@@ -115,15 +115,23 @@ def as_markdown(plan: RestorePlan, *, requested_by: str, notes: str) -> str:
     return "\n\n".join(lines)
 
 
-def copy_as_markdown(backup: BackupRecord, schema: str, target: Target, *, requested_by: str, notes: str) -> str:
-    """The page for the approver of a copy in a new schema."""
+def copy_as_markdown(
+    backup: BackupRecord, schema: str, target: Target, *, facts: Sequence[str], requested_by: str, notes: str
+) -> str:
+    """The page for the approver of a copy in a new schema. :param facts: what people need to know of the backup."""
     lines = [
         f"A copy of backup `{backup.backup_id}` of **{_escape(backup.clinic_name)}** (clinic {backup.clinic_id},"
         f" {backup.rows_total:,} rows) is to be made in the new schema `{schema}`, in {_escape(target.name)}."
         f" Requested by {_escape(requested_by)}.",
         "The clinic itself is not touched. The copy holds patients' data: whoever may read that schema may read them.",
+        *map(_escape, facts),
     ]
     return "\n\n".join([*lines, *([f"Notes: {_escape(notes)}"] if notes else [])])
+
+
+def is_on_page(fact: str, page: str) -> bool:
+    """Whether :func:`copy_as_markdown` has written the fact into the page."""
+    return _escape(fact) in page
 
 
 def _target(target: Target | None) -> str:

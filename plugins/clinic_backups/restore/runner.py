@@ -15,7 +15,7 @@ from clinic_backups.catalog.approvals import AGAIN, Approval, Approvals, NotAppr
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores, restore_id_of
 from clinic_backups.restore.attempt import Attempt, Tools
-from clinic_backups.restore.find_backup import choose_backup, notes_of, only_taken_back, source_of
+from clinic_backups.restore.find_backup import choose_backup, notes_of, only_taken_back, require_told, source_of
 from clinic_backups.restore.plan import RestorePlan, RestoreRequest
 from clinic_backups.restore.plan_text import as_markdown
 from clinic_backups.restore.restore_outcomes import RestoreOutcomes, TransactionStatus, status_in
@@ -132,7 +132,7 @@ class RestoreRunner:
             self._require_target(approved, plan)
             named = RestoreRequest(clinic_id=approved.clinic_id, backup_id=approved.backup_id)
             chosen = choose_backup(self._catalog, named, self._now())
-            _require_told(plan, chosen)
+            require_told(chosen, plan.notes.__contains__)
             request = RestoreRequest.from_json(approved.request)
             tools = Tools(
                 self._restore, self._safety, self._approvals, self._restores, self._outcomes, self._status_of, self._now
@@ -204,14 +204,6 @@ def _plan_of(approved: Approval) -> RestorePlan:
         ):
             return plan
     raise NotApproved(f"The approval for clinic {approved.clinic_id} is not for a restore.", hint=AGAIN)
-
-
-def _require_told(plan: RestorePlan, chosen: BackupRecord) -> None:
-    """:raises NotApproved: the plan does not say what people have to know of the backup by now."""
-    if new := [note for note in notes_of(chosen) if note not in plan.notes]:
-        raise NotApproved(
-            f"The approved plan does not say this of backup {chosen.backup_id}: {' '.join(new)}", hint=AGAIN
-        )
 
 
 def close_abandoned(catalog: Catalog, clinic_db: Connection, now: Callable[[], datetime]) -> list[RestoreRecord]:

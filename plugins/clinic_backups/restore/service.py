@@ -25,13 +25,13 @@ from clinic_backups.restore.plan import RestorePlan, TablePlan, Wish, digest_of
 from clinic_backups.restore.rights import lacking_right
 from clinic_backups.restore.rules import read_rules
 from clinic_backups.restore.staging import Staging, Unfit
-from clinic_backups.restore.target import ask, require_primary, target_of
+from clinic_backups.restore.target import ask, require_primary, target_of, undo_of_another
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.live import digest_of_moment
 from clinic_backups.restore.writing.write_and_prove import Collided
 from clinic_backups.tenant.drift import Drift
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
-from clinic_backups.tenant.source_database import identity_of, is_same
+from clinic_backups.tenant.source_database import elsewhere, identity_of, is_same
 from clinic_backups.tenant.structure import column_numbers, table_oids
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -170,7 +170,7 @@ class ClinicRestore:
         backup, tries, as_text = self.archives.fetch(source), 1, False
         while True:
             try:
-                with self._comparison(backup, source.clinic_id, wish, as_text=as_text, since=since) as comparison:
+                with self._comparison(backup, source, wish, as_text=as_text, since=since) as comparison:
                     return use(comparison)
             except Unfit:
                 if as_text:
@@ -193,14 +193,15 @@ class ClinicRestore:
 
     @contextmanager
     def _comparison(
-        self, backup: Fetched, clinic_id: int, wish: Wish, *, as_text: bool, since: RestorePlan | None
+        self, backup: Fetched, source: Source, wish: Wish, *, as_text: bool, since: RestorePlan | None
     ) -> Iterator[Comparison]:
         folder = SqlFolder(self.settings.sql_dir)
-        queries, drift = SqlExtract().rendered(folder, clinic_id), folder.drift()
+        queries, drift = SqlExtract().rendered(folder, source.clinic_id), folder.drift()
         timeouts = self.settings.timeouts
         begun = time.monotonic()
         with Snapshot(self.database, **timeouts) as looking:
-            backup_now = _under_names_of_now(backup.manifest, drift, looking)
+            identity = identity_of(looking)
+            backup_now = _under_names_of_now(backup.manifest, drift, looking, identity)
             names = [name for name in backup_now.manifest.tables if name in queries]
             rules = read_rules(looking, names)
         # A table that the role may not read cannot be locked either. The plan refuses it.
@@ -208,6 +209,10 @@ class ClinicRestore:
                     if name in rules and "SELECT" not in rules[name].missing_rights}  # fmt: skip
         with Workspace(self.database, reads=compared, **timeouts) as workspace:
             target, refusals = target_of(workspace, self.clinic_db, other_database=wish.other_database)
+            read_elsewhere = elsewhere(backup.manifest.database, identity)
+            of_itself = [read_elsewhere] if read_elsewhere else []
+            if read_elsewhere and source.is_undo and not wish.other_database:
+                refusals = (*refusals, undo_of_another(read_elsewhere))
             # The safety backup of a restore of some tables brings back only these.
             chosen = () if wish.tables else backup_now.now(backup.manifest.chosen)
             comparison = Comparison(
@@ -219,10 +224,10 @@ class ClinicRestore:
                 target=target,
                 refusals=refusals,
                 folder=folder,
-                ways=Ways(workspace, folder, queries, clinic_id),
+                ways=Ways(workspace, folder, queries, source.clinic_id),
                 as_text=as_text,
                 since=since,
-                of_itself=[only_taken_back(chosen)] if chosen else [],
+                of_itself=[*of_itself, only_taken_back(chosen)] if chosen else of_itself,
             )
             comparison.choose()
             self.listener.step("reading the clinic as it is")
@@ -238,9 +243,9 @@ class ClinicRestore:
             yield comparison
 
 
-def _under_names_of_now(manifest: Manifest, drift: Drift, looking: Snapshot) -> Migrated:
+def _under_names_of_now(manifest: Manifest, drift: Drift, looking: Snapshot, identity: str) -> Migrated:
     columns = column_numbers(looking)
-    same = is_same(manifest.database, identity_of(looking))
+    same = is_same(manifest.database, identity)
     return migrated(manifest, drift, columns, PresentNumbers(table_oids(looking), columns) if same else None)
 
 

@@ -27,6 +27,12 @@ _TIMELINE_OF_STANDBY = (
 )
 
 
+SAY_SO = (
+    "Correct the connection restore_db if that is not meant. If it is meant, say so:"
+    ' clinic-backups restore --other-database, or {"other_database": true} in the conf of clinic_restore.'
+)
+
+
 class OtherDatabase(TransientError):
     """The connection leads to another database than the intended one."""
 
@@ -72,14 +78,12 @@ def target_of(
     target = replace(target, difference=difference, compared=clinic_db is not None)
     if not difference or other_database:
         return target, ()
-    return target, (
-        Refusal(
-            "",
-            f"The restore would write to {target.name}. {difference}",
-            "Correct the connection restore_db if that is not meant. If it is meant, say so:"
-            ' clinic-backups restore --other-database, or {"other_database": true} in the conf of clinic_restore.',
-        ),
-    )
+    return target, (Refusal("", f"The restore would write to {target.name}. {difference}", SAY_SO),)
+
+
+def undo_of_another(said: str) -> Refusal:
+    """The refusal of a safety backup that was read from another database. :param said: how the two differ."""
+    return Refusal("", f"This is the safety backup of a restore in another database. {said}", SAY_SO)
 
 
 def require_primary(target: Target) -> None:

@@ -19,9 +19,12 @@ UNKNOWN = "?"
 
 
 def identity_of(snapshot: Snapshot) -> str:
-    """``system identifier/oid/name`` of the database; a failover and a restart change none of them."""
+    """``system identifier/oid/name`` of the database; a failover and a restart change none of them.
+
+    The name is one line of visible text, as envelopes require it.
+    """
     ((may_ask, oid, name),) = snapshot.rows(_WHO, None, "asking which database this is")
-    return f"{system_identifier(snapshot, may_ask=may_ask) or UNKNOWN}/{oid}/{name}"
+    return f"{system_identifier(snapshot, may_ask=may_ask) or UNKNOWN}/{oid}/{one_line(name)[:63]}"
 
 
 def system_identifier(snapshot: Snapshot, *, may_ask: bool) -> str | None:
@@ -38,6 +41,18 @@ def is_same(one: str | None, other: str | None) -> bool:
         return False
     (system, oid, _), (other_system, other_oid, _) = one.split("/", 2), other.split("/", 2)
     return system != UNKNOWN and (system, oid) == (other_system, other_oid)
+
+
+def elsewhere(read_from: str | None, target: str) -> str:
+    """A sentence about a backup that was read from another database than the target of its restore; empty if not."""
+    if read_from is None or read_from == target or is_same(read_from, target) or not difference(read_from, target):
+        return ""
+    (system, _, name), (system_now, _, name_now) = read_from.split("/", 2), target.split("/", 2)
+    where = "" if system == system_now else " on another server"
+    return (
+        f"The backup was read from another database than the one that the restore writes to: from"
+        f" {one_line(name)[:100]}{where}, and it writes to {one_line(name_now)[:100]}."
+    )
 
 
 def difference(before: str | None, now: str) -> str:
