@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -695,6 +696,34 @@ OWN_KEYS = """
     CREATE TABLE s.own2 ("CLINIC_ID" int PRIMARY KEY, v text);
 """
 BY_CLINIC = "clinic_id = {{ clinic_id }}"
+
+
+def test_rows_of_a_partition_that_is_being_detached_are_not_silently_left_out(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    rig = shaped(
+        demo_database,
+        tmp_path,
+        "CREATE TABLE s.t (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, v text) PARTITION BY RANGE (id);"
+        "CREATE TABLE s.t1 PARTITION OF s.t FOR VALUES FROM (0) TO (10);"
+        "CREATE TABLE s.t2 PARTITION OF s.t FOR VALUES FROM (10) TO (20);"
+        "INSERT INTO s.t VALUES (1, 1, 'a'), (11, 1, 'b'), (12, 2, 'c')",
+        {"t": "clinic_id = {{ clinic_id }}"},
+    )
+    assert rig.run(1).rows["s.t"] == 2
+    with closing(demo_database.connect()) as reading, closing(demo_database.connect()) as detaching:
+        reading.cursor().execute("SELECT count(*) FROM s.t")
+        detaching.autocommit = True
+        detaching.cursor().execute("SET statement_timeout = '500ms'")
+        with pytest.raises(psycopg2.errors.QueryCanceled):
+            detaching.cursor().execute("ALTER TABLE s.t DETACH PARTITION s.t1 CONCURRENTLY")
+    with pytest.raises(PermanentError, match=r"s\.t1 is being detached from s\.t") as caught:
+        rig.run(1)
+    finalize = re.search(r"ALTER TABLE .* FINALIZE", str(caught.value))
+    assert finalize
+    rig.execute(finalize[0])
+    with pytest.raises(PermanentError, match=r"s\.t1 .* would be in no backup"):
+        rig.run(1)
 
 
 def test_a_line_settles_a_schema_of_somebody_else(demo_database: DemoDatabase, tmp_path: Path) -> None:

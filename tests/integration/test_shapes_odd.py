@@ -307,3 +307,41 @@ def test_a_rehearsal_says_which_sequences_it_moved(demo_database: DemoDatabase, 
     rig.execute("DELETE FROM s.t WHERE clinic_id = 1")
     notes = " ".join(note for table in rig.plan(record).tables for note in table.notes)
     assert "The sequence s.q moved by 2 while this plan was rehearsed" in notes
+
+
+@pytest.mark.parametrize("action", ["SET NULL", "SET DEFAULT", "CASCADE", "RESTRICT", "NO ACTION"])
+@pytest.mark.parametrize("how", ["as owner", "as restorer", "nobody refers to it"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE s.p SET id = 7 WHERE id = 1",
+        "UPDATE s.v SET code = NULL WHERE code = 'A'; DELETE FROM s.p WHERE id = 1;"
+        "INSERT INTO s.p VALUES (7, 1, 'A'); UPDATE s.v SET code = 'A' WHERE id = 1",
+    ],
+    ids=["renumbered", "made again"],
+)
+def test_a_value_that_others_refer_to_comes_back_with_another_row(
+    demo_database: DemoDatabase, tmp_path: Path, action: str, how: str, damage: str
+) -> None:
+    rig = shaped(
+        demo_database,
+        tmp_path,
+        "CREATE TABLE s.p (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, code text NOT NULL UNIQUE);"
+        "CREATE TABLE s.v (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic,"
+        f" code text REFERENCES s.p (code) ON DELETE {action});"
+        "INSERT INTO s.p VALUES (1, 1, 'A'), (2, 1, 'B'), (3, 2, 'C');"
+        "INSERT INTO s.v VALUES (1, 1, 'A'), (2, 1, 'B'), (3, 2, 'C')",
+        {"p": OWN, "v": OWN},
+        owner=how == "as owner",
+    )
+    if how == "nobody refers to it":
+        rig.execute("DELETE FROM s.v WHERE id = 1")
+    record, before = rig.run(1), rig.everything()
+    rig.execute(damage)
+    if how == "as restorer" and action != "NO ACTION":
+        (refusal,) = rig.plan(record).refusals
+        assert "rows with the same code inserted" in refusal.message and "of s.v that refer to them" in refusal.message
+        assert "GRANT SET ON PARAMETER session_replication_role" in refusal.hint
+        return
+    rig.bring_back(record)
+    assert rig.everything() == before

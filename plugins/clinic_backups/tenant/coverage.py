@@ -94,6 +94,7 @@ class Coverage:
             *self._without_extract(),
             *self._named_like_a_key(),
             *self._unsupported(),
+            *self._leaving_partitions(),
             *self._heirs_without_extract(),
             *self._large_objects(),
             *self._parents(),
@@ -266,6 +267,20 @@ class Coverage:
                         f"ALTER TABLE {table_in_sql(part.name)} SET LOGGED; Or remove the extract of {name}."
                         f" {self._line(name)}",
                     )
+
+    def _leaving_partitions(self) -> Iterable[Problem]:
+        """Partitions that a DETACH is taking out: their rows are in no backup, and in no table of their own yet."""
+        for part in self._structure.relations.values():
+            root = part.leaves
+            if root is not None and root in self._extracts:
+                yield Problem(
+                    root,
+                    f"{part.name} is being detached from {root}, or that was interrupted: queries of {root} do not read"
+                    " its rows any more, and they would be in no backup.",
+                    f"Wait until DETACH PARTITION has ended, or end it: ALTER TABLE {table_in_sql(root)} DETACH"
+                    f" PARTITION {table_in_sql(part.name)} FINALIZE; Then write an extract of {part.name}, or attach it"
+                    " again.",
+                )
 
     def _heirs_without_extract(self) -> Iterable[Problem]:
         for parent, heirs in self.inherited().items():

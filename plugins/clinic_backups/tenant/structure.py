@@ -32,6 +32,8 @@ class Relation:
     """For a partition: its partitioned table."""
     inherits: tuple[str, ...]
     """The parents by INHERITS; a partition has none."""
+    leaves: str | None = None
+    """For a partition whose DETACH CONCURRENTLY has begun and not ended: the partitioned table."""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.text import in_sql, table_in_sql
 from clinic_backups.restore.diff import TableDiff
 from clinic_backups.restore.plan import Refusal
-from clinic_backups.restore.rules import Reference, TableRules, cascading
-from clinic_backups.restore.workspace import Workspace
+from clinic_backups.restore.rules import NO_ACTION, Reference, TableRules, cascading
+from clinic_backups.restore.workspace import Workspace, row_text
 from clinic_backups.restore.writing.derived import Derived
 from clinic_backups.tenant.pg_catalog import catalog_query
 
@@ -62,6 +62,8 @@ class Quiet:
     triggers: tuple[Trigger, ...] = ()
     with_derived: bool = False
     """Rows of derived tables are deleted too, so the replica role is not used."""
+    acting: tuple[Reference, ...] = ()
+    """Foreign keys that act on rows which refer to a deleted value, although a row with the same value comes back."""
 
     def notes(self) -> dict[str, str]:
         """A sentence for each table that has such triggers."""
@@ -80,10 +82,19 @@ class Quiet:
         }
 
     def refusals(self) -> Iterator[Refusal]:
-        """Rules that cannot be turned off.
+        """Rules and foreign keys that cannot be turned off.
 
         PostgreSQL refuses such a statement on a table with a rule, and a rule writes rows that nobody planned.
         """
+        for key in self.acting if self.how != "replica" else ():
+            columns = ", ".join(key.parent_columns)
+            yield Refusal(
+                key.parent,
+                f"Rows of {key.parent} are to be deleted and rows with the same {columns} inserted. At the deletion the"
+                f" foreign key {key.name} would change or forbid rows of {key.child} that refer to them.",
+                "GRANT SET ON PARAMETER session_replication_role TO the role of restore_db: foreign keys then do not"
+                f" act meanwhile. Or first give the rows of {key.parent} that are there the backup's primary keys.",
+            )
         for trigger in self.triggers:
             if trigger.kind == "RULE" and self.how == "fire":
                 yield Refusal(
@@ -137,7 +148,8 @@ def decide(
     ]
     hit = [trigger for trigger in found if trigger.events & masks[trigger.table]]
     firing = tuple(trigger for trigger in hit if trigger.state in _STATES)
-    stuck = any(diffs[name].moving and cascading(references, name) is not None for name in written)
+    acting = tuple(key for key in references if _acts_in_vain(workspace, diffs, key))
+    stuck = acting or any(diffs[name].moving and cascading(references, name) is not None for name in written)
     if not firing and not stuck and sum(diffs[name].plan.writes for name in written) < MANY_ROWS:
         return Quiet("nothing")
     in_replica = [trigger for trigger in hit if trigger.state in ("A", "R")]
@@ -146,10 +158,37 @@ def decide(
     if provable and _may_lock_parents(rules, written, references) and may_replica(workspace):
         return Quiet("replica", firing)
     if not firing:
-        return Quiet("nothing")
-    if all(trigger.may for trigger in firing):
-        return Quiet("disable", firing, bool(derived))
-    return Quiet("fire", firing, bool(derived))
+        return Quiet("nothing", acting=acting)
+    how: How = "disable" if all(trigger.may for trigger in firing) else "fire"
+    return Quiet(how, firing, bool(derived), acting)
+
+
+def _acts_in_vain(workspace: Workspace, diffs: Mapping[str, TableDiff], key: Reference) -> bool:
+    """Whether rows refer to a value that goes with one row and comes back with another one.
+
+    Keys to the primary key are left out: a row with the same primary key is updated.
+    """
+    parent = diffs.get(key.parent)
+    if parent is None or key.on_delete == NO_ACTION or not (key.child_readable and parent.plan.delete):
+        return False
+    shape = parent.staged.shape
+    if not (parent.plan.insert and shape.key and set(key.parent_columns) <= set(shape.columns) - set(shape.key)):
+        return False
+    query = sql.SQL("""
+        SELECT EXISTS (SELECT FROM {ops} AS d JOIN {present} AS g ON {deleted} JOIN {child} AS c ON {refers}
+                         JOIN {wanted} AS w ON {same} JOIN {ops} AS i ON {inserted}
+                        WHERE d.op = 'delete' AND i.op = 'insert')""").format(
+        ops=parent.ops,
+        present=parent.staged.present,
+        deleted=shape.is_of("d", "g"),
+        child=qualified(key.child),
+        refers=key.refers("c", "g"),
+        wanted=parent.staged.wanted,
+        same=sql.SQL("{} = {}").format(row_text(key.parent_columns, "w"), row_text(key.parent_columns, "g")),
+        inserted=parent.joins("w", "i"),
+    )
+    ((found,),) = workspace.rows(query, None, f"comparing what {key.name} refers to")
+    return bool(found)
 
 
 def _without_making_others_wait(workspace: Workspace, lock: Callable[[], None]) -> None:

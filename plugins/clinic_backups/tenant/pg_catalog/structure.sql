@@ -74,7 +74,10 @@ SELECT 'relation', json_build_object(
                      WHERE r.relispartition AND root.oid = pg_partition_root(r.oid)),
            'inherits', (SELECT json_agg(p.name ORDER BY p.name)
                           FROM pg_inherits i JOIN relation p ON p.oid = i.inhparent
-                         WHERE NOT r.relispartition AND i.inhrelid = r.oid))
+                         WHERE NOT r.relispartition AND i.inhrelid = r.oid),
+           -- DETACH PARTITION ... CONCURRENTLY has begun: no query of the root reads it, and it counts as its own root.
+           'leaves', (SELECT root.name FROM pg_inherits i JOIN relation root ON root.oid = pg_partition_root(i.inhparent)
+                       WHERE i.inhrelid = r.oid AND i.inhdetachpending))
   FROM relation r
  UNION ALL
 SELECT 'foreign_key', json_build_object(
