@@ -345,3 +345,24 @@ def test_a_value_that_others_refer_to_comes_back_with_another_row(
         return
     rig.bring_back(record)
     assert rig.everything() == before
+
+
+def test_present_rows_that_are_older_than_a_check_of_their_domain(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(
+        demo_database,
+        tmp_path,
+        "CREATE DOMAIN s.d AS text; CREATE TABLE s.t (id int PRIMARY KEY, clinic_id int REFERENCES s.clinic, a s.d, b int);"
+        "INSERT INTO s.t VALUES (1, 1, 'a1', 1), (2, 2, 'a2', 1)",
+        {"t": OWN},
+    )
+    record, before = rig.run(1), rig.everything()
+    rig.execute("UPDATE s.t SET b = 2 WHERE id = 1", "ALTER DOMAIN s.d ADD CHECK (VALUE <> 'a1') NOT VALID")
+    with pytest.raises(
+        PermanentError, match=r"Rows that are in s\.t now break the check d_check of a domain"
+    ) as caught:
+        rig.plan(record)
+    remedy = re.search(r"DROP CONSTRAINT d_check;", caught.value.hint)
+    assert remedy
+    rig.execute(f"ALTER DOMAIN s.d {remedy[0]}")
+    rig.bring_back(record)
+    assert rig.everything() == before

@@ -15,14 +15,17 @@ from psycopg2 import sql
 
 from clinic_backups.archive.blocks import Block, BlockList
 from clinic_backups.archive.reader import Segment, TableContent
-from clinic_backups.base.database import refusal_of
+from clinic_backups.base.database import Refused, refusal_of
 from clinic_backups.base.errors import IntegrityError, PermanentError
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.pipeline import ByteChannel, Cancelled, Pipeline
+from clinic_backups.base.text import in_sql
 from clinic_backups.restore.columns.shape import Shape, is_user_defined
 from clinic_backups.restore.reading import read_blocks
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.tenant_db import Snapshot
+
+CHECK_VIOLATION = "23514"
 
 
 class Unfit(PermanentError):
@@ -116,11 +119,28 @@ class Staging:
         pipeline.add("present", lambda: read_blocks(self._reader, shape.now, query, pick), target=channel)
         doing = f"loading what {shape.name} has now"
         # Domains are checked with each row.
-        with self._workspace.application_path():
-            pipeline.run(
-                lambda: self._workspace.copy_in(target, shape.columns, channel, doing), on_failure=self._reader.cancel
-            )
+        try:
+            with self._workspace.application_path():
+                pipeline.run(
+                    lambda: self._workspace.copy_in(target, shape.columns, channel, doing),
+                    on_failure=self._reader.cancel,
+                )
+        except PermanentError as error:
+            refused = refusal_of(error)
+            if refused is None or refused.state != CHECK_VIOLATION:
+                raise
+            raise _against_its_domain(shape.name, refused) from None
         return matched
+
+
+def _against_its_domain(table: str, refused: Refused) -> PermanentError:
+    """The error for rows that are older than a check of their domain, which was added with NOT VALID."""
+    return PermanentError(
+        f"Rows that are in {table} now break the check {refused.constraint} of a domain, which is the type of one of"
+        " its columns. So they cannot be compared with the backup.",
+        hint="Nothing was changed. Such rows are older than the check, which was added with NOT VALID. Correct them, or"
+        f" drop the check: ALTER DOMAIN … DROP CONSTRAINT {in_sql(refused.constraint or '')};",
+    )
 
 
 def compute_keys(workspace: Workspace, table: sql.Identifier, shape: Shape) -> None:
