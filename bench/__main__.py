@@ -12,7 +12,20 @@ from types import FrameType
 from rich.console import Console
 from rich.markup import escape
 
-from bench import beside, board, far, fleet, guards, incremental, large_clinic, memory, report, restore, small_clinics
+from bench import (
+    beside,
+    board,
+    far,
+    far_store,
+    fleet,
+    guards,
+    incremental,
+    large_clinic,
+    memory,
+    report,
+    restore,
+    small_clinics,
+)
 from bench.figures import BenchError, Figure
 from bench.world import Scale, world
 from include.demo.layout import CHECKOUT, DemoError
@@ -23,7 +36,8 @@ RESULT = CHECKOUT / "build" / "bench.json"
 GROUPS = {
     "large": large_clinic.figures, "restore": restore.figures, "small": small_clinics.figures,
     "guards": guards.figures, "memory": memory.figures, "incremental": incremental.figures,
-    "far": far.figures, "fleet": fleet.figures, "beside": beside.figures, "board": board.figures,
+    "far": far.figures, "far_store": far_store.figures, "fleet": fleet.figures,
+    "beside": beside.figures, "board": board.figures,
 }  # fmt: skip
 DEFAULT_GROUPS = ("large", "restore", "small", "guards", "incremental", "board")
 QUICK = Scale(rows=1_000_000, rounds=3, clinics=30, patients=20, quick=True)
@@ -42,7 +56,7 @@ def main() -> int:
         "--only",
         choices=GROUPS,
         action="append",
-        help="only these; memory, far, fleet, beside: not among the default",
+        help="only these; memory, far, far_store, fleet, beside: not among the default",
     )
     arguments = parser.parse_args()
     asked = {name: getattr(arguments, name) for name in ("rows", "rounds", "clinics", "patients")}
