@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import json
@@ -26,6 +27,7 @@ from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.envelope import Envelope
 from clinic_backups.base.errors import ClinicBackupsError, PermanentError, SettingsError, TransientError
 from clinic_backups.base.settings import Settings
+from clinic_backups.base.throttle import Throttle
 from clinic_backups.catalog.locks import AlreadyRunning
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.stores import envelopes
@@ -493,3 +495,38 @@ def test_a_row_that_needs_too_much_memory_is_refused_by_its_table(rig: Rig) -> N
     assert (rig.objects(), [record.state for record in rig.catalog.find()]) == ([], ["failed"])
     rig.settings = rig.settings.model_copy(update={"max_row_mib": 3})
     assert rig.open(rig.run()).tables == rig.rows_now()
+
+
+def test_a_throttled_backup_waits_as_long_as_its_rows_should_take_and_can_be_stopped(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    rig.settings = rig.settings.model_copy(update={"throttle_mb_s": 0.01})
+    real = Throttle.__init__
+    clock = Ticks(slept)
+    monkeypatch.setattr(Throttle, "__init__", functools.partialmethod(real, sleep=slept.append, now=clock))
+    record = rig.run(1)
+    assert record.raw_bytes
+    assert sum(slept) == pytest.approx(record.raw_bytes / 10_000)
+    assert rig.rows_now(1) == rig.open(record).tables
+    slept.clear()
+    backup = rig.backup()
+
+    def stop(seconds: float) -> None:
+        slept.append(seconds)
+        backup.stop(TransientError("Somebody stopped it.", hint="x"))
+
+    monkeypatch.setattr(Throttle, "__init__", functools.partialmethod(real, sleep=stop, now=clock))
+    with pytest.raises(TransientError, match="Somebody stopped it"):
+        backup.run(rig.request(1))
+    assert len(slept) == 1
+
+
+class Ticks:
+    """A clock that only sleeping moves."""
+
+    def __init__(self, slept: list[float]) -> None:
+        self._slept = slept
+
+    def __call__(self) -> float:
+        return sum(self._slept)

@@ -34,6 +34,7 @@ from clinic_backups.base.errors import ClinicBackupsError, ObjectExists, ObjectL
 from clinic_backups.base.kept_connections import KeptConnections
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.settings import Settings
+from clinic_backups.base.throttle import Throttle
 from clinic_backups.base.turns import Turns
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.progress import ProgressNotes
@@ -310,7 +311,7 @@ class ClinicBackup:
                 stored = stream.run(
                     record, snapshot, tables, queries, known, self._settings.read_seconds,
                     max_row_bytes=self._settings.max_row_mib * 1024 * 1024, database=source, outside=seen.outside,
-                    chosen=request.chosen, on_read=has_read,
+                    chosen=request.chosen, on_read=has_read, throttle=Throttle(self._settings.bytes_per_second),
                 )  # fmt: skip
                 try:
                     may_be_empty = seen.folder.declarations().may_be_empty

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from types import MappingProxyType
 
 from clinic_backups.archive.blocks import BlockList
@@ -23,6 +24,7 @@ from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.listening import nobody
 from clinic_backups.base.pipeline import ByteChannel, Channel, Pipeline
 from clinic_backups.base.table import Table
+from clinic_backups.base.throttle import Throttle
 from clinic_backups.stores.base import ObjectStore, StoredObject
 from clinic_backups.stores.condition import put_archive
 from clinic_backups.tenant.outside import Outside
@@ -84,6 +86,7 @@ class ArchiveStream:
         outside: Mapping[str, Outside] = MappingProxyType({}),
         chosen: Sequence[str] = (),
         on_read: Callable[[], object] = nobody,
+        throttle: Throttle | None = None,
     ) -> Stored:
         """Read, pack and store. Returns the confirmed object and each table's blocks.
 
@@ -98,6 +101,7 @@ class ArchiveStream:
         :param outside: rows that no extract returns, which are read too.
         :param chosen: the tables that will be restored, if that is not all.
         :param on_read: called, from the reading thread, when the transaction has ended.
+        :param throttle: limits the reading.
         :raises PermanentError: a row is too long.
         :raises IntegrityError: the manifest would not be readable. Nothing was stored.
         """
@@ -117,7 +121,8 @@ class ArchiveStream:
             return put_archive(record, sealed, self._store, locked_until=self._locked_until)
 
         also = {name: more.added_to(queries[name], tables[name]) for name, more in outside.items()}
-        reader = _Reader(rows, len(tables), self._on_progress, max_row_bytes)
+        limit_speed = partial((throttle or Throttle(None)).took, look=self._pipeline.require_running)
+        reader = _Reader(rows, len(tables), self._on_progress, max_row_bytes, limit_speed)
         # A daemon thread, which ends with the reading and keeps no process alive.
         limit = threading.Timer(read_seconds, lambda: self.stop(_too_slow(read_seconds)))
         limit.daemon = True
@@ -185,8 +190,8 @@ class Stored:
 def _too_slow(seconds: float) -> TransientError:
     return TransientError(
         f"Reading took longer than {seconds:g} seconds, and locked the tables against migrations all that time.",
-        hint="If the store was slow just now, a retry helps. Otherwise raise CLINIC_BACKUPS_READ_SECONDS: a migration,"
-        " and everybody behind it, may then have to wait that long.",
+        hint="If the store was slow just now, a retry helps. Otherwise raise CLINIC_BACKUPS_THROTTLE_MB_S if it is set,"
+        " or CLINIC_BACKUPS_READ_SECONDS: a migration, and everybody behind it, may then have to wait that long.",
     )
 
 
@@ -202,8 +207,10 @@ def _too_long(table: str, size: int, most: int) -> PermanentError:
 class _Reader:
     """The first stage: gets single rows from COPY, and passes on batches."""
 
-    def __init__(self, target: Rows, tables: int, on_progress: OnProgress, max_row_bytes: int) -> None:
-        self._target, self._tables, self._on_progress = target, tables, on_progress
+    def __init__(
+        self, target: Rows, tables: int, on_progress: OnProgress, max_row_bytes: int, limit_speed: Callable[[int], None]
+    ) -> None:
+        self._target, self._tables, self._on_progress, self._limit_speed = target, tables, on_progress, limit_speed
         self._max_row_bytes = max_row_bytes
         self._rows = self._raw_bytes = 0
 
@@ -233,6 +240,7 @@ class _Reader:
         def hand_on(rows: list[bytes], size: int) -> None:
             with snapshot.not_waiting():
                 self._target.put(rows, size)
+                self._limit_speed(size)
             self._rows += len(rows)
             self._raw_bytes += size
             self._report(table.name, number)

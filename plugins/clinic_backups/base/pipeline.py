@@ -141,6 +141,11 @@ class Pipeline:
         if self._last is not None:
             self._last.fail(error)
 
+    def require_running(self) -> None:
+        """For a stage that waits. :raises Cancelled: another stage has failed, or :meth:`abort` was called."""
+        if self._failures:
+            raise Cancelled
+
     def run(self, last: Callable[[], T], *, on_failure: Callable[[], object], join_seconds: float = 60) -> T:
         """Start the stages, do ``last`` here, which reads the last stage's target to its end, and return its result.
 

@@ -230,6 +230,12 @@ class Settings(BaseSettings):
         description="Longest time that a backup may keep its tables locked against migrations, before a retry. A "
         "slow store makes reading slow",
     )
+    throttle_mb_s: float = Field(
+        default=0,
+        ge=0,
+        description="Most MB of rows (as CSV) that a task reads from the database in a second; 0: no limit. A backup "
+        "then keeps its tables locked against migrations for longer",
+    )
     max_row_mib: int = Field(
         default=256,
         ge=1,
@@ -264,6 +270,11 @@ class Settings(BaseSettings):
     def zone(self) -> ZoneInfo:
         """The time zone of the schedules."""
         return ZoneInfo(self.time_zone)
+
+    @property
+    def bytes_per_second(self) -> float | None:
+        """How fast a backup may read; none: no limit."""
+        return self.throttle_mb_s * 1_000_000 or None
 
     @property
     def timeouts(self) -> Timeouts:
