@@ -127,7 +127,7 @@ def main() -> None:
         answer = {
             "night": night,
             "process_cpu": time.process_time(),
-            # The process's own part of the server's work is that of the night: it connects to nothing before.
+            # The server does no work for this process before the night, so the night's server CPU is all of it.
             "process_all_cpu": time.process_time() + night["all_cpu"] - night["cpu"],
         }
         print(json.dumps({"seconds": night["wall"], "peak_rss_bytes": children.peak_rss_bytes(), **answer}))

@@ -76,7 +76,7 @@ class BenchStack(Stack):
 
 @contextmanager
 def airflow(world: World, *, clinics: int, patients: int, empty_tasks: int | None = None) -> Iterator[BenchStack]:
-    """LocalExecutor, a database server of its own and so many clinics; all of it goes with the block.
+    """Start Airflow (LocalExecutor) with its own database server and demo clinics, and remove it all at the end.
 
     :param empty_tasks: how many tasks do nothing, by default one for each clinic.
     """

@@ -125,7 +125,7 @@ def test_a_restore_is_asked_for_planned_approved_by_the_operator_and_followed_to
         page.get_by_role("link", name="Planear una restauración").click()
         expect(page.get_by_role("heading", name=f"Restaurar: {NAME}")).to_be_visible()
         newest = choose_newest_moment(airflow, page)
-        page.get_by_role("radio", name="Exacta").check()
+        page.get_by_role("radio", name="Exacto").check()
         page.get_by_role("button", name="Preparar el plan").click()
         expect(page.get_by_text("Todavía no se cambia nada.")).to_be_visible()
         run_id = run_of(page)

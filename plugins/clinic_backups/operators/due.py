@@ -1,4 +1,4 @@
-"""Which schedules a run is of: it may be one of some clinics only."""
+"""Finds the schedules that a scheduled run belongs to: it may be a run of some clinics only."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Obstacle:
 
 
 class Obstacles:
-    """The kinds of obstacles; see :class:`~clinic_backups.restore.checks.Checks`."""
+    """Finds each kind of obstacle with one query."""
 
     def __init__(
         self,

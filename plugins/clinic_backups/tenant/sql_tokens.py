@@ -217,7 +217,7 @@ def split(found: Sequence[Token], *signs: str) -> list[list[Token]]:
 
 
 def replaced(text: str, changes: Iterable[tuple[int, int, str]]) -> str:
-    """A text with some of its parts, each from one position to another, replaced. Parts of such parts are not."""
+    """Replace the given ranges of the text. A range inside an earlier one is ignored."""
     parts, at = list[str](), 0
     for start, end, new in sorted(changes):
         if start >= at:
