@@ -23,6 +23,7 @@ from clinic_backups.tenant.extract import SqlFolder
 
 _ALSO_LIVE = ("target", "backup", "trigger ", "sequence ", "conversion ", "shape ", "extract ", "hook ", "function ")
 """Parts that have to be as planned in the mode ``live`` too, if they still matter."""
+_VALUES = "values "
 
 
 def triggers(quiet: Quiet) -> dict[str, str]:
@@ -61,7 +62,7 @@ def conversions(
     for name, diff in diffs.items():
         if diff.plan.insert + diff.plan.update and (how := converted[name].how):
             parts[f"conversion {name}"] = json.dumps(how, sort_keys=True)
-            parts[f"values {name}"] = digest_of_values(workspace, diff)
+            parts[f"{_VALUES}{name}"] = digest_of_values(workspace, diff)
     return parts
 
 
@@ -91,8 +92,16 @@ def unplanned(now: Mapping[str, str], planned: Mapping[str, str]) -> list[str]:
     return [
         key
         for key in otherwise(now, planned)
-        if key in now and key.startswith(_ALSO_LIVE) and not _is_milder(key, now[key], planned.get(key))
+        if key in now
+        and (key.startswith(_ALSO_LIVE) or _are_of_the_same_rows(key, now, planned))
+        and not _is_milder(key, now[key], planned.get(key))
     ]
+
+
+def _are_of_the_same_rows(key: str, now: Mapping[str, str], planned: Mapping[str, str]) -> bool:
+    """Whether these are converted values of a table of which no row was left out."""
+    table = key.removeprefix(_VALUES)
+    return table != key and now.get(table) == planned.get(table)
 
 
 def _is_milder(key: str, now: str, planned: str | None) -> bool:
