@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -530,3 +531,19 @@ class Ticks:
 
     def __call__(self) -> float:
         return sum(self._slept)
+
+
+def test_a_lock_that_somebody_else_holds_is_no_backup_and_is_said_so(rig: Rig) -> None:
+    rig.execute("CREATE ROLE forastero LOGIN PASSWORD 'x'")
+    try:
+        with closing(rig.database.connect(user="forastero", password="x")) as other, other.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(hashtextextended('clinic_backups:clinic:1', 0))")
+            with pytest.raises(
+                AlreadyRunning, match="of the role forastero, which is not the catalog's role"
+            ) as caught:
+                rig.run(1)
+            assert f"end session {other.info.backend_pid}" in caught.value.hint
+            rig.run(2)
+        assert rig.run(1).state == "completed"
+    finally:
+        rig.execute("DROP ROLE forastero")

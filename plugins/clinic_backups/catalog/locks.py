@@ -15,6 +15,7 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import raise_database_error, session_settings
 from clinic_backups.base.errors import TransientError
 from clinic_backups.base.kept_connections import KeptConnections
+from clinic_backups.base.text import one_line
 from clinic_backups.catalog.catalog_database import connect_catalog
 
 Purpose = Literal["clinic", "replicas"]
@@ -24,6 +25,13 @@ IDLE_SECONDS, BEAT_SECONDS = 300, 30
 """After this silence the server frees the lock; and the interval in which the holder sends a sign of life."""
 TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
 TRY_LOCK_AND_TELL_TIME = f"{TRY_LOCK}, clock_timestamp()"
+# pg_locks shows the two halves of a bigint key; see the PostgreSQL manual.
+_HOLDER = """
+    SELECT l.pid, a.usename FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+     WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+       AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended(%(name)s, 0)
+       AND a.usename <> current_user"""
 
 
 def lock_name(purpose: Purpose, clinic_id: int) -> str:
@@ -77,7 +85,7 @@ def lock_clinic(
             before = f"{session_settings(cursor, limits)}; "
             for purpose in purposes:
                 if not _try(cursor, lock_name(purpose, clinic_id), clock, before):
-                    raise _running(clinic_id, purpose)
+                    raise _of_stranger(cursor, clinic_id, purpose) or _running(clinic_id, purpose)
                 before = ""
         with _kept_alive(db):
             yield ClinicLock(db, clinic_id)
@@ -130,6 +138,24 @@ def _kept_alive(db: Any) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()  # so that no sign of life begins a transaction after the lock's end
+
+
+def _of_stranger(cursor: Any, clinic_id: int, purpose: Purpose) -> AlreadyRunning | None:
+    """The error if a session of another role holds the lock: then that is no backup or restore of this package.
+
+    Any role that may connect to the catalog's database can take an advisory lock.
+    """
+    cursor.execute(_HOLDER, {"name": lock_name(purpose, clinic_id)})
+    found = cursor.fetchone()
+    if found is None:
+        return None
+    pid, role = found
+    return AlreadyRunning(
+        f"The lock of clinic {clinic_id} in the catalog is held by session {pid} of the role {one_line(role)}, which is"
+        " not the catalog's role: it is no backup or restore of this package. Nothing was started.",
+        hint=f"Find out who uses that role, and end session {pid} with pg_terminate_backend. A database of its"
+        " own for the catalog, to which only the catalog's role may connect, keeps others from it.",
+    )
 
 
 def _running(clinic_id: int, purpose: Purpose) -> AlreadyRunning:
