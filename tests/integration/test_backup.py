@@ -534,7 +534,9 @@ class Ticks:
 
 
 def test_a_lock_that_somebody_else_holds_is_no_backup_and_is_said_so(rig: Rig) -> None:
-    rig.execute("CREATE ROLE forastero LOGIN PASSWORD 'x'")
+    rig.execute(
+        "CREATE ROLE forastero LOGIN PASSWORD 'x'", f"GRANT CONNECT ON DATABASE {rig.database.name} TO forastero"
+    )
     try:
         with closing(rig.database.connect(user="forastero", password="x")) as other, other.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(hashtextextended('clinic_backups:clinic:1', 0))")
@@ -546,4 +548,4 @@ def test_a_lock_that_somebody_else_holds_is_no_backup_and_is_said_so(rig: Rig) -
             rig.run(2)
         assert rig.run(1).state == "completed"
     finally:
-        rig.execute("DROP ROLE forastero")
+        rig.execute("DROP OWNED BY forastero", "DROP ROLE forastero")
