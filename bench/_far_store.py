@@ -28,8 +28,8 @@ def main() -> None:
         clinics_at_once=job["at_once"],
     )  # fmt: skip
     parts = Parts(settings, connections.get)
-    StoreInit(parts.catalog, machine_now, "bench").run(parts.bare_stores.primary, take_over=True)
     parts.open_all()
+    StoreInit(parts.catalog, machine_now, "bench").run(parts.bare_stores.primary, take_over=True)
     clinics = [Clinic(number, "Banco") for number in job["clinics"]]
     folder, turns, seconds = SqlFolder(PROJECT_SQL), Turns(), 0.0
 

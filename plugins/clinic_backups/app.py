@@ -97,7 +97,7 @@ class Parts:
 
     def __init__(self, settings: Settings, find: FindConnection) -> None:
         self.settings = settings
-        self._find = find
+        self._find, self._threads = find, 1
         self.kept = KeptConnections()
         """Opens the connections of backups. Several backups in a row use the same ones within ``kept.keeping()``."""
         Limits.silence_seconds = settings.silence_seconds
@@ -124,7 +124,7 @@ class Parts:
             self.catalog_connection,
             clock_difference_seconds=settings.clock_difference_seconds,
             kept=self.kept,
-            connections=settings.clinics_at_once,
+            connections=self._threads,
         )
 
     @property
@@ -239,10 +239,11 @@ class Parts:
         return post.deliver(clinic_id=clinic_id, limit_seconds=limit_seconds)
 
     def open_all(self) -> None:
-        """Find the connections and open the stores that :meth:`backup` uses, before threads do so.
+        """Find the connections and open the stores that :meth:`backup` uses, before several threads do so.
 
-        A further store that cannot be opened is left to whoever needs it.
+        Call this before anything else. A further store that cannot be opened is left to whoever needs it.
         """
+        self._threads = self.settings.clinics_at_once
         _ = self.clinic_db, self.catalog, self.store, self.announcer, self.outcomes, self.identities
         for url in self.stores.urls:
             with suppress(ClinicBackupsError):

@@ -126,6 +126,7 @@ class ClinicBackupOperator(BaseOperator):
         :raises TransientError: a retry may help at least one of them.
         :raises PermanentError: a retry helps none of those that failed.
         """
+        parts.open_all()  # here, because Airflow is asked for the connections
         made = {r.clinic_id for r in parts.catalog.find(run_id=context["dag_run"].run_id, state="completed")}
         wanted = [clinic for clinic in share.clinics if clinic.id not in made] or list(share.clinics)
         if len(wanted) < len(share.clinics):
@@ -134,7 +135,6 @@ class ClinicBackupOperator(BaseOperator):
             )
         results, failed = list[dict[str, Any]](), dict[int, ClinicBackupsError]()
         mails, turns, at_once = Pace(), Turns(), min(parts.settings.clinics_at_once, len(wanted))
-        parts.open_all()  # here, because Airflow is asked for the connections
         work = partial(self._back_up, parts, context, turns=turns, name_in_progress=at_once > 1)
         with closing(outcomes_of(wanted, work, at_once=at_once, stop=self._stop_all)) as outcomes:
             for number, done in enumerate(outcomes, 1):
