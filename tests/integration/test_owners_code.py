@@ -16,6 +16,7 @@ from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.catalog.restores import RestoreMode
 from clinic_backups.restore.plan import RestorePlan, Wish
 from tests.integration.test_restore_outside import OWN
+from tests.integration.test_trial import trial
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped
 
@@ -105,3 +106,34 @@ def test_a_restore_without_anything_to_write_commits_nothing(demo_database: Demo
     assert plan.writes == 0
     assert tried(rig, record, plan, "exact") == ""
     assert rig.execute_rows("SELECT count(*) FROM s.bill WHERE no = 'taken'") == [(0,)]
+
+
+CHECKED = """
+    CREATE FUNCTION h.fits(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+    ALTER TABLE s.line ADD CHECK (h.fits(v))
+"""
+
+
+def test_plan_and_check_say_whose_code_a_restore_runs(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, {"bill": OWN, "line": OWN})
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.line WHERE clinic_id = 1 AND id < 5")
+    (of_bill,) = [table.notes for table in rig.plan(record).tables if table.table == "s.bill"]
+    assert of_bill == () and [found for found in trial(rig) if found.level != "ok"] == []
+    role = owned(rig, "s.line")
+    rig.execute(f"SET ROLE {role}; {CHECKED}; RESET ROLE")
+    said = " ".join(note for table in rig.plan(record).tables for note in table.notes)
+    told = {found.message: found.hint for found in trial(rig) if found.level == "warning"}
+    for what, remedy in (
+        (f"s.line belongs to the role {role}", "ALTER TABLE s.line OWNER TO"),
+        (
+            f"The function h.fits(text), which the writing calls, belongs to the role {role}",
+            "ALTER FUNCTION h.fits(text) OWNER TO",
+        ),
+    ):
+        assert said.count(what) == 1
+        assert [found.startswith(remedy) for message, found in told.items() if message.startswith(what)] == [True]
+    # Whoever may write everything anyway gains nothing.
+    rig.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON s.clinic, s.bill TO {role}")
+    assert [found for found in trial(rig) if found.level != "ok"] == []
+    assert not [note for table in rig.plan(record).tables for note in table.notes]
