@@ -9,6 +9,7 @@ import pytest
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.tenant.key_names import stems
 from tests.integration.test_gaps import Guard
+from tests.integration.test_sequences_believed import hostile
 from tests.postgres_fixtures import DemoDatabase
 from tests.shapes import Shaped, shaped
 
@@ -130,3 +131,34 @@ def test_the_name_of_the_clinics_table_is_a_key_too(demo_database: DemoDatabase,
 )  # fmt: skip
 def test_stems(name: str, found: set[str]) -> None:
     assert stems(name) == found
+
+
+# A condition of an index is evaluated when a query of its table is planned.
+STRANGER = """
+    CREATE FUNCTION h.ran(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+    CREATE TABLE h.log (id int, patient_id text); INSERT INTO h.log VALUES (1, '11'); GRANT SELECT ON h.log TO PUBLIC;
+    CREATE INDEX ON h.log (id) WHERE h.ran(1);
+    CREATE OR REPLACE FUNCTION h.ran(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql
+        AS 'BEGIN RAISE LOG ''STRANGER RAN IN %'', current_database(); RETURN true; END'
+"""
+
+
+@pytest.mark.parametrize("owns", ["the table", "its schema"])
+def test_no_table_of_a_stranger_is_read(demo_database: DemoDatabase, tmp_path: Path, owns: str) -> None:
+    shape = rig_of(demo_database, tmp_path, "n int")
+    hostile(shape, STRANGER)
+    if owns == "its schema":
+        shape.execute(f"ALTER TABLE h.log OWNER TO {demo_database.roles.restorer}")
+        shape.execute(f"ALTER TABLE s.patient OWNER TO {demo_database.roles.restorer}")
+    assert shape.run(1).gaps == ()
+    guard = Guard(demo_database, shape.store)
+    guard.settings = guard.settings.model_copy(update={"sql_dir": tmp_path / "sql"})
+    (finding,) = guard.errors("warning")
+    assert "h.log is a table whose column patient_id" in finding.message
+    assert "belongs to a role that may not write" in finding.message
+    log = demo_database.postgres._log.read_text("utf-8", "replace")
+    assert f"STRANGER RAN IN {demo_database.name}\n" not in log
+    # The values count as soon as the table is the application's.
+    shape.execute("ALTER TABLE h.log OWNER TO CURRENT_USER", "ALTER SCHEMA h OWNER TO CURRENT_USER")
+    with pytest.raises(PermanentError, match=r"h\.log is a table whose column patient_id"):
+        shape.run(1)

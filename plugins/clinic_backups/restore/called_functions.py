@@ -47,12 +47,14 @@ class CalledFunction:
         return named_calls(self.body) if is_read else []
 
 
-def called_functions(workspace: Workspace, written: Sequence[str], triggers: Sequence[Trigger]) -> dict[str, str]:
-    """By name with arguments, what the functions do. The triggers' own functions are left out.
+def called_functions(workspace: Workspace, written: Sequence[str], triggers: Sequence[Trigger]) -> list[CalledFunction]:
+    """The functions, with those of the triggers.
 
     :param written: the tables that are written.
     :param triggers: those that the writing would fire.
     """
+    if not written:
+        return []
     found = _known(workspace, written, triggers, [])
     looked_at, owners, path = set[int](), list[int](), list[str]()
     for _ in range(_FURTHEST):
@@ -67,7 +69,7 @@ def called_functions(workspace: Workspace, written: Sequence[str], triggers: Seq
         if named <= looked_at:
             break
         found = _known(workspace, written, triggers, named | looked_at)
-    return {each.said: each.definition for each in found if not each.is_trigger}
+    return found
 
 
 def _known(

@@ -16,12 +16,14 @@ from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table
 from clinic_backups.restore import digest_parts, notes
 from clinic_backups.restore.archives import Wanted
+from clinic_backups.restore.called_functions import CalledFunction, called_functions
 from clinic_backups.restore.choose_tables import ChosenTables
 from clinic_backups.restore.columns import row_keys
 from clinic_backups.restore.columns.casts import Converted, convert, fill_nulls
 from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.diff import TableDiff, compute
+from clinic_backups.restore.owners import foreign_code
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan, Target, Wish, digest_of
@@ -214,12 +216,15 @@ class Comparison:
         self._refusals += self._quiet.refusals()
         for name, note in self._quiet.notes().items():
             self._note(name, note)
+        written = [*(name for name, diff in diffs.items() if diff.plan.writes), *(each.table for each in self._derived)]
+        called = called_functions(workspace, written, self._quiet.triggers)
+        self._say_whose_code(called)
         if self._wish.mode == "live":
             self._moment = moment_of(workspace, diffs)
         self._parts = (
             digest_parts.said(self._notes, self._target)
             | digest_parts.triggers(self._quiet)
-            | digest_parts.functions(workspace, diffs, self._quiet, [each.table for each in self._derived])
+            | digest_parts.functions(called)
             | digest_parts.moved_sequences(self._sequences)
             | digest_parts.conversions(workspace, diffs, self._converted)
             | digest_parts.extracts(diffs, self.queries)
@@ -234,6 +239,12 @@ class Comparison:
         )
         for table, note in self._sequences.beside:
             self._note(table, note)
+
+    def _say_whose_code(self, called: Sequence[CalledFunction]) -> None:
+        read = {*self.diffs, *(name for each in self._references for name in (each.child, each.parent))}
+        runs = [each for each in called if not each.is_trigger or self._quiet.how == "fire"]
+        for each in foreign_code(self.workspace, read, runs, self.queries):
+            self._note(each.name if each.kind == "table" else next(iter(self.diffs)), each.said)
 
     def present(self) -> Present:
         """The contents that the safety backup must have."""

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from clinic_backups.restore.called_functions import called_functions
+from clinic_backups.restore.called_functions import CalledFunction
 from clinic_backups.restore.columns.casts import Converted
 from clinic_backups.restore.diff import TableDiff, digest_of_values
 from clinic_backups.restore.hooks import AFTER, BEFORE
@@ -34,13 +34,9 @@ def triggers(quiet: Quiet) -> dict[str, str]:
     }
 
 
-def functions(
-    workspace: Workspace, diffs: Mapping[str, TableDiff], quiet: Quiet, derived: Sequence[str]
-) -> dict[str, str]:
-    """The functions that the writing calls, as in defaults, constraints and the texts of triggers."""
-    written = [*(name for name, diff in diffs.items() if diff.plan.writes), *derived]
-    found = called_functions(workspace, written, quiet.triggers) if written else {}
-    return {f"function {name}": definition for name, definition in found.items()}
+def functions(called: Sequence[CalledFunction]) -> dict[str, str]:
+    """What the functions do that the writing calls. The triggers' own functions come with the triggers."""
+    return {f"function {each.said}": each.definition for each in called if not each.is_trigger}
 
 
 def moved_sequences(found: FoundSequences) -> dict[str, str]:

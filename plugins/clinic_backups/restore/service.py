@@ -133,8 +133,8 @@ class ClinicRestore:
             if now.writes:
                 ((xid,),) = comparison.workspace.rows("SELECT pg_current_xact_id()::text", None, "asking for the id")
                 on_commit(str(xid))
-            committing.append(str(xid) if now.writes else "")
-            comparison.workspace.commit()
+                committing.append(str(xid))
+                comparison.workspace.commit()
             return now
 
         folder = SqlFolder(self.settings.sql_dir)
@@ -285,9 +285,8 @@ def _interrupted(error: TransientError, committing: Sequence[str]) -> TransientE
             f"{error.message} That was during the commit, and it is not known whether the restore was committed. The"
             " clinic is either as before or completely restored.",
             hint="Plan the same restore again: if there is nothing to write, it was done."
-            + (f" Until its next restart, the server knows: SELECT pg_xact_status('{committing[-1]}');"
-               if committing[-1] else ""),
-        )  # fmt: skip
+            f" Until its next restart, the server knows: SELECT pg_xact_status('{committing[-1]}');",
+        )
     told.refused = refused  # type: ignore[attr-defined]
     return told
 

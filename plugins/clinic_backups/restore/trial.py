@@ -14,6 +14,8 @@ from clinic_backups.base.settings import Settings
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import table_in_sql
 from clinic_backups.restore import hooks
+from clinic_backups.restore.called_functions import called_functions
+from clinic_backups.restore.owners import foreign_code
 from clinic_backups.restore.rules import (
     NO_ACTION,
     Reference,
@@ -74,6 +76,7 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
         for name in sorted({each.child for each in references} & set(folder.declarations().derived) - set(tables)):
             _check_triggers(report, workspace, name, derived=True)
         _check_sequences(report, workspace, sorted(tables), role)
+        _check_owners(report, workspace, sorted(tables), references)
         for name in (hooks.BEFORE, hooks.AFTER):
             for clinic in clinics[:1]:
                 with report.check(CHECK):
@@ -126,6 +129,15 @@ def _check_sequences(report: Report, workspace: Workspace, names: list[str], rol
         report.error(CHECK, refusal.message, refusal.hint)
     for said, hint in dict.fromkeys((each.said, each.hint) for each in found.untold):
         report.warn(CHECK, said, hint)
+
+
+def _check_owners(
+    report: Report, workspace: Workspace, names: list[str], references: Sequence[Reference]
+) -> None:  # fmt: skip
+    """Tell whose code would run in a restore."""
+    read = {*names, *(name for each in references for name in (each.child, each.parent))}
+    for each in foreign_code(workspace, read, called_functions(workspace, names, []), names):
+        report.warn(CHECK, each.said, each.remedy)
 
 
 def _try(workspace: Workspace, table: Table, key: Sequence[str], query: str, references: tuple[Reference, ...]) -> bool:

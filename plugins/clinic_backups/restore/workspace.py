@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import psycopg2
 from psycopg2 import sql
@@ -16,6 +16,7 @@ from clinic_backups.base.errors import ClinicBackupsError, PermanentError
 from clinic_backups.base.silence import APPLICATION_PATH, IN_OWN_PATH, OWN_PATH, WatchedConnection
 from clinic_backups.base.table import Table
 from clinic_backups.restore.writing import event_triggers
+from clinic_backups.restore.writing.changes import Changes, changes
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant.copy_statement import require_column
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -47,12 +48,24 @@ class Workspace(Snapshot):
 
     It does not see what others commit meanwhile. If it writes a row that others have written meanwhile, it fails and
     nothing is changed.
+
+    :ivar began: the server's counts at its beginning, before any query was planned.
     """
 
     READ_ONLY = False
     SOURCE: SqlOrigin = "restore"
+    began: Changes
     _views = 0
     _as_application = False
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        try:
+            self.began = changes(self.rows)
+        except BaseException:
+            self._db.close()
+            raise
+        return self
 
     @staticmethod
     def _open(connection: Connection) -> WatchedConnection:
@@ -172,6 +185,11 @@ class Workspace(Snapshot):
             view = self.view(query, doing, columns)
             with self.application_path():
                 return self.rows(sql.SQL("SELECT * FROM {}").format(view), None, doing)
+
+    @property
+    def has_event_triggers(self) -> bool:
+        """Whether event triggers fire when temporary tables and views are made."""
+        return bool(self._event_triggers.triggers)
 
     @cached_property
     def _event_triggers(self) -> event_triggers.EventTriggers:

@@ -30,6 +30,7 @@ from clinic_backups.tenant.schema_memory import MEMORY
 from clinic_backups.tenant.structure import NotedColumn, ParentKey, Structure
 from clinic_backups.tenant.tenant_db import Snapshot
 from clinic_backups.tenant.value_checks import ValueChecks
+from clinic_backups.tenant.whose_tables import believed_tables, not_read
 
 WITHIN_SECONDS = 60
 """The longest time for comparing one clinic's rows before its backup."""
@@ -152,7 +153,12 @@ def _problems_behind(
         rows = snapshot.rows_within(within_seconds, query, f"looking for large objects of {column.table}")
         if rows is None or rows[0][0]:
             found.append(large_object_problem(column))
-    for column, meant, problem in coverage.doubtful():
+    doubtful = coverage.doubtful()
+    believed = believed_tables(snapshot, [column.table for column, _, _ in doubtful], extracts) if doubtful else ()
+    for column, meant, problem in doubtful:
+        if column.table not in believed:
+            found.append(not_read(problem))
+            continue
         unlike = _names_nothing(snapshot, column, meant, within_seconds=within_seconds)
         found.append(replace(problem, is_gap=not unlike))
     for parent, heirs in coverage.inherited().items():

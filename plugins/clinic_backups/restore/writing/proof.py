@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from psycopg2 import sql
@@ -11,93 +10,11 @@ from clinic_backups.archive.reader import TableContent
 from clinic_backups.base.database import qualified
 from clinic_backups.base.errors import IntegrityError, PermanentError
 from clinic_backups.catalog.restores import RestoreMode
-from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff
+from clinic_backups.restore.diff import INSERT, UPDATE, TableDiff
 from clinic_backups.restore.reading import blocks_of
 from clinic_backups.restore.workspace import Workspace, row_text
-from clinic_backups.restore.writing.write_statement import Writes, target
+from clinic_backups.restore.writing.write_statement import target
 from clinic_backups.tenant.drift import FILE
-from clinic_backups.tenant.pg_catalog import catalog_query
-
-
-def counted(workspace: Workspace) -> Writes:
-    """The server's count of this transaction's writes in every table so far. It includes cascades and triggers."""
-    found = workspace.rows(
-        "SELECT n.nspname || '.' || c.relname, sum(s.n_tup_ins)::bigint, sum(s.n_tup_upd)::bigint,"
-        " sum(s.n_tup_del)::bigint FROM pg_stat_xact_user_tables AS s"
-        " JOIN pg_class AS c ON c.oid = COALESCE(pg_partition_root(s.relid), s.relid)"
-        " JOIN pg_namespace AS n ON n.oid = c.relnamespace"
-        " WHERE c.relpersistence <> 't' GROUP BY 1",
-        None,
-        "counting what was written",
-    )
-    return Counter(
-        {
-            (table, operation): int(count)
-            for table, *counts in found
-            for operation, count in zip((INSERT, UPDATE, DELETE), counts, strict=True)
-        }
-    )
-
-
-def only_planned(workspace: Workspace, planned: Writes, found: Writes) -> None:
-    """Check that exactly the planned rows were written. :raises IntegrityError: more or fewer were.
-
-    :raises IntegrityError: something else was written besides the plan, or less.
-    """
-    for table, operation in sorted(set(found) | set(planned)):
-        is_, was = found[table, operation], planned[table, operation]
-        if is_ != was and not _was_taken_back(workspace, table, planned, found):
-            raise IntegrityError(
-                f"{table}: {operation} touched {is_} rows, planned were {was}.",
-                hint="Nothing was changed. A trigger or a cascade also writes: turn it off for the restore.",
-            )
-
-
-def _was_taken_back(workspace: Workspace, table: str, planned: Writes, found: Writes) -> bool:
-    """Whether the writes beyond the plan were rolled back within the transaction by a trigger's EXCEPTION block.
-
-    The server counts such writes too. A row that was written and stayed is visible with a version of this transaction.
-    A deleted row leaves no version. A planned row that was written twice leaves one. Neither is reported.
-    """
-    was = {operation: planned[table, operation] for operation in (INSERT, UPDATE, DELETE)}
-    is_ = {operation: found[table, operation] for operation in was}
-    of_plan = was[INSERT] + was[UPDATE]
-    if is_[DELETE] != was[DELETE] or is_[INSERT] < was[INSERT] or (is_[UPDATE] != was[UPDATE] and of_plan):
-        return False
-    # No other transaction's version is that young and visible: the snapshot is older than this transaction's number.
-    query = sql.SQL("SELECT count(*) FROM {}{} WHERE age(xmin) <= (SELECT age(pg_current_xact_id()::xid))")
-    try:
-        with workspace.attempt():
-            partitioned = workspace.relations().get(table, False)
-            only = sql.SQL("" if partitioned else "ONLY ")
-            ((stayed,),) = workspace.rows(query.format(only, qualified(table)), None, f"reading {table} again")
-    except PermanentError:
-        return False  # it may not be read
-    return int(stayed) == of_plan
-
-
-def definitions(workspace: Workspace) -> str:
-    """The version of all definitions and large objects in this transaction. TRUNCATE, DROP and other DDL change it.
-
-    The server's counts of rows do not include these.
-    """
-    ((version, large),) = workspace.rows(
-        f"SELECT ({catalog_query('version')}), (SELECT (count(*), sum(hashint8(oid::bigint)))::text"  # noqa: S608
-        " FROM pg_largeobject_metadata)",
-        None,
-        "reading the version of the definitions",
-    )
-    return f"{version} {large}"
-
-
-def require_unchanged(before: str, after: str) -> None:
-    """:raises IntegrityError: besides the rows, something was truncated, dropped, created or altered."""
-    if before != after:
-        raise IntegrityError(
-            "While the rows were written, a table, a large object or another object was truncated, dropped, created or"
-            " altered.",
-            hint="Nothing was changed. A trigger may have done that: turn it off for the restore.",
-        )
 
 
 class Proof:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from clinic_backups.base.connections import Connection
@@ -14,9 +16,11 @@ from clinic_backups.restore.rules import Reference
 from clinic_backups.restore.sequences import find_sequences
 from clinic_backups.restore.sequences.advancing import advance
 from clinic_backups.restore.workspace import Workspace
+from clinic_backups.restore.writing.changes import Writes
 from clinic_backups.restore.writing.derived import Derived
 from clinic_backups.restore.writing.kept import KeptColumns
-from clinic_backups.restore.writing.proof import Proof, counted, definitions, only_planned, require_unchanged
+from clinic_backups.restore.writing.only_planned import OnlyPlanned
+from clinic_backups.restore.writing.proof import Proof
 from clinic_backups.restore.writing.quiet import Quiet
 from clinic_backups.restore.writing.references import ReferenceProof
 from clinic_backups.restore.writing.rehearsal import explain
@@ -67,6 +71,7 @@ class Writing:
         self._workspace, self._connection, self._diffs, self._references = workspace, connection, diffs, references
         self._quiet, self._derived, self._found, self._proof = quiet, derived, found, proof
         self._writes = any(diff.plan.writes for diff in diffs.values())
+        self._only_planned = OnlyPlanned(workspace)
 
     def rehearse(self) -> Rehearsed:
         """Write, prove and roll back.
@@ -88,18 +93,18 @@ class Writing:
 
         :raises ClinicBackupsError: a constraint, or the proof, forbids it.
         """
-        if self._writes:
-            self._write_or_explain()
+        done: Writes = self._write_or_explain() if self._writes else Counter()
         listener.step("reading the clinic again")
         self._proof.whole()
         if self._writes:
             advance(self._workspace, self._found.numbered)
+            self._only_planned.require(done)
 
-    def _write_or_explain(self) -> None:
+    def _write_or_explain(self) -> Writes:
         """:raises Collided: a constraint forbids what the rehearsal allowed."""
         try:
             with self._workspace.attempt():
-                self._write()
+                return self._write()
         except PermanentError as error:
             refused = refusal_of(error)
             if refused is None or not refused.state.startswith("23"):
@@ -107,7 +112,8 @@ class Writing:
             refusal = explain(self._workspace, self._diffs, error)
             raise Collided(refusal.message, hint=refusal.hint) from None
 
-    def _write(self) -> None:
+    def _write(self) -> Writes:
+        """Returns the number of written rows."""
         workspace, run = self._workspace, self._workspace.execute
         self._proof.require_counts()
         own_proof = None
@@ -119,14 +125,18 @@ class Writing:
         writer = Writer(workspace, self._diffs, self._references, self._quiet, self._derived)
         writer.prepare()
         run("SET CONSTRAINTS ALL DEFERRED", "deferring constraints")
-        self._quiet.begin(workspace)
-        before, defined = counted(workspace), definitions(workspace)
+        with self._own_definitions():
+            self._quiet.begin(workspace)
         done = writer.write()
         with workspace.application_path():
             run("SET CONSTRAINTS ALL IMMEDIATE", "checking the constraints")
-        only_planned(workspace, done, counted(workspace) - before)
-        require_unchanged(defined, definitions(workspace))
-        self._quiet.end(workspace)
+        self._only_planned.require(done)
+        with self._own_definitions():
+            self._quiet.end(workspace)
         kept.prove()
         if own_proof is not None:
             own_proof.prove()
+        return done
+
+    def _own_definitions(self) -> AbstractContextManager[None]:
+        return self._only_planned.own_definitions() if self._quiet.how == "disable" else nullcontext()

@@ -22,12 +22,10 @@ from clinic_backups.base.errors import IntegrityError
 from clinic_backups.restore.diff import DELETE, INSERT, UPDATE, TableDiff, is_op
 from clinic_backups.restore.rules import Reference, cascading
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
+from clinic_backups.restore.writing.changes import Writes
 from clinic_backups.restore.writing.derived import Derived
 from clinic_backups.restore.writing.park import Parking
 from clinic_backups.restore.writing.quiet import Quiet
-
-Writes = Counter[tuple[str, str]]
-"""Rows by table and operation."""
 
 
 class Writer:

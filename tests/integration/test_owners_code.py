@@ -1,0 +1,139 @@
+"""Code of somebody who owns one table and has no right on the others: it runs in restores, and changes nothing unseen.
+
+PostgreSQL calls the functions of a table's indexes, constraints and defaults as the role that plans, reads or writes.
+"""
+
+# ruff: noqa: E501 - a case reads best in one line
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clinic_backups.base.backup_record import BackupRecord
+from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.catalog.restores import RestoreMode
+from clinic_backups.restore.plan import RestorePlan, Wish
+from tests.integration.test_restore_outside import OWN
+from tests.integration.test_trial import trial
+from tests.postgres_fixtures import DemoDatabase
+from tests.shapes import Shaped, shaped
+
+DDL = """
+    CREATE TABLE s.bill (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, no text);
+    CREATE TABLE s.line (id int PRIMARY KEY, clinic_id int, v text);
+    INSERT INTO s.bill SELECT k, 1 + k % 2, 'F' || k FROM generate_series(1, 20) AS k;
+    INSERT INTO s.line SELECT k, 1 + k % 2, 'l' || k FROM generate_series(1, 40) AS k
+"""
+OTHER = "; CREATE TABLE s.other (id int, bill_id int REFERENCES s.bill{}); INSERT INTO s.other VALUES (1, 2)"
+# An index's condition must be immutable, and is evaluated when a query of the table is planned.
+INDEXED = """
+    CREATE FUNCTION h.does() RETURNS void VOLATILE LANGUAGE plpgsql AS $f$BEGIN {does}; EXCEPTION WHEN others THEN NULL; END$f$;
+    CREATE FUNCTION h.is(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+    CREATE INDEX planned ON {table} (id) WHERE h.is(1);
+    CREATE OR REPLACE FUNCTION h.is(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM h.does(); RETURN true; END';
+"""
+TAKES_OVER = "UPDATE s.bill SET no = 'taken' WHERE clinic_id = 2 AND no <> 'taken'"
+# The row has the backup's value again as soon as it was restored.
+LATE = f"IF EXISTS (SELECT FROM s.bill WHERE id = 4 AND no = 'F4') THEN {TAKES_OVER}; END IF"
+GIVES_ITSELF_RIGHTS = "EXECUTE format('ALTER ROLE %I SET work_mem = ''63MB''', current_user)"
+
+
+def owned(rig: Shaped, table: str) -> str:
+    """A role that owns this table and a schema h."""
+    role = f"owner_{rig.database.name}"
+    rig.execute(
+        f"CREATE ROLE {role}", f"CREATE SCHEMA h AUTHORIZATION {role}", "GRANT USAGE ON SCHEMA h TO PUBLIC",
+        f"GRANT USAGE, CREATE ON SCHEMA s TO {role}", f"ALTER TABLE {table} OWNER TO {role}", f"GRANT ALL ON {table} TO PUBLIC",
+    )  # fmt: skip
+    return role
+
+
+def tried(rig: Shaped, record: BackupRecord, plan: RestorePlan, mode: RestoreMode) -> str:
+    """Apply the plan; returns why it was refused, or an empty text."""
+    try:
+        rig.restore().apply(rig.source(record), Wish(mode), approved=plan.digest, plan=plan)
+    except ClinicBackupsError as error:
+        return str(error)
+    return ""
+
+
+WHEN = {
+    "always": ("s.line", "", "", TAKES_OVER),
+    "after the writing": ("s.line", "", "", LATE),
+    "a role's setting": ("s.line", "", "", GIVES_ITSELF_RIGHTS),
+    "a left-out table": ("s.other", OTHER.format(""), "s.other: an own log", TAKES_OVER),
+    "a table that cascades": ("s.other", OTHER.format(" ON DELETE CASCADE"), "s.other: an own log", TAKES_OVER),
+    "a derived table": ("s.other", OTHER.format(""), "s.other: derived, x", TAKES_OVER),
+}
+
+
+@pytest.mark.parametrize("mode", ["exact", "live"])
+@pytest.mark.parametrize("case", WHEN)
+def test_what_code_does_while_tables_are_read_is_seen(
+    demo_database: DemoDatabase, tmp_path: Path, case: str, mode: RestoreMode
+) -> None:
+    """The index is made after the approval, which covers only the tables that are written."""
+    table, more, line, does = WHEN[case]
+    rig = shaped(demo_database, tmp_path, DDL + more, {"bill": OWN, "line": OWN}, lists=f"{line}\n")
+    role, record = owned(rig, table), rig.run(1)
+    rig.execute("UPDATE s.bill SET no = 'x' WHERE clinic_id = 1 AND id > 2", "INSERT INTO s.bill VALUES (100, 1, 'n')")
+    plan = rig.plan(record, mode=mode)
+    assert plan.refusals == ()
+    rig.execute(f"SET ROLE {role}; {INDEXED.format(table=table, does=does)}; RESET ROLE")
+    said = tried(rig, record, plan, mode)
+    assert rig.execute_rows("SELECT count(*) FROM s.bill WHERE no = 'taken'") == [(0,)]
+    settings = "SELECT count(*) FROM pg_db_role_setting WHERE setconfig @> '{work_mem=63MB}'"
+    assert rig.execute_rows(settings) == [(0,)]
+    assert "Nothing was changed" in said or (mode == "live" and not said)
+
+
+def test_a_plan_says_what_code_did_meanwhile(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, {"bill": OWN, "line": OWN})
+    role, record = owned(rig, "s.line"), rig.run(1)
+    rig.execute("UPDATE s.bill SET no = 'x' WHERE clinic_id = 1", "DELETE FROM s.line WHERE clinic_id = 1 AND id < 5")
+    rig.execute(f"SET ROLE {role}; {INDEXED.format(table='s.line', does=TAKES_OVER)}; RESET ROLE")
+    (refusal,) = rig.plan(record).refusals
+    assert "s.bill: update touched" in refusal.message
+
+
+def test_a_restore_without_anything_to_write_commits_nothing(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, {"bill": OWN, "line": OWN})
+    role, record = owned(rig, "s.line"), rig.run(1)
+    rig.execute(f"SET ROLE {role}; {INDEXED.format(table='s.line', does=TAKES_OVER)}; RESET ROLE")
+    plan = rig.plan(record)
+    assert plan.writes == 0
+    assert tried(rig, record, plan, "exact") == ""
+    assert rig.execute_rows("SELECT count(*) FROM s.bill WHERE no = 'taken'") == [(0,)]
+
+
+CHECKED = """
+    CREATE FUNCTION h.fits(text) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+    ALTER TABLE s.line ADD CHECK (h.fits(v))
+"""
+
+
+def test_plan_and_check_say_whose_code_a_restore_runs(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, {"bill": OWN, "line": OWN})
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.line WHERE clinic_id = 1 AND id < 5")
+    (of_bill,) = [table.notes for table in rig.plan(record).tables if table.table == "s.bill"]
+    assert of_bill == () and [found for found in trial(rig) if found.level != "ok"] == []
+    role = owned(rig, "s.line")
+    rig.execute(f"SET ROLE {role}; {CHECKED}; RESET ROLE")
+    said = " ".join(note for table in rig.plan(record).tables for note in table.notes)
+    told = {found.message: found.hint for found in trial(rig) if found.level == "warning"}
+    for what, remedy in (
+        (f"s.line belongs to the role {role}", "ALTER TABLE s.line OWNER TO"),
+        (
+            f"The function h.fits(text), which the writing calls, belongs to the role {role}",
+            "ALTER FUNCTION h.fits(text) OWNER TO",
+        ),
+    ):
+        assert said.count(what) == 1
+        assert [found.startswith(remedy) for message, found in told.items() if message.startswith(what)] == [True]
+    # Whoever may write everything anyway gains nothing.
+    rig.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON s.clinic, s.bill TO {role}")
+    assert [found for found in trial(rig) if found.level != "ok"] == []
+    assert not [note for table in rig.plan(record).tables for note in table.notes]
