@@ -7,6 +7,7 @@ import sys
 import time
 
 from bench.children import peak_rss_bytes
+from bench.compared import compared_by_preflight
 from clinic_backups.app import Parts
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
@@ -30,11 +31,11 @@ def main() -> None:
     parts = Parts(settings, connections.get)
     StoreInit(parts.catalog, machine_now, "bench").run(parts.bare_stores.primary, take_over=True)
     backup = parts.backup()
+    clinic = Clinic(**job["clinic"])
+    # As in a nightly run, which compares the rows of all clinics once, before the first backup.
+    request = BackupRequest(clinic, kind=job.get("kind", "full"), compared=compared_by_preflight(parts, clinic.id))
     began = time.perf_counter()
-    record = backup.run(
-        # As in a nightly run, which compares the rows of all clinics once, before the first backup.
-        BackupRequest(Clinic(**job["clinic"]), kind=job.get("kind", "full"), rows_compared=True)
-    )
+    record = backup.run(request)
     seconds = time.perf_counter() - began
     answer = {
         "seconds": seconds,

@@ -11,10 +11,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import partial
 from typing import Any
 from unittest import mock
 
 from bench import children
+from bench.compared import compared_by_preflight
 from clinic_backups.app import Parts
 from clinic_backups.base.backup_facts import Gap
 from clinic_backups.base.backup_request import BackupRequest
@@ -26,7 +28,7 @@ from clinic_backups.base.settings import PROJECT_SQL, Settings
 from clinic_backups.base.table import Table
 from clinic_backups.maintenance.store_init import StoreInit
 from clinic_backups.tenant import gate, plausibility
-from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.extract import SqlExtract, SqlFolder, rendered
 from clinic_backups.tenant.table_locks import TableLocks
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -65,6 +67,10 @@ def unguarded() -> Iterator[None]:
         yield
 
 
+def _rendered_for(clinic_id: int, templates: Mapping[str, str], number: int) -> dict[str, str]:
+    return rendered(templates, clinic_id)
+
+
 class Nights:
     """One process that backs up clinics."""
 
@@ -100,10 +106,13 @@ class Nights:
         for clinic_id in self.clinics:
             number = clinic_id + shift + (0 if guarded else UNGUARDED)
             # As in a nightly run, which compares the rows of all clinics once, before the first backup.
-            request = BackupRequest(Clinic(number, "Banco"), rows_compared=True)
+            request = BackupRequest(Clinic(number, "Banco"), compared=compared_by_preflight(self._parts, number))
             queries = SqlExtract().rendered(SqlFolder(PROJECT_SQL), clinic_id)
             if guarded:
-                self._parts.backup().run(request, queries=queries)
+                # The gate renders the extracts too. Here the clinic has another number in the catalog.
+                of_clinic = partial(_rendered_for, clinic_id)
+                with mock.patch.object(gate, "rendered", of_clinic):
+                    self._parts.backup().run(request, queries=queries)
             else:
                 with unguarded():
                     self._parts.backup().run(request, queries=queries)

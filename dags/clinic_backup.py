@@ -95,7 +95,6 @@ def clinic_backup() -> None:
         kind="{{ params.kind or 'auto' }}",
         notes="{{ params.notes or '' }}",
         allow_gaps="{{ params.allow_gaps or False }}",
-        rows_compared="{{ (ti.xcom_pull(task_ids='preflight') or {}).get('rows_compared', False) }}",
         pool=pool.NAME,
         weight_rule=priority.BY_HAND_FIRST,
         map_index_template="{{ task.clinic['name'] }}",

@@ -21,11 +21,13 @@ from clinic_backups.base import connections
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest, WantedKind
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.maintenance.store_init import StoreInit
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.marker import MARKER_KEY
+from clinic_backups.tenant import source_database
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.tenant_db import Snapshot
 from tests.postgres_fixtures import DemoDatabase
@@ -187,3 +189,11 @@ def once(when: Callable[[Any], bool], do: Callable[[], object]) -> Callable[[Any
             do()
 
     return callback
+
+
+def compared_of(rig: Rig, *clinics: int) -> ComparedRows:
+    """What a preflight tells the backups of its run if it has compared all tables for these clinics."""
+    folder = SqlFolder(rig.settings.sql_dir)
+    with Snapshot(rig.clinic_db) as snapshot:
+        source, definitions = source_database.identity_of(snapshot), snapshot.definitions()
+    return ComparedRows(source, definitions, folder.digest(), frozenset(folder.extracts()), frozenset(clinics or (1,)))

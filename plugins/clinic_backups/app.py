@@ -28,6 +28,7 @@ from clinic_backups.base.silence import Limits
 from clinic_backups.base.turns import Turns
 from clinic_backups.catalog.approvals import Approvals
 from clinic_backups.catalog.clinics import Clinics
+from clinic_backups.catalog.comparisons import Comparisons
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.outbox import Outbox, Recipient
@@ -197,6 +198,11 @@ class Parts:
     def known_clinics(self) -> Clinics:
         """The clinics that the catalog knows."""
         return Clinics(self.catalog.database)
+
+    @property
+    def comparisons(self) -> Comparisons:
+        """What the preflights of runs compared."""
+        return Comparisons(self.catalog.database)
 
     def see(self, active: Sequence[Clinic], every: Sequence[Clinic]) -> None:
         """Tell the catalog which clinics there are, and their own schedules and objectives."""
@@ -407,7 +413,9 @@ class Parts:
             problem: ReplicaProblem = "missing" if isinstance(error, ObjectNotFound) else "damaged"
             self.replicas().lose(record, url, problem, self.clock(), LossAlarm(self.clock))
 
-    def preflight(self, *, count_rows: bool = True, try_restores: bool = False) -> list[preflight.Finding]:
+    def preflight(
+        self, *, count_rows: bool = True, try_restores: bool = False, on_compared: preflight.OnCompared = nobody
+    ) -> list[preflight.Finding]:
         """Check everything that a backup needs.
 
         :param try_restores: also write one row of each table with the restoring role, and roll it back.
@@ -420,6 +428,7 @@ class Parts:
             clock=lambda: self.clock,
             now=machine_now,
             count_rows=count_rows,
+            on_compared=on_compared,
         )
         if try_restores:
             found += trial.findings(self.settings, self._find("restore_db"))

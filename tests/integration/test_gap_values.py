@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from clinic_backups.base.errors import PermanentError
 from clinic_backups.tenant.value_checks import _gives_whole_rows
 from tests.integration.test_gaps import Guard
 from tests.postgres_fixtures import DemoDatabase
+from tests.rig import compared_of
 from tests.shapes import Shaped, shaped
 
 TABLES = """
@@ -67,9 +69,9 @@ def rig_of(database: DemoDatabase, folder: Path, table: str, select: str, lists:
 def test_a_column_with_other_values_is_refused(demo_database: DemoDatabase, tmp_path: Path, name: str) -> None:
     table, select, said = CHANGED[name]
     rig = rig_of(demo_database, tmp_path, table, select)
-    for compared in (False, True):
+    for compared in (None, compared_of(rig)):
         with pytest.raises(PermanentError, match="the extract returns other values than the table") as caught:
-            rig.backup().run(rig.request(1).__class__(**vars(rig.request(1)) | {"rows_compared": compared}))
+            rig.backup().run(replace(rig.request(1), compared=compared))
         assert said in caught.value.message
     assert rig.objects() == []
     guard = Guard(demo_database, rig.store)

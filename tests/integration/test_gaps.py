@@ -39,7 +39,7 @@ from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.declarations import parse
 from clinic_backups.tenant.extract import SqlFolder
 from tests.postgres_fixtures import DemoDatabase
-from tests.rig import Rig
+from tests.rig import Rig, compared_of
 from tests.shapes import shaped
 
 STOCK, VISITS, PATIENTS = "public.inventario_inventario", "public.citas_consulta", "public.usuarios_paciente"
@@ -445,10 +445,10 @@ class TestRows:
         with pytest.raises(PermanentError, match=rf"{re.escape(table)}: \d+ rows? .*{re.escape(said)}"):
             guard.run(1)
         assert guard.objects() == []
-        allowed = replace(guard.request(1), allow_gaps=True, rows_compared=True)
+        allowed = replace(guard.request(1), allow_gaps=True, compared=compared_of(guard, 1, 3))
         assert {gap.table for gap in guard.backup().run(allowed).gaps} >= {table}
         # A run for all clinics has just compared all rows, and is not made to do it once more for each.
-        assert guard.backup().run(replace(guard.request(3), rows_compared=True)).gaps == ()
+        assert guard.backup().run(replace(guard.request(3), compared=compared_of(guard, 1, 3))).gaps == ()
 
     def test_rows_of_several_clinics_backups_are_an_error(self, guard: Guard) -> None:
         user = "public.usuarios_usuario"

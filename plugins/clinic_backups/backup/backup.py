@@ -278,7 +278,13 @@ class ClinicBackup:
         with (
             self._turns.taken(lambda: self._pause(0)) as has_read,
             Snapshot(
-                self._clinic_db, reads=queries, same_as=seen.same_as, pause=self._pause, kept=self._kept, **timeouts
+                self._clinic_db,
+                reads=queries,
+                same_as=seen.same_as,
+                pause=self._pause,
+                kept=self._kept,
+                with_version=request.compared is not None,
+                **timeouts,
             ) as snapshot,
             notes,
         ):
@@ -287,9 +293,9 @@ class ClinicBackup:
                 self._pause(0)
                 require_same_server(self._now, "The clinics' database", snapshot.time)
                 lag = lag_of(snapshot.replayed(), self._settings.standby_lag_seconds)
-                tables, gaps = gate.passed(snapshot, seen.folder, request, queries, self._on_unchecked)
-                digest = schema_digest(tables.values())
                 source = source_database.identity_of(snapshot)
+                tables, gaps = gate.passed(snapshot, seen.folder, request, queries, source, self._on_unchecked)
+                digest = schema_digest(tables.values())
                 other = source_database.difference(source_before, source)
                 if choice.chain and other:
                     choice, known = ChainChoice(other), None

@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
-from functools import cached_property, partial
-from typing import TypeVar
+from functools import cached_property
 from uuid import uuid4
 
 from clinic_backups.archive.object_keys import new_probe
+from clinic_backups.backup.row_findings import RowFindings
 from clinic_backups.backup.server_checks import check_encoding, check_locks
 from clinic_backups.backup.setting_checks import check_clinics_of_settings, check_settings
 from clinic_backups.base.clock import DatabaseClock
+from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.base.connections import Connection
-from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, SettingsError, afterwards
+from clinic_backups.base.errors import IntegrityError, SettingsError, afterwards
 from clinic_backups.base.findings import Finding, Report, require
+from clinic_backups.base.listening import nobody
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.table import Table
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
-from clinic_backups.tenant import declarations, drift, gate, structure
+from clinic_backups.tenant import drift, gate, source_database, structure
 from clinic_backups.tenant.coverage import Coverage, Problem
 from clinic_backups.tenant.extract import SqlFolder, render, require_user_columns
 from clinic_backups.tenant.operator_checks import operator_problems
-from clinic_backups.tenant.row_checks import PLACEHOLDER, RowChecks, RowCount
 from clinic_backups.tenant.standby import check_standby
 from clinic_backups.tenant.structure import Structure
 from clinic_backups.tenant.tenant_db import Snapshot
-from clinic_backups.tenant.value_checks import ValueChecks
 
 __all__ = ["COUNT_TIMEOUT_SECONDS", "Finding", "require", "run"]
 
 COUNT_TIMEOUT_SECONDS = 60
 """The longest time of each of two queries about one table's rows. A table that needs more is not counted."""
+
+OnCompared = Callable[[ComparedRows], object]
 
 
 def run(
@@ -45,6 +47,7 @@ def run(
     now: Callable[[], datetime],
     clock: Callable[[], DatabaseClock] | None = None,
     count_rows: bool = True,
+    on_compared: OnCompared = nobody,
 ) -> list[Finding]:
     """Run all checks, and return all findings in the order of the checks.
 
@@ -56,6 +59,7 @@ def run(
     :param now: the time for computing terms, locks and the like from the settings.
     :param clock: returns the catalog's clock. Without it no clocks are compared.
     :param count_rows: also compare the rows of all clinics with the extracts, see ``COUNT_TIMEOUT_SECONDS``.
+    :param on_compared: called with what was compared without a finding, if rows were compared.
     """
     report = Report()
     check_settings(settings, report, now())
@@ -75,7 +79,7 @@ def run(
             one_clock.require_same()
             report.ok("clock", "This machine's clock agrees with the catalog's.")
     with report.check("database"), Snapshot(clinic_db(), **settings.timeouts) as snapshot:
-        database = _ClinicDatabase(snapshot, settings, report)
+        database = _ClinicDatabase(snapshot, settings, report, on_compared)
         if one_clock is not None:
             with report.check("clock"):
                 one_clock.require_same_as("The clinics' database", snapshot.time)
@@ -133,17 +137,19 @@ def _check_further(url: str, stores: Stores, settings: Settings, report: Report)
 
 
 SHOWN_TABLES = 20
-Answer = TypeVar("Answer")
 
 
 class _ClinicDatabase:
     """The checks of the clinics' database, all in one snapshot."""
 
-    def __init__(self, snapshot: Snapshot, settings: Settings, report: Report) -> None:
+    def __init__(self, snapshot: Snapshot, settings: Settings, report: Report, on_compared: OnCompared) -> None:
         self._snapshot = snapshot
         self._settings = settings
         self._folder = SqlFolder(settings.sql_dir)
         self._report = report
+        self._on_compared = on_compared
+        self._clinic_ids: frozenset[int] = frozenset()
+        """The clinics that ``all_clinics.sql`` returns."""
         self._clinic_id = 0
         """The clinic that the extracts are tried with."""
         self._tables: list[Table] = []
@@ -170,6 +176,7 @@ class _ClinicDatabase:
             with snapshot.savepoint():
                 clinics = snapshot.clinics(folder, "all_clinics.sql")
             self._clinic_id = clinics[0].id if clinics else 0
+            self._clinic_ids = frozenset(clinic.id for clinic in clinics)
             self._clinics_query = folder.text("all_clinics.sql")
             check_clinics_of_settings(self._settings, [clinic.id for clinic in clinics], report)
             with snapshot.savepoint():
@@ -293,101 +300,13 @@ class _ClinicDatabase:
             self._report.ok("indexes", "All foreign keys that lead to a clinic have an index.")
 
     def check_rows(self) -> None:
-        """Check that each row of a clinic is in its backup exactly once.
-
-        Tables that cannot be counted give a warning.
-        """
+        """Compare the rows of all clinics with the extracts, and hand on which tables were compared."""
         if self._clinics_query is None:
             return
-        extracts: dict[str, str] = {}
-        for table in self._tables:
-            with self._report.check("rows"):
-                extracts[table.name] = render(self._extracts[table.name], PLACEHOLDER, name=f"extract/{table.name}")
-        tables = {table.name: table for table in self._tables if table.name in extracts}
-        checks = RowChecks(
-            self._snapshot,
-            self._structure,
-            tables,
-            extracts,
-            self._clinics_query,
-            self._coverage.links(),
-            self._folder,
-        )
-        values = ValueChecks(self._snapshot, self._structure, extracts, self._clinics_query, self._folder)
-        counted: list[tuple[Table, RowCount]] = []
-        for table in tables.values():
-            ask = partial(values.problems, table, within_seconds=COUNT_TIMEOUT_SECONDS)
-            for problem in self._in_time(table, "compared with their values", ask) or ():
-                self._report.error(problem.check, problem.reason, problem.remedy, gap=True)
-            count = self._in_time(table, "counted", partial(checks.count, table, within_seconds=COUNT_TIMEOUT_SECONDS))
-            if count is not None:
-                counted.append((table, count))
-                self._check_rows_of(table, checks, count)
-        self._say_compared(counted)
-
-    def _say_compared(self, counted: Sequence[tuple[Table, RowCount]]) -> None:
-        """Report what was compared, leaving out what was not."""
-        if not counted or any(item.check == "rows" and item.level == "error" for item in self._report.findings):
-            return
-        bare, declared = sum(not table.primary_key for table, _ in counted), self._folder.declarations().rows
-        how = [f"{len(counted) - bare} by their primary keys"] if bare < len(counted) else []
-        how += [f"{bare} without one by whole rows and their number"] if bare else []
-        rows = sum(count.in_table for _, count in counted)
-        meant, others = (
-            sum(count.left_out for table, count in counted if (table.name in declared) == is_meant)
-            for is_meant in (True, False)
-        )
-        left = [f"{meant:,} are left out on purpose"] if meant else []
-        left += [f"{others:,} belong to no clinic"] if others else []
-        self._report.note(
-            "rows",
-            f"{len(counted)} tables were compared with the backups of all clinics, {' and '.join(how)}:"
-            f" {', '.join([f'{rows - meant - others:,} rows are in one backup each', *left])}.",
-        )
-
-    def _in_time(self, table: Table, what: str, ask: Callable[[], Answer | None]) -> Answer | None:
-        """The answer. ``None``: it took longer than ``COUNT_TIMEOUT_SECONDS``, and a warning says so."""
-        try:
-            answer = ask()
-        except ClinicBackupsError as error:
-            self._report.warn("rows", f"The rows of {table.name} were not {what}: {error.message}", error.hint)
-            return None
-        if answer is None:
-            self._report.warn(
-                "rows",
-                f"The rows of {table.name} were not {what} within {COUNT_TIMEOUT_SECONDS} s.",
-                "No backup fails for this. Use EXPLAIN: an extract that is not a plain join runs once for each clinic.",
-            )
-        return answer
-
-    def _check_rows_of(self, table: Table, checks: RowChecks, count: RowCount) -> None:
-        too_many = count.too_many > 0
-        if too_many:
-            self._report.error(
-                "rows",
-                f"{table.name}: the backups of all clinics would hold {count.too_many} rows too many. Rows are in the"
-                " backups of several clinics, or twice in one backup.",
-                "Correct the extract: each row belongs to one clinic, and a join must not multiply it.",
-                gap=True,
-            )
-        # The expensive query runs only if the count shows that there is something to find.
-        ask = partial(
-            checks.problems, [table.name], within_seconds=COUNT_TIMEOUT_SECONDS, missing=count.left_out > 0,
-            twice=too_many, several=too_many, in_part=count.left_out > 0,
+        rows = RowFindings(
+            self._snapshot, self._coverage, self._folder, self._report, self._clinics_query,
+            within_seconds=COUNT_TIMEOUT_SECONDS,
         )  # fmt: skip
-        for problem in self._in_time(table, "compared with the rows that they refer to", ask) or ():
-            self._report.error(problem.check, problem.reason, problem.remedy, gap=True)
-        self._say_left_out(table.name, count.left_out, count.in_table)
-
-    def _say_left_out(self, name: str, left_out: int, in_table: int) -> None:
-        reason = self._folder.declarations().rows.get(name)
-        if left_out and reason is not None:
-            self._report.note("rows", f"{name}: {left_out} of {in_table} rows are left out on purpose: {reason}.")
-        elif left_out:
-            self._report.warn(
-                "rows",
-                f"{name}: {left_out} of {in_table} rows belong to no clinic and are in no backup.",
-                "If they are the SaaS's own, nothing needs to be done. If they are a clinic's, correct the extract."
-                f" To declare them, add `{declarations.spelled(name)}: rows, reason` to"
-                f" {self._folder.path / declarations.FILE}.",
-            )
+        compared = rows.check(self._tables, self._extracts)
+        source, folder = source_database.identity_of(self._snapshot), self._folder.digest()
+        self._on_compared(ComparedRows(source, self._snapshot.definitions(), folder, compared, self._clinic_ids))

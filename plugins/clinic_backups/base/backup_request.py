@@ -7,6 +7,7 @@ from typing import Literal
 
 from clinic_backups.base.backup_facts import Trigger
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.compared_rows import ComparedRows
 
 WantedKind = Literal["auto", "full", "incremental"]
 
@@ -26,8 +27,8 @@ class BackupRequest:
     """Whether a transient failure will be retried. If so, nobody is notified yet."""
     allow_gaps: bool = False
     """Whether gaps are allowed. The backup is then marked as incomplete."""
-    rows_compared: bool = False
-    """Whether the preflight of the same run has just compared the rows of all clinics with the extracts."""
+    compared: ComparedRows | None = None
+    """What the preflight of the same run has compared, so that this backup need not do it again."""
     safety_of: str | None = None
     """For a safety backup: the id of the backup that will be restored."""
     chosen: tuple[str, ...] = ()

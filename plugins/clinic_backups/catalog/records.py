@@ -26,7 +26,7 @@ from clinic_backups.catalog.catalog_database import CatalogDatabase, time_of
 from clinic_backups.catalog.locks import ClinicLock, Purpose, lock_clinic
 from clinic_backups.catalog.record_reader import RecordReader
 from clinic_backups.catalog.row_mapping import record_of, values_of
-from clinic_backups.catalog.tables import backup, backup_blocks, backup_replica
+from clinic_backups.catalog.tables import backup, backup_blocks, backup_replica, comparison
 
 Announce = Callable[[SqlConnection, BackupRecord], object]
 
@@ -274,6 +274,7 @@ class Catalog(RecordReader):
             .where(backup.c.backup_id.not_in(select(backup.c.parent_id).where(backup.c.parent_id.is_not(None))))
         )
         with self.database.transaction("forgetting old records") as db:
+            db.execute(delete(comparison).where(comparison.c.compared_at < before))
             return int(db.execute(old).rowcount)
 
     def _change(

@@ -15,7 +15,7 @@ from sqlalchemy import (
     Text,
     func,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 SCHEMA = "clinic_backups"
 metadata = MetaData(schema=SCHEMA)
@@ -92,6 +92,19 @@ backup_progress = Table(
     Column("rows", BigInteger, nullable=False),
     Column("raw_bytes", BigInteger, nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False),
+)
+
+# What the preflight of a run compared, so that its backups need not compare it again.
+comparison = Table(
+    "comparison",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    Column("compared_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Column("database", Text, nullable=False),
+    Column("definitions", Text, nullable=False),
+    Column("folder", Text, nullable=False),
+    Column("tables", ARRAY(Text), nullable=False),
+    Column("clinics", ARRAY(BigInteger), nullable=False),
 )
 
 # Who did what. A trigger refuses every change and removal.

@@ -18,6 +18,7 @@ from clinic_backups.backup.shares import NOT_BEFORE, Share
 from clinic_backups.backup.stream import Progress
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.base.errors import (
     ClinicBackupsError,
     Interrupted,
@@ -60,10 +61,9 @@ class ClinicBackupOperator(BaseOperator):
     :param kind: auto, full or incremental. (templated)
     :param notes: one line that the catalog stores with the backup. (templated)
     :param allow_gaps: back up even if something would be missing, and mark the backup as incomplete. (templated)
-    :param rows_compared: the result of the preflight: whether this clinic's rows were already compared. (templated)
     """
 
-    template_fields: Sequence[str] = ("extract", "kind", "notes", "allow_gaps", "rows_compared")
+    template_fields: Sequence[str] = ("extract", "kind", "notes", "allow_gaps")
     template_fields_renderers = {"extract": "sql"}  # noqa: RUF012 - as Airflow declares it
     ui_color = "#d5ece7"
     operator_extra_links = (BackupLink(),)
@@ -79,7 +79,6 @@ class ClinicBackupOperator(BaseOperator):
         kind: str = "auto",
         notes: str = "",
         allow_gaps: bool | str = False,
-        rows_compared: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -91,7 +90,7 @@ class ClinicBackupOperator(BaseOperator):
         self.kind = kind
         self.notes = notes
         self.allow_gaps = allow_gaps
-        self.rows_compared = rows_compared
+        self._compared: ComparedRows | None = None
         self._running = set[ClinicBackup]()
         self._stopped: Interrupted | None = None
 
@@ -101,6 +100,7 @@ class ClinicBackupOperator(BaseOperator):
         share = Share.from_item(self.clinic)
         with failing_clearly(self.log):
             parts = AirflowParts(self.upload)
+            self._compared = self._compared_before(parts, context, share)
             if len(share.clinics) > 1:
                 with parts.kept.keeping():
                     return self._back_up_each(parts, context, share)
@@ -109,6 +109,12 @@ class ClinicBackupOperator(BaseOperator):
                 return self._back_up(parts, context, clinic, self.log)
             finally:
                 log_delivery(self.log, lambda: parts.deliver(clinic_id=clinic.id, limit_seconds=MAIL_SECONDS))
+
+    def _compared_before(self, parts: AirflowParts, context: Context, share: Share) -> ComparedRows | None:
+        """What the run's preflight compared of these clinics. A task that was cleared may run much later than it."""
+        if context["ti"].try_number != 1:
+            return None
+        return parts.comparisons.of_run(context["dag_run"].run_id, [clinic.id for clinic in share.clinics])
 
     def _wait_for_its_turn(self) -> None:
         """Give the pool's slot back until this task's part of the start window begins.
@@ -222,8 +228,7 @@ class ClinicBackupOperator(BaseOperator):
             run_id=run.run_id,
             retries_left=instance.try_number <= instance.max_tries,
             allow_gaps=str(self.allow_gaps) == "True",
-            # A task that was cleared may run much later than the preflight.
-            rows_compared=str(self.rows_compared) == "True" and instance.try_number == 1,
+            compared=self._compared,
         )
 
     def on_kill(self) -> None:

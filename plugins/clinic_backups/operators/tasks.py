@@ -18,6 +18,7 @@ from clinic_backups.backup.preflight import require
 from clinic_backups.backup.shares import NOT_BEFORE, Share, divide
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.clinic import Clinic
+from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.findings import OF_RUN, Finding
 from clinic_backups.base.plain import plain
@@ -64,29 +65,31 @@ def active_clinics() -> list[dict[str, Any]]:
     return items
 
 
-@task(show_return_value_in_logs=False, multiple_outputs=False)
-def preflight() -> dict[str, bool]:
+@task
+def preflight() -> None:
     """Fail before any clinic is touched if something is missing that every backup needs.
 
-    Faults of an extract, a table or rows are logged here, and fail only the affected backups. Returns whether the rows
-    of all clinics were compared without a finding. If so, no backup has to compare its own rows.
+    Faults of an extract, a table or rows are logged here, and fail only the affected backups. The catalog notes which
+    tables were compared for all clinics without a finding, so that the backups of this run need not do it again. XCom
+    does not say it: whoever may change an XCom could switch the comparison off.
     """
     context = get_current_context()
-    conf = context["dag_run"].conf or {}
+    run = context["dag_run"]
+    conf, compared = run.conf or {}, list[ComparedRows]()
     with failing_clearly(log):
         parts = AirflowParts()
         active, every = parts.clinics()
         # Comparing the rows of all clinics reads every table. A backup of one clinic compares only its own rows.
-        counted = for_all_clinics(conf) and not is_partial(parts.settings, context["dag_run"])
-        findings = [_pool(context), *parts.preflight(count_rows=counted)]
+        counted = for_all_clinics(conf) and not is_partial(parts.settings, run)
+        findings = [_pool(context), *parts.preflight(count_rows=counted, on_compared=compared.append)]
         for finding in findings:
             log.log(LEVELS[finding.level], "%s: %s", finding.check, finding.message)
             if finding.hint:
                 log.log(LEVELS[finding.level], "HINT: %s", finding.hint)
         require(findings, allow_gaps=flag(conf, "allow_gaps"), checks=OF_RUN)
         parts.see(active, every)
-        doubtful = [finding for finding in findings if finding.check == "rows" and finding.level != "ok"]
-        return {"rows_compared": counted and not any(finding.level == "error" for finding in doubtful)}
+        for each in compared:
+            parts.comparisons.note(run.run_id, each)
 
 
 def _pool(context: Any) -> Finding:

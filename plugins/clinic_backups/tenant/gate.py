@@ -21,7 +21,7 @@ from clinic_backups.base.table import Table
 from clinic_backups.base.text import one_line
 from clinic_backups.tenant import structure
 from clinic_backups.tenant.coverage import Coverage, Problem, large_object_problem
-from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.extract import SqlFolder, rendered
 from clinic_backups.tenant.key_names import table_names
 from clinic_backups.tenant.operator_checks import operator_problems
 from clinic_backups.tenant.pg_catalog import catalog_query
@@ -73,11 +73,13 @@ def passed(
     folder: SqlFolder,
     request: BackupRequest,
     queries: Mapping[str, str],
+    source: str,
     on_unchecked: OnUnchecked = nobody,
 ) -> tuple[dict[str, Table], tuple[Gap, ...]]:
     """Check the backup's tables and rows. Returns the tables to read, and the gaps if the request allows gaps.
 
     :param queries: the SELECT of each table for this clinic.
+    :param source: the database's identity, see :func:`clinic_backups.tenant.source_database.identity_of`.
     :param on_unchecked: called with a sentence if the clinic's rows could not be compared in time.
     :raises PermanentError: the backup would be incomplete, and the request does not allow that.
     """
@@ -106,12 +108,12 @@ def passed(
             )
         found += changed or ()
     _require(found, request)
-    # If gaps are allowed, the preflight continued, and no record has its findings yet.
-    if request.allow_gaps or not request.rows_compared:
+    compared = _compared_before(snapshot, folder, request, queries, source)
+    if left := [name for name in tables if name not in compared]:
         checks = RowChecks(
             snapshot, facts, tables, queries, one_clinic(request.clinic.id), coverage.links(), folder, materialized=True
         )  # fmt: skip
-        rows = checks.problems(list(tables), within_seconds=WITHIN_SECONDS)
+        rows = checks.problems(left, within_seconds=WITHIN_SECONDS)
         if rows is None:
             on_unchecked(
                 f"The rows of clinic {request.clinic.id} were not compared with its extracts within {WITHIN_SECONDS} s."
@@ -120,6 +122,26 @@ def passed(
         found += rows or ()
         _require(found, request)
     return tables, gaps(found)
+
+
+def _compared_before(
+    snapshot: Snapshot, folder: SqlFolder, request: BackupRequest, queries: Mapping[str, str], source: str
+) -> frozenset[str]:
+    """The tables whose rows the run's preflight has compared with what this backup reads too.
+
+    None if the database, its definitions or the SQL folder are others now. None either if gaps are allowed: then the
+    run went on in spite of the preflight's findings, and no record has them yet.
+    """
+    told = request.compared
+    if told is None or request.allow_gaps or request.clinic.id not in told.clinics:
+        return frozenset()
+    holds = (
+        (told.database, told.folder) == (source, folder.digest())
+        # They may be of another folder, or were rendered before the folder changed.
+        and queries == rendered(folder.extracts(), request.clinic.id)
+        and told.definitions == snapshot.definitions()
+    )
+    return told.tables if holds else frozenset()
 
 
 def _numbers(column: NotedColumn) -> sql.Composed:

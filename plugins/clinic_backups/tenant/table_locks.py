@@ -70,6 +70,7 @@ class TableLocks:
     :param queries: a SELECT by the name that errors use.
     :param settings: of the session, set with each transaction.
     :param same_as: the name of an exported snapshot; otherwise a new one is taken.
+    :param with_version: also read the version of the definitions for the first backup of a process.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class TableLocks:
         lock_timeout_seconds: float,
         same_as: str | None = None,
         pause: Callable[[float], object] = time.sleep,
+        with_version: bool = False,
     ) -> None:
         self._db, self._queries, self._settings, self._same_as = db, queries, settings, same_as
         # Also while tables are read, because a function may need a table of a migration that waits for our locks.
@@ -93,8 +95,8 @@ class TableLocks:
         self._place = (info.host, info.port, info.dbname, info.user)
         self._question = ("mentioned", self._place, shape_of(queries))
         self.version: Version | None = None
-        """Version of the definitions in the snapshot. The first backup of a process does not read it."""
-        self._asks_version = MEMORY.is_used()
+        """Version of the definitions in the snapshot. The first backup of a process reads it only if told to."""
+        self._asks_version = MEMORY.is_used() or with_version
         self._names: list[str] = []
         self.replayed: Replayed | None = None
         """The server's statement just before the snapshot was taken."""

@@ -76,6 +76,7 @@ class Snapshot:
     :class:`~clinic_backups.tenant.table_locks.TableLocks`.
     :param pause: sleeps between two attempts to lock. If it raises, the attempts end.
     :param kept: opens the connection, and gets it back after a use without an error.
+    :param with_version: also read the version of the definitions, in the same round trip as the locks.
     """
 
     READ_ONLY = True
@@ -91,8 +92,10 @@ class Snapshot:
         reads: Mapping[str, str] | None = None,
         pause: Callable[[float], object] = time.sleep,
         kept: KeptConnections | None = None,
+        with_version: bool = False,
     ) -> None:
         self._connection, self._kept = connection, kept or KeptConnections()
+        self._with_version = with_version
         self._same_as, self._reads, self._pause = same_as, reads, pause
         self._lock_timeout_seconds = lock_timeout_seconds
         self._settings = SESSION | {
@@ -113,6 +116,7 @@ class Snapshot:
                     lock_timeout_seconds=self._lock_timeout_seconds,
                     same_as=self._same_as,
                     pause=self._pause,
+                    with_version=self._with_version,
                 )
                 self._locks.take()
             else:
@@ -200,6 +204,13 @@ class Snapshot:
     def version(self) -> Version | None:
         """The version of all definitions in this snapshot; unknown without ``reads`` and after :meth:`end`."""
         return self._locks.version if self._locks is not None else None
+
+    def definitions(self) -> str:
+        """The version of all definitions in this snapshot as a text, which is the same on each host of a server."""
+        if self.version is not None:
+            return str(self.version[-1])
+        ((version,),) = self.rows(catalog_query("version"), None, "reading the version of the definitions")
+        return str(version)
 
     def time(self) -> datetime:
         """The server's clock now."""

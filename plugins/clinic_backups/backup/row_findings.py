@@ -1,0 +1,138 @@
+"""The preflight's comparison of the rows of all clinics with the extracts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
+
+from clinic_backups.base.errors import ClinicBackupsError
+from clinic_backups.base.findings import Report
+from clinic_backups.base.table import Table
+from clinic_backups.tenant import declarations
+from clinic_backups.tenant.coverage import Coverage
+from clinic_backups.tenant.extract import SqlFolder, render
+from clinic_backups.tenant.row_checks import PLACEHOLDER, RowChecks, RowCount
+from clinic_backups.tenant.tenant_db import Snapshot
+from clinic_backups.tenant.value_checks import ValueChecks
+
+Answer = TypeVar("Answer")
+
+
+class RowFindings:
+    """Compares rows in the preflight's snapshot, table by table.
+
+    :param clinics_query: the text of ``all_clinics.sql``.
+    :param within_seconds: the longest time of each of the queries about one table.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, coverage: Coverage, folder: SqlFolder, report: Report, clinics_query: str,
+        *, within_seconds: float,
+    ) -> None:  # fmt: skip
+        self._snapshot, self._coverage, self._folder, self._report = snapshot, coverage, folder, report
+        self._clinics_query, self._within_seconds = clinics_query, within_seconds
+
+    def check(self, wanted: Collection[Table], templates: Mapping[str, str]) -> frozenset[str]:
+        """Check that each row of a clinic is in its backup exactly once.
+
+        Tables that cannot be counted give a warning.
+
+        :param templates: the text of each table's extract.
+        :returns: the tables whose rows were compared in full, without a finding. Of the others nothing is known, so
+            each clinic's backup compares them.
+        """
+        extracts: dict[str, str] = {}
+        for table in wanted:
+            with self._report.check("rows"):
+                extracts[table.name] = render(templates[table.name], PLACEHOLDER, name=f"extract/{table.name}")
+        tables = {table.name: table for table in wanted if table.name in extracts}
+        links, structure = self._coverage.links(), self._coverage.structure
+        checks = RowChecks(self._snapshot, structure, tables, extracts, self._clinics_query, links, self._folder)
+        values = ValueChecks(self._snapshot, structure, extracts, self._clinics_query, self._folder)
+        # A link to a table whose extract does not run here is not compared.
+        half = {link.table for link in links if link.parent not in tables}
+        counted: list[tuple[Table, RowCount]] = []
+        compared: set[str] = set()
+        for table in tables.values():
+            ask = partial(values.problems, table, within_seconds=self._within_seconds)
+            for problem in self._in_time(table, "compared with their values", ask) or ():
+                self._report.error(problem.check, problem.reason, problem.remedy, gap=True)
+            count = self._in_time(table, "counted", partial(checks.count, table, within_seconds=self._within_seconds))
+            if count is not None:
+                counted.append((table, count))
+                if self._check_rows_of(table, checks, count) and table.name not in half:
+                    compared.add(table.name)
+        self._say_compared(counted)
+        return frozenset(compared)
+
+    def _say_compared(self, counted: Sequence[tuple[Table, RowCount]]) -> None:
+        """Report what was compared, leaving out what was not."""
+        if not counted or any(item.check == "rows" and item.level == "error" for item in self._report.findings):
+            return
+        bare, declared = sum(not table.primary_key for table, _ in counted), self._folder.declarations().rows
+        how = [f"{len(counted) - bare} by their primary keys"] if bare < len(counted) else []
+        how += [f"{bare} without one by whole rows and their number"] if bare else []
+        rows = sum(count.in_table for _, count in counted)
+        meant, others = (
+            sum(count.left_out for table, count in counted if (table.name in declared) == is_meant)
+            for is_meant in (True, False)
+        )
+        left = [f"{meant:,} are left out on purpose"] if meant else []
+        left += [f"{others:,} belong to no clinic"] if others else []
+        self._report.note(
+            "rows",
+            f"{len(counted)} tables were compared with the backups of all clinics, {' and '.join(how)}:"
+            f" {', '.join([f'{rows - meant - others:,} rows are in one backup each', *left])}.",
+        )
+
+    def _in_time(self, table: Table, what: str, ask: Callable[[], Answer | None]) -> Answer | None:
+        """The answer. ``None``: it took longer than ``within_seconds``, and a warning says so."""
+        try:
+            answer = ask()
+        except ClinicBackupsError as error:
+            self._report.warn("rows", f"The rows of {table.name} were not {what}: {error.message}", error.hint)
+            return None
+        if answer is None:
+            self._report.warn(
+                "rows",
+                f"The rows of {table.name} were not {what} within {self._within_seconds:g} s.",
+                "Each backup compares its own clinic's rows. Use EXPLAIN: an extract that is not a plain join runs once"
+                " for each clinic.",
+            )
+        return answer
+
+    def _check_rows_of(self, table: Table, checks: RowChecks, count: RowCount) -> bool:
+        """Whether the rows were compared in full, without a finding."""
+        too_many = count.too_many > 0
+        if too_many:
+            self._report.error(
+                "rows",
+                f"{table.name}: the backups of all clinics would hold {count.too_many} rows too many. Rows are in the"
+                " backups of several clinics, or twice in one backup.",
+                "Correct the extract: each row belongs to one clinic, and a join must not multiply it.",
+                gap=True,
+            )
+        # The expensive query runs only if the count shows that there is something to find.
+        ask = partial(
+            checks.problems, [table.name], within_seconds=self._within_seconds, missing=count.left_out > 0,
+            twice=too_many, several=too_many, in_part=count.left_out > 0,
+        )  # fmt: skip
+        problems = self._in_time(table, "compared with the rows that they refer to", ask)
+        for problem in problems or ():
+            self._report.error(problem.check, problem.reason, problem.remedy, gap=True)
+        self._say_left_out(table.name, count.left_out, count.in_table)
+        return problems == [] and not too_many
+
+    def _say_left_out(self, name: str, left_out: int, in_table: int) -> None:
+        reason = self._folder.declarations().rows.get(name)
+        if left_out and reason is not None:
+            self._report.note("rows", f"{name}: {left_out} of {in_table} rows are left out on purpose: {reason}.")
+        elif left_out:
+            self._report.warn(
+                "rows",
+                f"{name}: {left_out} of {in_table} rows belong to no clinic and are in no backup.",
+                "If they are the SaaS's own, nothing needs to be done. If they are a clinic's, correct the extract."
+                f" To declare them, add `{declarations.spelled(name)}: rows, reason` to"
+                f" {self._folder.path / declarations.FILE}.",
+            )

@@ -1,0 +1,22 @@
+"""What the preflight of a run found out about rows, so that no backup of the run has to find it out again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ComparedRows:
+    """The tables whose rows were compared with the backups of these clinics, without a finding.
+
+    That holds for one database, for one version of its definitions, and for one version of the SQL folder.
+    """
+
+    database: str
+    """See :func:`clinic_backups.tenant.source_database.identity_of`."""
+    definitions: str
+    """See :meth:`clinic_backups.tenant.tenant_db.Snapshot.definitions`."""
+    folder: str
+    """See :meth:`clinic_backups.tenant.extract.SqlFolder.digest`."""
+    tables: frozenset[str]
+    clinics: frozenset[int]
