@@ -7,6 +7,7 @@ import sys
 import time
 
 from bench import children
+from bench.compared import compared_by_preflight
 from clinic_backups.app import Parts
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
@@ -31,10 +32,11 @@ def main() -> None:
     parts.open_all()
     StoreInit(parts.catalog, machine_now, "bench").run(parts.bare_stores.primary, take_over=True)
     clinics = [Clinic(number, "Banco") for number in job["clinics"]]
+    compared = compared_by_preflight(parts, *job["clinics"])
     folder, turns, seconds = SqlFolder(PROJECT_SQL), Turns(), 0.0
 
     def back_up(clinic: Clinic, section: Section) -> None:
-        request = BackupRequest(clinic, rows_compared=True)
+        request = BackupRequest(clinic, compared=compared)
         parts.backup(turns=turns).run(request, queries=SqlExtract().rendered(folder, clinic.id))
 
     with parts.kept.keeping():

@@ -100,6 +100,8 @@ class ClinicBackupOperator(BaseOperator):
         share = Share.from_item(self.clinic)
         with failing_clearly(self.log):
             parts = AirflowParts(self.upload)
+            if len(share.clinics) > 1:
+                parts.open_all()  # here, because Airflow is asked for the connections
             self._compared = self._compared_before(parts, context, share)
             if len(share.clinics) > 1:
                 with parts.kept.keeping():
@@ -132,7 +134,6 @@ class ClinicBackupOperator(BaseOperator):
         :raises TransientError: a retry may help at least one of them.
         :raises PermanentError: a retry helps none of those that failed.
         """
-        parts.open_all()  # here, because Airflow is asked for the connections
         made = {r.clinic_id for r in parts.catalog.find(run_id=context["dag_run"].run_id, state="completed")}
         wanted = [clinic for clinic in share.clinics if clinic.id not in made] or list(share.clinics)
         if len(wanted) < len(share.clinics):
