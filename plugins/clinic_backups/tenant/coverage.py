@@ -259,6 +259,14 @@ class Coverage:
                     f"{remove}, and write one of {relation.root}: it covers all its partitions.",
                 )
             for part in [relation, *(found for found in relations.values() if found.root == name)]:
+                if part.kind == "f" and part is not relation:
+                    yield Problem(
+                        name,
+                        f"{part.name} is a foreign table and a partition of {name}: another server has its rows, not as"
+                        " of this snapshot, and a restore could not prove what it wrote there.",
+                        "Move its rows into a partition of this server. Or detach it: ALTER TABLE … DETACH PARTITION."
+                        f" Then: {self._line(part.name)}",
+                    )
                 if part.persistence == "u":
                     yield Problem(
                         name,
@@ -290,8 +298,12 @@ class Coverage:
                         heir,
                         f"{heir} inherits from {parent} and has no extract: its rows and its own columns would be in no"
                         " backup.",
-                        f"{self._extract_or_line(heir)} The extract of {parent} must read FROM ONLY {parent}.",
+                        f"{self._of_heir(heir)} The extract of {parent} must read FROM ONLY {parent}.",
                     )
+
+    def _of_heir(self, heir: str) -> str:
+        is_foreign = self._structure.relations[heir].kind == "f"
+        return self._line(heir) if is_foreign else self._extract_or_line(heir)
 
     def _large_objects(self) -> Iterable[Problem]:
         columns = [column for column in self._structure.columns if column.table in self._extracts]
