@@ -107,6 +107,7 @@ class Demo:
                 run_id,
                 source_task=SOURCE_TASK,
                 console=self.console,
+                say=self._say,
                 require_alive=self.stack.state.require_alive,
             )
         backups = table.read(self.stack.command("list", "--json", "--run", run_id))

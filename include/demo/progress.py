@@ -31,11 +31,19 @@ class Task:
 
 
 def follow(
-    api: AirflowApi, dag_id: str, run_id: str, *, source_task: str, console: Console, require_alive: Callable[[], None]
+    api: AirflowApi,
+    dag_id: str,
+    run_id: str,
+    *,
+    source_task: str,
+    console: Console,
+    say: Callable[[str], None],
+    require_alive: Callable[[], None],
 ) -> str:
     """Show the run until it ends; returns its final state.
 
     :param source_task: the task whose list the others are mapped over; its items' ``name`` names them.
+    :param say: prints a line with the time, where there is no terminal.
     :param require_alive: raises when a server has ended.
     :raises DemoError: nothing has changed for ten minutes, or the run takes longer than four hours.
     """
@@ -56,7 +64,7 @@ def follow(
             else:
                 for name, task_state in now.items():
                     if seen.get(name) != task_state and task_state not in ("waiting", "scheduled", "queued"):
-                        console.print(f"  {time.monotonic() - started:5.1f} s  {name}: {task_state}", highlight=False)
+                        say(f"{name}: {task_state}")
             seen = now
             if state in ("success", "failed"):
                 return state
