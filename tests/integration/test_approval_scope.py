@@ -147,3 +147,58 @@ def test_casts_that_are_replaced_give_no_other_values(
         return
     rig.restore().apply(rig.source(record), Wish(mode), approved=plan.digest, plan=plan)
     assert rig.execute_rows("SELECT DISTINCT (kind).v FROM s.bill WHERE clinic_id = 1 ORDER BY 1") == [(1,), (2,)]
+
+
+READ = f"""
+    CREATE TABLE s.conf (v text); INSERT INTO s.conf VALUES ('a');
+    CREATE FUNCTION s.of_view() RETURNS text LANGUAGE sql STABLE AS $$SELECT 'a'::text$$;
+    CREATE VIEW s.inner_view AS SELECT s.of_view() AS v; CREATE VIEW s.outer_view AS SELECT v FROM s.inner_view;
+    CREATE FUNCTION s.cat(text, text) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT $1 || $2$$;
+    CREATE OPERATOR s.<+> (LEFTARG = text, RIGHTARG = text, FUNCTION = s.cat);
+    CREATE TYPE s.pair AS (a int); CREATE FUNCTION s.pair_text(s.pair) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT 'a'$$;
+    CREATE CAST (s.pair AS text) WITH FUNCTION s.pair_text(s.pair);
+    CREATE FUNCTION s.is_ok(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+    CREATE DOMAIN s.ok AS text CHECK (s.is_ok(VALUE)); CREATE TYPE s.whole AS (a s.ok);
+    CREATE FUNCTION s.f() RETURNS text LANGUAGE plpgsql STABLE AS $$DECLARE r text; BEGIN
+        EXECUTE 'SELECT v FROM s.outer_view' INTO r; RETURN r OPERATOR(s.<+>) ((ROW(1)::s.pair)::text || current_setting('app.said', true)); END$$;
+    CREATE TABLE s.bill (id serial PRIMARY KEY, {CLINIC}, col text DEFAULT s.f(), w s.whole DEFAULT ROW('a'), set text DEFAULT current_setting('app.x', true));
+    INSERT INTO s.bill (clinic_id) VALUES (1), (1), (2)
+"""
+REACHED = {
+    "view s.inner_view": "CREATE OR REPLACE VIEW s.inner_view AS SELECT s.of_view() || '' AS v",
+    "function s.of_view()": "CREATE OR REPLACE FUNCTION s.of_view() RETURNS text LANGUAGE sql STABLE AS $$SELECT 'z'::text$$",
+    "function s.cat(text,text)": "CREATE OR REPLACE FUNCTION s.cat(text, text) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT 'z'$$",
+    "function s.pair_text(s.pair)": "CREATE OR REPLACE FUNCTION s.pair_text(s.pair) RETURNS text LANGUAGE sql IMMUTABLE AS $$SELECT 'z'$$",
+    "function s.is_ok(text)": "CREATE OR REPLACE FUNCTION s.is_ok(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT 1 = 1'",
+    "setting app.x": "ALTER DATABASE {0} SET app.x = 'z'",
+    "setting app.said": "ALTER DATABASE {0} SET app.said = 'z'",
+    "view s.outer_view": "CREATE OR REPLACE VIEW s.outer_view AS SELECT 'z'::text AS v",
+}  # fmt: skip
+BESIDE = (
+    "CREATE VIEW s.beside AS SELECT 1 AS v; CREATE FUNCTION s.unlike(int, int) RETURNS int LANGUAGE sql AS 'SELECT 1';"
+    "CREATE OPERATOR s.<-> (LEFTARG = int, RIGHTARG = int, FUNCTION = s.unlike); ALTER DATABASE {0} SET app.other = 'z';"
+    "CREATE TYPE s.beside_too AS (a int); ALTER DATABASE {0} SET random_page_cost = 3"
+)
+
+
+@pytest.mark.parametrize("mode", ["exact", "live"])
+def test_what_a_functions_text_reaches_belongs_to_the_approval(
+    demo_database: DemoDatabase, tmp_path: Path, mode: RestoreMode
+) -> None:
+    rig = shaped(demo_database, tmp_path, READ, {"bill": OWN}, lists="s.conf: shared, x\n", owner=True)
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.bill WHERE clinic_id = 1")
+    for name, change in REACHED.items():
+        before = rig.plan(record, mode=mode)
+        assert before.refusals == ()
+        rig.execute(change.replace("{0}", demo_database.name))
+        with pytest.raises(ClinicChanged, match=rf"since the plan was made: .*{re.escape(name)}"):
+            rig.restore().apply(rig.source(record), Wish(mode), approved=before.digest, plan=before)
+    before = rig.plan(record, mode=mode)
+    for statement in BESIDE.replace("{0}", demo_database.name).split(";"):
+        rig.execute(statement)
+    hostile(
+        rig,
+        "CREATE VIEW h.outer_view AS SELECT 'z' AS v; CREATE FUNCTION h.f(text, text) RETURNS text LANGUAGE sql AS 'SELECT $1'; CREATE OPERATOR h.<+> (LEFTARG = text, RIGHTARG = text, FUNCTION = h.f)",
+    )
+    rig.restore().apply(rig.source(record), Wish(mode), approved=before.digest, plan=before)

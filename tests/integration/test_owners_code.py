@@ -137,3 +137,25 @@ def test_plan_and_check_say_whose_code_a_restore_runs(demo_database: DemoDatabas
     rig.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON s.clinic, s.bill TO {role}")
     assert [found for found in trial(rig) if found.level != "ok"] == []
     assert not [note for table in rig.plan(record).tables for note in table.notes]
+
+
+COUNTER = """
+    CREATE SEQUENCE s.numbers;
+    CREATE TABLE s.counter (clinic_id int PRIMARY KEY REFERENCES s.clinic, n int NOT NULL DEFAULT 0);
+    INSERT INTO s.counter VALUES (1, 5), (2, 6);
+    CREATE FUNCTION s.next_no() RETURNS text LANGUAGE plpgsql AS $$BEGIN UPDATE s.counter SET n = n + 1 WHERE clinic_id = 1; RETURN 'N' || nextval('s.numbers'); END$$;
+    CREATE TABLE s.bill (id int PRIMARY KEY, clinic_id int NOT NULL REFERENCES s.clinic, no text DEFAULT s.next_no());
+    INSERT INTO s.bill SELECT k, 1 + k % 2, 'N' || k FROM generate_series(1, 20) AS k; SELECT setval('s.numbers', 20);
+"""
+
+
+def test_what_a_default_did_in_a_trial_that_was_rolled_back_is_no_damage(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    """Numbers are asked of the default. It also counts in a table that the restore writes."""
+    rig = shaped(demo_database, tmp_path, COUNTER, {"bill": OWN, "counter": OWN})
+    record, before = rig.run(1), rig.everything()
+    rig.execute("DELETE FROM s.bill WHERE clinic_id = 1", "UPDATE s.counter SET n = 9 WHERE clinic_id = 1")
+    assert rig.plan(record).refusals == ()
+    rig.bring_back(record)
+    assert rig.everything() == before

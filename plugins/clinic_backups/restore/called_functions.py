@@ -1,31 +1,39 @@
-"""The functions that the writing calls, and those that their texts call by name: an approval covers what they do.
+"""The functions that the writing calls, and what their texts use by name: an approval covers what they do.
 
 PostgreSQL knows the functions of defaults, constraints, domains and triggers. It does not know the names in a text, so
-these are looked up: as everywhere, somebody else's function counts only where a text means it.
+these are looked up: functions, views, operators, and types for their casts. As everywhere, what belongs to somebody
+else counts only where a text means it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from clinic_backups.restore.sequences.believed import believed
-from clinic_backups.restore.sequences.number_calls import NamedCall, named_calls
+from clinic_backups.restore.sequences.number_calls import NamedCall, named_calls, texts_in
 from clinic_backups.restore.sequences.sequence_functions import LONGEST_BODY, Signature
 from clinic_backups.restore.sequences.sequence_names import default_path, schemas_of
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.quiet import Trigger
 from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.sql_tokens import tokens
 
 _FURTHEST = 10
 """How many functions in a row are looked for by name."""
 _FIRST_OF_USERS = 16384
 """PostgreSQL's own functions have smaller numbers."""
+_SIGNS = re.compile(r"[-+*/<>=~!@#%^&|`?]+")
+_LONGEST_SIGN = 12
+"""A longer row of signs is a line in a comment."""
+_Object = tuple[str, int]
+"""PostgreSQL's catalog and its number there."""
 
 
 @dataclass(frozen=True)
 class CalledFunction:
-    """A function that the writing calls.
+    """A function that the writing calls, or a view that such a function reads.
 
     :param said: its name with its arguments.
     :param set_path: the search path that it sets for itself.
@@ -41,10 +49,26 @@ class CalledFunction:
     is_trigger: bool
     definition: str
 
-    def calls(self) -> list[NamedCall]:
-        """The calls in its text, if it can be read."""
-        is_read = self.language in ("sql", "plpgsql") and len(self.body) <= LONGEST_BODY
-        return named_calls(self.body) if is_read else []
+    @property
+    def kind(self) -> str:
+        """``function`` or ``view``."""
+        return "view" if self.language == "view" else "function"
+
+    @property
+    def is_read(self) -> bool:
+        """Whether its text can be read."""
+        return self.language in ("sql", "plpgsql") and len(self.body) <= LONGEST_BODY
+
+    def names(self) -> set[str]:
+        """The names in its text, also in texts that it may run."""
+        return {name for text in (self.body, *texts_in(self.body, 1)) for name in _names_in(text)}
+
+    def signs(self) -> set[str]:
+        """What may be an operator in its text."""
+        runs = (run[:_LONGEST_SIGN] for run in _SIGNS.findall(self.body))
+        return {
+            run[start:end] for run in set(runs) for start in range(len(run)) for end in range(start + 1, len(run) + 1)
+        }
 
 
 def called_functions(workspace: Workspace, written: Sequence[str], triggers: Sequence[Trigger]) -> list[CalledFunction]:
@@ -55,34 +79,64 @@ def called_functions(workspace: Workspace, written: Sequence[str], triggers: Seq
     """
     if not written:
         return []
-    found = _known(workspace, written, triggers, [])
-    looked_at, owners, path = set[int](), list[int](), list[str]()
+    also = set[_Object]()
+    found = _known(workspace, written, triggers, also)
+    looked_at, owners, path = set[_Object](), list[int](), list[str]()
     for _ in range(_FURTHEST):
-        new = [each for each in found if each.oid not in looked_at]
-        looked_at |= {each.oid for each in new}
-        calls = [(each, call) for each in new for call in each.calls()]
-        if not calls:
+        new = [each for each in found if each.is_read and ("pg_proc", each.oid) not in looked_at]
+        looked_at |= {("pg_proc", each.oid) for each in new}
+        if not new:
             break
         if not owners:
             owners, path = list(believed(workspace, written).roles), default_path(workspace)
-        named = set(_named(workspace, calls, owners, path))
-        if named <= looked_at:
+        calls = [(each, call) for each in new for call in named_calls(each.body)]
+        named = {("pg_proc", oid) for oid in (_named(workspace, calls, owners, path) if calls else ())}
+        named |= _objects(workspace, new, owners, path)
+        if named <= also | looked_at:
             break
-        found = _known(workspace, written, triggers, named | looked_at)
+        also |= named
+        found = _known(workspace, written, triggers, also)
     return found
 
 
+def settings_read(workspace: Workspace, tables: Sequence[str], called: Collection[CalledFunction]) -> dict[str, str]:
+    """By name, the settings of the database and the role that the functions or the tables' expressions name."""
+    values = {"tables": list(tables), "functions": [each.oid for each in called if each.kind == "function"]}
+    return dict(workspace.rows(catalog_query("read_settings"), values, "reading the settings that functions read"))
+
+
 def _known(
-    workspace: Workspace, written: Sequence[str], triggers: Sequence[Trigger], also: Collection[int]
+    workspace: Workspace, written: Sequence[str], triggers: Sequence[Trigger], also: Collection[_Object]
 ) -> list[CalledFunction]:
     values = {
         "names": list(written),
-        "functions": list(also),
+        "classes": [catalog for catalog, _ in also],
+        "ids": [oid for _, oid in also],
         "fired_of": [each.relation for each in triggers],
         "fired": [each.name for each in triggers],
     }
     rows = workspace.rows(catalog_query("called_functions"), values, "reading the functions that the writing calls")
     return [CalledFunction(*row) for row in rows]
+
+
+def _names_in(text: str) -> Iterator[str]:
+    return (token.value for token in tokens(text) if token.is_name)
+
+
+def _objects(
+    workspace: Workspace, new: Sequence[CalledFunction], owners: Sequence[int], path: Sequence[str]
+) -> set[_Object]:
+    """The views, types and operators that texts may mean."""
+    names = {name for each in new for name in each.names()}
+    paths = (path if each.set_path is None else schemas_of(each.set_path) for each in new)
+    values = {
+        "names": sorted(names),
+        "signs": sorted({sign for each in new for sign in each.signs()}),
+        "schemas": sorted({*names, *(schema for each in paths for schema in each), *(each.schema for each in new)}),
+        "owners": list(owners),
+    }
+    found = workspace.rows(catalog_query("named_objects"), values, "looking for views, types and operators by name")
+    return {(catalog, oid) for catalog, oid in found}
 
 
 def _named(

@@ -16,7 +16,7 @@ from clinic_backups.base.listening import Listener
 from clinic_backups.base.table import Table
 from clinic_backups.restore import digest_parts, notes
 from clinic_backups.restore.archives import Wanted
-from clinic_backups.restore.called_functions import CalledFunction, called_functions
+from clinic_backups.restore.called_functions import CalledFunction, called_functions, settings_read
 from clinic_backups.restore.choose_tables import ChosenTables
 from clinic_backups.restore.columns import row_keys
 from clinic_backups.restore.columns.casts import Converted, convert, fill_nulls
@@ -225,6 +225,7 @@ class Comparison:
             digest_parts.said(self._notes, self._target)
             | digest_parts.triggers(self._quiet)
             | digest_parts.functions(called)
+            | digest_parts.settings(settings_read(workspace, written, called) if written else {})
             | digest_parts.moved_sequences(self._sequences)
             | digest_parts.conversions(workspace, diffs, self._converted)
             | digest_parts.extracts(diffs, self.queries)

@@ -21,7 +21,10 @@ from clinic_backups.restore.workspace import Workspace
 from clinic_backups.restore.writing.quiet import Quiet
 from clinic_backups.tenant.extract import SqlFolder
 
-_ALSO_LIVE = ("target", "backup", "trigger ", "sequence ", "conversion ", "shape ", "extract ", "hook ", "function ")
+_ALSO_LIVE = (
+    "target", "backup", "trigger ", "sequence ", "conversion ", "shape ", "extract ", "hook ", "function ", "view ",
+    "setting ",
+)  # fmt: skip
 """Parts that have to be as planned in the mode ``live`` too, if they still matter."""
 _VALUES = "values "
 
@@ -36,7 +39,12 @@ def triggers(quiet: Quiet) -> dict[str, str]:
 
 def functions(called: Sequence[CalledFunction]) -> dict[str, str]:
     """What the functions do that the writing calls. The triggers' own functions come with the triggers."""
-    return {f"function {each.said}": each.definition for each in called if not each.is_trigger}
+    return {f"{each.kind} {each.said}": each.definition for each in called if not each.is_trigger}
+
+
+def settings(read: Mapping[str, str]) -> dict[str, str]:
+    """The settings that these functions read, by name."""
+    return {f"setting {name}": _sha256(value) for name, value in read.items()}
 
 
 def moved_sequences(found: FoundSequences) -> dict[str, str]:

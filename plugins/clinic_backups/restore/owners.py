@@ -59,7 +59,7 @@ def foreign_code(
     """
     values = {
         "tables": sorted(set(tables)),
-        "functions": sorted(each.oid for each in functions),
+        "functions": sorted(each.oid for each in functions if each.kind == "function"),
         "clinics": sorted(clinics),
     }
     rows = workspace.rows(catalog_query("owners_of_code"), values, "asking whose code a restore runs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -12,11 +13,11 @@ from psycopg2 import sql
 
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import SqlOrigin, connect, raise_database_error
-from clinic_backups.base.errors import ClinicBackupsError, PermanentError
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError, afterwards
 from clinic_backups.base.silence import APPLICATION_PATH, IN_OWN_PATH, OWN_PATH, WatchedConnection
 from clinic_backups.base.table import Table
 from clinic_backups.restore.writing import event_triggers
-from clinic_backups.restore.writing.changes import Changes, changes
+from clinic_backups.restore.writing.changes import Changes, Writes, changes, written
 from clinic_backups.stores.base import ByteSource
 from clinic_backups.tenant.copy_statement import require_column
 from clinic_backups.tenant.tenant_db import Snapshot
@@ -50,6 +51,7 @@ class Workspace(Snapshot):
     nothing is changed.
 
     :ivar began: the server's counts at its beginning, before any query was planned.
+    :ivar taken_back: its counts of what :meth:`as_application` rolled back.
     """
 
     READ_ONLY = False
@@ -60,6 +62,7 @@ class Workspace(Snapshot):
 
     def __enter__(self) -> Self:
         super().__enter__()
+        self.taken_back: Writes = Counter()
         try:
             self.began = changes(self.rows)
         except BaseException:
@@ -181,7 +184,8 @@ class Workspace(Snapshot):
 
         :param columns: the number of columns of the query.
         """
-        with self.savepoint():
+        before = written(self.rows)
+        with afterwards(lambda: self.taken_back.update(written(self.rows) - before)), self.savepoint():
             view = self.view(query, doing, columns)
             with self.application_path():
                 return self.rows(sql.SQL("SELECT * FROM {}").format(view), None, doing)

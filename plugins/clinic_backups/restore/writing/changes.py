@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,8 @@ _OF_TEMPORARY_TABLES = [
 ]  # fmt: skip
 """PostgreSQL's tables to which a restore writes itself: for temporary tables and views, and to turn off triggers."""
 
+_DOING = "counting what was written"
+
 
 @dataclass(frozen=True)
 class Changes:
@@ -32,8 +34,19 @@ class Changes:
     definitions: str
 
 
+def written(rows: Rows) -> Writes:
+    """The counts alone. :param rows: runs a query with values, and takes what it is for."""
+    ((found,),) = rows(catalog_query("changed_rows"), {"left_out": _OF_TEMPORARY_TABLES}, _DOING)
+    return _counter(found)
+
+
 def changes(rows: Rows) -> Changes:
-    """Ask for them. :param rows: runs a query with values, and takes what it is for."""
+    """Everything."""
     query = catalog_query("changed").replace("{version}", catalog_query("version"))
-    ((found, definitions),) = rows(query, {"left_out": _OF_TEMPORARY_TABLES}, "counting what was written")
-    return Changes(Counter({(table, operation): count for table, operation, count in found or ()}), definitions)
+    query = query.replace("{rows}", catalog_query("changed_rows"))
+    ((found, definitions),) = rows(query, {"left_out": _OF_TEMPORARY_TABLES}, _DOING)
+    return Changes(_counter(found), definitions)
+
+
+def _counter(found: Iterable[tuple[str, str, int]] | None) -> Writes:
+    return Counter({(table, operation): count for table, operation, count in found or ()})

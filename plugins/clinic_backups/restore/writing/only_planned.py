@@ -41,7 +41,8 @@ class OnlyPlanned:
     def require(self, planned: Writes) -> None:
         """Check that exactly the planned rows were written. :raises IntegrityError: something else was changed."""
         now = self._now()
-        is_read = self._require_rows(planned, now.rows - self._workspace.began.rows)
+        workspace = self._workspace
+        is_read = self._require_rows(planned, now.rows - workspace.began.rows - workspace.taken_back)
         self._require_definitions(now)
         if is_read:
             # Reading a table may call code of its owner.

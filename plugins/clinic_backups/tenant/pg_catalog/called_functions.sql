@@ -1,7 +1,8 @@
 -- The functions, without those of extensions, that writing the given tables calls, as far as PostgreSQL knows: in
--- defaults, generated columns, constraints, domains, indexes, policies, the given triggers and rules, and in one another.
--- And the functions that are given by number. Each with its number, schema, name with arguments, language, text, search
--- path and a digest of what it does. Trigger functions come with their triggers.
+-- defaults, generated columns, constraints, domains, indexes, policies, the given triggers and rules, casts of its types,
+-- and in one another. And those of the functions, views, operators and types that are given by number. Each with its number,
+-- schema, name with arguments, language, text, search path and a digest of what it does. Trigger functions come with their
+-- triggers. Views that these functions read come too, in the language "view".
 WITH RECURSIVE relation AS MATERIALIZED (
     SELECT c.oid, cn.nspname || '.' || c.relname AS name
       FROM pg_class c
@@ -10,7 +11,7 @@ WITH RECURSIVE relation AS MATERIALIZED (
       JOIN pg_namespace n ON n.oid = root.relnamespace
      WHERE c.relkind IN ('r', 'p') AND n.nspname || '.' || root.relname = ANY (%(names)s)
 ), walk (class, id) AS (
-    SELECT 'pg_proc'::regclass::oid, f::oid FROM unnest(%(functions)s::bigint[]) AS f
+    SELECT g.class::regclass::oid, g.id::oid FROM unnest(%(classes)s::text[], %(ids)s::bigint[]) AS g (class, id)
      UNION SELECT 'pg_class'::regclass, r.oid FROM relation r
      UNION SELECT 'pg_attrdef'::regclass, d.oid FROM pg_attrdef d JOIN relation r ON r.oid = d.adrelid
      UNION SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k JOIN relation r ON r.oid = k.conrelid
@@ -27,7 +28,21 @@ WITH RECURSIVE relation AS MATERIALIZED (
          SELECT d.refclassid, d.refobjid
            FROM pg_depend d
           WHERE d.classid = w.class AND d.objid = w.id AND d.refobjid >= 16384
-            AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass)
+            AND (d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass)
+                 OR d.refclassid = 'pg_class'::regclass AND d.classid IN ('pg_proc'::regclass, 'pg_rewrite'::regclass)
+                    AND EXISTS (SELECT FROM pg_class v WHERE v.oid = d.refobjid AND v.relkind = 'v'))
+          UNION ALL
+         SELECT 'pg_rewrite'::regclass, r.oid
+           FROM pg_rewrite r JOIN pg_class v ON v.oid = r.ev_class AND v.relkind = 'v'
+          WHERE w.class = 'pg_class'::regclass AND r.ev_class = w.id
+          UNION ALL
+         SELECT 'pg_type'::regclass, a.atttypid
+           FROM pg_type t JOIN pg_attribute a ON a.attrelid = t.typrelid
+          WHERE w.class = 'pg_type'::regclass AND t.oid = w.id AND a.attnum > 0 AND a.atttypid >= 16384
+          UNION ALL
+         SELECT 'pg_proc'::regclass, c.castfunc
+           FROM pg_cast c
+          WHERE w.class = 'pg_type'::regclass AND w.id IN (c.castsource, c.casttarget) AND c.castfunc >= 16384
           UNION ALL
          SELECT 'pg_constraint'::regclass, k.oid FROM pg_constraint k WHERE w.class = 'pg_type'::regclass AND k.contypid = w.id
      ) AS e (class, id)
@@ -44,4 +59,11 @@ SELECT p.oid::bigint, n.nspname, p.oid::regprocedure::text, l.lanname, COALESCE(
   JOIN pg_language l ON l.oid = p.prolang
  WHERE p.oid >= 16384
    AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e')
+ UNION ALL
+SELECT v.oid::bigint, n.nspname, v.oid::regclass::text, 'view', '', NULL, false,
+       encode(sha256(convert_to(concat_ws(' ', r.ev_action, v.reloptions, v.relowner::regrole), 'UTF8')), 'hex')
+  FROM walk w
+  JOIN pg_rewrite r ON w.class = 'pg_rewrite'::regclass AND r.oid = w.id
+  JOIN pg_class v ON v.oid = r.ev_class AND v.relkind = 'v'
+  JOIN pg_namespace n ON n.oid = v.relnamespace
  ORDER BY 1
