@@ -211,7 +211,7 @@ def test_a_standby_whose_sender_has_lost_the_primary_is_not_fresh(
 ) -> None:
     primary, standby = pair
     caught_up(pair)
-    first = standby.postgres.folder
+    first = standby.postgres.data_dir
     with server_folder() as second:
         standby.postgres.stop()
         shutil.copytree(first, second)
