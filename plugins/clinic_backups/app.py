@@ -429,6 +429,7 @@ class Parts:
             now=machine_now,
             count_rows=count_rows,
             on_compared=on_compared,
+            beat=lambda: self.catalog.beat(),
         )
         if try_restores:
             found += trial.findings(self.settings, self._find("restore_db"))

@@ -48,6 +48,7 @@ def run(
     clock: Callable[[], DatabaseClock] | None = None,
     count_rows: bool = True,
     on_compared: OnCompared = nobody,
+    beat: Callable[[], object] = nobody,
 ) -> list[Finding]:
     """Run all checks, and return all findings in the order of the checks.
 
@@ -59,6 +60,7 @@ def run(
     :param now: the time for computing terms, locks and the like from the settings.
     :param clock: returns the catalog's clock. Without it no clocks are compared.
     :param count_rows: also compare the rows of all clinics with the extracts, see ``COUNT_TIMEOUT_SECONDS``.
+    :param beat: see :func:`clinic_backups.tenant.standby.check_standby`.
     :param on_compared: called with what was compared without a finding, if rows were compared.
     """
     report = Report()
@@ -83,7 +85,7 @@ def run(
         if one_clock is not None:
             with report.check("clock"):
                 one_clock.require_same_as("The clinics' database", snapshot.time)
-        check_standby(snapshot, settings.standby_lag_seconds, report)
+        check_standby(snapshot, settings.standby_lag_seconds, report, beat)
         check_encoding(snapshot, report)
         database.check_clinics()
         with report.check("extracts"):

@@ -147,6 +147,7 @@ def connect(
     connect_seconds: int = 15,
     unanswered_seconds: int | None = None,
     own_path: bool = True,
+    also: str = "",
 ) -> WatchedConnection:
     """Open a PostgreSQL connection that notices a dead or silent peer.
 
@@ -156,6 +157,8 @@ def connect(
     :param unanswered_seconds: close the connection if sent data is not acknowledged for this long.
     :param own_path: ask for a session with this package's search path, which saves a round trip in each transaction.
         Without it, the default path of the session is the role's.
+    :param also: a query that returns names and texts, asked in the same round trip as the server's settings. Its names
+        have their schemas. The answers are in ``told`` of the connection.
     :raises TransientError: the server cannot be reached, or refuses for the moment.
     :raises PermanentError: the password, the database or the role is wrong.
     """
@@ -188,7 +191,7 @@ def connect(
             hint="Compare the connection's extras with PostgreSQL's documentation of connection parameters.",
         ) from None
     try:
-        pin(opened)
+        pin(opened, also)
     except psycopg2.Error as error:
         opened.close()
         raise_database_error(error, f"asking the server of connection {connection.conn_id!r} for its settings")
@@ -303,10 +306,12 @@ def is_conflict(error: BaseException) -> bool:
     return refused is not None and refused.state in ("40001", "40P01")
 
 
-def pin(opened: WatchedConnection) -> None:
+def pin(opened: WatchedConnection, also: str = "") -> None:
     """Override settings of a role or a database that differ from what is needed, in each transaction.
 
     Usually nothing differs, and this costs one query.
+
+    :param also: see :func:`connect`.
     """
     opened.autocommit = True
     opened.pins, opened.begins_alone = {}, ""
@@ -314,8 +319,9 @@ def pin(opened: WatchedConnection) -> None:
         names = [*RELIED_ON, *_TRANSACTIONS]
         # No path is set yet, so every name has its schema.
         query = "SELECT name, pg_catalog.current_setting(name, true) FROM pg_catalog.unnest(%s) AS name"
-        cursor.execute(query, (names,))
-        found = dict(cursor.fetchall())
+        cursor.execute(f"{query} UNION ALL ({also})" if also else query, (names,))
+        found: dict[str, Any] = dict(cursor.fetchall())
+        opened.told = found
     opened.autocommit = False
     pins = {
         name: wanted

@@ -54,6 +54,7 @@ class Timeouts(TypedDict):
 
     statement_timeout_seconds: int
     lock_timeout_seconds: int
+    standby_of_primary: bool
 
 
 class StoreOptions(TypedDict):
@@ -265,6 +266,11 @@ class Settings(BaseSettings):
         le=YEAR_HOURS * 3600,
         description="No backup is read from a standby whose data are older than this; the task is retried",
     )
+    standby_of_primary: bool = Field(
+        default=False,
+        description="If `clinic_db` is a standby: it receives from the primary itself, never from another standby. Then"
+        " the data of an idle primary count as fresh without a commit",
+    )
 
     @cached_property
     def zone(self) -> ZoneInfo:
@@ -282,6 +288,7 @@ class Settings(BaseSettings):
         return {
             "statement_timeout_seconds": self.statement_timeout_seconds,
             "lock_timeout_seconds": self.lock_timeout_seconds,
+            "standby_of_primary": self.standby_of_primary,
         }
 
     @property

@@ -90,6 +90,9 @@ class WatchedConnection(psycopg2.extensions.connection):
     pins: Mapping[str, str] = {}
     """Settings that are set in each transaction only, because a pooling proxy may give the session to other clients."""
 
+    told: Mapping[str, str | None] = {}
+    """What the server was asked when the connection was opened, by name."""
+
     begins_alone = ""
     """The text that precedes these settings if a statement commits by itself."""
 

@@ -20,6 +20,7 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.database import SqlOrigin, connect, raise_database_error
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.silence import WatchedConnection
+from clinic_backups.catalog.owners import STRANGERS, require_own
 
 TRUSTED_SECONDS = 1.0
 """A connection that was used so recently is not asked whether it is still open."""
@@ -33,14 +34,20 @@ WITHOUT = (
 
 
 def connect_catalog(connection: Connection) -> WatchedConnection:
-    """Open a connection to the catalog. :raises ClinicBackupsError: it cannot be reached.
+    """Open a connection to the catalog. :raises ClinicBackupsError: it cannot be reached, or is of another role.
 
     The hint says what still works.
     """
     try:
-        return connect(connection)
+        opened = connect(connection, also=STRANGERS)
     except (TransientError, PermanentError) as error:
         raise type(error)(f"The catalog cannot be reached. {error.message}", hint=f"{error.hint} {WITHOUT}") from None
+    try:
+        require_own(opened.told["strangers"])
+    except PermanentError:
+        opened.close()
+        raise
+    return opened
 
 
 class CatalogDatabase:

@@ -70,6 +70,7 @@ class TableLocks:
     :param queries: a SELECT by the name that errors use.
     :param settings: of the session, set with each transaction.
     :param same_as: the name of an exported snapshot; otherwise a new one is taken.
+    :param direct: see :class:`~clinic_backups.tenant.tenant_db.Snapshot`.
     :param with_version: also read the version of the definitions for the first backup of a process.
     """
 
@@ -83,7 +84,9 @@ class TableLocks:
         same_as: str | None = None,
         pause: Callable[[float], object] = time.sleep,
         with_version: bool = False,
+        direct: bool = False,
     ) -> None:
+        self._direct = direct
         self._db, self._queries, self._settings, self._same_as = db, queries, settings, same_as
         # Also while tables are read, because a function may need a table of a migration that waits for our locks.
         self._hasty = dict(settings) | {"lock_timeout": f"{PREPARE_LOCK_WAIT_MS}ms"}
@@ -195,7 +198,7 @@ class TableLocks:
                 names, _, standby, now = cursor.fetchone()
                 replayed_at = None
                 if standby:
-                    cursor.execute(catalog_query("replayed"))
+                    cursor.execute(catalog_query("replayed"), {"direct": self._direct})
                     (replayed_at,) = cursor.fetchone()
             except psycopg2.errors.LockNotAvailable:
                 self._note_shape()

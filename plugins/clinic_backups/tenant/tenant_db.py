@@ -76,6 +76,7 @@ class Snapshot:
     :class:`~clinic_backups.tenant.table_locks.TableLocks`.
     :param pause: sleeps between two attempts to lock. If it raises, the attempts end.
     :param kept: opens the connection, and gets it back after a use without an error.
+    :param standby_of_primary: if the server is a standby, its sender is the primary and no other standby.
     :param with_version: also read the version of the definitions, in the same round trip as the locks.
     """
 
@@ -93,7 +94,9 @@ class Snapshot:
         pause: Callable[[float], object] = time.sleep,
         kept: KeptConnections | None = None,
         with_version: bool = False,
+        standby_of_primary: bool = False,
     ) -> None:
+        self._direct = standby_of_primary
         self._connection, self._kept = connection, kept or KeptConnections()
         self._with_version = with_version
         self._same_as, self._reads, self._pause = same_as, reads, pause
@@ -117,6 +120,7 @@ class Snapshot:
                     same_as=self._same_as,
                     pause=self._pause,
                     with_version=self._with_version,
+                    direct=self._direct,
                 )
                 self._locks.take()
             else:
@@ -197,7 +201,8 @@ class Snapshot:
             return self._locks.replayed
         doing = "asking for the data's time"
         ((standby, now),) = self.rows("SELECT pg_is_in_recovery(), clock_timestamp()", None, doing)
-        ((replayed_at,),) = self.rows(catalog_query("replayed"), None, doing) if standby else ((None,),)
+        values = {"direct": self._direct}
+        ((replayed_at,),) = self.rows(catalog_query("replayed"), values, doing) if standby else ((None,),)
         return Replayed(standby, now, replayed_at)
 
     @property
