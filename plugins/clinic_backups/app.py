@@ -34,9 +34,9 @@ from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.outbox import Outbox, Recipient
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.replicas import Replicas
-from clinic_backups.maintenance.cleaning import Cleaner
 from clinic_backups.maintenance.holds import Holds
 from clinic_backups.maintenance.replication import Replicator
+from clinic_backups.maintenance.retention_run import Cleaner
 from clinic_backups.maintenance.store_check import StoreCheck
 from clinic_backups.maintenance.verification import CheckedReplica, Verifier
 from clinic_backups.notify.approval_mails import ApprovalMails

@@ -17,7 +17,7 @@ from clinic_backups.base.errors import ClinicBackupsError, PermanentError, Trans
 from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.restores import RestoreRecord, Restores
-from clinic_backups.maintenance.cleaning import Cleaner
+from clinic_backups.maintenance.retention_run import Cleaner
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.stores.configured import Stores

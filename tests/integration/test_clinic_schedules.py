@@ -79,7 +79,7 @@ def test_the_tasks_are_spread_over_the_window(theatre: Theatre, monkeypatch: pyt
 def test_the_catalog_learns_the_objectives(theatre: Theatre, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(theatre, monkeypatch, clinic_rpo_hours={"1": 100})
     active, every = run.parts.clinics()
-    assert {clinic.id: clinic.group for clinic in active if clinic.group} == {2: "premium", 3: "premium"}
+    assert {clinic.id: clinic.clinic_class for clinic in active if clinic.clinic_class} == {2: "premium", 3: "premium"}
     run.parts.see(active, every)
     health = {clinic.clinic_id: clinic.objective_hours for clinic in run.parts.known_clinics.health()}
     assert health == {1: 100, 2: 8, 3: 3, 4: None, 5: None}

@@ -156,7 +156,7 @@ SAYS: dict[tuple[str, str], tuple[str, list[str]]] = {
         "Please contact soporte@saas.example and mention the restore r-7-20260501T120000Z"]),
     ("restore_report", "es"): ("✅ Restauración completada: Clínica Sonrisas (7)", [
         "r-7-20260501T120000Z", "7-20260501T070500Z", "28 de abril de 2026, 3:05", "exacto", "todas",
-        "1.234 insertados, 56 actualizados, 78 eliminados", "guardia", "jefa", "The store is full.", "Enlarge it.",
+        "1.234 agregados, 56 cambiados, 78 borrados", "guardia", "jefa", "The store is full.", "Enlarge it.",
         "Restaure el respaldo de seguridad 7-20260501T115500Z"]),
     ("restore_report", "en"): ("✅ Restore completed: Clínica Sonrisas (7)", [
         "r-7-20260501T120000Z", "7-20260501T070500Z", "April 28, 2026, 3:05 AM", "exact", "all",
@@ -164,7 +164,7 @@ SAYS: dict[tuple[str, str], tuple[str, list[str]]] = {
         "Restore the safety backup 7-20260501T115500Z"]),
     ("approval", "es"): ("✋ Restauración por aprobar - Clínica Sonrisas (7)", [
         "Clínica Sonrisas (7)", "7-20260501T070500Z", "28 de abril de 2026, 3:05", "con la clínica trabajando", "todas",
-        "database clinica at db.example:5432", "1.234 insertados, 56 actualizados, 78 eliminados", "guardia", "caso 12",
+        "database clinica at db.example:5432", "1.234 agregados, 56 cambiados, 78 borrados", "guardia", "caso 12",
         "2 de mayo de 2026, 8:02", "web__1"]),
     ("approval", "en"): ("✋ Restore to approve - Clínica Sonrisas (7)", [
         "Clínica Sonrisas (7)", "7-20260501T070500Z", "April 28, 2026, 3:05 AM", "while people work", "all",
@@ -283,7 +283,7 @@ def test_every_mail_says_what_it_should(kind: str, language: str) -> None:
 WORDINGS_OF_ANSWERS: list[tuple[str, dict[str, Any], dict[str, str], dict[str, str]]] = [
     ("approval", {"reminder": True}, {"es": "el plan vence", "en": "the plan lapses"}, {}),
     ("approval", {"reminder": False, "mode": "into", "schema": "mirar_7"},
-     {"es": "en el esquema nuevo mirar_7", "en": "in the new schema mirar_7"}, {"es": "insertados", "en": "inserted"}),
+     {"es": "en el esquema nuevo mirar_7", "en": "in the new schema mirar_7"}, {"es": "agregados", "en": "inserted"}),
     ("answer", {"outcome": "approved", "reason": ""}, {"es": "jefa aprobó", "en": "jefa approved"},
      {"es": "Motivo", "en": "Reason"}),
     ("answer", {"outcome": "lapsed", "answered_by": "", "reason": ""},

@@ -152,8 +152,11 @@ def test_a_clinic_has_the_schedule_of_its_number_or_its_class() -> None:
         schedule="0 2 * * *", clinic_schedule={"7": "0 */6 * * *", "premium": "@hourly"}, clinic_rpo_hours={"8": 5}
     )
     seven, eight, premium, other = (
-        Clinic(7, "a", group="premium"), Clinic(8, "b"), Clinic(9, "c", group="premium"), Clinic(10, "d", group="x"),
-    )  # fmt: skip
+        Clinic(7, "a", clinic_class="premium"),
+        Clinic(8, "b"),
+        Clinic(9, "c", clinic_class="premium"),
+        Clinic(10, "d", clinic_class="x"),
+    )
     assert [settings.schedule_of(clinic) for clinic in (seven, eight, premium, other)] == [
         "0 */6 * * *", "0 2 * * *", "0 * * * *", "0 2 * * *",
     ]  # fmt: skip

@@ -35,8 +35,9 @@ MAX_INDEX_BYTES = 8 * 1024 * 1024
 MAX_MANIFEST_BYTES, MANIFEST_BLOCK_BYTES = 64 * 1024 * 1024, 128
 """The longest manifest: for the tables' descriptions and the blocks in other archives (see ``MAX_FOREIGN_BLOCKS``), and
 in addition for each block that was read. So a hostile archive can use memory only in proportion to its real content."""
-MAX_NAME_BYTES, FETCH_BYTES, UNPACK_BYTES = 1024, 256 * 1024, 4096
-"""The last one: bytes given to the codec at a time. Four bytes of a hostile zstd frame unpack to at most 128 KiB."""
+MAX_NAME_BYTES, FETCH_BYTES = 1024, 256 * 1024
+UNPACK_BYTES = 4096
+"""Bytes given to the codec at a time. Four bytes of a hostile zstd frame unpack to at most 128 KiB."""
 
 _MEMBER = re.compile(r"tables/([^/]+)/(\d{6,9})\.json")
 _ENTRY = re.compile(rb'\["([0-9a-f]{64})", ([1-9]\d{0,9}), ([1-9]\d{0,9})\]')

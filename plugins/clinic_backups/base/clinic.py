@@ -15,7 +15,7 @@ class Clinic:
     id: Count
     name: Code
     language: Name = "es"
-    group: Code = ""
+    clinic_class: Code = ""
     """The class of clinics that it belongs to: settings may name it instead of the clinic. Empty: to none."""
 
     def described(self) -> dict[str, Any]:

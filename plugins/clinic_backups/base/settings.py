@@ -373,7 +373,7 @@ class Settings(BaseSettings):
 
 def _own(values: Mapping[str, Own], clinic: Clinic) -> Own | None:
     """The value of a clinic, or of its class."""
-    return values.get(str(clinic.id)) or values.get(clinic.group)
+    return values.get(str(clinic.id)) or values.get(clinic.clinic_class)
 
 
 def load() -> Settings:

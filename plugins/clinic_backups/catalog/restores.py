@@ -122,7 +122,7 @@ class Restores:
         with self._database.transaction("recording a restore's start") as db:
             if not db.execute(insert(restore).values(values).on_conflict_do_nothing()).rowcount:
                 raise TransientError(
-                    f"Restore {record.restore_id} exists already: one clinic has one restore a second at most.",
+                    f"Restore {record.restore_id} exists already. A clinic can begin only one restore a second.",
                     hint="Try again in a second.",
                 )
         return record

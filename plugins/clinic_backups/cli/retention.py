@@ -13,7 +13,7 @@ from clinic_backups.base.plain import iso
 from clinic_backups.base.text import one_line
 from clinic_backups.cli.environment import parts, require_known_clinic
 from clinic_backups.cli.output import Steps, errors, print_json, print_table
-from clinic_backups.maintenance.cleaned import Cleaned
+from clinic_backups.maintenance.retention_result import Cleaned
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

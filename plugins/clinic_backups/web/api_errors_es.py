@@ -92,7 +92,7 @@ SENTENCES: Mapping[str, str] = {
     "The backups' catalog or store cannot be reached now.": "No se puede conectar ahora con el catálogo o el "
     "almacenamiento de respaldos.",
     "Try again in a minute. The operator finds the cause in the log of Airflow's API server.": "Intente de nuevo en un "
-    "minuto. El equipo de soporte encuentra la causa en el registro del servidor de Airflow.",
+    "minuto. El equipo de soporte encuentra la causa en el log del servidor de Airflow.",
     "This request does not come from a page of this Airflow.": "Esta solicitud no viene de una página de este Airflow.",
     "Use the page itself; a program sends a bearer token instead of the cookie.": "Use la página misma. Un programa envía "
     "una clave (bearer) en lugar de la cookie.",

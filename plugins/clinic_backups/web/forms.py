@@ -82,7 +82,7 @@ class BoardQuery:
         )
 
     def values(self, **changes: Any) -> dict[str, str]:
-        """The same with changes, as values of an address without defaults. A change leads to page 1."""
+        """The query with these changes, as an address has it: without defaults. A change leads to page 1."""
         changed, usual = replace(self, **({"page": 1} | changes)), BoardQuery()
         return {
             name: "1" if value is True else str(value)

@@ -1,4 +1,4 @@
-"""Whose texts say where a sequence's numbers go: those of roles that could write into the restored tables anyway.
+"""Trusts function bodies only of roles that may write to the restored tables anyway.
 
 Anybody may create functions, sequences and tables in a schema of their own. These are not read, asked or waited for.
 """

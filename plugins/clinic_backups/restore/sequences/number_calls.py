@@ -19,9 +19,9 @@ _DEFINES = ("alter", "analyze", "comment", "create", "delete", "drop", "grant", 
             "revoke", "set", "truncate", "vacuum")  # fmt: skip
 """Commands that put no number into a column, whatever follows."""
 _DEEPEST = 3
-"""Texts in texts in texts, and calls in calls, that are looked into."""
+"""How deeply nested SQL strings and calls are analysed."""
 _MOST_RUN = 100
-"""The most texts that are run in one text. If there are more, it is not asked what each of them is."""
+"""At most this many EXECUTE strings are analysed in one function. With more, all count as unknown."""
 
 
 @dataclass(frozen=True)

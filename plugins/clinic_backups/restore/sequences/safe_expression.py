@@ -1,4 +1,4 @@
-"""Reads an expression out of a function's text, and writes it anew, so that evaluating it runs nothing of the text.
+"""Reads an expression in a function's body and rebuilds it from safe parts, so that no code of the function runs.
 
 Anybody who may create a function can write such a text, and a restore evaluates it with its own rights. So the text
 itself is never sent to the server. What is understood is written anew: numbers, plain strings, columns of NEW,

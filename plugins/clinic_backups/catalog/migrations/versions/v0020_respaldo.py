@@ -123,7 +123,7 @@ def _replace_view(columns: str) -> None:
     connection = op.get_bind()
     if others := connection.execute(text(MADE_OF_IT)).scalars().all():
         raise PermanentError(
-            f"The view clinic_backups.respaldo is made anew, and {', '.join(others)} is made of it.",
+            f"This migration recreates the view clinic_backups.respaldo, and these depend on it: {', '.join(others)}.",
             hint="Drop that view, run `clinic-backups catalog migrate` again, and make it anew:"
             " `clinic-backups grant respaldo --to ROLE --synonym SCHEMA.NAME`. Nothing was changed.",
         )

@@ -16,7 +16,7 @@ from clinic_backups.base.settings import Settings
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.replicas import Replicas
 from clinic_backups.catalog.restores import Restores
-from clinic_backups.maintenance.cleaned import Cleaned
+from clinic_backups.maintenance.retention_result import Cleaned
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.stores import condition as stored
 from clinic_backups.stores import envelopes

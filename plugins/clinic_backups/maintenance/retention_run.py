@@ -22,9 +22,9 @@ from clinic_backups.catalog.identities import Identities
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.catalog.replicas import Replicas
-from clinic_backups.maintenance.cleaned import Cleaned
-from clinic_backups.maintenance.deciding import Decider
 from clinic_backups.maintenance.erasing import keys_of, purge_rest
+from clinic_backups.maintenance.retention_decisions import Decider
+from clinic_backups.maintenance.retention_result import Cleaned
 from clinic_backups.stores import condition as stored
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore
