@@ -51,7 +51,8 @@ def require_own(strangers: str | None) -> None:
     raise PermanentError(
         f"The schema clinic_backups is not the catalog's own. Of another role are: {one_line(strangers)}. Such a role"
         " could replace the catalog's tables and forge approvals.",
-        hint="If you trust the role, GRANT it to the role of connection backup_catalog, or give the objects to that one"
-        " with ALTER … OWNER TO. If not, put them aside (ALTER SCHEMA clinic_backups RENAME TO …;), and run"
+        hint="Does connection backup_catalog have the role that the catalog was made with? If so, and if you trust the"
+        " other role, GRANT it to the role of connection backup_catalog, or give the objects to that one with"
+        " ALTER … OWNER TO. If not, put them aside (ALTER SCHEMA clinic_backups RENAME TO …;), and run"
         " `clinic-backups catalog migrate` and `clinic-backups catalog rebuild`.",
     )
