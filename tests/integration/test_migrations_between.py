@@ -433,5 +433,6 @@ def test_what_a_trigger_does_to_whole_tables_undoes_the_restore(
     )
     before = rig.everything()
     (refusal,) = rig.plan(record).refusals
-    assert "truncated, dropped, created or" in refusal.message, refusal
+    said = "PostgreSQL's own table pg_largeobject" if "lo_unlink" in does else "truncated, dropped, created or"
+    assert said in refusal.message, refusal
     assert rig.everything() == before
