@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -46,8 +46,8 @@ def figures(world: World) -> list[Figure]:
         return Run(run.seconds / len(clinics), run.peak_rss_bytes)
 
     def far(at_once: int) -> Run:
-        with far_away(near.hostname or "", near.port or 0) as port:
-            return share(at_once, port)
+        with _Late(near.hostname or "", near.port or 0) as late:
+            return share(at_once, late.port)
 
     def named(where: str, at_once: int) -> str:
         return f"{where}, {at_once} at once"
@@ -65,42 +65,25 @@ def figures(world: World) -> list[Figure]:
     return measure(GROUP, subjects, 2 if world.scale.quick else ROUNDS, facts={"clinics": CLINICS}, say=world.say)
 
 
-@contextmanager
-def far_away(host: str, port: int) -> Iterator[int]:
-    """A port of this machine behind which each answer of the server comes later."""
-    with _Late(host, port) as late:
-        yield late.port
-
-
 class _Late(Proxy):
+    """Behind it each answer of the server comes later."""
+
     def begin(self, client: socket.socket, server: socket.socket) -> None:
         asked = threading.Event()
-        threading.Thread(target=self._ask, args=(client, server, asked), daemon=True).start()
-        threading.Thread(target=self._answer, args=(client, server, asked), daemon=True).start()
 
-    def _ask(self, client: socket.socket, server: socket.socket, asked: threading.Event) -> None:
-        try:
-            while data := client.recv(65536):
-                asked.set()
-                server.sendall(data)
-        except OSError:
-            pass
-        finally:
-            self._end(server)
+        def delay() -> None:
+            if asked.is_set():  # the first piece after something was sent
+                asked.clear()
+                time.sleep(LATENCY_SECONDS)
 
-    def _answer(self, client: socket.socket, server: socket.socket, asked: threading.Event) -> None:
-        try:
-            while data := server.recv(65536):
-                if asked.is_set():  # the first piece after something was sent
-                    asked.clear()
-                    time.sleep(LATENCY_SECONDS)
-                client.sendall(data)
-        except OSError:
-            pass
-        finally:
-            self._end(client)
+        for source, target, before in ((client, server, asked.set), (server, client, delay)):
+            threading.Thread(target=_pass_on, args=(source, target, before), daemon=True).start()
 
-    @staticmethod
-    def _end(each: socket.socket) -> None:
-        with suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
+
+def _pass_on(source: socket.socket, target: socket.socket, before: Callable[[], object]) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            before()
+            target.sendall(data)
+    with suppress(OSError):
+        target.shutdown(socket.SHUT_RDWR)

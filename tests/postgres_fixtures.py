@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import subprocess
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,6 +132,22 @@ def server_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+def copy_files(server: EmbeddedPostgres, *folders: Path) -> None:
+    """Copy a running server's files into new folders, as pg_basebackup would. The server is restarted for that."""
+    server.stop()
+    for folder in folders:
+        subprocess.run(["cp", "-a", server.data_dir, folder], check=True)  # keeps the owner
+        (folder / "port").unlink(missing_ok=True)
+    server.start()
+
+
+def standby_on(folder: Path, sender: EmbeddedPostgres, settings: Mapping[str, str]) -> EmbeddedPostgres:
+    """A standby on a copy of its sender's files, which may be a standby itself. It is not started yet."""
+    (folder / "cluster" / "standby.signal").touch()
+    follow = f"host={sender.host} port={sender.port} user={sender.user} password={sender.password}"
+    return EmbeddedPostgres(folder, settings={**settings, "primary_conninfo": follow})
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """A running server without databases of ours. Not safe against a crash of the machine, and faster for it."""
@@ -176,7 +193,7 @@ def copy_of(demo_template: DemoDatabase) -> Iterator[DemoDatabase]:
     with closing(server.connect()) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         for old in ended:
-            cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(old)))
+            cursor.execute(database.dropping(old))
         cursor.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(
                 sql.Identifier(name), sql.Identifier(demo_template.name)

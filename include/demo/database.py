@@ -59,7 +59,12 @@ def load(postgres: EmbeddedPostgres, database: str = DATABASE, clinics: int = 6,
 
 def drop(postgres: EmbeddedPostgres, database: str = DATABASE) -> None:
     """Remove the database and all its rows, whoever is connected to it. No-op if there is none."""
-    _execute(postgres, "postgres", sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
+    _execute(postgres, "postgres", dropping(database))
+
+
+def dropping(database: str) -> sql.Composed:
+    """The statement of :func:`drop`."""
+    return sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database))
 
 
 def create_roles(postgres: EmbeddedPostgres, database: str = DATABASE) -> Roles:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -26,8 +24,8 @@ from clinic_backups.stores.file import FileStore
 from clinic_backups.tenant.standby import check_standby
 from clinic_backups.tenant.tenant_db import Snapshot
 from include.demo import database
-from include.demo.postgres import SERVER_USER, THROWAWAY, EmbeddedPostgres
-from tests.postgres_fixtures import DemoDatabase, server_folder
+from include.demo.postgres import THROWAWAY, EmbeddedPostgres
+from tests.postgres_fixtures import DemoDatabase, copy_files, server_folder, standby_on
 from tests.rig import Rig
 
 STOCK = "public.inventario_inventario"
@@ -51,18 +49,8 @@ def pair() -> Iterator[tuple[DemoDatabase, DemoDatabase]]:
             migrate.upgrade(db)
         with (first / "cluster" / "pg_hba.conf").open("a") as file:
             file.write("\nhost replication all 127.0.0.1/32 scram-sha-256\n")
-        primary.stop()
-        shutil.copytree(first, second)
-        (second / "port").unlink()
-        primary.start()
-        (second / "cluster" / "standby.signal").touch()
-        info = f"host=127.0.0.1 port={primary.port} user={primary.user} password={primary.password}"
-        with (second / "cluster" / "postgresql.auto.conf").open("a") as file:
-            file.write(f"\nprimary_conninfo = '{info}'\n")
-        if os.geteuid() == 0:
-            for path in [second, *second.rglob("*")]:
-                shutil.chown(path, SERVER_USER)
-        with EmbeddedPostgres(second, settings=settings) as standby:
+        copy_files(primary, second)
+        with standby_on(second, primary, settings) as standby:
             yield source, replace(source, postgres=standby)
 
 
@@ -211,20 +199,10 @@ def test_a_standby_whose_sender_has_lost_the_primary_is_not_fresh(
 ) -> None:
     primary, standby = pair
     caught_up(pair)
-    first = standby.postgres.data_dir
     with server_folder() as second:
-        standby.postgres.stop()
-        shutil.copytree(first, second)
-        (second / "port").unlink()
-        standby.postgres.start()
-        info = f"host=127.0.0.1 port={standby.postgres.port} user={primary.postgres.user}"
-        with (second / "cluster" / "postgresql.auto.conf").open("a") as file:
-            file.write(f"\nprimary_conninfo = '{info} password={primary.postgres.password}'\n")
-        if os.geteuid() == 0:
-            for path in [second, *second.rglob("*")]:
-                shutil.chown(path, SERVER_USER)
+        copy_files(standby.postgres, second)
         quick = {**THROWAWAY, **PRIMARY, "wal_receiver_status_interval": "1s", "wal_receiver_timeout": "5s"}
-        with EmbeddedPostgres(second, settings=quick) as behind:
+        with standby_on(second, standby.postgres, quick) as behind:
             last = replace(standby, postgres=behind)
             rig.clinic_db = connections.parse("clinic_db", last.reader_uri)
             rig.execute(f"UPDATE {STOCK} SET cantidad = 1")

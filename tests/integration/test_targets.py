@@ -5,7 +5,6 @@ It is compared with the backups' database and always named.
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -29,7 +28,7 @@ from include.demo.postgres import THROWAWAY, EmbeddedPostgres
 from tests.integration.test_cli import Run, run  # noqa: F401 - a fixture
 from tests.integration.test_restore import STOCK
 from tests.integration.test_restore_runner import DAMAGE, Theatre
-from tests.postgres_fixtures import CLINICS, PATIENTS, DemoDatabase, server_folder
+from tests.postgres_fixtures import CLINICS, PATIENTS, DemoDatabase, copy_files, server_folder, standby_on
 
 REPLICATED = THROWAWAY | {"wal_level": "replica", "max_wal_senders": "4"}
 DENY = "REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC"
@@ -54,17 +53,11 @@ def servers() -> Iterator[Servers]:
         folder = stack.enter_context(server_folder())
         folder.mkdir()
         folder.chmod(0o711)
-        primary = EmbeddedPostgres(folder / "primary", settings=REPLICATED)
-        primary.start()
+        primary = stack.enter_context(EmbeddedPostgres(folder / "primary", settings=REPLICATED))
         database.load(primary, clinics=CLINICS, patients=PATIENTS)
         roles = database.create_roles(primary, database.DATABASE)
-        primary.stop()
-        for name in ("standby", "copy"):
-            subprocess.run(["cp", "-a", folder / "primary", folder / name], check=True)
-        stack.enter_context(primary)
-        follow = f"host={primary.host} port={primary.port} user={primary.user} password={primary.password}"
-        (folder / "standby" / "cluster" / "standby.signal").touch()
-        standby = EmbeddedPostgres(folder / "standby", settings=REPLICATED | {"primary_conninfo": follow})
+        copy_files(primary, folder / "standby", folder / "copy")
+        standby = standby_on(folder / "standby", primary, REPLICATED)
         copy = EmbeddedPostgres(folder / "copy", settings=REPLICATED)
         stack.enter_context(standby)
         stack.enter_context(copy)

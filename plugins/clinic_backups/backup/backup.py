@@ -73,7 +73,7 @@ class ClinicBackup:
         backup continues without further notes.
     :param on_unchecked: see :func:`clinic_backups.tenant.gate.passed`.
     :param kept: opens the connections to the clinics' database.
-    :param turns: how many of several backups in one process read the clinics' database at a time.
+    :param turns: backups that share it read the clinics' database one after the other.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A part of the work that only so many threads of this process do at a time."""
+"""A part of the work that only one thread at a time does."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ LOOK_SECONDS = 0.5
 
 
 class Turns:
-    """Lets at most ``at_once`` threads into the part."""
+    """Lets one thread after the other into the part."""
 
-    def __init__(self, at_once: int = 1) -> None:
-        self._free = threading.Semaphore(at_once)
+    def __init__(self) -> None:
+        self._free = threading.Semaphore()
 
     @contextmanager
     def taken(self, look: Callable[[], object]) -> Iterator[Callable[[], None]]:

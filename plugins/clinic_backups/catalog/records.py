@@ -120,7 +120,7 @@ class Catalog(RecordReader):
 
     def decided(self, record: BackupRecord) -> BackupRecord:
         """Record what is known of a running backup before its rows are read: all but what :meth:`begin` recorded."""
-        begun = ("backup_id", "noted", "number", "state", "attempt", "started_at", "run_id", "archive_key")
+        begun = ("backup_id", "noted", "state", "attempt", "started_at", "run_id", "archive_key")
         values = {name: value for name, value in values_of(record).items() if name not in begun}
         return self._change(record, "running", **values)
 

@@ -108,7 +108,7 @@ class ClinicBackupOperator(BaseOperator):
                     return self._back_up_each(parts, context, share)
             (clinic,) = share.clinics
             try:
-                return self._back_up(parts, context, clinic, self.log)
+                return self._back_up(parts, context, clinic, self.log, turns=Turns())
             finally:
                 log_delivery(self.log, lambda: parts.deliver(clinic_id=clinic.id, limit_seconds=MAIL_SECONDS))
 
@@ -176,7 +176,7 @@ class ClinicBackupOperator(BaseOperator):
         clinic: Clinic,
         log: Any,
         *,
-        turns: Turns | None = None,
+        turns: Turns,
         name_in_progress: bool = False,
     ) -> dict[str, Any]:
         """:param log: gets the clinic's own lines; the lines about the progress are written at once."""
@@ -187,7 +187,7 @@ class ClinicBackupOperator(BaseOperator):
             on_progress=lines.show,
             on_unnoted=lines.unnoted,
             on_unchecked=log.warning,
-            turns=turns or Turns(),
+            turns=turns,
         )
         self._running.add(backup)
         try:

@@ -39,6 +39,7 @@ __all__ = ["ClinicChanged", "ClinicRestore", "Wish", "refused"]
 
 T = TypeVar("T")
 SHOWN_PARTS = 5
+PARTS_IN_WORDS = {"target": "the database to which restore_db leads (target)"}
 TRIES = 3
 """How often a restore compares again after somebody else wrote the same rows at the same moment."""
 
@@ -289,9 +290,6 @@ def _interrupted(error: TransientError, committing: Sequence[str]) -> TransientE
         )
     told.refused = refused  # type: ignore[attr-defined]
     return told
-
-
-PARTS_IN_WORDS = {"target": "the database to which restore_db leads (target)"}
 
 
 def _changed(clinic_id: int, now: RestorePlan, plan: RestorePlan | None) -> ClinicChanged:

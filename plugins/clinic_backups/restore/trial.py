@@ -131,9 +131,7 @@ def _check_sequences(report: Report, workspace: Workspace, names: list[str], rol
         report.warn(CHECK, said, hint)
 
 
-def _check_owners(
-    report: Report, workspace: Workspace, names: list[str], references: Sequence[Reference]
-) -> None:  # fmt: skip
+def _check_owners(report: Report, workspace: Workspace, names: list[str], references: Sequence[Reference]) -> None:
     """Tell whose code would run in a restore."""
     read = {*names, *(name for each in references for name in (each.child, each.parent))}
     for each in foreign_code(workspace, read, called_functions(workspace, names, []), names):
