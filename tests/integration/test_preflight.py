@@ -95,7 +95,7 @@ def test_the_demo_passes_and_its_rows_of_no_clinic_are_counted(demo: Preflight) 
 
     preflight.require(findings)
     assert [finding.check for finding in findings if finding.level == "ok"] == [
-        "settings", "store", "catalog", "extracts", "coverage", "indexes", "rows",
+        "settings", "store", "catalog", "owners", "extracts", "coverage", "indexes", "rows",
     ]  # fmt: skip
     nobodys = sum(count for count, _ in expected.values())
     (compared,) = [finding.message for finding in findings if (finding.check, finding.level) == ("rows", "ok")]

@@ -27,6 +27,7 @@ from clinic_backups.tenant.coverage import Coverage, Problem
 from clinic_backups.tenant.extract import SqlFolder, render, require_user_columns
 from clinic_backups.tenant.operator_checks import operator_problems
 from clinic_backups.tenant.standby import check_standby
+from clinic_backups.tenant.strangers import strangers_of_folder
 from clinic_backups.tenant.structure import Structure
 from clinic_backups.tenant.tenant_db import Snapshot
 
@@ -87,6 +88,10 @@ def run(
                 one_clock.require_same_as("The clinics' database", snapshot.time)
         check_standby(snapshot, settings.standby_lag_seconds, report, beat)
         check_encoding(snapshot, report)
+        with report.check("owners"):
+            database.check_owners()
+        if report.has_errors("owners"):
+            return list(dict.fromkeys(report.findings))  # nothing of theirs is read
         database.check_clinics()
         with report.check("extracts"):
             database.check_extracts()
@@ -170,6 +175,16 @@ class _ClinicDatabase:
     @cached_property
     def _coverage(self) -> Coverage:
         return Coverage(self._structure, self._folder, self._extracts)
+
+    def check_owners(self) -> None:
+        """Check that reading the tables runs no code of strangers. The tables that extracts only join count too."""
+        try:
+            found = strangers_of_folder(self._snapshot, self._folder, self._clinic_id)
+        except SettingsError:
+            return  # the check of the extracts reports it
+        for each in found:
+            self._report.error("owners", each.said, each.remedy)
+        self._report.ok("owners", "Reading the clinics' tables runs no code of other roles.")
 
     def check_clinics(self) -> None:
         """Check the queries of the clinics and their administrators."""

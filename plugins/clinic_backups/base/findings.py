@@ -18,7 +18,7 @@ class Finding:
     """One result of the preflight."""
 
     check: str
-    """settings, store, catalog, database, clock, pool, extracts, coverage, parents, indexes, rows or restore"""
+    """settings, store, catalog, database, clock, pool, owners, extracts, coverage, parents, indexes, rows or restore"""
     level: Level
     message: str
     """The finding; never a secret, never a value of a patient's row."""
@@ -58,6 +58,10 @@ class Report:
     def note(self, check: str, message: str) -> None:
         """Add something that is in order but worth knowing."""
         self.findings.append(Finding(check, "ok", message))
+
+    def has_errors(self, check: str) -> bool:
+        """Whether a check found an error."""
+        return any(finding.check == check and finding.level == "error" for finding in self.findings)
 
     @contextmanager
     def check(self, check: str, prefix: str = "") -> Iterator[None]:

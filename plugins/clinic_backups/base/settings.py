@@ -55,6 +55,7 @@ class Timeouts(TypedDict):
     statement_timeout_seconds: int
     lock_timeout_seconds: int
     standby_of_primary: bool
+    trusted_owners: tuple[str, ...]
 
 
 class StoreOptions(TypedDict):
@@ -271,6 +272,11 @@ class Settings(BaseSettings):
         description="If `clinic_db` is a standby: it receives from the primary itself, never from another standby. Then"
         " the data of an idle primary count as fresh without a commit",
     )
+    trusted_owners: Words = Field(
+        default=(),
+        description="Roles that own some of the tables, and that you trust with the data of all clinics; separated by"
+        " spaces or commas. Reading or writing a table runs code of its owner, so other roles' tables are refused",
+    )
 
     @cached_property
     def zone(self) -> ZoneInfo:
@@ -289,6 +295,7 @@ class Settings(BaseSettings):
             "statement_timeout_seconds": self.statement_timeout_seconds,
             "lock_timeout_seconds": self.lock_timeout_seconds,
             "standby_of_primary": self.standby_of_primary,
+            "trusted_owners": self.trusted_owners,
         }
 
     @property

@@ -18,6 +18,8 @@ from clinic_backups.restore.rules import Reference, TableRules, read_references,
 from clinic_backups.restore.wanted import require_known
 from clinic_backups.restore.workspace import Workspace
 from clinic_backups.tenant.drift import FILE, renamed_table
+from clinic_backups.tenant.extract import SqlFolder
+from clinic_backups.tenant.strangers import require_no_strangers
 
 
 class ChosenTables:
@@ -36,7 +38,9 @@ class ChosenTables:
         queries: Mapping[str, str],
         target: Target,
         ways: Ways,
+        folder: SqlFolder,
     ) -> None:
+        self._folder = folder
         self._ways = ways
         self._workspace, self._migrated, self._wish = workspace, migrated, wish
         self._manifest, self._queries, self._target = migrated.manifest, queries, target
@@ -81,6 +85,9 @@ class ChosenTables:
                 )
         wanted = [name for name in wanted if name in there and name in self._queries]
         self.references = read_references(self._workspace, wanted)
+        # Before any table is read. Those with an extract are locked, and so are those that their extracts join.
+        read = {*wanted, *(name for each in self.references for name in (each.child, each.parent))}
+        require_no_strangers(self._workspace, self._folder, self._queries, "The restore", tables=read, writes=True)
         around = {name for reference in self.references for name in (reference.child, reference.parent)}
         self.rules = read_rules(self._workspace, sorted({*wanted, *around}))
         readable = {name for name, rules in self.rules.items() if "SELECT" not in rules.missing_rights}

@@ -23,7 +23,6 @@ from clinic_backups.restore.columns.casts import Converted, convert, fill_nulls
 from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.diff import TableDiff, compute
-from clinic_backups.restore.owners import foreign_code
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
 from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan, Target, Wish, digest_of
@@ -40,6 +39,7 @@ from clinic_backups.restore.writing.rehearsal import explain, of_untold
 from clinic_backups.restore.writing.write_and_prove import Writing
 from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.outside import Outside
+from clinic_backups.tenant.strangers import strangers_code
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,9 @@ class Comparison:
 
     def choose(self) -> None:
         """Choose the tables that the restore includes, and match their columns."""
-        choice = ChosenTables(self.workspace, self._migrated, self._wish, self.queries, self._target, self._ways)
+        choice = ChosenTables(
+            self.workspace, self._migrated, self._wish, self.queries, self._target, self._ways, self._folder
+        )
         choice.choose()
         self._refusals += choice.refusals
         self._notes, self._shapes, self._tables = choice.notes, choice.shapes, choice.tables
@@ -242,10 +244,12 @@ class Comparison:
             self._note(table, note)
 
     def _say_whose_code(self, called: Sequence[CalledFunction]) -> None:
-        read = {*self.diffs, *(name for each in self._references for name in (each.child, each.parent))}
-        runs = [each for each in called if not each.is_trigger or self._quiet.how == "fire"]
-        for each in foreign_code(self.workspace, read, runs, self.queries):
-            self._note(each.name if each.kind == "table" else next(iter(self.diffs)), each.said)
+        """Tell which functions of strangers are called by name only: their owner may have put them in the way."""
+        runs = [each.oid for each in called if each.kind == "function" and not each.is_trigger]
+        if not runs:
+            return
+        for each in strangers_code(self.workspace, self.queries, self._folder.clinic_table, functions=runs):
+            self._note(next(iter(self.diffs)), each.noted)
 
     def present(self) -> Present:
         """The contents that the safety backup must have."""

@@ -30,6 +30,7 @@ from clinic_backups.restore.untrusted import Types, is_possible
 from clinic_backups.restore.wanted import require_known
 from clinic_backups.restore.workspace import Workspace, columns_of
 from clinic_backups.stores.base import ByteSource
+from clinic_backups.tenant.strangers import refuse, strangers_code
 
 STEP_ROWS = 250_000
 
@@ -127,6 +128,8 @@ class IntoRestore:
             copies = [_Copy(workspace, schema, names[name], content, types) for name, content in contents.items()]
             for copy in copies:
                 copy.create()
+            # The types of the columns may be somebody's. Their code runs when values are loaded.
+            refuse(strangers_code(workspace, contents, "", writes=True), "The copy")
             staged = {copy.was.name: copy.staged(index) for index, copy in enumerate(copies)}
             with WantedLoader(workspace, staged, _steps(contents, self._restore.listener)) as wanted:
                 self._restore.archives.read(backup, wanted)

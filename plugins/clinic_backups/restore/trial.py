@@ -14,8 +14,6 @@ from clinic_backups.base.settings import Settings
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import table_in_sql
 from clinic_backups.restore import hooks
-from clinic_backups.restore.called_functions import called_functions
-from clinic_backups.restore.owners import foreign_code
 from clinic_backups.restore.rules import (
     NO_ACTION,
     Reference,
@@ -32,6 +30,7 @@ from clinic_backups.restore.writing.quiet import EVENTS, may_replica
 from clinic_backups.restore.writing.rehearsal import told_by, untold
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.strangers import strangers_of_folder
 
 CHECK = "restore"
 
@@ -57,6 +56,8 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
     """
     folder = SqlFolder(settings.sql_dir)
     with report.check(CHECK), Workspace(connection, **settings.timeouts) as workspace:
+        if _strangers(report, workspace, folder):
+            return
         clinics = workspace.clinics(folder, "all_clinics.sql")
         names = sorted(folder.extracts())
         tables = workspace.tables([name for name in names if name in workspace.relations()])
@@ -76,7 +77,6 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
         for name in sorted({each.child for each in references} & set(folder.declarations().derived) - set(tables)):
             _check_triggers(report, workspace, name, derived=True)
         _check_sequences(report, workspace, sorted(tables), role)
-        _check_owners(report, workspace, sorted(tables), references)
         for name in (hooks.BEFORE, hooks.AFTER):
             for clinic in clinics[:1]:
                 with report.check(CHECK):
@@ -131,11 +131,14 @@ def _check_sequences(report: Report, workspace: Workspace, names: list[str], rol
         report.warn(CHECK, said, hint)
 
 
-def _check_owners(report: Report, workspace: Workspace, names: list[str], references: Sequence[Reference]) -> None:
-    """Tell whose code would run in a restore."""
-    read = {*names, *(name for each in references for name in (each.child, each.parent))}
-    for each in foreign_code(workspace, read, called_functions(workspace, names, []), names):
-        report.warn(CHECK, each.said, each.remedy)
+def _strangers(report: Report, workspace: Workspace, folder: SqlFolder) -> bool:
+    """Report whose code would run in a restore, before any of it runs."""
+    references = read_references(workspace, sorted(folder.extracts()))
+    referred = {name for each in references for name in (each.child, each.parent)}
+    found = strangers_of_folder(workspace, folder, 0, tables=referred, writes=True)
+    for each in found:
+        report.error(CHECK, each.said, each.remedy)
+    return bool(found)
 
 
 def _try(workspace: Workspace, table: Table, key: Sequence[str], query: str, references: tuple[Reference, ...]) -> bool:

@@ -27,6 +27,7 @@ from clinic_backups.tenant.operator_checks import operator_problems
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.row_checks import RowChecks, one_clinic
 from clinic_backups.tenant.schema_memory import MEMORY
+from clinic_backups.tenant.strangers import require_no_strangers
 from clinic_backups.tenant.structure import NotedColumn, ParentKey, Structure
 from clinic_backups.tenant.tenant_db import Snapshot
 from clinic_backups.tenant.value_checks import ValueChecks
@@ -86,6 +87,8 @@ def passed(
     question = ("gate", folder.digest(), frozenset(queries))
     known: _Known | None = MEMORY.get(question, snapshot.version)
     if known is None:
+        # Whoever became a stranger by a changed right alone is found by the next process.
+        require_no_strangers(snapshot, folder, queries, f"The backup of clinic {request.clinic.id}")
         facts = structure.read(snapshot, names_of(folder), folder.clinic_table)
         coverage = Coverage(facts, folder, queries)
         known = _Known(facts, coverage, coverage.problems())

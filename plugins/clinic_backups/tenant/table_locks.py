@@ -253,7 +253,7 @@ class TableLocks:
                 cursor.execute("; ".join(self._prepares()))
 
     def _prepares(self) -> list[str]:
-        return [_prepare(query) for query in self._queries.values()]
+        return [prepare_statement(query) for query in self._queries.values()]
 
     def _explain(self, error: psycopg2.Error) -> None:
         """Find out which extract cannot run, or whether a table has changed just now."""
@@ -263,7 +263,7 @@ class TableLocks:
         for table, query in self._queries.items():
             try:
                 with afterwards(self._db.rollback), self._db.cursor() as cursor:
-                    cursor.execute(f"{session_settings(cursor, self._settings)}; {_prepare(query)}")
+                    cursor.execute(f"{session_settings(cursor, self._settings)}; {prepare_statement(query)}")
             except psycopg2.Error as failure:
                 guilty, found = f"the extract of {table}", failure
                 break
@@ -299,7 +299,7 @@ def _shape(db: Any) -> str:
         return str(cursor.fetchone()[0])
 
 
-def _prepare(query: str) -> str:
+def prepare_statement(query: str) -> str:
     """Look up the names in a query. The prepared name is unique, because a pooled session may have kept an old one."""
     name = f"clinic_backups_{secrets.token_hex(4)}"
     return f"PREPARE {name} AS SELECT FROM (\n{query}\n) AS r; DEALLOCATE {name}"

@@ -26,7 +26,7 @@ from clinic_backups.tenant.extract import SqlFolder
 from clinic_backups.tenant.lock_errors import require_present, require_unlocked
 from clinic_backups.tenant.pg_catalog import catalog_query
 from clinic_backups.tenant.schema_memory import Version
-from clinic_backups.tenant.table_locks import Replayed, TableLocks
+from clinic_backups.tenant.table_locks import PREPARE_LOCK_WAIT_MS, Replayed, TableLocks, prepare_statement
 
 # The settings that pg_dump sets so that equal rows are equal bytes, and also time zone and currency.
 # https://www.postgresql.org/docs/current/runtime-config-client.html#RUNTIME-CONFIG-CLIENT-FORMAT
@@ -78,6 +78,7 @@ class Snapshot:
     :param kept: opens the connection, and gets it back after a use without an error.
     :param standby_of_primary: if the server is a standby, its sender is the primary and no other standby.
     :param with_version: also read the version of the definitions, in the same round trip as the locks.
+    :param trusted_owners: see :mod:`clinic_backups.tenant.strangers`.
     """
 
     READ_ONLY = True
@@ -95,7 +96,9 @@ class Snapshot:
         kept: KeptConnections | None = None,
         with_version: bool = False,
         standby_of_primary: bool = False,
+        trusted_owners: Sequence[str] = (),
     ) -> None:
+        self.trusted_owners = tuple(trusted_owners)
         self._direct = standby_of_primary
         self._connection, self._kept = connection, kept or KeptConnections()
         self._with_version = with_version
@@ -365,6 +368,19 @@ class Snapshot:
             if self._locks is not None:
                 require_present(error, f"reading {table.name}")
             raise_database_error(error, f"reading {table.name}", source="extract")
+
+    def mention(self, query: str) -> None:
+        """Lock everything that a query mentions, as far as that is possible at once. It is neither planned nor run.
+
+        To be called inside of :meth:`savepoint`, which ends the locks.
+        """
+        # In a statement of its own: an extract that is no valid SQL would take the savepoint along.
+        self._execute(f"SAVEPOINT mention; SET LOCAL lock_timeout = '{PREPARE_LOCK_WAIT_MS}ms'", "setting a savepoint")
+        with contextlib.suppress(psycopg2.Error), self._db.cursor() as cursor:
+            cursor.execute(prepare_statement(query))
+            cursor.execute("RELEASE SAVEPOINT mention")
+            return
+        self._execute("ROLLBACK TO SAVEPOINT mention; RELEASE SAVEPOINT mention", "going back to the savepoint")
 
     def probe(self, table: Table, extract: str) -> None:
         """Run an extract for its first row only. :raises PermanentError: it fails or lacks a column of the table."""

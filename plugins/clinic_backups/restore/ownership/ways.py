@@ -19,6 +19,7 @@ from clinic_backups.tenant.gate import names_of
 from clinic_backups.tenant.key_names import KeyNames
 from clinic_backups.tenant.links import Links
 from clinic_backups.tenant.row_checks import CLINIC, PLACEHOLDER
+from clinic_backups.tenant.strangers import require_no_strangers
 
 
 class Ways:
@@ -116,6 +117,7 @@ class Ways:
     def readable(self) -> frozenset[str]:
         """Tables that the links lead to and that this role may read."""
         parents = sorted({way.parent for way in (*self.links, *self.declared)})
+        require_no_strangers(self._workspace, self._folder, self._given, "The restore", tables=parents)
         found = self._workspace.rows(
             "SELECT n.nspname || '.' || c.relname FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace"
             " WHERE n.nspname || '.' || c.relname = ANY (%(names)s) AND has_table_privilege(c.oid, 'SELECT')",

@@ -1,4 +1,4 @@
--- The functions, without those of extensions, that writing the given tables calls, as far as PostgreSQL knows: in
+-- The functions, without those that a superuser added to an extension, that writing the given tables calls, as far as PostgreSQL knows: in
 -- defaults, generated columns, constraints, domains, indexes, policies, the given triggers and rules, casts of its types,
 -- and in one another. And those of the functions, views, operators and types that are given by number. Each with its number,
 -- schema, name with arguments, language, text, search path and a digest of what it does. Trigger functions come with their
@@ -58,7 +58,9 @@ SELECT p.oid::bigint, n.nspname, p.oid::regprocedure::text, l.lanname, COALESCE(
   JOIN pg_namespace n ON n.oid = p.pronamespace
   JOIN pg_language l ON l.oid = p.prolang
  WHERE p.oid >= 16384
-   AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e')
+   AND NOT EXISTS (SELECT FROM pg_depend e, pg_roles o
+                   WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e'
+                     AND o.oid = p.proowner AND o.rolsuper)
  UNION ALL
 SELECT v.oid::bigint, n.nspname, v.oid::regclass::text, 'view', '', NULL, false,
        encode(sha256(convert_to(concat_ws(' ', r.ev_action, v.reloptions, v.relowner::regrole), 'UTF8')), 'hex')

@@ -8,8 +8,9 @@ SELECT p.oid::bigint, n.nspname, p.proname, p.pronargs - p.pronargdefaults,
   JOIN pg_namespace n ON n.oid = p.pronamespace
  CROSS JOIN LATERAL (
      SELECT p.oid >= 16384 AND NOT p.proowner = ANY (%(owners)s::oid[])
-        AND NOT EXISTS (SELECT FROM pg_depend e
-                         WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e')) AS o (is_other)
+        AND NOT EXISTS (SELECT FROM pg_depend e, pg_roles o
+                         WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e'
+                           AND o.oid = p.proowner AND o.rolsuper)) AS o (is_other)
  WHERE p.proname = ANY (%(names)s::text[])
    AND (NOT o.is_other
         OR p.prokind IN ('f', 'p')

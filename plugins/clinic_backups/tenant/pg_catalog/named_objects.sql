@@ -18,5 +18,6 @@ SELECT f.class, f.oid::bigint
   FROM found f
   JOIN pg_namespace n ON n.oid = f.schema
  WHERE (f.owner = ANY (%(owners)s::oid[]) OR n.nspname = ANY (%(schemas)s))
-   AND NOT EXISTS (SELECT FROM pg_depend e
-                    WHERE e.classid = f.class::regclass AND e.objid = f.oid AND e.deptype = 'e')
+   AND NOT EXISTS (SELECT FROM pg_depend e, pg_roles o
+                    WHERE e.classid = f.class::regclass AND e.objid = f.oid AND e.deptype = 'e'
+                      AND o.oid = f.owner AND o.rolsuper)

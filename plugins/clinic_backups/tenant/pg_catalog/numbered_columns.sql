@@ -70,11 +70,15 @@ through (default_oid, view, relation, number) AS (
     SELECT f.attrelid, f.attnum, f.view, array_agg(f.function::bigint) AS functions,
            array_agg(quote_ident(pn.nspname) || '.' || quote_ident(p.proname)) FILTER (
                WHERE p.provolatile = 'v' AND p.oid >= 16384 AND p.prosqlbody IS NULL
-                 AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e')
+                 AND NOT EXISTS (SELECT FROM pg_depend e, pg_roles o
+                                 WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e'
+                                   AND o.oid = p.proowner AND o.rolsuper)
                  AND EXISTS (SELECT FROM pg_index i
                               WHERE i.indrelid = f.attrelid AND i.indisunique AND f.attnum = ANY (i.indkey))) AS hiders,
            bool_or(p.oid >= 16384 AND NOT p.proowner = ANY (%(owners)s::oid[])
-                   AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e')) AS calls_others
+                   AND NOT EXISTS (SELECT FROM pg_depend e, pg_roles o
+                                   WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e'
+                                     AND o.oid = p.proowner AND o.rolsuper)) AS calls_others
       FROM called f
       JOIN pg_proc p ON p.oid = f.function
       JOIN pg_namespace pn ON pn.oid = p.pronamespace

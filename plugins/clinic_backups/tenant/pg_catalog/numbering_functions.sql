@@ -45,7 +45,9 @@ WITH RECURSIVE restored AS MATERIALIZED (
       JOIN pg_proc p ON p.oid = b.oid
       JOIN pg_language l ON l.oid = p.prolang
      WHERE p.oid >= 16384 AND p.prokind IN ('f', 'p')
-       AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e')
+       AND NOT EXISTS (SELECT FROM pg_depend e, pg_roles o
+                       WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e'
+                         AND o.oid = p.proowner AND o.rolsuper)
 ), asking (oid) AS (
     SELECT b.oid FROM bodies b
      WHERE b.body ~ '(nextval|currval|lastval|setval|last_value|u&)' OR b.body ~ 'execute.*(next|curr|last|setv)'

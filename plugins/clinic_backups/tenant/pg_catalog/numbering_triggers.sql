@@ -18,7 +18,9 @@ SELECT n.nspname || '.' || c.relname, quote_ident(r.rulename), 0, 0, '', NULL, p
   JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE r.oid >= 16384
    AND (c.relowner = ANY (%(owners)s::oid[]) OR n.nspname || '.' || c.relname = ANY (%(tables)s))
-   AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
+   AND NOT EXISTS (SELECT FROM pg_depend e, pg_roles o
+                   WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e'
+                     AND o.oid = c.relowner AND o.rolsuper)
    AND (EXISTS (SELECT FROM pg_proc p WHERE p.oid < 16384
                    AND p.proname IN ('nextval', 'currval', 'lastval', 'setval', 'pg_sequence_last_value')
                    AND strpos(r.ev_action::text, ':funcid ' || p.oid || ' ') > 0)

@@ -1,0 +1,128 @@
+"""Refuses to run code of strangers: whoever owns only some of the tables must not reach the others through us.
+
+PostgreSQL calls the functions of a table's indexes, policies, constraints and triggers as the role that plans, reads or
+writes. Such code can change our session's settings, our temporary tables and, in a restore, other clinics' rows. So it
+is looked for before any of these tables is read. See docs/decisions/0024-no-code-of-strangers.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from clinic_backups.base.errors import PermanentError
+from clinic_backups.base.text import table_in_sql
+from clinic_backups.tenant.extract import SqlFolder, render
+from clinic_backups.tenant.pg_catalog import catalog_query
+from clinic_backups.tenant.tenant_db import Snapshot
+
+SHOWN = 20
+"""The most names in an error's text."""
+_WHAT = {"function": "The function {}", "domain": "The domain {}"}
+_CODE = {"function": "Its code is that role's", "domain": "Its constraints may call code of that role"}
+_LACKS = "which may not write into all of the clinics' tables"
+
+
+@dataclass(frozen=True)
+class ForeignCode:
+    """What belongs to a role that may not write into all of the clinics' tables.
+
+    :param kind: ``table``, ``view``, ``function``, ``domain`` and so on.
+    :param name: ``schema.table``, or a function with the types of its arguments.
+    """
+
+    kind: str
+    name: str
+    owner: str
+
+    @property
+    def said(self) -> str:
+        """Whose it is."""
+        what = _WHAT.get(self.kind, f"The {self.kind} {{}}").format(self.name)
+        return f"{what} belongs to the role {self.owner}, {_LACKS}."
+
+    @property
+    def noted(self) -> str:
+        """The same for an approver of a restore that runs it."""
+        code = _CODE.get(self.kind, "Its indexes, policies and triggers may call code of that role")
+        return f"{self.said} {code}, and in a restore it runs with the rights of restore_db."
+
+    @property
+    def remedy(self) -> str:
+        """What ends it."""
+        name = self.name if self.kind == "function" else table_in_sql(self.name)
+        return (
+            f"ALTER {self.kind.upper()} {name} OWNER TO the owner of the clinics' tables. Or, if you trust the role"
+            f" {self.owner} with the data of all clinics, add it to CLINIC_BACKUPS_TRUSTED_OWNERS."
+        )
+
+
+def strangers_code(
+    snapshot: Snapshot,
+    clinics: Iterable[str],
+    clinic_table: str,
+    *,
+    tables: Iterable[str] = (),
+    functions: Iterable[int] = (),
+    writes: bool = False,
+) -> list[ForeignCode]:
+    """Look for it with PostgreSQL's catalog alone, which runs none of it.
+
+    The tables that the transaction has locked count too.
+
+    :param clinics: the tables with an extract.
+    :param clinic_table: the table whose rows are the clinics. Its owner is no stranger.
+    :param tables: more tables that will be read or written.
+    :param functions: functions that will be called, by PostgreSQL's number.
+    :param writes: the tables will also be written.
+    """
+    values = {
+        "tables": sorted(set(tables)),
+        "functions": sorted(set(functions)),
+        "clinics": sorted(set(clinics)),
+        "clinic_table": clinic_table,
+        "trusted": list(snapshot.trusted_owners),
+        "writes": writes,
+    }
+    rows = snapshot.rows(catalog_query("strangers"), values, "asking whose code would run")
+    return [ForeignCode(*row) for row in rows]
+
+
+def strangers_of_folder(
+    snapshot: Snapshot, folder: SqlFolder, clinic_id: int, *, tables: Iterable[str] = (), writes: bool = False
+) -> list[ForeignCode]:
+    """Look for it in everything that the extracts and the queries of clinics mention, without running them.
+
+    :param clinic_id: the clinic that the extracts are rendered for.
+    :raises SettingsError: the folder is not complete.
+    """
+    extracts, table = folder.extracts(), folder.clinic_table
+    queries = [render(text, clinic_id, name=f"extract/{name}") for name, text in extracts.items()]
+    with snapshot.savepoint():
+        for query in (*queries, folder.text("all_clinics.sql"), folder.text("active_clinics.sql")):
+            snapshot.mention(query)
+        return strangers_code(snapshot, extracts, table, tables=[*extracts, table, *tables], writes=writes)
+
+
+def require_no_strangers(
+    snapshot: Snapshot, folder: SqlFolder, extracts: Mapping[str, str], doing: str, *, tables: Iterable[str] = (),
+    writes: bool = False,
+) -> None:  # fmt: skip
+    """Call this after the tables are locked, and before the first of them is read.
+
+    :param doing: for the error, for instance "The backup".
+    :raises PermanentError: code of a stranger would run; names it and the remedy.
+    """
+    refuse(strangers_code(snapshot, extracts, folder.clinic_table, tables=tables, writes=writes), doing)
+
+
+def refuse(found: Sequence[ForeignCode], doing: str) -> None:
+    """:raises PermanentError: something was found; names it and the remedy."""
+    if not found:
+        return
+    raise PermanentError(
+        f"{doing} would run code of roles that may not write into all of the clinics' tables.",
+        *[line for each in found[:SHOWN] for line in (each.said, f"  HINT: {each.remedy}")],
+        *([f"And {len(found) - SHOWN} more: see `clinic-backups check`."] if len(found) > SHOWN else []),
+        hint="Nothing was read or changed. Such code could change what is read and written for every clinic.",
+    )

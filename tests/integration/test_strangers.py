@@ -1,0 +1,207 @@
+"""Code of somebody who may not write into all of the clinics' tables is not run: not by a backup, plan, restore or check.
+
+Each case's code raises an error, so whoever runs it fails with another message than the one that is expected.
+"""
+
+# ruff: noqa: E501 - a case reads best in one line
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyrage
+import pytest
+
+from clinic_backups.backup import preflight
+from clinic_backups.base import connections
+from clinic_backups.base.clock import machine_now
+from clinic_backups.base.errors import ClinicBackupsError, PermanentError
+from clinic_backups.base.findings import Finding
+from clinic_backups.restore.archives import Archives
+from clinic_backups.restore.into import IntoRestore
+from clinic_backups.restore.plan import Wish
+from clinic_backups.restore.service import ClinicRestore
+from clinic_backups.stores.configured import Stores
+from tests.integration.test_owners_code import DDL
+from tests.integration.test_restore_outside import OWN
+from tests.integration.test_trial import trial
+from tests.postgres_fixtures import DemoDatabase
+from tests.shapes import Shaped, grants, shaped
+
+RAISES = "LANGUAGE plpgsql AS $f$BEGIN RAISE 'it ran'; END$f$"
+FUNCTION = "CREATE FUNCTION h.fits(int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END'"
+LATER = f"CREATE OR REPLACE FUNCTION h.fits(int) RETURNS boolean IMMUTABLE {RAISES}"
+JOINED = "SELECT t.* FROM s.line AS t JOIN h.{} AS j ON j.id = 1 WHERE t.clinic_id = {{{{ clinic_id }}}}"
+INDEX = f"{FUNCTION}; CREATE INDEX i ON {{}} (id) WHERE h.fits(1); {LATER}"
+# What the stranger makes, what the tables' owner makes with it, and what is named.
+READING: dict[str, tuple[str, str, str]] = {
+    "a table without any code": ("", "ALTER TABLE s.line OWNER TO {role}", "The table s.line belongs"),
+    "a table with an index": (FUNCTION, "ALTER TABLE s.line OWNER TO {role}; CREATE INDEX i ON s.line (id) WHERE h.fits(1);" + LATER, "The table s.line belongs"),
+    "a function in an index of another table": (FUNCTION, "CREATE INDEX i ON s.line (id) WHERE h.fits(1);" + LATER, "The function h.fits(integer) belongs"),
+    "an operator in an index": (f"{FUNCTION}; CREATE FUNCTION h.eq(int, int) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN true; END'; CREATE OPERATOR h.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = h.eq)", f"CREATE INDEX i ON s.line (id) WHERE 1 OPERATOR(h.===) 1; CREATE OR REPLACE FUNCTION h.eq(int, int) RETURNS boolean IMMUTABLE {RAISES}", "The function h.eq(integer,integer) belongs"),
+    "a joined table": ("CREATE TABLE h.j (id int); INSERT INTO h.j VALUES (1); GRANT SELECT ON h.j TO PUBLIC;" + INDEX.format("h.j"), "", "The table h.j belongs"),
+    "a joined view": ("CREATE VIEW h.j AS SELECT 1 AS id; GRANT SELECT ON h.j TO PUBLIC", "", "The view h.j belongs"),
+    "a partition": ("", "CREATE TABLE s.whole (id int, clinic_id int) PARTITION BY LIST (clinic_id); CREATE TABLE s.part PARTITION OF s.whole FOR VALUES IN (1, 2); ALTER TABLE s.part OWNER TO {role}", "The table s.part belongs"),
+}  # fmt: skip
+WRITING: dict[str, tuple[str, str, str]] = {
+    "a constraint": (FUNCTION, "ALTER TABLE s.line ADD CHECK (h.fits(id));" + LATER, "The function h.fits(integer) belongs"),
+    "a default": (FUNCTION, "ALTER TABLE s.line ADD extra boolean DEFAULT h.fits(1);" + LATER, "The function h.fits(integer) belongs"),
+    "a trigger": (f"CREATE FUNCTION h.fires() RETURNS trigger {RAISES}", "CREATE TRIGGER t BEFORE UPDATE ON s.line FOR EACH ROW EXECUTE FUNCTION h.fires()", "The function h.fires() belongs"),
+    "a domain without a constraint": ("CREATE DOMAIN h.text AS text", "ALTER TABLE s.line ALTER v TYPE h.text", "The domain h.text belongs"),
+    "a domain's constraint": (FUNCTION, "CREATE DOMAIN s.id AS int CHECK (h.fits(VALUE)); ALTER TABLE s.line ADD also s.id;" + LATER, "The function h.fits(integer) belongs"),
+    "a rule": ("CREATE TABLE h.log (id int); GRANT ALL ON h.log TO PUBLIC;" + FUNCTION, "CREATE RULE r AS ON DELETE TO s.line DO ALSO SELECT h.fits(1);" + LATER, "The function h.fits(integer) belongs"),
+    "a table that refers to them": ("", "CREATE TABLE s.log (id int, bill_id int REFERENCES s.bill); ALTER TABLE s.log OWNER TO {role}", "The table s.log belongs"),
+}  # fmt: skip
+
+
+def stranger(rig: Shaped, case: tuple[str, str, str]) -> str:
+    """A role that owns a schema h and what the case says."""
+    role = f"stranger_{rig.database.name}"
+    rig.execute(
+        f"CREATE ROLE {role}", f"CREATE SCHEMA h AUTHORIZATION {role}", "GRANT USAGE ON SCHEMA h TO PUBLIC",
+        f"GRANT USAGE, CREATE ON SCHEMA s TO {role}; GRANT REFERENCES ON s.bill TO {role}",
+    )  # fmt: skip
+    its, others, _ = case
+    for statement in (f"SET ROLE {role}; {its}; RESET ROLE" if its else "", others.format(role=role)):
+        if statement:
+            rig.execute(statement)
+    # What it made after the functions were given to others is its own.
+    rig.execute(
+        *grants(rig.database), f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA h TO PUBLIC; ALTER SCHEMA h OWNER TO {role}"
+    )
+    return role
+
+
+def checked(rig: Shaped) -> list[Finding]:
+    """The findings of the preflight, with the rows of all clinics."""
+    return preflight.run(
+        settings=rig.settings, clinic_db=lambda: rig.clinic_db, stores=lambda: Stores.of(rig.store), now=machine_now,
+        catalog_version=lambda: None,
+    )  # fmt: skip
+
+
+def made(database: DemoDatabase, folder: Path, name: str) -> Shaped:
+    extracts = {"bill": OWN, "line": JOINED.format("j") if "joined" in name else OWN}
+    if name == "a partition":
+        extracts["whole"] = OWN
+    lists = "s.log: a log of its own\n" if "refers" in name else ""
+    return shaped(database, folder, DDL, extracts, lists=lists)
+
+
+@pytest.mark.parametrize("name", READING)
+def test_a_backup_and_the_preflight_refuse_to_read_it(demo_database: DemoDatabase, tmp_path: Path, name: str) -> None:
+    rig = made(demo_database, tmp_path, name)
+    role = stranger(rig, READING[name])
+    with pytest.raises(PermanentError) as raised:
+        rig.run(1)
+    said = READING[name][2]
+    assert raised.value.message.startswith("The backup of clinic 1 would run code of roles")
+    assert f"{said} to the role {role}" in raised.value.message
+    assert "CLINIC_BACKUPS_TRUSTED_OWNERS" in raised.value.message
+    errors = [finding for finding in checked(rig) if finding.level == "error"]
+    assert {each.check for each in errors} == {"owners"} and errors[0].message.startswith(said)
+
+
+@pytest.mark.parametrize("name", [*READING, *WRITING])
+def test_a_plan_and_a_check_refuse_to_write_with_it(demo_database: DemoDatabase, tmp_path: Path, name: str) -> None:
+    rig = made(demo_database, tmp_path, name)
+    case = (READING | WRITING)[name]
+    if "joined" in name or name == "a partition":  # what is backed up must be there
+        owner_of = {
+            "a joined table": "CREATE TABLE h.j AS SELECT 1 AS id",
+            "a joined view": "CREATE VIEW h.j AS SELECT 1 AS id",
+        }
+        rig.execute(
+            "CREATE SCHEMA h; GRANT USAGE ON SCHEMA h TO PUBLIC",
+            owner_of.get(name, "SELECT"),
+            case[1].split("; ALTER")[0] or "SELECT",
+        )
+        rig.execute(*grants(rig.database), "GRANT SELECT ON ALL TABLES IN SCHEMA h TO PUBLIC")
+        record = rig.run(1)
+        rig.execute("DROP SCHEMA h CASCADE", "DROP TABLE IF EXISTS s.whole")
+    else:
+        record = rig.run(1)
+    role = stranger(rig, case)
+    rig.execute(
+        "SET session_replication_role = replica; DELETE FROM s.bill WHERE id = 2; RESET session_replication_role"
+    )
+    with pytest.raises(PermanentError) as raised:
+        rig.plan(record)
+    assert raised.value.message.startswith("The restore would run code of roles")
+    assert f"{case[2]} to the role {role}" in raised.value.message
+    found = trial(rig)
+    assert {each.level for each in found} == {"error"} and all(each.hint for each in found)
+    assert f"{case[2]} to the role {role}" in " ".join(each.message for each in found)
+
+
+def test_an_approved_plan_is_not_applied_once_a_stranger_owns_a_table(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, {"bill": OWN, "line": OWN})
+    record = rig.run(1)
+    rig.execute("DELETE FROM s.bill WHERE id = 2")
+    plan = rig.plan(record)
+    stranger(rig, READING["a table with an index"])
+    with pytest.raises(PermanentError, match="would run code of roles"):
+        rig.restore().apply(rig.source(record), Wish(), approved=plan.digest, plan=plan)
+    assert rig.execute_rows("SELECT count(*) FROM s.bill WHERE id = 2") == [(0,)]
+
+
+TRUSTED = {
+    "by the operator": lambda rig, role: {"trusted_owners": (role,)},
+    "as it may write into all tables": lambda rig, role: rig.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON s.bill, s.clinic, s.line TO {role}"),
+    "as a superuser": lambda rig, role: rig.execute(f"ALTER ROLE {role} SUPERUSER"),
+    "as the database's owner": lambda rig, role: rig.execute(f"ALTER DATABASE {rig.database.name} OWNER TO {role}"),
+    "as the owner of the clinics' own table": lambda rig, role: rig.execute(f"ALTER TABLE s.clinic OWNER TO {role}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("why", TRUSTED)
+def test_whoever_is_trusted_is_no_stranger(demo_database: DemoDatabase, tmp_path: Path, why: str) -> None:
+    rig = shaped(demo_database, tmp_path, DDL, {"bill": OWN, "line": OWN})
+    role = stranger(rig, READING["a table without any code"])
+    changed: Any = TRUSTED[why](rig, role)
+    rig.settings = rig.settings.model_copy(update=changed or {})
+    record, before = rig.run(1), rig.everything()
+    assert [found.message for found in (*checked(rig), *trial(rig)) if found.level == "error"] == []
+    rig.execute("DELETE FROM s.bill WHERE id = 2", "DELETE FROM s.line WHERE id = 4")
+    rig.bring_back(record)
+    assert rig.everything() == before
+
+
+def test_of_two_owners_the_one_that_does_not_own_the_clinics_table_is_named(
+    demo_database: DemoDatabase, tmp_path: Path
+) -> None:
+    """The application's owner may not write into the other's table either, and is still no stranger."""
+    rig = shaped(demo_database, tmp_path, DDL, {"bill": OWN, "line": OWN})
+    app = f"app_{rig.database.name}"
+    rig.execute(f"CREATE ROLE {app}", *(f"ALTER TABLE s.{name} OWNER TO {app}" for name in ("clinic", "bill", "line")))
+    other = stranger(rig, READING["a table without any code"])
+    with pytest.raises(PermanentError) as raised:
+        rig.run(1)
+    assert other in raised.value.message and app not in raised.value.message
+
+
+def test_a_copy_into_a_new_schema_runs_no_code_of_a_type(demo_database: DemoDatabase, tmp_path: Path) -> None:
+    more = "; CREATE DOMAIN s.word AS text; CREATE TABLE s.typed (id int PRIMARY KEY, clinic_id int, v s.word); INSERT INTO s.typed VALUES (1, 1, 'a')"
+    rig = shaped(demo_database, tmp_path, DDL + more, {"bill": OWN, "line": OWN, "typed": OWN})
+    record = rig.run(1)
+    rig.execute(f"GRANT CREATE ON DATABASE {rig.database.name} TO {rig.database.roles.restorer}")
+    role = stranger(rig, ("", "ALTER DOMAIN s.word OWNER TO {role}", ""))
+    rig.execute(
+        f"SET ROLE {role}; CREATE FUNCTION h.fits(text) RETURNS boolean {RAISES}; ALTER DOMAIN s.word ADD CHECK (h.fits(VALUE)) NOT VALID; RESET ROLE"
+    )
+    into = IntoRestore(
+        ClinicRestore(
+            settings=rig.settings,
+            restore_db=connections.parse("restore_target", rig.database.restorer_uri),
+            archives=Archives(Stores.of(rig.store), [pyrage.x25519.Identity.from_str(rig.identity)]),
+        )
+    )
+    with pytest.raises(ClinicBackupsError) as raised:
+        into.run(rig.source(record), "made")
+    assert "The copy would run code of roles" in str(
+        raised.value
+    ) and f"The domain s.word belongs to the role {role}" in str(raised.value)
+    assert rig.execute_rows("SELECT count(*) FROM pg_namespace WHERE nspname = 'made'") == [(0,)]
