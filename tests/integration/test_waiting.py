@@ -114,13 +114,14 @@ def test_a_catalog_that_falls_silent_ends_the_backup(rig: Rig, words: bytes) -> 
     assert rig.run(1).state == "completed"
 
 
-def test_after_an_unanswered_commit_it_is_said_that_nobody_knows(rig: Rig) -> None:
+@pytest.mark.parametrize("kind", ["transaction", "short_transaction"])
+def test_after_an_unanswered_commit_it_is_said_that_nobody_knows(rig: Rig, kind: str) -> None:
     with proxied(rig.database, until=b"COMMIT\0") as proxy:
         uri = through(proxy, rig.database, rig.database.catalog_uri)
         database = Catalog(connections.parse("backup_catalog", uri)).database
         with (
             pytest.raises(TransientError, match="Nobody knows whether the transaction was committed"),
-            database.transaction("writing") as db,
+            getattr(database, kind)("writing") as db,
         ):
             db.exec_driver_sql("SELECT 1")
 

@@ -93,6 +93,9 @@ class WatchedConnection(psycopg2.extensions.connection):
     told: Mapping[str, str | None] = {}
     """What the server was asked when the connection was opened, by name."""
 
+    unsent: list[str] | None = None
+    """SQL that is sent with the next statement; none if each statement is sent at once."""
+
     begins_alone = ""
     """The text that precedes these settings if a statement commits by itself."""
 

@@ -21,6 +21,7 @@ from clinic_backups.base.database import SqlOrigin, connect, raise_database_erro
 from clinic_backups.base.errors import PermanentError, TransientError
 from clinic_backups.base.silence import WatchedConnection
 from clinic_backups.catalog.owners import STRANGERS, require_own
+from clinic_backups.catalog.together import send_or_wait, together
 
 TRUSTED_SECONDS = 1.0
 """A connection that was used so recently is not asked whether it is still open."""
@@ -66,6 +67,7 @@ class CatalogDatabase:
         )
         event.listen(engine, "checkin", _note_use)
         event.listen(engine, "checkout", _require_open)
+        event.listen(engine, "do_execute", send_or_wait)
         return engine
 
     _source: SqlOrigin = "catalog"
@@ -81,6 +83,12 @@ class CatalogDatabase:
         :param source: the origin of the SQL, by default the catalog.
         """
         with _errors_made_ours(doing, source or self._source), self._engine.begin() as db:
+            yield db
+
+    @contextmanager
+    def short_transaction(self, doing: str) -> Iterator[SqlConnection]:
+        """As :meth:`transaction`, with as few round trips as :func:`together` makes of it."""
+        with self.statement(doing) as db, together(db):
             yield db
 
     @contextmanager
