@@ -90,7 +90,7 @@ def test_from_a_new_catalog_to_a_listed_backup(run: Run, new_database: DemoDatab
     assert "Clínica D'Ávila" in done.out
     assert done.err.count("completed") == 5
     found = run("list", "--json").json()
-    assert [backup["clinic_id"] for backup in found] == [5, 4, 3, 2, 1]
+    assert sorted(backup["clinic_id"] for backup in found) == [1, 2, 3, 4, 5]
     assert {backup["state"] for backup in found} == {"completed"}
     assert {backup["notes"] for backup in found} == {"antes de migrar"}
     assert found[0]["requested_by"].endswith("(command line)")

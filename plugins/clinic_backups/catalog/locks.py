@@ -80,7 +80,7 @@ def lock_clinic(
     db = kept.take(connection, connect_catalog)
     usable = False
     try:
-        db.autocommit = True  # so that the driver does not send BEGIN alone
+        db.set_autocommit(True)  # so that the driver does not send BEGIN alone
         with db.cursor() as cursor:
             # If a process is dead but a proxy keeps its connection open, the server must free the lock.
             limits = {"idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s", "transaction_timeout": "0"}
@@ -99,7 +99,7 @@ def lock_clinic(
         try:
             with db.cursor() as cursor:
                 cursor.execute("ROLLBACK")
-            db.autocommit = False
+            db.set_autocommit(False)
         except psycopg2.Error:
             usable = False
         if usable:
