@@ -27,12 +27,12 @@ def main() -> None:
     before, began = peak_rss_bytes(), time.perf_counter()
     known = KnownBlocks(chain)
     for backup_id in chain:
-        known.add(catalog.blocks(backup_id))
+        known.add(piece for _, piece in catalog.blocks(backup_id))
     for name in record.rows:
         known.find(name, bytes(DIGEST_BYTES))  # the index of a table is made when it is first asked
     seconds = time.perf_counter() - began
     peak = peak_rss_bytes()
-    lists = [b"".join(catalog.blocks(backup_id)) for backup_id in chain]
+    lists = [b"".join(piece for _, piece in catalog.blocks(backup_id)) for backup_id in chain]
     bare = [piece.partition(b"\n")[2] for piece in lists]
     digests = [digest[at : at + DIGEST_BYTES] for digest in bare for at in range(0, len(digest), DIGEST_BYTES)]
     largest = max(record.rows, key=lambda name: record.rows[name])

@@ -9,6 +9,7 @@ import time
 from bench import children
 from bench.compared import compared_by_preflight
 from clinic_backups.app import Parts
+from clinic_backups.backup.several import Section, outcomes_of
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.clock import machine_now
@@ -16,7 +17,6 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.settings import PROJECT_SQL, Settings
 from clinic_backups.base.turns import Turns
 from clinic_backups.maintenance.store_init import StoreInit
-from clinic_backups.operators.several import Section, outcomes_of
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 import sys
+import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +20,8 @@ from clinic_backups import cli
 from clinic_backups.archive.encryption import generate_identity
 from clinic_backups.catalog.migrate import newest
 from clinic_backups.catalog.records import Catalog
+from clinic_backups.stores.base import ByteSource, StoredObject
+from clinic_backups.stores.file import FileStore
 from tests.postgres_fixtures import DemoDatabase
 
 
@@ -85,7 +90,7 @@ def test_from_a_new_catalog_to_a_listed_backup(run: Run, new_database: DemoDatab
     assert "Clínica D'Ávila" in done.out
     assert done.err.count("completed") == 5
     found = run("list", "--json").json()
-    assert [backup["clinic_id"] for backup in found] == [5, 4, 3, 2, 1]
+    assert sorted(backup["clinic_id"] for backup in found) == [1, 2, 3, 4, 5]
     assert {backup["state"] for backup in found} == {"completed"}
     assert {backup["notes"] for backup in found} == {"antes de migrar"}
     assert found[0]["requested_by"].endswith("(command line)")
@@ -125,6 +130,40 @@ def test_one_clinics_failure_does_not_stop_the_others(run: Run, demo_database: D
     }  # fmt: skip
     assert "already" in outcomes[2]["error"]
     assert outcomes[2]["hint"]
+
+
+@pytest.mark.parametrize(("at_once", "together"), [("3", 3), ("1", 1)])
+def test_several_clinics_are_under_way_at_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, at_once: str, together: int
+) -> None:
+    """Each has its own line, and the outcomes come in the order of the clinics, whichever ends first."""
+    run("catalog", "migrate")
+    run("store", "init")
+    put, under_way, most = FileStore.put, set[str](), [0]
+    all_there = threading.Barrier(together, timeout=30)
+
+    def slow_put(self: FileStore, key: str, source: ByteSource, **options: Any) -> StoredObject:
+        stored = put(self, key, source, **options)
+        if key.endswith(".age"):
+            under_way.add(key)
+            most[0] = max(most[0], len(under_way))
+            all_there.wait()  # with fewer at the same time it breaks, and each clinic fails
+            under_way.discard(key)
+            if "backups/1/" in key:
+                time.sleep(0.5)
+        return stored
+
+    monkeypatch.setattr(FileStore, "put", slow_put)
+    words = [word for number in (1, 2, 6) for word in ("--clinic", str(number))]
+    done = run("backup", *words, CLINIC_BACKUPS_CLINICS_AT_ONCE=at_once)
+    assert (done.code, most[0]) == (0, together), done.err
+    ended = re.findall(r"^completed  (\d) ", done.err, re.MULTILINE)
+    assert sorted(ended) == ["1", "2", "6"]
+    assert (ended[-1] == "1") == (together == 3)
+    assert re.findall(r"(\d)-\d{8}T\d{6}Z", done.out) == ["1", "2", "6"]
+    time.sleep(1)
+    again = run("backup", *words, "--json", CLINIC_BACKUPS_CLINICS_AT_ONCE=at_once)
+    assert [outcome["clinic_id"] for outcome in again.json()] == [1, 2, 6]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -25,13 +25,13 @@ from clinic_backups.archive.object_keys import envelope_key_of
 from clinic_backups.archive.reader import MAX_MANIFEST_BYTES
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import WantedKind
-from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, TransientError
+from clinic_backups.base.errors import ClinicBackupsError, IntegrityError, PermanentError, TransientError
 from clinic_backups.catalog.erasures import Erasures
 from clinic_backups.restore import archives
 from clinic_backups.restore.find_backup import source_of
 from clinic_backups.restore.service import Wish
 from clinic_backups.restore.workspace import Workspace
-from clinic_backups.stores.base import ObjectStore
+from clinic_backups.stores.base import ObjectInfo, ObjectStore
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.file import FileStore
 from tests.conftest import MakeStore
@@ -337,6 +337,50 @@ def test_a_parents_envelope_that_is_gone_is_written_again(chain: Chain) -> None:
     assert {key: objects_of(chain.store)[key] for key in before} == before
     chain.execute("TRUNCATE clinic_backups.backup CASCADE")
     assert chain.rebuild().adopted == 3
+
+
+def test_where_the_store_may_not_be_listed_each_backup_of_the_chain_is_asked_for(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, child = chain.next(), chain.next()
+
+    def refuse(prefix: str = "") -> Iterator[ObjectInfo]:
+        raise PermanentError("The service refused a request: AccessDenied.", hint="Allow it.")
+
+    monkeypatch.setattr(chain.store, "list", refuse)
+    chain.store.delete(envelope_key_of(full.archive_key))
+    assert chain.next().parent_id == child.backup_id
+    assert chain.store.stat(envelope_key_of(full.archive_key))
+
+
+def test_what_a_listing_lacks_is_asked_for_before_it_counts_as_lost(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some services show an object in their listings only after a while."""
+    full, child = chain.next(), chain.next()
+    monkeypatch.setattr(chain.store, "list", lambda prefix="": iter(()))
+    assert chain.next().parent_id == child.backup_id
+    assert [chain.state(record) for record in (full, child)] == ["completed", "completed"]
+
+
+def test_the_lists_of_a_chains_blocks_are_read_in_portions(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = []
+    for seed in range(3):
+        chain.change(300, seed)
+        ids.append(chain.next().backup_id)
+    ids.insert(1, "1-20200101T000000Z")  # without a list
+    whole = list(chain.catalog.blocks(*ids))
+    assert [backup_id for backup_id, _ in whole] == [ids[0], *ids[2:]]
+    monkeypatch.setattr("clinic_backups.catalog.record_statements.PORTION_BYTES", 1)
+    assert list(chain.catalog.blocks(*ids)) == whole
+    # A list may have several pieces.
+    chain.execute(
+        "INSERT INTO clinic_backups.backup_blocks SELECT backup_id, part + n, digests || decode('0' || n, 'hex')"
+        f" FROM clinic_backups.backup_blocks, generate_series(1, 3) AS n WHERE backup_id = '{ids[2]}'"
+    )
+    pieces = list(chain.catalog.blocks(*ids))
+    assert [backup_id for backup_id, _ in pieces] == [ids[0], *[ids[2]] * 4, ids[3]]
+    assert [piece[len(pieces[1][1]) :] for _, piece in pieces[2:5]] == [b"\1", b"\2", b"\3"]
 
 
 def test_on_every_store_a_parent_that_was_changed_is_not_built_on(

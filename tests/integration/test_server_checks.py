@@ -70,10 +70,10 @@ def test_a_clinics_lock_outlives_the_timeouts_of_the_catalogs_role(demo_database
     role = demo_database.roles.catalog
     with closing(demo_database.connect()) as db, db, db.cursor() as cursor:
         for name in ("idle_in_transaction_session_timeout", "transaction_timeout")[: 1 + (db.server_version >= 170000)]:
-            cursor.execute(f"ALTER ROLE {role} IN DATABASE {demo_database.name} SET {name} = '20ms'")
+            cursor.execute(f"ALTER ROLE {role} IN DATABASE {demo_database.name} SET {name} = '500ms'")
     connection = connections.parse("backup_catalog", demo_database.catalog_uri)
     with lock_clinic(connection, 1, "clinic") as lock, closing(demo_database.connect()) as db, db.cursor() as cursor:
-        cursor.execute("SELECT pg_sleep(0.1)")
+        cursor.execute("SELECT pg_sleep(1)")
         lock.require()
 
 

@@ -114,13 +114,14 @@ def test_a_catalog_that_falls_silent_ends_the_backup(rig: Rig, words: bytes) -> 
     assert rig.run(1).state == "completed"
 
 
-def test_after_an_unanswered_commit_it_is_said_that_nobody_knows(rig: Rig) -> None:
+@pytest.mark.parametrize("kind", ["transaction", "short_transaction"])
+def test_after_an_unanswered_commit_it_is_said_that_nobody_knows(rig: Rig, kind: str) -> None:
     with proxied(rig.database, until=b"COMMIT\0") as proxy:
         uri = through(proxy, rig.database, rig.database.catalog_uri)
         database = Catalog(connections.parse("backup_catalog", uri)).database
         with (
             pytest.raises(TransientError, match="Nobody knows whether the transaction was committed"),
-            database.transaction("writing") as db,
+            getattr(database, kind)("writing") as db,
         ):
             db.exec_driver_sql("SELECT 1")
 
@@ -359,18 +360,22 @@ def test_a_signal_ends_every_command_that_waits_for_the_database(rig: Rig, tmp_p
         assert f"Stopped by {('SIGTERM', 'SIGINT')[number % 2]}" in said, (words, said)
 
 
-@pytest.mark.parametrize("where", ["a silent proxy", "a silent store"])
-def test_a_signal_ends_what_waits_for_somebody_who_is_silent(rig: Rig, tmp_path: Path, where: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [("a silent proxy", "backup --clinic 1"), ("a silent proxy", "backup --all"), ("a silent store", "store init")],
+)
+def test_a_signal_ends_what_waits_for_somebody_who_is_silent(rig: Rig, tmp_path: Path, where: str, words: str) -> None:
     variables = variables_of(rig, tmp_path / "identity") | {"CLINIC_BACKUPS_REPLICA_STORES": "{}"}
     rig.initialise()
     if where == "a silent proxy":
         with proxied(rig.database, until=b"COPY (SELECT") as proxy:
             uri = through(proxy, rig.database, rig.database.reader_uri)
-            command = Started("backup --clinic 1", variables | {"AIRFLOW_CONN_CLINIC_DB": uri})
+            command = Started(words, variables | {"AIRFLOW_CONN_CLINIC_DB": uri})
             proxy.wait_for_silence()
             command.stopped_by(signal.SIGTERM)
-        (record,) = rig.catalog.find()
-        assert (record.state, rig.objects()) == ("failed", [])
+        records = rig.catalog.find()
+        assert len(records) == (1 if words == "backup --clinic 1" else 4)
+        assert ({record.state for record in records}, rig.objects()) == ({"failed"}, [])
     else:
         with closing(socket.create_server((HOST, 0))) as listener:
             url = f"http%3A%2F%2F{HOST}%3A{listener.getsockname()[1]}"
@@ -378,7 +383,7 @@ def test_a_signal_ends_what_waits_for_somebody_who_is_silent(rig: Rig, tmp_path:
                 "CLINIC_BACKUPS_STORE_URL": "s3://clinics/x",
                 "AIRFLOW_CONN_BACKUP_STORE": f"aws://a:b@/?endpoint_url={url}&region_name=us-east-1",
             }
-            command = Started("store init", variables | changes)
+            command = Started(words, variables | changes)
             listener.settimeout(60)
             with closing(listener.accept()[0]):
                 command.stopped_by(signal.SIGTERM)

@@ -20,10 +20,10 @@ from clinic_backups.archive.encryption import ENCRYPTION, Encryption, parse_reci
 from clinic_backups.archive.object_keys import archive_key_of
 from clinic_backups.archive.writer import block_list, schema_digest
 from clinic_backups.backup.backup_outcomes import Outcomes
+from clinic_backups.backup.beginning import Beginning
 from clinic_backups.backup.chooser import Chooser
 from clinic_backups.backup.stream import ArchiveStream, OnProgress, Progress, Stored
 from clinic_backups.backup.suspicions import with_suspicions
-from clinic_backups.base.backup_id import backup_id_of
 from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import BackupRequest
 from clinic_backups.base.clinic import Clinic
@@ -36,9 +36,10 @@ from clinic_backups.base.listening import nobody
 from clinic_backups.base.settings import Settings
 from clinic_backups.base.throttle import Throttle
 from clinic_backups.base.turns import Turns
+from clinic_backups.catalog.before_backup import BeforeBackup
 from clinic_backups.catalog.locks import ClinicLock
 from clinic_backups.catalog.progress import ProgressNotes
-from clinic_backups.catalog.records import Catalog, SameSecond
+from clinic_backups.catalog.records import Catalog
 from clinic_backups.notify.backup_mails import Announcer
 from clinic_backups.stores import envelopes
 from clinic_backups.stores.base import ObjectStore
@@ -58,6 +59,7 @@ class _Seen(NamedTuple):
     folder: SqlFolder
     same_as: str | None
     outside: Mapping[str, Outside]
+    before: BeforeBackup
 
 
 class ClinicBackup:
@@ -100,6 +102,7 @@ class ClinicBackup:
         self._on_progress, self._on_unnoted = on_progress, on_unnoted
         self._on_unchecked, self._kept, self._turns = on_unchecked, kept, turns or Turns()
         self._outcomes = Outcomes(catalog, lambda: store, announcer or Announcer(), now)
+        self._beginning = Beginning(catalog, self._outcomes, store.url, now)
         self._chooser = Chooser(settings, catalog, store, now)
         self._stream: ArchiveStream | None = None
         self._stopped: BaseException | None = None
@@ -133,14 +136,12 @@ class ClinicBackup:
             queries = self._extract.rendered(folder, request.clinic.id)
         with nullcontext(held) if held is not None else self._catalog.lock(request.clinic.id) as lock:
             require_same_clock(self._now)
-            record = self._record(request)
+            record, before = self._beginning.record(request)
             if record.attempt > 1 and (settled := self._outcomes.settle(record)):
                 return _usable(settled)
             try:
-                # Before anything is read, because the store's URL may lead to an empty mount point.
-                self._store.identified()
                 record = self._cleared(record)
-                seen = _Seen(folder, same_as, outside)
+                seen = _Seen(folder, same_as, outside, before)
                 record, stored, envelope = self._stored(record, request, queries, recipients, seen, lock)
             except BaseException as error:
                 self._outcomes.note_failure(record, error, retries_left=request.retries_left)
@@ -201,47 +202,15 @@ class ClinicBackup:
                 if not tries_left:
                     raise
                 record = self._anew(record)
+                seen = seen._replace(before=self._beginning.before(request))
         raise AssertionError("the last try returns or raises")
-
-    def _record(self, request: BackupRequest) -> BackupRecord:
-        """The running record: that of an earlier attempt of the same run, or a new one."""
-        started_at, clinic = self._now(), request.clinic
-        continued = self._catalog.resume(clinic.id, request.run_id, started_at) if request.run_id else None
-        # We hold this clinic's lock, so the processes of other running records are dead.
-        for dead in self._catalog.find(clinic_id=clinic.id, state="running"):
-            if continued is None or dead.backup_id != continued.backup_id:
-                self._outcomes.close_dead(dead)
-        if continued:
-            return continued
-        try:
-            return self._begin(request, started_at)
-        except SameSecond:
-            # For instance after an immediate failure: its id is taken until the second has passed.
-            time.sleep(1)
-            return self._begin(request, self._now())
-
-    def _begin(self, request: BackupRequest, started_at: datetime) -> BackupRecord:
-        clinic = request.clinic
-        return self._catalog.begin(
-            BackupRecord(
-                backup_id=backup_id_of(clinic.id, started_at),
-                clinic_id=clinic.id,
-                clinic_name=clinic.name,
-                kind="full",
-                trigger=request.trigger,
-                state="running",
-                started_at=started_at,
-                archive_key=archive_key_of(clinic, started_at),
-                requested_by=request.requested_by,
-                notes=request.notes,
-                run_id=request.run_id,
-                safety_of=request.safety_of,
-            )
-        )
 
     def _cleared(self, record: BackupRecord) -> BackupRecord:
         """Remove the objects of an earlier attempt, which are not a backup. Objects are never overwritten."""
-        return self._anew(record) if record.attempt > 1 else record
+        if record.attempt == 1:
+            return record
+        self._store.identified()
+        return self._anew(record)
 
     def _anew(self, record: BackupRecord) -> BackupRecord:
         """Remove the object there, whoever made it, and continue with another key, which nobody can guess."""
@@ -270,9 +239,9 @@ class ClinicBackup:
             self._on_progress(progress)
 
         # Done before any table is locked, because the catalog and the store may be slow.
-        backups = self._catalog.find(clinic_id=record.clinic_id, state="completed")
-        choice, known = self._chooser.decide(record, request.kind, backups, recipients)
-        source_before = self._catalog.newest_source() if request.safety_of is None else None
+        before = seen.before
+        choice, known = self._chooser.decide(request.kind, before, recipients)
+        source_before = before.newest_source if request.safety_of is None else None
         stream = ArchiveStream(self._store, self._compress, self._encrypt, recipients, show, locked_until=locked_until)
         timeouts = self._settings.timeouts
         with (
@@ -300,7 +269,7 @@ class ClinicBackup:
                 if choice.chain and other:
                     choice, known = ChainChoice(other), None
                 if choice.chain and choice.chain[0].schema_digest != digest:
-                    choice, known = self._chooser.choose(record, request.kind, backups, recipients, digest), None
+                    choice, known = self._chooser.choose(request.kind, before, recipients, digest), None
                 record = self._catalog.decided(
                     replace(
                         record,
@@ -322,7 +291,7 @@ class ClinicBackup:
                 try:
                     may_be_empty = seen.folder.declarations().may_be_empty
                     checked = with_suspicions(
-                        record, snapshot, tables, queries, stored, backups, recipients, other, may_be_empty,
+                        record, snapshot, tables, queries, stored, before.completed, recipients, other, may_be_empty,
                         now=self._now(),
                     )  # fmt: skip
                     return checked, stored

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import closing
+from itertools import groupby
+from operator import itemgetter
 
 from clinic_backups.archive.chain import ChainChoice, choose
 from clinic_backups.archive.known_blocks import KnownBlocks, UnusableBlocks
 from clinic_backups.backup.parents import Parents
-from clinic_backups.base.backup_record import BackupRecord
 from clinic_backups.base.backup_request import WantedKind
 from clinic_backups.base.clock import Now
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.base.settings import Settings
-from clinic_backups.catalog.erasures import Erasures
+from clinic_backups.catalog.before_backup import BeforeBackup
 from clinic_backups.catalog.records import Catalog
 from clinic_backups.stores.base import ObjectStore
 
@@ -26,56 +27,59 @@ class Chooser:
         self._parents = Parents(store, catalog, now)
 
     def decide(
-        self, record: BackupRecord, wanted: WantedKind, backups: Sequence[BackupRecord], recipients: tuple[str, ...]
+        self, wanted: WantedKind, before: BeforeBackup, recipients: tuple[str, ...]
     ) -> tuple[ChainChoice, KnownBlocks | None]:
         """Choose full or incremental, from the records, the catalog's blocks and the store.
 
-        It assumes that the tables are unchanged.
+        It assumes that the tables are unchanged. In any case the store's marker is read, because the store's URL may
+        lead to an empty mount point.
         """
-        choice, known = self.choose(record, wanted, backups, recipients, None), None
-        if not choice.chain and wanted != "full":
-            self._parents.require_store(backups)
-        if choice.chain and (problem := self._problem(choice)):
+        choice = self.choose(wanted, before, recipients, None)
+        if not choice.chain:
+            self._store.identified()
+            if wanted != "full":
+                self._parents.require_store(before.completed)
+        elif problem := self._problem(choice, before.etags):
             choice = ChainChoice(problem)
-        if choice.chain:
-            known = KnownBlocks([parent.backup_id for parent in choice.chain])
-            try:
-                for parent in choice.chain:
-                    # A full backup's own archive holds all blocks, so its record has their fingerprint.
-                    fingerprint = parent.fingerprint if parent.kind == "full" else None
-                    with closing(self._catalog.blocks(parent.backup_id)) as pieces:
-                        known.add(pieces, fingerprint)
-            except UnusableBlocks:
-                choice, known = ChainChoice(f"the catalog has no list of the blocks of {parent.backup_id}"), None
-        return choice, known
+        return self._known(choice) if choice.chain else (choice, None)
 
     def choose(
-        self,
-        record: BackupRecord,
-        wanted: WantedKind,
-        backups: Sequence[BackupRecord],
-        recipients: tuple[str, ...],
-        digest: str | None,
+        self, wanted: WantedKind, before: BeforeBackup, recipients: tuple[str, ...], digest: str | None
     ) -> ChainChoice:
         """Choose from the records alone. :param digest: of the tables; ``None``: they are taken to be unchanged."""
-        erasure = Erasures(self._catalog.database).open_of(record.clinic_id)
         return choose(
             wanted,
-            backups,
+            before.completed,
             self._settings,
             self._now(),
             recipients=recipients,
             schema_digest=digest,
-            not_before=erasure.requested_at if erasure else None,
+            not_before=before.erased_until,
         )
 
-    def _problem(self, choice: ChainChoice) -> str:
+    def _known(self, choice: ChainChoice) -> tuple[ChainChoice, KnownBlocks | None]:
+        """The blocks of a chain. Without one of their lists a full backup is chosen."""
+        known = KnownBlocks([parent.backup_id for parent in choice.chain])
+        with closing(self._catalog.blocks(*known.archives)) as pieces:
+            lists = groupby(pieces, key=itemgetter(0))
+            for parent in choice.chain:
+                # A full backup's own archive holds all blocks, so its record has their fingerprint.
+                fingerprint = parent.fingerprint if parent.kind == "full" else None
+                # If this backup has no list, the next one's is given, which names the wrong backup.
+                _, its_pieces = next(lists, ("", ()))
+                try:
+                    known.add((piece for _, piece in its_pieces), fingerprint)
+                except UnusableBlocks:
+                    return ChainChoice(f"the catalog has no list of the blocks of {parent.backup_id}"), None
+        return choice, known
+
+    def _problem(self, choice: ChainChoice, seen: Mapping[str, str]) -> str:
         """Why no backup can be built on a chain; empty if one can.
 
         An unreadable archive does not stop a full backup.
         """
         try:
-            return self._parents.problem(choice.chain)
+            return self._parents.problem(choice.chain, seen)
         except PermanentError as error:
             self._store.identified()  # raises if the store is missing, and not only the archive
             return f"an archive of its chain cannot be read: {error.message}"

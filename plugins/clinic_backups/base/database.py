@@ -313,8 +313,8 @@ def pin(opened: WatchedConnection, also: str = "") -> None:
 
     :param also: see :func:`connect`.
     """
-    opened.autocommit = True
     opened.pins, opened.begins_alone = {}, ""
+    opened.set_autocommit(True)
     with opened.cursor() as cursor:
         names = [*RELIED_ON, *_TRANSACTIONS]
         # No path is set yet, so every name has its schema.
@@ -322,7 +322,6 @@ def pin(opened: WatchedConnection, also: str = "") -> None:
         cursor.execute(f"{query} UNION ALL ({also})" if also else query, (names,))
         found: dict[str, Any] = dict(cursor.fetchall())
         opened.told = found
-    opened.autocommit = False
     pins = {
         name: wanted
         for name, (wanted, fits) in RELIED_ON.items()
@@ -331,9 +330,9 @@ def pin(opened: WatchedConnection, also: str = "") -> None:
     # standard_conforming_strings is not overridden: the driver has read it already and quotes accordingly.
     if any(found[name] != usual for name, usual in _TRANSACTIONS.items()):
         pins |= _TRANSACTIONS
-        opened.set_session(isolation_level="READ COMMITTED", readonly=False, deferrable=False)
         opened.begins_alone = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; "
     opened.pins = pins
+    opened.set_autocommit(False)
 
 
 def session_settings(cursor: Any, settings: Mapping[str, str]) -> str:

@@ -107,14 +107,12 @@ class KeptConnections:
 
 
 def _emptied(db: WatchedConnection) -> None:
-    if db.begins_alone:
-        db.set_session(isolation_level="READ COMMITTED", readonly=False, deferrable=False, autocommit=True)
-    else:
-        db.set_session(isolation_level="DEFAULT", readonly="default", deferrable="default", autocommit=True)
+    db.set_autocommit(True)
     pins, db.pins = db.pins, {}  # nothing else may stand beside DISCARD ALL
     with db.cursor() as cursor:
         cursor.execute("DISCARD ALL")
-    db.pins, db.autocommit = pins, False
+    db.pins = pins
+    db.set_autocommit(False)
 
 
 def _close(db: WatchedConnection) -> None:

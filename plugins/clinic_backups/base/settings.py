@@ -159,8 +159,8 @@ class Settings(BaseSettings):
         default=4,
         ge=1,
         le=16,
-        description="Clinics of one task that are under way at the same time. Only one of them is read from the "
-        "database, while the others wait for the store or the catalog",
+        description="Clinics of one task, or of `clinic-backups backup`, that are under way at the same time. Only one "
+        "of them is read from the database, while the others wait for the store or the catalog",
     )
     retries: int = Field(default=3, ge=0, le=20, description="Number of retries of a task after a transient error")
     retry_delay_seconds: int = Field(

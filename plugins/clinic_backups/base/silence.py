@@ -93,6 +93,9 @@ class WatchedConnection(psycopg2.extensions.connection):
     told: Mapping[str, str | None] = {}
     """What the server was asked when the connection was opened, by name."""
 
+    unsent: list[str] | None = None
+    """SQL that is sent with the next statement; none if each statement is sent at once."""
+
     begins_alone = ""
     """The text that precedes these settings if a statement commits by itself."""
 
@@ -136,6 +139,19 @@ class WatchedConnection(psycopg2.extensions.connection):
         finally:
             if began is not None:
                 self._waits[me] = time.monotonic()
+
+    def set_autocommit(self, on: bool) -> None:
+        """As the driver's attribute, outside of a transaction, but without a round trip.
+
+        If the session has an isolation level of its own, the driver would tell the server of both changes.
+        """
+        if on:
+            self.set_session(isolation_level="DEFAULT", readonly="default", deferrable="default")
+            self.autocommit = True
+            return
+        self.autocommit = False
+        if self.begins_alone:
+            self.set_session(isolation_level="READ COMMITTED", readonly=False, deferrable=False)
 
     def has_news(self) -> bool:
         """Whether the server has sent something that nobody asked for: usually that it ends the session."""

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 
 from clinic_backups.base.clock import DatabaseClock
 from clinic_backups.base.connections import Connection
@@ -51,14 +52,14 @@ class ClinicLock:
 
     def require(self) -> None:
         """:raises TransientError: the lock was lost with its connection, so that another backup may have begun."""
-        try:
-            with self._db.cursor() as cursor:
-                cursor.execute("SELECT 1")
-        except psycopg2.Error:
-            raise TransientError(
-                f"The connection that held clinic {self._clinic_id}'s lock in the catalog was lost.",
-                hint="Nothing was recorded as complete. The next attempt continues.",
-            ) from None
+        with suppress(psycopg2.Error), self._db.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            if self._db.info.transaction_status == TRANSACTION_STATUS_INTRANS:
+                return
+        raise TransientError(
+            f"The connection that held clinic {self._clinic_id}'s lock in the catalog was lost.",
+            hint="Nothing was recorded as complete. The next attempt continues.",
+        )
 
 
 @contextmanager
@@ -79,10 +80,11 @@ def lock_clinic(
     db = kept.take(connection, connect_catalog)
     usable = False
     try:
+        db.set_autocommit(True)  # so that the driver does not send BEGIN alone
         with db.cursor() as cursor:
             # If a process is dead but a proxy keeps its connection open, the server must free the lock.
             limits = {"idle_in_transaction_session_timeout": f"{IDLE_SECONDS}s", "transaction_timeout": "0"}
-            before = f"{session_settings(cursor, limits)}; "
+            before = f"BEGIN; {session_settings(cursor, limits)}; "
             for purpose in purposes:
                 if not _try(cursor, lock_name(purpose, clinic_id), clock, before):
                     raise _of_stranger(cursor, clinic_id, purpose) or _running(clinic_id, purpose)
@@ -94,8 +96,12 @@ def lock_clinic(
         raise_database_error(error, f"locking clinic {clinic_id} in the catalog", source="catalog")
     finally:
         # Only a rollback is answered, a close is not. So the lock is certainly free when this returns.
-        with suppress(psycopg2.Error):
-            db.rollback()
+        try:
+            with db.cursor() as cursor:
+                cursor.execute("ROLLBACK")
+            db.set_autocommit(False)
+        except psycopg2.Error:
+            usable = False
         if usable:
             kept.give_back(connection, db, is_clean=True)
         else:

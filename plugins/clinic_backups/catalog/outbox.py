@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import clinic, delivery, notification
+from clinic_backups.catalog.together import later
 
 MailKind = Literal[
     "success", "weekly", "failure", "recovery", "digest", "alarm", "restore", "restore_report", "loss", "approval",
@@ -67,7 +68,8 @@ class Letter:
     attempts: int
 
 
-_QUEUE = pg_insert(notification).on_conflict_do_nothing()
+# Inline: its number is not asked for.
+_QUEUE = later(pg_insert(notification).on_conflict_do_nothing().inline())
 
 
 def queue(db: SqlConnection, notice: Notice, now: datetime) -> None:

@@ -12,6 +12,7 @@ from clinic_backups.base.backup_record import FUTURE_TOLERANCE, BackupRecord, St
 from clinic_backups.base.clock import DatabaseClock
 from clinic_backups.base.errors import PermanentError
 from clinic_backups.catalog import record_statements as statements
+from clinic_backups.catalog.before_backup import BeforeBackup, read_before_backup
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.row_mapping import record_of
 from clinic_backups.catalog.tables import backup
@@ -76,25 +77,28 @@ class RecordReader:
         with self.database.statement("reading the catalog") as db:
             return [record_of(row) for row in db.execute(statement, values).mappings()]
 
-    def newest_source(self) -> str | None:
-        """The database of the newest backup, of any clinic, that is not suspect or was accepted."""
+    def before_backup(self, clinic_id: int, run_id: str | None, store_url: str) -> BeforeBackup:
+        """What is known of a clinic before its backup of this run, which goes to this store."""
         with self.database.statement("reading the catalog") as db:
-            return db.scalar(statements.NEWEST_SOURCE)
+            return read_before_backup(db, clinic_id, run_id, store_url)
 
-    def blocks(self, backup_id: str) -> Generator[bytes]:
-        """The list of the blocks in a backup's own archive, in the pieces in which it was written; none if unknown.
+    def blocks(self, *backup_ids: str) -> Generator[tuple[str, bytes]]:
+        """The lists of the blocks in the own archives of these backups, in their order: each piece with its backup.
 
-        If the list is deleted meanwhile, it ends early.
+        A list comes in the pieces in which it was written. A backup without a list is left out. If a list is deleted
+        meanwhile, it ends early.
         """
-        part = 0
-        while True:
+        asked = {"ids": list(backup_ids), "portion_bytes": statements.PORTION_BYTES}
+        place, part, read, pieces = 1, -1, 0, 1
+        while read < pieces:
             # In portions, because the driver would fetch and keep all of them before the first is used.
-            with self.database.statement(f"reading the blocks of {backup_id}") as db:
-                few = db.execute(statements.BLOCKS, {"of": backup_id, "part": part}).scalars().all()
-            yield from map(bytes, few)
-            part += len(few)
-            if len(few) < statements.PIECES_AT_A_TIME:
+            with self.database.statement(f"reading the blocks of {', '.join(backup_ids)}") as db:
+                few = db.execute(statements.BLOCKS, asked | {"place": place, "part": part}).all()
+            if not few:
                 return
+            for place, part, digests, pieces in few:  # noqa: B007 - the next portion begins after the last one
+                yield backup_ids[place - 1], bytes(digests)
+            read = len(few)
 
     def clinic_ids(self) -> list[int]:
         """Every clinic that has a backup, active or not."""

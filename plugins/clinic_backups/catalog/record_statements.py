@@ -5,32 +5,32 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Select, Update, and_, bindparam, select, text, update
+from sqlalchemy import Select, Text, Update, and_, bindparam, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from clinic_backups.base.backup_record import State
 from clinic_backups.catalog.row_mapping import COLUMNS
 from clinic_backups.catalog.tables import backup, backup_blocks, backup_replica
+from clinic_backups.catalog.together import later
 
-PIECES_AT_A_TIME = 4
-"""The number of pieces of a list of blocks that are read at once, about half a MiB each."""
+PORTION_BYTES = 2 * 1024 * 1024
+"""Lists of blocks are read in portions of this size. The last piece of one may exceed it by half a MiB."""
 _NOW = text("now()")
 BEGIN = insert(backup).on_conflict_do_nothing().returning(backup.c.id)
-ADD_BLOCKS = insert(backup_blocks)
-ADD_STORE = insert(backup_replica).on_conflict_do_nothing()
+ADD_BLOCKS = later(insert(backup_blocks))
+ADD_STORE = later(insert(backup_replica).on_conflict_do_nothing())
 GET = select(*COLUMNS).where(backup.c.backup_id == bindparam("of"))
-BLOCKS = (
-    select(backup_blocks.c.digests)
-    .where(backup_blocks.c.backup_id == bindparam("of"), backup_blocks.c.part >= bindparam("part"))
-    .order_by(backup_blocks.c.part)
-    .limit(PIECES_AT_A_TIME)
-)
-NEWEST_SOURCE = (
-    select(backup.c.source_db)
-    .where(backup.c.good, backup.c.source_db.is_not(None))
-    .order_by(backup.c.started_at.desc(), backup.c.id.desc())
-    .limit(1)
-)
+# The next portion of several lists of blocks: their pieces after a place, and how many there are after it.
+BLOCKS = text("""
+    SELECT place, part, digests, pieces
+      FROM (SELECT listed.place, b.part, b.digests, count(*) OVER () AS pieces,
+                   sum(octet_length(b.digests)) OVER (ORDER BY listed.place, b.part)
+                   - octet_length(b.digests) AS bytes_before
+              FROM unnest(CAST(:ids AS text[])) WITH ORDINALITY AS listed (backup_id, place)
+              JOIN clinic_backups.backup_blocks AS b ON b.backup_id = listed.backup_id
+             WHERE (listed.place, b.part) > (:place, :part)) AS found
+     WHERE bytes_before < :portion_bytes
+     ORDER BY place, part""")
 _UNFINISHED = (
     select(backup.c.backup_id)
     .where(backup.c.clinic_id == bindparam("of_clinic"), backup.c.run_id == bindparam("of_run"))
@@ -92,3 +92,11 @@ def changing(names: tuple[str, ...], was: tuple[State, ...], *, held: bool | Non
 def of_attempt(*names: str) -> Update:
     """An update of these columns of a running record, if its attempt is the same."""
     return changing(names, ("running",), held=None, returning=False)
+
+
+@lru_cache(maxsize=8)
+def finishing(*names: str) -> Update:
+    """As :func:`of_attempt`, and returns the state of the backup ``of_parent`` that it is built on."""
+    parent = backup.alias("parent")
+    state = select(parent.c.state).where(parent.c.backup_id == bindparam("of_parent", type_=Text)).scalar_subquery()
+    return of_attempt(*names).returning(state.label("parent_state"))

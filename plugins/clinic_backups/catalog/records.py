@@ -158,12 +158,13 @@ class Catalog(RecordReader):
         """
         kept = ("backup_id",) if record.state == "completed" else ("backup_id", "noted")
         values = {name: value for name, value in values_of(record).items() if name not in kept}
-        statement = statements.of_attempt(*values)
-        with self.database.transaction(f"recording that backup {record.backup_id} {record.state}") as db:
+        statement = statements.finishing(*values)
+        with self.database.short_transaction(f"recording that backup {record.backup_id} {record.state}") as db:
             built_on = record.parent_id if record.state == "completed" else None
             if built_on is not None:
                 replicas.lock_parent(db, built_on)
-            if not db.execute(statement, _new(record, values)).rowcount:
+            row = db.execute(statement, _new(record, values) | {"of_parent": built_on}).one_or_none()
+            if row is None:
                 raise PermanentError(
                     f"The catalog has no running backup {record.backup_id}, or another attempt of it runs.",
                     hint="Another process ended, removed or continued it: see `clinic-backups show`.",
@@ -172,7 +173,8 @@ class Catalog(RecordReader):
             for part, digests in enumerate(block_list):
                 db.execute(statements.ADD_BLOCKS, {"backup_id": record.backup_id, "part": part, "digests": digests})
             _note_stores(db, record, etag)
-            if built_on is not None and (losses := replicas.settle(db, [record.backup_id], record.stores[0])):
+            is_built = built_on is None or row.parent_state == "completed"
+            if not is_built and (losses := replicas.settle(db, [record.backup_id], record.stores[0])):
                 announce_losses(db, losses)
                 return replace(record, state="lost")
             announce(db, record)
@@ -327,9 +329,6 @@ def _own_number(db: SqlConnection, record: BackupRecord) -> dict[str, int]:
 
 def _note_stores(db: SqlConnection, record: BackupRecord, etag: str | None = None) -> None:
     """Record the stores only when a record is first written. Later the stores are checked one by one."""
-    rows = [
-        {"backup_id": record.backup_id, "store_url": url, "stored_at": record.finished_at, "etag": etag}
-        for url in record.stores
-    ]
-    if rows:
-        db.execute(statements.ADD_STORE, rows)
+    for url in record.stores:
+        values = {"backup_id": record.backup_id, "store_url": url, "stored_at": record.finished_at, "etag": etag}
+        db.execute(statements.ADD_STORE, values)

@@ -15,6 +15,7 @@ from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.replica import Condition, Loss, ReplicaProblem
 from clinic_backups.catalog.catalog_database import CatalogDatabase
 from clinic_backups.catalog.tables import backup, backup_replica, store, store_identity
+from clinic_backups.catalog.together import later
 
 _WRITTEN: Mapping[Condition, str] = {"intact": "present", "missing": "lost", "damaged": "damaged"}
 """The states in the table."""
@@ -248,7 +249,7 @@ _SETTLE = (
 _ETAGS = select(backup_replica.c.backup_id, backup_replica.c.etag).where(
     backup_replica.c.backup_id.in_(bindparam("ids", expanding=True)), backup_replica.c.store_url == bindparam("url")
 )
-_LOCK_PARENT = select(backup.c.backup_id).where(backup.c.backup_id == bindparam("of")).with_for_update(read=True)
+_LOCK_PARENT = later(select(backup.c.backup_id).where(backup.c.backup_id == bindparam("of")).with_for_update(read=True))
 
 
 def settle(db: SqlConnection, backup_ids: Iterable[str], store_url: str) -> list[Loss]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import getpass
-from dataclasses import dataclass
 from typing import Annotated, Any, get_args
 
 import typer
 from rich.markup import escape
 
 from clinic_backups.app import Parts
-from clinic_backups.backup.conf import Selection, select
+from clinic_backups.backup.conf import select
 from clinic_backups.base.backup_record import BackupRecord, State
-from clinic_backups.base.backup_request import BackupRequest
-from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import ClinicBackupsError, SettingsError
 from clinic_backups.base.text import one_line
+from clinic_backups.cli.back_up import BackingUp, Failure
 from clinic_backups.cli.environment import parts
 from clinic_backups.cli.output import (
     BACKUP_COLUMNS,
@@ -28,8 +25,6 @@ from clinic_backups.cli.output import (
     print_gaps,
     print_json,
     print_table,
-    progress_bar,
-    state_of,
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -53,17 +48,18 @@ def backup(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Back up clinics now, one after the other. One clinic's failure does not stop the others."""
+    """Back up clinics now, several of them at the same time. One clinic's failure does not stop the others."""
     if bool(clinic) == every:
         raise SettingsError("No clinic is given.", hint="Give --clinic ID, once or more, or --all.")
     with_parts = parts()
+    if every or len(clinic or ()) > 1:
+        with_parts.open_all()
     active, all_clinics = with_parts.clinics()
     conf: dict[str, Any] = {"clinic_ids": clinic} if clinic else {}
     chosen = select(conf | {"kind": kind, "notes": notes, "allow_gaps": allow_gaps}, active=active, every=all_clinics)
     with_parts.require_settings(chosen.clinics)
     with_parts.see(active, all_clinics)
-    with with_parts.kept.keeping():
-        outcomes = [_back_up(with_parts, found, chosen, quiet=json) for found in chosen.clinics]
+    outcomes = BackingUp(with_parts, chosen, quiet=json).run()
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     replicate_now(with_parts, [outcome.clinic_id for outcome in outcomes if isinstance(outcome, BackupRecord)])
     if problem := with_parts.deliver().problem:
@@ -135,44 +131,6 @@ def show(backup_id: str, json: Json = False) -> None:
         print(f"Deleted from {proof['store_url']}{known_as}, which had no object of it at {proof['at']}.")
     if record.error:
         print_error(ClinicBackupsError(*record.error.split("\n"), hint=record.hint or ""))
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A clinic that was not backed up, and the reason."""
-
-    clinic: Clinic
-    error: ClinicBackupsError
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types, with the same keys as a record."""
-        return {
-            "clinic_id": self.clinic.id,
-            "clinic_name": self.clinic.name,
-            "state": "failed",
-            "error": self.error.message,
-            "hint": self.error.hint,
-        }
-
-
-def _back_up(with_parts: Parts, clinic: Clinic, chosen: Selection, *, quiet: bool) -> BackupRecord | Failure:
-    name = f"{clinic.id} {escape(one_line(clinic.name))}"
-    try:
-        last = with_parts.catalog.latest(clinic.id)
-        by = f"{getpass.getuser()} (command line)"
-        request = BackupRequest(
-            clinic, requested_by=by, notes=chosen.notes, kind=chosen.kind, allow_gaps=chosen.allow_gaps
-        )
-        with progress_bar(name, last.rows_total if last else None, shown=not quiet) as on_progress:
-            backup = with_parts.backup(on_progress=on_progress, on_unchecked=lambda text: errors.print(escape(text)))
-            record = backup.run(request)
-    except ClinicBackupsError as error:
-        if not quiet:
-            errors.print(f"[red]failed[/]     {name}")
-        return Failure(clinic, error)
-    if not quiet:
-        errors.print(f"{state_of(record)}  {name}")
-    return record
 
 
 def replicate_now(with_parts: Parts, clinic_ids: list[int]) -> None:

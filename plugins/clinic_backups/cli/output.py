@@ -145,31 +145,53 @@ def human_size(count: float | None) -> str:
     return f"{count:.1f} TB"
 
 
-@contextmanager
-def progress_bar(description: str, expected_rows: int | None, shown: bool) -> Iterator[OnProgress]:
-    """A bar on the error output while one clinic is read, if that is a terminal.
+class Bars:
+    """Shows a bar on the error output for each clinic that is being read, if that is a terminal.
 
-    :param description: as rich markup.
-    :param expected_rows: the rows of the last backup; without one, tables are counted.
+    :param wanted: whether anything is to be shown.
     """
-    if not shown or not errors.is_terminal:
-        yield lambda progress: None
-        return
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-        TextColumn("{task.fields[table]}", style="dim"), TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=errors, transient=True) as bar:
-        unit = "rows" if expected_rows else "tables"
-        task = bar.add_task(description, total=expected_rows, unit=unit, table="")
+
+    def __init__(self, *, wanted: bool) -> None:
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
+            TextColumn("{task.fields[table]}", style="dim"), TimeElapsedColumn(), TimeRemainingColumn(),
+        )  # fmt: skip
+        self._bars = Progress(*columns, console=errors, transient=True)
+        self.are_shown = wanted and errors.is_terminal
+
+    def __enter__(self) -> Self:
+        if self.are_shown:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.are_shown:
+            self._bars.stop()
+
+    @contextmanager
+    def bar(self, description: str, expected_rows: int | None) -> Iterator[OnProgress]:
+        """One bar during the block. Several threads may have one each.
+
+        :param description: as rich markup.
+        :param expected_rows: the rows of the last backup; without one, tables are counted.
+        """
+        if not self.are_shown:
+            yield lambda progress: None
+            return
+        bars, unit = self._bars, "rows" if expected_rows else "tables"
+        task = bars.add_task(description, total=expected_rows, unit=unit, table="")
 
         def show(progress: BackupProgress) -> None:
             if expected_rows:
-                bar.update(task, completed=progress.rows, total=max(expected_rows, progress.rows), table=progress.table)
+                rows = progress.rows
+                bars.update(task, completed=rows, total=max(expected_rows, rows), table=progress.table)
             else:
-                bar.update(task, completed=progress.table_number - 1, total=progress.tables, table=progress.table)
+                bars.update(task, completed=progress.table_number - 1, total=progress.tables, table=progress.table)
 
-        yield show
+        try:
+            yield show
+        finally:
+            bars.remove_task(task)
 
 
 class Steps:

@@ -14,6 +14,7 @@ from airflow.sdk.exceptions import AirflowRescheduleException
 from clinic_backups.archive.codec import Codec
 from clinic_backups.archive.encryption import Encryption
 from clinic_backups.backup.backup import ClinicBackup
+from clinic_backups.backup.several import Outcome, outcomes_of
 from clinic_backups.backup.shares import NOT_BEFORE, Share
 from clinic_backups.backup.stream import Progress
 from clinic_backups.base.backup_request import BackupRequest
@@ -33,7 +34,6 @@ from clinic_backups.operators.airflow_store import Store
 from clinic_backups.operators.link import BackupLink
 from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.replication_tasks import replicate_without_failing
-from clinic_backups.operators.several import Outcome, outcomes_of
 from clinic_backups.operators.timetable import utc_now
 from clinic_backups.tenant.extract import SqlExtract
 

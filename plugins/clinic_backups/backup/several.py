@@ -1,4 +1,4 @@
-"""Several clinics of one task, some of them under way at the same time; each has its own section in the log."""
+"""Several clinics, some of them under way at the same time; each has its own section in the log."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def outcomes_of(
         def begin_next() -> None:
             clinic = next(waiting, None)
             if clinic is not None:
-                running.add(threads.submit(_outcome, work, clinic))
+                running.add(threads.submit(outcome_of, work, clinic))
 
         for _ in range(at_once):
             begin_next()
@@ -74,7 +74,8 @@ def outcomes_of(
             raise
 
 
-def _outcome(work: Callable[[Clinic, Section], T], clinic: Clinic) -> Outcome[T]:
+def outcome_of(work: Callable[[Clinic, Section], T], clinic: Clinic) -> Outcome[T]:
+    """Do the work for one clinic, in the caller's thread."""
     section = Section()
     try:
         return Outcome(clinic, section, work(clinic, section))
