@@ -16,7 +16,8 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.settings import Settings
 from clinic_backups.restore.archives import Archives, Source
 from clinic_backups.restore.into import IntoRestore
-from clinic_backups.restore.service import ClinicRestore, Wish
+from clinic_backups.restore.request import Wish
+from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.connect import open_store
 

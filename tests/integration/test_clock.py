@@ -36,7 +36,7 @@ from clinic_backups.maintenance.watch import alarm_notice
 from clinic_backups.notify.digest import overdue_facts
 from clinic_backups.restore.consolidation import Consolidation
 from clinic_backups.restore.find_backup import choose_backup
-from clinic_backups.restore.plan import RestoreRequest
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.stores.base import ByteSource, ObjectInfo, StoredObject
 from clinic_backups.stores.file import FileStore
 from clinic_backups.stores.s3 import S3Store

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from clinic_backups.restore.plan import Wish
+from clinic_backups.restore.request import Wish
 from clinic_backups.restore.service import ClinicChanged
 from tests.integration.test_restore_outside import OWN
 from tests.integration.test_trial import trial

@@ -10,7 +10,7 @@ import pytest
 
 from clinic_backups.catalog.audit import Audit
 from clinic_backups.catalog.restores import Restores
-from clinic_backups.restore.plan import RestoreRequest
+from clinic_backups.restore.request import RestoreRequest
 from clinic_backups.stores.file import FileStore
 from clinic_backups.web.actions import Actions
 from clinic_backups.web.caller import Caller

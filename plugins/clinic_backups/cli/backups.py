@@ -10,9 +10,9 @@ import typer
 from rich.markup import escape
 
 from clinic_backups.app import Parts
-from clinic_backups.backup.conf import Selection, select
+from clinic_backups.backup.choose_clinics import select
 from clinic_backups.base.backup_record import BackupRecord, State
-from clinic_backups.base.backup_request import BackupRequest
+from clinic_backups.base.backup_request import BackupOptions, BackupRequest
 from clinic_backups.base.clinic import Clinic
 from clinic_backups.base.errors import ClinicBackupsError, SettingsError
 from clinic_backups.base.text import one_line
@@ -63,7 +63,7 @@ def backup(
     with_parts.require_settings(chosen.clinics)
     with_parts.see(active, all_clinics)
     with with_parts.kept.keeping():
-        outcomes = [_back_up(with_parts, found, chosen, quiet=json) for found in chosen.clinics]
+        outcomes = [_back_up(with_parts, found, chosen.options, quiet=json) for found in chosen.clinics]
     failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     replicate_now(with_parts, [outcome.clinic_id for outcome in outcomes if isinstance(outcome, BackupRecord)])
     if problem := with_parts.deliver().problem:
@@ -155,14 +155,12 @@ class Failure:
         }
 
 
-def _back_up(with_parts: Parts, clinic: Clinic, chosen: Selection, *, quiet: bool) -> BackupRecord | Failure:
+def _back_up(with_parts: Parts, clinic: Clinic, options: BackupOptions, *, quiet: bool) -> BackupRecord | Failure:
     name = f"{clinic.id} {escape(one_line(clinic.name))}"
     try:
         last = with_parts.catalog.latest(clinic.id)
         by = f"{getpass.getuser()} (command line)"
-        request = BackupRequest(
-            clinic, requested_by=by, notes=chosen.notes, kind=chosen.kind, allow_gaps=chosen.allow_gaps
-        )
+        request = BackupRequest(clinic, requested_by=by).with_options(options)
         with progress_bar(name, last.rows_total if last else None, shown=not quiet) as on_progress:
             backup = with_parts.backup(on_progress=on_progress, on_unchecked=lambda text: errors.print(escape(text)))
             record = backup.run(request)

@@ -23,9 +23,8 @@ from clinic_backups.operators.airflow_connections import failing_clearly, log_de
 from clinic_backups.operators.airflow_parts import AirflowParts
 from clinic_backups.operators.link import airflow_url
 from clinic_backups.restore.approving import REASON, approver_of, conf_problem, lapsed, reason_of
-from clinic_backups.restore.plan import RestoreRequest
 from clinic_backups.restore.plan_text import as_lines, left_as_they_are, undo_conf
-from clinic_backups.restore.request import parse
+from clinic_backups.restore.request import RestoreRequest, parse
 from clinic_backups.restore.result import NotRestored, Rejected, settle_run
 from clinic_backups.restore.service import refused
 

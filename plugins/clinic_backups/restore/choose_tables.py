@@ -12,8 +12,9 @@ from clinic_backups.restore.columns.migrated import Migrated
 from clinic_backups.restore.columns.proposals import proposed_tables
 from clinic_backups.restore.columns.shape import Shape, fit
 from clinic_backups.restore.ownership.ways import Ways
-from clinic_backups.restore.plan import Refusal, Target, Wish
+from clinic_backups.restore.plan import Refusal, Target
 from clinic_backups.restore.refusals import missing_rights
+from clinic_backups.restore.request import Wish
 from clinic_backups.restore.rules import Reference, TableRules, read_references, read_rules, with_row_key
 from clinic_backups.restore.wanted import require_known
 from clinic_backups.restore.workspace import Workspace

@@ -26,8 +26,9 @@ from clinic_backups.restore.diff import TableDiff, compute
 from clinic_backups.restore.owners import foreign_code
 from clinic_backups.restore.ownership.adopt import Left, adopt
 from clinic_backups.restore.ownership.ways import Ways
-from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan, Target, Wish, digest_of
+from clinic_backups.restore.plan import Refusal, RestorePlan, TablePlan, Target, digest_of
 from clinic_backups.restore.refusals import Checks
+from clinic_backups.restore.request import Wish
 from clinic_backups.restore.rules import Reference, TableRules
 from clinic_backups.restore.sequences import find_sequences
 from clinic_backups.restore.staging import Staged, Staging, WantedLoader, compute_keys

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +13,7 @@ from psycopg2 import sql
 
 from clinic_backups.archive.blocks import BlockList
 from clinic_backups.archive.reader import Manifest, TableContent
-from clinic_backups.base.errors import IntegrityError, PermanentError, SettingsError
+from clinic_backups.base.errors import IntegrityError, PermanentError
 from clinic_backups.base.listening import Listener, nobody
 from clinic_backups.base.plain import iso
 from clinic_backups.base.table import Table
@@ -23,6 +22,7 @@ from clinic_backups.restore.archives import Source
 from clinic_backups.restore.columns.shape import Shape
 from clinic_backups.restore.plan import Target
 from clinic_backups.restore.reading import blocks_of
+from clinic_backups.restore.request import require_schema_name
 from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.restore.staging import Staged, WantedLoader
 from clinic_backups.restore.target import ask, require_primary
@@ -32,8 +32,6 @@ from clinic_backups.restore.workspace import Workspace, columns_of
 from clinic_backups.stores.base import ByteSource
 
 STEP_ROWS = 250_000
-
-_SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -66,15 +64,6 @@ class IntoReport:
         """Plain JSON types."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self) | {"snapshot_at": iso(self.snapshot_at)}))
         return plain | {"rows": self.rows}
-
-
-def require_schema_name(schema: str) -> None:
-    """:raises SettingsError: the name cannot be used for a new schema."""
-    if not _SCHEMA.fullmatch(schema) or schema == "information_schema":
-        raise SettingsError(
-            f"{schema[:80]!r} is no name for the new schema.",
-            hint="Use small letters a-z, digits and underscores, at most 63, no digit first, and not pg_…",
-        )
 
 
 class IntoRestore:

@@ -21,7 +21,8 @@ from clinic_backups.restore.digest_parts import hooks, otherwise, unplanned
 from clinic_backups.restore.find_backup import only_taken_back
 from clinic_backups.restore.hooks import hooked
 from clinic_backups.restore.ownership.ways import Ways
-from clinic_backups.restore.plan import RestorePlan, TablePlan, Wish, digest_of
+from clinic_backups.restore.plan import RestorePlan, TablePlan, digest_of
+from clinic_backups.restore.request import Wish
 from clinic_backups.restore.rights import lacking_right
 from clinic_backups.restore.rules import read_rules
 from clinic_backups.restore.staging import Staging, Unfit
