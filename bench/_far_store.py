@@ -16,7 +16,7 @@ from clinic_backups.base.connections import Connection
 from clinic_backups.base.settings import PROJECT_SQL, Settings
 from clinic_backups.base.turns import Turns
 from clinic_backups.maintenance.store_init import StoreInit
-from clinic_backups.operators.several import Section, outcomes_of
+from clinic_backups.operators.clinics_at_once import Section, outcomes_of
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 
 

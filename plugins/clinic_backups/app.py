@@ -45,12 +45,12 @@ from clinic_backups.notify.delivered import Delivered
 from clinic_backups.notify.losses import LossAlarm
 from clinic_backups.restore import trial
 from clinic_backups.restore.archives import Archives, OnBadReplica, Source
+from clinic_backups.restore.clinic_restore import ClinicRestore
 from clinic_backups.restore.consolidation import Consolidation
-from clinic_backups.restore.copying import CopyRunner
-from clinic_backups.restore.into import IntoRestore
+from clinic_backups.restore.copy_runner import CopyRunner
+from clinic_backups.restore.into_schema import IntoRestore
 from clinic_backups.restore.runner import RestoreRunner
 from clinic_backups.restore.safety import SafetyBackup
-from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
 from clinic_backups.stores.connect import open_store

@@ -28,13 +28,13 @@ from clinic_backups.base.errors import (
     to_record,
 )
 from clinic_backups.base.turns import Turns
+from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, log_error, run_type_of
-from clinic_backups.operators.airflow_parts import AirflowParts
 from clinic_backups.operators.airflow_store import Store
+from clinic_backups.operators.clinics_at_once import Outcome, outcomes_of
 from clinic_backups.operators.link import BackupLink
 from clinic_backups.operators.pace import Pace
 from clinic_backups.operators.replication_tasks import replicate_without_failing
-from clinic_backups.operators.several import Outcome, outcomes_of
 from clinic_backups.operators.timetable import utc_now
 from clinic_backups.tenant.extract import SqlExtract
 

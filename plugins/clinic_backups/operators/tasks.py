@@ -30,9 +30,9 @@ from clinic_backups.catalog.outbox import Notice
 from clinic_backups.maintenance import watch as watching
 from clinic_backups.notify.digest import UNDELIVERED_AFTER, digest_facts, is_complete, overdue_facts
 from clinic_backups.operators import pool
+from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.operators.airflow_connections import failing_clearly, log_delivery, problem_of, run_type_of
-from clinic_backups.operators.airflow_parts import AirflowParts
-from clinic_backups.operators.due import due_schedules, is_partial
+from clinic_backups.operators.due_schedules import due_schedules, is_partial
 from clinic_backups.operators.link import airflow_url
 from clinic_backups.restore.runner import close_abandoned
 

@@ -16,7 +16,8 @@ from clinic_backups.base.text import table_in_sql
 from clinic_backups.restore import hooks
 from clinic_backups.restore.called_functions import called_functions
 from clinic_backups.restore.owners import foreign_code
-from clinic_backups.restore.rules import (
+from clinic_backups.restore.sequences import find_sequences
+from clinic_backups.restore.table_rules import (
     NO_ACTION,
     Reference,
     TableRules,
@@ -26,9 +27,8 @@ from clinic_backups.restore.rules import (
     with_parent,
     with_row_key,
 )
-from clinic_backups.restore.sequences import find_sequences
 from clinic_backups.restore.workspace import Workspace, columns_of, row_text
-from clinic_backups.restore.writing.quiet import EVENTS, may_replica
+from clinic_backups.restore.writing.quiet_triggers import EVENTS, may_replica
 from clinic_backups.restore.writing.rehearsal import told_by, untold
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
 from clinic_backups.tenant.pg_catalog import catalog_query

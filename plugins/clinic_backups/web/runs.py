@@ -34,7 +34,7 @@ from clinic_backups.operators.airflow_internals import (
     trigger_dag,
     update_hitl_detail,
 )
-from clinic_backups.operators.due import is_partial
+from clinic_backups.operators.due_schedules import is_partial
 from clinic_backups.operators.restore_tasks import REFUSED_KEY
 from clinic_backups.restore.approving import REASON
 from clinic_backups.restore.plan import RestorePlan

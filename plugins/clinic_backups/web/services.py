@@ -19,7 +19,7 @@ from clinic_backups.catalog.board import Board
 from clinic_backups.catalog.catalog_database import time_of
 from clinic_backups.catalog.clinics import Clinics
 from clinic_backups.catalog.restores import Restores
-from clinic_backups.operators.airflow_parts import AirflowParts
+from clinic_backups.operators.airflow_app import AirflowParts
 from clinic_backups.web import banners
 from clinic_backups.web.access import Access
 from clinic_backups.web.actions import Actions

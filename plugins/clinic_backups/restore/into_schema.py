@@ -19,15 +19,15 @@ from clinic_backups.base.plain import iso
 from clinic_backups.base.table import Table
 from clinic_backups.base.text import one_line
 from clinic_backups.restore.archives import Source
+from clinic_backups.restore.clinic_restore import ClinicRestore
 from clinic_backups.restore.columns.shape import Shape
+from clinic_backups.restore.manifest_tables import Types, is_possible
+from clinic_backups.restore.named_tables import require_known
 from clinic_backups.restore.plan import Target
-from clinic_backups.restore.reading import blocks_of
+from clinic_backups.restore.read_blocks import blocks_of
 from clinic_backups.restore.request import require_schema_name
-from clinic_backups.restore.service import ClinicRestore
 from clinic_backups.restore.staging import Staged, WantedLoader
 from clinic_backups.restore.target import ask, require_primary
-from clinic_backups.restore.untrusted import Types, is_possible
-from clinic_backups.restore.wanted import require_known
 from clinic_backups.restore.workspace import Workspace, columns_of
 from clinic_backups.stores.base import ByteSource
 
