@@ -23,9 +23,10 @@ from clinic_backups.base.table import Table
 from clinic_backups.stores.base import ObjectStore
 from clinic_backups.stores.configured import Stores
 from clinic_backups.tenant import drift, gate, source_database, structure
-from clinic_backups.tenant.coverage import Coverage, Problem
+from clinic_backups.tenant.coverage import Coverage
 from clinic_backups.tenant.extract import SqlFolder, render, require_user_columns
 from clinic_backups.tenant.operator_checks import operator_problems
+from clinic_backups.tenant.problems import Problem
 from clinic_backups.tenant.standby import check_standby
 from clinic_backups.tenant.structure import Structure
 from clinic_backups.tenant.tenant_db import Snapshot

@@ -22,9 +22,10 @@ from clinic_backups.base.compared_rows import ComparedRows
 from clinic_backups.base.conf_values import flag
 from clinic_backups.base.errors import ClinicBackupsError
 from clinic_backups.base.findings import OF_RUN, Finding
+from clinic_backups.base.load_settings import load_usable
 from clinic_backups.base.plain import plain
 from clinic_backups.base.setting_types import BY_HAND
-from clinic_backups.base.settings import Settings, load_usable
+from clinic_backups.base.settings import Settings
 from clinic_backups.base.text import one_line
 from clinic_backups.catalog.outbox import Notice
 from clinic_backups.maintenance import watch as watching

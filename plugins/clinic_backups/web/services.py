@@ -8,7 +8,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from clinic_backups.base import settings
+from clinic_backups.base import load_settings
 from clinic_backups.base.clock import DatabaseClock, Now
 from clinic_backups.base.connections import Connection
 from clinic_backups.base.settings import Settings
@@ -44,7 +44,7 @@ class Services:
     @cached_property
     def settings(self) -> Settings:
         """The settings of this process."""
-        return settings.load()
+        return load_settings.load()
 
     @cached_property
     def database(self) -> WebDatabase:
