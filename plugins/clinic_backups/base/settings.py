@@ -138,7 +138,8 @@ class Settings(BaseSettings):
         default=0,
         ge=0,
         le=12 * 60,
-        description="The tasks of a scheduled run begin spread over this time; 0: as soon as the pool has a free slot",
+        description="The starts of a scheduled run's tasks are spread over this time; 0: each task starts as soon as "
+        "the pool has a free slot",
     )
     retention_schedule: Schedule = Field(
         default="0 3 * * 0", description="When the stores are checked and expired backups are deleted, in the same form"
@@ -187,7 +188,7 @@ class Settings(BaseSettings):
     clinic_rpo_hours: ClinicHours = Field(
         default={},
         description='The same for single clinics or classes, as JSON: {"premium": 3}. A clinic with a schedule of its '
-        "own needs none: two hours more than its longest time between two runs",
+        "own needs none: its objective is two hours more than the longest time between two of its runs",
     )
     shrink_percent: Percent = Field(
         default=30, description="The digest names a clinic whose rows or bytes fell by this percentage"
@@ -264,8 +265,8 @@ class Settings(BaseSettings):
     )
     standby_of_primary: bool = Field(
         default=False,
-        description="If `clinic_db` is a standby: it receives from the primary itself, never from another standby. Then"
-        " the data of an idle primary count as fresh without a commit",
+        description="Set this if `clinic_db` is a standby that receives from the primary itself, never from another "
+        "standby. Then the data of an idle primary count as fresh without a commit",
     )
 
     @cached_property
