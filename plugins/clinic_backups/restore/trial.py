@@ -31,6 +31,7 @@ from clinic_backups.restore.workspace import Workspace, columns_of, row_text
 from clinic_backups.restore.writing.quiet_triggers import EVENTS, may_replica
 from clinic_backups.restore.writing.rehearsal import told_by, untold
 from clinic_backups.tenant.extract import SqlExtract, SqlFolder
+from clinic_backups.tenant.people import read_clinics
 from clinic_backups.tenant.pg_catalog import catalog_query
 
 CHECK = "restore"
@@ -57,7 +58,7 @@ def try_tables(settings: Settings, connection: Connection, report: Report) -> No
     """
     folder = SqlFolder(settings.sql_dir)
     with report.check(CHECK), Workspace(connection, **settings.timeouts) as workspace:
-        clinics = workspace.clinics(folder, "all_clinics.sql")
+        clinics = read_clinics(workspace, folder, "all_clinics.sql")
         names = sorted(folder.extracts())
         tables = workspace.tables([name for name in names if name in workspace.relations()])
         rules, references = read_rules(workspace, sorted(tables)), read_references(workspace, sorted(tables))
